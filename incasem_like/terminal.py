@@ -1,0 +1,189 @@
+"""What scripts share at the terminal: the parser, exit statuses, one-sentence errors, progress and closing words."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn
+
+from incasem_like.errors import DiskFullError, IncasemError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from rich.progress import Progress as RichProgress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
+    """Make the parser of a script: every flag may also come from a ``--config`` file, defaults are shown by ``-h``.
+
+    Args:
+        purpose: One line, shown first by ``-h``.
+        **options: Passed on to ``configargparse.ArgumentParser``.
+    """
+    import configargparse
+
+    parser: argparse.ArgumentParser = configargparse.ArgumentParser(
+        description=purpose,
+        formatter_class=configargparse.ArgumentDefaultsHelpFormatter,
+        config_file_parser_class=configargparse.YAMLConfigFileParser,
+        add_env_var_help=False,
+        allow_abbrev=False,
+        **options,
+    )
+    parser.add_argument("--config", is_config_file=True, metavar="FILE", help="YAML file with values for any flag")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def run_script(main: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser) -> NoReturn:
+    """Read the command line, call ``main`` with what it says, and exit with the status of what happened."""
+    arguments = parser.parse_args()
+    run_guarded(lambda: main(arguments), debug=arguments.debug)
+
+
+def run_guarded(action: Callable[[], int | None], *, debug: bool = False) -> NoReturn:
+    """Call ``action`` and exit: 0 done, 2 the person's input, 1 ours or the machine's, 130 interrupted.
+
+    Errors a person can cause print one sentence; ``debug`` adds the traceback.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    status = 0
+    try:
+        status = action() or 0
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on or starts again; nothing half-written counts as complete.", file=sys.stderr)
+        status = 130
+    except (IncasemError, OSError) as error:
+        known = as_known_error(error)
+        if known is None or debug:
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        status = known.exit_status
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def as_known_error(error: BaseException) -> IncasemError | None:
+    """Turn an error of the operating system that a person can mend into one of ours, or None when it is neither."""
+    if isinstance(error, IncasemError):
+        return error
+    if isinstance(error, OSError):
+        place = f" {error.filename}" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskFullError(f"No space is left on the disk while writing{place}: free some and run the same command again.")
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            unwritable = IncasemError(f"Not permitted to write or read{place}: change its permissions or choose another place.")
+            unwritable.exit_status = 2
+            return unwritable
+    return None
+
+
+class Progress:
+    """Progress over a known amount of work: a bar with rate and time left, or a line at intervals without a terminal."""
+
+    def __init__(self, description: str, total: float, unit: str) -> None:
+        self.description, self.total, self.unit = description, total, unit
+        self.done = 0.0
+        self.note = ""
+        self._start = self._last_line = time.monotonic()
+        self._bar: RichProgress | None = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+            self._bar = _rich_bar()
+            self._bar.start()
+            self._task = self._bar.add_task(self.description, total=self.total, rate="", note="")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif error is None and self.done > 0:
+            self._print_line()
+
+    def advance(self, amount: float = 1.0, note: str | None = None) -> None:
+        """Count ``amount`` more units as done; ``note`` is shown behind the rate (a loss, a file name)."""
+        self.done += amount
+        if note is not None:
+            self.note = note
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, rate=self._rate(), note=self.note)
+        elif time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._print_line()
+
+    def _rate(self) -> str:
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        return f"{_short(self.done / seconds)} {self.unit}/s"
+
+    def _print_line(self) -> None:
+        self._last_line = now = time.monotonic()
+        seconds = now - self._start
+        left = seconds * (self.total - self.done) / self.done if self.done else float("inf")
+        note = f", {self.note}" if self.note else ""
+        print(
+            f"{self.description}: {_short(self.done)} of {_short(self.total)} {self.unit}, {self._rate()}, "
+            f"{duration(seconds)} gone, {duration(left)} left{note}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _rich_bar() -> RichProgress:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+
+
+def duration(seconds: float) -> str:
+    """Say a number of seconds as a person would: ``12 s``, ``3 min 20 s``, ``5 h 2 min``."""
+    if seconds == float("inf") or seconds != seconds:
+        return "unknown time"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _short(number: float) -> str:
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(number) >= limit:
+            return f"{number / (1e3 if letter == 'k' else limit):.3g}{letter}"
+    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
+
+
+def report_written(what: str, where: str, next_command: str | None = None) -> None:
+    """Print what was written and where, and the next sensible command."""
+    print(f"Wrote {what}: {where}")
+    if next_command:
+        print(f"Next: {next_command}")
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Say ``; did you mean 'x'?`` for the known word nearest to a mistyped one, or nothing when none is near."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+

@@ -1,0 +1,55 @@
+"""Package metadata and dependencies; versions that were tested together stand in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="incasem-like",
+    version="0.1.0",
+    description="Experiment-tracked training, prediction and evaluation of segmentation networks on 3-D microscopy volumes",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["incasem_like", "incasem_like.*"]),
+    package_data={"incasem_like": ["py.typed", "**/*.html", "**/*.css"]},
+    install_requires=[
+        "ConfigArgParse>=1.7",
+        "GitPython>=3.1",
+        "PyYAML>=6",
+        "funlib.geometry>=0.3",
+        "gunpowder==1.4.4",
+        "jinja2>=3.1",
+        "lightning-fabric>=2.6",
+        "matplotlib>=3.9",
+        "numpy>=2",
+        "psutil>=6",
+        "pydantic>=2.10",
+        "pymongo>=4.10",
+        "rich>=13",
+        "sacred==0.8.7",
+        "scikit-image>=0.25",
+        "scipy>=1.14",
+        "setuptools>=77.0.3,<82",  # sacred imports pkg_resources, which setuptools 82 removed
+        "tensorboard>=2.18",
+        "tensorstore>=0.1.80",
+        "tifffile>=2025.1.10",
+        "torch>=2.8",
+        "zarr>=2.18,<3",  # gunpowder's pin; zarr-python is what Volume.as_zarr() hands out
+    ],
+    extras_require={
+        "test": [
+            "hypothesis>=6",
+            "import-linter>=2.5",
+            "mongomock>=4.3",
+            "mypy>=1.15",
+            "neuroglancer>=2.40",
+            "pre-commit>=4",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            "types-PyYAML",
+        ],
+    },
+)
