@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -14,8 +15,6 @@ from typing import TYPE_CHECKING, NoReturn
 from incasem_like.errors import DiskFullError, IncasemError
 
 if TYPE_CHECKING:
-    import argparse
-
     from rich.progress import Progress as RichProgress
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -32,7 +31,7 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
 
     parser: argparse.ArgumentParser = configargparse.ArgumentParser(
         description=purpose,
-        formatter_class=configargparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Formatter,
         config_file_parser_class=configargparse.YAMLConfigFileParser,
         add_env_var_help=False,
         allow_abbrev=False,
@@ -41,6 +40,15 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
     parser.add_argument("--config", is_config_file=True, metavar="FILE", help="YAML file with values for any flag")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not those that say nothing (None, or the off state of a switch)."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, argparse.SUPPRESS) or action.required:
+            return action.help
+        return super()._get_help_string(action)
 
 
 def run_script(main: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser) -> NoReturn:
@@ -59,7 +67,10 @@ def run_guarded(action: Callable[[], int | None], *, debug: bool = False) -> NoR
     try:
         status = action() or 0
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on or starts again; nothing half-written counts as complete.", file=sys.stderr)
+        print(
+            "Interrupted. The same command goes on or starts again; nothing half-written counts as complete.",
+            file=sys.stderr,
+        )
         status = 130
     except (IncasemError, OSError) as error:
         known = as_known_error(error)
@@ -78,16 +89,20 @@ def as_known_error(error: BaseException) -> IncasemError | None:
     if isinstance(error, OSError):
         place = f" {error.filename}" if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return DiskFullError(f"No space is left on the disk while writing{place}: free some and run the same command again.")
+            return DiskFullError(
+                f"No space is left on the disk while writing{place}: free some and run the same command again."
+            )
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            unwritable = IncasemError(f"Not permitted to write or read{place}: change its permissions or choose another place.")
+            unwritable = IncasemError(
+                f"Not permitted to write or read{place}: change its permissions or choose another place."
+            )
             unwritable.exit_status = 2
             return unwritable
     return None
 
 
 class Progress:
-    """Progress over a known amount of work: a bar with rate and time left, or a line at intervals without a terminal."""
+    """Progress over a known amount of work: a bar with rate and time left; without a terminal, a line at intervals."""
 
     def __init__(self, description: str, total: float, unit: str) -> None:
         self.description, self.total, self.unit = description, total, unit
@@ -103,7 +118,9 @@ class Progress:
             self._task = self._bar.add_task(self.description, total=self.total, rate="", note="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
         elif error is None and self.done > 0:
@@ -185,5 +202,3 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
-
-

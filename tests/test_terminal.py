@@ -1,0 +1,80 @@
+import errno
+import io
+import sys
+
+import pytest
+
+from incasem_like import terminal
+from incasem_like.errors import DiskFullError, InputError, StoreError
+
+
+def exit_status_of(action, **options) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        terminal.run_guarded(action, **options)
+    return stopped.value.code
+
+
+def raising(error):
+    def action():
+        raise error
+
+    return action
+
+
+def test_success_exits_with_zero():
+    assert exit_status_of(lambda: None) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InputError("No such folder."), 2),
+        (StoreError("The store is gone."), 1),
+        (OSError(errno.ENOSPC, "No space left", "/data/x"), 1),
+        (PermissionError(errno.EACCES, "denied", "/data/x"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_an_error_a_person_can_cause_is_one_line_without_traceback(error, status, capsys):
+    assert exit_status_of(raising(error)) == status
+    shown = capsys.readouterr().err
+    assert len(shown.strip().splitlines()) == 1
+    assert "Traceback" not in shown
+
+
+def test_debug_lets_the_traceback_through():
+    with pytest.raises(InputError):
+        terminal.run_guarded(raising(InputError("No such folder.")), debug=True)
+
+
+def test_an_error_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        terminal.run_guarded(lambda: 1 // 0)
+
+
+def test_a_full_disk_is_named_as_such():
+    known = terminal.as_known_error(OSError(errno.ENOSPC, "No space left on device", "/data/out"))
+    assert isinstance(known, DiskFullError)
+    assert "/data/out" in str(known)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3.2, "3 s"), (200, "3 min 20 s"), (18120, "5 h 2 min"), (float("inf"), "unknown time")]
+)
+def test_durations_read_as_a_person_would_say_them(seconds, words):
+    assert terminal.duration(seconds) == words
+
+
+def test_progress_without_a_terminal_prints_a_closing_line_with_rate(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with terminal.Progress("Reading", total=4, unit="sections") as progress:
+        for _ in range(4):
+            progress.advance(note="last.tif")
+    assert "4 of 4 sections" in shown.getvalue()
+    assert "last.tif" in shown.getvalue()
+
+
+def test_nearest_word_is_suggested_only_when_near():
+    assert terminal.nearest("iteration", ["iterations", "seed"]) == "; did you mean 'iterations'?"
+    assert terminal.nearest("zzz", ["iterations", "seed"]) == ""
