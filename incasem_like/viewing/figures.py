@@ -1,0 +1,123 @@
+"""Figures for run reports, as PNG bytes: training curves and ortho-slices of raw, truth and prediction."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PLANES = ("xy", "xz", "yz")
+TRUTH_COLOUR = (0.98, 0.78, 0.10)
+PREDICTION_COLOUR = (0.10, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric over iterations.
+
+    Attributes:
+        label: What the legend says.
+        steps: Iterations, ascending.
+        values: One value per step; NaN where the metric was undefined.
+    """
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+
+
+def curves_figure(panels: Mapping[str, Sequence[Curve]]) -> bytes:
+    """Draw one panel per title, side by side, each with its curves over iterations.
+
+    Curves of more than 200 points are drawn pale with their running mean on top, so that the trend can be read.
+    """
+    figure = _figure(width=5.2 * len(panels), height=3.2)
+    for column, (title, curves) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), column)
+        for number, curve in enumerate(curves):
+            colour = f"C{number}"
+            values = np.asarray(curve.values, dtype=float)
+            if len(values) > 200:
+                axes.plot(curve.steps, values, color=colour, alpha=0.25, linewidth=0.7)
+                window = max(len(values) // 50, 2)
+                smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
+                axes.plot(curve.steps[window - 1 :], smooth, color=colour, label=f"{curve.label} (mean of {window})")
+            else:
+                axes.plot(
+                    curve.steps, values, color=colour, marker="." if len(values) < 40 else None, label=curve.label
+                )
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("iteration", fontsize=9)
+        axes.grid(alpha=0.3)
+        if curves:
+            axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def ortho_slices_figure(
+    raw: Mapping[str, NDArray[np.generic]],
+    overlays: Mapping[str, Mapping[str, NDArray[np.generic]]],
+    aspect: Mapping[str, float],
+) -> bytes:
+    """Draw the three planes through one point: a row per plane, raw first, then raw under each overlay.
+
+    Args:
+        raw: Grey values per plane name (``xy``, ``xz``, ``yz``), each 2-D.
+        overlays: Per column title, class map per plane (0 = nothing drawn), of the raw planes' shapes.
+        aspect: Height of a pixel over its width, per plane; not 1 where voxels are anisotropic.
+    """
+    columns = 1 + len(overlays)
+    heights = [raw[plane].shape[0] * aspect[plane] / raw[plane].shape[1] for plane in PLANES]
+    figure = _figure(width=3.3 * columns, height=min(3.3 * sum(heights) + 0.6, 14))
+    grid = figure.add_gridspec(len(PLANES), columns, height_ratios=heights, wspace=0.03, hspace=0.06)
+    for row, plane in enumerate(PLANES):
+        shown: list[tuple[str, NDArray[np.generic] | None]] = [("raw", None)]
+        shown += [(title, planes[plane]) for title, planes in overlays.items()]
+        for column, (title, labels) in enumerate(shown):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(raw[plane], cmap="gray", aspect=aspect[plane], interpolation="nearest")
+            if labels is not None:
+                colour = TRUTH_COLOUR if column == 1 else PREDICTION_COLOUR
+                axes.imshow(_tint(labels != 0, colour), aspect=aspect[plane], interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if row == 0:
+                axes.set_title(title, fontsize=10)
+            if column == 0:
+                axes.set_ylabel(plane, fontsize=10)
+    return _png(figure)
+
+
+def _tint(mask: NDArray[np.bool_], colour: tuple[float, float, float]) -> NDArray[np.float32]:
+    """An RGBA image: pale inside the mask, full colour on its inner boundary, clear elsewhere."""
+    inner = mask.copy()
+    inner[1:] &= mask[:-1]
+    inner[:-1] &= mask[1:]
+    inner[:, 1:] &= mask[:, :-1]
+    inner[:, :-1] &= mask[:, 1:]
+    image = np.zeros((*mask.shape, 4), dtype=np.float32)
+    image[mask, :3] = colour
+    image[..., 3] = np.where(mask & ~inner, 0.95, np.where(mask, 0.30, 0.0))
+    return image
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
