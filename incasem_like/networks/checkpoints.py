@@ -1,0 +1,171 @@
+"""The checkpoint file: weights and optimizer state in the two-key format of incasem, written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from incasem_like.errors import CheckpointError
+
+NETWORK_KEY = "model_state_dict"
+OPTIMIZER_KEY = "optimizer_state_dict"
+# What DataParallel, DistributedDataParallel, Lightning Fabric and torch.compile put in front of parameter names.
+WRAPPER_PREFIXES = ("module.", "_orig_mod.", "_forward_module.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds, on the CPU.
+
+    Attributes:
+        network_state: Tensor per parameter name, without the prefixes of wrappers.
+        optimizer_state: As ``torch.optim.Optimizer.state_dict`` gives it; None in a file of bare weights.
+    """
+
+    network_state: dict[str, torch.Tensor]
+    optimizer_state: dict[str, Any] | None
+
+
+def save_checkpoint(path: Path, network: nn.Module, optimizer: Optimizer | None = None) -> None:
+    """Write a checkpoint: a reader finds the old file or the new one at ``path``, never half of one.
+
+    Args:
+        path: The file. Its folder is made if need be.
+        network: Compiled, wrapped for several devices, or plain; the names written are the plain network's.
+        optimizer: Left out, the file holds an empty optimizer state.
+    """
+    state = {plain_name(name): _portable(value) for name, value in network.state_dict().items()}
+    optimizer_state = _portable(optimizer.state_dict()) if optimizer is not None else {}
+    buffer = io.BytesIO()
+    torch.save({NETWORK_KEY: state, OPTIMIZER_KEY: optimizer_state}, buffer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Through a file of our own, so that a full disk is an OSError and not whatever torch makes of it.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint file: the two-key format, or the weights alone.
+
+    Raises:
+        CheckpointError: No such file, a truncated or foreign one, or one that holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}: check the path, or name one by its iteration.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of tensors alone, or it is damaged: use another one."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is truncated or not a checkpoint file: use another one.") from error
+    if isinstance(content, Mapping) and NETWORK_KEY in content:
+        state, optimizer_state = content[NETWORK_KEY], content.get(OPTIMIZER_KEY)
+    else:
+        state, optimizer_state = content, None
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(value, torch.Tensor) for value in state.values())
+    ):
+        raise CheckpointError(f"{path} holds no network weights under '{NETWORK_KEY}': use a file that training wrote.")
+    return Checkpoint({plain_name(name): value for name, value in state.items()}, optimizer_state or None)
+
+
+def load_checkpoint(path: Path, network: nn.Module | None = None, optimizer: Optimizer | None = None) -> Checkpoint:
+    """Read a checkpoint and put it into a network and an optimizer.
+
+    Args:
+        path: The file.
+        network: Takes the weights, whether compiled, wrapped or plain.
+        optimizer: Takes the optimizer state, learning rate and weight decay included.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        CheckpointError: As ``read_checkpoint``; or the file's weights belong to another architecture (the first tensor
+            that differs is named); or its optimizer state is missing or does not fit.
+    """
+    checkpoint = read_checkpoint(path)
+    if network is not None:
+        own_names = {plain_name(name): name for name in network.state_dict()}
+        difference = _first_difference(
+            checkpoint.network_state, {p: network.state_dict()[n] for p, n in own_names.items()}
+        )
+        if difference:
+            raise CheckpointError(
+                f"{path} belongs to another architecture: {difference}; use the model settings it was trained with."
+            )
+        network.load_state_dict({own_names[name]: value for name, value in checkpoint.network_state.items()})
+    if optimizer is not None:
+        if checkpoint.optimizer_state is None:
+            raise CheckpointError(f"{path} holds no optimizer state: start from it with a new optimizer instead.")
+        try:
+            optimizer.load_state_dict(checkpoint.optimizer_state)
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"The optimizer state in {path} does not fit this optimizer: {error}.") from error
+    return checkpoint
+
+
+def plain_name(name: str) -> str:
+    """Take the prefixes of wrappers off a parameter's name."""
+    while name.startswith(WRAPPER_PREFIXES):
+        name = name.partition(".")[2]
+    return name
+
+
+def _first_difference(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
+    for name, tensor in wanted.items():
+        if name not in found:
+            return f"it lacks {name}"
+        if found[name].shape != tensor.shape:
+            return f"{name} is {_shape(found[name])} in the file and {_shape(tensor)} in the network"
+    extra = next((name for name in found if name not in wanted), None)
+    return f"it has {extra}, which the network lacks" if extra else ""
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(str(size) for size in tensor.shape) or "a single number"
+
+
+def _portable(value: Any) -> Any:
+    """Copy tensors to the CPU in the usual memory layout, whatever device and layout they are trained in."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().contiguous()
+    if isinstance(value, Mapping):
+        return {key: _portable(entry) for key, entry in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+        return type(value)(_portable(entry) for entry in value)  # type: ignore[call-arg]
+    return value
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,92 @@
+"""Which input size of a network gives which output size, without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from incasem_like.errors import ConfigError
+
+Size = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class NetworkGeometry:
+    """Sizes a fully convolutional network takes and gives, in voxels along each spatial axis.
+
+    Along every axis the valid inputs are ``smallest_input + n * stride`` for n = 0, 1, 2, ..., and an input of size s
+    gives an output of size ``s - lost``, centred in the input.
+
+    Attributes:
+        smallest_input: The smallest valid input.
+        stride: The step between valid inputs. It is the shift under which the network is translation equivariant:
+            moving the input by a multiple of it moves the output and changes no value.
+        lost: Input size minus output size, both sides together.
+        border: How many output voxels per side depend on zeros that the network itself padded with. A prediction in
+            tiles throws them away. Nought for networks of valid convolutions.
+    """
+
+    smallest_input: Size
+    stride: Size
+    lost: Size
+    border: Size
+
+    @property
+    def dims(self) -> int:
+        """Number of spatial axes: 2 or 3."""
+        return len(self.stride)
+
+    @property
+    def context(self) -> Size:
+        """Voxels of the input in front of the output's first voxel; as many behind its last, one more if odd."""
+        return tuple(lost // 2 for lost in self.lost)
+
+    def is_valid(self, input_size: Sequence[int]) -> bool:
+        """Say whether the network takes an input of this size."""
+        return len(input_size) == self.dims and all(
+            size >= smallest and (size - smallest) % stride == 0
+            for size, smallest, stride in zip(input_size, self.smallest_input, self.stride, strict=True)
+        )
+
+    def output_size(self, input_size: Sequence[int]) -> Size:
+        """Give the size of the output for an input.
+
+        Raises:
+            ConfigError: The network does not take that input; the nearest sizes that it takes are named.
+        """
+        if len(input_size) != self.dims:
+            raise ConfigError(
+                f"The network has {self.dims} spatial axes, but the input size {_list(input_size)} has "
+                f"{len(input_size)}: give {self.dims} numbers."
+            )
+        if not self.is_valid(input_size):
+            below, above = self.nearest_valid(input_size)
+            choice = _list(above) if below is None or below == above else f"{_list(below)} or {_list(above)}"
+            raise ConfigError(
+                f"The network cannot take an input of {_list(input_size)} voxels: the nearest it can is {choice}."
+            )
+        return tuple(size - lost for size, lost in zip(input_size, self.lost, strict=True))
+
+    def nearest_valid(self, input_size: Sequence[int]) -> tuple[Size | None, Size]:
+        """Give the largest valid input that is nowhere larger (None: there is none) and the smallest nowhere smaller."""
+        steps = [
+            (size - smallest, stride)
+            for size, smallest, stride in zip(input_size, self.smallest_input, self.stride, strict=True)
+        ]
+        above = self._input([max(0, -(-excess // stride)) for excess, stride in steps])
+        if any(excess < 0 for excess, _ in steps):
+            return None, above
+        return self._input([excess // stride for excess, stride in steps]), above
+
+    def input_for_output(self, output_size: Sequence[int]) -> Size:
+        """Give the smallest valid input whose output is at least ``output_size`` along every axis."""
+        return self.nearest_valid([size + lost for size, lost in zip(output_size, self.lost, strict=True)])[1]
+
+    def _input(self, steps: Sequence[int]) -> Size:
+        return tuple(
+            smallest + n * stride for smallest, n, stride in zip(self.smallest_input, steps, self.stride, strict=True)
+        )
+
+
+def _list(size: Sequence[int]) -> str:
+    return "[" + ", ".join(str(int(number)) for number in size) + "]"

@@ -1,0 +1,44 @@
+"""OneConv3d: a single 3x3x3 convolution, for trying out a pipeline in seconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from incasem_like.networks.geometry import NetworkGeometry
+
+if TYPE_CHECKING:
+    from incasem_like.config import ModelConfig
+
+GEOMETRY = NetworkGeometry(smallest_input=(1, 1, 1), stride=(1, 1, 1), lost=(0, 0, 0), border=(1, 1, 1))
+
+
+class OneConv3d(nn.Module):
+    """One convolution padded with a voxel of zeros, so that the output is as large as the input.
+
+    Args:
+        in_channels: Channels of the input.
+        num_fmaps_out: Channels of the output, one logit per class.
+    """
+
+    def __init__(self, in_channels: int, num_fmaps_out: int) -> None:
+        super().__init__()
+        self.geometry = GEOMETRY
+        self.layer = nn.Conv3d(in_channels, num_fmaps_out, kernel_size=3, padding=1)
+
+    @classmethod
+    def from_config(cls, model: ModelConfig) -> OneConv3d:
+        """Build it from ``model.in_channels`` and ``model.num_fmaps_out``; the other keys say nothing here."""
+        return cls(model.in_channels, model.num_fmaps_out)
+
+    @staticmethod
+    def geometry_of(model: ModelConfig) -> NetworkGeometry:
+        """Any size is valid; the outermost output voxel of each side has seen padding."""
+        return GEOMETRY
+
+    def forward(self, volume: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, in_channels, z, y, x)`` to logits ``(b, num_fmaps_out, z, y, x)``."""
+        logits: torch.Tensor = self.layer(volume)
+        return logits
