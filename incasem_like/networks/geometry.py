@@ -68,7 +68,7 @@ class NetworkGeometry:
         return tuple(size - lost for size, lost in zip(input_size, self.lost, strict=True))
 
     def nearest_valid(self, input_size: Sequence[int]) -> tuple[Size | None, Size]:
-        """Give the largest valid input that is nowhere larger (None: there is none) and the smallest nowhere smaller."""
+        """Give the largest valid input that is nowhere larger, or None, and the smallest that is nowhere smaller."""
         steps = [
             (size - smallest, stride)
             for size, smallest, stride in zip(input_size, self.smallest_input, self.stride, strict=True)

@@ -6,7 +6,7 @@ incasem's last convolution behind it: valid convolutions, no normalisation, a re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from incasem_like.config import ModelConfig
     from incasem_like.networks.geometry import NetworkGeometry
 
-CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED_CONVOLUTION = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+CONVOLUTION: Mapping[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED_CONVOLUTION: Mapping[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+MAX_POOL: Mapping[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 
 class ConvPass(nn.Module):
@@ -138,8 +138,9 @@ class UnetBody(nn.Module):
             skipped.append(maps)
             maps = pool(maps)
         maps = self.l_conv[-1](maps)
-        for join, convolutions in zip(reversed(self.r_up[0]), reversed(self.r_conv[0]), strict=True):
-            maps = convolutions(join(skipped.pop(), maps))
+        joins, decoder = list(self.r_up[0].children()), list(self.r_conv[0].children())
+        while skipped:
+            maps = decoder.pop()(joins.pop()(skipped.pop(), maps))
         return maps
 
 
