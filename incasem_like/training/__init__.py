@@ -1,0 +1,1 @@
+"""Training a network: preflight, the loop, validation, checkpoints, logs and snapshots."""

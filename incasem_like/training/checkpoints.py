@@ -1,0 +1,128 @@
+"""The checkpoints of a run on disk: their names, which are whole, which are kept, and how one is written."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from incasem_like.errors import CheckpointError
+from incasem_like.training.state import TrainingState
+
+NAME = re.compile(r"model_checkpoint_(\d+)")
+
+
+@dataclass(frozen=True)
+class CheckpointPolicy:
+    """Which checkpoints are worth their space.
+
+    Kept are: the newest, the best by the run's metric, the last ``keep_last`` of the regular ones, and every one whose
+    iteration is a multiple of ``keep_every``. A checkpoint is regular when ``save_every`` divides its iteration; others
+    come about by an interruption or because they were the best of their time, and go as soon as neither holds, so an
+    interrupted and continued run ends up with the same files as one that never stopped.
+
+    Attributes:
+        save_every: Iterations between regular checkpoints.
+        keep_last: Number of regular ones kept; at least 1.
+        keep_every: Kept for good at multiples of this; 0 for none.
+    """
+
+    save_every: int
+    keep_last: int = 3
+    keep_every: int = 0
+
+    def kept(self, iterations: Iterable[int], best: int | None) -> set[int]:
+        """Choose among the checkpoints that exist; ``best`` is the iteration of the best one, if any."""
+        existing = sorted(iterations)
+        regular = [iteration for iteration in existing if iteration % self.save_every == 0]
+        chosen = set(existing[-1:]) | set(regular[-self.keep_last :]) | ({best} & set(existing))
+        if self.keep_every:
+            chosen |= {iteration for iteration in existing if iteration % self.keep_every == 0}
+        return {iteration for iteration in chosen if iteration is not None}
+
+
+class CheckpointFolder:
+    """``models/<id:04d>``: pairs of ``model_checkpoint_<N>`` and ``training_state_<N>``, the state after N updates.
+
+    The state is written last and both appear by renaming, so a pair is whole whenever the state is there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def model(self, iteration: int) -> Path:
+        """Path of the two-key file of network and optimizer."""
+        return self.folder / f"model_checkpoint_{iteration}"
+
+    def state(self, iteration: int) -> Path:
+        """Path of what exact resumption needs beside it."""
+        return self.folder / f"training_state_{iteration}"
+
+    def iterations(self) -> list[int]:
+        """Iterations that have both files, ascending; nothing is read."""
+        if not self.folder.is_dir():
+            return []
+        found = (NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        numbers = sorted(int(match[1]) for match in found if match)
+        return [number for number in numbers if self.state(number).is_file()]
+
+    def is_whole(self, iteration: int) -> bool:
+        """Read both files through and compare the checksums they carry."""
+        return all(_is_sound(path) for path in (self.model(iteration), self.state(iteration)))
+
+    def latest_whole(self) -> int:
+        """Find the newest pair whose files are sound.
+
+        Raises:
+            CheckpointError: There is none.
+        """
+        present = self.iterations()
+        for iteration in reversed(present):
+            if self.is_whole(iteration):
+                return iteration
+        found = f"the {len(present)} there are damaged" if present else "there is none"
+        raise CheckpointError(f"No checkpoint in {self.folder} can be continued from ({found}): start a new training.")
+
+    def write(self, state: TrainingState, save_model: Callable[[Path], None]) -> Path:
+        """Write a pair; ``save_model`` writes the two-key file at the path it is given, atomically.
+
+        An older state of the same iteration goes first, so it never vouches for a model file that is not its own.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        model = self.model(state.iteration)
+        self.state(state.iteration).unlink(missing_ok=True)
+        save_model(model)
+        state.save(self.state(state.iteration))
+        return model
+
+    def remove(self, iteration: int) -> Path:
+        """Delete a pair, the state first; gives the path that the model file had."""
+        self.state(iteration).unlink(missing_ok=True)
+        self.model(iteration).unlink(missing_ok=True)
+        return self.model(iteration)
+
+
+def iteration_of(path: Path) -> int:
+    """Read the iteration from the name of a checkpoint file.
+
+    Raises:
+        CheckpointError: It is not named ``model_checkpoint_<iteration>``.
+    """
+    match = NAME.fullmatch(path.name)
+    if match is None:
+        raise CheckpointError(
+            f"'{path.name}' is not named model_checkpoint_<iteration>, so it cannot be continued: "
+            "start a new training from it."
+        )
+    return int(match[1])
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether a file that ``torch.save`` wrote (a zip archive) is complete and agrees with its checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # a damaged archive fails in many ways: wrong magic, impossible names, offsets outside the file
+        return False

@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM in a training: noted when they come, acted on between steps, so no update is left half done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+NOTICE = b"\nStopping after this step; once more stops at once.\n"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """A context in which the first SIGINT or SIGTERM is only noted; a second one takes its usual effect at once.
+
+    On leaving the context the handlers that were there before are back. Outside the main thread it does nothing,
+    since signals arrive only there.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._put_back()
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+    def deliver(self) -> None:
+        """Let the noted signal take the effect it would have had: KeyboardInterrupt, or what the tracking room does."""
+        if self.signal is None:
+            return
+        self._put_back()
+        signal.raise_signal(self.signal)
+        raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            self._put_back()
+            signal.raise_signal(number)
+            return
+        self.signal = number
+        os.write(sys.stderr.fileno(), NOTICE)  # print() may be interrupted in the middle of itself and then fails
+
+    def _put_back(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -1,0 +1,128 @@
+"""What a training needs, beside network and optimizer, to go on as if it had never stopped: one file per checkpoint."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from incasem_like.errors import CheckpointError
+
+FORMAT = 1
+
+
+@dataclass
+class BestMemory:
+    """The best value of the checkpoint metric so far.
+
+    Attributes:
+        metric: Name of the metric.
+        mode: ``max`` or ``min``.
+        value: Its best value; NaN as long as none was defined.
+        iteration: Where that was; None as long as none was defined.
+    """
+
+    metric: str
+    mode: str = "max"
+    value: float = math.nan
+    iteration: int | None = None
+
+    def offer(self, value: float, iteration: int) -> bool:
+        """Remember ``value`` and answer True when it is better than all before; NaN is never better, nor is a tie."""
+        if math.isnan(value):
+            return False
+        better = math.isnan(self.value) or (value > self.value if self.mode == "max" else value < self.value)
+        if better:
+            self.value, self.iteration = value, iteration
+        return better
+
+
+@dataclass
+class TrainingState:
+    """The state of a training after ``iteration`` updates, apart from the two-key checkpoint of network and optimizer.
+
+    Attributes:
+        iteration: Updates done. Sample ``i`` depends on (seed, i) alone, so this is the place in the sample stream too.
+        seed: The run's seed; samples of another seed would be another training.
+        batch_size: Samples per update.
+        best: Best checkpoint metric so far.
+        metrics: What was measured at this iteration, by name.
+        pending: Whether validation and logging of this iteration were cut short and are still to be done.
+        scaler: State of the fp16 gradient scaler; empty in other precisions.
+        random: States of torch's generators by device type.
+        schedule: Name, warm-up and length of the learning-rate schedule, to tell when a continued run changes them.
+    """
+
+    iteration: int
+    seed: int
+    batch_size: int
+    best: BestMemory
+    metrics: dict[str, float] = field(default_factory=dict)
+    pending: bool = False
+    scaler: dict[str, Any] = field(default_factory=dict)
+    random: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the state so that ``path`` holds either the whole of it or what was there before.
+
+        Raises:
+            OSError: The disk is full or the folder cannot be written.
+        """
+        import torch
+
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with temporary.open("wb") as file:
+                torch.save({"format": FORMAT, **asdict(self)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingState:
+        """Read a state; nothing but tensors and plain values is unpickled.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, or of a format this version does not know.
+        """
+        import torch
+
+        if not path.is_file():
+            raise CheckpointError(
+                f"The training cannot go on from {path.parent}: {path.name} is missing there; "
+                "choose another checkpoint, or start a new training from this one."
+            )
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path} is damaged and cannot be read: choose an earlier checkpoint.") from error
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise CheckpointError(f"{path} is no training state that this version can read: choose another checkpoint.")
+        return cls(**{**content, "best": BestMemory(**content["best"])})
+
+
+def random_states() -> dict[str, Any]:
+    """Take the states of torch's generators: the CPU's, and those of the GPUs in use."""
+    import torch
+
+    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Put torch's generators back; GPUs that are not there now are left out."""
+    import torch
+
+    torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available():
+        for index, state in enumerate(states.get("cuda", [])[: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, index)
