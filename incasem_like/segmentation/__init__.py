@@ -1,0 +1,1 @@
+"""Segmentation: probability or affinity maps become objects."""
