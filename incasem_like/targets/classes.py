@@ -1,0 +1,50 @@
+"""Class maps: one mask per class -> one array of class ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from incasem_like.errors import InputError
+
+BACKGROUND = 0
+MAX_CLASS_ID = 255
+
+
+def class_map(masks: Mapping[int, NDArray[Any]]) -> NDArray[np.uint8]:
+    """Merge one mask per class into a class map.
+
+    A voxel that more than one class claims is contradictory and becomes background, as in incasem.
+
+    Args:
+        masks: Class id (1-255) -> array of any dtype and one common shape; any value above 0 belongs to the class.
+
+    Returns:
+        Class ids, 0 = background, of the masks' shape.
+
+    Raises:
+        InputError: No mask, an id outside 1-255, or masks of different shapes.
+    """
+    if not masks:
+        raise InputError("A class map needs at least one mask, but none was given: name a label dataset.")
+    shapes = {mask.shape for mask in masks.values()}
+    if len(shapes) > 1:
+        raise InputError(
+            f"The masks of a class map have different shapes {sorted(shapes)}: crop them to the same region."
+        )
+    merged = np.zeros(shapes.pop(), dtype=np.uint8)
+    claimed = np.zeros(merged.shape, dtype=bool)
+    for class_id, mask in masks.items():
+        if not 1 <= class_id <= MAX_CLASS_ID:
+            raise InputError(
+                f"Class id {class_id} is outside 1-{MAX_CLASS_ID}: number the classes from 1, 0 is background."
+            )
+        foreground = mask > 0
+        merged[foreground] = class_id
+        if len(masks) > 1:
+            merged[foreground & claimed] = BACKGROUND
+            claimed |= foreground
+    return merged
