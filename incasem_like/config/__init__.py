@@ -1,0 +1,36 @@
+"""Typed, validated configuration: the YAML of trainings and predictions, and the data-config JSON."""
+
+from incasem_like.config.data_config import (
+    DataConfig,
+    DataEntry,
+    load_data_config,
+    output_container,
+    parse_data_config,
+    required_file,
+)
+from incasem_like.config.loading import load_prediction_config, load_training_config, resolve_training_config
+from incasem_like.config.locations import default_data_directory, default_runs_directory
+from incasem_like.config.network_sections import LossConfig, ModelConfig
+from incasem_like.config.prediction_config import PredictionConfig
+from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig
+from incasem_like.config.training_config import TrainingConfig
+
+__all__ = [
+    "DataConfig",
+    "DataEntry",
+    "DirectoriesConfig",
+    "LossConfig",
+    "ModelConfig",
+    "PredictionConfig",
+    "TorchConfig",
+    "TrainingConfig",
+    "default_data_directory",
+    "default_runs_directory",
+    "load_data_config",
+    "load_prediction_config",
+    "load_training_config",
+    "output_container",
+    "parse_data_config",
+    "required_file",
+    "resolve_training_config",
+]

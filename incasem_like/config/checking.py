@@ -1,0 +1,157 @@
+"""From a wrong configuration to one sentence: unknown keys with the nearest known one, wrong types, wrong ranges."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from incasem_like.config.kinds import Words
+from incasem_like.errors import ConfigError
+from incasem_like.terminal import nearest
+
+KeyPath = tuple[str, ...]
+
+_PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """List the fields of a model under the keys that the files use for them."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def section_of(annotation: object) -> type[BaseModel] | None:
+    """Give the model of a field that is a section (or a section or null), None for any other field."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def all_keys(model: type[BaseModel], prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, FieldInfo]]:
+    """Walk every key that is not itself a section, in the order of the model."""
+    for key, field in fields_of(model).items():
+        section = section_of(field.annotation)
+        if section is None:
+            yield (*prefix, key), field
+        else:
+            yield from all_keys(section, (*prefix, key))
+
+
+def expected(annotation: object, metadata: Sequence[object] = ()) -> str:
+    """Say with its article what a field of this type takes: ``a whole number of at least 1``, ``one of 'a', 'b'``."""
+    words = [item.text for item in metadata if isinstance(item, Words)]
+    if words:
+        return words[-1]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return expected(arguments[0], arguments[1:])
+    if origin in (Union, UnionType):
+        said = [expected(part) for part in arguments if part is not type(None)]
+        return " or ".join([*said, "null"] if type(None) in arguments else said)
+    if origin is Literal:
+        return ("one of " if len(arguments) > 1 else "") + ", ".join(f"'{choice}'" for choice in arguments)
+    if origin is tuple and Ellipsis in arguments:
+        return f"a list, each entry {expected(arguments[0])}"
+    if origin is dict:
+        return f"a mapping, each value {expected(arguments[1])}"
+    if section_of(annotation) is not None:
+        return "a section with keys of its own"
+    return _PLAIN.get(annotation, "another value") if isinstance(annotation, type) else "another value"
+
+
+def check_known_keys(
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    source: Callable[[KeyPath], str],
+    *,
+    prefix: KeyPath = (),
+    whole: type[BaseModel] | None = None,
+) -> None:
+    """Refuse the first key that no section knows.
+
+    Raises:
+        ConfigError: Names the full dotted key, where it was read, and the nearest key there is.
+    """
+    whole = whole or model
+    known = fields_of(model)
+    for key, value in values.items():
+        path = (*prefix, str(key))
+        if key not in known:
+            raise ConfigError(
+                f"Unknown key '{'.'.join(path)}' {source(path)}{_suggestion(path, tuple(known), whole, prefix)}"
+            )
+        section = section_of(known[key].annotation)
+        if section is not None and isinstance(value, Mapping):
+            check_known_keys(section, value, source, prefix=path, whole=whole)
+
+
+def _suggestion(path: KeyPath, siblings: Sequence[str], whole: type[BaseModel], prefix: KeyPath) -> str:
+    elsewhere = {known[-1]: ".".join(known) for known, _ in all_keys(whole)}
+    if path[-1] in elsewhere:
+        return f"; did you mean '{elsewhere[path[-1]]}'?"
+    near = nearest(path[-1], siblings)
+    if near:
+        return near.replace("'", f"'{'.'.join((*prefix, ''))}", 1)
+    near = nearest(path[-1], tuple(elsewhere))
+    if near:
+        word = near.split("'")[1]
+        return near.replace(word, elsewhere[word], 1)
+    return f": known there are {', '.join(siblings)}."
+
+
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    source: Callable[[KeyPath], str],
+    *,
+    prefix: KeyPath = (),
+) -> ConfigError:
+    """Turn pydantic's first complaint into a sentence: which key, what it must be, what was found, where."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "contradiction":
+        return ConfigError(first["msg"])
+    path, field = _locate(model, first["loc"])
+    dotted = ".".join((*prefix, *path))
+    found = _value_at(values, path)
+    # pydantic says "missing" too of a list that is too short
+    if first["type"] == "missing" and found is None:
+        return ConfigError(f"{dotted} is missing {source(path)}: it must be {_expected_of(field)}.")
+    return ConfigError(f"{dotted} must be {_expected_of(field)}, found {show(found)} {source(path)}.")
+
+
+def _locate(model: type[BaseModel], location: Sequence[int | str]) -> tuple[KeyPath, FieldInfo | None]:
+    """Follow pydantic's location as far as it names keys; list indices and union branches are left off."""
+    path: KeyPath = ()
+    field: FieldInfo | None = None
+    section: type[BaseModel] | None = model
+    for part in location:
+        known = fields_of(section) if section is not None else {}
+        if part not in known:
+            break
+        field = known[str(part)]
+        path = (*path, str(part))
+        section = section_of(field.annotation)
+    return path, field
+
+
+def _expected_of(field: FieldInfo | None) -> str:
+    return "a mapping of keys" if field is None else expected(field.annotation, field.metadata)
+
+
+def _value_at(values: object, path: KeyPath) -> object:
+    for key in path:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
+
+
+def show(value: object) -> str:
+    """Write a value as a person would in YAML, cut to one short line."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

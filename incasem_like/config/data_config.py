@@ -1,0 +1,238 @@
+"""The data configuration: which regions of which volumes, with their raw, label and mask datasets (incasem's JSON)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from incasem_like.config.checking import KeyPath, check_known_keys, explain, show
+from incasem_like.config.kinds import ExistingFile, Position, Positive, Size, Text, VoxelSize, contradiction
+from incasem_like.config.locations import absolute, default_data_directory, expand
+from incasem_like.config.reading import parse_json, read_text
+from incasem_like.config.section import Section
+from incasem_like.errors import ConfigError
+
+_NOT_IN_A_FOLDER_NAME = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
+
+
+class EntryFields(Section):
+    """The fields of one entry, as the JSON has them."""
+
+    file: ExistingFile = Field(
+        description="Container of the volumes (Zarr or N5), relative to `directories.data`, else to the JSON."
+    )
+    voxel_size: VoxelSize = Field(
+        description="Voxel size in nm, z, y, x; has to be that of the volumes and of all entries."
+    )
+    offset: Position | None = Field(
+        None,
+        description="First voxel of the region, z, y, x, as absolute position: offset in nm / voxel size + index; "
+        "absent = where the raw volume begins.",
+    )
+    shape: Size | None = Field(
+        None, description="Extent of the region in voxels, z, y, x; absent = up to the end of the raw volume."
+    )
+    raw: Text = Field(description="Dataset of the raw volume: uint8, uint16, or float from 0 to 1.")
+    labels: dict[str, Positive] = Field(
+        default_factory=dict,
+        description="Label datasets and the class, 1 to n, that their voxels above 0 belong to; absent = no labels.",
+    )
+    mask: Text | None = Field(
+        None, description="Dataset; where it is 0 nothing is learnt, predicted or measured; absent = everywhere 1."
+    )
+    metric_masks: tuple[Text, ...] = Field(
+        (), description="Datasets; where one of them is 0 nothing is measured; absent = everywhere 1."
+    )
+
+    @field_validator("raw", "mask", mode="after")
+    @classmethod
+    def _no_slash_around(cls, dataset: str | None) -> str | None:
+        return dataset.strip("/") if dataset is not None else None
+
+
+class DataEntry(EntryFields):
+    """One entry of a data configuration; ``file`` is absolute."""
+
+    name: str
+
+    @model_validator(mode="after")
+    def _name_and_labels_make_sense(self) -> Self:
+        _check_name(self.name)
+        ids = list(self.labels.values())
+        if sorted(ids) != list(range(1, len(ids) + 1)):
+            wanted = ", ".join(map(str, range(1, len(ids) + 1)))
+            raise contradiction(
+                f"{self.name}.labels has the class ids {', '.join(map(str, ids))}: "
+                f"{len(ids)} label datasets need the ids {wanted}, each once (0 is the background)."
+            )
+        return self
+
+
+class DataConfig(Section):
+    """A data configuration: its entries in the order of the JSON, and the JSON itself for the record."""
+
+    path: Path
+    entries: tuple[DataEntry, ...]
+    text: str
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """Voxel size in nm that all entries share."""
+        return self.entries[0].voxel_size
+
+
+def required_file(path: Path | None, key: str) -> Path:
+    """Give the path of a data configuration that a script cannot do without.
+
+    Raises:
+        ConfigError: The key was left empty.
+    """
+    if path is None:
+        raise ConfigError(f"{key} is not set: name a data configuration, such as {key}=data_configs/my_data.json.")
+    return path
+
+
+def load_data_config(
+    path: Path,
+    data_directory: Path | None = None,
+    *,
+    num_classes: int | None = None,
+    voxel_size: Sequence[float] | None = None,
+) -> DataConfig:
+    """Read and check a data configuration; the volumes themselves are not opened.
+
+    Args:
+        path: The JSON file.
+        data_directory: Folder that ``file`` is relative to, ``directories.data``; by default that of this machine.
+        num_classes: ``data.num_classes``; entries with labels have to name one dataset for each class above 0.
+        voxel_size: ``data.voxel_size`` in nm; entries have to agree.
+
+    Raises:
+        ConfigError: The file is missing or not JSON, a field unknown, missing or wrong, a container missing, or
+            entries contradict each other or the arguments.
+    """
+    path = absolute(Path(path).expanduser())
+    text = read_text(path, "The data configuration")
+    return parse_data_config(text, path, data_directory, num_classes=num_classes, voxel_size=voxel_size)
+
+
+def parse_data_config(
+    text: str,
+    path: Path,
+    data_directory: Path | None = None,
+    *,
+    num_classes: int | None = None,
+    voxel_size: Sequence[float] | None = None,
+) -> DataConfig:
+    """Do as :func:`load_data_config` with the JSON at hand, such as the one a run tracked; ``path`` is where it was."""
+    document = parse_json(text, str(path))
+    if not isinstance(document, dict) or not document:
+        raise ConfigError(f'{path} holds no entries: write {{"name": {{"file": ..., "voxel_size": ..., "raw": ...}}}}.')
+    folders = (data_directory or default_data_directory(), path.parent)
+    entries = tuple(_read_entry(name, fields, path, folders) for name, fields in document.items())
+    _check_names_differ(entries, path)
+    _check_voxel_sizes(entries, path, voxel_size)
+    if num_classes is not None:
+        _check_classes(entries, path, num_classes)
+    return DataConfig(path=path, entries=entries, text=text)
+
+
+def _read_entry(name: str, fields: object, path: Path, folders: Sequence[Path]) -> DataEntry:
+    def source(_key: KeyPath) -> str:
+        return f"in {path}"
+
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"{name} must be an object with file, voxel_size and raw, found {show(fields)} in {path}.")
+    check_known_keys(EntryFields, fields, source, prefix=(name,))
+    values: dict[str, Any] = {**fields, "name": name}
+    if isinstance(values.get("file"), str) and values["file"]:
+        values["file"] = _find_container(values["file"], f"{name}.file", folders)
+    try:
+        return DataEntry.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, EntryFields, fields, source, prefix=(name,)) from None
+
+
+def _find_container(text: str, key: str, folders: Sequence[Path]) -> Path:
+    if "://" in text:
+        raise ConfigError(f"{key} is the URL {text}: name a container on a disk, such as cell_1/cell_1.zarr.")
+    expanded = Path(expand(text, key))
+    candidates = list(dict.fromkeys(absolute(expanded, folder) for folder in folders))
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    raise ConfigError(
+        f"{key} names a container that is not there: looked for {' and '.join(map(str, candidates))}; "
+        "correct it or set directories.data."
+    )
+
+
+def _check_name(name: str) -> None:
+    found = _NOT_IN_A_FOLDER_NAME.search(name)
+    if found:
+        raise contradiction(
+            f"The entry name {show(name)} has {show(found[0])} in it, but names a folder: leave that out."
+        )
+    if not name.strip(". ") or name != name.strip() or name[0] == "." or name[-1] == "." or len(name) > 100:
+        raise contradiction(
+            f"The entry name {show(name)} cannot name a folder: use 1 to 100 characters without a dot or a space at the ends."
+        )
+
+
+def _check_names_differ(entries: Sequence[DataEntry], path: Path) -> None:
+    seen: dict[str, str] = {}
+    for entry in entries:
+        other = seen.setdefault(entry.name.casefold(), entry.name)
+        if other != entry.name:
+            raise ConfigError(
+                f"The entries {other} and {entry.name} in {path} differ in upper and lower case only, which names the same folder "
+                "on some file systems: rename one."
+            )
+
+
+def _check_voxel_sizes(entries: Sequence[DataEntry], path: Path, wanted: Sequence[float] | None) -> None:
+    first = entries[0]
+    for entry in entries:
+        if not _same(entry.voxel_size, first.voxel_size):
+            raise ConfigError(
+                f"{entry.name} has voxel_size {_nm(entry.voxel_size)}, but {first.name} {_nm(first.voxel_size)} in {path}: "
+                "one run takes volumes of one voxel size."
+            )
+    if wanted is not None and not _same(first.voxel_size, wanted):
+        raise ConfigError(
+            f"{first.name} has voxel_size {_nm(first.voxel_size)} in {path}, but data.voxel_size is {_nm(wanted)}: "
+            f"correct the entry or set data.voxel_size={_nm(first.voxel_size, unit='')}."
+        )
+
+
+def _same(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(one, other, strict=True))
+
+
+def _nm(sizes: Sequence[float], unit: str = " nm") -> str:
+    return f"[{', '.join(f'{size:.10g}' for size in sizes)}]{unit}"
+
+
+def _check_classes(entries: Sequence[DataEntry], path: Path, num_classes: int) -> None:
+    for entry in entries:
+        if entry.labels and len(entry.labels) != num_classes - 1:
+            raise ConfigError(
+                f"{entry.name} in {path} has {len(entry.labels)} label datasets, but data.num_classes is {num_classes}, "
+                f"{num_classes - 1} beside the background: add or remove label datasets or set "
+                f"data.num_classes={len(entry.labels) + 1}."
+            )
+
+
+def output_container(file: Path, data_directory: Path, prefix: Path) -> Path:
+    """Say which container predictions for ``file`` go to: the one of the same relative name under ``prefix``.
+
+    A container outside ``data_directory`` has no relative name; its predictions go beside its own volumes.
+    """
+    if file.is_relative_to(data_directory):
+        return prefix / file.relative_to(data_directory)
+    return file

@@ -1,0 +1,116 @@
+"""Kinds of configuration values: how each is read, and in which words a person is told what was expected."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, Strict
+from pydantic_core import PydanticCustomError
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a value of this kind is called, with its article: ``a whole number``."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class PathRole:
+    """How a path in a configuration is resolved: a ``folder`` may be new, a ``file`` has to be there.
+
+    A ``checkpoint`` is a path only when it is neither ``best`` nor ``last`` nor a number.
+    """
+
+    role: Literal["folder", "file", "checkpoint"]
+
+
+def contradiction(sentence: str) -> PydanticCustomError:
+    """Make the error of values that are fine alone but not together; ``sentence`` reaches the person as it stands."""
+    return PydanticCustomError("contradiction", "{sentence}", {"sentence": sentence})
+
+
+def _whole(value: object) -> int:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or value != value
+        or value in (math.inf, -math.inf)
+    ):
+        raise ValueError("not a whole number")
+    if value != int(value):
+        raise ValueError("not a whole number")
+    return int(value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("not a number")
+    return float(value)
+
+
+def _device(value: object) -> int | str:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str):
+        if value.isdigit():
+            return int(value)
+        kind, _, index = value.partition(":")
+        if value in ("cpu", "cuda", "mps") or (kind == "cuda" and index.isdigit()):
+            return value
+    raise ValueError("not a device")
+
+
+def _checkpoint(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str | Path) or value == "":
+        raise ValueError("not a checkpoint")
+    if isinstance(value, int) and value < 0:
+        raise ValueError("not a checkpoint")
+    return str(value)
+
+
+def _distinct(axes: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(axes)) != len(axes):
+        raise ValueError("an axis twice")
+    return axes
+
+
+Whole = Annotated[int, BeforeValidator(_whole), Words("a whole number")]
+Positive = Annotated[int, BeforeValidator(_whole), Field(ge=1), Words("a whole number of at least 1")]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=0), Words("a whole number of at least 0")]
+Number = Annotated[float, BeforeValidator(_number), Words("a number")]
+PositiveNumber = Annotated[float, BeforeValidator(_number), Field(gt=0), Words("a number above 0")]
+NotNegative = Annotated[float, BeforeValidator(_number), Field(ge=0), Words("a number of at least 0")]
+Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1), Words("a number from 0 to 1")]
+Flag = Annotated[bool, Strict(), Words("true or false")]
+Text = Annotated[str, Field(min_length=1), Words("a text")]
+Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**32), Words("a whole number from 0 to 4294967295")]
+
+Position = Annotated[tuple[Whole, Whole, Whole], Words("three whole numbers [z, y, x]")]
+Size = Annotated[tuple[Positive, Positive, Positive], Words("three whole numbers of at least 1 [z, y, x]")]
+VoxelSize = Annotated[tuple[PositiveNumber, PositiveNumber, PositiveNumber], Words("three numbers above 0 [z, y, x]")]
+Spread = Annotated[tuple[NotNegative, NotNegative, NotNegative], Words("three numbers of at least 0 [z, y, x]")]
+Axis = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2)]
+Axes = Annotated[
+    tuple[Axis, ...],
+    Field(max_length=3),
+    BeforeValidator(lambda axes: _distinct(axes) if isinstance(axes, list | tuple) else axes),
+    Words("a list of different axes out of 0 (z), 1 (y), 2 (x)"),
+]
+Factor = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=3)]
+Factors = Annotated[
+    tuple[Factor, ...], Words("a list with one [z, y, x] of whole numbers of at least 1 for each level")
+]
+Kernels = Annotated[
+    tuple[tuple[Factor, ...], ...], Words("a list of levels, each a list of convolution kernels [z, y, x]")
+]
+
+Folder = Annotated[Path, PathRole("folder"), Words("the path of a folder")]
+ExistingFile = Annotated[Path, PathRole("file"), Words("the path of a file")]
+Checkpoint = Annotated[
+    str, BeforeValidator(_checkpoint), PathRole("checkpoint"), Words("best, last, an iteration or the path of a file")
+]
+Device = Annotated[int | str, BeforeValidator(_device), Words("a GPU index, cuda, cuda:INDEX, cpu or mps")]

@@ -1,0 +1,83 @@
+"""Layers of a configuration: files and ``key=value`` updates laid over one another, each value knowing its origin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from incasem_like.config.checking import KeyPath
+from incasem_like.config.reading import parse_yaml
+from incasem_like.errors import ConfigError
+
+COMMAND_LINE = "on the command line"
+
+
+@dataclass
+class Layers:
+    """Nested values of all layers laid so far, and for each key path where its value comes from."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+
+    def lay(self, values: Mapping[str, Any], origin: str) -> None:
+        """Lay nested values over what is there: sections are merged key by key, everything else is replaced."""
+        _merge(self.values, values)
+        for path in _paths(values):
+            self.origins[path] = origin
+
+    def source(self, path: KeyPath) -> str:
+        """Say where the value under a key path comes from: ``in /path/config.yaml``."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.origins:
+                return self.origins[path[:length]]
+        return "in the configuration"
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, Mapping):
+            if not isinstance(below.get(key), dict):
+                below[key] = {}
+            _merge(below[key], value)
+        else:
+            below[key] = value
+
+
+def _paths(values: Mapping[str, Any], prefix: KeyPath = ()) -> Iterator[KeyPath]:
+    for key, value in values.items():
+        yield (*prefix, key)
+        if isinstance(value, Mapping):
+            yield from _paths(value, (*prefix, key))
+
+
+def nest(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Turn dotted keys into nested ones; both forms may be mixed."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = nest(value) if isinstance(value, Mapping) else value
+        for part in reversed(str(key).split(".")[1:]):
+            inner = {part: inner}
+        _merge(nested, {str(key).split(".")[0]: inner})
+    return nested
+
+
+def parse_updates(updates: Sequence[str]) -> dict[str, Any]:
+    """Read ``section.key=value`` arguments; the value is read as YAML, so lists, quotes and null work.
+
+    Raises:
+        ConfigError: An argument has no ``=``, no key before it, or a value that is not YAML.
+    """
+    nested: dict[str, Any] = {}
+    for update in updates:
+        key, equals, text = update.partition("=")
+        key = key.strip()
+        if not equals:
+            raise ConfigError(
+                f"'{update}' {COMMAND_LINE} has no '=': write section.key=value, such as training.iterations=1000."
+            )
+        if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+            raise ConfigError(f"'{update}' {COMMAND_LINE} has no key before the '=': write section.key=value.")
+        _merge(nested, nest({key: parse_yaml(text, f"The value of {key} {COMMAND_LINE}")}))
+    return nested

@@ -1,0 +1,126 @@
+"""Where things are: default folders, and paths in a configuration made absolute."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from incasem_like.config.checking import fields_of, section_of
+from incasem_like.config.kinds import PathRole
+from incasem_like.errors import ConfigError
+
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::-([^}]*))?\})")
+
+
+def default_runs_directory() -> Path:
+    """Give the folder of checkpoints, logs and tracked runs when no configuration names one.
+
+    ``$INCASEM_RUNS``, else ``training_runs`` of the repository the package runs from, else ``training_runs`` here.
+    """
+    return _default_directory("INCASEM_RUNS", "training_runs")
+
+
+def default_data_directory() -> Path:
+    """Give the folder of volumes when no configuration names one.
+
+    ``$INCASEM_DATA``, else ``data`` of the repository the package runs from, else ``data`` here.
+    """
+    return _default_directory("INCASEM_DATA", "data")
+
+
+def _default_directory(variable: str, name: str) -> Path:
+    if os.environ.get(variable):
+        return absolute(Path(os.environ[variable]).expanduser())
+    beside_package = Path(__file__).resolve().parents[2]
+    if (beside_package / "scripts").is_dir():
+        return beside_package / name
+    return Path.cwd() / name
+
+
+def absolute(path: Path, folder: Path | None = None) -> Path:
+    """Make a path absolute from ``folder`` (default: here) and take ``..`` out; symbolic links stay as they are.
+
+    Links stay because a resolved one may name a mount that other machines of a cluster do not have.
+    """
+    return Path(os.path.abspath((folder or Path.cwd()) / path))
+
+
+def expand(text: str, key: str) -> str:
+    """Replace ``~``, ``$NAME``, ``${NAME}`` and ``${NAME:-otherwise}``.
+
+    Raises:
+        ConfigError: A variable is not set and nothing is said for that case.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name, otherwise = found[1] or found[2], found[3]
+        known = os.environ.get(name) or otherwise
+        if known is None:
+            raise ConfigError(
+                f"{key} is {text}, but the environment variable {name} is not set: set it or write the path."
+            )
+        return known
+
+    return os.path.expanduser(_VARIABLE.sub(value, text))
+
+
+def find_file(name: Path, folders: Sequence[Path], what: str) -> Path:
+    """Find a named file in the first of several folders that has it; an absolute name is taken as it is.
+
+    Raises:
+        ConfigError: No folder has it; says where it was looked for.
+    """
+    candidates = list(dict.fromkeys(absolute(name, folder) for folder in folders))
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    folder = next((candidate for candidate in candidates if candidate.is_dir()), None)
+    if folder is not None:
+        raise ConfigError(f"{what} names the folder {folder}: name a file in it.")
+    raise ConfigError(f"{what} names a file that is not there: looked for {' and '.join(map(str, candidates))}.")
+
+
+def resolve_paths(
+    model: type[BaseModel], values: Mapping[str, Any], folders: Sequence[Path], prefix: str = ""
+) -> dict[str, Any]:
+    """Copy nested values with every path made absolute from the first of ``folders`` where it exists.
+
+    Raises:
+        ConfigError: A file is missing or an environment variable is not set.
+    """
+    known = fields_of(model)
+    resolved = dict(values)
+    for key, value in values.items():
+        field = known.get(key)
+        if field is None:
+            continue
+        dotted = f"{prefix}{key}"
+        section = section_of(field.annotation)
+        if section is not None and isinstance(value, Mapping):
+            resolved[key] = resolve_paths(section, value, folders, f"{dotted}.")
+        elif isinstance(value, str) and value:
+            resolved[key] = _resolve(value, _role(field), folders, dotted)
+    return resolved
+
+
+def _role(field: FieldInfo) -> str | None:
+    # a field that may be null keeps the metadata inside its annotation
+    nested = [item for part in getattr(field.annotation, "__args__", ()) for item in getattr(part, "__metadata__", ())]
+    roles = [item.role for item in (*field.metadata, *nested) if isinstance(item, PathRole)]
+    return roles[0] if roles else None
+
+
+def _resolve(text: str, role: str | None, folders: Sequence[Path], key: str) -> str:
+    if role is None or (role == "checkpoint" and (text in ("best", "last") or text.isdigit())):
+        return text
+    path = Path(expand(text, key))
+    if role == "folder":
+        candidates = [absolute(path, folder) for folder in folders]
+        return str(next((candidate for candidate in candidates if candidate.is_dir()), candidates[0]))
+    return str(find_file(path, folders, key))

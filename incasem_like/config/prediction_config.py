@@ -1,0 +1,81 @@
+"""The prediction configuration: all sections of ``config_prediction.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from incasem_like.config.kinds import Checkpoint, Count, ExistingFile, Flag, Folder, Positive, Size
+from incasem_like.config.locations import default_data_directory
+from incasem_like.config.section import Document, Section
+from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig, TrackingConfig
+
+
+class PredictionDirectoriesConfig(Section):
+    """Where predictions go."""
+
+    prefix: Folder = Field(
+        default_factory=default_data_directory,
+        description="Folder of the containers that predictions are written to, under the names that `file` gives; "
+        "null = `directories.data`, that is beside the raw volume.",
+    )
+
+
+class PredictionSection(Section):
+    """What is predicted, with what, and how."""
+
+    pipeline: Literal["baseline", "baseline_with_context"] = Field(
+        "baseline", description="Both names mean the same: tiles see real context from outside the region."
+    )
+    data: ExistingFile | None = Field(None, description="Data configuration (JSON) of the regions to predict.")
+    run_id_training: Positive | None = Field(
+        None, description="Training run the network comes from; `--run_id` sets it."
+    )
+    checkpoint: Checkpoint | None = Field(
+        None,
+        description="`best`, `last`, an iteration, or the path of a checkpoint; null = best, or last where none is best.",
+    )
+    directories: PredictionDirectoriesConfig = Field(
+        default_factory=PredictionDirectoriesConfig, description="Where predictions go."
+    )
+    input_size_voxels: Size | None = Field(
+        None, description="Raw tile in voxels, z, y, x; null = chosen to fit the network and the memory."
+    )
+    output_size_voxels: Size | None = Field(
+        None, description="Tile that results; follows from the input, null = not checked."
+    )
+    num_workers: Count = Field(8, description="Threads or processes that read and write beside the network; 0 = none.")
+    output_dtype: Literal["float32", "float16", "uint8"] = Field(
+        "float32", description="Type of the probability maps; `uint8` is probability x 255."
+    )
+    log_metrics: Flag = Field(
+        False, description="Compare with the labels of the data configuration and track the metrics."
+    )
+
+
+class PredictionConfig(Document):
+    """Everything a prediction is determined by besides the training run it takes the network from."""
+
+    directories: DirectoriesConfig = Field(default_factory=DirectoriesConfig, description="Folders.")
+    prediction: PredictionSection = Field(default_factory=PredictionSection, description="What, with what, and how.")
+    torch: TorchConfig = Field(default_factory=TorchConfig, description="Device and arithmetic.")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="Where runs are kept.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _write_beside_the_data(cls, values: Any) -> Any:
+        """Let ``prediction.directories.prefix`` follow ``directories.data`` unless it is given."""
+        data = _get(_get(values, "directories"), "data")
+        prediction = _get(values, "prediction", {})
+        folders = _get(prediction, "directories", {})
+        if not isinstance(folders, Mapping) or _get(folders, "prefix") is not None:
+            return values
+        if data is None:
+            data = default_data_directory()
+        return {**values, "prediction": {**prediction, "directories": {**folders, "prefix": data}}}
+
+
+def _get(values: Any, key: str, otherwise: Any = None) -> Any:
+    return values.get(key, otherwise) if isinstance(values, Mapping) else None

@@ -1,0 +1,102 @@
+"""The training configuration: all sections of ``config_training.yaml`` and what they demand of each other."""
+
+from __future__ import annotations
+
+import re
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from incasem_like.config.kinds import Seed, contradiction
+from incasem_like.config.network_sections import LossConfig, ModelConfig, VoxelConfig
+from incasem_like.config.section import Document
+from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig, TrackingConfig
+from incasem_like.config.training_sections import SacredConfig, SourcesConfig, TrainingSection, ValidationSection
+from incasem_like.terminal import nearest
+
+METRICS = ("dice", "jaccard", "precision", "recall")
+
+
+class TrainingConfig(Document):
+    """Everything a training is determined by, with incasem's keys and defaults."""
+
+    seed: Seed | None = Field(None, description="Seed of all randomness; null = drawn at the start and tracked.")
+    directories: DirectoriesConfig = Field(default_factory=DirectoriesConfig, description="Folders.")
+    training: TrainingSection = Field(default_factory=TrainingSection, description="The training loop.")
+    validation: ValidationSection = Field(default_factory=ValidationSection, description="Validation while training.")
+    sources: SourcesConfig = Field(default_factory=SourcesConfig, description="Kept for incasem's files.")
+    data: VoxelConfig = Field(default_factory=VoxelConfig, description="Voxels and classes.")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="Architecture of the network.")
+    loss: LossConfig = Field(default_factory=LossConfig, description="Loss.")
+    torch: TorchConfig = Field(default_factory=TorchConfig, description="Device and arithmetic.")
+    sacred: SacredConfig = Field(default_factory=SacredConfig, description="Metrics in the run store.")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="Where runs are kept.")
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        self._check_classes()
+        self._check_block_sizes()
+        self._check_augmentation()
+        self._check_best_metric()
+        return self
+
+    def _check_classes(self) -> None:
+        classes = self.data.num_classes
+        if self.model.num_fmaps_out != classes:
+            raise contradiction(
+                f"model.num_fmaps_out is {self.model.num_fmaps_out}, but data.num_classes is {classes}: "
+                f"the network needs one output channel per class, set model.num_fmaps_out={classes}."
+            )
+        if len(self.loss.weight) != classes:
+            raise contradiction(
+                f"loss.weight has {len(self.loss.weight)} entries, but data.num_classes is {classes}: "
+                f"give one weight per class, such as loss.weight={[1.0] * classes}."
+            )
+
+    def _check_block_sizes(self) -> None:
+        for name, section in (("training", self.training), ("validation", self.validation)):
+            for size_in, size_out in zip(section.input_size_voxels, section.output_size_voxels, strict=True):
+                if size_out > size_in or (size_in - size_out) % 2:
+                    raise contradiction(
+                        f"{name}.output_size_voxels {list(section.output_size_voxels)} does not lie centred in "
+                        f"{name}.input_size_voxels {list(section.input_size_voxels)}: "
+                        "along each axis input - output has to be an even number of at least 0."
+                    )
+
+    def _check_augmentation(self) -> None:
+        sizes, augmentation = self.data.voxel_size, self.training.augmentation
+        if augmentation.simple is not None:
+            axes = augmentation.simple.transpose_only
+            if len({sizes[axis] for axis in axes}) > 1:
+                equal = [axis for axis in range(3) if sizes.count(sizes[axis]) > 1]
+                raise contradiction(
+                    f"training.augmentation.simple.transpose_only {list(axes)} exchanges axes whose voxel sizes differ "
+                    f"(data.voxel_size is {[*map(_short, sizes)]} nm): set transpose_only={equal}."
+                )
+        elastic = augmentation.elastic
+        if elastic is not None and elastic.rotation and sizes[1] != sizes[2]:
+            raise contradiction(
+                f"training.augmentation.elastic.rotation turns y into x, but their voxel sizes {_short(sizes[1])} and "
+                f"{_short(sizes[2])} nm differ: set training.augmentation.elastic.rotation=false."
+            )
+
+    def _check_best_metric(self) -> None:
+        chosen = self.training.checkpoints
+        known = [f"{metric}_class_{index}" for metric in METRICS for index in range(self.data.num_classes)] + ["loss"]
+        key = "training.checkpoints.best_metric"
+        if chosen.best_metric not in known:
+            near = nearest(chosen.best_metric, known)
+            ending = near if near else f": known are {', '.join(known)}."
+            if re.fullmatch(rf"({'|'.join(METRICS)})_class_\d+", chosen.best_metric):
+                ending = f": data.num_classes is {self.data.num_classes}, so classes run from 0 to {self.data.num_classes - 1}."
+            raise contradiction(f"{key} '{chosen.best_metric}' is no validation metric{ending}")
+        better = "min" if chosen.best_metric == "loss" else "max"
+        if chosen.best_mode != better:
+            raise contradiction(
+                f"{key} is '{chosen.best_metric}' with best_mode '{chosen.best_mode}', which would keep the worst checkpoint: "
+                f"set training.checkpoints.best_mode={better}."
+            )
+
+
+def _short(number: float) -> float | int:
+    return int(number) if number == int(number) else number

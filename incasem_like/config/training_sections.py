@@ -1,0 +1,203 @@
+"""Sections of the training loop: samples, augmentation, optimizer, checkpoints, validation, logging."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from incasem_like.config.kinds import (
+    Axes,
+    Count,
+    ExistingFile,
+    Flag,
+    Fraction,
+    NotNegative,
+    Positive,
+    PositiveNumber,
+    Size,
+    Spread,
+    Text,
+)
+from incasem_like.config.section import Section
+
+Pipeline = Literal["baseline_with_context"]
+
+
+class OptimizerConfig(Section):
+    """Adam."""
+
+    lr: PositiveNumber = Field(3e-5, description="Learning rate of Adam.")
+    weight_decay: NotNegative = Field(3e-5, description="L2 penalty, added to the gradient (coupled, as in Adam).")
+
+
+class ScheduleConfig(Section):
+    """Course of the learning rate."""
+
+    type: Literal["constant", "cosine", "linear"] = Field(
+        "constant", description="Course of the learning rate from the end of the warm-up to `training.iterations`."
+    )
+    warmup_iterations: Count = Field(
+        0, description="Iterations over which the learning rate rises linearly from 0; 0 = none."
+    )
+    final_fraction: Fraction = Field(
+        0.0, description="Share of `optimizer.lr` left at the last iteration (`cosine` and `linear`)."
+    )
+
+
+class RejectConfig(Section):
+    """Which random blocks are passed over."""
+
+    min_masked: Fraction = Field(
+        0.05, description="Share of foreground voxels in a block below which it may be rejected."
+    )
+    reject_probability: Fraction = Field(0.9, description="Probability that a block with less foreground is rejected.")
+    min_mask_fraction: Fraction = Field(
+        0.75, description="Share of the block inside `mask` below which it may be rejected."
+    )
+    mask_reject_probability: Fraction = Field(0.95, description="Probability that a block with less mask is rejected.")
+
+
+class ElasticConfig(Section):
+    """Elastic deformation, rotation and section misalignment."""
+
+    control_point_spacing: Size = Field((32, 32, 32), description="Distance of the control points in voxels, z, y, x.")
+    jitter_sigma: Spread = Field(
+        (2.0, 2.0, 2.0), description="Standard deviation of a control point's displacement in voxels, z, y, x."
+    )
+    subsample: Positive = Field(
+        4, description="Compute the deformation on a grid coarser by this factor; 1 = exact and slow."
+    )
+    rotation: Flag = Field(True, description="Rotate about z by a random angle up to 90 degrees.")
+    section_shift_probability: Fraction = Field(
+        0.05, description="Probability per z section that it and all later ones are shifted in y and x."
+    )
+    max_misalign: Count = Field(2, description="Largest such shift in voxels.")
+
+
+class IntensityConfig(Section):
+    """Brightness and contrast."""
+
+    scale: Fraction = Field(0.15, description="Contrast is multiplied by 1 - scale to 1 + scale.")
+    shift: Fraction = Field(0.15, description="Brightness is shifted by -shift to +shift; raw runs from 0 to 1.")
+
+
+class SimpleConfig(Section):
+    """Mirroring and transposing."""
+
+    transpose_only: Axes = Field(
+        (0, 1, 2), description="Axes that may be exchanged (0 = z); they need equal voxel sizes."
+    )
+    mirror_only: Axes = Field((0, 1, 2), description="Axes that may be mirrored (0 = z).")
+
+
+class AugmentationConfig(Section):
+    """Random changes of each training block; null switches one off."""
+
+    elastic: ElasticConfig | None = Field(default_factory=ElasticConfig, description="Elastic deformation; null = off.")
+    intensity: IntensityConfig | None = Field(
+        default_factory=IntensityConfig, description="Brightness and contrast; null = off."
+    )
+    simple: SimpleConfig | None = Field(
+        default_factory=SimpleConfig, description="Mirroring and transposing; null = off."
+    )
+
+
+class SnapshotConfig(Section):
+    """Blocks written to disk to look at."""
+
+    every: Count = Field(
+        1000, description="Write raw, labels, loss scaling and prediction of a block every n iterations; 0 = never."
+    )
+
+
+class ProfilingConfig(Section):
+    """Timing."""
+
+    every: Count = Field(1000, description="Print how long loading and computing took every n iterations; 0 = never.")
+
+
+class PrecacheConfig(Section):
+    """Making blocks ahead of time."""
+
+    cache_size: Positive = Field(20, description="Blocks held ready in total.")
+    num_workers: Count = Field(8, description="Processes that make blocks; 0 = in the training process itself.")
+
+
+class CheckpointsConfig(Section):
+    """Which checkpoints stay on disk."""
+
+    keep_last: Positive = Field(3, description="The newest checkpoints that stay.")
+    keep_every: Count = Field(0, description="Checkpoints at multiples of this iteration stay as well; 0 = none extra.")
+    best_metric: Text = Field(
+        "dice_class_1",
+        description="Validation metric whose best checkpoint stays: `dice_class_C`, `jaccard_class_C`, `precision_class_C`, "
+        "`recall_class_C` for class C, or `loss`.",
+    )
+    best_mode: Literal["max", "min"] = Field("max", description="Whether the largest or the smallest value is best.")
+
+
+class TrainingSection(Section):
+    """The training loop."""
+
+    pipeline: Pipeline = Field("baseline_with_context", description="How samples are made.")
+    data: ExistingFile | None = Field(None, description="Data configuration (JSON) to train on.")
+    iterations: Positive = Field(200_000, description="Number of updates; iterations count from 1.")
+    batch_size: Positive = Field(1, description="Blocks per update.")
+    input_size_voxels: Size = Field((204, 204, 204), description="Raw block the network sees, in voxels, z, y, x.")
+    output_size_voxels: Size = Field(
+        (110, 110, 110), description="Block it is trained on, centred in the input, in voxels, z, y, x."
+    )
+    save_every: Positive = Field(1000, description="Write a checkpoint every n iterations, and at the end.")
+    log_every: Positive = Field(1, description="Write the loss to TensorBoard every n iterations.")
+    image_every: Count = Field(1000, description="Write ortho-slices to TensorBoard every n iterations; 0 = never.")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="Adam.")
+    learning_rate_schedule: ScheduleConfig = Field(
+        default_factory=ScheduleConfig, description="Course of the learning rate."
+    )
+    reject: RejectConfig = Field(default_factory=RejectConfig, description="Which random blocks are passed over.")
+    augmentation: AugmentationConfig = Field(
+        default_factory=AugmentationConfig, description="Random changes of each block."
+    )
+    snapshot: SnapshotConfig = Field(default_factory=SnapshotConfig, description="Blocks written to disk to look at.")
+    profiling_stats: ProfilingConfig = Field(default_factory=ProfilingConfig, description="Timing.")
+    precache: PrecacheConfig = Field(default_factory=PrecacheConfig, description="Making blocks ahead of time.")
+    checkpoints: CheckpointsConfig = Field(default_factory=CheckpointsConfig, description="Which checkpoints stay.")
+
+    @field_validator("learning_rate_schedule", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+
+class ValidationSnapshotConfig(Section):
+    """Validation predictions written to disk."""
+
+    every: Count = Field(10, description="Write the prediction of every n-th validation; 0 = never.")
+
+
+class ValidationSection(Section):
+    """Validation while training."""
+
+    pipeline: Pipeline = Field("baseline_with_context", description="How samples are made.")
+    data: ExistingFile | None = Field(
+        None, description="Data configuration (JSON) to validate on; null = no validation."
+    )
+    validate_every: Positive = Field(1000, description="Validate every n iterations, and at the end.")
+    input_size_voxels: Size = Field((204, 204, 204), description="Raw tile of the prediction, in voxels, z, y, x.")
+    output_size_voxels: Size = Field((110, 110, 110), description="Tile it gives, in voxels, z, y, x.")
+    snapshot: ValidationSnapshotConfig = Field(
+        default_factory=ValidationSnapshotConfig, description="Validation predictions written to disk."
+    )
+
+
+class SourcesConfig(Section):
+    """Kept so that incasem's files can be read."""
+
+    class_: Text = Field("DataSourcesSemantic", alias="class", description="Read for incasem's sake; has no effect.")
+
+
+class SacredConfig(Section):
+    """Metrics in the run store."""
+
+    log_every: Positive = Field(1000, description="Write training metrics to the run store every n iterations.")
