@@ -180,7 +180,8 @@ def _check_name(name: str) -> None:
         )
     if not name.strip(". ") or name != name.strip() or name[0] == "." or name[-1] == "." or len(name) > 100:
         raise contradiction(
-            f"The entry name {show(name)} cannot name a folder: use 1 to 100 characters without a dot or a space at the ends."
+            f"The entry name {show(name)} cannot name a folder: "
+            "use 1 to 100 characters without a dot or a space at the ends."
         )
 
 
@@ -190,8 +191,8 @@ def _check_names_differ(entries: Sequence[DataEntry], path: Path) -> None:
         other = seen.setdefault(entry.name.casefold(), entry.name)
         if other != entry.name:
             raise ConfigError(
-                f"The entries {other} and {entry.name} in {path} differ in upper and lower case only, which names the same folder "
-                "on some file systems: rename one."
+                f"The entries {other} and {entry.name} in {path} differ in upper and lower case only, "
+                "which names the same folder on some file systems: rename one."
             )
 
 
@@ -200,8 +201,8 @@ def _check_voxel_sizes(entries: Sequence[DataEntry], path: Path, wanted: Sequenc
     for entry in entries:
         if not _same(entry.voxel_size, first.voxel_size):
             raise ConfigError(
-                f"{entry.name} has voxel_size {_nm(entry.voxel_size)}, but {first.name} {_nm(first.voxel_size)} in {path}: "
-                "one run takes volumes of one voxel size."
+                f"{entry.name} has voxel_size {_nm(entry.voxel_size)}, but {first.name} {_nm(first.voxel_size)} "
+                f"in {path}: one run takes volumes of one voxel size."
             )
     if wanted is not None and not _same(first.voxel_size, wanted):
         raise ConfigError(
@@ -222,8 +223,8 @@ def _check_classes(entries: Sequence[DataEntry], path: Path, num_classes: int) -
     for entry in entries:
         if entry.labels and len(entry.labels) != num_classes - 1:
             raise ConfigError(
-                f"{entry.name} in {path} has {len(entry.labels)} label datasets, but data.num_classes is {num_classes}, "
-                f"{num_classes - 1} beside the background: add or remove label datasets or set "
+                f"{entry.name} in {path} has {len(entry.labels)} label datasets, but data.num_classes {num_classes} needs "
+                f"{num_classes - 1} (the background has none): add or remove label datasets or set "
                 f"data.num_classes={len(entry.labels) + 1}."
             )
 

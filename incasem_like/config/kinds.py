@@ -102,7 +102,9 @@ Axes = Annotated[
 ]
 Factor = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=3)]
 Factors = Annotated[
-    tuple[Factor, ...], Words("a list with one [z, y, x] of whole numbers of at least 1 for each level")
+    tuple[Factor, ...],
+    Field(min_length=1),
+    Words("a list with one [z, y, x] of whole numbers of at least 1 for each level"),
 ]
 Kernels = Annotated[
     tuple[tuple[Factor, ...], ...], Words("a list of levels, each a list of convolution kernels [z, y, x]")

@@ -55,8 +55,8 @@ class ModelConfig(Section):
     )
     kernel_size_up: Kernels | None = Field(
         None,
-        description="Kernels of the convolutions on the way up: one list per level, finest first, without the coarsest; "
-        "null = two of 3 along every axis.",
+        description="Kernels of the convolutions on the way up: one list per level, finest first, "
+        "without the coarsest; null = two of 3 along every axis.",
     )
     constant_upsample: Flag = Field(
         True, description="Repeat voxels to up-sample; false = learnt transposed convolutions."
@@ -90,8 +90,8 @@ def _check_kernels(key: str, kernels: tuple[tuple[Factor, ...], ...], axes: set[
         for kernel in passes:
             if axes and len(kernel) not in axes:
                 raise contradiction(
-                    f"model.{key} has the kernel {list(kernel)} on level {level}, but downsample_factors have {axes.pop()} axes: "
-                    "give both as many numbers."
+                    f"model.{key} has the kernel {list(kernel)} on level {level}, "
+                    f"but downsample_factors have {axes.pop()} axes: give both as many numbers."
                 )
 
 

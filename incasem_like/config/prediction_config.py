@@ -35,7 +35,8 @@ class PredictionSection(Section):
     )
     checkpoint: Checkpoint | None = Field(
         None,
-        description="`best`, `last`, an iteration, or the path of a checkpoint; null = best, or last where none is best.",
+        description="`best`, `last`, an iteration, or the path of a checkpoint; "
+        "null = best, or last where none is best.",
     )
     directories: PredictionDirectoriesConfig = Field(
         default_factory=PredictionDirectoriesConfig, description="Where predictions go."

@@ -88,13 +88,14 @@ class TrainingConfig(Document):
             near = nearest(chosen.best_metric, known)
             ending = near if near else f": known are {', '.join(known)}."
             if re.fullmatch(rf"({'|'.join(METRICS)})_class_\d+", chosen.best_metric):
-                ending = f": data.num_classes is {self.data.num_classes}, so classes run from 0 to {self.data.num_classes - 1}."
+                classes = self.data.num_classes
+                ending = f": data.num_classes is {classes}, so classes run from 0 to {classes - 1}."
             raise contradiction(f"{key} '{chosen.best_metric}' is no validation metric{ending}")
         better = "min" if chosen.best_metric == "loss" else "max"
         if chosen.best_mode != better:
             raise contradiction(
-                f"{key} is '{chosen.best_metric}' with best_mode '{chosen.best_mode}', which would keep the worst checkpoint: "
-                f"set training.checkpoints.best_mode={better}."
+                f"{key} is '{chosen.best_metric}' with best_mode '{chosen.best_mode}', "
+                f"which would keep the worst checkpoint: set training.checkpoints.best_mode={better}."
             )
 
 

@@ -131,8 +131,8 @@ class CheckpointsConfig(Section):
     keep_every: Count = Field(0, description="Checkpoints at multiples of this iteration stay as well; 0 = none extra.")
     best_metric: Text = Field(
         "dice_class_1",
-        description="Validation metric whose best checkpoint stays: `dice_class_C`, `jaccard_class_C`, `precision_class_C`, "
-        "`recall_class_C` for class C, or `loss`.",
+        description="Validation metric whose best checkpoint stays: `dice_class_C`, `jaccard_class_C`, "
+        "`precision_class_C`, `recall_class_C` for class C, or `loss`.",
     )
     best_mode: Literal["max", "min"] = Field("max", description="Whether the largest or the smallest value is best.")
 
