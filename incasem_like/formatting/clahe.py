@@ -1,0 +1,178 @@
+"""Contrast-limited adaptive histogram equalisation (CLAHE) on arrays: grey bins, look-up tables, interpolation.
+
+The algorithm is that of Zuiderveld (Graphics Gems IV, 1994) in n dimensions, with the choices of
+``skimage.exposure.equalize_adapthist``: an image of any block size comes out as that function would give it for the
+whole, because tables belong to a grid that starts at the volume's first voxel, not at a block's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+GREY_LEVELS = 2**14
+Tables = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class GreyScale:
+    """How grey values of a volume fall into the bins of its histograms.
+
+    Attributes:
+        dtype: uint8, uint16, or a float type with values in [0, 1].
+        low: Least value in the whole volume; becomes the lowest level.
+        high: Greatest value in the whole volume.
+        bins: Number of bins asked for; the uppermost may stay empty, as in the original algorithm.
+    """
+
+    dtype: str
+    low: float
+    high: float
+    bins: int = 256
+
+    def bin_of(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Give the bin of every value: uint8 when 256 bins or fewer, else uint16; same shape."""
+        if np.dtype(self.dtype).kind == "f":
+            values = np.clip(np.rint(values.astype(np.float32) * np.float32(65535)), 0, 65535).astype(np.uint16)
+        return np.asarray(self._table.take(values))
+
+    @cached_property
+    def _table(self) -> npt.NDArray[Any]:
+        """The bin of every 8- or 16-bit value; one look-up replaces rescaling in floating point."""
+        kind = np.dtype(self.dtype)
+        size, factor = (2**8, 257) if kind == np.uint8 else (2**16, 1)
+        gain = 65535 if kind.kind == "f" else factor
+        low, high = (float(np.rint(np.float32(edge) * np.float32(gain))) for edge in (self.low, self.high))
+        values = np.clip(np.arange(size, dtype=np.float64) * factor, low, high)
+        levels = np.rint((values - low) / max(high - low, 1.0) * (GREY_LEVELS - 1)).astype(np.int64)
+        return (levels // (1 + GREY_LEVELS // self.bins)).astype(np.uint8 if self.bins <= 256 else np.uint16)
+
+
+def tile_table(binned: npt.NDArray[Any], clip_limit: float, bins: int) -> npt.NDArray[np.uint16]:
+    """Make the look-up table of one tile: bin -> grey level, 0 to 16383, monotone.
+
+    Args:
+        binned: The bins of all voxels of the tile.
+        clip_limit: Share of the tile's voxels that a bin may hold before the excess is spread over all; 0 = no limit.
+        bins: Number of bins.
+    """
+    histogram = np.bincount(binned.ravel(), minlength=bins)
+    limit = max(int(clip_limit * binned.size), 1) if clip_limit > 0 else binned.size
+    cumulated = np.cumsum(clip_histogram(histogram, limit)).astype(np.float64)
+    return np.minimum(cumulated * ((GREY_LEVELS - 1) / binned.size), GREY_LEVELS - 1).astype(np.uint16)
+
+
+def clip_histogram(histogram: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
+    """Cut every bin to ``limit`` and spread what was cut off evenly over the bins below it.
+
+    Bins get an equal share each; those that it brings close to the limit are filled up to it. What is left goes in
+    single counts to bins at regular steps, round after round, until nothing is left or every bin is full.
+    """
+    spread = np.minimum(histogram, limit)
+    excess = int(histogram.sum() - spread.sum())
+    share = excess // histogram.size
+    low = spread < limit - share
+    spread[low] += share
+    # Bins that have just come within one share of the limit are filled up, too: skimage's order of steps.
+    filled = np.where(spread >= limit - share, limit, spread)
+    excess = int(histogram.sum() - filled.sum())
+    spread = filled
+    while excess > 0:
+        before = excess
+        for first in range(spread.size):
+            below = spread < limit
+            step = max(1, np.count_nonzero(below) // excess)
+            chosen = np.arange(first, spread.size, step)
+            chosen = chosen[below[chosen]]
+            spread[chosen] += 1
+            excess -= len(chosen)
+            if excess <= 0:
+                break
+        if excess == before:
+            break
+    return spread
+
+
+def tile_grid(shape: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """Number of tiles along each axis; the last ones are filled up by reflection."""
+    return tuple(-(-size // length) for size, length in zip(shape, kernel, strict=True))
+
+
+def reflected(begin: int, end: int, size: int) -> npt.NDArray[np.int64]:
+    """Map positions ``begin`` to ``end`` into an axis of ``size`` voxels, mirrored at its edge voxels without repeating them."""
+    if size == 1:
+        return np.zeros(end - begin, dtype=np.int64)
+    folded = np.arange(begin, end) % (2 * size - 2)
+    return np.asarray(np.minimum(folded, 2 * size - 2 - folded))
+
+
+def pad_tables(tables: npt.NDArray[np.uint16]) -> Tables:
+    """Repeat the tables at the rim of the grid (all axes but the last), so that every voxel lies between eight."""
+    return np.pad(tables, [(1, 1)] * (tables.ndim - 1) + [(0, 0)], mode="edge").astype(np.float32)
+
+
+def interpolate(binned: npt.NDArray[Any], begin: tuple[int, int, int], tables: Tables, kernel: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+    """Look every voxel up in the tables of the eight nearest tiles and weigh them trilinearly.
+
+    Args:
+        binned: Bins of a block, (z, y, x).
+        begin: Index of the block's first voxel in the volume.
+        tables: Padded tables (``pad_tables``), at least for the tiles round the block, shape (tz, ty, tx, bins); entry 0
+            belongs to the tile below the block's first.
+        kernel: Tile size, voxels.
+
+    Returns:
+        Grey levels in [0, 16383], whole numbers, shape of the block.
+    """
+    (low_z, weight_z), (low_y, weight_y), (low_x, weight_x) = (_place(start, size, length) for start, size, length in zip(begin, binned.shape, kernel, strict=True))
+    _, tiles_y, tiles_x, bins = tables.shape
+    corner = ((low_y * tiles_x)[:, None] + low_x[None, :]) * bins
+    right, below = bins, tiles_x * bins
+    across, down = weight_x[None, :], weight_y[:, None]
+    levels = np.empty(binned.shape, dtype=np.float32)
+    for z in range(binned.shape[0]):
+        # Tables of this section first: four look-ups a voxel then do instead of eight.
+        upper, lower = tables[low_z[z]].ravel(), tables[low_z[z] + 1].ravel()
+        section = upper + (lower - upper) * weight_z[z]
+        index = binned[z] + corner
+        near = _mix(section.take(index), section[right:].take(index), across)
+        far = _mix(section[below:].take(index), section[below + right :].take(index), across)
+        levels[z] = _mix(near, far, down)
+    return np.floor(levels + np.float32(1e-3), out=levels)
+
+
+def first_tile(begin: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """Index, in the padded tables, of the first tile that a block beginning at ``begin`` needs."""
+    return tuple((start + length // 2) // length for start, length in zip(begin, kernel, strict=True))
+
+
+def tiles_needed(begin: tuple[int, ...], shape: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[slice, ...]:
+    """Find the padded tables that a block needs, as slices of the grid."""
+    ends = tuple(start + size - 1 for start, size in zip(begin, shape, strict=True))
+    return tuple(slice(low, high + 2) for low, high in zip(first_tile(begin, kernel), first_tile(ends, kernel), strict=True))
+
+
+def _place(begin: int, size: int, length: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Give, along one axis, the padded table below each voxel (counted from the block's first) and the weight of the next."""
+    position = np.arange(begin, begin + size) + length // 2
+    tile = position // length
+    return tile - tile[0], ((position % length) / length).astype(np.float32)
+
+
+def _mix(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Interpolate in place of ``second``: first + (second - first) weight."""
+    second -= first
+    second *= weight
+    second += first
+    return second
+
+
+def to_uint8(levels: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Stretch grey levels so that ``low`` becomes 0 and ``high`` 255, rounded; a volume of one level becomes 0."""
+    if high <= low:
+        return np.zeros(levels.shape, dtype=np.uint8)
+    return np.rint((levels - np.float32(low)) * np.float32(255 / (high - low))).astype(np.uint8)
