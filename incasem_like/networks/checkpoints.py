@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
@@ -74,14 +74,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}: check the path, or name one by its iteration.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint of tensors alone, or it is damaged: use another one."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is truncated or not a checkpoint file: use another one.") from error
+    with path.open("rb") as file:
+        content = _decode(file, path)
     if isinstance(content, Mapping) and NETWORK_KEY in content:
         state, optimizer_state = content[NETWORK_KEY], content.get(OPTIMIZER_KEY)
     else:
@@ -136,6 +130,17 @@ def plain_name(name: str) -> str:
     while name.startswith(WRAPPER_PREFIXES):
         name = name.partition(".")[2]
     return name
+
+
+def _decode(file: BinaryIO, path: Path) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of tensors alone, or it is damaged: use another one."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(f"{path} is truncated or not a checkpoint file: use another one.") from error
 
 
 def _first_difference(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
