@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from incasem_like.errors import ConfigError
+from incasem_like.networks.section_convolution import convolution_3d
 from incasem_like.networks.unet_geometry import Kernel, UnetLayout, convolution_crop, cropped_size
 
 if TYPE_CHECKING:
     from incasem_like.config import ModelConfig
     from incasem_like.networks.geometry import NetworkGeometry
 
-CONVOLUTION: Mapping[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+CONVOLUTION: Mapping[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: convolution_3d}
 TRANSPOSED_CONVOLUTION: Mapping[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOL: Mapping[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
