@@ -27,6 +27,6 @@ class SectionConv3d(nn.Conv3d):
         return result.reshape(batch, depth, *result.shape[1:]).permute(0, 2, 1, 3, 4)
 
 
-def convolution_3d(in_channels: int, out_channels: int, kernel: tuple[int, ...]) -> nn.Conv3d:
+def convolution_3d(in_channels: int, out_channels: int, kernel: tuple[int, int, int]) -> nn.Conv3d:
     """Make the valid convolution for a kernel z, y, x."""
     return (SectionConv3d if kernel[0] == 1 else nn.Conv3d)(in_channels, out_channels, kernel)
