@@ -21,5 +21,7 @@ def stored_threshold(threshold: float, dtype: np.dtype[Any], scale: float) -> in
     """
     if dtype.kind in "ui":
         level = math.ceil(threshold * scale)
-        return level - 1 if (level - 1) / scale >= threshold else level
+        if (level - 1) / scale >= threshold:
+            return level - 1
+        return level if level / scale >= threshold else level + 1
     return float(dtype.type(threshold * scale))

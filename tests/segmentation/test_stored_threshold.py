@@ -1,6 +1,4 @@
-"""Thresholds in stored units against exact fractions."""
-
-from fractions import Fraction
+"""Thresholds in stored units against the comparison of probabilities."""
 
 import numpy as np
 import pytest
@@ -11,10 +9,12 @@ from incasem_like.segmentation.threshold import stored_threshold
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_the_least_integer_that_reaches_the_threshold(dtype):
     top = int(np.iinfo(dtype).max)
-    for percent in range(0, 101):
-        level = stored_threshold(percent / 100, np.dtype(dtype), top)
-        assert Fraction(level, top) >= Fraction(percent, 100)
-        assert level == 0 or Fraction(level - 1, top) < Fraction(percent, 100)
+    candidates = np.concatenate([np.arange(101) / 100, np.arange(0, 256) / 255, np.arange(0, 65536, 97) / 65535])
+    for exact in candidates:
+        for threshold in (np.nextafter(exact, 0), exact, min(1.0, np.nextafter(exact, 1))):
+            level = stored_threshold(float(threshold), np.dtype(dtype), top)
+            assert level / top >= threshold
+            assert level == 0 or (level - 1) / top < threshold
 
 
 def test_floats_compare_in_their_own_precision():

@@ -1,0 +1,47 @@
+"""Measures a prediction while it is made: counts every tile against the region's labels, keeps no volume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from incasem_like.evaluation.voxel import ConfusionCounts
+from incasem_like.samples import Region
+from incasem_like.volumes import Roi
+
+Array = npt.NDArray[Any]
+
+
+class PredictionMetrics:
+    """Takes the tiles of one region's prediction and gives its scores.
+
+    Attributes:
+        region: The data-config entry that is predicted; its labels, mask and metric masks are read tile by tile.
+        index: The entry's place in the data config, counted from 0, part of the score names.
+        counts: What was counted so far.
+    """
+
+    def __init__(self, region: Region, index: int, num_classes: int) -> None:
+        self.region, self.index = region, index
+        self.counts = ConfusionCounts(num_classes)
+
+    def observe(self, roi: Roi, probabilities: Array) -> None:
+        """Count one tile; tiles must not overlap.
+
+        Args:
+            roi: Where the tile is, in absolute voxels; parts outside the region do not count.
+            probabilities: (num_classes, z, y, x) over ``roi``, floats in [0, 1] or uint8 in [0, 255].
+        """
+        inside = roi.intersect(self.region.roi)
+        if inside.empty:
+            return
+        kept = (slice(None), *(inside - roi.begin).to_slices())
+        valid = self.region.read_metric_mask(inside)
+        if np.any(valid):
+            self.counts.update(probabilities[kept], self.region.read_labels(inside), valid)
+
+    def scores(self) -> dict[str, float]:
+        """Give ``dice_class_<c>_ds_<k>`` and likewise ``jaccard_class_``, ``precision_``, ``recall_``; NaN if undefined."""
+        return self.counts.scores(f"_ds_{self.index}")

@@ -1,0 +1,139 @@
+"""The evaluation run: opens what a request names, sweeps the thresholds and keeps the result as a tracked run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.errors import InputError
+from incasem_like.evaluation.evaluate import Evaluation, prepare_evaluation
+from incasem_like.evaluation.thresholds import METRICS, threshold_range
+from incasem_like.tracking import run_experiment
+from incasem_like.volumes import Volume, open_volume
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from incasem_like.tracking import Run, RunStore
+
+SCORES = ("jaccard", "dice", "precision", "recall")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdEvaluation:
+    """What to measure: the tracked configuration of an evaluation run.
+
+    Attributes:
+        labels: Address of instance ids or classes.
+        prediction_probas: Address of one class's probabilities.
+        mask: Address of a mask, or None; ``metric_mask`` likewise. A voxel counts where both are non-zero.
+        metric: What decides on the best threshold, one of ``METRICS``.
+        threshold_start: First threshold; ``threshold_stop`` is the last and ``threshold_step`` the distance.
+        roi_padding: Voxels left out at each side of the prediction: one number, or three (z, y, x).
+        label_class: The class in ``labels`` to measure against; None takes any non-zero id.
+        intersect: Measure only what all volumes cover, instead of refusing when one lacks a part.
+    """
+
+    labels: str
+    prediction_probas: str
+    mask: str | None = None
+    metric_mask: str | None = None
+    metric: str = "jaccard"
+    threshold_start: float = 0.5
+    threshold_stop: float = 0.5
+    threshold_step: float = 0.1
+    roi_padding: tuple[int, ...] = (0,)
+    label_class: int | None = None
+    intersect: bool = False
+
+    def prepare(self) -> tuple[tuple[float, ...], Evaluation]:
+        """Open the volumes and check all that can be wrong, before anything is counted or tracked."""
+        thresholds = threshold_range(self.threshold_start, self.threshold_stop, self.threshold_step)
+        if self.metric not in METRICS:
+            raise InputError(f"There is no metric '{self.metric}': choose one of {', '.join(METRICS)}.")
+        if len(self.roi_padding) not in (1, 3):
+            raise InputError(f"--roi_padding takes one number or three (z y x), but got {len(self.roi_padding)}.")
+        z, y, x = self.roi_padding * (3 // len(self.roi_padding))
+        evaluation = prepare_evaluation(
+            open_volume(self.prediction_probas),
+            open_volume(self.labels),
+            [open_volume(address) for address in (self.mask, self.metric_mask) if address],
+            roi_padding=(z, y, x),
+            label_class=self.label_class,
+            intersect=self.intersect,
+        )
+        return thresholds, evaluation
+
+
+def evaluate_as_run(
+    request: ThresholdEvaluation, *, store: RunStore | None, run_name: str | None = None, num_workers: int = 1
+) -> dict[str, Any]:
+    """Measure, and keep request, inputs, scores and result as a run.
+
+    Args:
+        request: What to measure.
+        store: Where the run is kept, of kind ``evaluations``; None keeps none.
+        run_name: A name for the run.
+        num_workers: Blocks in flight at once.
+
+    Returns:
+        ``{jaccard|dice|precision|recall: {threshold: value}}`` with None where undefined, ``counts``, ``best``,
+        ``voxels``, the region ``roi``, the ``prediction_run_id``, None where the prediction tells none, and the
+        ``run_id`` of this evaluation, 0 for one that is not kept.
+    """
+    thresholds, evaluation = request.prepare()
+
+    def measure(run: Run) -> dict[str, Any]:
+        run.inputs([_described(volume) for volume in (evaluation.prediction, evaluation.labels, *evaluation.masks)])
+        made_by = prediction_run_id(evaluation.prediction)
+        run.set_info("prediction_run_id", made_by)
+        result = evaluation.sweep(thresholds, num_workers=num_workers).result(request.metric)
+        _log_scores(run, result)
+        region = {"offset": list(map(int, evaluation.roi.begin)), "shape": list(map(int, evaluation.roi.shape))}
+        return {**result, "roi": region, "prediction_run_id": made_by, "run_id": run.id}
+
+    return run_experiment(name="evaluate", config=asdict(request), main=measure, store=store, run_name=run_name)
+
+
+def prediction_run_id(prediction: Volume) -> int | str | None:
+    """Say which run made a prediction, from its provenance; None where it tells none."""
+    provenance = prediction.provenance
+    run_id = provenance.get("run_id") if isinstance(provenance, Mapping) else None
+    return run_id if isinstance(run_id, int | str) else None
+
+
+def _log_scores(run: Run, result: Mapping[str, Any]) -> None:
+    """Log each score as a curve over the sweep: step 0 is the first threshold."""
+    for step, threshold in enumerate(result["dice"]):
+        run.log_scalar("threshold", float(threshold), step)
+        for name in SCORES:
+            if (value := result[name][threshold]) is not None:
+                run.log_scalar(name, value, step)
+
+
+def _described(volume: Volume) -> dict[str, Any]:
+    return {"address": volume.address, "content_hash": volume.content_hash}
+
+
+def result_table(result: Mapping[str, Any]) -> Table:
+    """Lay a result out: a row per threshold, the best one marked and in bold."""
+    from rich.table import Table
+
+    best = (result["best"] or {}).get("threshold")
+    table = Table("threshold", *SCORES, "")
+    for threshold in result["dice"]:
+        is_best = best is not None and float(threshold) == best
+        values = [result[name][threshold] for name in SCORES]
+        cells = ["undefined" if value is None else f"{value:.4f}" for value in values]
+        table.add_row(threshold, *cells, "best" if is_best else "", style="bold" if is_best else None)
+    return table
+
+
+def best_sentence(result: Mapping[str, Any]) -> str:
+    """Say which threshold is best and how good it is."""
+    best = result["best"]
+    if best is None:
+        return f"Nothing to score: of {result['voxels']} voxels none is labelled and none predicted."
+    name = "precision + recall" if best["metric"] == "precision_recall" else best["metric"]
+    return f"Best {name}: {best['value']:.4f} at threshold {best['threshold']:g}, over {result['voxels']} voxels."

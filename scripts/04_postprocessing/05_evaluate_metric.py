@@ -1,0 +1,54 @@
+"""Measure a probability map against labels at one or many thresholds; the result is printed and kept as a run."""
+
+import argparse
+import os
+from pathlib import Path
+
+from incasem_like.terminal import report_written, run_script, script_parser
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = script_parser("Measure a probability map against labels, at one threshold or many.")
+    add = parser.add_argument
+    metrics = ("jaccard", "dice", "precision_recall")
+    add("--metric", choices=metrics, default="jaccard", help="decides the best threshold; all are shown")
+    add("-l", "--labels", required=True, metavar="ZARR/DS", help="labels; every non-zero id counts as the object")
+    add("-p", "--prediction_probas", required=True, metavar="ZARR/DS", help="one class, float 0-1 or uint8 0-255")
+    add("--mask", metavar="ZARR/DS", help="only voxels where it is not 0 count")
+    add("--metric_mask", metavar="ZARR/DS", help="only voxels where it is not 0 count, such as an exclusion zone's")
+    add("--roi_padding", type=int, nargs="+", default=[0], help="voxels left out at each side: one number, or z y x")
+    add("--threshold_start", type=float, default=0.5, help="first threshold, a probability; p >= threshold counts")
+    add("--threshold_stop", type=float, default=0.5, help="last threshold, included")
+    add("--threshold_step", type=float, default=0.1, help="distance between thresholds, above 1e-5")
+    add("--label_class", type=int, help="measure against this class of a class map instead of every non-zero id")
+    add("--intersect", action="store_true", help="measure only what all volumes cover, instead of refusing")
+    add("-n", "--num_workers", type=int, default=min(8, os.cpu_count() or 1), help="blocks in flight at once")
+    add("--name", help="a name for the run")
+    add("--runs", metavar="DIR", type=Path, help="folder of the runs (default: training_runs of this repository)")
+    add("--mongodb", metavar="URL", help="run store: a MongoDB URL or JSON file instead of files in --runs")
+    add("-u", "--unobserved", action="store_true", help="keep no run, only print")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure, print the table and say where the run is."""
+    from rich.console import Console
+
+    from incasem_like.config import default_runs_directory
+    from incasem_like.evaluation.threshold_run import ThresholdEvaluation, best_sentence, evaluate_as_run, result_table
+    from incasem_like.tracking import open_store
+
+    given = {name: getattr(arguments, name) for name in ThresholdEvaluation.__dataclass_fields__}
+    request = ThresholdEvaluation(**{**given, "roi_padding": tuple(arguments.roi_padding)})
+    runs = (arguments.runs or default_runs_directory()).expanduser().absolute()
+    store = None if arguments.unobserved else open_store(arguments.mongodb, kind="evaluations", runs_directory=runs)
+    result = evaluate_as_run(request, store=store, run_name=arguments.name, num_workers=arguments.num_workers)
+    Console().print(result_table(result))
+    print(best_sentence(result))
+    if store is not None:
+        report_written(f"evaluation run {result['run_id']}", store.description)
+
+
+if __name__ == "__main__":
+    run_script(main, make_parser())

@@ -1,0 +1,41 @@
+"""Write datasets as folders of numbered TIFF sections, values kept as they are."""
+
+import argparse
+import os
+from pathlib import Path
+
+from incasem_like.terminal import report_written, run_script, script_parser
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = script_parser("Write volumes as folders of numbered TIFF sections (8, 16, 32 bit or float, values kept).")
+    add = parser.add_argument
+    add("-f", "--filename", action="append", required=True, metavar="ZARR", help="container; may be repeated")
+    add("-d", "--datasets", action="append", nargs="+", required=True, metavar="DS", help="datasets of each container")
+    add("-o", "--out_directory", type=Path, required=True, help="folder that gets one folder per dataset")
+    add("--out_datasets", action="append", nargs="+", metavar="NAME", help="folder names (default: the dataset names)")
+    add(
+        "--dtype", choices=("uint8", "uint16", "uint32", "float32"), help="convert; probabilities spread over the range"
+    )
+    add("--absolute", action="store_true", help="number sections by absolute z position in voxels instead of from 0")
+    add("--overwrite", action="store_true", help="replace folders of earlier exports")
+    add("-n", "--num_workers", type=int, default=min(8, os.cpu_count() or 1), help="slabs in flight at once")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Export each dataset and say where it is."""
+    from incasem_like.formatting.image_export import export_all, pair_datasets
+
+    pairs = pair_datasets(arguments.filename, arguments.datasets, arguments.out_directory, arguments.out_datasets)
+    names = ("dtype", "absolute", "overwrite", "num_workers")
+    for summary in export_all(pairs, **{name: getattr(arguments, name) for name in names}):
+        if summary.already_complete:
+            print(f"Already complete: {summary.directory}")
+        what = f"{summary.sections} {summary.dtype} sections, {summary.first_file.name} to {summary.last_file.name}"
+        report_written(what, str(summary.directory))
+
+
+if __name__ == "__main__":
+    run_script(main, make_parser())
