@@ -85,7 +85,7 @@ def clip_histogram(histogram: npt.NDArray[np.int64], limit: int) -> npt.NDArray[
         before = excess
         for first in range(spread.size):
             below = spread < limit
-            step = max(1, np.count_nonzero(below) // excess)
+            step = max(1, int(np.count_nonzero(below)) // excess)
             chosen = np.arange(first, spread.size, step)
             chosen = chosen[below[chosen]]
             spread[chosen] += 1
@@ -103,7 +103,7 @@ def tile_grid(shape: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...
 
 
 def reflected(begin: int, end: int, size: int) -> npt.NDArray[np.int64]:
-    """Map positions ``begin`` to ``end`` into an axis of ``size`` voxels, mirrored at its edge voxels without repeating them."""
+    """Map positions ``begin`` to ``end`` into an axis of ``size`` voxels, mirrored about its first and last voxel."""
     if size == 1:
         return np.zeros(end - begin, dtype=np.int64)
     folded = np.arange(begin, end) % (2 * size - 2)
@@ -115,21 +115,24 @@ def pad_tables(tables: npt.NDArray[np.uint16]) -> Tables:
     return np.pad(tables, [(1, 1)] * (tables.ndim - 1) + [(0, 0)], mode="edge").astype(np.float32)
 
 
-def interpolate(binned: npt.NDArray[Any], begin: tuple[int, int, int], tables: Tables, kernel: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+def interpolate(
+    binned: npt.NDArray[Any], begin: tuple[int, int, int], tables: Tables, kernel: tuple[int, int, int]
+) -> npt.NDArray[np.float32]:
     """Look every voxel up in the tables of the eight nearest tiles and weigh them trilinearly.
 
     Args:
         binned: Bins of a block, (z, y, x).
         begin: Index of the block's first voxel in the volume.
-        tables: Padded tables (``pad_tables``), at least for the tiles round the block, shape (tz, ty, tx, bins); entry 0
-            belongs to the tile below the block's first.
+        tables: Padded tables (``pad_tables``) of the tiles round the block (``tiles_needed``), shape (tz, ty, tx, bins).
         kernel: Tile size, voxels.
 
     Returns:
         Grey levels in [0, 16383], whole numbers, shape of the block.
     """
-    (low_z, weight_z), (low_y, weight_y), (low_x, weight_x) = (_place(start, size, length) for start, size, length in zip(begin, binned.shape, kernel, strict=True))
-    _, tiles_y, tiles_x, bins = tables.shape
+    (low_z, weight_z), (low_y, weight_y), (low_x, weight_x) = (
+        _place(start, size, length) for start, size, length in zip(begin, binned.shape, kernel, strict=True)
+    )
+    tiles_x, bins = tables.shape[2:]
     corner = ((low_y * tiles_x)[:, None] + low_x[None, :]) * bins
     right, below = bins, tiles_x * bins
     across, down = weight_x[None, :], weight_y[:, None]
@@ -142,7 +145,10 @@ def interpolate(binned: npt.NDArray[Any], begin: tuple[int, int, int], tables: T
         near = _mix(section.take(index), section[right:].take(index), across)
         far = _mix(section[below:].take(index), section[below + right :].take(index), across)
         levels[z] = _mix(near, far, down)
-    return np.floor(levels + np.float32(1e-3), out=levels)
+    # Rounding of float32 must not push a whole number below itself before it is cut.
+    levels += np.float32(1e-3)
+    np.floor(levels, out=levels)
+    return levels
 
 
 def first_tile(begin: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
@@ -153,17 +159,21 @@ def first_tile(begin: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ..
 def tiles_needed(begin: tuple[int, ...], shape: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[slice, ...]:
     """Find the padded tables that a block needs, as slices of the grid."""
     ends = tuple(start + size - 1 for start, size in zip(begin, shape, strict=True))
-    return tuple(slice(low, high + 2) for low, high in zip(first_tile(begin, kernel), first_tile(ends, kernel), strict=True))
+    return tuple(
+        slice(low, high + 2) for low, high in zip(first_tile(begin, kernel), first_tile(ends, kernel), strict=True)
+    )
 
 
 def _place(begin: int, size: int, length: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Give, along one axis, the padded table below each voxel (counted from the block's first) and the weight of the next."""
+    """Give, along one axis, the table below each voxel (counted from the block's first) and the weight of the next."""
     position = np.arange(begin, begin + size) + length // 2
     tile = position // length
     return tile - tile[0], ((position % length) / length).astype(np.float32)
 
 
-def _mix(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _mix(
+    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
     """Interpolate in place of ``second``: first + (second - first) weight."""
     second -= first
     second *= weight
@@ -175,4 +185,5 @@ def to_uint8(levels: npt.NDArray[np.float32], low: float, high: float) -> npt.ND
     """Stretch grey levels so that ``low`` becomes 0 and ``high`` 255, rounded; a volume of one level becomes 0."""
     if high <= low:
         return np.zeros(levels.shape, dtype=np.uint8)
-    return np.rint((levels - np.float32(low)) * np.float32(255 / (high - low))).astype(np.uint8)
+    stretched = np.rint((levels - np.float32(low)) * np.float32(255 / (high - low)))
+    return np.asarray(stretched, dtype=np.uint8)

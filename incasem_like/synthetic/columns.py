@@ -11,13 +11,17 @@ Array = npt.NDArray[np.float64]
 
 
 def draw_columns(
-    geometry: ColumnGeometry, relative_diameter: float, shape: tuple[int, int, int], voxel: Array, labelled: npt.NDArray[np.bool_]
+    geometry: ColumnGeometry,
+    relative_diameter: float,
+    shape: tuple[int, int, int],
+    voxel: Array,
+    labelled: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.uint32]:
     """Label the voxels whose centre lies in a column.
 
-    A column is the frustum ``0 <= axial <= depth``, ``radial <= radius (1 + (taper - 1) axial / depth)`` in its own frame, with
-    ``radius = spacing relative_diameter / 2`` at the entry. Where two overlap, the voxel goes to the one whose axis is
-    nearer in units of its radius.
+    A column is the frustum ``0 <= axial <= depth``, ``radial <= radius (1 + (taper - 1) axial / depth)`` in its own
+    frame, with ``radius = spacing relative_diameter / 2`` at the entry. Where two overlap, the voxel goes to the one
+    whose axis is nearer in units of its radius.
 
     Args:
         geometry: The columns, in a box whose longest side is 1.
@@ -53,7 +57,14 @@ def _bounding_box(
 ) -> tuple[slice, slice, slice] | None:
     """Find the voxels that the frustum can touch: the hull of its two end discs, cut to the volume."""
     disc = radius * np.hypot(frame[0], frame[1])  # half width of the stretched disc along each axis
-    ends = np.stack([site - disc, site + disc, site + geometry.depth * frame[2] - geometry.taper * disc, site + geometry.depth * frame[2] + geometry.taper * disc])
+    ends = np.stack(
+        [
+            site - disc,
+            site + disc,
+            site + geometry.depth * frame[2] - geometry.taper * disc,
+            site + geometry.depth * frame[2] + geometry.taper * disc,
+        ]
+    )
     begin = np.maximum(np.floor(ends.min(axis=0) / voxel).astype(int), 0)
     end = np.minimum(np.ceil(ends.max(axis=0) / voxel).astype(int), shape)
     if np.any(begin >= end):
@@ -63,8 +74,11 @@ def _bounding_box(
 
 
 def _local_coordinates(window: tuple[slice, slice, slice], site: Array, frame: Array, voxel: Array) -> list[Array]:
-    """Give the coordinates of voxel centres along the column's ``e_phi, e_theta, e_r``, as three arrays of the window's shape."""
+    """Give the coordinates of the window's voxel centres along the column's ``e_phi, e_theta, e_r``, one array each."""
     inverse = np.linalg.inv(frame)  # rows of a frame are its vectors: position = coordinates @ frame
-    centres = [(np.arange(part.start, part.stop) + 0.5) * size - origin for part, size, origin in zip(window, voxel, site, strict=True)]
+    centres = [
+        (np.arange(part.start, part.stop) + 0.5) * size - origin
+        for part, size, origin in zip(window, voxel, site, strict=True)
+    ]
     z, y, x = np.ix_(*centres)
     return [z * inverse[0, axis] + y * inverse[1, axis] + x * inverse[2, axis] for axis in range(3)]

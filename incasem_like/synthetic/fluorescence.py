@@ -1,4 +1,4 @@
-"""Fluorescence of the synthetic optic lobe: clouds of dye in three kinds of column, and neurites, summed into voxels."""
+"""Fluorescence of the synthetic optic lobe: clouds of dye in three kinds of column, and neurites."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ KINDS = {
 }
 
 
-def draw_kinds(count: int, ratios: tuple[float, float, float, float], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Give every column a kind (EMPTY, DENSE, CLUSTERED, RING) so that shares follow ``ratios`` as exactly as whole columns can."""
+def draw_kinds(
+    count: int, ratios: tuple[float, float, float, float], rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Give every column a kind (EMPTY, DENSE, CLUSTERED, RING); shares follow ``ratios`` as closely as they can."""
     bounds = np.rint(np.cumsum(ratios) / np.sum(ratios) * count).astype(int)
     kinds = np.searchsorted(bounds, np.arange(count), side="right")
     return np.asarray(rng.permutation(kinds), dtype=np.int64)
@@ -54,6 +56,7 @@ def draw_kinds(count: int, ratios: tuple[float, float, float, float], rng: np.ra
 def draw_fluorescence(
     geometry: ColumnGeometry,
     kinds: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.uint32],
     parameters: OpticLobeParameters,
     shape: tuple[int, int, int],
     voxel: Array,
@@ -75,10 +78,16 @@ def draw_fluorescence(
             _accumulate(flat, positions, values, shape, voxel)
     positions, values = _neurites(geometry, sigma, parameters, max(shape), rng)
     _accumulate(flat, positions, values, shape, voxel)
+    if parameters.diffuse_dye > 0:
+        # e is the median of every log-normal intensity here.
+        level = parameters.diffuse_dye * parameters.baseline_intensity * np.e
+        flat += np.where(np.append(EMPTY, kinds) != EMPTY, level, 0).astype(np.float32)[labels.ravel()]
     return flat.reshape(shape)
 
 
-def _reaching(geometry: ColumnGeometry, members: npt.NDArray[np.intp], shape: tuple[int, int, int], voxel: Array) -> npt.NDArray[np.intp]:
+def _reaching(
+    geometry: ColumnGeometry, members: npt.NDArray[np.intp], shape: tuple[int, int, int], voxel: Array
+) -> npt.NDArray[np.intp]:
     """Leave out columns so far outside that none of their dye can reach the volume."""
     reach = 2.0 * geometry.spacing * np.abs(geometry.frames[members]).max(axis=1)
     middles = geometry.middles[members]
@@ -87,7 +96,12 @@ def _reaching(geometry: ColumnGeometry, members: npt.NDArray[np.intp], shape: tu
 
 
 def _scatter(
-    geometry: ColumnGeometry, members: npt.NDArray[np.intp], kind: ColumnKind, sigma: float, parameters: OpticLobeParameters, rng: np.random.Generator
+    geometry: ColumnGeometry,
+    members: npt.NDArray[np.intp],
+    kind: ColumnKind,
+    sigma: float,
+    parameters: OpticLobeParameters,
+    rng: np.random.Generator,
 ) -> tuple[Array32, Array32]:
     """Break each column into clouds, level by level, and the innermost clouds into points, in the column's own frame.
 
@@ -98,16 +112,23 @@ def _scatter(
     across, along = spacing * kind.radial_std / parameters.simplify, spacing * AXIAL_STD / parameters.simplify
     clouds = np.zeros((len(members), 1, 3), dtype=np.float32)
     for level, children in enumerate(kind.children):
-        offsets = _normal(rng, (len(members), clouds.shape[1], children, 3)) * np.array([across, across, along], dtype=np.float32)
+        offsets = _normal(rng, (len(members), clouds.shape[1], children, 3)) * np.array(
+            [across, across, along], dtype=np.float32
+        )
         if level == 0 and kind.ring is not None:
             radius = rng.normal(kind.ring[0] * spacing, kind.ring[1] * spacing, size=offsets.shape[:-1])
             angle = rng.uniform(0, 2 * np.pi, size=offsets.shape[:-1])
             offsets[..., 0], offsets[..., 1] = radius * np.cos(angle), radius * np.sin(angle)
         clouds = (clouds[:, :, None] + offsets).reshape(len(members), -1, 3)
-    intensity = rng.lognormal(1.0, kind.sigma_gain * sigma, size=clouds.shape[:2]).astype(np.float32) * parameters.baseline_intensity
+    intensity = (
+        rng.lognormal(1.0, kind.sigma_gain * sigma, size=clouds.shape[:2]).astype(np.float32)
+        * parameters.baseline_intensity
+    )
     leaf_across = spacing * kind.leaf_radial_std / parameters.simplify
     leaf_along = np.maximum(0, rng.normal(along, along, size=clouds.shape[:2]))
-    spread = np.stack([np.full_like(leaf_along, leaf_across), np.full_like(leaf_along, leaf_across), leaf_along], axis=-1).astype(np.float32)
+    spread = np.stack(
+        [np.full_like(leaf_along, leaf_across), np.full_like(leaf_along, leaf_across), leaf_along], axis=-1
+    ).astype(np.float32)
     per_cloud = (*clouds.shape[:2], parameters.points_per_cloud)
     points = clouds[:, :, None] + _normal(rng, (*per_cloud, 3)) * spread[:, :, None]
     values = intensity[:, :, None] + parameters.point_std * _normal(rng, per_cloud)
@@ -116,8 +137,10 @@ def _scatter(
     return positions.reshape(-1, 3), values.reshape(-1)
 
 
-def _even_out(values: Array32, geometry: ColumnGeometry, members: npt.NDArray[np.intp], relative_diameter: float, voxel: Array) -> None:
-    """Share each column's points among the voxels of its volume, in place, so that summing them keeps to the scale of one intensity.
+def _even_out(
+    values: Array32, geometry: ColumnGeometry, members: npt.NDArray[np.intp], relative_diameter: float, voxel: Array
+) -> None:
+    """Scale values in place so that all points of a column, spread evenly over its voxels, would give one intensity.
 
     Without this, brightness would grow with the number of points and shrink with the resolution, and neurites, which
     have few points, would drown.
@@ -128,7 +151,9 @@ def _even_out(values: Array32, geometry: ColumnGeometry, members: npt.NDArray[np
     by_column *= (voxels / by_column.shape[1]).astype(np.float32)[:, None]
 
 
-def _neurites(geometry: ColumnGeometry, sigma: float, parameters: OpticLobeParameters, steps: int, rng: np.random.Generator) -> tuple[Array32, Array32]:
+def _neurites(
+    geometry: ColumnGeometry, sigma: float, parameters: OpticLobeParameters, steps: int, rng: np.random.Generator
+) -> tuple[Array32, Array32]:
     """Follow each neurite's Bezier curve in ``steps`` steps and scatter a few points round every step."""
     count = len(geometry.sites)
     intensity = rng.lognormal(1.0, sigma, size=count) * parameters.baseline_intensity * parameters.neurite_gain

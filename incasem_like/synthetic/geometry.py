@@ -1,4 +1,4 @@
-"""The geometry of a synthetic optic lobe: where columns enter a volume, how they point, and where their neurites run."""
+"""The geometry of a synthetic optic lobe: where columns enter, how they point, where their neurites run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def draw_geometry(parameters: OpticLobeParameters, extents: Array, rng: np.rando
         inside = int(np.all((sites > 0) & (sites < extents), axis=1).sum())
         if inside >= wanted:
             depth = spacing * parameters.relative_depth
-            # On the unit sphere rays diverge with the distance from the centre, and the stretch keeps ratios along rays.
+            # On the unit sphere rays diverge with their distance from the centre; the stretch keeps that ratio.
             return ColumnGeometry(sites, frames, spacing, 1.0 + depth, depth, _neurites(sites, frames, centre, rng))
         most = max(most, inside)
     raise InputError(
@@ -70,7 +70,9 @@ def draw_geometry(parameters: OpticLobeParameters, extents: Array, rng: np.rando
     )
 
 
-def _draw_sites(parameters: OpticLobeParameters, extents: Array, rng: np.random.Generator) -> tuple[Array, Array, Array, float]:
+def _draw_sites(
+    parameters: OpticLobeParameters, extents: Array, rng: np.random.Generator
+) -> tuple[Array, Array, Array, float]:
     parts = int(rng.integers(parameters.subdivisions[0], parameters.subdivisions[1], endpoint=True)) + 1
     sphere = icosphere(parts)
     stretch = rng.uniform(*parameters.scale, size=3)

@@ -9,14 +9,15 @@ from scipy.ndimage import uniform_filter1d
 from incasem_like.synthetic.parameters import OpticLobeParameters
 
 Array32 = npt.NDArray[np.float32]
+TINY = 1e-30  # keeps an empty volume from dividing by nothing
 REFERENCE_SIDE = 128  # voxels; lengths of the imaging parameters are given for this longest side
 
 
 def image(dye: Array32, parameters: OpticLobeParameters, rng: np.random.Generator) -> Array32:
     """Turn dye into the signal of a two-photon microscope.
 
-    Box blur; division by the 99th percentile; neuropil (the blurred volume itself, weighted) and a plateau added; Poisson
-    noise of a photon count; Gaussian read-out noise; contrast changed in the log domain.
+    Box blur; division by the 99th percentile; neuropil (the blurred volume itself, weighted) and a plateau added;
+    Poisson noise of a photon count; Gaussian read-out noise; contrast changed in the log domain.
 
     Args:
         dye: Dye per voxel, shape (z, y, x).
@@ -28,7 +29,7 @@ def image(dye: Array32, parameters: OpticLobeParameters, rng: np.random.Generato
     """
     scale = max(dye.shape) / REFERENCE_SIDE
     signal = _box(dye, max(1, round(parameters.box_size * scale)))
-    signal /= max(_percentile(signal, 99.0), np.finfo(np.float32).tiny)
+    signal /= np.float32(max(_percentile(signal, 99.0), TINY))
     neuropil = _gaussian(signal, parameters.neuropil_sigma * scale)
     signal += neuropil * np.float32(rng.uniform(*parameters.neuropil_weight)) + np.float32(parameters.plateau)
     np.maximum(signal, 0, out=signal)
@@ -44,8 +45,8 @@ def image(dye: Array32, parameters: OpticLobeParameters, rng: np.random.Generato
 def to_uint8(signal: Array32, percentiles: tuple[float, float]) -> npt.NDArray[np.uint8]:
     """Scale so that the low and high percentile become 0 and 255, clip and round."""
     low, high = (_percentile(signal, share) for share in percentiles)
-    scaled = (signal - np.float32(low)) * np.float32(255 / max(high - low, np.finfo(np.float32).tiny))
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    scaled = (signal - np.float32(low)) * np.float32(255 / max(high - low, TINY))
+    return np.asarray(np.rint(np.clip(scaled, 0, 255)), dtype=np.uint8)
 
 
 def _percentile(signal: Array32, share: float) -> float:

@@ -26,7 +26,7 @@ class SyntheticVolume:
         raw: uint8 grey values.
         labels: uint32, 0 = none, one id per column.
         mask: uint8, 1 in any column, else 0.
-        columns: For every labelled column its ``id``, ``kind``, ``middle`` (nm) and ``direction`` (unit vector, outwards).
+        columns: For every labelled column its ``id``, ``kind``, ``middle`` (nm) and ``direction`` (unit vector).
     """
 
     raw: npt.NDArray[np.uint8]
@@ -43,7 +43,7 @@ def generate_optic_lobe(
     index: int = 0,
     parameters: OpticLobeParameters | None = None,
 ) -> SyntheticVolume:
-    """Generate volume number ``index`` of a seed; it depends on nothing else, so volumes may be made in any order, anywhere.
+    """Generate volume number ``index`` of a seed; it depends on nothing else, so any process may make it.
 
     Args:
         shape: Voxels, z, y, x; need not be a cube.
@@ -56,7 +56,9 @@ def generate_optic_lobe(
         InputError: When a side is too short, or the parameters allow no layout.
     """
     if min(shape) < SMALLEST_SIDE:
-        raise InputError(f"A synthetic volume needs {SMALLEST_SIDE} voxels or more along each axis, but got shape {list(shape)}: enlarge it.")
+        raise InputError(
+            f"A synthetic volume needs {SMALLEST_SIDE} voxels or more along each axis, but got {list(shape)}: enlarge it."
+        )
     parameters = parameters or OpticLobeParameters()
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
     size = np.asarray(shape) * np.asarray(voxel_size, dtype=float)
@@ -66,7 +68,7 @@ def generate_optic_lobe(
     kinds = draw_kinds(len(geometry.sites), parameters.type_ratios, rng)
     labelled = np.ones(len(kinds), dtype=bool) if parameters.label_empty_columns else kinds != EMPTY
     labels = draw_columns(geometry, parameters.relative_diameter, shape, voxel, labelled)
-    dye = draw_fluorescence(geometry, kinds, parameters, shape, voxel, rng)
+    dye = draw_fluorescence(geometry, kinds, labels, parameters, shape, voxel, rng)
     raw = to_uint8(image(dye, parameters, rng), parameters.percentiles)
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=len(kinds) + 1)[1:])
     directions = geometry.frames[:, 2] / np.linalg.norm(geometry.frames[:, 2], axis=1, keepdims=True)
