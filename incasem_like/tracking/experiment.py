@@ -1,0 +1,119 @@
+"""Runs a piece of work as a tracked experiment."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from incasem_like.tracking.plain import plain, without_credentials
+from incasem_like.tracking.run import Run
+from incasem_like.tracking.store import RunStore
+
+if TYPE_CHECKING:
+    from sacred.observers import RunObserver
+
+Result = TypeVar("Result")
+STATUS_OF_SIGTERM = 128 + signal.SIGTERM
+
+
+class RunTerminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM; whoever cleans up after ctrl-C cleans up after this too."""
+
+
+def run_experiment(
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    main: Callable[[Run], Result],
+    store: RunStore | None,
+    runs_directory: Path | None = None,
+    run_name: str | None = None,
+    comment: str | None = None,
+    run_id: int | None = None,
+    artifacts: Mapping[str, str | Path] | None = None,
+    sources: Sequence[Path] = (),
+    observers: Sequence[RunObserver] = (),
+) -> Result:
+    """Run ``main`` with a record of it in a store.
+
+    The record holds the configuration, what the work logs, prints and returns, host, commit, packages, sources,
+    artifacts and, at the end, COMPLETED, FAILED with the traceback, or INTERRUPTED.
+
+    Args:
+        name: What is run: ``train``, ``predict``.
+        config: The resolved configuration as plain values (``model_dump(mode="json")``). Not changed; credentials in
+            its URLs are left out of the record.
+        main: The work; gets the ``Run`` to log to. What it returns is recorded as the result, as plain values.
+        store: Where the record goes; None for a run without a record, whose id is 0.
+        runs_directory: For checkpoint paths of a run without a store; otherwise the store knows it.
+        run_name: The name a person gave the run (``--name``).
+        comment: A remark (``--comment``).
+        run_id: A wanted id (``--id``); by default the store's next one.
+        artifacts: Files to keep with the run, by name: a ``Path`` to the file, or a ``str`` that is the text itself.
+        sources: Further source files to keep; the script and this package's modules are kept anyway.
+        observers: Further Sacred observers.
+
+    Returns:
+        What ``main`` returned.
+
+    Raises:
+        InputError: There is a run of the wanted id.
+        StoreError: The store cannot be written.
+        SystemExit: With status 143, when SIGTERM ended the run.
+        BaseException: Whatever ``main`` raised.
+    """
+    from incasem_like.tracking.sacred_quietly import get_host_info
+    from incasem_like.tracking.sacred_run import TrackedSacredRun
+    from incasem_like.tracking.surroundings import describe_experiment, describe_process
+
+    meta: dict[str, Any] = {"command": name, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
+    if comment:
+        meta["comment"] = comment
+    all_observers = ([store.observer()] if store is not None else []) + list(observers)
+    sacred_run = TrackedSacredRun(
+        command=name,
+        config=without_credentials(plain(config)),
+        observers=all_observers,
+        experiment_info=describe_experiment(run_name or name, sources) if all_observers else {},
+        host_info={**get_host_info([]), **describe_process()} if all_observers else {},
+        meta_info=meta,
+    )
+    sacred_run._id = run_id
+    run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd())
+    outcome: list[Result] = []
+
+    def work() -> Result:
+        for artifact_name, content in (artifacts or {}).items():
+            run.add_artifact(content, artifact_name)
+        run.flush()
+        outcome.append(main(run))
+        return outcome[0]
+
+    try:
+        with _sigterm_interrupts():
+            sacred_run(work)
+    except RunTerminated:
+        raise SystemExit(STATUS_OF_SIGTERM) from None
+    return outcome[0]
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Turn the first SIGTERM into an exception; later ones are ignored, for the record is being closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise RunTerminated
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,102 @@
+"""Runs kept as files, in the layout of Sacred's file storage: ``incasem_<kind>/<id>/run.json`` and so on."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.errors import StoreError
+from incasem_like.tracking.records import Metric
+from incasem_like.tracking.store import RunStore
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.file_observer import FileObserver
+
+
+class FileStore(RunStore):
+    """Runs below ``folder/<id>/``; needs no server, and a run can be read with any text editor."""
+
+    def __init__(self, folder: Path, kind: str, runs_directory: Path) -> None:
+        super().__init__(kind, runs_directory, description=str(folder))
+        self.folder = Path(folder)
+
+    def ids(self) -> list[int]:  # noqa: D102
+        if not self.folder.is_dir():
+            return []
+        return sorted(
+            int(entry.name)
+            for entry in self.folder.iterdir()
+            if entry.name.isdigit() and str(int(entry.name)) == entry.name and (entry / "run.json").is_file()
+        )
+
+    def read_document(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
+        directory = self.folder / str(run_id)
+        document = _read_json(directory / "run.json")
+        if document is None:
+            return None
+        output = directory / "cout.txt"
+        return {
+            **document,
+            "config": _read_json(directory / "config.json"),
+            "info": _read_json(directory / "info.json"),
+            "captured_out": output.read_text(encoding="utf-8", errors="replace") if output.is_file() else "",
+        }
+
+    def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
+        from incasem_like.tracking.file_observer import artifact_file_name
+
+        return (self.folder / str(run_id) / artifact_file_name(name)).read_bytes()
+
+    def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
+        from incasem_like.tracking.file_observer import METRICS_LOG
+
+        directory = self.folder / str(run_id)
+        log = directory / METRICS_LOG
+        if log.is_file():
+            return _metrics_from_log(log)
+        return {
+            name: Metric(
+                name, tuple(points["steps"]), tuple(points["values"]), tuple(map(_moment, points["timestamps"]))
+            )
+            for name, points in (_read_json(directory / "metrics.json") or {}).items()
+        }
+
+    def observer(self) -> FileObserver:  # noqa: D102
+        from incasem_like.tracking.file_observer import FileObserver
+
+        return FileObserver(self.folder)
+
+
+def _metrics_from_log(log: Path) -> dict[str, Metric]:
+    steps, values, moments = (
+        defaultdict[str, list[int]](list),
+        defaultdict[str, list[float]](list),
+        defaultdict[str, list[datetime]](list),
+    )
+    with open(log, encoding="utf-8") as lines:
+        for line in lines:
+            if not line.endswith("\n"):
+                break  # the run died, or is just now, in the middle of this line
+            point = json.loads(line)
+            steps[point["name"]].append(point["step"])
+            values[point["name"]].append(point["value"])
+            moments[point["name"]].append(_moment(point["time"]))
+    return {name: Metric(name, tuple(steps[name]), tuple(values[name]), tuple(moments[name])) for name in steps}
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(
+            f"The run record {path} is damaged ({error}): restore it from a backup or delete the run's folder."
+        ) from None

@@ -1,0 +1,115 @@
+"""Runs kept in MongoDB, as Sacred and Omniboard know them; the database of a kind is ``incasem_<kind>``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gridfs
+import pymongo
+import pymongo.errors
+
+from incasem_like.errors import InputError, StoreError
+from incasem_like.tracking.plain import from_bson, without_credentials
+from incasem_like.tracking.records import Metric
+from incasem_like.tracking.store import RunStore
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
+
+    from incasem_like.tracking.address import MongoAddress
+    from incasem_like.tracking.mongo_observer import MongoRunObserver
+
+_AUTHENTICATION_FAILED = 18
+_TIMEOUTS_MS = {"serverSelectionTimeoutMS": 4000, "connectTimeoutMS": 4000, "socketTimeoutMS": 20000}
+_FIELDS_WITH_OUR_KEYS = ("config", "info", "result", "meta", "host")
+
+
+class MongoStore(RunStore):
+    """Runs in one database.
+
+    Args:
+        database: pymongo's (or mongomock's) database.
+        kind: trainings, predictions, segmentations or evaluations.
+        runs_directory: See ``RunStore``; what a missing server does not take is kept below it.
+        server: The server's address without credentials, for messages.
+    """
+
+    def __init__(self, database: Database[Any], kind: str, runs_directory: Path, server: str = "MongoDB") -> None:
+        super().__init__(
+            kind, runs_directory, description=f"the database {database.name} at {without_credentials(server)}"
+        )
+        self.database = database
+        self.files = gridfs.GridFS(database)
+
+    def ids(self) -> list[int]:  # noqa: D102
+        return sorted(run["_id"] for run in self.database["runs"].find({}, {"_id": 1}) if isinstance(run["_id"], int))
+
+    def read_document(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
+        found = self.database["runs"].find_one({"_id": run_id})
+        if found is None:
+            return None
+        document = {key: from_bson(value) if key in _FIELDS_WITH_OUR_KEYS else value for key, value in found.items()}
+        document["artifacts"] = [entry["name"] for entry in found.get("artifacts") or ()]
+        document["info"] = {key: value for key, value in (document.get("info") or {}).items() if key != "metrics"}
+        return document
+
+    def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
+        return {
+            series["name"]: Metric(
+                series["name"],
+                tuple(series["steps"]),
+                tuple(series["values"]),
+                tuple(map(_moment, series["timestamps"])),
+            )
+            for series in self.database["metrics"].find({"run_id": run_id})
+        }
+
+    def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
+        run = self.database["runs"].find_one({"_id": run_id}, {"artifacts": 1}) or {}
+        file_id = next(entry["file_id"] for entry in run["artifacts"] if entry["name"] == name)
+        return bytes(self.files.get(file_id).read())
+
+    def observer(self) -> MongoRunObserver:  # noqa: D102
+        from incasem_like.tracking.mongo_observer import MongoRunObserver
+
+        return MongoRunObserver(
+            self.database, self.files, self.runs_directory / "tracking" / "undelivered", self.description
+        )
+
+
+def connect(address: MongoAddress, kind: str, runs_directory: Path) -> MongoStore:
+    """Connect to a server and make sure that it answers.
+
+    Raises:
+        InputError: The URL is malformed or the server refuses the credentials.
+        StoreError: No server answers within a few seconds.
+    """
+    timeouts = {name: value for name, value in _TIMEOUTS_MS.items() if name.lower() not in address.url.lower()}
+    try:
+        client: pymongo.MongoClient[Any] = pymongo.MongoClient(address.url, **timeouts)
+        client.admin.command("ping")
+    except (pymongo.errors.ConfigurationError, ValueError, TypeError):  # pymongo's own words may quote the password
+        raise InputError(
+            f"{address.described} is no MongoDB URL that can be used: check host and port, and percent-encode special "
+            "characters in the user name and password."
+        ) from None
+    except pymongo.errors.OperationFailure as error:
+        if error.code == _AUTHENTICATION_FAILED:
+            raise InputError(
+                f"{address.described} refuses the user name or password: correct them in the URL."
+            ) from None
+        raise StoreError(
+            f"{address.described} refuses to answer (code {error.code}): check the server's log."
+        ) from None
+    except pymongo.errors.PyMongoError:
+        raise StoreError(
+            f"No MongoDB server answers at {address.described}: start it, correct the address, or leave it out to keep "
+            f"runs as files in {Path(runs_directory) / 'tracking'}."
+        ) from None
+    return MongoStore(client[address.database(kind)], kind, runs_directory, address.described)
+
+
+def _moment(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value

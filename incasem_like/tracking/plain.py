@@ -1,0 +1,89 @@
+"""What a run document may hold: plain JSON values, keys that MongoDB takes, and no credentials."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+# A password may hold a slash that nobody escaped; in other URLs an @ behind the first slash belongs to the path.
+_CREDENTIALS = re.compile(
+    r"(?P<scheme>mongodb(?:\+srv)?://)[^\s'\"]*@|(?P<other>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"]*@"
+)
+_LARGEST_BSON_INTEGER = 2**63 - 1
+
+# MongoDB and Omniboard read a dot in a key as a path and a leading dollar as an operator; these look like them, and the
+# percent sign marks a key that had one of the stand-ins in the first place.
+_DOT, _DOLLAR, _ESCAPE = "\uff0e", "\uff04", "\uff05"
+_STAND_INS = re.compile(f"[{_DOT}{_DOLLAR}{_ESCAPE}]")
+_WRITTEN = re.compile(f"{_ESCAPE}(.)|{_DOT}|{_DOLLAR}", re.DOTALL)
+
+
+def plain(value: Any) -> Any:
+    """Copy a value into plain JSON: dict with text keys, list, str, int, float, bool, None.
+
+    NumPy and torch scalars become Python numbers, arrays and sets become lists, paths and enum members their text.
+    Sacred's own serializer would write ``{"py/object": …}`` for them, which neither a person nor Omniboard can read.
+    """
+    if value is None or type(value) in (str, bool, int, float):
+        return value
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(item) for item in value), key=str)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    for base in (str, bool, int, float):
+        if isinstance(value, base):
+            return base(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return str(value)
+
+
+def without_credentials(value: Any) -> Any:
+    """Copy a plain value with ``user:password@`` taken out of every URL in its texts."""
+    if isinstance(value, str):
+        return _CREDENTIALS.sub(lambda found: found["scheme"] or found["other"], value) if "@" in value else value
+    if isinstance(value, dict):
+        return {key: without_credentials(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_credentials(item) for item in value]
+    return value
+
+
+def to_bson(value: Any) -> Any:
+    """Make a plain value fit for MongoDB: dots and leading dollars in keys, and integers beyond 64 bits (then text)."""
+    if isinstance(value, dict):
+        return {_escape_key(key): to_bson(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [to_bson(item) for item in value]
+    if type(value) is int and not -_LARGEST_BSON_INTEGER - 1 <= value <= _LARGEST_BSON_INTEGER:
+        return str(value)
+    return value
+
+
+def from_bson(value: Any) -> Any:
+    """Undo ``to_bson`` on what MongoDB gives back."""
+    if isinstance(value, dict):
+        return {_unescape_key(key): from_bson(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_bson(item) for item in value]
+    return value
+
+
+def _escape_key(key: str) -> str:
+    key = _STAND_INS.sub(lambda found: _ESCAPE + found[0], key).replace(".", _DOT)
+    return _DOLLAR + key[1:] if key.startswith("$") else key
+
+
+def _unescape_key(key: str) -> str:
+    return _WRITTEN.sub(lambda found: found[1] or {_DOT: ".", _DOLLAR: "$"}[found[0]], key)

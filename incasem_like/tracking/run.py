@@ -1,0 +1,112 @@
+"""A run as the code inside it sees it."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.tracking.plain import plain, without_credentials
+from incasem_like.tracking.records import file_sha256
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.sacred_run import TrackedSacredRun
+
+UNOBSERVED_ID = 0
+
+
+class Run:
+    """What a running experiment tells its record; may be used from any thread.
+
+    Metrics and info leave with the next heartbeat, every ten seconds; ``flush`` sends them now.
+    """
+
+    def __init__(self, sacred_run: TrackedSacredRun, runs_directory: Path) -> None:
+        self._sacred = sacred_run
+        self.runs_directory = runs_directory.absolute()
+        self._lock = threading.Lock()
+        self.set_info("runs_directory", self.runs_directory)
+
+    @property
+    def id(self) -> int:
+        """The run's id in its store; 0 for a run that is not observed."""
+        return UNOBSERVED_ID if self._sacred._id is None else int(self._sacred._id)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """A copy of what the run noted of itself so far."""
+        return dict(self._sacred.info)
+
+    def log_scalar(self, name: str, value: float, step: int) -> None:
+        """Log one value of a metric.
+
+        Args:
+            name: The metric's name, ``dice_class_1``.
+            value: A number, or a NumPy or torch scalar.
+            step: The iteration it belongs to.
+        """
+        self._sacred.log_scalar(name, float(value), int(step))
+
+    def set_info(self, key: str, value: Any) -> None:
+        """Note a fact of the run, such as its ``parent``; replaces what was noted under that key."""
+        noted = without_credentials(plain(value))
+        with self._lock:
+            self._sacred.info = {**self._sacred.info, key: noted}
+
+    def inputs(self, datasets: Sequence[Mapping[str, Any]]) -> None:
+        """Note which data the run reads: one mapping for each dataset, with its address and content hash."""
+        self.set_info("inputs", list(datasets))
+
+    def add_artifact(self, content: str | Path, name: str) -> None:
+        """Store a file with the run.
+
+        Args:
+            content: A ``Path`` to the file, or a ``str`` with the text itself.
+            name: What it is called in the store; one of that name is replaced.
+        """
+        name = name.replace("/", "_")
+        if isinstance(content, Path):
+            self._sacred.add_artifact(str(content), name)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "artifact"
+            path.write_text(content, encoding="utf-8")
+            self._sacred.add_artifact(str(path), name)
+
+    def register_checkpoint(self, path: Path, iteration: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Note a checkpoint that is whole on disk, with its hash, and write the record now.
+
+        Args:
+            path: The file; kept relative to the runs directory when it lies inside.
+            iteration: Number of updates the network has seen.
+            metrics: Validation metrics at that iteration; ``best`` is chosen by them.
+        """
+        path = Path(path).absolute()
+        entry = {
+            "iteration": int(iteration),
+            "path": self._relative(path),
+            "sha256": file_sha256(path),
+            "bytes": path.stat().st_size,
+            "metrics": {name: float(value) for name, value in (metrics or {}).items()},
+        }
+        self._change_checkpoints(self._relative(path), entry)
+
+    def forget_checkpoint(self, path: Path) -> None:
+        """Take a checkpoint out of the record and write it now; call this before the file is deleted."""
+        self._change_checkpoints(self._relative(Path(path).absolute()), None)
+
+    def flush(self) -> None:
+        """Send metrics, info and output to the store now."""
+        self._sacred.flush()
+
+    def _relative(self, path: Path) -> str:
+        inside = path.is_relative_to(self.runs_directory)
+        return path.relative_to(self.runs_directory).as_posix() if inside else str(path)
+
+    def _change_checkpoints(self, path: str, entry: dict[str, Any] | None) -> None:
+        with self._lock:
+            others = [other for other in self._sacred.info.get("checkpoints", []) if other["path"] != path]
+            self._sacred.info = {**self._sacred.info, "checkpoints": others if entry is None else [*others, entry]}
+        self.flush()

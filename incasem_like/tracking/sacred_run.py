@@ -1,0 +1,183 @@
+"""Sacred's run, with its life cycle kept whole: no reseeding, no lost output or metrics, no observer given up."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from incasem_like.errors import IncasemError
+from incasem_like.tracking.heartbeat import Heartbeat
+from incasem_like.tracking.output import OutputCapture
+from incasem_like.tracking.plain import plain, without_credentials
+from incasem_like.tracking.sacred_quietly import RunObserver, SacredInterrupt, SacredRunBase, linearize_metrics
+
+log = logging.getLogger("incasem_like.tracking")
+SECONDS_BETWEEN_HEARTBEATS = 10.0
+
+
+class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
+    """A run of Sacred on a configuration that is resolved already.
+
+    Sacred would add a seed to the configuration and reseed Python and NumPy with it, forbid dots in its keys, give an
+    observer up for good at its first error, and drop the output of the seconds before a failure.
+
+    Args:
+        command: Name of what is run, ``train``.
+        config: The resolved configuration, plain.
+        observers: Sacred's observers, the one that gives the id first.
+        experiment_info: Sacred's ``experiment`` entry.
+        host_info: Sacred's ``host`` entry.
+        meta_info: Options and comment.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        config: dict[str, Any],
+        observers: list[RunObserver],
+        experiment_info: dict[str, Any],
+        host_info: dict[str, Any],
+        meta_info: dict[str, Any],
+    ) -> None:
+        described = SimpleNamespace(prefix=None, signature=SimpleNamespace(name=command))
+        logger = logging.getLogger("incasem_like.tracking.sacred")
+        logger.setLevel(logging.CRITICAL)  # our own sentences say what Sacred's would
+        super().__init__(config, None, described, observers, logger, logger, experiment_info, host_info, [], [])
+        self._id: int | None = None
+        self._heartbeat: Heartbeat | None = None
+        self.meta_info = meta_info
+        self.beat_interval = SECONDS_BETWEEN_HEARTBEATS
+        self._capture: OutputCapture | None = None
+        self._begun: list[RunObserver] = []
+        self._complained: set[tuple[int, str]] = set()
+
+    def __call__(self, main: Callable[[], Any]) -> Any:
+        """Run ``main`` until COMPLETED, INTERRUPTED or FAILED and give what it returns; its errors pass through."""
+        with OutputCapture() as self._capture:
+            try:
+                with _signals_held_back(deliver=True):
+                    self._emit_started()
+                self._start_heartbeat()
+                self.result = plain(main())
+                self._stop_time()
+                self._stop_heartbeat()
+            except (SacredInterrupt, KeyboardInterrupt) as interrupt:
+                status = getattr(interrupt, "STATUS", "INTERRUPTED")
+                self._end(partial(self._emit_interrupted, status))
+                raise
+            except BaseException as error:
+                self._end(partial(self._emit_failed, type(error), error, error.__traceback__))
+                raise
+            self._end(partial(self._emit_completed, self.result))
+        return self.result
+
+    def _emit_started(self) -> None:
+        self.status, self.start_time = "RUNNING", datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+        for observer in self.observers:
+            run_id = observer.started_event(
+                ex_info=self.experiment_info,
+                command=self.main_function.signature.name,
+                host_info=self.host_info,
+                start_time=self.start_time,
+                config=self.config,
+                meta_info=self.meta_info,
+                _id=self._id,
+            )
+            self._begun.append(observer)
+            if self._id is None:
+                self._id = run_id
+
+    def _start_heartbeat(self) -> None:
+        self._heartbeat = Heartbeat(self._emit_heartbeat, self.beat_interval)
+        self._heartbeat.start()
+
+    def _stop_heartbeat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop()  # its last beat takes all that was logged
+            self._heartbeat = None
+
+    def flush(self) -> None:
+        """Send metrics, output and info now."""
+        if self._heartbeat is not None:
+            self._heartbeat.now()
+
+    def _end(self, emit: Callable[[], None]) -> None:
+        """Write the last state; ctrl-C does not come between, since a run would then say RUNNING for ever."""
+        with _signals_held_back(deliver=False):
+            self._stop_heartbeat()
+            emit()
+            for observer in self._begun:
+                self._safe_call(observer, "join")
+
+    def _emit_heartbeat(self) -> None:
+        """Send metrics, output and info; called by the heartbeat's thread alone."""
+        self._get_captured_output()
+        metrics = linearize_metrics(self._metrics.get_last_metrics())
+        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+        info = self.info
+        for observer in self._begun:
+            self._safe_call(observer, "log_metrics", metrics_by_name=metrics, info=dict(info))
+            self._safe_call(
+                observer,
+                "heartbeat_event",
+                info=info,
+                captured_out=self.captured_out,
+                beat_time=now,
+                result=self.result,
+            )
+
+    def _get_captured_output(self) -> None:
+        if self._capture is not None:
+            self.captured_out = self._capture.text()
+
+    def _emit_failed(self, exc_type: type[BaseException], exc_value: BaseException, trace: Any) -> None:
+        self.status = "FAILED"
+        self._stop_time()
+        lines = traceback.format_exception(exc_type, exc_value, trace)
+        self.fail_trace = [str(without_credentials(line)) for line in lines]
+        for observer in self._begun:
+            self._final_call(observer, "failed_event", fail_time=self.stop_time, fail_trace=self.fail_trace)
+
+    def _safe_call(self, obs: RunObserver, method: str, **arguments: Any) -> None:
+        """Call an observer; should it fail, say so once and go on calling it, for what fails now may work later."""
+        try:
+            getattr(obs, method)(**arguments)
+        except Exception as error:
+            if (id(obs), method) not in self._complained:
+                self._complained.add((id(obs), method))
+                reason = error if isinstance(error, (IncasemError, OSError)) else f"{type(error).__name__}: {error}"
+                log.warning(
+                    "The record of run %s cannot be written for now: %s", self._id, without_credentials(str(reason))
+                )
+
+    def _final_call(self, observer: RunObserver, method: str, **arguments: Any) -> None:
+        if observer in self._begun:
+            self._safe_call(observer, method, **arguments)
+
+
+@contextlib.contextmanager
+def _signals_held_back(*, deliver: bool) -> Iterator[None]:
+    """Keep SIGINT and SIGTERM from breaking into a block; afterwards deliver or forget the first that came."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if deliver and came:
+            signal.raise_signal(came[0])

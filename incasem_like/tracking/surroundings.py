@@ -1,0 +1,92 @@
+"""What surrounds a run: the code it was made with, its repository, the installed packages, the machine and process."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import incasem_like
+from incasem_like.tracking.plain import without_credentials
+
+_SECONDS_FOR_GIT = 10
+
+
+def describe_experiment(name: str, sources: Sequence[Path]) -> dict[str, Any]:
+    """Describe script, sources, packages and repositories in the form of Sacred's ``experiment`` entry.
+
+    Args:
+        name: Shown as the experiment's name.
+        sources: Files to keep beside the package's own modules and the script that was started.
+    """
+    package = Path(incasem_like.__file__).parent
+    script = _main_script()
+    own = [script, *sources] if script else list(sources)
+    files = sorted({path.resolve() for path in [*package.rglob("*.py"), *own] if path.is_file()})
+    base = package.parent
+    return {
+        "name": name,
+        "base_dir": str(base),
+        "sources": [
+            [os.path.relpath(path, base), hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()]
+            for path in files
+        ],
+        "dependencies": sorted(
+            {f"{found.name}=={found.version}" for found in importlib.metadata.distributions()}, key=str.lower
+        ),
+        "repositories": describe_repositories([package, *(path.parent for path in own)]),
+        "mainfile": os.path.relpath(script, base) if script else None,
+    }
+
+
+def describe_repositories(directories: Sequence[Path]) -> list[dict[str, Any]]:
+    """Name the git repositories of some directories: URL without credentials, commit, whether files differ."""
+    found: dict[str, dict[str, Any]] = {}
+    for directory in dict.fromkeys(directories):
+        root = _git(directory, "rev-parse", "--show-toplevel")
+        commit = _git(directory, "rev-parse", "HEAD")
+        if not root or not commit or root in found:
+            continue
+        url = _git(directory, "config", "--get", "remote.origin.url") or root
+        changes = _git(directory, "status", "--porcelain", "--untracked-files=no")
+        found[root] = {"url": without_credentials(url), "commit": commit, "dirty": changes != ""}
+    return list(found.values())
+
+
+def describe_process() -> dict[str, Any]:
+    """Name this process so that one that died can be told from one that lives: its id, start and the machine's boot."""
+    description: dict[str, Any] = {"pid": os.getpid()}
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if boot.is_file():
+        description["boot_id"] = boot.read_text().strip()
+    try:
+        import psutil
+
+        description["process_start"] = psutil.Process().create_time()
+    except ImportError:
+        pass
+    return description
+
+
+def _main_script() -> Path | None:
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path(file) if file and file.endswith(".py") else None
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    try:
+        finished = subprocess.run(
+            ["git", "-C", str(directory), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS_FOR_GIT,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return finished.stdout.strip()
