@@ -1,0 +1,1 @@
+"""The main job end to end on a synthetic volume, through the scripts themselves."""

@@ -1,0 +1,66 @@
+"""The three orthogonal planes through a point of a volume, read without reading the volume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from incasem_like.viewing.figures import PLANES
+
+if TYPE_CHECKING:
+    from incasem_like.volumes import Roi, Volume
+
+NORMAL_AXIS = {"xy": 0, "xz": 1, "yz": 2}
+
+
+def read_planes(volume: Volume, roi: Roi, centre: tuple[int, int, int]) -> dict[str, NDArray[np.generic]]:
+    """Read the planes through ``centre``, as far as ``roi`` goes.
+
+    Args:
+        volume: A volume without channels.
+        roi: The part to show, absolute voxels.
+        centre: A point inside ``roi``, absolute voxels.
+
+    Returns:
+        Per plane (``xy``, ``xz``, ``yz``) a 2-D array; the axis named last runs along the rows' length.
+    """
+    from incasem_like.volumes import Roi
+
+    planes = {}
+    for plane in PLANES:
+        axis = NORMAL_AXIS[plane]
+        offset = [centre[i] if i == axis else roi.offset[i] for i in range(3)]
+        shape = [1 if i == axis else roi.shape[i] for i in range(3)]
+        planes[plane] = volume.read(Roi(offset, shape)).squeeze(axis)
+    return planes
+
+
+def busiest_point(volume: Volume, roi: Roi, samples: int = 24) -> tuple[int, int, int]:
+    """Find a point whose three planes show much foreground: per axis, the fullest of evenly spaced planes.
+
+    Args:
+        volume: Labels; everything but 0 is foreground.
+        roi: Where to look, absolute voxels.
+        samples: How many planes per axis are read.
+    """
+    from incasem_like.volumes import Roi
+
+    point = []
+    for axis in range(3):
+        positions = np.unique(np.linspace(roi.begin[axis], roi.end[axis] - 1, samples + 2)[1:-1].astype(int))
+        counts = []
+        for position in positions:
+            offset = [int(position) if i == axis else roi.offset[i] for i in range(3)]
+            shape = [1 if i == axis else roi.shape[i] for i in range(3)]
+            counts.append(int(np.count_nonzero(volume.read(Roi(offset, shape)))))
+        point.append(int(positions[int(np.argmax(counts))]))
+    return point[0], point[1], point[2]
+
+
+def plane_aspects(voxel_size: tuple[float, ...]) -> Mapping[str, float]:
+    """Height of a pixel over its width in each plane, from the voxel size z, y, x."""
+    z, y, x = voxel_size[-3:]
+    return {"xy": y / x, "xz": z / x, "yz": z / y}

@@ -1,0 +1,85 @@
+"""What the report of a tracked run shows: its facts, curves and configuration."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from incasem_like.terminal import duration
+from incasem_like.viewing.figures import Curve, curves_figure, ortho_slices_figure
+from incasem_like.viewing.planes import busiest_point, plane_aspects, read_planes
+from incasem_like.viewing.report import Picture, Report
+
+if TYPE_CHECKING:
+    from incasem_like.tracking import RunRecord
+    from incasem_like.volumes import Volume
+
+LOSS = re.compile(r"^loss_(train|val)")
+DICE = re.compile(r"^dice_class_[1-9]\d*(_train|_validation_ds_\d+)?$")
+
+
+def curves_of_run(record: RunRecord) -> Picture | None:
+    """Draw the run's losses and foreground dice over its iterations, or nothing when it logged neither."""
+    panels = {}
+    for title, pattern in (("loss", LOSS), ("dice of the foreground", DICE)):
+        curves = [Curve(name, m.steps, m.values) for name, m in sorted(record.metrics.items()) if pattern.match(name)]
+        if curves:
+            panels[title] = curves
+    if not panels:
+        return None
+    return Picture("Training", "Losses and dice as the run logged them.", curves_figure(panels))
+
+
+def slices_of_volumes(raw: Volume, truth: Volume | None, prediction: Volume) -> Picture:
+    """Draw the three planes through the busiest point of the prediction's region: raw, truth, prediction.
+
+    Args:
+        raw: Grey values.
+        truth: Labels, everything but 0 is foreground; None where there is no ground truth.
+        prediction: A segmentation, everything but 0 is foreground.
+    """
+    roi = prediction.roi.intersect(raw.roi)
+    overlays: dict[str, Volume] = {"prediction": prediction}
+    if truth is not None:
+        roi = roi.intersect(truth.roi)
+        overlays = {"truth": truth, **overlays}
+    centre = busiest_point(truth or prediction, roi)
+    figure = ortho_slices_figure(
+        read_planes(raw, roi, centre),
+        {title: read_planes(volume, roi, centre) for title, volume in overlays.items()},
+        plane_aspects(raw.voxel_size),
+    )
+    z, y, x = centre
+    return Picture("Slices", f"Planes through voxel z {z}, y {y}, x {x} of {prediction.address}.", figure)
+
+
+def facts_of_run(record: RunRecord) -> list[tuple[str, str]]:
+    """Say what one would write of the run in a methods section: id, state, time, machine, commit, checkpoints."""
+    facts = [("run", f"{record.id} ({record.kind})"), ("status", record.status)]
+    if record.name:
+        facts.append(("name", record.name))
+    if record.start_time and record.stop_time:
+        facts.append(("took", duration((record.stop_time - record.start_time).total_seconds())))
+    if host := record.host.get("hostname"):
+        facts.append(("machine", str(host)))
+    for repository in record.experiment.get("repositories", [])[:1]:
+        facts.append(
+            ("commit", str(repository.get("commit", ""))[:10] + (" + changes" if repository.get("dirty") else ""))
+        )
+    for checkpoint in record.checkpoints[-1:]:
+        facts.append(("last checkpoint", f"iteration {checkpoint.iteration}, sha256 {checkpoint.sha256[:12]}"))
+    return facts
+
+
+def report_of_run(record: RunRecord) -> Report:
+    """Make the report of any tracked run from what its store holds."""
+    import yaml
+
+    curves = curves_of_run(record)
+    return Report(
+        title=f"Run {record.id}" + (f": {record.name}" if record.name else ""),
+        summary=f"A run of kind {record.kind}, as tracked in {record.store.description}.",
+        facts=facts_of_run(record),
+        pictures=[curves] if curves else [],
+        configuration=yaml.safe_dump(record.config, sort_keys=False),
+    )

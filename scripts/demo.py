@@ -1,0 +1,30 @@
+"""Run the main job end to end on a synthetic volume: generate, import, train, predict by run id, measure, report."""
+
+import argparse
+from pathlib import Path
+
+from incasem_like.terminal import run_script, script_parser
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = script_parser("Run the whole job on a synthetic volume and write a report page.")
+    parser.add_argument(
+        "--short", action="store_true", help="a small volume and a few iterations: checks that all runs"
+    )
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the demo in this checkout's folders."""
+    from incasem_like.config import default_data_directory, default_runs_directory
+    from incasem_like.demo.job import run_demo
+    from incasem_like.demo.plan import FULL, SHORT, DemoPlaces
+
+    name = "demo_short" if arguments.short else "demo"
+    places = DemoPlaces(Path(__file__).resolve().parents[1], default_runs_directory(), default_data_directory() / name)
+    run_demo(places, SHORT if arguments.short else FULL)
+
+
+if __name__ == "__main__":
+    run_script(main, make_parser())
