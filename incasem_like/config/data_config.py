@@ -223,9 +223,9 @@ def _check_classes(entries: Sequence[DataEntry], path: Path, num_classes: int) -
     for entry in entries:
         if entry.labels and len(entry.labels) != num_classes - 1:
             raise ConfigError(
-                f"{entry.name} in {path} has {len(entry.labels)} label datasets, but data.num_classes {num_classes} needs "
-                f"{num_classes - 1} (the background has none): add or remove label datasets or set "
-                f"data.num_classes={len(entry.labels) + 1}."
+                f"{entry.name} in {path} has {len(entry.labels)} label datasets, "
+                f"but data.num_classes {num_classes} needs {num_classes - 1} (the background has none): "
+                f"add or remove label datasets or set data.num_classes={len(entry.labels) + 1}."
             )
 
 

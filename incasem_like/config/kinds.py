@@ -19,6 +19,13 @@ class Words:
 
 
 @dataclass(frozen=True)
+class DefaultWords:
+    """How the reference page says a default that depends on the machine or on another key."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class PathRole:
     """How a path in a configuration is resolved: a ``folder`` may be new, a ``file`` has to be there.
 
@@ -78,6 +85,7 @@ def _distinct(axes: tuple[int, ...]) -> tuple[int, ...]:
     return axes
 
 
+Classes = Annotated[int, BeforeValidator(_whole), Field(ge=2, le=256), Words("a whole number from 2 to 256")]
 Whole = Annotated[int, BeforeValidator(_whole), Words("a whole number")]
 Positive = Annotated[int, BeforeValidator(_whole), Field(ge=1), Words("a whole number of at least 1")]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=0), Words("a whole number of at least 0")]

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from incasem_like.config.kinds import (
+    Classes,
     Factor,
     Factors,
     Flag,
@@ -29,7 +30,7 @@ class VoxelConfig(Section):
     downsample_factor: Positive = Field(
         1, description="Take every n-th voxel along each axis before the network sees the volume; 1 = all."
     )
-    num_classes: int = Field(2, ge=2, description="Number of classes including the background, class 0.")
+    num_classes: Classes = Field(2, description="Number of classes including the background, class 0.")
 
 
 class ModelConfig(Section):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from incasem_like.config.kinds import Checkpoint, Count, ExistingFile, Flag, Folder, Positive, Size
+from incasem_like.config.kinds import Checkpoint, Count, DefaultWords, ExistingFile, Flag, Folder, Positive, Size
 from incasem_like.config.locations import default_data_directory
 from incasem_like.config.section import Document, Section
 from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig, TrackingConfig
@@ -16,10 +16,10 @@ from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig, 
 class PredictionDirectoriesConfig(Section):
     """Where predictions go."""
 
-    prefix: Folder = Field(
+    prefix: Annotated[Folder, DefaultWords("`directories.data`")] = Field(
         default_factory=default_data_directory,
         description="Folder of the containers that predictions are written to, under the names that `file` gives; "
-        "null = `directories.data`, that is beside the raw volume.",
+        "null = `directories.data`: the container of the raw volume itself.",
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from incasem_like.config.kinds import Device, Flag, Folder, Positive, Text
+from incasem_like.config.kinds import DefaultWords, Device, Flag, Folder, Positive, Text
 from incasem_like.config.locations import default_data_directory, default_runs_directory
 from incasem_like.config.section import Section
 
@@ -14,11 +14,11 @@ from incasem_like.config.section import Section
 class DirectoriesConfig(Section):
     """Folders that everything else is found in."""
 
-    runs: Folder = Field(
+    runs: Annotated[Folder, DefaultWords("`$INCASEM_RUNS`, else `training_runs` of the repository")] = Field(
         default_factory=default_runs_directory,
         description="Folder of checkpoints, snapshots, TensorBoard logs and the run store kept in files.",
     )
-    data: Folder = Field(
+    data: Annotated[Folder, DefaultWords("`$INCASEM_DATA`, else `data` of the repository")] = Field(
         default_factory=default_data_directory,
         description="Folder that `file` in a data configuration is relative to.",
     )

@@ -59,7 +59,7 @@ class RejectConfig(Section):
 
 
 class ElasticConfig(Section):
-    """Elastic deformation, rotation and section misalignment."""
+    """Elastic deformation, rotation and section misalignment; null instead of the section switches it off."""
 
     control_point_spacing: Size = Field((32, 32, 32), description="Distance of the control points in voxels, z, y, x.")
     jitter_sigma: Spread = Field(
@@ -76,14 +76,14 @@ class ElasticConfig(Section):
 
 
 class IntensityConfig(Section):
-    """Brightness and contrast."""
+    """Brightness and contrast; null instead of the section switches it off."""
 
     scale: Fraction = Field(0.15, description="Contrast is multiplied by 1 - scale to 1 + scale.")
     shift: Fraction = Field(0.15, description="Brightness is shifted by -shift to +shift; raw runs from 0 to 1.")
 
 
 class SimpleConfig(Section):
-    """Mirroring and transposing."""
+    """Mirroring and transposing; null instead of the section switches it off."""
 
     transpose_only: Axes = Field(
         (0, 1, 2), description="Axes that may be exchanged (0 = z); they need equal voxel sizes."
