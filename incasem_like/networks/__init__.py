@@ -1,6 +1,7 @@
 """Networks: architectures and their geometry, losses, and the checkpoint file."""
 
 from incasem_like.networks.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from incasem_like.networks.devices import autocast_dtype, check_device, torch_device
 from incasem_like.networks.geometry import NetworkGeometry
 from incasem_like.networks.losses import build_loss
 from incasem_like.networks.registry import build_network, count_parameters, network_geometry
@@ -8,11 +9,14 @@ from incasem_like.networks.registry import build_network, count_parameters, netw
 __all__ = [
     "Checkpoint",
     "NetworkGeometry",
+    "autocast_dtype",
     "build_loss",
     "build_network",
+    "check_device",
     "count_parameters",
     "load_checkpoint",
     "network_geometry",
     "read_checkpoint",
     "save_checkpoint",
+    "torch_device",
 ]

@@ -1,0 +1,72 @@
+"""The device and the arithmetic that a configuration names, checked with one-sentence errors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import torch
+
+from incasem_like.errors import ConfigError
+
+if TYPE_CHECKING:
+    from incasem_like.config import TorchConfig
+
+
+def check_device(config: TorchConfig) -> None:
+    """Make sure that the device is there, takes the precision, and can compile if it is asked to.
+
+    Raises:
+        ConfigError: One of these does not hold.
+    """
+    kind, _, index = config.device_name.partition(":")
+    if kind == "cuda":
+        _check_gpu(config, int(index or 0))
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("torch.device=mps needs a Mac with an Apple GPU, which this is not: set torch.device=cpu.")
+    if config.precision == "fp16" and kind != "cuda":
+        raise ConfigError(
+            f"torch.precision=fp16 needs a CUDA GPU, but torch.device is {config.device}: "
+            "set torch.precision to bf16 or fp32."
+        )
+    if config.compile and kind == "cpu":
+        _check_compiler()
+
+
+def torch_device(config: TorchConfig) -> torch.device:
+    """Give the device that ``torch.device`` names; ``cuda`` without an index is GPU 0."""
+    return torch.device("cuda:0" if config.device_name == "cuda" else config.device_name)
+
+
+def autocast_dtype(config: TorchConfig) -> torch.dtype | None:
+    """Give the type that automatic mixed precision computes in; None in fp32."""
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+
+
+def _check_gpu(config: TorchConfig, index: int) -> None:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise ConfigError(
+            f"torch.device={config.device} asks for a GPU, but this machine has none that CUDA can use: "
+            "set torch.device=cpu."
+        )
+    if index >= count:
+        there = "GPU 0 alone" if count == 1 else f"GPUs 0 to {count - 1}"
+        raise ConfigError(
+            f"torch.device={config.device} asks for GPU {index}, but there is {there}: choose one or cpu."
+        )
+    if config.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name(index)
+        raise ConfigError(
+            f"torch.precision=bf16 is not in the arithmetic of {name}: set torch.precision to fp16 or fp32."
+        )
+
+
+def _check_compiler() -> None:
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
+    if not any(shutil.which(compiler) for compiler in compilers if compiler):
+        raise ConfigError(
+            "torch.compile=true on the CPU needs a C++ compiler, but none of g++, clang++ and c++ is on the PATH: "
+            "install one or set torch.compile=false."
+        )

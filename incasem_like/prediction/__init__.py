@@ -1,0 +1,1 @@
+"""Prediction: a checkpoint and a volume give a predicted volume, tile by tile."""

@@ -1,0 +1,190 @@
+"""TiledPredictor: the prediction of a region tile by tile, equal to that of the whole volume at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from incasem_like.errors import ConfigError
+from incasem_like.networks import NetworkGeometry
+from incasem_like.volumes import Coordinate, Roi
+
+Reader = Callable[[Roi], npt.NDArray[np.float32]]
+Tile = tuple[Roi, Roi]
+
+
+class TiledPredictor:
+    """Predicts regions of any size with a network that takes tiles.
+
+    A network that pools gives the same values only where its pooling cells lie the same way. So every tile is read at a
+    multiple of the network's stride from the volume's own begin, and what one region's prediction holds at a voxel is
+    what any other's does, and the whole volume's.
+
+    Args:
+        network: Maps (1, channels, z, y, x) in [-1, 1] to logits; it is put into evaluation mode while it is used.
+        geometry: The network's.
+        input_size: The largest tile it is given, in voxels z, y, x; tiles at a region's end are smaller.
+        device: Where the network is.
+        autocast: Type that automatic mixed precision computes in; None for the network's own.
+        channels_last: Give the network tiles with channels last in memory.
+
+    Raises:
+        ConfigError: A network on sections, or one that cannot take ``input_size``.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        geometry: NetworkGeometry,
+        input_size: Sequence[int],
+        device: torch.device,
+        autocast: torch.dtype | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        if geometry.dims != 3:
+            raise ConfigError(
+                "The network takes sections, and volumes are predicted with 3-D ones: "
+                "give each level of model.downsample_factors 3 numbers."
+            )
+        geometry.output_size(input_size)
+        self.network, self.geometry, self.input_size = network, geometry, tuple(input_size)
+        self.device, self.autocast, self.channels_last = device, autocast, channels_last
+
+    def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
+        """Give the size of the tiles that ``roi`` is predicted in, in voxels; those at its end may be smaller.
+
+        Raises:
+            ConfigError: ``input_size`` is too small to cover that region with tiles a stride apart.
+        """
+        return Coordinate(
+            axis_step(self.geometry, axis, self.input_size[axis], grid_phase(self.geometry, axis, roi, origin))
+            for axis in range(3)
+        )
+
+    def tiles(self, roi: Roi, origin: Sequence[int]) -> list[Tile]:
+        """Divide a region into tiles.
+
+        Args:
+            roi: What to predict, in absolute voxels.
+            origin: Where the raw volume begins, in absolute voxels.
+
+        Returns:
+            For each tile what it reads and what it writes, last axis fastest. The second kind covers ``roi`` without
+            overlap; the first goes beyond it, and beyond the volume at its edges.
+
+        Raises:
+            ConfigError: As ``steps``.
+        """
+        axes = []
+        for axis, step in enumerate(self.steps(roi, origin)):
+            begin, end = roi.begin[axis], roi.end[axis]
+            phase = grid_phase(self.geometry, axis, roi, origin)
+            axes.append([self._axis_tile(axis, at, min(at + step, end), phase) for at in range(begin, end, step)])
+        return [
+            (
+                Roi([read[0] for read, _ in spans], [read[1] for read, _ in spans]),
+                Roi([write[0] for _, write in spans], [write[1] for _, write in spans]),
+            )
+            for spans in product(*axes)
+        ]
+
+    def predict(self, read: Reader, roi: Roi, origin: Sequence[int]) -> Iterator[tuple[Roi, npt.NDArray[np.float32]]]:
+        """Predict a region.
+
+        Args:
+            read: Gives the raw values in [0, 1] of a region that may go beyond the volume, as (z, y, x) or
+                (channels, z, y, x) float32. It is called from another thread, one region ahead.
+            roi: As for ``tiles``.
+            origin: As for ``tiles``.
+
+        Yields:
+            The part of ``roi`` that a tile covers, and the probabilities there, (classes, z, y, x) float32.
+
+        Raises:
+            ConfigError: As ``steps``.
+        """
+        return self.predict_tiles(read, self.tiles(roi, origin))
+
+    def predict_tiles(self, read: Reader, tiles: Sequence[Tile]) -> Iterator[tuple[Roi, npt.NDArray[np.float32]]]:
+        """Predict some of the tiles that ``tiles`` gave; see ``predict``."""
+        if not tiles:
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="tile-reader") as reader:
+            ahead = reader.submit(read, tiles[0][0])
+            for number, (read_roi, write_roi) in enumerate(tiles, start=1):
+                raw = ahead.result()
+                if number < len(tiles):
+                    ahead = reader.submit(read, tiles[number][0])
+                yield write_roi, self._probabilities(raw, write_roi.begin - read_roi.begin, write_roi.shape)
+
+    def _axis_tile(self, axis: int, begin: int, end: int, phase: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Give (begin, size) of what is read and of what is written for the span from ``begin`` to ``end``."""
+        border = self.geometry.border[axis]
+        needed = end - begin + phase + 2 * border + self.geometry.lost[axis]
+        over = max(0, needed - self.geometry.smallest_input[axis])
+        stride = self.geometry.stride[axis]
+        size = self.geometry.smallest_input[axis] + -(-over // stride) * stride
+        return (begin - phase - border - self.geometry.context[axis], size), (begin, end - begin)
+
+    def _probabilities(
+        self, raw: npt.NDArray[np.float32], margin: Coordinate, shape: Coordinate
+    ) -> npt.NDArray[np.float32]:
+        volume = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32)).to(self.device)
+        volume = volume.reshape(1, -1, *volume.shape[-3:]) * 2 - 1
+        if self.channels_last:
+            volume = volume.contiguous(memory_format=torch.channels_last_3d)
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None),
+            ):
+                logits = self.network(volume)[0]
+        finally:
+            self.network.train(was_training)
+        kept = tuple(
+            slice(offset - context, offset - context + size)
+            for offset, context, size in zip(margin, self.geometry.context, shape, strict=True)
+        )
+        probabilities: npt.NDArray[Any] = torch.softmax(logits[(slice(None), *kept)].float(), dim=0).cpu().numpy()
+        return probabilities
+
+
+def axis_step(geometry: NetworkGeometry, axis: int, input_size: int, phase: int) -> int:
+    """Give how far apart tiles of ``input_size`` can lie along an axis: a multiple of the stride.
+
+    Args:
+        geometry: The network's.
+        axis: 0 for z.
+        input_size: Size of the tile that is read.
+        phase: Voxels from the last multiple of the stride to the first voxel that is written.
+
+    Raises:
+        ConfigError: Not even a stride.
+    """
+    stride, border = geometry.stride[axis], geometry.border[axis]
+    step = (input_size - geometry.lost[axis] - 2 * border - phase) // stride * stride
+    if step < stride:
+        enough = geometry.input_for_output(
+            [2 * stride - 1 + 2 * border for stride, border in zip(geometry.stride, geometry.border, strict=True)]
+        )
+        raise ConfigError(
+            f"Tiles of {input_size} voxels along {'zyx'[axis]} are too small to be laid {stride} voxels "
+            f"apart, as the network needs: set prediction.input_size_voxels to at least {list(enough)}, or to null."
+        )
+    return step
+
+
+def grid_phase(geometry: NetworkGeometry, axis: int, roi: Roi, origin: Sequence[int]) -> int:
+    """Give how many voxels a region begins behind the last multiple of the stride, counted from ``origin``."""
+    phase: int = (roi.begin[axis] - origin[axis]) % geometry.stride[axis]
+    return phase

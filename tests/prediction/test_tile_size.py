@@ -1,0 +1,73 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from incasem_like.networks import build_network, network_geometry
+from incasem_like.prediction.tile_size import BYTES_PER_VOXEL_AND_MAP, choose_input_size
+from incasem_like.prediction.tiles import TiledPredictor
+from incasem_like.volumes import Roi
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def default_model():
+    return SimpleNamespace(
+        type="Unet",
+        in_channels=1,
+        num_fmaps=32,
+        num_fmaps_out=2,
+        fmap_inc_factor=2,
+        downsample_factors=[[2, 2, 2]] * 3,
+        kernel_size_down=None,
+        kernel_size_up=None,
+        constant_upsample=True,
+    )
+
+
+def read_voxels(model, input_size, shape):
+    with torch.device("meta"):
+        network = build_network(model)
+    tiled = TiledPredictor(network, geometry=network.geometry, input_size=input_size, device=torch.device("cpu"))
+    return sum(read.size for read, _ in tiled.tiles(Roi((7, 7, 7), shape), (0, 0, 0)))
+
+
+def region(edge, begin=7):
+    return Roi((begin,) * 3, (edge,) * 3)
+
+
+def test_more_memory_means_less_work(default_model):
+    geometry = network_geometry(default_model)
+    shape = (600, 600, 600)
+    sizes = [choose_input_size(geometry, Roi((7, 7, 7), shape), (0, 0, 0), 32, memory * GIB) for memory in (1, 4, 16)]
+    work = [read_voxels(default_model, size, shape) for size in sizes]
+    assert work == sorted(work, reverse=True)
+    assert all(geometry.is_valid(size) for size in sizes)
+
+
+def test_memory_bounds_the_tile(default_model):
+    size = choose_input_size(network_geometry(default_model), region(600), (0, 0, 0), 32, 2 * GIB)
+    assert size[0] * size[1] * size[2] * 32 * BYTES_PER_VOXEL_AND_MAP <= 2 * GIB
+
+
+def test_chosen_tile_is_nearly_the_cheapest_of_all_cubes_in_the_bound(default_model):
+    geometry = network_geometry(default_model)
+    shape = (300, 300, 300)
+    chosen = read_voxels(
+        default_model, choose_input_size(geometry, Roi((7, 7, 7), shape), (0, 0, 0), 32, 8 * GIB), shape
+    )
+    largest_cube = int((8 * GIB / 32 / BYTES_PER_VOXEL_AND_MAP) ** (1 / 3))
+    cubes = [read_voxels(default_model, (size,) * 3, shape) for size in range(116, largest_cube + 1, 8)]
+    assert chosen <= 1.05 * min(cubes)
+
+
+def test_a_small_region_gets_one_small_tile(default_model):
+    geometry = network_geometry(default_model)
+    # 20 voxels and the 94 of the context, which begin at a multiple of 8 or up to 7 voxels behind it.
+    assert choose_input_size(geometry, region(20, begin=8), (0, 0, 0), 32, 64 * GIB) == (124, 124, 124)
+    assert choose_input_size(geometry, region(20, begin=7), (0, 0, 0), 32, 64 * GIB) == (132, 132, 132)
+
+
+def test_without_enough_memory_the_smallest_usable_tile_is_chosen(default_model):
+    assert choose_input_size(network_geometry(default_model), region(600), (0, 0, 0), 32, 1) == (116, 116, 116)

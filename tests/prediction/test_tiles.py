@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+
+from incasem_like.errors import ConfigError
+from incasem_like.prediction.tiles import TiledPredictor
+from incasem_like.volumes import Roi
+
+KINDS = ["isotropic", "anisotropic", "transposed", "padded"]
+SHAPE, BEGIN = (33, 52, 41), (-7, 100, 3)
+
+
+def predictor(network, input_size):
+    return TiledPredictor(network, geometry=network.geometry, input_size=input_size, device=torch.device("cpu"))
+
+
+def one_shot(network, volume):
+    """One forward pass of the whole volume, mirrored as far as the network looks and its sizes need."""
+    geometry = network.geometry
+    margin = [c + b for c, b in zip(geometry.context, geometry.border, strict=True)]
+    size = geometry.input_for_output([s + 2 * b for s, b in zip(SHAPE, geometry.border, strict=True)])
+    padded = volume.read(Roi([b - m for b, m in zip(BEGIN, margin, strict=True)], size))
+    with torch.no_grad():
+        logits = network(torch.from_numpy(padded)[None, None] * 2 - 1)[0]
+    z, y, x = geometry.border
+    whole = torch.softmax(logits, 0).numpy()
+    return whole[:, z : z + SHAPE[0], y : y + SHAPE[1], x : x + SHAPE[2]]
+
+
+def assembled(tiled, volume, roi):
+    result = np.full((3, *roi.shape), np.nan, dtype=np.float32)
+    for where, probabilities in tiled.predict(volume.read, roi, BEGIN):
+        part = result[(slice(None), *(where - roi.begin).to_slices())]
+        assert np.isnan(part).all(), "tiles overlap"
+        part[:] = probabilities
+    return result
+
+
+@pytest.fixture(scope="module")
+def whole(make_network, mirrored_volume):
+    volume = mirrored_volume(SHAPE, BEGIN)
+    return {kind: (network := make_network(kind), volume, one_shot(network, volume)) for kind in KINDS}
+
+
+@pytest.mark.parametrize(
+    ("begin", "shape"),
+    [
+        ((0, 0, 0), SHAPE),  # everything, all edges mirrored
+        ((3, 5, 2), (17, 30, 33)),  # begins at no multiple of any stride
+        ((32, 51, 40), (1, 1, 1)),  # the last voxel
+        ((1, 0, 37), (8, 52, 4)),  # smaller than a tile, at an edge
+        ((10, 7, 11), (6, 45, 9)),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiled_prediction_is_the_crop_of_the_whole_volumes(whole, kind, begin, shape):
+    network, volume, expected = whole[kind]
+    geometry = network.geometry
+    small = geometry.input_for_output(
+        [2 * s + 2 * b + 3 for s, b in zip(geometry.stride, geometry.border, strict=True)]
+    )
+    roi = Roi([b + o for b, o in zip(BEGIN, begin, strict=True)], shape)
+
+    found = assembled(predictor(network, small), volume, roi)
+
+    crop = tuple(slice(b, b + s) for b, s in zip(begin, shape, strict=True))
+    assert expected.std() > 0.01
+    assert np.abs(found - expected[(slice(None), *crop)]).max() < 1e-5
+
+
+def test_tile_size_changes_no_value(whole):
+    network, volume, expected = whole["isotropic"]
+    for input_size in [(52, 52, 52), (60, 84, 72), (96, 96, 96)]:
+        assert np.abs(assembled(predictor(network, input_size), volume, Roi(BEGIN, SHAPE)) - expected).max() < 1e-5
+
+
+def test_tiles_off_the_stride_would_show(whole):
+    """The test above has teeth: at a shift that is no multiple of the stride the values differ."""
+    network, volume, expected = whole["isotropic"]
+    wrong = predictor(network, (52, 52, 52)).predict(volume.read, Roi(BEGIN, SHAPE), [b + 1 for b in BEGIN])
+    where, probabilities = next(wrong)
+    crop = (slice(None), *(where - Roi(BEGIN, SHAPE).begin).to_slices())
+    assert np.abs(probabilities - expected[crop]).max() > 1e-3
+
+
+def test_tiles_cover_the_region_once_and_read_at_multiples_of_the_stride(whole):
+    network = whole["anisotropic"][0]
+    roi = Roi((4, 107, 9), (20, 33, 40))
+    tiles = predictor(network, network.geometry.input_for_output((6, 18, 18))).tiles(roi, BEGIN)
+    covered = np.zeros(roi.shape, dtype=int)
+    for read, write in tiles:
+        covered[(write - roi.begin).to_slices()] += 1
+        assert network.geometry.is_valid(read.shape)
+        shifts = [r + c - b for r, c, b in zip(read.begin, network.geometry.context, BEGIN, strict=True)]
+        assert [shift % stride for shift, stride in zip(shifts, network.geometry.stride, strict=True)] == [0, 0, 0]
+    assert (covered == 1).all()
+
+
+def test_network_is_left_in_the_mode_it_was_in(whole):
+    network, volume, _ = whole["padded"]
+    network.train()
+    list(predictor(network, (8, 8, 8)).predict(volume.read, Roi(BEGIN, (4, 4, 4)), BEGIN))
+    assert network.training
+
+
+def test_an_error_while_reading_comes_out(whole):
+    network, _, _ = whole["padded"]
+
+    def fail(_):
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(predictor(network, (8, 8, 8)).predict(fail, Roi(BEGIN, (4, 4, 4)), BEGIN))
+
+
+def test_reduced_precision_and_channels_last_stay_near(whole):
+    network, volume, _ = whole["isotropic"]
+    roi = Roi(BEGIN, (8, 8, 8))
+    options = {"geometry": network.geometry, "input_size": (52, 52, 52), "device": torch.device("cpu")}
+    plain = np.concatenate([p.ravel() for _, p in TiledPredictor(network, **options).predict(volume.read, roi, BEGIN)])
+    for changes, tolerance in [({"channels_last": True}, 1e-5), ({"autocast": torch.bfloat16}, 0.1)]:
+        other = TiledPredictor(network, **options, **changes).predict(volume.read, roi, BEGIN)
+        found = np.concatenate([p.ravel() for _, p in other])
+        assert found.dtype == np.float32
+        assert np.abs(found - plain).max() < tolerance
+
+
+def test_an_input_size_that_the_network_cannot_take_is_refused(make_network):
+    with pytest.raises(ConfigError, match=r"nearest it can is \[52, 52, 52\] or \[56, 52, 52\]"):
+        predictor(make_network("isotropic"), (54, 52, 52))
+
+
+def test_tiles_too_small_for_the_stride_are_refused_with_a_size_that_will_do(make_network):
+    network = make_network("isotropic")
+    roi = Roi((1, 1, 1), (20, 20, 20))
+    with pytest.raises(ConfigError, match=r"input_size_voxels to at least \[52, 52, 52\]"):
+        predictor(network, network.geometry.smallest_input).tiles(roi, (0, 0, 0))
+    assert predictor(network, (52, 52, 52)).tiles(roi, (0, 0, 0))
