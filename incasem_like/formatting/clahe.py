@@ -123,7 +123,7 @@ def interpolate(
     Args:
         binned: Bins of a block, (z, y, x).
         begin: Index of the block's first voxel in the volume.
-        tables: Padded tables (``pad_tables``) of the tiles round the block (``tiles_needed``), shape (tz, ty, tx, bins).
+        tables: Padded tables of the tiles round the block (``tiles_needed``), shape (tz, ty, tx, bins).
         kernel: Tile size, voxels.
 
     Returns:

@@ -57,7 +57,7 @@ def generate_optic_lobe(
     """
     if min(shape) < SMALLEST_SIDE:
         raise InputError(
-            f"A synthetic volume needs {SMALLEST_SIDE} voxels or more along each axis, but got {list(shape)}: enlarge it."
+            f"A synthetic volume needs {SMALLEST_SIDE} voxels or more a side, but got {list(shape)}: enlarge it."
         )
     parameters = parameters or OpticLobeParameters()
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))

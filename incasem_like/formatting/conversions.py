@@ -1,0 +1,158 @@
+"""What happens to values on the way in: conversions by name, inversion, a change of type that loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from incasem_like.errors import DataError, InputError
+from incasem_like.terminal import nearest
+
+Array = npt.NDArray[Any]
+IMPORT_DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How the values of one image sequence become those of one dataset.
+
+    Attributes:
+        dtype: Type to store.
+        name: ``RgbToGrayInversion``, ``RelabelTo:VALUE``, ``RelabelToUid`` or None.
+        invert: Replace every value by the greatest of the type minus it.
+        source: Folder that the sections come from; what ``RelabelToUid`` hashes.
+    """
+
+    dtype: str
+    name: str | None = None
+    invert: bool = False
+    source: str = ""
+
+    def check(self, colours: int) -> None:
+        """Refuse what cannot work before anything is read.
+
+        Raises:
+            InputError: Unknown type or conversion, or one that does not suit the other or the images.
+        """
+        if self.dtype not in IMPORT_DTYPES:
+            raise InputError(
+                f"--dtype {self.dtype} is not known{nearest(self.dtype, IMPORT_DTYPES)}: "
+                f"choose one of {', '.join(IMPORT_DTYPES)}."
+            )
+        kind = (self.name or "").partition(":")[0]
+        if self.name is not None and kind not in CONVERSIONS:
+            raise InputError(
+                f"--conversion {self.name} is not known{nearest(kind, list(CONVERSIONS))}: "
+                f"choose one of {', '.join(CONVERSIONS)}."
+            )
+        if kind == "RelabelTo":
+            self._label()
+        if kind == "RelabelToUid" and self.dtype not in ("uint32", "uint64"):
+            raise InputError(
+                f"RelabelToUid needs room for its numbers, but --dtype is {self.dtype}: use uint32 or uint64."
+            )
+        if colours > 1 and kind != "RgbToGrayInversion":
+            raise InputError(
+                f"The sections have {colours} colour channels: give --conversion RgbToGrayInversion, "
+                "or export them as grey images."
+            )
+        if self.invert and np.dtype(self.dtype).kind != "u":
+            raise InputError(
+                f"--invert works on unsigned integers, but --dtype is {self.dtype}: leave one of them out."
+            )
+
+    def apply(self, values: Array, where: str) -> Array:
+        """Convert sections; ``where`` names the file in an error.
+
+        Raises:
+            DataError: A value that the type cannot hold.
+        """
+        if self.name is not None:
+            values = CONVERSIONS[self.name.partition(":")[0]](values, self)
+        converted = cast_exactly(values, np.dtype(self.dtype), where)
+        return np.asarray(np.iinfo(converted.dtype).max - converted) if self.invert else converted
+
+    def _label(self) -> int:
+        """The value of ``RelabelTo:VALUE``."""
+        text = (self.name or "").partition(":")[2]
+        kind = np.dtype(self.dtype)
+        if not text.isdecimal() or (kind.kind in "ui" and int(text) > np.iinfo(kind).max):
+            raise InputError(f"--conversion {self.name} needs a label that {self.dtype} can hold, such as RelabelTo:1.")
+        return int(text)
+
+
+def cast_exactly(values: Array, dtype: np.dtype[Any], where: str) -> Array:
+    """Change the type of values without changing any.
+
+    Raises:
+        DataError: Names ``where`` and the first kind of value that does not fit.
+    """
+    if values.dtype == dtype or values.size == 0:
+        return values.astype(dtype, copy=False)
+    if dtype.kind in "ui":
+        if values.dtype.kind == "f":
+            broken = values[~(np.isfinite(values) & (values == np.rint(values)))]
+            if broken.size:
+                raise DataError(_lossy(where, broken[0], dtype, "float32"))
+        limits, low, high = np.iinfo(dtype), values.min(), values.max()
+        for value in (low, high):
+            if not limits.min <= int(value) <= limits.max:
+                raise DataError(
+                    _lossy(
+                        where,
+                        value,
+                        dtype,
+                        str(np.result_type(np.min_scalar_type(int(low)), np.min_scalar_type(int(high)))),
+                    )
+                )
+    converted = values.astype(dtype)
+    if dtype.kind == "f" and values.dtype.itemsize >= dtype.itemsize:
+        changed = values[(converted.astype(np.float64) != values) & (values == values)]
+        if changed.size:
+            raise DataError(_lossy(where, changed[0], dtype, values.dtype.name))
+    return converted
+
+
+def _lossy(where: str, value: object, dtype: np.dtype[Any], better: str) -> str:
+    return f"{where} holds the value {value}, which {dtype} cannot hold: give --dtype {better}, or rescale the images."
+
+
+def _rgb_to_inverted_grey(values: Array, conversion: Conversion) -> Array:
+    """Weigh colours to luma (ITU-R 601-2, as Pillow's ``L``) and invert; transparency is ignored."""
+    if values.dtype != np.uint8:
+        raise DataError(
+            f"RgbToGrayInversion takes 8-bit images, but these hold {values.dtype}: export them with 8 bits."
+        )
+    if values.ndim == 3:
+        return np.asarray(255 - values)
+    weighted = values[..., :3].astype(np.uint32) @ np.array([19595, 38470, 7471], dtype=np.uint32)
+    return np.asarray(255 - ((weighted + 0x8000) >> 16).astype(np.uint8))
+
+
+def _relabel_to(values: Array, conversion: Conversion) -> Array:
+    """Give everything that is not 0 one label."""
+    return np.where(values != 0, np.uint64(conversion._label()), np.uint64(0))
+
+
+def _relabel_to_uid(values: Array, conversion: Conversion) -> Array:
+    """Give everything that is not 0 a number that follows from the folder's path: the same in every run."""
+    return np.where(values != 0, np.uint64(path_uid(conversion.source, conversion.dtype)), np.uint64(0))
+
+
+def path_uid(path: str, dtype: str) -> int:
+    """Hash an absolute path to a number from 1 to the greatest of the type (BLAKE2b)."""
+    digest = hashlib.blake2b(str(Path(path).absolute()).encode(), digest_size=8).digest()
+    return 1 + int.from_bytes(digest, "big") % int(np.iinfo(dtype).max)
+
+
+CONVERSIONS: dict[str, Callable[[Array, Conversion], Array]] = {
+    "RgbToGrayInversion": _rgb_to_inverted_grey,
+    "RelabelTo": _relabel_to,
+    "RelabelToUid": _relabel_to_uid,
+}
