@@ -92,17 +92,34 @@ def check_known_keys(
 
 
 def _suggestion(path: KeyPath, siblings: Sequence[str], whole: type[BaseModel], prefix: KeyPath) -> str:
-    elsewhere = {known[-1]: ".".join(known) for known, _ in all_keys(whole)}
-    if path[-1] in elsewhere:
-        return f"; did you mean '{elsewhere[path[-1]]}'?"
-    near = nearest(path[-1], siblings)
+    """Propose the same name in another section, else a similar name beside it, else a similar name anywhere."""
+    anywhere: dict[str, list[KeyPath]] = {}
+    for known in _keys_and_sections(whole):
+        anywhere.setdefault(known[-1], []).append(known)
+    if path[-1] in anywhere:
+        return _did_you_mean(anywhere[path[-1]])
+    near = _nearest_word(path[-1], siblings)
     if near:
-        return near.replace("'", f"'{'.'.join((*prefix, ''))}", 1)
-    near = nearest(path[-1], tuple(elsewhere))
-    if near:
-        word = near.split("'")[1]
-        return near.replace(word, elsewhere[word], 1)
-    return f": known there are {', '.join(siblings)}."
+        return _did_you_mean([(*prefix, near)])
+    near = _nearest_word(path[-1], tuple(anywhere))
+    return _did_you_mean(anywhere[near]) if near else f": known there are {', '.join(siblings)}."
+
+
+def _keys_and_sections(model: type[BaseModel], prefix: KeyPath = ()) -> Iterator[KeyPath]:
+    for key, field in fields_of(model).items():
+        yield (*prefix, key)
+        section = section_of(field.annotation)
+        if section is not None:
+            yield from _keys_and_sections(section, (*prefix, key))
+
+
+def _nearest_word(word: str, known: Sequence[str]) -> str | None:
+    phrase = nearest(word, known)
+    return phrase.split("'")[1] if phrase else None
+
+
+def _did_you_mean(paths: Sequence[KeyPath]) -> str:
+    return "; did you mean " + " or ".join(f"'{'.'.join(path)}'" for path in paths) + "?"
 
 
 def explain(

@@ -11,7 +11,7 @@ from incasem_like.config.checking import check_known_keys
 from incasem_like.config.layers import COMMAND_LINE, Layers, nest, parse_updates
 from incasem_like.config.locations import expand, find_file, resolve_paths
 from incasem_like.config.prediction_config import PredictionConfig
-from incasem_like.config.reading import read_yaml_file
+from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document
 from incasem_like.config.shared_sections import DirectoriesConfig
 from incasem_like.config.training_config import TrainingConfig
@@ -28,7 +28,7 @@ def load_training_config(
     """Load the configuration of a training.
 
     Args:
-        files: YAML files, later ones over earlier ones; looked for here, then in ``search``. None at all means
+        files: YAML (or JSON) files, later ones over earlier ones; looked for here, then in ``search``. None at all is
             ``config_training.yaml`` of ``search`` where there is one.
         updates: ``section.key=value`` arguments, over the files.
         search: Folder to look in for named files after the current one, usually the script's own.
@@ -89,7 +89,7 @@ def _load(document: type[D], files: Sequence[Path], updates: Sequence[str], sear
     layers = Layers()
     for file in files:
         path = find_file(Path(expand(str(file), "The command line")), _folders(search), "The command line")
-        values = nest(read_yaml_file(path))
+        values = nest(read_keys(path))
         check_known_keys(document, values, lambda _key, path=path: f"in {path}")  # type: ignore[misc]
         layers.lay(resolve_paths(document, values, [path.parent]), f"in {path}")
     _lay_updates(layers, document, updates, search)

@@ -15,6 +15,7 @@ from incasem_like.config.checking import fields_of, section_of
 from incasem_like.config.kinds import PathRole
 from incasem_like.errors import ConfigError
 
+_DIRECTORY_VARIABLES = ("INCASEM_RUNS", "INCASEM_DATA")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::-([^}]*))?\})")
 
 
@@ -60,7 +61,10 @@ def expand(text: str, key: str) -> str:
 
     def value(found: re.Match[str]) -> str:
         name, otherwise = found[1] or found[2], found[3]
-        known = os.environ.get(name) or otherwise
+        known = os.environ.get(name)
+        if known and name in _DIRECTORY_VARIABLES:  # relative to here, whatever file mentions it
+            return str(absolute(Path(known).expanduser()))
+        known = known or otherwise
         if known is None:
             raise ConfigError(
                 f"{key} is {text}, but the environment variable {name} is not set: set it or write the path."

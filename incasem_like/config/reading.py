@@ -65,7 +65,7 @@ def read_text(path: Path, what: str) -> str:
         ConfigError: It is not there, a folder, unreadable, or not text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark before the first key
     except FileNotFoundError:
         raise ConfigError(f"{what} {path} is not there: check the name.") from None
     except IsADirectoryError:
@@ -76,13 +76,14 @@ def read_text(path: Path, what: str) -> str:
         raise ConfigError(f"{what} {path} cannot be read ({error.strerror}): check its permissions.") from None
 
 
-def read_yaml_file(path: Path) -> dict[str, Any]:
-    """Read a YAML file of nested keys; an empty file is no keys.
+def read_keys(path: Path) -> dict[str, Any]:
+    """Read a YAML file, or a JSON file (``.json``), of nested keys; an empty file is no keys.
 
     Raises:
-        ConfigError: It cannot be read, is not YAML, or is no mapping of keys.
+        ConfigError: It cannot be read, is not YAML or JSON, or is no mapping of keys.
     """
-    values = parse_yaml(read_text(path, "The configuration"), str(path))
+    parse = parse_json if path.suffix == ".json" else parse_yaml
+    values = parse(read_text(path, "The configuration"), str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):

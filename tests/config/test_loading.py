@@ -84,6 +84,11 @@ def test_a_missing_file_says_where_it_was_looked_for(script_folder: Path) -> Non
         load_training_config([], [f"training.data={script_folder}"])
 
 
+def test_a_json_file_is_a_configuration_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{\n\t"training": {\n\t\t"optimizer": {"lr": 1e-3}}}', encoding="utf-8-sig")
+    assert load_training_config([tmp_path / "mine.json"]).training.optimizer.lr == 1e-3
+
+
 def test_dotted_keys_work_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("training.optimizer.lr: 1e-3\ntraining:\n  iterations: 4\n")
     config = load_training_config([tmp_path / "mine.yaml"])

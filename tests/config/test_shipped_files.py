@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from incasem_like.config import PredictionConfig, TrainingConfig, load_predictio
 from incasem_like.config.checking import all_keys
 from incasem_like.config.data_config import parse_data_config
 from incasem_like.config.locations import default_data_directory, default_runs_directory
-from incasem_like.config.reading import read_yaml_file
+from incasem_like.config.reading import read_keys
 from incasem_like.config.reference import PAGE, reference_page
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ def test_the_yaml_files_are_the_defaults() -> None:
 def test_the_yaml_files_have_every_key_with_a_comment(
     path: Path, model: type[TrainingConfig] | type[PredictionConfig]
 ) -> None:
-    values = read_yaml_file(path)
+    values = read_keys(path)
     for keys, _ in all_keys(model):
         section = values
         for key in keys[:-1]:
@@ -95,6 +96,18 @@ def test_environment_variables_move_the_default_folders(monkeypatch: pytest.Monk
     for config in (TrainingConfig(), load_training_config([TRAINING]), load_prediction_config([PREDICTION])):
         assert config.directories.runs == tmp_path / "runs"
         assert config.directories.data == tmp_path / "data"
+
+
+def test_a_relative_environment_variable_means_from_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INCASEM_DATA", "volumes")
+    for config in (TrainingConfig(), load_training_config([TRAINING])):
+        assert config.directories.data == tmp_path / "volumes"
+
+
+def test_configurations_travel_to_worker_processes() -> None:
+    config = load_training_config([TRAINING])
+    assert pickle.loads(pickle.dumps(config)) == config
 
 
 def test_outside_a_repository_the_default_folders_are_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
