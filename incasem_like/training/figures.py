@@ -51,10 +51,9 @@ class OrthoPlanes:
         for axis, plane in enumerate(self.planes):
             if not inside.begin[axis] <= self.centre[axis] < inside.end[axis]:
                 continue
-            cut = tuple(
-                self.centre[axis] - int(block.begin[axis]) if other == axis else source[other] for other in range(3)
-            )
-            plane[(..., *(target[other] for other in range(3) if other != axis))] = array[(..., *cut)]
+            section = np.take(array, self.centre[axis] - int(block.begin[axis]), axis=axis - 3)
+            others = [other for other in range(3) if other != axis]
+            plane[(..., *(target[other] for other in others))] = section[(..., *(source[other] for other in others))]
 
 
 def ortho_figure(
@@ -78,7 +77,11 @@ def ortho_figure(
     for axis in range(3):
         grey = np.clip(np.asarray(raw[axis], dtype=np.float32), 0, 1)[..., None] * np.full(3, 255, dtype=np.float32)
         height, width = (size for other, size in enumerate(voxel_size) if other != axis)
-        panels = [grey, _over(grey, _one_hot(labels[axis])), _over(grey, np.moveaxis(probabilities[axis], 0, -1)[..., 1:])]
+        panels = [
+            grey,
+            _over(grey, _one_hot(labels[axis])),
+            _over(grey, np.moveaxis(probabilities[axis], 0, -1)[..., 1:]),
+        ]
         rows.append(_beside([_stretch(np.clip(panel, 0, 255).astype(np.uint8), height / width) for panel in panels]))
     return _thin(_below(rows))
 

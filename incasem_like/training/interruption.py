@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
 NOTICE = b"\nStopping after this step; once more stops at once.\n"
+STANDARD_ERROR = 2
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -54,7 +54,7 @@ class Interruption:
             signal.raise_signal(number)
             return
         self.signal = number
-        os.write(sys.stderr.fileno(), NOTICE)  # print() may be interrupted in the middle of itself and then fails
+        os.write(STANDARD_ERROR, NOTICE)  # print() may be interrupted in the middle of itself and then fails
 
     def _put_back(self) -> None:
         for number, handler in self._previous.items():

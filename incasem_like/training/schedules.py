@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from incasem_like.errors import ConfigError
-from incasem_like.terminal import nearest
+if TYPE_CHECKING:
+    from incasem_like.config import TrainingConfig
 
 
 def constant(progress: float) -> float:
@@ -24,39 +25,19 @@ def linear(progress: float) -> float:
     return 1.0 - progress
 
 
-def polynomial(progress: float) -> float:
-    """Fall as (1 - progress) ** 0.9, the "poly" schedule of DeepLab and nnU-Net."""
-    return float((1.0 - progress) ** 0.9)
+SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "cosine": cosine, "linear": linear}
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": constant,
-    "cosine": cosine,
-    "linear": linear,
-    "polynomial": polynomial,
-}
+def learning_rate(config: TrainingConfig, iteration: int) -> float:
+    """Give the learning rate of one iteration, 1 .. ``training.iterations``.
 
-
-def learning_rate(base: float, schedule: str, iteration: int, *, iterations: int, warmup_iterations: int = 0) -> float:
-    """Give the learning rate of one iteration.
-
-    Args:
-        base: Learning rate after the warm-up, before any decay.
-        schedule: A name in ``SCHEDULES``.
-        iteration: 1 .. ``iterations``.
-        iterations: Length of the whole training.
-        warmup_iterations: The rate climbs linearly to ``base`` over these first iterations; then the decay starts.
-
-    Raises:
-        ConfigError: There is no such schedule.
+    It climbs linearly over the warm-up, reaches ``training.optimizer.lr`` at its last iteration, and from the one after
+    it follows the schedule down to ``final_fraction`` of that at the last iteration of all.
     """
-    if schedule not in SCHEDULES:
-        raise ConfigError(
-            f"Set training.learning_rate_schedule to one of {', '.join(SCHEDULES)}: "
-            f"'{schedule}' is unknown{nearest(schedule, list(SCHEDULES))}"
-        )
-    if iteration <= warmup_iterations:
-        return base * iteration / warmup_iterations
-    decaying = max(iterations - warmup_iterations, 1)
-    progress = min((iteration - 1 - warmup_iterations) / decaying, 1.0)
-    return base * SCHEDULES[schedule](progress)
+    base, schedule = config.training.optimizer.lr, config.training.learning_rate_schedule
+    if iteration <= schedule.warmup_iterations:
+        return base * iteration / schedule.warmup_iterations
+    first = schedule.warmup_iterations + 1
+    progress = min((iteration - first) / max(config.training.iterations - first, 1), 1.0)
+    shape = SCHEDULES[schedule.type](progress)
+    return base * (schedule.final_fraction + (1.0 - schedule.final_fraction) * shape)

@@ -32,10 +32,13 @@ class BestMemory:
     iteration: int | None = None
 
     def offer(self, value: float, iteration: int) -> bool:
-        """Remember ``value`` and answer True when it is better than all before; NaN is never better, nor is a tie."""
+        """Remember ``value`` and answer True when it is as good as any before; NaN never is.
+
+        Of equals the later one counts, as it does where the run store is asked for the best checkpoint.
+        """
         if math.isnan(value):
             return False
-        better = math.isnan(self.value) or (value > self.value if self.mode == "max" else value < self.value)
+        better = math.isnan(self.value) or (value >= self.value if self.mode == "max" else value <= self.value)
         if better:
             self.value, self.iteration = value, iteration
         return better
@@ -113,7 +116,7 @@ def random_states() -> dict[str, Any]:
     import torch
 
     states: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = torch.cuda.get_rng_state_all()
     return states
 

@@ -53,10 +53,10 @@ def test_an_interruption_leaves_no_trace_once_the_run_goes_on() -> None:
     assert simulate(policy, interrupted) == simulate(policy, regular)
 
 
-def test_best_memory_ignores_nan_and_ties() -> None:
+def test_best_memory_ignores_nan_and_prefers_the_later_of_equals() -> None:
     best = BestMemory("dice", "max")
     answers = [best.offer(value, i) for i, value in enumerate([math.nan, 0.2, 0.2, 0.1, math.nan, 0.3])]
-    assert answers == [False, True, False, False, False, True]
+    assert answers == [False, True, True, False, False, True]
     assert (best.value, best.iteration) == (0.3, 5)
 
 

@@ -1,34 +1,48 @@
 import itertools
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from incasem_like.errors import ConfigError
 from incasem_like.training.schedules import SCHEDULES, learning_rate
 
 
+def rates(type: str, iterations: int, *, lr: float = 1.0, warmup: int = 0, final: float = 0.0) -> list[float]:
+    schedule = SimpleNamespace(type=type, warmup_iterations=warmup, final_fraction=final)
+    section = SimpleNamespace(optimizer=SimpleNamespace(lr=lr), learning_rate_schedule=schedule, iterations=iterations)
+    config: Any = SimpleNamespace(training=section)
+    return [learning_rate(config, iteration) for iteration in range(1, iterations + 1)]
+
+
 def test_constant_never_changes() -> None:
-    assert {learning_rate(3e-5, "constant", i, iterations=10) for i in range(1, 11)} == {3e-5}
+    assert set(rates("constant", 10, lr=3e-5, final=0.1)) == {3e-5}
 
 
 def test_warmup_climbs_to_the_base_rate() -> None:
-    rates = [learning_rate(1.0, "constant", i, iterations=10, warmup_iterations=4) for i in range(1, 7)]
-    assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert rates("constant", 6, warmup=4) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
 def test_cosine_matches_its_closed_form_after_the_warmup() -> None:
-    rates = [learning_rate(2.0, "cosine", i, iterations=12, warmup_iterations=2) for i in range(3, 13)]
-    assert rates == pytest.approx([1 + math.cos(math.pi * k / 10) for k in range(10)])
+    expected = [0.2 + 0.8 * (1 + math.cos(math.pi * k / 10)) / 2 for k in range(11)]
+    assert rates("cosine", 13, warmup=2, final=0.2)[2:] == pytest.approx(expected)
+
+
+def test_linear_ends_at_the_final_fraction() -> None:
+    assert rates("linear", 5, lr=2.0, final=0.5) == pytest.approx([2.0, 1.75, 1.5, 1.25, 1.0])
 
 
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-def test_rates_start_at_the_base_never_rise_and_stay_positive(schedule: str) -> None:
-    rates = [learning_rate(1.0, schedule, i, iterations=50) for i in range(1, 51)]
-    assert rates[0] == 1.0
-    assert all(later <= earlier for earlier, later in itertools.pairwise(rates))
-    assert rates[-1] > 0
+def test_rates_start_at_the_base_and_never_rise(schedule: str) -> None:
+    found = rates(schedule, 50)
+    assert found[0] == 1.0
+    assert all(later <= earlier for earlier, later in itertools.pairwise(found))
 
 
-def test_unknown_schedule_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'cosine'"):
-        learning_rate(1.0, "cosin", 1, iterations=2)
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_a_training_of_one_iteration_uses_the_base_rate(schedule: str) -> None:
+    assert rates(schedule, 1, lr=0.5) == [0.5]
+
+
+def test_a_warmup_longer_than_the_training_only_climbs() -> None:
+    assert rates("cosine", 3, warmup=6) == pytest.approx([1 / 6, 2 / 6, 3 / 6])

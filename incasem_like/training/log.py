@@ -1,0 +1,117 @@
+"""Where the numbers of a training go: TensorBoard in full, the run store at intervals, under incasem's names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from incasem_like.evaluation import ConfusionCounts
+
+if TYPE_CHECKING:
+    import torch
+
+    from incasem_like.config import TrainingConfig
+    from incasem_like.training.tensorboard import TensorBoardLog
+
+SCORES = ("dice", "jaccard", "precision", "recall")
+
+
+class ScalarStore(Protocol):
+    """What the log needs of a tracked run."""
+
+    def log_scalar(self, name: str, value: float, step: int) -> None:
+        """Store one value of a metric."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finished update.
+
+    Attributes:
+        iteration: 1 .. N.
+        loss: Loss of its batch, before the update.
+        learning_rate: Of the update.
+        batch: Its samples.
+        logits: (b, classes, z, y, x) on the device, before the update.
+        rate: Iterations per second of late.
+    """
+
+    iteration: int
+    loss: float
+    learning_rate: float
+    batch: Mapping[str, torch.Tensor]
+    logits: torch.Tensor
+    rate: float
+
+
+class TrainingLog:
+    """Writes training and validation numbers.
+
+    Args:
+        config: The run's configuration: intervals and number of classes.
+        run: The tracked run.
+        tensorboard: The run's TensorBoard folder.
+    """
+
+    def __init__(self, config: TrainingConfig, run: ScalarStore, tensorboard: TensorBoardLog) -> None:
+        self.run, self.tensorboard = run, tensorboard
+        self._classes = config.data.num_classes
+        self._every, self._store_every = config.training.log_every, config.sacred.log_every
+
+    def training(self, step: Step) -> None:
+        """Write what is due of one update.
+
+        TensorBoard gets ``loss_0``, ``pct_class_<c>`` (the share, 0 to 1, of the batch's voxels in that class),
+        ``learning_rate`` and ``iterations_per_second``; the run store ``loss_train_0``, ``pct_class_<c>`` and
+        ``dice_class_<c>_train``.
+        """
+        to_store = step.iteration % self._store_every == 0
+        if step.iteration % self._every and not to_store:
+            return
+        shares = class_shares(step.batch["labels"], self._classes)
+        if step.iteration % self._every == 0:
+            speed = {"learning_rate": step.learning_rate, "iterations_per_second": step.rate}
+            self.tensorboard.scalars("training", {"loss_0": step.loss, **shares, **speed}, step.iteration)
+        if to_store:
+            self.store({"loss_train_0": step.loss, **shares, **self._training_dice(step)}, step.iteration)
+
+    def store(self, values: Mapping[str, float], iteration: int) -> None:
+        """Write metrics to the run store; undefined ones (NaN) are left out."""
+        for name, value in values.items():
+            if not math.isnan(value):
+                self.run.log_scalar(name, value, iteration)
+
+    def _training_dice(self, step: Step) -> dict[str, float]:
+        counts = ConfusionCounts(self._classes)
+        probabilities = step.logits.float().softmax(dim=1).cpu().numpy()
+        labels, mask = step.batch["labels"].numpy(), step.batch["mask"].numpy()
+        for index in range(len(labels)):
+            counts.update(probabilities[index], labels[index], mask[index])
+        return {f"dice_class_{index}_train": float(value) for index, value in enumerate(counts.dice)}
+
+
+def class_shares(labels: torch.Tensor, num_classes: int) -> dict[str, float]:
+    """Share of the voxels in each class, named ``pct_class_<c>``, 0 to 1."""
+    counts = labels.flatten().bincount(minlength=num_classes)[:num_classes]
+    return {f"pct_class_{index}": int(count) / labels.numel() for index, count in enumerate(counts)}
+
+
+def score_table(counts: ConfusionCounts) -> dict[str, float]:
+    """All voxel scores of all classes by name, ``dice_class_<c>`` and so on; NaN where undefined."""
+    return {
+        f"{name}_class_{index}": float(value) for name in SCORES for index, value in enumerate(getattr(counts, name))
+    }
+
+
+def mean_scores(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average score tables name by name; undefined scores do not count, and a mean of none is NaN."""
+    means = {}
+    for name in tables[0] if tables else ():
+        defined = [table[name] for table in tables if not math.isnan(table[name])]
+        means[name] = float(np.mean(defined)) if defined else math.nan
+    return means

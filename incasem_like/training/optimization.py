@@ -1,0 +1,116 @@
+"""One optimisation step: network, loss, Adam and mixed precision on the chosen device, and their checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from incasem_like.networks import build_loss, build_network, load_checkpoint, save_checkpoint
+from incasem_like.training.devices import make_fabric
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from incasem_like.config import ModelConfig, TrainingConfig
+
+
+def seeded_network(model: ModelConfig, seed: int) -> nn.Module:
+    """Build a network whose first weights depend on ``seed`` alone; torch's global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_network(model)
+
+
+class Optimization:
+    """Network, loss and optimizer, set up for one device.
+
+    Attributes:
+        network: The plain network, in place on the device; what checkpoints hold.
+        optimizer: The plain Adam.
+        loss: Callable (logits, labels, scale) -> scalar.
+        device: Where batches go.
+    """
+
+    def __init__(self, config: TrainingConfig, network: nn.Module) -> None:
+        self.network, self._settings = network, config.training.optimizer
+        self._fabric, self._precision = make_fabric(config.torch)
+        self.device: torch.device = self._fabric.device
+        self._format = torch.channels_last_3d if config.torch.channels_last else torch.contiguous_format
+        network.to(memory_format=self._format)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.Adam(
+            network.parameters(), lr=self._settings.lr, weight_decay=self._settings.weight_decay
+        )
+        self.loss = build_loss(config.loss).to(self.device)
+        model = torch.compile(network) if config.torch.compile else network
+        self._model, self._optimizer = self._fabric.setup(model, self.optimizer)
+
+    def step(self, batch: Mapping[str, torch.Tensor], rate: float) -> tuple[float, torch.Tensor]:
+        """Compute the loss of a batch and, when it is finite, update the network once.
+
+        Args:
+            batch: raw (b, c, z, y, x) float32; labels (b, z', y', x') int64; scale (b, z', y', x') float32.
+            rate: Learning rate of this update.
+
+        Returns:
+            The loss before the update, and the logits (b, classes, z', y', x') without graph.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        raw = batch["raw"].to(self.device, memory_format=self._format, non_blocking=True)
+        labels = batch["labels"].to(self.device, non_blocking=True)
+        scale = batch["scale"].to(self.device, non_blocking=True)
+        logits = self._model(raw)
+        loss = self.loss(logits, labels, scale)
+        value = float(loss.detach())
+        if torch.isfinite(loss):
+            self._fabric.backward(loss)
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return value, logits.detach()
+
+    def save(self, path: Path) -> None:
+        """Write the two-key checkpoint."""
+        save_checkpoint(path, self.network, self.optimizer)
+
+    def load(self, path: Path) -> None:
+        """Read a two-key checkpoint; weight decay and learning rate stay those of the configuration.
+
+        Raises:
+            CheckpointError: It is missing, damaged, without optimizer, or of another architecture.
+        """
+        load_checkpoint(path, self.network, self.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["weight_decay"] = self._settings.lr, self._settings.weight_decay
+
+    def scaler_state(self) -> dict[str, Any]:
+        """State of the gradient scaler; empty without fp16."""
+        return dict(self._precision.state_dict())
+
+    def restore_scaler(self, state: Mapping[str, Any]) -> None:
+        """Put the gradient scaler back; a state of another precision is left aside."""
+        if state and self._precision.state_dict():
+            self._precision.load_state_dict(dict(state))
+
+    def numerics(self) -> AbstractContextManager[None]:
+        """Make a context in which the CPU computes repeatably and a GPU may look for its fastest algorithms."""
+        return _numerics(self.device)
+
+
+@contextmanager
+def _numerics(device: torch.device) -> Iterator[None]:
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    with ExitStack() as undo:
+        undo.callback(torch.use_deterministic_algorithms, deterministic, warn_only=warn_only)
+        undo.callback(setattr, torch.backends.cudnn, "benchmark", benchmark)
+        if device.type == "cpu":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        else:
+            torch.backends.cudnn.benchmark = True
+        yield

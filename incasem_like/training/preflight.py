@@ -1,0 +1,169 @@
+"""Preflight: what could fail hours into a training fails before it starts, in one sentence."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from incasem_like.config import load_data_config, required_file
+from incasem_like.errors import ConfigError, DiskFullError, InputError
+from incasem_like.training.devices import check_device
+
+if TYPE_CHECKING:
+    from incasem_like.config import DataConfig, ModelConfig, TrainingConfig
+    from incasem_like.samples import Region
+    from incasem_like.samples.settings import SampleSettings
+
+COPIES_IN_A_CHECKPOINT = 3  # weights and Adam's two moments
+BYTES = 4
+
+
+@dataclass(frozen=True)
+class CheckedTraining:
+    """A configuration that has been held against network, data, machine and disk.
+
+    Attributes:
+        config: The configuration.
+        training_data: The data configuration trained on.
+        validation_data: The one validated on, or None.
+        training_regions: Its opened entries.
+        validation_regions: Likewise; empty without validation.
+        settings: What determines a training sample besides the data.
+    """
+
+    config: TrainingConfig
+    training_data: DataConfig
+    validation_data: DataConfig | None
+    training_regions: Sequence[Region]
+    validation_regions: Sequence[Region]
+    settings: SampleSettings
+
+
+def check_training(config: TrainingConfig) -> CheckedTraining:
+    """Check everything a training will need; cheap things first, nothing is left behind.
+
+    Raises:
+        ConfigError: The configuration contradicts network, data or machine; the nearest setting that fits is named.
+        DataError: A dataset is missing, incomplete or not what the data configuration says.
+        InputError: The runs directory cannot be written.
+        DiskFullError: Not even two checkpoints would fit on the disk.
+    """
+    from incasem_like.samples.settings import SampleSettings
+
+    check_block_sizes(config)
+    settings = SampleSettings.from_config(config)
+    training_data = _data_config(config, required_file(config.training.data, "training.data"))
+    validation_data = _data_config(config, config.validation.data) if config.validation.data else None
+    check_writable(config.directories.runs)
+    training_regions = _open(config, training_data)
+    validation_regions = _open(config, validation_data) if validation_data else []
+    check_validation_tiles(config, validation_regions)
+    check_device(config.torch)
+    check_space(config.model, config.directories.runs)
+    return CheckedTraining(config, training_data, validation_data, training_regions, validation_regions, settings)
+
+
+def check_block_sizes(config: TrainingConfig) -> None:
+    """Hold block sizes of training and validation against the network's geometry.
+
+    Raises:
+        ConfigError: The network doesn't take an input, or gives another output for it.
+    """
+    from incasem_like.networks import network_geometry
+
+    geometry = network_geometry(config.model)
+    sizes = {"training": (config.training.input_size_voxels, config.training.output_size_voxels)}
+    if config.validation.data is not None:
+        sizes["validation"] = (config.validation.input_size_voxels, config.validation.output_size_voxels)
+    for name, (given, given_output) in sizes.items():
+        if geometry.dims == len(given) and not geometry.is_valid(given):
+            nearest = [size for size in geometry.nearest_valid(given) if size is not None]
+            choices = " or ".join(f"{list(size)} (output {list(geometry.output_size(size))})" for size in nearest)
+            raise ConfigError(f"{name}.input_size_voxels={list(given)} does not fit the network: set it to {choices}.")
+        output = geometry.output_size(given)
+        if output != given_output:
+            raise ConfigError(
+                f"{name}.output_size_voxels={list(given_output)} is not what the network gives "
+                f"for an input of {list(given)}: set it to {list(output)}."
+            )
+
+
+def check_validation_tiles(config: TrainingConfig, regions: Sequence[Region]) -> None:
+    """Make sure that each validation entry can be covered by tiles a stride of the network apart.
+
+    Raises:
+        ConfigError: ``validation.input_size_voxels`` is too small for that.
+    """
+    from incasem_like.networks import network_geometry
+    from incasem_like.prediction.tiles import axis_step
+
+    geometry, given = network_geometry(config.model), config.validation.input_size_voxels
+    for region in regions:
+        for axis, (begin, origin) in enumerate(zip(region.roi.begin, region.raw_roi.begin, strict=True)):
+            try:
+                axis_step(geometry, axis, given[axis], (begin - origin) % geometry.stride[axis])
+            except ConfigError as error:
+                enough = geometry.input_for_output([2 * stride - 1 for stride in geometry.stride])
+                raise ConfigError(
+                    f"validation.input_size_voxels={list(given)} is too small to cover {region.name} with tiles: "
+                    f"set it to at least {list(enough)} (output {list(geometry.output_size(enough))})."
+                ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure that a folder is there, or can be made, and takes files.
+
+    Raises:
+        InputError: It does not.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"Nothing can be written into {folder} ({error.strerror or error}): "
+            "set directories.runs to a folder that is yours to write."
+        ) from error
+
+
+def check_space(model: ModelConfig, folder: Path) -> None:
+    """Make sure that at least two checkpoints fit beside each other, since the new one is written before the old goes.
+
+    Raises:
+        DiskFullError: They do not.
+    """
+    import torch
+
+    from incasem_like.networks import build_network, count_parameters
+
+    with torch.device("meta"):
+        needed = 2 * count_parameters(build_network(model)) * COPIES_IN_A_CHECKPOINT * BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskFullError(
+            f"Two checkpoints of this network take {needed / 1e6:.0f} MB, but {folder} has {free / 1e6:.0f} MB left: "
+            "free some space or set directories.runs to another disk."
+        )
+
+
+def _data_config(config: TrainingConfig, path: Path) -> DataConfig:
+    return load_data_config(
+        path, config.directories.data, num_classes=config.data.num_classes, voxel_size=config.data.voxel_size
+    )
+
+
+def _open(config: TrainingConfig, data: DataConfig) -> Sequence[Region]:
+    from incasem_like.samples import open_regions
+
+    return open_regions(
+        data,
+        num_classes=config.data.num_classes,
+        voxel_size=config.data.voxel_size,
+        need_labels=True,
+        downsample_factor=config.data.downsample_factor,
+    )

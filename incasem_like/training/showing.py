@@ -1,0 +1,63 @@
+"""What a training shows of its samples: ortho-slices in TensorBoard, and snapshots on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from incasem_like.training.figures import ortho_figure
+from incasem_like.training.snapshots import write_training_snapshot
+
+if TYPE_CHECKING:
+    from incasem_like.config import TrainingConfig
+    from incasem_like.training.log import Step
+    from incasem_like.training.tensorboard import TensorBoardLog
+
+
+class SampleShow:
+    """Shows the first sample of a batch when that is due.
+
+    Args:
+        config: The run's configuration: intervals and voxel size.
+        tensorboard: Gets the images.
+        snapshots: ``snapshots/<id>/training``.
+    """
+
+    def __init__(self, config: TrainingConfig, tensorboard: TensorBoardLog, snapshots: Path) -> None:
+        self._image_every, self._snapshot_every = config.training.image_every, config.training.snapshot.every
+        self._voxel_size = [size * config.data.downsample_factor for size in config.data.voxel_size]
+        self._tensorboard, self._snapshots = tensorboard, snapshots
+
+    def __call__(self, step: Step) -> None:
+        """Show the step's first sample if image or snapshot are due at its iteration."""
+        with_image = self._image_every and step.iteration % self._image_every == 0
+        with_snapshot = self._snapshot_every and step.iteration % self._snapshot_every == 0
+        if not with_image and not with_snapshot:
+            return
+        sample = {name: step.batch[name][0].numpy() for name in ("raw", "labels", "mask", "scale")}
+        probabilities = step.logits[0].float().softmax(dim=0).cpu().numpy()
+        if with_image:
+            self._tensorboard.image("training", "ortho_slices", self._figure(sample, probabilities), step.iteration)
+        if with_snapshot:
+            container = self._snapshots / f"{step.iteration}.zarr"
+            write_training_snapshot(container, sample, probabilities, self._voxel_size, step.loss)
+
+    def _figure(self, sample: dict[str, npt.NDArray[Any]], probabilities: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        raw = central_crop(sample["raw"][0], sample["labels"].shape) * 0.5 + 0.5
+        return ortho_figure(
+            central_planes(raw), central_planes(sample["labels"]), central_planes(probabilities), self._voxel_size
+        )
+
+
+def central_crop(array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Cut the block of that shape out of the middle."""
+    begins = [(size - wanted) // 2 for size, wanted in zip(array.shape, shape, strict=True)]
+    return array[tuple(slice(begin, begin + wanted) for begin, wanted in zip(begins, shape, strict=True))]
+
+
+def central_planes(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """The planes through the middle across z, y and x of (…, z, y, x)."""
+    return [np.take(array, array.shape[axis] // 2, axis=axis) for axis in (-3, -2, -1)]

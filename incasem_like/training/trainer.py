@@ -1,0 +1,261 @@
+"""The training loop: iterations 1 to N, what is due after each, and going on from a checkpoint as if never stopped."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from incasem_like.errors import CheckpointError, IncasemError
+from incasem_like.terminal import Progress
+from incasem_like.training.checkpoints import CheckpointFolder, CheckpointPolicy, iteration_of
+from incasem_like.training.clock import StepClock
+from incasem_like.training.interruption import Interruption
+from incasem_like.training.log import Step, TrainingLog
+from incasem_like.training.schedules import learning_rate
+from incasem_like.training.state import BestMemory, TrainingState, random_states, restore_random_states
+
+if TYPE_CHECKING:
+    from incasem_like.config import TrainingConfig
+    from incasem_like.training.optimization import Optimization
+
+Batch = Mapping[str, Any]
+
+
+class CheckpointRegister(Protocol):
+    """What the loop needs of a tracked run."""
+
+    def register_checkpoint(self, path: Path, iteration: int, metrics: Mapping[str, float]) -> object:
+        """Note a checkpoint that is now on disk."""
+        ...
+
+    def forget_checkpoint(self, path: Path) -> object:
+        """Take a checkpoint that is about to go off the list."""
+        ...
+
+
+class Validation(Protocol):
+    """Measures the network as it is now."""
+
+    def run(self, iteration: int, stop: Callable[[], bool]) -> dict[str, float] | None:
+        """Give the metrics by name, or None when ``stop`` said so on the way."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingParts:
+    """What a training is put together from.
+
+    Attributes:
+        optimization: Network, loss and optimizer.
+        batches: Makes the batches of iterations start .. stop - 1, in order.
+        checkpoints: Where they go.
+        log: Where numbers go.
+        run: The tracked run, for its list of checkpoints.
+        validation: None for a training without validation data.
+        show: Called with every step; writes images and snapshots when they are due.
+    """
+
+    optimization: Optimization
+    batches: Callable[[int, int], Iterable[Batch]]
+    checkpoints: CheckpointFolder
+    log: TrainingLog
+    run: CheckpointRegister
+    validation: Validation | None = None
+    show: Callable[[Step], None] = lambda step: None
+
+
+class Trainer:
+    """Trains a network; its state after each iteration is the one that a checkpoint holds.
+
+    Args:
+        config: The configuration; ``seed`` must be a number.
+        parts: What the training is put together from.
+    """
+
+    def __init__(self, config: TrainingConfig, parts: TrainingParts) -> None:
+        assert config.seed is not None
+        self.config, self.parts, self.seed = config, parts, config.seed
+        self.total = config.training.iterations
+        self.iteration = 0
+        self.metrics: dict[str, float] = {}
+        chosen = config.training.checkpoints
+        self.best = BestMemory(chosen.best_metric, chosen.best_mode)
+        self.policy = CheckpointPolicy(config.training.save_every, chosen.keep_last, chosen.keep_every)
+        self._pending = False
+        self._interruption = Interruption()
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take up the state after a checkpoint; the next ``fit`` goes on from there.
+
+        Later checkpoints in this run's folder are removed, since they are about to be made anew.
+
+        Args:
+            checkpoint: ``model_checkpoint_<iteration>`` with its ``training_state_<iteration>`` beside it.
+
+        Raises:
+            CheckpointError: A file is missing or damaged, the network differs, or seed, batch size or length of the
+                configuration contradict the checkpoint.
+        """
+        iteration = iteration_of(checkpoint)
+        folder = CheckpointFolder(checkpoint.parent)
+        state = TrainingState.load(folder.state(iteration))
+        self._check_same_training(state, checkpoint)
+        self.parts.optimization.load(checkpoint)
+        self.parts.optimization.restore_scaler(state.scaler)
+        restore_random_states(state.random)
+        self.iteration, self.metrics, self._pending = state.iteration, dict(state.metrics), state.pending
+        if (state.best.metric, state.best.mode) == (self.best.metric, self.best.mode):
+            self.best = state.best
+        for later in self.parts.checkpoints.iterations():
+            if later > iteration:
+                self._remove(later)
+
+    def fit(self) -> dict[str, Any]:
+        """Train up to ``training.iterations``.
+
+        Returns:
+            What the run came to: iteration, loss, best_metric, best_value and best_iteration.
+
+        Raises:
+            IncasemError: The loss is no longer finite.
+            KeyboardInterrupt: Ctrl-C; a checkpoint of the last finished iteration has been written.
+        """
+        start = self.iteration
+        description = f"Training from {start}" if start else "Training"
+        with (
+            Interruption() as self._interruption,
+            self.parts.optimization.numerics(),
+            Progress(description, self.total - start, "it") as progress,
+        ):
+            if self._pending:
+                self._conclude()
+            if self.iteration < self.total:
+                self._loop(progress)
+        return self.result()
+
+    def result(self) -> dict[str, Any]:
+        """Give what the training has come to so far; undefined values are None."""
+        best = None if math.isnan(self.best.value) else self.best.value
+        return {
+            "iteration": self.iteration,
+            "loss": self.metrics.get("loss_train_0"),
+            "best_metric": self.best.metric,
+            "best_value": best,
+            "best_iteration": self.best.iteration,
+        }
+
+    def _loop(self, progress: Progress) -> None:
+        batches = iter(self.parts.batches(self.iteration + 1, self.total + 1))
+        clock = StepClock()
+        while self.iteration < self.total:
+            batch = self._next(batches)
+            clock.loaded()
+            step = self._step(batch, clock)
+            self.parts.log.training(step)
+            self.parts.show(step)
+            self._report(step.iteration, clock)
+            self._conclude()
+            progress.advance(note=f"loss {step.loss:.4g}")
+            self._stop_if_asked()
+            clock.restart()
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        try:
+            batch = next(batches)
+        except RuntimeError:
+            # The same ctrl-C may have ended a loader's process; then this is no error of its own.
+            self._stop_if_asked()
+            raise
+        self._stop_if_asked()
+        return batch
+
+    def _step(self, batch: Batch, clock: StepClock) -> Step:
+        iteration = self.iteration + 1
+        rate = learning_rate(self.config, iteration)
+        loss, logits = self.parts.optimization.step(batch, rate)
+        clock.computed()
+        if not math.isfinite(loss):
+            raise IncasemError(self._not_finite(loss, iteration))
+        self.iteration, self.metrics = iteration, {"loss_train_0": loss}
+        return Step(iteration, loss, rate, batch, logits, clock.rate)
+
+    def _conclude(self) -> None:
+        """Do what is due after the current iteration: validation, then a checkpoint."""
+        self._pending = False
+        section, improved, last = self.config.training, False, self.iteration == self.total
+        if self.parts.validation and (self.iteration % self.config.validation.validate_every == 0 or last):
+            found = self.parts.validation.run(self.iteration, lambda: self._interruption.requested)
+            if found is None:
+                self._pending = True
+                self._stop_if_asked()
+            else:
+                self.metrics.update(found)
+                improved = self.best.offer(found.get(self.best.metric, math.nan), self.iteration)
+        if improved or last or self.iteration % section.save_every == 0:
+            self._save()
+
+    def _save(self) -> None:
+        optimization, schedule = self.parts.optimization, self.config.training.learning_rate_schedule
+        state = TrainingState(
+            iteration=self.iteration,
+            seed=self.seed,
+            batch_size=self.config.training.batch_size,
+            best=self.best,
+            metrics=self.metrics,
+            pending=self._pending,
+            scaler=optimization.scaler_state(),
+            random=random_states(),
+            schedule={**schedule.model_dump(mode="json"), "iterations": self.total},
+        )
+        path = self.parts.checkpoints.write(state, optimization.save)
+        defined = {name: value for name, value in self.metrics.items() if not math.isnan(value)}
+        self.parts.run.register_checkpoint(path, self.iteration, defined)
+        existing = self.parts.checkpoints.iterations()
+        for superfluous in sorted(set(existing) - self.policy.kept(existing, self.best.iteration)):
+            self._remove(superfluous)
+
+    def _remove(self, iteration: int) -> None:
+        self.parts.run.forget_checkpoint(self.parts.checkpoints.model(iteration))
+        self.parts.checkpoints.remove(iteration)
+
+    def _stop_if_asked(self) -> None:
+        """After a ctrl-C: save the last finished iteration, unless it is saved, and stop."""
+        if not self._interruption.requested:
+            return
+        if self.iteration > 0 and (self._pending or self.iteration not in self.parts.checkpoints.iterations()):
+            self._save()
+        self._interruption.deliver()
+
+    def _report(self, iteration: int, clock: StepClock) -> None:
+        every = self.config.training.profiling_stats.every
+        if every and iteration % every == 0:
+            print(f"Iteration {iteration}: {clock.profile()}.", file=sys.stderr, flush=True)
+
+    def _not_finite(self, loss: float, iteration: int) -> str:
+        saved = self.parts.checkpoints.iterations()
+        last = f"the last checkpoint, {saved[-1]}, is kept" if saved else "no checkpoint had been written yet"
+        finer = ", or set torch.precision to bf16 or fp32" if self.config.torch.precision == "fp16" else ""
+        return (
+            f"The loss became {loss} at iteration {iteration} ({last}): lower training.optimizer.lr "
+            f"(now {self.config.training.optimizer.lr:g}){finer}, or look for broken voxels in the raw data."
+        )
+
+    def _check_same_training(self, state: TrainingState, checkpoint: Path) -> None:
+        for name, found, wanted in (
+            ("seed", state.seed, self.seed),
+            ("training.batch_size", state.batch_size, self.config.training.batch_size),
+        ):
+            if found != wanted:
+                raise CheckpointError(
+                    f"{checkpoint.name} was trained with {name}={found}, but the configuration has {wanted}: "
+                    f"set {name}={found} to continue it, or start a new training from it."
+                )
+        if state.iteration > self.total:
+            raise CheckpointError(
+                f"{checkpoint.name} has had {state.iteration} iterations, but training.iterations is {self.total}: "
+                "raise it."
+            )
