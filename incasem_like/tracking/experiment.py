@@ -80,7 +80,7 @@ def run_experiment(
         observers=all_observers,
         experiment_info=describe_experiment(run_name or name, sources) if all_observers else {},
         host_info={**get_host_info([]), **describe_process()} if all_observers else {},
-        meta_info=meta,
+        meta_info=without_credentials(plain(meta)),
     )
     sacred_run._id = run_id
     run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd())

@@ -48,7 +48,10 @@ class FileStore(RunStore):
     def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
         from incasem_like.tracking.file_observer import artifact_file_name
 
-        return (self.folder / str(run_id) / artifact_file_name(name)).read_bytes()
+        path = self.folder / str(run_id) / artifact_file_name(name)
+        if not path.is_file():
+            raise StoreError(f"The file {path} of run {run_id} is missing: restore it from a backup.")
+        return path.read_bytes()
 
     def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
         from incasem_like.tracking.file_observer import METRICS_LOG

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gridfs
+import gridfs.errors
 import pymongo
 import pymongo.errors
 
@@ -38,16 +41,19 @@ class MongoStore(RunStore):
 
     def __init__(self, database: Database[Any], kind: str, runs_directory: Path, server: str = "MongoDB") -> None:
         super().__init__(
-            kind, runs_directory, description=f"the database {database.name} at {without_credentials(server)}"
+            kind, runs_directory, description=f"MongoDB database {database.name} at {without_credentials(server)}"
         )
         self.database = database
         self.files = gridfs.GridFS(database)
 
     def ids(self) -> list[int]:  # noqa: D102
-        return sorted(run["_id"] for run in self.database["runs"].find({}, {"_id": 1}) if isinstance(run["_id"], int))
+        with self._errors_of_reading():
+            found = [run["_id"] for run in self.database["runs"].find({}, {"_id": 1})]
+        return sorted(run_id for run_id in found if isinstance(run_id, int))
 
     def read_document(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
-        found = self.database["runs"].find_one({"_id": run_id})
+        with self._errors_of_reading():
+            found = self.database["runs"].find_one({"_id": run_id})
         if found is None:
             return None
         document = {key: from_bson(value) if key in _FIELDS_WITH_OUR_KEYS else value for key, value in found.items()}
@@ -56,6 +62,8 @@ class MongoStore(RunStore):
         return document
 
     def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
+        with self._errors_of_reading():
+            found = list(self.database["metrics"].find({"run_id": run_id}))
         return {
             series["name"]: Metric(
                 series["name"],
@@ -63,13 +71,14 @@ class MongoStore(RunStore):
                 tuple(series["values"]),
                 tuple(map(_moment, series["timestamps"])),
             )
-            for series in self.database["metrics"].find({"run_id": run_id})
+            for series in found
         }
 
     def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
-        run = self.database["runs"].find_one({"_id": run_id}, {"artifacts": 1}) or {}
-        file_id = next(entry["file_id"] for entry in run["artifacts"] if entry["name"] == name)
-        return bytes(self.files.get(file_id).read())
+        with self._errors_of_reading():
+            run = self.database["runs"].find_one({"_id": run_id}, {"artifacts": 1}) or {}
+            file_id = next(entry["file_id"] for entry in run["artifacts"] if entry["name"] == name)
+            return bytes(self.files.get(file_id).read())
 
     def observer(self) -> MongoRunObserver:  # noqa: D102
         from incasem_like.tracking.mongo_observer import MongoRunObserver
@@ -77,6 +86,18 @@ class MongoStore(RunStore):
         return MongoRunObserver(
             self.database, self.files, self.runs_directory / "tracking" / "undelivered", self.description
         )
+
+    @contextlib.contextmanager
+    def _errors_of_reading(self) -> Iterator[None]:
+        try:
+            yield
+        except gridfs.errors.NoFile:
+            raise StoreError(f"A file of a run is missing in {self.description}: restore it from a backup.") from None
+        except pymongo.errors.ConnectionFailure:
+            raise StoreError(f"{self.description} does not answer: start the server and try again.") from None
+        except pymongo.errors.OperationFailure as error:
+            reason = f"code {error.code}"
+            raise StoreError(f"{self.description} refuses to be read ({reason}): check the user's rights.") from None
 
 
 def connect(address: MongoAddress, kind: str, runs_directory: Path) -> MongoStore:

@@ -20,8 +20,8 @@ class OutputCapture:
     """Copies what Python code writes to stdout and stderr, from any thread of this process.
 
     Redrawn progress bars are left out, and of long output the beginning and the end are kept, so that a run of weeks
-    does not fill memory or the record. Child processes are not captured: to share one pipe with them would let a worker that
-    outlives the run hold it open.
+    does not fill memory or the record. Child processes are not captured: to share one pipe with them would let a worker
+    that outlives the run hold it open.
 
     Args:
         head: Characters kept of the beginning.

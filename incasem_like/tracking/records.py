@@ -1,69 +1,18 @@
-"""What a store knows of a run: its record, its checkpoints and its metrics."""
+"""What a store knows of a run: its record and its metrics."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.errors import CheckpointError, RunNotFoundError
+from incasem_like.errors import RunNotFoundError
 from incasem_like.terminal import nearest
+from incasem_like.tracking.checkpoints import CheckpointRecord, choose_checkpoint
 
 if TYPE_CHECKING:
     from incasem_like.tracking.store import RunStore
-
-_BYTES_AT_ONCE = 1 << 20
-
-
-def file_sha256(path: Path) -> str:
-    """Compute the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BYTES_AT_ONCE):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class CheckpointRecord:
-    """A checkpoint as the run registered it.
-
-    Attributes:
-        iteration: Number of updates the network had seen.
-        path: Where the file is, absolute; follows a training_runs folder that was moved.
-        sha256: Of the file's content when it was registered.
-        bytes: Length of the file.
-        metrics: Validation metrics at that iteration, by name.
-    """
-
-    iteration: int
-    path: Path
-    sha256: str
-    bytes: int
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    def verify(self) -> Path:
-        """Hold the file against what was tracked and return its path.
-
-        Raises:
-            CheckpointError: The file is missing or is not the one that was tracked.
-        """
-        if not self.path.is_file():
-            raise CheckpointError(
-                f"The checkpoint {self.path} does not exist any more: restore it, or choose another one of the run's."
-            )
-        size = self.path.stat().st_size
-        found = f"{size} bytes, not {self.bytes}" if size != self.bytes else ""
-        if not found and (digest := file_sha256(self.path)) != self.sha256:
-            found = f"SHA-256 {digest[:12]}…, not {self.sha256[:12]}…"
-        if found:
-            raise CheckpointError(
-                f"The checkpoint {self.path} changed after it was tracked ({found}): restore the file, or choose another "
-                "one of the run's."
-            )
-        return self.path
 
 
 @dataclass(frozen=True)
@@ -229,42 +178,14 @@ class RunRecord:
         Raises:
             CheckpointError: The run has no such checkpoint; the message lists those it has.
         """
-        records = self.checkpoints
-        if not records:
-            raise CheckpointError(
-                f"Run {self.id} in {self.store.description} ({self.status}) has no checkpoint: choose another run."
-            )
-        if which == "last":
-            return records[-1]
-        if which == "best":
-            return self._best(records, metric, mode)
-        text = str(which)
-        for record in records:
-            if (text.isdigit() and int(text) == record.iteration) or (
-                not text.isdigit() and Path(text).absolute() == record.path
-            ):
-                return record
-        raise CheckpointError(
-            f"Run {self.id} in {self.store.description} has no checkpoint '{which}': "
-            f"choose best, last or one of the iterations {listed([record.iteration for record in records])}."
-        )
-
-    def _best(self, records: list[CheckpointRecord], metric: str | None, mode: str | None) -> CheckpointRecord:
         policy = (self.config.get("training") or {}).get("checkpoints") or {}
-        metric = metric or policy.get("best_metric")
-        sign = -1.0 if (mode or policy.get("best_mode", "max")) == "min" else 1.0
-        measured = [
-            record
-            for record in records
-            if metric in record.metrics and record.metrics[metric] == record.metrics[metric]
-        ]
-        if not measured:
-            known = sorted({name for record in records for name in record.metrics})
-            raise CheckpointError(
-                f"No checkpoint of run {self.id} was measured by '{metric}' (known: {', '.join(known) or 'none'}): "
-                f"choose last or one of the iterations {listed([record.iteration for record in records])}."
-            )
-        return max(measured, key=lambda record: (sign * record.metrics[str(metric)], record.iteration))
+        return choose_checkpoint(
+            self.checkpoints,
+            which,
+            metric=metric or policy.get("best_metric"),
+            mode=mode or policy.get("best_mode") or "max",
+            run=f"Run {self.id} in {self.store.description} ({self.status})",
+        )
 
     def _locate(self, path: str) -> Path:
         """Follow a path as registered: below this store's runs directory first, else where the run had written it."""
@@ -273,13 +194,6 @@ class RunRecord:
         if not here.exists() and recorded and (Path(recorded) / path).exists():
             return Path(recorded) / path
         return here
-
-
-def listed(numbers: list[int]) -> str:
-    """Write sorted numbers for a message: all of them, or the first and last few."""
-    if len(numbers) <= 8:
-        return ", ".join(map(str, numbers))
-    return f"{', '.join(map(str, numbers[:3]))}, … {', '.join(map(str, numbers[-3:]))}"
 
 
 def _utc(value: Any) -> datetime | None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from incasem_like.tracking.checkpoints import file_sha256
 from incasem_like.tracking.plain import plain, without_credentials
-from incasem_like.tracking.records import file_sha256
 
 if TYPE_CHECKING:
     from incasem_like.tracking.sacred_run import TrackedSacredRun

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.terminal import nearest
 from incasem_like.tracking.address import KINDS, FolderAddress, parse_address
-from incasem_like.tracking.records import Metric, RunRecord, listed
+from incasem_like.tracking.checkpoints import listed
+from incasem_like.tracking.records import Metric, RunRecord
 
 if TYPE_CHECKING:
     from sacred.observers import RunObserver

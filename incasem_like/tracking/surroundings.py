@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -36,12 +37,16 @@ def describe_experiment(name: str, sources: Sequence[Path]) -> dict[str, Any]:
             [os.path.relpath(path, base), hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()]
             for path in files
         ],
-        "dependencies": sorted(
-            {f"{found.name}=={found.version}" for found in importlib.metadata.distributions()}, key=str.lower
-        ),
+        "dependencies": installed_packages(),
         "repositories": describe_repositories([package, *(path.parent for path in own)]),
         "mainfile": os.path.relpath(script, base) if script else None,
     }
+
+
+@functools.cache
+def installed_packages() -> list[str]:
+    """List all installed packages as ``name==version``."""
+    return sorted({f"{found.name}=={found.version}" for found in importlib.metadata.distributions()}, key=str.lower)
 
 
 def describe_repositories(directories: Sequence[Path]) -> list[dict[str, Any]]:

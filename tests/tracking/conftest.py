@@ -1,0 +1,68 @@
+"""Stores to test on: files, mongomock, and a real MongoDB where INCASEM_TEST_MONGO_URL names one."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from incasem_like.tracking import RunStore, open_store
+from incasem_like.tracking.mongo_store import MongoStore
+
+SERVER = os.environ.get("INCASEM_TEST_MONGO_URL")
+NEEDS_SERVER = "needs a MongoDB server: set INCASEM_TEST_MONGO_URL"
+
+
+@pytest.fixture
+def mongomock_store(tmp_path: Path) -> MongoStore:
+    import mongomock
+    from mongomock.gridfs import enable_gridfs_integration
+
+    enable_gridfs_integration()
+    return MongoStore(mongomock.MongoClient()["incasem_trainings"], "trainings", tmp_path / "runs", "mongomock")
+
+
+@pytest.fixture
+def server_store(tmp_path: Path) -> Iterator[MongoStore]:
+    if SERVER is None:
+        pytest.skip(NEEDS_SERVER)
+    name = f"test_{uuid.uuid4().hex[:8]}"
+    store = open_store(f"{SERVER.rstrip('/')}/{name}_trainings", "trainings", tmp_path / "runs")
+    assert isinstance(store, MongoStore)
+    yield store
+    store.database.client.drop_database(store.database.name)
+
+
+@pytest.fixture(params=["files", "mongomock", pytest.param("server", marks=pytest.mark.mongo)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> RunStore:
+    """A fresh store for trainings, of each sort in turn; its runs directory is tmp_path/runs."""
+    if request.param == "files":
+        return open_store(tmp_path / "runs" / "tracking", "trainings", tmp_path / "runs")
+    found: RunStore = request.getfixturevalue(f"{request.param}_store")
+    return found
+
+
+@pytest.fixture
+def start_python(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start Python on a piece of code in a process of its own; whatever still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
