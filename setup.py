@@ -25,7 +25,7 @@ setup(
         "matplotlib>=3.9",
         "numpy>=2",
         "psutil>=6",
-        "pydantic>=2.10",
+        "pydantic>=2.11",
         "pymongo>=4.10",
         "rich>=13",
         "sacred==0.8.7",

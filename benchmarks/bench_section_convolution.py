@@ -30,9 +30,7 @@ def main() -> None:
         ours = seconds_per_step(SectionConv3d(channels, channels, (1, 3, 3)), maps)
         peer = seconds_per_step(nn.Conv3d(channels, channels, (1, 3, 3)), maps)
         rows.append({"channels": channels, "seconds": ours, "torch_seconds": peer, "times_faster": peer / ours})
-        print(
-            f"{channels} channels {shape}: {ours:.3f} s, torch Conv3d {peer:.3f} s: {peer / ours:.1f} times as fast"
-        )
+        print(f"{channels} channels {shape}: {ours:.3f} s, torch Conv3d {peer:.3f} s: {peer / ours:.1f} times as fast")
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps({"threads": torch.get_num_threads(), "rows": rows}, indent=2))
 
