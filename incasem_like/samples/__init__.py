@@ -1,0 +1,17 @@
+"""What one training sample is and how it is made: regions, random places, augmentation, loading."""
+
+from incasem_like.samples.dataset import TrainingSamples
+from incasem_like.samples.loader import SampleLoader, make_loader
+from incasem_like.samples.opening import open_regions
+from incasem_like.samples.regions import Region
+from incasem_like.samples.settings import SampleSettings, check_augmentation
+
+__all__ = [
+    "Region",
+    "SampleLoader",
+    "SampleSettings",
+    "TrainingSamples",
+    "check_augmentation",
+    "make_loader",
+    "open_regions",
+]

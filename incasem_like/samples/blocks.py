@@ -1,0 +1,110 @@
+"""Reading blocks of a region again and again: raw with context, labels and mask, from memory if they fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from incasem_like.samples.regions import Region
+from incasem_like.volumes import Coordinate, Roi
+
+
+class BlockReader:
+    """Blocks of one region, anywhere in space.
+
+    Beyond the raw volume raw is mirrored about its outermost voxel, as prediction does. Beyond the region the mask is
+    0, so that nothing there counts, neither as background nor as anything else.
+
+    Small regions are held in memory at first use: labels and mask as 2 bytes per voxel of the region, raw in its stored
+    dtype with ``margin`` around the region. What is held changes speed alone, never a value.
+    """
+
+    def __init__(self, region: Region, margin: Coordinate, raw_bytes: int, label_bytes: int) -> None:
+        """Prepare to read; nothing is read yet.
+
+        Args:
+            region: The region.
+            margin: Voxels beyond the region that blocks of raw usually reach.
+            raw_bytes: Memory that raw may take; a region that needs more is read from its volume each time.
+            label_bytes: The same for labels and mask.
+        """
+        self.region = region
+        near = region.roi.grow(margin, margin).intersect(region.raw_roi)
+        self.raw_bytes_held = near.size * region.raw.dtype.itemsize
+        self._raw: _Held | None = _Held(near)
+        if self.raw_bytes_held > raw_bytes:
+            self._raw, self.raw_bytes_held = None, 0
+        self.label_bytes_held = 2 * region.roi.size
+        self._labels: _Held | None = _Held(region.roi)
+        if self.label_bytes_held > label_bytes:
+            self._labels, self.label_bytes_held = None, 0
+        self._latest: tuple[Roi, NDArray[np.uint8], NDArray[np.uint8]] | None = None
+
+    def read_raw(self, roi: Roi) -> NDArray[np.float32]:
+        """Read raw as float32 from 0 to 1, mirrored beyond the volume."""
+        within = self.region.raw_roi
+        if within.contains(roi):
+            return self.region.normalised(self._stored(roi))
+        indices = [
+            mirrored(first, last, begin, end)
+            for first, last, begin, end in zip(roi.begin, roi.end, within.begin, within.end, strict=True)
+        ]
+        begin = Coordinate(int(index.min()) for index in indices)
+        needed = Roi(begin, Coordinate(int(index.max()) + 1 for index in indices) - begin)
+        stored = self._stored(needed)
+        for axis, index in enumerate(indices):
+            stored = np.take(stored, index - begin[axis], axis=axis)
+        return self.region.normalised(stored)
+
+    def read_labels_and_mask(self, roi: Roi) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read class ids and mask; both are 0 beyond the region."""
+        if self._latest is not None and self._latest[0] == roi:
+            return self._latest[1], self._latest[2]
+        labels, mask = (np.zeros(tuple(roi.shape), dtype=np.uint8) for _ in range(2))
+        inside = roi.intersect(self.region.roi)
+        if not inside.empty:
+            place = (inside - roi.begin).to_slices()
+            labels[place], mask[place] = self.known_labels_and_mask(inside)
+        self._latest = (roi, labels, mask)
+        return labels, mask
+
+    def known_labels_and_mask(self, inside: Roi) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read class ids and mask of a part of the region."""
+        if self._labels is None:
+            return self.region.read_labels(inside), self.region.read_mask(inside)
+        if self._labels.array is None:
+            everywhere = self.region.roi
+            self._labels.array = np.stack([self.region.read_labels(everywhere), self.region.read_mask(everywhere)])
+        part = (slice(None), *self._labels.place(inside))
+        labels, mask = self._labels.array[part]
+        return labels, mask
+
+    def _stored(self, roi: Roi) -> NDArray[Any]:
+        if self._raw is None or not self._raw.roi.contains(roi):
+            return self.region.read_stored_raw(roi)
+        if self._raw.array is None:
+            self._raw.array = self.region.read_stored_raw(self._raw.roi)
+        stored: NDArray[Any] = self._raw.array[self._raw.place(roi)]
+        return stored
+
+
+class _Held:
+    """What is held in memory, once it is read, and where it lies."""
+
+    def __init__(self, roi: Roi) -> None:
+        self.roi = roi
+        self.array: NDArray[Any] | None = None
+
+    def place(self, roi: Roi) -> tuple[slice, ...]:
+        return tuple((roi - self.roi.begin).to_slices())
+
+
+def mirrored(first: int, last: int, begin: int, end: int) -> NDArray[np.intp]:
+    """Fold positions first..last-1 into begin..end-1 by mirroring about the outermost voxels, as often as needed."""
+    if end - begin == 1:
+        return np.full(last - first, begin)
+    period = 2 * (end - begin - 1)
+    folded = (np.arange(first, last) - begin) % period
+    return begin + np.minimum(folded, period - folded)

@@ -1,0 +1,173 @@
+"""Loading samples in order, in this process or by several workers ahead of time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from incasem_like.errors import IncasemError
+from incasem_like.samples.dataset import Sample, TrainingSamples
+from incasem_like.samples.settings import SampleSettings
+
+logger = logging.getLogger(__name__)
+
+SHARED_MEMORY = "/dev/shm"
+SHARED_MEMORY_SHARE = 0.8
+PRELOADED = ["incasem_like.samples.making"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error on its way from a worker; torch would wrap its message in a traceback."""
+
+    error: IncasemError
+
+
+class SampleLoader(DataLoader[Any]):
+    """A torch `DataLoader` whose batches come in order, with int64 labels, and whose errors are ours."""
+
+    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
+        """Yield the batches.
+
+        Raises:
+            DataError: The data cannot be opened, or no place in it is acceptable.
+        """
+        for batch in super().__iter__():
+            if isinstance(batch, Failure):
+                raise batch.error
+            yield {**batch, "labels": batch["labels"].to(torch.int64)}
+
+
+def make_loader(
+    samples: TrainingSamples,
+    *,
+    batch_size: int = 1,
+    num_workers: int = 0,
+    prefetch: int = 2,
+    start: int = 0,
+    stop: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> SampleLoader:
+    """Load the batches of iterations ``start`` to ``stop - 1`` in order.
+
+    Iteration t of rank r gets the samples ``(t * world_size + r) * batch_size`` and following: whatever the number of
+    workers, and wherever a run was resumed, the same iteration gets the same samples.
+
+    Args:
+        samples: The dataset.
+        batch_size: Samples per batch.
+        num_workers: Processes that make samples ahead of time; 0 = make them in this process when asked. Workers are
+            started by ``forkserver``, since TensorStore doesn't survive a fork.
+        prefetch: Batches held ready in total.
+        start: First iteration.
+        stop: One past the last iteration.
+        rank: Number of this process in a training on several devices.
+        world_size: Number of such processes.
+        pin_memory: Copy batches to pinned memory, for a GPU.
+
+    Returns:
+        A loader of batches: the dicts of `TrainingSamples`, every array stacked along a new first axis.
+    """
+    num_workers, ahead = _fit_shared_memory(num_workers, prefetch, _batch_bytes(samples.settings) * batch_size)
+    parallel: dict[str, Any] = {}
+    if num_workers:
+        parallel = {
+            "multiprocessing_context": _forkserver(),
+            "worker_init_fn": _start_worker,
+            "prefetch_factor": max(1, math.ceil(ahead / num_workers)),
+            "persistent_workers": True,
+        }
+    return SampleLoader(
+        _Guarded(samples),
+        batch_sampler=_Iterations(start, stop, batch_size, rank, world_size),
+        num_workers=num_workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else torch would draw a seed from the global generator of this process
+        **parallel,
+    )
+
+
+class _Guarded(Dataset[Any]):
+    """Samples, or the failure to make one."""
+
+    def __init__(self, samples: TrainingSamples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample | Failure:
+        try:
+            return self.samples.make(index)
+        except IncasemError as error:
+            return Failure(error)
+
+
+@dataclass(frozen=True)
+class _Iterations:
+    """The sample numbers of each iteration's batch."""
+
+    start: int
+    stop: int
+    batch_size: int
+    rank: int
+    world_size: int
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.start)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for iteration in range(self.start, self.stop):
+            first = (iteration * self.world_size + self.rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))
+
+
+def _collate(samples: list[Sample | Failure]) -> Any:
+    failed = [sample for sample in samples if isinstance(sample, Failure)]
+    return failed[0] if failed else default_collate(samples)
+
+
+def _forkserver() -> BaseContext:
+    """A context whose server has torch and gunpowder loaded, so that workers start in a moment."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _start_worker(worker: int) -> None:
+    # ctrl-C reaches the whole process group; the training process ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _batch_bytes(settings: SampleSettings) -> int:
+    """Bytes of one sample on its way between processes: raw and scale float32, labels and mask uint8."""
+    return 4 * math.prod(settings.input_size) + 6 * math.prod(settings.output_size)
+
+
+def _fit_shared_memory(num_workers: int, prefetch: int, batch_bytes: int) -> tuple[int, int]:
+    """Reduce workers and batches held ready to what shared memory takes: a full one kills workers by a bus error."""
+    if num_workers == 0 or not os.path.isdir(SHARED_MEMORY):
+        return num_workers, prefetch
+    status = os.statvfs(SHARED_MEMORY)
+    room = int(status.f_bavail * status.f_frsize * SHARED_MEMORY_SHARE) // batch_bytes
+    # Besides those held ready, each worker fills one and one is in use.
+    workers = max(0, min(num_workers, (room - 1) // 2))
+    if workers < num_workers:
+        logger.warning(
+            "%s has room for %d batches of %.0f MB: using %d of %d workers; enlarge it (docker: --shm-size).",
+            SHARED_MEMORY, room, batch_bytes / 1e6, workers, num_workers,
+        )  # fmt: skip
+    return workers, max(workers, min(prefetch, room - workers - 1))

@@ -1,0 +1,102 @@
+"""Making sample number i: the pipeline built once per process, run once per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gunpowder as gp
+import numpy as np
+
+from incasem_like.samples.blocks import BlockReader
+from incasem_like.samples.nodes import LABELS, MASK, RAW, sample_pipeline
+from incasem_like.samples.places import PlaceChooser
+from incasem_like.samples.randomness import SampleRandomness, global_randomness_kept
+from incasem_like.samples.regions import Region
+from incasem_like.samples.settings import SampleSettings
+from incasem_like.targets import balance_weights, class_fractions
+from incasem_like.volumes import Coordinate
+
+
+class SampleMaker:
+    """Makes training samples out of regions; lives in one process."""
+
+    def __init__(self, regions: Sequence[Region], settings: SampleSettings, memory_bytes: int) -> None:
+        """Build the pipeline.
+
+        Args:
+            regions: Where samples come from.
+            settings: How they are made.
+            memory_bytes: Memory for regions held by this process, half of it for labels and mask.
+        """
+        self.settings = settings
+        self.randomness = SampleRandomness()
+        readers = _readers(regions, settings, memory_bytes)
+        self.chooser = PlaceChooser(readers, settings)
+        self.pipeline = sample_pipeline(readers, self.chooser, settings, self.randomness)
+        self.pipeline.setup()
+        self.request = _request(settings)
+
+    def make(self, seed: int, index: int) -> dict[str, Any]:
+        """Make sample number ``index`` of the run with this seed.
+
+        Returns:
+            raw (1, z, y, x) float32 in -1 to 1; labels, mask (z, y, x) uint8; scale (z, y, x) float32, the loss weight
+            of each voxel; info: see `TrainingSamples`.
+        """
+        self.randomness.begin(seed, index)
+        with global_randomness_kept():
+            try:
+                batch = self.pipeline.request_batch(self.request.copy())
+            except gp.PipelineRequestError as error:
+                raise _cause(error) from None
+        raw = batch[RAW].data
+        network_input = np.empty((1, *raw.shape), dtype=np.float32)
+        np.multiply(raw, 2, out=network_input[0])
+        network_input -= 1
+        labels, mask = (np.ascontiguousarray(batch[key].data) for key in (LABELS, MASK))
+        settings = self.settings
+        scale = balance_weights(labels, mask, settings.num_classes, settings.clipmin, settings.clipmax)
+        info = self._info(index, class_fractions(labels, mask, settings.num_classes))
+        return {"raw": network_input, "labels": labels, "mask": mask, "scale": scale, "info": info}
+
+    def _info(self, index: int, fractions: np.ndarray[Any, Any]) -> dict[str, Any]:
+        place, voxel_size = self.chooser.latest, self.settings.voxel_size_picometres
+        roi = self.chooser.latest_raw * Coordinate(voxel_size)
+        return {
+            "index": index,
+            "region": place.region,
+            "offset": np.array(roi.begin) / 1000,
+            "shape": np.array(roi.shape) / 1000,
+            "class_fractions": fractions.astype(np.float32),
+        }
+
+
+def _request(settings: SampleSettings) -> gp.BatchRequest:
+    voxel_size = Coordinate(settings.voxel_size_picometres)
+    request = gp.BatchRequest()
+    request[RAW] = gp.ArraySpec(roi=gp.Roi((0, 0, 0), Coordinate(settings.input_size) * voxel_size))
+    block = gp.Roi(Coordinate(settings.context) * voxel_size, Coordinate(settings.output_size) * voxel_size)
+    request[LABELS], request[MASK] = gp.ArraySpec(roi=block), gp.ArraySpec(roi=block)
+    return request
+
+
+def _readers(regions: Sequence[Region], settings: SampleSettings, memory_bytes: int) -> list[BlockReader]:
+    """Share the memory out, half to labels and mask, half to raw; small regions first, so that most are held."""
+    margin = Coordinate(
+        max(0, -(-(wide - out) // 2)) for wide, out in zip(settings.largest_request, settings.output_size, strict=True)
+    )
+    raw_left = label_left = memory_bytes // 2
+    readers: dict[int, BlockReader] = {}
+    for number in sorted(range(len(regions)), key=lambda number: regions[number].roi.size):
+        readers[number] = BlockReader(regions[number], margin, raw_left, label_left)
+        raw_left -= readers[number].raw_bytes_held
+        label_left -= readers[number].label_bytes_held
+    return [readers[number] for number in range(len(regions))]
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Dig out what happened: gunpowder wraps an error once per node and keeps only its text."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error

@@ -1,0 +1,177 @@
+"""gunpowder nodes of the sample pipeline: the source, the choice of a place, and the augmentations.
+
+World units are whole picometres. gunpowder seeds Python's and numpy's global generators at every request from a seed
+that changes from node to node; the nodes here draw from `SampleRandomness` instead.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import gunpowder as gp
+import numpy as np
+
+from incasem_like.config.training_sections import ElasticConfig, IntensityConfig, SimpleConfig
+from incasem_like.samples.blocks import BlockReader
+from incasem_like.samples.deformation import Box, Deformation, random_deformation
+from incasem_like.samples.places import PlaceChooser
+from incasem_like.samples.randomness import SampleRandomness
+from incasem_like.samples.resampling import resample_linearly, resample_nearest
+from incasem_like.samples.settings import SampleSettings
+
+RAW = gp.ArrayKey("RAW")
+LABELS = gp.ArrayKey("LABELS")
+MASK = gp.ArrayKey("MASK")
+
+
+class RegionSource(gp.BatchProvider):  # type: ignore[misc]
+    """Raw, classes and mask of one region, anywhere in space."""
+
+    def __init__(self, reader: BlockReader, voxel_size: gp.Coordinate) -> None:
+        self.reader, self.voxel_size = reader, voxel_size
+
+    def setup(self) -> None:
+        """Announce what there is; unbounded, since `BlockReader` answers everywhere."""
+        everywhere = gp.Roi((None,) * 3, (None,) * 3)
+        for key, dtype in ((RAW, np.float32), (LABELS, np.uint8), (MASK, np.uint8)):
+            spec = gp.ArraySpec(roi=everywhere, voxel_size=self.voxel_size, dtype=dtype, interpolatable=key == RAW)
+            self.provides(key, spec)
+
+    def provide(self, request: gp.BatchRequest) -> gp.Batch:
+        """Read the requested blocks."""
+        batch = gp.Batch()
+        for key, wanted in request.array_specs.items():
+            voxels = wanted.roi / self.voxel_size
+            if key == RAW:
+                block: Any = self.reader.read_raw(voxels)
+            else:
+                labels, mask = self.reader.read_labels_and_mask(voxels)
+                block = labels if key == LABELS else mask
+            spec = self.spec[key].copy()
+            spec.roi = wanted.roi
+            batch[key] = gp.Array(block, spec)
+        return batch
+
+
+class RandomPlace(gp.BatchProvider):  # type: ignore[misc]
+    """Moves a request to a random place in one of the upstream regions, as gunpowder's RandomProvider, RandomLocation
+    and Reject do together, but looks at labels and mask before any raw is read, and gives up in the end."""
+
+    def __init__(self, chooser: PlaceChooser, voxel_size: gp.Coordinate, randomness: SampleRandomness) -> None:
+        self.chooser, self.voxel_size, self.randomness = chooser, voxel_size, randomness
+
+    def setup(self) -> None:
+        """Provide what all regions provide."""
+        for key, spec in self.get_upstream_providers()[0].spec.items():
+            self.provides(key, spec)
+
+    def provide(self, request: gp.BatchRequest) -> gp.Batch:
+        """Choose the place, ask its region for the blocks there and hand them on as if they lay where requested."""
+        rng = self.randomness.generator("place")
+        place = self.chooser.choose(request[LABELS].roi / self.voxel_size, rng)
+        self.chooser.latest_raw = request[RAW].roi / self.voxel_size + place.shift
+        there = gp.BatchRequest()
+        for key, wanted in request.array_specs.items():
+            there[key] = gp.ArraySpec(roi=wanted.roi + place.shift * self.voxel_size)
+        batch = self.get_upstream_providers()[place.region].request_batch(there)
+        for key, wanted in request.array_specs.items():
+            batch[key].spec.roi = wanted.roi
+        return batch
+
+
+class Simple(gp.SimpleAugment):  # type: ignore[misc]
+    """gunpowder's mirroring and transposing, seeded by the sample."""
+
+    def __init__(self, config: SimpleConfig, step: str, randomness: SampleRandomness) -> None:
+        super().__init__(mirror_only=list(config.mirror_only), transpose_only=list(config.transpose_only))
+        self.step, self.randomness = step, randomness
+
+    def set_seeds(self, request: gp.BatchRequest) -> None:
+        """Seed Python's global generator, from which the node draws."""
+        random.seed(int(self.randomness.generator(self.step).integers(2**63)))
+
+
+class Elastic(gp.BatchFilter):  # type: ignore[misc]
+    """gunpowder's ElasticAugment, equal in meaning and several times faster, see `Deformation`."""
+
+    def __init__(self, config: ElasticConfig, voxel_size: gp.Coordinate, randomness: SampleRandomness) -> None:
+        self.config, self.voxel_size, self.randomness = config, voxel_size, randomness
+        self.deformation: Deformation
+        self.boxes: dict[gp.ArrayKey, Box]
+
+    def setup(self) -> None:
+        """Announce the arrays that change."""
+        for key in (RAW, LABELS, MASK):
+            self.updates(key, self.spec[key])
+
+    def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
+        """Draw the deformation and request the bounding boxes of what it reads."""
+        total = request.get_total_roi() / self.voxel_size
+        rng = self.randomness.generator("elastic")
+        self.deformation = random_deformation(tuple(total.shape), rng, **self.config.model_dump())
+        self.boxes = {}
+        upstream = gp.BatchRequest()
+        for key, wanted in request.array_specs.items():
+            begin, end = (
+                (wanted.roi / self.voxel_size).begin - total.begin,
+                (wanted.roi / self.voxel_size).end - total.begin,
+            )
+            self.boxes[key] = tuple(slice(b, e) for b, e in zip(begin, end, strict=True))  # type: ignore[assignment]
+            lowest, highest = (gp.Coordinate(bound) for bound in self.deformation.bounds(self.boxes[key]))
+            source = gp.Roi(total.begin + lowest, highest - lowest + gp.Coordinate(1, 1, 1))
+            upstream[key] = gp.ArraySpec(roi=source * self.voxel_size)
+        self.begin = total.begin
+        return upstream
+
+    def process(self, batch: gp.Batch, request: gp.BatchRequest) -> None:
+        """Read each array at the deformed coordinates."""
+        origins = {key: array.spec.roi.begin / self.voxel_size - self.begin for key, array in batch.arrays.items()}
+        raw = batch[RAW]
+        raw.data = resample_linearly(raw.data, origins[RAW], self.deformation, self.boxes[RAW])
+        together = [batch[LABELS].data, batch[MASK].data]
+        batch[LABELS].data, batch[MASK].data = resample_nearest(
+            together, origins[LABELS], self.deformation, self.boxes[LABELS]
+        )
+        for key in (RAW, LABELS, MASK):
+            batch[key].spec.roi = request[key].roi
+
+
+class Intensity(gp.IntensityAugment):  # type: ignore[misc]
+    """gunpowder's brightness and contrast in three passes over raw instead of nine, seeded by the sample."""
+
+    def __init__(self, config: IntensityConfig, randomness: SampleRandomness) -> None:
+        limits = (1 - config.scale, 1 + config.scale, -config.shift, config.shift)
+        super().__init__(RAW, *limits)
+        self.randomness = randomness
+
+    def process(self, batch: gp.Batch, request: gp.BatchRequest) -> None:
+        """Compute mean + (raw - mean) * scale + shift, clipped to 0-1."""
+        rng = self.randomness.generator("intensity")
+        scale = np.float32(rng.uniform(self.scale_min, self.scale_max))
+        shift = np.float32(rng.uniform(self.shift_min, self.shift_max))
+        raw = batch[RAW].data
+        mean = raw.mean()
+        raw *= scale
+        raw += mean - mean * scale + shift
+        np.clip(raw, 0, 1, out=raw)
+
+
+def sample_pipeline(
+    readers: list[BlockReader], chooser: PlaceChooser, settings: SampleSettings, randomness: SampleRandomness
+) -> gp.Pipeline:
+    """Join the nodes: regions, place, mirror and transpose, deform, mirror and transpose again, intensity."""
+    voxel_size = gp.Coordinate(settings.voxel_size_picometres)
+    augmentation = settings.augmentation
+    pipeline = tuple(RegionSource(reader, voxel_size) for reader in readers) + RandomPlace(
+        chooser, voxel_size, randomness
+    )
+    if augmentation.simple is not None:
+        pipeline += Simple(augmentation.simple, "simple_0", randomness)
+    if augmentation.elastic is not None:
+        pipeline += Elastic(augmentation.elastic, voxel_size, randomness)
+        if augmentation.simple is not None:
+            pipeline += Simple(augmentation.simple, "simple_1", randomness)
+    if augmentation.intensity is not None:
+        pipeline += Intensity(augmentation.intensity, randomness)
+    return pipeline

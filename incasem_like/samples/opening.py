@@ -1,0 +1,173 @@
+"""Opening a data configuration: every volume found, and every contradiction told in one sentence before work begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from incasem_like.config import DataConfig, DataEntry
+from incasem_like.errors import ConfigError, DataError
+from incasem_like.samples.regions import RAW_SCALES, Region, downsampled
+from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
+
+VOXEL_SIZE_TOLERANCE = 1e-4
+LABEL_KINDS = "uib"
+
+
+def open_regions(
+    data_config: DataConfig,
+    *,
+    num_classes: int,
+    voxel_size: Sequence[float],
+    need_labels: bool,
+    downsample_factor: int = 1,
+) -> list[Region]:
+    """Open the volumes of all entries and check that they fit together and to the configuration.
+
+    Args:
+        data_config: The entries.
+        num_classes: Number of classes with background.
+        voxel_size: ``data.voxel_size``, nm, z, y, x.
+        need_labels: The labels are used (training, validation, metrics). An entry without labels then counts as all
+            background, as in incasem, but not every entry may lack them.
+        downsample_factor: Take every n-th voxel along each axis.
+
+    Raises:
+        DataError: A container or dataset is missing, incomplete or of an unsupported dtype; a region is empty or leaves
+            a volume (the region that would fit is named); labels don't overlap raw; a voxel size contradicts the
+            array's.
+        ConfigError: Voxel size or class ids contradict the configuration.
+    """
+    if need_labels:
+        _check_classes(data_config, num_classes)
+    regions = []
+    for entry in data_config.entries:
+        _check_configured_voxel_size(entry, voxel_size)
+        regions.append(_open_region(entry, need_labels, downsample_factor))
+    return regions
+
+
+def _open_region(entry: DataEntry, need_labels: bool, factor: int) -> Region:
+    raw = open_volume(entry.file, entry.raw)
+    _check_raw(entry, raw)
+    labels = {class_id: open_volume(entry.file, dataset) for dataset, class_id in entry.labels.items() if need_labels}
+    mask = None if entry.mask is None else open_volume(entry.file, entry.mask)
+    metric_masks = tuple(open_volume(entry.file, dataset) for dataset in entry.metric_masks if need_labels)
+    region_roi = _configured_roi(entry, raw)
+    opened = Region(entry, downsampled(region_roi, factor), raw, labels, mask, metric_masks, factor)
+    for volume in opened.volumes:
+        _check_voxel_size(entry, volume)
+        if volume is not raw:
+            _check_label(entry, volume)
+    _check_extents(entry, region_roi, opened.volumes)
+    if opened.roi.empty:
+        raise ConfigError(
+            f"{entry.name} is {_ranges(region_roi)}, which holds no voxel at data.downsample_factor={factor}: "
+            'enlarge "shape".'
+        )
+    return opened
+
+
+def _check_classes(data_config: DataConfig, num_classes: int) -> None:
+    used = {class_id: entry.name for entry in data_config.entries for class_id in entry.labels.values()}
+    if not used:
+        raise ConfigError(
+            f'No entry of {data_config.path} names labels, but they are needed here: add "labels": '
+            '{"volumes/labels/NAME": 1} to the entries.'
+        )
+    highest = max(used)
+    if highest != num_classes - 1:
+        raise ConfigError(
+            f"{used[highest]} has labels of class {highest}, the highest there is, but data.num_classes is "
+            f"{num_classes} with background: set data.num_classes={highest + 1} or change the labels' class ids."
+        )
+
+
+def _check_configured_voxel_size(entry: DataEntry, voxel_size: Sequence[float]) -> None:
+    if not _equal(entry.voxel_size, voxel_size):
+        raise ConfigError(
+            f"{entry.name} has voxel size {_numbers(entry.voxel_size)} nm, but data.voxel_size is "
+            f"{_numbers(voxel_size)}: set data.voxel_size={_numbers(entry.voxel_size)} or correct the entry."
+        )
+
+
+def _check_voxel_size(entry: DataEntry, volume: Volume) -> None:
+    if volume.voxel_size_known and not _equal(volume.voxel_size, entry.voxel_size):
+        raise DataError(
+            f"{volume.dataset} says its voxels are {_numbers(volume.voxel_size)} nm, but {entry.name} says "
+            f'{_numbers(entry.voxel_size)}: correct "voxel_size" or the array\'s resolution attribute.'
+        )
+
+
+def _check_raw(entry: DataEntry, raw: Volume) -> None:
+    if raw.axes != "zyx":
+        raise DataError(
+            f"{raw.dataset} of {entry.name} has the axes {raw.axes}, but raw has to be z, y, x: "
+            "choose a dataset with one channel."
+        )
+    if raw.dtype.name not in RAW_SCALES:
+        raise DataError(
+            f"{raw.dataset} of {entry.name} is {raw.dtype.name}, but raw has to be uint8, uint16, "
+            "or float from 0 to 1: convert it."
+        )
+
+
+def _check_label(entry: DataEntry, volume: Volume) -> None:
+    if volume.axes != "zyx" or volume.dtype.kind not in LABEL_KINDS:
+        raise DataError(
+            f"{volume.dataset} of {entry.name} is {volume.dtype.name} with the axes {volume.axes}, but labels and "
+            "masks have to be integers with z, y, x: choose another dataset or convert it."
+        )
+
+
+def _configured_roi(entry: DataEntry, raw: Volume) -> Roi:
+    begin = raw.roi.begin if entry.offset is None else Coordinate(entry.offset)
+    shape = raw.roi.end - begin if entry.shape is None else Coordinate(entry.shape)
+    roi = Roi(begin, Coordinate(max(0, size) for size in shape))
+    if roi.empty:
+        raise DataError(
+            f'{entry.name} is empty: {raw.dataset} covers {_ranges(raw.roi)}, and "offset" {list(begin)} leaves '
+            'nothing of it: give an "offset" inside.'
+        )
+    return roi
+
+
+def _check_extents(entry: DataEntry, roi: Roi, volumes: list[Volume]) -> None:
+    raw = volumes[0]
+    for volume in volumes[1:]:
+        if raw.roi.intersect(volume.roi).empty:
+            raise DataError(
+                f"{volume.dataset} covers {_ranges(volume.roi)}, {raw.dataset} {_ranges(raw.roi)}: they do not "
+                "overlap, check their offset attributes (nm)."
+            )
+    fitting = roi
+    for volume in volumes:
+        fitting = fitting.intersect(volume.roi)
+    for volume in volumes:
+        if not volume.roi.contains(roi):
+            raise DataError(_outside_sentence(entry, roi, volume, fitting))
+
+
+def _outside_sentence(entry: DataEntry, roi: Roi, volume: Volume, fitting: Roi) -> str:
+    axes = [
+        axis for axis in range(3) if roi.begin[axis] < volume.roi.begin[axis] or roi.end[axis] > volume.roi.end[axis]
+    ]
+    found = f"{volume.dataset} covers {_ranges(volume.roi, axes)}, but {entry.name} asks for {_ranges(roi, axes)}"
+    if fitting.empty:
+        return f'{found}: no part of the region lies in all of its datasets, choose another "offset" and "shape".'
+    shape = f'"shape" to {list(fitting.shape)}'
+    if fitting.begin == roi.begin:
+        return f"{found}: reduce {shape} or extend the dataset."
+    return f'{found}: set "offset" to {list(fitting.begin)} and {shape}, or extend the dataset.'
+
+
+def _ranges(roi: Roi, axes: Sequence[int] = (0, 1, 2)) -> str:
+    return ", ".join(f"{'zyx'[axis]} {roi.begin[axis]}-{roi.end[axis] - 1}" for axis in axes)
+
+
+def _equal(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(math.isclose(a, b, rel_tol=VOXEL_SIZE_TOLERANCE) for a, b in zip(one, other, strict=True))
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{value:g}" for value in values) + "]"

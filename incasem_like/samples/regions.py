@@ -1,0 +1,138 @@
+"""Regions: the opened data-config entries, read in one voxel grid as raw, classes and masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from incasem_like.config import DataEntry
+from incasem_like.errors import DataError
+from incasem_like.targets import class_map
+from incasem_like.volumes import Coordinate, Roi, Volume
+
+Outside = Literal["error", "constant", "reflect"]
+RAW_SCALES = {"uint8": 1 / 255, "uint16": 1 / 65535, "float16": 1.0, "float32": 1.0, "float64": 1.0}
+
+
+@dataclass(frozen=True)
+class Region:
+    """One entry of a data configuration whose volumes are open and agree with each other.
+
+    Regions of interest are in absolute voxels after downsampling: voxel k of the region is voxel
+    ``k * downsample_factor`` of the volumes.
+
+    Attributes:
+        entry: The entry as configured.
+        roi: Extent of the region.
+        raw: Intensities.
+        labels: Class id -> volume whose voxels above 0 belong to that class; empty = all background.
+        mask: Where it is 0 nothing is learnt; None = everywhere 1.
+        metric_masks: Where one of them is 0 nothing is measured.
+        downsample_factor: Every n-th voxel is taken along each axis.
+    """
+
+    entry: DataEntry
+    roi: Roi
+    raw: Volume
+    labels: dict[int, Volume]
+    mask: Volume | None
+    metric_masks: tuple[Volume, ...]
+    downsample_factor: int = 1
+
+    @property
+    def name(self) -> str:
+        """Name of the entry in the data configuration."""
+        return self.entry.name
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """Voxel size in nm after downsampling, z, y, x."""
+        z, y, x = (size * self.downsample_factor for size in self.entry.voxel_size)
+        return z, y, x
+
+    @property
+    def raw_roi(self) -> Roi:
+        """Where raw exists; it contains ``roi`` and usually more."""
+        return downsampled(self.raw.roi, self.downsample_factor)
+
+    @property
+    def raw_scale(self) -> float:
+        """Factor that brings stored raw to 0-1: by the range of an integer dtype, 1 for floats."""
+        return RAW_SCALES[self.raw.dtype.name]
+
+    @property
+    def content_hashes(self) -> dict[str, str]:
+        """Address -> content hash of every volume of the region."""
+        return {volume.address: volume.content_hash for volume in self.volumes}
+
+    @property
+    def volumes(self) -> list[Volume]:
+        """All volumes of the region, raw first."""
+        masks = [] if self.mask is None else [self.mask]
+        return [self.raw, *self.labels.values(), *masks, *self.metric_masks]
+
+    def read_raw(self, roi: Roi, outside: Outside = "error", fill: float = 0) -> NDArray[np.float32]:
+        """Read raw as float32 from 0 to 1; ``fill`` counts in stored units.
+
+        Raises:
+            DataError: Float raw that leaves 0-1, or ``roi`` leaves the volume and ``outside`` is "error".
+        """
+        return self.normalised(self.read_stored_raw(roi, outside, fill))
+
+    def read_stored_raw(self, roi: Roi, outside: Outside = "error", fill: float = 0) -> NDArray[Any]:
+        """Read raw in the dtype it is stored in."""
+        return self._read(self.raw, roi, outside, fill)
+
+    def normalised(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Bring stored raw to float32 from 0 to 1, in a new array.
+
+        Raises:
+            DataError: Float raw that leaves 0-1.
+        """
+        if stored.dtype.kind == "f" and stored.size:
+            lowest, highest = float(stored.min()), float(stored.max())
+            if not (lowest >= 0 and highest <= 1):
+                raise DataError(
+                    f"{self.entry.raw} of {self.name} holds floats from {lowest:g} to {highest:g}, but float raw has "
+                    "to lie in 0 to 1: rescale it, or store it as uint8 or uint16."
+                )
+        normalised: NDArray[np.float32] = np.multiply(stored, np.float32(self.raw_scale), dtype=np.float32)
+        return normalised
+
+    def read_labels(self, roi: Roi) -> NDArray[np.uint8]:
+        """Read class ids; 0 = background, also beyond the label volumes."""
+        if not self.labels:
+            return np.zeros(tuple(roi.shape), dtype=np.uint8)
+        return class_map({class_id: self._read(volume, roi) for class_id, volume in self.labels.items()})
+
+    def read_mask(self, roi: Roi) -> NDArray[np.uint8]:
+        """Read the mask as 0 and 1; 0 beyond the mask volume, 1 everywhere if the entry has no mask."""
+        return self._conjunction(roi, [] if self.mask is None else [self.mask])
+
+    def read_metric_mask(self, roi: Roi) -> NDArray[np.uint8]:
+        """Read where results are measured as 0 and 1: inside the mask and every metric mask."""
+        return self._conjunction(roi, [*([] if self.mask is None else [self.mask]), *self.metric_masks])
+
+    def _conjunction(self, roi: Roi, volumes: list[Volume]) -> NDArray[np.uint8]:
+        inside = np.ones(tuple(roi.shape), dtype=bool)
+        for volume in volumes:
+            inside &= self._read(volume, roi) > 0
+        return inside.view(np.uint8)
+
+    def _read(self, volume: Volume, roi: Roi, outside: Outside = "constant", fill: float = 0) -> NDArray[Any]:
+        factor = self.downsample_factor
+        if factor == 1:
+            return volume.read(roi, outside=outside, fill=fill)
+        # The last voxel is the first of its group; what follows it need not exist.
+        stored = Roi(roi.begin * factor, (roi.shape - Coordinate(1, 1, 1)) * factor + Coordinate(1, 1, 1))
+        return volume.read(stored, outside=outside, fill=fill)[::factor, ::factor, ::factor]
+
+
+def downsampled(roi: Roi, factor: int) -> Roi:
+    """Give the voxels of the grid coarser by ``factor`` whose first stored voxel lies in ``roi``."""
+    begin = Coordinate(-(-first // factor) for first in roi.begin)
+    end = Coordinate(-(-last // factor) for last in roi.end)
+    return Roi(begin, end - begin)

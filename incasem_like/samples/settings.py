@@ -1,0 +1,128 @@
+"""What determines a training sample besides the data: sizes, rejection, augmentation, balance; picklable."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+from incasem_like.config import TrainingConfig
+from incasem_like.config.training_sections import AugmentationConfig, RejectConfig
+from incasem_like.errors import ConfigError
+
+Size = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """The description from which each process builds the same pipeline.
+
+    Attributes:
+        input_size: Raw block in voxels, z, y, x.
+        output_size: Label block in voxels, centred in the input.
+        voxel_size: Voxel size of the volumes in nm.
+        downsample_factor: Every n-th voxel is taken along each axis; sizes above count voxels after that.
+        num_classes: Number of classes with background.
+        reject: Which random blocks are passed over.
+        augmentation: Random changes of each block.
+        clipmin: Lower bound of a class's share when classes are balanced.
+        clipmax: Upper bound of that share.
+    """
+
+    input_size: Size
+    output_size: Size
+    voxel_size: tuple[float, float, float]
+    num_classes: int
+    reject: RejectConfig
+    augmentation: AugmentationConfig
+    clipmin: float = 0.01
+    clipmax: float = 0.99
+    downsample_factor: int = 1
+
+    @classmethod
+    def from_config(cls, config: TrainingConfig) -> Self:
+        """Take from a training configuration what its samples depend on.
+
+        Raises:
+            ConfigError: The augmentation doesn't fit the blocks, see `check_augmentation`.
+        """
+        settings = cls(
+            input_size=config.training.input_size_voxels,
+            output_size=config.training.output_size_voxels,
+            voxel_size=config.data.voxel_size,
+            num_classes=config.data.num_classes,
+            reject=config.training.reject,
+            augmentation=config.training.augmentation,
+            clipmin=config.loss.balance_labels.clipmin,
+            clipmax=config.loss.balance_labels.clipmax,
+            downsample_factor=config.data.downsample_factor,
+        )
+        check_augmentation(settings)
+        return settings
+
+    @property
+    def context(self) -> Size:
+        """Voxels of raw beyond the label block on each side, z, y, x."""
+        z, y, x = ((raw - out) // 2 for raw, out in zip(self.input_size, self.output_size, strict=True))
+        return z, y, x
+
+    @property
+    def voxel_size_picometres(self) -> Size:
+        """Voxel size after downsampling in whole picometres, the world unit inside gunpowder: 4.6 nm is exact."""
+        z, y, x = (round(size * 1000) * self.downsample_factor for size in self.voxel_size)
+        return z, y, x
+
+    @property
+    def largest_request(self) -> Size:
+        """Extent of raw in voxels that an augmented block rarely exceeds; what is kept in memory is sized by it."""
+        elastic, simple = self.augmentation.elastic, self.augmentation.simple
+        if elastic is None:
+            return self.input_size
+        turned = math.sqrt(2) if elastic.rotation else 1.0
+        grown = [self.input_size[0], self.input_size[1] * turned, self.input_size[2] * turned]
+        if simple is not None:
+            widest = max((grown[axis] for axis in simple.transpose_only), default=0)
+            grown = [widest if axis in simple.transpose_only else size for axis, size in enumerate(grown)]
+        margins = [6 * sigma + 4 * elastic.max_misalign for sigma in elastic.jitter_sigma]
+        z, y, x = (math.ceil(size + margin) for size, margin in zip(grown, margins, strict=True))
+        return z, y, x
+
+
+def check_augmentation(settings: SampleSettings) -> None:
+    """Refuse augmentation that would give blocks of another shape or of distorted objects.
+
+    Raises:
+        ConfigError: Axes to be exchanged have different voxel sizes or block sizes, or a rotation turns y into an x of
+            another voxel size.
+    """
+    simple, elastic = settings.augmentation.simple, settings.augmentation.elastic
+    if simple is not None and len(simple.transpose_only) > 1:
+        _check_exchange(simple.transpose_only, settings)
+    if elastic is not None and elastic.rotation and settings.voxel_size[1] != settings.voxel_size[2]:
+        raise ConfigError(
+            f"training.augmentation.elastic.rotation turns y into x, but their voxel sizes "
+            f"{settings.voxel_size[1]:g} and {settings.voxel_size[2]:g} nm differ: set training.augmentation.elastic.rotation=false."
+        )
+
+
+def _check_exchange(axes: tuple[int, ...], settings: SampleSettings) -> None:
+    described = {
+        "voxel sizes": ("data.voxel_size", settings.voxel_size),
+        "sizes": ("training.input_size_voxels", settings.input_size),
+        "output sizes": ("training.output_size_voxels", settings.output_size),
+    }
+    for what, (key, values) in described.items():
+        if len({values[axis] for axis in axes}) > 1:
+            shown = ", ".join(f"{value:g}" for value in values)
+            raise ConfigError(
+                f"training.augmentation.simple.transpose_only {list(axes)} exchanges axes whose {what} differ "
+                f"({key} is [{shown}]): set it to {_exchangeable(axes, settings)}."
+            )
+
+
+def _exchangeable(axes: tuple[int, ...], settings: SampleSettings) -> list[int]:
+    """The largest set out of ``axes`` that may be exchanged."""
+    kinds = {axis: (settings.voxel_size[axis], settings.input_size[axis], settings.output_size[axis]) for axis in axes}
+    groups = [[other for other in axes if kinds[other] == kinds[axis]] for axis in axes]
+    largest = max(groups, key=len)
+    return largest if len(largest) > 1 else []
