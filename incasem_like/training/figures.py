@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.volumes import Roi
+if TYPE_CHECKING:
+    from incasem_like.volumes import Roi
 
 Image = npt.NDArray[np.uint8]
 
@@ -52,8 +53,19 @@ class OrthoPlanes:
             if not inside.begin[axis] <= self.centre[axis] < inside.end[axis]:
                 continue
             section = np.take(array, self.centre[axis] - int(block.begin[axis]), axis=axis - 3)
-            others = [other for other in range(3) if other != axis]
-            plane[(..., *(target[other] for other in others))] = section[(..., *(source[other] for other in others))]
+            (row, column) = (other for other in range(3) if other != axis)
+            plane[..., target[row], target[column]] = section[..., source[row], source[column]]
+
+
+def central_crop(array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Cut the block of that shape out of the middle."""
+    begins = [(size - wanted) // 2 for size, wanted in zip(array.shape, shape, strict=True)]
+    return array[tuple(slice(begin, begin + wanted) for begin, wanted in zip(begins, shape, strict=True))]
+
+
+def central_planes(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """The planes through the middle across z, y and x of (…, z, y, x)."""
+    return [np.take(array, array.shape[axis] // 2, axis=axis) for axis in (-3, -2, -1)]
 
 
 def ortho_figure(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.training.figures import ortho_figure
+from incasem_like.training.figures import central_crop, central_planes, ortho_figure
 from incasem_like.training.snapshots import write_training_snapshot
 
 if TYPE_CHECKING:
@@ -50,14 +50,3 @@ class SampleShow:
         return ortho_figure(
             central_planes(raw), central_planes(sample["labels"]), central_planes(probabilities), self._voxel_size
         )
-
-
-def central_crop(array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Cut the block of that shape out of the middle."""
-    begins = [(size - wanted) // 2 for size, wanted in zip(array.shape, shape, strict=True)]
-    return array[tuple(slice(begin, begin + wanted) for begin, wanted in zip(begins, shape, strict=True))]
-
-
-def central_planes(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """The planes through the middle across z, y and x of (…, z, y, x)."""
-    return [np.take(array, array.shape[axis] // 2, axis=axis) for axis in (-3, -2, -1)]
