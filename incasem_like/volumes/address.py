@@ -1,0 +1,85 @@
+"""Addresses of datasets: a container (``cell.zarr``, a URL) and the path of a dataset inside it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from incasem_like.errors import InputError
+
+CONTAINER_SUFFIXES = (".zarr", ".n5")
+REMOTE_SCHEMES = ("s3", "gs", "http", "https")
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+# What neuroglancer puts before the URL of a source; the format is recognised from the data, so it carries nothing.
+_VIEWER_PREFIX = re.compile(r"^(zarr[23]?|n5|precomputed)://(?=/|[a-z0-9+]+://)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where an array lives.
+
+    Attributes:
+        container: Absolute local path or URL of the container, without a slash at its end.
+        dataset: Path of the array inside it, ``""`` when the container is itself the array.
+    """
+
+    container: str
+    dataset: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.container}/{self.dataset}" if self.dataset else self.container
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the container is a folder of this machine."""
+        return _SCHEME.match(self.container) is None
+
+    def kvstore(self, path: str = "") -> dict[str, object] | str:
+        """Return the TensorStore key-value store of the container, or of a folder inside it, ending in a slash."""
+        inside = f"{path.strip('/')}/" if path else ""
+        if self.is_local:
+            return {"driver": "file", "path": f"{self.container}/{inside}"}
+        return f"{self.container}/{inside}"
+
+
+def parse_address(place: str | os.PathLike[str], dataset: str | None = None) -> Address:
+    """Read ``cell.zarr/volumes/raw``, or a container and a dataset given apart.
+
+    Args:
+        place: Local path or ``s3://``, ``gs://``, ``http://``, ``https://``, ``file://`` URL of an array or a container.
+        dataset: Path inside the container; None when ``place`` has it.
+
+    Raises:
+        InputError: For a URL scheme that cannot be read.
+    """
+    text = _VIEWER_PREFIX.sub("", os.fspath(place).strip())
+    if text.lower().startswith("file://"):
+        text = text[len("file://") :]
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        text = Path(os.path.expandvars(text)).expanduser().absolute().as_posix()
+        text = os.path.normpath(text)
+    elif scheme[1].lower() not in REMOTE_SCHEMES:
+        known = ", ".join(f"{name}://" for name in REMOTE_SCHEMES)
+        raise InputError(f"{text} has a scheme that cannot be read: give a local path or one of {known}.")
+    text = text.rstrip("/") or "/"
+    if dataset is None:
+        return _split(text)
+    return Address(text, _normal(dataset))
+
+
+def _normal(dataset: str) -> str:
+    path = PurePosixPath("/" + dataset.strip().strip("/"))
+    if ".." in path.parts:
+        raise InputError(f"The dataset {dataset} leaves its container: give a path inside it, without '..'.")
+    return str(path).strip("/")
+
+
+def _split(text: str) -> Address:
+    parts = text.split("/")
+    ends = [index for index, part in enumerate(parts) if part.lower().endswith(CONTAINER_SUFFIXES)]
+    if not ends:
+        return Address(text)
+    return Address("/".join(parts[: ends[-1] + 1]), _normal("/".join(parts[ends[-1] + 1 :])))

@@ -1,0 +1,244 @@
+"""Creating arrays: groups above them, metadata that every reader finds, and ``complete`` false until the last block is in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from incasem_like.errors import DataError, InputError
+from incasem_like.terminal import nearest
+from incasem_like.volumes import ome
+from incasem_like.volumes.address import Address, parse_address
+from incasem_like.volumes.formats import FORMATS, ArrayFormat, Layout
+from incasem_like.volumes.opening import Place, find_array, open_volume
+from incasem_like.volumes.store import Document, Documents
+from incasem_like.volumes.volume import Volume, join
+
+DEFAULT_CHUNK = 128
+COMPRESSIONS = ("zstd", "gzip", "none")
+
+
+def create_volume(
+    place: Place,
+    dataset: str | None = None,
+    *,
+    shape: Sequence[int],
+    dtype: npt.DTypeLike,
+    voxel_size: Sequence[float],
+    offset: Sequence[float] = (0, 0, 0),
+    axes: str = "zyx",
+    chunk_shape: Sequence[int] | None = None,
+    shard_shape: Sequence[int] | None = None,
+    format: str | None = None,
+    compression: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    fill_value: float = 0,
+    overwrite: bool = False,
+) -> Volume:
+    """Create an array with the groups above it, opened for writing; its attribute ``complete`` starts false.
+
+    Args:
+        place: ``path/to/container.zarr/volumes/raw``, or the container alone; a local path, ``s3://`` or ``gs://``.
+        dataset: Path inside the container when ``place`` is the container.
+        shape: In voxels, channels first where ``axes`` has them.
+        dtype: Integer, float or bool.
+        voxel_size: (z, y, x) in nm; fractions are kept as written.
+        offset: Position of the first voxel (z, y, x) in nm.
+        axes: ``"zyx"``, or ``"czyx"`` with channels.
+        chunk_shape: Unit of reading; 128 along each axis if None, never more than the shape. Three numbers for four axes
+            mean chunks of one channel.
+        shard_shape: For zarr3: several chunks in one file, a multiple of ``chunk_shape``.
+        format: ``"zarr2"``, ``"zarr3"`` or ``"n5"``; None takes the container's own, or the one its suffix says.
+        compression: ``"zstd"`` (in Blosc, the default but for N5), ``"gzip"`` (N5's default) or ``"none"``.
+        provenance: From ``make_provenance``.
+        attributes: More attributes for the array.
+        fill_value: Value of voxels never written.
+        overwrite: Replace an array that is there already.
+
+    Raises:
+        InputError: An array is there already, the place cannot be written, or a value is wrong.
+        DiskFullError: No space is left.
+    """
+    address = place if isinstance(place, Address) else parse_address(place, dataset)
+    storage = _choose_format(address, format)
+    layout = _checked_layout(
+        shape, dtype, axes, voxel_size, offset, chunk_shape, shard_shape, compression, fill_value, str(address)
+    )
+    own: Document = {**(attributes or {}), **storage.space_attributes(layout)}
+    if provenance is not None:
+        own["provenance"] = dict(provenance)
+    documents = storage.array_documents(layout, {**own, "complete": False})
+    _make_room(address, storage, overwrite)
+    _make_groups(address, storage)
+    store = Documents(address)
+    for name, document in documents:
+        store.write(join(address.dataset, name), document)
+    _announce(address, storage, layout)
+    return open_volume(address, writable=True, allow_incomplete=True)
+
+
+def _choose_format(address: Address, name: str | None) -> ArrayFormat:
+    if address.container.lower().startswith("http"):
+        raise InputError(f"{address} is reached by HTTP, which is only read: write to a local path, s3:// or gs://.")
+    writable = [known for known, storage in FORMATS.items() if storage.writable]
+    if name is not None and name not in writable:
+        raise InputError(
+            f"The format {name} cannot be written{nearest(name, writable) or ': choose one of ' + ', '.join(writable)}"
+        )
+    there = _format_of_group(address)
+    by_suffix = next(
+        (
+            known
+            for known in writable
+            if FORMATS[known].suffix and address.container.endswith(str(FORMATS[known].suffix))
+        ),
+        "zarr2",
+    )
+    chosen = name or there or by_suffix
+    if there is not None and chosen != there:
+        raise InputError(
+            f"{address.container} is a {there} container, but {chosen} was asked for: choose another container or format."
+        )
+    return FORMATS[chosen]
+
+
+def _format_of_group(address: Address) -> str | None:
+    """Return the name of the format of an existing container that is a group, or None."""
+    store = Documents(address)
+    names = (".zgroup", "zarr.json", "attributes.json")
+    documents = {name: document for name in names if (document := store.read(name)) is not None}
+    return next((name for name, known in FORMATS.items() if known.is_group(documents)), None)
+
+
+def _checked_layout(
+    shape: Sequence[int],
+    dtype: npt.DTypeLike,
+    axes: str,
+    voxel_size: Sequence[float],
+    offset: Sequence[float],
+    chunk_shape: Sequence[int] | None,
+    shard_shape: Sequence[int] | None,
+    compression: str | None,
+    fill_value: float,
+    where: str,
+) -> Layout:
+    kind = np.dtype(dtype)
+    if kind.kind not in "biuf" or kind.itemsize > 8:
+        raise InputError(f"{where} cannot hold {kind}: choose an integer, float or bool type.")
+    if axes not in ("zyx", "czyx", "yx", "cyx"):
+        raise InputError(f"{where} cannot have the axes '{axes}': choose zyx, or czyx with channels.")
+    size = tuple(int(length) for length in shape)
+    if len(size) != len(axes) or min(size) < 1:
+        raise InputError(f"{where} needs a shape of {len(axes)} positive numbers ({axes}), got {list(shape)}.")
+    spatial = len(axes.lstrip("c"))
+    voxel, start = tuple(float(nm) for nm in voxel_size), tuple(float(nm) for nm in offset)[-spatial:]
+    if len(voxel) != spatial or min(voxel) <= 0 or len(start) != spatial:
+        raise InputError(
+            f"{where} needs {spatial} numbers for voxel size (positive) and offset in nm, got {list(voxel_size)} and {list(offset)}."
+        )
+    if compression not in (None, *COMPRESSIONS):
+        raise InputError(f"The compression {compression} is not known: choose one of {', '.join(COMPRESSIONS)}.")
+    chunk = _chunk(chunk_shape, size, axes, where)
+    shard = None if shard_shape is None else _shard(shard_shape, chunk, size, axes, where)
+    filling = int(fill_value) if kind.kind in "iu" else float(fill_value)
+    return Layout(size, kind, axes, chunk, shard, voxel, start, compression, filling)
+
+
+def _chunk(chunk_shape: Sequence[int] | None, size: tuple[int, ...], axes: str, where: str) -> tuple[int, ...]:
+    wanted = tuple(int(length) for length in chunk_shape or (DEFAULT_CHUNK,) * len(axes.lstrip("c")))
+    if len(wanted) == len(axes) - 1:
+        wanted = (1, *wanted)
+    if len(wanted) != len(axes) or min(wanted) < 1:
+        raise InputError(
+            f"{where} needs a chunk shape of {len(axes)} positive numbers ({axes}), got {list(chunk_shape or ())}."
+        )
+    return tuple(min(chunk, length) for chunk, length in zip(wanted, size, strict=True))
+
+
+def _shard(
+    shard_shape: Sequence[int], chunk: tuple[int, ...], size: tuple[int, ...], axes: str, where: str
+) -> tuple[int, ...]:
+    """Bring a shard shape to all axes and no larger than the chunks that cover the array."""
+    wanted = tuple(int(length) for length in shard_shape)
+    if len(wanted) == len(axes) - 1:
+        wanted = (chunk[0], *wanted)
+    if len(wanted) != len(axes) or min(wanted) < 1:
+        raise InputError(
+            f"{where} needs a shard shape of {len(axes)} positive numbers ({axes}), got {list(shard_shape)}."
+        )
+    covering = (-(-length // part) * part for part, length in zip(chunk, size, strict=True))
+    return tuple(min(shard, most) for shard, most in zip(wanted, covering, strict=True))
+
+
+def _make_room(address: Address, storage: ArrayFormat, overwrite: bool) -> None:
+    """Refuse or remove what is at the address; the document that makes it an array goes first."""
+    try:
+        there = find_array(address)
+    except DataError:
+        if not overwrite:
+            raise
+        there = storage, {}
+    if there is None:
+        _refuse_group_or_file(address)
+        return
+    if not overwrite:
+        raise InputError(f"{address} exists already: add --overwrite to replace it, or choose another name.")
+    if not address.is_local:
+        Documents(address).delete(join(address.dataset, there[0].array_file))
+        Documents(address).delete(f"{address.dataset}/" if address.dataset else "")
+        return
+    folder = Path(str(address))
+    doomed = folder.with_name(f".{folder.name}.deleted-{uuid.uuid4().hex[:8]}")
+    try:
+        os.rename(folder, doomed)
+    except OSError as error:
+        raise InputError(
+            f"{address} cannot be replaced ({error.strerror}): change its permissions or choose another place."
+        ) from error
+    shutil.rmtree(doomed)
+
+
+def _refuse_group_or_file(address: Address) -> None:
+    if not address.is_local:
+        return
+    path = Path(str(address))
+    for part in (path, *path.parents):
+        if part.is_file():
+            raise InputError(f"{address} cannot be written: {part} is a file; choose another place.")
+    if any((path / name).is_file() for name in (".zgroup", "zarr.json", "attributes.json")):
+        raise InputError(f"{address} is a group that holds other datasets: choose another name for the new one.")
+
+
+def _make_groups(address: Address, storage: ArrayFormat) -> None:
+    """Make the container and every folder on the way to the array a group; an array on the way is an error."""
+    parts = address.dataset.split("/") if address.dataset else []
+    store = Documents(address)
+    for depth in range(len(parts)):
+        group = "/".join(parts[:depth])
+        if find_array(replace(address, dataset=group)) is not None:
+            above = replace(address, dataset=group)
+            raise InputError(f"{address} cannot be written below {above}, which is an array: choose another name.")
+        for name, document in storage.group_documents().items():
+            store.update(join(group, name), lambda there, new=document: {**new, **there})
+
+
+def _announce(address: Address, storage: ArrayFormat, layout: Layout) -> None:
+    """Add the array to the OME-NGFF multiscales of its group, so that viewers opening the group find it."""
+    if not address.dataset or storage.name not in ome.VERSIONS:
+        return
+    group, _, name = address.dataset.rpartition("/")
+    image = ome.image_of(layout, name)
+
+    def change(document: Document) -> Document:
+        return storage.with_attributes(document, ome.with_image(storage.attributes_of(document), image, storage.name))
+
+    Documents(address).update(join(group, storage.attributes_file), change)

@@ -1,0 +1,78 @@
+"""What TensorStore's errors mean to a person: one sentence each, of the right class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from incasem_like.errors import DataError, DiskFullError, IncasemError, InputError
+
+_STATUS = re.compile(r"^([A-Z_]{4,}): ")
+_FILE = re.compile(r'(?:local file|key) "([^"]+)"')
+_DETAIL = re.compile(r" \[[a-z_]+='.*$", re.DOTALL)
+_NO_SPACE = ("No space left on device", "Disk quota exceeded", "os_error_code='28'", "os_error_code='122'")
+_NOT_PERMITTED = (
+    "Permission denied",
+    "Operation not permitted",
+    "Read-only file system",
+    "HTTP status: 403",
+    "code='403'",
+)
+_DAMAGED = {"FAILED_PRECONDITION", "DATA_LOSS", "INVALID_ARGUMENT", "OUT_OF_RANGE"}
+_UNREACHABLE = {"ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNAUTHENTICATED", "CANCELLED"}
+
+
+@contextmanager
+def translated(address: object, doing: str) -> Iterator[None]:
+    """Turn TensorStore's errors into one sentence about ``address``.
+
+    Args:
+        address: What is being worked on, for the message.
+        doing: ``"reading"`` or ``"writing"``.
+
+    Raises:
+        DiskFullError: The disk or quota is full.
+        InputError: Not permitted, or the place cannot be written.
+        DataError: A file is damaged, missing or out of reach.
+    """
+    try:
+        yield
+    except IncasemError:
+        raise
+    except (ValueError, OSError, RuntimeError) as error:
+        message = str(error)
+        status = _STATUS.match(message)
+        if status is None and not any(words in message for words in _NO_SPACE + _NOT_PERMITTED):
+            raise
+        raise _meaning(status[1] if status else "", message, str(address), doing) from error
+
+
+def _meaning(status: str, message: str, address: str, doing: str) -> IncasemError:
+    file = _FILE.search(message)
+    place = file[1].split("\x00")[0].removesuffix(".__lock") if file else address
+    reason = short_reason(message)
+    if any(words in message for words in _NO_SPACE):
+        return DiskFullError(
+            f"No space is left on the disk while writing {address}: free some and run the same command again."
+        )
+    if status == "PERMISSION_DENIED" or any(words in message for words in _NOT_PERMITTED):
+        return InputError(f"Not permitted while {doing} {place}: change its permissions or choose another place.")
+    if doing == "writing" and status in {"NOT_FOUND", *_DAMAGED}:
+        return InputError(f"{address} cannot be written ({reason}): choose a folder that can be.")
+    if status == "NOT_FOUND":
+        return DataError(f"{address} has no {place}: check the path.")
+    if status in _DAMAGED:
+        return DataError(
+            f"{address} is damaged: {place} cannot be decoded ({reason}); restore that file or write the dataset again."
+        )
+    if status in _UNREACHABLE:
+        return DataError(f"{address} cannot be reached ({reason}): check the address and the connection.")
+    return DataError(f"{doing.capitalize()} {address} failed ({reason}).")
+
+
+def short_reason(message: str) -> str:
+    """Return the last, most specific clause of a TensorStore message, without its specification dump."""
+    text = _DETAIL.sub("", message).replace("\x00", "/")
+    clauses = [clause.strip() for clause in re.split(r": (?![\\/])", text)]
+    return clauses[-1].split(";")[0].rstrip(".") or "no reason given"

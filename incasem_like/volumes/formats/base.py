@@ -1,0 +1,151 @@
+"""What a storage format must answer: its documents, its axes and where it keeps voxel size and offset."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from incasem_like.errors import InputError
+from incasem_like.volumes.geometry import exact
+
+Document = dict[str, Any]
+UNITS_IN_NM = {
+    "nm": 1, "nanometer": 1, "nanometre": 1, "um": 1000, "µm": 1000, "micrometer": 1000, "micrometre": 1000, "micron": 1000,
+    "mm": 10**6, "millimeter": 10**6, "millimetre": 10**6, "m": 10**9, "meter": 10**9, "metre": 10**9, "a": 0.1, "angstrom": 0.1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where an array lies in the world, as its metadata say it.
+
+    Attributes:
+        voxel_size: (z, y, x) in nm, None when the metadata do not say.
+        offset: (z, y, x) in nm, None when the metadata do not say.
+        axes: Names of the axes in the order TensorStore shows them, None for the format's default.
+    """
+
+    voxel_size: tuple[float, ...] | None = None
+    offset: tuple[float, ...] | None = None
+    axes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an array to be created looks like, axes in our order (channels, z, y, x).
+
+    Attributes:
+        shape: In voxels, channels first where there are any.
+        dtype: Of one voxel.
+        axes: ``"zyx"`` or ``"czyx"``.
+        chunk_shape: Unit of reading.
+        shard_shape: Unit of writing, a multiple of ``chunk_shape``; None without shards.
+        voxel_size: (z, y, x) in nm.
+        offset: (z, y, x) in nm.
+        compression: ``"zstd"``, ``"gzip"`` or ``"none"``; None for the format's default.
+        fill_value: Value of voxels never written.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    axes: str
+    chunk_shape: tuple[int, ...]
+    shard_shape: tuple[int, ...] | None
+    voxel_size: tuple[float, ...]
+    offset: tuple[float, ...]
+    compression: str | None
+    fill_value: float
+
+
+class ArrayFormat(ABC):
+    """One storage format; stateless."""
+
+    name: ClassVar[str]
+    driver: ClassVar[str]
+    suffix: ClassVar[str | None] = None
+    writable: ClassVar[bool] = True
+    array_file: ClassVar[str]
+    """The document that makes a folder an array."""
+    attributes_file: ClassVar[str]
+    """The document that holds an array's attributes; may be the same."""
+
+    @abstractmethod
+    def is_array(self, document: Document) -> bool:
+        """Tell whether the document named ``array_file`` describes an array (and not a group)."""
+
+    @abstractmethod
+    def is_group(self, documents: dict[str, Document]) -> bool:
+        """Tell whether the documents of a folder, by name, make it a group of this format."""
+
+    @abstractmethod
+    def group_documents(self) -> dict[str, Document]:
+        """Return the documents of an empty group, by name."""
+
+    @abstractmethod
+    def array_documents(self, layout: Layout, attributes: Document) -> list[tuple[str, Document]]:
+        """Return the documents of a new array in the order they must be written: the one that makes it an array last."""
+
+    @abstractmethod
+    def attributes_of(self, document: Document) -> Document:
+        """Pick the user's attributes out of the document named ``attributes_file``."""
+
+    @abstractmethod
+    def with_attributes(self, document: Document, attributes: Document) -> Document:
+        """Return that document with these attributes instead of its own."""
+
+    @abstractmethod
+    def space_attributes(self, layout: Layout) -> Document:
+        """Return the attributes that tell readers of this format voxel size, offset and axes."""
+
+    @abstractmethod
+    def read_space(self, documents: dict[str, Document], rank: int) -> Space:
+        """Read voxel size, offset and axes from an array's documents, given by name."""
+
+    def default_axes(self, rank: int) -> tuple[str, ...]:
+        """Return the axes of an array whose metadata do not name them, in TensorStore's order."""
+        return tuple("tczyx"[-rank:])
+
+    def spec(self, kvstore: object) -> Document:
+        """Return the TensorStore specification that opens the array in this folder."""
+        return {"driver": self.driver, "kvstore": kvstore}
+
+
+def number(value: float) -> int | float:
+    """Write whole numbers without a decimal point, as incasem does: 8, but 4.6."""
+    return int(value) if float(value).is_integer() else float(value)
+
+
+def numbers(values: Sequence[float]) -> list[int | float]:
+    """Apply ``number`` to each."""
+    return [number(value) for value in values]
+
+
+def in_nm(values: Sequence[float], units: Sequence[str | None] | str | None) -> tuple[float, ...]:
+    """Convert lengths with their units to nm; a unit not known counts as nm."""
+    each = [units] * len(values) if units is None or isinstance(units, str) else list(units)
+    factors = [UNITS_IN_NM.get((unit or "nm").lower(), 1) for unit in each]
+    return tuple(float(exact(value) * exact(factor)) for value, factor in zip(values, factors, strict=False))
+
+
+def triple(value: object, rank: int) -> tuple[float, ...] | None:
+    """Return the spatial numbers of an attribute such as ``resolution``: the last three, or None when it is not numbers."""
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    if not all(isinstance(item, int | float) and not isinstance(item, bool) for item in value):
+        return None
+    spatial = min(rank, 3)
+    if len(value) < spatial:
+        return None
+    return tuple(float(item) for item in value[-spatial:])
+
+
+def refuse_shards(layout: Layout, name: str) -> None:
+    """Refuse a shard shape for a format that has no shards."""
+    if layout.shard_shape is not None:
+        raise InputError(
+            f"{name} has no shards, but a shard shape {list(layout.shard_shape)} was asked for: leave it out or use zarr3."
+        )

@@ -1,0 +1,143 @@
+"""N5: one ``attributes.json`` per node, every list in it in the order x, y, z.
+
+N5 counts its axes fastest first. TensorStore shows them in that order, zarr-python's N5 stores show them reversed. All lists that we
+write into ``attributes.json`` (``resolution``, ``offset``, ``pixelResolution``, ``units``, ``axes``) are in N5's order, because
+neuroglancer, BigDataViewer, Paintera and gunpowder read them so; this package's interface stays z, y, x.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from incasem_like.errors import InputError
+from incasem_like.volumes.formats.base import (
+    ArrayFormat,
+    Document,
+    Layout,
+    Space,
+    in_nm,
+    numbers,
+    refuse_shards,
+    triple,
+)
+
+_OWN_MEMBERS = ("n5", "dimensions", "blockSize", "dataType", "compression", "compressionType")
+_COMPRESSIONS: dict[str, Document] = {
+    "gzip": {"type": "gzip", "level": 3, "useZlib": False},
+    "none": {"type": "raw"},
+}
+
+
+class N5(ArrayFormat):
+    """N5, gzip by default, which every reader of N5 has."""
+
+    name = "n5"
+    driver = "n5"
+    suffix = ".n5"
+    array_file = "attributes.json"
+    attributes_file = "attributes.json"
+
+    def is_array(self, document: Document) -> bool:
+        """Arrays have ``dimensions``."""
+        return "dimensions" in document
+
+    def is_group(self, documents: dict[str, Document]) -> bool:
+        """A folder whose ``attributes.json`` has no ``dimensions``."""
+        return "attributes.json" in documents and not self.is_array(documents["attributes.json"])
+
+    def group_documents(self) -> dict[str, Document]:
+        """Return ``attributes.json`` with the version, which zarr-python asks for in every group."""
+        return {"attributes.json": {"n5": "4.0.0"}}
+
+    def array_documents(self, layout: Layout, attributes: Document) -> list[tuple[str, Document]]:
+        """One document: the array and its attributes appear together."""
+        refuse_shards(layout, self.name)
+        if layout.fill_value != 0:
+            raise InputError(
+                f"N5 fills voxels never written with 0, but {layout.fill_value} was asked for: use a Zarr."
+            )
+        if layout.dtype.kind not in "iuf" or layout.dtype.name == "float16":
+            raise InputError(f"N5 cannot hold {layout.dtype}: use a Zarr, or integers, float32 or float64.")
+        kind = layout.compression or "gzip"
+        zstd = {
+            "type": "blosc",
+            "cname": "zstd",
+            "clevel": 3,
+            "shuffle": 2 if layout.dtype.itemsize == 1 else 1,
+            "blocksize": 0,
+        }
+        array = {
+            "dimensions": list(reversed(layout.shape)),
+            "blockSize": list(reversed(layout.chunk_shape)),
+            "dataType": layout.dtype.name,
+            "compression": _COMPRESSIONS.get(kind, zstd),
+        }
+        return [("attributes.json", {**attributes, **array})]
+
+    def attributes_of(self, document: Document) -> Document:
+        """All members that N5 itself does not define."""
+        return {name: value for name, value in document.items() if name not in _OWN_MEMBERS}
+
+    def with_attributes(self, document: Document, attributes: Document) -> Document:
+        """Replace all members that N5 itself does not define."""
+        own = {name: value for name, value in document.items() if name in _OWN_MEMBERS}
+        return {**attributes, **own}
+
+    def space_attributes(self, layout: Layout) -> Document:
+        """Lists in the order x, y, z (channels last); neuroglancer wants one entry per axis in ``resolution``, ``units``, ``axes``."""
+        channels = len(layout.axes) - len(layout.voxel_size)
+        resolution = numbers(layout.voxel_size[::-1])
+        attributes: Document = {
+            "axes": list(reversed(layout.axes)),
+            "resolution": resolution + [1] * channels,
+            "units": ["nm"] * len(resolution) + [""] * channels,
+            "offset": numbers(layout.offset[::-1]),
+        }
+        if channels == 0:
+            attributes["pixelResolution"] = {"unit": "nm", "dimensions": resolution}
+        return attributes
+
+    def read_space(self, documents: dict[str, Document], rank: int) -> Space:
+        """Read ``transform`` (OpenOrganelle, names its axes), ``resolution`` with ``units``, or ``pixelResolution``."""
+        attributes = documents.get("attributes.json", {})
+        axes = attributes.get("axes")
+        if not (isinstance(axes, list) and len(axes) == rank and set(axes) <= set("tczyx") and len(set(axes)) == rank):
+            axes = None
+        offset = _reversed_triple(attributes.get("offset"), rank)
+        named = None if axes is None else tuple(axes)
+        transform = _transform(attributes.get("transform"))
+        if transform is not None and "resolution" not in attributes:
+            return Space(transform[0], transform[1], named)
+        resolution = _reversed_triple(attributes.get("resolution"), rank)
+        if resolution is not None:
+            units = attributes.get("units")
+            spatial = [str(unit) for unit in units[: len(resolution)]][::-1] if isinstance(units, list) else None
+            return Space(in_nm(resolution, spatial), offset, named)
+        pixel = attributes.get("pixelResolution")
+        dimensions, unit = (pixel.get("dimensions"), pixel.get("unit")) if isinstance(pixel, dict) else (pixel, "um")
+        size = _reversed_triple(dimensions, rank)
+        return Space(in_nm(size, str(unit or "um")) if size else None, offset, named)
+
+    def default_axes(self, rank: int) -> tuple[str, ...]:
+        """Fastest axis first."""
+        return tuple("xyzct"[:rank])
+
+
+def _reversed_triple(value: object, rank: int) -> tuple[float, ...] | None:
+    """Return the first three numbers (x, y, z; then channels) as z, y, x."""
+    if not isinstance(value, list):
+        return None
+    return triple(value[: min(rank, 3)][::-1], rank)
+
+
+def _transform(value: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Read OpenOrganelle's ``transform``, whose lists follow its own ``axes``, as voxel size and offset in z, y, x order."""
+    if not isinstance(value, dict) or sorted(value.get("axes", [])) != ["x", "y", "z"]:
+        return None
+    order = [value["axes"].index(name) for name in "zyx"]
+    units = value.get("units") or ["nm"] * 3
+    scale, translate = value.get("scale", []), value.get("translate", [0, 0, 0])
+    if len(scale) != 3 or len(translate) != 3 or len(units) != 3:
+        return None
+    ordered = [units[axis] for axis in order]
+    return in_nm([scale[axis] for axis in order], ordered), in_nm([translate[axis] for axis in order], ordered)

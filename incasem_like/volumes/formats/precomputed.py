@@ -1,0 +1,56 @@
+"""Neuroglancer precomputed volumes, read only: one ``info`` document with one or more scales."""
+
+from __future__ import annotations
+
+from incasem_like.errors import InputError
+from incasem_like.volumes.formats.base import ArrayFormat, Document, Layout, Space
+
+
+class Precomputed(ArrayFormat):
+    """Neuroglancer precomputed; the finest scale unless the address names another by its key."""
+
+    name = "precomputed"
+    driver = "neuroglancer_precomputed"
+    writable = False
+    array_file = "info"
+    attributes_file = "info"
+
+    def is_array(self, document: Document) -> bool:
+        """Volumes have ``scales``; skeletons and meshes have not."""
+        return isinstance(document.get("scales"), list) and bool(document["scales"])
+
+    def is_group(self, documents: dict[str, Document]) -> bool:
+        """Precomputed volumes are not gathered in groups."""
+        return False
+
+    def group_documents(self) -> dict[str, Document]:
+        """Refused: this format is read only."""
+        raise InputError("Precomputed volumes are only read: write a Zarr or N5.")
+
+    def array_documents(self, layout: Layout, attributes: Document) -> list[tuple[str, Document]]:
+        """Refused: this format is read only."""
+        raise InputError("Precomputed volumes are only read: write a Zarr or N5.")
+
+    def attributes_of(self, document: Document) -> Document:
+        """The whole ``info``."""
+        return dict(document)
+
+    def with_attributes(self, document: Document, attributes: Document) -> Document:
+        """Refused: this format is read only."""
+        raise InputError("Precomputed volumes are only read: write a Zarr or N5.")
+
+    def space_attributes(self, layout: Layout) -> Document:
+        """Refused: this format is read only."""
+        raise InputError("Precomputed volumes are only read: write a Zarr or N5.")
+
+    def read_space(self, documents: dict[str, Document], rank: int) -> Space:
+        """Read ``resolution`` (x, y, z in nm) and ``voxel_offset`` (x, y, z in voxels) of the finest scale."""
+        from incasem_like.volumes.geometry import nanometres
+
+        scale = documents["info"]["scales"][0]
+        voxel_size = tuple(float(size) for size in scale["resolution"][::-1])
+        return Space(voxel_size, nanometres(scale.get("voxel_offset", [0, 0, 0])[::-1], voxel_size))
+
+    def default_axes(self, rank: int) -> tuple[str, ...]:
+        """x, y, z, channel."""
+        return tuple("xyzc"[:rank])

@@ -1,0 +1,91 @@
+"""Zarr version 2: ``.zarray`` and ``.zattrs`` beside the chunks, OME-NGFF 0.4."""
+
+from __future__ import annotations
+
+from incasem_like.volumes.formats.base import ArrayFormat, Document, Layout, Space, numbers, refuse_shards, triple
+
+_COMPRESSORS: dict[str, Document | None] = {
+    "gzip": {"id": "gzip", "level": 3},
+    "none": None,
+}
+
+
+def blosc(itemsize: int) -> Document:
+    """Return Blosc's zstd with the shuffle that suits the size of a voxel: bits for bytes, bytes for wider numbers."""
+    return {"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 2 if itemsize == 1 else 1, "blocksize": 0}
+
+
+class Zarr2(ArrayFormat):
+    """Zarr version 2, chunks in nested folders; both separators are read."""
+
+    name = "zarr2"
+    driver = "zarr"
+    suffix = ".zarr"
+    array_file = ".zarray"
+    attributes_file = ".zattrs"
+
+    def is_array(self, document: Document) -> bool:
+        """A ``.zarray`` is always an array's."""
+        return True
+
+    def is_group(self, documents: dict[str, Document]) -> bool:
+        """A folder with ``.zgroup``."""
+        return ".zgroup" in documents
+
+    def group_documents(self) -> dict[str, Document]:
+        """Return ``.zgroup``."""
+        return {".zgroup": {"zarr_format": 2}}
+
+    def array_documents(self, layout: Layout, attributes: Document) -> list[tuple[str, Document]]:
+        """Attributes first, so that no reader meets an array that does not yet say it is incomplete."""
+        refuse_shards(layout, self.name)
+        known = layout.compression in _COMPRESSORS
+        array = {
+            "zarr_format": 2,
+            "shape": list(layout.shape),
+            "chunks": list(layout.chunk_shape),
+            "dtype": layout.dtype.str,
+            "compressor": _COMPRESSORS[layout.compression or ""] if known else blosc(layout.dtype.itemsize),
+            "fill_value": bool(layout.fill_value) if layout.dtype.kind == "b" else layout.fill_value,
+            "order": "C",
+            "filters": None,
+            "dimension_separator": "/",
+        }
+        return [(".zattrs", attributes), (".zarray", array)]
+
+    def attributes_of(self, document: Document) -> Document:
+        """All of ``.zattrs``."""
+        return dict(document)
+
+    def with_attributes(self, document: Document, attributes: Document) -> Document:
+        """All of ``.zattrs``."""
+        return dict(attributes)
+
+    def space_attributes(self, layout: Layout) -> Document:
+        """incasem's ``resolution`` and ``offset``; ``_ARRAY_DIMENSIONS`` and ``dimension_units`` for neuroglancer and xarray."""
+        return {
+            "resolution": numbers(layout.voxel_size),
+            "offset": numbers(layout.offset),
+            "_ARRAY_DIMENSIONS": list(layout.axes),
+            "dimension_units": dimension_units(layout),
+        }
+
+    def read_space(self, documents: dict[str, Document], rank: int) -> Space:
+        """Read the attributes above; ``voxel_size``, which gunpowder's snapshots write, too."""
+        attributes = documents.get(".zattrs", {})
+        return zarr_space(attributes, attributes.get("_ARRAY_DIMENSIONS"), rank)
+
+
+def dimension_units(layout: Layout) -> list[str]:
+    """Return the size of a step along each axis as neuroglancer reads it: ``["", "40 nm", "4.6 nm", "4.6 nm"]``."""
+    steps = [f"{size} nm" for size in numbers(layout.voxel_size)]
+    return [""] * (len(layout.axes) - len(steps)) + steps
+
+
+def zarr_space(attributes: Document, names: object, rank: int) -> Space:
+    """Read voxel size and offset from the attributes of a Zarr array; ``names`` are its dimensions' names, if any."""
+    axes = None
+    if isinstance(names, list) and len(names) == rank and set(names) <= set("tczyx") and len(set(names)) == rank:
+        axes = tuple(names)
+    resolution = attributes.get("resolution", attributes.get("voxel_size"))
+    return Space(triple(resolution, rank), triple(attributes.get("offset"), rank), axes)

@@ -1,0 +1,115 @@
+"""Zarr version 3: one ``zarr.json`` per node, shards optional, OME-NGFF 0.5."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from incasem_like.errors import InputError
+from incasem_like.volumes.formats.base import ArrayFormat, Document, Layout, Space, numbers
+from incasem_like.volumes.formats.zarr2 import dimension_units, zarr_space
+
+
+class Zarr3(ArrayFormat):
+    """Zarr version 3."""
+
+    name = "zarr3"
+    driver = "zarr3"
+    array_file = "zarr.json"
+    attributes_file = "zarr.json"
+
+    def is_array(self, document: Document) -> bool:
+        """Tell arrays from groups by ``node_type``."""
+        return document.get("node_type") == "array"
+
+    def is_group(self, documents: dict[str, Document]) -> bool:
+        """A ``zarr.json`` of a group."""
+        return documents.get("zarr.json", {}).get("node_type") == "group"
+
+    def group_documents(self) -> dict[str, Document]:
+        """Return ``zarr.json`` of an empty group."""
+        return {"zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": {}}}
+
+    def array_documents(self, layout: Layout, attributes: Document) -> list[tuple[str, Document]]:
+        """One document: the array and its attributes appear together."""
+        array = {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(layout.shape),
+            "data_type": layout.dtype.name,
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": list(layout.shard_shape or layout.chunk_shape)},
+            },
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": bool(layout.fill_value) if layout.dtype.kind == "b" else layout.fill_value,
+            "codecs": _codecs(layout),
+            "dimension_names": list(layout.axes),
+            "attributes": attributes,
+        }
+        return [("zarr.json", array)]
+
+    def attributes_of(self, document: Document) -> Document:
+        """The member ``attributes``."""
+        return dict(document.get("attributes", {}))
+
+    def with_attributes(self, document: Document, attributes: Document) -> Document:
+        """Change the member ``attributes``."""
+        return {**document, "attributes": attributes}
+
+    def space_attributes(self, layout: Layout) -> Document:
+        """incasem's ``resolution`` and ``offset``; ``dimension_units`` for neuroglancer (names are in the array's document)."""
+        return {
+            "resolution": numbers(layout.voxel_size),
+            "offset": numbers(layout.offset),
+            "dimension_units": dimension_units(layout),
+        }
+
+    def read_space(self, documents: dict[str, Document], rank: int) -> Space:
+        """Read the attributes above."""
+        document = documents.get("zarr.json", {})
+        return zarr_space(self.attributes_of(document), document.get("dimension_names"), rank)
+
+
+def _codecs(layout: Layout) -> list[Document]:
+    inner = _chunk_codecs(layout.dtype, layout.compression)
+    if layout.shard_shape is None:
+        return inner
+    pairs = zip(layout.shard_shape, layout.chunk_shape, strict=True)
+    if any(shard % chunk for shard, chunk in pairs):
+        fitting = [
+            math.ceil(shard / chunk) * chunk
+            for shard, chunk in zip(layout.shard_shape, layout.chunk_shape, strict=True)
+        ]
+        raise InputError(
+            f"A shard of {list(layout.shard_shape)} voxels holds no whole number of chunks of {list(layout.chunk_shape)}: "
+            f"use {fitting}."
+        )
+    little_endian = {"name": "bytes", "configuration": {"endian": "little"}}
+    sharding = {
+        "chunk_shape": list(layout.chunk_shape),
+        "codecs": inner,
+        "index_codecs": [little_endian, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return [{"name": "sharding_indexed", "configuration": sharding}]
+
+
+def _chunk_codecs(dtype: np.dtype[Any], compression: str | None) -> list[Document]:
+    to_bytes: Document = {"name": "bytes"}
+    if dtype.itemsize > 1:
+        to_bytes["configuration"] = {"endian": "little"}
+    if compression == "none":
+        return [to_bytes]
+    if compression == "gzip":
+        return [to_bytes, {"name": "gzip", "configuration": {"level": 3}}]
+    settings = {
+        "cname": "zstd",
+        "clevel": 3,
+        "shuffle": "bitshuffle" if dtype.itemsize == 1 else "shuffle",
+        "typesize": dtype.itemsize,
+        "blocksize": 0,
+    }
+    return [to_bytes, {"name": "blosc", "configuration": settings}]

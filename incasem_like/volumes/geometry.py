@@ -1,0 +1,84 @@
+"""World units: voxel grids in nanometres, and regions in absolute voxels or nanometres.
+
+Absolute voxel position = offset in nanometres / voxel size + index. Nanometre values are decimal numbers such as 4.6 that binary
+floats only approximate, so the arithmetic is done on exact fractions of what was written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from funlib.geometry import Coordinate, Roi
+
+from incasem_like.errors import InputError
+
+__all__ = ["Coordinate", "NanometreRoi", "Roi", "describe_roi", "nanometres", "voxel_position"]
+
+# Attributes written by other tools carry float noise (32.199999999999996 for 7 x 4.6); nearer than this to a voxel is on the voxel.
+GRID_TOLERANCE = Fraction(1, 1000)
+
+
+def exact(value: float) -> Fraction:
+    """Return the fraction that a number was written as: 4.6 is 23/5, not its binary neighbour."""
+    return Fraction(repr(float(value)))
+
+
+def nanometres(voxels: Sequence[int], voxel_size: Sequence[float]) -> tuple[float, ...]:
+    """Multiply voxel counts by a voxel size in nm without accumulating float error: 7 voxels of 4.6 nm are 32.2 nm."""
+    return tuple(float(exact(size) * int(count)) for count, size in zip(voxels, voxel_size, strict=True))
+
+
+def voxel_position(position: Sequence[float], voxel_size: Sequence[float]) -> Coordinate:
+    """Convert a position in nm to absolute voxels; a position between voxels goes to the nearest, halves upwards."""
+    quotients = (exact(nm) / exact(size) for nm, size in zip(position, voxel_size, strict=True))
+    return Coordinate([math.floor(quotient + Fraction(1, 2)) for quotient in quotients])
+
+
+def on_grid(position: Sequence[float], voxel_size: Sequence[float]) -> bool:
+    """Tell whether a position in nm is a whole number of voxels on every axis."""
+    quotients = [exact(nm) / exact(size) for nm, size in zip(position, voxel_size, strict=True)]
+    return all(abs(quotient - round(quotient)) <= GRID_TOLERANCE for quotient in quotients)
+
+
+@dataclass(frozen=True)
+class NanometreRoi:
+    """A region in world units.
+
+    Attributes:
+        offset: First corner (z, y, x) in nm.
+        shape: Extent (z, y, x) in nm.
+    """
+
+    offset: tuple[float, ...]
+    shape: tuple[float, ...]
+
+    def to_voxels(self, voxel_size: Sequence[float]) -> Roi:
+        """Return the smallest region in absolute voxels that covers this one.
+
+        Args:
+            voxel_size: Size of a voxel (z, y, x) in nm.
+
+        Raises:
+            InputError: When the number of axes differs.
+        """
+        if not len(self.offset) == len(self.shape) == len(voxel_size):
+            raise InputError(
+                f"A region in nanometres needs {len(voxel_size)} numbers for offset and shape, "
+                f"got {list(self.offset)} and {list(self.shape)}: give one for each axis."
+            )
+        begins, ends = [], []
+        for begin, length, size in zip(self.offset, self.shape, voxel_size, strict=True):
+            first, last = exact(begin) / exact(size), (exact(begin) + exact(length)) / exact(size)
+            begins.append(math.floor(first + GRID_TOLERANCE))
+            ends.append(math.ceil(last - GRID_TOLERANCE))
+        return Roi(begins, [end - begin for begin, end in zip(begins, ends, strict=True)])
+
+
+def describe_roi(roi: Roi) -> str:
+    """Say a region as a person reads it: ``z 0-499, y 10-19, x 0-99`` (first and last voxel)."""
+    names = "zyx"[-roi.dims :] if roi.dims <= 3 else "?" * roi.dims
+    parts = zip(names, roi.begin, roi.end, strict=True)
+    return ", ".join(f"{name} {begin}-{end - 1}" if end > begin else f"{name} (nothing)" for name, begin, end in parts)

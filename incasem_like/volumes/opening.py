@@ -1,0 +1,204 @@
+"""Finding arrays: which format a folder holds, what datasets a container has, and opening one of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from incasem_like.errors import DataError, InputError
+from incasem_like.terminal import nearest
+from incasem_like.volumes.address import CONTAINER_SUFFIXES, Address, parse_address
+from incasem_like.volumes.formats import FORMATS, ArrayFormat
+from incasem_like.volumes.store import Document, Documents
+from incasem_like.volumes.volume import Volume, join
+
+Place = str | os.PathLike[str] | Address
+
+
+def locate(place: Place, dataset: str | None = None) -> Address:
+    """Read an address and find its container: the part that ends in ``.zarr`` or ``.n5``, or the outermost group.
+
+    Raises:
+        InputError: For a URL scheme that cannot be read.
+    """
+    if isinstance(place, Address):
+        return place
+    address = parse_address(place, dataset)
+    if address.dataset or not address.is_local or address.container.lower().endswith(CONTAINER_SUFFIXES):
+        return address
+    outermost = path = Path(address.container)
+    while path.parent != path and any(
+        (path.parent / name).is_file() for name in (".zgroup", "zarr.json", "attributes.json")
+    ):
+        outermost = path = path.parent
+    inside = Path(address.container).relative_to(outermost).as_posix()
+    return Address(outermost.as_posix(), "" if inside == "." else inside)
+
+
+def find_array(address: Address) -> tuple[ArrayFormat, dict[str, Document]] | None:
+    """Read the documents of the array at an address.
+
+    Returns:
+        Its format and its documents by name, or None when no array is there.
+
+    Raises:
+        DataError: A document is damaged or out of reach.
+    """
+    documents = Documents(address)
+    for known in _likeliest_first(address):
+        array = documents.read(join(address.dataset, known.array_file))
+        if array is None or not known.is_array(array):
+            continue
+        found = {known.array_file: array}
+        if known.attributes_file != known.array_file:
+            found[known.attributes_file] = documents.read(join(address.dataset, known.attributes_file)) or {}
+        return known, found
+    return None
+
+
+def _likeliest_first(address: Address) -> list[ArrayFormat]:
+    return sorted(
+        FORMATS.values(), key=lambda known: not (known.suffix and address.container.lower().endswith(known.suffix))
+    )
+
+
+def dataset_exists(place: Place, dataset: str | None = None) -> bool:
+    """Tell whether an array is at an address, complete or not.
+
+    Raises:
+        DataError: When it cannot be told: a document is damaged or the store out of reach.
+    """
+    address = locate(place, dataset)
+    return find_array(address) is not None or _scale_of_precomputed(address) is not None
+
+
+def list_datasets(place: Place) -> list[str]:
+    """List the arrays in a container, by their paths in it; ``""`` when the container is itself an array.
+
+    Stores that cannot be listed (HTTP) give an empty list.
+    """
+    address = place if isinstance(place, Address) else parse_address(place)
+    if not address.is_local:
+        return _list_remote(address)
+    found = []
+    for folder, folders, files in os.walk(str(address)):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = Path(folder).relative_to(str(address)).as_posix()
+        if any(known.array_file in files and _is_array(Path(folder), known) for known in FORMATS.values()):
+            found.append("" if inside == "." else inside)
+            folders.clear()
+    return found
+
+
+def _is_array(folder: Path, known: ArrayFormat) -> bool:
+    try:
+        document = Documents(Address(folder.as_posix())).read(known.array_file)
+    except DataError:
+        return True  # a damaged array is there all the same
+    return document is not None and known.is_array(document)
+
+
+def _list_remote(address: Address) -> list[str]:
+    if address.container.lower().startswith("http"):
+        return []
+    prefix = f"{address.dataset}/" if address.dataset else ""
+    folders = {
+        key.rpartition("/")[0] for key in Documents(address).list(prefix) if key.rpartition("/")[2] in _ARRAY_FILES
+    }
+    arrays = [folder for folder in sorted(folders) if find_array(replace(address, dataset=folder)) is not None]
+    return [folder.removeprefix(prefix) for folder in arrays]
+
+
+_ARRAY_FILES = {known.array_file for known in FORMATS.values()}
+
+
+def _scale_of_precomputed(address: Address) -> tuple[Address, Document] | None:
+    """Read ``container/8_8_8`` as the scale of that key of a precomputed volume."""
+    if not address.dataset or address.container.lower().endswith(CONTAINER_SUFFIXES):
+        return None
+    info = Documents(address).read("info")
+    if info is None or not FORMATS["precomputed"].is_array(info):
+        return None
+    scales = [scale for scale in info["scales"] if scale.get("key") == address.dataset]
+    return (replace(address, dataset=""), {**info, "scales": scales}) if scales else None
+
+
+def open_volume(
+    place: Place, dataset: str | None = None, *, writable: bool = False, allow_incomplete: bool = False
+) -> Volume:
+    """Open an array of any format that the registry knows.
+
+    Args:
+        place: ``path/to/container.zarr/volumes/raw``, or the container alone; a local path or an ``s3://``, ``gs://``,
+            ``http://``, ``https://`` URL.
+        dataset: Path inside the container when ``place`` is the container.
+        writable: Open for writing too; implies nothing about completeness.
+        allow_incomplete: Open an array whose ``complete`` attribute is false all the same.
+
+    Raises:
+        DataError: No container, no array there (those that are there are named), damaged metadata, incomplete.
+        InputError: Asked to write what cannot be written.
+    """
+    address = locate(place, dataset)
+    found = find_array(address)
+    if found is None:
+        scale = _scale_of_precomputed(address)
+        if scale is None:
+            raise DataError(describe_missing(address))
+        found = FORMATS["precomputed"], {"info": scale[1]}
+    volume = Volume(address, *found, writable=writable)
+    if writable:
+        _check_writable(volume)
+    if not volume.complete and not allow_incomplete:
+        raise DataError(_describe_incomplete(volume))
+    volume.open()
+    return volume
+
+
+def _check_writable(volume: Volume) -> None:
+    if not volume.format.writable:
+        raise InputError(
+            f"{volume.address} is a {volume.format.name} volume, which is only read: write to a Zarr or N5."
+        )
+    if volume.address.container.lower().startswith("http"):
+        raise InputError(
+            f"{volume.address} is reached by HTTP, which is only read: write to a local path, s3:// or gs://."
+        )
+    if volume.address.is_local and not os.access(str(volume.address), os.W_OK):
+        raise InputError(f"Not permitted to write {volume.address}: change its permissions or choose another place.")
+
+
+def _describe_incomplete(volume: Volume) -> str:
+    command = (volume.provenance or {}).get("command")
+    remedy = f"finish it with `{command}`" if command else "run the command that makes it again"
+    return f"{volume.address} is incomplete, its making was interrupted or is still going on: {remedy}."
+
+
+def describe_missing(address: Address) -> str:
+    """Say what is missing on the way to an array, and what is there instead."""
+    if address.is_local and not Path(address.container).exists():
+        parent = Path(address.container).parent
+        there = sorted(path.name for path in parent.iterdir()) if parent.is_dir() else []
+        hint = nearest(Path(address.container).name, there) or ": check the path."
+        return f"{address.container} does not exist{hint}"
+    if address.is_local and not Path(address.container).is_dir():
+        return f"{address.container} is a file, not a Zarr, N5 or precomputed volume: import images with scripts/01_data_formatting first."
+    datasets = list_datasets(replace(address, dataset=""))
+    if not datasets:
+        what = f"no dataset {address.dataset}" if address.dataset else "no Zarr, N5 or precomputed volume"
+        return f"{address.container} holds {what}: check the path."
+    if not address.dataset:
+        return f"{address.container} is a group of datasets, name one of them: {_listed(datasets)}."
+    below = [name for name in datasets if name.startswith(f"{address.dataset}/")]
+    if below:
+        return f"{address} is a group of datasets, name one of them: {_listed(below)}."
+    hint = nearest(address.dataset, datasets).rstrip("?")
+    return (
+        f"{address.container} has no dataset {address.dataset}{hint}{'?' if hint else ':'} It has {_listed(datasets)}."
+    )
+
+
+def _listed(names: list[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,85 @@
+"""Where a dataset came from: tool, version, commit, parameters, run and inputs, as one JSON-able record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import incasem_like
+
+if TYPE_CHECKING:
+    from incasem_like.volumes.volume import Volume
+
+_PASSWORD = re.compile(r"(\w+://[^:/@\s]+):[^@\s]*@")
+
+
+def make_provenance(
+    tool: str, parameters: Mapping[str, Any], inputs: Sequence[Volume] = (), run_id: int | str | None = None
+) -> dict[str, Any]:
+    """Describe the making of a dataset.
+
+    Args:
+        tool: Name of the script or function that makes it.
+        parameters: What it was called with; must be JSON-able, paths are written as text.
+        inputs: The volumes it is made from.
+        run_id: Of the tracked run that makes it, if any.
+
+    Returns:
+        ``run_id, tool, tool_version, git_commit, command, created, parameters, inputs``; each input has ``address``,
+        ``content_hash`` and ``provenance_hash`` (of its own provenance, None when it has none).
+    """
+    return {
+        "run_id": run_id,
+        "tool": tool,
+        "tool_version": incasem_like.__version__,
+        "git_commit": git_commit(),
+        "command": command_line(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": json.loads(json.dumps(dict(parameters), default=os.fspath)),
+        "inputs": [
+            {
+                "address": str(volume.address),
+                "content_hash": volume.content_hash,
+                "provenance_hash": digest(volume.provenance) if volume.provenance else None,
+            }
+            for volume in inputs
+        ],
+    }
+
+
+def digest(document: object) -> str:
+    """Return the SHA-256 of a JSON-able value, the same whatever the order of its keys."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def command_line() -> str:
+    """Return the command that this process runs, as typed, passwords in URLs blanked."""
+    words = [] if sys.argv[:1] == [""] else list(sys.argv)
+    return _PASSWORD.sub(r"\1:***@", shlex.join(["python", *words]))
+
+
+@cache
+def git_commit() -> str | None:
+    """Return the commit of the checkout this package runs from (``-dirty`` when changed since), None outside one."""
+    checkout = Path(incasem_like.__file__).parent.parent
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        told = subprocess.run(
+            ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.strip() or None

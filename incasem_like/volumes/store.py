@@ -1,0 +1,121 @@
+"""The one place that speaks to TensorStore's contexts and key-value stores: JSON documents beside the chunks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from incasem_like.errors import DataError
+from incasem_like.volumes.address import Address
+from incasem_like.volumes.faults import translated
+
+Document = dict[str, Any]
+
+CACHE_BYTES = 64 * 2**20
+COPY_THREADS = 4
+IO_THREADS = 16
+
+
+@cache
+def context() -> Any:
+    """Return this process's TensorStore context: a modest chunk cache, few threads, few retries.
+
+    TensorStore must not be opened before a process forks; children of this package start by forkserver or spawn, so that each
+    makes its own context here.
+    """
+    import tensorstore
+
+    retries = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "2s"}
+    return tensorstore.Context(
+        {
+            "cache_pool": {"total_bytes_limit": CACHE_BYTES},
+            "data_copy_concurrency": {"limit": COPY_THREADS},
+            "file_io_concurrency": {"limit": IO_THREADS},
+            "http_request_concurrency": {"limit": IO_THREADS},
+            "http_request_retries": retries,
+            "s3_request_retries": retries,
+            "gcs_request_retries": retries,
+        }
+    )
+
+
+class Documents:
+    """The JSON documents and keys of one container, on a local disk or remote."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+
+    @property
+    def _keys(self) -> Any:
+        import tensorstore
+
+        return tensorstore.KvStore.open(self.address.kvstore(), context=context()).result()
+
+    def read(self, key: str) -> Document | None:
+        """Read a JSON document, or None when there is none of that name.
+
+        Raises:
+            DataError: When it is no JSON object, or cannot be reached.
+        """
+        return self._read(key)[0]
+
+    def _read(self, key: str) -> tuple[Document | None, bytes]:
+        with translated(f"{self.address.container}/{key}", "reading"):
+            found = self._keys.read(key).result()
+        if found.state != "value":
+            return None, found.stamp.generation
+        try:
+            document = json.loads(found.value)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise DataError(
+                f"{self.address.container}/{key} is damaged: it holds no JSON object; restore or rewrite it."
+            )
+        return document, found.stamp.generation
+
+    def write(self, key: str, document: Document) -> None:
+        """Write a JSON document whole: a reader sees the old one or the new one, never a part.
+
+        Raises:
+            DiskFullError, InputError: When it cannot be written.
+        """
+        with translated(self.address.container, "writing"):
+            self._keys.write(key, _encode(document)).result()
+
+    def update(self, key: str, change: Callable[[Document], Document]) -> Document:
+        """Read, change and write a document; repeated when another process wrote it meanwhile.
+
+        Args:
+            key: Name inside the container.
+            change: Receives the document (empty when there is none) and returns the new one.
+        """
+        while True:
+            before, generation = self._read(key)
+            after = change(dict(before or {}))
+            if before is not None and after == before:
+                return after
+            with translated(self.address.container, "writing"):
+                stamp = self._keys.write(key, _encode(after), if_equal=generation).result()
+            if stamp.generation:  # empty when another process was first
+                return after
+
+    def delete(self, prefix: str) -> None:
+        """Delete every key below ``prefix``."""
+        import tensorstore
+
+        with translated(self.address.container, "writing"):
+            self._keys.delete_range(tensorstore.KvStore.KeyRange.prefix(prefix)).result()
+
+    def list(self, prefix: str = "") -> list[str]:
+        """List the keys below ``prefix``; stores that cannot list (HTTP) give none."""
+        import tensorstore
+
+        keys = self._keys.list(tensorstore.KvStore.KeyRange.prefix(prefix)).result()
+        return sorted(key.decode() for key in keys)
+
+
+def _encode(document: Document) -> bytes:
+    return json.dumps(document, indent=4).encode()

@@ -1,0 +1,327 @@
+"""``Volume``: one array in world units, read and written by regions of absolute voxels or nanometres."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from funlib.geometry import Coordinate, Roi
+
+from incasem_like.errors import DataError, InputError
+from incasem_like.volumes import ome
+from incasem_like.volumes.address import Address
+from incasem_like.volumes.faults import translated
+from incasem_like.volumes.formats.base import ArrayFormat, Space
+from incasem_like.volumes.geometry import NanometreRoi, describe_roi, voxel_position
+from incasem_like.volumes.padding import Array, read_mirrored, read_with_constant
+from incasem_like.volumes.provenance import digest
+from incasem_like.volumes.store import Document, Documents
+from incasem_like.volumes.tensorstores import Handle, open_handle
+
+Outside = Literal["error", "constant", "reflect"]
+
+
+def join(*parts: str) -> str:
+    """Join the parts of a key, leaving out empty ones."""
+    return "/".join(part for part in parts if part)
+
+
+class Volume:
+    """An array of a container; made by ``open_volume`` and ``create_volume``.
+
+    It can be pickled and sent to another process started by forkserver or spawn, where it opens the array anew.
+
+    Attributes:
+        address: Where it lives.
+        format: Storage format.
+        writable: Whether ``write`` and ``update_attributes`` are allowed.
+    """
+
+    def __init__(
+        self, address: Address, format_: ArrayFormat, documents: dict[str, Document], *, writable: bool
+    ) -> None:
+        self.address, self.format, self.writable = address, format_, writable
+        self._documents = documents
+        self._attributes = format_.attributes_of(documents.get(format_.attributes_file, {}))
+        self._handle: Handle | None = None
+        self._space: Space | None = None
+
+    def __repr__(self) -> str:
+        return f"<Volume {self.address}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+    def open(self) -> Handle:
+        """Return the TensorStore array and its layout, opened at the first call in a process.
+
+        Raises:
+            DataError: It is damaged, out of reach, or has axes that are not z, y, x with or without channels.
+        """
+        if self._handle is None:
+            self._handle = open_handle(self.address, self.format, self._documents, self._world().axes, self.writable)
+        return self._handle
+
+    def _world(self) -> Space:
+        if self._space is None:
+            self._space = _find_space(self.address, self.format, self._documents)
+        return self._space
+
+    @property
+    def container(self) -> str:
+        """Local path or URL of the container."""
+        return self.address.container
+
+    @property
+    def dataset(self) -> str:
+        """Path inside the container."""
+        return self.address.dataset
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In voxels, channels first where there are any."""
+        return self.open().shape
+
+    @property
+    def axes(self) -> str:
+        """``"zyx"``, ``"czyx"``, or ``"yx"``, ``"cyx"`` for images."""
+        return self.open().axes
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """Shape (z, y, x) in voxels, without channels."""
+        return self.shape[self.axes.startswith("c") :]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of one voxel."""
+        return self.open().dtype
+
+    @property
+    def chunk_shape(self) -> tuple[int, ...]:
+        """Unit of reading, channels first where there are any."""
+        return self.open().chunk_shape
+
+    @property
+    def write_chunk_shape(self) -> tuple[int, ...]:
+        """Unit of writing: a shard where there are shards, else a chunk."""
+        return self.open().write_chunk_shape
+
+    @property
+    def voxel_size_known(self) -> bool:
+        """False when the metadata do not give a voxel size and 1 nm is assumed."""
+        return self._world().voxel_size is not None
+
+    @property
+    def voxel_size(self) -> tuple[float, ...]:
+        """(z, y, x) in nm; 1 nm each when not known."""
+        return self._world().voxel_size or (1.0,) * len(self.spatial_shape)
+
+    @property
+    def offset(self) -> tuple[float, ...]:
+        """Position of the first voxel (z, y, x) in nm; 0 when not known."""
+        return self._world().offset or (0.0,) * len(self.spatial_shape)
+
+    @property
+    def roi(self) -> Roi:
+        """The whole volume in absolute voxels (offset / voxel size + index)."""
+        return Roi(voxel_position(self.offset, self.voxel_size), self.spatial_shape)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The array's attributes as they were when last read or written here."""
+        return dict(self._attributes)
+
+    @property
+    def provenance(self) -> dict[str, Any] | None:
+        """What ``make_provenance`` recorded, or None for data of others."""
+        found = self._attributes.get("provenance")
+        return found if isinstance(found, dict) else None
+
+    @property
+    def complete(self) -> bool:
+        """False from creation until ``mark_complete``; data of others without the attribute are complete."""
+        return bool(self._attributes.get("complete", True))
+
+    def read(self, roi: Roi | NanometreRoi | None = None, *, outside: Outside = "error", fill: float = 0) -> Array:
+        """Read a region with all its channels.
+
+        Args:
+            roi: In absolute voxels or nm; None reads the whole volume.
+            outside: What to do where the region reaches beyond the volume: ``"error"``, ``"constant"`` (``fill``) or
+                ``"reflect"`` (mirrored at the first and last voxel, as often as needed).
+            fill: For ``"constant"``.
+
+        Returns:
+            Array of the region's shape and the volume's dtype, channels first.
+
+        Raises:
+            DataError: The region is empty, or reaches outside with ``outside="error"``, or a chunk is damaged.
+        """
+        wanted = self._checked(roi, "reading")
+        indices = wanted - self.roi.begin
+        inside = Roi((0,) * indices.dims, self.spatial_shape)
+        if inside.contains(indices):
+            return self._read_indices(indices)
+        if outside == "reflect":
+            return read_mirrored(self._read_indices, indices, self.spatial_shape)
+        if outside == "constant":
+            channels = self.shape[: len(self.shape) - indices.dims]
+            return read_with_constant(
+                self._read_indices,
+                indices,
+                self.spatial_shape,
+                fill,
+                lambda: np.empty((*channels, *indices.shape), self.dtype),
+            )
+        raise DataError(self._describe_outside(wanted))
+
+    def write(self, array: Array, roi: Roi | NanometreRoi | None = None) -> None:
+        """Write a region; on return it is on the disk.
+
+        Processes may write at the same time; regions that share a chunk are then merged, at a cost.
+
+        Args:
+            array: Of the region's shape, channels first; values must fit the volume's dtype whatever they are.
+            roi: In absolute voxels or nm; None writes the whole volume.
+
+        Raises:
+            InputError: Opened for reading only, wrong shape, a dtype that may not fit, no permission.
+            DataError: The region reaches outside the volume.
+            DiskFullError: No space is left.
+        """
+        if not self.writable:
+            raise InputError(f"{self.address} was opened for reading only: open it with writable=True.")
+        wanted = self._checked(roi, "writing")
+        if not self.roi.contains(wanted):
+            raise DataError(self._describe_outside(wanted))
+        channels = self.shape[: len(self.shape) - wanted.dims]
+        expected = (*channels, *wanted.shape)
+        if tuple(array.shape) != expected:
+            raise InputError(
+                f"{self.address} expects {list(expected)} voxels for {describe_roi(wanted)}, got {list(array.shape)}."
+            )
+        if not np.can_cast(array.dtype, self.dtype, "safe"):
+            raise InputError(
+                f"{self.address} holds {self.dtype}, which may lose values of {array.dtype}: convert them first."
+            )
+        slices = (..., *(wanted - self.roi.begin).to_slices())
+        with translated(self.address, "writing"):
+            self.open().store[slices].write(np.asarray(array, self.dtype)).result()
+
+    def mark_complete(self) -> None:
+        """Say that every voxel is written; only then do others read it without asking for incomplete data."""
+        self.update_attributes({"complete": True})
+
+    def update_attributes(self, changes: Mapping[str, Any]) -> None:
+        """Change some attributes on disk, whole or not at all, keeping what others changed meanwhile.
+
+        Raises:
+            InputError: Opened for reading only, or no permission.
+        """
+        if not self.writable:
+            raise InputError(f"{self.address} was opened for reading only: open it with writable=True.")
+
+        def change(document: Document) -> Document:
+            return self.format.with_attributes(document, {**self.format.attributes_of(document), **changes})
+
+        name = self.format.attributes_file
+        self._documents[name] = Documents(self.address).update(join(self.dataset, name), change)
+        self._attributes = self.format.attributes_of(self._documents[name])
+        self._space = None
+
+    def as_zarr(self) -> Any:
+        """Return the array as zarr-python's ``Array`` (read only unless this volume is writable).
+
+        Its axes are z, y, x for every format. Remote containers need fsspec's package for their scheme.
+
+        Raises:
+            DataError: The format is one that the installed zarr-python cannot read.
+        """
+        import zarr
+
+        mode = "r+" if self.writable else "r"
+        if self.format.name == "n5" and hasattr(zarr, "N5FSStore"):
+            return zarr.open_array(zarr.N5FSStore(self.container), mode=mode, path=self.dataset)
+        if self.format.name == "zarr2" or (self.format.name == "zarr3" and int(zarr.__version__.split(".")[0]) >= 3):
+            return zarr.open_array(str(self.address), mode=mode)
+        raise DataError(
+            f"{self.address} is {self.format.name}, which zarr-python {zarr.__version__} cannot read: use read() instead."
+        )
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of metadata, provenance and the list of chunk files with their sizes and times; cheap, no chunk is read.
+
+        Attributes that do not touch the voxels, ``complete`` among them, do not enter. Remote arrays are told apart by their
+        metadata and provenance alone.
+        """
+        handle = self.open()
+        about = {
+            "shape": handle.shape, "dtype": handle.dtype.str, "axes": handle.axes, "chunks": handle.chunk_shape,
+            "voxel_size": self.voxel_size, "offset": self.offset, "provenance": self.provenance,
+        }  # fmt: skip
+        total = hashlib.sha256(digest(about).encode())
+        if self.address.is_local:
+            own = {self.format.array_file, self.format.attributes_file}
+            for line in _chunk_files(Path(str(self.address)), own):
+                total.update(line.encode())
+        return total.hexdigest()
+
+    def _read_indices(self, indices: Roi) -> Array:
+        with translated(self.address, "reading"):
+            part: Array = self.open().store[(..., *indices.to_slices())].read().result()
+        return part
+
+    def _checked(self, roi: Roi | NanometreRoi | None, doing: str) -> Roi:
+        if roi is None:
+            return self.roi
+        wanted = roi.to_voxels(self.voxel_size) if isinstance(roi, NanometreRoi) else roi
+        if wanted.dims != len(self.spatial_shape):
+            raise InputError(
+                f"{self.address} has {len(self.spatial_shape)} spatial axes, got a region of {wanted.dims}."
+            )
+        if wanted.empty or wanted.unbounded:
+            raise DataError(
+                f"The region for {doing} {self.address} is empty ({wanted.shape}): give it at least one voxel per axis."
+            )
+        return wanted
+
+    def _describe_outside(self, wanted: Roi) -> str:
+        fits = wanted.intersect(self.roi)
+        remedy = f"the part that fits is {describe_roi(fits)}" if not fits.empty else "the two do not overlap"
+        return f"{self.address} covers {describe_roi(self.roi)}, but {describe_roi(wanted)} was asked for: {remedy}."
+
+
+def _find_space(address: Address, format_: ArrayFormat, documents: dict[str, Document]) -> Space:
+    """Read voxel size, offset and axes from the array's own metadata, then from its group's OME-NGFF multiscales."""
+    rank = len(documents[format_.array_file].get("shape", documents[format_.array_file].get("dimensions", "xyzc")))
+    own = format_.read_space(documents, rank)
+    if not address.dataset or format_.name not in ome.VERSIONS or (own.voxel_size and own.offset and own.axes):
+        return own
+    group, _, name = address.dataset.rpartition("/")
+    document = Documents(address).read(join(group, format_.attributes_file))
+    image = ome.read_image(format_.attributes_of(document), name) if document else None
+    if image is None:
+        return own
+    return Space(own.voxel_size or image.voxel_size, own.offset or image.offset, own.axes or image.axes)
+
+
+def _chunk_files(folder: Path, leave_out: set[str]) -> list[str]:
+    lines = []
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        inside = Path(place).relative_to(folder).as_posix()
+        for name in sorted(files):
+            if name.startswith(".") or name.endswith(".__lock") or (inside == "." and name in leave_out):
+                continue
+            status = os.stat(Path(place) / name)
+            lines.append(f"{inside}/{name} {status.st_size} {status.st_mtime_ns}\n")
+    return lines
+
+
+__all__ = ["Coordinate", "Outside", "Volume", "join"]
