@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -178,9 +180,12 @@ def _inspect(path: Path) -> SectionFile:
     """Read a file's header and check that all the bytes it speaks of are there."""
     with _opened(str(path)) as tiff:
         try:
-            series, page, end = tiff.series, tiff.pages.first, _last_byte(tiff)
+            with _broken_chain(path):
+                series, page, end = tiff.series, tiff.pages.first, _last_byte(tiff)
             rows, columns, colours = page.imagelength, page.imagewidth, page.samplesperpixel
             pages = int(series[0].size) // (rows * columns * colours)
+        except DataError:
+            raise
         except Exception as error:
             raise DataError(_unreadable(str(path), error)) from error
         size = path.stat().st_size
@@ -190,6 +195,22 @@ def _inspect(path: Path) -> SectionFile:
             shapes = ", ".join(str(one.shape) for one in series[:3])
             raise DataError(f"The pages of {path} differ in size or type ({shapes}): split the file.")
         return SectionFile(str(path), pages, (rows, columns), colours, series[0].dtype.name)
+
+
+@contextmanager
+def _broken_chain(path: Path) -> Iterator[None]:
+    """Raise when tifffile, which only logs it, finds that the chain of pages leads out of the file."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    if any("invalid offset to page" in message for message in messages):
+        raise DataError(f"{path} is truncated: the chain of its pages leads past its end: copy it again.")
 
 
 def _last_byte(tiff: tifffile.TiffFile) -> int:
@@ -204,11 +225,9 @@ def _last_byte(tiff: tifffile.TiffFile) -> int:
 
 
 def _opened(path: str) -> tifffile.TiffFile:
-    import logging
-
     import tifffile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs what we say in our own words
+    logging.getLogger("tifffile").propagate = False  # what matters of its log is said in our own words
     try:
         return tifffile.TiffFile(path)
     except PermissionError:
