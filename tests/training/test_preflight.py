@@ -1,0 +1,88 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from incasem_like.errors import ConfigError, DiskFullError, InputError
+from incasem_like.training import preflight
+from incasem_like.training.preflight import check_block_sizes, check_space, check_training, check_writable
+
+UNET = {"type": "Unet", "num_fmaps": 2, "downsample_factors": [[2, 2, 2]]}  # inputs 20 + 2 n, outputs 18 less
+
+
+def sizes(input_size: int, output_size: int) -> dict[str, Any]:
+    return {"input_size_voxels": [input_size] * 3, "output_size_voxels": [output_size] * 3}
+
+
+def test_block_sizes_that_fit_pass(make_config: Callable[..., Any]) -> None:
+    check_block_sizes(make_config(model=UNET, training=sizes(24, 6)))
+
+
+@pytest.mark.parametrize("section", ["training", "validation"])
+def test_an_input_the_network_cannot_take_names_the_nearest(
+    make_config: Callable[..., Any], tmp_path: Path, section: str
+) -> None:
+    changes: dict[str, Any] = {"training": sizes(24, 6), "validation": {**sizes(24, 6), "data": write(tmp_path)}}
+    changes[section] = {**changes[section], **sizes(25, 7)}
+    choices = r"\[24, 24, 24\] \(output \[6, 6, 6\]\) or \[26, 26, 26\] \(output \[8, 8, 8\]\)"
+    with pytest.raises(ConfigError, match=rf"{section}\.input_size_voxels=\[25, 25, 25\] does not fit .* {choices}"):
+        check_block_sizes(make_config(model=UNET, **changes))
+
+
+def test_an_output_that_is_not_the_network_s_names_the_right_one(make_config: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match=r"training\.output_size_voxels=\[8, 8, 8\] .* set it to \[6, 6, 6\]"):
+        check_block_sizes(make_config(model=UNET, training=sizes(24, 8)))
+
+
+def test_validation_sizes_do_not_matter_without_validation(make_config: Callable[..., Any]) -> None:
+    check_block_sizes(make_config(model=UNET, training=sizes(24, 6), validation=sizes(25, 7)))
+
+
+def test_a_network_on_sections_is_refused(make_config: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match="2 spatial axes"):
+        check_block_sizes(make_config(model={"type": "Unet", "downsample_factors": [[2, 2]]}))
+
+
+def test_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "runs")
+    assert list((tmp_path / "new" / "runs").iterdir()) == []
+
+
+def test_a_file_in_place_of_the_runs_directory(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    with pytest.raises(InputError, match=r"set directories\.runs to a folder"):
+        check_writable(tmp_path / "runs")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
+def test_a_read_only_runs_directory(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(InputError, match="Permission denied"):
+        check_writable(tmp_path)
+
+
+def test_a_full_disk_is_noticed_before_training(
+    make_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = 2 * 27 + 2  # of OneConv3d
+    needed = 2 * 3 * 4 * parameters
+    model = make_config().model
+    for free, fits in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder, free=free: type("Usage", (), {"free": free}))
+        if fits:
+            check_space(model, tmp_path)
+        else:
+            with pytest.raises(DiskFullError, match="free some space"):
+                check_space(model, tmp_path)
+
+
+def test_training_data_must_be_named(make_config: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match=r"training\.data is not set"):
+        check_training(make_config())
+
+
+def write(folder: Path) -> str:
+    (folder / "data.json").write_text("{}")
+    return str(folder / "data.json")

@@ -1,0 +1,53 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+
+from incasem_like.training.log import Step
+from incasem_like.training.showing import SampleShow
+from incasem_like.training.snapshots import to_bytes, write_training_snapshot
+
+
+def sample() -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    return {
+        "raw": random.uniform(-1, 1, (1, 10, 10, 10)).astype(np.float32),
+        "labels": random.integers(0, 2, (6, 6, 6)),
+        "mask": np.ones((6, 6, 6), dtype=np.uint8),
+        "scale": random.random((6, 6, 6)).astype(np.float32),
+    }
+
+
+def test_bytes_are_rounded_and_clipped() -> None:
+    np.testing.assert_array_equal(to_bytes(np.array([-0.1, 0, 0.5, 1, 1.2])), [0, 0, 128, 255, 255])
+
+
+def test_zarr_python_reads_a_snapshot_with_everything_in_its_place(tmp_path: Path) -> None:
+    made = sample()
+    probabilities = np.random.default_rng(1).random((2, 6, 6, 6)).astype(np.float32)
+    write_training_snapshot(tmp_path / "7.zarr", made, probabilities, (40, 4.6, 4.6), 0.25)
+    group: Any = zarr.open(str(tmp_path / "7.zarr"), mode="r")
+    np.testing.assert_array_equal(group["raw"][:], np.rint((made["raw"][0] * 0.5 + 0.5) * 255))
+    np.testing.assert_array_equal(group["labels"][:], made["labels"])
+    np.testing.assert_array_equal(group["loss_scalings"][:], made["scale"])
+    np.testing.assert_array_equal(group["predictions"][:], np.rint(probabilities * 255))
+    assert list(group["raw"].attrs["offset"]) == [0, 0, 0]
+    assert list(group["labels"].attrs["offset"]) == [80, 9.2, 9.2]
+    assert list(group["predictions"].attrs["resolution"])[-3:] == [40, 4.6, 4.6]
+    assert group["labels"].attrs["loss"] == 0.25
+    assert all(group[name].attrs["complete"] for name in group.array_keys())
+
+
+def test_samples_are_shown_when_due(tmp_path: Path, make_config: Any) -> None:
+    images: list[tuple[str, str, int]] = []
+    tensorboard: Any = SimpleNamespace(image=lambda part, tag, image, step: images.append((part, tag, step)))
+    config = make_config(training={"image_every": 2, "snapshot": {"every": 3}})
+    show = SampleShow(config, tensorboard, tmp_path)
+    batch = {name: torch.from_numpy(array)[None] for name, array in sample().items()}
+    for iteration in range(1, 7):
+        show(Step(iteration, 0.5, 1e-3, batch, torch.zeros((1, 2, 6, 6, 6)), 1.0))
+    assert images == [("training", "ortho_slices", step) for step in (2, 4, 6)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3.zarr", "6.zarr"]
