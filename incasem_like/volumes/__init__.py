@@ -1,6 +1,6 @@
 """Arrays in world units: open, create, read, write; Zarr v2 and v3, N5, precomputed; local, S3, GCS, HTTP.
 
-TensorStore is loaded when the first array is opened, not by importing this package: it must not be loaded before a fork.
+TensorStore is loaded when the first array is opened, not by importing this package: it does not survive a fork.
 """
 
 from incasem_like.volumes.address import Address, parse_address

@@ -48,7 +48,7 @@ def parse_address(place: str | os.PathLike[str], dataset: str | None = None) -> 
     """Read ``cell.zarr/volumes/raw``, or a container and a dataset given apart.
 
     Args:
-        place: Local path or ``s3://``, ``gs://``, ``http://``, ``https://``, ``file://`` URL of an array or a container.
+        place: Local path or ``s3://``, ``gs://``, ``http(s)://``, ``file://`` URL of an array or a container.
         dataset: Path inside the container; None when ``place`` has it.
 
     Raises:
@@ -83,3 +83,8 @@ def _split(text: str) -> Address:
     if not ends:
         return Address(text)
     return Address("/".join(parts[: ends[-1] + 1]), _normal("/".join(parts[ends[-1] + 1 :])))
+
+
+def join(*parts: str) -> str:
+    """Join the parts of a key, leaving out empty ones."""
+    return "/".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""Creating arrays: groups above them, metadata that every reader finds, and ``complete`` false until the last block is in."""
+"""Creating arrays: groups above them, metadata that every reader finds, ``complete`` false until all is in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ import numpy.typing as npt
 from incasem_like.errors import DataError, InputError
 from incasem_like.terminal import nearest
 from incasem_like.volumes import ome
-from incasem_like.volumes.address import Address, parse_address
+from incasem_like.volumes.address import Address, join, parse_address
 from incasem_like.volumes.formats import FORMATS, ArrayFormat, Layout
 from incasem_like.volumes.opening import Place, find_array, open_volume
 from incasem_like.volumes.store import Document, Documents
-from incasem_like.volumes.volume import Volume, join
+from incasem_like.volumes.volume import Volume
 
 DEFAULT_CHUNK = 128
 COMPRESSIONS = ("zstd", "gzip", "none")
@@ -54,8 +55,8 @@ def create_volume(
         voxel_size: (z, y, x) in nm; fractions are kept as written.
         offset: Position of the first voxel (z, y, x) in nm.
         axes: ``"zyx"``, or ``"czyx"`` with channels.
-        chunk_shape: Unit of reading; 128 along each axis if None, never more than the shape. Three numbers for four axes
-            mean chunks of one channel.
+        chunk_shape: Unit of reading; 128 along each axis if None, never more than the shape. Three numbers for
+            four axes mean chunks of one channel.
         shard_shape: For zarr3: several chunks in one file, a multiple of ``chunk_shape``.
         format: ``"zarr2"``, ``"zarr3"`` or ``"n5"``; None takes the container's own, or the one its suffix says.
         compression: ``"zstd"`` (in Blosc, the default but for N5), ``"gzip"`` (N5's default) or ``"none"``.
@@ -106,7 +107,8 @@ def _choose_format(address: Address, name: str | None) -> ArrayFormat:
     chosen = name or there or by_suffix
     if there is not None and chosen != there:
         raise InputError(
-            f"{address.container} is a {there} container, but {chosen} was asked for: choose another container or format."
+            f"{address.container} is a {there} container, but {chosen} was asked for: "
+            "choose another container or format."
         )
     return FORMATS[chosen]
 
@@ -143,7 +145,8 @@ def _checked_layout(
     voxel, start = tuple(float(nm) for nm in voxel_size), tuple(float(nm) for nm in offset)[-spatial:]
     if len(voxel) != spatial or min(voxel) <= 0 or len(start) != spatial:
         raise InputError(
-            f"{where} needs {spatial} numbers for voxel size (positive) and offset in nm, got {list(voxel_size)} and {list(offset)}."
+            f"{where} needs {spatial} numbers for voxel size (positive) and offset in nm, "
+            f"got {list(voxel_size)} and {list(offset)}."
         )
     if compression not in (None, *COMPRESSIONS):
         raise InputError(f"The compression {compression} is not known: choose one of {', '.join(COMPRESSIONS)}.")
@@ -193,8 +196,7 @@ def _make_room(address: Address, storage: ArrayFormat, overwrite: bool) -> None:
     if not overwrite:
         raise InputError(f"{address} exists already: add --overwrite to replace it, or choose another name.")
     if not address.is_local:
-        Documents(address).delete(join(address.dataset, there[0].array_file))
-        Documents(address).delete(f"{address.dataset}/" if address.dataset else "")
+        Documents(address).delete(address.dataset, first=there[0].array_file)
         return
     folder = Path(str(address))
     doomed = folder.with_name(f".{folder.name}.deleted-{uuid.uuid4().hex[:8]}")
@@ -228,7 +230,11 @@ def _make_groups(address: Address, storage: ArrayFormat) -> None:
             above = replace(address, dataset=group)
             raise InputError(f"{address} cannot be written below {above}, which is an array: choose another name.")
         for name, document in storage.group_documents().items():
-            store.update(join(group, name), lambda there, new=document: {**new, **there})
+            store.update(join(group, name), partial(_filled_in, document))
+
+
+def _filled_in(wanted: Document, there: Document) -> Document:
+    return {**wanted, **there}
 
 
 def _announce(address: Address, storage: ArrayFormat, layout: Layout) -> None:

@@ -1,7 +1,7 @@
 """World units: voxel grids in nanometres, and regions in absolute voxels or nanometres.
 
-Absolute voxel position = offset in nanometres / voxel size + index. Nanometre values are decimal numbers such as 4.6 that binary
-floats only approximate, so the arithmetic is done on exact fractions of what was written.
+Absolute voxel position = offset in nanometres / voxel size + index. Nanometre values are decimal numbers such as 4.6
+that binary floats only approximate, so the arithmetic is done on exact fractions of what was written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from incasem_like.errors import InputError
 
 __all__ = ["Coordinate", "NanometreRoi", "Roi", "describe_roi", "nanometres", "voxel_position"]
 
-# Attributes written by other tools carry float noise (32.199999999999996 for 7 x 4.6); nearer than this to a voxel is on the voxel.
+# Attributes of other tools carry float noise (32.199999999999996 for 7 x 4.6); this near a voxel is on the voxel.
 GRID_TOLERANCE = Fraction(1, 1000)
 
 

@@ -1,13 +1,15 @@
 """OME-NGFF multiscales: written on the group that holds an array, read back for voxel size and offset.
 
-The specification puts ``multiscales`` on a group and lists arrays below it. Here ``volumes/raw`` is itself an array, as incasem wants
-it, so the group ``volumes`` carries one image of one scale for each of its arrays, told apart by ``name`` and path. neuroglancer and
-ome-zarr open such a group and show its first image; an array opened directly brings its voxel size in its own attributes.
+The specification puts ``multiscales`` on a group and lists arrays below it. Here ``volumes/raw`` is itself an array, as
+incasem wants it, so the group ``volumes`` carries one image of one scale for each of its arrays, told apart by name and
+path. neuroglancer and ome-zarr open such a group and show its first image; an array opened directly brings its voxel
+size in its own attributes. Images keep the order in which their arrays were made, so raw data come first.
+
+``translation`` is the plain offset of the array, the first corner. Viewers that take it for the centre of the first
+voxel draw all images of a group half a voxel lower; they stay aligned with one another.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from incasem_like.volumes.formats.base import Document, Layout, Space, in_nm, numbers
 
@@ -38,10 +40,11 @@ def with_image(attributes: Document, image: Document, format_name: str) -> Docum
     version = VERSIONS[format_name]
     holder = dict(attributes.get("ome", {})) if format_name == "zarr3" else dict(attributes)
     path = image["datasets"][0]["path"]
-    images = [known for known in holder.get("multiscales", []) if _paths(known) != [path]]
+    entry = {"version": version, **image} if format_name == "zarr2" else image
+    images = [entry if _paths(known) == [path] else known for known in holder.get("multiscales", [])]
     if not any(path in _paths(known) for known in images):
-        images.append({"version": version, **image} if format_name == "zarr2" else image)
-    holder["multiscales"] = sorted(images, key=lambda known: str(known.get("name", "")))
+        images.append(entry)
+    holder["multiscales"] = images
     if format_name == "zarr3":
         holder["version"] = version
         return {**attributes, "ome": holder}
@@ -99,9 +102,3 @@ def _ordered(names: list[str]) -> list[int]:
 
 def _pick(values: tuple[float, ...], order: list[int]) -> tuple[float, ...]:
     return tuple(values[index] for index in order)
-
-
-def is_multiscale(attributes: Document) -> Any:
-    """Return the multiscales list of a group's attributes, or None."""
-    holder = attributes.get("ome", attributes)
-    return holder.get("multiscales") if isinstance(holder, dict) else None

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.terminal import nearest
-from incasem_like.volumes.address import CONTAINER_SUFFIXES, Address, parse_address
+from incasem_like.volumes.address import CONTAINER_SUFFIXES, Address, join, parse_address
 from incasem_like.volumes.formats import FORMATS, ArrayFormat
 from incasem_like.volumes.store import Document, Documents
-from incasem_like.volumes.volume import Volume, join
+from incasem_like.volumes.volume import Volume
 
 Place = str | os.PathLike[str] | Address
 
@@ -102,12 +102,10 @@ def _is_array(folder: Path, known: ArrayFormat) -> bool:
 def _list_remote(address: Address) -> list[str]:
     if address.container.lower().startswith("http"):
         return []
-    prefix = f"{address.dataset}/" if address.dataset else ""
-    folders = {
-        key.rpartition("/")[0] for key in Documents(address).list(prefix) if key.rpartition("/")[2] in _ARRAY_FILES
-    }
-    arrays = [folder for folder in sorted(folders) if find_array(replace(address, dataset=folder)) is not None]
-    return [folder.removeprefix(prefix) for folder in arrays]
+    keys = Documents(address).list(address.dataset)
+    folders = {key.rpartition("/")[0] for key in keys if key.rpartition("/")[2] in _ARRAY_FILES}
+    places = {folder: replace(address, dataset=join(address.dataset, folder)) for folder in folders}
+    return sorted(folder for folder, place in places.items() if find_array(place) is not None)
 
 
 _ARRAY_FILES = {known.array_file for known in FORMATS.values()}
@@ -183,7 +181,7 @@ def describe_missing(address: Address) -> str:
         hint = nearest(Path(address.container).name, there) or ": check the path."
         return f"{address.container} does not exist{hint}"
     if address.is_local and not Path(address.container).is_dir():
-        return f"{address.container} is a file, not a Zarr, N5 or precomputed volume: import images with scripts/01_data_formatting first."
+        return f"{address.container} is a file, not a Zarr, N5 or precomputed volume: import images as a Zarr first."
     datasets = list_datasets(replace(address, dataset=""))
     if not datasets:
         what = f"no dataset {address.dataset}" if address.dataset else "no Zarr, N5 or precomputed volume"

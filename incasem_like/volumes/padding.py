@@ -14,9 +14,9 @@ Read = Callable[[Roi], Array]
 
 
 def mirrored_indices(begin: int, end: int, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return which index of an axis stands at positions ``begin`` to ``end - 1`` when it is mirrored again and again.
+    """Return which index of an axis stands at positions ``begin`` to ``end - 1`` when it is mirrored without end.
 
-    The first and last voxel are the mirrors and not repeated: ``... 2 1 | 0 1 2 | 1 0 1 2 ...`` (numpy's ``"reflect"``).
+    The first and last voxel are the mirrors and not repeated: ``... 2 1 | 0 1 2 | 1 0 1 ...`` (numpy's ``"reflect"``).
 
     Args:
         begin: First position, may be negative.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import incasem_like
+from incasem_like.volumes.address import Address
 
 if TYPE_CHECKING:
     from incasem_like.volumes.volume import Volume
@@ -67,6 +68,27 @@ def command_line() -> str:
     """Return the command that this process runs, as typed, passwords in URLs blanked."""
     words = [] if sys.argv[:1] == [""] else list(sys.argv)
     return _PASSWORD.sub(r"\1:***@", shlex.join(["python", *words]))
+
+
+def chunk_files(address: Address, leave_out: set[str]) -> list[tuple[str, int, int]]:
+    """List the chunk files of a local array with size in bytes and time of the last change in ns; none for remote ones.
+
+    Args:
+        address: Of the array.
+        leave_out: Names of its own documents.
+    """
+    if not address.is_local:
+        return []
+    folder, lines = Path(str(address)), []
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            if name.startswith(".") or name.endswith(".__lock") or (place == str(folder) and name in leave_out):
+                continue
+            path = Path(place) / name
+            status = path.stat()
+            lines.append((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
+    return lines
 
 
 @cache

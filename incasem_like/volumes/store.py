@@ -22,8 +22,8 @@ IO_THREADS = 16
 def context() -> Any:
     """Return this process's TensorStore context: a modest chunk cache, few threads, few retries.
 
-    TensorStore must not be opened before a process forks; children of this package start by forkserver or spawn, so that each
-    makes its own context here.
+    TensorStore must not be opened before a process forks; children of this package start by forkserver or spawn, so
+    that each makes its own context here.
     """
     import tensorstore
 
@@ -102,19 +102,27 @@ class Documents:
             if stamp.generation:  # empty when another process was first
                 return after
 
-    def delete(self, prefix: str) -> None:
-        """Delete every key below ``prefix``."""
+    def delete(self, folder: str, first: str) -> None:
+        """Delete every key of a folder, the key ``first`` before all others."""
         import tensorstore
 
         with translated(self.address.container, "writing"):
-            self._keys.delete_range(tensorstore.KvStore.KeyRange.prefix(prefix)).result()
+            keys = self._below(folder)
+            keys.write(first, None).result()
+            keys.delete_range(tensorstore.KvStore.KeyRange()).result()
 
-    def list(self, prefix: str = "") -> list[str]:
-        """List the keys below ``prefix``; stores that cannot list (HTTP) give none."""
-        import tensorstore
+    def list(self, folder: str = "") -> list[str]:
+        """List the keys below a folder, by their names in it.
 
-        keys = self._keys.list(tensorstore.KvStore.KeyRange.prefix(prefix)).result()
+        Raises:
+            DataError: Out of reach, or the store cannot list (HTTP).
+        """
+        with translated(self.address.container, "reading"):
+            keys = self._below(folder).list().result()
         return sorted(key.decode() for key in keys)
+
+    def _below(self, folder: str) -> Any:
+        return self._keys / f"{folder}/" if folder else self._keys
 
 
 def _encode(document: Document) -> bytes:

@@ -76,7 +76,7 @@ def _kvstore(address: Address, documents: dict[str, Document]) -> dict[str, obje
 
 
 def _without_singletons(store: Any, names: list[str], precomputed: bool) -> tuple[Any, list[str]]:
-    """Drop a time axis of one point, and beside it or in precomputed volumes, where it is always there, one lone channel."""
+    """Drop a time axis of one point, and a lone channel beside it or in precomputed volumes, which always have one."""
     droppable = {"t"} | ({"c"} if precomputed or "t" in names else set())
     for name in sorted(droppable & set(names)):
         axis = names.index(name)

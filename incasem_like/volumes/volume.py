@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from funlib.geometry import Coordinate, Roi
+from funlib.geometry import Roi
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.volumes import ome
-from incasem_like.volumes.address import Address
+from incasem_like.volumes.address import Address, join
 from incasem_like.volumes.faults import translated
 from incasem_like.volumes.formats.base import ArrayFormat, Space
 from incasem_like.volumes.geometry import NanometreRoi, describe_roi, voxel_position
 from incasem_like.volumes.padding import Array, read_mirrored, read_with_constant
-from incasem_like.volumes.provenance import digest
+from incasem_like.volumes.provenance import chunk_files, digest
+from incasem_like.volumes.space import find_space
 from incasem_like.volumes.store import Document, Documents
 from incasem_like.volumes.tensorstores import Handle, open_handle
 
 Outside = Literal["error", "constant", "reflect"]
-
-
-def join(*parts: str) -> str:
-    """Join the parts of a key, leaving out empty ones."""
-    return "/".join(part for part in parts if part)
 
 
 class Volume:
@@ -68,7 +60,7 @@ class Volume:
 
     def _world(self) -> Space:
         if self._space is None:
-            self._space = _find_space(self.address, self.format, self._documents)
+            self._space = find_space(self.address, self.format, self._documents)
         return self._space
 
     @property
@@ -250,27 +242,23 @@ class Volume:
         if self.format.name == "zarr2" or (self.format.name == "zarr3" and int(zarr.__version__.split(".")[0]) >= 3):
             return zarr.open_array(str(self.address), mode=mode)
         raise DataError(
-            f"{self.address} is {self.format.name}, which zarr-python {zarr.__version__} cannot read: use read() instead."
+            f"{self.address} is {self.format.name}, which zarr-python {zarr.__version__} cannot read: use read()."
         )
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 of metadata, provenance and the list of chunk files with their sizes and times; cheap, no chunk is read.
+        """SHA-256 of metadata, provenance and the list of chunk files with sizes and times; cheap, no chunk is read.
 
-        Attributes that do not touch the voxels, ``complete`` among them, do not enter. Remote arrays are told apart by their
-        metadata and provenance alone.
+        Attributes that do not touch the voxels, ``complete`` among them, do not enter. Remote arrays are told apart by
+        their metadata and provenance alone.
         """
         handle = self.open()
         about = {
             "shape": handle.shape, "dtype": handle.dtype.str, "axes": handle.axes, "chunks": handle.chunk_shape,
             "voxel_size": self.voxel_size, "offset": self.offset, "provenance": self.provenance,
         }  # fmt: skip
-        total = hashlib.sha256(digest(about).encode())
-        if self.address.is_local:
-            own = {self.format.array_file, self.format.attributes_file}
-            for line in _chunk_files(Path(str(self.address)), own):
-                total.update(line.encode())
-        return total.hexdigest()
+        chunks = chunk_files(self.address, {self.format.array_file, self.format.attributes_file})
+        return digest([about, chunks])
 
     def _read_indices(self, indices: Roi) -> Array:
         with translated(self.address, "reading"):
@@ -295,33 +283,3 @@ class Volume:
         fits = wanted.intersect(self.roi)
         remedy = f"the part that fits is {describe_roi(fits)}" if not fits.empty else "the two do not overlap"
         return f"{self.address} covers {describe_roi(self.roi)}, but {describe_roi(wanted)} was asked for: {remedy}."
-
-
-def _find_space(address: Address, format_: ArrayFormat, documents: dict[str, Document]) -> Space:
-    """Read voxel size, offset and axes from the array's own metadata, then from its group's OME-NGFF multiscales."""
-    rank = len(documents[format_.array_file].get("shape", documents[format_.array_file].get("dimensions", "xyzc")))
-    own = format_.read_space(documents, rank)
-    if not address.dataset or format_.name not in ome.VERSIONS or (own.voxel_size and own.offset and own.axes):
-        return own
-    group, _, name = address.dataset.rpartition("/")
-    document = Documents(address).read(join(group, format_.attributes_file))
-    image = ome.read_image(format_.attributes_of(document), name) if document else None
-    if image is None:
-        return own
-    return Space(own.voxel_size or image.voxel_size, own.offset or image.offset, own.axes or image.axes)
-
-
-def _chunk_files(folder: Path, leave_out: set[str]) -> list[str]:
-    lines = []
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        inside = Path(place).relative_to(folder).as_posix()
-        for name in sorted(files):
-            if name.startswith(".") or name.endswith(".__lock") or (inside == "." and name in leave_out):
-                continue
-            status = os.stat(Path(place) / name)
-            lines.append(f"{inside}/{name} {status.st_size} {status.st_mtime_ns}\n")
-    return lines
-
-
-__all__ = ["Coordinate", "Outside", "Volume", "join"]

@@ -14,8 +14,9 @@ from incasem_like.volumes.geometry import exact
 
 Document = dict[str, Any]
 UNITS_IN_NM = {
-    "nm": 1, "nanometer": 1, "nanometre": 1, "um": 1000, "µm": 1000, "micrometer": 1000, "micrometre": 1000, "micron": 1000,
-    "mm": 10**6, "millimeter": 10**6, "millimetre": 10**6, "m": 10**9, "meter": 10**9, "metre": 10**9, "a": 0.1, "angstrom": 0.1,
+    "a": 0.1, "angstrom": 0.1, "nm": 1, "nanometer": 1, "nanometre": 1,
+    "um": 1000, "µm": 1000, "micrometer": 1000, "micrometre": 1000, "micron": 1000,
+    "mm": 10**6, "millimeter": 10**6, "millimetre": 10**6, "m": 10**9, "meter": 10**9, "metre": 10**9,
 }  # fmt: skip
 
 
@@ -87,7 +88,7 @@ class ArrayFormat(ABC):
 
     @abstractmethod
     def array_documents(self, layout: Layout, attributes: Document) -> list[tuple[str, Document]]:
-        """Return the documents of a new array in the order they must be written: the one that makes it an array last."""
+        """Return the documents of a new array in the order to write them: the one that makes it an array last."""
 
     @abstractmethod
     def attributes_of(self, document: Document) -> Document:
@@ -132,7 +133,7 @@ def in_nm(values: Sequence[float], units: Sequence[str | None] | str | None) -> 
 
 
 def triple(value: object, rank: int) -> tuple[float, ...] | None:
-    """Return the spatial numbers of an attribute such as ``resolution``: the last three, or None when it is not numbers."""
+    """Return the spatial numbers of an attribute such as ``resolution``, its last three; None when it has none."""
     if not isinstance(value, list | tuple) or not value:
         return None
     if not all(isinstance(item, int | float) and not isinstance(item, bool) for item in value):
@@ -147,5 +148,6 @@ def refuse_shards(layout: Layout, name: str) -> None:
     """Refuse a shard shape for a format that has no shards."""
     if layout.shard_shape is not None:
         raise InputError(
-            f"{name} has no shards, but a shard shape {list(layout.shard_shape)} was asked for: leave it out or use zarr3."
+            f"{name} has no shards, but a shard shape {list(layout.shard_shape)} was asked for: "
+            "leave it out or use zarr3."
         )

@@ -1,8 +1,8 @@
 """N5: one ``attributes.json`` per node, every list in it in the order x, y, z.
 
-N5 counts its axes fastest first. TensorStore shows them in that order, zarr-python's N5 stores show them reversed. All lists that we
-write into ``attributes.json`` (``resolution``, ``offset``, ``pixelResolution``, ``units``, ``axes``) are in N5's order, because
-neuroglancer, BigDataViewer, Paintera and gunpowder read them so; this package's interface stays z, y, x.
+N5 counts its axes fastest first. TensorStore shows them in that order, zarr-python's N5 stores show them reversed. All
+lists that we write into ``attributes.json`` (``resolution``, ``offset``, ``units``, ``axes``, ...) are in N5's order,
+because neuroglancer, BigDataViewer, Paintera and gunpowder read them so; our own interface stays z, y, x.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class N5(ArrayFormat):
         return {**attributes, **own}
 
     def space_attributes(self, layout: Layout) -> Document:
-        """Lists in the order x, y, z (channels last); neuroglancer wants one entry per axis in ``resolution``, ``units``, ``axes``."""
+        """Lists in the order x, y, z, channel; neuroglancer wants one entry per axis in all but ``offset``."""
         channels = len(layout.axes) - len(layout.voxel_size)
         resolution = numbers(layout.voxel_size[::-1])
         attributes: Document = {
@@ -131,7 +131,7 @@ def _reversed_triple(value: object, rank: int) -> tuple[float, ...] | None:
 
 
 def _transform(value: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Read OpenOrganelle's ``transform``, whose lists follow its own ``axes``, as voxel size and offset in z, y, x order."""
+    """Read OpenOrganelle's ``transform``, whose lists follow its own ``axes``: voxel size, offset (z, y, x)."""
     if not isinstance(value, dict) or sorted(value.get("axes", [])) != ["x", "y", "z"]:
         return None
     order = [value["axes"].index(name) for name in "zyx"]

@@ -62,7 +62,7 @@ class Zarr2(ArrayFormat):
         return dict(attributes)
 
     def space_attributes(self, layout: Layout) -> Document:
-        """incasem's ``resolution`` and ``offset``; ``_ARRAY_DIMENSIONS`` and ``dimension_units`` for neuroglancer and xarray."""
+        """incasem's ``resolution`` and ``offset``; what names and scales axes for neuroglancer and xarray."""
         return {
             "resolution": numbers(layout.voxel_size),
             "offset": numbers(layout.offset),

@@ -60,7 +60,7 @@ class Zarr3(ArrayFormat):
         return {**document, "attributes": attributes}
 
     def space_attributes(self, layout: Layout) -> Document:
-        """incasem's ``resolution`` and ``offset``; ``dimension_units`` for neuroglancer (names are in the array's document)."""
+        """incasem's ``resolution`` and ``offset``; ``dimension_units`` for neuroglancer."""
         return {
             "resolution": numbers(layout.voxel_size),
             "offset": numbers(layout.offset),
@@ -84,8 +84,8 @@ def _codecs(layout: Layout) -> list[Document]:
             for shard, chunk in zip(layout.shard_shape, layout.chunk_shape, strict=True)
         ]
         raise InputError(
-            f"A shard of {list(layout.shard_shape)} voxels holds no whole number of chunks of {list(layout.chunk_shape)}: "
-            f"use {fitting}."
+            f"A shard of {list(layout.shard_shape)} voxels holds no whole number of chunks "
+            f"of {list(layout.chunk_shape)}: use {fitting}."
         )
     little_endian = {"name": "bytes", "configuration": {"endian": "little"}}
     sharding = {
