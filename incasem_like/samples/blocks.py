@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from incasem_like.samples.regions import Region
 from incasem_like.volumes import Coordinate, Roi
+from incasem_like.volumes.padding import read_mirrored
 
 
 class BlockReader:
@@ -47,15 +48,8 @@ class BlockReader:
         within = self.region.raw_roi
         if within.contains(roi):
             return self.region.normalised(self._stored(roi))
-        indices = [
-            mirrored(first, last, begin, end)
-            for first, last, begin, end in zip(roi.begin, roi.end, within.begin, within.end, strict=True)
-        ]
-        begin = Coordinate(int(index.min()) for index in indices)
-        needed = Roi(begin, Coordinate(int(index.max()) + 1 for index in indices) - begin)
-        stored = self._stored(needed)
-        for axis, index in enumerate(indices):
-            stored = np.take(stored, index - begin[axis], axis=axis)
+        origin = within.begin
+        stored = read_mirrored(lambda part: self._stored(part + origin), roi - origin, tuple(within.shape))
         return self.region.normalised(stored)
 
     def read_labels_and_mask(self, roi: Roi) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -99,12 +93,3 @@ class _Held:
 
     def place(self, roi: Roi) -> tuple[slice, ...]:
         return tuple((roi - self.roi.begin).to_slices())
-
-
-def mirrored(first: int, last: int, begin: int, end: int) -> NDArray[np.intp]:
-    """Fold positions first..last-1 into begin..end-1 by mirroring about the outermost voxels, as often as needed."""
-    if end - begin == 1:
-        return np.full(last - first, begin)
-    period = 2 * (end - begin - 1)
-    folded = (np.arange(first, last) - begin) % period
-    return begin + np.minimum(folded, period - folded)

@@ -92,6 +92,11 @@ def _check_configured_voxel_size(entry: DataEntry, voxel_size: Sequence[float]) 
 
 
 def _check_voxel_size(entry: DataEntry, volume: Volume) -> None:
+    if not volume.voxel_size_known and any(volume.offset):
+        raise DataError(
+            f"{volume.dataset} of {entry.name} has an offset of {_numbers(volume.offset)} nm but no voxel size, so its "
+            f"place in voxels is unknown: give the array the attribute resolution {_numbers(entry.voxel_size)}."
+        )
     if volume.voxel_size_known and not _equal(volume.voxel_size, entry.voxel_size):
         raise DataError(
             f"{volume.dataset} says its voxels are {_numbers(volume.voxel_size)} nm, but {entry.name} says "

@@ -66,7 +66,7 @@ class Region:
     @property
     def content_hashes(self) -> dict[str, str]:
         """Address -> content hash of every volume of the region."""
-        return {volume.address: volume.content_hash for volume in self.volumes}
+        return {str(volume.address): volume.content_hash for volume in self.volumes}
 
     @property
     def volumes(self) -> list[Volume]:

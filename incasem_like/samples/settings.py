@@ -100,8 +100,9 @@ def check_augmentation(settings: SampleSettings) -> None:
         _check_exchange(simple.transpose_only, settings)
     if elastic is not None and elastic.rotation and settings.voxel_size[1] != settings.voxel_size[2]:
         raise ConfigError(
-            f"training.augmentation.elastic.rotation turns y into x, but their voxel sizes "
-            f"{settings.voxel_size[1]:g} and {settings.voxel_size[2]:g} nm differ: set training.augmentation.elastic.rotation=false."
+            "training.augmentation.elastic.rotation turns y into x, but their voxel sizes "
+            f"{settings.voxel_size[1]:g} and {settings.voxel_size[2]:g} nm differ: "
+            "set training.augmentation.elastic.rotation=false."
         )
 
 
