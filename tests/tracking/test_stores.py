@@ -1,0 +1,188 @@
+"""Which store an address means, and what a store says when asked for what it does not have."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from incasem_like.errors import IncasemError, InputError, RunNotFoundError, StoreError
+from incasem_like.tracking import RunStore, open_store, run_experiment
+from incasem_like.tracking.address import FolderAddress, MongoAddress, parse_address
+from incasem_like.tracking.file_store import FileStore
+
+
+@pytest.fixture(autouse=True)
+def _no_address_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INCASEM_TRACKING_URL", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "trainings", "predictions"),
+    [
+        ("localhost:27017", "mongodb://localhost:27017", "incasem_trainings", "incasem_predictions"),
+        ("mongodb://db", "mongodb://db", "incasem_trainings", "incasem_predictions"),
+        ("mongodb://u:p@db/admin", "mongodb://db/admin", "incasem_trainings", "incasem_predictions"),
+        (
+            "mongodb+srv://u:p@db/lab_trainings?x=1",
+            "mongodb+srv://db/lab_trainings?x=1",
+            "lab_trainings",
+            "lab_predictions",
+        ),
+        ("mongodb://db/lab", "mongodb://db/lab", "lab", "lab_predictions"),
+    ],
+)
+def test_a_url_names_a_server_and_a_database_for_each_kind(
+    url: str, shown: str, trainings: str, predictions: str, tmp_path: Path
+) -> None:
+    address = parse_address(url, tmp_path)
+    assert isinstance(address, MongoAddress)
+    assert (address.described, address.database("trainings"), address.database("predictions")) == (
+        shown,
+        trainings,
+        predictions,
+    )
+    assert "u:p" not in repr(address)
+
+
+@pytest.mark.parametrize("name", ["incasem_trainings", "incasem_predictions"])
+def test_the_json_file_of_incasem_names_server_and_databases(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "trainings_db.json"
+    file.write_text(json.dumps({"url": "localhost:27017", "db_name": name}))
+    address = parse_address(str(file), tmp_path)
+    assert address == MongoAddress("mongodb://localhost:27017", "incasem")
+
+
+def test_the_json_file_may_hold_a_whole_url(tmp_path: Path) -> None:
+    file = tmp_path / "db.json"
+    file.write_text(json.dumps({"url": "mongodb://u:p@db/admin", "db_name": "lab"}))
+    address = parse_address(file, tmp_path)
+    assert isinstance(address, MongoAddress)
+    assert (address.url, address.database("trainings")) == ("mongodb://u:p@db/admin", "lab")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"url": 3}', '{"url": "h:1", "db_name": 5}', '{"url": "ftp://h"}']
+)
+def test_a_json_file_that_names_no_server_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "db.json").write_text(content)
+    with pytest.raises(InputError, match=r"db\.json"):
+        parse_address(tmp_path / "db.json", tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        parse_address(tmp_path / "other.json", tmp_path)
+
+
+def test_runs_are_files_below_the_runs_directory_unless_an_address_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert parse_address(None, tmp_path) == FolderAddress(tmp_path / "tracking")
+    assert parse_address(tmp_path / "shared", tmp_path) == FolderAddress(tmp_path / "shared")
+    monkeypatch.setenv("INCASEM_TRACKING_URL", "db:1")
+    assert parse_address(None, tmp_path) == MongoAddress("mongodb://db:1")
+    assert parse_address("~/runs", tmp_path) == FolderAddress(Path.home() / "runs")
+
+
+def test_a_scheme_without_a_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot start with postgres://"):
+        parse_address("postgres://u:p@h", tmp_path)
+
+
+def test_each_kind_has_its_own_folder_and_its_own_ids(tmp_path: Path) -> None:
+    for kind in ("trainings", "predictions", "segmentations", "evaluations"):
+        run_experiment(name="x", config={}, main=lambda run: None, store=open_store(None, kind, tmp_path))
+        assert (tmp_path / "tracking" / f"incasem_{kind}" / "1" / "run.json").is_file()
+    with pytest.raises(InputError, match="no runs of kind 'training'; did you mean 'trainings'"):
+        open_store(None, "training", tmp_path)
+
+
+def test_an_unknown_id_names_the_runs_there_are_and_where_was_looked(store: RunStore) -> None:
+    place = "incasem_trainings|test_"
+    with pytest.raises(RunNotFoundError, match=rf"no training run 7: .*({place}).* holds no runs yet"):
+        store.get(7)
+    for run_id in (3, 5):
+        run_experiment(name="x", config={}, main=lambda run: None, store=store, run_id=run_id)
+    with pytest.raises(RunNotFoundError, match=rf"no training run 7: .*({place}).* holds runs 3, 5; did you mean 5"):
+        store.get(7)
+    for run_id in range(10, 20):
+        run_experiment(name="x", config={}, main=lambda run: None, store=store, run_id=run_id)
+    with pytest.raises(RunNotFoundError, match=r"runs 3, 5, 10, … 17, 18, 19; did you mean 5"):
+        store.get(7)
+
+
+def test_a_damaged_record_says_which_file_it_is(tmp_path: Path) -> None:
+    store = open_store(None, "trainings", tmp_path)
+    run_experiment(name="x", config={}, main=lambda run: None, store=store)
+    (tmp_path / "tracking" / "incasem_trainings" / "1" / "config.json").write_text('{"a": ')
+    with pytest.raises(StoreError, match=r"config\.json is damaged"):
+        store.get(1)
+
+
+def test_records_written_by_sacred_itself_can_be_read(tmp_path: Path) -> None:
+    from sacred import Experiment
+    from sacred.observers import FileStorageObserver
+
+    experiment = Experiment("theirs", interactive=True, save_git_info=False)
+    experiment.observers.append(FileStorageObserver(tmp_path / "tracking" / "incasem_trainings"))
+    experiment.add_config({"training": {"iterations": 3}})
+
+    def main(_run) -> float:  # type: ignore[no-untyped-def]
+        _run.log_scalar("loss", 0.5, 1)
+        return 0.25
+
+    experiment.main(main)
+    experiment.run(options={"--capture": "no", "--loglevel": "ERROR"})
+    record = open_store(None, "trainings", tmp_path).get(1)
+    assert (record.status, record.result, record.name) == ("COMPLETED", 0.25, "theirs")
+    assert record.config["training"] == {"iterations": 3}
+    assert record.metrics["loss"].values == (0.5,)
+
+
+def test_files_have_the_layout_of_sacred(tmp_path: Path) -> None:
+    store = open_store(None, "trainings", tmp_path)
+    assert isinstance(store, FileStore)
+    run_experiment(name="x", config={"seed": 1}, main=lambda run: run.log_scalar("loss", 0.5, 4), store=store)
+    folder = store.folder / "1"
+    assert json.loads((folder / "config.json").read_text()) == {"seed": 1}
+    assert json.loads((folder / "metrics.json").read_text())["loss"]["steps"] == [4]
+    document = json.loads((folder / "run.json").read_text())
+    assert {"status", "experiment", "host", "meta", "artifacts", "resources", "result", "heartbeat"} <= set(document)
+    for _, stored in document["experiment"]["sources"]:
+        assert (store.folder / stored).is_file()
+    assert not list(folder.glob(".*"))
+
+
+def test_a_server_that_does_not_answer_is_said_in_one_sentence_soon(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        open_store("mongodb://ada:s3cret@127.0.0.1:9/?serverSelectionTimeoutMS=300", "trainings", tmp_path)
+    assert time.monotonic() - start < 5
+    assert "No MongoDB server answers at mongodb://127.0.0.1:9/" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["mongodb://ada:s3/cret@db:27017", "mongodb://ada:s3cret@db:port", "mongodb://ada:s3%cret@db", "mongodb://"]
+)
+def test_a_malformed_url_is_refused_without_quoting_it(url: str, tmp_path: Path) -> None:
+    with pytest.raises(IncasemError) as caught:
+        open_store(url, "trainings", tmp_path)
+    assert isinstance(caught.value, InputError)
+    assert "s3" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_refused_credentials_are_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pymongo
+    from pymongo.errors import OperationFailure
+
+    class Refusing:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            self.admin = self
+
+        def command(self, name: str) -> None:
+            raise OperationFailure("Authentication failed.", code=18)
+
+    monkeypatch.setattr(pymongo, "MongoClient", Refusing)
+    with pytest.raises(InputError, match="mongodb://db:1 refuses the user name or password"):
+        open_store("mongodb://ada:s3cret@db:1", "trainings", tmp_path)
