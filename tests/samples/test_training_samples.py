@@ -1,0 +1,217 @@
+"""Training samples: what they hold, and that they depend on the seed and their number alone."""
+
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from incasem_like.config.training_sections import AugmentationConfig
+from incasem_like.errors import ConfigError, DataError
+from incasem_like.samples import TrainingSamples, check_augmentation, make_loader
+from incasem_like.targets import balance_weights
+
+ARRAYS = ("raw", "labels", "mask", "scale")
+
+
+def assert_same(one, other):
+    for key in ARRAYS:
+        np.testing.assert_array_equal(one[key], other[key])
+
+
+@pytest.fixture
+def samples(cell, make_settings, full_augmentation):
+    small = cell.entry("small", offset=(6, 6, 6), shape=(9, 30, 9))
+    config = cell.config(cell.entry("large", offset=(4, 4, 4), shape=(32, 36, 40)), small)
+    return TrainingSamples(config, make_settings(augmentation=full_augmentation, reject={"min_masked": 0.05}), seed=11)
+
+
+def test_without_augmentation_a_sample_is_a_crop_with_context_from_beyond_the_region(cell, make_settings):
+    entry = cell.entry(offset=(8, 8, 8), shape=(12, 12, 12))
+    sample = TrainingSamples(cell.config(entry), make_settings(), seed=1)[0]
+    raw = cell.root["volumes/raw"][2:26, 2:26, 2:26].astype(np.float32) / 255
+    np.testing.assert_allclose(sample["raw"], raw[None] * 2 - 1, atol=1e-6)
+    np.testing.assert_array_equal(sample["labels"], cell.root["volumes/labels/er"][4:16, 4:16, 4:16] > 0)
+    assert (sample["mask"] == 1).all()
+    assert [sample[key].dtype for key in ARRAYS] == [np.float32, np.int64, np.uint8, np.float32]
+    np.testing.assert_allclose(sample["info"]["offset"], [2 * 4.6, 10, 10])
+    np.testing.assert_allclose(sample["info"]["shape"], [24 * 4.6, 120, 120])
+    assert sample["info"]["region"] == 0
+
+
+def test_what_lies_beyond_a_small_region_does_not_count_as_background(cell, make_settings):
+    cell.put("volumes/labels/er", np.ones((32, 36, 40), np.uint8), offset=(4, 4, 4))
+    entry = cell.entry(offset=(8, 8, 8), shape=(4, 12, 12))
+    sample = TrainingSamples(cell.config(entry), make_settings(), seed=1)[0]
+    assert sample["mask"].sum() == 4 * 12 * 12
+    assert (sample["mask"][4:8] == 1).all()
+    assert (sample["scale"] > 0).sum() == 4 * 12 * 12
+    np.testing.assert_array_equal(sample["info"]["class_fractions"], [0, 1])
+
+
+def test_scale_balances_the_classes_inside_the_mask(samples):
+    sample = samples[3]
+    expected = balance_weights(sample["labels"], sample["mask"], 2, 0.01, 0.99)
+    np.testing.assert_array_equal(sample["scale"], expected)
+    assert sample["raw"].min() >= -1
+    assert sample["raw"].max() <= 1
+
+
+def test_labels_stay_on_the_structures_that_raw_shows(container, make_settings, full_augmentation):
+    rng = np.random.default_rng(0)
+    blobs = np.kron(rng.random((8, 8, 8)) < 0.5, np.ones((7, 7, 7))).astype(np.uint8)
+    container.put("volumes/raw", blobs * 255)
+    container.put("volumes/labels/er", blobs)
+    settings = make_settings(augmentation=full_augmentation.model_copy(update={"intensity": None}))
+    samples = TrainingSamples(
+        container.config(container.entry(offset=(10, 10, 10), shape=(36, 36, 36))), settings, seed=2
+    )
+    for index in range(4):
+        sample = samples[index]
+        seen = sample["raw"][0, 6:-6, 6:-6, 6:-6] > 0
+        counts = sample["mask"] == 1
+        assert np.mean(seen[counts] == (sample["labels"][counts] == 1)) > 0.98
+
+
+def test_a_sample_depends_on_seed_and_number_alone(samples):
+    afterwards = [samples[index] for index in (5, 2, 5)]
+    assert_same(afterwards[0], afterwards[2])
+    copied = pickle.loads(pickle.dumps(samples))
+    assert_same(copied[5], afterwards[0])
+    assert_same(copied[2], afterwards[1])
+    other_seed = TrainingSamples(samples.data_config, samples.settings, seed=12)
+    assert not np.array_equal(other_seed[5]["raw"], afterwards[0]["raw"])
+
+
+def test_what_is_held_in_memory_changes_nothing(samples):
+    frugal = TrainingSamples(samples.data_config, samples.settings, samples.seed, memory_bytes=0)
+    for index in range(3):
+        assert_same(frugal[index], samples[index])
+
+
+def test_samples_differ_from_each_other(samples):
+    raws = [samples[index]["raw"] for index in range(6)]
+    assert len({raw.tobytes() for raw in raws}) == 6
+
+
+def test_making_a_sample_leaves_the_random_state_of_the_process_as_it_was(samples):
+    random.seed(1)
+    np.random.seed(2)
+    torch.manual_seed(3)
+    next(iter(make_loader(samples, stop=1)))
+    assert random.random() == random.Random(1).random()
+    assert np.random.random() == np.random.RandomState(2).random_sample()
+    expected = torch.rand(1, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_batches_are_the_same_whatever_the_number_of_workers_and_after_resuming(samples, num_workers):
+    options = {"batch_size": 2, "stop": 7, "prefetch": 4}
+    alone = list(make_loader(samples, num_workers=0, **options))
+    assert len(alone) == 7
+    for start in (0, 4):
+        loader = make_loader(samples, num_workers=num_workers, start=start, **options)
+        for batch, expected in zip(loader, alone[start:], strict=True):
+            assert batch["info"]["index"].tolist() == expected["info"]["index"].tolist()
+            for key in ARRAYS:
+                assert torch.equal(batch[key], expected[key])
+
+
+def test_ranks_share_the_samples_of_an_iteration(samples):
+    numbers = [
+        [
+            batch["info"]["index"].tolist()
+            for batch in make_loader(samples, batch_size=2, stop=2, rank=rank, world_size=2)
+        ]
+        for rank in (0, 1)
+    ]
+    assert numbers == [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
+
+
+def test_a_batch_has_the_promised_shapes_and_types(samples):
+    batch = next(iter(make_loader(samples, batch_size=2, stop=1)))
+    assert {key: tuple(batch[key].shape) for key in ARRAYS} == {
+        "raw": (2, 1, 24, 24, 24), "labels": (2, 12, 12, 12), "mask": (2, 12, 12, 12), "scale": (2, 12, 12, 12),
+    }  # fmt: skip
+    assert [batch[key].dtype for key in ARRAYS] == [torch.float32, torch.int64, torch.uint8, torch.float32]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_search_without_success_reaches_the_person_as_one_sentence(cell, make_settings, num_workers):
+    settings = make_settings(reject={"min_masked": 0.99, "reject_probability": 1.0})
+    samples = TrainingSamples(cell.config(cell.entry(offset=(8, 8, 8), shape=(16, 16, 16))), settings, seed=1)
+    with pytest.raises(DataError, match=r"^None of 1000 random blocks") as caught:
+        list(make_loader(samples, num_workers=num_workers, stop=1))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("off", [("simple",), ("elastic",), ("intensity",), ("simple", "elastic", "intensity")])
+def test_each_augmentation_can_be_switched_off(cell, make_settings, full_augmentation, off):
+    settings = make_settings(augmentation=full_augmentation.model_copy(update=dict.fromkeys(off)))
+    sample = TrainingSamples(cell.config(cell.entry(offset=(4, 4, 4), shape=(32, 36, 40))), settings, seed=1)[0]
+    assert sample["raw"].shape == (1, 24, 24, 24)
+
+
+def test_mirroring_and_transposing_reach_every_allowed_orientation_and_no_other(cell, make_settings):
+    augmentation = AugmentationConfig(
+        simple={"transpose_only": (1, 2), "mirror_only": (0, 2)}, elastic=None, intensity=None
+    )
+    entry = cell.entry(offset=(8, 8, 8), shape=(12, 12, 12))
+    samples = TrainingSamples(cell.config(entry), make_settings(augmentation=augmentation), seed=1)
+    block = cell.root["volumes/raw"][2:26, 2:26, 2:26].astype(np.float32) / 255 * 2 - 1
+    # The axes are exchanged after mirroring, so x mirrored may end up as y.
+    allowed = [
+        mirrored.transpose(order)
+        for order in ((0, 1, 2), (0, 2, 1))
+        for z in (1, -1)
+        for x in (1, -1)
+        for mirrored in [block[::z, :, ::x]]
+    ]
+    found = set()
+    for index in range(60):
+        sample = samples[index]["raw"][0]
+        found |= {number for number, other in enumerate(allowed) if np.allclose(sample, other, atol=1e-6)}
+    assert found == set(range(8))
+
+
+def test_intensity_stays_within_its_limits(container, make_settings):
+    raw = np.full((40, 40, 40), 102, np.uint8)
+    raw[::2] = 153
+    container.put("volumes/raw", raw)
+    container.put("volumes/labels/er", np.ones_like(raw))
+    augmentation = AugmentationConfig(simple=None, elastic=None)
+    samples = TrainingSamples(container.config(container.entry()), make_settings(augmentation=augmentation), seed=1)
+    contrasts, shifts = [], []
+    for index in range(40):
+        seen = (samples[index]["raw"] + 1) / 2
+        contrasts.append((seen.max() - seen.min()) / 0.2)
+        shifts.append(seen.mean() - 0.5)
+    assert 0.85 - 1e-4 <= min(contrasts) < 0.92 < 1.08 < max(contrasts) <= 1.15 + 1e-4
+    assert -0.15 - 1e-4 <= min(shifts) < -0.08 < 0.08 < max(shifts) <= 0.15 + 1e-4
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"input_size": (12, 24, 24), "output_size": (6, 12, 12)}, r"whose sizes differ .* set it to \[1, 2\]"),
+        ({"output_size": (6, 12, 12)}, r"whose output sizes differ .* set it to \[1, 2\]"),
+        ({"voxel_size": (40.0, 4.0, 4.0)}, r"whose voxel sizes differ .*\[40, 4, 4\]\): set it to \[1, 2\]"),
+        ({"voxel_size": (5.0, 5.0, 4.0), "simple": False}, r"rotation turns y into x, .* 5 and 4 nm differ"),
+    ],
+)
+def test_augmentation_that_distorts_is_refused(make_settings, changes, part):
+    simple = {} if changes.pop("simple", True) else None
+    settings = make_settings(
+        **{"voxel_size": (5.0, 5.0, 5.0), **changes, "augmentation": AugmentationConfig(simple=simple)}
+    )
+    with pytest.raises(ConfigError, match=part):
+        check_augmentation(settings)
+
+
+def test_anisotropic_blocks_are_deformed_too(cell, make_settings, full_augmentation):
+    settings = make_settings((5, 24, 24), (3, 16, 16), augmentation=full_augmentation)
+    sample = TrainingSamples(cell.config(cell.entry(offset=(10, 4, 4), shape=(3, 36, 40))), settings, seed=1)[0]
+    assert sample["labels"].shape == (3, 16, 16)
+    assert sample["mask"].any()
