@@ -15,7 +15,7 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.thresholds import ThresholdSweep
 from incasem_like.segmentation.threshold import probability_scale
 from incasem_like.terminal import Progress
-from incasem_like.volumes import Coordinate, Roi, Volume
+from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi
 
 Array = npt.NDArray[Any]
 
@@ -131,13 +131,13 @@ def _covered(volume: Volume, prediction: Volume, roi: Roi, intersect: bool) -> R
     common = roi.intersect(volume.roi)
     if common.empty:
         raise DataError(
-            f"{volume.address} covers {describe(volume.roi)} and has no voxel in common with "
-            f"{prediction.address}, {describe(roi)}: check the offset attributes."
+            f"{volume.address} covers {describe_roi(volume.roi)} and has no voxel in common with "
+            f"{prediction.address}, {describe_roi(roi)}: check the offset attributes."
         )
     if common != roi and not intersect:
         raise DataError(
-            f"{volume.address} covers {describe(volume.roi)}, but the prediction asks for {describe(roi)}: "
-            f"give --intersect to measure the common part {describe(common)}, or a --roi_padding."
+            f"{volume.address} covers {describe_roi(volume.roi)}, but the prediction asks for {describe_roi(roi)}: "
+            f"give --intersect to measure the common part {describe_roi(common)}, or a --roi_padding."
         )
     return common
 
@@ -158,11 +158,6 @@ def aligned_blocks(volume: Volume, roi: Roi, voxels: int = VOXELS_PER_BLOCK) -> 
     last = (roi.end - origin - 1) // block_shape
     for index in product(*(range(low, high + 1) for low, high in zip(first, last, strict=True))):
         yield Roi(origin + Coordinate(index) * block_shape, block_shape).intersect(roi)
-
-
-def describe(roi: Roi) -> str:
-    """Say a region in absolute voxels, last ones included: ``z 0-99, y 0-511, x 20-511``."""
-    return ", ".join(f"{axis} {low}-{high - 1}" for axis, low, high in zip("zyx", roi.begin, roi.end, strict=True))
 
 
 def _spaced(values: Sequence[float]) -> str:

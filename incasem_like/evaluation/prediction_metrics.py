@@ -43,5 +43,5 @@ class PredictionMetrics:
             self.counts.update(probabilities[kept], self.region.read_labels(inside), valid)
 
     def scores(self) -> dict[str, float]:
-        """Give ``dice_class_<c>_ds_<k>`` and likewise ``jaccard_class_``, ``precision_``, ``recall_``; NaN if undefined."""
+        """Give ``dice_class_<c>_ds_<k>``, ``jaccard_class_…``, ``precision_…``, ``recall_…``; NaN where undefined."""
         return self.counts.scores(f"_ds_{self.index}")

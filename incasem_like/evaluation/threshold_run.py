@@ -113,7 +113,7 @@ def _log_scores(run: Run, result: Mapping[str, Any]) -> None:
 
 
 def _described(volume: Volume) -> dict[str, Any]:
-    return {"address": volume.address, "content_hash": volume.content_hash}
+    return {"address": str(volume.address), "content_hash": volume.content_hash}
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
@@ -134,6 +134,8 @@ def best_sentence(result: Mapping[str, Any]) -> str:
     """Say which threshold is best and how good it is."""
     best = result["best"]
     if best is None:
-        return f"Nothing to score: of {result['voxels']} voxels none is labelled and none predicted."
+        return (
+            f"Nothing to score over {result['voxels']} voxels: the object is missing in the labels or the prediction."
+        )
     name = "precision + recall" if best["metric"] == "precision_recall" else best["metric"]
     return f"Best {name}: {best['value']:.4f} at threshold {best['threshold']:g}, over {result['voxels']} voxels."

@@ -34,11 +34,8 @@ def conversion_to(
         The dtype of the result and the function from stored to exported values, which raises DataError on a value
         that does not fit.
     """
-    target = (
-        np.dtype(dtype)
-        if dtype
-        else {"bool": np.dtype("uint8"), "float16": np.dtype("float32")}.get(source.name, source)
-    )
+    kept = {"bool": "uint8", "float16": "float32"}.get(source.name, source.name)
+    target: np.dtype[Any] = np.dtype(dtype or kept)
     if target == source:
         return target, lambda values: values
     if target.kind == "f":

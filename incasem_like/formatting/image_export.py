@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -184,7 +185,7 @@ def _record(plan: _Plan, dtype: str | None, absolute: bool) -> dict[str, Any]:
     """Say what the folder holds; equal for a repeated call, so that one can tell its own work."""
     volume = plan.volume
     return {
-        "source": volume.address,
+        "source": str(volume.address),
         "source_content": volume.content_hash,
         "voxel_size": list(volume.voxel_size),
         "offset": list(volume.offset),
@@ -283,7 +284,6 @@ def _allocate(path: Path, plan: _Plan) -> int:
 
     _, height, width = (int(size) for size in plan.volume.shape)
     _, *in_plane = plan.volume.voxel_size
-    per_centimetre = tuple(1e7 / size for size in reversed(in_plane))
     place = tifffile.imwrite(
         path,
         data=None,
@@ -291,12 +291,19 @@ def _allocate(path: Path, plan: _Plan) -> int:
         dtype=plan.dtype,
         photometric="minisblack",
         metadata=None,
-        resolution=per_centimetre,
+        resolution=tuple(_per_centimetre(size) for size in reversed(in_plane)),
         resolutionunit="CENTIMETER",
         returnoffset=True,
     )
     assert place is not None
-    return place[0]
+    return int(place[0])
+
+
+def _per_centimetre(voxel_size: float) -> tuple[int, int] | float:
+    """Give the pixels per centimetre of a voxel size in nm, as the exact fraction where a TIFF can hold it."""
+    exact = Fraction(10**7) / Fraction(repr(float(voxel_size)))
+    fits = max(exact.numerator, exact.denominator) < 2**32
+    return (exact.numerator, exact.denominator) if fits else float(exact)
 
 
 def _bands(plan: _Plan, start: int, stop: int) -> Iterator[tuple[int, Array]]:
