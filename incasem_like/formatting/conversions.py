@@ -68,7 +68,7 @@ class Conversion:
             )
 
     def apply(self, values: Array, where: str) -> Array:
-        """Convert sections; ``where`` names the file in an error.
+        """Convert a section; ``where`` names the file in an error.
 
         Raises:
             DataError: A value that the type cannot hold.

@@ -41,8 +41,8 @@ class SectionFile:
     colours: int
     dtype: str
 
-    def read(self, pages: range) -> npt.NDArray[Any]:
-        """Decode some of its sections: ``(pages, y, x)``, or ``(pages, y, x, colour)``.
+    def read(self, pages: range) -> Iterator[npt.NDArray[Any]]:
+        """Decode some of its sections, one after another: ``(y, x)``, or ``(y, x, colour)``.
 
         Raises:
             DataError: The file cannot be decoded; names it.
@@ -51,15 +51,18 @@ class SectionFile:
 
         with _opened(self.path) as tiff:
             series = tiff.series[0]
-            try:
-                if len(series.pages) == self.pages:
-                    planes = [np.asarray(series.pages[page].asarray()) for page in pages]
-                    return _colours_last(np.stack(planes), self.colours)
-                # One header for a whole stack of planes that follow one another (ImageJ's way).
-                stack = np.memmap(self.path, series.dtype, "r", series.dataoffset or 0, series.shape)
-                return _colours_last(np.array(stack[pages.start : pages.stop]), self.colours)
-            except Exception as error:
-                raise DataError(_unreadable(self.path, error)) from error
+            # Without a page for each section they follow one another behind one header (ImageJ's way).
+            stacked = len(series.pages) != self.pages
+            for page in pages:
+                try:
+                    if stacked:
+                        stack = np.memmap(self.path, series.dtype, "r", series.dataoffset or 0, series.shape)
+                        section = np.array(stack.reshape(self.pages, *stack.shape[-2:])[page])
+                    else:
+                        section = series.pages[page].asarray()
+                except Exception as error:
+                    raise DataError(_unreadable(self.path, error)) from error
+                yield _colours_last(section.reshape(section.shape[-3 if self.colours > 1 else -2 :]), self.colours)
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,10 @@ def _last_byte(tiff: tifffile.TiffFile) -> int:
 def _opened(path: str) -> tifffile.TiffFile:
     import tifffile
 
-    logging.getLogger("tifffile").propagate = False  # what matters of its log is said in our own words
+    logger = logging.getLogger("tifffile")
+    logger.propagate = False  # what matters of its log is said in our own words
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
     try:
         return tifffile.TiffFile(path)
     except PermissionError:
@@ -256,10 +262,8 @@ def _check_alike(files: tuple[SectionFile, ...]) -> None:
             )
 
 
-def _colours_last(planes: npt.NDArray[Any], colours: int) -> npt.NDArray[Any]:
+def _colours_last(section: npt.NDArray[Any], colours: int) -> npt.NDArray[Any]:
     """Bring colours stored plane by plane to the last axis, where those stored pixel by pixel are."""
     import numpy as np
 
-    if colours > 1 and planes.shape[-1] != colours:
-        return np.moveaxis(planes, 1, -1)
-    return planes
+    return np.moveaxis(section, 0, -1) if colours > 1 and section.shape[-1] != colours else section

@@ -11,7 +11,9 @@ STACK = np.arange(12 * 5 * 4, dtype=np.uint16).reshape(12, 5, 4)
 
 
 def read(sequence):
-    return np.concatenate([file.read(pages) for file, pages, _ in sequence.locate(0, sequence.shape[0])])
+    return np.stack(
+        [section for file, pages, _ in sequence.locate(0, sequence.shape[0]) for section in file.read(pages)]
+    )
 
 
 def write(folder, names, stack=STACK):

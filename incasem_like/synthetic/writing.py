@@ -1,0 +1,271 @@
+"""Synthetic volumes on disk: as folders of TIFF sections or in Zarr containers, several at a time."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from incasem_like.errors import DataError, InputError
+from incasem_like.synthetic.optic_lobe import SyntheticVolume, generate_optic_lobe
+from incasem_like.synthetic.parameters import OpticLobeParameters
+from incasem_like.terminal import Progress
+from incasem_like.volumes import Volume, create_volume, dataset_exists, make_provenance, open_volume
+
+TOOL = "generate_optic_lobe"
+RECORD_NAME = "provenance.json"
+FOLDERS = ("raw", "labels", "mask")
+DATASETS = ("volumes/raw", "volumes/labels/columns", "volumes/labels/columns_mask")
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class VolumeOrder:
+    """One volume to generate and where it goes.
+
+    Attributes:
+        output: Folder of TIFFs, or Zarr container.
+        format: ``tiff`` or ``zarr``.
+        shape: Voxels, z, y, x.
+        voxel_size: nm, z, y, x.
+        seed: Seed of the family.
+        index: Number of the volume in the family.
+        parameters: What to draw from.
+    """
+
+    output: Path
+    format: str
+    shape: tuple[int, int, int]
+    voxel_size: tuple[float, float, float]
+    seed: int
+    index: int
+    parameters: OpticLobeParameters
+
+    @property
+    def next_command(self) -> str:
+        """The sensible command after this volume is there."""
+        scripts = "python scripts/01_data_formatting"
+        if self.format == "zarr":
+            return f"{scripts}/40_equalize_histogram.py -f {self.output} -d {DATASETS[0]}"
+        sizes = " ".join(f"{size:g}" for size in self.voxel_size)
+        sections = f"{scripts}/00_image_sequences_to_zarr.py -i {self.output / FOLDERS[0]}"
+        return f"{sections} -f {self.output}.zarr --resolution {sizes}"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What determines the voxels, JSON-able: equal records, equal volumes."""
+        return json.loads(  # type: ignore[no-any-return]
+            json.dumps(
+                {
+                    "shape": self.shape,
+                    "voxel_size": self.voxel_size,
+                    "seed": self.seed,
+                    "index": self.index,
+                    "parameters": self.parameters.model_dump(mode="json"),
+                }
+            )
+        )
+
+
+@dataclass(frozen=True)
+class VolumeWritten:
+    """A volume that is there now.
+
+    Attributes:
+        output: Folder or container.
+        columns: Labelled columns in it.
+        already_complete: True when an earlier call had written it.
+    """
+
+    output: Path
+    columns: int
+    already_complete: bool
+
+
+def order_volumes(
+    output: Path,
+    format: str,
+    shape: tuple[int, int, int],
+    *,
+    voxel_size: tuple[float, float, float],
+    seed: int,
+    num_volumes: int,
+    parameters: OpticLobeParameters,
+) -> list[VolumeOrder]:
+    """Say which volumes go where: one to ``output``, several to ``output`` with ``_000``, ``_001`` ... at its stem.
+
+    Raises:
+        InputError: Unknown format, or a number below 1.
+    """
+    if format not in ("tiff", "zarr"):
+        raise InputError(f"The format {format} is not known: use tiff or zarr.")
+    if num_volumes < 1 or min(voxel_size) <= 0:
+        raise InputError(f"Got {num_volumes} volumes of voxel size {list(voxel_size)}: both must be above 0.")
+    if format == "zarr" and output.suffix != ".zarr":
+        output = output / "volume.zarr" if not output.suffix else output.with_suffix(".zarr")
+    places = [output] if num_volumes == 1 else [output.with_stem(f"{output.stem}_{i:03d}") for i in range(num_volumes)]
+    return [
+        VolumeOrder(place, format, shape, voxel_size, seed, index, parameters) for index, place in enumerate(places)
+    ]
+
+
+def make_volumes(orders: list[VolumeOrder], *, num_workers: int, overwrite: bool = False) -> Iterator[VolumeWritten]:
+    """Generate and write volumes, in parallel processes when there are several; those already complete are left alone.
+
+    Yields:
+        Each volume as it is done; the voxels depend on the order alone, not on who makes it when.
+
+    Raises:
+        InputError: A place that holds something else, without ``overwrite``.
+    """
+    missing = []
+    for order in orders:
+        there = None if overwrite else _columns_there(order)
+        if there is None:
+            missing.append(order)
+        else:
+            yield VolumeWritten(order.output, there, True)
+    if not missing:
+        return
+    with Progress("Generating", len(missing), "volumes") as progress:
+        if num_workers <= 1 or len(missing) == 1:
+            for order in missing:
+                yield make_volume(order, overwrite)
+                progress.advance()
+            return
+        context = multiprocessing.get_context("forkserver")
+        with ProcessPoolExecutor(min(num_workers, len(missing)), mp_context=context) as pool:
+            pending = [pool.submit(make_volume, order, overwrite) for order in missing]
+            try:
+                for future in pending:
+                    yield future.result()
+                    progress.advance()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def make_volume(order: VolumeOrder, overwrite: bool = False) -> VolumeWritten:
+    """Generate one volume and write it.
+
+    Raises:
+        InputError: The place holds something else, without ``overwrite``.
+    """
+    if not overwrite:
+        _refuse_what_is_there(order)
+    order.output.parent.mkdir(parents=True, exist_ok=True)
+    volume = generate_optic_lobe(
+        order.shape, voxel_size=order.voxel_size, seed=order.seed, index=order.index, parameters=order.parameters
+    )
+    write = _write_tiff if order.format == "tiff" else _write_zarr
+    write(order, volume)
+    return VolumeWritten(order.output, len(volume.columns), False)
+
+
+def _columns_there(order: VolumeOrder) -> int | None:
+    """Count the columns of an earlier, complete and equal volume, or None."""
+    if order.format == "tiff":
+        record = _read_record(order.output)
+        return len(record["columns"]) if record and record["order"] == order.record else None
+    if not all(dataset_exists(order.output, dataset) for dataset in DATASETS):
+        return None
+    for dataset in DATASETS:
+        there = open_volume(order.output, dataset, allow_incomplete=True)
+        if not there.complete or (there.provenance or {}).get("parameters") != order.record:
+            return None
+    return len(open_volume(order.output, DATASETS[1]).attributes["columns"])
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and {"order", "columns"} <= record.keys() else {}
+
+
+def _refuse_what_is_there(order: VolumeOrder) -> None:
+    """Keep from writing over anything but an unfinished volume of the same order."""
+    if order.format == "tiff":
+        if order.output.exists() and (not order.output.is_dir() or any(order.output.iterdir())):
+            raise InputError(
+                f"{order.output} exists and was not made with these parameters: give --overwrite or another --output."
+            )
+        return
+    for dataset in DATASETS:
+        if dataset_exists(order.output, dataset):
+            there = open_volume(order.output, dataset, allow_incomplete=True)
+            if (there.provenance or {}).get("parameters") != order.record:
+                raise InputError(
+                    f"{there.address} exists and was not made with these parameters: "
+                    "give --overwrite or another --output."
+                )
+
+
+def _arrays(volume: SyntheticVolume) -> tuple[npt.NDArray[Any], ...]:
+    return volume.raw, volume.labels, volume.mask
+
+
+def _write_tiff(order: VolumeOrder, volume: SyntheticVolume) -> None:
+    """Write sections into a folder beside, then rename it."""
+    import tifffile
+
+    partial = order.output.with_name(f".{order.output.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    digits = max(4, len(str(order.shape[0] - 1)))
+    per_centimetre = tuple(1e7 / size for size in reversed(order.voxel_size[1:]))
+    for name, array in zip(FOLDERS, _arrays(volume), strict=True):
+        (partial / name).mkdir(parents=True)
+        for number, section in enumerate(array):
+            place = partial / name / f"section_{number:0{digits}d}.tif"
+            tifffile.imwrite(place, section, resolution=per_centimetre, resolutionunit="CENTIMETER", metadata=None)
+    provenance = make_provenance(TOOL, order.record)
+    record = {"complete": True, "order": order.record, "columns": volume.columns, "provenance": provenance}
+    (partial / RECORD_NAME).write_text(json.dumps(record, indent=2), encoding="utf-8")
+    if order.output.exists():
+        _remove_ours(order.output)
+    partial.rename(order.output)
+
+
+def _remove_ours(folder: Path) -> None:
+    """Remove an earlier volume, but no folder that holds anything else.
+
+    Raises:
+        DataError: The folder holds something that is not ours.
+    """
+    foreign = [] if not folder.is_dir() else [e.name for e in folder.iterdir() if e.name not in (*FOLDERS, RECORD_NAME)]
+    if foreign or not folder.is_dir():
+        raise DataError(
+            f"{folder} {'holds ' + foreign[0] if foreign else 'is a file'}, no synthetic volume: choose another place."
+        )
+    shutil.rmtree(folder)
+
+
+def _write_zarr(order: VolumeOrder, volume: SyntheticVolume) -> None:
+    provenance = make_provenance(TOOL, order.record)
+    made: list[Volume] = []
+    for dataset, array in zip(DATASETS, _arrays(volume), strict=True):
+        attributes = {"columns": volume.columns} if array is volume.labels else {}
+        there = create_volume(
+            order.output,
+            dataset,
+            shape=order.shape,
+            dtype=array.dtype,
+            voxel_size=order.voxel_size,
+            chunk_shape=tuple(min(CHUNK, size) for size in order.shape),
+            provenance=provenance,
+            attributes=attributes,
+            overwrite=True,
+        )
+        there.write(array)
+        made.append(there)
+    for there in made:
+        there.mark_complete()
