@@ -1,0 +1,78 @@
+"""The output of a blockwise task: created, or found half-made and taken up again; the same for every script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from incasem_like.errors import InputError
+from incasem_like.volumes import Volume, create_volume, dataset_exists, open_volume
+
+
+def create_or_resume_output(
+    place: str,
+    dataset: str | None = None,
+    *,
+    shape: Sequence[int],
+    dtype: npt.DTypeLike,
+    voxel_size: Sequence[float],
+    offset: Sequence[float] = (0, 0, 0),
+    axes: str = "zyx",
+    overwrite: bool = False,
+    **options: Any,
+) -> Volume:
+    """Create an output, or open the one that an earlier call of the same command began or finished.
+
+    Whether that call had the same parameters is for ``run_blockwise`` to tell.
+
+    Args:
+        place: Address of the array, or of its container.
+        dataset: Path inside the container when ``place`` is the container.
+        shape: In voxels, channels first where ``axes`` has them.
+        dtype: Of one voxel.
+        voxel_size: (z, y, x) in nm.
+        offset: (z, y, x) in nm.
+        axes: ``"zyx"`` or ``"czyx"``.
+        overwrite: Replace what is there instead.
+        **options: Further arguments of ``create_volume``: ``chunk_shape``, ``provenance``, ``attributes`` and so on;
+            they count when the array is created.
+
+    Raises:
+        InputError: What is there has another shape, type or place in the world.
+    """
+    if overwrite or not dataset_exists(place, dataset):
+        return create_volume(
+            place,
+            dataset,
+            shape=shape,
+            dtype=dtype,
+            voxel_size=voxel_size,
+            offset=offset,
+            axes=axes,
+            overwrite=overwrite,
+            **options,
+        )
+    output = open_volume(place, dataset, writable=True, allow_incomplete=True)
+    wanted: Mapping[str, Any] = {
+        "shape": tuple(shape),
+        "axes": axes,
+        "dtype": np.dtype(dtype),
+        "voxel_size": tuple(float(size) for size in voxel_size),
+        "offset": tuple(float(position) for position in offset)[-len(output.offset) :],
+    }
+    for name, value in wanted.items():
+        found = getattr(output, name)
+        if found != value:
+            said = name.replace("_", " ")
+            raise InputError(
+                f"{output.address} exists already with {said} {_plain(found)}, but {said} {_plain(value)} is needed: "
+                "add --overwrite to replace it, or choose another name."
+            )
+    return output
+
+
+def _plain(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
