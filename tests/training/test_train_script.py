@@ -150,12 +150,16 @@ def test_a_seed_left_open_is_drawn_and_tracked(project: Path, tmp_path: Path) ->
     assert isinstance(open_store(None, "trainings", tmp_path).get(1).config["seed"], int)
 
 
+def sizes(section: str, input_size: int, output_size: int) -> tuple[str, str]:
+    return f"{section}.input_size_voxels={[input_size] * 3}", f"{section}.output_size_voxels={[output_size] * 3}"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("training.input_size_voxels=[29,29,29]", "training.output_size_voxels=[11,11,11]"), "[28, 28, 28] (output [10, 10, 10]) or [30, 30, 30]"),
+        (sizes("training", 29, 11), "[28, 28, 28] (output [10, 10, 10]) or [30, 30, 30]"),
         (("training.output_size_voxels=[12,12,12]",), "set it to [10, 10, 10]"),
-        (("validation.input_size_voxels=[20,20,20]", "validation.output_size_voxels=[2,2,2]"), "too small to cover right"),
+        (sizes("validation", 20, 2), "too small to cover right"),
         (("torch.precision=fp16",), "set torch.precision to bf16 or fp32"),
         (("training.itterations=3",), "did you mean"),
         (("training.data=null",), "training.data is not set"),
