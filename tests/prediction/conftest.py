@@ -18,6 +18,15 @@ MODELS = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Several test processes share the cores; threads on top of that make each of them slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def make_network():
     """Build one of ``MODELS`` with weights of which the signal reaches the output."""

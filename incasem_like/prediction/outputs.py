@@ -1,0 +1,153 @@
+"""The datasets of a prediction: a class map and a probability map per class, written tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from incasem_like.errors import InputError
+from incasem_like.volumes import Roi, Volume, create_volume, dataset_exists, open_volume
+
+LONGEST_CHUNK_EDGE = 128
+SHORTEST_CHUNK_EDGE = 32
+# What probability 1 is stored as; said in the attribute "scale".
+SCALES = {"uint8": 255, "float16": 1, "float32": 1}
+
+
+@dataclass(frozen=True)
+class OutputPlace:
+    """Where a region's prediction goes.
+
+    Attributes:
+        container: The Zarr or N5 container.
+        group: The group in it: ``volumes/predictions/train_0001/predict_0002``, and below that the entry's name when
+            another entry of the same prediction goes to the same container.
+    """
+
+    container: Path
+    group: str
+
+    @property
+    def folder(self) -> Path:
+        """The group's folder on disk."""
+        return self.container / self.group
+
+    @property
+    def segmentation(self) -> str:
+        """Dataset of the class map."""
+        return f"{self.group}/segmentation"
+
+    def probability_map(self, class_id: int) -> str:
+        """Dataset of one class's probabilities."""
+        return f"{self.group}/prob_maps/class_{class_id}"
+
+    def check_free(self) -> None:
+        """Make sure that nothing is overwritten.
+
+        Raises:
+            InputError: A prediction of that number is there already.
+        """
+        if dataset_exists(self.container, self.segmentation):
+            raise InputError(
+                f"{self.folder} already holds a prediction, made under another run store: move it away, "
+                "or set prediction.directories.prefix to another folder."
+            )
+
+
+class RegionOutput:
+    """The open datasets of one region's prediction.
+
+    Attributes:
+        segmentation: uint8, the class of the highest probability; 0 where the mask is 0.
+        probability_maps: One per class; float, or uint8 holding probability x 255. The mask leaves them alone.
+    """
+
+    def __init__(self, segmentation: Volume, probability_maps: Sequence[Volume]) -> None:
+        self.segmentation, self.probability_maps = segmentation, tuple(probability_maps)
+
+    @classmethod
+    def create(cls, place: OutputPlace, num_classes: int, output_dtype: str, layout: Mapping[str, Any]) -> RegionOutput:
+        """Create the datasets, incomplete and full of zeros.
+
+        Args:
+            place: Where.
+            num_classes: Number of classes with background.
+            output_dtype: Of the probability maps: float32, float16 or uint8.
+            layout: shape, voxel_size, offset, chunk_shape and provenance, as ``create_volume`` takes them.
+        """
+        scale = {"scale": SCALES[output_dtype]}
+        segmentation = create_volume(place.container, place.segmentation, dtype="uint8", **layout)
+        maps = [
+            create_volume(place.container, place.probability_map(c), dtype=output_dtype, attributes=scale, **layout)
+            for c in range(num_classes)
+        ]
+        return cls(segmentation, maps)
+
+    @classmethod
+    def reopen(cls, place: OutputPlace, num_classes: int) -> RegionOutput:
+        """Open the datasets of an earlier run to go on writing."""
+        names = [place.segmentation, *(place.probability_map(c) for c in range(num_classes))]
+        segmentation, *maps = (
+            open_volume(place.container, name, writable=True, allow_incomplete=True) for name in names
+        )
+        return cls(segmentation, maps)
+
+    @property
+    def datasets(self) -> tuple[Volume, ...]:
+        """All datasets, the segmentation last: it is the one that tells whether a prediction is there."""
+        return (*self.probability_maps, self.segmentation)
+
+    def write(self, tile: Roi, probabilities: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]) -> None:
+        """Write one tile.
+
+        Args:
+            tile: Where, in absolute voxels.
+            probabilities: (classes, z, y, x) in [0, 1].
+            mask: (z, y, x), 0 or 1.
+        """
+        for volume, values in zip(self.probability_maps, probabilities, strict=True):
+            volume.write(stored_probabilities(values, volume.dtype), tile)
+        classes = probabilities.argmax(axis=0).astype(np.uint8)
+        self.segmentation.write(classes * mask, tile)
+
+    def read_probabilities(self, tile: Roi) -> npt.NDArray[np.float32]:
+        """Read (classes, z, y, x) probabilities in [0, 1] of what is written."""
+        stored = np.stack([volume.read(tile) for volume in self.probability_maps])
+        return stored.astype(np.float32) / np.float32(SCALES[stored.dtype.name])
+
+    def mark_complete(self) -> None:
+        """Say that the last tile is in."""
+        for volume in self.datasets:
+            volume.mark_complete()
+
+
+def stored_probabilities(values: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Turn probabilities in [0, 1] into what is stored: floats as they are, uint8 x 255 and rounded."""
+    if dtype.kind == "f":
+        return values.astype(dtype, copy=False)
+    return np.rint(values * SCALES[dtype.name]).astype(dtype)
+
+
+def chunk_shape_for(step: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """Choose the chunks of a dataset that is written in tiles a ``step`` apart, so that no two tiles share a chunk.
+
+    Along each axis the tile itself if its edge is at most 128, else its largest divisor up to 128. Tiles that would
+    give chunks below 32 share chunks of several tiles.
+
+    Args:
+        step: Distance of the tiles in voxels.
+        shape: Shape of the dataset.
+    """
+    return tuple(min(_chunk_edge(tile), length) for tile, length in zip(step, shape, strict=True))
+
+
+def _chunk_edge(tile: int) -> int:
+    fitting = [edge for edge in range(SHORTEST_CHUNK_EDGE, LONGEST_CHUNK_EDGE + 1) if tile % edge == 0]
+    if fitting:
+        return fitting[-1]
+    return max(1, LONGEST_CHUNK_EDGE // tile) * tile if tile < SHORTEST_CHUNK_EDGE else LONGEST_CHUNK_EDGE
