@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.thresholds import ThresholdSweep
-from incasem_like.segmentation.threshold import probability_scale
+from incasem_like.segmentation.probabilities import probability_scale
 from incasem_like.terminal import Progress
 from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from incasem_like.errors import InputError
 from incasem_like.evaluation.voxel import Scores, dice, jaccard, precision, recall
-from incasem_like.segmentation.threshold import stored_threshold
+from incasem_like.segmentation.probabilities import stored_threshold
 
 Array = npt.NDArray[Any]
 

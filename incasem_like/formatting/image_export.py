@@ -7,24 +7,18 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.formatting.export_values import Conversion, conversion_to
-from incasem_like.terminal import Progress
-from incasem_like.volumes import Coordinate, Roi, Volume, make_provenance, open_volume
-
-Array = npt.NDArray[Any]
+from incasem_like.formatting.export_values import conversion_to
+from incasem_like.formatting.section_writing import SectionPlan, write_slabs
+from incasem_like.volumes import Volume, make_provenance, open_volume
 
 RECORD_NAME = "provenance.json"
-BAND_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -37,31 +31,6 @@ class ExportSummary:
     last_file: Path
     dtype: str
     already_complete: bool
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """One export: what goes where under which numbers."""
-
-    volume: Volume
-    directory: Path
-    first_number: int
-    dtype: np.dtype[Any]
-    convert: Conversion
-
-    @property
-    def partial(self) -> Path:
-        """The folder that grows beside the final one and is renamed to it at the end."""
-        return self.directory.with_name(f".{self.directory.name}.partial")
-
-    @property
-    def sections(self) -> int:
-        return int(self.volume.roi.shape[0])
-
-    def file_name(self, index: int) -> str:
-        """Name section ``index``; all numbers have the same width, so that names sort as the sections do."""
-        width = max(4, len(str(self.first_number + self.sections - 1)))
-        return f"section_{self.first_number + index:0{width}d}.tif"
 
 
 def export_sections(
@@ -100,7 +69,7 @@ def export_sections(
         _check_replaceable(directory, overwrite)
     _prepare_partial(plan, record)
     try:
-        _write_slabs(plan, num_workers)
+        write_slabs(plan, num_workers)
     except DataError:
         shutil.rmtree(plan.partial)
         raise
@@ -163,7 +132,7 @@ def pair_datasets(
     return [(*source, directory / folder) for source, folder in zip(sources, folders, strict=True)]
 
 
-def _make_plan(volume: Volume, directory: Path, dtype: str | None, absolute: bool) -> _Plan:
+def _make_plan(volume: Volume, directory: Path, dtype: str | None, absolute: bool) -> SectionPlan:
     if len(volume.shape) != 3:
         raise DataError(
             f"{volume.address} has shape {tuple(volume.shape)} ({volume.axes}), but only 3-D datasets become sections: "
@@ -178,10 +147,10 @@ def _make_plan(volume: Volume, directory: Path, dtype: str | None, absolute: boo
         )
     scale = volume.attributes.get("scale")
     target, convert = conversion_to(dtype, np.dtype(volume.dtype), float(scale) if scale else None)
-    return _Plan(volume, directory, first, target, convert)
+    return SectionPlan(volume, directory, first, target, convert)
 
 
-def _record(plan: _Plan, dtype: str | None, absolute: bool) -> dict[str, Any]:
+def _record(plan: SectionPlan, dtype: str | None, absolute: bool) -> dict[str, Any]:
     """Say what the folder holds; equal for a repeated call, so that one can tell its own work."""
     volume = plan.volume
     return {
@@ -205,7 +174,7 @@ def _read_record(directory: Path) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key != "provenance"} if isinstance(record, dict) else {}
 
 
-def _is_complete(plan: _Plan, record: dict[str, Any]) -> bool:
+def _is_complete(plan: SectionPlan, record: dict[str, Any]) -> bool:
     if _read_record(plan.directory) != record:
         return False
     present = {path.name for path in plan.directory.iterdir()}
@@ -226,7 +195,7 @@ def _check_replaceable(directory: Path, overwrite: bool) -> None:
             raise InputError(f"{directory} holds {path.name}, which is no exported section: choose another folder.")
 
 
-def _prepare_partial(plan: _Plan, record: dict[str, Any]) -> None:
+def _prepare_partial(plan: SectionPlan, record: dict[str, Any]) -> None:
     """Make the growing folder, or keep the one that an earlier, identical call began."""
     partial = plan.partial
     if partial.exists() and _read_record(partial) != record:
@@ -244,86 +213,7 @@ def _prepare_partial(plan: _Plan, record: dict[str, Any]) -> None:
     written.replace(partial / RECORD_NAME)
 
 
-def _write_slabs(plan: _Plan, num_workers: int) -> None:
-    depth = int(plan.volume.chunk_shape[0])
-    slabs = [(start, min(start + depth, plan.sections)) for start in range(0, plan.sections, depth)]
-    with (
-        Progress(f"Exporting {plan.directory.name}", plan.sections, "sections") as progress,
-        ThreadPoolExecutor(max_workers=max(1, num_workers)) as pool,
-    ):
-        pending = {pool.submit(_write_slab, plan, start, stop): stop - start for start, stop in slabs}
-        try:
-            for finished in as_completed(pending):
-                finished.result()
-                progress.advance(pending[finished])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _write_slab(plan: _Plan, start: int, stop: int) -> None:
-    """Write sections ``start`` to ``stop`` band by band; each gets its name when the last band is in."""
-    finals = [plan.partial / plan.file_name(index) for index in range(start, stop)]
-    if all(path.exists() for path in finals):
-        return
-    growing = [path.with_suffix(".tif.writing") for path in finals]
-    offsets = [_allocate(path, plan) for path in growing]
-    row_bytes = int(plan.volume.shape[2]) * plan.dtype.itemsize
-    for row, band in _bands(plan, start, stop):
-        for path, offset, rows in zip(growing, offsets, band, strict=True):
-            with path.open("r+b") as file:
-                file.seek(offset + row * row_bytes)
-                file.write(rows.tobytes())
-    for path, final in zip(growing, finals, strict=True):
-        path.replace(final)
-
-
-def _allocate(path: Path, plan: _Plan) -> int:
-    """Write a TIFF's header for one section and give the byte at which its rows begin."""
-    import tifffile
-
-    _, height, width = (int(size) for size in plan.volume.shape)
-    _, *in_plane = plan.volume.voxel_size
-    place = tifffile.imwrite(
-        path,
-        data=None,
-        shape=(height, width),
-        dtype=plan.dtype,
-        photometric="minisblack",
-        metadata=None,
-        resolution=tuple(_per_centimetre(size) for size in reversed(in_plane)),
-        resolutionunit="CENTIMETER",
-        returnoffset=True,
-    )
-    assert place is not None
-    return int(place[0])
-
-
-def _per_centimetre(voxel_size: float) -> tuple[int, int] | float:
-    """Give the pixels per centimetre of a voxel size in nm, as the exact fraction where a TIFF can hold it."""
-    exact = Fraction(10**7) / Fraction(repr(float(voxel_size)))
-    fits = max(exact.numerator, exact.denominator) < 2**32
-    return (exact.numerator, exact.denominator) if fits else float(exact)
-
-
-def _bands(plan: _Plan, start: int, stop: int) -> Iterator[tuple[int, Array]]:
-    """Yield (first row, converted values) over bands of whole chunk rows, about ``BAND_BYTES`` each."""
-    volume = plan.volume
-    _, height, width = (int(size) for size in volume.shape)
-    itemsize = max(plan.dtype.itemsize, np.dtype(volume.dtype).itemsize)
-    chunk_rows = min(int(volume.chunk_shape[1]), height)
-    rows = chunk_rows * max(1, BAND_BYTES // ((stop - start) * chunk_rows * width * itemsize))
-    for row in range(0, height, rows):
-        shape = Coordinate(stop - start, min(rows, height - row), width)
-        band = volume.read(Roi(volume.roi.begin + Coordinate(start, row, 0), shape))
-        try:
-            converted = plan.convert(band)
-        except DataError as error:
-            raise DataError(f"{volume.address}: {error}") from error
-        yield row, converted.astype(plan.dtype.newbyteorder("="), copy=False)
-
-
-def _publish(plan: _Plan) -> None:
+def _publish(plan: SectionPlan) -> None:
     """Give the complete folder its name; a replaced one is removed only after that."""
     replaced = plan.directory.with_name(f".{plan.directory.name}.replaced")
     if replaced.exists():
@@ -335,6 +225,6 @@ def _publish(plan: _Plan) -> None:
         shutil.rmtree(replaced)
 
 
-def _summary(plan: _Plan, *, already_complete: bool) -> ExportSummary:
+def _summary(plan: SectionPlan, *, already_complete: bool) -> ExportSummary:
     first, last = (plan.directory / plan.file_name(index) for index in (0, plan.sections - 1))
     return ExportSummary(plan.directory, plan.sections, first, last, plan.dtype.name, already_complete)

@@ -2,49 +2,154 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from incasem_like.errors import DataError
-from incasem_like.volumes import Volume
+from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.errors import DataError, InputError
+from incasem_like.segmentation.probabilities import probability_scale, stored_threshold
+from incasem_like.tracking import run_experiment
+from incasem_like.volumes import Volume, dataset_exists, describe_roi, make_provenance, open_volume
+
+if TYPE_CHECKING:
+    from incasem_like.tracking import Run, RunStore
+
+DEFAULT_MASK = "volumes/mask"
 
 
-def probability_scale(volume: Volume) -> float:
-    """Say which stored value means probability 1: the ``scale`` attribute, else 255 for uint8 and 1 for floats.
+@dataclass(frozen=True, kw_only=True)
+class ThresholdSegmentation:
+    """What to segment: the tracked configuration of a segmentation run.
 
-    Raises:
-        DataError: The values cannot be probabilities: another integer type without a scale, or channels.
+    Attributes:
+        prediction_filename: Container of the probability map; the segmentation goes into it too.
+        dataset: The probability map of one class, zyx.
+        out_dataset: The segmentation: uint8, 1 where the probability reaches the threshold and the mask is not 0.
+        threshold: Probability in [0, 1].
+        mask_filename: Container of the mask; None means that of the prediction, if ``mask`` is given.
+        mask: The mask's dataset; None means ``volumes/mask``, if ``mask_filename`` is given. With both None, no mask.
+        chunk_shape: Of the segmentation, in voxels.
     """
-    dtype = np.dtype(volume.dtype)
-    scale = volume.attributes.get("scale")
-    if isinstance(scale, int | float) and scale > 0:
-        return float(scale)
-    if dtype == np.uint8:
-        return 255.0
-    if dtype.kind == "f":
-        return 1.0
-    raise DataError(
-        f"{volume.address} holds {dtype} without a scale attribute, which cannot be probabilities: "
-        "name a float or uint8 probability map."
-    )
+
+    prediction_filename: str
+    dataset: str
+    out_dataset: str
+    threshold: float
+    mask_filename: str | None = None
+    mask: str | None = None
+    chunk_shape: tuple[int, int, int] = (128, 128, 128)
+
+    def open_inputs(self) -> list[Volume]:
+        """Open the probability map and the mask, if any, and check all that can be wrong.
+
+        Raises:
+            InputError: The threshold is no probability, or the output would replace the input.
+            DataError: A volume is missing, is no probability map, or the mask lies on another grid or does not cover it.
+        """
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"--threshold is {self.threshold:g}, but probabilities go from 0 to 1.")
+        if self.out_dataset.strip("/") == self.dataset.strip("/"):
+            raise InputError(f"--out_dataset {self.out_dataset} is the probability map itself: choose another name.")
+        prediction = open_volume(self.prediction_filename, self.dataset)
+        if prediction.axes != "zyx":
+            raise DataError(
+                f"{prediction.address} has shape {list(prediction.shape)} ({prediction.axes}), but a 3-D map is needed: "
+                "name one class's dataset, such as prob_maps/class_1."
+            )
+        probability_scale(prediction)
+        if not (self.mask or self.mask_filename):
+            return [prediction]
+        mask = open_volume(self.mask_filename or self.prediction_filename, self.mask or DEFAULT_MASK)
+        _check_mask(mask, prediction)
+        return [prediction, mask]
+
+    def make_task(self, inputs: Sequence[Volume], run_id: int | None, overwrite: bool) -> BlockTask:
+        """Create or reopen the output and describe the blockwise work on it."""
+        prediction = inputs[0]
+        parameters = {"threshold": self.threshold}
+        output = create_or_resume_output(
+            self.prediction_filename,
+            self.out_dataset,
+            shape=prediction.shape,
+            dtype=np.uint8,
+            voxel_size=prediction.voxel_size,
+            offset=prediction.offset,
+            chunk_shape=self.chunk_shape,
+            overwrite=overwrite,
+            provenance=make_provenance("extract_segmentation_with_threshold", parameters, inputs, run_id),
+        )
+        addresses = tuple(str(volume.address) for volume in inputs)
+        return BlockTask("threshold", output, addresses, threshold_block, parameters, self.chunk_shape)
+
+    def is_finished(self) -> bool:
+        """Tell whether an earlier call completed an output of that name, by whatever parameters."""
+        if not dataset_exists(self.prediction_filename, self.out_dataset):
+            return False
+        return open_volume(self.prediction_filename, self.out_dataset, allow_incomplete=True).complete
 
 
-def stored_threshold(threshold: float, dtype: np.dtype[Any], scale: float) -> int | float:
-    """Say which stored value is the least whose probability reaches the threshold.
-
-    Both sides are probabilities in float64 for integers: k / scale reaches t, so 0.2 of uint8 is 51 and not, by the
-    rounding error of a product, 52. Floats are compared in their own precision, so a stored float32 0.7 reaches 0.7.
+def segment_as_run(
+    request: ThresholdSegmentation,
+    *,
+    store: RunStore | None,
+    run_name: str | None = None,
+    overwrite: bool = False,
+    num_workers: int = 1,
+) -> dict[str, Any]:
+    """Segment block by block, kept as a run; a second call goes on with what is left, or finds that nothing is.
 
     Args:
-        threshold: Probability in [0, 1].
-        dtype: How probabilities are stored.
-        scale: The stored value of probability 1: 255 for uint8, 1 for floats.
+        request: What to segment.
+        store: Where the run is kept, of kind ``segmentations``; None keeps none.
+        run_name: A name for the run.
+        overwrite: Replace what is there under the output's name.
+        num_workers: Processes.
+
+    Returns:
+        The ``address`` of the segmentation, the number of ``blocks`` done by this call, and the ``run_id``; None where
+        an earlier call had done all.
+
+    Raises:
+        InputError: The output was made with other parameters or from other data.
     """
-    if dtype.kind in "ui":
-        level = math.ceil(threshold * scale)
-        if (level - 1) / scale >= threshold:
-            return level - 1
-        return level if level / scale >= threshold else level + 1
-    return float(dtype.type(threshold * scale))
+    inputs = request.open_inputs()
+    if not overwrite and request.is_finished():
+        return _segment(request.make_task(inputs, None, overwrite=False), num_workers, None)
+
+    def segment(run: Run) -> dict[str, Any]:
+        run.inputs([{"address": str(volume.address), "content_hash": volume.content_hash} for volume in inputs])
+        run.set_info("prediction_run_id", (inputs[0].provenance or {}).get("run_id"))
+        return _segment(request.make_task(inputs, run.id or None, overwrite), num_workers, run.id)
+
+    return run_experiment(name="segment", config=asdict(request), main=segment, store=store, run_name=run_name)
+
+
+def threshold_block(block: Block, parameters: Mapping[str, Any]) -> None:
+    """Segment one block; ``parameters`` holds the ``threshold``, the inputs are the map and, if any, the mask."""
+    prediction = block.inputs[0]
+    least = stored_threshold(parameters["threshold"], prediction.dtype, probability_scale(prediction))
+    reached = prediction.read(block.write_roi) >= least
+    for mask in block.inputs[1:]:
+        reached &= mask.read(block.write_roi) != 0
+    block.output.write(reached.view(np.uint8), block.write_roi)
+
+
+def _segment(task: BlockTask, num_workers: int, run_id: int | None) -> dict[str, Any]:
+    summary = run_blockwise(task, num_workers=num_workers, description="Thresholding")
+    return {"address": str(task.output.address), "blocks": summary.done, "run_id": run_id}
+
+
+def _check_mask(mask: Volume, prediction: Volume) -> None:
+    if mask.axes != "zyx" or not np.allclose(mask.voxel_size, prediction.voxel_size, rtol=1e-6):
+        raise DataError(
+            f"{mask.address} has {mask.axes} voxels of {list(mask.voxel_size)} nm, but {prediction.address} "
+            f"has zyx voxels of {list(prediction.voxel_size)} nm: name a mask of the same grid."
+        )
+    if not mask.roi.contains(prediction.roi):
+        raise DataError(
+            f"{mask.address} covers {describe_roi(mask.roi)}, but the probability map {describe_roi(prediction.roi)}: "
+            "name a mask that covers all of it, or none."
+        )

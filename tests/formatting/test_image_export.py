@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.formatting import image_export
+from incasem_like.formatting import section_writing
 from incasem_like.formatting.image_export import export_all, export_sections, pair_datasets
 from incasem_like.volumes import create_volume, open_volume
 
@@ -62,7 +62,7 @@ def test_values_and_dtype_come_back_as_they_were(dtype, make_volume, tmp_path):
 
 def test_bands_smaller_than_a_section_give_the_same_files(make_volume, tmp_path, monkeypatch):
     array = np.random.default_rng(2).integers(0, 2**16, SHAPE).astype(np.uint16)
-    monkeypatch.setattr(image_export, "BAND_BYTES", 1)
+    monkeypatch.setattr(section_writing, "BAND_BYTES", 1)
     export_sections(make_volume(array), tmp_path / "sections")
     np.testing.assert_array_equal(read_sections(tmp_path / "sections"), array)
 
@@ -159,7 +159,7 @@ def test_a_folder_of_other_things_is_never_replaced(make_volume, tmp_path):
 
 def test_an_interrupted_export_shows_no_folder_and_goes_on_later(make_volume, tmp_path, monkeypatch):
     array = np.random.default_rng(4).integers(0, 256, SHAPE).astype(np.uint8)
-    volume, original, calls = make_volume(array), image_export._write_slab, []
+    volume, original, calls = make_volume(array), section_writing._write_slab, []
 
     def interrupted(plan, start, stop):
         calls.append(start)
@@ -167,12 +167,12 @@ def test_an_interrupted_export_shows_no_folder_and_goes_on_later(make_volume, tm
             raise KeyboardInterrupt
         original(plan, start, stop)
 
-    monkeypatch.setattr(image_export, "_write_slab", interrupted)
+    monkeypatch.setattr(section_writing, "_write_slab", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_sections(volume, tmp_path / "sections")
     assert not (tmp_path / "sections").exists()
     kept = (tmp_path / ".sections.partial/section_0000.tif").stat().st_mtime_ns
-    monkeypatch.setattr(image_export, "_write_slab", original)
+    monkeypatch.setattr(section_writing, "_write_slab", original)
     export_sections(volume, tmp_path / "sections")
     np.testing.assert_array_equal(read_sections(tmp_path / "sections"), array)
     assert (tmp_path / "sections/section_0000.tif").stat().st_mtime_ns == kept

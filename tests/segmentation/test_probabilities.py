@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from incasem_like.segmentation.threshold import stored_threshold
+from incasem_like.segmentation.probabilities import stored_threshold
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

@@ -1,0 +1,53 @@
+"""Segment a probability map by a threshold, block by block; the result is 1 where p >= threshold and mask is not 0."""
+
+import argparse
+import os
+from pathlib import Path
+
+from incasem_like.terminal import report_written, run_script, script_parser
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = script_parser("Segment a probability map: 1 where p >= threshold and the mask is not 0, else 0 (uint8).")
+    add = parser.add_argument
+    add("--prediction_filename", required=True, metavar="ZARR", help="container of the probability map")
+    add("-d", "--dataset", required=True, metavar="DS", help="probability map of one class, float 0-1 or uint8 0-255")
+    add("--mask_filename", metavar="ZARR", help="container of a mask (default: the prediction's, if --mask is given)")
+    add("-m", "--mask", metavar="DS", help="mask dataset (default: volumes/mask, if --mask_filename is given)")
+    add("-o", "--out_dataset", required=True, metavar="DS", help="the segmentation, in the prediction's container")
+    add("-c", "--chunk_shape", type=int, nargs=3, default=[128, 128, 128], help="z y x in voxels")
+    add("-t", "--threshold", type=float, required=True, help="probability from 0 to 1")
+    add("--overwrite", action="store_true", help="replace a segmentation of that name")
+    add("-n", "--num_workers", type=int, default=min(8, os.cpu_count() or 1), help="processes")
+    add("--name", help="a name for the run")
+    add("--runs", metavar="DIR", type=Path, help="folder of the runs (default: training_runs of this repository)")
+    add("--mongodb", metavar="URL", help="run store: a MongoDB URL or JSON file instead of files in --runs")
+    add("-u", "--unobserved", action="store_true", help="keep no run")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Segment, and say what was written."""
+    from incasem_like.config import default_runs_directory
+    from incasem_like.segmentation.threshold import ThresholdSegmentation, segment_as_run
+    from incasem_like.tracking import open_store
+
+    given = {name: getattr(arguments, name) for name in ThresholdSegmentation.__dataclass_fields__}
+    request = ThresholdSegmentation(**{**given, "chunk_shape": tuple(arguments.chunk_shape)})
+    runs = (arguments.runs or default_runs_directory()).expanduser().absolute()
+    store = None if arguments.unobserved else open_store(arguments.mongodb, kind="segmentations", runs_directory=runs)
+    options = {name: getattr(arguments, name) for name in ("overwrite", "num_workers")}
+    result = segment_as_run(request, store=store, run_name=arguments.name, **options)
+    if result["run_id"] is None:
+        print(f"Already complete: {result['address']}")
+        return
+    export = f"-f {request.prediction_filename} -d {request.out_dataset} -o SECTIONS"
+    following = f"python scripts/04_postprocessing/20_convert_zarr_to_image_sequence.py {export}"
+    report_written(f"segmentation ({result['blocks']} blocks)", result["address"], following)
+    if store is not None:
+        report_written(f"segmentation run {result['run_id']}", store.description)
+
+
+if __name__ == "__main__":
+    run_script(main, make_parser())
