@@ -47,10 +47,10 @@ class ThresholdSegmentation:
 
         Raises:
             InputError: The threshold is no probability, or the output would replace the input.
-            DataError: A volume is missing, is no probability map, or the mask lies on another grid or does not cover it.
+            DataError: A volume is missing, is no probability map, or the mask is on another grid or does not cover it.
         """
         if not 0 <= self.threshold <= 1:
-            raise InputError(f"--threshold is {self.threshold:g}, but probabilities go from 0 to 1.")
+            raise InputError(f"--threshold is {self.threshold:g}, but must be from 0 to 1.")
         if self.out_dataset.strip("/") == self.dataset.strip("/"):
             raise InputError(f"--out_dataset {self.out_dataset} is the probability map itself: choose another name.")
         prediction = open_volume(self.prediction_filename, self.dataset)
