@@ -19,7 +19,7 @@ from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi
 
 Array = npt.NDArray[Any]
 
-VOXELS_PER_BLOCK = 2**22
+VOXELS_PER_BLOCK = 2**21
 
 
 @dataclass(frozen=True)

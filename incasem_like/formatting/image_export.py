@@ -44,8 +44,7 @@ def export_sections(
 ) -> ExportSummary:
     """Write every z-section of a volume as an uncompressed TIFF; the folder appears when all of them are in it.
 
-    Every chunk is read once. Memory is about ``num_workers`` bands of 64 MiB (or of one chunk's height and depth over
-    the full width, where that is more). A second call with the same arguments goes on where a killed one stopped, or
+    Every chunk is read once, in bands of some 32 MiB, one for each worker. A second call with the same arguments goes on where a killed one stopped, or
     returns at once. The folder also gets a ``provenance.json``.
 
     Args:

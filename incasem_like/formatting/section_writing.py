@@ -19,7 +19,7 @@ from incasem_like.volumes import Coordinate, Roi, Volume
 
 Array = npt.NDArray[Any]
 
-BAND_BYTES = 64 * 2**20
+BAND_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class SectionPlan:
 def write_slabs(plan: SectionPlan, num_workers: int) -> None:
     """Write all sections of a plan into its partial folder, but for those that are there; one slab is one chunk deep.
 
-    Every chunk is read once. Memory is about ``num_workers`` bands of ``BAND_BYTES``, or of one chunk as high and deep
+    Every chunk is read once. Memory is a few times ``num_workers`` bands of ``BAND_BYTES``, or of one chunk as high and deep
     as it is over the full width, where that is more.
     """
     depth = int(plan.volume.chunk_shape[0])
