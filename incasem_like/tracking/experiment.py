@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,12 +18,18 @@ from incasem_like.tracking.store import RunStore
 if TYPE_CHECKING:
     from sacred.observers import RunObserver
 
+    from incasem_like.tracking.sacred_run import TrackedSacredRun
+
 Result = TypeVar("Result")
-STATUS_OF_SIGTERM = 128 + signal.SIGTERM
+SECONDS_TO_CLOSE = 5.0
 
 
 class RunTerminated(KeyboardInterrupt):
-    """The process was asked to end by SIGTERM; whoever cleans up after ctrl-C cleans up after this too."""
+    """The process was asked to end by SIGTERM or SIGHUP; whoever cleans up after ctrl-C cleans up after this too."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
 
 
 def run_experiment(
@@ -63,25 +71,14 @@ def run_experiment(
     Raises:
         InputError: There is a run of the wanted id.
         StoreError: The store cannot be written.
-        SystemExit: With status 143, when SIGTERM ended the run.
+        SystemExit: With status 143, when SIGTERM ended the run; 129 for SIGHUP.
         BaseException: Whatever ``main`` raised.
     """
-    from incasem_like.tracking.sacred_quietly import get_host_info
-    from incasem_like.tracking.sacred_run import TrackedSacredRun
-    from incasem_like.tracking.surroundings import describe_experiment, describe_process
-
     meta: dict[str, Any] = {"command": name, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
     if comment:
         meta["comment"] = comment
     all_observers = ([store.observer()] if store is not None else []) + list(observers)
-    sacred_run = TrackedSacredRun(
-        command=name,
-        config=without_credentials(plain(config)),
-        observers=all_observers,
-        experiment_info=describe_experiment(run_name or name, sources) if all_observers else {},
-        host_info={**get_host_info([]), **describe_process()} if all_observers else {},
-        meta_info=without_credentials(plain(meta)),
-    )
+    sacred_run = _sacred_run(name, run_name or name, config, all_observers, meta, sources)
     sacred_run._id = run_id
     run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd())
     outcome: list[Result] = []
@@ -94,26 +91,63 @@ def run_experiment(
         return outcome[0]
 
     try:
-        with _sigterm_interrupts():
+        with _signals_interrupt():
             sacred_run(work)
-    except RunTerminated:
-        raise SystemExit(STATUS_OF_SIGTERM) from None
+    except RunTerminated as terminated:
+        name_of_signal = signal.Signals(terminated.number).name
+        print(f"Ended by {name_of_signal}: run {run.id} is on record as INTERRUPTED.", file=sys.stderr)
+        raise SystemExit(128 + terminated.number) from None
     return outcome[0]
 
 
+def _sacred_run(
+    command: str,
+    shown_name: str,
+    config: Mapping[str, Any],
+    observers: list[RunObserver],
+    meta: dict[str, Any],
+    sources: Sequence[Path],
+) -> TrackedSacredRun:
+    """Put together Sacred's run; what surrounds it is looked up only if somebody observes it."""
+    from incasem_like.tracking.sacred_quietly import get_host_info
+    from incasem_like.tracking.sacred_run import TrackedSacredRun
+    from incasem_like.tracking.surroundings import describe_experiment, describe_process
+
+    return TrackedSacredRun(
+        command=command,
+        config=without_credentials(plain(config)),
+        observers=observers,
+        experiment_info=describe_experiment(without_credentials(shown_name), sources) if observers else {},
+        host_info={**get_host_info([]), **describe_process()} if observers else {},
+        meta_info=without_credentials(plain(meta)),
+    )
+
+
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Turn the first SIGTERM into an exception; later ones are ignored, for the record is being closed."""
+def _signals_interrupt() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP interrupt the run, but not its closing.
+
+    Signals that follow within a few seconds are ignored: impatient fingers, and a process group that gets one twice.
+    Signals that whoever started the process had ignored (``nohup``) stay ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    last = -SECONDS_TO_CLOSE
 
     def interrupt(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise RunTerminated
+        nonlocal last
+        if time.monotonic() - last < SECONDS_TO_CLOSE:
+            return
+        last = time.monotonic()
+        raise KeyboardInterrupt if number == signal.SIGINT else RunTerminated(number)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            before[number] = signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

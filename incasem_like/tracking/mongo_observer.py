@@ -46,8 +46,9 @@ class MongoRunObserver(MongoObserver):  # type: ignore[misc]
         self.database, self.description = database, description
         self._lock = threading.RLock()
         self._changed: set[str] = set()
-        self._metrics: dict[str, dict[str, list[Any]]] = {}
-        self._metric_links: list[dict[str, str]] = []
+        self._series: dict[str, dict[str, list[Any]]] = {}
+        self._sent: dict[str, int] = {}
+        self._metric_links: dict[str, str] = {}
         self._artifacts: list[tuple[str, bytes, str | None]] = []
         self._next_attempt = 0.0
         self._away = False
@@ -109,8 +110,8 @@ class MongoRunObserver(MongoObserver):  # type: ignore[misc]
         """Take new points; they leave with the next delivery."""
         with self._lock:
             for name, points in metrics_by_name.items():
-                waiting = self._metrics.setdefault(name, {"steps": [], "values": [], "timestamps": []})
-                for key, values in waiting.items():
+                series = self._series.setdefault(name, {"steps": [], "values": [], "timestamps": []})
+                for key, values in series.items():
                     values += points[key]
 
     def artifact_event(  # noqa: D102
@@ -164,18 +165,29 @@ class MongoRunObserver(MongoObserver):  # type: ignore[misc]
             self._artifacts.pop(0)
 
     def _send_metrics(self) -> None:
-        for name in list(self._metrics):
-            push = {key: {"$each": values} for key, values in self._metrics[name].items()}
+        """Append new points; after an outage write the whole series, for what the server took before is not certain."""
+        for name, series in self._series.items():
+            length, sent = len(series["steps"]), self._sent.get(name, 0)
+            if self._away or sent == 0:
+                update: dict[str, Any] = {"$set": series}
+            elif sent < length:
+                update = {"$push": {key: {"$each": values[sent:]} for key, values in series.items()}}
+            else:
+                continue
             query = {"run_id": self.run_entry["_id"], "name": name}
-            outcome = self.metrics.update_one(query, {"$push": push}, upsert=True)
-            del self._metrics[name]
-            if outcome.upserted_id is not None:
-                self._metric_links.append({"name": name, "id": str(outcome.upserted_id)})
+            outcome = self.metrics.update_one(query, update, upsert=True)
+            self._sent[name] = length
+            if name not in self._metric_links:
+                found = outcome.upserted_id or self.metrics.find_one(query, {"_id": 1})["_id"]
+                self._metric_links[name] = str(found)
 
     def _send_changes(self) -> None:
-        fields = {key: self.run_entry[key] for key in self._changed}
-        info = fields.pop("info", self.run_entry["info"])
-        fields["info"] = {**info, "metrics": self._metric_links}  # Omniboard finds the metrics of a run by these
+        fields = {key: value for key, value in self.run_entry.items() if key != "_id"}
+        if not self._away:
+            fields = {key: fields[key] for key in self._changed}
+        # Omniboard finds the metrics of a run by these links
+        links = [{"name": name, "id": found} for name, found in self._metric_links.items()]
+        fields["info"] = {**self.run_entry["info"], "metrics": links}
         self.runs.update_one({"_id": self.run_entry["_id"]}, {"$set": fields}, upsert=True)
         self._changed.clear()
 
@@ -203,12 +215,7 @@ class MongoRunObserver(MongoObserver):  # type: ignore[misc]
         artifacts = [
             {"name": name, "content": content, "content_type": kind} for name, content, kind in self._artifacts
         ]
-        content = {
-            "run": self.run_entry,
-            "metrics": self._metrics,
-            "metric_links": self._metric_links,
-            "artifacts": artifacts,
-        }
+        content = {"run": self.run_entry, "metrics": self._series, "artifacts": artifacts}
         text = json_util.dumps(content)
         write_whole(path, lambda file: file.write(text.encode()))
         log.warning(

@@ -165,15 +165,15 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _signals_held_back(*, deliver: bool) -> Iterator[None]:
-    """Keep SIGINT and SIGTERM from breaking into a block; afterwards deliver or forget the first that came."""
+    """Keep signals that end a run from breaking into a block; afterwards deliver or forget the first that came."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            before[number] = signal.signal(number, lambda number, _: came.append(number))
     try:
         yield
     finally:

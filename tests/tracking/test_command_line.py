@@ -83,7 +83,7 @@ def test_help_explains_with_and_gives_an_example_without_importing_sacred() -> N
     code = (
         "import sys; from incasem_like.terminal import script_parser\n"
         "from incasem_like.tracking import parse_command_line, run_experiment, open_store\n"
-        "try: parse_command_line(['--help'], script_parser('Train a network.', prog='train.py'), example='with c.yaml')\n"
+        "try: parse_command_line(['-h'], script_parser('Train a network.', prog='train.py'), example='with c.yaml')\n"
         "finally: sys.exit(10 * bool({'sacred', 'pymongo', 'numpy', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -226,6 +226,33 @@ def test_an_observer_that_fails_for_a_while_is_not_given_up(
     assert 1 <= len([line for line in caplog.messages if "No space left" in line]) <= 2
 
 
+def test_a_full_disk_leaves_no_half_line_in_the_metrics_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from incasem_like.tracking import file_observer
+
+    store = open_store(None, "trainings", tmp_path)
+    room = 60
+
+    def open_on_a_full_disk(path: Path, mode: str, **options: Any) -> Any:
+        file = open(path, mode, **options)
+        if mode == "ab" and room:
+            file.write(b"x" * room)
+            file.close()
+            raise OSError(28, "No space left on device", str(path))
+        return file
+
+    def main(run: Run) -> None:
+        nonlocal room
+        monkeypatch.setattr(file_observer, "open", open_on_a_full_disk, raising=False)
+        run.log_scalar("loss", 0.5, 1)
+        run.flush()
+        assert (tmp_path / "tracking" / "incasem_trainings" / "1" / "metrics.jsonl").read_bytes() == b""
+        room = 0
+        run.log_scalar("loss", 0.25, 2)
+
+    track(store, main)
+    assert store.get(1).metrics["loss"].values == (0.5, 0.25)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(),
     lambda inner: (
