@@ -36,10 +36,9 @@ def own_parser() -> argparse.ArgumentParser:
         metavar="ID",
         help="go on with the interrupted prediction of that id; else a new one starts",
     )
+    add("--mongodb_training", metavar="URL", help="store of the training run, where it is not that of the prediction")
     add(
-        "--mongodb_training",
-        metavar="URL",
-        help="store of the training run, if it is another than that of the prediction",
+        "--mongodb_predictions", metavar="URL", help="store of the prediction run, where it is not that of the training"
     )
     return parser
 
@@ -108,10 +107,8 @@ def open_run_store(line: CommandLine, config: PredictionConfig, kind: str) -> Ru
     """Open the store that the command line names, else the configuration's."""
     from incasem_like.tracking import open_store
 
-    url = line.store or config.tracking.url
-    if kind == "trainings" and line.own.mongodb_training is not None:
-        url = line.own.mongodb_training
-    return open_store(url, kind, config.directories.runs)
+    own = {"trainings": line.own.mongodb_training, "predictions": line.own.mongodb_predictions}[kind]
+    return open_store(own or line.store or config.tracking.url, kind, config.directories.runs)
 
 
 def say_started(run_id: int, plan: PredictionPlan) -> None:

@@ -44,16 +44,25 @@ def make_network():
             "kernel_size_up": None,
             "constant_upsample": True,
         }
-        network = build_network(SimpleNamespace(**(values | MODELS[kind])))
-        generator = torch.Generator().manual_seed(0)
-        for parameter in network.parameters():
-            if parameter.dim() > 1:
-                torch.nn.init.kaiming_normal_(parameter, generator=generator)
-            else:
-                torch.nn.init.uniform_(parameter, 0.0, 0.2, generator=generator)
-        return network
+        return _enliven(build_network(SimpleNamespace(**(values | MODELS[kind]))))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def enliven():
+    """Give a network weights with which the signal reaches the output."""
+    return _enliven
+
+
+def _enliven(network):
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.kaiming_normal_(parameter, generator=generator)
+        else:
+            torch.nn.init.uniform_(parameter, 0.0, 0.2, generator=generator)
+    return network
 
 
 class MirroredVolume:

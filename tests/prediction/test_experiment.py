@@ -1,0 +1,362 @@
+"""Predictions of small volumes, from a tracked training run to datasets on disk."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from incasem_like.config import load_prediction_config, load_training_config
+from incasem_like.errors import CheckpointError, ConfigError, DataError, InputError
+from incasem_like.networks import build_network, load_checkpoint, save_checkpoint
+from incasem_like.prediction.experiment import predict_data
+from incasem_like.tracking import open_store, run_experiment
+from incasem_like.volumes import create_volume, open_volume
+
+RAW_SHAPE, RAW_BEGIN = (40, 44, 36), (10, -20, 0)
+VOXEL_SIZE = (8.0, 4.6, 4.6)
+
+
+def write(container, dataset, values, begin=RAW_BEGIN):
+    volume = create_volume(
+        container,
+        dataset,
+        shape=values.shape,
+        dtype=values.dtype,
+        voxel_size=VOXEL_SIZE,
+        offset=[b * size for b, size in zip(begin, VOXEL_SIZE, strict=True)],
+        chunk_shape=(16, 16, 16),
+    )
+    volume.write(values)
+    volume.mark_complete()
+
+
+class Laboratory:
+    """A volume, a tracked training run with two checkpoints, and what it takes to predict with it."""
+
+    def __init__(self, folder, enliven):
+        self.folder, self.container, self.runs = folder, folder / "data" / "cell.zarr", folder / "runs"
+        generator = np.random.default_rng(0)
+        write(self.container, "volumes/raw", generator.integers(0, 256, RAW_SHAPE, dtype=np.uint8))
+        write(self.container, "volumes/labels/er", generator.integers(0, 2, RAW_SHAPE, dtype=np.uint8))
+        mask = np.ones(RAW_SHAPE, dtype=np.uint8)
+        mask[:20] = 0
+        write(self.container, "volumes/mask", mask)
+        self.training_config = load_training_config(
+            [],
+            [
+                "model.num_fmaps=2",
+                "model.downsample_factors=[[2,2,2]]",
+                f"data.voxel_size={list(VOXEL_SIZE)}",
+                "training.input_size_voxels=[44,44,44]",
+                "training.output_size_voxels=[26,26,26]",
+                "validation.input_size_voxels=[44,44,44]",
+                "validation.output_size_voxels=[26,26,26]",
+                "training.augmentation.simple=null",
+                f"directories.runs={self.runs}",
+            ],
+        )
+        self.network = enliven(build_network(self.training_config.model))
+        self.training_store = open_store(None, "trainings", self.runs)
+        self.store = open_store(None, "predictions", self.runs)
+        run_experiment(
+            name="train",
+            config=self.training_config.model_dump(mode="json"),
+            main=self._register_checkpoints,
+            store=self.training_store,
+        )
+        self.training = self.training_store.get(1)
+
+    def _register_checkpoints(self, run):
+        for iteration, dice in ((1, 0.9), (2, 0.5)):
+            path = self.runs / "models" / f"{run.id:04d}" / f"model_checkpoint_{iteration}"
+            with torch.no_grad():
+                self.network.final_conv_pass.conv_pass[0].bias[0] += 0.1
+            save_checkpoint(path, self.network)
+            run.register_checkpoint(path, iteration, {"dice_class_1": dice})
+
+    def entry(self, **changes):
+        values = {"file": "cell.zarr", "voxel_size": VOXEL_SIZE, "raw": "volumes/raw"}
+        return values | {"offset": [12, -18, 3], "shape": [25, 30, 28]} | changes
+
+    def config(self, entries=None, *updates):
+        path = self.folder / "predict.json"
+        path.write_text(json.dumps(entries or {"cell_er": self.entry()}))
+        fixed = [f"prediction.data={path}", f"directories.runs={self.runs}", f"directories.data={self.folder / 'data'}"]
+        return load_prediction_config([], [*fixed, "torch.device=cpu", *updates])
+
+    def predict(self, config=None, **options):
+        options.setdefault("store", lambda: self.store)
+        return predict_data(config or self.config(), self.training, **options)
+
+    def one_shot(self, begin, shape, iteration=1):
+        """The network applied once to the whole mirrored volume, cropped."""
+        load_checkpoint(self.runs / "models" / "0001" / f"model_checkpoint_{iteration}", self.network)
+        raw = np.asarray(zarr.open(str(self.container), mode="r")["volumes/raw"]) / np.float32(255)
+        margin = self.network.geometry.context
+        size = self.network.geometry.input_for_output(RAW_SHAPE)
+        padding = [(m, s - m - r) for m, s, r in zip(margin, size, RAW_SHAPE, strict=True)]
+        padded = np.pad(raw, padding, mode="reflect")
+        with torch.no_grad():
+            whole = torch.softmax(self.network(torch.from_numpy(padded)[None, None] * 2 - 1)[0], 0).numpy()
+        crop = [slice(b - o, b - o + s) for b, o, s in zip(begin, RAW_BEGIN, shape, strict=True)]
+        return whole[(slice(None), *crop)]
+
+
+@pytest.fixture
+def laboratory(tmp_path, enliven):
+    return Laboratory(tmp_path, enliven)
+
+
+def stored(place, dataset):
+    return np.asarray(zarr.open(str(place.container), mode="r")[f"{place.group}/{dataset}"])
+
+
+def test_whole_region_is_predicted_as_the_whole_volume_would_be(laboratory):
+    place = laboratory.predict().places["cell_er"]
+    assert place.container == laboratory.container
+    assert place.group == "volumes/predictions/train_0001/predict_0001"
+    expected = laboratory.one_shot((12, -18, 3), (25, 30, 28))
+    maps = np.stack([stored(place, f"prob_maps/class_{c}") for c in range(2)])
+    assert maps.dtype == np.float32
+    assert np.abs(maps - expected).max() < 1e-5
+    segmentation = stored(place, "segmentation")
+    assert segmentation.dtype == np.uint8
+    np.testing.assert_array_equal(segmentation, maps.argmax(0))
+    assert 0 < segmentation.mean() < 1
+
+
+def test_small_tiles_give_the_same_and_fill_their_chunks(laboratory):
+    config = laboratory.config(None, "prediction.input_size_voxels=[44,44,44]")
+    place = laboratory.predict(config).places["cell_er"]
+    expected = laboratory.one_shot((12, -18, 3), (25, 30, 28))
+    assert np.abs(stored(place, "prob_maps/class_1") - expected[1]).max() < 1e-5
+
+
+def test_datasets_say_where_they_are_and_where_they_come_from(laboratory):
+    place = laboratory.predict().places["cell_er"]
+    volume = open_volume(place.container, place.segmentation)
+    assert volume.complete
+    assert volume.offset == pytest.approx((96.0, -82.8, 13.8))
+    assert volume.voxel_size == pytest.approx(VOXEL_SIZE)
+    provenance = volume.provenance
+    assert provenance["run_id"] == 1
+    assert provenance["parameters"]["training_run_id"] == 1
+    assert provenance["parameters"]["sha256"] == laboratory.training.checkpoint("best").sha256
+    assert [entry["address"] for entry in provenance["inputs"]] == [str(laboratory.container / "volumes/raw")]
+
+
+def test_run_names_its_training_run_checkpoint_inputs_and_outputs(laboratory):
+    laboratory.predict(run_name="first")
+    record = laboratory.store.get(1)
+    assert (record.status, record.name) == ("COMPLETED", "first")
+    assert record.parent["training_run_id"] == 1
+    assert record.parent["iteration"] == 1
+    assert record.config["prediction"]["run_id_training"] == 1
+    assert json.loads(record.artifact("prediction_data.json")).keys() == {"cell_er"}
+    assert record.inputs[0]["name"] == "cell_er"
+    assert record.result["outputs"]["cell_er"].endswith("train_0001/predict_0001/segmentation")
+
+
+def test_a_second_run_gets_an_id_and_a_place_of_its_own(laboratory):
+    assert laboratory.predict().prediction_id == 1
+    assert laboratory.predict().places["cell_er"].group.endswith("predict_0002")
+
+
+@pytest.mark.parametrize(("which", "iteration"), [(None, 1), ("best", 1), ("last", 2), ("2", 2)])
+def test_checkpoint_is_chosen_by_word_or_iteration(laboratory, which, iteration):
+    updates = [] if which is None else [f"prediction.checkpoint={which}"]
+    place = laboratory.predict(laboratory.config(None, *updates)).places["cell_er"]
+    expected = laboratory.one_shot((12, -18, 3), (25, 30, 28), iteration)
+    assert np.abs(stored(place, "prob_maps/class_1") - expected[1]).max() < 1e-5
+
+
+def test_checkpoint_may_be_a_file_that_the_run_does_not_know(laboratory):
+    save_checkpoint(laboratory.folder / "other.pt", laboratory.network)
+    config = laboratory.config(None, f"prediction.checkpoint={laboratory.folder / 'other.pt'}")
+    laboratory.predict(config)
+    assert laboratory.store.get(1).parent["checkpoint"] == str(laboratory.folder / "other.pt")
+    assert laboratory.store.get(1).parent["iteration"] is None
+
+
+def test_changed_checkpoint_is_refused_before_a_run_starts(laboratory):
+    path = laboratory.training.checkpoint("best").path
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(CheckpointError, match="changed after it was tracked"):
+        laboratory.predict()
+    with pytest.raises(CheckpointError, match="changed after it was tracked"):
+        laboratory.predict(laboratory.config(None, f"prediction.checkpoint={path}"))
+    assert laboratory.store.ids() == []
+
+
+def test_checkpoint_of_another_architecture_is_refused(laboratory):
+    path = laboratory.folder / "other.pt"
+    save_checkpoint(path, torch.nn.Conv3d(1, 2, 3))
+    with pytest.raises(CheckpointError, match="belongs to another architecture: it lacks unet"):
+        laboratory.predict(laboratory.config(None, f"prediction.checkpoint={path}"))
+
+
+def test_mask_clears_the_segmentation_and_leaves_probabilities(laboratory):
+    entries = {"cell_er": laboratory.entry(mask="volumes/mask")}
+    place = laboratory.predict(laboratory.config(entries)).places["cell_er"]
+    segmentation, foreground = stored(place, "segmentation"), stored(place, "prob_maps/class_1")
+    assert not segmentation[:18].any()
+    assert segmentation[18:].any()
+    assert (foreground[:18] > 0.5).any()
+
+
+def test_entries_of_one_container_get_a_group_each(laboratory):
+    entries = {"left": laboratory.entry(), "right": laboratory.entry(offset=[12, -18, 5], shape=[25, 30, 31])}
+    places = laboratory.predict(laboratory.config(entries)).places
+    assert places["right"].group.endswith("predict_0001/right")
+    for name, begin, shape in [("left", (12, -18, 3), (25, 30, 28)), ("right", (12, -18, 5), (25, 30, 31))]:
+        expected = laboratory.one_shot(begin, shape)
+        assert np.abs(stored(places[name], "prob_maps/class_0") - expected[0]).max() < 1e-5
+
+
+def test_whole_volume_is_predicted_where_no_offset_and_shape_are_given(laboratory):
+    entry = laboratory.entry()
+    entry.pop("offset"), entry.pop("shape")
+    place = laboratory.predict(laboratory.config({"all": entry})).places["all"]
+    assert np.abs(stored(place, "prob_maps/class_1") - laboratory.one_shot(RAW_BEGIN, RAW_SHAPE)[1]).max() < 1e-5
+
+
+def test_prefix_moves_the_output_to_another_container_of_that_name(laboratory):
+    config = laboratory.config(None, f"prediction.directories.prefix={laboratory.folder / 'elsewhere'}")
+    assert laboratory.predict(config).places["cell_er"].container == laboratory.folder / "elsewhere" / "cell.zarr"
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("uint8", 0.5 / 255 + 1e-5), ("float16", 1e-3)])
+def test_probabilities_may_be_stored_smaller(laboratory, dtype, tolerance):
+    place = laboratory.predict(laboratory.config(None, f"prediction.output_dtype={dtype}")).places["cell_er"]
+    volume = open_volume(place.container, place.probability_map(1))
+    assert volume.dtype == dtype
+    expected = laboratory.one_shot((12, -18, 3), (25, 30, 28))[1]
+    assert np.abs(volume.read() / volume.attributes["scale"] - expected).max() <= tolerance
+
+
+class Recorder:
+    """Remembers the tiles it is shown."""
+
+    def __init__(self, region, index, num_classes):
+        self.tiles, self.name = {}, f"seen_{index}_{num_classes}"
+
+    def observe(self, roi, probabilities):
+        assert tuple(roi.begin) not in self.tiles
+        self.tiles[tuple(roi.begin)] = probabilities.copy()
+
+    def scores(self):
+        return {self.name: float(sum(tile[0].size for tile in self.tiles.values())), "undefined": math.nan}
+
+
+def test_scores_of_the_observer_are_tracked_at_the_checkpoints_iteration(laboratory):
+    entries = {"cell_er": laboratory.entry(labels={"volumes/labels/er": 1})}
+    finished = laboratory.predict(laboratory.config(entries, "prediction.log_metrics=true"), observing=Recorder)
+    assert finished.scores == {"seen_0_2": 25 * 30 * 28}
+    metric = laboratory.store.get(1).metrics["seen_0_2"]
+    assert (metric.steps, metric.values) == ((1,), (25.0 * 30 * 28,))
+
+
+class Interruption(Recorder):
+    """Stops after a few tiles, as ctrl-C would."""
+
+    def observe(self, roi, probabilities):
+        super().observe(roi, probabilities)
+        if len(self.tiles) == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted(laboratory):
+    """A prediction that was stopped after three tiles, and its configuration."""
+    entries = {"cell_er": laboratory.entry(labels={"volumes/labels/er": 1})}
+    config = laboratory.config(entries, "prediction.input_size_voxels=[44,44,44]", "prediction.log_metrics=true")
+    with pytest.raises(KeyboardInterrupt):
+        laboratory.predict(config, observing=Interruption)
+    return config
+
+
+def test_an_interrupted_prediction_is_incomplete_and_names_the_command_to_resume(laboratory, interrupted):
+    assert laboratory.store.get(1).status == "INTERRUPTED"
+    place = laboratory.container / "volumes/predictions/train_0001/predict_0001"
+    with pytest.raises(DataError, match=r"--resume 1"):
+        open_volume(place / "segmentation").read()
+
+
+def test_resuming_predicts_only_what_is_missing_and_shows_the_observer_all(laboratory, interrupted, monkeypatch):
+    from incasem_like.prediction.tiles import TiledPredictor
+
+    predicted = []
+    original = TiledPredictor.predict_tiles
+
+    def counting(self, read, tiles):
+        predicted.extend(tiles)
+        return original(self, read, tiles)
+
+    monkeypatch.setattr(TiledPredictor, "predict_tiles", counting)
+    finished = laboratory.predict(interrupted, resume=1, observing=Recorder)
+
+    assert finished.prediction_id == 1
+    assert laboratory.store.get(2).info["resumes"] == 1
+    assert finished.scores["seen_0_2"] == 25 * 30 * 28
+    place = finished.places["cell_er"]
+    assert open_volume(place.container, place.segmentation).complete
+    assert np.abs(stored(place, "prob_maps/class_1") - laboratory.one_shot((12, -18, 3), (25, 30, 28))[1]).max() < 1e-5
+    all_tiles = 25 * 30 * 28
+    assert 0 < sum(write.size for _, write in predicted) < all_tiles
+    assert laboratory.predict(interrupted, resume=1, observing=Recorder).scores == finished.scores
+
+
+def test_a_torn_log_line_costs_one_tile_and_nothing_else(laboratory, interrupted):
+    path = laboratory.container / "volumes/predictions/train_0001/predict_0001/.predicted_tiles.jsonl"
+    path.write_bytes(path.read_bytes()[:-4])
+    place = laboratory.predict(interrupted, resume=1, observing=Recorder).places["cell_er"]
+    assert np.abs(stored(place, "prob_maps/class_1") - laboratory.one_shot((12, -18, 3), (25, 30, 28))[1]).max() < 1e-5
+
+
+def test_resuming_with_another_checkpoint_is_refused(laboratory, interrupted):
+    section = interrupted.prediction.model_copy(update={"checkpoint": "last"})
+    with pytest.raises(InputError, match="was begun with checkpoint"):
+        laboratory.predict(interrupted.model_copy(update={"prediction": section}), resume=1, observing=Recorder)
+
+
+def test_resuming_what_was_never_begun_is_refused(laboratory):
+    with pytest.raises(InputError, match="holds no prediction that was begun"):
+        laboratory.predict(resume=7)
+
+
+def test_a_prediction_of_another_store_is_not_overwritten(laboratory):
+    laboratory.predict()
+    other = open_store(laboratory.folder / "other_store", "predictions", laboratory.runs)
+    with pytest.raises(InputError, match="already holds a prediction"):
+        laboratory.predict(store=lambda: other)
+
+
+@pytest.mark.parametrize(
+    ("updates", "sentence"),
+    [
+        (["prediction.input_size_voxels=[45,44,44]"], r"nearest it can is \[44, 44, 44\]"),
+        (
+            ["prediction.input_size_voxels=[44,44,44]", "prediction.output_size_voxels=[9,9,9]"],
+            r"network makes \[26, 26, 26\]",
+        ),
+        (["prediction.data=null"], "prediction.data is not set"),
+        (["torch.device=99"], "torch.device=99 asks for"),
+    ],
+)
+def test_configuration_mistakes_take_no_run_id(laboratory, updates, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        laboratory.predict(laboratory.config(None, *updates))
+    assert laboratory.store.ids() == []
+
+
+def test_wrong_voxel_size_and_missing_datasets_take_no_run_id(laboratory):
+    with pytest.raises(ConfigError, match="voxel_size"):
+        laboratory.predict(laboratory.config({"cell_er": laboratory.entry(voxel_size=[5, 5, 5])}))
+    with pytest.raises(DataError, match="volumes/nothing"):
+        laboratory.predict(laboratory.config({"cell_er": laboratory.entry(raw="volumes/nothing")}))
+    with pytest.raises(DataError, match="cell_er asks for"):
+        laboratory.predict(laboratory.config({"cell_er": laboratory.entry(shape=[25, 30, 99])}))
+    assert laboratory.store.ids() == []
