@@ -86,13 +86,9 @@ class CheckpointFolder:
         raise CheckpointError(f"No checkpoint in {self.folder} can be continued from ({found}): start a new training.")
 
     def write(self, state: TrainingState, save_model: Callable[[Path], None]) -> Path:
-        """Write a pair; ``save_model`` writes the two-key file at the path it is given, atomically.
-
-        An older state of the same iteration goes first, so it never vouches for a model file that is not its own.
-        """
+        """Write a pair; ``save_model`` writes the two-key file at the path it is given, atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         model = self.model(state.iteration)
-        self.state(state.iteration).unlink(missing_ok=True)
         save_model(model)
         state.save(self.state(state.iteration))
         return model

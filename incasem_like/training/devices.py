@@ -85,6 +85,7 @@ def autocast_dtype(config: TorchConfig) -> torch.dtype | None:
 def make_fabric(config: TorchConfig) -> tuple[Fabric, Any]:
     """Make the Fabric of a training and its precision plugin, whose ``state_dict`` is that of the gradient scaler."""
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.plugins.precision import MixedPrecision, Precision
 
     device = torch_device(config)
@@ -93,4 +94,6 @@ def make_fabric(config: TorchConfig) -> tuple[Fabric, Any]:
     else:
         precision = MixedPrecision("bf16-mixed" if config.precision == "bf16" else "16-mixed", device=device.type)
     devices = [device.index] if device.type == "cuda" else 1
-    return Fabric(accelerator=device.type, devices=devices, plugins=[precision]), precision
+    # The environment is named, else Fabric would hold one device against the tasks of a Slurm job and refuse.
+    plugins = [precision, LightningEnvironment()]
+    return Fabric(accelerator=device.type, devices=devices, plugins=plugins), precision

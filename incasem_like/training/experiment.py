@@ -118,7 +118,7 @@ def run_training(checked: CheckedTraining, run: Run, folders: RunFolders, resume
 
     if resume is None and CheckpointFolder(folders.models).iterations():
         raise InputError(
-            f"{folders.models} already holds checkpoints of a run {run.id} from another run store: "
+            f"{folders.models} already holds checkpoints, of a run {run.id} that is not in this run store: "
             "set directories.runs to another folder, or move them away."
         )
     first_step = 1

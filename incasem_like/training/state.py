@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import pickle
@@ -78,10 +79,12 @@ class TrainingState:
         """
         import torch
 
+        content = io.BytesIO()  # a full disk is then an OSError of ours, not whatever torch makes of it
+        torch.save({"format": FORMAT, **asdict(self)}, content)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             with temporary.open("wb") as file:
-                torch.save({"format": FORMAT, **asdict(self)}, file)
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

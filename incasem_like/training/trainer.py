@@ -113,6 +113,8 @@ class Trainer:
         for later in self.parts.checkpoints.iterations():
             if later > iteration:
                 self._remove(later)
+        if checkpoint.absolute() == self.parts.checkpoints.model(iteration).absolute():
+            self._register(checkpoint)  # the process may have ended between writing it and saying so
 
     def fit(self) -> dict[str, Any]:
         """Train up to ``training.iterations``.
@@ -132,7 +134,7 @@ class Trainer:
             Progress(description, self.total - start, "it") as progress,
         ):
             if self._pending:
-                self._conclude()
+                self._conclude(progress)
             if self.iteration < self.total:
                 self._loop(progress)
         return self.result()
@@ -158,7 +160,7 @@ class Trainer:
             self.parts.log.training(step)
             self.parts.show(step)
             self._report(step.iteration, clock)
-            self._conclude()
+            self._conclude(progress)
             progress.advance(note=f"loss {step.loss:.4g}")
             self._stop_if_asked()
             clock.restart()
@@ -183,11 +185,12 @@ class Trainer:
         self.iteration, self.metrics = iteration, {"loss_train_0": loss}
         return Step(iteration, loss, rate, batch, logits, clock.rate)
 
-    def _conclude(self) -> None:
+    def _conclude(self, progress: Progress) -> None:
         """Do what is due after the current iteration: validation, then a checkpoint."""
         self._pending = False
         section, improved, last = self.config.training, False, self.iteration == self.total
         if self.parts.validation and (self.iteration % self.config.validation.validate_every == 0 or last):
+            progress.advance(0, note="validating")
             found = self.parts.validation.run(self.iteration, lambda: self._interruption.requested)
             if found is None:
                 self._pending = True
@@ -211,12 +214,14 @@ class Trainer:
             random=random_states(),
             schedule={**schedule.model_dump(mode="json"), "iterations": self.total},
         )
-        path = self.parts.checkpoints.write(state, optimization.save)
-        defined = {name: value for name, value in self.metrics.items() if not math.isnan(value)}
-        self.parts.run.register_checkpoint(path, self.iteration, defined)
+        self._register(self.parts.checkpoints.write(state, optimization.save))
         existing = self.parts.checkpoints.iterations()
         for superfluous in sorted(set(existing) - self.policy.kept(existing, self.best.iteration)):
             self._remove(superfluous)
+
+    def _register(self, path: Path) -> None:
+        defined = {name: value for name, value in self.metrics.items() if not math.isnan(value)}
+        self.parts.run.register_checkpoint(path, self.iteration, defined)
 
     def _remove(self, iteration: int) -> None:
         self.parts.run.forget_checkpoint(self.parts.checkpoints.model(iteration))
@@ -228,6 +233,8 @@ class Trainer:
             return
         if self.iteration > 0 and (self._pending or self.iteration not in self.parts.checkpoints.iterations()):
             self._save()
+        if self.iteration > 0:
+            print(f"Stopped after iteration {self.iteration}; its checkpoint is saved.", file=sys.stderr, flush=True)
         self._interruption.deliver()
 
     def _report(self, iteration: int, clock: StepClock) -> None:

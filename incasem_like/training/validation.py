@@ -96,25 +96,23 @@ class Validator:
             Means over the entries, undefined values left out: ``loss``, ``dice_class_<c>``, ``jaccard_class_<c>``,
             ``precision_class_<c>``, ``recall_class_<c>``; NaN where no entry defines one. None when stopped.
         """
-        tables = []
         self._network.eval()
         try:
-            for index, region in enumerate(self.regions):
-                measured = self._measure(region, iteration, stop)
-                if measured is None:
+            measured = []
+            for region in self.regions:
+                measured.append(self._measure(region, iteration, stop))
+                if stop():
                     return None
-                scores = score_table(measured.counts)
-                self._log_entry(index, region, measured.loss, scores, iteration)
-                tables.append({"loss": measured.loss, **scores})
         finally:
             self._network.train()
+        tables = [self._log_entry(index, entry, iteration) for index, entry in enumerate(measured)]
         means = mean_scores(tables)
         self.log.store(means, iteration)
         self.log.tensorboard.scalars("validation", means, iteration)
         return means
 
-    def _measure(self, region: Region, iteration: int, stop: Callable[[], bool]) -> EntryMeasurement | None:
-        measured, picture = EntryMeasurement(self.config), _Picture(region.roi, self.config.data.num_classes)
+    def _measure(self, region: Region, iteration: int, stop: Callable[[], bool]) -> tuple[EntryMeasurement, _Picture]:
+        measured, picture = EntryMeasurement(self.config), _Picture(region, self.config.data.num_classes)
         snapshot = self._snapshot(region, iteration)
 
         def read(roi: Roi) -> npt.NDArray[np.float32]:
@@ -133,12 +131,10 @@ class Validator:
             if snapshot:
                 snapshot.add(tile, arrays)
             if stop():
-                return None
+                return measured, picture
         if snapshot:
             snapshot.close()
-        figure = picture.figure(region.voxel_size)
-        self.log.tensorboard.image(f"validation/{region.name}", "ortho_slices", figure, iteration)
-        return measured
+        return measured, picture
 
     def _snapshot(self, region: Region, iteration: int) -> ValidationSnapshot | None:
         every, between = self.config.validation.snapshot.every, self.config.validation.validate_every
@@ -147,23 +143,28 @@ class Validator:
         container = self.snapshots / region.name / f"{iteration}.zarr"
         return ValidationSnapshot(container, region.roi, self.config.data.num_classes, region.voxel_size)
 
-    def _log_entry(self, index: int, region: Region, loss: float, scores: Mapping[str, float], iteration: int) -> None:
-        self.log.tensorboard.scalars(f"validation/{region.name}", {"loss_0": loss, **scores}, iteration)
+    def _log_entry(self, index: int, entry: tuple[EntryMeasurement, _Picture], iteration: int) -> dict[str, float]:
+        measured, picture = entry
+        scores, part = score_table(measured.counts), f"validation/{self.regions[index].name}"
+        self.log.tensorboard.scalars(part, {"loss_0": measured.loss, **scores}, iteration)
+        self.log.tensorboard.image(part, "ortho_slices", picture.figure(), iteration)
         named = {f"{name}_validation_ds_{index}": value for name, value in scores.items()}
-        self.log.store({f"loss_val_ds_{index}_type_0": loss, **named}, iteration)
+        self.log.store({f"loss_val_ds_{index}_type_0": measured.loss, **named}, iteration)
+        return {"loss": measured.loss, **scores}
 
 
 class _Picture:
     """Central planes of an entry, gathered from its tiles."""
 
-    def __init__(self, roi: Roi, num_classes: int) -> None:
-        self._raw, self._labels = OrthoPlanes(roi), OrthoPlanes(roi)
-        self._probabilities = OrthoPlanes(roi, num_classes)
+    def __init__(self, region: Region, num_classes: int) -> None:
+        self._voxel_size = region.voxel_size
+        self._raw, self._labels = OrthoPlanes(region.roi), OrthoPlanes(region.roi)
+        self._probabilities = OrthoPlanes(region.roi, num_classes)
 
     def add(self, tile: Roi, arrays: Mapping[str, Array]) -> None:
         self._raw.add(tile, arrays["raw"])
         self._labels.add(tile, arrays["labels"])
         self._probabilities.add(tile, arrays["predictions"])
 
-    def figure(self, voxel_size: Sequence[float]) -> npt.NDArray[np.uint8]:
-        return ortho_figure(self._raw.planes, self._labels.planes, self._probabilities.planes, voxel_size)
+    def figure(self) -> npt.NDArray[np.uint8]:
+        return ortho_figure(self._raw.planes, self._labels.planes, self._probabilities.planes, self._voxel_size)

@@ -1,9 +1,11 @@
 """Fixtures of the training room: tiny configurations, fake samples and a fake run."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +15,28 @@ from incasem_like.training.log import TrainingLog
 from incasem_like.training.optimization import Optimization, seeded_network
 from incasem_like.training.tensorboard import TensorBoardLog
 from incasem_like.training.trainer import Trainer, TrainingParts
+from incasem_like.volumes import create_volume
+
+TINY = """
+seed: 3
+training:
+  iterations: 6
+  input_size_voxels: [28, 28, 28]
+  output_size_voxels: [10, 10, 10]
+  save_every: 3
+  image_every: 3
+  snapshot: {every: 6}
+  precache: {num_workers: 0, cache_size: 2}
+validation:
+  validate_every: 3
+  input_size_voxels: [36, 36, 36]
+  output_size_voxels: [18, 18, 18]
+  snapshot: {every: 1}
+data: {voxel_size: [8, 8, 8]}
+model: {num_fmaps: 2, downsample_factors: [[2, 2, 2]]}
+torch: {device: cpu, num_threads: 1}
+sacred: {log_every: 1}
+"""
 
 
 class FakeRun:
@@ -127,3 +151,28 @@ def make_trainer(make_config: Callable[..., TrainingConfig], tmp_path: Path) -> 
         return Trainer(config, parts)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a volume of bright balls, data configurations and a configuration of a tiny training."""
+    folder = tmp_path_factory.mktemp("project")
+    grid = np.indices((48, 48, 48)).astype(np.float32)
+    labels = (np.sin(grid / 4).prod(axis=0) > 0.1).astype(np.uint8)
+    raw = (80 + 90 * labels + np.random.default_rng(0).normal(0, 8, labels.shape)).clip(0, 255).astype(np.uint8)
+    for name, array in (("volumes/raw", raw), ("volumes/labels/ball", labels)):
+        volume = create_volume(
+            folder / "cell.zarr",
+            name,
+            shape=array.shape,
+            dtype=array.dtype,
+            voxel_size=(8, 8, 8),
+            chunk_shape=(24, 24, 24),
+        )
+        volume.write(array)
+        volume.mark_complete()
+    entry = {"file": "cell.zarr", "voxel_size": [8, 8, 8], "raw": "volumes/raw", "labels": {"volumes/labels/ball": 1}}
+    (folder / "train.json").write_text(json.dumps({"left": {**entry, "offset": [0, 0, 0], "shape": [48, 48, 28]}}))
+    (folder / "validate.json").write_text(json.dumps({"right": {**entry, "offset": [4, 4, 28], "shape": [20, 20, 20]}}))
+    (folder / "tiny.yaml").write_text(TINY)
+    return folder

@@ -1,3 +1,4 @@
+import io
 import math
 from pathlib import Path
 
@@ -105,6 +106,17 @@ def test_a_failed_write_leaves_the_former_checkpoint(tmp_path: Path) -> None:
         folder.write(TrainingState(20, 1, 1, BestMemory("dice")), fail)
     assert folder.iterations() == [10]
     assert folder.latest_whole() == 10
+
+
+def test_a_full_disk_leaves_the_former_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = CheckpointFolder(tmp_path)
+    write(folder, 10)
+    monkeypatch.setattr(Path, "open", lambda self, mode: io.open("/dev/full", mode))
+    with pytest.raises(OSError, match="No space left"):
+        write(folder, 10)
+    monkeypatch.undo()
+    assert folder.latest_whole() == 10
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_state_survives_a_round_trip(tmp_path: Path) -> None:

@@ -1,13 +1,20 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from incasem_like.errors import ConfigError, DiskFullError, InputError
 from incasem_like.training import preflight
-from incasem_like.training.preflight import check_block_sizes, check_space, check_training, check_writable
+from incasem_like.training.preflight import (
+    check_block_sizes,
+    check_space,
+    check_training,
+    check_validation_tiles,
+    check_writable,
+)
 
 UNET = {"type": "Unet", "num_fmaps": 2, "downsample_factors": [[2, 2, 2]]}  # inputs 20 + 2 n, outputs 18 less
 
@@ -43,6 +50,21 @@ def test_validation_sizes_do_not_matter_without_validation(make_config: Callable
 def test_a_network_on_sections_is_refused(make_config: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match="2 spatial axes"):
         check_block_sizes(make_config(model={"type": "Unet", "downsample_factors": [[2, 2]]}))
+
+
+@pytest.mark.parametrize(("begin", "enough"), [((4, 4, 4), True), ((4, 5, 4), False)])
+def test_validation_tiles_must_be_able_to_advance_by_a_stride(
+    make_config: Callable[..., Any], begin: tuple[int, int, int], enough: bool
+) -> None:
+    region: Any = SimpleNamespace(
+        name="cell", roi=SimpleNamespace(begin=begin), raw_roi=SimpleNamespace(begin=(0, 0, 0))
+    )
+    config = make_config(model=UNET, validation=sizes(20, 2))
+    if enough:
+        check_validation_tiles(config, [region])
+    else:
+        with pytest.raises(ConfigError, match=r"too small to cover cell .* \[22, 22, 22\] \(output \[4, 4, 4\]\)"):
+            check_validation_tiles(config, [region])
 
 
 def test_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,10 +155,15 @@ def test_a_probability_of_zero_gives_a_finite_loss(make_config: Callable[..., An
     assert 80 < measured.loss < 100
 
 
-def test_stopping_gives_no_result_and_writes_no_score(make_validator: Callable[..., Validator], fake_run: Any) -> None:
-    answers = iter([False, True])
-    assert make_validator([FakeRegion("first", 1, 3)]).run(20, lambda: next(answers)) is None
+@pytest.mark.parametrize("tiles_before", [1, 18, 30])
+def test_stopping_gives_no_result_and_writes_no_score(
+    make_validator: Callable[..., Validator], fake_run: Any, tmp_path: Path, tiles_before: int
+) -> None:
+    answers = itertools.chain([False] * tiles_before, itertools.repeat(True))
+    regions = [FakeRegion("first", 1, 3), FakeRegion("second", 2, 3)]  # of 18 tiles each
+    assert make_validator(regions).run(20, lambda: next(answers)) is None
     assert fake_run.scalars == []
+    assert not (tmp_path / "tensorboard").exists()
 
 
 def test_the_network_is_back_in_training_mode(make_validator: Callable[..., Validator]) -> None:
