@@ -56,8 +56,8 @@ class ThresholdSegmentation:
         prediction = open_volume(self.prediction_filename, self.dataset)
         if prediction.axes != "zyx":
             raise DataError(
-                f"{prediction.address} has shape {list(prediction.shape)} ({prediction.axes}), but a map of one class is "
-                "needed: name one class's dataset, such as prob_maps/class_1."
+                f"{prediction.address} has shape {list(prediction.shape)} ({prediction.axes}), but a map of one class "
+                "is needed: name one class's dataset, such as prob_maps/class_1."
             )
         probability_scale(prediction)
         if not (self.mask or self.mask_filename):
