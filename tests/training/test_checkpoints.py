@@ -1,4 +1,3 @@
-import io
 import math
 from pathlib import Path
 
@@ -111,7 +110,7 @@ def test_a_failed_write_leaves_the_former_checkpoint(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_former_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = CheckpointFolder(tmp_path)
     write(folder, 10)
-    monkeypatch.setattr(Path, "open", lambda self, mode: io.open("/dev/full", mode))
+    monkeypatch.setattr(Path, "open", lambda self, mode: open("/dev/full", mode))  # noqa: SIM115
     with pytest.raises(OSError, match="No space left"):
         write(folder, 10)
     monkeypatch.undo()
