@@ -7,6 +7,7 @@ whole, because tables belong to a grid that starts at the volume's first voxel, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -52,18 +53,17 @@ class GreyScale:
         return (levels // (1 + GREY_LEVELS // self.bins)).astype(np.uint8 if self.bins <= 256 else np.uint16)
 
 
-def tile_table(binned: npt.NDArray[Any], clip_limit: float, bins: int) -> npt.NDArray[np.uint16]:
+def tile_table(histogram: npt.NDArray[np.int64], clip_limit: float) -> npt.NDArray[np.uint16]:
     """Make the look-up table of one tile: bin -> grey level, 0 to 16383, monotone.
 
     Args:
-        binned: The bins of all voxels of the tile.
+        histogram: Voxels of the tile in each bin.
         clip_limit: Share of the tile's voxels that a bin may hold before the excess is spread over all; 0 = no limit.
-        bins: Number of bins.
     """
-    histogram = np.bincount(binned.ravel(), minlength=bins)
-    limit = max(int(clip_limit * binned.size), 1) if clip_limit > 0 else binned.size
+    voxels = int(histogram.sum())
+    limit = max(int(clip_limit * voxels), 1) if clip_limit > 0 else voxels
     cumulated = np.cumsum(clip_histogram(histogram, limit)).astype(np.float64)
-    return np.minimum(cumulated * ((GREY_LEVELS - 1) / binned.size), GREY_LEVELS - 1).astype(np.uint16)
+    return np.minimum(cumulated * ((GREY_LEVELS - 1) / voxels), GREY_LEVELS - 1).astype(np.uint16)
 
 
 def clip_histogram(histogram: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
@@ -97,22 +97,27 @@ def clip_histogram(histogram: npt.NDArray[np.int64], limit: int) -> npt.NDArray[
     return spread
 
 
-def tile_grid(shape: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
+def tile_grid(shape: Sequence[int], kernel: Sequence[int]) -> tuple[int, ...]:
     """Number of tiles along each axis; the last ones are filled up by reflection."""
     return tuple(-(-size // length) for size, length in zip(shape, kernel, strict=True))
 
 
-def reflected(begin: int, end: int, size: int) -> npt.NDArray[np.int64]:
-    """Map positions ``begin`` to ``end`` into an axis of ``size`` voxels, mirrored about its first and last voxel."""
-    if size == 1:
-        return np.zeros(end - begin, dtype=np.int64)
-    folded = np.arange(begin, end) % (2 * size - 2)
-    return np.asarray(np.minimum(folded, 2 * size - 2 - folded))
+def tables_round(
+    tables: npt.NDArray[np.uint16], begin: Sequence[int], shape: Sequence[int], kernel: Sequence[int]
+) -> Tables:
+    """Collect the tables that ``interpolate`` needs for a block; those at the rim of the grid are repeated beyond it.
 
-
-def pad_tables(tables: npt.NDArray[np.uint16]) -> Tables:
-    """Repeat the tables at the rim of the grid (all axes but the last), so that every voxel lies between eight."""
-    return np.pad(tables, [(1, 1)] * (tables.ndim - 1) + [(0, 0)], mode="edge").astype(np.float32)
+    Args:
+        tables: Tables of all tiles, (tz, ty, tx, bins).
+        begin: Index of the block's first voxel in the volume.
+        shape: Voxels of the block.
+        kernel: Tile size, voxels.
+    """
+    needed = []
+    for start, size, length, count in zip(begin, shape, kernel, tables.shape[:-1], strict=True):
+        first, last = ((position + length // 2) // length - 1 for position in (start, start + size - 1))
+        needed.append(np.clip(np.arange(first, last + 2), 0, count - 1))
+    return tables[np.ix_(*needed)].astype(np.float32)
 
 
 def interpolate(
@@ -123,7 +128,7 @@ def interpolate(
     Args:
         binned: Bins of a block, (z, y, x).
         begin: Index of the block's first voxel in the volume.
-        tables: Padded tables of the tiles round the block (``tiles_needed``), shape (tz, ty, tx, bins).
+        tables: What ``tables_round`` gives for the block, shape (tz, ty, tx, bins).
         kernel: Tile size, voxels.
 
     Returns:
@@ -149,19 +154,6 @@ def interpolate(
     levels += np.float32(1e-3)
     np.floor(levels, out=levels)
     return levels
-
-
-def first_tile(begin: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
-    """Index, in the padded tables, of the first tile that a block beginning at ``begin`` needs."""
-    return tuple((start + length // 2) // length for start, length in zip(begin, kernel, strict=True))
-
-
-def tiles_needed(begin: tuple[int, ...], shape: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[slice, ...]:
-    """Find the padded tables that a block needs, as slices of the grid."""
-    ends = tuple(start + size - 1 for start, size in zip(begin, shape, strict=True))
-    return tuple(
-        slice(low, high + 2) for low, high in zip(first_tile(begin, kernel), first_tile(ends, kernel), strict=True)
-    )
 
 
 def _place(begin: int, size: int, length: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

@@ -1,0 +1,222 @@
+"""Measuring a whole volume for CLAHE, tile by tile: range of values, look-up tables, range of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from incasem_like.errors import DataError
+from incasem_like.formatting.clahe import GreyScale, interpolate, tables_round, tile_grid, tile_table
+from incasem_like.formatting.workers import Workers
+from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
+
+Triple = tuple[int, int, int]
+GROUP_SIDE = 256  # voxels: small tiles are measured in groups of about this side, so that chunks are decoded rarely
+VOXELS_AT_ONCE = 2**23
+
+
+@dataclass(frozen=True)
+class Equalization:
+    """A volume and how it is equalised.
+
+    Attributes:
+        address: The volume.
+        kernel: Tile size, voxels.
+        clip_limit: Share of a tile's voxels that a bin may hold.
+        scale: Grey values to bins; its range is that of the whole volume.
+    """
+
+    address: str
+    kernel: Triple
+    clip_limit: float
+    scale: GreyScale
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of indices; may reach beyond the volume's end."""
+
+    begin: Triple
+    end: Triple
+
+    def sections(self) -> Iterator[Box]:
+        """Cut it along z into boxes that fit in memory."""
+        area = (self.end[1] - self.begin[1]) * (self.end[2] - self.begin[2])
+        depth = max(1, VOXELS_AT_ONCE // area)
+        for z in range(self.begin[0], self.end[0], depth):
+            yield Box((z, *self.begin[1:]), (min(z + depth, self.end[0]), *self.end[1:]))
+
+    @property
+    def shape(self) -> Triple:
+        """Voxels along each axis."""
+        z, y, x = (stop - start for start, stop in zip(self.begin, self.end, strict=True))
+        return z, y, x
+
+
+@lru_cache(maxsize=4)
+def _volume(address: str) -> Volume:
+    return open_volume(address)
+
+
+@lru_cache(maxsize=2)
+def _tables(path: str) -> npt.NDArray[np.uint16]:
+    loaded: npt.NDArray[np.uint16] = np.load(path, mmap_mode="r")
+    return loaded
+
+
+def read_box(address: str, box: Box) -> npt.NDArray[Any]:
+    """Read a box, mirrored beyond the volume's end."""
+    volume = _volume(address)
+    return volume.read(Roi(volume.roi.begin + Coordinate(box.begin), box.shape), outside="reflect")
+
+
+def _boxes(end: tuple[int, ...], step: tuple[int, ...]) -> list[Box]:
+    starts = product(*(range(0, stop, by) for stop, by in zip(end, step, strict=True)))
+    return [
+        Box((z, y, x), (min(z + step[0], end[0]), min(y + step[1], end[1]), min(x + step[2], end[2])))
+        for z, y, x in starts
+    ]
+
+
+def value_range(volume: Volume, workers: Workers) -> tuple[float, float]:
+    """Find the least and the greatest value of a volume.
+
+    Raises:
+        DataError: Floats outside [0, 1] or not finite.
+    """
+    side = (GROUP_SIDE // 2,) * 3
+    step = tuple(max(1, least // chunk) * chunk for least, chunk in zip(side, volume.chunk_shape, strict=True))
+    boxes = _boxes(volume.spatial_shape, step)
+    ranges = list(workers.map(_range_of_box, "Finding the range of values", [str(volume.address)] * len(boxes), boxes))
+    low, high = min(pair[0] for pair in ranges), max(pair[1] for pair in ranges)
+    if volume.dtype.kind == "f" and not (low >= 0 and high <= 1):
+        raise DataError(
+            f"{volume.address} holds floats from {low:g} to {high:g}, but only 0 to 1 can be equalised: rescale them."
+        )
+    return low, high
+
+
+def _range_of_box(address: str, box: Box) -> tuple[float, float]:
+    values = [read_box(address, part) for part in box.sections()]
+    return min(float(part.min()) for part in values), max(float(part.max()) for part in values)
+
+
+def make_tables(work: Equalization, workers: Workers, path: Path) -> npt.NDArray[Any]:
+    """Make the look-up tables of all tiles and save them.
+
+    Args:
+        work: What to equalise.
+        workers: Who measures.
+        path: File to write, ``.npy``, shape (tz, ty, tx, bins), uint16; it is mapped, never loaded whole.
+
+    Returns:
+        Least and greatest bin in each tile, shape (tz, ty, tx, 2).
+    """
+    grid = tile_grid(_volume(work.address).spatial_shape, work.kernel)
+    bins = work.scale.bins
+    tables = np.lib.format.open_memmap(path, "w+", dtype=np.uint16, shape=(*grid, bins))
+    edges = np.empty((*grid, 2), dtype=np.uint16)
+    groups = _boxes(grid, tuple(max(1, GROUP_SIDE // length) for length in work.kernel))
+    results = workers.map(_tables_of_group, "Measuring histograms", [work] * len(groups), groups)
+    for group, (some, some_edges) in zip(groups, results, strict=True):
+        place = tuple(slice(start, stop) for start, stop in zip(group.begin, group.end, strict=True))
+        tables[place], edges[place] = some, some_edges
+    tables.flush()
+    return edges
+
+
+def _tables_of_group(work: Equalization, group: Box) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+    """Measure a box of tiles; ``group`` counts tiles, not voxels."""
+    kernel, bins = work.kernel, work.scale.bins
+    histograms = np.zeros((*group.shape, bins), dtype=np.int64)
+    begin = tuple(index * length for index, length in zip(group.begin, kernel, strict=True))
+    end = tuple(index * length for index, length in zip(group.end, kernel, strict=True))
+    for part in Box(begin, end).sections():  # type: ignore[arg-type]
+        binned = work.scale.bin_of(read_box(work.address, part))
+        for z in range(part.begin[0] // kernel[0], -(-part.end[0] // kernel[0])):
+            first, last = max(z * kernel[0], part.begin[0]), min((z + 1) * kernel[0], part.end[0])
+            layer = binned[first - part.begin[0] : last - part.begin[0]]
+            for y, x in np.ndindex(*group.shape[1:]):
+                rows, columns = (
+                    slice(i * length, (i + 1) * length) for i, length in zip((y, x), kernel[1:], strict=True)
+                )
+                for section in layer[:, rows, columns]:
+                    histograms[z - group.begin[0], y, x] += np.bincount(section.ravel(), minlength=bins)
+    tables = np.empty(histograms.shape, dtype=np.uint16)
+    edges = np.empty((*group.shape, 2), dtype=np.uint16)
+    for tile in np.ndindex(*group.shape):
+        filled = np.flatnonzero(histograms[tile])
+        edges[tile] = filled[0], filled[-1]
+        tables[tile] = tile_table(histograms[tile], work.clip_limit)
+    return tables, edges
+
+
+def result_range(work: Equalization, workers: Workers, path: Path, edges: npt.NDArray[Any]) -> tuple[float, float]:
+    """Find the least and the greatest grey level that the whole volume will get, exactly.
+
+    A voxel's level lies between those that the tables round its tile give for its bin, and tables are monotone: a tile
+    whose bound is no better than a level already found need not be looked at.
+
+    Args:
+        work: What to equalise.
+        workers: Who measures.
+        path: The tables.
+        edges: Least and greatest bin in each tile.
+    """
+    low = _best(work, workers, path, _bounds(path, edges[..., 0], np.minimum), sign=1)
+    high = _best(work, workers, path, _bounds(path, edges[..., 1], np.maximum), sign=-1)
+    return low, high
+
+
+def _bounds(path: Path, bins: npt.NDArray[Any], extreme: np.ufunc) -> npt.NDArray[np.int64]:
+    """Bound the levels in each tile by those of its bin in the 27 tables round it."""
+    tables = _tables(str(path))
+    bounds: npt.NDArray[np.int64] | None = None
+    for shift in product((-1, 0, 1), repeat=3):
+        index = [np.clip(np.arange(size) + by, 0, size - 1) for size, by in zip(bins.shape, shift, strict=True)]
+        levels = tables[(*np.ix_(*index), bins)].astype(np.int64)
+        bounds = levels if bounds is None else extreme(bounds, levels)
+    assert bounds is not None
+    return bounds
+
+
+def _best(work: Equalization, workers: Workers, path: Path, bounds: npt.NDArray[np.int64], sign: int) -> float:
+    """Look at tiles from the best bound on until none left can do better; ``sign`` -1 looks for the greatest level."""
+    signed = sign * bounds.ravel()
+    order = np.argsort(signed, kind="stable")
+    best, at = np.inf, 0
+    while at < len(order) and signed[order[at]] < best:
+        tiles = [np.unravel_index(int(index), bounds.shape) for index in order[at : at + 4 * workers.count]]
+        boxes = [_tile_box(work, tuple(int(i) for i in tile)) for tile in tiles]
+        found = workers.map(_level_range, None, [work] * len(boxes), [str(path)] * len(boxes), boxes)
+        best = min(best, *(pair[0] if sign > 0 else -pair[1] for pair in found))
+        at += len(tiles)
+    return float(sign * best)
+
+
+def _tile_box(work: Equalization, tile: tuple[int, ...]) -> Box:
+    shape = _volume(work.address).spatial_shape
+    begin = tuple(index * length for index, length in zip(tile, work.kernel, strict=True))
+    end = tuple(min(start + length, size) for start, length, size in zip(begin, work.kernel, shape, strict=True))
+    return Box(begin, end)  # type: ignore[arg-type]
+
+
+def levels_of(work: Equalization, path: str, box: Box) -> npt.NDArray[np.float32]:
+    """Give the grey levels, 0 to 16383, of a box within the volume."""
+    binned = work.scale.bin_of(read_box(work.address, box))
+    return interpolate(binned, box.begin, tables_round(_tables(path), box.begin, box.shape, work.kernel), work.kernel)
+
+
+def _level_range(work: Equalization, path: str, box: Box) -> tuple[float, float]:
+    ranges = [
+        (float(levels.min()), float(levels.max()))
+        for levels in (levels_of(work, path, part) for part in box.sections())
+    ]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)

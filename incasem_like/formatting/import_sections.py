@@ -1,0 +1,224 @@
+"""Volumes in: a sequence of TIFF sections becomes a dataset, slab by slab, each file decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.errors import InputError
+from incasem_like.formatting.conversions import Conversion
+from incasem_like.formatting.outputs import DatasetWritten
+from incasem_like.formatting.sections import SectionSequence, find_sections
+from incasem_like.formatting.slabs import SlabReader
+from incasem_like.formatting.workers import useful_workers
+from incasem_like.volumes import Coordinate, Roi, make_provenance
+
+Triple = tuple[int, int, int]
+SLAB_BYTES = 160 * 2**20  # a slab in memory; a larger one goes through a temporary file beside the container
+ALL_SLABS_BYTES = 2**30
+BAND_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class SequenceImport:
+    """One image sequence and the dataset it becomes.
+
+    Attributes:
+        source: Folder of TIFFs, or one TIFF.
+        container: Zarr or N5 container.
+        dataset: Path in it.
+        dtype: Type to store; one that cannot hold a value is refused.
+        conversion: Named conversion, or None.
+        invert: Replace values by the greatest of the type minus them.
+        regex: Selects files; group 1 is the section number.
+        offset: First voxel to take, also the dataset's place in the world.
+        shape: Voxels to take, 0 for the rest.
+        voxel_size: nm.
+        chunk_shape: Voxels.
+    """
+
+    source: Path
+    container: str
+    dataset: str
+    dtype: str = "uint8"
+    conversion: str | None = None
+    invert: bool = False
+    regex: str | None = None
+    offset: Triple = (0, 0, 0)
+    shape: Triple = (0, 0, 0)
+    voxel_size: tuple[float, float, float] = (5.0, 5.0, 5.0)
+    chunk_shape: Triple = (128, 128, 128)
+
+    @property
+    def next_command(self) -> str:
+        """The sensible command after this import."""
+        script = "40_equalize_histogram.py" if "label" not in self.dataset else "60_create_metric_mask.py"
+        command = f"python scripts/01_data_formatting/{script} -f {self.container} -d {self.dataset}"
+        return (
+            command if "label" not in self.dataset else f"{command} -o {self.dataset.replace('labels', 'metric_masks')}"
+        )
+
+
+def plan_imports(
+    sources: Sequence[Path],
+    datasets: Sequence[str],
+    dtypes: Sequence[str],
+    conversions: Sequence[str],
+    **common: Any,
+) -> list[SequenceImport]:
+    """Pair folders with datasets, types and conversions; one type or conversion serves all folders.
+
+    Args:
+        sources: Folders.
+        datasets: As many as folders.
+        dtypes: One, or as many as folders.
+        conversions: One, or as many as folders; ``None`` for none.
+        **common: Further attributes of every ``SequenceImport``.
+
+    Raises:
+        InputError: Numbers that do not go together, or a dataset twice.
+    """
+    count = len(sources)
+    for flag, values, least in (
+        ("--output_dataset", datasets, count),
+        ("--dtype", dtypes, 1),
+        ("--conversion", conversions, 1),
+    ):
+        if len(values) not in (least, count):
+            raise InputError(
+                f"{count} folders were given, but {len(values)} values of {flag}: give as many as folders."
+            )
+    if len(set(datasets)) != count:
+        raise InputError(f"--output_dataset names a dataset twice ({', '.join(datasets)}): give each folder its own.")
+    each = zip(sources, datasets, _spread(dtypes, count), _spread(conversions, count), strict=True)
+    return [
+        SequenceImport(source, dataset=dataset, dtype=dtype, conversion=name if name != "None" else None, **common)
+        for source, dataset, dtype, name in each
+    ]
+
+
+def _spread(values: Sequence[Any], count: int) -> Sequence[Any]:
+    return values if len(values) == count else list(values) * count
+
+
+def check_import(order: SequenceImport) -> SectionSequence:
+    """Check an import before anything is written: folder, files, crop, conversion, and the values of the first section.
+
+    Raises:
+        InputError, DataError: What is wrong, in a sentence.
+    """
+    sequence = find_sections(order.source, order.regex)
+    conversion = _conversion(order)
+    conversion.check(sequence.files[0].colours)
+    if min(order.voxel_size) <= 0 or min(order.chunk_shape) < 1:
+        raise InputError(
+            f"Got resolution {list(order.voxel_size)} and chunks {list(order.chunk_shape)}: all must be above 0."
+        )
+    _crop(order, sequence.shape)
+    # Most wrong types show in the first section; one more decoding spares an import that fails half-way.
+    first = sequence.files[0]
+    conversion.apply(next(first.read(range(1))), first.path)
+    return sequence
+
+
+def import_sections(order: SequenceImport, *, num_workers: int = 1, overwrite: bool = False) -> DatasetWritten:
+    """Import one sequence; a second call goes on where a killed one stopped, or finds everything there.
+
+    Each worker holds one slab of ``chunk_shape[0]`` sections (160 MB at most, else the slab goes through a temporary
+    file beside the container), and there are only as many workers as keep all slabs below 1 GB.
+
+    Args:
+        order: What to import.
+        num_workers: Processes, at most.
+        overwrite: Replace a dataset that is there.
+
+    Raises:
+        InputError, DataError: See ``check_import``; also an output that was made with other parameters.
+    """
+    sequence = check_import(order)
+    begin, shape = _crop(order, sequence.shape)
+    parameters = {
+        "source": str(order.source.absolute()),
+        "sections": sequence.fingerprint(),
+        "regex": order.regex,
+        "dtype": order.dtype,
+        "conversion": order.conversion,
+        "invert": order.invert,
+        "begin": list(begin),
+    }
+    output = create_or_resume_output(
+        order.container,
+        order.dataset,
+        shape=shape,
+        dtype=order.dtype,
+        voxel_size=order.voxel_size,
+        offset=tuple(position * size for position, size in zip(begin, order.voxel_size, strict=True)),
+        chunk_shape=order.chunk_shape,
+        provenance=make_provenance("import_sections", parameters),
+        overwrite=overwrite,
+    )
+    task = BlockTask("import_sections", output, (), import_slab, parameters, (order.chunk_shape[0], *shape[1:]))
+    slab = min(SLAB_BYTES, min(order.chunk_shape[0], shape[0]) * shape[1] * shape[2] * np.dtype(order.dtype).itemsize)
+    workers = min(useful_workers(num_workers, int(np.prod(shape))), max(1, ALL_SLABS_BYTES // slab))
+    summary = run_blockwise(task, num_workers=workers, description=f"Importing {order.source.name}")
+    return DatasetWritten(str(output.address), summary.already_complete, _left_out(order.source, sequence))
+
+
+def _conversion(order: SequenceImport) -> Conversion:
+    return Conversion(order.dtype, order.conversion, order.invert, str(order.source))
+
+
+def _crop(order: SequenceImport, whole: Triple) -> tuple[Triple, Triple]:
+    """Find the voxels to take: first one and number along each axis.
+
+    Raises:
+        InputError: The crop reaches outside the sections, or is empty.
+    """
+    wanted = [size or total - start for start, size, total in zip(order.offset, order.shape, whole, strict=True)]
+    if any(
+        start < 0 or size < 1 or start + size > total
+        for start, size, total in zip(order.offset, wanted, whole, strict=True)
+    ):
+        raise InputError(
+            f"{order.source} has {list(whole)} voxels, but offset {list(order.offset)} and shape {wanted} were asked "
+            "for: choose a part of it."
+        )
+    return order.offset, (wanted[0], wanted[1], wanted[2])
+
+
+def _left_out(source: Path, sequence: SectionSequence) -> str:
+    if not sequence.ignored:
+        return ""
+    named = ", ".join(sequence.ignored[:3]) + (", ..." if len(sequence.ignored) > 3 else "")
+    return f"Left out {len(sequence.ignored)} of the files in {source}, which are no sections: {named}"
+
+
+@lru_cache(maxsize=2)
+def _sections_of(source: str, regex: str | None, fingerprint: str) -> SectionSequence:
+    return find_sections(Path(source), regex)
+
+
+def import_slab(block: Block, parameters: Mapping[str, Any]) -> None:
+    """Write one slab: all rows and columns of some sections."""
+    source = parameters["source"]
+    output = block.output
+    indices = block.write_roi - output.roi.begin
+    begin = [start + index for start, index in zip(parameters["begin"], indices.begin, strict=True)]
+    z, y, x = (slice(start, start + size) for start, size in zip(begin, indices.shape, strict=True))
+    line_of_chunks = indices.shape[0] * output.chunk_shape[1] * indices.shape[2] * output.dtype.itemsize
+    reader = SlabReader(
+        _sections_of(source, parameters["regex"], parameters["sections"]),
+        Conversion(parameters["dtype"], parameters["conversion"], parameters["invert"], source),
+        band_rows=output.chunk_shape[1] * max(1, BAND_BYTES // line_of_chunks),
+        memory=SLAB_BYTES,
+        scratch=Path(output.container).parent,
+    )
+    for row, band in reader.bands((z, y, x)):
+        place = block.write_roi.begin + Coordinate(0, row - y.start, 0)
+        output.write(np.ascontiguousarray(band), Roi(place, band.shape))

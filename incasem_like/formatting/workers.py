@@ -1,0 +1,53 @@
+"""Processes for steps that measure a volume rather than write one."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from types import TracebackType
+from typing import Any, TypeVar
+
+from incasem_like.terminal import Progress
+
+Result = TypeVar("Result")
+VOXELS_PER_WORKER = 2**24  # a process takes about a second to start, and works through some ten million voxels in that
+
+
+def useful_workers(num_workers: int, voxels: int) -> int:
+    """Say how many processes are worth starting for a volume of so many voxels, at most ``num_workers``."""
+    return max(1, min(num_workers, voxels // VOXELS_PER_WORKER))
+
+
+class Workers:
+    """Processes that call functions; with a count of 1, this process itself.
+
+    Args:
+        count: Processes.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = max(1, count)
+        # TensorStore does not survive a fork: the fork server starts processes that have not loaded it.
+        context = multiprocessing.get_context("forkserver")
+        self._pool = ProcessPoolExecutor(self.count, mp_context=context) if self.count > 1 else None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, function: Callable[..., Result], description: str | None, *work: Sequence[Any]) -> Iterator[Result]:
+        """Call a top-level function for all work and yield results in order; a description shows progress."""
+        results = self._pool.map(function, *work) if self._pool is not None else map(function, *work)
+        if description is None:
+            yield from results
+            return
+        with Progress(description, len(work[0]), "blocks") as progress:
+            for result in results:
+                yield result
+                progress.advance()

@@ -1,0 +1,64 @@
+#!/usr/bin/env python
+"""Import folders of TIFF sections as datasets of a Zarr or N5 container."""
+
+import argparse
+import os
+from pathlib import Path
+
+from incasem_like.terminal import run_script, script_parser
+
+ZYX = ("Z", "Y", "X")
+WHOLE = (0, 0, 0)
+parser = script_parser("Import folders of TIFF sections as datasets of a Zarr or N5 container.")
+add = parser.add_argument
+add("-c", is_config_file=True, metavar="FILE", help="same as --config")  # type: ignore[call-overload]
+add("-i", "--input_dir", type=Path, nargs="+", required=True, help="folders of .tif/.tiff, one per dataset, or TIFFs")
+add("-f", "--output_file", required=True, help="container to write, .zarr or .n5")
+add("-d", "--output_dataset", nargs="+", default=["volumes/raw"], help="one per folder")
+add(
+    "-r", "--image_regex", help="group 1 = section number; default .*_(\\d+).*\\.tif$, else the last number in the name"
+)
+add("--dtype", nargs="+", default=["uint8"], help="type to store, one or one per folder; refused if a value is lost")
+add("--offset", type=int, nargs=3, default=WHOLE, metavar=ZYX, help="crop: first voxel; kept as the array's offset")
+add(
+    "--shape",
+    type=lambda text: int(text.replace("None", "0")),
+    nargs=3,
+    default=WHOLE,
+    metavar=ZYX,
+    help="crop: voxels; 0 or None = the rest",
+)
+add("--resolution", type=float, nargs=3, default=(5.0, 5.0, 5.0), metavar=ZYX, help="voxel size, nanometres")
+add("--chunks", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="voxels")
+add("--conversion", nargs="+", default=["None"], help="None, RgbToGrayInversion, RelabelTo:VALUE or RelabelToUid")
+add("--invert", action="store_true", help="replace every value by the type's greatest minus it")
+add("--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
+add("--overwrite", action="store_true", help="replace datasets that are there")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Check all folders, then import them one after another."""
+    from incasem_like.formatting.import_sections import check_import, import_sections, plan_imports
+
+    orders = plan_imports(
+        arguments.input_dir,
+        arguments.output_dataset,
+        arguments.dtype,
+        arguments.conversion,
+        container=arguments.output_file,
+        invert=arguments.invert,
+        regex=arguments.image_regex,
+        offset=tuple(arguments.offset),
+        shape=tuple(arguments.shape),
+        voxel_size=tuple(arguments.resolution),
+        chunk_shape=tuple(arguments.chunks),
+    )
+    for order in orders:
+        check_import(order)
+    for order in orders:
+        written = import_sections(order, num_workers=arguments.num_workers, overwrite=arguments.overwrite)
+        written.report(f"the sections of {order.source}", order.next_command if order is orders[-1] else None)
+
+
+if __name__ == "__main__":
+    run_script(main, parser)

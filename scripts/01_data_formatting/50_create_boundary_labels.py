@@ -1,0 +1,48 @@
+#!/usr/bin/env python
+"""Turn instance labels into a class map of their boundaries."""
+
+import argparse
+import os
+
+from incasem_like.terminal import run_script, script_parser
+
+ZYX = ("Z", "Y", "X")
+parser = script_parser("Turn instance labels into a class map: 1 where instances meet another one or the background.")
+add = parser.add_argument
+add("-f", "--filename", required=True, help="Zarr or N5 container, read and written")
+add("-d", "--dataset", required=True, help="instance labels, 0 = none")
+add("-o", "--out_dataset", required=True, help="class map to write, such as volumes/labels/membrane; uint8")
+add("-c", "--chunk_shape", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="chunks of the result, voxels")
+add("--thickness", type=int, default=1, help="voxels marked on each side of a boundary")
+add("--in_plane", action="store_true", help="look for neighbours within the section only (anisotropic volumes)")
+add("-n", "--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
+add("--overwrite", action="store_true", help="replace a result that is there")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Mark what is not done yet."""
+    from incasem_like.errors import InputError
+    from incasem_like.formatting.derive import derive_volume
+    from incasem_like.targets import boundary_labels
+
+    if arguments.thickness < 1:
+        raise InputError(f"--thickness is {arguments.thickness}, which marks nothing: give 1 or more voxels.")
+    written = derive_volume(
+        arguments.filename,
+        arguments.dataset,
+        arguments.out_dataset,
+        boundary_labels,
+        {"thickness": arguments.thickness} | ({"axes": [1, 2]} if arguments.in_plane else {}),
+        context=arguments.thickness,
+        outside="reflect",
+        chunk_shape=tuple(arguments.chunk_shape),
+        num_workers=arguments.num_workers,
+        overwrite=arguments.overwrite,
+    )
+    written.report(
+        "the boundary labels", f'name them in "labels": {{"{arguments.out_dataset}": 1}} of a data configuration'
+    )
+
+
+if __name__ == "__main__":
+    run_script(main, parser)

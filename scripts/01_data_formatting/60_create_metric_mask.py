@@ -1,0 +1,46 @@
+#!/usr/bin/env python
+"""Mask the voxels near object boundaries, which scores should leave out."""
+
+import argparse
+import os
+
+from incasem_like.terminal import run_script, script_parser
+
+ZYX = ("Z", "Y", "X")
+parser = script_parser("Mask the voxels near object boundaries (0), which scores should leave out; all others are 1.")
+add = parser.add_argument
+add("-f", "--filename", required=True, help="Zarr or N5 container, read and written")
+add("-d", "--dataset", required=True, help="labels, 0 = no object")
+add("-o", "--out_dataset", required=True, help="mask to write, such as volumes/metric_masks/mito; uint8")
+add("-c", "--chunk_shape", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="chunks of the result, voxels")
+add("--exclude_voxels_outwards", type=int, default=4, help="voxels left out round objects; 0 = none")
+add("--exclude_voxels_inwards", type=int, default=4, help="voxels left out inside objects; 0 = none")
+add("-n", "--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
+add("--overwrite", action="store_true", help="replace a result that is there")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Mask what is not done yet."""
+    from incasem_like.errors import InputError
+    from incasem_like.formatting.derive import derive_volume
+    from incasem_like.formatting.metric_mask import metric_mask
+
+    zone = {"outwards": arguments.exclude_voxels_outwards, "inwards": arguments.exclude_voxels_inwards}
+    if min(zone.values()) < 0:
+        raise InputError(f"The voxels to exclude are {list(zone.values())}, but cannot be below 0: give 0 or more.")
+    written = derive_volume(
+        arguments.filename,
+        arguments.dataset,
+        arguments.out_dataset,
+        metric_mask,
+        zone,
+        context=max(zone.values()),
+        chunk_shape=tuple(arguments.chunk_shape),
+        num_workers=arguments.num_workers,
+        overwrite=arguments.overwrite,
+    )
+    written.report("the metric mask", f'name it in "metric_masks": ["{arguments.out_dataset}"] of a data configuration')
+
+
+if __name__ == "__main__":
+    run_script(main, parser)
