@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from incasem_like.tracking import RunStore, open_store
-from incasem_like.tracking.mongo_store import MongoStore
+from incasem_like.tracking.address import MongoAddress, parse_address
+from incasem_like.tracking.mongo_store import MongoStore, connect
 
 SERVER = os.environ.get("INCASEM_TEST_MONGO_URL")
 NEEDS_SERVER = "needs a MongoDB server: set INCASEM_TEST_MONGO_URL"
@@ -30,9 +31,9 @@ def mongomock_store(tmp_path: Path) -> MongoStore:
 def server_store(tmp_path: Path) -> Iterator[MongoStore]:
     if SERVER is None:
         pytest.skip(NEEDS_SERVER)
-    name = f"test_{uuid.uuid4().hex[:8]}"
-    store = open_store(f"{SERVER.rstrip('/')}/{name}_trainings", "trainings", tmp_path / "runs")
-    assert isinstance(store, MongoStore)
+    address = parse_address(SERVER, tmp_path)
+    assert isinstance(address, MongoAddress)
+    store = connect(MongoAddress(address.url, f"test_{uuid.uuid4().hex[:8]}"), "trainings", tmp_path / "runs")
     yield store
     store.database.client.drop_database(store.database.name)
 

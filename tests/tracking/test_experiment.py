@@ -233,7 +233,7 @@ def test_a_full_disk_leaves_no_half_line_in_the_metrics_log(tmp_path: Path, monk
     room = 60
 
     def open_on_a_full_disk(path: Path, mode: str, **options: Any) -> Any:
-        file = open(path, mode, **options)
+        file = open(path, mode, **options)  # noqa: SIM115
         if mode == "ab" and room:
             file.write(b"x" * room)
             file.close()

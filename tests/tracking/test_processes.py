@@ -1,6 +1,7 @@
 """Runs in processes of their own: ids under a race, and every way to die."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -65,10 +66,10 @@ def test_two_processes_that_start_ten_runs_each_share_no_id(tmp_path: Path, star
 
 
 @pytest.mark.mongo
-def test_two_processes_share_no_id_on_a_server(server_store: MongoStore, start_python: Start) -> None:
-    host, port = server_store.database.client.address
-    url = f"mongodb://{host}:{port}/{server_store.database.name}"
-    first, second = (_ids(process) for process in [start_python(MANY, url) for _ in range(2)])
+def test_two_processes_share_no_id_on_a_server(server_store: MongoStore, start_python: Start, tmp_path: Path) -> None:
+    file = tmp_path / "trainings_db.json"
+    file.write_text(json.dumps({"url": os.environ["INCASEM_TEST_MONGO_URL"], "db_name": server_store.database.name}))
+    first, second = (_ids(process) for process in [start_python(MANY, file) for _ in range(2)])
     assert sorted(first + second) == list(range(1, 21))
 
 
