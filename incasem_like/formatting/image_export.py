@@ -44,8 +44,8 @@ def export_sections(
 ) -> ExportSummary:
     """Write every z-section of a volume as an uncompressed TIFF; the folder appears when all of them are in it.
 
-    Every chunk is read once, in bands of some 32 MiB, one for each worker. A second call with the same arguments goes on
-    where a killed one stopped, or returns at once. The folder also gets a ``provenance.json``.
+    Every chunk is read once, in bands of some 32 MiB, one for each worker. A second call with the same arguments goes
+    on where a killed one stopped, or returns at once. The folder also gets a ``provenance.json``.
 
     Args:
         volume: A 3-D volume (zyx).

@@ -59,8 +59,8 @@ class SectionPlan:
 def write_slabs(plan: SectionPlan, num_workers: int) -> None:
     """Write all sections of a plan into its partial folder, but for those that are there; one slab is one chunk deep.
 
-    Every chunk is read once. Memory is a few times ``num_workers`` bands of ``BAND_BYTES``, or of one row of chunks over
-    the full width, where that is more.
+    Every chunk is read once. Memory is a few times ``num_workers`` bands of ``BAND_BYTES``, or of one row of chunks
+    over the full width, where that is more.
     """
     depth = int(plan.volume.chunk_shape[0])
     slabs = [(start, min(start + depth, plan.sections)) for start in range(0, plan.sections, depth)]

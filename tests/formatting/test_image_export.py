@@ -258,3 +258,22 @@ def test_bad_input_is_one_sentence_and_exit_2(arguments, message, make_volume, t
     assert message in done.stderr
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_sections_survive_import_and_export_and_import_again(tmp_path):
+    importer = Path(__file__).parents[2] / "scripts/01_data_formatting/00_image_sequences_to_zarr.py"
+    array = np.random.default_rng(6).integers(0, 2**32, (12, 5, 6), dtype=np.uint32)
+    (tmp_path / "sections").mkdir()
+    for index, section in enumerate(array, start=1):
+        tifffile.imwrite(tmp_path / f"sections/slice_{index}.tif", section)
+
+    def import_sections(folder, dataset):
+        flags = ["-i", folder, "-f", "a.zarr", "-d", dataset, "--dtype", "uint32", "--num_workers", "1"]
+        subprocess.run([sys.executable, importer, *flags], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+
+    import_sections("sections", "volumes/labels")
+    done = run_script("-f", "a.zarr", "-d", "volumes/labels", "-o", "out", "--out_datasets", "labels", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(read_sections(tmp_path / "out/labels"), array)
+    import_sections("out/labels", "volumes/again")
+    np.testing.assert_array_equal(open_volume(tmp_path / "a.zarr", "volumes/again").read(), array)
