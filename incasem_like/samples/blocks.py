@@ -54,20 +54,20 @@ class BlockReader:
 
     def read_labels_and_mask(self, roi: Roi) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Read class ids and mask; both are 0 beyond the region."""
-        if self._latest is not None and self._latest[0] == roi:
-            return self._latest[1], self._latest[2]
         labels, mask = (np.zeros(tuple(roi.shape), dtype=np.uint8) for _ in range(2))
         inside = roi.intersect(self.region.roi)
         if not inside.empty:
             place = (inside - roi.begin).to_slices()
             labels[place], mask[place] = self.known_labels_and_mask(inside)
-        self._latest = (roi, labels, mask)
         return labels, mask
 
     def known_labels_and_mask(self, inside: Roi) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Read class ids and mask of a part of the region."""
         if self._labels is None:
-            return self.region.read_labels(inside), self.region.read_mask(inside)
+            # A place is judged by the same block that is read once it is accepted.
+            if self._latest is None or self._latest[0] != inside:
+                self._latest = (inside, self.region.read_labels(inside), self.region.read_mask(inside))
+            return self._latest[1:]
         if self._labels.array is None:
             everywhere = self.region.roi
             self._labels.array = np.stack([self.region.read_labels(everywhere), self.region.read_mask(everywhere)])

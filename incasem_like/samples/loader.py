@@ -7,8 +7,11 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -41,11 +44,24 @@ class SampleLoader(DataLoader[Any]):
 
         Raises:
             DataError: The data cannot be opened, or no place in it is acceptable.
+            IncasemError: A worker died, most often for want of memory.
         """
-        for batch in super().__iter__():
-            if isinstance(batch, Failure):
-                raise batch.error
-            yield {**batch, "labels": batch["labels"].to(torch.int64)}
+        with warnings.catch_warnings():
+            # More workers than cores is the person's choice; torch's warning would not tell where to change it.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            batches = super().__iter__()
+        try:
+            for batch in batches:
+                if isinstance(batch, Failure):
+                    raise batch.error
+                yield {**batch, "labels": batch["labels"].to(torch.int64)}
+        except (RuntimeError, EOFError, OSError) as error:
+            if not _worker_died(batches):
+                raise
+            raise IncasemError(
+                f"One of the {self.num_workers} processes that make samples died, probably for want of memory: lower "
+                "training.precache.num_workers or the block sizes; --continue_run goes on from the last checkpoint."
+            ) from error
 
 
 def make_loader(
@@ -86,18 +102,26 @@ def make_loader(
         parallel = {
             "multiprocessing_context": _forkserver(),
             "worker_init_fn": _start_worker,
-            "prefetch_factor": max(1, math.ceil(ahead / num_workers)),
+            "prefetch_factor": max(1, ahead // num_workers),
             "persistent_workers": True,
         }
-    return SampleLoader(
-        _Guarded(samples),
-        batch_sampler=_Iterations(start, stop, batch_size, rank, world_size),
-        num_workers=num_workers,
-        collate_fn=_collate,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # else torch would draw a seed from the global generator of this process
-        **parallel,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        return SampleLoader(
+            _Guarded(samples),
+            batch_sampler=_Iterations(start, stop, batch_size, rank, world_size),
+            num_workers=num_workers,
+            collate_fn=_collate,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # else torch would draw a seed from the global generator of this process
+            **parallel,
+        )
+
+
+def _worker_died(batches: Any) -> bool:
+    """Tell whether what failed was the death of a worker, which shows as one of many errors."""
+    sentinels = [worker.sentinel for worker in getattr(batches, "_workers", [])]
+    return bool(sentinels) and bool(wait(sentinels, timeout=1))
 
 
 class _Guarded(Dataset[Any]):
@@ -150,6 +174,15 @@ def _forkserver() -> BaseContext:
 def _start_worker(worker: int) -> None:
     # ctrl-C reaches the whole process group; the training process ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # torch's own watch looks at the parent, which is the fork server here and outlives a training that is killed.
+    threading.Thread(target=_end_with_training, daemon=True).start()
+
+
+def _end_with_training() -> None:
+    training = multiprocessing.parent_process()
+    if training is not None:
+        training.join()
+        os._exit(1)
 
 
 def _batch_bytes(settings: SampleSettings) -> int:

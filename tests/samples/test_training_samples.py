@@ -158,6 +158,7 @@ def test_mirroring_and_transposing_reach_every_allowed_orientation_and_no_other(
     augmentation = AugmentationConfig(
         simple={"transpose_only": (1, 2), "mirror_only": (0, 2)}, elastic=None, intensity=None
     )
+    cell.put("volumes/labels/er", (cell.root["volumes/raw"][:] > 127).astype(np.uint8))
     entry = cell.entry(offset=(8, 8, 8), shape=(12, 12, 12))
     samples = TrainingSamples(cell.config(entry), make_settings(augmentation=augmentation), seed=1)
     block = cell.root["volumes/raw"][2:26, 2:26, 2:26].astype(np.float32) / 255 * 2 - 1
@@ -171,8 +172,9 @@ def test_mirroring_and_transposing_reach_every_allowed_orientation_and_no_other(
     ]
     found = set()
     for index in range(60):
-        sample = samples[index]["raw"][0]
-        found |= {number for number, other in enumerate(allowed) if np.allclose(sample, other, atol=1e-6)}
+        raw, labels = samples[index]["raw"][0], samples[index]["labels"]
+        np.testing.assert_array_equal(labels, raw[6:-6, 6:-6, 6:-6] > 0)
+        found |= {number for number, other in enumerate(allowed) if np.allclose(raw, other, atol=1e-6)}
     assert found == set(range(8))
 
 
