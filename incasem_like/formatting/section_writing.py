@@ -84,15 +84,23 @@ def _write_slab(plan: SectionPlan, start: int, stop: int) -> None:
     if all(path.exists() for path in finals):
         return
     growing = [path.with_suffix(".tif.writing") for path in finals]
-    offsets = [_allocate(path, plan) for path in growing]
+    try:
+        _fill(plan, growing, start, stop)
+    except OSError as error:
+        error.filename = error.filename or str(plan.partial)
+        raise
+    for path, final in zip(growing, finals, strict=True):
+        path.replace(final)
+
+
+def _fill(plan: SectionPlan, paths: list[Path], start: int, stop: int) -> None:
+    offsets = [_allocate(path, plan) for path in paths]
     row_bytes = int(plan.volume.shape[2]) * plan.dtype.itemsize
     for row, band in _bands(plan, start, stop):
-        for path, offset, rows in zip(growing, offsets, band, strict=True):
+        for path, offset, rows in zip(paths, offsets, band, strict=True):
             with path.open("r+b") as file:
                 file.seek(offset + row * row_bytes)
                 file.write(rows.tobytes())
-    for path, final in zip(growing, finals, strict=True):
-        path.replace(final)
 
 
 def _allocate(path: Path, plan: SectionPlan) -> int:
