@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,15 +54,14 @@ def run_experiment(
 
     Args:
         name: What is run: ``train``, ``predict``.
-        config: The resolved configuration as plain values (``model_dump(mode="json")``). Not changed; credentials in
-            its URLs are left out of the record.
+        config: Resolved configuration as plain values; recorded without the credentials in its URLs.
         main: The work; gets the ``Run`` to log to. What it returns is recorded as the result, as plain values.
         store: Where the record goes; None for a run without a record, whose id is 0.
         runs_directory: For checkpoint paths of a run without a store; otherwise the store knows it.
         run_name: The name a person gave the run (``--name``).
         comment: A remark (``--comment``).
         run_id: A wanted id (``--id``); by default the store's next one.
-        artifacts: Files to keep with the run, by name: a ``Path`` to the file, or a ``str`` that is the text itself.
+        artifacts: Files to keep, by name: a ``Path`` to the file, or a ``str`` that is the text itself.
         sources: Further source files to keep; the script and this package's modules are kept anyway.
         observers: Further Sacred observers.
 
@@ -71,33 +71,23 @@ def run_experiment(
     Raises:
         InputError: There is a run of the wanted id.
         StoreError: The store cannot be written.
-        SystemExit: With status 143, when SIGTERM ended the run; 129 for SIGHUP.
-        BaseException: Whatever ``main`` raised.
+        SystemExit: SIGTERM (status 143) or SIGHUP (129) ended the run. Whatever ``main`` raises passes through.
     """
-    meta: dict[str, Any] = {"command": name, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
-    if comment:
-        meta["comment"] = comment
-    all_observers = ([store.observer()] if store is not None else []) + list(observers)
-    sacred_run = _sacred_run(name, run_name or name, config, all_observers, meta, sources)
+    meta = {"command": name, "comment": comment, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
+    watching = ([store.observer()] if store is not None else []) + list(observers)
+    sacred_run = _sacred_run(name, run_name or name, config, watching, meta, sources)
     sacred_run._id = run_id
     run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd())
-    outcome: list[Result] = []
+    with _signals_interrupt(run):
+        outcome: Result = sacred_run(partial(_work, run, main, artifacts or {}))
+    return outcome
 
-    def work() -> Result:
-        for artifact_name, content in (artifacts or {}).items():
-            run.add_artifact(content, artifact_name)
-        run.flush()
-        outcome.append(main(run))
-        return outcome[0]
 
-    try:
-        with _signals_interrupt():
-            sacred_run(work)
-    except RunTerminated as terminated:
-        name_of_signal = signal.Signals(terminated.number).name
-        print(f"Ended by {name_of_signal}: run {run.id} is on record as INTERRUPTED.", file=sys.stderr)
-        raise SystemExit(128 + terminated.number) from None
-    return outcome[0]
+def _work(run: Run, main: Callable[[Run], Result], artifacts: Mapping[str, str | Path]) -> Result:
+    for name, content in artifacts.items():
+        run.add_artifact(content, name)
+    run.flush()
+    return main(run)
 
 
 def _sacred_run(
@@ -124,8 +114,8 @@ def _sacred_run(
 
 
 @contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP interrupt the run, but not its closing.
+def _signals_interrupt(run: Run) -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP interrupt the run, but not its closing; the latter two then end the process.
 
     Signals that follow within a few seconds are ignored: impatient fingers, and a process group that gets one twice.
     Signals that whoever started the process had ignored (``nohup``) stay ignored.
@@ -148,6 +138,10 @@ def _signals_interrupt() -> Iterator[None]:
             before[number] = signal.signal(number, interrupt)
     try:
         yield
+    except RunTerminated as terminated:
+        name = signal.Signals(terminated.number).name
+        print(f"Ended by {name}: run {run.id} is on record as INTERRUPTED.", file=sys.stderr)
+        raise SystemExit(128 + terminated.number) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -66,7 +66,8 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
                 with _signals_held_back(deliver=True):
                     self._emit_started()
                 self._start_heartbeat()
-                self.result = plain(main())
+                outcome = main()
+                self.result = plain(outcome)
                 self._stop_time()
                 self._stop_heartbeat()
             except (SacredInterrupt, KeyboardInterrupt) as interrupt:
@@ -77,7 +78,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
                 self._end(partial(self._emit_failed, type(error), error, error.__traceback__))
                 raise
             self._end(partial(self._emit_completed, self.result))
-        return self.result
+        return outcome
 
     def _emit_started(self) -> None:
         self.status, self.start_time = "RUNNING", datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
