@@ -92,9 +92,8 @@ def _choose_format(address: Address, name: str | None) -> ArrayFormat:
         raise InputError(f"{address} is reached by HTTP, which is only read: write to a local path, s3:// or gs://.")
     writable = [known for known, storage in FORMATS.items() if storage.writable]
     if name is not None and name not in writable:
-        raise InputError(
-            f"The format {name} cannot be written{nearest(name, writable) or ': choose one of ' + ', '.join(writable)}"
-        )
+        hint = nearest(name, writable) or f": choose one of {', '.join(writable)}."
+        raise InputError(f"The format {name} cannot be written{hint}")
     there = _format_of_group(address)
     by_suffix = next(
         (
@@ -158,7 +157,7 @@ def _checked_layout(
 
 def _chunk(chunk_shape: Sequence[int] | None, size: tuple[int, ...], axes: str, where: str) -> tuple[int, ...]:
     wanted = tuple(int(length) for length in chunk_shape or (DEFAULT_CHUNK,) * len(axes.lstrip("c")))
-    if len(wanted) == len(axes) - 1:
+    if axes.startswith("c") and len(wanted) == len(axes) - 1:
         wanted = (1, *wanted)
     if len(wanted) != len(axes) or min(wanted) < 1:
         raise InputError(
@@ -172,7 +171,7 @@ def _shard(
 ) -> tuple[int, ...]:
     """Bring a shard shape to all axes and no larger than the chunks that cover the array."""
     wanted = tuple(int(length) for length in shard_shape)
-    if len(wanted) == len(axes) - 1:
+    if axes.startswith("c") and len(wanted) == len(axes) - 1:
         wanted = (chunk[0], *wanted)
     if len(wanted) != len(axes) or min(wanted) < 1:
         raise InputError(

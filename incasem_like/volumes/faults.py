@@ -29,7 +29,7 @@ def translated(address: object, doing: str) -> Iterator[None]:
 
     Args:
         address: What is being worked on, for the message.
-        doing: ``"reading"`` or ``"writing"``.
+        doing: ``"opening"``, ``"reading"`` or ``"writing"``.
 
     Raises:
         DiskFullError: The disk or quota is full.
@@ -62,6 +62,11 @@ def _meaning(status: str, message: str, address: str, doing: str) -> IncasemErro
         return InputError(f"{address} cannot be written ({reason}): choose a folder that can be.")
     if status == "NOT_FOUND":
         return DataError(f"{address} has no {place}: check the path.")
+    if doing == "opening" and status in _DAMAGED:
+        return DataError(
+            f"{address} cannot be opened ({reason}): its metadata are damaged or use what is not supported; "
+            "restore them, or rewrite it with zarr-python."
+        )
     if status in _DAMAGED:
         return DataError(
             f"{address} is damaged: {place} cannot be decoded ({reason}); restore that file or write the dataset again."
@@ -72,7 +77,8 @@ def _meaning(status: str, message: str, address: str, doing: str) -> IncasemErro
 
 
 def short_reason(message: str) -> str:
-    """Return the last, most specific clause of a TensorStore message, without its specification dump."""
+    """Return the most specific clause of a TensorStore message: what follows the file's name, or the last one."""
     text = _DETAIL.sub("", message).replace("\x00", "/")
-    clauses = [clause.strip() for clause in re.split(r": (?![\\/])", text)]
-    return clauses[-1].split(";")[0].rstrip(".") or "no reason given"
+    about_file = re.split(r'(?:local file|key) "[^"]+": ', text)
+    clause = about_file[-1] if len(about_file) > 1 else text.rsplit(": ", 1)[-1]
+    return clause.split(";")[0].strip().rstrip(".") or "no reason given"

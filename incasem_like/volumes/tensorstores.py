@@ -57,7 +57,7 @@ def open_handle(
         spec["scale_metadata"] = {"key": documents["info"]["scales"][0]["key"]}
     if not address.is_local:
         spec["recheck_cached_data"] = "open"
-    with translated(address, "reading"):
+    with translated(address, "opening"):
         opened = tensorstore.open(spec, context=context(), read=True, write=writable, open=True).result()
     opened = opened[tensorstore.d[:].translate_to[0]]
     names = list(axes or format_.default_axes(opened.rank))

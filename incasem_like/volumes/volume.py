@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -238,7 +239,9 @@ class Volume:
 
         mode = "r+" if self.writable else "r"
         if self.format.name == "n5" and hasattr(zarr, "N5FSStore"):
-            return zarr.open_array(zarr.N5FSStore(self.container), mode=mode, path=self.dataset)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # that zarr-python 3 has no N5
+                return zarr.open_array(zarr.N5FSStore(self.container), mode=mode, path=self.dataset)
         if self.format.name == "zarr2" or (self.format.name == "zarr3" and int(zarr.__version__.split(".")[0]) >= 3):
             return zarr.open_array(str(self.address), mode=mode)
         raise DataError(
