@@ -92,4 +92,5 @@ class _Held:
         self.array: NDArray[Any] | None = None
 
     def place(self, roi: Roi) -> tuple[slice, ...]:
+        """Where a part of what is held lies in the array."""
         return tuple((roi - self.roi.begin).to_slices())

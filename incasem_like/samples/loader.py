@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.context import BaseContext
 from typing import Any
 
 import torch
@@ -97,14 +96,6 @@ def make_loader(
         A loader of batches: the dicts of `TrainingSamples`, every array stacked along a new first axis.
     """
     num_workers, ahead = _fit_shared_memory(num_workers, prefetch, _batch_bytes(samples.settings) * batch_size)
-    parallel: dict[str, Any] = {}
-    if num_workers:
-        parallel = {
-            "multiprocessing_context": _forkserver(),
-            "worker_init_fn": _start_worker,
-            "prefetch_factor": max(1, ahead // num_workers),
-            "persistent_workers": True,
-        }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         return SampleLoader(
@@ -114,7 +105,7 @@ def make_loader(
             collate_fn=_collate,
             pin_memory=pin_memory,
             generator=torch.Generator(),  # else torch would draw a seed from the global generator of this process
-            **parallel,
+            **(_parallel_options(num_workers, ahead) if num_workers else {}),
         )
 
 
@@ -164,11 +155,16 @@ def _collate(samples: list[Sample | Failure]) -> Any:
     return failed[0] if failed else default_collate(samples)
 
 
-def _forkserver() -> BaseContext:
-    """A context whose server has torch and gunpowder loaded, so that workers start in a moment."""
+def _parallel_options(num_workers: int, ahead: int) -> dict[str, Any]:
+    """Start workers from a server that has torch and gunpowder loaded, so that each starts in a moment."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    return context
+    return {
+        "multiprocessing_context": context,
+        "worker_init_fn": _start_worker,
+        "prefetch_factor": max(1, ahead // num_workers),
+        "persistent_workers": True,
+    }
 
 
 def _start_worker(worker: int) -> None:

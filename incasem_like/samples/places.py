@@ -39,8 +39,8 @@ class PlaceChooser:
         self.settings = settings
         volumes = np.array([reader.region.roi.size for reader in readers], dtype=float)
         self.probabilities = volumes / volumes.sum()
-        self.latest: Place
-        self.latest_raw: Roi
+        self.latest: Place  # of the latest sample
+        self.latest_raw: Roi  # the raw that was read there, set by who reads it
 
     def choose(self, request: Roi, rng: np.random.Generator) -> Place:
         """Draw a place for a label request.
