@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from incasem_like.errors import DiskFullError, IncasemError
+from incasem_like.errors import DiskFullError, IncasemError, InputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -34,6 +34,7 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
         formatter_class=_Formatter,
         config_file_parser_class=configargparse.YAMLConfigFileParser,
         add_env_var_help=False,
+        add_config_file_help=False,
         allow_abbrev=False,
         **options,
     )
@@ -89,15 +90,11 @@ def as_known_error(error: BaseException) -> IncasemError | None:
     if isinstance(error, OSError):
         place = f" {error.filename}" if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return DiskFullError(
-                f"No space is left on the disk while writing{place}: free some and run the same command again."
-            )
+            return DiskFullError(f"No space is left on the disk{place}: free some and run the same command again.")
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            unwritable = IncasemError(
-                f"Not permitted to write or read{place}: change its permissions or choose another place."
-            )
-            unwritable.exit_status = 2
-            return unwritable
+            return InputError(f"Not permitted to write or read{place}: change its permissions or choose another place.")
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            return InputError(f"A file stands where a folder is needed{place and ':'}{place}: choose another place.")
     return None
 
 

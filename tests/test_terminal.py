@@ -32,6 +32,7 @@ def test_success_exits_with_zero():
         (StoreError("The store is gone."), 1),
         (OSError(errno.ENOSPC, "No space left", "/data/x"), 1),
         (PermissionError(errno.EACCES, "denied", "/data/x"), 2),
+        (FileExistsError(errno.EEXIST, "exists", "/data/x"), 2),
         (KeyboardInterrupt(), 130),
     ],
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FORMATTING, POSTPROCESSING = "01_data_formatting", "04_postprocessing"
 THRESHOLD = "0.5"
+ROLES = (("training", "train"), ("validation", "validation"))
 
 
 def run_demo(places: DemoPlaces, size: DemoSize) -> dict[str, Any]:
@@ -67,7 +68,16 @@ def make_volume(runner: StageRunner, places: DemoPlaces, size: DemoSize, name: s
     """Generate a volume as TIFF sections, unless it is there."""
     if (places.sections(name) / "raw").exists():
         return
-    where = ("--output", places.sections(name), "--format", "tiff", "--voxel_size", *plan.VOXEL_SIZE)
+    where = (
+        "--output",
+        places.sections(name),
+        "--format",
+        "tiff",
+        "--voxel_size",
+        *plan.VOXEL_SIZE,
+        "--recipe",
+        "clear",
+    )
     runner.run("generate", f"{FORMATTING}/05_make_synthetic_data.py", "--shape", *size.shape, "--seed", seed, *where)
 
 
@@ -87,19 +97,17 @@ def format_volume(runner: StageRunner, places: DemoPlaces, name: str) -> None:
 
 def train(runner: StageRunner, places: DemoPlaces, size: DemoSize) -> RunRecord:
     """Train on the training volumes, and return the tracked run."""
-    data = (f"training.data={places.data_config('train')}", f"validation.data={places.data_config('validation')}")
-    updates = (*data, f"directories.runs={places.runs}", *size.updates)
     configs = ("config_training.yaml", "config_demo.yaml")
-    runner.run("train", "02_train/train.py", "--name", "demo", "with", *configs, *updates)
+    data = [f"{role}.data={runner.shown(places.data_config(name))}" for role, name in ROLES]
+    runner.run("train", "02_train/train.py", "--name", "demo", "with", *configs, *data, *size.updates)
     return newest_run(places.runs, "trainings")
 
 
 def predict(runner: StageRunner, places: DemoPlaces, training: RunRecord) -> RunRecord:
     """Predict the unseen volume by run id, and return the tracked run."""
-    prefix = f"prediction.directories.prefix={places.data}"
-    updates = (f"prediction.data={places.data_config('test')}", prefix, f"directories.runs={places.runs}")
-    options = ("--run_id", training.id, "--name", "demo", "with", "config_prediction.yaml", "torch.device=cpu")
-    runner.run("predict", "03_predict/predict.py", *options, *updates)
+    updates = (f"prediction.data={runner.shown(places.data_config('test'))}", "torch.device=cpu")
+    options = ("--run_id", training.id, "--name", "demo", "with", "config_prediction.yaml", *updates)
+    runner.run("predict", "03_predict/predict.py", *options)
     return newest_run(places.runs, "predictions")
 
 
@@ -113,7 +121,7 @@ def measure(runner: StageRunner, places: DemoPlaces, training: RunRecord, predic
     runner.run("segment", script, *source, "-o", segmented, "-t", THRESHOLD)
     volumes = ("-l", container / plan.LABELS, "-p", container / predicted / "prob_maps/class_1")
     sweep = ("--threshold_start", 0.3, "--threshold_stop", 0.7, "--metric", "dice", "--name", "demo")
-    runner.run("evaluate", f"{POSTPROCESSING}/05_evaluate_metric.py", *volumes, *sweep, "--runs", places.runs)
+    runner.run("evaluate", f"{POSTPROCESSING}/05_evaluate_metric.py", *volumes, *sweep)
     out = ("-f", container, "-d", segmented, "-o", places.data / "exported", "--overwrite")
     runner.run("export", f"{POSTPROCESSING}/20_convert_zarr_to_image_sequence.py", *out)
     return newest_run(places.runs, "evaluations")

@@ -38,8 +38,8 @@ def write_page(
     report = Report(
         title="The demo: columns of a synthetic optic lobe",
         summary=(
-            f"A network trained for {training.config['training']['iterations']} iterations on CPU finds the columns of a "
-            f"volume it has never seen with a dice of {result['dice']:.3f}. Everything below was written by the scripts."
+            f"A network trained for {training.config['training']['iterations']} iterations on CPU finds the columns of "
+            f"a volume it has never seen with a dice of {result['dice']:.3f}. The scripts wrote everything below."
         ),
         facts=[
             ("dice on the unseen volume", f"{result['dice']:.3f}"),

@@ -49,7 +49,7 @@ class StageRunner:
             IncasemError: The script exited with an error.
             KeyboardInterrupt: The script was interrupted.
         """
-        words = [str(self._shown(argument)) for argument in arguments]
+        words = [str(self.shown(argument)) for argument in arguments]
         command = shlex.join(["python", f"scripts/{script}", *words])
         print(f"\n[{stage}] {command}", flush=True)
         started = time.monotonic()
@@ -69,7 +69,7 @@ class StageRunner:
             seconds[run.stage] = round(seconds.get(run.stage, 0.0) + run.seconds, 2)
         return seconds
 
-    def _shown(self, argument: object) -> object:
+    def shown(self, argument: object) -> object:
         """Name paths inside the repository relative to it, so that the shown command works for any clone."""
         if isinstance(argument, Path) and argument.is_relative_to(self.repository):
             return argument.relative_to(self.repository)
