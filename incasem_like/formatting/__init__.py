@@ -1,0 +1,1 @@
+"""Operations on whole volumes: import and export of sections, equalisation, masks."""
