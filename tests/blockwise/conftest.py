@@ -1,0 +1,172 @@
+"""Functions over blocks that worker processes can import, and volumes for them to work on."""
+
+import importlib
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from incasem_like.blockwise import BlockTask, create_or_resume_output
+from incasem_like.volumes import Volume, create_volume
+
+# A module of its own on the path: what a test module defines cannot be imported by a worker process.
+FUNCTIONS = '''
+"""Functions over blocks for the tests."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from incasem_like.errors import DataError
+
+
+def smooth(block, parameters):
+    """Add up the 27 neighbours of each voxel, mirrored at the edge."""
+    note(block, parameters)
+    raw = block.inputs[0].read(block.read_roi, outside="reflect").astype(np.uint16)
+    windows = np.lib.stride_tricks.sliding_window_view(raw, (3, 3, 3))
+    block.output.write(windows.sum((3, 4, 5), dtype=np.uint16), block.write_roi)
+
+
+def note(block, parameters):
+    """Misbehave at the block and in the way that the file beside this one says; note that it came to that."""
+    plan = Path(__file__).with_name("accident")
+    way, _, number = plan.read_text().partition(":") if plan.exists() else ("", "", "")
+    if number and block.number == int(number):
+        plan.with_name("happened").touch()
+        accident(way)
+
+
+def accident(way):
+    """Do what was planned."""
+    if way == "error":
+        raise ValueError("the voxels are out of sorts")
+    if way == "data":
+        raise DataError("The raw data are not what they should be: mend them.")
+    if way == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if way == "kill_all":
+        os.killpg(0, signal.SIGKILL)
+    if way == "wait":
+        time.sleep(60)
+'''
+
+SCRIPT = '''
+"""Smooth a volume in blocks, as a script of a person would."""
+
+import sys
+
+from block_functions import smooth
+
+from incasem_like.blockwise import BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.terminal import run_guarded
+from incasem_like.volumes import open_volume
+
+
+def main():
+    raw = open_volume(sys.argv[1])
+    output = create_or_resume_output(
+        sys.argv[2], shape=raw.shape, dtype="uint16", voxel_size=raw.voxel_size, offset=raw.offset,
+        chunk_shape=(8, 8, 8), overwrite="--overwrite" in sys.argv,
+    )
+    task = BlockTask("smooth", output, (sys.argv[1],), smooth, {}, (8, 8, 8), (1, 1, 1))
+    summary = run_blockwise(task, num_workers=int(sys.argv[3]))
+    print(f"done {summary.done} skipped {summary.skipped} already {summary.already_complete}")
+
+
+if __name__ == "__main__":
+    run_guarded(main)
+'''
+
+
+@pytest.fixture
+def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the module of functions, importable in worker processes too."""
+    (tmp_path / "block_functions.py").write_text(textwrap.dedent(FUNCTIONS))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("block_functions", None)
+    return importlib.import_module("block_functions")
+
+
+@pytest.fixture
+def accident(tmp_path: Path) -> Callable[[str], None]:
+    """Return a function that plans an accident, such as ``"error:4"`` at block 4, or none (``""``)."""
+
+    def plan(text: str) -> None:
+        (tmp_path / "accident").write_text(text)
+
+    return plan
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Volume:
+    """Return a complete random volume of 20 x 18 x 22 voxels of 4.6 nm, 3, 5 and 7 voxels off the origin."""
+    volume = create_volume(
+        tmp_path / "cell.zarr/raw",
+        shape=(20, 18, 22),
+        dtype="uint8",
+        voxel_size=(4.6, 4, 4),
+        offset=(13.8, 20, 28),
+        chunk_shape=(8, 8, 8),
+    )
+    volume.write(np.random.default_rng(0).integers(0, 255, volume.shape, dtype=np.uint8))
+    volume.mark_complete()
+    return volume
+
+
+@pytest.fixture
+def smoothing(functions: ModuleType, raw: Volume, tmp_path: Path) -> Callable[..., BlockTask]:
+    """Return a function that makes the task of smoothing ``raw`` into an output of its own."""
+
+    def make(name: str = "smoothed", **changes: Any) -> BlockTask:
+        output = create_or_resume_output(
+            str(tmp_path / "cell.zarr"), name, shape=raw.shape, dtype="uint16", voxel_size=raw.voxel_size,
+            offset=raw.offset, chunk_shape=(8, 8, 8),
+        )  # fmt: skip
+        settings: dict[str, Any] = {
+            "name": "smooth", "output": output, "inputs": (str(raw.address),), "function": functions.smooth,
+            "block_shape": (8, 8, 8), "context": (1, 1, 1), **changes,
+        }  # fmt: skip
+        return BlockTask(**settings)
+
+    return make
+
+
+@pytest.fixture
+def smoothed(raw: Volume) -> np.ndarray:
+    """Return what smoothing must give, computed at once."""
+    from scipy.ndimage import correlate
+
+    result: np.ndarray = correlate(raw.read().astype(np.uint16), np.ones((3, 3, 3), np.uint16), mode="mirror")
+    return result
+
+
+@pytest.fixture
+def script(functions: ModuleType, raw: Volume, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts the smoothing script in a process group of its own."""
+    path = tmp_path / "smooth_script.py"
+    path.write_text(SCRIPT)
+
+    def start(output: str, workers: int, *flags: str) -> subprocess.Popen[str]:
+        words = [
+            sys.executable,
+            str(path),
+            str(raw.address),
+            str(tmp_path / "cell.zarr" / output),
+            str(workers),
+            *flags,
+        ]
+        return subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    return start
