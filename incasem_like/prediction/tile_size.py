@@ -22,7 +22,7 @@ BYTES_PER_VOXEL_AND_MAP = 16
 SMALLEST_BLOCK_OF_MAPS = 8
 SHARE_OF_MEMORY = 0.5
 # On a CPU, whose memory others use too, twice the work is preferred to this many bytes more.
-COMFORTABLE_BYTES = 2 * 2**30
+COMFORTABLE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
