@@ -9,79 +9,54 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
-from incasem_like.errors import DataError, InputError
-from incasem_like.formatting.outputs import DatasetWritten
-from incasem_like.formatting.workers import useful_workers
-from incasem_like.volumes import make_provenance, open_volume
+from incasem_like.blockwise import Block, BlockTask, run_blockwise
+from incasem_like.errors import DataError
+from incasem_like.formatting.outputs import DatasetWritten, Derivation
 from incasem_like.volumes.volume import Outside
 
 ArrayFunction = Callable[..., npt.NDArray[np.uint8]]
 
 
 def derive_volume(
-    container: str,
-    dataset: str,
-    out_dataset: str,
+    derivation: Derivation,
     function: ArrayFunction,
     parameters: Mapping[str, Any],
     *,
     context: int,
     outside: Outside = "constant",
-    chunk_shape: tuple[int, int, int] = (128, 128, 128),
-    num_workers: int = 1,
-    overwrite: bool = False,
 ) -> DatasetWritten:
     """Apply a function of labels to a whole volume.
 
     Args:
-        container: Container of both datasets.
-        dataset: Labels, any integer type.
-        out_dataset: Result, uint8.
+        derivation: Labels of any integer type, and where the result goes.
         function: Top-level function ``(labels, **parameters) -> uint8``; a voxel of its result depends on labels at
             most ``context`` voxels away along each axis.
         parameters: Of the function.
         context: Voxels.
         outside: What the function sees beyond the volume: ``"constant"`` 0, or its mirror image (``"reflect"``).
-        chunk_shape: Chunks of the result, voxels.
-        num_workers: Processes.
-        overwrite: Replace what is there.
 
     Raises:
         DataError: No such dataset, or no labels in it.
         InputError: An output made with other parameters, or the input itself as output.
     """
-    source = open_volume(container, dataset)
-    if source.axes != "zyx" or source.dtype.kind not in "biu":
+    source = derivation.open_source()
+    if source.dtype.kind not in "biu":
         raise DataError(
-            f"{source.address} holds {source.dtype} with axes {source.axes}, but labels are integers with axes zyx: "
-            "name a dataset of labels."
+            f"{source.address} holds {source.dtype}, but labels are integers: name a dataset of labels with --dataset."
         )
-    if out_dataset.strip("/") == dataset.strip("/"):
-        raise InputError(f"The result would replace {source.address}: choose another --out_dataset.")
     name = function.__name__
-    output = create_or_resume_output(
-        container,
-        out_dataset,
-        shape=source.shape,
-        dtype=np.uint8,
-        voxel_size=source.voxel_size,
-        offset=source.offset,
-        chunk_shape=chunk_shape,
-        provenance=make_provenance(name, parameters, [source]),
-        overwrite=overwrite,
-    )
+    output = derivation.open_output(source, name, parameters)
     task = BlockTask(
         name,
         output,
         (str(source.address),),
         _BlockFunction(function, outside),
         dict(parameters),
-        chunk_shape,
+        derivation.chunk_shape,
         (context,) * 3,
     )
-    workers = useful_workers(num_workers, int(np.prod(source.shape)))
-    summary = run_blockwise(task, num_workers=workers, description=name.replace("_", " ").capitalize())
+    description = name.replace("_", " ").capitalize()
+    summary = run_blockwise(task, num_workers=derivation.workers(source), description=description)
     return DatasetWritten(str(output.address), summary.already_complete)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.blockwise import Block, BlockTask, run_blockwise
 from incasem_like.blockwise.done_log import DoneLog
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.clahe import GreyScale, to_uint8
@@ -23,22 +23,13 @@ from incasem_like.formatting.clahe_tables import (
     result_range,
     value_range,
 )
-from incasem_like.formatting.outputs import DatasetWritten
-from incasem_like.formatting.workers import Workers, useful_workers
-from incasem_like.volumes import Volume, make_provenance, open_volume
+from incasem_like.formatting.outputs import DatasetWritten, Derivation
+from incasem_like.formatting.workers import Workers
+from incasem_like.volumes import Volume
 
 
 def equalize_histogram(
-    container: str,
-    dataset: str,
-    out_dataset: str,
-    *,
-    kernel: Triple,
-    clip_limit: float = 0.02,
-    bins: int = 256,
-    chunk_shape: Triple = (128, 128, 128),
-    num_workers: int = 1,
-    overwrite: bool = False,
+    derivation: Derivation, *, kernel: Triple, clip_limit: float = 0.02, bins: int = 256
 ) -> DatasetWritten:
     """Equalise a volume as ``skimage.exposure.equalize_adapthist`` would do it with the whole in memory, to uint8.
 
@@ -46,36 +37,22 @@ def equalize_histogram(
     of the result may lie, and to write. A volume of one value becomes 0.
 
     Args:
-        container: Container of both datasets.
-        dataset: Grey values: uint8, uint16, or floats in [0, 1].
-        out_dataset: Result, uint8.
+        derivation: Grey values (uint8, uint16, or floats in [0, 1]), and where the result goes.
         kernel: Tile size, voxels.
-        clip_limit: Share of a tile's voxels that a bin may hold; more means more contrast.
+        clip_limit: Share of a tile's voxels that a bin may hold; more means more contrast; 0 = no limit.
         bins: Bins of histograms.
-        chunk_shape: Chunks of the result, voxels.
-        num_workers: Processes.
-        overwrite: Replace what is there.
 
     Raises:
         DataError: No such dataset, or one that cannot be equalised.
         InputError: A wrong parameter, or an output made otherwise.
     """
-    source = open_volume(container, dataset)
-    _check(source, out_dataset == dataset, kernel, clip_limit, bins)
+    source = derivation.open_source()
+    _check(source, kernel, clip_limit, bins)
     parameters = {"kernel_size": list(kernel), "clip_limit": clip_limit, "bins": bins}
-    output = create_or_resume_output(
-        container,
-        out_dataset,
-        shape=source.shape,
-        dtype=np.uint8,
-        voxel_size=source.voxel_size,
-        offset=source.offset,
-        chunk_shape=chunk_shape,
-        provenance=make_provenance("equalize_histogram", parameters, [source]),
-        overwrite=overwrite,
-    )
-    task = BlockTask("equalize_histogram", output, (str(source.address),), equalize_block, parameters, chunk_shape)
-    workers = useful_workers(num_workers, int(np.prod(source.shape)))
+    output = derivation.open_output(source, "equalize_histogram", parameters)
+    inputs, blocks = (str(source.address),), derivation.chunk_shape
+    task = BlockTask("equalize_histogram", output, inputs, equalize_block, parameters, blocks)
+    workers = derivation.workers(source)
     if not output.complete:
         with DoneLog(output, task.fingerprint()):
             pass  # refuses an output begun with other parameters before the volume is measured
@@ -86,15 +63,11 @@ def equalize_histogram(
     return DatasetWritten(str(output.address), summary.already_complete)
 
 
-def _check(source: Volume, in_place: bool, kernel: Triple, clip_limit: float, bins: int) -> None:
-    if source.axes != "zyx":
-        raise DataError(f"{source.address} has axes {source.axes}, but only zyx can be equalised: choose one channel.")
+def _check(source: Volume, kernel: Triple, clip_limit: float, bins: int) -> None:
     if source.dtype.kind != "f" and source.dtype not in (np.uint8, np.uint16):
         raise DataError(
             f"{source.address} holds {source.dtype}, but uint8, uint16 or floats are needed: convert it first."
         )
-    if in_place:
-        raise InputError(f"The result would replace {source.address}: choose another --out_dataset.")
     if min(kernel) < 1 or not 0 <= clip_limit <= 1 or not 2 <= bins <= 2**14:
         raise InputError(
             f"Got kernel_size {list(kernel)}, clip_limit {clip_limit}, bins {bins}: "

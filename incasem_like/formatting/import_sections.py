@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from incasem_like.formatting.outputs import DatasetWritten
 from incasem_like.formatting.sections import SectionSequence, find_sections
 from incasem_like.formatting.slabs import SlabReader
 from incasem_like.formatting.workers import useful_workers
-from incasem_like.volumes import Coordinate, Roi, make_provenance
+from incasem_like.volumes import Coordinate, Roi, Volume, make_provenance
 
 Triple = tuple[int, int, int]
 SLAB_BYTES = 160 * 2**20  # a slab in memory; a larger one goes through a temporary file beside the container
@@ -58,11 +58,11 @@ class SequenceImport:
     @property
     def next_command(self) -> str:
         """The sensible command after this import."""
-        script = "40_equalize_histogram.py" if "label" not in self.dataset else "60_create_metric_mask.py"
-        command = f"python scripts/01_data_formatting/{script} -f {self.container} -d {self.dataset}"
-        return (
-            command if "label" not in self.dataset else f"{command} -o {self.dataset.replace('labels', 'metric_masks')}"
-        )
+        stage = "python scripts/01_data_formatting"
+        where = f"-f {self.container} -d {self.dataset}"
+        if "labels" in self.dataset:
+            return f"{stage}/60_create_metric_mask.py {where} -o {self.dataset.replace('labels', 'metric_masks')}"
+        return f"{stage}/40_equalize_histogram.py {where}"
 
 
 def plan_imports(
@@ -85,25 +85,20 @@ def plan_imports(
         InputError: Numbers that do not go together, or a dataset twice.
     """
     count = len(sources)
-    for flag, values, least in (
-        ("--output_dataset", datasets, count),
-        ("--dtype", dtypes, 1),
-        ("--conversion", conversions, 1),
-    ):
-        if len(values) not in (least, count):
-            raise InputError(
-                f"{count} folders were given, but {len(values)} values of {flag}: give as many as folders."
-            )
-    if len(set(datasets)) != count:
-        raise InputError(f"--output_dataset names a dataset twice ({', '.join(datasets)}): give each folder its own.")
-    each = zip(sources, datasets, _spread(dtypes, count), _spread(conversions, count), strict=True)
+    if len(datasets) != count or len(set(datasets)) != count:
+        raise InputError(f"{count} folders need as many different --output_dataset, but got {', '.join(datasets)}.")
+    each = zip(
+        sources, datasets, _spread("--dtype", dtypes, count), _spread("--conversion", conversions, count), strict=True
+    )
     return [
         SequenceImport(source, dataset=dataset, dtype=dtype, conversion=name if name != "None" else None, **common)
         for source, dataset, dtype, name in each
     ]
 
 
-def _spread(values: Sequence[Any], count: int) -> Sequence[Any]:
+def _spread(flag: str, values: Sequence[str], count: int) -> Sequence[str]:
+    if len(values) not in (1, count):
+        raise InputError(f"{count} folders were given, but {len(values)} values of {flag}: give one, or as many.")
     return values if len(values) == count else list(values) * count
 
 
@@ -127,7 +122,22 @@ def check_import(order: SequenceImport) -> SectionSequence:
     return sequence
 
 
-def import_sections(order: SequenceImport, *, num_workers: int = 1, overwrite: bool = False) -> DatasetWritten:
+def import_all(
+    orders: Sequence[SequenceImport], *, num_workers: int = 1, overwrite: bool = False
+) -> Iterator[tuple[SequenceImport, DatasetWritten]]:
+    """Check all sequences before the first is imported, then import them one after another; see ``import_sections``.
+
+    Yields:
+        Each order as it is done.
+    """
+    checked = [(order, check_import(order)) for order in orders]
+    for order, sequence in checked:
+        yield order, import_sections(order, sequence, num_workers=num_workers, overwrite=overwrite)
+
+
+def import_sections(
+    order: SequenceImport, sequence: SectionSequence, *, num_workers: int = 1, overwrite: bool = False
+) -> DatasetWritten:
     """Import one sequence; a second call goes on where a killed one stopped, or finds everything there.
 
     Each worker holds one slab of ``chunk_shape[0]`` sections (160 MB at most, else the slab goes through a temporary
@@ -135,13 +145,14 @@ def import_sections(order: SequenceImport, *, num_workers: int = 1, overwrite: b
 
     Args:
         order: What to import.
+        sequence: What ``check_import`` found.
         num_workers: Processes, at most.
         overwrite: Replace a dataset that is there.
 
     Raises:
-        InputError, DataError: See ``check_import``; also an output that was made with other parameters.
+        InputError: The dataset is there and was made with other parameters.
+        DataError: A file cannot be decoded, or a value does not fit the type.
     """
-    sequence = check_import(order)
     begin, shape = _crop(order, sequence.shape)
     parameters = {
         "source": str(order.source.absolute()),
@@ -164,10 +175,16 @@ def import_sections(order: SequenceImport, *, num_workers: int = 1, overwrite: b
         overwrite=overwrite,
     )
     task = BlockTask("import_sections", output, (), import_slab, parameters, (order.chunk_shape[0], *shape[1:]))
-    slab = min(SLAB_BYTES, min(order.chunk_shape[0], shape[0]) * shape[1] * shape[2] * np.dtype(order.dtype).itemsize)
-    workers = min(useful_workers(num_workers, int(np.prod(shape))), max(1, ALL_SLABS_BYTES // slab))
+    workers = _affordable_workers(num_workers, output)
     summary = run_blockwise(task, num_workers=workers, description=f"Importing {order.source.name}")
     return DatasetWritten(str(output.address), summary.already_complete, _left_out(order.source, sequence))
+
+
+def _affordable_workers(num_workers: int, output: Volume) -> int:
+    """Say how many processes are worth starting and together hold slabs of less than ``ALL_SLABS_BYTES``."""
+    section = output.shape[1] * output.shape[2] * output.dtype.itemsize
+    slab = min(SLAB_BYTES, output.chunk_shape[0] * section)
+    return min(useful_workers(num_workers, int(np.prod(output.shape))), max(1, ALL_SLABS_BYTES // slab))
 
 
 def _conversion(order: SequenceImport) -> Conversion:

@@ -1,10 +1,77 @@
-"""What an operation on a volume leaves behind, and how it is told to the person who asked for it."""
+"""Operations that make one dataset from another: where they read and write, and what they leave behind."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from incasem_like.blockwise import create_or_resume_output
+from incasem_like.errors import DataError, InputError
+from incasem_like.formatting.workers import useful_workers
 from incasem_like.terminal import report_written
+from incasem_like.volumes import Volume, make_provenance, open_volume
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """One dataset made from another of the same container, voxel by voxel.
+
+    Attributes:
+        container: Container of both datasets.
+        dataset: What is read.
+        out_dataset: What is written, uint8, of the same shape and place in the world.
+        chunk_shape: Chunks of what is written, voxels.
+        num_workers: Processes, at most.
+        overwrite: Replace what is there.
+    """
+
+    container: str
+    dataset: str
+    out_dataset: str
+    chunk_shape: tuple[int, int, int] = (128, 128, 128)
+    num_workers: int = 1
+    overwrite: bool = False
+
+    def open_source(self) -> Volume:
+        """Open what is read.
+
+        Raises:
+            DataError: It is missing, incomplete, or has channels.
+            InputError: It would be replaced by the result.
+        """
+        source = open_volume(self.container, self.dataset)
+        if source.axes != "zyx":
+            raise DataError(
+                f"{source.address} has axes {source.axes}, but zyx is needed: choose a dataset of one channel."
+            )
+        if self.out_dataset.strip("/") == self.dataset.strip("/"):
+            raise InputError(f"The result would replace {source.address}: choose another --out_dataset.")
+        return source
+
+    def open_output(self, source: Volume, tool: str, parameters: Mapping[str, Any]) -> Volume:
+        """Create what is written, or open what an earlier call began.
+
+        Raises:
+            InputError: Something else is there, without ``overwrite``.
+        """
+        return create_or_resume_output(
+            self.container,
+            self.out_dataset,
+            shape=source.shape,
+            dtype=np.uint8,
+            voxel_size=source.voxel_size,
+            offset=source.offset,
+            chunk_shape=self.chunk_shape,
+            provenance=make_provenance(tool, parameters, [source]),
+            overwrite=self.overwrite,
+        )
+
+    def workers(self, source: Volume) -> int:
+        """Say how many processes are worth starting."""
+        return useful_workers(self.num_workers, int(np.prod(source.shape)))
 
 
 @dataclass(frozen=True)

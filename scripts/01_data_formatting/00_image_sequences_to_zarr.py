@@ -20,14 +20,7 @@ add(
 )
 add("--dtype", nargs="+", default=["uint8"], help="type to store, one or one per folder; refused if a value is lost")
 add("--offset", type=int, nargs=3, default=WHOLE, metavar=ZYX, help="crop: first voxel; kept as the array's offset")
-add(
-    "--shape",
-    type=lambda text: int(text.replace("None", "0")),
-    nargs=3,
-    default=WHOLE,
-    metavar=ZYX,
-    help="crop: voxels; 0 or None = the rest",
-)
+add("--shape", type=int, nargs=3, default=WHOLE, metavar=ZYX, help="crop: voxels; 0 = the rest")
 add("--resolution", type=float, nargs=3, default=(5.0, 5.0, 5.0), metavar=ZYX, help="voxel size, nanometres")
 add("--chunks", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="voxels")
 add("--conversion", nargs="+", default=["None"], help="None, RgbToGrayInversion, RelabelTo:VALUE or RelabelToUid")
@@ -38,7 +31,7 @@ add("--overwrite", action="store_true", help="replace datasets that are there")
 
 def main(arguments: argparse.Namespace) -> None:
     """Check all folders, then import them one after another."""
-    from incasem_like.formatting.import_sections import check_import, import_sections, plan_imports
+    from incasem_like.formatting.import_sections import import_all, plan_imports
 
     orders = plan_imports(
         arguments.input_dir,
@@ -53,10 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
         voxel_size=tuple(arguments.resolution),
         chunk_shape=tuple(arguments.chunks),
     )
-    for order in orders:
-        check_import(order)
-    for order in orders:
-        written = import_sections(order, num_workers=arguments.num_workers, overwrite=arguments.overwrite)
+    for order, written in import_all(orders, num_workers=arguments.num_workers, overwrite=arguments.overwrite):
         written.report(f"the sections of {order.source}", order.next_command if order is orders[-1] else None)
 
 

@@ -30,20 +30,21 @@ def main(arguments: argparse.Namespace) -> None:
     """Equalise what is not done yet."""
     from incasem_like.errors import InputError
     from incasem_like.formatting.equalize import equalize_histogram
+    from incasem_like.formatting.outputs import Derivation
 
     kernel = arguments.kernel_size * (3 if len(arguments.kernel_size) == 1 else 1)
     if len(kernel) != 3:
         raise InputError(f"--kernel_size takes one number or three (z y x), but got {len(kernel)}: give one or three.")
-    written = equalize_histogram(
+    derivation = Derivation(
         arguments.filename,
         arguments.dataset,
         arguments.out_dataset,
-        kernel=tuple(kernel),
-        clip_limit=arguments.clip_limit,
-        bins=arguments.nbins,
-        chunk_shape=tuple(arguments.chunk_shape),
-        num_workers=arguments.num_workers,
-        overwrite=arguments.overwrite,
+        tuple(arguments.chunk_shape),
+        arguments.num_workers,
+        arguments.overwrite,
+    )
+    written = equalize_histogram(
+        derivation, kernel=tuple(kernel), clip_limit=arguments.clip_limit, bins=arguments.nbins
     )
     written.report("the equalised volume", f'name it as "raw": "{arguments.out_dataset}" in a data configuration')
 

@@ -23,22 +23,21 @@ def main(arguments: argparse.Namespace) -> None:
     """Mark what is not done yet."""
     from incasem_like.errors import InputError
     from incasem_like.formatting.derive import derive_volume
+    from incasem_like.formatting.outputs import Derivation
     from incasem_like.targets import boundary_labels
 
     if arguments.thickness < 1:
         raise InputError(f"--thickness is {arguments.thickness}, which marks nothing: give 1 or more voxels.")
-    written = derive_volume(
+    derivation = Derivation(
         arguments.filename,
         arguments.dataset,
         arguments.out_dataset,
-        boundary_labels,
-        {"thickness": arguments.thickness} | ({"axes": [1, 2]} if arguments.in_plane else {}),
-        context=arguments.thickness,
-        outside="reflect",
-        chunk_shape=tuple(arguments.chunk_shape),
-        num_workers=arguments.num_workers,
-        overwrite=arguments.overwrite,
+        tuple(arguments.chunk_shape),
+        arguments.num_workers,
+        arguments.overwrite,
     )
+    parameters = {"thickness": arguments.thickness} | ({"axes": [1, 2]} if arguments.in_plane else {})
+    written = derive_volume(derivation, boundary_labels, parameters, context=arguments.thickness, outside="reflect")
     written.report(
         "the boundary labels", f'name them in "labels": {{"{arguments.out_dataset}": 1}} of a data configuration'
     )

@@ -24,21 +24,20 @@ def main(arguments: argparse.Namespace) -> None:
     from incasem_like.errors import InputError
     from incasem_like.formatting.derive import derive_volume
     from incasem_like.formatting.metric_mask import metric_mask
+    from incasem_like.formatting.outputs import Derivation
 
     zone = {"outwards": arguments.exclude_voxels_outwards, "inwards": arguments.exclude_voxels_inwards}
     if min(zone.values()) < 0:
         raise InputError(f"The voxels to exclude are {list(zone.values())}, but cannot be below 0: give 0 or more.")
-    written = derive_volume(
+    derivation = Derivation(
         arguments.filename,
         arguments.dataset,
         arguments.out_dataset,
-        metric_mask,
-        zone,
-        context=max(zone.values()),
-        chunk_shape=tuple(arguments.chunk_shape),
-        num_workers=arguments.num_workers,
-        overwrite=arguments.overwrite,
+        tuple(arguments.chunk_shape),
+        arguments.num_workers,
+        arguments.overwrite,
     )
+    written = derive_volume(derivation, metric_mask, zone, context=max(zone.values()))
     written.report("the metric mask", f'name it in "metric_masks": ["{arguments.out_dataset}"] of a data configuration')
 
 

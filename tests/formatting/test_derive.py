@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from incasem_like.errors import DataError, InputError
+from incasem_like.formatting import outputs
 from incasem_like.formatting.derive import derive_volume
 from incasem_like.formatting.metric_mask import metric_mask
+from incasem_like.formatting.outputs import Derivation
 from incasem_like.targets import boundary_labels
 from incasem_like.volumes import create_volume, open_volume
 
@@ -29,7 +31,8 @@ def container(tmp_path, labels):
 @pytest.mark.parametrize(("outwards", "inwards"), [(4, 4), (2, 0), (0, 3)])
 def test_metric_mask_block_by_block(container, labels, outwards, inwards):
     zone = {"outwards": outwards, "inwards": inwards}
-    derive_volume(container, "labels", "mask", metric_mask, zone, context=max(zone.values()), chunk_shape=(7, 6, 5))
+    derivation = Derivation(container, "labels", "mask", chunk_shape=(7, 6, 5))
+    derive_volume(derivation, metric_mask, zone, context=max(zone.values()))
     volume = open_volume(container, "mask")
     np.testing.assert_array_equal(volume.read(), metric_mask(labels, outwards, inwards))
     assert (volume.voxel_size, volume.offset, volume.dtype) == ((4, 4, 4), (8, 0, 4), np.uint8)
@@ -38,25 +41,22 @@ def test_metric_mask_block_by_block(container, labels, outwards, inwards):
 
 @pytest.mark.parametrize("parameters", [{"thickness": 1}, {"thickness": 3}, {"thickness": 2, "axes": [1, 2]}])
 def test_boundaries_block_by_block_and_none_at_the_volumes_edge(container, labels, parameters):
-    derive_volume(
-        container, "labels", "b", boundary_labels, parameters, context=parameters["thickness"],
-        outside="reflect", chunk_shape=(7, 6, 5),
-    )  # fmt: skip
+    derivation = Derivation(container, "labels", "b", chunk_shape=(7, 6, 5))
+    derive_volume(derivation, boundary_labels, parameters, context=parameters["thickness"], outside="reflect")
     np.testing.assert_array_equal(open_volume(container, "b").read(), boundary_labels(labels, **parameters))
 
 
 def test_processes_give_the_same(container, labels, monkeypatch):
-    from incasem_like.formatting import derive
-
-    monkeypatch.setattr(derive, "useful_workers", lambda wanted, voxels: wanted)
-    options = {"context": 2, "chunk_shape": (7, 6, 5), "num_workers": 2}
-    derive_volume(container, "labels", "mask", metric_mask, {"outwards": 2, "inwards": 2}, **options)
+    monkeypatch.setattr(outputs, "useful_workers", lambda wanted, voxels: wanted)
+    derivation = Derivation(container, "labels", "mask", chunk_shape=(7, 6, 5), num_workers=2)
+    derive_volume(derivation, metric_mask, {"outwards": 2, "inwards": 2}, context=2)
     np.testing.assert_array_equal(open_volume(container, "mask").read(), metric_mask(labels, 2, 2))
 
 
 def test_second_call_and_other_parameters(container):
     def run(outwards):
-        return derive_volume(container, "labels", "m", metric_mask, {"outwards": outwards, "inwards": 1}, context=2)
+        zone = {"outwards": outwards, "inwards": 1}
+        return derive_volume(Derivation(container, "labels", "m"), metric_mask, zone, context=2)
 
     assert not run(1).already_complete
     assert run(1).already_complete
@@ -69,6 +69,6 @@ def test_grey_values_and_in_place_are_refused(container, tmp_path):
     volume = create_volume(tmp_path / "c.zarr", "float", shape=(5, 5, 5), dtype="float32", voxel_size=(1, 1, 1))
     volume.mark_complete()
     with pytest.raises(DataError, match="integers"):
-        derive_volume(container, "float", "m", metric_mask, zone, context=1)
+        derive_volume(Derivation(container, "float", "m"), metric_mask, zone, context=1)
     with pytest.raises(InputError, match="replace"):
-        derive_volume(container, "labels", "labels/", metric_mask, zone, context=1)
+        derive_volume(Derivation(container, "labels", "labels/"), metric_mask, zone, context=1)

@@ -6,8 +6,9 @@ from skimage.exposure import equalize_adapthist
 from skimage.util import img_as_ubyte
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.formatting import clahe_tables, equalize
+from incasem_like.formatting import clahe_tables, equalize, outputs
 from incasem_like.formatting.equalize import equalize_histogram
+from incasem_like.formatting.outputs import Derivation
 from incasem_like.volumes import create_volume, open_volume
 
 KERNEL = (9, 16, 7)
@@ -30,8 +31,12 @@ def expected(container, dataset, kernel=KERNEL):
     return img_as_ubyte(equalize_adapthist(image, kernel_size=kernel, clip_limit=0.02)).astype(int)
 
 
-def run(container, dataset="volumes/raw", out="volumes/eq", kernel=KERNEL, chunk_shape=(8, 8, 8), **options):
-    return equalize_histogram(container, dataset, out, kernel=kernel, chunk_shape=chunk_shape, **options)
+def run(
+    container, dataset="volumes/raw", out="volumes/eq", kernel=KERNEL, chunk_shape=(8, 8, 8), num_workers=1,
+    overwrite=False, **options,
+):  # fmt: skip
+    derivation = Derivation(container, dataset, out, chunk_shape, num_workers, overwrite)
+    return equalize_histogram(derivation, kernel=kernel, **options)
 
 
 @pytest.mark.parametrize("dataset", ["volumes/raw", "volumes/raw16", "volumes/rawf"])
@@ -51,7 +56,7 @@ def test_kernels_larger_than_the_volume_and_tiny_ones(container, kernel):
 
 def test_blocks_groups_and_processes_do_not_show(container, monkeypatch):
     run(container, out="volumes/one", chunk_shape=(64, 64, 64))
-    monkeypatch.setattr(equalize, "useful_workers", lambda wanted, voxels: wanted)
+    monkeypatch.setattr(outputs, "useful_workers", lambda wanted, voxels: wanted)
     monkeypatch.setattr(clahe_tables, "GROUP_SIDE", 16)
     monkeypatch.setattr(clahe_tables, "VOXELS_AT_ONCE", 700)
     for chunk_shape, workers in (((5, 6, 9), 1), ((8, 8, 8), 2)):
@@ -112,7 +117,7 @@ def test_a_volume_of_one_value_becomes_black(tmp_path):
     volume = create_volume(tmp_path / "f.zarr", "raw", shape=(9, 9, 9), dtype="uint8", voxel_size=(1, 1, 1))
     volume.write(np.full((9, 9, 9), 40, np.uint8))
     volume.mark_complete()
-    equalize_histogram(str(tmp_path / "f.zarr"), "raw", "eq", kernel=(4, 4, 4))
+    equalize_histogram(Derivation(str(tmp_path / "f.zarr"), "raw", "eq"), kernel=(4, 4, 4))
     assert open_volume(tmp_path / "f.zarr", "eq").read().max() == 0
 
 
@@ -137,4 +142,4 @@ def test_values_that_cannot_be_equalised(tmp_path):
         volume.write(np.full((9, 9, 9), value, dtype))
         volume.mark_complete()
         with pytest.raises(DataError, match=complaint):
-            equalize_histogram(str(tmp_path / "f.zarr"), dtype, "eq", kernel=(4, 4, 4))
+            equalize_histogram(Derivation(str(tmp_path / "f.zarr"), dtype, "eq"), kernel=(4, 4, 4))

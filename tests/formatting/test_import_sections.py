@@ -9,8 +9,13 @@ import zarr
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting import import_sections as module
-from incasem_like.formatting.import_sections import SequenceImport, check_import, import_sections, plan_imports
+from incasem_like.formatting.import_sections import SequenceImport, check_import, import_all, plan_imports
 from incasem_like.volumes import open_volume
+
+
+def import_sections(order, **options):
+    [(_, written)] = import_all([order], **options)
+    return written
 
 
 @pytest.fixture
@@ -145,7 +150,7 @@ def test_one_type_serves_all_folders_and_each_may_have_its_own(tmp_path):
     [
         (["volumes/raw"], ["uint8"], "--output_dataset"),
         (["a", "b"], ["uint8"] * 3, "--dtype"),
-        (["a", "a"], ["uint8"], "twice"),
+        (["a", "a"], ["uint8"], "different"),
     ],
 )
 def test_numbers_of_values_must_go_together(tmp_path, datasets, dtypes, complaint):
