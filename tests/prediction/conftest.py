@@ -1,10 +1,18 @@
-"""Small networks with lively weights, and a volume in memory to predict."""
+"""Small networks with lively weights, a volume in memory, and one on disk with a tracked training run to predict it."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import zarr
+
+from incasem_like.config import load_prediction_config, load_training_config
+from incasem_like.networks import build_network, load_checkpoint, save_checkpoint
+from incasem_like.prediction.experiment import predict_data
+from incasem_like.tracking import open_store, run_experiment
+from incasem_like.volumes import create_volume
 
 MODELS = {
     "isotropic": {},
@@ -30,7 +38,6 @@ def one_thread():
 @pytest.fixture(scope="session")
 def make_network():
     """Build one of ``MODELS`` with weights of which the signal reaches the output."""
-    from incasem_like.networks import build_network
 
     def make(kind):
         values = {
@@ -84,3 +91,98 @@ class MirroredVolume:
 @pytest.fixture(scope="session")
 def mirrored_volume():
     return MirroredVolume
+
+
+RAW_SHAPE, RAW_BEGIN = (40, 44, 36), (10, -20, 0)
+VOXEL_SIZE = (8.0, 4.6, 4.6)
+
+
+def write(container, dataset, values, begin=RAW_BEGIN):
+    volume = create_volume(
+        container,
+        dataset,
+        shape=values.shape,
+        dtype=values.dtype,
+        voxel_size=VOXEL_SIZE,
+        offset=[b * size for b, size in zip(begin, VOXEL_SIZE, strict=True)],
+        chunk_shape=(16, 16, 16),
+    )
+    volume.write(values)
+    volume.mark_complete()
+
+
+class Laboratory:
+    """A volume, a tracked training run with two checkpoints, and what it takes to predict with it."""
+
+    def __init__(self, folder, enliven):
+        self.folder, self.container, self.runs = folder, folder / "data" / "cell.zarr", folder / "runs"
+        generator = np.random.default_rng(0)
+        write(self.container, "volumes/raw", generator.integers(0, 256, RAW_SHAPE, dtype=np.uint8))
+        write(self.container, "volumes/labels/er", generator.integers(0, 2, RAW_SHAPE, dtype=np.uint8))
+        mask = np.ones(RAW_SHAPE, dtype=np.uint8)
+        mask[:20] = 0
+        write(self.container, "volumes/mask", mask)
+        self.training_config = load_training_config(
+            [],
+            [
+                "model.num_fmaps=2",
+                "model.downsample_factors=[[2,2,2]]",
+                f"data.voxel_size={list(VOXEL_SIZE)}",
+                "training.input_size_voxels=[44,44,44]",
+                "training.output_size_voxels=[26,26,26]",
+                "validation.input_size_voxels=[44,44,44]",
+                "validation.output_size_voxels=[26,26,26]",
+                "training.augmentation.simple=null",
+                f"directories.runs={self.runs}",
+            ],
+        )
+        self.network = enliven(build_network(self.training_config.model))
+        self.training_store = open_store(None, "trainings", self.runs)
+        self.store = open_store(None, "predictions", self.runs)
+        run_experiment(
+            name="train",
+            config=self.training_config.model_dump(mode="json"),
+            main=self._register_checkpoints,
+            store=self.training_store,
+        )
+        self.training = self.training_store.get(1)
+
+    def _register_checkpoints(self, run):
+        for iteration, dice in ((1, 0.9), (2, 0.5)):
+            path = self.runs / "models" / f"{run.id:04d}" / f"model_checkpoint_{iteration}"
+            with torch.no_grad():
+                self.network.final_conv_pass.conv_pass[0].bias[0] += 0.1
+            save_checkpoint(path, self.network)
+            run.register_checkpoint(path, iteration, {"dice_class_1": dice})
+
+    def entry(self, **changes):
+        values = {"file": "cell.zarr", "voxel_size": VOXEL_SIZE, "raw": "volumes/raw"}
+        return values | {"offset": [12, -18, 3], "shape": [25, 30, 28]} | changes
+
+    def config(self, entries=None, *updates):
+        path = self.folder / "predict.json"
+        path.write_text(json.dumps(entries or {"cell_er": self.entry()}))
+        fixed = [f"prediction.data={path}", f"directories.runs={self.runs}", f"directories.data={self.folder / 'data'}"]
+        return load_prediction_config([], [*fixed, "torch.device=cpu", *updates])
+
+    def predict(self, config=None, **options):
+        options.setdefault("store", lambda: self.store)
+        return predict_data(config or self.config(), self.training, **options)
+
+    def one_shot(self, begin, shape, iteration=1):
+        """The network applied once to the whole mirrored volume, cropped."""
+        load_checkpoint(self.runs / "models" / "0001" / f"model_checkpoint_{iteration}", self.network)
+        raw = np.asarray(zarr.open(str(self.container), mode="r")["volumes/raw"]) / np.float32(255)
+        margin = self.network.geometry.context
+        size = self.network.geometry.input_for_output(RAW_SHAPE)
+        padding = [(m, s - m - r) for m, s, r in zip(margin, size, RAW_SHAPE, strict=True)]
+        padded = np.pad(raw, padding, mode="reflect")
+        with torch.no_grad():
+            whole = torch.softmax(self.network(torch.from_numpy(padded)[None, None] * 2 - 1)[0], 0).numpy()
+        crop = [slice(b - o, b - o + s) for b, o, s in zip(begin, RAW_BEGIN, shape, strict=True)]
+        return whole[(slice(None), *crop)]
+
+
+@pytest.fixture
+def laboratory(tmp_path, enliven):
+    return Laboratory(tmp_path, enliven)

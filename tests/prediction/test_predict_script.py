@@ -1,0 +1,122 @@
+"""predict.py as a person would start it: from another folder, wrongly, killed, and again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "03_predict" / "predict.py"
+
+
+class Caller:
+    """Starts the script from a folder that is not its own."""
+
+    def __init__(self, laboratory, folder):
+        self.laboratory, self.folder = laboratory, folder
+        laboratory.config()
+
+    def command(self, *flags, updates=()):
+        fixed = [
+            f"prediction.data={self.laboratory.folder / 'predict.json'}",
+            f"directories.runs={self.laboratory.runs}",
+            f"directories.data={self.laboratory.folder / 'data'}",
+            "torch.device=cpu",
+        ]
+        return [sys.executable, str(SCRIPT), *flags, "with", "config_prediction.yaml", *fixed, *updates]
+
+    def environment(self):
+        return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def __call__(self, *flags, updates=()):
+        return subprocess.run(
+            self.command(*flags, updates=updates),
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture
+def call(laboratory, tmp_path_factory):
+    return Caller(laboratory, tmp_path_factory.mktemp("elsewhere"))
+
+
+def test_help_explains_the_flags_and_imports_nothing_slow():
+    done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True)
+    assert "--run_id" in done.stdout
+    assert "--resume" in done.stdout
+    imported = subprocess.run(
+        [sys.executable, "-X", "importtime", str(SCRIPT), "--help"], capture_output=True, text=True, check=True
+    ).stderr
+    assert not any(f" {package}\n" in imported for package in ("torch", "tensorstore", "sacred", "gunpowder", "numpy"))
+
+
+def test_a_run_id_is_enough(call, laboratory):
+    done = call("--run_id", "1", "--name", "first", "--checkpoint", "last")
+    assert done.returncode == 0, done.stderr
+    assert "Prediction run 1 with training run 1, iteration 2" in done.stdout
+    assert "volumes/predictions/train_0001/predict_0001" in done.stdout
+    assert laboratory.store.get(1).name == "first"
+    container = zarr.open(str(laboratory.container), mode="r")
+    found = np.asarray(container["volumes/predictions/train_0001/predict_0001/prob_maps/class_1"])
+    assert np.abs(found - laboratory.one_shot((12, -18, 3), (25, 30, 28), iteration=2)[1]).max() < 1e-5
+
+
+def test_scores_are_printed_and_tracked(call, laboratory):
+    laboratory.config({"cell_er": laboratory.entry(labels={"volumes/labels/er": 1})})
+    done = call("--run_id", "1", updates=["prediction.log_metrics=true"])
+    assert done.returncode == 0, done.stderr
+    assert "dice_class_1_ds_0: 0." in done.stdout
+    assert 0 < laboratory.store.get(1).metrics["dice_class_1_ds_0"].values[0] < 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "updates", "sentence"),
+    [
+        (["--run_id", "9"], [], "There is no training run 9"),
+        ([], [], "add --run_id ID"),
+        (["--run_id", "1"], ["prediction.dat=x"], "prediction.data"),
+        (["--run_id", "1", "--resume", "5"], [], "holds no prediction that was begun"),
+        (["--run_id", "one"], [], "invalid int value"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(call, flags, updates, sentence):
+    done = call(*flags, updates=updates)
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_killed_and_resumed_by_id_alone_it_is_the_same_prediction(call, laboratory):
+    tiles = ["prediction.input_size_voxels=[28,28,28]"]
+    place = laboratory.container / "volumes/predictions/train_0001/predict_0001"
+    log = place / ".predicted_tiles.jsonl"
+    with subprocess.Popen(
+        call.command("--run_id", "1", updates=tiles), cwd=call.folder, env=call.environment(), stdout=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < 4):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert log.read_bytes().count(b"\n") < 20
+
+    resumed = subprocess.run(
+        [sys.executable, str(SCRIPT), "--resume", "1"],
+        cwd=call.folder,
+        env={**call.environment(), "INCASEM_RUNS": str(laboratory.runs)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert resumed.returncode == 0, resumed.stderr
+    found = np.asarray(zarr.open(str(place), mode="r")["prob_maps/class_1"])
+    assert np.abs(found - laboratory.one_shot((12, -18, 3), (25, 30, 28))[1]).max() < 1e-5
