@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 setup(
     name="incasem-like",
     version="0.1.0",
-    description="Experiment-tracked training, prediction and evaluation of segmentation networks on 3-D microscopy volumes",
+    description="Experiment-tracked segmentation of 3-D microscopy volumes: train, predict, evaluate",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",

@@ -2,7 +2,7 @@
 
 
 class IncasemError(Exception):
-    """An error with a message for a person; the machine or this program is at fault unless a subclass says otherwise."""
+    """An error with a message for a person; the machine's or ours, unless a subclass says otherwise."""
 
     exit_status = 1
 

@@ -45,8 +45,9 @@ def run_demo(places: DemoPlaces, size: DemoSize) -> dict[str, Any]:
     prediction = predict(runner, places, training)
     evaluation = measure(runner, places, training, prediction)
     seconds = time.monotonic() - started
-    result = {
-        "dice": round(float(evaluation.result["dice"][THRESHOLD]), 4),
+    dice = round(float(evaluation.result["dice"][THRESHOLD]), 4)
+    result: dict[str, Any] = {
+        "dice": dice,
         "seconds": {"total": round(seconds, 1), **runner.seconds_by_stage()},
         "training_run_id": training.id,
         "prediction_run_id": prediction.id,
@@ -57,10 +58,10 @@ def run_demo(places: DemoPlaces, size: DemoSize) -> dict[str, Any]:
 
     write_page(places, training, prediction, evaluation, runner, result)
     (places.work / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"\nDice on the unseen volume: {result['dice']:.3f}, after {duration(seconds)}.")
+    print(f"\nDice on the unseen volume: {dice:.3f}, after {duration(seconds)}.")
     print(f"Training run {training.id}, prediction run {prediction.id}. Open {result['report']}")
-    if result["dice"] < size.dice_floor:
-        raise IncasemError(f"The demo's dice is {result['dice']}, below the {size.dice_floor} that it should reach.")
+    if dice < size.dice_floor:
+        raise IncasemError(f"The demo's dice is {dice}, below the {size.dice_floor} that it should reach.")
     return result
 
 
