@@ -1,0 +1,159 @@
+"""The scripts of stage 01, run in a process of their own from another folder, on right and wrong input."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from skimage.exposure import equalize_adapthist
+from skimage.util import img_as_ubyte
+
+from incasem_like.formatting.metric_mask import metric_mask
+from incasem_like.targets import boundary_labels
+
+IMPORT, SYNTHETIC, EQUALIZE = "00_image_sequences_to_zarr.py", "05_make_synthetic_data.py", "40_equalize_histogram.py"
+BOUNDARY, MASK = "50_create_boundary_labels.py", "60_create_metric_mask.py"
+
+
+def refused(finished, *said):
+    """Check for exit status 2 and one sentence without a traceback."""
+    assert finished.returncode == 2, finished.stderr
+    assert "Traceback" not in finished.stderr
+    [error] = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    for words in said:
+        assert words in error
+
+
+def test_from_synthetic_sections_to_masks(run_stage, tmp_path):
+    shape = ("--shape", 24, 40, 32)
+    made = run_stage(SYNTHETIC, "--output", "lobe", *shape, "--seed", 9, "--format", "tiff")
+    assert made.returncode == 0, made.stderr
+    folders = ("-i", "lobe/raw", "lobe/labels", "-f", "c.zarr", "-d", "volumes/raw", "volumes/labels/columns")
+    chunks = ("--chunks", 16, 16, 16, "--resolution", 500, 500, 500)
+    stages = {
+        "import": (IMPORT, *folders, "--dtype", "uint8", "uint32", *chunks),
+        "equalise": (EQUALIZE, "-f", "c.zarr", "--kernel_size", 16, "-c", 16, 16, 16),
+        "boundary": (BOUNDARY, "-f", "c.zarr", "-d", "volumes/labels/columns", "-o", "volumes/labels/membrane"),
+        "mask": (MASK, "-f", "c.zarr", "-d", "volumes/labels/columns", "-o", "volumes/metric_masks/columns",
+                 "--exclude_voxels_outwards", 2, "--exclude_voxels_inwards", 0),
+    }  # fmt: skip
+    for stage in stages.values():
+        finished = run_stage(*stage)
+        assert finished.returncode == 0, finished.stderr
+        assert "Wrote " in finished.stdout
+        assert "Next: " in finished.stdout
+    volumes = zarr.open_group(str(tmp_path / "c.zarr"), mode="r")["volumes"]
+    raw, labels = volumes["raw"][:], volumes["labels/columns"][:]
+    np.testing.assert_array_equal(raw[7], tifffile.imread(tmp_path / "lobe/raw/section_0007.tif"))
+    equalised = img_as_ubyte(equalize_adapthist(raw, kernel_size=(16, 16, 16), clip_limit=0.02)).astype(int)
+    assert np.abs(volumes["raw_equalized_0.02"][:] - equalised).max() <= 1
+    np.testing.assert_array_equal(volumes["metric_masks/columns"][:], metric_mask(labels, 2, 0))
+    np.testing.assert_array_equal(volumes["labels/membrane"][:], boundary_labels(labels))
+    for name in ("raw", "raw_equalized_0.02", "labels/columns", "labels/membrane", "metric_masks/columns"):
+        assert volumes[name].attrs["complete"] is True
+        assert volumes[name].attrs["provenance"]["parameters"]
+    again = run_stage(*stages["mask"])
+    assert again.returncode == 0
+    assert "Already complete" in again.stdout
+    refused(run_stage(*stages["mask"][:-1], 1), "--overwrite")
+
+
+@pytest.mark.parametrize("script", [IMPORT, SYNTHETIC, EQUALIZE, BOUNDARY, MASK])
+def test_help_answers_at_once(run_stage, script):
+    start = time.monotonic()
+    finished = run_stage(script, "-h")
+    assert finished.returncode == 0
+    assert "usage" in finished.stdout
+    assert time.monotonic() - start < 5  # generous: a busy machine; the imports are what is held down
+
+
+def test_missing_folder(run_stage):
+    refused(run_stage(IMPORT, "-i", "absent", "-f", "c.zarr"), "There is no folder absent")
+
+
+def test_no_tiff(run_stage, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(run_stage(IMPORT, "-i", "empty", "-f", "c.zarr"), "empty holds no TIFF")
+
+
+def test_bad_sequences_are_one_sentence_and_nothing_is_written(run_stage, write_sections, grey, tmp_path):
+    folder = write_sections(grey)
+    whole = (folder / "section_5.tif").read_bytes()
+
+    def attempt(*said):
+        refused(run_stage(IMPORT, "-i", folder, "-f", "c.zarr"), *said)
+        assert not (tmp_path / "c.zarr").exists()
+
+    (folder / "section_5.tif").unlink()
+    attempt("Sections 5 are missing")
+    tifffile.imwrite(folder / "section_5.tif", grey[5, :9])
+    attempt("section_5.tif has 9 x 26 pixels", "30 x 26")
+    (folder / "section_5.tif").write_bytes(whole[: len(whole) // 2])
+    attempt("section_5.tif is truncated")
+
+
+def test_a_good_folder_is_not_imported_when_a_second_one_is_bad(run_stage, write_sections, grey, tmp_path):
+    folder = write_sections(grey)
+    finished = run_stage(IMPORT, "-i", folder, "absent", "-f", "c.zarr", "-d", "volumes/raw", "volumes/b")
+    refused(finished, "no folder absent")
+    assert not (tmp_path / "c.zarr").exists()
+
+
+def test_left_out_files_are_counted_and_flags_come_from_a_file(run_stage, write_sections, grey, tmp_path):
+    folder = write_sections(grey)
+    (folder / "notes.txt").write_text("x")
+    (tmp_path / "import.yaml").write_text("dtype: [uint16]\ninvert: true\nresolution: [5.24, 4, 4]\n")
+    finished = run_stage(IMPORT, "-c", "import.yaml", "-i", folder, "-f", "c.n5")
+    assert finished.returncode == 0, finished.stderr
+    assert "Left out 1" in finished.stdout
+    assert "notes.txt" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        (EQUALIZE, ("-d", "volumes/rew")),
+        (BOUNDARY, ("-d", "volumes/rew", "-o", "volumes/b")),
+        (MASK, ("-d", "volumes/rew", "-o", "volumes/m")),
+    ],
+)
+def test_zarr_without_the_dataset(run_stage, tmp_path, script, arguments):
+    group = zarr.open_group(str(tmp_path / "c.zarr"), mode="w")
+    group.create_dataset("volumes/raw", data=np.zeros((4, 4, 4), np.uint8))
+    refused(run_stage(script, "-f", "c.zarr", *arguments), "volumes/rew", "volumes/raw")
+    refused(run_stage(script, "-f", "absent.zarr", *arguments), "absent.zarr")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        (EQUALIZE, ("--kernel_size", 4, 4)),
+        (EQUALIZE, ("--clip_limit", 2)),
+        (BOUNDARY, ("-d", "volumes/raw", "-o", "volumes/b", "--thickness", 0)),
+        (MASK, ("-d", "volumes/raw", "-o", "volumes/m", "--exclude_voxels_inwards", -1)),
+        (SYNTHETIC, ("--shape", 4, 4, 4)),
+        (SYNTHETIC, ("--num_volumes", 0)),
+    ],
+)
+def test_wrong_numbers(run_stage, tmp_path, script, arguments):
+    group = zarr.open_group(str(tmp_path / "c.zarr"), mode="w")
+    group.create_dataset("volumes/raw", data=np.zeros((4, 4, 4), np.uint8))
+    where = ("--output", "new") if script == SYNTHETIC else ("-f", "c.zarr")
+    refused(run_stage(script, *where, *arguments))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.zarr"]
+
+
+def test_output_below_a_file(run_stage, write_sections, grey, tmp_path):
+    (tmp_path / "file").write_text("x")
+    refused(run_stage(IMPORT, "-i", write_sections(grey), "-f", "file/c.zarr"), "file")
+    refused(run_stage(SYNTHETIC, "--output", "file/lobe", "--shape", 12, 12, 12), "file")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere: needs an ordinary user")
+def test_output_folder_not_writable(run_stage, write_sections, grey, tmp_path):
+    folder = write_sections(grey)
+    (tmp_path / "locked").mkdir(mode=0o555)
+    refused(run_stage(IMPORT, "-i", folder, "-f", "locked/c.zarr"), "locked")
+    refused(run_stage(SYNTHETIC, "--output", "locked/lobe", "--shape", 12, 12, 12), "locked")
