@@ -31,11 +31,7 @@ def create_or_resume_output(
     Args:
         place: Address of the array, or of its container.
         dataset: Path inside the container when ``place`` is the container.
-        shape: In voxels, channels first where ``axes`` has them.
-        dtype: Of one voxel.
-        voxel_size: (z, y, x) in nm.
-        offset: (z, y, x) in nm.
-        axes: ``"zyx"`` or ``"czyx"``.
+        shape, dtype, voxel_size, offset, axes: As for ``create_volume``.
         overwrite: Replace what is there instead.
         **options: Further arguments of ``create_volume``: ``chunk_shape``, ``provenance``, ``attributes`` and so on;
             they count when the array is created.
@@ -43,26 +39,21 @@ def create_or_resume_output(
     Raises:
         InputError: What is there has another shape, type or place in the world.
     """
-    if overwrite or not dataset_exists(place, dataset):
-        return create_volume(
-            place,
-            dataset,
-            shape=shape,
-            dtype=dtype,
-            voxel_size=voxel_size,
-            offset=offset,
-            axes=axes,
-            overwrite=overwrite,
-            **options,
-        )
-    output = open_volume(place, dataset, writable=True, allow_incomplete=True)
-    wanted: Mapping[str, Any] = {
+    wanted: dict[str, Any] = {
         "shape": tuple(shape),
         "axes": axes,
         "dtype": np.dtype(dtype),
         "voxel_size": tuple(float(size) for size in voxel_size),
-        "offset": tuple(float(position) for position in offset)[-len(output.offset) :],
+        "offset": tuple(float(position) for position in offset)[-len(voxel_size) :],
     }
+    if overwrite or not dataset_exists(place, dataset):
+        return create_volume(place, dataset, overwrite=overwrite, **wanted, **options)
+    output = open_volume(place, dataset, writable=True, allow_incomplete=True)
+    _refuse_difference(output, wanted)
+    return output
+
+
+def _refuse_difference(output: Volume, wanted: Mapping[str, Any]) -> None:
     for name, value in wanted.items():
         found = getattr(output, name)
         if found != value:
@@ -71,7 +62,6 @@ def create_or_resume_output(
                 f"{output.address} exists already with {said} {_plain(found)}, but {said} {_plain(value)} is needed: "
                 "add --overwrite to replace it, or choose another name."
             )
-    return output
 
 
 def _plain(value: Any) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 
 from incasem_like.blockwise.done_log import DoneLog
@@ -15,8 +15,6 @@ from incasem_like.blockwise.worker import BlockResult, Worker, run_in_worker, st
 from incasem_like.errors import DataError, DiskFullError, IncasemError, InputError
 from incasem_like.terminal import Progress
 from incasem_like.volumes import Roi, describe_roi
-
-logger = logging.getLogger(__name__)
 
 Pending = list[tuple[int, Roi]]
 
@@ -78,27 +76,27 @@ def _run_pending(
         return failed
     workers = min(num_workers, len(pending))
     results = _in_processes(task, pending, workers) if workers > 1 else _in_this_process(task, pending)
-    with Progress(description, total, "voxels") as progress:
+    # Closed at once when an error ends the loop: its workers must not live on until the generator is collected.
+    with closing(results), Progress(description, total, "voxels") as progress:
         progress.advance(total - sum(roi.size for _, roi in pending))
         for result in results:
             if result.error is None:
                 log.record(result.number)
                 progress.advance(result.write_roi.size)
                 continue
-            logger.debug("block %d: %s", result.number, result.trace)
             if isinstance(result.error, DiskFullError):
                 raise result.error
             failed.append(result)
     return failed
 
 
-def _in_this_process(task: BlockTask, pending: Pending) -> Iterator[BlockResult]:
+def _in_this_process(task: BlockTask, pending: Pending) -> Generator[BlockResult, None, None]:
     worker = Worker(task)
     for number, roi in pending:
         yield worker.run(number, roi)
 
 
-def _in_processes(task: BlockTask, pending: Pending, num_workers: int) -> Iterator[BlockResult]:
+def _in_processes(task: BlockTask, pending: Pending, num_workers: int) -> Generator[BlockResult, None, None]:
     """Run blocks in processes started by the fork server, a few more in flight than there are workers.
 
     Raises:
@@ -137,7 +135,9 @@ def _summarised(failed: list[BlockResult], total: int) -> IncasemError:
     kind = kinds.pop() if len(kinds) == 1 else IncasemError
     if kind not in (DataError, InputError):
         kind = IncasemError
-    return kind(
+    summary = kind(
         f"{len(failed)} of {total} blocks failed, the first one at {describe_roi(first.write_roi)}: {first.error} "
         "The others are done; the same command tries the failed ones again."
     )
+    summary.add_note(first.trace)  # shown with --debug
+    return summary

@@ -37,10 +37,19 @@ class Address:
         return _SCHEME.match(self.container) is None
 
     def kvstore(self, path: str = "") -> dict[str, object] | str:
-        """Return the TensorStore key-value store of the container, or of a folder inside it, ending in a slash."""
+        """Return the TensorStore key-value store of the container, or of a folder inside it, ending in a slash.
+
+        ``AWS_ENDPOINT_URL`` names an S3 server that is not Amazon's (MinIO, Ceph), with ``AWS_REGION``.
+        """
         inside = f"{path.strip('/')}/" if path else ""
         if self.is_local:
             return {"driver": "file", "path": f"{self.container}/{inside}"}
+        endpoint = os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint and self.container.lower().startswith("s3://"):
+            bucket, _, path = self.container[len("s3://") :].partition("/")
+            region = os.environ.get("AWS_REGION", "us-east-1")
+            whole = f"{path}/{inside}".lstrip("/")
+            return {"driver": "s3", "bucket": bucket, "path": whole, "endpoint": endpoint, "aws_region": region}
         return f"{self.container}/{inside}"
 
 

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from incasem_like.errors import DataError, InputError
@@ -19,12 +18,10 @@ from incasem_like.terminal import nearest
 from incasem_like.volumes import ome
 from incasem_like.volumes.address import Address, join, parse_address
 from incasem_like.volumes.formats import FORMATS, ArrayFormat, Layout
+from incasem_like.volumes.layout import checked_layout
 from incasem_like.volumes.opening import Place, find_array, open_volume
 from incasem_like.volumes.store import Document, Documents
 from incasem_like.volumes.volume import Volume
-
-DEFAULT_CHUNK = 128
-COMPRESSIONS = ("zstd", "gzip", "none")
 
 
 def create_volume(
@@ -50,18 +47,15 @@ def create_volume(
     Args:
         place: ``path/to/container.zarr/volumes/raw``, or the container alone; a local path, ``s3://`` or ``gs://``.
         dataset: Path inside the container when ``place`` is the container.
-        shape: In voxels, channels first where ``axes`` has them.
+        shape: In voxels, channels first where there are any.
         dtype: Integer, float or bool.
-        voxel_size: (z, y, x) in nm; fractions are kept as written.
-        offset: Position of the first voxel (z, y, x) in nm.
+        voxel_size, offset: (z, y, x) in nm; fractions are kept as written.
         axes: ``"zyx"``, or ``"czyx"`` with channels.
-        chunk_shape: Unit of reading; 128 along each axis if None, never more than the shape. Three numbers for
-            four axes mean chunks of one channel.
+        chunk_shape: Unit of reading, at most the shape; 128 along each axis if None. (z, y, x) means one channel each.
         shard_shape: For zarr3: several chunks in one file, a multiple of ``chunk_shape``.
         format: ``"zarr2"``, ``"zarr3"`` or ``"n5"``; None takes the container's own, or the one its suffix says.
         compression: ``"zstd"`` (in Blosc, the default but for N5), ``"gzip"`` (N5's default) or ``"none"``.
-        provenance: From ``make_provenance``.
-        attributes: More attributes for the array.
+        provenance, attributes: From ``make_provenance``; further attributes.
         fill_value: Value of voxels never written.
         overwrite: Replace an array that is there already.
 
@@ -71,20 +65,23 @@ def create_volume(
     """
     address = place if isinstance(place, Address) else parse_address(place, dataset)
     storage = _choose_format(address, format)
-    layout = _checked_layout(
+    layout = checked_layout(
         shape, dtype, axes, voxel_size, offset, chunk_shape, shard_shape, compression, fill_value, str(address)
     )
-    own: Document = {**(attributes or {}), **storage.space_attributes(layout)}
-    if provenance is not None:
-        own["provenance"] = dict(provenance)
-    documents = storage.array_documents(layout, {**own, "complete": False})
+    own = {**(attributes or {}), **({} if provenance is None else {"provenance": dict(provenance)})}
+    _write_new(address, storage, layout, own, overwrite)
+    return open_volume(address, writable=True, allow_incomplete=True)
+
+
+def _write_new(address: Address, storage: ArrayFormat, layout: Layout, attributes: Document, overwrite: bool) -> None:
+    """Write the documents of groups and array; the array exists, incomplete, from the last one on."""
+    documents = storage.array_documents(layout, {**attributes, **storage.space_attributes(layout), "complete": False})
     _make_room(address, storage, overwrite)
     _make_groups(address, storage)
     store = Documents(address)
     for name, document in documents:
         store.write(join(address.dataset, name), document)
     _announce(address, storage, layout)
-    return open_volume(address, writable=True, allow_incomplete=True)
 
 
 def _choose_format(address: Address, name: str | None) -> ArrayFormat:
@@ -120,67 +117,6 @@ def _format_of_group(address: Address) -> str | None:
     return next((name for name, known in FORMATS.items() if known.is_group(documents)), None)
 
 
-def _checked_layout(
-    shape: Sequence[int],
-    dtype: npt.DTypeLike,
-    axes: str,
-    voxel_size: Sequence[float],
-    offset: Sequence[float],
-    chunk_shape: Sequence[int] | None,
-    shard_shape: Sequence[int] | None,
-    compression: str | None,
-    fill_value: float,
-    where: str,
-) -> Layout:
-    kind = np.dtype(dtype)
-    if kind.kind not in "biuf" or kind.itemsize > 8:
-        raise InputError(f"{where} cannot hold {kind}: choose an integer, float or bool type.")
-    if axes not in ("zyx", "czyx", "yx", "cyx"):
-        raise InputError(f"{where} cannot have the axes '{axes}': choose zyx, or czyx with channels.")
-    size = tuple(int(length) for length in shape)
-    if len(size) != len(axes) or min(size) < 1:
-        raise InputError(f"{where} needs a shape of {len(axes)} positive numbers ({axes}), got {list(shape)}.")
-    spatial = len(axes.lstrip("c"))
-    voxel, start = tuple(float(nm) for nm in voxel_size), tuple(float(nm) for nm in offset)[-spatial:]
-    if len(voxel) != spatial or min(voxel) <= 0 or len(start) != spatial:
-        raise InputError(
-            f"{where} needs {spatial} numbers for voxel size (positive) and offset in nm, "
-            f"got {list(voxel_size)} and {list(offset)}."
-        )
-    if compression not in (None, *COMPRESSIONS):
-        raise InputError(f"The compression {compression} is not known: choose one of {', '.join(COMPRESSIONS)}.")
-    chunk = _chunk(chunk_shape, size, axes, where)
-    shard = None if shard_shape is None else _shard(shard_shape, chunk, size, axes, where)
-    filling = int(fill_value) if kind.kind in "iu" else float(fill_value)
-    return Layout(size, kind, axes, chunk, shard, voxel, start, compression, filling)
-
-
-def _chunk(chunk_shape: Sequence[int] | None, size: tuple[int, ...], axes: str, where: str) -> tuple[int, ...]:
-    wanted = tuple(int(length) for length in chunk_shape or (DEFAULT_CHUNK,) * len(axes.lstrip("c")))
-    if axes.startswith("c") and len(wanted) == len(axes) - 1:
-        wanted = (1, *wanted)
-    if len(wanted) != len(axes) or min(wanted) < 1:
-        raise InputError(
-            f"{where} needs a chunk shape of {len(axes)} positive numbers ({axes}), got {list(chunk_shape or ())}."
-        )
-    return tuple(min(chunk, length) for chunk, length in zip(wanted, size, strict=True))
-
-
-def _shard(
-    shard_shape: Sequence[int], chunk: tuple[int, ...], size: tuple[int, ...], axes: str, where: str
-) -> tuple[int, ...]:
-    """Bring a shard shape to all axes and no larger than the chunks that cover the array."""
-    wanted = tuple(int(length) for length in shard_shape)
-    if axes.startswith("c") and len(wanted) == len(axes) - 1:
-        wanted = (chunk[0], *wanted)
-    if len(wanted) != len(axes) or min(wanted) < 1:
-        raise InputError(
-            f"{where} needs a shard shape of {len(axes)} positive numbers ({axes}), got {list(shard_shape)}."
-        )
-    covering = (-(-length // part) * part for part, length in zip(chunk, size, strict=True))
-    return tuple(min(shard, most) for shard, most in zip(wanted, covering, strict=True))
-
-
 def _make_room(address: Address, storage: ArrayFormat, overwrite: bool) -> None:
     """Refuse or remove what is at the address; the document that makes it an array goes first."""
     try:
@@ -205,7 +141,8 @@ def _make_room(address: Address, storage: ArrayFormat, overwrite: bool) -> None:
         raise InputError(
             f"{address} cannot be replaced ({error.strerror}): change its permissions or choose another place."
         ) from error
-    shutil.rmtree(doomed)
+    for leftover in folder.parent.glob(f".{folder.name}.deleted-*"):  # of a process killed here, too
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _refuse_group_or_file(address: Address) -> None:

@@ -19,6 +19,7 @@ from incasem_like.volumes import Volume, create_volume
 FUNCTIONS = '''
 """Functions over blocks for the tests."""
 
+import errno
 import os
 import signal
 import time
@@ -52,6 +53,8 @@ def accident(way):
         raise ValueError("the voxels are out of sorts")
     if way == "data":
         raise DataError("The raw data are not what they should be: mend them.")
+    if way == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "chunk")
     if way == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if way == "kill_all":

@@ -13,7 +13,7 @@ import pytest
 
 from incasem_like.blockwise import BlockTask, create_or_resume_output, run_blockwise
 from incasem_like.blockwise.done_log import LOG_NAME
-from incasem_like.errors import DataError, IncasemError, InputError
+from incasem_like.errors import DataError, DiskFullError, IncasemError, InputError
 from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
 
 Smoothing = Callable[..., BlockTask]
@@ -62,6 +62,7 @@ def test_a_failing_block_is_reported_and_the_others_finish(
         run_blockwise(smoothing(), num_workers=num_workers)
     accident("")
     assert error.value.exit_status == 1
+    assert 'raise ValueError("the voxels' in error.value.__notes__[0]
     with pytest.raises(DataError, match="incomplete"):
         open_volume(smoothing().output.address)
     again = run_blockwise(smoothing())
@@ -74,6 +75,19 @@ def test_a_block_that_finds_bad_data_blames_the_data(smoothing: Smoothing, accid
     with pytest.raises(DataError, match="not what they should be") as error:
         run_blockwise(smoothing())
     assert error.value.exit_status == 2
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_full_disk_stops_at_once_and_keeps_what_is_done(
+    smoothing: Smoothing, smoothed: np.ndarray, accident: Accident, num_workers: int
+) -> None:
+    accident("full:4")
+    with pytest.raises(DiskFullError, match="No space is left on the disk"):
+        run_blockwise(smoothing(), num_workers=num_workers)
+    accident("")
+    again = run_blockwise(smoothing(), num_workers=num_workers)
+    assert 0 < again.skipped < BLOCKS - 1
+    assert np.array_equal(open_volume(smoothing().output.address).read(), smoothed)
 
 
 def test_a_worker_that_dies_is_said(smoothing: Smoothing, smoothed: np.ndarray, accident: Accident) -> None:
