@@ -6,13 +6,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from incasem_like.config import PredictionConfig
+from incasem_like.errors import CheckpointError
 from incasem_like.networks import count_parameters
+from incasem_like.prediction.ahead import Behind
 from incasem_like.prediction.outputs import OutputPlace, RegionOutput, chunk_shape_for
 from incasem_like.prediction.plan import PredictionPlan, plan_prediction
 from incasem_like.prediction.tile_log import TileLog
@@ -124,7 +127,8 @@ def _predict_regions(
         for region, place in zip(plan.regions, places, strict=True)
     ]
     scores: dict[str, float] = {}
-    with Progress("Predicting", sum(task.voxels_left for task in tasks), "voxels") as progress:
+    voxels_left = sum(task.voxels_left for task in tasks)
+    with Progress("Predicting", voxels_left, "voxels") as progress:
         for index, task in enumerate(tasks):
             observer = observing(task.region, index, plan.training.data.num_classes) if observing else None
             task.run(observer, progress)
@@ -136,6 +140,7 @@ def _predict_regions(
         "training_run_id": plan.training_run_id,
         "outputs": {name: str(place.container / place.segmentation) for name, place in by_name.items()},
         "voxels": int(sum(region.roi.size for region in plan.regions)),
+        "voxels_predicted": voxels_left,
         "seconds": round(time.monotonic() - begun, 2),
         "scores": scores,
     }
@@ -167,13 +172,18 @@ class RegionTask:
             for tile, probabilities in self._written():
                 observer.observe(tile, probabilities)
         missing = [tile for tile in self._tiles if tile[1] not in self.log]
-        for tile, probabilities in self.predictor.predict_tiles(self._read, missing):
-            self.output.write(tile, probabilities, self.region.read_mask(tile))
-            self.log.add(tile)
-            if observer is not None:
-                observer.observe(tile, probabilities)
-            progress.advance(tile.size, note=self.region.name)
+        with Behind(threaded=self.predictor.read_ahead > 0) as writer:
+            for tile, probabilities in self.predictor.predict_tiles(self._read, missing):
+                _check_finite(probabilities)
+                writer.do(partial(self._store, tile, probabilities))
+                if observer is not None:
+                    observer.observe(tile, probabilities)
+                progress.advance(tile.size, note=self.region.name)
         self.output.mark_complete()
+
+    def _store(self, tile: Roi, probabilities: npt.NDArray[np.float32]) -> None:
+        self.output.write(tile, probabilities, self.region.read_mask(tile))
+        self.log.add(tile)
 
     def _read(self, roi: Roi) -> npt.NDArray[np.float32]:
         return self.region.read_raw(roi, outside="reflect")
@@ -182,6 +192,14 @@ class RegionTask:
         for _, write in self._tiles:
             if write in self.log:
                 yield write, self.output.read_probabilities(write)
+
+
+def _check_finite(probabilities: npt.NDArray[np.float32]) -> None:
+    if not np.isfinite(probabilities[0]).all():
+        raise CheckpointError(
+            "The network gives values that are not numbers: its training diverged, choose an earlier checkpoint; "
+            "or the precision is too low, set torch.precision=fp32."
+        )
 
 
 def _prepare(plan: PredictionPlan, region: Region, place: OutputPlace, prediction_id: int, resume: bool) -> RegionTask:

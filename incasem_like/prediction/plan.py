@@ -36,6 +36,9 @@ from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord, file_sha256
 
+# More would take memory and win nothing: a tile is read faster than predicted.
+MOST_TILES_AHEAD = 2
+
 
 @dataclass(frozen=True)
 class ChosenCheckpoint:
@@ -99,6 +102,7 @@ class PredictionPlan:
             device=torch_device(torch_config),
             autocast=autocast_dtype(torch_config),
             channels_last=_channels_last(self.config),
+            read_ahead=min(self.config.prediction.num_workers, MOST_TILES_AHEAD),
         )
 
     def places(self, prediction_id: int) -> list[OutputPlace]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 
 from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry
+from incasem_like.prediction.ahead import ahead
 from incasem_like.volumes import Coordinate, Roi
 
 Reader = Callable[[Roi], npt.NDArray[np.float32]]
@@ -34,6 +34,7 @@ class TiledPredictor:
         device: Where the network is.
         autocast: Type that automatic mixed precision computes in; None for the network's own.
         channels_last: Give the network tiles with channels last in memory.
+        read_ahead: How many tiles are read ahead in other threads.
 
     Raises:
         ConfigError: A network on sections, or one that cannot take ``input_size``.
@@ -48,6 +49,7 @@ class TiledPredictor:
         device: torch.device,
         autocast: torch.dtype | None = None,
         channels_last: bool = False,
+        read_ahead: int = 1,
     ) -> None:
         if geometry.dims != 3:
             raise ConfigError(
@@ -57,6 +59,7 @@ class TiledPredictor:
         geometry.output_size(input_size)
         self.network, self.geometry, self.input_size = network, geometry, tuple(input_size)
         self.device, self.autocast, self.channels_last = device, autocast, channels_last
+        self.read_ahead = read_ahead
 
     def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
         """Give the size of the tiles that ``roi`` is predicted in, in voxels; those at its end may be smaller.
@@ -101,7 +104,7 @@ class TiledPredictor:
 
         Args:
             read: Gives the raw values in [0, 1] of a region that may go beyond the volume, as (z, y, x) or
-                (channels, z, y, x) float32. It is called from another thread, one region ahead.
+                (channels, z, y, x) float32. It is called from other threads, ``read_ahead`` regions ahead.
             roi: As for ``tiles``.
             origin: As for ``tiles``.
 
@@ -115,15 +118,9 @@ class TiledPredictor:
 
     def predict_tiles(self, read: Reader, tiles: Sequence[Tile]) -> Iterator[tuple[Roi, npt.NDArray[np.float32]]]:
         """Predict some of the tiles that ``tiles`` gave; see ``predict``."""
-        if not tiles:
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="tile-reader") as reader:
-            ahead = reader.submit(read, tiles[0][0])
-            for number, (read_roi, write_roi) in enumerate(tiles, start=1):
-                raw = ahead.result()
-                if number < len(tiles):
-                    ahead = reader.submit(read, tiles[number][0])
-                yield write_roi, self._probabilities(raw, write_roi.begin - read_roi.begin, write_roi.shape)
+        blocks = ahead(read, [read_roi for read_roi, _ in tiles], self.read_ahead)
+        for raw, (read_roi, write_roi) in zip(blocks, tiles, strict=True):
+            yield write_roi, self._probabilities(raw, write_roi.begin - read_roi.begin, write_roi.shape)
 
     def _axis_tile(self, axis: int, begin: int, end: int, phase: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Give (begin, size) of what is read and of what is written for the span from ``begin`` to ``end``."""

@@ -57,7 +57,7 @@ def main(line: CommandLine) -> int:
     if line.command == "print_config":
         return 0
     finished = predict(config, line)
-    say_finished(finished, line)
+    say_finished(finished)
     return 0
 
 
@@ -89,18 +89,29 @@ def predict(config: PredictionConfig, line: CommandLine) -> FinishedPrediction:
     from incasem_like.evaluation.prediction_metrics import PredictionMetrics
     from incasem_like.prediction.experiment import predict_data
 
-    return predict_data(
-        config,
-        training,
-        store=lambda: None if line.unobserved else open_run_store(line, config, "predictions"),
-        observing=PredictionMetrics,
-        resume=line.own.resume,
-        started=say_started,
-        run_name=line.name,
-        comment=line.comment,
-        run_id=line.id,
-        sources=[Path(__file__)],
-    )
+    begun: list[int] = []
+
+    def started(run_id: int, plan: PredictionPlan) -> None:
+        begun.append(line.own.resume or run_id)
+        say_started(run_id, plan)
+
+    try:
+        return predict_data(
+            config,
+            training,
+            store=lambda: None if line.unobserved else open_run_store(line, config, "predictions"),
+            observing=PredictionMetrics,
+            resume=line.own.resume,
+            started=started,
+            run_name=line.name,
+            comment=line.comment,
+            run_id=line.id,
+            sources=[Path(__file__)],
+        )
+    except BaseException:
+        if begun:
+            say_how_to_resume(begun[0])
+        raise
 
 
 def open_run_store(line: CommandLine, config: PredictionConfig, kind: str) -> RunStore:
@@ -121,8 +132,18 @@ def say_started(run_id: int, plan: PredictionPlan) -> None:
     )
 
 
-def say_finished(finished: FinishedPrediction, line: CommandLine) -> None:
+def say_how_to_resume(prediction_id: int) -> None:
+    """Print the command that goes on with what was interrupted."""
+    from incasem_like.volumes.provenance import command_line
+
+    command = command_line()
+    print(f"Go on with: {command}{'' if '--resume' in command else f' --resume {prediction_id}'}", file=sys.stderr)
+
+
+def say_finished(finished: FinishedPrediction) -> None:
     """Print where the prediction is, the scores, and the command that measures it."""
+    if finished.result["voxels_predicted"] == 0:
+        print(f"Prediction {finished.prediction_id} was already complete.")
     for name, value in finished.scores.items():
         print(f"{name}: {value:.4f}")
     first, *others = finished.places.items()

@@ -10,6 +10,7 @@ import zarr
 
 from incasem_like.errors import CheckpointError, ConfigError, DataError, InputError
 from incasem_like.networks import save_checkpoint
+from incasem_like.prediction.plan import choose_checkpoint
 from incasem_like.tracking import open_store
 from incasem_like.volumes import open_volume
 
@@ -90,11 +91,11 @@ def test_checkpoint_may_be_a_file_that_the_run_does_not_know(laboratory):
 
 @pytest.mark.parametrize(
     ("which", "sentence"),
-    [("7", "has no checkpoint '7': choose best, last"), ("nowhere.pt", "There is no checkpoint .*nowhere.pt")],
+    [("7", "has no checkpoint '7': choose best, last"), ("nowhere.pt", r"There is no checkpoint .*nowhere.pt")],
 )
 def test_a_checkpoint_that_is_not_there_is_refused(laboratory, which, sentence):
     with pytest.raises(CheckpointError, match=sentence):
-        laboratory.predict(laboratory.config(None, f"prediction.checkpoint={which}"))
+        choose_checkpoint(laboratory.training, which)
 
 
 def test_changed_checkpoint_is_refused_before_a_run_starts(laboratory):
@@ -112,6 +113,22 @@ def test_checkpoint_of_another_architecture_is_refused(laboratory):
     save_checkpoint(path, torch.nn.Conv3d(1, 2, 3))
     with pytest.raises(CheckpointError, match="belongs to another architecture: it lacks unet"):
         laboratory.predict(laboratory.config(None, f"prediction.checkpoint={path}"))
+
+
+def test_a_network_that_gives_no_numbers_is_told(laboratory):
+    with torch.no_grad():
+        laboratory.network.final_conv_pass.conv_pass[0].bias[0] = math.nan
+    save_checkpoint(laboratory.folder / "diverged.pt", laboratory.network)
+    with pytest.raises(CheckpointError, match="not numbers"):
+        laboratory.predict(laboratory.config(None, f"prediction.checkpoint={laboratory.folder / 'diverged.pt'}"))
+    assert laboratory.store.get(1).status == "FAILED"
+
+
+def test_without_workers_everything_happens_in_one_thread(laboratory):
+    config = laboratory.config(None, "prediction.num_workers=0", "prediction.input_size_voxels=[44,44,44]")
+    place = laboratory.predict(config).places["cell_er"]
+    expected = laboratory.one_shot((12, -18, 3), (25, 30, 28))
+    assert np.abs(stored(place, "prob_maps/class_1") - expected[1]).max() < 1e-5
 
 
 def test_mask_clears_the_segmentation_and_leaves_probabilities(laboratory):

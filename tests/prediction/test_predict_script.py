@@ -95,18 +95,32 @@ def test_a_mistake_is_one_sentence_and_status_2(call, flags, updates, sentence):
     assert "Traceback" not in done.stderr
 
 
-def test_killed_and_resumed_by_id_alone_it_is_the_same_prediction(call, laboratory):
-    tiles = ["prediction.input_size_voxels=[28,28,28]"]
-    place = laboratory.container / "volumes/predictions/train_0001/predict_0001"
+def stopped_by(number, call, place):
+    """Start a prediction in many tiles and send it a signal after the first few."""
     log = place / ".predicted_tiles.jsonl"
+    command = call.command("--run_id", "1", updates=["prediction.input_size_voxels=[28,28,28]"])
     with subprocess.Popen(
-        call.command("--run_id", "1", updates=tiles), cwd=call.folder, env=call.environment(), stdout=subprocess.DEVNULL
+        command, cwd=call.folder, env=call.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         while process.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < 4):
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+        process.send_signal(number)
+        _, errors = process.communicate()
     assert log.read_bytes().count(b"\n") < 20
+    return subprocess.CompletedProcess(command, process.returncode, None, errors)
+
+
+def test_interrupted_by_ctrl_c_it_tells_how_to_go_on(call, laboratory):
+    done = stopped_by(signal.SIGINT, call, laboratory.container / "volumes/predictions/train_0001/predict_0001")
+    assert done.returncode == 130
+    assert "--resume 1" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert laboratory.store.get(1).status == "INTERRUPTED"
+
+
+def test_killed_and_resumed_by_id_alone_it_is_the_same_prediction(call, laboratory):
+    place = laboratory.container / "volumes/predictions/train_0001/predict_0001"
+    assert stopped_by(signal.SIGKILL, call, place).returncode == -signal.SIGKILL
 
     resumed = subprocess.run(
         [sys.executable, str(SCRIPT), "--resume", "1"],
