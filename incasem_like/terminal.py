@@ -31,7 +31,7 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
 
     parser: argparse.ArgumentParser = configargparse.ArgumentParser(
         description=purpose,
-        formatter_class=_Formatter,
+        formatter_class=HelpFormatter,
         config_file_parser_class=configargparse.YAMLConfigFileParser,
         add_env_var_help=False,
         add_config_file_help=False,
@@ -43,7 +43,7 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
     return parser
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, but not those that say nothing (None, or the off state of a switch)."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -106,6 +106,7 @@ class Progress:
         self.done = 0.0
         self.note = ""
         self._start = self._last_line = time.monotonic()
+        self._shown = 0.0
         self._bar: RichProgress | None = None
 
     def __enter__(self) -> Progress:
@@ -120,7 +121,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif error is None and self.done > 0:
+        elif error is None and self.done > self._shown:
             self._print_line()
 
     def advance(self, amount: float = 1.0, note: str | None = None) -> None:
@@ -139,6 +140,7 @@ class Progress:
 
     def _print_line(self) -> None:
         self._last_line = now = time.monotonic()
+        self._shown = self.done
         seconds = now - self._start
         left = seconds * (self.total - self.done) / self.done if self.done else float("inf")
         note = f", {self.note}" if self.note else ""

@@ -52,10 +52,8 @@ def _check_gpu(config: TorchConfig, index: int) -> None:
             "set torch.device=cpu."
         )
     if index >= count:
-        there = "GPU 0 alone" if count == 1 else f"GPUs 0 to {count - 1}"
-        raise ConfigError(
-            f"torch.device={config.device} asks for GPU {index}, but there is {there}: choose one or cpu."
-        )
+        there = "is GPU 0 alone" if count == 1 else f"are GPUs 0 to {count - 1}"
+        raise ConfigError(f"torch.device={config.device} asks for GPU {index}, but there {there}: choose one or cpu.")
     if config.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name(index)
         raise ConfigError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from incasem_like.errors import ConfigError, InputError
-from incasem_like.terminal import nearest
+from incasem_like.terminal import HelpFormatter, nearest
 
 COMMANDS = ("print_config",)
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -122,7 +122,7 @@ def format_config(config: dict[str, Any]) -> str:
     return yaml.safe_dump(without_credentials(plain(config)), sort_keys=False, default_flow_style=None, width=120)
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class _HelpFormatter(HelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows defaults and keeps the lines of the explanation as they are."""
 
 

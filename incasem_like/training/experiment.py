@@ -165,8 +165,8 @@ def build_trainer(checked: CheckedTraining, run: Run, folders: RunFolders, tenso
 
 
 def _batches(checked: CheckedTraining) -> Callable[[int, int], Iterable[Batch]]:
+    from incasem_like.networks import torch_device
     from incasem_like.samples import TrainingSamples, make_loader
-    from incasem_like.training.devices import torch_device
 
     config = checked.config
     assert config.seed is not None
@@ -190,9 +190,8 @@ def _batches(checked: CheckedTraining) -> Callable[[int, int], Iterable[Batch]]:
 def _validator(
     checked: CheckedTraining, optimization: Optimization, log: TrainingLog, folders: RunFolders
 ) -> Validator:
-    from incasem_like.networks import network_geometry
+    from incasem_like.networks import autocast_dtype, network_geometry
     from incasem_like.prediction.tiles import TiledPredictor
-    from incasem_like.training.devices import autocast_dtype
     from incasem_like.training.validation import Validator
 
     config = checked.config

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from incasem_like.networks import build_loss, build_network, load_checkpoint, save_checkpoint
-from incasem_like.training.devices import make_fabric
+from incasem_like.training.fabric import make_fabric
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

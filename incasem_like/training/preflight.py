@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from incasem_like.config import load_data_config, required_file
 from incasem_like.errors import ConfigError, DiskFullError, InputError
-from incasem_like.training.devices import check_device
+from incasem_like.networks import check_device
 
 if TYPE_CHECKING:
     from incasem_like.config import DataConfig, ModelConfig, TrainingConfig

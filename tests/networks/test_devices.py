@@ -3,7 +3,7 @@ import torch
 
 from incasem_like.config import TorchConfig
 from incasem_like.errors import ConfigError
-from incasem_like.training.devices import autocast_dtype, check_device, make_fabric
+from incasem_like.networks import check_device
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -16,7 +16,7 @@ def test_a_gpu_that_is_not_there_names_the_cpu(device: int | str) -> None:
 def test_a_gpu_beyond_the_last_names_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ConfigError, match="GPU 2, but there is 0 to 1"):
+    with pytest.raises(ConfigError, match="GPU 2, but there are GPUs 0 to 1"):
         check_device(TorchConfig(device=2))
 
 
@@ -36,13 +36,3 @@ def test_compiling_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler"):
         check_device(TorchConfig(device="cpu", compile=True))
-
-
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", None), ("bf16", torch.bfloat16)])
-def test_precision_of_the_cpu(precision: str, dtype: torch.dtype | None) -> None:
-    config = TorchConfig(device="cpu", precision=precision)
-    check_device(config)
-    assert autocast_dtype(config) == dtype
-    fabric, plugin = make_fabric(config)
-    assert fabric.device == torch.device("cpu")
-    assert plugin.state_dict() == {}
