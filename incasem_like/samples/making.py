@@ -13,6 +13,7 @@ from incasem_like.samples.nodes import LABELS, MASK, RAW, sample_pipeline
 from incasem_like.samples.places import PlaceChooser
 from incasem_like.samples.randomness import SampleRandomness, global_randomness_kept
 from incasem_like.samples.regions import Region
+from incasem_like.samples.resampling import contiguous
 from incasem_like.samples.settings import SampleSettings
 from incasem_like.targets import balance_weights, class_fractions
 from incasem_like.volumes import Coordinate
@@ -54,7 +55,7 @@ class SampleMaker:
         network_input = np.empty((1, *raw.shape), dtype=np.float32)
         np.multiply(raw, 2, out=network_input[0])
         network_input -= 1
-        labels, mask = (np.ascontiguousarray(batch[key].data) for key in (LABELS, MASK))
+        labels, mask = (contiguous(batch[key].data) for key in (LABELS, MASK))
         settings = self.settings
         scale = balance_weights(labels, mask, settings.num_classes, settings.clipmin, settings.clipmax)
         info = self._info(index, class_fractions(labels, mask, settings.num_classes))

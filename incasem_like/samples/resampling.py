@@ -27,7 +27,7 @@ def resample_linearly(source: Floats, origin: Sequence[int], deformation: Deform
         float32 of the box's shape; coordinates beyond the source read its outermost voxel.
     """
     output = np.empty(_extent(box), dtype=np.float32)
-    image = torch.from_numpy(np.ascontiguousarray(source))[None, None]
+    image = torch.from_numpy(contiguous(source))[None, None]
     # grid_sample wants -1 at the first and 1 at the last voxel, and the axes in the order x, y, z.
     scale = [2 / max(size - 1, 1) for size in source.shape]
     offset = [-1 - first * factor for first, factor in zip(origin, scale, strict=True)]
@@ -37,6 +37,14 @@ def resample_linearly(source: Floats, origin: Sequence[int], deformation: Deform
         read = torch.nn.functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
         output[part] = read[0, 0].numpy()
     return output
+
+
+def contiguous(array: NDArray[Any]) -> NDArray[Any]:
+    """Give the array in memory order with positive strides, copied where it is not.
+
+    ``numpy.ascontiguousarray`` keeps the negative stride of a mirrored axis of length one, which torch refuses.
+    """
+    return array.copy() if min(array.strides, default=1) < 0 else np.ascontiguousarray(array)
 
 
 def resample_nearest(

@@ -217,3 +217,13 @@ def test_anisotropic_blocks_are_deformed_too(cell, make_settings, full_augmentat
     sample = TrainingSamples(cell.config(cell.entry(offset=(10, 4, 4), shape=(3, 36, 40))), settings, seed=1)[0]
     assert sample["labels"].shape == (3, 16, 16)
     assert sample["mask"].any()
+
+
+def test_mirrored_blocks_one_section_deep_become_tensors(cell, make_settings):
+    mirrored = AugmentationConfig(elastic=None, intensity=None, simple={"transpose_only": [1, 2]})
+    settings = make_settings(input_size=(3, 24, 24), output_size=(1, 12, 12), augmentation=mirrored)
+    samples = TrainingSamples(cell.config(cell.entry(offset=(8, 8, 8), shape=(12, 24, 24))), settings, seed=2)
+    for index in range(8):
+        sample = samples[index]
+        for key in ARRAYS:
+            assert torch.as_tensor(sample[key]).shape[-2:] in {(24, 24), (12, 12)}
