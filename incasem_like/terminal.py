@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -193,6 +194,12 @@ def report_written(what: str, where: str, next_command: str | None = None) -> No
     print(f"Wrote {what}: {where}")
     if next_command:
         print(f"Next: {next_command}")
+
+
+def shown_path(path: Path) -> str:
+    """Write a path as a person here would type it: relative to the current folder where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 import errno
 import io
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +80,11 @@ def test_progress_without_a_terminal_prints_a_closing_line_with_rate(monkeypatch
 def test_nearest_word_is_suggested_only_when_near():
     assert terminal.nearest("iteration", ["iterations", "seed"]) == "; did you mean 'iterations'?"
     assert terminal.nearest("zzz", ["iterations", "seed"]) == ""
+
+
+def test_paths_are_shown_relative_only_where_that_is_shorter(tmp_path, monkeypatch):
+    folder = tmp_path / "repository" / "scripts"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert terminal.shown_path(tmp_path / "repository" / "runs") == "../runs"
+    assert terminal.shown_path(Path("/x")) == "/x"

@@ -1,0 +1,130 @@
+"""``predict.py``: predict volumes with the network of a tracked training, as a tracked run of its own."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from incasem_like.commands.tracked import run_tracked, script_folder
+from incasem_like.errors import InputError
+from incasem_like.terminal import report_written, shown_path
+
+if TYPE_CHECKING:
+    from incasem_like.config import PredictionConfig
+    from incasem_like.prediction.experiment import FinishedPrediction
+    from incasem_like.prediction.plan import PredictionPlan
+    from incasem_like.tracking import CommandLine, RunStore
+
+EXAMPLE = "--run_id 12 --name mito with config_prediction.yaml prediction.data=my_data.json"
+FLAGS = (
+    (("-r", "--run_id"), int, "ID", "training run whose network predicts; its configuration comes along"),
+    (("--checkpoint",), str, "WHICH", "best, last, an iteration, or a file; otherwise best, or last if none is"),
+    (("--resume",), int, "ID", "go on with the interrupted prediction of that id; else a new one starts"),
+    (("--mongodb_training",), str, "URL", "store of the training run, where it is not the prediction's"),
+    (("--mongodb_predictions",), str, "URL", "store of the prediction run, where it is not the training's"),
+)
+
+
+def main(script: Path) -> NoReturn:
+    """Predict as the command line of ``script`` says."""
+    folder = script_folder(script)
+
+    def work(config: PredictionConfig, line: CommandLine) -> None:
+        evaluate_script = folder.parent / "04_postprocessing" / "05_evaluate_metric.py"
+        say_finished(predict(config, line, script), evaluate_script)
+
+    parser = argparse.ArgumentParser(
+        description="Predict volumes with a tracked network, as a tracked run.", allow_abbrev=False
+    )
+    for names, kind, metavar, meaning in FLAGS:
+        parser.add_argument(*names, type=kind, metavar=metavar, help=meaning)
+    run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), work)
+
+
+def read_config(line: CommandLine, folder: Path) -> PredictionConfig:
+    """Read the configuration; that of the interrupted prediction where nothing but ``--resume`` is given."""
+    from incasem_like.config import PredictionConfig, load_prediction_config
+
+    config = load_prediction_config(line.files, line.updates, folder)
+    if line.own.resume is not None and not line.files and not line.updates:
+        tracked = open_run_store(line, config, "predictions").get(line.own.resume).config
+        config = PredictionConfig.model_validate(tracked)
+    given = {"run_id_training": line.own.run_id, "checkpoint": line.own.checkpoint}
+    changes = {key: value for key, value in given.items() if value is not None}
+    return config.model_copy(update={"prediction": config.prediction.model_copy(update=changes)})
+
+
+def predict(config: PredictionConfig, line: CommandLine, script: Path) -> FinishedPrediction:
+    """Find the training run and predict with it."""
+    training_id = config.prediction.run_id_training
+    if training_id is None:
+        raise InputError("No training run is named: add --run_id ID, the id that train.py printed.")
+    training = open_run_store(line, config, "trainings").get(training_id)
+
+    from incasem_like.evaluation.prediction_metrics import PredictionMetrics
+    from incasem_like.prediction.experiment import predict_data
+
+    begun: list[int] = []
+
+    def started(run_id: int, plan: PredictionPlan) -> None:
+        begun.append(line.own.resume or run_id)
+        say_started(run_id, plan)
+
+    try:
+        return predict_data(
+            config,
+            training,
+            store=lambda: None if line.unobserved else open_run_store(line, config, "predictions"),
+            observing=PredictionMetrics,
+            resume=line.own.resume,
+            started=started,
+            run_name=line.name,
+            comment=line.comment,
+            run_id=line.id,
+            sources=[script],
+        )
+    except BaseException:
+        if begun:
+            say_how_to_resume(begun[0])
+        raise
+
+
+def open_run_store(line: CommandLine, config: PredictionConfig, kind: str) -> RunStore:
+    """Open the store that the command line names, else the configuration's."""
+    from incasem_like.tracking import open_store
+
+    own = {"trainings": line.own.mongodb_training, "predictions": line.own.mongodb_predictions}[kind]
+    return open_store(own or line.store or config.tracking.url, kind, config.directories.runs)
+
+
+def say_started(run_id: int, plan: PredictionPlan) -> None:
+    """Print what predicts what."""
+    checkpoint = plan.checkpoint
+    iteration = "" if checkpoint.iteration is None else f", iteration {checkpoint.iteration}"
+    source = f"training run {plan.training_run_id}{iteration}: {shown_path(checkpoint.path)}"
+    print(f"Prediction run {run_id} with {source}", flush=True)
+
+
+def say_how_to_resume(prediction_id: int) -> None:
+    """Print the command that goes on with what was interrupted."""
+    from incasem_like.volumes.provenance import command_line
+
+    command = command_line()
+    print(f"Go on with: {command}{'' if '--resume' in command else f' --resume {prediction_id}'}", file=sys.stderr)
+
+
+def say_finished(finished: FinishedPrediction, evaluate_script: Path) -> None:
+    """Print where the prediction is, the scores, and the command that measures it."""
+    if finished.result["voxels_predicted"] == 0:
+        print(f"Prediction {finished.prediction_id} was already complete.")
+    for name, value in finished.scores.items():
+        print(f"{name}: {value:.4f}")
+    first, *others = finished.places.items()
+    for name, place in others:
+        report_written(f"prediction of {name}", shown_path(place.container / place.group))
+    probabilities = f"{shown_path(first[1].container)}/{first[1].probability_map(1)}"
+    command = shlex.join(["python", shown_path(evaluate_script), "-p", probabilities, "-l", "YOUR_LABELS"])
+    report_written(f"prediction of {first[0]}", shown_path(first[1].container / first[1].group), command)

@@ -1,0 +1,64 @@
+"""What both tracked commands do alike, seen through a command of the test's own."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+
+from incasem_like.commands.tracked import run_tracked, script_folder
+from incasem_like.config import load_prediction_config
+from incasem_like.errors import InputError
+
+
+def run(monkeypatch, *argv, work=lambda config, line: None) -> int:
+    monkeypatch.setattr(sys, "argv", ["command.py", *argv])
+    with pytest.raises(SystemExit) as stopped:
+        run_tracked(
+            argparse.ArgumentParser(),
+            "with CONFIG.yaml",
+            lambda line: load_prediction_config(line.files, line.updates, Path("nowhere")),
+            work,
+        )
+    return stopped.value.code
+
+
+def test_the_work_gets_the_validated_configuration_and_the_line(monkeypatch):
+    seen = []
+    status = run(
+        monkeypatch,
+        *("--name", "x", "with", "torch.device=cpu"),
+        work=lambda config, line: seen.append((config.torch.device, line.name)),
+    )
+    assert status == 0
+    assert seen == [("cpu", "x")]
+
+
+def test_print_config_prints_and_does_not_work(monkeypatch, capsys):
+    assert run(monkeypatch, "print_config", "with", "torch.device=cpu", work=lambda config, line: pytest.fail()) == 0
+    assert "device: cpu" in capsys.readouterr().out
+
+
+def test_an_unknown_key_is_one_sentence_and_status_2(monkeypatch, capsys):
+    assert run(monkeypatch, "with", "torch.devise=cpu", work=lambda config, line: pytest.fail()) == 2
+    shown = capsys.readouterr().err
+    assert "torch.device" in shown
+    assert "Traceback" not in shown
+
+
+def test_debug_lets_the_traceback_through(monkeypatch):
+    def work(config, line):
+        raise InputError("wrong")
+
+    assert run(monkeypatch, "with", "torch.device=cpu", work=work) == 2
+    monkeypatch.setattr(sys, "argv", ["command.py", "--debug", "with", "torch.device=cpu"])
+    with pytest.raises(InputError, match="wrong"):
+        run_tracked(argparse.ArgumentParser(), "", lambda line: load_prediction_config((), (), Path("x")), work)
+
+
+def test_files_are_looked_for_beside_the_script(tmp_path):
+    link = tmp_path / "train.py"
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "train.py").touch()
+    link.symlink_to(tmp_path / "real" / "train.py")
+    assert script_folder(link) == tmp_path / "real"
