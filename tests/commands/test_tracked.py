@@ -35,12 +35,15 @@ def test_the_work_gets_the_validated_configuration_and_the_line(monkeypatch):
 
 
 def test_print_config_prints_and_does_not_work(monkeypatch, capsys):
-    assert run(monkeypatch, "print_config", "with", "torch.device=cpu", work=lambda config, line: pytest.fail()) == 0
+    assert (
+        run(monkeypatch, "print_config", "with", "torch.device=cpu", work=lambda config, line: pytest.fail("it worked"))
+        == 0
+    )
     assert "device: cpu" in capsys.readouterr().out
 
 
 def test_an_unknown_key_is_one_sentence_and_status_2(monkeypatch, capsys):
-    assert run(monkeypatch, "with", "torch.devise=cpu", work=lambda config, line: pytest.fail()) == 2
+    assert run(monkeypatch, "with", "torch.devise=cpu", work=lambda config, line: pytest.fail("it worked")) == 2
     shown = capsys.readouterr().err
     assert "torch.device" in shown
     assert "Traceback" not in shown

@@ -1,0 +1,36 @@
+"""Write a page on any tracked run: its facts, curves and configuration."""
+
+import argparse
+from pathlib import Path
+
+from incasem_like.terminal import report_written, run_script, script_parser, shown_path
+
+KINDS = ("trainings", "predictions", "segmentations", "evaluations")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = script_parser("Write a self-contained HTML page on a tracked run.")
+    parser.add_argument("-r", "--run_id", type=int, required=True, metavar="ID", help="the run")
+    parser.add_argument("--kind", choices=KINDS, default="trainings", help="what kind of run it is")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: report_KIND_ID.html")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: the repository's)")
+    parser.add_argument("--mongodb", metavar="URL", help="run store: a MongoDB URL or JSON file instead of files")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Write the page and say where it is."""
+    from incasem_like.config import default_runs_directory
+    from incasem_like.tracking import open_store
+    from incasem_like.viewing.report import write_report
+    from incasem_like.viewing.run_report import report_of_run
+
+    runs = (arguments.runs or default_runs_directory()).expanduser().absolute()
+    record = open_store(arguments.mongodb, arguments.kind, runs).get(arguments.run_id)
+    output = (arguments.output or Path(f"report_{arguments.kind}_{record.id:04d}.html")).expanduser().absolute()
+    report_written("the report", shown_path(write_report(report_of_run(record), output)))
+
+
+if __name__ == "__main__":
+    run_script(main, make_parser())

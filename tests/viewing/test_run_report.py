@@ -1,0 +1,92 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from incasem_like.tracking import open_store, run_experiment
+from incasem_like.viewing.planes import busiest_point, plane_aspects, read_planes
+from incasem_like.viewing.run_report import curves_of_run, report_of_run, slices_of_volumes
+from incasem_like.volumes import Roi, create_volume
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "04_postprocessing" / "40_run_report.py"
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    def work(run):
+        for step in range(1, 4):
+            run.log_scalar("loss_train_0", 1 / step, step)
+            run.log_scalar("dice_class_1", step / 4, step)
+        return {"best": 0.75}
+
+    store = open_store(None, "trainings", tmp_path / "runs")
+    run_experiment(name="train", config={"training": {"iterations": 3}}, main=work, store=store, run_name="small")
+    return tmp_path / "runs"
+
+
+def test_the_report_of_a_run_holds_its_facts_curves_and_configuration(runs):
+    report = report_of_run(open_store(None, "trainings", runs).get(1))
+    assert dict(report.facts)["status"] == "COMPLETED"
+    assert dict(report.facts)["name"] == "small"
+    assert "iterations: 3" in report.configuration
+    assert [picture.heading for picture in report.pictures] == ["Training"]
+
+
+def test_a_run_without_curves_has_no_picture(tmp_path):
+    store = open_store(None, "evaluations", tmp_path)
+    run_experiment(name="evaluate", config={}, main=lambda run: 1.0, store=store, run_name=None)
+    assert curves_of_run(store.get(1)) is None
+
+
+def run_script(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_the_script_writes_the_page_and_names_an_unknown_run(runs, tmp_path):
+    done = run_script("--run_id", 1, "--runs", runs, "-o", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    assert "Run 1: small" in (tmp_path / "page.html").read_text()
+    wrong = run_script("--run_id", 7, "--runs", runs, "-o", tmp_path / "none.html")
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr
+    assert "7" in wrong.stderr
+    assert not (tmp_path / "none.html").exists()
+
+
+@pytest.fixture
+def volume(tmp_path):
+    labels = np.zeros((8, 10, 12), np.uint8)
+    labels[5, 2:9, 3:11] = 1
+    labels[:, 6, 4] = 1
+    made = create_volume(
+        tmp_path / "v.zarr", "volumes/labels", shape=labels.shape, dtype=np.uint8, voxel_size=(50, 4.6, 4.6)
+    )
+    made.write(labels)
+    made.mark_complete()
+    return made, labels
+
+
+def test_planes_are_those_of_the_array(volume):
+    made, labels = volume
+    planes = read_planes(made, Roi((1, 0, 2), (6, 10, 9)), (5, 6, 4))
+    np.testing.assert_array_equal(planes["xy"], labels[5, :, 2:11])
+    np.testing.assert_array_equal(planes["xz"], labels[1:7, 6, 2:11])
+    np.testing.assert_array_equal(planes["yz"], labels[1:7, :, 4])
+
+
+def test_the_busiest_point_lies_where_most_foreground_is(volume):
+    made, _ = volume
+    assert busiest_point(made, made.roi)[0] == 5
+
+
+def test_thick_sections_are_drawn_thick():
+    assert plane_aspects((50, 4.6, 4.6))["xy"] == 1
+    assert plane_aspects((50, 4.6, 4.6))["xz"] == pytest.approx(50 / 4.6)
+
+
+def test_slices_work_with_and_without_truth(volume):
+    made, _ = volume
+    assert slices_of_volumes(made, made, made).png.startswith(b"\x89PNG")
+    assert slices_of_volumes(made, None, made).png.startswith(b"\x89PNG")
