@@ -42,30 +42,26 @@ def url(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def viewer() -> Iterator[Any]:
+def browser() -> Iterator[Any]:
     neuroglancer = pytest.importorskip("neuroglancer")
     webdriver = pytest.importorskip("neuroglancer.webdriver", reason="needs selenium")
     if shutil.which("chromium") is None and shutil.which("google-chrome") is None:
         pytest.skip("needs Chromium")
     neuroglancer.set_server_bind_address("127.0.0.1")
-    shown = neuroglancer.Viewer()
     flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-    with webdriver.Webdriver(shown, headless=True, extra_command_line_args=flags) as driver:
-        shown.synchronise = driver.sync
-        yield shown
+    with webdriver.Webdriver(neuroglancer.Viewer(), headless=True, extra_command_line_args=flags) as driver:
+        yield driver.driver
     neuroglancer.stop()
 
 
-def space_of(viewer: Any, source: str) -> dict[str, tuple[float, str]]:
-    """Open a source alone and return the step along each axis once neuroglancer has read its metadata."""
+def space_of(browser: Any, source: str) -> dict[str, tuple[float, str]]:
+    """Open a source in a page of its own and return the step along each axis once neuroglancer has read it."""
     import neuroglancer
 
+    viewer = neuroglancer.Viewer()
     with viewer.txn() as state:
-        state.layers.clear()
-        state.dimensions = neuroglancer.CoordinateSpace()
-    viewer.synchronise()  # so that no answer about the source before arrives late
-    with viewer.txn() as state:
-        state.layers[source] = neuroglancer.ImageLayer(source=source)
+        state.layers["volume"] = neuroglancer.ImageLayer(source=source)
+    browser.get(viewer.get_viewer_url())
     deadline = time.monotonic() + 30
     while not viewer.state.dimensions.names and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -80,7 +76,7 @@ def space_of(viewer: Any, source: str) -> dict[str, tuple[float, str]]:
     [("a.zarr", "zarr2", "zarr"), ("b.zarr", "zarr3", "zarr"), ("c.n5", "n5", "n5")],
 )
 def test_neuroglancer_reads_voxel_size(
-    viewer: Any, url: str, folder: Path, container: str, format_name: str, scheme: str
+    browser: Any, url: str, folder: Path, container: str, format_name: str, scheme: str
 ) -> None:
     options: dict[str, Any] = {"dtype": "uint8", "voxel_size": (40, 4.6, 4), "format": format_name}
     create_volume(folder / container, "volumes/raw", shape=(20, 30, 40), offset=(80, 46, 0), **options).write(
@@ -88,7 +84,7 @@ def test_neuroglancer_reads_voxel_size(
     )
     create_volume(folder / container, "volumes/prob", shape=(2, 20, 30, 40), axes="czyx", **options)
     space = {"z": (4e-8, "m"), "y": (4.6e-9, "m"), "x": (4e-9, "m")}
-    assert space_of(viewer, f"{scheme}://{url}/{container}/volumes/raw") == space
-    assert space_of(viewer, f"{scheme}://{url}/{container}/volumes/prob") == {"c": (1.0, ""), **space}
+    assert space_of(browser, f"{scheme}://{url}/{container}/volumes/raw") == space
+    assert space_of(browser, f"{scheme}://{url}/{container}/volumes/prob") == {"c": (1.0, ""), **space}
     if scheme == "zarr":
-        assert space_of(viewer, f"{scheme}://{url}/{container}/volumes") == space
+        assert space_of(browser, f"{scheme}://{url}/{container}/volumes") == space
