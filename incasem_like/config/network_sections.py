@@ -62,6 +62,11 @@ class ModelConfig(Section):
     constant_upsample: Flag = Field(
         True, description="Repeat voxels to up-sample; false = learnt transposed convolutions."
     )
+    initialization: Literal["torch", "he_normal"] = Field(
+        "torch",
+        description="How fresh weights are drawn: torch's own way, as incasem does, or He's, "
+        "which learns much faster in the first thousands of iterations.",
+    )
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import nn
 
 from incasem_like.errors import ConfigError
+from incasem_like.networks.initialization import INITIALIZATIONS
 from incasem_like.networks.one_conv import OneConv3d
 from incasem_like.networks.unet import Unet
 from incasem_like.terminal import nearest
@@ -53,6 +54,7 @@ def build_network(model: ModelConfig) -> nn.Module:
         ConfigError: Unknown ``model.type``, or values that do not fit each other.
     """
     network: nn.Module = _architecture(model).from_config(model)
+    INITIALIZATIONS[model.initialization](network)
     return network
 
 

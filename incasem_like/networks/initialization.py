@@ -1,0 +1,28 @@
+"""How fresh weights are drawn: torch's own way, as incasem's networks were, or He's for networks of rectifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def keep_torch(network: nn.Module) -> None:
+    """Leave the weights as the layers drew them: the signal fades from layer to layer, so learning starts slowly."""
+
+
+def he_normal(network: nn.Module) -> None:
+    """Draw weights so that the signal's variance stays the same through convolutions and rectifiers; biases are 0.
+
+    He, Zhang, Ren and Sun: Delving deep into rectifiers, 2015, arXiv:1502.01852.
+    """
+    for layer in network.modules():
+        if isinstance(layer, CONVOLUTIONS):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+INITIALIZATIONS: Mapping[str, Callable[[nn.Module], None]] = {"torch": keep_torch, "he_normal": he_normal}
