@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import re
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -80,21 +83,37 @@ class OutputCapture:
 
 
 class _Tee:
-    """A text stream that also shows what it is given to a capture."""
+    """A text stream that also shows what it is given to a capture; it outlives the terminal or pipe behind it."""
 
     def __init__(self, stream: TextIO, capture: OutputCapture) -> None:
         self._stream, self._capture = stream, capture
 
     def write(self, text: str) -> int:
         self._capture.take(text)
-        return self._stream.write(text)
+        with _reader_may_be_gone():
+            return self._stream.write(text)
+        return len(text)
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
             self.write(line)
 
+    def flush(self) -> None:
+        with _reader_may_be_gone():
+            self._stream.flush()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _reader_may_be_gone() -> Iterator[None]:
+    """Pass over a closed terminal or pipe: the work goes on, or is interrupted in its own time, without a reader."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EPIPE):
+            raise
 
 
 def _redirect_handlers(before: Any, after: Any) -> None:

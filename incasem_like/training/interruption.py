@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM in a training: noted when they come, acted on between steps, so no update is left half done."""
+"""Signals that end a training: noted when they come, acted on between steps, so no update is left half done."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -10,14 +11,15 @@ from typing import Any
 
 NOTICE = b"\nStopping after this step; once more stops at once.\n"
 STANDARD_ERROR = 2
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
-    """A context in which the first SIGINT or SIGTERM is only noted; a second one takes its usual effect at once.
+    """A context in which the first SIGINT, SIGTERM or SIGHUP is only noted; a second takes its usual effect at once.
 
-    On leaving the context the handlers that were there before are back. Outside the main thread it does nothing,
-    since signals arrive only there.
+    On leaving the context the handlers that were there before are back. Signals that whoever started the process had
+    ignored (``nohup``, a job in the background) stay ignored. Outside the main thread it does nothing, since signals
+    arrive only there.
     """
 
     def __init__(self) -> None:
@@ -27,7 +29,8 @@ class Interruption:
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                self._previous[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -54,7 +57,8 @@ class Interruption:
             signal.raise_signal(number)
             return
         self.signal = number
-        os.write(STANDARD_ERROR, NOTICE)  # print() may be interrupted in the middle of itself and then fails
+        with contextlib.suppress(OSError):  # of a terminal that was closed
+            os.write(STANDARD_ERROR, NOTICE)  # print() may be interrupted in the middle of itself and then fails
 
     def _put_back(self) -> None:
         for number, handler in self._previous.items():

@@ -168,8 +168,8 @@ class Trainer:
     def _next(self, batches: Iterator[Batch]) -> Batch:
         try:
             batch = next(batches)
-        except RuntimeError:
-            # The same ctrl-C may have ended a loader's process; then this is no error of its own.
+        except (RuntimeError, IncasemError):
+            # The signal that ends a job reaches the loader's processes too; that they died is then no error of its own.
             self._stop_if_asked()
             raise
         self._stop_if_asked()

@@ -49,6 +49,29 @@ def test_termination_reaches_the_handler_that_was_there_before() -> None:
     assert seen == [signal.SIGTERM]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_was_ignored_stays_ignored(number: int) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(number)
+            assert not interruption.requested
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_closed_terminal_is_noted_like_ctrl_c() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, frame: seen.append(number))
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGHUP)
+            assert interruption.requested
+            assert seen == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_without_a_signal_nothing_is_delivered() -> None:
     with Interruption() as interruption:
         interruption.deliver()

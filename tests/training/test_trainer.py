@@ -127,6 +127,23 @@ def test_ctrl_c_saves_the_last_finished_iteration_and_resuming_leaves_no_trace(
     assert resumed.parts.checkpoints.iterations() == whole.parts.checkpoints.iterations()
 
 
+def test_termination_that_ends_the_loader_too_saves_the_last_finished_iteration(make_trainer: MakeTrainer) -> None:
+    def killed(start: int, stop: int) -> Iterator[dict[str, torch.Tensor]]:
+        yield from fake(start, 4)
+        signal.raise_signal(signal.SIGTERM)  # to the whole process group, as a cluster's scheduler sends it
+        raise IncasemError("One of the 2 processes that make samples died")
+
+    fake = make_trainer().parts.batches
+    trainer = make_trainer(batches=killed)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert trainer.parts.checkpoints.iterations() == [2, 3]
+
+
 def test_ctrl_c_before_the_first_update_saves_nothing(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
     trainer = make_trainer(batches=interrupting(trainer, 1))
