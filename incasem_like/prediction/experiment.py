@@ -24,6 +24,7 @@ from incasem_like.samples import Region
 from incasem_like.terminal import Progress
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
 from incasem_like.volumes import Roi, make_provenance
+from incasem_like.volumes.geometry import nanometres
 
 TOOL = "predict.py"
 
@@ -220,7 +221,7 @@ def _prepare(plan: PredictionPlan, region: Region, place: OutputPlace, predictio
         {
             "shape": tuple(region.roi.shape),
             "voxel_size": region.voxel_size,
-            "offset": tuple(b * size for b, size in zip(region.roi.begin, region.voxel_size, strict=True)),
+            "offset": nanometres(region.roi.begin, region.voxel_size),
             "chunk_shape": chunk_shape_for(predictor.steps(region.roi, region.raw_roi.begin), region.roi.shape),
             "provenance": _provenance(plan, region, prediction_id),
         },

@@ -12,6 +12,8 @@ from incasem_like.config import DataEntry
 from incasem_like.errors import DataError
 from incasem_like.targets import class_map
 from incasem_like.volumes import Coordinate, Roi, Volume
+from incasem_like.volumes.geometry import nanometres
+from incasem_like.volumes.padding import read_mirrored
 
 Outside = Literal["error", "constant", "reflect"]
 RAW_SCALES = {"uint8": 1 / 255, "uint16": 1 / 65535, "float16": 1.0, "float32": 1.0, "float64": 1.0}
@@ -50,7 +52,7 @@ class Region:
     @property
     def voxel_size(self) -> tuple[float, float, float]:
         """Voxel size in nm after downsampling, z, y, x."""
-        z, y, x = (size * self.downsample_factor for size in self.entry.voxel_size)
+        z, y, x = nanometres((self.downsample_factor,) * 3, self.entry.voxel_size)
         return z, y, x
 
     @property
@@ -126,9 +128,16 @@ class Region:
         factor = self.downsample_factor
         if factor == 1:
             return volume.read(roi, outside=outside, fill=fill)
+        if outside == "reflect":
+            # The mirror is the outermost voxel that is taken, not the outermost that is stored.
+            grid = downsampled(volume.roi, factor)
+            return read_mirrored(
+                lambda part: self._read(volume, part + grid.begin, "error"), roi - grid.begin, tuple(grid.shape)
+            )
         # The last voxel is the first of its group; what follows it need not exist.
         stored = Roi(roi.begin * factor, (roi.shape - Coordinate(1, 1, 1)) * factor + Coordinate(1, 1, 1))
-        return volume.read(stored, outside=outside, fill=fill)[::factor, ::factor, ::factor]
+        # Copied, else whoever keeps the voxels taken keeps those passed over in memory too.
+        return volume.read(stored, outside=outside, fill=fill)[::factor, ::factor, ::factor].copy()
 
 
 def downsampled(roi: Roi, factor: int) -> Roi:

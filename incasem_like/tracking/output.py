@@ -91,7 +91,7 @@ class _Tee:
     def write(self, text: str) -> int:
         self._capture.take(text)
         with _reader_may_be_gone():
-            return self._stream.write(text)
+            self._stream.write(text)
         return len(text)
 
     def writelines(self, lines: Any) -> None:

@@ -77,6 +77,20 @@ def test_downsampling_takes_every_nth_voxel_of_the_whole_grid(cell):
     np.testing.assert_array_equal(region.read_labels(region.roi), labels)
     everything = region.read_stored_raw(region.raw_roi)
     np.testing.assert_array_equal(everything, cell.root["volumes/raw"][::2, ::2, ::2])
+    assert everything.base is None, "a view would keep all stored voxels in memory"
+
+
+def test_a_downsampled_volume_is_mirrored_about_its_outermost_taken_voxel(cell):
+    region = opened(cell, cell.entry(offset=(9, 9, 9), shape=(9, 9, 9)), downsample_factor=3)[0]
+    raw = cell.root["volumes/raw"][::3, ::3, ::3]
+    wanted = Roi((-2, -3, 0), (raw.shape[0] + 5, raw.shape[1] + 4, 4))
+    padded = np.pad(raw, ((2, 3), (3, 1), (0, 0)), mode="reflect")[:, :, :4]
+    np.testing.assert_array_equal(region.read_stored_raw(wanted, outside="reflect"), padded)
+
+
+def test_the_voxel_size_after_downsampling_is_exact(cell):
+    region = opened(cell, cell.entry(offset=(9, 9, 9), shape=(9, 9, 9)), downsample_factor=3)[0]
+    assert region.voxel_size == (13.8, 15.0, 15.0)  # 3 * 4.6 is 13.799999999999999 in binary
 
 
 @pytest.mark.parametrize(
