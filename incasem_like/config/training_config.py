@@ -64,21 +64,36 @@ class TrainingConfig(Document):
                     )
 
     def _check_augmentation(self) -> None:
-        sizes, augmentation = self.data.voxel_size, self.training.augmentation
-        if augmentation.simple is not None:
-            axes = augmentation.simple.transpose_only
-            if len({sizes[axis] for axis in axes}) > 1:
-                equal = [axis for axis in range(3) if sizes.count(sizes[axis]) > 1]
-                raise contradiction(
-                    f"training.augmentation.simple.transpose_only {list(axes)} exchanges axes whose voxel sizes differ "
-                    f"(data.voxel_size is {[*map(_short, sizes)]} nm): set transpose_only={equal}."
-                )
-        elastic = augmentation.elastic
+        simple, elastic, sizes = (
+            self.training.augmentation.simple,
+            self.training.augmentation.elastic,
+            self.data.voxel_size,
+        )
+        if simple is not None:
+            self._check_exchange(simple.transpose_only)
         if elastic is not None and elastic.rotation and sizes[1] != sizes[2]:
             raise contradiction(
                 f"training.augmentation.elastic.rotation turns y into x, but their voxel sizes {_short(sizes[1])} and "
                 f"{_short(sizes[2])} nm differ: set training.augmentation.elastic.rotation=false."
             )
+
+    def _check_exchange(self, axes: tuple[int, ...]) -> None:
+        """Refuse to exchange axes that would give blocks of another shape or of distorted objects."""
+        compared: tuple[tuple[str, str, tuple[float, ...], str], ...] = (
+            ("voxel sizes", "data.voxel_size", self.data.voxel_size, " nm"),
+            ("sizes", "training.input_size_voxels", self.training.input_size_voxels, ""),
+            ("output sizes", "training.output_size_voxels", self.training.output_size_voxels, ""),
+        )
+        kinds = [tuple(values[axis] for _, _, values, _ in compared) for axis in range(3)]
+        groups = [[other for other in axes if kinds[other] == kinds[axis]] for axis in axes]
+        largest = max(groups, key=len, default=[])
+        allowed = largest if len(largest) > 1 else []
+        for what, key, values, unit in compared:
+            if len({values[axis] for axis in axes}) > 1:
+                raise contradiction(
+                    f"training.augmentation.simple.transpose_only {list(axes)} exchanges axes whose {what} differ "
+                    f"({key} is {[*map(_short, values)]}{unit}): set transpose_only={allowed}."
+                )
 
     def _check_best_metric(self) -> None:
         chosen = self.training.checkpoints

@@ -4,14 +4,13 @@ from incasem_like.samples.dataset import TrainingSamples
 from incasem_like.samples.loader import SampleLoader, make_loader
 from incasem_like.samples.opening import open_regions
 from incasem_like.samples.regions import Region
-from incasem_like.samples.settings import SampleSettings, check_augmentation
+from incasem_like.samples.settings import SampleSettings
 
 __all__ = [
     "Region",
     "SampleLoader",
     "SampleSettings",
     "TrainingSamples",
-    "check_augmentation",
     "make_loader",
     "open_regions",
 ]

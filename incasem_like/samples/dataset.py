@@ -53,11 +53,7 @@ class TrainingSamples(Dataset[Sample]):
 
     @classmethod
     def from_config(cls, config: TrainingConfig, data_config: DataConfig, seed: int) -> Self:
-        """Describe the samples of a training.
-
-        Raises:
-            ConfigError: The augmentation doesn't fit the blocks.
-        """
+        """Describe the samples of a training."""
         return cls(data_config, SampleSettings.from_config(config), seed)
 
     def __len__(self) -> int:

@@ -59,7 +59,7 @@ class SampleLoader(DataLoader[Any]):
                 raise
             raise IncasemError(
                 f"One of the {self.num_workers} processes that make samples died, probably for want of memory: lower "
-                "training.precache.num_workers or the block sizes; --continue_run goes on from the last checkpoint."
+                "training.precache.num_workers or the block sizes; the checkpoints written so far are kept."
             ) from error
 
 

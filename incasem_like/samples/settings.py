@@ -8,7 +8,6 @@ from typing import Self
 
 from incasem_like.config import TrainingConfig
 from incasem_like.config.training_sections import AugmentationConfig, RejectConfig
-from incasem_like.errors import ConfigError
 
 Size = tuple[int, int, int]
 
@@ -41,12 +40,8 @@ class SampleSettings:
 
     @classmethod
     def from_config(cls, config: TrainingConfig) -> Self:
-        """Take from a training configuration what its samples depend on.
-
-        Raises:
-            ConfigError: The augmentation doesn't fit the blocks, see `check_augmentation`.
-        """
-        settings = cls(
+        """Take from a training configuration what its samples depend on."""
+        return cls(
             input_size=config.training.input_size_voxels,
             output_size=config.training.output_size_voxels,
             voxel_size=config.data.voxel_size,
@@ -57,8 +52,6 @@ class SampleSettings:
             clipmax=config.loss.balance_labels.clipmax,
             downsample_factor=config.data.downsample_factor,
         )
-        check_augmentation(settings)
-        return settings
 
     @property
     def context(self) -> Size:
@@ -86,44 +79,3 @@ class SampleSettings:
         margins = [6 * sigma + 4 * elastic.max_misalign for sigma in elastic.jitter_sigma]
         z, y, x = (math.ceil(size + margin) for size, margin in zip(grown, margins, strict=True))
         return z, y, x
-
-
-def check_augmentation(settings: SampleSettings) -> None:
-    """Refuse augmentation that would give blocks of another shape or of distorted objects.
-
-    Raises:
-        ConfigError: Axes to be exchanged have different voxel sizes or block sizes, or a rotation turns y into an x of
-            another voxel size.
-    """
-    simple, elastic = settings.augmentation.simple, settings.augmentation.elastic
-    if simple is not None and len(simple.transpose_only) > 1:
-        _check_exchange(simple.transpose_only, settings)
-    if elastic is not None and elastic.rotation and settings.voxel_size[1] != settings.voxel_size[2]:
-        raise ConfigError(
-            "training.augmentation.elastic.rotation turns y into x, but their voxel sizes "
-            f"{settings.voxel_size[1]:g} and {settings.voxel_size[2]:g} nm differ: "
-            "set training.augmentation.elastic.rotation=false."
-        )
-
-
-def _check_exchange(axes: tuple[int, ...], settings: SampleSettings) -> None:
-    described = {
-        "voxel sizes": ("data.voxel_size", settings.voxel_size),
-        "sizes": ("training.input_size_voxels", settings.input_size),
-        "output sizes": ("training.output_size_voxels", settings.output_size),
-    }
-    for what, (key, values) in described.items():
-        if len({values[axis] for axis in axes}) > 1:
-            shown = ", ".join(f"{value:g}" for value in values)
-            raise ConfigError(
-                f"training.augmentation.simple.transpose_only {list(axes)} exchanges axes whose {what} differ "
-                f"({key} is [{shown}]): set it to {_exchangeable(axes, settings)}."
-            )
-
-
-def _exchangeable(axes: tuple[int, ...], settings: SampleSettings) -> list[int]:
-    """The largest set out of ``axes`` that may be exchanged."""
-    kinds = {axis: (settings.voxel_size[axis], settings.input_size[axis], settings.output_size[axis]) for axis in axes}
-    groups = [[other for other in axes if kinds[other] == kinds[axis]] for axis in axes]
-    largest = max(groups, key=len)
-    return largest if len(largest) > 1 else []

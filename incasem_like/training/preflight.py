@@ -54,6 +54,7 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
     """
     from incasem_like.samples.settings import SampleSettings
 
+    check_network(config.model)
     check_block_sizes(config)
     settings = SampleSettings.from_config(config)
     training_data = _data_config(config, required_file(config.training.data, "training.data"))
@@ -65,6 +66,25 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
     check_device(config.torch)
     check_space(config.model, config.directories.runs)
     return CheckedTraining(config, training_data, validation_data, training_regions, validation_regions, settings)
+
+
+def check_network(model: ModelConfig) -> None:
+    """Make sure that the network takes what samples are: volumes of one channel.
+
+    Raises:
+        ConfigError: It is a network on sections, or has more input channels.
+    """
+    from incasem_like.networks import network_geometry
+
+    if network_geometry(model).dims != 3:
+        raise ConfigError(
+            "The network takes sections, but it is trained on volumes: give each level of model.downsample_factors "
+            "3 numbers, and kernels likewise; 1 along z keeps sections apart."
+        )
+    if model.in_channels != 1:
+        raise ConfigError(
+            f"model.in_channels is {model.in_channels}, but raw volumes have one channel: set model.in_channels=1."
+        )
 
 
 def check_block_sizes(config: TrainingConfig) -> None:
@@ -80,7 +100,7 @@ def check_block_sizes(config: TrainingConfig) -> None:
     if config.validation.data is not None:
         sizes["validation"] = (config.validation.input_size_voxels, config.validation.output_size_voxels)
     for name, (given, given_output) in sizes.items():
-        if geometry.dims == len(given) and not geometry.is_valid(given):
+        if not geometry.is_valid(given):
             nearest = [size for size in geometry.nearest_valid(given) if size is not None]
             choices = " or ".join(f"{list(size)} (output {list(geometry.output_size(size))})" for size in nearest)
             raise ConfigError(f"{name}.input_size_voxels={list(given)} does not fit the network: set it to {choices}.")

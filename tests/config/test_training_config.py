@@ -139,6 +139,18 @@ def test_a_wrong_value_is_one_sentence(update: str, sentence: str) -> None:
         (["validation.output_size_voxels=[210,110,110]"], "does not lie centred in validation.input_size_voxels"),
         (["data.voxel_size=[50,4.6,4.6]"], "(data.voxel_size is [50, 4.6, 4.6] nm): set transpose_only=[1, 2]"),
         (
+            ["training.input_size_voxels=[132,204,204]", "training.output_size_voxels=[38,110,110]"],
+            "whose sizes differ (training.input_size_voxels is [132, 204, 204]): set transpose_only=[1, 2]",
+        ),
+        (
+            ["training.output_size_voxels=[38,110,110]"],
+            "whose output sizes differ (training.output_size_voxels is [38, 110, 110]): set transpose_only=[1, 2]",
+        ),
+        (
+            ["training.input_size_voxels=[132,204,204]", "data.voxel_size=[4,4,8]"],
+            "whose voxel sizes differ (data.voxel_size is [4, 4, 8] nm): set transpose_only=[]",
+        ),
+        (
             ["data.voxel_size=[5,5,4]", "training.augmentation.simple.transpose_only=[0,1]"],
             "set training.augmentation.elastic.rotation=false",
         ),

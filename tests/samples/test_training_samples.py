@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from incasem_like.config.training_sections import AugmentationConfig
-from incasem_like.errors import ConfigError, DataError
-from incasem_like.samples import TrainingSamples, check_augmentation, make_loader
+from incasem_like.errors import DataError
+from incasem_like.samples import TrainingSamples, make_loader
 from incasem_like.targets import balance_weights
 
 ARRAYS = ("raw", "labels", "mask", "scale")
@@ -192,24 +192,6 @@ def test_intensity_stays_within_its_limits(container, make_settings):
         shifts.append(seen.mean() - 0.5)
     assert 0.85 - 1e-4 <= min(contrasts) < 0.92 < 1.08 < max(contrasts) <= 1.15 + 1e-4
     assert -0.15 - 1e-4 <= min(shifts) < -0.08 < 0.08 < max(shifts) <= 0.15 + 1e-4
-
-
-@pytest.mark.parametrize(
-    ("changes", "part"),
-    [
-        ({"input_size": (12, 24, 24), "output_size": (6, 12, 12)}, r"whose sizes differ .* set it to \[1, 2\]"),
-        ({"output_size": (6, 12, 12)}, r"whose output sizes differ .* set it to \[1, 2\]"),
-        ({"voxel_size": (40.0, 4.0, 4.0)}, r"whose voxel sizes differ .*\[40, 4, 4\]\): set it to \[1, 2\]"),
-        ({"voxel_size": (5.0, 5.0, 4.0), "simple": False}, r"rotation turns y into x, .* 5 and 4 nm differ"),
-    ],
-)
-def test_augmentation_that_distorts_is_refused(make_settings, changes, part):
-    simple = {} if changes.pop("simple", True) else None
-    settings = make_settings(
-        **{"voxel_size": (5.0, 5.0, 5.0), **changes, "augmentation": AugmentationConfig(simple=simple)}
-    )
-    with pytest.raises(ConfigError, match=part):
-        check_augmentation(settings)
 
 
 def test_anisotropic_blocks_are_deformed_too(cell, make_settings, full_augmentation):

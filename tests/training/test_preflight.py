@@ -47,9 +47,18 @@ def test_validation_sizes_do_not_matter_without_validation(make_config: Callable
     check_block_sizes(make_config(model=UNET, training=sizes(24, 6), validation=sizes(25, 7)))
 
 
-def test_a_network_on_sections_is_refused(make_config: Callable[..., Any]) -> None:
-    with pytest.raises(ConfigError, match="2 spatial axes"):
-        check_block_sizes(make_config(model={"type": "Unet", "downsample_factors": [[2, 2]]}))
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ({"type": "Unet", "downsample_factors": [[2, 2]]}, r"give each level of model\.downsample_factors 3 numbers"),
+        ({**UNET, "in_channels": 2}, r"set model\.in_channels=1"),
+    ],
+)
+def test_a_network_that_does_not_take_volumes_of_one_channel_is_refused(
+    make_config: Callable[..., Any], model: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        check_training(make_config(model=model))
 
 
 @pytest.mark.parametrize(("begin", "enough"), [((4, 4, 4), True), ((4, 5, 4), False)])
