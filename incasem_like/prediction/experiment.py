@@ -90,6 +90,8 @@ def predict_data(
     """
     config = _with_training_run(config, training.id)
     plan = plan_prediction(config, training)
+    if resume is not None:
+        _check_resumable(plan, resume)
     finished: list[FinishedPrediction] = []
 
     def work(run: Run) -> dict[str, Any]:
@@ -203,12 +205,16 @@ def _check_finite(probabilities: npt.NDArray[np.float32]) -> None:
         )
 
 
+def _check_resumable(plan: PredictionPlan, prediction_id: int) -> None:
+    """Make sure, before a run is started, that a prediction was begun and goes on with what it was begun with."""
+    for region, place in zip(plan.regions, plan.places(prediction_id), strict=True):
+        TileLog.read(place.folder).check(_description(plan, region))
+
+
 def _prepare(plan: PredictionPlan, region: Region, place: OutputPlace, prediction_id: int, resume: bool) -> RegionTask:
     """Create the region's datasets and log, or open those of the run to go on with."""
-    description = _description(plan, region)
     if resume:
         log = TileLog.read(place.folder)
-        log.check(description)
         output = RegionOutput.reopen(place, plan.training.data.num_classes)
         return RegionTask(region, output, log, plan.predictor(log.description["input_size"]))
     place.check_free()
@@ -226,7 +232,7 @@ def _prepare(plan: PredictionPlan, region: Region, place: OutputPlace, predictio
             "provenance": _provenance(plan, region, prediction_id),
         },
     )
-    log = TileLog.start(place.folder, {**description, "input_size": list(input_size)})
+    log = TileLog.start(place.folder, {**_description(plan, region), "input_size": list(input_size)})
     return RegionTask(region, output, log, predictor)
 
 

@@ -253,11 +253,13 @@ def test_resuming_with_another_checkpoint_is_refused(laboratory, interrupted):
     section = interrupted.prediction.model_copy(update={"checkpoint": "last"})
     with pytest.raises(InputError, match="was begun with checkpoint"):
         laboratory.predict(interrupted.model_copy(update={"prediction": section}), resume=1, observing=Recorder)
+    assert laboratory.store.ids() == [1]
 
 
 def test_resuming_what_was_never_begun_is_refused(laboratory):
     with pytest.raises(InputError, match="holds no prediction that was begun"):
         laboratory.predict(resume=7)
+    assert laboratory.store.ids() == []
 
 
 def test_a_prediction_of_another_store_is_not_overwritten(laboratory):
