@@ -49,6 +49,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
+            "selenium>=4.20",
             "types-PyYAML",
         ],
     },
