@@ -1,7 +1,7 @@
 """Networks: architectures and their geometry, losses, and the checkpoint file."""
 
 from incasem_like.networks.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
-from incasem_like.networks.devices import autocast_dtype, check_device, torch_device
+from incasem_like.networks.devices import autocast_dtype, check_device, enough_memory, torch_device
 from incasem_like.networks.geometry import NetworkGeometry
 from incasem_like.networks.losses import build_loss
 from incasem_like.networks.registry import build_network, count_parameters, network_geometry
@@ -14,6 +14,7 @@ __all__ = [
     "build_network",
     "check_device",
     "count_parameters",
+    "enough_memory",
     "load_checkpoint",
     "network_geometry",
     "read_checkpoint",

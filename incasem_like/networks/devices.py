@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 
-from incasem_like.errors import ConfigError
+from incasem_like.errors import ConfigError, IncasemError
 
 if TYPE_CHECKING:
     from incasem_like.config import TorchConfig
@@ -42,6 +44,22 @@ def torch_device(config: TorchConfig) -> torch.device:
 def autocast_dtype(config: TorchConfig) -> torch.dtype | None:
     """Give the type that automatic mixed precision computes in; None in fp32."""
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+
+
+@contextlib.contextmanager
+def enough_memory(remedy: str) -> Iterator[None]:
+    """Say in one sentence when what is computed inside finds no memory on its device.
+
+    Args:
+        remedy: What a person can do, such as ``lower training.batch_size``.
+
+    Raises:
+        IncasemError: The device's memory does not suffice.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise IncasemError(f"The memory of the GPU does not suffice: {remedy}.") from error
 
 
 def _check_gpu(config: TorchConfig, index: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from incasem_like.errors import ConfigError
-from incasem_like.networks import NetworkGeometry
+from incasem_like.networks import NetworkGeometry, enough_memory
 from incasem_like.prediction.ahead import ahead
 from incasem_like.volumes import Coordinate, Roi
 
@@ -113,14 +113,18 @@ class TiledPredictor:
 
         Raises:
             ConfigError: As ``steps``.
+            IncasemError: The memory of the GPU does not suffice for a tile.
         """
         return self.predict_tiles(read, self.tiles(roi, origin))
 
     def predict_tiles(self, read: Reader, tiles: Sequence[Tile]) -> Iterator[tuple[Roi, npt.NDArray[np.float32]]]:
         """Predict some of the tiles that ``tiles`` gave; see ``predict``."""
         blocks = ahead(read, [read_roi for read_roi, _ in tiles], self.read_ahead)
+        remedy = f"set prediction.input_size_voxels (validation.input_size_voxels) below {list(self.input_size)}"
         for raw, (read_roi, write_roi) in zip(blocks, tiles, strict=True):
-            yield write_roi, self._probabilities(raw, write_roi.begin - read_roi.begin, write_roi.shape)
+            with enough_memory(remedy):
+                probabilities = self._probabilities(raw, write_roi.begin - read_roi.begin, write_roi.shape)
+            yield write_roi, probabilities
 
     def _axis_tile(self, axis: int, begin: int, end: int, phase: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Give (begin, size) of what is read and of what is written for the span from ``begin`` to ``end``."""

@@ -112,13 +112,14 @@ def run_training(checked: CheckedTraining, run: Run, folders: RunFolders, resume
     """Put a training together inside its run, and do it.
 
     Raises:
-        InputError: The folder of checkpoints belongs to a run of another store.
+        InputError: The folder of checkpoints belongs to a run of another store, or to one without a record.
     """
     from incasem_like.training.tensorboard import TensorBoardLog
 
     if resume is None and CheckpointFolder(folders.models).iterations():
+        whose = f"a run {run.id} that is not in this run store" if run.id else "an earlier run without a record"
         raise InputError(
-            f"{folders.models} already holds checkpoints, of a run {run.id} that is not in this run store: "
+            f"{folders.models} already holds checkpoints, of {whose}: "
             "set directories.runs to another folder, or move them away."
         )
     first_step = 1

@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from incasem_like.networks import build_loss, build_network, load_checkpoint, save_checkpoint
+from incasem_like.networks import build_loss, build_network, enough_memory, load_checkpoint, save_checkpoint
 from incasem_like.training.fabric import make_fabric
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from incasem_like.config import ModelConfig, TrainingConfig
+
+
+TOO_LARGE = (
+    "lower training.input_size_voxels with training.output_size_voxels, training.batch_size or model.num_fmaps, "
+    "or set torch.precision=bf16"
+)
 
 
 def seeded_network(model: ModelConfig, seed: int) -> nn.Module:
@@ -58,7 +64,14 @@ class Optimization:
 
         Returns:
             The loss before the update, and the logits (b, classes, z', y', x') without graph.
+
+        Raises:
+            IncasemError: The memory of the GPU does not suffice.
         """
+        with enough_memory(TOO_LARGE):
+            return self._step(batch, rate)
+
+    def _step(self, batch: Mapping[str, torch.Tensor], rate: float) -> tuple[float, torch.Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         raw = batch["raw"].to(self.device, memory_format=self._format, non_blocking=True)

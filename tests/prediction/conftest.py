@@ -1,14 +1,13 @@
 """Small networks with lively weights, a volume in memory, and one on disk with a tracked training run to predict it."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import zarr
 
-from incasem_like.config import load_prediction_config, load_training_config
+from incasem_like.config import ModelConfig, load_prediction_config, load_training_config
 from incasem_like.networks import build_network, load_checkpoint, save_checkpoint
 from incasem_like.prediction.experiment import predict_data
 from incasem_like.tracking import open_store, run_experiment
@@ -51,7 +50,7 @@ def make_network():
             "kernel_size_up": None,
             "constant_upsample": True,
         }
-        return _enliven(build_network(SimpleNamespace(**(values | MODELS[kind]))))
+        return _enliven(build_network(ModelConfig.model_validate(values | MODELS[kind])))
 
     return make
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from incasem_like.errors import ConfigError
+from incasem_like.errors import ConfigError, IncasemError
 from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.volumes import Roi
 
@@ -136,3 +136,15 @@ def test_tiles_too_small_for_the_stride_are_refused_with_a_size_that_will_do(mak
     with pytest.raises(ConfigError, match=r"input_size_voxels to at least \[52, 52, 52\]"):
         predictor(network, network.geometry.smallest_input).tiles(roi, (0, 0, 0))
     assert predictor(network, (52, 52, 52)).tiles(roi, (0, 0, 0))
+
+
+def test_a_gpu_without_enough_memory_is_one_sentence(make_network, mirrored_volume):
+    def full(*inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.22 GiB.")
+
+    network = make_network("isotropic")
+    network.register_forward_pre_hook(full)
+    with pytest.raises(
+        IncasemError, match=r"does not suffice: set prediction\.input_size_voxels .* below \[60, 60, 60\]"
+    ):
+        assembled(predictor(network, (60, 60, 60)), mirrored_volume(SHAPE, BEGIN), Roi(BEGIN, SHAPE))

@@ -44,7 +44,7 @@ def test_a_run_resumed_from_its_checkpoint_equals_the_uninterrupted_one(configur
 def test_checkpoints_of_a_run_that_the_store_does_not_know_are_left_alone(configure: Configure) -> None:
     config = configure("training.iterations=1", "validation.data=null")
     train(config, store=lambda: None)
-    with pytest.raises(InputError, match="0000 already holds checkpoints"):
+    with pytest.raises(InputError, match="0000 already holds checkpoints, of an earlier run without a record"):
         train(config, store=lambda: None)
 
 

@@ -193,6 +193,18 @@ def test_a_loss_that_is_not_finite_names_the_iteration_and_keeps_the_last_checkp
     assert all(value.isfinite().all() for value in weights(trainer).values())
 
 
+def test_a_gpu_without_enough_memory_is_one_sentence(make_trainer: MakeTrainer) -> None:
+    def full(*inputs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.22 GiB.")
+
+    trainer = make_trainer()
+    trainer.parts.optimization.network.register_forward_pre_hook(full)
+    with pytest.raises(
+        IncasemError, match=r"^The memory of the GPU does not suffice: lower training\.input_size_voxels"
+    ):
+        trainer.fit()
+
+
 def test_same_seed_same_first_weights_whatever_the_global_generator(make_trainer: MakeTrainer) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
