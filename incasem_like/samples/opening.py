@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
+import multiprocessing
 from collections.abc import Sequence
 
 from incasem_like.config import DataConfig, DataEntry
 from incasem_like.errors import ConfigError, DataError
 from incasem_like.samples.regions import RAW_SCALES, Region, downsampled
 from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
+from incasem_like.volumes.geometry import on_grid
+
+logger = logging.getLogger(__name__)
 
 VOXEL_SIZE_TOLERANCE = 1e-4
 LABEL_KINDS = "uib"
@@ -59,6 +65,7 @@ def _open_region(entry: DataEntry, need_labels: bool, factor: int) -> Region:
         _check_voxel_size(entry, volume)
         if volume is not raw:
             _check_label(entry, volume)
+            _warn_between_voxels(entry, raw, volume)
     _check_extents(entry, region_roi, opened.volumes)
     if opened.roi.empty:
         raise ConfigError(
@@ -123,6 +130,21 @@ def _check_label(entry: DataEntry, volume: Volume) -> None:
             f"{volume.dataset} of {entry.name} is {volume.dtype.name} with the axes {volume.axes}, but labels and "
             "masks have to be integers with z, y, x: choose another dataset or convert it."
         )
+
+
+def _warn_between_voxels(entry: DataEntry, raw: Volume, volume: Volume) -> None:
+    """Tell of labels and masks that lie a fraction of a voxel beside raw; loader processes leave that to the first."""
+    apart = [one - other for one, other in zip(volume.offset, raw.offset, strict=True)]
+    if not on_grid(apart, entry.voxel_size) and multiprocessing.parent_process() is None:
+        _warn_once(
+            f"{volume.dataset} of {entry.name} lies a fraction of a voxel beside {raw.dataset} ({_numbers(apart)} nm): "
+            "it is read as if on the nearest voxel; resample it, or correct its offset attribute."
+        )
+
+
+@functools.cache
+def _warn_once(sentence: str) -> None:
+    logger.warning(sentence)
 
 
 def _configured_roi(entry: DataEntry, raw: Volume) -> Roi:

@@ -171,3 +171,19 @@ def test_labels_that_are_not_needed_may_be_missing(cell):
 def test_a_region_without_a_voxel_after_downsampling_is_refused(cell):
     with pytest.raises(ConfigError, match=r"holds no voxel at data\.downsample_factor=8"):
         opened(cell, cell.entry(offset=(9, 9, 9), shape=(3, 3, 3)), downsample_factor=8)
+
+
+def test_labels_between_the_voxels_of_raw_are_told_of_once(cell, caplog):
+    cell.put("volumes/labels/er", np.ones((32, 36, 40), np.uint8), offset=(4, 4.5, 4))
+    for _ in range(2):
+        opened(cell, cell.entry(offset=(8, 8, 8), shape=(4, 4, 4)))
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "volumes/labels/er of cell_1 lies a fraction of a voxel beside volumes/raw ([18.4, 22.5, 20] nm)"
+    )
+
+
+def test_labels_on_the_voxels_of_raw_are_not_told_of_for_float_noise(cell, caplog):
+    cell.put("volumes/labels/er", np.ones((32, 36, 40), np.uint8), offset=(7, 4, 4))  # 7 * 4.6 is 32.199999999999996
+    opened(cell, cell.entry(offset=(8, 8, 8), shape=(4, 4, 4)))
+    assert not caplog.records
