@@ -232,8 +232,9 @@ def _check_classes(entries: Sequence[DataEntry], path: Path, num_classes: int) -
 def output_container(file: Path, data_directory: Path, prefix: Path) -> Path:
     """Say which container predictions for ``file`` go to: the one of the same relative name under ``prefix``.
 
-    A container outside ``data_directory`` has no relative name; its predictions go beside its own volumes.
+    A container outside ``data_directory`` has no relative name. Its predictions go to the one of its own name under
+    ``prefix``, or beside its own volumes where ``prefix`` is ``data_directory``, that is, where none was asked for.
     """
     if file.is_relative_to(data_directory):
         return prefix / file.relative_to(data_directory)
-    return file
+    return file if prefix == data_directory else prefix / file.name

@@ -182,7 +182,8 @@ def test_a_key_left_empty_is_asked_for() -> None:
 def test_predictions_keep_the_relative_name_of_their_container() -> None:
     data, prefix = Path("/data"), Path("/out")
     assert output_container(Path("/data/cell/cell.zarr"), data, prefix) == Path("/out/cell/cell.zarr")
-    assert output_container(Path("/else/cell.zarr"), data, prefix) == Path("/else/cell.zarr")
+    assert output_container(Path("/else/cell.zarr"), data, prefix) == Path("/out/cell.zarr")
+    assert output_container(Path("/else/cell.zarr"), data, data) == Path("/else/cell.zarr")
 
 
 def test_a_data_configuration_does_not_change(entry: dict[str, Any], data_directory: Path, write_json: Write) -> None:
