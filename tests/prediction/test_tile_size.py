@@ -1,8 +1,7 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
+from incasem_like.config import ModelConfig
 from incasem_like.networks import build_network, network_geometry
 from incasem_like.prediction.tile_size import BYTES_PER_VOXEL_AND_MAP, UsableMemory, choose_input_size, usable_memory
 from incasem_like.prediction.tiles import TiledPredictor
@@ -13,17 +12,7 @@ GIB = 2**30
 
 @pytest.fixture(scope="module")
 def default_model():
-    return SimpleNamespace(
-        type="Unet",
-        in_channels=1,
-        num_fmaps=32,
-        num_fmaps_out=2,
-        fmap_inc_factor=2,
-        downsample_factors=[[2, 2, 2]] * 3,
-        kernel_size_down=None,
-        kernel_size_up=None,
-        constant_upsample=True,
-    )
+    return ModelConfig()
 
 
 def read_voxels(model, input_size, shape):
