@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Generator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 
 from incasem_like.blockwise.done_log import DoneLog
+from incasem_like.blockwise.processes import process_pool
 from incasem_like.blockwise.task import BlockTask
 from incasem_like.blockwise.worker import BlockResult, Worker, run_in_worker, start_worker
 from incasem_like.errors import DataError, DiskFullError, IncasemError, InputError
@@ -102,31 +102,23 @@ def _in_processes(task: BlockTask, pending: Pending, num_workers: int) -> Genera
     Raises:
         IncasemError: A process died, most often for want of memory.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["incasem_like.blockwise.worker"])
-    earlier = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(num_workers, mp_context=context, initializer=start_worker, initargs=(task,))
+    waiting = iter(pending)
+    flying: set[Future[BlockResult]] = set()
     try:
-        waiting = iter(pending)
-        flying: set[Future[BlockResult]] = set()
-        while True:
-            while len(flying) < 2 * num_workers and (block := next(waiting, None)) is not None:
-                flying.add(executor.submit(run_in_worker, *block))
-            if not flying:
-                break
-            landed, flying = wait(flying, return_when=FIRST_COMPLETED)
-            for future in landed:
-                yield future.result()
-        executor.shutdown()
+        with process_pool(num_workers, start_worker, (task,)) as pool:
+            while True:
+                while len(flying) < 2 * num_workers and (block := next(waiting, None)) is not None:
+                    flying.add(pool.submit(run_in_worker, *block))
+                if not flying:
+                    break
+                landed, flying = wait(flying, return_when=FIRST_COMPLETED)
+                for future in landed:
+                    yield future.result()
     except BrokenProcessPool as error:
         raise IncasemError(
             f"A worker process of {task.name} died, perhaps for want of memory: run the same command with fewer "
             "workers; blocks already done are kept."
         ) from error
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for child in set(multiprocessing.active_children()) - earlier:
-            child.terminate()
 
 
 def _summarised(failed: list[BlockResult], total: int) -> IncasemError:

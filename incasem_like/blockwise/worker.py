@@ -6,10 +6,6 @@ when the first volume is opened, which is after the fork.
 
 from __future__ import annotations
 
-import multiprocessing.connection
-import os
-import signal
-import threading
 import traceback
 from dataclasses import dataclass
 
@@ -59,18 +55,8 @@ _worker: list[Worker] = []
 
 
 def start_worker(task: BlockTask) -> None:
-    """Prepare a worker process. Ctrl-C is left to the parent, which ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Prepare a worker process."""
     _worker[:] = [Worker(task)]
-
-
-def _end_with_parent() -> None:
-    """Wait for the parent's end and follow it: a worker of a killed process would wait for blocks for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def run_in_worker(number: int, write_roi: Roi) -> BlockResult:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, TypeVar
 
+from incasem_like.blockwise.processes import process_pool
 from incasem_like.terminal import Progress
 
 Result = TypeVar("Result")
@@ -28,18 +29,18 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self.count = max(1, count)
-        # TensorStore does not survive a fork: the fork server starts processes that have not loaded it.
-        context = multiprocessing.get_context("forkserver")
-        self._pool = ProcessPoolExecutor(self.count, mp_context=context) if self.count > 1 else None
+        self._stack = ExitStack()
+        self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
+        if self.count > 1:
+            self._pool = self._stack.enter_context(process_pool(self.count))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._stack.__exit__(kind, error, trace)
 
     def map(self, function: Callable[..., Result], description: str | None, *work: Sequence[Any]) -> Iterator[Result]:
         """Call a top-level function for all work and yield results in order; a description shows progress."""

@@ -6,7 +6,6 @@ import logging
 import math
 import multiprocessing
 import os
-import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from incasem_like.blockwise.processes import fork_server
 from incasem_like.errors import IncasemError
 from incasem_like.samples.dataset import Sample, TrainingSamples
 from incasem_like.samples.settings import SampleSettings
@@ -157,10 +157,8 @@ def _collate(samples: list[Sample | Failure]) -> Any:
 
 def _parallel_options(num_workers: int, ahead: int) -> dict[str, Any]:
     """Start workers from a server that has torch and gunpowder loaded, so that each starts in a moment."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     return {
-        "multiprocessing_context": context,
+        "multiprocessing_context": fork_server(PRELOADED),
         "worker_init_fn": _start_worker,
         "prefetch_factor": max(1, ahead // num_workers),
         "persistent_workers": True,
@@ -168,8 +166,6 @@ def _parallel_options(num_workers: int, ahead: int) -> dict[str, Any]:
 
 
 def _start_worker(worker: int) -> None:
-    # ctrl-C reaches the whole process group; the training process ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # torch's own watch looks at the parent, which is the fork server here and outlives a training that is killed.
     threading.Thread(target=_end_with_training, daemon=True).start()
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
+from incasem_like.blockwise.processes import process_pool
 from incasem_like.errors import DataError, InputError
 from incasem_like.synthetic.optic_lobe import SyntheticVolume, generate_optic_lobe
 from incasem_like.synthetic.parameters import OpticLobeParameters
@@ -140,16 +139,10 @@ def make_volumes(orders: list[VolumeOrder], *, num_workers: int, overwrite: bool
                 yield make_volume(order, overwrite)
                 progress.advance()
             return
-        context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(min(num_workers, len(missing)), mp_context=context) as pool:
-            pending = [pool.submit(make_volume, order, overwrite) for order in missing]
-            try:
-                for future in pending:
-                    yield future.result()
-                    progress.advance()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        with process_pool(min(num_workers, len(missing))) as pool:
+            for future in [pool.submit(make_volume, order, overwrite) for order in missing]:
+                yield future.result()
+                progress.advance()
 
 
 def make_volume(order: VolumeOrder, overwrite: bool = False) -> VolumeWritten:

@@ -168,7 +168,7 @@ class Trainer:
     def _next(self, batches: Iterator[Batch]) -> Batch:
         try:
             batch = next(batches)
-        except (RuntimeError, IncasemError):
+        except (RuntimeError, IncasemError, EOFError, OSError):
             # The signal that ends a job reaches the loader's processes too; that they died is then no error of its own.
             self._stop_if_asked()
             raise
