@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from incasem_like.commands.cpu_memory import use_huge_pages
 from incasem_like.terminal import run_guarded
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def run_tracked(
         if line.command != "print_config":
             work(config, line)
 
+    use_huge_pages()
     run_guarded(act, debug=bool({"-d", "--debug"} & set(sys.argv)))
 
 

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from incasem_like.commands.cpu_memory import keep_freed_memory
 from incasem_like.commands.tracked import run_tracked, script_folder
 from incasem_like.terminal import report_written, shown_path
 
@@ -31,6 +32,8 @@ def main(script: Path) -> NoReturn:
     def work(config: TrainingConfig, line: CommandLine) -> None:
         from incasem_like.training.experiment import train
 
+        if config.torch.device_name == "cpu":
+            keep_freed_memory()
         finished = train(
             config,
             store=lambda: open_run_store(line, config),

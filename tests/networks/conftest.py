@@ -1,24 +1,14 @@
-"""A stand-in for the model part of a configuration, so that these tests need no YAML."""
-
-from types import SimpleNamespace
+"""The model part of a configuration, made without YAML."""
 
 import pytest
 import torch
 
+from incasem_like.config import ModelConfig
+
 
 def _model(**changes):
-    values = {
-        "type": "Unet",
-        "in_channels": 1,
-        "num_fmaps": 32,
-        "num_fmaps_out": 2,
-        "fmap_inc_factor": 2,
-        "downsample_factors": [[2, 2, 2]] * 3,
-        "kernel_size_down": None,
-        "kernel_size_up": None,
-        "constant_upsample": True,
-    }
-    return SimpleNamespace(**(values | changes))
+    # A copy is not validated: what config refuses, the networks have to refuse by themselves too.
+    return ModelConfig().model_copy(update=changes)
 
 
 @pytest.fixture(scope="session")

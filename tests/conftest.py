@@ -1,0 +1,9 @@
+"""What every test relies on."""
+
+import signal
+
+# A shell that starts a command in the background makes it ignore ctrl-C, and nohup the closing of the terminal; what
+# it starts inherits that. The tests of interruption mean the behaviour at a terminal, wherever they are started from.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
