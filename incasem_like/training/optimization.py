@@ -125,9 +125,9 @@ def _numerics(device: torch.device) -> Iterator[None]:
         if device.type == "cpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Filling every new tensor, to show reads of unwritten memory, would take a tenth of a step's time.
-            fill = torch.utils.deterministic.fill_uninitialized_memory
-            undo.callback(setattr, torch.utils.deterministic, "fill_uninitialized_memory", fill)
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            filling: Any = torch.utils.deterministic
+            undo.callback(setattr, filling, "fill_uninitialized_memory", filling.fill_uninitialized_memory)
+            filling.fill_uninitialized_memory = False
         else:
             torch.backends.cudnn.benchmark = True
         yield
