@@ -41,6 +41,13 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", is_config_file=True, metavar="FILE", help="YAML file with values for any flag")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(message: str) -> NoReturn:
+        # argparse would print the usage too, a dozen lines here, and the one that matters would be the last of them.
+        parser.exit(InputError.exit_status, f"error: {message}: see {parser.prog} --help.\n")
+        raise AssertionError
+
+    parser.error = error  # type: ignore[method-assign]
     return parser
 
 
@@ -96,6 +103,8 @@ def as_known_error(error: BaseException) -> IncasemError | None:
             return InputError(f"Not permitted to write or read{place}: change its permissions or choose another place.")
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             return InputError(f"A file stands where a folder is needed{place and ':'}{place}: choose another place.")
+        if error.errno == errno.EISDIR:
+            return InputError(f"A folder stands where a file is needed{place and ':'}{place}: choose another place.")
     return None
 
 

@@ -34,6 +34,7 @@ def test_success_exits_with_zero():
         (OSError(errno.ENOSPC, "No space left", "/data/x"), 1),
         (PermissionError(errno.EACCES, "denied", "/data/x"), 2),
         (FileExistsError(errno.EEXIST, "exists", "/data/x"), 2),
+        (IsADirectoryError(errno.EISDIR, "is a directory", "/data/x"), 2),
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -58,6 +59,19 @@ def test_a_full_disk_is_named_as_such():
     known = terminal.as_known_error(OSError(errno.ENOSPC, "No space left on device", "/data/out"))
     assert isinstance(known, DiskFullError)
     assert "/data/out" in str(known)
+
+
+@pytest.mark.parametrize("line", [["--size", "3"], ["--size", "1", "2", "x"], ["--sise", "1", "2", "3"], []])
+def test_a_mistyped_command_line_is_one_sentence_that_names_the_help(line, capsys):
+    parser = terminal.script_parser("Measure.")
+    parser.add_argument("--size", nargs=3, type=int, required=True)
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(line)
+    shown = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert shown.startswith("error: ")
+    assert shown.endswith(" --help.\n")
+    assert len(shown.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from incasem_like import __version__
+from incasem_like.errors import InputError
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -64,11 +65,16 @@ def write_report(report: Report, path: Path) -> Path:
     Args:
         report: What to say.
         path: Where to write the HTML file; its folder is made.
+
+    Raises:
+        InputError: A folder stands there.
     """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(report=report, version=__version__)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name the HTML file to write.")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".partial")
     beside.write_text(page, encoding="utf-8")

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from incasem_like.errors import InputError
 from incasem_like.viewing.figures import Curve, curves_figure, ortho_slices_figure
 from incasem_like.viewing.report import Command, Picture, Report, Table, write_report
 
@@ -83,3 +84,10 @@ def test_a_report_is_balanced_html_and_leaves_no_partial_file(report, tmp_path):
     Checker().feed(path.read_text())
     assert open_tags == []
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_folder_in_the_pages_place_is_named_and_nothing_is_left_beside_it(report, tmp_path):
+    (tmp_path / "pages").mkdir()
+    with pytest.raises(InputError, match=r"pages is a folder"):
+        write_report(report, tmp_path / "pages")
+    assert [path.name for path in tmp_path.iterdir()] == ["pages"]
