@@ -18,6 +18,7 @@ from incasem_like.formatting.sections import SectionSequence, find_sections
 from incasem_like.formatting.slabs import SlabReader
 from incasem_like.formatting.workers import useful_workers
 from incasem_like.volumes import Coordinate, Roi, Volume, make_provenance
+from incasem_like.volumes.geometry import nanometres
 
 Triple = tuple[int, int, int]
 SLAB_BYTES = 160 * 2**20  # a slab in memory; a larger one goes through a temporary file beside the container
@@ -169,7 +170,7 @@ def import_sections(
         shape=shape,
         dtype=order.dtype,
         voxel_size=order.voxel_size,
-        offset=tuple(position * size for position, size in zip(begin, order.voxel_size, strict=True)),
+        offset=nanometres(begin, order.voxel_size),
         chunk_shape=order.chunk_shape,
         provenance=make_provenance("import_sections", parameters),
         overwrite=overwrite,

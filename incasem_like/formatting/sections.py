@@ -118,7 +118,8 @@ def find_sections(source: Path, regex: str | None = None) -> SectionSequence:
     folder = source if source.is_dir() else source.parent
     tiffs = [name for name in names if TIFF_NAME.match(name)]
     if not tiffs:
-        raise DataError(f"{source} holds no TIFF (.tif or .tiff), but {len(names)} other files: check --input_dir.")
+        others = f"but {len(names)} other file(s)" if names else "nor any other file"
+        raise DataError(f"{source} holds no TIFF (.tif or .tiff), {others}: check --input_dir.")
     numbered = _numbered(tiffs, regex, source)
     _check_contiguous(numbered, source)
     chosen = [numbered[number] for number in sorted(numbered)]
