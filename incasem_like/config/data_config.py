@@ -207,7 +207,7 @@ def _check_voxel_sizes(entries: Sequence[DataEntry], path: Path, wanted: Sequenc
     if wanted is not None and not _same(first.voxel_size, wanted):
         raise ConfigError(
             f"{first.name} has voxel_size {_nm(first.voxel_size)} in {path}, but data.voxel_size is {_nm(wanted)}: "
-            f"correct the entry or set data.voxel_size={_nm(first.voxel_size, unit='')}."
+            f"correct the entry or, to train with it, set data.voxel_size={_nm(first.voxel_size, unit='')}."
         )
 
 

@@ -186,6 +186,8 @@ def describe_missing(address: Address) -> str:
     if not datasets:
         what = f"no dataset {address.dataset}" if address.dataset else "no Zarr, N5 or precomputed volume"
         return f"{address.container} holds {what}: check the path."
+    if datasets == [""]:
+        return f"{address.container} is a dataset itself, it has no {address.dataset}: name its container instead."
     if not address.dataset:
         return f"{address.container} is a group of datasets, name one of them: {_listed(datasets)}."
     below = [name for name in datasets if name.startswith(f"{address.dataset}/")]

@@ -35,6 +35,13 @@ def test_a_missing_container_names_a_near_one(random_volume: Make, tmp_path: Pat
         open_volume(tmp_path / "nowhere/cell.zarr/volumes/raw")
 
 
+def test_a_dataset_where_its_container_should_be_is_called_that(random_volume: Make, tmp_path: Path) -> None:
+    random_volume("cell.zarr/volumes/raw")
+    with pytest.raises(DataError, match=r"raw is a dataset itself, it has no volumes/raw: name its container") as error:
+        open_volume(tmp_path / "cell.zarr/volumes/raw", "volumes/raw")
+    assert sentence(error)
+
+
 def test_a_missing_dataset_lists_those_that_are_there(random_volume: Make, tmp_path: Path) -> None:
     random_volume("cell.zarr/volumes/raw")
     random_volume("cell.zarr/volumes/labels/er")
