@@ -44,7 +44,7 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
 
     def error(message: str) -> NoReturn:
         # argparse would print the usage too, a dozen lines here, and the one that matters would be the last of them.
-        parser.exit(InputError.exit_status, f"error: {message}: see {parser.prog} --help.\n")
+        parser.exit(InputError.exit_status, f"error: {' '.join(message.split())}: see {parser.prog} --help.\n")
         raise AssertionError
 
     parser.error = error  # type: ignore[method-assign]

@@ -61,8 +61,12 @@ def test_a_full_disk_is_named_as_such():
     assert "/data/out" in str(known)
 
 
-@pytest.mark.parametrize("line", [["--size", "3"], ["--size", "1", "2", "x"], ["--sise", "1", "2", "3"], []])
-def test_a_mistyped_command_line_is_one_sentence_that_names_the_help(line, capsys):
+@pytest.mark.parametrize(
+    "line", [["--size", "3"], ["--size", "1", "2", "x"], ["--sise", "1", "2", "3"], ["--config", "broken.yaml"], []]
+)
+def test_a_mistyped_command_line_is_one_sentence_that_names_the_help(line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.yaml").write_text("size: [\n")
     parser = terminal.script_parser("Measure.")
     parser.add_argument("--size", nargs=3, type=int, required=True)
     with pytest.raises(SystemExit) as stopped:
