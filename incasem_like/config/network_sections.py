@@ -65,7 +65,7 @@ class ModelConfig(Section):
     initialization: Literal["torch", "he_normal"] = Field(
         "torch",
         description="How fresh weights are drawn: torch's own way, as incasem does, or He's, "
-        "which learns much faster in the first thousands of iterations.",
+        "which keeps the signal's variance through the layers.",
     )
 
     @model_validator(mode="after")

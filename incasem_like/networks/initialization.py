@@ -10,7 +10,7 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def keep_torch(network: nn.Module) -> None:
-    """Leave the weights as the layers drew them: the signal fades from layer to layer, so learning starts slowly."""
+    """Leave the weights as the layers drew them: the signal fades from layer to layer."""
 
 
 def he_normal(network: nn.Module) -> None:
