@@ -115,7 +115,9 @@ def predict(runner: StageRunner, places: DemoPlaces, training: RunRecord) -> Run
 def measure(runner: StageRunner, places: DemoPlaces, training: RunRecord, prediction: RunRecord) -> RunRecord:
     """Threshold the probabilities, measure them against the truth, and export the segmentation as TIFF sections."""
     container = places.container("test")
-    predicted = f"volumes/predictions/train_{training.id:04d}/predict_{prediction.id:04d}"
+    from incasem_like.prediction.outputs import prediction_group
+
+    predicted = prediction_group(training.id, prediction.id)
     source = ("--prediction_filename", container, "-d", f"{predicted}/prob_maps/class_1", "-c", 64, 64, 64)
     segmented = f"volumes/segmentations/predict_{prediction.id:04d}"
     script = f"{POSTPROCESSING}/00_extract_segmentation_with_threshold.py"

@@ -25,10 +25,11 @@ def write_page(
     result: dict[str, Any],
 ) -> Path:
     """Write ``report.html`` into the demo's folder and return where it is."""
+    from incasem_like.prediction.outputs import prediction_group
     from incasem_like.volumes import open_volume
 
     container = places.container("test")
-    predicted = f"volumes/predictions/train_{training.id:04d}/predict_{prediction.id:04d}"
+    predicted = prediction_group(training.id, prediction.id)
     slices = slices_of_volumes(
         open_volume(container, plan.EQUALIZED),
         open_volume(container, plan.LABELS),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -34,6 +35,18 @@ class Derivation:
     chunk_shape: tuple[int, int, int] = (128, 128, 128)
     num_workers: int = 1
     overwrite: bool = False
+
+    @classmethod
+    def from_arguments(cls, arguments: Namespace) -> Self:
+        """Take what the scripts of derived datasets ask for alike on their command lines."""
+        return cls(
+            arguments.filename,
+            arguments.dataset,
+            arguments.out_dataset,
+            tuple(arguments.chunk_shape),
+            arguments.num_workers,
+            arguments.overwrite,
+        )
 
     def open_source(self) -> Volume:
         """Open what is read.

@@ -19,6 +19,11 @@ SHORTEST_CHUNK_EDGE = 32
 SCALES = {"uint8": 255, "float16": 1, "float32": 1}
 
 
+def prediction_group(training_run_id: int, prediction_run_id: int) -> str:
+    """Name the group, inside a container, of what one prediction run wrote with one training run's network."""
+    return f"volumes/predictions/train_{training_run_id:04d}/predict_{prediction_run_id:04d}"
+
+
 @dataclass(frozen=True)
 class OutputPlace:
     """Where a region's prediction goes.

@@ -30,7 +30,7 @@ from incasem_like.networks import (
     network_geometry,
     torch_device,
 )
-from incasem_like.prediction.outputs import OutputPlace
+from incasem_like.prediction.outputs import OutputPlace, prediction_group
 from incasem_like.prediction.tile_size import choose_input_size, usable_memory
 from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.samples import Region, open_regions
@@ -107,7 +107,7 @@ class PredictionPlan:
 
     def places(self, prediction_id: int) -> list[OutputPlace]:
         """Say where each region's prediction goes; entries that share a container get a group each."""
-        group = f"volumes/predictions/train_{self.training_run_id:04d}/predict_{prediction_id:04d}"
+        group = prediction_group(self.training_run_id, prediction_id)
         folders = self.config.directories.data, self.config.prediction.directories.prefix
         containers = [output_container(region.entry.file, *folders) for region in self.regions]
         times = Counter(containers)

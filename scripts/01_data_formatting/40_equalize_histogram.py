@@ -35,14 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     kernel = arguments.kernel_size * (3 if len(arguments.kernel_size) == 1 else 1)
     if len(kernel) != 3:
         raise InputError(f"--kernel_size takes one number or three (z y x), but got {len(kernel)}: give one or three.")
-    derivation = Derivation(
-        arguments.filename,
-        arguments.dataset,
-        arguments.out_dataset,
-        tuple(arguments.chunk_shape),
-        arguments.num_workers,
-        arguments.overwrite,
-    )
+    derivation = Derivation.from_arguments(arguments)
     written = equalize_histogram(
         derivation, kernel=tuple(kernel), clip_limit=arguments.clip_limit, bins=arguments.nbins
     )

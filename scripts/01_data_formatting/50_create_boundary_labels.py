@@ -28,14 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     if arguments.thickness < 1:
         raise InputError(f"--thickness is {arguments.thickness}, which marks nothing: give 1 or more voxels.")
-    derivation = Derivation(
-        arguments.filename,
-        arguments.dataset,
-        arguments.out_dataset,
-        tuple(arguments.chunk_shape),
-        arguments.num_workers,
-        arguments.overwrite,
-    )
+    derivation = Derivation.from_arguments(arguments)
     parameters = {"thickness": arguments.thickness} | ({"axes": [1, 2]} if arguments.in_plane else {})
     written = derive_volume(derivation, boundary_labels, parameters, context=arguments.thickness, outside="reflect")
     written.report(

@@ -29,14 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     zone = {"outwards": arguments.exclude_voxels_outwards, "inwards": arguments.exclude_voxels_inwards}
     if min(zone.values()) < 0:
         raise InputError(f"The voxels to exclude are {list(zone.values())}, but cannot be below 0: give 0 or more.")
-    derivation = Derivation(
-        arguments.filename,
-        arguments.dataset,
-        arguments.out_dataset,
-        tuple(arguments.chunk_shape),
-        arguments.num_workers,
-        arguments.overwrite,
-    )
+    derivation = Derivation.from_arguments(arguments)
     written = derive_volume(derivation, metric_mask, zone, context=max(zone.values()))
     written.report("the metric mask", f'name it in "metric_masks": ["{arguments.out_dataset}"] of a data configuration')
 
