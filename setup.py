@@ -16,6 +16,7 @@ setup(
     package_data={"incasem_like": ["py.typed", "**/*.html", "**/*.css"]},
     install_requires=[
         "ConfigArgParse>=1.7",
+        "click>=8.1",
         "GitPython>=3.1",
         "PyYAML>=6",
         "funlib.geometry>=0.3",
@@ -27,6 +28,7 @@ setup(
         "psutil>=6",
         "pydantic>=2.11",
         "pymongo>=4.10",
+        "requests>=2.31",
         "rich>=13",
         "sacred==0.8.7",
         "scikit-image>=0.25",

@@ -2,9 +2,9 @@
 
 from incasem_like.tracking.checkpoints import CheckpointRecord, file_sha256
 from incasem_like.tracking.command_line import CommandLine, format_config, parse_command_line
-from incasem_like.tracking.experiment import run_experiment
+from incasem_like.tracking.recording.experiment import run_experiment
+from incasem_like.tracking.recording.run import Run
 from incasem_like.tracking.records import Metric, RunRecord
-from incasem_like.tracking.run import Run
 from incasem_like.tracking.store import RunStore, open_store
 
 __all__ = [

@@ -87,9 +87,9 @@ def open_store(url: str | Path | None, kind: str, runs_directory: Path) -> RunSt
         raise InputError(f"There are no runs of kind '{kind}'{nearest(kind, KINDS)}: choose one of {', '.join(KINDS)}.")
     address = parse_address(url, Path(runs_directory))
     if isinstance(address, FolderAddress):
-        from incasem_like.tracking.file_store import FileStore
+        from incasem_like.tracking.files.store import FileStore
 
         return FileStore(address.folder / f"incasem_{kind}", kind, runs_directory)
-    from incasem_like.tracking.mongo_store import connect
+    from incasem_like.tracking.mongo.store import connect
 
     return connect(address, kind, runs_directory)

@@ -12,7 +12,7 @@ import pytest
 
 from incasem_like.tracking import RunStore, open_store
 from incasem_like.tracking.address import MongoAddress, parse_address
-from incasem_like.tracking.mongo_store import MongoStore, connect
+from incasem_like.tracking.mongo.store import MongoStore, connect
 
 SERVER = os.environ.get("INCASEM_TEST_MONGO_URL")
 NEEDS_SERVER = "needs a MongoDB server: set INCASEM_TEST_MONGO_URL"

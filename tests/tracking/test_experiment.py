@@ -60,7 +60,7 @@ def test_the_record_holds_what_a_methods_section_needs(store: RunStore) -> None:
     assert record.host["pid"] > 0
     assert any(package.startswith("numpy==") for package in record.experiment["dependencies"])
     names = [name for name, _ in record.experiment["sources"]]
-    assert str(Path("incasem_like", "tracking", "experiment.py")) in names
+    assert str(Path("incasem_like", "tracking", "recording", "experiment.py")) in names
 
 
 def test_results_and_metrics_are_plain_numbers(store: RunStore) -> None:
@@ -203,7 +203,7 @@ def test_an_unobserved_run_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_an_observer_that_fails_for_a_while_is_not_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from incasem_like.tracking import file_observer
+    from incasem_like.tracking.files import observer as file_observer
 
     store = open_store(None, "trainings", tmp_path)
     working = file_observer.write_whole
@@ -227,7 +227,7 @@ def test_an_observer_that_fails_for_a_while_is_not_given_up(
 
 
 def test_a_full_disk_leaves_no_half_line_in_the_metrics_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from incasem_like.tracking import file_observer
+    from incasem_like.tracking.files import observer as file_observer
 
     store = open_store(None, "trainings", tmp_path)
     room = 60

@@ -10,8 +10,9 @@ import pytest
 from bson import json_util
 
 from incasem_like.errors import StoreError
-from incasem_like.tracking import Run, mongo_observer, run_experiment
-from incasem_like.tracking.mongo_store import MongoStore
+from incasem_like.tracking import Run, run_experiment
+from incasem_like.tracking.mongo import observer as mongo_observer
+from incasem_like.tracking.mongo.store import MongoStore
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from incasem_like.tracking.output import OutputCapture
+from incasem_like.tracking.recording.output import OutputCapture
 
 
 class Gone(io.StringIO):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from incasem_like.tracking import RunStore, open_store
-from incasem_like.tracking.mongo_store import MongoStore
+from incasem_like.tracking.mongo.store import MongoStore
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

@@ -9,7 +9,7 @@ import pytest
 from incasem_like.errors import IncasemError, InputError, RunNotFoundError, StoreError
 from incasem_like.tracking import RunStore, open_store, run_experiment
 from incasem_like.tracking.address import FolderAddress, MongoAddress, parse_address
-from incasem_like.tracking.file_store import FileStore
+from incasem_like.tracking.files.store import FileStore
 
 
 @pytest.fixture(autouse=True)

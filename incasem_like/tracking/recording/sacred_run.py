@@ -14,10 +14,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from incasem_like.errors import IncasemError
-from incasem_like.tracking.heartbeat import Heartbeat
-from incasem_like.tracking.output import OutputCapture
 from incasem_like.tracking.plain import plain, without_credentials
-from incasem_like.tracking.sacred_quietly import RunObserver, SacredInterrupt, SacredRunBase, linearize_metrics
+from incasem_like.tracking.recording.heartbeat import Heartbeat
+from incasem_like.tracking.recording.output import OutputCapture
+from incasem_like.tracking.recording.sacred_quietly import (
+    RunObserver,
+    SacredInterrupt,
+    SacredRunBase,
+    linearize_metrics,
+)
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_BETWEEN_HEARTBEATS = 10.0

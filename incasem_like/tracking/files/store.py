@@ -13,7 +13,7 @@ from incasem_like.tracking.records import Metric
 from incasem_like.tracking.store import RunStore
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.file_observer import FileObserver
+    from incasem_like.tracking.files.observer import FileObserver
 
 
 class FileStore(RunStore):
@@ -46,7 +46,7 @@ class FileStore(RunStore):
         }
 
     def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
-        from incasem_like.tracking.file_observer import artifact_file_name
+        from incasem_like.tracking.files.observer import artifact_file_name
 
         path = self.folder / str(run_id) / artifact_file_name(name)
         if not path.is_file():
@@ -54,7 +54,7 @@ class FileStore(RunStore):
         return path.read_bytes()
 
     def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
-        from incasem_like.tracking.file_observer import METRICS_LOG
+        from incasem_like.tracking.files.observer import METRICS_LOG
 
         directory = self.folder / str(run_id)
         log = directory / METRICS_LOG
@@ -68,7 +68,7 @@ class FileStore(RunStore):
         }
 
     def observer(self) -> FileObserver:  # noqa: D102
-        from incasem_like.tracking.file_observer import FileObserver
+        from incasem_like.tracking.files.observer import FileObserver
 
         return FileObserver(self.folder)
 

@@ -12,7 +12,7 @@ from incasem_like.tracking.checkpoints import file_sha256
 from incasem_like.tracking.plain import plain, without_credentials
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.sacred_run import TrackedSacredRun
+    from incasem_like.tracking.recording.sacred_run import TrackedSacredRun
 
 UNOBSERVED_ID = 0
 

@@ -16,7 +16,7 @@ import pymongo.errors
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.plain import plain, to_bson
-from incasem_like.tracking.sacred_quietly import MongoObserver
+from incasem_like.tracking.recording.sacred_quietly import MongoObserver
 
 if TYPE_CHECKING:
     import gridfs
@@ -207,7 +207,7 @@ class MongoRunObserver(MongoObserver):  # type: ignore[misc]
         """Write what was not delivered as MongoDB's extended JSON."""
         from bson import json_util
 
-        from incasem_like.tracking.file_observer import write_whole
+        from incasem_like.tracking.files.observer import write_whole
 
         folder = Path(self.failure_dir)
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from incasem_like.tracking.plain import plain, without_credentials
-from incasem_like.tracking.run import Run
+from incasem_like.tracking.recording.run import Run
 from incasem_like.tracking.store import RunStore
 
 if TYPE_CHECKING:
     from sacred.observers import RunObserver
 
-    from incasem_like.tracking.sacred_run import TrackedSacredRun
+    from incasem_like.tracking.recording.sacred_run import TrackedSacredRun
 
 Result = TypeVar("Result")
 SECONDS_TO_CLOSE = 5.0
@@ -99,9 +99,9 @@ def _sacred_run(
     sources: Sequence[Path],
 ) -> TrackedSacredRun:
     """Put together Sacred's run; what surrounds it is looked up only if somebody observes it."""
-    from incasem_like.tracking.sacred_quietly import get_host_info
-    from incasem_like.tracking.sacred_run import TrackedSacredRun
-    from incasem_like.tracking.surroundings import describe_experiment, describe_process
+    from incasem_like.tracking.recording.sacred_quietly import get_host_info
+    from incasem_like.tracking.recording.sacred_run import TrackedSacredRun
+    from incasem_like.tracking.recording.surroundings import describe_experiment, describe_process
 
     return TrackedSacredRun(
         command=command,

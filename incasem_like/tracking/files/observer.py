@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from incasem_like.errors import InputError
 from incasem_like.tracking.plain import plain
-from incasem_like.tracking.sacred_quietly import FileStorageObserver
+from incasem_like.tracking.recording.sacred_quietly import FileStorageObserver
 
 METRICS_LOG = "metrics.jsonl"
 _RESERVED = frozenset({"run.json", "config.json", "info.json", "metrics.json", METRICS_LOG, "cout.txt"})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from incasem_like.tracking.address import MongoAddress
-    from incasem_like.tracking.mongo_observer import MongoRunObserver
+    from incasem_like.tracking.mongo.observer import MongoRunObserver
 
 _AUTHENTICATION_FAILED = 18
 _TIMEOUTS_MS = {"serverSelectionTimeoutMS": 4000, "connectTimeoutMS": 4000, "socketTimeoutMS": 20000}
@@ -81,7 +81,7 @@ class MongoStore(RunStore):
             return bytes(self.files.get(file_id).read())
 
     def observer(self) -> MongoRunObserver:  # noqa: D102
-        from incasem_like.tracking.mongo_observer import MongoRunObserver
+        from incasem_like.tracking.mongo.observer import MongoRunObserver
 
         return MongoRunObserver(
             self.database, self.files, self.runs_directory / "tracking" / "undelivered", self.description

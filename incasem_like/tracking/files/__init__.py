@@ -1,0 +1,1 @@
+"""Runs kept as files: the store and the observer that writes one run."""

@@ -1,0 +1,1 @@
+"""Runs kept in MongoDB: the store and the observer that writes one run."""
