@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import RunNotFoundError
 from incasem_like.terminal import nearest
 from incasem_like.tracking.checkpoints import CheckpointRecord, choose_checkpoint
+from incasem_like.tracking.liveness import is_alive
 
 if TYPE_CHECKING:
     from incasem_like.tracking.store import RunStore
@@ -64,7 +65,15 @@ class RunRecord:
 
     @property
     def status(self) -> str:
-        """RUNNING, COMPLETED, FAILED or INTERRUPTED."""
+        """RUNNING, COMPLETED, FAILED or INTERRUPTED; KILLED when it says RUNNING and its process is gone."""
+        recorded = self.recorded_status
+        if recorded == "RUNNING" and not is_alive(self.host, self.heartbeat, self.start_time):
+            return "KILLED"
+        return recorded
+
+    @property
+    def recorded_status(self) -> str:
+        """What the run last said of itself."""
         return str(self._document.get("status"))
 
     @property

@@ -89,7 +89,7 @@ def test_kill_leaves_a_record_that_can_be_read(tmp_path: Path, start_python: Sta
     process.send_signal(signal.SIGKILL)
     process.wait()
     record = _store(tmp_path).get(1)
-    assert (record.status, record.config) == ("RUNNING", {"a": 1})
+    assert (record.status, record.recorded_status, record.config) == ("KILLED", "RUNNING", {"a": 1})
     assert record.checkpoint("last").verify()
     assert record.metrics["loss"].values[0] == 0.5
     assert record.host["pid"] == process.pid

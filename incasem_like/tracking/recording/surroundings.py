@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import incasem_like
+from incasem_like.tracking.liveness import boot_id, pid_namespace, process_start
 from incasem_like.tracking.plain import without_credentials
 
 _SECONDS_FOR_GIT = 10
@@ -64,18 +65,14 @@ def describe_repositories(directories: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def describe_process() -> dict[str, Any]:
-    """Name this process so that one that died can be told from one that lives: its id, start and the machine's boot."""
-    description: dict[str, Any] = {"pid": os.getpid()}
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    if boot.is_file():
-        description["boot_id"] = boot.read_text().strip()
-    try:
-        import psutil
-
-        description["process_start"] = psutil.Process().create_time()
-    except ImportError:
-        pass
-    return description
+    """Name this process so that one that died can be told from one that lives: id, start, namespace and boot."""
+    description = {
+        "pid": os.getpid(),
+        "process_start": process_start(os.getpid()),
+        "boot_id": boot_id(),
+        "pid_namespace": pid_namespace(),
+    }
+    return {name: value for name, value in description.items() if value is not None}
 
 
 def _main_script() -> Path | None:

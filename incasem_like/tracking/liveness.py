@@ -1,0 +1,84 @@
+"""Whether the process behind a run still lives: its machine, boot, namespace and start, or the age of its heartbeat."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+OLDEST_HEARTBEAT = timedelta(minutes=5)
+_SECONDS_STARTS_MAY_DIFFER = 2.0  # the start is reckoned from the boot, whose wall-clock time the kernel adjusts
+
+
+def is_alive(
+    host: Mapping[str, Any], heartbeat: datetime | None, start: datetime | None, now: datetime | None = None
+) -> bool:
+    """Find out whether the process that writes a run is still there.
+
+    On the machine and in the pid namespace of the run the process itself is looked for, so that the answer is right at
+    once and stays right while the server is away. A process of a boot before this one is dead. Of another machine or
+    container only the heartbeat is known: it must be younger than five minutes.
+
+    Args:
+        host: The run's ``host`` entry, as ``describe_process`` and Sacred fill it.
+        heartbeat: When the run was last heard of; without a time zone, UTC.
+        start: When it was started, for a run that has no heartbeat yet; without a time zone, UTC.
+        now: The present; by default the clock's.
+    """
+    heard = _utc(heartbeat) or _utc(start)
+    if host.get("pid") is not None and host.get("hostname") == socket.gethostname():
+        boot = boot_id()
+        if boot == host.get("boot_id"):
+            if host.get("pid_namespace", pid_namespace()) == pid_namespace():
+                return _process_exists(int(host["pid"]), host.get("process_start"))
+        elif boot is not None and heard is not None and heard < boot_time():
+            return False  # a younger heartbeat would come from another machine of the same name
+    return heard is not None and (now or datetime.now(UTC)) - heard < OLDEST_HEARTBEAT
+
+
+@functools.cache
+def boot_id() -> str | None:
+    """Name the boot of this machine's kernel; None where the system has no such name."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.is_file() else None
+
+
+def boot_time() -> datetime:
+    """Give the moment of this machine's boot."""
+    import psutil
+
+    return datetime.fromtimestamp(psutil.boot_time(), UTC)
+
+
+def pid_namespace() -> str | None:
+    """Name the pid namespace of this process, ``pid:[4026531836]``; None where the system has none."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
+
+
+def process_start(pid: int) -> float | None:
+    """Give the start of a process, seconds since 1970; None where there is no such process, or only its remains."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def _process_exists(pid: int, recorded_start: Any) -> bool:
+    found = process_start(pid)
+    if found is None or recorded_start is None:
+        return found is not None
+    return abs(found - float(recorded_start)) < _SECONDS_STARTS_MAY_DIFFER
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
