@@ -12,10 +12,15 @@ from urllib.parse import urlsplit
 from incasem_like.errors import InputError
 from incasem_like.tracking.plain import without_credentials
 
-KINDS = ("trainings", "predictions", "segmentations", "evaluations")
+KINDS = ("trainings", "predictions", "segmentations", "evaluations", "bootstrapping")
 ENVIRONMENT_VARIABLE = "INCASEM_TRACKING_URL"
 _HOST_AND_PORT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.-]*:\d{1,5}$")
 _DEFAULT_DATABASES = ("", "admin")
+
+
+def singular(kind: str) -> str:
+    """Name one run of a kind: ``training`` for ``trainings``."""
+    return kind.removesuffix("s")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.address import KINDS, FolderAddress, parse_address
+from incasem_like.tracking.address import KINDS, FolderAddress, parse_address, singular
 from incasem_like.tracking.checkpoints import listed
 from incasem_like.tracking.records import Metric, RunRecord
 
@@ -60,15 +60,15 @@ class RunStore(ABC):
         return RunRecord(self, run_id, document)
 
     def _not_found(self, run_id: int) -> str:
-        ids = self.ids()
+        ids, sort = self.ids(), singular(self.kind)
         if not ids:
             return (
-                f"There is no {self.kind[:-1]} run {run_id}: {self.description} holds no runs yet; start one, or name "
+                f"There is no {sort} run {run_id}: {self.description} holds no runs yet; start one, or name "
                 "another store."
             )
         there = f"run {ids[0]}" if len(ids) == 1 else f"runs {listed(ids)}"
         near = min(ids, key=lambda other: abs(other - run_id))
-        return f"There is no {self.kind[:-1]} run {run_id}: {self.description} holds {there}; did you mean {near}?"
+        return f"There is no {sort} run {run_id}: {self.description} holds {there}; did you mean {near}?"
 
 
 def open_store(url: str | Path | None, kind: str, runs_directory: Path) -> RunStore:
