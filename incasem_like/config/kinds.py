@@ -85,6 +85,17 @@ def _checkpoint(value: object) -> str:
     return str(value)
 
 
+def _stored_checkpoints(value: object) -> str:
+    """Read which checkpoints go into the database; the order of words does not count."""
+    listed = value if isinstance(value, list | tuple) else str(value).split(",")
+    words = {str(word).strip().lower() for word in listed}
+    if words in ({"all"}, {"none"}):
+        return words.pop()
+    if not words or not words <= {"best", "last"}:
+        raise ValueError("not a choice of checkpoints")
+    return ",".join(sorted(words))
+
+
 def _distinct(axes: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(axes)) != len(axes):
         raise ValueError("an axis twice")
@@ -128,5 +139,8 @@ Folder = Annotated[Path, PathRole("folder"), Words("the path of a folder")]
 ExistingFile = Annotated[Path, PathRole("file"), Words("the path of a file")]
 Checkpoint = Annotated[
     str, BeforeValidator(_checkpoint), PathRole("checkpoint"), Words("best, last, an iteration or the path of a file")
+]
+StoredCheckpoints = Annotated[
+    str, BeforeValidator(_stored_checkpoints), Words("best, last, both with a comma between, all or none")
 ]
 Device = Annotated[int | str, BeforeValidator(_device), Words("a GPU index, cuda, cuda:INDEX, cpu or mps")]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from incasem_like.config.kinds import DefaultWords, Device, Flag, Folder, Positive, Text
+from incasem_like.config.kinds import DefaultWords, Device, Flag, Folder, Positive, StoredCheckpoints, Text
 from incasem_like.config.locations import default_data_directory, default_runs_directory
 from incasem_like.config.section import Section
 
@@ -47,3 +47,14 @@ class TrackingConfig(Section):
     """Where runs are kept."""
 
     url: Text | None = Field(None, description="MongoDB URL of the run store; null = files under `directories.runs`.")
+
+
+class TrainingTrackingConfig(TrackingConfig):
+    """Where runs are kept, and their checkpoints."""
+
+    store_checkpoints: StoredCheckpoints = Field(
+        "best,last",
+        description="Checkpoints that a MongoDB store keeps too, so that other machines can use them by run id: "
+        "`best`, `last`, `best,last`, `all` (that are kept on disk) or `none`. "
+        "Without effect where runs are kept as files.",
+    )

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from incasem_like.config.kinds import Seed, contradiction
 from incasem_like.config.network_sections import LossConfig, ModelConfig, VoxelConfig
 from incasem_like.config.section import Document
-from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig, TrackingConfig
+from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig, TrainingTrackingConfig
 from incasem_like.config.training_sections import SacredConfig, SourcesConfig, TrainingSection, ValidationSection
 from incasem_like.terminal import nearest
 
@@ -30,7 +30,9 @@ class TrainingConfig(Document):
     loss: LossConfig = Field(default_factory=LossConfig, description="Loss.")
     torch: TorchConfig = Field(default_factory=TorchConfig, description="Device and arithmetic.")
     sacred: SacredConfig = Field(default_factory=SacredConfig, description="Metrics in the run store.")
-    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="Where runs are kept.")
+    tracking: TrainingTrackingConfig = Field(
+        default_factory=TrainingTrackingConfig, description="Where runs are kept, and their checkpoints."
+    )
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:

@@ -49,6 +49,9 @@ def test_a_configuration_does_not_change() -> None:
         ("training.optimizer.lr=1E-4", 1e-4, lambda c: c.training.optimizer.lr),
         ("training.optimizer.lr=1", 1.0, lambda c: c.training.optimizer.lr),
         ("training.iterations=2e3", 2000, lambda c: c.training.iterations),
+        ("tracking.store_checkpoints=last,best", "best,last", lambda c: c.tracking.store_checkpoints),
+        ("tracking.store_checkpoints=[last]", "last", lambda c: c.tracking.store_checkpoints),
+        ("tracking.store_checkpoints=None", "none", lambda c: c.tracking.store_checkpoints),
         ("data.voxel_size=[5, 4.6, 4.6]", (5, 4.6, 4.6), lambda c: c.data.voxel_size),
         ("training.augmentation.simple.transpose_only=[]", (), lambda c: c.training.augmentation.simple.transpose_only),
         ("training.augmentation.elastic=null", None, lambda c: c.training.augmentation.elastic),
@@ -88,6 +91,11 @@ def test_later_updates_win_and_sections_merge() -> None:
         ("training.reject.probability=1", "did you mean 'training.reject.reject_probability'?"),
         ("training.optimzer.lr=1", "did you mean 'training.optimizer'?"),
         ("elastic=null", "did you mean 'training.augmentation.elastic'?"),
+        (
+            "tracking.store_checkpoints=bst",
+            'tracking.store_checkpoints must be best, last, both with a comma between, all or none, found "bst"',
+        ),
+        ("tracking.store_checkpoints=all,best", 'all or none, found "all,best"'),
         ("save_evry=1", "did you mean 'training.save_every'?"),
         ("validate_every=1", "did you mean 'validation.validate_every'?"),
         (
