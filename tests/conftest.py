@@ -2,6 +2,8 @@
 
 import signal
 
+pytest_plugins = ["mongo_server.fixtures"]
+
 # A shell that starts a command in the background makes it ignore ctrl-C, and nohup the closing of the terminal; what
 # it starts inherits that. The tests of interruption mean the behaviour at a terminal, wherever they are started from.
 signal.signal(signal.SIGINT, signal.default_int_handler)

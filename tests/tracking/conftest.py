@@ -1,10 +1,8 @@
-"""Stores to test on: files, mongomock, and a real MongoDB where INCASEM_TEST_MONGO_URL names one."""
+"""Stores to test on: files, mongomock, and a server over a socket."""
 
-import os
 import subprocess
 import sys
 import textwrap
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,9 +11,6 @@ import pytest
 from incasem_like.tracking import RunStore, open_store
 from incasem_like.tracking.address import MongoAddress, parse_address
 from incasem_like.tracking.mongo.store import MongoStore, connect
-
-SERVER = os.environ.get("INCASEM_TEST_MONGO_URL")
-NEEDS_SERVER = "needs a MongoDB server: set INCASEM_TEST_MONGO_URL"
 
 
 @pytest.fixture
@@ -28,14 +23,12 @@ def mongomock_store(tmp_path: Path) -> MongoStore:
 
 
 @pytest.fixture
-def server_store(tmp_path: Path) -> Iterator[MongoStore]:
-    if SERVER is None:
-        pytest.skip(NEEDS_SERVER)
-    address = parse_address(SERVER, tmp_path)
+def server_store(fresh_mongo_url: str, tmp_path: Path) -> Iterator[MongoStore]:
+    address = parse_address(fresh_mongo_url, tmp_path)
     assert isinstance(address, MongoAddress)
-    store = connect(MongoAddress(address.url, f"test_{uuid.uuid4().hex[:8]}"), "trainings", tmp_path / "runs")
+    store = connect(address, "trainings", tmp_path / "runs")
     yield store
-    store.database.client.drop_database(store.database.name)
+    store.database.client.close()
 
 
 @pytest.fixture(params=["files", "mongomock", pytest.param("server", marks=pytest.mark.mongo)])

@@ -1,7 +1,6 @@
 """Runs in processes of their own: ids under a race, and every way to die."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -66,9 +65,11 @@ def test_two_processes_that_start_ten_runs_each_share_no_id(tmp_path: Path, star
 
 
 @pytest.mark.mongo
-def test_two_processes_share_no_id_on_a_server(server_store: MongoStore, start_python: Start, tmp_path: Path) -> None:
+def test_two_processes_share_no_id_on_a_server(
+    mongo_url: str, server_store: MongoStore, start_python: Start, tmp_path: Path
+) -> None:
     file = tmp_path / "trainings_db.json"
-    file.write_text(json.dumps({"url": os.environ["INCASEM_TEST_MONGO_URL"], "db_name": server_store.database.name}))
+    file.write_text(json.dumps({"url": mongo_url, "db_name": server_store.database.name}))
     first, second = (_ids(process) for process in [start_python(MANY, file) for _ in range(2)])
     assert sorted(first + second) == list(range(1, 21))
 
