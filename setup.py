@@ -40,6 +40,7 @@ setup(
         "torch>=2.8",
         "zarr>=2.18,<3",  # gunpowder's pin; zarr-python is what Volume.as_zarr() hands out
     ],
+    entry_points={"console_scripts": ["incasem-like = incasem_like.commands.cli:main"]},
     extras_require={
         "test": [
             "hypothesis>=6",

@@ -1,0 +1,82 @@
+"""``incasem-like``: the console command, its groups of commands, and how it answers a mistyped command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+import incasem_like
+from incasem_like.commands.lazy_group import LazyGroup, Member
+from incasem_like.errors import InputError
+from incasem_like.terminal import nearest, run_guarded
+
+NAME = "incasem-like"
+GROUPS = {
+    "runs": Member("incasem_like.commands.runs.group", "runs", "find, compare, keep and move tracked runs"),
+    "models": Member("incasem_like.commands.models", "models", "list, download and import published models"),
+    "jobs": Member("incasem_like.commands.jobs", "jobs", "what runs on this machine or cluster"),
+}
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+@click.group(cls=LazyGroup, members=GROUPS, name=NAME, context_settings=CONTEXT)
+@click.version_option(incasem_like.__version__, prog_name=NAME)
+def cli() -> None:
+    """Tracked runs and models of experiment-tracked segmentation.
+
+    Training and prediction themselves are scripts: scripts/02_train/train.py, scripts/03_predict/predict.py.
+    """
+
+
+def main() -> NoReturn:
+    """Do what the command line of this process says, and exit with the status of what happened."""
+    typed = os.path.basename(sys.argv[0])
+    program = "python -m incasem_like" if typed == "__main__.py" else typed
+    run_guarded(lambda: answer(sys.argv[1:], program), debug="--debug" in sys.argv)
+
+
+def answer(arguments: Sequence[str], program: str = NAME) -> int:
+    """Do what a command line says.
+
+    Args:
+        arguments: What was typed after the program's name.
+        program: How the program was called, for messages and ``--help``.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        InputError: The command line is wrong; or whatever the command raises.
+    """
+    try:
+        status = cli.main(list(arguments), prog_name=program, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.UsageError as error:
+        raise InputError(_sentence(error)) from None
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except BrokenPipeError:
+        # `| head` has read enough: that is no error, and Python must not complain while it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status if isinstance(status, int) else 0
+
+
+def _sentence(error: click.UsageError) -> str:
+    """Say what click found wrong as the other scripts would."""
+    context = error.ctx
+    help_command = f"see {context.command_path if context else NAME} --help."
+    if isinstance(error, click.NoSuchOption):
+        known = [name for param in context.command.params for name in param.opts] if context else []
+        return f"There is no flag {error.option_name}{nearest(error.option_name, known)}: {help_command}"
+    if isinstance(error, click.MissingParameter) and error.param is not None and context is not None:
+        name = error.param.make_metavar(context) if isinstance(error.param, click.Argument) else error.param.opts[0]
+        return f"{name.removesuffix('...')} is missing: {help_command}"
+    words = " ".join(error.format_message().split()).removesuffix(".")
+    return f"{words}: {help_command}"

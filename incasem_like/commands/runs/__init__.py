@@ -1,0 +1,1 @@
+"""``incasem-like runs``: what can be asked of tracked runs and done to them."""
