@@ -89,6 +89,8 @@ class Proxy:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._lock:
             self._open |= {client, server}
+        if self._listener is None:  # cut while it was being made
+            self.drop()
         for source, sink in ((client, server), (server, client)):
             threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
 

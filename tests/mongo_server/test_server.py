@@ -16,7 +16,8 @@ from mongo_server import server as server_module
 from mongo_server.fixtures import KillableServer
 from mongo_server.server import FOLDER, ServerMissingError, build
 
-QUICK = {"serverSelectionTimeoutMS": 500, "connectTimeoutMS": 500, "socketTimeoutMS": 500}
+# A server that was lost is looked for twice a second
+QUICK = {"serverSelectionTimeoutMS": 1500, "connectTimeoutMS": 1000, "socketTimeoutMS": 1000}
 
 pytestmark = pytest.mark.mongo
 
