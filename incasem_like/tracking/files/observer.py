@@ -7,37 +7,17 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from incasem_like.errors import InputError
+from incasem_like.tracking.files.layout import METRICS_LOG, artifact_file_name, write_whole
 from incasem_like.tracking.plain import plain
 from incasem_like.tracking.recording.sacred_quietly import FileStorageObserver
 
-METRICS_LOG = "metrics.jsonl"
-_RESERVED = frozenset({"run.json", "config.json", "info.json", "metrics.json", METRICS_LOG, "cout.txt"})
 _SHARE_OF_TIME_FOR_METRICS = 0.02
-
-
-def artifact_file_name(name: str) -> str:
-    """Name the file that holds an artifact: its own name, unless that is one of the run's own files."""
-    return f"artifact_{name}" if name in _RESERVED or name.startswith("artifact_") else name
-
-
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file beside its place, then move it there, so that it is seen whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with open(beside, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 class FileObserver(FileStorageObserver):  # type: ignore[misc]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import StoreError
+from incasem_like.tracking.files.layout import METRICS_LOG, artifact_file_name
 from incasem_like.tracking.records import Metric
 from incasem_like.tracking.store import RunStore
 
@@ -46,16 +47,12 @@ class FileStore(RunStore):
         }
 
     def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
-        from incasem_like.tracking.files.observer import artifact_file_name
-
         path = self.folder / str(run_id) / artifact_file_name(name)
         if not path.is_file():
             raise StoreError(f"The file {path} of run {run_id} is missing: restore it from a backup.")
         return path.read_bytes()
 
     def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
-        from incasem_like.tracking.files.observer import METRICS_LOG
-
         directory = self.folder / str(run_id)
         log = directory / METRICS_LOG
         if log.is_file():

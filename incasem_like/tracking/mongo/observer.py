@@ -207,7 +207,7 @@ class MongoRunObserver(MongoObserver):  # type: ignore[misc]
         """Write what was not delivered as MongoDB's extended JSON."""
         from bson import json_util
 
-        from incasem_like.tracking.files.observer import write_whole
+        from incasem_like.tracking.files.layout import write_whole
 
         folder = Path(self.failure_dir)
         folder.mkdir(parents=True, exist_ok=True)
