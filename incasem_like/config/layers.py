@@ -16,16 +16,37 @@ COMMAND_LINE = "on the command line"
 
 @dataclass
 class Layers:
-    """Nested values of all layers laid so far, and for each key path where its value comes from."""
+    """Nested values of all layers laid so far, and for each key path where its value comes from.
+
+    Attributes:
+        values: The values.
+        origins: Where each was read, as ``in /path/config.yaml``.
+        faults: What is wrong with values, by key path: a file that is not there. Only that of a value that no later
+            layer replaced counts.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[KeyPath, str] = field(default_factory=dict)
+    faults: dict[KeyPath, ConfigError] = field(default_factory=dict)
 
-    def lay(self, values: Mapping[str, Any], origin: str) -> None:
+    def lay(self, values: Mapping[str, Any], origin: str, faults: Mapping[KeyPath, ConfigError] | None = None) -> None:
         """Lay nested values over what is there: sections are merged key by key, everything else is replaced."""
         _merge(self.values, values)
         for path in _paths(values):
             self.origins[path] = origin
+            replaced = [other for other in self.faults if _replaces(path, other, values)]
+            for other in replaced:
+                del self.faults[other]
+        self.faults.update(faults or {})
+
+    def check(self) -> None:
+        """Make sure that nothing is wrong with the values that remain.
+
+        Raises:
+            ConfigError: The first fault.
+        """
+        for fault in self.faults.values():
+            raise fault
 
     def source(self, path: KeyPath) -> str:
         """Say where the value under a key path comes from: ``in /path/config.yaml``."""
@@ -43,6 +64,16 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
             _merge(below[key], value)
         else:
             below[key] = value
+
+
+def _replaces(path: KeyPath, other: KeyPath, values: Mapping[str, Any]) -> bool:
+    """Whether values that hold ``path`` put something else in the place of ``other``: it, or a section around it."""
+    if path != other[: len(path)]:
+        return False
+    inner: Any = values
+    for key in path:
+        inner = inner[key]
+    return path == other or not isinstance(inner, Mapping)
 
 
 def _paths(values: Mapping[str, Any], prefix: KeyPath = ()) -> Iterator[KeyPath]:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from incasem_like.config.checking import fields_of, section_of
+from incasem_like.config.checking import KeyPath, fields_of, section_of
 from incasem_like.config.kinds import PathRole
 from incasem_like.errors import ConfigError
 
@@ -91,26 +91,32 @@ def find_file(name: Path, folders: Sequence[Path], what: str) -> Path:
 
 
 def resolve_paths(
-    model: type[BaseModel], values: Mapping[str, Any], folders: Sequence[Path], prefix: str = ""
-) -> dict[str, Any]:
+    model: type[BaseModel], values: Mapping[str, Any], folders: Sequence[Path], prefix: KeyPath = ()
+) -> tuple[dict[str, Any], dict[KeyPath, ConfigError]]:
     """Copy nested values with every path made absolute from the first of ``folders`` where it exists.
 
-    Raises:
-        ConfigError: A file is missing or an environment variable is not set.
+    Returns:
+        The copy, and by key path what is wrong with a path: its file is missing or an environment variable is not set.
+        Whether that matters shows when all layers are laid: a later one may replace it.
     """
     known = fields_of(model)
     resolved = dict(values)
+    faults: dict[KeyPath, ConfigError] = {}
     for key, value in values.items():
         field = known.get(key)
         if field is None:
             continue
-        dotted = f"{prefix}{key}"
+        path = (*prefix, key)
         section = section_of(field.annotation)
         if section is not None and isinstance(value, Mapping):
-            resolved[key] = resolve_paths(section, value, folders, f"{dotted}.")
+            resolved[key], inner = resolve_paths(section, value, folders, path)
+            faults.update(inner)
         elif isinstance(value, str) and value:
-            resolved[key] = _resolve(value, _role(field), folders, dotted)
-    return resolved
+            try:
+                resolved[key] = _resolve(value, _role(field), folders, ".".join(path))
+            except ConfigError as fault:
+                faults[path] = fault
+    return resolved, faults
 
 
 def _role(field: FieldInfo) -> str | None:

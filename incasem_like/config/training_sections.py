@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from incasem_like.config.kinds import (
     Axes,
+    Checkpoint,
     Count,
     ExistingFile,
     Flag,
@@ -18,6 +19,7 @@ from incasem_like.config.kinds import (
     Size,
     Spread,
     Text,
+    contradiction,
 )
 from incasem_like.config.section import Section
 
@@ -137,11 +139,47 @@ class CheckpointsConfig(Section):
     best_mode: Literal["max", "min"] = Field("max", description="Whether the largest or the smallest value is best.")
 
 
+class StartFromConfig(Section):
+    """The checkpoint of another training that a new one starts from; `--start_from` takes its configuration along."""
+
+    run_id: Positive | None = Field(
+        None, description="Training run the weights come from; null = random weights, or a file named below."
+    )
+    checkpoint: Checkpoint | None = Field(
+        None,
+        description="`best`, `last`, an iteration, or the path of a checkpoint; "
+        "null = best, or last where none is best.",
+    )
+    optimizer: Literal["reset", "keep"] = Field(
+        "reset",
+        description="Start with a new Adam, or keep the moments of that checkpoint; learning rate and weight decay are "
+        "those of this configuration either way.",
+    )
+
+    @property
+    def named(self) -> bool:
+        """Whether a checkpoint is started from."""
+        return self.run_id is not None or self.checkpoint is not None
+
+    @model_validator(mode="after")
+    def _names_a_run_or_a_file(self) -> Self:
+        which = self.checkpoint
+        if self.run_id is None and which is not None and (which in ("best", "last") or which.isdigit()):
+            raise contradiction(
+                f"training.start_from.checkpoint is {which}, but of no training run: set training.start_from.run_id "
+                "too, or give the path of a file."
+            )
+        return self
+
+
 class TrainingSection(Section):
     """The training loop."""
 
     pipeline: Pipeline = Field("baseline_with_context", description="How samples are made.")
     data: ExistingFile | None = Field(None, description="Data configuration (JSON) to train on.")
+    start_from: StartFromConfig = Field(
+        default_factory=StartFromConfig, description="Checkpoint of another training to start from."
+    )
     iterations: Positive = Field(200_000, description="Number of updates; iterations count from 1.")
     batch_size: Positive = Field(1, description="Blocks per update.")
     input_size_voxels: Size = Field((204, 204, 204), description="Raw block the network sees, in voxels, z, y, x.")
@@ -168,6 +206,18 @@ class TrainingSection(Section):
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         return {"type": value} if isinstance(value, str) else value
+
+    @field_validator("start_from", mode="before")
+    @classmethod
+    def _run_alone_or_pair(cls, value: Any) -> Any:
+        """Take a run id, incasem's pair of id and checkpoint, and null for none."""
+        if value is None:
+            return {}
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"run_id": value}
+        if isinstance(value, list | tuple) and len(value) in (1, 2):
+            return dict(zip(("run_id", "checkpoint"), value, strict=False))
+        return value
 
 
 class ValidationSnapshotConfig(Section):
