@@ -11,36 +11,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from incasem_like.errors import ConfigError, InputError
-from incasem_like.terminal import HelpFormatter, nearest
+from incasem_like.terminal import nearest
+from incasem_like.tracking.run_flags import LEVELS, about_sacred_flag, add_run_flags
 
 COMMANDS = ("print_config",)
 _SUFFIXES = (".yaml", ".yml", ".json")
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-_HOW_TO = """\
-behind the word 'with':
-  CONFIG.yaml          a configuration file; a later one overrides an earlier one
-  key=value            one configuration value: training.iterations=2000, model.num_fmaps=12
-
-instead of running:
-  %(prog)s print_config with CONFIG.yaml    print the whole configuration and stop
-"""
-
-
-_RUN_FLAGS: tuple[tuple[tuple[str, ...], str | None, str], ...] = (
-    (("-n", "--name"), "NAME", "a name for the run"),
-    (("-c", "--comment"), "TEXT", "a remark on the run"),
-    (("-i", "--id"), "ID", "id for the run; otherwise the store's next one"),
-    (
-        ("-m", "--mongodb", "--mongo_db"),
-        "URL",
-        "keep the run in MongoDB: URL, host:port or a JSON file with url, db_name",
-    ),
-    (("-F", "--file_storage"), "DIR", "keep the run as files below this folder; otherwise below the runs directory"),
-    (("-u", "--unobserved"), None, "keep no record of the run"),
-    (("-p", "--print_config", "--print-config"), None, "print the whole configuration before running"),
-    (("-l", "--loglevel"), "LEVEL", f"how much is reported: {', '.join(_LEVELS)} or a number"),
-    (("-d", "--debug"), None, "show the traceback of an error"),
-)
 
 
 @dataclass(frozen=True)
@@ -60,6 +35,9 @@ class CommandLine:
         unobserved: Keep no record.
         debug: Show the traceback of an error.
         store: What ``--mongodb`` or ``--file_storage`` says, or None; may hold a password.
+        offline: Keep the run on disk until the database can be reached.
+        slack: File that says where Slack is told, or None.
+        observers: Files that describe further Sacred observers.
     """
 
     own: argparse.Namespace = field(repr=False)
@@ -74,6 +52,9 @@ class CommandLine:
     unobserved: bool
     debug: bool
     store: str | None = field(repr=False)
+    offline: bool = False
+    slack: Path | None = None
+    observers: tuple[Path, ...] = ()
 
 
 def parse_command_line(
@@ -90,13 +71,12 @@ def parse_command_line(
         ConfigError: What follows ``with`` is neither a file nor ``key=value``.
         InputError: A flag is unknown or lacks its value, or a file or ``key=value`` comes without ``with``.
     """
-    _add_run_flags(own_parser, example)
-    flags, items = _split(list(argv), own_parser)
-    own, words = _parse_flags(own_parser, flags)
-    command = _read_words(words, own_parser)
+    add_run_flags(own_parser, example)
+    flags, words, items = _split(list(argv), own_parser)
+    own, unknown = _parse_flags(own_parser, flags)
+    command = _read_words([*unknown, *words], own_parser)
     files, updates = _read_items(items)
-    if own.mongodb and own.file_storage:
-        raise InputError("A run has one store: give --mongodb or --file_storage, not both.")
+    _check_store_flags(own)
     return CommandLine(
         own=own,
         command=command,
@@ -110,6 +90,9 @@ def parse_command_line(
         unobserved=own.unobserved,
         debug=own.debug,
         store=own.mongodb or own.file_storage,
+        offline=own.offline,
+        slack=Path(own.slack) if own.slack else None,
+        observers=tuple(Path(name) for name in own.observer or ()),
     )
 
 
@@ -122,49 +105,29 @@ def format_config(config: dict[str, Any]) -> str:
     return yaml.safe_dump(without_credentials(plain(config)), sort_keys=False, default_flow_style=None, width=120)
 
 
-class _HelpFormatter(HelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults and keeps the lines of the explanation as they are."""
-
-
-def _add_run_flags(parser: argparse.ArgumentParser, example: str) -> None:
-    """Add the flags of every tracked script, except where the script has its own of that name."""
-    parser.usage = "%(prog)s [flags] [print_config] with CONFIG.yaml [key=value ...]"
-    parser.epilog = f"{_HOW_TO}\nexample:\n  %(prog)s {example}\n"
-    parser.formatter_class = _HelpFormatter
-    group = parser.add_argument_group("the run and its record")
-    for names, metavar, meaning in _RUN_FLAGS:
-        owner = next((action for name in names if (action := parser._option_string_actions.get(name))), None)
-        free = [name for name in names if name not in parser._option_string_actions]
-        options: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
-        if owner is None:
-            group.add_argument(*free, help=meaning, **options)
-        elif free:
-            same = f"same as {owner.option_strings[0]}"
-            group.add_argument(*free, dest=owner.dest, default=argparse.SUPPRESS, help=same, **options)
-
-
-def _split(argv: list[str], parser: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
-    """Part the flags, which may stand on both sides, from what follows ``with``."""
+def _split(argv: list[str], parser: argparse.ArgumentParser) -> tuple[list[str], list[str], list[str]]:
+    """Part the flags, which may stand on both sides, from the words before ``with`` and the items behind it."""
     flags: list[str] = []
+    words: list[str] = []
     items: list[str] = []
     behind_with = False
     position = 0
     while position < len(argv):
         token = argv[position]
         if token.startswith("-") and len(token) > 1:
-            length = 1 + _values_taken(token, argv[position + 1 :], parser)
+            length = 1 + _values_taken(token, argv[position + 1 :], parser, behind_with)
             flags += argv[position : position + length]
             position += length
             continue
         if token == "with" and not behind_with:
             behind_with = True
         else:
-            (items if behind_with else flags).append(token)
+            (items if behind_with else words).append(token)
         position += 1
-    return flags, items
+    return flags, words, items
 
 
-def _values_taken(flag: str, rest: list[str], parser: argparse.ArgumentParser) -> int:
+def _values_taken(flag: str, rest: list[str], parser: argparse.ArgumentParser, behind_with: bool) -> int:
     """Count the tokens behind a flag that are its values."""
     action = parser._option_string_actions.get(flag)
     if action is None:
@@ -175,13 +138,13 @@ def _values_taken(flag: str, rest: list[str], parser: argparse.ArgumentParser) -
         return min(1, len(rest))
     limit = 1 if action.nargs == "?" else len(rest)
     count = 0
-    while count < limit and count < len(rest) and not _ends_values(rest[count]):
+    while count < limit and count < len(rest) and not _ends_values(rest[count], behind_with):
         count += 1
     return count
 
 
-def _ends_values(token: str) -> bool:
-    return token == "with" or token.startswith("-") or _is_item(token)
+def _ends_values(token: str, behind_with: bool) -> bool:
+    return token == "with" or token in COMMANDS or token.startswith("-") or (behind_with and _is_item(token))
 
 
 def _is_item(token: str) -> bool:
@@ -201,11 +164,27 @@ def _parse_flags(parser: argparse.ArgumentParser, flags: list[str]) -> tuple[arg
         parser.error = before  # type: ignore[method-assign]
 
 
+def _check_store_flags(own: argparse.Namespace) -> None:
+    if own.mongodb and own.file_storage:
+        raise InputError("A run has one store: give --mongodb or --file_storage, not both.")
+    if own.offline and own.unobserved:
+        raise InputError(
+            "--offline keeps a record to be delivered later, --unobserved keeps none: give one of them, not both."
+        )
+    if own.offline and own.file_storage:
+        raise InputError(
+            "--file_storage keeps the run as files already, no server is needed: leave --offline out, or give the "
+            "database with --mongodb."
+        )
+
+
 def _read_words(words: list[str], parser: argparse.ArgumentParser) -> str:
     """Find the command among what is no known flag."""
     for word in words:
         if word.startswith("-"):
             name = word.split("=")[0]
+            if advice := about_sacred_flag(name):
+                raise InputError(f"Sacred's flag {name} is not needed here: {advice}.")
             known = list(parser._option_string_actions)
             raise InputError(f"There is no flag {name}{nearest(name, known)}: see {parser.prog} --help.")
         if _is_item(word):
@@ -254,8 +233,8 @@ def _level(text: str | None) -> int | None:
         return None
     if text.isdigit():
         return int(text)
-    if text.upper() not in _LEVELS:
+    if text.upper() not in LEVELS:
         raise InputError(
-            f"There is no log level '{text}'{nearest(text.upper(), _LEVELS)}: choose {', '.join(_LEVELS)} or a number."
+            f"There is no log level '{text}'{nearest(text.upper(), LEVELS)}: choose {', '.join(LEVELS)} or a number."
         )
     return int(getattr(logging, text.upper()))

@@ -44,6 +44,23 @@ def test_a_flag_with_several_values_ends_where_the_configuration_begins() -> Non
     assert parse("--name", "with", "with", "a.yaml").name == "with"
 
 
+def test_who_else_is_told_and_where_the_record_waits() -> None:
+    line = parse("--slack", "--observer", "a.yaml", "--observer", "b.json", "--offline", "with", "c.yaml")
+    assert (line.slack, line.observers, line.offline) == (Path("slack.json"), (Path("a.yaml"), Path("b.json")), True)
+    assert (parse().slack, parse().observers, parse().offline) == (None, (), False)
+    line = parse("--slack", "team.yaml", "print_config", "with", "c.yaml")
+    assert (line.slack, line.command, line.files) == (Path("team.yaml"), "print_config", (Path("c.yaml"),))
+
+
+def test_a_flag_whose_value_may_be_left_out_takes_no_command_and_no_configuration() -> None:
+    line = parse("--slack", "print_config", "with", "c.yaml")
+    assert (line.slack, line.command) == (Path("slack.json"), "print_config")
+    line = parse("with", "--slack", "c.yaml")
+    assert (line.slack, line.files) == (Path("slack.json"), (Path("c.yaml"),))
+    line = parse("--start_from", "3", "runs/lr=1/model_checkpoint_5", "print_config", "with", "c.yaml")
+    assert (line.own.start_from, line.command) == (["3", "runs/lr=1/model_checkpoint_5"], "print_config")
+
+
 def test_print_config_is_a_command() -> None:
     assert parse("print_config", "with", "a.yaml").command == "print_config"
 
@@ -55,7 +72,10 @@ def test_print_config_is_a_command() -> None:
         (["lr=1"], "'lr=1' must stand behind the word 'with'"),
         (["--nmae", "x"], "no flag --nmae; did you mean '--name'?"),
         (["--start_form=3"], "no flag --start_form; did you mean '--start_from'?"),
-        (["--slack", "with", "a.yaml"], "no flag --slack"),
+        (["--queue", "with", "a.yaml"], "Sacred's flag --queue is not needed here: nothing is queued"),
+        (["-C", "no", "with", "a.yaml"], "Sacred's flag -C is not needed here: output is always captured"),
+        (["--offline", "-u"], "--unobserved keeps none: give one of them"),
+        (["--offline", "-F", "x"], "leave --offline out"),
         (["print_confg"], "no command; did you mean 'print_config'?"),
         (["wiht", "a.yaml"], "'wiht' is no command; did you mean 'with'?"),
         (["with", "training.iterations", "5"], "write training.iterations=VALUE"),
