@@ -105,6 +105,7 @@ def _distinct(axes: tuple[int, ...]) -> tuple[int, ...]:
 Classes = Annotated[int, BeforeValidator(_whole), Field(ge=2, le=256), Words("a whole number from 2 to 256")]
 Whole = Annotated[int, BeforeValidator(_whole), Words("a whole number")]
 Positive = Annotated[int, BeforeValidator(_whole), Field(ge=1), Words("a whole number of at least 1")]
+Points = Annotated[int, BeforeValidator(_whole), Field(ge=10, le=20_000), Words("a whole number from 10 to 20000")]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=0), Words("a whole number of at least 0")]
 Number = Annotated[float, BeforeValidator(_number), Words("a number")]
 PositiveNumber = Annotated[float, BeforeValidator(_number), Field(gt=0), Words("a number above 0")]

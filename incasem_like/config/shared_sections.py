@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from incasem_like.config.kinds import DefaultWords, Device, Flag, Folder, Positive, StoredCheckpoints, Text
+from incasem_like.config.kinds import DefaultWords, Device, Flag, Folder, Points, Positive, StoredCheckpoints, Text
 from incasem_like.config.locations import default_data_directory, default_runs_directory
 from incasem_like.config.section import Section
 
@@ -47,6 +47,11 @@ class TrackingConfig(Section):
     """Where runs are kept."""
 
     url: Text | None = Field(None, description="MongoDB URL of the run store; null = files under `directories.runs`.")
+    max_points: Points = Field(
+        2000,
+        description="Points of each metric that the run store holds at most, evenly thinned as the run grows; the log "
+        "`metrics.jsonl` on the machine of the run and TensorBoard keep all.",
+    )
 
 
 class TrainingTrackingConfig(TrackingConfig):
