@@ -33,5 +33,9 @@ class StoreError(IncasemError):
     """The run store cannot be reached or written."""
 
 
+class DownloadError(IncasemError):
+    """A file cannot be fetched, or what came is not what was asked for."""
+
+
 class DiskFullError(IncasemError):
     """No space is left where the output goes."""

@@ -1,0 +1,140 @@
+"""``models/pretrained.yaml``: the published models, where they are and what they are for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
+
+from incasem_like.config.kinds import Text, VoxelSize, Words
+from incasem_like.config.locations import absolute
+from incasem_like.config.reading import read_keys
+from incasem_like.config.section import Document
+from incasem_like.errors import ConfigError, InputError
+
+ENVIRONMENT_VARIABLE = "INCASEM_MODELS"
+CHECKPOINT_FOLDER = "pretrained_checkpoints"
+MANIFEST_NAME = "pretrained.yaml"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$"), Words("64 hexadecimal digits in small letters")]
+FileName = Annotated[str, Field(pattern=r"^[^/\\]+$"), Words("a file name without folders")]
+
+
+class PublishedFile(Document):
+    """A file that can be downloaded."""
+
+    file: FileName = Field(description="Its name here.")
+    key: Text = Field(description="Its key in the bucket, or its path below a mirror's URL.")
+    sha256: Sha256 | None = Field(None, description="Of its content; null where its publishers gave none.")
+
+
+class PublishedModel(PublishedFile):
+    """A published model: one checkpoint of one training run."""
+
+    name: Text = Field(description="Short name of the run it becomes.")
+    organelle: Text = Field(description="What its class 1 is.")
+    fixation: Literal["CF", "HPF"] = Field(description="CF chemical fixation, HPF high-pressure freezing.")
+    voxel_size: VoxelSize = Field(description="Voxel size in nm, z, y, x, that it was trained at.")
+
+
+Entry = TypeVar("Entry", bound=PublishedFile)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All published models.
+
+    Attributes:
+        endpoint: URL that the keys are below.
+        database: The archive of the training runs' database.
+        models: By the id of their training run.
+    """
+
+    endpoint: str
+    database: PublishedFile
+    models: dict[int, PublishedModel]
+
+    def model(self, run_id: int) -> PublishedModel:
+        """Look a model up.
+
+        Raises:
+            InputError: None of that id was published; the message lists the ids.
+        """
+        if run_id not in self.models:
+            known = ", ".join(f"{known} ({model.name})" for known, model in sorted(self.models.items()))
+            raise InputError(f"There is no published model {run_id}: choose among {known}.")
+        return self.models[run_id]
+
+    def id_of(self, path: Path) -> int | None:
+        """Tell a published checkpoint by its name: ``model_checkpoint_1841_er_CF.pt`` is 1841; None for others."""
+        for run_id, model in self.models.items():
+            if path.name == model.file or path.name.startswith(file_prefix(run_id)):
+                return run_id
+        return None
+
+
+def file_prefix(run_id: int) -> str:
+    """What the names of the checkpoint files of a published model begin with."""
+    return f"model_checkpoint_{run_id}_"
+
+
+def default_models_directory() -> Path:
+    """Give the folder of downloaded models: ``$INCASEM_MODELS``, else ``models`` of the repository, else here."""
+    if os.environ.get(ENVIRONMENT_VARIABLE):
+        return absolute(Path(os.environ[ENVIRONMENT_VARIABLE]).expanduser())
+    return _own_models_folder()
+
+
+def read_manifest(path: Path | None = None) -> Manifest:
+    """Read a manifest; by default the one that comes with the repository.
+
+    Raises:
+        ConfigError: It is not there, not YAML, or a field is unknown, missing or wrong.
+    """
+    path = path or _own_models_folder() / MANIFEST_NAME
+    values = read_keys(path)
+    models, endpoint = values.get("models"), values.get("endpoint")
+    if not isinstance(models, Mapping) or not all(type(key) is int and key > 0 for key in models):
+        raise ConfigError(f"{path} must hold 'models', a mapping from run ids to models: correct it.")
+    if not isinstance(endpoint, str):
+        raise ConfigError(f"{path} must hold 'endpoint', the URL that the keys are below: add it.")
+    return Manifest(
+        endpoint,
+        _read_entry(PublishedFile, values.get("database"), path, "database"),
+        {key: _read_entry(PublishedModel, entry, path, f"models.{key}") for key, entry in models.items()},
+    )
+
+
+def _read_entry(kind: type[Entry], values: Any, path: Path, key: str) -> Entry:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{key} in {path} must be a section with file and key: write it so.")
+    return kind.from_values(values, lambda _key: f"under {key} in {path}")
+
+
+def find_checkpoint(model_id: int, model: PublishedModel, models_directory: Path) -> Path | None:
+    """Find the downloaded checkpoint of a model: under its name, or any name that begins with its id."""
+    folder = models_directory / CHECKPOINT_FOLDER
+    named = folder / model.file
+    others: Iterable[Path] = sorted(folder.glob(f"{file_prefix(model_id)}*.pt")) if folder.is_dir() else ()
+    return next((path for path in (named, *others) if path.is_file()), None)
+
+
+def named_models(manifest: Manifest, ids: Iterable[int]) -> dict[int, PublishedModel]:
+    """Choose models by id, all of them where no id is given.
+
+    Raises:
+        InputError: See ``Manifest.model``.
+    """
+    wanted = list(dict.fromkeys(ids)) or list(manifest.models)
+    return {run_id: manifest.model(run_id) for run_id in wanted}
+
+
+def _own_models_folder() -> Path:
+    beside_package = Path(__file__).resolve().parents[2]
+    if (beside_package / "scripts").is_dir():
+        return beside_package / "models"
+    return Path.cwd() / "models"
