@@ -182,7 +182,7 @@ def choose_checkpoint(record: RunRecord, which: str | None) -> ChosenCheckpoint:
                 )
             return ChosenCheckpoint(path, file_sha256(path), None)
         tracked = registered[0]
-    return ChosenCheckpoint(tracked.verify(), tracked.sha256, tracked.iteration)
+    return ChosenCheckpoint(tracked.fetch(), tracked.sha256, tracked.iteration)
 
 
 def feature_maps(model: ModelConfig) -> int:

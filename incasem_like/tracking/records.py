@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import RunNotFoundError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.checkpoints import CheckpointRecord, choose_checkpoint
+from incasem_like.tracking.checkpoints import CheckpointRecord, Places, choose_checkpoint
 from incasem_like.tracking.liveness import is_alive
 
 if TYPE_CHECKING:
@@ -163,21 +164,24 @@ class RunRecord:
     @property
     def checkpoints(self) -> list[CheckpointRecord]:
         """The checkpoints that the run registered and kept, by iteration."""
-        entries = self.info.get("checkpoints") or []
-        records = [
-            CheckpointRecord(
-                entry["iteration"],
-                self._locate(entry["path"]),
-                entry["sha256"],
-                entry["bytes"],
-                entry.get("metrics") or {},
-            )
-            for entry in entries
-        ]
+        records = [CheckpointRecord.from_entry(entry, self._places) for entry in self.info.get("checkpoints") or []]
         return sorted(records, key=lambda record: record.iteration)
+
+    @property
+    def superseded_checkpoints(self) -> list[CheckpointRecord]:
+        """Checkpoints that the run keeps no more, but the store still has while the better one is not in it."""
+        registered = self.checkpoints
+        newest = registered[-1].iteration if registered else -1
+        known = {record.sha256 for record in registered}
+        copies = [copy for copy in self._places.stored.values() if copy.entry and copy.sha256 not in known]
+        records = [CheckpointRecord.from_entry(copy.entry, self._places) for copy in copies]
+        # A newer one was withdrawn when the run was continued from before it.
+        return sorted((one for one in records if one.iteration < newest), key=lambda record: record.iteration)
 
     def checkpoint(self, which: str | int, *, metric: str | None = None, mode: str | None = None) -> CheckpointRecord:
         """Choose one of the run's checkpoints.
+
+        ``best`` and ``last`` pass over those that can be had neither on this machine nor in the store, with a warning.
 
         Args:
             which: ``best``, ``last``, an iteration, or the path of a file that the run registered.
@@ -193,16 +197,21 @@ class RunRecord:
             which,
             metric=metric or policy.get("best_metric"),
             mode=mode or policy.get("best_mode") or "max",
-            run=f"Run {self.id} in {self.store.description} ({self.status})",
+            run=f"run {self.id} in {self.store.description} ({self.status})",
+            superseded=lambda: self.superseded_checkpoints,
         )
 
-    def _locate(self, path: str) -> Path:
-        """Follow a path as registered: below this store's runs directory first, else where the run had written it."""
-        here = self.store.runs_directory / path
+    @cached_property
+    def _places(self) -> Places:
         recorded = self.info.get("runs_directory")
-        if not here.exists() and recorded and (Path(recorded) / path).exists():
-            return Path(recorded) / path
-        return here
+        return Places(
+            self.id,
+            self.store.runs_directory,
+            Path(recorded) if recorded else None,
+            str(self.host.get("hostname") or ""),
+            self.store.checkpoint_files,
+            self.store.description,
+        )
 
 
 def _utc(value: Any) -> datetime | None:

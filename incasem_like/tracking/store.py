@@ -15,6 +15,8 @@ from incasem_like.tracking.records import Metric, RunRecord
 if TYPE_CHECKING:
     from sacred.observers import RunObserver
 
+    from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
+
 
 class RunStore(ABC):
     """Runs of one kind, each with an id that counts up from 1.
@@ -43,6 +45,11 @@ class RunStore(ABC):
     @abstractmethod
     def read_artifact(self, run_id: int, name: str) -> bytes:
         """Read a file stored with a run."""
+
+    @property
+    def checkpoint_files(self) -> CheckpointFiles | None:
+        """The store's own copies of checkpoints; None for a store that keeps none, as files do."""
+        return None
 
     @abstractmethod
     def observer(self) -> RunObserver:

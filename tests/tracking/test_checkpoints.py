@@ -35,7 +35,7 @@ def test_checkpoints_come_back_with_hash_and_metrics(store: RunStore) -> None:
     assert first.path == store.runs_directory / "models" / "0001" / "model_checkpoint_10"
     assert first.sha256 == hashlib.sha256(b"weights 10").hexdigest()
     assert (first.bytes, second.metrics) == (10, {"dice_class_1": 0.9})
-    assert first.verify() == first.path
+    assert first.fetch() == first.path
     assert record.info["checkpoints"][0]["path"] == "models/0001/model_checkpoint_10"
 
 
@@ -78,23 +78,23 @@ def test_a_changed_or_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     same_length.path.write_bytes(b"weights 1O")
     other_length.path.write_bytes(b"weights")
     missing.path.unlink()
-    with pytest.raises(CheckpointError, match=r"checkpoint_10 changed after it was tracked \(SHA-256 .*restore"):
-        same_length.verify()
-    with pytest.raises(CheckpointError, match=r"changed after it was tracked \(7 bytes, not 10\)"):
-        other_length.verify()
-    with pytest.raises(CheckpointError, match=r"does not exist any more"):
-        missing.verify()
+    with pytest.raises(CheckpointError, match=r"checkpoint_10 is another file \(SHA-256 .*restore"):
+        same_length.fetch()
+    with pytest.raises(CheckpointError, match=r"checkpoint_20 is another file \(7 bytes, not 10\)"):
+        other_length.fetch()
+    with pytest.raises(CheckpointError, match=r"cannot be had here: .*checkpoint_30 does not exist"):
+        missing.fetch()
 
 
 def test_a_runs_folder_that_was_moved_still_works(tmp_path: Path) -> None:
     train(open_store(None, "trainings", tmp_path / "before"))
     (tmp_path / "before").rename(tmp_path / "after")
     moved = open_store(None, "trainings", tmp_path / "after").get(1).checkpoint("last")
-    assert moved.verify() == tmp_path / "after" / "models" / "0001" / "model_checkpoint_40"
+    assert moved.fetch() == tmp_path / "after" / "models" / "0001" / "model_checkpoint_40"
 
 
 def test_checkpoints_are_found_where_the_run_wrote_them_when_the_reader_keeps_runs_elsewhere(tmp_path: Path) -> None:
     address = tmp_path / "tracking"
     train(open_store(address, "trainings", tmp_path / "writer"))
     found = open_store(address, "trainings", tmp_path / "reader").get(1).checkpoint("last")
-    assert found.verify() == tmp_path / "writer" / "models" / "0001" / "model_checkpoint_40"
+    assert found.fetch() == tmp_path / "writer" / "models" / "0001" / "model_checkpoint_40"

@@ -91,7 +91,7 @@ def test_kill_leaves_a_record_that_can_be_read(tmp_path: Path, start_python: Sta
     process.wait()
     record = _store(tmp_path).get(1)
     assert (record.status, record.recorded_status, record.config) == ("KILLED", "RUNNING", {"a": 1})
-    assert record.checkpoint("last").verify()
+    assert record.checkpoint("last").fetch()
     assert record.metrics["loss"].values[0] == 0.5
     assert record.host["pid"] == process.pid
     assert {"boot_id", "process_start"} <= set(record.host)

@@ -54,7 +54,7 @@ def test_a_training_leaves_a_run_with_everything(trained: tuple[Path, Any], tiny
     assert record.metrics["loss_train_0"].steps == (1, 2, 3, 4, 5, 6)
     assert record.metrics["loss_val_ds_0_type_0"].steps == (3, 6)
     assert [checkpoint.iteration for checkpoint in record.checkpoints] == [3, 6]
-    assert record.checkpoint("last").verify() == runs / "models" / "0001" / "model_checkpoint_6"
+    assert record.checkpoint("last").fetch() == runs / "models" / "0001" / "model_checkpoint_6"
     assert {found["name"] for found in record.inputs} == {"left", "right"}
 
 
@@ -147,7 +147,7 @@ def test_ctrl_c_leaves_an_interrupted_run_with_a_whole_checkpoint(tiny_project: 
     record = open_store(None, "trainings", tmp_path).get(1)
     assert record.status == "INTERRUPTED"
     last = record.checkpoint("last")
-    assert last.verify() == folder / f"model_checkpoint_{last.iteration}"
+    assert last.fetch() == folder / f"model_checkpoint_{last.iteration}"
     assert load_checkpoint(last.path).optimizer_state is not None
 
 

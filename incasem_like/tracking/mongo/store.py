@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from incasem_like.tracking.address import MongoAddress
+    from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
     from incasem_like.tracking.mongo.observer import MongoRunObserver
 
 _AUTHENTICATION_FAILED = 18
@@ -37,13 +38,21 @@ class MongoStore(RunStore):
         kind: trainings, predictions, segmentations or evaluations.
         runs_directory: See ``RunStore``; what a missing server does not take is kept below it.
         server: The server's address without credentials, for messages.
+        reconnect: Opens the same database through another connection, for uploads beside the run's own record.
     """
 
-    def __init__(self, database: Database[Any], kind: str, runs_directory: Path, server: str = "MongoDB") -> None:
+    def __init__(
+        self,
+        database: Database[Any],
+        kind: str,
+        runs_directory: Path,
+        server: str = "MongoDB",
+        reconnect: Callable[[], Database[Any]] | None = None,
+    ) -> None:
         super().__init__(
             kind, runs_directory, description=f"MongoDB database {database.name} at {without_credentials(server)}"
         )
-        self.database = database
+        self.database, self._reconnect = database, reconnect or (lambda: database)
         self.files = gridfs.GridFS(database)
 
     def ids(self) -> list[int]:  # noqa: D102
@@ -79,6 +88,18 @@ class MongoStore(RunStore):
             run = self.database["runs"].find_one({"_id": run_id}, {"artifacts": 1}) or {}
             file_id = next(entry["file_id"] for entry in run["artifacts"] if entry["name"] == name)
             return bytes(self.files.get(file_id).read())
+
+    @property
+    def checkpoint_files(self) -> CheckpointFiles:  # noqa: D102
+        from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
+
+        return CheckpointFiles(self.database, self.description)
+
+    def checkpoint_files_for_uploads(self) -> CheckpointFiles:
+        """Give the checkpoints through a connection of their own, so that a slow upload holds nothing else up."""
+        from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
+
+        return CheckpointFiles(self._reconnect(), self.description)
 
     def observer(self) -> MongoRunObserver:  # noqa: D102
         from incasem_like.tracking.mongo.observer import MongoRunObserver
@@ -129,7 +150,11 @@ def connect(address: MongoAddress, kind: str, runs_directory: Path) -> MongoStor
             f"No MongoDB server answers at {address.described}: start it, correct the address, or leave it out to keep "
             f"runs as files in {Path(runs_directory) / 'tracking'}."
         ) from None
-    return MongoStore(client[address.database(kind)], kind, runs_directory, address.described)
+
+    def reconnect() -> Database[Any]:
+        return pymongo.MongoClient(address.url, **timeouts, maxPoolSize=1)[address.database(kind)]
+
+    return MongoStore(client[address.database(kind)], kind, runs_directory, address.described, reconnect)
 
 
 def _moment(value: datetime) -> datetime:

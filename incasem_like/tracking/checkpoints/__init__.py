@@ -1,0 +1,8 @@
+"""Checkpoints of runs: how they are on record, the choice among them, and where their files can be had."""
+
+from incasem_like.tracking.checkpoints.choice import choose_checkpoint, listed, rank
+from incasem_like.tracking.checkpoints.files import Places, TrackedFile
+from incasem_like.tracking.checkpoints.hashing import file_sha256
+from incasem_like.tracking.checkpoints.record import CheckpointRecord
+
+__all__ = ["CheckpointRecord", "Places", "TrackedFile", "choose_checkpoint", "file_sha256", "listed", "rank"]
