@@ -4,6 +4,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    from sacred import observers
     from sacred.host_info import get_host_info
     from sacred.metrics_logger import linearize_metrics
     from sacred.observers import FileStorageObserver, MongoObserver, RunObserver
@@ -18,4 +19,5 @@ __all__ = [
     "SacredRunBase",
     "get_host_info",
     "linearize_metrics",
+    "observers",
 ]
