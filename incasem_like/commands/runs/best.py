@@ -1,0 +1,97 @@
+"""``runs best``: the runs that are best by a metric, and the checkpoint to take."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from incasem_like.commands.runs.listing import FILTERS
+from incasem_like.commands.runs.options import StoreChoice, kind_option, store_options
+from incasem_like.commands.runs.tables import Column, cell, print_table
+from incasem_like.errors import InputError
+from incasem_like.tracking.address import singular
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.queries import Field
+    from incasem_like.tracking.summaries import RunSummary
+
+
+@click.command("best", epilog=FILTERS)
+@click.argument("metric")
+@click.argument("filters", metavar="[FILTER]...", nargs=-1)
+@click.option("--largest", "direction", flag_value="max", help="The largest value is best.")
+@click.option("--smallest", "direction", flag_value="min", help="The smallest value is best.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=5, show_default=True, help="Show N runs.")
+@kind_option
+@store_options
+def best_runs(
+    metric: str, filters: Sequence[str], direction: str | None, limit: int, kind: str, stores: StoreChoice
+) -> None:
+    """Say which runs are best by METRIC, and when they were.
+
+    Of scores (dice, jaccard, precision, recall, …) the largest is best, of losses and errors the smallest; of anything
+    else say --largest or --smallest.
+    """
+    from incasem_like.tracking.queries import better, parse_condition, select_runs
+
+    store = stores.open(kind)
+    selection = select_runs([store], [parse_condition(text) for text in filters], names=[metric])
+    field = selection.fields[metric]
+    if field.metric is None:
+        raise InputError(f"'{metric}' is {field.meaning}, which is no metric: name one, or use runs list --sort.")
+    chosen = direction or better(field.metric)
+    if chosen is None:
+        raise InputError(f"Whether much or little {field.metric} is good is not known: add --largest or --smallest.")
+    values = {run.id: value for run in selection.runs if (value := _value(run, field.metric, chosen)) is not None}
+    ranked = sorted(selection.runs, key=lambda run: (run.id in values, _rank(values.get(run.id), chosen)), reverse=True)
+    ranked = [run for run in ranked if run.id in values]
+    if not ranked:
+        raise InputError(f"No run that meets the filters has {field.metric}: leave filters out, or name another store.")
+    _print(ranked[:limit], values, field, chosen)
+    _say_best(ranked[0], values[ranked[0].id], field.metric, chosen, stores)
+
+
+def _value(run: RunSummary, metric: str, chosen: str) -> float | None:
+    found = run.summary.get(metric, {}).get(chosen)
+    return None if found is None or found != found else float(found)
+
+
+def _rank(value: float | None, chosen: str) -> float:
+    return 0.0 if value is None else -value if chosen == "min" else value
+
+
+def _step(run: RunSummary, metric: str, chosen: str) -> int | None:
+    step = run.summary[metric].get(f"{chosen}_step")
+    return None if step is None else int(step)
+
+
+def _print(runs: Sequence[RunSummary], values: dict[int, float], field: Field, chosen: str) -> None:
+    assert field.metric is not None
+    titles = ("id", "name", "status", "started", field.metric, "iteration", "checkpoint")
+    rows = []
+    for run in runs:
+        step = _step(run, field.metric, chosen)
+        kept = "kept" if step in {checkpoint.iteration for checkpoint in run.checkpoints} else None
+        said = (run.id, run.name, run.status, run.start_time, values[run.id], step, kept)
+        rows.append([cell(value) for value in said])
+    print_table([Column(title, title in ("id", field.metric, "iteration")) for title in titles], rows)
+
+
+def _say_best(run: RunSummary, value: float, metric: str, chosen: str, stores: StoreChoice) -> None:
+    step = _step(run, metric, chosen)
+    name = f" ({run.name})" if run.name else ""
+    print(f"\nBest {metric}: {value:.4f} in {singular(run.kind)} run {run.id}{name}, iteration {step}.")
+    if run.kind == "trainings" and step in {checkpoint.iteration for checkpoint in run.checkpoints}:
+        command = ["python", "scripts/03_predict/predict.py", "--run_id", str(run.id), "--checkpoint", str(step)]
+        command += _store_flags(stores)
+        command += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json"]
+        print(f"Next: {shlex.join(command)}")
+
+
+def _store_flags(stores: StoreChoice) -> list[str]:
+    """The flags of ``predict.py`` that find the run where it was found now."""
+    flags = stores.flags()
+    return flags[: flags.index("--runs_directory")] if "--runs_directory" in flags else flags

@@ -1,0 +1,151 @@
+"""``runs list``: which runs there are, filtered, sorted, as a table, JSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from incasem_like.commands.runs.options import StoreChoice, kind_option, store_options
+from incasem_like.commands.runs.tables import Column, cell, is_number, print_table
+from incasem_like.errors import InputError
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.queries import Field, Selection
+    from incasem_like.tracking.store import RunStore
+    from incasem_like.tracking.summaries import RunSummary
+
+_ALWAYS = ("id", "name", "status", "started", "took")
+_ALSO = {
+    "trainings": ("iteration", "dice", "loss", "organelle", "tags"),
+    "predictions": ("parent", "data", "dice", "tags"),
+    "segmentations": ("parent", "data", "tags"),
+    "evaluations": ("parent", "data", "dice", "jaccard", "tags"),
+    "bootstrapping": ("parent", "data", "dice", "tags"),
+}
+FILTERS = """\b
+FILTER is NAME OPERATOR VALUE: status=COMPLETED  'dice>0.8'  training.optimizer.lr=1e-4  name~mito  tag=good
+                               organelle=er  'started>2026-01-01'  'took<2h'  parent=none
+Operators are = != < <= > >= and ~ (regular expression); quote those that the shell takes for itself. All filters
+have to hold. NAME is a field (id name command status started stopped heartbeat took host comment tags notes
+parent iteration checkpoints size data organelle), a metric, a configuration key or a result; of the latter three
+a short name is enough where it is clear: lr for training.optimizer.lr, dice for dice_class_1. A metric's value is
+its best (largest dice, smallest loss), else its last; NAME.last, NAME.min, NAME.max choose.
+"""
+
+
+@click.command("list", epilog=FILTERS)
+@click.argument("filters", metavar="[FILTER]...", nargs=-1)
+@click.option("--columns", metavar="A,B,C", help="Names of what to show; +A,B adds to the usual columns.")
+@click.option("--sort", metavar="NAME", help="Sort by it; -NAME puts the largest first; several with commas.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Show the first N only.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON list; without --columns all but the configuration.")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV with a header; times in UTC, durations in seconds.")
+@click.option("--all", "all_kinds", is_flag=True, help="Runs of all kinds.")
+@kind_option
+@store_options
+def list_runs(
+    filters: Sequence[str],
+    columns: str | None,
+    sort: str | None,
+    limit: int | None,
+    as_json: bool,
+    as_csv: bool,
+    all_kinds: bool,
+    kind: str,
+    stores: StoreChoice,
+) -> None:
+    """List runs, the newest first."""
+    from incasem_like.tracking.queries import parse_condition, select_runs
+
+    if as_json and as_csv:
+        raise InputError("A list has one form: give --json or --csv, not both.")
+    chosen = list(stores.open_all().values()) if all_kinds else [stores.open(kind)]
+    names, usual = read_columns(columns, chosen)
+    selection = select_runs(
+        chosen, [parse_condition(text) for text in filters], names=names, optional=usual, sort=_split(sort)
+    )
+    runs = selection.runs[:limit]
+    wanted = [selection.fields[name] for name in dict.fromkeys([*usual, *names]) if name in selection.fields]
+    if as_json:
+        print(json.dumps([_whole(run) for run in runs] if columns is None else _values(runs, wanted), indent=2))
+    elif as_csv:
+        _print_csv(runs, wanted)
+    else:
+        show_runs(runs, [field for field in wanted if field.name in names or _known(field, runs)])
+        _say_what_is_hidden(selection, len(runs), chosen)
+
+
+def read_columns(columns: str | None, stores: Sequence[RunStore]) -> tuple[list[str], list[str]]:
+    """Read ``--columns``: the names asked for, and the usual ones, which stay where none or ``+…`` are asked for."""
+    usual = [] if len(stores) == 1 else ["kind"]
+    usual += [*_ALWAYS, *dict.fromkeys(name for store in stores for name in _ALSO[store.kind])]
+    if columns is None:
+        return [], usual
+    return _split(columns.removeprefix("+")), usual if columns.startswith("+") else []
+
+
+def show_runs(runs: Sequence[RunSummary], fields: Sequence[Field]) -> None:
+    """Print a table of runs."""
+    rows = [[cell(field.read(run), field.quantity) for field in fields] for run in runs]
+    columns = [Column(field.name, any(is_number(field.read(run)) for run in runs)) for field in fields]
+    if runs:
+        print_table(columns, rows)
+
+
+def _split(names: str | None) -> list[str]:
+    return [name.strip() for name in (names or "").split(",") if name.strip()]
+
+
+def _known(field: Field, runs: Sequence[RunSummary]) -> bool:
+    return any(field.read(run) not in (None, ()) for run in runs)
+
+
+def _say_what_is_hidden(selection: Selection, shown: int, stores: Sequence[RunStore]) -> None:
+    """Say on stderr, so that a pipe gets the table alone, what the table leaves out."""
+    found = len(selection.runs)
+    where = stores[0].description if len(stores) == 1 else "the stores"
+    if not selection.total:
+        print(f"No runs yet in {where}.", file=sys.stderr)
+    elif not found:
+        print(f"None of the {selection.total} runs in {where} meets the filters.", file=sys.stderr)
+    elif shown < found:
+        print(f"{shown} of {found} runs shown; leave out --limit for all.", file=sys.stderr)
+
+
+def _print_csv(runs: Sequence[RunSummary], fields: Sequence[Field]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([field.name for field in fields])
+    for run in runs:
+        values = [_plain(field.read(run)) for field in fields]
+        writer.writerow(["; ".join(map(str, value)) if isinstance(value, list) else value for value in values])
+
+
+def _values(runs: Sequence[RunSummary], fields: Sequence[Field]) -> list[dict[str, Any]]:
+    return [{field.name: _plain(field.read(run)) for field in fields} for run in runs]
+
+
+def _whole(run: RunSummary) -> dict[str, Any]:
+    """All that a summary says, for a program."""
+    from dataclasses import asdict
+
+    left_out = ("config", "inputs", "summary", "damage")
+    said = {key: _plain(value) for key, value in asdict(run).items() if key not in left_out}
+    return {**said, "metrics": _plain(dict(run.summary))} | ({"damage": run.damage} if run.damage else {})
+
+
+def _plain(value: Any) -> Any:
+    """Make a value fit for JSON, which knows neither times nor NaN."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value

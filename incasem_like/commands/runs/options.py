@@ -1,0 +1,168 @@
+"""What the commands on runs ask alike: which store, which kind of run, which run."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from incasem_like.errors import InputError
+from incasem_like.terminal import nearest
+from incasem_like.tracking.address import KINDS, singular
+
+if TYPE_CHECKING:
+    from incasem_like.tracking import RunRecord, RunStore
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_REFERENCE = re.compile(r"^(?:([a-z]+)[/ :])?0*(\d+)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class StoreChoice:
+    """The run store that the command line names.
+
+    Attributes:
+        url: What --mongodb or --file_storage says, or None; may hold a password.
+        runs_directory: The folder of training runs.
+    """
+
+    url: str | None = field(repr=False)
+    runs_directory: Path
+
+    def open(self, kind: str) -> RunStore:
+        """Open the store of one kind of run."""
+        from incasem_like.tracking.store import open_store
+
+        return open_store(self.url, kind, self.runs_directory)
+
+    def open_all(self) -> dict[str, RunStore]:
+        """Open the stores of all kinds of runs, by kind."""
+        return {kind: self.open(kind) for kind in KINDS}
+
+    def flags(self) -> list[str]:
+        """What to type again to reach the same store; without a URL that holds a password."""
+        from incasem_like.config import default_runs_directory
+        from incasem_like.terminal import shown_path
+        from incasem_like.tracking.plain import without_credentials
+
+        flags = ["--mongodb" if "://" in self.url else "-F", str(without_credentials(self.url))] if self.url else []
+        if self.runs_directory != default_runs_directory():
+            flags += ["--runs_directory", shown_path(self.runs_directory)]
+        return flags
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A run as typed: ``12``, or with its kind ``predictions/12``."""
+
+    id: int
+    kind: str | None = None
+
+    def get(self, choice: StoreChoice, kind: str) -> RunRecord:
+        """Look the run up; of ``kind`` where none was typed."""
+        return choice.open(self.kind or kind).get(self.id)
+
+
+def store_options(command: Command) -> Command:
+    """Give a command the flags that choose the store; it gets a ``StoreChoice`` as ``stores``."""
+
+    @functools.wraps(command)
+    def wrapped(
+        *arguments: Any,
+        mongodb: str | None,
+        file_storage: str | None,
+        runs_directory: Path | None,
+        debug: bool,
+        **options: Any,
+    ) -> Any:
+        from incasem_like.config import default_runs_directory
+
+        if mongodb and file_storage:
+            raise InputError("Runs are looked for in one store: give --mongodb or --file_storage, not both.")
+        directory = (runs_directory or default_runs_directory()).expanduser().absolute()
+        return command(*arguments, stores=StoreChoice(mongodb or file_storage, directory), **options)
+
+    for decorate in reversed(
+        (
+            click.option("--mongodb", metavar="URL", help="Store: MongoDB URL, host:port or a JSON file of incasem."),
+            click.option("-F", "--file_storage", metavar="DIR", help="Store: files below this folder."),
+            click.option(
+                "--runs_directory",
+                metavar="DIR",
+                type=click.Path(path_type=Path),
+                help="Folder of checkpoints and, unless a store is named, of runs.  [default: training_runs]",
+            ),
+            click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+        )
+    ):
+        wrapped = decorate(wrapped)
+    return wrapped  # type: ignore[return-value]
+
+
+def kind_option(command: Command) -> Command:
+    """Give a command the flag ``--kind``."""
+    decorate = click.option(
+        "--kind", type=KindOfRun(), default="trainings", show_default=True, help=f"Kind of run: {', '.join(KINDS)}."
+    )
+    return decorate(command)
+
+
+class KindOfRun(click.ParamType[str]):
+    """A kind of run, singular or plural, or its beginning: ``predictions``, ``prediction``, ``pred``."""
+
+    name = "kind"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: D102
+        return "KIND"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: D102
+        return read_kind(str(value))
+
+
+class RunReference(click.ParamType[Reference]):
+    """The id of a run, or kind and id: ``12``, ``predictions/12``."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Reference:  # noqa: D102
+        if isinstance(value, Reference):
+            return value
+        reference = read_reference(str(value))
+        if reference is None:
+            raise InputError(f"'{value}' is no run: write its id, such as 12, or kind and id, such as predictions/12.")
+        return reference
+
+
+def read_kind(text: str) -> str:
+    """Read a kind of run.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    found = [kind for kind in KINDS if text and kind.startswith(text.lower())]
+    if len(found) != 1:
+        raise InputError(f"There are no runs of kind '{text}'{nearest(text, KINDS)}: choose one of {', '.join(KINDS)}.")
+    return found[0]
+
+
+def read_reference(text: str) -> Reference | None:
+    """Read ``12`` or ``predictions/12``; None for what has not that form.
+
+    Raises:
+        InputError: The kind is none.
+    """
+    found = _REFERENCE.match(text)
+    if found is None:
+        return None
+    return Reference(int(found[2]), read_kind(found[1]) if found[1] else None)
+
+
+def called(record: RunRecord) -> str:
+    """Name a run in a sentence: ``training run 12 (mito)``."""
+    name = f" ({record.name})" if record.name else ""
+    return f"{singular(record.kind)} run {record.id}{name}"

@@ -1,0 +1,97 @@
+"""Tables and trees at the terminal: drawn for a person's eyes there, plain text in a pipe or file."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from incasem_like.terminal import duration
+from incasem_like.tracking.queries.values import shown
+
+NOTHING = "-"
+_COLOURS = {"RUNNING": "cyan", "COMPLETED": "green", "FAILED": "red", "KILLED": "red", "DAMAGED": "red"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: Its heading.
+        right: Whether its cells are aligned to the right, as numbers are.
+    """
+
+    title: str
+    right: bool = False
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, whatever its width: no cell is cut off."""
+    if at_terminal():
+        _print_drawn(columns, rows)
+        return
+    widths = [max(map(len, [column.title, *(row[n] for row in rows)])) for n, column in enumerate(columns)]
+    for cells in ([column.title for column in columns], *rows):
+        aligned = zip(cells, widths, columns, strict=True)
+        line = "  ".join(cell.rjust(width) if column.right else cell.ljust(width) for cell, width, column in aligned)
+        print(line.rstrip())
+
+
+def _print_drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "dim" if cell == NOTHING else "")) for cell in row))
+    Console().print(table)
+
+
+def at_terminal() -> bool:
+    """Whether a person reads what is printed now, as opposed to a program or file."""
+    return sys.stdout.isatty()
+
+
+def cell(value: Any, quantity: str = "plain") -> str:
+    """Write a value for a person: times in this machine's zone, numbers to four digits; ``-`` for none.
+
+    Args:
+        value: Of a field.
+        quantity: What it measures, see ``Field``.
+    """
+    if value is None or value == () or value == "":
+        return NOTHING
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M")
+    if isinstance(value, float) and math.isnan(value):
+        return "undefined"
+    if quantity == "seconds":
+        return duration(float(value))
+    if quantity == "bytes":
+        return size(int(value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " ".join(shown(value).split())
+
+
+def size(count: int) -> str:
+    """Write a number of bytes for a person, ``1.2 GB``."""
+    number = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is aligned to the right."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

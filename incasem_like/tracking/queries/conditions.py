@@ -1,0 +1,163 @@
+"""Conditions on runs, as typed: ``status=COMPLETED``, ``dice>0.8``, ``name~mito``, ``started>2026-01-01``."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.errors import InputError
+from incasem_like.terminal import nearest
+from incasem_like.tracking.queries.fields import Field
+from incasem_like.tracking.queries.values import STATUSES, read_bytes, read_period, read_seconds, shown
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.summaries import RunSummary
+
+_FORM = re.compile(r"^\s*([^=!<>~]+?)\s*(!=|<=|>=|==|=|<|>|~)\s*(.*?)\s*$", re.DOTALL)
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
+}  # fmt: skip
+_NOTHING = ("", "none", "null")
+Test = Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition.
+
+    Attributes:
+        name: What is compared, as typed.
+        sign: ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, or ``~`` for a regular expression found in the text.
+        value: What it is compared with, as typed.
+    """
+
+    name: str
+    sign: str
+    value: str
+
+    def compile(self, field: Field) -> Callable[[RunSummary], bool]:
+        """Make the test of a run.
+
+        A run without a value meets ``!=`` and ``=none`` only. Of several values (tags) one is enough, except that
+        ``!=`` wants all of them different.
+
+        Raises:
+            InputError: The value is none that the field can be compared with.
+        """
+        if self.value.lower() in _NOTHING and self.sign in ("=", "!="):
+            return lambda run: _missing(field.read(run)) == (self.sign == "=")
+        test = self._test(field)
+
+        def holds(run: RunSummary) -> bool:
+            value = field.read(run)
+            values = value if isinstance(value, tuple) else (value,)
+            found = any(test(one) for one in values if one is not None)
+            return not found if self.sign == "!=" else found
+
+        return holds
+
+    def _test(self, field: Field) -> Test:
+        """The test of one value; for ``!=`` that of ``=``."""
+        if self.sign == "~":
+            return self._pattern()
+        if field.quantity == "time":
+            return self._in_period()
+        if field.quantity == "status":
+            self._check_status()
+        if field.quantity in ("seconds", "bytes"):
+            seconds = field.quantity == "seconds"
+            return self._number(read_seconds(self.value) if seconds else read_bytes(self.value))
+        number = _as_number(self.value)
+        if self.sign in _ORDER:
+            if number is None:
+                raise InputError(
+                    f"'{self}' compares with '{self.value}', but {self.sign} compares numbers and times: use = or ~."
+                )
+            return self._number(number)
+        return self._equal(number)
+
+    def _number(self, number: float) -> Test:
+        compare: Callable[[Any, Any], bool] = _ORDER.get(self.sign, operator.eq)
+        return lambda value: _is_number(value) and compare(value, number)
+
+    def _equal(self, number: float | None) -> Test:
+        wanted = self.value.strip("\"'").lower()
+        parsed = _as_json(self.value)
+
+        def test(value: Any) -> bool:
+            if _is_number(value):
+                return number is not None and bool(value == number)
+            return value == parsed or shown(value).lower() == wanted
+
+        return test
+
+    def _pattern(self) -> Test:
+        try:
+            pattern = re.compile(self.value, re.IGNORECASE)
+        except re.error as error:
+            raise InputError(f"'{self.value}' in '{self}' is no regular expression ({error}): correct it.") from None
+        return lambda value: pattern.search(shown(value)) is not None
+
+    def _in_period(self) -> Test:
+        """Compare a time with a day, month, year or moment: before it, in it, after it."""
+        begin, end = read_period(self.value)
+        tests: dict[str, Callable[[datetime], bool]] = {
+            "<": lambda moment: moment < begin,
+            "<=": lambda moment: moment < end,
+            ">": lambda moment: moment >= end,
+            ">=": lambda moment: moment >= begin,
+        }
+        return tests.get(self.sign, lambda moment: begin <= moment < end)
+
+    def _check_status(self) -> None:
+        if self.value.upper() not in STATUSES:
+            raise InputError(
+                f"There is no status '{self.value}'{nearest(self.value.upper(), STATUSES)}: choose one of "
+                f"{', '.join(STATUSES)}."
+            )
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.sign}{self.value}"
+
+
+def parse_condition(text: str) -> Condition:
+    """Read a condition.
+
+    Raises:
+        InputError: It has no operator, or nothing before it.
+    """
+    found = _FORM.match(text)
+    if found is None:
+        raise InputError(
+            f"'{text}' is no condition: write NAME=VALUE with one of = != < <= > >= ~, quoted when it holds < or >, "
+            "which the shell takes for itself: 'dice>0.8'."
+        )
+    name, sign, value = found.groups()
+    return Condition(name, "=" if sign == "==" else sign, value)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value == ()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _as_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
