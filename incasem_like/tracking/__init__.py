@@ -6,14 +6,17 @@ from incasem_like.tracking.recording.experiment import run_experiment
 from incasem_like.tracking.recording.run import Run
 from incasem_like.tracking.records import Metric, RunRecord
 from incasem_like.tracking.store import RunStore, open_store
+from incasem_like.tracking.summaries import CheckpointSummary, RunSummary
 
 __all__ = [
     "CheckpointRecord",
+    "CheckpointSummary",
     "CommandLine",
     "Metric",
     "Run",
     "RunRecord",
     "RunStore",
+    "RunSummary",
     "file_sha256",
     "format_config",
     "open_store",

@@ -138,6 +138,17 @@ class RunRecord:
         return self.info.get("parent")
 
     @property
+    def tags(self) -> tuple[str, ...]:
+        """Words that people gave the run to find it by, here or in Omniboard."""
+        tags = (self._document.get("omniboard") or {}).get("tags") or ()
+        return tuple(tag for tag in tags if isinstance(tag, str))
+
+    @property
+    def notes(self) -> str:
+        """What people noted of the run, here or in Omniboard."""
+        return str((self._document.get("omniboard") or {}).get("notes") or "")
+
+    @property
     def artifacts(self) -> tuple[str, ...]:
         """Names of the files stored with the run."""
         return tuple(self._document.get("artifacts") or ())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,9 @@ from incasem_like.tracking.records import Metric, RunRecord
 if TYPE_CHECKING:
     from sacred.observers import RunObserver
 
+    from incasem_like.tracking.deletion.freed import Freed
     from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
+    from incasem_like.tracking.summaries import RunSummary
 
 
 class RunStore(ABC):
@@ -55,6 +59,106 @@ class RunStore(ABC):
     def observer(self) -> RunObserver:
         """Make the Sacred observer that writes one new run into this store."""
 
+    @abstractmethod
+    def sibling(self, kind: str) -> RunStore:
+        """Open the runs of another kind that are kept in the same place."""
+
+    @abstractmethod
+    def summaries(
+        self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
+    ) -> list[RunSummary]:
+        """Summarize all runs, by id, in one pass; one that cannot be read is there as DAMAGED.
+
+        Args:
+            config_keys: Dotted keys of the configuration, or of sections of it, that the summaries hold; ``*`` for all.
+            inputs: Whether the summaries hold the inputs, which are bulky.
+            metrics: Metrics that are wanted of runs of Sacred's own observers too, which keep no summary of them: from
+                MongoDB these are read whole, and only when named here. Other runs have all of theirs anyway.
+
+        Raises:
+            StoreError: The store cannot be read at all.
+        """
+
+    @abstractmethod
+    def annotate(
+        self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None
+    ) -> None:
+        """Change a run's tags and notes, whether it is over or goes on.
+
+        Args:
+            run_id: The run.
+            add_tags: Tags to add; one that it has already stays where it is.
+            remove_tags: Tags to take away; one that it lacks is passed over.
+            notes: What replaces its notes; None leaves them.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            InputError: A tag is empty.
+            StoreError: The store cannot be written.
+        """
+
+    @abstractmethod
+    def set_state(self, run_id: int, status: str, stop_time: datetime | None) -> None:
+        """Set down how a run ended that could not do so itself.
+
+        Args:
+            run_id: A run that says RUNNING and is not alive.
+            status: KILLED, as a rule.
+            stop_time: When it was last heard of; without a time zone, UTC.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            InputError: The run goes on, or says by itself how it ended.
+            StoreError: The store cannot be written.
+        """
+
+    @abstractmethod
+    def begin_deletion(self, run_id: int) -> None:
+        """Take a run from sight, as the first step of deleting it; its id stays used.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            InputError: The run goes on.
+            StoreError: The store cannot be written.
+        """
+
+    @abstractmethod
+    def half_deleted(self) -> list[int]:
+        """List the ids of runs whose deletion began and was not finished."""
+
+    @abstractmethod
+    def read_half_deleted(self, run_id: int) -> RunRecord | None:
+        """Give what is left of the record of a run whose deletion began; None where it cannot be read any more."""
+
+    @abstractmethod
+    def free_record(self, run_id: int) -> Freed:
+        """Free what the store holds of a run whose deletion began, its document last."""
+
+    def children(self, run_id: int) -> list[RunSummary]:
+        """List the runs, of every kind kept in the same place, that came from one of this store's runs."""
+        me = (self.kind, run_id)
+        stores = (self if kind == self.kind else self.sibling(kind) for kind in KINDS)
+        return [child for store in stores for child in store.summaries() if me in child.parents]
+
+    def delete(self, run_id: int, *, force: bool = False) -> Freed:
+        """Delete a run with its metrics, artifacts, sources that no other run needs, and checkpoints.
+
+        Checkpoints on this machine go with their folder, TensorBoard logs and snapshots, but only where their hashes
+        prove that they are this run's, and no run of another store shares them.
+
+        Args:
+            run_id: The run.
+            force: Delete it even if other runs came from it.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            InputError: The run goes on, or other runs came from it.
+            StoreError: The store cannot be written.
+        """
+        from incasem_like.tracking.deletion.deleting import delete_run
+
+        return delete_run(self, run_id, force=force)
+
     def get(self, run_id: int) -> RunRecord:
         """Look a run up.
 
@@ -65,6 +169,26 @@ class RunStore(ABC):
         if document is None:
             raise RunNotFoundError(self._not_found(run_id))
         return RunRecord(self, run_id, document)
+
+    def _refuse_live(self, run_id: int) -> RunRecord:
+        """Give a run's record; raise InputError for a run that goes on."""
+        record = self.get(run_id)
+        if record.status == "RUNNING":
+            host = record.host.get("hostname") or "an unknown machine"
+            raise InputError(
+                f"Run {run_id} in {self.description} still goes on (process {record.host.get('pid', '?')} on {host}): "
+                "stop it first."
+            )
+        return record
+
+    def _without_end(self, run_id: int) -> RunRecord:
+        """Give the record of a run that died without saying so; raise InputError for any other."""
+        record = self._refuse_live(run_id)
+        if record.recorded_status != "RUNNING":
+            raise InputError(
+                f"Run {run_id} in {self.description} says by itself how it ended ({record.recorded_status}): leave it."
+            )
+        return record
 
     def _not_found(self, run_id: int) -> str:
         ids, sort = self.ids(), singular(self.kind)
@@ -100,3 +224,13 @@ def open_store(url: str | Path | None, kind: str, runs_directory: Path) -> RunSt
     from incasem_like.tracking.mongo.store import connect
 
     return connect(address, kind, runs_directory)
+
+
+def refuse_empty_tags(tags: Sequence[str]) -> None:
+    """Make sure that each tag has a text.
+
+    Raises:
+        InputError: One has none.
+    """
+    if not all(tag.strip() for tag in tags):
+        raise InputError("A tag cannot be empty: give it a text, such as 'published'.")

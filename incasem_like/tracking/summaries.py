@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -194,6 +195,20 @@ def unpickled(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
+def summary_of_points(steps: Any, values: Any) -> dict[str, float]:
+    """Sum a metric up by its points, for runs that note no summary themselves; empty where there is nothing to say."""
+    pairs = list(zip(map(unpickled, _sequence(steps)), map(unpickled, _sequence(values)), strict=False))
+    numbers = [(step, value) for step, value in pairs if _is_number(step) and _is_number(value)]
+    if not numbers:
+        return {}
+    found = {"last": numbers[-1][1], "last_step": numbers[-1][0]}
+    comparable = [pair for pair in numbers if not math.isnan(pair[1])]
+    if comparable:
+        lowest, highest = min(comparable, key=lambda pair: pair[1]), max(comparable, key=lambda pair: pair[1])
+        found |= {"min": lowest[1], "min_step": lowest[0], "max": highest[1], "max_step": highest[0]}
+    return found
+
+
 def _leaves(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in section.items():
         path = f"{prefix}.{key}" if prefix else str(key)
@@ -232,6 +247,10 @@ def _metric_summaries(value: Any) -> dict[str, dict[str, Any]]:
 
 def _is_id(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.errors import StoreError
+from incasem_like.errors import RunNotFoundError, StoreError
+from incasem_like.tracking.deletion.model_files import DELETED_PREFIX
+from incasem_like.tracking.files import changes
 from incasem_like.tracking.files.layout import METRICS_LOG, artifact_file_name
-from incasem_like.tracking.records import Metric
-from incasem_like.tracking.store import RunStore
+from incasem_like.tracking.records import Metric, RunRecord
+from incasem_like.tracking.store import RunStore, refuse_empty_tags
 
 if TYPE_CHECKING:
+    from incasem_like.tracking.deletion.freed import Freed
     from incasem_like.tracking.files.observer import FileObserver
+    from incasem_like.tracking.summaries import RunSummary
 
 
 class FileStore(RunStore):
@@ -34,17 +40,7 @@ class FileStore(RunStore):
         )
 
     def read_document(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
-        directory = self.folder / str(run_id)
-        document = _read_json(directory / "run.json")
-        if document is None:
-            return None
-        output = directory / "cout.txt"
-        return {
-            **document,
-            "config": _read_json(directory / "config.json"),
-            "info": _read_json(directory / "info.json"),
-            "captured_out": output.read_text(encoding="utf-8", errors="replace") if output.is_file() else "",
-        }
+        return _read_directory(self.folder / str(run_id))
 
     def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
         path = self.folder / str(run_id) / artifact_file_name(name)
@@ -64,10 +60,69 @@ class FileStore(RunStore):
             for name, points in (_read_json(directory / "metrics.json") or {}).items()
         }
 
+    def sibling(self, kind: str) -> FileStore:  # noqa: D102
+        return FileStore(self.folder.with_name(f"incasem_{kind}"), kind, self.runs_directory)
+
+    def summaries(  # noqa: D102
+        self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
+    ) -> list[RunSummary]:
+        from incasem_like.tracking.files.summaries import read_summaries
+
+        return read_summaries(self.folder, self.kind, config_keys, inputs)
+
+    def annotate(  # noqa: D102
+        self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None
+    ) -> None:
+        refuse_empty_tags(add_tags)
+        changes.change_annotations(self._directory(run_id), add_tags, remove_tags, notes)
+
+    def set_state(self, run_id: int, status: str, stop_time: datetime | None) -> None:  # noqa: D102
+        directory = self._directory(run_id)
+        self._without_end(run_id)
+        changes.write_end(directory, _read_json(directory / "run.json"), status, stop_time)
+
+    def begin_deletion(self, run_id: int) -> None:  # noqa: D102
+        self._directory(run_id)
+        with contextlib.suppress(StoreError):  # a damaged record is no reason to keep it
+            self._refuse_live(run_id)
+        changes.take_from_sight(self.folder, run_id)
+
+    def half_deleted(self) -> list[int]:  # noqa: D102
+        return changes.half_deleted(self.folder)
+
+    def read_half_deleted(self, run_id: int) -> RunRecord | None:  # noqa: D102
+        with contextlib.suppress(StoreError):
+            document = _read_directory(self.folder / f"{DELETED_PREFIX}{run_id}")
+            return None if document is None else RunRecord(self, run_id, document)
+        return None
+
+    def free_record(self, run_id: int) -> Freed:  # noqa: D102
+        return changes.free_folder(self.folder, run_id, self.ids())
+
+    def _directory(self, run_id: int) -> Path:
+        directory = self.folder / str(run_id)
+        if not (directory / "run.json").is_file():
+            raise RunNotFoundError(self._not_found(run_id))
+        return directory
+
     def observer(self) -> FileObserver:  # noqa: D102
         from incasem_like.tracking.files.observer import FileObserver
 
         return FileObserver(self.folder)
+
+
+def _read_directory(directory: Path) -> dict[str, Any] | None:
+    document = _read_json(directory / "run.json")
+    if document is None:
+        return None
+    output = directory / "cout.txt"
+    return {
+        **document,
+        "config": _read_json(directory / "config.json"),
+        "info": _read_json(directory / "info.json"),
+        "omniboard": changes.read_annotations(directory),
+        "captured_out": output.read_text(encoding="utf-8", errors="replace") if output.is_file() else "",
+    }
 
 
 def _metrics_from_log(log: Path) -> dict[str, Metric]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,20 +13,25 @@ import gridfs.errors
 import pymongo
 import pymongo.errors
 
-from incasem_like.errors import InputError, StoreError
+from incasem_like.errors import InputError, RunNotFoundError, StoreError
+from incasem_like.tracking.mongo import changes
+from incasem_like.tracking.mongo.summaries import UNFINISHED, read_summaries
 from incasem_like.tracking.plain import from_bson, without_credentials
-from incasem_like.tracking.records import Metric
-from incasem_like.tracking.store import RunStore
+from incasem_like.tracking.records import Metric, RunRecord
+from incasem_like.tracking.store import RunStore, refuse_empty_tags
 
 if TYPE_CHECKING:
     from pymongo.database import Database
 
     from incasem_like.tracking.address import MongoAddress
+    from incasem_like.tracking.deletion.freed import Freed
     from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
     from incasem_like.tracking.mongo.observer import MongoRunObserver
+    from incasem_like.tracking.summaries import RunSummary
 
 _AUTHENTICATION_FAILED = 18
 _TIMEOUTS_MS = {"serverSelectionTimeoutMS": 4000, "connectTimeoutMS": 4000, "socketTimeoutMS": 20000}
+_WHOLE = {UNFINISHED: {"$exists": False}}  # not one that is half deleted
 _FIELDS_WITH_OUR_KEYS = ("config", "info", "result", "meta", "host")
 
 
@@ -39,6 +44,7 @@ class MongoStore(RunStore):
         runs_directory: See ``RunStore``; what a missing server does not take is kept below it.
         server: The server's address without credentials, for messages.
         reconnect: Opens the same database through another connection, for uploads beside the run's own record.
+        databases: Names the database of each kind; by default they differ in their last word alone.
     """
 
     def __init__(
@@ -48,30 +54,35 @@ class MongoStore(RunStore):
         runs_directory: Path,
         server: str = "MongoDB",
         reconnect: Callable[[], Database[Any]] | None = None,
+        databases: Callable[[str], str] | None = None,
     ) -> None:
         super().__init__(
             kind, runs_directory, description=f"MongoDB database {database.name} at {without_credentials(server)}"
         )
-        self.database, self._reconnect = database, reconnect or (lambda: database)
-        self.files = gridfs.GridFS(database)
+        self.database, self._reconnect = database, reconnect
+        self.files, self.server = gridfs.GridFS(database), str(without_credentials(server))
+        prefix = database.name.removesuffix(f"_{kind}")
+        self._databases = databases or (lambda other: f"{prefix}_{other}")
 
     def ids(self) -> list[int]:  # noqa: D102
-        with self._errors_of_reading():
-            found = [run["_id"] for run in self.database["runs"].find({}, {"_id": 1})]
+        with self._errors():
+            found = [run["_id"] for run in self.database["runs"].find(_WHOLE, {"_id": 1})]
         return sorted(run_id for run_id in found if isinstance(run_id, int))
 
     def read_document(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
-        with self._errors_of_reading():
-            found = self.database["runs"].find_one({"_id": run_id})
-        if found is None:
-            return None
+        with self._errors():
+            found = self.database["runs"].find_one({"_id": run_id, **_WHOLE})
+        return None if found is None else self._plain(found)
+
+    @staticmethod
+    def _plain(found: dict[str, Any]) -> dict[str, Any]:
         document = {key: from_bson(value) if key in _FIELDS_WITH_OUR_KEYS else value for key, value in found.items()}
         document["artifacts"] = [entry["name"] for entry in found.get("artifacts") or ()]
         document["info"] = {key: value for key, value in (document.get("info") or {}).items() if key != "metrics"}
         return document
 
     def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
-        with self._errors_of_reading():
+        with self._errors():
             found = list(self.database["metrics"].find({"run_id": run_id}))
         return {
             series["name"]: Metric(
@@ -84,7 +95,7 @@ class MongoStore(RunStore):
         }
 
     def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
-        with self._errors_of_reading():
+        with self._errors():
             run = self.database["runs"].find_one({"_id": run_id}, {"artifacts": 1}) or {}
             file_id = next(entry["file_id"] for entry in run["artifacts"] if entry["name"] == name)
             return bytes(self.files.get(file_id).read())
@@ -93,13 +104,7 @@ class MongoStore(RunStore):
     def checkpoint_files(self) -> CheckpointFiles:  # noqa: D102
         from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
 
-        return CheckpointFiles(self.database, self.description)
-
-    def checkpoint_files_for_uploads(self) -> CheckpointFiles:
-        """Give the checkpoints through a connection of their own, so that a slow upload holds nothing else up."""
-        from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
-
-        return CheckpointFiles(self._reconnect(), self.description)
+        return CheckpointFiles(self.database, self.description, self._reconnect)
 
     def observer(self) -> MongoRunObserver:  # noqa: D102
         from incasem_like.tracking.mongo.observer import MongoRunObserver
@@ -109,7 +114,7 @@ class MongoStore(RunStore):
         )
 
     @contextlib.contextmanager
-    def _errors_of_reading(self) -> Iterator[None]:
+    def _errors(self, doing: str = "read") -> Iterator[None]:
         try:
             yield
         except gridfs.errors.NoFile:
@@ -118,7 +123,7 @@ class MongoStore(RunStore):
             raise StoreError(f"{self.description} does not answer: start the server and try again.") from None
         except pymongo.errors.OperationFailure as error:
             reason = f"code {error.code}"
-            raise StoreError(f"{self.description} refuses to be read ({reason}): check the user's rights.") from None
+            raise StoreError(f"{self.description} refuses to be {doing} ({reason}): check the user's rights.") from None
 
 
 def connect(address: MongoAddress, kind: str, runs_directory: Path) -> MongoStore:
@@ -154,7 +159,9 @@ def connect(address: MongoAddress, kind: str, runs_directory: Path) -> MongoStor
     def reconnect() -> Database[Any]:
         return pymongo.MongoClient(address.url, **timeouts, maxPoolSize=1)[address.database(kind)]
 
-    return MongoStore(client[address.database(kind)], kind, runs_directory, address.described, reconnect)
+    return MongoStore(
+        client[address.database(kind)], kind, runs_directory, address.described, reconnect, address.database
+    )
 
 
 def _moment(value: datetime) -> datetime:

@@ -1,0 +1,1 @@
+"""Deleting runs: what stands against it, whose the files are, what it frees."""

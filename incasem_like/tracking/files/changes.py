@@ -1,0 +1,135 @@
+"""Changes to runs that are kept as files, made from outside the run: tags and notes, its end, its deletion."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from incasem_like.errors import StoreError
+from incasem_like.tracking.deletion.freed import Freed
+from incasem_like.tracking.deletion.model_files import DELETED_PREFIX, folder_size
+from incasem_like.tracking.files.exclusive import exclusive
+from incasem_like.tracking.files.layout import ANNOTATIONS, write_whole
+
+
+def change_annotations(directory: Path, add_tags: Sequence[str], remove_tags: Sequence[str], notes: str | None) -> None:
+    """Change tags and notes; a file of their own holds them, which the run itself never writes."""
+    with errors_of_writing(directory), exclusive(directory.parent):
+        path = directory / ANNOTATIONS
+        noted = read_annotations(directory)
+        kept = [tag for tag in noted.get("tags", []) if tag not in remove_tags]
+        noted["tags"] = list(dict.fromkeys([*kept, *(tag for tag in add_tags if tag not in remove_tags)]))
+        if notes is not None:
+            noted["notes"] = notes
+        _write_json(path, noted)
+
+
+def read_annotations(directory: Path) -> dict[str, Any]:
+    """Read tags and notes; empty where there are none, or none that can be read."""
+    try:
+        noted = json.loads((directory / ANNOTATIONS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
+
+
+def write_end(directory: Path, document: dict[str, Any], status: str, stop_time: datetime | None) -> None:
+    """Write how a run ended into its document."""
+    moment = None if stop_time is None else _naive_utc(stop_time).isoformat()
+    with errors_of_writing(directory):
+        _write_json(directory / "run.json", {**document, "status": status, "stop_time": moment})
+
+
+def take_from_sight(folder: Path, run_id: int) -> None:
+    """Rename a run's folder, so that no reader takes it for a run any more."""
+    with errors_of_writing(folder):
+        aside = folder / f"{DELETED_PREFIX}{run_id}"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(folder / str(run_id), aside)
+
+
+def half_deleted(folder: Path) -> list[int]:
+    """List the ids of runs that were taken from sight and are not gone yet."""
+    if not folder.is_dir():
+        return []
+    names = (entry.name.removeprefix(DELETED_PREFIX) for entry in folder.glob(f"{DELETED_PREFIX}*"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def free_folder(folder: Path, run_id: int, others: Sequence[int]) -> Freed:
+    """Delete what is left of a run that was taken from sight, and the sources and resources that no other run names.
+
+    Args:
+        folder: The folder of the runs.
+        run_id: The run.
+        others: Ids of the runs that stay.
+    """
+    aside = folder / f"{DELETED_PREFIX}{run_id}"
+    document = _read_mapping(aside / "run.json")
+    artifacts, metrics = document.get("artifacts"), _read_mapping(aside / "metrics.json")
+    with errors_of_writing(folder):
+        size = folder_size(aside)
+        shutil.rmtree(aside)
+        freed = Freed(runs=1, metrics=len(metrics), artifacts=len(artifacts or ()), bytes=size)
+        for stored in _only_named_here(folder, _stored_sources(document), run_id, others):
+            path = folder / stored
+            if path.is_file():
+                freed += Freed(sources=1, bytes=path.stat().st_size)
+                path.unlink()
+    return freed
+
+
+@contextlib.contextmanager
+def errors_of_writing(folder: Path) -> Iterator[None]:
+    """Say in one sentence that a folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be changed ({error.strerror or error}): check its rights and the space on its disk."
+        ) from None
+
+
+def _stored_sources(document: dict[str, Any]) -> set[str]:
+    experiment = document.get("experiment")
+    sources = experiment.get("sources") if isinstance(experiment, dict) else None
+    pairs = [pair for pair in (*(sources or ()), *(document.get("resources") or ())) if isinstance(pair, list)]
+    return {pair[1] for pair in pairs if len(pair) == 2 and str(pair[1]).startswith(("_sources/", "_resources/"))}
+
+
+def _only_named_here(folder: Path, stored: set[str], run_id: int, others: Sequence[int]) -> set[str]:
+    """Find the stored files that no other run names; runs of neighbouring ids are asked first, for they share most."""
+    if any(path.name.isdecimal() and not (path / "run.json").exists() for path in folder.iterdir()):
+        return set()  # a run that is just being started has not said yet which it needs
+    for other in sorted(others, key=lambda other: abs(other - run_id)):
+        if not stored:
+            break
+        try:
+            text = (folder / str(other) / "run.json").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return set()
+        stored = {name for name in stored if json.dumps(name) not in text}
+    return stored
+
+
+def _naive_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo is not None else moment
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    text = json.dumps(value, sort_keys=True, indent=2)
+    write_whole(path, lambda file: file.write(text.encode()))

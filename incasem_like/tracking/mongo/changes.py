@@ -1,0 +1,107 @@
+"""Changes to runs that are kept in MongoDB, made from outside the run: tags and notes, its end, its deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.tracking.deletion.freed import Freed
+from incasem_like.tracking.mongo.summaries import UNFINISHED
+
+if TYPE_CHECKING:
+    import gridfs
+    from pymongo.database import Database
+
+DELETING = "deleting"
+
+
+def change_annotations(
+    database: Database[Any], run_id: int, add_tags: Sequence[str], remove_tags: Sequence[str], notes: str | None
+) -> bool:
+    """Change tags and notes where Omniboard keeps them; False where there is no such run."""
+    runs, which = database["runs"], {"_id": run_id, UNFINISHED: {"$exists": False}}
+    change: dict[str, Any] = {"$addToSet": {"omniboard.tags": {"$each": list(dict.fromkeys(add_tags))}}}
+    if notes is not None:
+        change["$set"] = {"omniboard.notes": notes}
+    if runs.update_one(which, change).matched_count == 0:
+        return False
+    if remove_tags:
+        runs.update_one(which, {"$pull": {"omniboard.tags": {"$in": list(remove_tags)}}})
+    return True
+
+
+def write_end(
+    database: Database[Any], run_id: int, heartbeat: datetime | None, status: str, stop_time: datetime | None
+) -> bool:
+    """Write how a run ended; False where it was heard of since ``heartbeat``, or says by itself how it ended."""
+    which = {"_id": run_id, "status": "RUNNING", "heartbeat": _naive_utc(heartbeat)}
+    changed = database["runs"].update_one(which, {"$set": {"status": status, "stop_time": _naive_utc(stop_time)}})
+    return bool(changed.matched_count)
+
+
+def take_from_sight(database: Database[Any], run_id: int) -> None:
+    """Mark a run so that no reader takes it for a run any more."""
+    database["runs"].update_one({"_id": run_id}, {"$set": {UNFINISHED: DELETING}})
+
+
+def half_deleted(database: Database[Any]) -> list[int]:
+    """List the ids of runs that were taken from sight and are not gone yet."""
+    return sorted(run["_id"] for run in database["runs"].find({UNFINISHED: DELETING}, {"_id": 1}))
+
+
+def free_run(database: Database[Any], files: gridfs.GridFS, run_id: int) -> Freed:
+    """Delete a run that was taken from sight: metrics and files first, then its document, at last its own sources.
+
+    Sources go last since only then no document names them; should that break off, they are files of no run.
+    """
+    document = database["runs"].find_one({"_id": run_id}) or {}
+    metrics = database["metrics"].delete_many({"run_id": run_id}).deleted_count
+    artifacts = free_files(database, files, artifact_ids(database, document))
+    database["runs"].delete_one({"_id": run_id})
+    own = [file_id for file_id in source_ids(document) if not _is_source_of_any(database, file_id)]
+    sources = free_files(database, files, own)
+    return Freed(
+        runs=1,
+        metrics=metrics,
+        artifacts=artifacts.artifacts,
+        sources=sources.artifacts,
+        bytes=artifacts.bytes + sources.bytes,
+    )
+
+
+def artifact_ids(database: Database[Any], document: Mapping[str, Any]) -> set[Any]:
+    """Find the files of a run's artifacts: those it names, and those stored for it that it does not name (yet)."""
+    named = {entry.get("file_id") for entry in document.get("artifacts") or () if isinstance(entry, Mapping)}
+    prefix = f"artifact://{database['runs'].name}/{document.get('_id')}/"
+    stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"_id": 1})
+    return {file_id for file_id in named if file_id is not None} | {file["_id"] for file in stored}
+
+
+def source_ids(document: Mapping[str, Any]) -> set[Any]:
+    """Find the files of a run's sources and resources, which runs may share."""
+    experiment = document.get("experiment")
+    sources = experiment.get("sources") if isinstance(experiment, Mapping) else None
+    pairs = [*(sources or ()), *(document.get("resources") or ())]
+    return {pair[1] for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2}
+
+
+def free_files(database: Database[Any], files: gridfs.GridFS, file_ids: Iterable[Any]) -> Freed:
+    """Delete files of GridFS; what is gone already is passed over."""
+    freed = Freed()
+    for file_id in file_ids:
+        entry = database["fs.files"].find_one({"_id": file_id}, {"length": 1})
+        files.delete(file_id)
+        if entry is not None:
+            freed += Freed(artifacts=1, bytes=int(entry.get("length") or 0))
+    return freed
+
+
+def _is_source_of_any(database: Database[Any], file_id: Any) -> bool:
+    among = {"$elemMatch": {"$elemMatch": {"$eq": file_id}}}
+    query = {"$or": [{"experiment.sources": among}, {"resources": among}]}
+    return database["runs"].find_one(query, {"_id": 1}) is not None
+
+
+def _naive_utc(moment: datetime | None) -> datetime | None:
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment is not None and moment.tzinfo is not None else moment
