@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cmp_to_key
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +59,11 @@ def select_runs(
     """
     needed = list(dict.fromkeys([*(c.name for c in conditions), *names, *(name.removeprefix("-") for name in sort)]))
     asked = list(dict.fromkeys([*needed, *optional]))
-    found, vocabulary = _read(stores, asked, _known_keys(stores, needed))
-    if any(vocabulary.find(name) is None for name in needed):
-        found, vocabulary = _read(stores, asked, None)
-    fields = {name: vocabulary.get(name) for name in needed}
-    fields |= {name: field for name in optional if (field := _find_leniently(vocabulary, name))}
+    found, vocabularies = _read(stores, asked, _known_keys(stores, needed))
+    if any(_find(name, vocabularies) is None for name in needed):
+        found, vocabularies = _read(stores, asked, None)
+    fields = {name: _find(name, vocabularies) or _united(vocabularies).get(name) for name in needed}
+    fields |= {name: field for name in optional if (field := _find_leniently(name, vocabularies))}
     tests = [condition.compile(fields[condition.name]) for condition in conditions]
     runs = [run for run in found if all(test(run) for test in tests)]
     runs.sort(key=lambda run: (run.start_time is not None, run.start_time, run.id) if len(stores) > 1 else run.id)
@@ -75,20 +75,53 @@ def select_runs(
 
 def _read(
     stores: Sequence[RunStore], asked: Sequence[str], known: Sequence[str] | None
-) -> tuple[list[RunSummary], Vocabulary]:
-    """Read summaries with the configuration keys that the names may mean; with all keys where none are known."""
+) -> tuple[list[RunSummary], dict[str, Vocabulary]]:
+    """Read summaries with the configuration keys that the names may mean; with all keys where none are known.
+
+    Returns:
+        The runs, and what names mean to those of each kind.
+    """
     keys = ["*"] if known is None else [key for name in asked for key in keys_named(name, known)]
     fields = [field for name in asked if (field := Vocabulary().find(name))]
     keys += [key for field in fields for key in field.config_keys]
     inputs = any(field.needs_inputs for field in fields)
     metrics = [metric for name in asked if may_be_config(name) for metric in metrics_named(name)]
     wanted = tuple(dict.fromkeys(keys))
-    runs = [run for store in stores for run in store.summaries(wanted, inputs=inputs, metrics=metrics)]
-    return runs, Vocabulary(
+    by_kind = {store.kind: store.summaries(wanted, inputs=inputs, metrics=metrics) for store in stores}
+    vocabularies = {kind: _vocabulary(runs, known or ()) for kind, runs in by_kind.items()}
+    return [run for runs in by_kind.values() for run in runs], vocabularies
+
+
+def _vocabulary(runs: Sequence[RunSummary], known: Sequence[str]) -> Vocabulary:
+    return Vocabulary(
         metrics=sorted({name for run in runs for name in run.summary}),
-        config_keys=sorted({key for run in runs for key in run.config} | set(known or ())),
+        config_keys=sorted({key for run in runs for key in run.config} | set(known)),
         result_keys=sorted({key for run in runs for key in _result_keys(run.result)}),
     )
+
+
+def _united(vocabularies: Mapping[str, Vocabulary]) -> Vocabulary:
+    parts = list(vocabularies.values())
+    return Vocabulary(
+        metrics=[name for part in parts for name in part.metrics],
+        config_keys=[name for part in parts for name in part.config_keys],
+        result_keys=[name for part in parts for name in part.result_keys],
+    )
+
+
+def _find(name: str, vocabularies: Mapping[str, Vocabulary]) -> Field | None:
+    """What a name means to each kind of run: ``dice`` is dice_class_1 of a training and dice of an evaluation."""
+    found = {kind: field for kind, known in vocabularies.items() if (field := known.find(name))}
+    if len(found) <= 1:
+        return next(iter(found.values()), None)
+
+    def read(run: RunSummary) -> Any:
+        field = found.get(run.kind)
+        return None if field is None else field.read(run)
+
+    first, *others = found.values()
+    meaning = " or ".join(dict.fromkeys([first.meaning, *(field.meaning for field in others)]))
+    return replace(first, meaning=meaning, read=read)
 
 
 def _result_keys(result: Any) -> Iterable[str]:
@@ -112,9 +145,9 @@ def _known_keys(stores: Sequence[RunStore], asked: Sequence[str]) -> list[str]:
     return sorted(keys)
 
 
-def _find_leniently(vocabulary: Vocabulary, name: str) -> Field | None:
+def _find_leniently(name: str, vocabularies: Mapping[str, Vocabulary]) -> Field | None:
     try:
-        return vocabulary.find(name)
+        return _find(name, vocabularies)
     except InputError:
         return None
 

@@ -57,9 +57,10 @@ class Vocabulary:
         field = self.find(name)
         if field is None:
             known = [*COMMON_FIELDS, *ALIASES, *self.metrics, *self.config_keys, *self.result_keys]
-            ends = [key.rpartition(".")[2] for key in self.config_keys]
+            short = [key.rpartition(".")[2] for key in self.config_keys]
+            short += [metric.partition("_")[0] for metric in self.metrics]
             inside = [key for key in (*self.config_keys, *self.metrics) if name and name in key.split(".")]
-            hint = f": it is a section, choose {_listed(inside)}" if inside else nearest(name, [*known, *ends])
+            hint = f": it is a section, choose {_listed(inside)}" if inside else nearest(name, [*known, *short])
             raise InputError(f"No run has a field, metric or configuration key '{name}'{hint}.")
         return field
 
