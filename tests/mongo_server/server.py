@@ -13,7 +13,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 BUILT = FOLDER / "target"
-_SOURCES = (FOLDER / "pom.xml", FOLDER / "src" / "main" / "java" / "LocalMongo.java")
+_SOURCES = (FOLDER / "pom.xml", *sorted((FOLDER / "src").rglob("*.java")))
 _SECONDS_TO_BUILD = 240
 _SECONDS_TO_START = 60
 # Small and quick to start rather than fast: two cores are shared with the training that writes to it

@@ -34,6 +34,10 @@ public final class LocalMongo {
 
         @Override
         public Document handleMessage(MongoMessage message) {
+            Document command = message.getDocument();
+            if (command.containsKey("aggregate")) {
+                command.put("pipeline", Pipeline.simplified(command.get("pipeline")));
+            }
             try {
                 return super.handleMessage(message);
             } finally {
