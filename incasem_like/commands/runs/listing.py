@@ -123,12 +123,12 @@ def _print_csv(runs: Sequence[RunSummary], fields: Sequence[Field]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([field.name for field in fields])
     for run in runs:
-        values = [_plain(field.read(run)) for field in fields]
+        values = [plain(field.read(run)) for field in fields]
         writer.writerow(["; ".join(map(str, value)) if isinstance(value, list) else value for value in values])
 
 
 def _values(runs: Sequence[RunSummary], fields: Sequence[Field]) -> list[dict[str, Any]]:
-    return [{field.name: _plain(field.read(run)) for field in fields} for run in runs]
+    return [{field.name: plain(field.read(run)) for field in fields} for run in runs]
 
 
 def _whole(run: RunSummary) -> dict[str, Any]:
@@ -136,16 +136,16 @@ def _whole(run: RunSummary) -> dict[str, Any]:
     from dataclasses import asdict
 
     left_out = ("config", "inputs", "summary", "damage")
-    said = {key: _plain(value) for key, value in asdict(run).items() if key not in left_out}
-    return {**said, "metrics": _plain(dict(run.summary))} | ({"damage": run.damage} if run.damage else {})
+    said = {key: plain(value) for key, value in asdict(run).items() if key not in left_out}
+    return {**said, "metrics": plain(dict(run.summary))} | ({"damage": run.damage} if run.damage else {})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Make a value fit for JSON, which knows neither times nor NaN."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value

@@ -1,0 +1,185 @@
+"""``runs show``: all that is known of one run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from incasem_like.commands.runs.listing import plain
+from incasem_like.commands.runs.options import Reference, RunReference, StoreChoice, kind_option, store_options
+from incasem_like.commands.runs.tables import Column, cell, print_table, size
+from incasem_like.tracking.address import singular
+
+if TYPE_CHECKING:
+    from incasem_like.tracking import Metric, RunRecord
+    from incasem_like.tracking.summaries import RunSummary
+
+_LINES_OF_TRACE = 12
+_SHOWN_OF_HASHES = 12
+
+
+@click.command("show")
+@click.argument("run", metavar="ID", type=RunReference())
+@click.option("--config", "what", flag_value="config", help="Only its configuration, as YAML.")
+@click.option("--output", "what", flag_value="output", help="Only what it printed.")
+@click.option("--json", "what", flag_value="json", help="The whole record but what it printed, as JSON.")
+@click.option("--artifact", metavar="NAME", help="Only the content of a file stored with it.")
+@kind_option
+@store_options
+def show_run(run: Reference, what: str | None, artifact: str | None, kind: str, stores: StoreChoice) -> None:
+    """Show a run: state, times, machine, code, data, where it came from, metrics, checkpoints, tags, notes.
+
+    ID is a run's id, 12, or kind and id, predictions/12.
+    """
+    record = run.get(stores, kind)
+    if artifact is not None:
+        sys.stdout.buffer.write(record.artifact(artifact))
+    elif what == "config":
+        from incasem_like.tracking import format_config
+
+        print(format_config(record.config), end="")
+    elif what == "output":
+        print(record.captured_output, end="")
+    elif what == "json":
+        print(json.dumps(_whole(record), indent=2))
+    else:
+        _show(record)
+
+
+def _show(record: RunRecord) -> None:
+    facts = [*_identity(record), *_times(record), *_code(record), *_origin(record), *_people(record)]
+    width = max(len(name) for name, _ in facts)
+    for name, text in facts:
+        first, *more = text.splitlines() or [""]
+        print(f"{name.ljust(width)}  {first}")
+        for line in more:
+            print(f"{'':{width}}  {line}")
+    _show_metrics(record)
+    _show_result(record)
+    if record.fail_trace:
+        lines = record.fail_trace.rstrip().splitlines()
+        print("\nFailed with\n  " + "\n  ".join(lines[-_LINES_OF_TRACE:]))
+
+
+def _identity(record: RunRecord) -> Iterator[tuple[str, str]]:
+    yield "run", f"{singular(record.kind)} {record.id}"
+    yield "store", record.store.description
+    if record.name:
+        yield "name", record.name
+    recorded = record.recorded_status
+    yield "status", record.status if recorded == record.status else f"{record.status} (it says {recorded})"
+    if record.comment:
+        yield "comment", record.comment
+
+
+def _times(record: RunRecord) -> Iterator[tuple[str, str]]:
+    end = record.stop_time or record.heartbeat
+    took = (end - record.start_time).total_seconds() if end and record.start_time else None
+    if record.start_time:
+        yield "started", cell(record.start_time) + (f", took {cell(took, 'seconds')}" if took is not None else "")
+    if record.heartbeat and record.stop_time is None:
+        yield "last heard of", cell(record.heartbeat)
+    host = record.host
+    if host.get("hostname"):
+        yield "machine", str(host["hostname"]) + (f", process {host['pid']}" if host.get("pid") else "")
+    for number, session in enumerate(record.info.get("sessions") or (), 1):
+        yield f"session {number}", ", ".join(f"{key} {cell(value)}" for key, value in session.items() if value)
+
+
+def _code(record: RunRecord) -> Iterator[tuple[str, str]]:
+    if script := record.experiment.get("mainfile"):
+        yield "script", str(script)
+    for repository in record.experiment.get("repositories") or ():
+        changed = " with changes" if repository.get("dirty") else ""
+        yield "commit", f"{str(repository.get('commit'))[:10]}{changed} of {repository.get('url')}"
+    if record.config.get("seed") is not None:
+        yield "seed", str(record.config["seed"])
+
+
+def _origin(record: RunRecord) -> Iterator[tuple[str, str]]:
+    read: dict[str, None] = {}
+    for entry in record.inputs:
+        hashes = entry.get("content_hashes") or {entry.get("address") or entry.get("file"): entry.get("content_hash")}
+        for address, content_hash in hashes.items():
+            read[f"{address}  {str(content_hash or '')[:_SHOWN_OF_HASHES]}".rstrip()] = None
+    if read:
+        yield "data", "\n".join(read)
+    if isinstance(record.parent, dict):
+        yield "parent", ", ".join(_parent_words(record.parent))
+    children = record.store.children(record.id)
+    if children:
+        yield "led to", ", ".join(_named(child) for child in children)
+    checkpoints = record.checkpoints
+    if checkpoints:
+        iterations = ", ".join(str(checkpoint.iteration) for checkpoint in checkpoints)
+        yield "checkpoints", f"{iterations} ({size(sum(checkpoint.bytes for checkpoint in checkpoints))})"
+    if record.artifacts:
+        yield "artifacts", ", ".join(record.artifacts)
+
+
+def _parent_words(parent: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in parent.items():
+        if value is None:
+            continue
+        if key.endswith("_run_id"):
+            yield f"{key.removesuffix('_run_id')} {value}"
+        else:
+            yield f"{key} {value[:_SHOWN_OF_HASHES] if key == 'sha256' else cell(value)}"
+
+
+def _people(record: RunRecord) -> Iterator[tuple[str, str]]:
+    if record.tags:
+        yield "tags", ", ".join(record.tags)
+    if record.notes:
+        yield "notes", record.notes
+
+
+def _named(run: RunSummary) -> str:
+    return f"{singular(run.kind)} {run.id}" + (f" ({run.name})" if run.name else "")
+
+
+def _show_metrics(record: RunRecord) -> None:
+    summary = record.info.get("summary") or {name: _summarized(metric) for name, metric in record.metrics.items()}
+    if not summary:
+        return
+    rows = [
+        [name, *(cell(numbers.get(key)) for key in ("last", "last_step", "min", "min_step", "max", "max_step"))]
+        for name, numbers in sorted(summary.items())
+    ]
+    titles: Sequence[str] = ("last", "at", "smallest", "at", "largest", "at")
+    print()
+    print_table([Column("metric"), *(Column(title, right=True) for title in titles)], rows)
+
+
+def _summarized(metric: Metric) -> dict[str, float]:
+    """Sum a metric up as the summaries of newer runs do."""
+    defined = [(value, step) for value, step in zip(metric.values, metric.steps, strict=True) if value == value]
+    if not defined:
+        return {}
+    (least, at), (most, there) = min(defined), max(defined)
+    last = {"last": metric.values[-1], "last_step": metric.steps[-1]}
+    return {**last, "min": least, "min_step": at, "max": most, "max_step": there}
+
+
+def _show_result(record: RunRecord) -> None:
+    if record.result is None:
+        return
+    from incasem_like.tracking.summaries import flatten
+
+    flat = flatten(record.result) if isinstance(record.result, dict) else {"": record.result}
+    print("\nresult")
+    width = max(map(len, flat), default=0)
+    for key, value in flat.items():
+        print(f"  {key:{width}}  {cell(value)}".rstrip())
+
+
+def _whole(record: RunRecord) -> dict[str, object]:
+    attributes = (
+        "id kind name status recorded_status start_time stop_time heartbeat comment tags notes result parent inputs "
+        "info config meta host experiment artifacts fail_trace"
+    )
+    return {name: plain(getattr(record, name)) for name in attributes.split()}
