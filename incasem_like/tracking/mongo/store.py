@@ -106,6 +106,52 @@ class MongoStore(RunStore):
 
         return CheckpointFiles(self.database, self.description, self._reconnect)
 
+    def sibling(self, kind: str) -> MongoStore:  # noqa: D102
+        name, reopen = self._databases(kind), self._reconnect
+        reconnect = None if reopen is None else lambda: reopen().client[name]
+        database = self.database.client[name]
+        return MongoStore(database, kind, self.runs_directory, self.server, reconnect, self._databases)
+
+    def summaries(  # noqa: D102
+        self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
+    ) -> list[RunSummary]:
+        with self._errors():
+            return read_summaries(self.database, self.kind, config_keys, inputs, metrics)
+
+    def annotate(  # noqa: D102
+        self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None
+    ) -> None:
+        refuse_empty_tags(add_tags)
+        with self._errors("written"):
+            found = changes.change_annotations(self.database, run_id, add_tags, remove_tags, notes)
+        if not found:
+            raise RunNotFoundError(self._not_found(run_id))
+
+    def set_state(self, run_id: int, status: str, stop_time: datetime | None) -> None:  # noqa: D102
+        record = self._without_end(run_id)
+        with self._errors("written"):
+            changed = changes.write_end(self.database, run_id, record.heartbeat, status, stop_time)
+        if not changed:  # it was heard of, or came to its end, in the meantime
+            self._without_end(run_id)
+
+    def begin_deletion(self, run_id: int) -> None:  # noqa: D102
+        self._refuse_live(run_id)
+        with self._errors("written"):
+            changes.take_from_sight(self.database, run_id)
+
+    def half_deleted(self) -> list[int]:  # noqa: D102
+        with self._errors():
+            return changes.half_deleted(self.database)
+
+    def read_half_deleted(self, run_id: int) -> RunRecord | None:  # noqa: D102
+        with self._errors():
+            found = self.database["runs"].find_one({"_id": run_id, UNFINISHED: changes.DELETING})
+        return None if found is None else RunRecord(self, run_id, self._plain(found))
+
+    def free_record(self, run_id: int) -> Freed:  # noqa: D102
+        with self._errors("written"):
+            return changes.free_run(self.database, self.files, run_id)
+
     def observer(self) -> MongoRunObserver:  # noqa: D102
         from incasem_like.tracking.mongo.observer import MongoRunObserver
 
