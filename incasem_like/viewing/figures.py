@@ -26,23 +26,31 @@ class Curve:
         label: What the legend says.
         steps: Iterations, ascending.
         values: One value per step; NaN where the metric was undefined.
+        colour: A matplotlib colour; by default the next of its cycle.
     """
 
     label: str
     steps: Sequence[float]
     values: Sequence[float]
+    colour: str | None = None
 
 
-def curves_figure(panels: Mapping[str, Sequence[Curve]]) -> bytes:
-    """Draw one panel per title, side by side, each with its curves over iterations.
+def curves_figure(panels: Mapping[str, Sequence[Curve]], columns: int | None = None) -> bytes:
+    """Draw one panel per title, each with its curves over iterations.
 
     Curves of more than 200 points are drawn pale with their running mean on top, so that the trend can be read.
+
+    Args:
+        panels: Curves by the title of their panel.
+        columns: How many panels stand side by side; by default all of them.
     """
-    figure = _figure(width=5.2 * len(panels), height=3.2)
-    for column, (title, curves) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(1, len(panels), column)
+    columns = min(columns or len(panels), len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure(width=5.2 * columns, height=3.2 * rows)
+    for place, (title, curves) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, columns, place)
         for number, curve in enumerate(curves):
-            colour = f"C{number}"
+            colour = curve.colour or f"C{number}"
             values = np.asarray(curve.values, dtype=float)
             if len(values) > 200:
                 axes.plot(curve.steps, values, color=colour, alpha=0.25, linewidth=0.7)

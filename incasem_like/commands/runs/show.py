@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from incasem_like.commands.runs.listing import plain
+from incasem_like.commands.runs.metrics import metric_summaries
 from incasem_like.commands.runs.options import Reference, RunReference, StoreChoice, kind_option, store_options
 from incasem_like.commands.runs.tables import Column, cell, print_table, size
 from incasem_like.tracking.address import singular
 
 if TYPE_CHECKING:
-    from incasem_like.tracking import Metric, RunRecord
+    from incasem_like.tracking import RunRecord
     from incasem_like.tracking.summaries import RunSummary
 
 _LINES_OF_TRACE = 12
@@ -143,7 +144,7 @@ def _named(run: RunSummary) -> str:
 
 
 def _show_metrics(record: RunRecord) -> None:
-    summary = record.info.get("summary") or {name: _summarized(metric) for name, metric in record.metrics.items()}
+    summary = metric_summaries(record)
     if not summary:
         return
     rows = [
@@ -153,16 +154,6 @@ def _show_metrics(record: RunRecord) -> None:
     titles: Sequence[str] = ("last", "at", "smallest", "at", "largest", "at")
     print()
     print_table([Column("metric"), *(Column(title, right=True) for title in titles)], rows)
-
-
-def _summarized(metric: Metric) -> dict[str, float]:
-    """Sum a metric up as the summaries of newer runs do."""
-    defined = [(value, step) for value, step in zip(metric.values, metric.steps, strict=True) if value == value]
-    if not defined:
-        return {}
-    (least, at), (most, there) = min(defined), max(defined)
-    last = {"last": metric.values[-1], "last_step": metric.steps[-1]}
-    return {**last, "min": least, "min_step": at, "max": most, "max_step": there}
 
 
 def _show_result(record: RunRecord) -> None:

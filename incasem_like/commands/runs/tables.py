@@ -13,6 +13,7 @@ from incasem_like.terminal import duration
 from incasem_like.tracking.queries.values import shown
 
 NOTHING = "-"
+_EXACT = 2**53
 _COLOURS = {"RUNNING": "cyan", "COMPLETED": "green", "FAILED": "red", "KILLED": "red", "DAMAGED": "red"}
 
 
@@ -71,14 +72,14 @@ def cell(value: Any, quantity: str = "plain") -> str:
         return NOTHING
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M")
-    if isinstance(value, float) and math.isnan(value):
-        return "undefined"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "undefined" if math.isnan(value) else str(value)
     if quantity == "seconds":
         return duration(float(value))
     if quantity == "bytes":
         return size(int(value))
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return str(int(value)) if value.is_integer() and abs(value) < _EXACT else f"{value:.4g}"
     return " ".join(shown(value).split())
 
 

@@ -1,0 +1,174 @@
+"""``runs compare``: how runs differ in configuration and metrics, and their curves in one picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from incasem_like.commands.runs.listing import plain
+from incasem_like.commands.runs.metrics import metric_summaries
+from incasem_like.commands.runs.options import Reference, RunReference, StoreChoice, kind_option, store_options
+from incasem_like.commands.runs.tables import NOTHING, Column, cell, print_table
+from incasem_like.errors import InputError
+from incasem_like.terminal import nearest, report_written, shown_path
+from incasem_like.tracking.address import singular
+
+if TYPE_CHECKING:
+    from incasem_like.tracking import RunRecord
+
+_ABSENT = object()
+
+
+@click.command("compare")
+@click.argument("runs", metavar="ID ID...", type=RunReference(), nargs=-1, required=True)
+@click.option("--metric", "metrics", metavar="NAME", multiple=True, help="Compare this metric only; may be repeated.")
+@click.option("--plot", metavar="FILE.png", type=click.Path(path_type=Path), help="Draw the metrics' curves.")
+@click.option("--json", "as_json", is_flag=True, help="The comparison as JSON.")
+@kind_option
+@store_options
+def compare_runs(
+    runs: Sequence[Reference], metrics: Sequence[str], plot: Path | None, as_json: bool, kind: str, stores: StoreChoice
+) -> None:
+    """Compare runs: what their configurations differ in, and their metrics side by side.
+
+    Of a metric the best value is shown with its iteration, the last where none is better; * marks the best run.
+    """
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise InputError(f"The plot is written as PNG: name a file that ends in .png, not '{plot}'.")
+    if len({(run.kind or kind, run.id) for run in runs}) < 2:
+        raise InputError("A comparison takes two runs or more: name another id.")
+    records = [run.get(stores, kind) for run in dict.fromkeys(runs)]
+    differences = config_differences(records)
+    table = metric_values(records, metrics)
+    if as_json:
+        print(json.dumps(_as_json(records, differences, table), indent=2))
+    else:
+        _print(records, differences, table)
+    if plot is not None:
+        _write_plot(records, metrics, plot.expanduser())
+
+
+def config_differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
+    """The configuration keys in which runs differ, with each run's value; one that has no such key has none."""
+    from incasem_like.tracking.summaries import flatten
+
+    flat = [flatten(record.config) for record in records]
+    keys = dict.fromkeys(key for config in flat for key in config)
+    rows = {key: [config.get(key, _ABSENT) for config in flat] for key in keys}
+    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def metric_values(
+    records: Sequence[RunRecord], wanted: Sequence[str] = ()
+) -> dict[str, list[tuple[float, int] | None]]:
+    """Each metric's best value, else its last, and the iteration of it, for each run.
+
+    Raises:
+        InputError: No run has a metric that is wanted.
+    """
+    from incasem_like.tracking.queries import better
+
+    summaries = [metric_summaries(record) for record in records]
+    known = sorted({name for summary in summaries for name in summary})
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"None of the runs has a metric '{name}'{nearest(name, known)}.")
+    rows: dict[str, list[tuple[float, int] | None]] = {}
+    for name in wanted or known:
+        value = better(name) or "last"
+        numbers = [summary.get(name, {}) for summary in summaries]
+        rows[name] = [(one[value], int(one[f"{value}_step"])) if value in one else None for one in numbers]
+    return rows
+
+
+def _print(
+    records: Sequence[RunRecord],
+    differences: Mapping[str, Sequence[Any]],
+    table: Mapping[str, Sequence[tuple[float, int] | None]],
+) -> None:
+    heads = [Column(f"{singular(record.kind)} {record.id}") for record in records]
+    rows = [[name, *map(cell, values)] for name, values in _facts(records).items()]
+    print_table([Column("run"), *heads], rows)
+    print()
+    if differences:
+        print_table(
+            [Column("configuration"), *heads], [[key, *map(_config_cell, row)] for key, row in differences.items()]
+        )
+    else:
+        print("The configurations are the same.")
+    if table:
+        print()
+        rows = [[name, *_metric_cells(name, values)] for name, values in table.items()]
+        print_table([Column("metric"), *heads], rows)
+
+
+def _facts(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
+    repositories = [(record.experiment.get("repositories") or [{}])[0] for record in records]
+    commits = [
+        str(one.get("commit") or "")[:10] + (" with changes" if one.get("dirty") else "") for one in repositories
+    ]
+    results = [record.result if isinstance(record.result, dict) else {} for record in records]
+    facts: dict[str, list[Any]] = {
+        "name": [record.name for record in records],
+        "status": [record.status for record in records],
+        "started": [record.start_time for record in records],
+        "iteration": [result.get("iteration") for result in results],
+        "machine": [record.host.get("hostname") for record in records],
+        "commit": commits,
+        "tags": [record.tags for record in records],
+    }
+    return {name: values for name, values in facts.items() if any(values)}
+
+
+def _config_cell(value: Any) -> str:
+    if value is _ABSENT:
+        return NOTHING
+    return "none" if value is None else cell(value)
+
+
+def _metric_cells(name: str, values: Sequence[tuple[float, int] | None]) -> list[str]:
+    from incasem_like.tracking.queries import better
+
+    direction = better(name)
+    defined = [value for pair in values if pair is not None and (value := pair[0]) == value]
+    best = None if direction is None or not defined else max(defined) if direction == "max" else min(defined)
+    tied = len(set(defined)) == 1
+    cells = []
+    for pair in values:
+        mark = " *" if pair is not None and pair[0] == best and not tied else ""
+        cells.append("-" if pair is None else f"{cell(float(pair[0]))} at {pair[1]}{mark}")
+    return cells
+
+
+def _as_json(
+    records: Sequence[RunRecord],
+    differences: Mapping[str, Sequence[Any]],
+    table: Mapping[str, Sequence[tuple[float, int] | None]],
+) -> dict[str, Any]:
+    facts = [{name: plain(values[n]) for name, values in _facts(records).items()} for n in range(len(records))]
+    return {
+        "runs": [{"kind": r.kind, "id": r.id, **fact} for r, fact in zip(records, facts, strict=True)],
+        "configuration": {
+            key: [{} if value is _ABSENT else {"value": plain(value)} for value in values]
+            for key, values in differences.items()
+        },
+        "metrics": {
+            name: [None if pair is None else {"value": plain(pair[0]), "iteration": pair[1]} for pair in values]
+            for name, values in table.items()
+        },
+    }
+
+
+def _write_plot(records: Sequence[RunRecord], metrics: Sequence[str], path: Path) -> None:
+    from incasem_like.tracking.files.layout import write_whole
+    from incasem_like.viewing.comparison import comparison_figure
+
+    png = comparison_figure(records, metrics)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: file.write(png))
+    print()
+    report_written("the plot", shown_path(path))

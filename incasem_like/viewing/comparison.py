@@ -1,0 +1,71 @@
+"""Runs beside each other: the curves of their metrics in one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from incasem_like.errors import InputError
+from incasem_like.terminal import nearest
+from incasem_like.tracking.address import singular
+from incasem_like.viewing.figures import Curve, curves_figure
+
+if TYPE_CHECKING:
+    from incasem_like.tracking import Metric, RunRecord
+
+# What a training logs that a person looks at first; the metric that decides on its best checkpoint comes before these.
+USUAL_METRICS = ("dice_class_1", "loss", "loss_train_0")
+MOST_PANELS = 4
+PANELS_IN_A_ROW = {1: 1, 2: 2, 3: 3}
+
+
+def comparison_figure(records: Sequence[RunRecord], metrics: Sequence[str] = ()) -> bytes:
+    """Draw a panel for each metric, with a curve for each run that has it.
+
+    Args:
+        records: The runs.
+        metrics: Names of metrics; by default up to four that tell most, see ``telling_metrics``.
+
+    Returns:
+        A PNG.
+
+    Raises:
+        InputError: No run has one of the metrics, or the runs have none that changes.
+    """
+    mixed = len({record.kind for record in records}) > 1
+    logged = {_label(record, mixed): record.metrics for record in records}
+    known = sorted({name for series in logged.values() for name in series})
+    for name in metrics:
+        if name not in known:
+            raise InputError(f"None of the runs has a metric '{name}'{nearest(name, known)}.")
+    shown = list(metrics) or telling_metrics(records, list(logged.values()))
+    if not shown:
+        raise InputError("The runs have no metric of more than one point to plot: name one with --metric.")
+    columns = PANELS_IN_A_ROW.get(len(shown), 2)
+    return curves_figure({name: _curves(name, logged) for name in shown}, columns)
+
+
+def telling_metrics(records: Sequence[RunRecord], logged: Sequence[Mapping[str, Metric]]) -> list[str]:
+    """Choose up to four metrics of several points that tell most: scores and losses first, then what most runs have."""
+    points = [{name: len(metric.steps) for name, metric in series.items()} for series in logged]
+    curves = {name for counts in points for name, count in counts.items() if count > 1}
+    policies = [(record.config.get("training") or {}).get("checkpoints") or {} for record in records]
+    usual = dict.fromkeys([*(policy.get("best_metric") for policy in policies), *USUAL_METRICS])
+    chosen = [name for name in usual if name in curves]
+    if not chosen:
+        chosen = sorted(curves, key=lambda name: (-sum(name in counts for counts in points), name))
+    return chosen[:MOST_PANELS]
+
+
+def _label(record: RunRecord, with_kind: bool) -> str:
+    kind = f"{singular(record.kind)} " if with_kind else ""
+    return f"{kind}{record.id} {record.name}".strip()
+
+
+def _curves(name: str, logged: Mapping[str, Mapping[str, Metric]]) -> list[Curve]:
+    """The curves of one panel; a run has one colour in all panels."""
+    return [
+        Curve(label, series[name].steps, series[name].values, colour=f"C{number}")
+        for number, (label, series) in enumerate(logged.items())
+        if name in series
+    ]
