@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from incasem_like.tracking.liveness import is_alive
 
 DAMAGED = "DAMAGED"
 ALL_KEYS = "*"
+_POINTS = ("last", "last_step", "min", "min_step", "max", "max_step")
 _HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start")
 _CHECKPOINT_FIELDS = ("iteration", "path", "sha256", "bytes")
 # What incasem's own trainings and predictions say of where they come from; they note nothing in info.
 PARENTS_IN_CONFIG = ("prediction.run_id_training", "training.start_from", "training.continue_id")
 
 
-@dataclass(frozen=True)
-class CheckpointSummary:
+class CheckpointSummary(NamedTuple):
     """A registered checkpoint: iteration, path as registered (relative to the runs directory), SHA-256, bytes."""
 
     iteration: int
@@ -28,7 +32,7 @@ class CheckpointSummary:
     bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RunSummary:
     """A run in brief.
 
@@ -145,6 +149,54 @@ def summarize(
         tuple(CheckpointSummary(*entry) for entry in condensed["checkpoints"]),
         config or {},
     )
+
+
+class PackedSummaries(Mapping[str, Mapping[str, float]]):
+    """Summaries of metrics that are unpacked when asked for: most lists of runs show few or none of them.
+
+    Args:
+        text: What ``pack`` gave.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @classmethod
+    def pack(cls, summaries: Mapping[str, Mapping[str, Any]]) -> str:
+        """Write summaries of metrics in few characters."""
+        packed = {name: [summary.get(key) for key in _POINTS] for name, summary in summaries.items()}
+        return json.dumps(packed, separators=(",", ":"))
+
+    @cached_property
+    def _unpacked(self) -> dict[str, dict[str, float]]:
+        return {
+            name: {key: value for key, value in zip(_POINTS, values, strict=True) if value is not None}
+            for name, values in json.loads(self._text).items()
+        }
+
+    def __getitem__(self, name: str) -> Mapping[str, float]:
+        return self._unpacked[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._unpacked)
+
+    def __len__(self) -> int:
+        return len(self._unpacked)
+
+    def __repr__(self) -> str:
+        return repr(self._unpacked)
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Keep Python from looking for garbage while very many small objects are made, which takes half of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def honest_status(

@@ -9,24 +9,46 @@ from typing import Any
 
 from incasem_like.tracking.files.index import RunIndex
 from incasem_like.tracking.files.layout import ANNOTATIONS
-from incasem_like.tracking.summaries import RunSummary, condense, damaged, flatten, select, summarize, summary_of_points
+from incasem_like.tracking.summaries import (
+    PackedSummaries,
+    RunSummary,
+    condense,
+    damaged,
+    flatten,
+    select,
+    summarize,
+    summary_of_points,
+    without_collection,
+)
 
 _RECORD_FILES = ("run.json", "info.json", ANNOTATIONS)
 
 
 def read_summaries(folder: Path, kind: str, config_keys: Sequence[str], inputs: bool) -> list[RunSummary]:
     """Summarize all runs of a folder, see ``RunStore.summaries``; a run that cannot be read is DAMAGED."""
-    records = RunIndex(folder, "summaries", _RECORD_FILES, _record, "inputs").payloads()
-    configs = RunIndex(folder, "configs", ("config.json",), _config, "keys").payloads() if config_keys else {}
-    found = []
-    for run_id, payload in records.items():
-        if "damage" in payload:
-            found.append(damaged(kind, run_id, payload["damage"]))
-            continue
-        config = configs.get(run_id, {"keys": [], "values": []})
-        flat = dict(zip(config["keys"], config["values"], strict=True))
-        chosen = select(flat, config_keys) if config_keys else None
-        found.append(summarize(kind, run_id, payload, chosen, payload["inputs"] if inputs else ()))
+    with without_collection():
+        records = RunIndex(folder, "summaries", _RECORD_FILES, _record, "inputs").payloads()
+        configs = _chosen(folder, config_keys) if config_keys else {}
+        found = []
+        for run_id, payload in records.items():
+            if "damage" in payload:
+                found.append(damaged(kind, run_id, payload["damage"]))
+                continue
+            condensed = {**payload, "summary": PackedSummaries(payload["summary"])}
+            read = payload["inputs"] if inputs else ()
+            found.append(summarize(kind, run_id, condensed, configs.get(run_id), read))
+        return found
+
+
+def _chosen(folder: Path, config_keys: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """Choose leaves of the configuration of every run; which of a list of keys they are is found out once."""
+    places: dict[int, dict[str, int]] = {}
+    found = {}
+    for run_id, payload in RunIndex(folder, "configs", ("config.json",), _config, "keys").payloads().items():
+        keys, values = payload["keys"], payload["values"]
+        if id(keys) not in places:
+            places[id(keys)] = select({key: place for place, key in enumerate(keys)}, config_keys)
+        found[run_id] = {key: values[place] for key, place in places[id(keys)].items()}
     return found
 
 
@@ -44,7 +66,8 @@ def _record(directory: Path) -> dict[str, Any]:
     except _DamagedError as error:
         return {"damage": str(error), "inputs": []}
     inputs = info.get("inputs")
-    return {**condensed, "inputs": inputs if isinstance(inputs, list) else []}
+    packed = PackedSummaries.pack(condensed["summary"])
+    return {**condensed, "summary": packed, "inputs": inputs if isinstance(inputs, list) else []}
 
 
 def _config(directory: Path) -> dict[str, Any]:
