@@ -3,7 +3,7 @@
 
 const fs = require('fs');
 
-const KINDS = ['trainings', 'predictions', 'segmentations', 'evaluations'];
+const KINDS = ['trainings', 'predictions', 'segmentations', 'evaluations', 'bootstrapping'];
 const PARTS = /^(mongodb(?:\+srv)?:\/\/)([^/?]+)(?:\/([^?]*))?(?:\?(.*))?$/;
 
 /** Reads {"url": ..., "db_name": ...}, as incasem keeps it. */
