@@ -28,8 +28,8 @@ Batch = Mapping[str, Any]
 class CheckpointRegister(Protocol):
     """What the loop needs of a tracked run."""
 
-    def register_checkpoint(self, path: Path, iteration: int, metrics: Mapping[str, float]) -> object:
-        """Note a checkpoint that is now on disk."""
+    def register_checkpoint(self, path: Path, iteration: int, metrics: Mapping[str, float], state: Path) -> object:
+        """Note a checkpoint that is now on disk, with the training state beside it."""
         ...
 
     def forget_checkpoint(self, path: Path) -> object:
@@ -221,7 +221,7 @@ class Trainer:
 
     def _register(self, path: Path) -> None:
         defined = {name: value for name, value in self.metrics.items() if not math.isnan(value)}
-        self.parts.run.register_checkpoint(path, self.iteration, defined)
+        self.parts.run.register_checkpoint(path, self.iteration, defined, self.parts.checkpoints.state(self.iteration))
 
     def _remove(self, iteration: int) -> None:
         self.parts.run.forget_checkpoint(self.parts.checkpoints.model(iteration))

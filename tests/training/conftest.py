@@ -49,8 +49,9 @@ class FakeRun:
     def log_scalar(self, name: str, value: float, step: int) -> None:
         self.scalars.append((name, step, value))
 
-    def register_checkpoint(self, path: Path, iteration: int, metrics: Mapping[str, float]) -> None:
+    def register_checkpoint(self, path: Path, iteration: int, metrics: Mapping[str, float], state: Path) -> None:
         assert path.is_file()
+        assert state.is_file()
         self.checkpoints[iteration] = (path, dict(metrics))
 
     def forget_checkpoint(self, path: Path) -> None:

@@ -3,6 +3,19 @@
 from incasem_like.tracking.checkpoints.choice import choose_checkpoint, listed, rank
 from incasem_like.tracking.checkpoints.files import Places, TrackedFile
 from incasem_like.tracking.checkpoints.hashing import file_sha256
+from incasem_like.tracking.checkpoints.policy import StorePolicy
 from incasem_like.tracking.checkpoints.record import CheckpointRecord
+from incasem_like.tracking.checkpoints.uploads import missing_uploads, upload_missing
 
-__all__ = ["CheckpointRecord", "Places", "TrackedFile", "choose_checkpoint", "file_sha256", "listed", "rank"]
+__all__ = [
+    "CheckpointRecord",
+    "Places",
+    "StorePolicy",
+    "TrackedFile",
+    "choose_checkpoint",
+    "file_sha256",
+    "listed",
+    "missing_uploads",
+    "rank",
+    "upload_missing",
+]

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import IO
 
 from incasem_like.errors import CheckpointError, DiskFullError
-from incasem_like.terminal import Progress
 from incasem_like.tracking.checkpoints.hashing import file_sha256
+from incasem_like.tracking.checkpoints.progress import transfer_progress
 
 ENVIRONMENT_VARIABLE = "INCASEM_CACHE"
-BYTES_WORTH_A_PROGRESS_BAR = 16 << 20
 _IS_A_HASH = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
@@ -83,7 +82,7 @@ def _write_checked(path: Path, sha256: str, size: int, blocks: Callable[[], Iter
     digest = hashlib.sha256()
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(beside, "wb") as file, _progress(path.name, size) as advance:
+        with open(beside, "wb") as file, transfer_progress(f"Fetching {path.name}", size) as advance:
             for block in blocks():
                 digest.update(block)
                 file.write(block)
@@ -98,16 +97,6 @@ def _write_checked(path: Path, sha256: str, size: int, blocks: Callable[[], Iter
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _progress(name: str, size: int) -> Iterator[Callable[[int], None]]:
-    """Show how far a large file has come; a small one is there before anybody could read it."""
-    if size < BYTES_WORTH_A_PROGRESS_BAR:
-        yield lambda count: None
-        return
-    with Progress(f"Fetching {name}", size, "B") as progress:
-        yield progress.advance
 
 
 @contextlib.contextmanager

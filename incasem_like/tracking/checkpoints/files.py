@@ -79,6 +79,12 @@ class TrackedFile:
         return cls(path, entry["sha256"], int(entry["bytes"]), places, url)
 
     @property
+    def entry(self) -> dict[str, Any]:
+        """What ``from_entry`` reads."""
+        entry: dict[str, Any] = {"path": self.registered, "sha256": self.sha256, "bytes": self.bytes}
+        return entry if self.url is None else {**entry, "url": self.url}
+
+    @property
     def name(self) -> str:
         """The name of the file."""
         return PurePosixPath(self.registered).name
@@ -98,6 +104,10 @@ class TrackedFile:
         """Say whether it seems to be somewhere; lengths are looked at, but no file is read."""
         here = [*self.candidates, cached_path(self.name, self.sha256)]
         return any(map(self._has_its_length, here)) or self.url is not None or self.sha256 in self.places.stored
+
+    def here(self) -> Path | None:
+        """Find it in the folders of runs; files are held against their hash."""
+        return next((path for path in self.candidates if not self._difference(path)), None)
 
     def fetch(self) -> Path:
         """Find it, fetch it if need be, and make sure that it is the one that was tracked.

@@ -39,6 +39,17 @@ class CheckpointRecord:
         )
 
     @property
+    def entry(self) -> dict[str, Any]:
+        """The entry of ``info.checkpoints`` that ``from_entry`` reads."""
+        entry = {"iteration": self.iteration, **self.model.entry, "metrics": dict(self.metrics)}
+        return entry if self.state is None else {**entry, "state": self.state.entry}
+
+    @property
+    def files(self) -> list[TrackedFile]:
+        """The training state, where there is one, and the model: whoever has the latter whole has both."""
+        return [self.model] if self.state is None else [self.state, self.model]
+
+    @property
     def path(self) -> Path:
         """Where the file is or was on this machine, absolute; ``fetch`` makes sure of it."""
         return self.model.path

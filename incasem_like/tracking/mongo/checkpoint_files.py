@@ -52,11 +52,30 @@ class CheckpointFiles:
 
     A file's id is made of its run and hash. What a broken upload left is therefore known by its id: the next one goes
     on from there, and until its last piece is in there is no entry that anybody could take for a whole file.
+
+    Args:
+        database: The database.
+        description: Of it, for messages, without credentials.
+        reconnect: Opens it through another connection.
     """
 
-    def __init__(self, database: Database[Any], description: str) -> None:
-        self.description = description
+    def __init__(
+        self, database: Database[Any], description: str, reconnect: Callable[[], Database[Any]] | None = None
+    ) -> None:
+        self.description, self._database, self._reconnect = description, database, reconnect
         self._files, self._chunks = database["fs.files"], database["fs.chunks"]
+
+    @contextlib.contextmanager
+    def on_own_connection(self) -> Iterator[CheckpointFiles]:
+        """Give the same files through another connection, so that a slow upload holds nothing else up."""
+        if self._reconnect is None:
+            yield self
+            return
+        database = self._reconnect()
+        try:
+            yield CheckpointFiles(database, self.description)
+        finally:
+            database.client.close()
 
     def of_run(self, run_id: int) -> list[StoredFile]:
         """List the files of a run.
@@ -64,7 +83,7 @@ class CheckpointFiles:
         Raises:
             StoreError: The server does not answer.
         """
-        with self._errors_of_reading():
+        with self.as_store_errors():
             return [_stored_file(found) for found in self._files.find(_of_run("_id", run_id))]
 
     def everything(self) -> list[StoredFile]:
@@ -73,7 +92,7 @@ class CheckpointFiles:
         Raises:
             StoreError: The server does not answer.
         """
-        with self._errors_of_reading():
+        with self.as_store_errors():
             return [_stored_file(found) for found in self._files.find({"_id": {"$regex": f"^{_SCHEME}"}})]
 
     def read(self, stored: StoredFile) -> Iterator[bytes]:
@@ -82,7 +101,7 @@ class CheckpointFiles:
         Raises:
             StoreError: The server does not answer.
         """
-        with self._errors_of_reading():
+        with self.as_store_errors():
             pieces = self._chunks.find({"files_id": stored.id}, {"data": 1}).sort("n", pymongo.ASCENDING)
             for piece in pieces.batch_size(_CHUNKS_IN_ONE_ANSWER):
                 yield bytes(piece["data"])
@@ -116,7 +135,7 @@ class CheckpointFiles:
             proceed: Asked before each piece, with the bytes that are in; False gives the upload up.
 
         Returns:
-            Whether it is in; False when it was given up, and its pieces were taken out again.
+            Whether it is in; False when it was given up, and pieces are left to go on with.
 
         Raises:
             CheckpointError: The file is not the one of that hash any more.
@@ -134,7 +153,6 @@ class CheckpointFiles:
         with open(path, "rb") as file:
             for number, piece in enumerate(iter(lambda: file.read(CHUNK_BYTES), b"")):
                 if not proceed(length):
-                    self.remove([file_id])
                     return False
                 digest.update(piece)
                 length += len(piece)
@@ -191,7 +209,7 @@ class CheckpointFiles:
         Raises:
             StoreError: The server does not answer or refuses.
         """
-        with self._errors_of_reading():
+        with self.as_store_errors():
             whole = self.of_run(run_id)
             self.remove([stored.id for stored in whole])
             self._chunks.delete_many(_of_run("files_id", run_id))
@@ -205,14 +223,15 @@ class CheckpointFiles:
         Raises:
             StoreError: The server does not answer or refuses.
         """
-        with self._errors_of_reading():
+        with self.as_store_errors():
             ids = set(self._chunks.distinct("files_id", _of_run("files_id", run_id)))
             ids -= {stored.id for stored in self.of_run(run_id)} | {f"{_prefix(run_id)}{sha256}" for sha256 in keep}
             removed = [self._chunks.delete_many({"files_id": file_id}).deleted_count for file_id in ids]
         return sum(removed)
 
     @contextlib.contextmanager
-    def _errors_of_reading(self) -> Iterator[None]:
+    def as_store_errors(self) -> Iterator[None]:
+        """Turn errors of the server into ``StoreError``."""
         try:
             yield
         except pymongo.errors.ConnectionFailure:

@@ -79,15 +79,18 @@ def run_experiment(
     sacred_run._id = run_id
     run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd())
     with _signals_interrupt(run):
-        outcome: Result = sacred_run(partial(_work, run, main, artifacts or {}))
+        outcome: Result = sacred_run(partial(_work, run, main, artifacts or {}, store))
     return outcome
 
 
-def _work(run: Run, main: Callable[[Run], Result], artifacts: Mapping[str, str | Path]) -> Result:
+def _work(
+    run: Run, main: Callable[[Run], Result], artifacts: Mapping[str, str | Path], store: RunStore | None
+) -> Result:
     for name, content in artifacts.items():
         run.add_artifact(content, name)
     run.flush()
-    return main(run)
+    with run.checkpoints.kept_in(store):
+        return main(run)
 
 
 def _sacred_run(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.tracking.checkpoints import file_sha256
 from incasem_like.tracking.plain import plain, without_credentials
+from incasem_like.tracking.recording.checkpoints import RunCheckpoints
 
 if TYPE_CHECKING:
     from incasem_like.tracking.recording.sacred_run import TrackedSacredRun
@@ -27,12 +27,18 @@ class Run:
         self._sacred = sacred_run
         self.runs_directory = runs_directory.absolute()
         self._lock = threading.Lock()
+        self.checkpoints = RunCheckpoints(self)
         self.set_info("runs_directory", self.runs_directory)
 
     @property
     def id(self) -> int:
         """The run's id in its store; 0 for a run that is not observed."""
         return UNOBSERVED_ID if self._sacred._id is None else int(self._sacred._id)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration on record."""
+        return dict(self._sacred.config)
 
     @property
     def info(self) -> dict[str, Any]:
@@ -51,8 +57,12 @@ class Run:
 
     def set_info(self, key: str, value: Any) -> None:
         """Note a fact of the run, such as its ``parent``; replaces what was noted under that key."""
-        noted = without_credentials(plain(value))
+        self.change_info(key, lambda before: value)
+
+    def change_info(self, key: str, change: Callable[[Any], Any]) -> None:
+        """Note what ``change`` makes of what was noted under a key (None at first), undisturbed by other threads."""
         with self._lock:
+            noted = without_credentials(plain(change(self._sacred.info.get(key))))
             self._sacred.info = {**self._sacred.info, key: noted}
 
     def inputs(self, datasets: Sequence[Mapping[str, Any]]) -> None:
@@ -75,38 +85,27 @@ class Run:
             path.write_text(content, encoding="utf-8")
             self._sacred.add_artifact(str(path), name)
 
-    def register_checkpoint(self, path: Path, iteration: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Note a checkpoint that is whole on disk, with its hash, and write the record now.
+    def register_checkpoint(
+        self,
+        path: Path,
+        iteration: int,
+        metrics: Mapping[str, float] | None = None,
+        state: Path | None = None,
+    ) -> None:
+        """Note a checkpoint that is whole on disk, with its hashes, and write the record now.
 
         Args:
             path: The file; kept relative to the runs directory when it lies inside.
             iteration: Number of updates the network has seen.
             metrics: Validation metrics at that iteration; ``best`` is chosen by them.
+            state: The file beside it that exact continuation needs.
         """
-        path = Path(path).absolute()
-        entry = {
-            "iteration": int(iteration),
-            "path": self._relative(path),
-            "sha256": file_sha256(path),
-            "bytes": path.stat().st_size,
-            "metrics": {name: float(value) for name, value in (metrics or {}).items()},
-        }
-        self._change_checkpoints(self._relative(path), entry)
+        self.checkpoints.register(path, iteration, metrics or {}, state)
 
     def forget_checkpoint(self, path: Path) -> None:
         """Take a checkpoint out of the record and write it now; call this before the file is deleted."""
-        self._change_checkpoints(self._relative(Path(path).absolute()), None)
+        self.checkpoints.forget(path)
 
     def flush(self) -> None:
         """Send metrics, info and output to the store now."""
         self._sacred.flush()
-
-    def _relative(self, path: Path) -> str:
-        inside = path.is_relative_to(self.runs_directory)
-        return path.relative_to(self.runs_directory).as_posix() if inside else str(path)
-
-    def _change_checkpoints(self, path: str, entry: dict[str, Any] | None) -> None:
-        with self._lock:
-            others = [other for other in self._sacred.info.get("checkpoints", []) if other["path"] != path]
-            self._sacred.info = {**self._sacred.info, "checkpoints": others if entry is None else [*others, entry]}
-        self.flush()

@@ -1,0 +1,79 @@
+"""What a database lacks of a run's checkpoints, and bringing it there after the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from incasem_like.tracking.checkpoints.policy import StorePolicy
+from incasem_like.tracking.checkpoints.progress import transfer_progress
+from incasem_like.tracking.checkpoints.record import CheckpointRecord
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
+    from incasem_like.tracking.records import RunRecord
+
+
+def missing_uploads(record: RunRecord) -> list[CheckpointRecord]:
+    """List the checkpoints that the run's store should hold by ``tracking.store_checkpoints`` and does not.
+
+    Raises:
+        StoreError: The server does not answer.
+    """
+    files = record.store.checkpoint_files
+    if files is None:
+        return []
+    wanted = StorePolicy.from_config(record.config).wanted(record.checkpoints)
+    if not wanted:
+        return []
+    stored = {copy.sha256 for copy in files.of_run(record.id)}
+    return [one for one in wanted if any(file.sha256 not in stored for file in one.files)]
+
+
+def upload_missing(record: RunRecord) -> list[CheckpointRecord]:
+    """Finish what a run could not upload before it ended; a run that goes on does so itself and is left alone.
+
+    Copies that better ones replace are then taken out. What this machine does not have the files of stays missing.
+
+    Returns:
+        The checkpoints that were uploaded.
+
+    Raises:
+        StoreError: The server does not answer, or refuses.
+    """
+    files, policy = record.store.checkpoint_files, StorePolicy.from_config(record.config)
+    wanted = policy.wanted(record.checkpoints)
+    if files is None or not wanted or record.status == "RUNNING":
+        return []
+    missing = missing_uploads(record)
+    with files.as_store_errors():
+        uploaded = [one for one in missing if _upload(files, record.id, one)]
+        if len(uploaded) == len(missing):
+            named = {file.sha256 for one in wanted for file in one.files}
+            files.remove([copy.id for copy in files.of_run(record.id) if copy.sha256 not in named])
+            files.remove_partial(record.id)
+    return uploaded
+
+
+def _upload(files: CheckpointFiles, run_id: int, checkpoint: CheckpointRecord) -> bool:
+    """Upload both files of a checkpoint; False when this machine does not have them."""
+    found = [(file, path) for file in checkpoint.files if (path := file.here())]
+    if len(found) < len(checkpoint.files):
+        return False
+    for file, path in found:
+        with transfer_progress(f"Uploading {file.name}", file.bytes) as advance:
+            proceed = _Advancing(advance)
+            files.upload(path, run_id, file.sha256, checkpoint.entry if file is checkpoint.model else None, proceed)
+    return True
+
+
+class _Advancing:
+    """Turns the bytes done so far into the bytes done since."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance, self._before = advance, 0
+
+    def __call__(self, done: int) -> bool:
+        self._advance(done - self._before)
+        self._before = done
+        return True
