@@ -1,15 +1,19 @@
 """Stores to test on: files, mongomock, and a server over a socket."""
 
+import json
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from incasem_like.tracking import RunStore, open_store
 from incasem_like.tracking.address import MongoAddress, parse_address
+from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.mongo.store import MongoStore, connect
 
 
@@ -60,3 +64,35 @@ def start_python(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def write_run() -> Callable[..., None]:
+    """Put a document into a store as it stands, as another program or an older version may have written it."""
+    return _write_run
+
+
+def _write_run(store: RunStore, run_id: int, **fields: Any) -> None:
+    document: dict[str, Any] = {
+        "status": "COMPLETED",
+        "command": "train",
+        "experiment": {"name": "train", "sources": []},
+        "host": {"hostname": "elsewhere"},
+        "meta": {"options": {}},
+        "start_time": datetime(2026, 1, 1, 12, 0, 0),
+        "stop_time": None,
+        "heartbeat": datetime(2026, 1, 1, 12, 0, 10),
+        "config": {},
+        "info": {},
+        "artifacts": [],
+        "resources": [],
+        **fields,
+    }
+    if isinstance(store, MongoStore):
+        store.database["runs"].insert_one({"_id": run_id, **document})
+        return
+    assert isinstance(store, FileStore)
+    directory = store.folder / str(run_id)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, part in (("config", document.pop("config")), ("info", document.pop("info")), ("run", document)):
+        (directory / f"{name}.json").write_text(json.dumps(part, default=datetime.isoformat))
