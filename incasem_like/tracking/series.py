@@ -74,13 +74,14 @@ class BoundedSeries:
         self.count = last + 1 if count is None or not staying else max(count, last + 1)
         self._last_is_extra = last % self.stride != 0 if staying else False
 
-    def as_document(self, start: int = 0) -> dict[str, Any]:
-        """Give what a metrics document holds of the kept points from a position on: steps, values, timestamps."""
-        points = self.points[start:]
+    def as_document(self) -> dict[str, Any]:
+        """Give what a metrics document holds of the series: steps, values, timestamps, stride and count."""
         return {
-            "steps": [step for step, _, _ in points],
-            "values": [value for _, value, _ in points],
-            "timestamps": [moment for _, _, moment in points],
+            "steps": [step for step, _, _ in self.points],
+            "values": [value for _, value, _ in self.points],
+            "timestamps": [moment for _, _, moment in self.points],
+            "stride": self.stride,
+            "count": self.count,
         }
 
     def _thin(self) -> None:
@@ -127,6 +128,10 @@ class MetricTable:
             return
         for step, value in zip(document["steps"], document["values"], strict=True):
             self._summarize(name, step, value)
+
+    def as_documents(self) -> dict[str, dict[str, Any]]:
+        """Give what a store holds of each metric."""
+        return {name: series.as_document() for name, series in self.series.items()}
 
     def counts(self) -> dict[str, int]:
         """Give the length of each full series."""

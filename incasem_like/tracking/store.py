@@ -55,9 +55,24 @@ class RunStore(ABC):
         """The store's own copies of checkpoints; None for a store that keeps none, as files do."""
         return None
 
+    def metrics_log(self, run_id: int) -> Path | None:
+        """Find the log of a run's metrics at full resolution; None where it is not on this machine, or not whole."""
+
     @abstractmethod
-    def observer(self) -> RunObserver:
-        """Make the Sacred observer that writes one new run into this store."""
+    def observer(self, *, id_above: int = 0) -> RunObserver:
+        """Make the Sacred observer that writes one new run into this store.
+
+        Args:
+            id_above: The run's id will be above this, and above all ids that the store ever gave.
+        """
+
+    def reopen(self, run_id: int, *, after_step: int) -> RunObserver:
+        """Make the Sacred observer that goes on with a run of this store; its start takes the run from everybody else.
+
+        Args:
+            run_id: A run that is over; that it is is looked at again when the observer starts.
+            after_step: What was logged after this iteration is withdrawn.
+        """
 
     @abstractmethod
     def sibling(self, kind: str) -> RunStore:

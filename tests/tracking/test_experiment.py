@@ -2,6 +2,7 @@
 
 import logging
 import random
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -226,31 +227,28 @@ def test_an_observer_that_fails_for_a_while_is_not_given_up(
     assert 1 <= len([line for line in caplog.messages if "No space left" in line]) <= 2
 
 
-def test_a_full_disk_leaves_no_half_line_in_the_metrics_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from incasem_like.tracking.files import observer as file_observer
-
+def test_a_full_disk_leaves_no_half_line_in_the_metrics_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = open_store(None, "trainings", tmp_path)
-    room = 60
-
-    def open_on_a_full_disk(path: Path, mode: str, **options: Any) -> Any:
-        file = open(path, mode, **options)  # noqa: SIM115
-        if mode == "ab" and room:
-            file.write(b"x" * room)
-            file.close()
-            raise OSError(28, "No space left on device", str(path))
-        return file
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def main(run: Run) -> None:
-        nonlocal room
-        monkeypatch.setattr(file_observer, "open", open_on_a_full_disk, raising=False)
+        log = store.metrics_log(run.id)
+        assert log is not None
         run.log_scalar("loss", 0.5, 1)
         run.flush()
-        assert (tmp_path / "tracking" / "incasem_trainings" / "1" / "metrics.jsonl").read_bytes() == b""
-        room = 0
-        run.log_scalar("loss", 0.25, 2)
+        whole = log.read_bytes()
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, before[1]))
+            run.log_scalar("loss", 0.25, 2)
+            run.flush()
+            assert log.read_bytes() == whole
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        run.log_scalar("loss", 0.125, 3)
 
     track(store, main)
-    assert store.get(1).metrics["loss"].values == (0.5, 0.25)
+    assert store.get(1).metrics["loss"].values == (0.5, 0.25, 0.125)
+    assert any("cannot be written for now" in line for line in caplog.messages)
 
 
 JSON = st.recursive(

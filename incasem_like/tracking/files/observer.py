@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from incasem_like.errors import InputError
-from incasem_like.tracking.files.layout import METRICS_LOG, artifact_file_name, write_whole
+from incasem_like.tracking.files.layout import artifact_file_name, write_whole
+from incasem_like.tracking.files.starting import make_run_folder, open_new, take_up
 from incasem_like.tracking.plain import plain
+from incasem_like.tracking.recording.run_metrics import RunMetrics
 from incasem_like.tracking.recording.sacred_quietly import FileStorageObserver
+from incasem_like.tracking.recording.sessions import Continuation, OpenedRun, Start, taken_over
+from incasem_like.tracking.series import MAX_POINTS
 
 _SHARE_OF_TIME_FOR_METRICS = 0.02
 
@@ -24,19 +25,31 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
     """Writes one run in Sacred's layout below ``basedir/<id>/``.
 
     Beyond Sacred: every file appears whole; metrics are appended to ``metrics.jsonl`` at each heartbeat, so that their
-    cost does not grow with the run, and Sacred's ``metrics.json`` is made from them at the end and now and then before.
+    cost does not grow with the run, and ``metrics.json`` holds a bounded part of them; a run can be continued, by one
+    process at a time, which holds the log's lock for as long as it lives.
+
+    Args:
+        basedir: The store's folder.
+        continues: The run to go on with; None for a new one.
+        id_above: The id of a new run is above this.
+
+    Attributes:
+        max_points: Points of each metric in ``metrics.json``.
+        opened: The run, once it has started.
+        lost: Why this process may not write the run any more, or None.
     """
 
-    def __init__(self, basedir: Path) -> None:
+    def __init__(self, basedir: Path, *, continues: Continuation | None = None, id_above: int = 0) -> None:
         super().__init__(basedir)
-        self.files = Path(basedir)
+        self.files, self.continues, self.id_above = Path(basedir), continues, id_above
+        self.max_points = MAX_POINTS
+        self.opened: OpenedRun | None = None
+        self.lost: Exception | None = None
         self._lock = threading.RLock()
-        self._metrics: dict[str, dict[str, list[Any]]] = {}
         self._metrics_due = 0.0
-        self._unwritten = ""
-        self._log_length = 0
         self._written_info: Any = None
         self._written_output: str | None = None
+        self._written_as: tuple[int, int] | None = None
 
     @property
     def run_directory(self) -> Path:
@@ -53,33 +66,35 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
         meta_info: dict[str, Any],
         _id: int | None,
     ) -> int:
+        start = Start(ex_info, command, host_info, start_time, config, meta_info)
         with self._lock:
-            try:
-                self._make_run_dir(_id)
-            except FileExistsError:
-                raise InputError(
-                    f"There is a run {_id} in {self.files} already: choose another --id or leave it out."
-                ) from None
-            self.run_entry: dict[str, Any] = {
-                "experiment": {**ex_info, "sources": self.save_sources(ex_info)},
-                "command": command,
-                "host": host_info,
-                "start_time": start_time.isoformat(),
-                "meta": meta_info,
-                "status": "RUNNING",
-                "resources": [],
-                "artifacts": [],
-                "heartbeat": None,
-            }
-            self.config, self.cout = config, ""
+            if self.continues is None:
+                self.dir = str(make_run_folder(self.files, _id, self.id_above))
+                start.ex_info["sources"] = self.save_sources(ex_info)
+                self.opened = open_new(self.run_directory, start, self.max_points)
+            else:
+                self.dir = str(self.files / str(self.continues.run_id))
+                self.opened = take_up(self.run_directory, start, self.continues, self.max_points)
+            self.run_entry: dict[str, Any] = self.opened.entry
+            self.config, self.info, self.cout = config, self.opened.info, self.opened.output
             self.save_cout()
             self.save_json(config, "config.json")
-            self.save_json(self.run_entry, "run.json")  # last: a folder without it is no run yet
+            self._save_info()
+            self._save_run()  # last: a folder without it is no run yet
             return int(self.run_directory.name)
 
-    def save_json(self, obj: Any, filename: str) -> None:  # noqa: D102
+    def save_json(self, obj: Any, filename: str) -> None:
+        """Write a file of the run whole; the run's own entry only as long as the run is this process's."""
+        if self.lost is not None:
+            return
+        path = self.run_directory / filename
         text = json.dumps(plain(obj), sort_keys=filename != "config.json", indent=2)
-        write_whole(self.run_directory / filename, lambda file: file.write(text.encode()))
+        if filename == "run.json" and self._written_as is not None and not self._is_ours():
+            self.lost = taken_over(int(self.run_directory.name), str(self.files))
+            raise self.lost
+        write_whole(path, lambda file: file.write(text.encode()))
+        if filename == "run.json":
+            self._written_as = _stamp(path)
 
     def save_file(self, filename: str, target_name: str | None = None) -> None:  # noqa: D102
         target = self.run_directory / artifact_file_name(target_name or Path(filename).name)
@@ -106,57 +121,33 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
 
     def heartbeat_event(self, info: dict[str, Any], captured_out: str, beat_time: datetime, result: Any) -> None:  # noqa: D102
         with self._lock:
-            if info and info != self._written_info:
-                self.save_json(info, "info.json")
-                self._written_info = plain(info)
-            self.info, self.cout = info, captured_out
-            self.save_cout()
+            if self.lost is not None:
+                return
             self.run_entry.update(heartbeat=beat_time.isoformat(), result=result)
-            self.save_json(self.run_entry, "run.json")
+            self._save_run()
+            self.info, self.cout = info, captured_out
+            self._save_info()
+            self.save_cout()
 
     def artifact_event(  # noqa: D102
         self, name: str, filename: str, metadata: dict[str, Any] | None = None, content_type: str | None = None
     ) -> None:
         with self._lock:
+            if self.lost is not None:
+                return
             self.save_file(filename, name)
             if name not in self.run_entry["artifacts"]:
                 self.run_entry["artifacts"].append(name)
-            self.save_json(self.run_entry, "run.json")
+            self._save_run()
 
     def log_metrics(self, metrics_by_name: dict[str, dict[str, Any]], info: dict[str, Any]) -> None:
         """Append new points to ``metrics.jsonl``; make ``metrics.json`` anew when that costs little."""
-        if not metrics_by_name:
-            return
         with self._lock:
-            self._unwritten += "".join(_metric_lines(metrics_by_name))
-            for name, points in metrics_by_name.items():
-                kept = self._metrics.setdefault(name, {"steps": [], "values": [], "timestamps": []})
-                kept["steps"] += points["steps"]
-                kept["values"] += points["values"]
-                kept["timestamps"] += [moment.isoformat() for moment in points["timestamps"]]
-            self._append_to_log()
-            if time.monotonic() >= self._metrics_due:
+            if self.lost is not None:
+                return
+            self._metrics.take(metrics_by_name)
+            if metrics_by_name and time.monotonic() >= self._metrics_due:
                 self._save_metrics()
-
-    def _append_to_log(self) -> None:
-        """Append whole lines; what a full disk did not take is taken back and waits for the next beat."""
-        if not self._unwritten:
-            return
-        path = self.run_directory / METRICS_LOG
-        content = self._unwritten.encode()
-        try:
-            with open(path, "ab") as log:
-                log.write(content)
-        except OSError:
-            os.truncate(path, self._log_length)
-            raise
-        self._unwritten, self._log_length = "", self._log_length + len(content)
-
-    def _save_metrics(self) -> None:
-        self._append_to_log()
-        start = time.monotonic()
-        self.save_json(self._metrics, "metrics.json")
-        self._metrics_due = time.monotonic() + (time.monotonic() - start) / _SHARE_OF_TIME_FOR_METRICS
 
     def completed_event(self, stop_time: datetime, result: Any) -> None:  # noqa: D102
         with self._lock:
@@ -173,8 +164,45 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
             self._save_metrics()
             super().failed_event(fail_time, fail_trace)
 
+    def join(self) -> None:
+        """Let go of the run."""
+        with self._lock:
+            self._metrics.log.close()
 
-def _metric_lines(metrics_by_name: dict[str, dict[str, Any]]) -> Iterable[str]:
-    for name, points in metrics_by_name.items():
-        for step, value, moment in zip(points["steps"], points["values"], points["timestamps"], strict=True):
-            yield json.dumps({"name": name, "step": step, "value": value, "time": moment.isoformat()}) + "\n"
+    @property
+    def _metrics(self) -> RunMetrics:
+        assert self.opened is not None
+        return self.opened.metrics
+
+    def _save_run(self) -> None:
+        self.save_json(self.run_entry, "run.json")
+
+    def _save_info(self) -> None:
+        assert self.opened is not None
+        info = {**self.info, "sessions": self.opened.sessions, "summary": self._metrics.table.summary}
+        if info != self._written_info:
+            self.save_json(info, "info.json")
+            self._written_info = plain(info)
+
+    def _save_metrics(self) -> None:
+        """Write what Sacred's own readers, and stores that runs are moved to, take the metrics from."""
+        self._metrics.take({})
+        start = time.monotonic()
+        self.save_json(self._metrics.table.as_documents(), "metrics.json")
+        self._metrics_due = time.monotonic() + (time.monotonic() - start) / _SHARE_OF_TIME_FOR_METRICS
+
+    def _is_ours(self) -> bool:
+        """Make sure that nobody continued the run: its entry is as it was written last, or of the same session."""
+        path = self.run_directory / "run.json"
+        try:
+            if _stamp(path) == self._written_as:
+                return True
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return True  # it is about to be written anew
+        return bool(found.get("session") == self.run_entry["session"])
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from incasem_like.errors import RunNotFoundError, StoreError
 from incasem_like.tracking.deletion.model_files import DELETED_PREFIX
 from incasem_like.tracking.files import changes
 from incasem_like.tracking.files.layout import METRICS_LOG, artifact_file_name
+from incasem_like.tracking.metrics_log import read_log
 from incasem_like.tracking.records import Metric, RunRecord
 from incasem_like.tracking.store import RunStore, refuse_empty_tags
 
@@ -52,7 +52,7 @@ class FileStore(RunStore):
         directory = self.folder / str(run_id)
         log = directory / METRICS_LOG
         if log.is_file():
-            return _metrics_from_log(log)
+            return read_log(log)
         return {
             name: Metric(
                 name, tuple(points["steps"]), tuple(points["values"]), tuple(map(_moment, points["timestamps"]))
@@ -105,10 +105,20 @@ class FileStore(RunStore):
             raise RunNotFoundError(self._not_found(run_id))
         return directory
 
-    def observer(self) -> FileObserver:  # noqa: D102
+    def metrics_log(self, run_id: int) -> Path | None:  # noqa: D102
+        log = self.folder / str(run_id) / METRICS_LOG
+        return log if log.is_file() else None
+
+    def observer(self, *, id_above: int = 0) -> FileObserver:  # noqa: D102
         from incasem_like.tracking.files.observer import FileObserver
 
-        return FileObserver(self.folder)
+        return FileObserver(self.folder, id_above=id_above)
+
+    def reopen(self, run_id: int, *, after_step: int) -> FileObserver:  # noqa: D102
+        from incasem_like.tracking.files.observer import FileObserver
+        from incasem_like.tracking.recording.sessions import Continuation
+
+        return FileObserver(self.folder, continues=Continuation(run_id, after_step))
 
 
 def _read_directory(directory: Path) -> dict[str, Any] | None:
@@ -123,23 +133,6 @@ def _read_directory(directory: Path) -> dict[str, Any] | None:
         "omniboard": changes.read_annotations(directory),
         "captured_out": output.read_text(encoding="utf-8", errors="replace") if output.is_file() else "",
     }
-
-
-def _metrics_from_log(log: Path) -> dict[str, Metric]:
-    steps, values, moments = (
-        defaultdict[str, list[int]](list),
-        defaultdict[str, list[float]](list),
-        defaultdict[str, list[datetime]](list),
-    )
-    with open(log, encoding="utf-8") as lines:
-        for line in lines:
-            if not line.endswith("\n"):
-                break  # the run died, or is just now, in the middle of this line
-            point = json.loads(line)
-            steps[point["name"]].append(point["step"])
-            values[point["name"]].append(point["value"])
-            moments[point["name"]].append(_moment(point["time"]))
-    return {name: Metric(name, tuple(steps[name]), tuple(values[name]), tuple(moments[name])) for name in steps}
 
 
 def _moment(text: str) -> datetime:

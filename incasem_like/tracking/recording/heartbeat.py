@@ -1,23 +1,29 @@
-"""The thread that writes a run's record at intervals and when asked."""
+"""A thread that does something at intervals and when asked, such as to write a run's record."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
+
+log = logging.getLogger("incasem_like.tracking")
+
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Heartbeat(threading.Thread):
     """Calls ``beat`` every ``interval`` seconds and once more when stopped.
 
-    All beats happen in this thread, which no signal interrupts, so ctrl-C cannot break one off halfway.
+    All beats happen in this thread, which no signal interrupts, so ctrl-C cannot break one off halfway. A beat that
+    fails does not end it.
     """
 
-    def __init__(self, beat: Callable[[], None], interval: float) -> None:
-        super().__init__(name="heartbeat", daemon=True)
+    def __init__(self, beat: Callable[[], None], interval: float, name: str = "heartbeat") -> None:
+        super().__init__(name=name, daemon=True)
         self._beat, self._interval = beat, interval
         self._condition = threading.Condition()
         self._asked = self._done = 0
-        self._stopping = False
+        self._stopping = self._complained = False
 
     def run(self) -> None:  # noqa: D102
         stopping = False
@@ -25,22 +31,43 @@ class Heartbeat(threading.Thread):
             with self._condition:
                 self._condition.wait_for(lambda: self._stopping or self._asked > self._done, timeout=self._interval)
                 stopping, asked = self._stopping, self._asked
-            self._beat()
+            try:
+                self._beat()
+            except Exception as error:
+                if not self._complained:
+                    log.warning("The %s of a run failed (%s): it is tried again.", self.name, type(error).__name__)
+                self._complained = True
             with self._condition:
                 self._done = asked
                 self._condition.notify_all()
 
-    def now(self) -> None:
-        """Beat now and return when it is done."""
+    def ask(self) -> int:
+        """Have it beat soon, without waiting; gives what to hand to ``wait``."""
         with self._condition:
             self._asked += 1
-            mine = self._asked
             self._condition.notify_all()
-            self._condition.wait_for(lambda: self._done >= mine or not self.is_alive())
+            return self._asked
 
-    def stop(self) -> None:
-        """Beat a last time and end the thread."""
+    def wait(self, asked: int, seconds: float | None = None) -> bool:
+        """Wait for the beat that was asked for, at most some seconds, and say whether it is done.
+
+        A thread that is gone, as after a fork, is not waited for.
+        """
+        left = seconds
+        with self._condition:
+            while self._done < asked and self.is_alive() and (left is None or left > 0):
+                look = _SECONDS_BETWEEN_LOOKS if left is None else min(left, _SECONDS_BETWEEN_LOOKS)
+                self._condition.wait(look)
+                left = None if left is None else left - look
+            return self._done >= asked
+
+    def now(self) -> None:
+        """Beat now and return when it is done."""
+        self.wait(self.ask())
+
+    def stop(self, seconds: float | None = None) -> None:
+        """Beat a last time and end the thread; after some seconds leave it to itself."""
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
-        self.join()
+        self.join(seconds)

@@ -16,16 +16,13 @@ from typing import Any
 from incasem_like.errors import IncasemError
 from incasem_like.tracking.plain import plain, without_credentials
 from incasem_like.tracking.recording.heartbeat import Heartbeat
+from incasem_like.tracking.recording.metric_buffer import MetricBuffer
 from incasem_like.tracking.recording.output import OutputCapture
-from incasem_like.tracking.recording.sacred_quietly import (
-    RunObserver,
-    SacredInterrupt,
-    SacredRunBase,
-    linearize_metrics,
-)
+from incasem_like.tracking.recording.sacred_quietly import RunObserver, SacredInterrupt, SacredRunBase
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_BETWEEN_HEARTBEATS = 10.0
+SECONDS_TO_DELIVER = 0.5
 
 
 class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
@@ -63,6 +60,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
         self._capture: OutputCapture | None = None
         self._begun: list[RunObserver] = []
         self._complained: set[tuple[int, str]] = set()
+        self.buffer = MetricBuffer(self._beat_soon)
 
     def __call__(self, main: Callable[[], Any]) -> Any:
         """Run ``main`` until COMPLETED, INTERRUPTED or FAILED and give what it returns; its errors pass through."""
@@ -100,6 +98,20 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
             self._begun.append(observer)
             if self._id is None:
                 self._id = run_id
+                self._take_up(observer)
+
+    def _take_up(self, observer: RunObserver) -> None:
+        """Go on with what a continued run has noted, printed and logged already."""
+        opened = getattr(observer, "opened", None)
+        if opened is None:
+            return
+        noted: dict[str, Any] = self.info
+        self.info = {**opened.info, **noted}
+        self.buffer.start_from(opened.metrics.table.counts())
+        if len(opened.sessions) > 1 and self._capture is not None:
+            iteration = opened.sessions[-1].get("from_iteration")
+            gap = "" if opened.output.endswith("\n") or not opened.output else "\n"
+            self._capture.take(f"{opened.output}{gap}[continued from iteration {iteration}]\n")
 
     def _start_heartbeat(self) -> None:
         self._heartbeat = Heartbeat(self._emit_heartbeat, self.beat_interval)
@@ -110,10 +122,37 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
             self._heartbeat.stop()  # its last beat takes all that was logged
             self._heartbeat = None
 
+    def log_scalar(self, metric_name: str, value: float, step: int) -> None:
+        """Take a point; it leaves with the next heartbeat."""
+        self.check_still_ours()
+        self.buffer.add(metric_name, value, step)
+
     def flush(self) -> None:
-        """Send metrics, output and info now."""
+        """Have metrics, output and info written on this machine now, and give a server a moment to take them.
+
+        Raises:
+            StoreError: Another process continued the run.
+        """
         if self._heartbeat is not None:
             self._heartbeat.now()
+        for observer in self._begun:
+            if hasattr(observer, "settle"):
+                observer.settle(SECONDS_TO_DELIVER)
+        self.check_still_ours()
+
+    def check_still_ours(self) -> None:
+        """Make sure that this process still has the run.
+
+        Raises:
+            StoreError: Another process continued it.
+        """
+        for observer in self._begun:
+            if getattr(observer, "lost", None) is not None:
+                raise observer.lost
+
+    def _beat_soon(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.ask()
 
     def _end(self, emit: Callable[[], None]) -> None:
         """Write the last state; ctrl-C does not come between, since a run would then say RUNNING for ever."""
@@ -126,7 +165,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
     def _emit_heartbeat(self) -> None:
         """Send metrics, output and info; called by the heartbeat's thread alone."""
         self._get_captured_output()
-        metrics = linearize_metrics(self._metrics.get_last_metrics())
+        metrics = self.buffer.take()
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
         info = self.info
         for observer in self._begun:

@@ -1,0 +1,252 @@
+"""The log of a run's metrics at full resolution: lines of JSON that are only ever appended to.
+
+A line is a point, ``{"name": …, "step": …, "value": …, "time": …}``, or says something of those before it:
+``{"session": TOKEN}``: a process began to write; ``{"withdrawn_after": STEP}``: the points of later steps up to here do
+not count, since the run was continued from there; ``{"base": {NAME: …}}``: what was known of a run whose log lies on
+another machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from incasem_like.tracking.records import Metric
+from incasem_like.tracking.series import MAX_POINTS, MetricTable
+
+log = logging.getLogger("incasem_like.tracking")
+
+_START_OF_A_POINT = b'{"name"'
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
+_ATTEMPTS_TO_LOCK, _SECONDS_BETWEEN_ATTEMPTS = 5, 0.05
+_UNDEFINED = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+class AlreadyWrittenError(Exception):
+    """Another process holds the log, since its run goes on."""
+
+
+class MetricsLog:
+    """Appends to a run's log and holds it against every other process for as long as it is open.
+
+    Args:
+        path: Of the file; made when opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: int | None = None
+        self._pending: list[str] = []
+        self._length = 0
+
+    def open(self) -> None:
+        """Open and lock the log; half a line that a killed process left at its end is cut off.
+
+        Raises:
+            AlreadyWrittenError: Another process holds it.
+        """
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        if not _lock(file):
+            os.close(file)
+            raise AlreadyWrittenError
+        self._file, self._length = file, _length_of_whole_lines(self.path)
+        os.ftruncate(file, self._length)
+
+    def add_points(self, name: str, points: Iterable[tuple[int, float, datetime]]) -> None:
+        """Take points of a metric; ``save`` writes them."""
+        start = f'{{"name": {json.dumps(name)}, "step": '
+        for step, value, moment in points:
+            number = repr(value)
+            number = _UNDEFINED.get(number, number)
+            self._pending.append(f'{start}{step}, "value": {number}, "time": "{moment.isoformat()}"}}\n')
+
+    def add_marker(self, **content: Any) -> None:
+        """Take a line that says something of those before it; ``save`` writes it."""
+        self._pending.append(json.dumps(content) + "\n")
+
+    def save(self) -> None:
+        """Append what was taken; what a full disk does not take is taken back and waits for the next time."""
+        if not self._pending or self._file is None:
+            return
+        content = "".join(self._pending).encode()
+        try:
+            written = 0
+            while written < len(content):
+                written += os.write(self._file, content[written:])
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._length)
+            raise
+        self._pending.clear()
+        self._length += len(content)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in the log yet."""
+        return self._length == 0 and not self._pending
+
+    def close(self) -> None:
+        """Let go of the log; another process may hold it now."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _lock(file: int) -> bool:
+    """Lock a file for as long as it is open; on a file system without locks, what the run says of itself has to do."""
+    for _ in range(_ATTEMPTS_TO_LOCK):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _HELD:
+                return True
+            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)  # somebody may just be looking whether it is held
+        else:
+            return True
+    return False
+
+
+def is_held(path: Path) -> bool:
+    """Find out whether a process holds a log now."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _HELD
+    finally:
+        os.close(file)
+    return False
+
+
+def read_log(path: Path) -> dict[str, Metric]:
+    """Read all metrics of a log, without what was withdrawn."""
+    columns: defaultdict[str, list[tuple[int, float, datetime]]] = defaultdict(list)
+    for name, step, value, moment in _points_that_count(path):
+        columns[name].append((step, value, datetime.fromisoformat(moment).replace(tzinfo=UTC)))
+    return {name: Metric(name, *zip(*points, strict=True)) for name, points in columns.items()}
+
+
+def read_table(path: Path, limit: int = MAX_POINTS) -> MetricTable:
+    """Make from a log what a store holds of a run's metrics; takes no memory that grows with the log."""
+    table = MetricTable(limit)
+    markers = _markers(path)
+    if any("base" in marker for _, marker in markers):
+        for name, step, value, moment in _every_line(path, table):
+            table.add(name, step, value, datetime.fromisoformat(moment))
+        return table
+    for name, step, value, moment in _points_that_count(path, markers):
+        table.add(name, step, value, datetime.fromisoformat(moment))
+    return table
+
+
+def sessions_of(path: Path) -> list[str]:
+    """List the tokens of the processes that wrote a log."""
+    return [marker["session"] for _, marker in _markers(path) if "session" in marker]
+
+
+def is_complete(path: Path, sessions: list[str]) -> bool:
+    """Find out whether a log holds a run's metrics at full resolution, from its first session to its last.
+
+    Args:
+        path: Of the log.
+        sessions: Tokens of all the run's sessions.
+    """
+    if not path.is_file() or sessions_of(path) != sessions:
+        return False
+    bases = [metric for _, marker in _markers(path) for metric in marker.get("base", {}).values()]
+    return all(metric.get("stride", 1) == 1 for metric in bases)
+
+
+def base_of(table: MetricTable) -> dict[str, Any]:
+    """Write what is known of a run's metrics as the content of a ``base`` line."""
+    documents = table.as_documents()
+    for name, document in documents.items():
+        document["timestamps"] = [moment.isoformat() for moment in document["timestamps"]]
+        document["summary"] = table.summary.get(name)
+    return documents
+
+
+def _points_that_count(
+    path: Path, markers: list[tuple[int, dict[str, Any]]] | None = None
+) -> Iterator[tuple[str, int, float, str]]:
+    """Read the points of a log and of its base, in order, without what was withdrawn later on."""
+    markers = _markers(path) if markers is None else markers
+    withdrawals = [(line, marker["withdrawn_after"]) for line, marker in markers if "withdrawn_after" in marker]
+    bound = _lowest(withdrawals, 0)
+    for number, content in _lines(path):
+        while withdrawals and withdrawals[0][0] <= number:
+            withdrawals.pop(0)
+            bound = _lowest(withdrawals, number)
+        if "name" in content:
+            if content["step"] <= bound:
+                yield content["name"], content["step"], content["value"], content["time"]
+            continue
+        for name, metric in content.get("base", {}).items():
+            for step, value, moment in zip(metric["steps"], metric["values"], metric["timestamps"], strict=True):
+                if step <= bound:
+                    yield name, step, value, moment
+
+
+def _every_line(path: Path, table: MetricTable) -> Iterator[tuple[str, int, float, str]]:
+    """Give each point of a log while doing to the table what the other lines say."""
+    for _, content in _lines(path):
+        if "name" in content:
+            yield content["name"], content["step"], content["value"], content["time"]
+        elif "base" in content:
+            for name, metric in content["base"].items():
+                table.put(name, metric, metric.get("summary"))
+        elif "withdrawn_after" in content:
+            table.withdraw(content["withdrawn_after"], content.get("counts"))
+
+
+def _lowest(withdrawals: list[tuple[int, int]], line: int) -> float:
+    return min((step for number, step in withdrawals if number > line), default=float("inf"))
+
+
+def _markers(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    with open(path, "rb") as file:
+        lines = [(number, line) for number, line in enumerate(file) if not line.startswith(_START_OF_A_POINT)]
+    return [(number, content) for number, line in lines if (content := _read(path, line)) is not None]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with open(path, "rb") as file:
+        for number, line in enumerate(file):
+            content = _read(path, line)
+            if content is not None:
+                yield number, content
+
+
+def _read(path: Path, line: bytes) -> dict[str, Any] | None:
+    """Read a line; None for one that is not whole: the run was killed, or is just now, in the middle of it."""
+    try:
+        content = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        log.warning("A line of %s is damaged and left out.", path)
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _length_of_whole_lines(path: Path) -> int:
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 4096)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+    return 0

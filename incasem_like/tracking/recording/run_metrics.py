@@ -1,0 +1,34 @@
+"""The metrics of a run while it goes on: all of them into its log, and a bounded part into its store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from incasem_like.tracking.metrics_log import MetricsLog
+from incasem_like.tracking.series import MetricTable
+
+
+class RunMetrics:
+    """Takes what a run logs; nothing in memory grows with the run.
+
+    Args:
+        log: The full-resolution log, open.
+        table: What the store holds.
+    """
+
+    def __init__(self, log: MetricsLog, table: MetricTable) -> None:
+        self.log, self.table = log, table
+
+    def take(self, metrics_by_name: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take new points, in the form in which Sacred gives them to observers, and write them to the log.
+
+        Raises:
+            OSError: The log does not take them now; the next call tries again, and the table has them anyway.
+        """
+        for name, columns in metrics_by_name.items():
+            points = list(zip(columns["steps"], columns["values"], columns["timestamps"], strict=True))
+            self.log.add_points(name, points)
+            for step, value, moment in points:
+                self.table.add(name, step, value, moment)
+        self.log.save()
