@@ -1,0 +1,169 @@
+"""A checkpoint file alone, made a training run: its network is told by its tensors, the rest is incasem's default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.config import TrainingConfig, resolve_training_config
+from incasem_like.config.reading import read_keys
+from incasem_like.errors import CheckpointError, InputError
+from incasem_like.networks import build_network, load_checkpoint, network_geometry, read_checkpoint
+from incasem_like.pretrained.architecture import Architecture, recognize, updates_seen
+from incasem_like.pretrained.foreign import ForeignRun, blank_document, model_info, model_tags, origin
+from incasem_like.pretrained.translation import translate
+from incasem_like.tracking.checkpoints import file_sha256
+
+if TYPE_CHECKING:
+    from incasem_like.pretrained.manifest import PublishedModel
+
+_COMMENT = "imported from the checkpoint {file}; how it was trained is not known, incasem's defaults stand"
+
+
+@dataclass(frozen=True)
+class ImportedCheckpoint:
+    """A checkpoint file on its way into a run.
+
+    Attributes:
+        path: The file.
+        sha256: Of its content.
+        iteration: Updates the network had seen.
+        iteration_known: Whether somebody or the file says so; else ``iteration`` is 0.
+        url: Where it was published, or None.
+    """
+
+    path: Path
+    sha256: str
+    iteration: int
+    iteration_known: bool
+    url: str | None = None
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the run notes of it."""
+        return {"file": self.path.name, "iteration_known": self.iteration_known}
+
+
+def read_imported(path: Path, iteration: int | None = None, url: str | None = None) -> ImportedCheckpoint:
+    """Read what a checkpoint file says of itself.
+
+    Args:
+        path: The file.
+        iteration: Updates that the network had seen; by default as many as its Adam counted.
+        url: Where it was published.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or holds more than tensors and plain values.
+    """
+    counted = iteration if iteration is not None else updates_seen(read_checkpoint(path))
+    return ImportedCheckpoint(path, file_sha256(path), counted or 0, counted is not None, url)
+
+
+def check_fits(path: Path, config: Mapping[str, Any]) -> None:
+    """Make sure that a checkpoint belongs to the network that a run's configuration describes.
+
+    Raises:
+        CheckpointError: It does not; the first tensor that differs is named.
+        ConfigError: The configuration cannot be used.
+    """
+    load_checkpoint(path, build_network(resolve_training_config(config).model))
+
+
+def run_of_checkpoint(
+    checkpoint: ImportedCheckpoint,
+    *,
+    run_id: int,
+    model: PublishedModel | None = None,
+    name: str | None = None,
+    voxel_size: Sequence[float] | None = None,
+    config_file: Path | None = None,
+) -> ForeignRun:
+    """Make a training run of a checkpoint.
+
+    Args:
+        checkpoint: The file.
+        run_id: Its id.
+        model: What was published about it, or None.
+        name: The run's name; by default that of the model or file.
+        voxel_size: Voxel size in nm, z, y, x; by default that of the model or the configuration file.
+        config_file: Configuration it was trained with, this project's or incasem's; by default incasem's defaults.
+
+    Raises:
+        CheckpointError: It is no network that can be built here.
+        ConfigError: The configuration file cannot be used.
+        InputError: Nothing says what voxel size it was trained at.
+    """
+    content = read_checkpoint(checkpoint.path)
+    given = _given(config_file)
+    found = recognize(content.network_state, checkpoint.path)
+    voxels = voxel_size or (model.voxel_size if model is not None else None)
+    if voxels is None and "voxel_size" not in given.get("data", {}):
+        raise InputError(
+            f"Nothing says at what voxel size {checkpoint.path.name} was trained: add --voxel_size Z Y X in nm."
+        )
+    config = _config(found, given, voxels, f"of {checkpoint.path.name}")
+    check_fits(checkpoint.path, config)
+    assumed = [] if config_file is not None else list(found.assumed)
+    name = name or (model.name if model is not None else checkpoint.path.stem)
+    identity = f"checkpoint of sha256 {checkpoint.sha256}"
+    document = blank_document(run_id, name, _COMMENT.format(file=checkpoint.path.name))
+    document["config"] = config
+    document["result"] = {"iteration": checkpoint.iteration} if checkpoint.iteration_known else None
+    document["info"] = {
+        **origin(identity, str(checkpoint.path), run_id if model is not None else None),
+        **model_info(model),
+        "translation": {"assumed": [*assumed, *_training_keys(config_file)]},
+    }
+    return ForeignRun(run_id, name, identity, document, tags=model_tags(model))
+
+
+def _given(config_file: Path | None) -> dict[str, Any]:
+    if config_file is None:
+        return {}
+    return translate(read_keys(config_file), f"in {config_file}").config
+
+
+def _training_keys(config_file: Path | None) -> list[str]:
+    return [] if config_file is not None else ["training", "validation", "loss"]
+
+
+def _config(
+    found: Architecture, given: Mapping[str, Any], voxel_size: Sequence[float] | None, source: str
+) -> dict[str, Any]:
+    """Put a configuration together: what a file says, else the defaults; the network as the tensors have it."""
+    assumed = {key.removeprefix("model.") for key in found.assumed}
+    model = {**given.get("model", {}), **{key: value for key, value in found.model.items() if key not in assumed}}
+    model = {**{key: found.model[key] for key in assumed}, **model}
+    classes = int(model["num_fmaps_out"])
+    if classes < 2:
+        raise CheckpointError(
+            f"The network {source} has {classes} output channel, but a class needs one each: use another."
+        )
+    data = {**given.get("data", {}), "num_classes": classes}
+    data |= {"voxel_size": list(voxel_size)} if voxel_size is not None else {}
+    values: dict[str, Any] = {**given, "model": model, "data": data}
+    if len(values.get("loss", {}).get("weight", (1.0, 1.0))) != classes:
+        values["loss"] = {**values.get("loss", {}), "weight": [1.0] * classes}
+    if not given and len(set(data["voxel_size"])) > 1:
+        values["training"] = {"augmentation": {"simple": None, "elastic": None}}
+    config = TrainingConfig.from_values(values, lambda _key: source)
+    return _with_fitting_blocks(config.model_dump(mode="json"), config)
+
+
+def _with_fitting_blocks(values: dict[str, Any], config: TrainingConfig) -> dict[str, Any]:
+    """Give blocks the nearest sizes that the network takes, where it does not take the configured ones."""
+    geometry = network_geometry(config.model)
+    for section in ("training", "validation"):
+        wanted = values[section]["input_size_voxels"]
+        below, above = geometry.nearest_valid(wanted)
+        size = list(below or above)
+        output = list(geometry.output_size(size))
+        if (size, output) != (wanted, values[section]["output_size_voxels"]):
+            values[section] |= {"input_size_voxels": size, "output_size_voxels": output}
+    simple = values["training"]["augmentation"]["simple"]
+    sizes = list(zip(*(values["training"][f"{way}_size_voxels"] for way in ("input", "output")), strict=True))
+    if simple is not None and len({sizes[axis] for axis in simple["transpose_only"]}) > 1:
+        simple["transpose_only"] = [1, 2] if sizes[1] == sizes[2] else []
+    return values

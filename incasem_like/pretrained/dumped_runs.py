@@ -1,0 +1,174 @@
+"""The trainings in a dump of incasem's database: records, metrics and files of Sacred's MongoDB observer."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from bson import json_util
+
+from incasem_like.errors import DataError
+from incasem_like.pretrained.dump import CHUNKS, FILES, METRICS, RUNS, Dump, Place
+from incasem_like.pretrained.foreign import ForeignRun, configuration, origin, summaries_of
+from incasem_like.tracking.plain import plain, without_credentials
+from incasem_like.tracking.records import Metric
+from incasem_like.tracking.summaries import unpickled
+
+ORIGINAL_RECORD = "original_run.json"
+# A run in a dump does not go on, whatever its last word was.
+_NOT_ENDED = ("RUNNING", "QUEUED", "None")
+
+
+class DumpedRuns:
+    """The runs of one dumped database; metrics and files are read when asked for, a run at a time."""
+
+    def __init__(self, dump: Dump) -> None:
+        self.dump = dump
+
+    def ids(self) -> list[int]:
+        """List the ids of the runs, sorted; runs whose id is no number are not listed."""
+        return sorted(run["_id"] for run in self.dump.collection(RUNS) if _is_id(run.get("_id")))
+
+    def runs(self, wanted: Sequence[int] | None = None) -> Iterator[ForeignRun]:
+        """Give the runs; all where none are named.
+
+        Raises:
+            DataError: The dump is damaged.
+        """
+        for run in self.dump.collection(RUNS):
+            if _is_id(run.get("_id")) and (wanted is None or run["_id"] in wanted):
+                yield self._translated(run)
+
+    def _translated(self, run: Mapping[str, Any]) -> ForeignRun:
+        run_id = int(run["_id"])
+        settings = configuration(run.get("config") or {}, f"in the configuration of run {run_id} of {self.dump.source}")
+        meta, experiment = unpickled(run.get("meta") or {}), dict(unpickled(run.get("experiment") or {}))
+        options = meta.get("options") or {}
+        name = str(options.get("--name") or experiment.get("name") or f"run {run_id}")
+        metrics = functools.partial(self.metrics, run_id)
+        identity = _identity(run)
+        info = {key: value for key, value in unpickled(run.get("info") or {}).items() if key != "metrics"}
+        info |= settings.info | origin(identity, str(self.dump.source), run_id)
+        info |= {"summary": summaries_of(metrics())}
+        ended = str(run.get("status")) not in _NOT_ENDED
+        document = {
+            "experiment": {**experiment, "sources": self._sources(experiment.get("sources") or [])},
+            "command": str(run.get("command") or "train"),
+            "host": unpickled(run.get("host") or {}),
+            "meta": meta,
+            "status": str(run.get("status")) if ended else "KILLED",
+            "start_time": _moment(run.get("start_time")),
+            "stop_time": _moment(run.get("stop_time") or (None if ended else run.get("heartbeat"))),
+            "heartbeat": _moment(run.get("heartbeat")),
+            "result": unpickled(run.get("result")),
+            "config": settings.config,
+            "info": info,
+            "captured_out": str(run.get("captured_out") or ""),
+            "fail_trace": [str(line) for line in run.get("fail_trace") or ()],
+        }
+        noted = run.get("omniboard") or {}
+        return ForeignRun(
+            run_id,
+            name,
+            identity,
+            {key: value if isinstance(value, datetime) else _plain(value) for key, value in document.items()},
+            metrics,
+            self._artifacts(run),
+            tuple(tag for tag in noted.get("tags") or () if isinstance(tag, str)),
+            str(noted.get("notes") or ""),
+            settings.problem,
+        )
+
+    def metrics(self, run_id: int) -> dict[str, Metric]:
+        """Read the metrics of a run; points that are no numbers are left out."""
+        found = {}
+        for place in self._metric_places.get(run_id, ()):
+            document = self.dump.collection(METRICS).read(place)
+            metric = _metric(document)
+            found[metric.name] = metric
+        return found
+
+    def _artifacts(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """Find the run's files that the dump holds, and its original record, which is one more."""
+        found = {
+            str(entry["name"]): functools.partial(self._content, entry["file_id"])
+            for entry in run.get("artifacts") or ()
+            if isinstance(entry, Mapping) and entry.get("file_id") in self._files
+        }
+        record = json_util.dumps(without_credentials(dict(run)), json_options=json_util.RELAXED_JSON_OPTIONS, indent=2)
+        return {**found, ORIGINAL_RECORD: record.encode}
+
+    def _content(self, file_id: Any) -> bytes:
+        """Put a file of GridFS together.
+
+        Raises:
+            DataError: A piece of it is missing or spoilt.
+        """
+        file, places = self._files[file_id], self._chunk_places.get(file_id, {})
+        chunks = self.dump.collection(CHUNKS)
+        content = b"".join(bytes(chunks.read(places[number])["data"]) for number in sorted(places))
+        named = file.get("md5")
+        spoilt = isinstance(named, str) and hashlib.md5(content, usedforsecurity=False).hexdigest() != named
+        if len(content) != file.get("length", len(content)) or spoilt:
+            raise DataError(
+                f"The file {file.get('filename')} in {self.dump.source} is not whole ({len(content)} bytes of "
+                f"{file.get('length')}): fetch the dump again."
+            )
+        return content
+
+    def _sources(self, sources: Sequence[Any]) -> list[list[str]]:
+        """Name the sources that a run was made with, each with its MD5 where the dump knows it."""
+        files = {str(file_id): file for file_id, file in self._files.items()}
+        named = [pair for pair in sources if isinstance(pair, (list, tuple)) and len(pair) == 2]
+        return [[str(name), str(files.get(str(found), {}).get("md5") or found)] for name, found in named]
+
+    @functools.cached_property
+    def _metric_places(self) -> dict[int, list[Place]]:
+        found: dict[int, list[Place]] = {}
+        for document, place in self.dump.collection(METRICS).places():
+            if _is_id(document.get("run_id")):
+                found.setdefault(int(document["run_id"]), []).append(place)
+        return found
+
+    @functools.cached_property
+    def _files(self) -> dict[Any, dict[str, Any]]:
+        return {file["_id"]: file for file in self.dump.collection(FILES)}
+
+    @functools.cached_property
+    def _chunk_places(self) -> dict[Any, dict[int, Place]]:
+        found: dict[Any, dict[int, Place]] = {}
+        for document, place in self.dump.collection(CHUNKS).places():
+            found.setdefault(document.get("files_id"), {})[int(document["n"])] = place
+        return found
+
+
+def _metric(document: Mapping[str, Any]) -> Metric:
+    columns = (document.get("steps") or (), document.get("values") or (), document.get("timestamps") or ())
+    points = []
+    for step, value, moment in zip(*columns, strict=False):
+        number = unpickled(value)
+        if isinstance(number, (int, float)) and isinstance(step, (int, float)) and isinstance(moment, datetime):
+            points.append((int(step), float(number), _moment(moment) or moment))
+    steps, values, moments = zip(*points, strict=True) if points else ((), (), ())
+    return Metric(str(document.get("name")), tuple(steps), tuple(values), tuple(moments))
+
+
+def _identity(run: Mapping[str, Any]) -> str:
+    """Tell a run by its id and start: dumps of one database at different times hold the same run."""
+    start = _moment(run.get("start_time"))
+    return f"sacred run {run['_id']} of {start.isoformat() if start else 'unknown time'}"
+
+
+def _plain(value: Any) -> Any:
+    return without_credentials(plain(value))
+
+
+def _moment(value: Any) -> datetime | None:
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) else None
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
