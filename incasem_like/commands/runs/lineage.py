@@ -1,0 +1,229 @@
+"""``runs lineage``: what a run or a dataset comes from and what came of it, as a tree and as SVG."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from incasem_like.commands.runs.options import StoreChoice, kind_option, read_reference, store_options
+from incasem_like.commands.runs.tables import at_terminal
+from incasem_like.errors import IncasemError, InputError
+from incasem_like.terminal import report_written, shown_path
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.lineage import Lineage, Link, Making, Node
+    from incasem_like.tracking.summaries import RunSummary
+
+
+@click.command("lineage")
+@click.argument("subject", metavar="ID_OR_DATASET")
+@click.option("--svg", metavar="FILE.svg", type=click.Path(path_type=Path), help="Draw it too.")
+@click.option("--json", "as_json", is_flag=True, help="Nodes and links as JSON.")
+@kind_option
+@store_options
+def show_lineage(subject: str, svg: Path | None, as_json: bool, kind: str, stores: StoreChoice) -> None:
+    """Show what a run comes from and what came of it: data, trainings, fine-tunings, predictions, evaluations.
+
+    ID_OR_DATASET is a run's id, 12, kind and id, predictions/12, or a dataset, cell.zarr/volumes/raw: then the run that
+    made it, as the dataset says itself, and those that read it. What datasets here say of their own making is
+    shown too.
+    """
+    if svg is not None and svg.suffix.lower() != ".svg":
+        raise InputError(f"The drawing is written as SVG: name a file that ends in .svg, not '{svg}'.")
+    opened = stores.open_all()
+    runs = [run for store in opened.values() for run in store.summaries(inputs=True)]
+    where = next(iter(opened.values())).description.removesuffix("/incasem_trainings")
+    lineage, focus = find_lineage(subject, kind, runs, where)
+    if as_json:
+        print(json.dumps(_as_json(lineage, focus), indent=2))
+    else:
+        print("\n".join(tree(lineage, focus, drawn=at_terminal())))
+    if svg is not None:
+        _draw(lineage, focus, svg.expanduser())
+
+
+def find_lineage(subject: str, kind: str, runs: Sequence[RunSummary], where: str) -> tuple[Lineage, str]:
+    """Find what belongs to a run or dataset.
+
+    Args:
+        subject: A run, or the address of a dataset or container.
+        kind: Kind of run where only an id is given.
+        runs: All runs of all kinds, with their inputs.
+        where: The store, for messages.
+
+    Returns:
+        The lineage, and the key of the node that was asked for.
+
+    Raises:
+        RunNotFoundError: There is no such run.
+        InputError: There is no such dataset, and no run reads or made it.
+    """
+    from incasem_like.tracking.lineage import run_key
+
+    reference = read_reference(subject)
+    if reference is not None:
+        focus = run_key(reference.kind or kind, reference.id)
+        _check_run(focus, runs, where)
+        return _around(focus, runs, ()), focus
+    focus, address = _find_dataset(subject, runs, where)
+    return _around(focus, runs, () if address is None else (address,)), focus
+
+
+def _around(focus: str, runs: Sequence[RunSummary], apart: Sequence[str]) -> Lineage:
+    """Gather what belongs to a node; ask each dataset in it, once it is known to be, how it was made."""
+    from incasem_like.tracking.lineage import gather, input_hashes, making_of, run_key
+
+    read = {run_key(run.kind, run.id): list(input_hashes(run)) for run in runs}
+    makings: dict[str, Making] = {}
+    asked: set[str] = set()
+    wanted = {*apart, *(neighbour for address in apart for neighbour in _datasets_beside(address))}
+    while True:
+        for address in wanted - asked:
+            made = making_of(read_provenance(address))
+            makings |= {address: made} if made else {}
+        asked |= wanted
+        lineage = gather(runs, makings, apart).around(focus)
+        wanted = {address for key in lineage.nodes for address in read.get(key, ())}
+        wanted |= {source for made in makings.values() for source in made.sources}
+        if wanted <= asked:
+            return lineage
+
+
+def _datasets_beside(address: str) -> list[str]:
+    """The datasets in the container of a local dataset: they may have been made from it."""
+    from incasem_like.tracking.lineage import split_address
+    from incasem_like.volumes import list_datasets
+
+    container = split_address(address)[0]
+    if "://" in container or not Path(container).is_dir():
+        return []
+    return [f"{container}/{name}" if name else container for name in list_datasets(container)]
+
+
+def tree(lineage: Lineage, focus: str, *, drawn: bool) -> list[str]:
+    """Write a lineage as lines: the node, what it comes from, what it led to; ``drawn`` with branches."""
+    node = lineage.nodes[focus]
+    lines = [_line(node, ""), *(f"  {line}" for line in node.details)]
+    for heading, links, end in (
+        ("comes from", lineage.sources, lambda link: link.source),
+        ("led to", lineage.targets, lambda link: link.target),
+    ):
+        lines.append(f"{heading}{'' if links(focus) else ': nothing on record'}")
+        lines += _Branches(lineage, links, end, drawn).below(focus, "" if drawn else "  ")
+    return lines
+
+
+class _Branches:
+    """One direction of a lineage as indented lines; what was shown before is only named."""
+
+    def __init__(
+        self,
+        lineage: Lineage,
+        links: Callable[[str], Sequence[Link]],
+        end: Callable[[Link], str],
+        drawn: bool,
+    ) -> None:
+        self.lineage, self.links, self.end, self.drawn = lineage, links, end, drawn
+        self.seen: set[str] = set()
+
+    def below(self, key: str, indent: str) -> Iterator[str]:
+        following = self.links(key)
+        for number, link in enumerate(following):
+            last = number == len(following) - 1
+            branch, under = (("└─ ", "   ") if last else ("├─ ", "│  ")) if self.drawn else ("", "  ")
+            other = self.end(link)
+            node, more = self.lineage.nodes[other], self.links(other)
+            if other in self.seen:
+                yield f"{indent}{branch}{_line(node, link.label)}{' (see above)' if more or node.details else ''}"
+                continue
+            self.seen.add(other)
+            yield f"{indent}{branch}{_line(node, link.label)}"
+            stem = "│  " if self.drawn and more else "   " if self.drawn else "  "
+            yield from (f"{indent}{under}{stem}{line}" for line in node.details)
+            yield from self.below(other, indent + under)
+
+
+def _line(node: Node, label: str) -> str:
+    said = ", ".join(node.lines)
+    return " ".join(filter(None, [node.title, f"[{label}]" if label else "", said]))
+
+
+def _check_run(key: str, runs: Sequence[RunSummary], where: str) -> None:
+    from incasem_like.errors import RunNotFoundError
+    from incasem_like.tracking.address import singular
+    from incasem_like.tracking.checkpoints import listed
+
+    kind, _, number = key.partition("/")
+    ids = sorted(run.id for run in runs if run.kind == kind)
+    if int(number) not in ids:
+        there = f"there are {listed(ids)}" if ids else "there are none"
+        raise RunNotFoundError(f"There is no {singular(kind)} run {number} in {where}: {there}.")
+
+
+def _find_dataset(subject: str, runs: Sequence[RunSummary], where: str) -> tuple[str, str | None]:
+    """Find the node of a dataset or container, and its address where it is to have a node of its own."""
+    from incasem_like.tracking.lineage import data_key, input_hashes, making_of, split_address, written_by
+    from incasem_like.volumes import parse_address
+
+    address = str(parse_address(subject)) if "://" in subject else str(Path(subject).expanduser().absolute())
+    provenance = read_provenance(address)
+    made = making_of(provenance)
+    made_by = (made.run if made else None) or written_by(address, runs)
+    if made_by is not None:
+        return made_by, None
+    read = {one for run in runs for one in input_hashes(run)}
+    known = address in read or any(split_address(one)[0] == address for one in read)
+    if not known and provenance is None and not _is_container(address):
+        raise InputError(
+            f"No run in {where} read or made {subject}, and there is no such dataset: write CONTAINER.zarr/DATASET or "
+            "a run's id."
+        )
+    return data_key(address), address
+
+
+def _is_container(address: str) -> bool:
+    return bool(_datasets_beside(address)) and address.lower().endswith((".zarr", ".n5"))
+
+
+def read_provenance(address: str) -> Mapping[str, Any] | None:
+    """Read what a dataset says of its making; None where there is no dataset, or it cannot be read or says nothing."""
+    from incasem_like.volumes import open_volume
+
+    try:
+        provenance = open_volume(address, allow_incomplete=True).provenance
+    except (IncasemError, OSError, ValueError):
+        return None
+    return provenance if isinstance(provenance, Mapping) else None
+
+
+def _as_json(lineage: Lineage, focus: str) -> dict[str, Any]:
+    return {
+        "focus": focus,
+        "nodes": [
+            {
+                "key": node.key,
+                "kind": node.kind,
+                "title": node.title,
+                "status": node.status or None,
+                "lines": list(node.lines),
+                "details": list(node.details),
+            }
+            for node in lineage.nodes.values()
+        ],
+        "links": [{"source": link.source, "target": link.target, "label": link.label} for link in lineage.links],
+    }
+
+
+def _draw(lineage: Lineage, focus: str, path: Path) -> None:
+    from incasem_like.tracking.files.layout import write_whole
+    from incasem_like.viewing.lineage_drawing import lineage_svg
+
+    text = lineage_svg(lineage, focus)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: file.write(text.encode()))
+    print()
+    report_written("the drawing", shown_path(path))

@@ -1,0 +1,172 @@
+"""Gathers the lineage of all runs from what they and the datasets on disk say."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from incasem_like.tracking.address import singular
+from incasem_like.tracking.lineage.datasets import Making, data_key, dataset_name, input_hashes, run_key, split_address
+from incasem_like.tracking.lineage.graph import DATA, MISSING, Lineage, Link, Node
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.summaries import RunSummary
+
+# Predictions lie in a group that names both runs, even those that did not get to say where they wrote.
+_PREDICTED = re.compile(r"^(.*/predictions/train_\d+/predict_(\d+))(?:/|$)")
+_SHOWN_OF_HASHES = 8
+
+
+def gather(
+    summaries: Iterable[RunSummary], makings: Mapping[str, Making] | None = None, apart: Collection[str] = ()
+) -> Lineage:
+    """Put the lineage of runs together.
+
+    A run links to the runs it names as parents, to the run whose output it reads, and to the other data it reads: to
+    their container, or to a dataset of its own that was made from what a run wrote, or is to stand apart.
+
+    Args:
+        summaries: Of all kinds of runs, with their inputs.
+        makings: What datasets on disk say of their making, by address.
+        apart: Addresses of datasets to show by themselves, with what was made from them.
+    """
+    return _Gathering(summaries, makings or {}, apart).lineage()
+
+
+def written_by(address: str, summaries: Iterable[RunSummary]) -> str | None:
+    """The key of the run that wrote a dataset, from what runs say; None where none does."""
+    found = _Outputs(summaries).find(address)
+    return None if found is None else found[0]
+
+
+class _Outputs:
+    """Which run wrote what."""
+
+    def __init__(self, summaries: Iterable[RunSummary]) -> None:
+        self._runs = {place: run_key(run.kind, run.id) for run in summaries for place in outputs(run)}
+
+    def find(self, address: str) -> tuple[str, str] | None:
+        """The run that wrote a dataset, and the dataset's name in what it wrote."""
+        place = PurePosixPath(address)
+        for candidate in (place, *place.parents):
+            if key := self._runs.get(str(candidate)):
+                return key, place.relative_to(candidate).as_posix() if candidate != place else place.name
+        predicted = _PREDICTED.match(address)
+        if predicted is None:
+            return None
+        return run_key("predictions", int(predicted[2])), address.removeprefix(predicted[1]).strip("/")
+
+
+class _Gathering:
+    """Links and nodes in the making."""
+
+    def __init__(self, summaries: Iterable[RunSummary], makings: Mapping[str, Making], apart: Collection[str]) -> None:
+        self.runs = {run_key(run.kind, run.id): run for run in summaries}
+        self.read = {key: input_hashes(run) for key, run in self.runs.items()}
+        self.outputs, self.makings, self.apart = _Outputs(self.runs.values()), makings, apart
+        self.labels: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+        self.details: dict[str, dict[str, None]] = defaultdict(dict)
+
+    def lineage(self) -> Lineage:
+        versions: dict[str, set[str]] = defaultdict(set)
+        for hashes in self.read.values():
+            for address, content_hash in hashes.items():
+                versions[address].add(content_hash)
+        for key, run in self.runs.items():
+            for source, label in _parents(run):
+                self._link(source, key, label)
+            for address, content_hash in self.read[key].items():
+                version = f" @{content_hash[:_SHOWN_OF_HASHES]}" if len(versions[address]) > 1 else ""
+                source, name = self._source(address)
+                if source != key:
+                    self._link(source, key, name + version)
+        for address in self.apart:
+            self._source(address)
+        nodes = {key: _run_node(key, run) for key, run in self.runs.items()}
+        for key in [*(source for source, _ in self.labels), *self.details]:
+            nodes.setdefault(key, _other_node(key))
+        for key, lines in self.details.items():
+            nodes[key] = replace(nodes[key], details=(*nodes[key].details, *lines))
+        links = [Link(*ends, ", ".join(filter(None, words))) for ends, words in self.labels.items()]
+        return Lineage(nodes, links)
+
+    def _source(self, address: str) -> tuple[str, str]:
+        """Find the node that a dataset belongs to, with its links, and the dataset's name in it."""
+        if found := self.outputs.find(address):
+            return found
+        made = self.makings.get(address)
+        if made is not None and made.run is not None:
+            return made.run, dataset_name(address)
+        if not self._stands_apart(address, ()):
+            key = data_key(split_address(address)[0])
+            self.details[key] |= dict.fromkeys(self._steps(address, ()))
+            return key, dataset_name(address)
+        key = data_key(address)
+        if key not in self.details:
+            self.details[key] = {made.describe(address): None} if made else {}
+            for source in made.sources if made else ():
+                self._link(self._source(source)[0], key, made.tool if made else "")
+        return key, ""
+
+    def _stands_apart(self, address: str, seen: tuple[str, ...]) -> bool:
+        """Whether a dataset gets a node of its own: it, or one it was made from, is to, or was written by a run.
+
+        Containers hold what runs wrote beside what they read; one node for both would be its own ancestor.
+        """
+        if address in self.apart or self.outputs.find(address):
+            return True
+        made = self.makings.get(address)
+        if made is None or address in seen:
+            return False
+        return made.run is not None or any(self._stands_apart(one, (*seen, address)) for one in made.sources)
+
+    def _steps(self, address: str, seen: tuple[str, ...]) -> Iterator[str]:
+        made = self.makings.get(address)
+        if made is not None and address not in seen:
+            yield made.describe(address)
+            for source in made.sources:
+                yield from self._steps(source, (*seen, address))
+
+    def _link(self, source: str, target: str, label: str) -> None:
+        self.labels[source, target][label] = None
+
+
+def outputs(run: RunSummary) -> list[str]:
+    """Where a run wrote: the group of a prediction, the dataset of a segmentation."""
+    result = run.result if isinstance(run.result, Mapping) else {}
+    written = result.get("outputs")
+    places = [str(PurePosixPath(str(place)).parent) for place in written.values()] if isinstance(written, dict) else []
+    return [*places, str(result["address"])] if result.get("address") else places
+
+
+def _parents(run: RunSummary) -> Iterable[tuple[str, str]]:
+    parent = run.parent if isinstance(run.parent, Mapping) else {}
+    sha256, iteration = str(parent.get("sha256") or "")[:_SHOWN_OF_HASHES], parent.get("iteration")
+    words = ["" if iteration is None else f"checkpoint {iteration}", f"sha256 {sha256}" if sha256 else ""]
+    for kind, run_id in run.parents:
+        yield run_key(kind, run_id), ", ".join(filter(None, words))
+    resumed = run.result.get("prediction_id") if isinstance(run.result, Mapping) else None
+    if run.kind == "predictions" and isinstance(resumed, int) and resumed != run.id:
+        yield run_key(run.kind, resumed), "resumed"
+
+
+def _run_node(key: str, run: RunSummary) -> Node:
+    day = run.start_time.astimezone().strftime("%Y-%m-%d") if run.start_time else ""
+    lines = tuple(filter(None, (run.name, " ".join(filter(None, [run.status, day])))))
+    written = tuple(f"wrote {place}" for place in outputs(run))
+    return Node(key, run.kind, f"{singular(run.kind)} {run.id}", lines, written, run.status)
+
+
+def _other_node(key: str) -> Node:
+    """Data, or a run that this store does not hold."""
+    kind, _, place = key.partition(":")
+    if kind == DATA:
+        container, dataset = split_address(place)
+        name = PurePosixPath(container).name or container
+        return Node(key, DATA, f"{name}/{dataset}" if dataset else name, (str(PurePosixPath(container).parent),))
+    kind, _, run_id = key.partition("/")
+    return Node(key, kind, f"{singular(kind)} {run_id}", ("not in this store",), status=MISSING)
