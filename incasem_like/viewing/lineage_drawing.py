@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from incasem_like.viewing.lineage_layout import Box, place_boxes
+from incasem_like.viewing.lineage_layout import Box, lay_out
 
 if TYPE_CHECKING:
     from incasem_like.tracking.lineage import Lineage, Link, Node
@@ -22,9 +24,10 @@ _BAD_STATES = ("FAILED", "KILLED", "DAMAGED", "MISSING")
 _FONT = "font-family='Helvetica, Arial, sans-serif'"
 _TITLE_SIZE, _TEXT_SIZE, _LINE, _PADDING = 13, 11, 15, 9
 # Width of a character over the font's size; a little more than the average, so that text stays inside its box.
-_CHARACTER = 0.6
+_CHARACTER = 0.57
 _LONGEST = 44
-_LONGEST_LABEL = 26
+_LONGEST_LABEL, _MOST_LABEL_LINES = 26, 3
+_LABEL_SIZE, _LABEL_LINE = 9.5, 11
 
 
 def lineage_svg(lineage: Lineage, focus: str) -> str:
@@ -39,17 +42,18 @@ def lineage_svg(lineage: Lineage, focus: str) -> str:
         browser when pointed at.
     """
     sizes = {key: _size(node) for key, node in lineage.nodes.items()}
-    boxes, (width, height) = place_boxes(lineage, sizes)
+    layout = lay_out(lineage, sizes)
+    size = f"{layout.width:.0f}", f"{layout.height:.0f}"
     parts = [
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width:.0f}' height='{height:.0f}' "
-        f"viewBox='0 0 {width:.0f} {height:.0f}' {_FONT}>",
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{size[0]}' height='{size[1]}' "
+        f"viewBox='0 0 {size[0]} {size[1]}' {_FONT}>",
         f"<title>{escape(f'Lineage of {lineage.nodes[focus].title}')}</title>",
         "<defs><marker id='tip' viewBox='0 0 8 8' refX='7' refY='4' markerWidth='7' markerHeight='7' orient='auto'>"
         "<path d='M0,0 L8,4 L0,8 z' fill='#607d8b'/></marker></defs>",
         "<rect width='100%' height='100%' fill='white'/>",
-        *(_line(boxes[link.source], boxes[link.target]) for link in lineage.links),
-        *(_label(link, boxes[link.source], boxes[link.target]) for link in lineage.links if link.label),
-        *(_box(node, boxes[key], key == focus) for key, node in lineage.nodes.items()),
+        *(_line(route) for _, route in layout.routes),
+        *(_box(node, layout.boxes[key], key == focus) for key, node in lineage.nodes.items()),
+        *(_label(link, lineage, route) for link, route in layout.routes if link.label),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -86,27 +90,43 @@ def _box(node: Node, box: Box, focus: bool) -> str:
     return f"<g><title>{whole}</title>{rect}{''.join(texts)}</g>"
 
 
-def _ends(source: Box, target: Box) -> tuple[float, float, float, float]:
-    return source.x + source.width, source.y + source.height / 2, target.x, target.y + target.height / 2
-
-
-def _line(source: Box, target: Box) -> str:
-    x1, y1, x2, y2 = _ends(source, target)
+def _curve(source: Box, target: Box) -> tuple[tuple[float, float], ...]:
+    """The four points of a link's Bézier curve."""
+    x1, y1, x2, y2 = source.x + source.width, source.middle, target.x, target.middle
     bend = max((x2 - x1) / 2, 30)
-    return (
-        f"<path d='M{x1:.1f},{y1:.1f} C{x1 + bend:.1f},{y1:.1f} {x2 - bend:.1f},{y2:.1f} {x2:.1f},{y2:.1f}' "
-        "fill='none' stroke='#607d8b' stroke-width='1.2' marker-end='url(#tip)'/>"
+    return (x1, y1), (x1 + bend, y1), (x2 - bend, y2), (x2, y2)
+
+
+def _line(route: Sequence[Box]) -> str:
+    """Draw a link through the lanes that its route keeps free."""
+    words: list[str] = []
+    for source, target in pairwise(route):
+        start, *others = (f"{x:.1f},{y:.1f}" for x, y in _curve(source, target))
+        # A lane is as broad as the boxes above it: straight on to its other side.
+        words.append(f"{'L' if words else 'M'}{start} C{' '.join(others)}")
+    return f"<path d='{' '.join(words)}' fill='none' stroke='#607d8b' stroke-width='1.2' marker-end='url(#tip)'/>"
+
+
+def _label(link: Link, lineage: Lineage, route: Sequence[Box]) -> str:
+    """Write a link's label where links that share an end are apart, a line for each of its parts."""
+    spread, gathered = len(lineage.targets(link.source)), len(lineage.sources(link.target))
+    fans_out = spread >= gathered and spread > 1
+    share = 0.66 if fans_out else 0.34 if gathered > 1 else 0.5
+    ends = route[-2:] if fans_out else route[:2]
+    weights = ((1 - share) ** 3, 3 * share * (1 - share) ** 2, 3 * share**2 * (1 - share), share**3)
+    points = _curve(ends[0], ends[1])
+    x, y = (sum(weight * point[axis] for weight, point in zip(weights, points, strict=True)) for axis in (0, 1))
+    parts = link.label.split(", ")
+    if len(parts) > _MOST_LABEL_LINES:
+        parts = [*parts[: _MOST_LABEL_LINES - 1], f"and {len(parts) - _MOST_LABEL_LINES + 1} more"]
+    top = y - _LABEL_LINE * (len(parts) - 1) / 2 + _LABEL_SIZE / 3
+    lines = "".join(
+        f"<tspan x='{x:.1f}' y='{top + number * _LABEL_LINE:.1f}'>{escape(_cut(part, _LONGEST_LABEL))}</tspan>"
+        for number, part in enumerate(parts)
     )
-
-
-def _label(link: Link, source: Box, target: Box) -> str:
-    """Write a link's label beside its target end, where lines of one source are apart."""
-    x1, y1, x2, y2 = _ends(source, target)
-    x, y = x1 + (x2 - x1) * 0.5, y1 + (y2 - y1) * 0.5 - 4
     return (
-        f"<text x='{x:.1f}' y='{y:.1f}' font-size='9.5' fill='#607d8b' text-anchor='middle' "
-        f"paint-order='stroke' stroke='white' stroke-width='3'>{escape(_cut(link.label, _LONGEST_LABEL))}"
-        f"<title>{escape(link.label)}</title></text>"
+        f"<text font-size='{_LABEL_SIZE}' fill='#546e7a' text-anchor='middle' paint-order='stroke' stroke='white' "
+        f"stroke-width='4'><title>{escape(link.label)}</title>{lines}</text>"
     )
 
 

@@ -1,15 +1,21 @@
-"""Where the boxes of a lineage drawing go: a column for each step from the data, few crossings within."""
+"""Where the boxes and lines of a lineage drawing go: a column for each step from the data, few crossings within.
+
+The layered method of Sugiyama, Tagawa and Toda (1981): columns, stand-ins for links that pass through a column, an
+order by barycentres, and heights that bring neighbours level.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.lineage import Lineage
+    from incasem_like.tracking.lineage import Lineage, Link
 
-_SWEEPS = 8
+_SWEEPS = 12
+_LANE = 12.0
 
 
 @dataclass(frozen=True)
@@ -21,55 +27,99 @@ class Box:
     width: float
     height: float
 
+    @property
+    def middle(self) -> float:
+        """Height of its middle."""
+        return self.y + self.height / 2
+
 
 @dataclass(frozen=True)
 class Spacing:
     """Distances in pixels: between columns, between boxes of a column, and around all."""
 
-    columns: float = 150.0
-    boxes: float = 18.0
+    columns: float = 170.0
+    boxes: float = 26.0
     margin: float = 24.0
 
 
-def place_boxes(
-    lineage: Lineage, sizes: Mapping[str, tuple[float, float]], spacing: Spacing | None = None
-) -> tuple[dict[str, Box], tuple[float, float]]:
-    """Place every node: all links point to the right.
+@dataclass(frozen=True)
+class Layout:
+    """Boxes by node, the boxes that each link leads through (its source first, its target last), and the size."""
+
+    boxes: Mapping[str, Box]
+    routes: Sequence[tuple[Link, Sequence[Box]]]
+    width: float
+    height: float
+
+
+@dataclass
+class _Layers:
+    """Columns of nodes and stand-ins, and who is next to whom."""
+
+    columns: list[list[str]]
+    before: dict[str, list[str]] = field(default_factory=dict)
+    after: dict[str, list[str]] = field(default_factory=dict)
+    chains: list[list[str]] = field(default_factory=list)
+
+    def connect(self, chain: list[str]) -> None:
+        self.chains.append(chain)
+        for left, right in pairwise(chain):
+            self.after.setdefault(left, []).append(right)
+            self.before.setdefault(right, []).append(left)
+
+
+def lay_out(lineage: Lineage, sizes: Mapping[str, tuple[float, float]], spacing: Spacing | None = None) -> Layout:
+    """Place every node, and lead every link to the right around the boxes between.
 
     Args:
-        lineage: Nodes and links, without circles.
-        sizes: Width and height of each node's box.
+        lineage: Nodes and links.
+        sizes: Width and height of each node's box, in pixels.
         spacing: Distances.
-
-    Returns:
-        The boxes by node, and width and height of the whole.
     """
     spacing = spacing or Spacing()
-    columns = _ordered(lineage, _columns(lineage))
-    widths = [max(sizes[key][0] for key in column) for column in columns]
-    heights = [sum(sizes[key][1] for key in column) + spacing.boxes * (len(column) - 1) for column in columns]
-    tallest = max(heights)
+    layers = _layers(lineage)
+    _order(layers)
+    tops = _tops(layers, {key: height for key, (_, height) in sizes.items()}, spacing.boxes)
+    highest = min(tops.values())
     boxes: dict[str, Box] = {}
     x = spacing.margin
-    for column, width, height in zip(columns, widths, heights, strict=True):
-        y = spacing.margin + (tallest - height) / 2
+    for column in layers.columns:
+        width = max(sizes.get(key, (0.0, 0.0))[0] for key in column)
         for key in column:
-            boxes[key] = Box(x, y, width, sizes[key][1])
-            y += sizes[key][1] + spacing.boxes
+            height = sizes[key][1] if key in sizes else _LANE
+            boxes[key] = Box(x, tops[key] - highest + spacing.margin, width, height)
         x += width + spacing.columns
-    return boxes, (x - spacing.columns + spacing.margin, tallest + 2 * spacing.margin)
+    routes = [(link, [boxes[key] for key in chain]) for link, chain in zip(lineage.links, layers.chains, strict=True)]
+    bottom = max(box.y + box.height for box in boxes.values())
+    nodes = {key: boxes[key] for key in lineage.nodes}
+    return Layout(nodes, routes, x - spacing.columns + spacing.margin, bottom + spacing.margin)
 
 
-def _columns(lineage: Lineage) -> dict[str, int]:
+def _layers(lineage: Lineage) -> _Layers:
+    number = _column_numbers(lineage)
+    lowest = min(number.values())
+    layers = _Layers([[] for _ in range(max(number.values()) - lowest + 1)])
+    for key in lineage.nodes:
+        layers.columns[number[key] - lowest].append(key)
+    for place, link in enumerate(lineage.links):
+        between = range(number[link.source] + 1, number[link.target])
+        lanes = [f"lane {place} {column}" for column in between]
+        for column, lane in zip(between, lanes, strict=True):
+            layers.columns[column - lowest].append(lane)
+        layers.connect([link.source, *lanes, link.target])
+    return layers
+
+
+def _column_numbers(lineage: Lineage) -> dict[str, int]:
     """Each node's column: one further right than the rightmost that it came from."""
     column: dict[str, int] = {}
-    open_nodes: set[str] = set()
+    underway: set[str] = set()
 
     def visit(key: str) -> int:
         if key not in column:
-            open_nodes.add(key)
-            before = [visit(link.source) for link in lineage.sources(key) if link.source not in open_nodes]
-            open_nodes.discard(key)
+            underway.add(key)
+            before = [visit(link.source) for link in lineage.sources(key) if link.source not in underway]
+            underway.discard(key)
             column[key] = 1 + max(before, default=-1)
         return column[key]
 
@@ -82,19 +132,48 @@ def _columns(lineage: Lineage) -> dict[str, int]:
     return column
 
 
-def _ordered(lineage: Lineage, column: Mapping[str, int]) -> list[list[str]]:
+def _order(layers: _Layers) -> None:
     """Sort each column by the middle of its neighbours (barycentre), sweeping to and fro."""
-    numbers = sorted(set(column.values()))
-    columns = [[key for key in lineage.nodes if column[key] == number] for number in numbers]
+    for neighbours, columns in _sweeps(layers):
+        for keys in columns:
+            rank = {key: place for column in layers.columns for place, key in enumerate(column)}
+            wanted = {key: _mean([rank[one] for one in neighbours.get(key, ())], rank[key]) for key in keys}
+            keys.sort(key=lambda key, wanted=wanted: wanted[key])  # type: ignore[misc]
+
+
+def _tops(layers: _Layers, heights: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Heights at which each box is as level with its neighbours as the order and the gaps let it be."""
+    height = {key: heights.get(key, _LANE) for column in layers.columns for key in column}
+    tops: dict[str, float] = {}
+    for column in layers.columns:
+        y = -sum(height[key] + gap for key in column) / 2
+        for key in column:
+            tops[key] = y
+            y += height[key] + gap
+    for neighbours, columns in _sweeps(layers):
+        for column in columns:
+            middles = {key: tops[key] + height[key] / 2 for key in tops}
+            wanted = {
+                key: _mean([middles[one] for one in neighbours.get(key, ())], middles[key]) - height[key] / 2
+                for key in column
+            }
+            lowest = float("-inf")
+            for key in column:
+                tops[key] = max(wanted[key], lowest)
+                lowest = tops[key] + height[key] + gap
+            shift = sum(wanted[key] - tops[key] for key in column) / len(column)
+            for key in column:
+                tops[key] += shift
+    return tops
+
+
+def _sweeps(layers: _Layers) -> Iterator[tuple[Mapping[str, Sequence[str]], Sequence[list[str]]]]:
     for sweep in range(_SWEEPS):
-        rightwards = sweep % 2 == 0
-        for keys in columns if rightwards else reversed(columns):
-            rank = {key: place for others in columns for place, key in enumerate(others)}
+        if sweep % 2 == 0:
+            yield layers.before, layers.columns[1:]
+        else:
+            yield layers.after, layers.columns[-2::-1]
 
-            def middle(key: str, rank: Mapping[str, int] = rank, rightwards: bool = rightwards) -> float:
-                links = lineage.sources(key) if rightwards else lineage.targets(key)
-                near = [rank[link.source if rightwards else link.target] for link in links]
-                return sum(near) / len(near) if near else rank[key]
 
-            keys.sort(key=middle)
-    return columns
+def _mean(values: Sequence[float], otherwise: float) -> float:
+    return sum(values) / len(values) if values else otherwise
