@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from incasem_like.errors import CheckpointError
+from incasem_like.errors import CheckpointError, DiskFullError
 from incasem_like.training.state import TrainingState
 
 NAME = re.compile(r"model_checkpoint_(\d+)")
+_EITHER = re.compile(r"(?:model_checkpoint|training_state)_(\d+)")
+_UNFINISHED = re.compile(r"\.(?:model_checkpoint|training_state)_\d+\..+")  # what a writer that died left behind
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class CheckpointFolder:
 
     def is_whole(self, iteration: int) -> bool:
         """Read both files through and compare the checksums they carry."""
-        return all(_is_sound(path) for path in (self.model(iteration), self.state(iteration)))
+        return all(is_sound(path) for path in (self.model(iteration), self.state(iteration)))
 
     def latest_whole(self) -> int:
         """Find the newest pair whose files are sound.
@@ -86,12 +89,48 @@ class CheckpointFolder:
         raise CheckpointError(f"No checkpoint in {self.folder} can be continued from ({found}): start a new training.")
 
     def write(self, state: TrainingState, save_model: Callable[[Path], None]) -> Path:
-        """Write a pair; ``save_model`` writes the two-key file at the path it is given, atomically."""
+        """Write a pair; ``save_model`` writes the two-key file at the path it is given, atomically.
+
+        Raises:
+            DiskFullError: No space is left; neither file of the pair is there then.
+            OSError: The folder cannot be written.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         model = self.model(state.iteration)
-        save_model(model)
-        state.save(self.state(state.iteration))
+        try:
+            save_model(model)
+            state.save(self.state(state.iteration))
+        except OSError as error:
+            if state.iteration not in self.iterations():
+                model.unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise DiskFullError(self._no_space(state.iteration)) from error
+            raise
         return model
+
+    def _no_space(self, iteration: int) -> str:
+        before = self.iterations()
+        kept = f"that of iteration {before[-1]} is kept" if before else "there is none before it"
+        return (
+            f"No space is left in {self.folder} for the checkpoint of iteration {iteration} ({kept}): free some, then "
+            "continue the training."
+        )
+
+    def tidy(self, after: int, keep: Collection[int] = ()) -> None:
+        """Remove what a training that goes on from iteration ``after`` makes anew, and what a killed one left behind.
+
+        That is every checkpoint of a later iteration, whole or not, files that were never finished, and halves of a
+        pair unless their iteration is among ``keep``.
+        """
+        if not self.folder.is_dir():
+            return
+        whole = set(self.iterations())
+        for path in list(self.folder.iterdir()):
+            match = _EITHER.fullmatch(path.name)
+            number = int(match[1]) if match else None
+            left_over = number is not None and (number > after or (number not in whole and number not in keep))
+            if left_over or _UNFINISHED.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def remove(self, iteration: int) -> Path:
         """Delete a pair, the state first; gives the path that the model file had."""
@@ -115,8 +154,8 @@ def iteration_of(path: Path) -> int:
     return int(match[1])
 
 
-def _is_sound(path: Path) -> bool:
-    """Whether a file that ``torch.save`` wrote (a zip archive) is complete and agrees with its checksums."""
+def is_sound(path: Path) -> bool:
+    """Say whether a file that ``torch.save`` wrote (a zip archive) is complete and agrees with its checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

@@ -27,6 +27,10 @@ class ScalarStore(Protocol):
         """Store one value of a metric."""
         ...
 
+    def flush(self) -> None:
+        """Bring what was stored to safety."""
+        ...
+
 
 @dataclass(frozen=True)
 class Step:
@@ -85,6 +89,11 @@ class TrainingLog:
         for name, value in values.items():
             if not math.isnan(value):
                 self.run.log_scalar(name, value, iteration)
+
+    def flush(self) -> None:
+        """Bring everything written so far to where it outlives this process."""
+        self.tensorboard.flush()
+        self.run.flush()
 
     def _training_dice(self, step: Step) -> dict[str, float]:
         counts = ConfusionCounts(self._classes)

@@ -97,6 +97,26 @@ class Optimization:
             CheckpointError: It is missing, damaged, without optimizer, or of another architecture.
         """
         load_checkpoint(path, self.network, self.optimizer)
+        self._use_configured_settings()
+
+    def start_from(self, path: Path, *, keep_optimizer: bool) -> None:
+        """Take up the weights of another training; learning rate and weight decay stay those of the configuration.
+
+        Args:
+            path: A checkpoint, or a file of bare weights.
+            keep_optimizer: Whether the optimizer's moments are taken along; otherwise it starts as a new one.
+
+        Raises:
+            CheckpointError: It is missing, damaged, of another architecture, or without the moments that are wanted.
+        """
+        load_checkpoint(path, self.network, self.optimizer if keep_optimizer else None)
+        self._use_configured_settings()
+
+    def weights_are_finite(self) -> bool:
+        """Say whether every weight is a number; a gradient that was none spoils them and the optimizer's moments."""
+        return all(bool(torch.isfinite(weight).all()) for weight in self.network.parameters())
+
+    def _use_configured_settings(self) -> None:
         for group in self.optimizer.param_groups:
             group["lr"], group["weight_decay"] = self._settings.lr, self._settings.weight_decay
 

@@ -42,6 +42,12 @@ class CheckedTraining:
     validation_regions: Sequence[Region]
     settings: SampleSettings
 
+    @property
+    def artifacts(self) -> dict[str, str]:
+        """The data configurations as the run's record keeps them, by name."""
+        validation = {} if self.validation_data is None else {"validation_data.json": self.validation_data.text}
+        return {"training_data.json": self.training_data.text, **validation}
+
 
 def check_training(config: TrainingConfig) -> CheckedTraining:
     """Check everything a training will need; cheap things first, nothing is left behind.

@@ -21,10 +21,11 @@ class TensorBoardLog:
 
     Args:
         folder: ``tensorboard/<id:04d>``.
-        first_step: Steps from here on that an earlier process left are hidden, since this one writes them anew.
+        first_step: Steps from here on that an earlier process left are hidden, since this one writes them anew; None
+            for a new training.
     """
 
-    def __init__(self, folder: Path, first_step: int = 1) -> None:
+    def __init__(self, folder: Path, first_step: int | None = None) -> None:
         self.folder, self.first_step = folder, first_step
         self._writers: dict[str, SummaryWriter] = {}
 
@@ -45,6 +46,9 @@ class TensorBoardLog:
             writer.flush()
 
     def __enter__(self) -> TensorBoardLog:
+        if self.first_step is not None:
+            for part in sorted({events.parent for events in self.folder.rglob("events.out.tfevents.*")}):
+                self._writer(part.relative_to(self.folder).as_posix())  # which hides those steps at once
         return self
 
     def __exit__(
@@ -58,6 +62,7 @@ class TensorBoardLog:
         if part not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            purge = self.first_step if self.first_step > 1 else None
-            self._writers[part] = SummaryWriter(str(self.folder / part), purge_step=purge, flush_secs=FLUSH_SECONDS)
+            self._writers[part] = SummaryWriter(
+                str(self.folder / part), purge_step=self.first_step, flush_secs=FLUSH_SECONDS
+            )
         return self._writers[part]

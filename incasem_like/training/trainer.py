@@ -57,6 +57,8 @@ class TrainingParts:
         run: The tracked run, for its list of checkpoints.
         validation: None for a training without validation data.
         show: Called with every step; writes images and snapshots when they are due.
+        registered: Lists the iterations of the checkpoints on record: of a training begun on another machine, some of
+            them are not in the folder here.
     """
 
     optimization: Optimization
@@ -66,6 +68,7 @@ class TrainingParts:
     run: CheckpointRegister
     validation: Validation | None = None
     show: Callable[[Step], None] = lambda step: None
+    registered: Callable[[], Iterable[int]] = lambda: ()
 
 
 class Trainer:
@@ -103,7 +106,7 @@ class Trainer:
         iteration = iteration_of(checkpoint)
         folder = CheckpointFolder(checkpoint.parent)
         state = TrainingState.load(folder.state(iteration))
-        self._check_same_training(state, checkpoint)
+        self._check_same_training(state, checkpoint, iteration)
         self.parts.optimization.load(checkpoint)
         self.parts.optimization.restore_scaler(state.scaler)
         restore_random_states(state.random)
@@ -181,7 +184,7 @@ class Trainer:
         loss, logits = self.parts.optimization.step(batch, rate)
         clock.computed()
         if not math.isfinite(loss):
-            raise IncasemError(self._not_finite(loss, iteration))
+            raise IncasemError(self._not_finite(f"The loss became {loss}", iteration))
         self.iteration, self.metrics = iteration, {"loss_train_0": loss}
         return Step(iteration, loss, rate, batch, logits, clock.rate)
 
@@ -202,6 +205,10 @@ class Trainer:
             self._save()
 
     def _save(self) -> None:
+        """Write a checkpoint; what was logged up to here is on disk before, so that nothing is missing afterwards."""
+        if not self.parts.optimization.weights_are_finite():
+            raise IncasemError(self._not_finite("The weights are no longer finite", self.iteration))
+        self.parts.log.flush()
         optimization, schedule = self.parts.optimization, self.config.training.learning_rate_schedule
         state = TrainingState(
             iteration=self.iteration,
@@ -215,8 +222,8 @@ class Trainer:
             schedule={**schedule.model_dump(mode="json"), "iterations": self.total},
         )
         self._register(self.parts.checkpoints.write(state, optimization.save))
-        existing = self.parts.checkpoints.iterations()
-        for superfluous in sorted(set(existing) - self.policy.kept(existing, self.best.iteration)):
+        existing = {*self.parts.checkpoints.iterations(), *self.parts.registered()}
+        for superfluous in sorted(existing - self.policy.kept(existing, self.best.iteration)):
             self._remove(superfluous)
 
     def _register(self, path: Path) -> None:
@@ -242,16 +249,20 @@ class Trainer:
         if every and iteration % every == 0:
             print(f"Iteration {iteration}: {clock.profile()}.", file=sys.stderr, flush=True)
 
-    def _not_finite(self, loss: float, iteration: int) -> str:
+    def _not_finite(self, what: str, iteration: int) -> str:
         saved = self.parts.checkpoints.iterations()
         last = f"the last checkpoint, {saved[-1]}, is kept" if saved else "no checkpoint had been written yet"
         finer = ", or set torch.precision to bf16 or fp32" if self.config.torch.precision == "fp16" else ""
         return (
-            f"The loss became {loss} at iteration {iteration} ({last}): lower training.optimizer.lr "
+            f"{what} at iteration {iteration} ({last}): lower training.optimizer.lr "
             f"(now {self.config.training.optimizer.lr:g}){finer}, or look for broken voxels in the raw data."
         )
 
-    def _check_same_training(self, state: TrainingState, checkpoint: Path) -> None:
+    def _check_same_training(self, state: TrainingState, checkpoint: Path, iteration: int) -> None:
+        if state.iteration != iteration:
+            raise CheckpointError(
+                f"The training state beside {checkpoint} is of iteration {state.iteration}: choose another checkpoint."
+            )
         for name, found, wanted in (
             ("seed", state.seed, self.seed),
             ("training.batch_size", state.batch_size, self.config.training.batch_size),

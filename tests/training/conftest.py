@@ -45,6 +45,7 @@ class FakeRun:
     def __init__(self) -> None:
         self.scalars: list[tuple[str, int, float]] = []
         self.checkpoints: dict[int, tuple[Path, dict[str, float]]] = {}
+        self.flushed = 0
 
     def log_scalar(self, name: str, value: float, step: int) -> None:
         self.scalars.append((name, step, value))
@@ -56,6 +57,9 @@ class FakeRun:
 
     def forget_checkpoint(self, path: Path) -> None:
         self.checkpoints = {key: entry for key, entry in self.checkpoints.items() if entry[0] != path}
+
+    def flush(self) -> None:
+        self.flushed = len(self.scalars)
 
     def values(self, name: str) -> dict[int, float]:
         return {step: value for found, step, value in self.scalars if found == name}

@@ -1,10 +1,11 @@
+import errno
 import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from incasem_like.errors import CheckpointError
+from incasem_like.errors import CheckpointError, DiskFullError
 from incasem_like.training.checkpoints import CheckpointFolder, CheckpointPolicy, iteration_of
 from incasem_like.training.state import BestMemory, TrainingState
 
@@ -94,28 +95,56 @@ def test_no_whole_checkpoint_is_one_sentence(tmp_path: Path) -> None:
         CheckpointFolder(tmp_path / "missing").latest_whole()
 
 
-def test_a_failed_write_leaves_the_former_checkpoint(tmp_path: Path) -> None:
+def full_disk(path: Path) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_former_checkpoint(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
+    with pytest.raises(DiskFullError, match="there is none before it"):
+        folder.write(TrainingState(10, 1, 1, BestMemory("dice")), full_disk)
     write(folder, 10)
-
-    def fail(path: Path) -> None:
-        raise OSError(28, "No space left on device", str(path))
-
-    with pytest.raises(OSError, match="No space"):
-        folder.write(TrainingState(20, 1, 1, BestMemory("dice")), fail)
+    with pytest.raises(DiskFullError, match=r"iteration 20 \(that of iteration 10 is kept\): free some"):
+        folder.write(TrainingState(20, 1, 1, BestMemory("dice")), full_disk)
     assert folder.iterations() == [10]
     assert folder.latest_whole() == 10
 
 
-def test_a_full_disk_leaves_the_former_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_between_both_files_leaves_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = CheckpointFolder(tmp_path)
     write(folder, 10)
     monkeypatch.setattr(Path, "open", lambda self, mode: open("/dev/full", mode))  # noqa: SIM115
-    with pytest.raises(OSError, match="No space left"):
-        write(folder, 10)
+    for iteration in (10, 20):
+        with pytest.raises(DiskFullError):
+            write(folder, iteration)
     monkeypatch.undo()
     assert folder.latest_whole() == 10
-    assert len(list(tmp_path.iterdir())) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model_checkpoint_10", "training_state_10"]
+
+
+def test_other_errors_of_writing_stay_what_they_are(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with pytest.raises(PermissionError):
+        CheckpointFolder(tmp_path).write(TrainingState(20, 1, 1, BestMemory("dice")), fail)
+
+
+def test_tidying_removes_later_checkpoints_halves_and_what_was_never_finished(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    for iteration in (5, 10, 15, 20):
+        write(folder, iteration)
+    folder.state(15).unlink()  # later, and without its state
+    folder.model(5).unlink()
+    folder.model(3).touch()
+    folder.model(4).touch()
+    for name in (".model_checkpoint_10.x7_k", ".training_state_12.411.part", "notes.txt", "model_checkpoint_best.pt"):
+        (tmp_path / name).touch()
+    folder.tidy(10, keep=[4])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "model_checkpoint_10", "model_checkpoint_4", "model_checkpoint_best.pt", "notes.txt", "training_state_10",
+    ]  # fmt: skip
+    CheckpointFolder(tmp_path / "missing").tidy(0)
 
 
 def test_state_survives_a_round_trip(tmp_path: Path) -> None:

@@ -1,0 +1,236 @@
+"""Going on with a tracked training in the same run: whether it is the same training, and from which checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.errors import CheckpointError, ConfigError
+from incasem_like.training.checkpoints import CheckpointFolder, is_sound
+from incasem_like.training.data_configs import same_data, tracked_data
+
+if TYPE_CHECKING:
+    from incasem_like.config import TrainingConfig
+    from incasem_like.tracking import CheckpointRecord, Run, RunRecord
+    from incasem_like.training.preflight import CheckedTraining
+
+log = logging.getLogger(__name__)
+
+# What does not make it another training: how long and how often, where and on what machine. The data configurations may
+# lie elsewhere; that they say the same is looked at apart.
+_MAY_CHANGE = (
+    "directories", "tracking", "sacred", "sources", "torch.device", "torch.num_threads", "torch.channels_last",
+    "torch.compile", "training.iterations", "training.save_every", "training.log_every", "training.image_every",
+    "training.snapshot", "training.profiling_stats", "training.precache", "training.checkpoints.keep_last",
+    "training.checkpoints.keep_every", "training.data", "validation.validate_every", "validation.snapshot",
+    "validation.data",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """Where a training goes on.
+
+    Attributes:
+        run_id: The run.
+        iteration: The last one that counts; 0 when no checkpoint had been written, so that it begins anew.
+        model: The checkpoint of network and optimizer, wherever it was found.
+        state: The training state that belongs to it.
+        passed_over: What is wrong with later checkpoints, a sentence each.
+    """
+
+    run_id: int
+    iteration: int
+    model: Path | None = None
+    state: Path | None = None
+    passed_over: tuple[str, ...] = ()
+
+
+def check_same_training(
+    tracked: TrainingConfig, wanted: TrainingConfig, source: Callable[[tuple[str, ...]], str], run_id: int
+) -> None:
+    """Make sure that nothing changed that would make a continued run another training.
+
+    Args:
+        tracked: The run's configuration.
+        wanted: The one to continue it with.
+        source: Says of a key where its value in ``wanted`` was read.
+        run_id: The run, for the message.
+
+    Raises:
+        ConfigError: Names the first key that must not change, and --start_from.
+    """
+    before, after = dict(_flat(tracked.model_dump(mode="json"))), dict(_flat(wanted.model_dump(mode="json")))
+    for key in [*after, *before]:
+        if before.get(key) != after.get(key) and not _may_change(key):
+            dotted = ".".join(key)
+            raise ConfigError(
+                f"Run {run_id} was trained with {dotted}={json.dumps(before.get(key))}, but "
+                f"{json.dumps(after.get(key))} is asked for {source(key)}: leave that out to continue the run, or "
+                f"start a new training from it with --start_from {run_id}."
+            )
+
+
+def differences(record: RunRecord, config: TrainingConfig) -> list[tuple[str, Any, Any]]:
+    """List the keys in which a configuration differs from a run's, with both values; folders and stores aside."""
+    from incasem_like.config import resolve_training_config
+
+    before = dict(_flat(resolve_training_config(record.config).model_dump(mode="json")))
+    after = dict(_flat(config.model_dump(mode="json")))
+    return [
+        (".".join(key), before.get(key), after.get(key))
+        for key in dict.fromkeys([*after, *before])
+        if key[0] not in ("directories", "tracking") and before.get(key) != after.get(key)
+    ]
+
+
+def check_same_data(record: RunRecord, checked: CheckedTraining) -> None:
+    """Make sure that the data configurations say what they said; warn of volumes that look different.
+
+    Raises:
+        ConfigError: One says something else.
+    """
+    if tracked_data(record, "training") is not None:  # a run of incasem keeps them under other names
+        for section, data in (("training", checked.training_data), ("validation", checked.validation_data)):
+            before, now = tracked_data(record, section), None if data is None else data.text
+            if before != now and (before is None or now is None or not same_data(before, now)):
+                raise ConfigError(
+                    f"{section}.data says something else than run {record.id} was trained with: leave it out to "
+                    f"continue the run, or start a new training from it with --start_from {record.id}."
+                )
+    _warn_of_changed_volumes(record, checked)
+
+
+def find_resumption(record: RunRecord, folder: CheckpointFolder) -> Resumption:
+    """Find the newest checkpoint that is whole, on this machine or in the run store.
+
+    Args:
+        record: The run.
+        folder: Its folder of checkpoints on this machine.
+
+    Raises:
+        CheckpointError: There are checkpoints, but none to go on from; or the newest is on another machine.
+        StoreError: The run store does not answer.
+    """
+    registered = {entry.iteration: entry for entry in record.checkpoints}
+    problems: list[str] = []
+    for iteration in sorted({*registered, *folder.iterations()}, reverse=True):
+        try:
+            model, state = _whole_pair(iteration, registered.get(iteration), folder)
+        except CheckpointError as error:
+            _refuse_what_is_elsewhere(record, registered.get(iteration), error)
+            problems.append(str(error))
+            continue
+        return Resumption(record.id, iteration, model, state, tuple(problems))
+    if problems:
+        raise CheckpointError(
+            f"Run {record.id} cannot be continued from any of its checkpoints ({problems[0].rstrip('.')}): restore "
+            f"one, do it again with --repeat_run {record.id}, or start from its weights with --start_from {record.id}."
+        )
+    return Resumption(record.id, 0)
+
+
+def put_in_order(resumption: Resumption, run: Run, folder: CheckpointFolder) -> Path | None:
+    """Make a run's record and its folder those of a run that was stopped after the checkpoint it goes on from.
+
+    Args:
+        resumption: Where it goes on.
+        run: The run, which must be this process's own by now.
+        folder: Its folder of checkpoints on this machine.
+
+    Returns:
+        The checkpoint in that folder; None for a run that begins anew.
+    """
+    for problem in resumption.passed_over:
+        log.warning("%s The training goes on from iteration %d.", problem, resumption.iteration)
+    entries = run.info.get("checkpoints") or []
+    for entry in entries:
+        if entry["iteration"] > resumption.iteration:
+            run.forget_checkpoint(run.runs_directory / entry["path"])
+    folder.tidy(resumption.iteration, keep={entry["iteration"] for entry in entries})
+    if resumption.model is None or resumption.state is None:
+        return None
+    _bring(resumption.model, folder.model(resumption.iteration))
+    _bring(resumption.state, folder.state(resumption.iteration))
+    return folder.model(resumption.iteration)
+
+
+def _whole_pair(iteration: int, entry: CheckpointRecord | None, folder: CheckpointFolder) -> tuple[Path, Path]:
+    """Find both files of a checkpoint and hold them against their hashes, or the checksums they carry."""
+    model, state = folder.model(iteration), folder.state(iteration)
+    if entry is None:
+        for path in (model, state):
+            if not is_sound(path):
+                raise CheckpointError(f"The checkpoint file {path} is damaged.")
+        return model, state
+    found = entry.fetch()
+    if found.absolute() == model.absolute() and is_sound(state):
+        return found, state  # which may be newer than its record: a process may have died before saying so
+    state = entry.fetch_state()
+    if not is_sound(state):
+        raise CheckpointError(f"The training state {state} is damaged.")
+    return found, state
+
+
+def _refuse_what_is_elsewhere(record: RunRecord, entry: CheckpointRecord | None, error: CheckpointError) -> None:
+    """Do not fall back to an earlier checkpoint when the newest is fine, only not here."""
+    host = str(record.host.get("hostname") or "")
+    if entry is not None and not entry.can_be_had() and host not in ("", socket.gethostname()):
+        raise CheckpointError(
+            f"The newest checkpoint of run {record.id}, of iteration {entry.iteration}, is neither on this machine nor "
+            f"in {record.store.description}: continue on {host}, or copy {entry.path.name} and "
+            f"training_state_{entry.iteration} from there to {entry.path.parent}."
+        ) from error
+
+
+def _bring(found: Path, place: Path) -> None:
+    """Copy a file to its place, whole, unless it is there."""
+    if found.absolute() == place.absolute():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
+    try:
+        with open(found, "rb") as source, open(beside, "wb") as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        beside.replace(place)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _may_change(key: tuple[str, ...]) -> bool:
+    dotted = ".".join(key)
+    return any(dotted == allowed or dotted.startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
+
+
+def _flat(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, (*prefix, key))
+        else:
+            yield (*prefix, key), value
+
+
+def _warn_of_changed_volumes(record: RunRecord, checked: CheckedTraining) -> None:
+    before = {entry.get("name"): list((entry.get("content_hashes") or {}).values()) for entry in record.inputs}
+    regions = [*checked.training_regions, *checked.validation_regions]
+    changed = [
+        region.name
+        for region in regions
+        if before.get(region.name) and before[region.name] != list(region.content_hashes.values())
+    ]
+    if changed:
+        log.warning(
+            "The volumes of %s were written or copied since run %d read them: unless they hold the same voxels, what "
+            "follows is another training.",
+            ", ".join(dict.fromkeys(changed)),
+            record.id,
+        )

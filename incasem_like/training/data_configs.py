@@ -1,0 +1,66 @@
+"""The data configurations of a tracked training, which go with the run and not with the machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from incasem_like.config import TrainingConfig
+    from incasem_like.tracking import RunRecord
+
+ARTIFACTS = {"training": "training_data.json", "validation": "validation_data.json"}
+
+
+def tracked_data(record: RunRecord, section: str) -> str | None:
+    """Give the text of a data configuration as the run keeps it.
+
+    Args:
+        record: The run.
+        section: ``training`` or ``validation``.
+
+    Returns:
+        None where the run had none, or keeps none.
+    """
+    name = ARTIFACTS[section]
+    return record.artifact(name).decode("utf-8") if name in record.artifacts else None
+
+
+def same_data(one: str, other: str) -> bool:
+    """Say whether two data configurations say the same, whatever their layout."""
+    try:
+        return bool(json.loads(one) == json.loads(other))
+    except ValueError:
+        return False
+
+
+def with_tracked_data(
+    config: TrainingConfig, record: RunRecord, sections: Callable[[str], bool], *, exactly: bool
+) -> tuple[TrainingConfig, dict[str, Path]]:
+    """Let a configuration name a run's own copies of the data configurations where the files are not to be had.
+
+    Args:
+        config: The configuration, made from that of the run.
+        record: The run.
+        sections: Says of ``training`` and ``validation`` whether their data are those of the run.
+        exactly: Whether a file that says something else by now is replaced by the copy too.
+
+    Returns:
+        The configuration, and by section the copies it names now, below ``data_configs`` of the runs directory.
+    """
+    copies: dict[str, Path] = {}
+    for section in filter(sections, ARTIFACTS):
+        path, text = getattr(config, section).data, tracked_data(record, section)
+        if path is None or text is None or (path.is_file() and not (exactly and _differs(path, text))):
+            continue
+        copies[section] = config.directories.runs / "data_configs" / f"{record.id:04d}" / ARTIFACTS[section]
+        copies[section].parent.mkdir(parents=True, exist_ok=True)
+        copies[section].write_text(text, encoding="utf-8")
+    changed = {section: getattr(config, section).model_copy(update={"data": copy}) for section, copy in copies.items()}
+    return config.model_copy(update=changed), copies
+
+
+def _differs(path: Path, text: str) -> bool:
+    return not same_data(path.read_text(encoding="utf-8-sig", errors="replace"), text)

@@ -1,0 +1,83 @@
+"""Where a training keeps its files, in incasem's layout below ``directories.runs``."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from incasem_like.errors import InputError
+from incasem_like.training.checkpoints import CheckpointFolder
+
+MODELS = "models"
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """The folders of one run.
+
+    Attributes:
+        runs: ``directories.runs``.
+        name: What the run's own folders are called: its id with four digits; of a run without a record
+            ``unobserved_<n>``, since ids are the run store's to give.
+    """
+
+    runs: Path
+    name: str
+
+    @classmethod
+    def of_run(cls, runs: Path, run_id: int) -> RunFolders:
+        """Name the folders of a run in the store."""
+        return cls(runs, f"{run_id:04d}")
+
+    @classmethod
+    def unobserved(cls, runs: Path) -> RunFolders:
+        """Make the folder of a run without a record, one that no other process takes too."""
+        for number in itertools.count(1):
+            folders = cls(runs, f"unobserved_{number}")
+            try:
+                folders.models.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            return folders
+        raise AssertionError
+
+    @property
+    def run_id(self) -> int:
+        """The run's id; 0 for one without a record."""
+        return int(self.name) if self.name.isdigit() else 0
+
+    @property
+    def models(self) -> Path:
+        """Checkpoints."""
+        return self.runs / MODELS / self.name
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard logs."""
+        return self.runs / "tensorboard" / self.name
+
+    @property
+    def snapshots(self) -> Path:
+        """Blocks and predictions to look at."""
+        return self.runs / "snapshots" / self.name
+
+
+def highest_number(runs: Path) -> int:
+    """Give the highest id that has a folder of checkpoints, whichever store knows that run; 0 for none."""
+    folder = runs / MODELS
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def check_unused(folders: RunFolders) -> None:
+    """Make sure that a new run finds no checkpoints where its own go.
+
+    Raises:
+        InputError: There are some.
+    """
+    if CheckpointFolder(folders.models).iterations():
+        raise InputError(
+            f"{folders.models} already holds checkpoints, of a run {folders.run_id} that is not in this run store: "
+            "choose another --id, set directories.runs to another folder, or move them away."
+        )

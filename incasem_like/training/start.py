@@ -1,0 +1,103 @@
+"""The checkpoint of another training that a new one starts from: found, held against the network, taken up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from incasem_like.config import ModelConfig, TrainingConfig
+    from incasem_like.tracking import RunStore
+    from incasem_like.training.optimization import Optimization
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """The weights a training starts with.
+
+    Attributes:
+        run_id: The training run they come from; None for a file that no run is named for.
+        path: The checkpoint.
+        sha256: Of its content.
+        iteration: Number of updates it has seen; None for a file that the run did not register.
+        keep_optimizer: Whether the optimizer's moments are taken along.
+    """
+
+    run_id: int | None
+    path: Path
+    sha256: str
+    iteration: int | None
+    keep_optimizer: bool
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """What the run's record says of its parent."""
+        return {
+            "training_run_id": self.run_id,
+            "checkpoint": str(self.path),
+            "sha256": self.sha256,
+            "iteration": self.iteration,
+        }
+
+    @property
+    def described(self) -> str:
+        """The starting point in words."""
+        where = str(self.path) if self.run_id is None else f"training run {self.run_id}"
+        return where if self.iteration is None else f"{where}, iteration {self.iteration}"
+
+    def load(self, optimization: Optimization) -> None:
+        """Put the weights, and the optimizer's moments if they are kept, into a training."""
+        optimization.start_from(self.path, keep_optimizer=self.keep_optimizer)
+
+
+def find_start(config: TrainingConfig, trainings: Callable[[], RunStore]) -> StartingPoint | None:
+    """Find the checkpoint that ``training.start_from`` names, and make sure that the training can start from it.
+
+    Args:
+        config: The configuration.
+        trainings: Opens the store that holds the training it comes from.
+
+    Returns:
+        None where none is named.
+
+    Raises:
+        RunNotFoundError: There is no such training.
+        CheckpointError: There is no such checkpoint, it was changed, or it does not fit the network.
+    """
+    from incasem_like.prediction.plan import choose_checkpoint
+    from incasem_like.tracking import file_sha256
+
+    wanted = config.training.start_from
+    if not wanted.named:
+        return None
+    keep = wanted.optimizer == "keep"
+    if wanted.run_id is None:
+        path = Path(str(wanted.checkpoint)).expanduser().absolute()
+        if not path.is_file():
+            raise CheckpointError(f"There is no checkpoint {path}: correct training.start_from.checkpoint.")
+        start = StartingPoint(None, path, file_sha256(path), None, keep)
+    else:
+        chosen = choose_checkpoint(trainings().get(wanted.run_id), wanted.checkpoint)
+        start = StartingPoint(wanted.run_id, chosen.path, chosen.sha256, chosen.iteration, keep)
+    _check(start, config.model)
+    return start
+
+
+def _check(start: StartingPoint, model: ModelConfig) -> None:
+    import torch
+
+    from incasem_like.networks import build_network, load_checkpoint
+
+    network = build_network(model)
+    checkpoint = load_checkpoint(start.path, network)
+    if not start.keep_optimizer:
+        return
+    if checkpoint.optimizer_state is None:
+        raise CheckpointError(
+            f"{start.path} holds no optimizer state that could be kept: set training.start_from.optimizer=reset."
+        )
+    load_checkpoint(start.path, network, torch.optim.Adam(network.parameters()))
