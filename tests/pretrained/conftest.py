@@ -9,7 +9,7 @@ import pytest
 from pretrained.file_server import FileServer
 from pretrained.small_models import checkpoint_bytes, make_network
 
-from incasem_like.pretrained import fetching
+from incasem_like.pretrained.downloading import fetching
 
 
 @pytest.fixture(autouse=True)

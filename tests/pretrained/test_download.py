@@ -16,9 +16,9 @@ from pretrained.file_server import Behaviour, FileServer
 from pretrained.small_models import checkpoint_bytes, make_network
 
 from incasem_like.errors import DownloadError, InputError
-from incasem_like.pretrained import download
-from incasem_like.pretrained.download import Content, Downloaded, Downloader
-from incasem_like.pretrained.fetching import ATTEMPTS_WITHOUT_PROGRESS, NotThereError, open_session
+from incasem_like.pretrained.downloading import downloader
+from incasem_like.pretrained.downloading.downloader import Content, Downloaded, Downloader
+from incasem_like.pretrained.downloading.fetching import ATTEMPTS_WITHOUT_PROGRESS, NotThereError, open_session
 from incasem_like.pretrained.manifest import PublishedFile, read_manifest
 
 DATA = os.urandom(1 << 20)
@@ -79,8 +79,8 @@ def test_a_killed_download_is_gone_on_with_by_the_next_process(server: FileServe
     server.behaviours = [Behaviour(stall_after=500_000), Behaviour()]
     code = f"""
 from pathlib import Path
-from incasem_like.pretrained.download import *
-from incasem_like.pretrained.fetching import open_session
+from incasem_like.pretrained.downloading.downloader import *
+from incasem_like.pretrained.downloading.fetching import open_session
 models = Path({str(models)!r})
 published = PublishedFile(file="thing.bin", key="models/thing.bin")
 Downloader(models, {server.url!r}, open_session()).file(published, models / "thing.bin", CHECKPOINT)
@@ -230,7 +230,7 @@ def test_the_tag_of_an_upload_in_parts_is_no_hash(server: FileServer, models: Pa
 def test_a_page_in_place_of_a_checkpoint_is_refused(server: FileServer, models: Path) -> None:
     server.files[PATH] = b"<html>Please log in</html>"
     with pytest.raises(DownloadError, match="is not a checkpoint"):
-        fetch(server, models, content=download.CHECKPOINT)
+        fetch(server, models, content=downloader.CHECKPOINT)
     assert left_over(models) == []
 
 
@@ -296,7 +296,7 @@ def test_a_model_is_found_by_its_id_where_its_name_is_another(
     ],
 )
 def test_a_source_is_a_mirror_a_bucket_or_the_file_itself(address: str, expected: str) -> None:
-    from incasem_like.pretrained.bucket import base_url, file_url
+    from incasem_like.pretrained.downloading.bucket import base_url, file_url
 
     assert file_url(base_url(address), FILE.key) == expected
 
@@ -310,4 +310,4 @@ def test_the_checkpoint_that_came_is_read_without_running_code_in_it(
     server: FileServer, models: Path, tmp_path: Path
 ) -> None:
     server.files[PATH] = checkpoint_bytes(make_network(), bare=True)
-    assert fetch(server, models, content=download.CHECKPOINT).how == "fetched"
+    assert fetch(server, models, content=downloader.CHECKPOINT).how == "fetched"

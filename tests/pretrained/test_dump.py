@@ -12,10 +12,10 @@ from pretrained import dumps, incasem_runs
 from pretrained.dumps import archive_bytes, crc64, write_folder
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.pretrained.archive import is_archive
-from incasem_like.pretrained.crc64 import Crc64
-from incasem_like.pretrained.dump import is_dump_folder, open_dump
-from incasem_like.pretrained.dumped_runs import ORIGINAL_RECORD, DumpedRuns
+from incasem_like.pretrained.dumps.archive import is_archive
+from incasem_like.pretrained.dumps.crc64 import Crc64
+from incasem_like.pretrained.dumps.dump import is_dump_folder, open_dump
+from incasem_like.pretrained.dumps.runs import ORIGINAL_RECORD, DumpedRuns
 
 DATABASE = incasem_runs.database(
     *(incasem_runs.run(run_id, f"run_{run_id}", incasem_runs.config()) for run_id in (1837, 1841, 1847))

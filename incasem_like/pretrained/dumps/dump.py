@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.pretrained.archive import Namespace, decode, open_archive, open_perhaps_compressed
+from incasem_like.pretrained.dumps.archive import Namespace, decode, open_archive, open_perhaps_compressed
 
 RUNS, METRICS, FILES, CHUNKS = "runs", "metrics", "fs.files", "fs.chunks"
 

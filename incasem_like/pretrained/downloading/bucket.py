@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from incasem_like.errors import InputError
-from incasem_like.pretrained.fetching import get_text, shown_url
+from incasem_like.pretrained.downloading.fetching import get_text, shown_url
 
 if TYPE_CHECKING:
     from requests import Session

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from incasem_like.errors import DownloadError, InputError
-from incasem_like.pretrained.digests import digests_in
-from incasem_like.pretrained.partial_file import Origin, PartialFile
+from incasem_like.pretrained.downloading.digests import digests_in
+from incasem_like.pretrained.downloading.partial_file import Origin, PartialFile
 
 if TYPE_CHECKING:
     from requests import Response, Session

@@ -11,7 +11,7 @@ from typing import Any
 from bson import json_util
 
 from incasem_like.errors import DataError
-from incasem_like.pretrained.dump import CHUNKS, FILES, METRICS, RUNS, Dump, Place
+from incasem_like.pretrained.dumps.dump import CHUNKS, FILES, METRICS, RUNS, Dump, Place
 from incasem_like.pretrained.foreign import ForeignRun, configuration, origin, summaries_of
 from incasem_like.tracking.plain import plain, without_credentials
 from incasem_like.tracking.records import Metric

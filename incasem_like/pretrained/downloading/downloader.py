@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from incasem_like.errors import DownloadError, IncasemError
-from incasem_like.pretrained.bucket import base_url, file_url, keys_with_prefix
-from incasem_like.pretrained.digests import digest_file
-from incasem_like.pretrained.download_log import DownloadLog
-from incasem_like.pretrained.fetching import NotThereError, Show, fetch, shown_url
+from incasem_like.pretrained.downloading.bucket import base_url, file_url, keys_with_prefix
+from incasem_like.pretrained.downloading.digests import digest_file
+from incasem_like.pretrained.downloading.fetching import NotThereError, Show, fetch, shown_url
+from incasem_like.pretrained.downloading.log import DownloadLog
+from incasem_like.pretrained.downloading.partial_file import PartialFile
 from incasem_like.pretrained.manifest import CHECKPOINT_FOLDER, PublishedFile, PublishedModel, file_prefix
-from incasem_like.pretrained.partial_file import PartialFile
 
 if TYPE_CHECKING:
     from requests import Session
@@ -189,7 +189,7 @@ def check_archive(path: Path) -> None:
     Raises:
         DataError: It does not.
     """
-    from incasem_like.pretrained.archive import open_archive
+    from incasem_like.pretrained.dumps.archive import open_archive
 
     with open_archive(path) as archive:
         archive.prelude()

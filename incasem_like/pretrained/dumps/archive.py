@@ -19,7 +19,7 @@ import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 from incasem_like.errors import DataError
-from incasem_like.pretrained.crc64 import Crc64
+from incasem_like.pretrained.dumps.crc64 import Crc64
 
 MAGIC = (0x8199E26D).to_bytes(4, "little")
 TERMINATOR = b"\xff\xff\xff\xff"

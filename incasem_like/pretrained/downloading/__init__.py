@@ -1,0 +1,1 @@
+"""Downloading published files: resumed, checked, and held against what came first."""

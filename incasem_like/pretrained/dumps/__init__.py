@@ -1,0 +1,1 @@
+"""Reading what ``mongodump`` wrote: archives and folders, and the runs in them."""

@@ -1,0 +1,79 @@
+"""Bringing an imported checkpoint where the checkpoints of its run belong: ``<runs>/models/<id>/``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.errors import InputError
+from incasem_like.tracking.checkpoints import file_sha256
+from incasem_like.tracking.deletion.model_files import models_folder, owners, share
+
+if TYPE_CHECKING:
+    from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint
+    from incasem_like.tracking.store import RunStore
+
+
+def check_place(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int) -> None:
+    """Make sure that the folder of a run's checkpoints is free for an imported one.
+
+    Raises:
+        InputError: There are checkpoints of another run of that number, one that is in another store.
+    """
+    target = _target(checkpoint, store, run_id)
+    strangers = [path for path in target.parent.glob("model_checkpoint_*") if not _is_it(path, checkpoint)]
+    if strangers and store.read_document(run_id) is None:
+        raise InputError(
+            f"{target.parent} already holds checkpoints, of a run {run_id} that is not in {store.description}: choose "
+            "another --id, or move them away."
+        )
+
+
+def place(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int) -> dict[str, Any]:
+    """Bring a checkpoint into the folder of its run; gives its entry in ``info.checkpoints``.
+
+    The file appears there whole: as a second name of the same file where the file system can do that, else as a copy.
+
+    Raises:
+        InputError: The file changed since it was read.
+        OSError: The folder cannot be written.
+    """
+    target = _target(checkpoint, store, run_id)
+    if not _is_it(target, checkpoint):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with contextlib.suppress(OSError):
+                os.link(checkpoint.path, beside)
+            if not beside.exists():
+                shutil.copyfile(checkpoint.path, beside)
+            if file_sha256(beside) != checkpoint.sha256:
+                raise InputError(f"{checkpoint.path} changed while it was imported: run the same command again.")
+            os.replace(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
+    _note_owner(target.parent, store, run_id)
+    entry: dict[str, Any] = {
+        "iteration": checkpoint.iteration,
+        "path": target.relative_to(store.runs_directory).as_posix(),
+        "sha256": checkpoint.sha256,
+        "bytes": target.stat().st_size,
+        "metrics": {},
+    }
+    return entry | ({"url": checkpoint.url} if checkpoint.url else {})
+
+
+def _target(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int) -> Path:
+    return models_folder(store.runs_directory, run_id) / f"model_checkpoint_{checkpoint.iteration}"
+
+
+def _is_it(path: Path, checkpoint: ImportedCheckpoint) -> bool:
+    return path.is_file() and file_sha256(path) == checkpoint.sha256
+
+
+def _note_owner(folder: Path, store: RunStore, run_id: int) -> None:
+    """Let every store that has this run own the folder, so that deleting it from one leaves it to the others."""
+    share(folder, [*owners(folder), (store.description, run_id)])
