@@ -2,7 +2,7 @@
 
 import signal
 
-pytest_plugins = ["mongo_server.fixtures"]
+pytest_plugins = ["browser.fixtures", "mongo_server.fixtures"]
 
 # A shell that starts a command in the background makes it ignore ctrl-C, and nohup the closing of the terminal; what
 # it starts inherits that. The tests of interruption mean the behaviour at a terminal, wherever they are started from.
