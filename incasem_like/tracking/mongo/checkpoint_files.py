@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 _CHUNKS_IN_ONE_ANSWER = 8
 _CHANGED = "{path} changed after it was tracked, so the database gets no copy of it: restore it or train on."
+_INDEX = "files_id_1_n_1"  # every driver's GridFS makes it with the first file
 _SCHEME = "checkpoint://runs/"
 Proceed = Callable[[int], bool]
 
@@ -147,7 +148,8 @@ class CheckpointFiles:
             return True
         if file_sha256(path) != sha256:  # before a piece is sent, for pieces that are in are not compared again
             raise CheckpointError(_CHANGED.format(path=path))
-        self._chunks.create_index([("files_id", 1), ("n", 1)], unique=True)
+        if _INDEX not in self._chunks.index_information():
+            self._chunks.create_index([("files_id", 1), ("n", 1)], unique=True)
         digest, length = hashlib.sha256(), 0
         present = self._pieces_present(file_id)
         with open(path, "rb") as file:
