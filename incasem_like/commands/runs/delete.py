@@ -1,0 +1,125 @@
+"""``runs delete``: delete runs with all that only they need, once the person has agreed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from incasem_like.commands.runs.options import Reference, RunReference, StoreChoice, called, kind_option, store_options
+from incasem_like.commands.runs.tables import Column, cell, print_table, size
+from incasem_like.errors import InputError
+from incasem_like.terminal import shown_path
+from incasem_like.tracking.address import singular
+
+if TYPE_CHECKING:
+    from incasem_like.tracking import RunRecord
+    from incasem_like.tracking.deletion.freed import Freed
+
+Key = tuple[str, int]
+
+
+@click.command("delete")
+@click.argument("runs", metavar="ID...", type=RunReference(), nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, help="Delete runs that others came from, too.")
+@kind_option
+@store_options
+def delete_runs(runs: Sequence[Reference], yes: bool, force: bool, kind: str, stores: StoreChoice) -> int:
+    """Delete runs: records, metrics, stored files, checkpoints in the database and on this machine.
+
+    A run that others came from is refused unless these are deleted with it. Folders of checkpoints, TensorBoard
+    logs and snapshots go only where it is certain that they are the run's own. What predictions wrote into volumes
+    stays.
+    """
+    records = {(run.kind or kind, run.id): run.get(stores, kind) for run in runs}
+    children = {
+        key: [(child.kind, child.id) for child in record.store.children(record.id)] for key, record in records.items()
+    }
+    _check(records, children, force)
+    _show(list(records.values()))
+    if not yes and not _agreed(len(records)):
+        print("Nothing was deleted.")
+        return 0
+    for key in _children_first(records, children):
+        record = records[key]
+        freed = record.store.delete(record.id, force=force)
+        print(f"Deleted {called(record)}: {_described(freed)}.")
+        for folder in freed.folders:
+            print(f"  {shown_path(folder)}")
+        for sentence in freed.kept:
+            print(f"  {sentence}")
+    return 0
+
+
+def _check(records: dict[Key, RunRecord], children: dict[Key, list[Key]], force: bool) -> None:
+    """Refuse all of it, before anything is deleted, when one of the runs must not go."""
+    for key, record in records.items():
+        if record.status == "RUNNING":
+            raise InputError(f"{called(record).capitalize()} still goes on: stop it first, then delete it.")
+        left = [f"{singular(kind)} {run_id}" for kind, run_id in children[key] if (kind, run_id) not in records]
+        if left and not force:
+            raise InputError(
+                f"{called(record).capitalize()} is what others came from ({', '.join(left)}): delete them with it, or "
+                "add --force."
+            )
+
+
+def _children_first(records: dict[Key, RunRecord], children: dict[Key, list[Key]]) -> list[Key]:
+    done: dict[Key, None] = {}
+
+    def visit(key: Key, path: tuple[Key, ...]) -> None:
+        for child in children.get(key, ()):
+            if child in records and child not in path:
+                visit(child, (*path, key))
+        done[key] = None
+
+    for key in records:
+        visit(key, ())
+    return list(done)
+
+
+def _show(records: Sequence[RunRecord]) -> None:
+    rows = []
+    for record in records:
+        checkpoints = record.checkpoints
+        length = size(sum(checkpoint.bytes for checkpoint in checkpoints)) if checkpoints else None
+        said = (
+            singular(record.kind),
+            record.id,
+            record.name,
+            record.status,
+            record.start_time,
+            len(checkpoints),
+            length,
+        )
+        rows.append([cell(value) for value in said])
+    titles = ("kind", "id", "name", "status", "started", "checkpoints", "size")
+    print_table([Column(title, title in ("id", "checkpoints", "size")) for title in titles], rows)
+
+
+def _agreed(count: int) -> bool:
+    if not sys.stdin.isatty():
+        raise InputError("Nobody can be asked whether to delete: add --yes.")
+    return click.confirm(f"Delete {'this run' if count == 1 else f'these {count} runs'} for good?", default=False)
+
+
+def _described(freed: Freed) -> str:
+    return f"freed {size(freed.bytes)} ({', '.join(_counts(freed))})"
+
+
+def _counts(freed: Freed) -> Iterator[str]:
+    counted = (
+        (freed.runs, "record"),
+        (freed.metrics, "metric"),
+        (freed.artifacts, "artifact"),
+        (freed.sources, "source"),
+        (freed.stored_checkpoints, "checkpoint in the database"),
+        (freed.checkpoints, "checkpoint on disk"),
+    )
+    for count, what in counted:
+        if count:
+            head, _, tail = what.partition(" ")
+            yield f"{count} {head}{'s' if count > 1 else ''}{' ' if tail else ''}{tail}"
