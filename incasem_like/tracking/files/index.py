@@ -14,7 +14,7 @@ from typing import Any
 from incasem_like.tracking.checkpoints.cache import cache_directory
 from incasem_like.tracking.files.layout import write_whole
 
-_VERSION = 1
+_VERSION = 2
 _SECONDS_UNTIL_SETTLED = 2.0  # two writes within one tick of a file system's clock may look alike
 _SECONDS_WHILE_LIVE = 300.0
 
