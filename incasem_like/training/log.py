@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from incasem_like.evaluation import ConfusionCounts
+from incasem_like.training.tensorboard import HPARAMS
 
 if TYPE_CHECKING:
     import torch
 
     from incasem_like.config import TrainingConfig
+    from incasem_like.training.state import BestMemory
     from incasem_like.training.tensorboard import TensorBoardLog
 
 SCORES = ("dice", "jaccard", "precision", "recall")
@@ -90,6 +92,12 @@ class TrainingLog:
             if not math.isnan(value):
                 self.run.log_scalar(name, value, iteration)
 
+    def result(self, metrics: Mapping[str, float], best: BestMemory, iteration: int) -> None:
+        """Write what the training has come to, for TensorBoard's HParams page; what is not measured now stays there."""
+        scores = [name for name in metrics if name.startswith("loss") or _is_foreground_dice(name)]
+        values = {name: metrics[name] for name in scores} | {f"best_{best.metric}": best.value, "iteration": iteration}
+        self.tensorboard.scalars(HPARAMS, {f"result/{name}": value for name, value in values.items()}, iteration)
+
     def flush(self) -> None:
         """Bring everything written so far to where it outlives this process."""
         self.tensorboard.flush()
@@ -102,6 +110,10 @@ class TrainingLog:
         for index in range(len(labels)):
             counts.update(probabilities[index], labels[index], mask[index])
         return {f"dice_class_{index}_train": float(value) for index, value in enumerate(counts.dice)}
+
+
+def _is_foreground_dice(name: str) -> bool:
+    return name.startswith("dice_class_") and name != "dice_class_0"
 
 
 def class_shares(labels: torch.Tensor, num_classes: int) -> dict[str, float]:

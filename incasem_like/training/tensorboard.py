@@ -1,19 +1,23 @@
-"""TensorBoard logs of a run: ``training`` and one folder per validation entry, under incasem's tags."""
+"""TensorBoard logs of a run: ``training``, one folder per validation entry, under incasem's tags, and ``hparams``."""
 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
 
     from incasem_like.training.figures import Image
+    from incasem_like.training.hyperparameters import Value
 
 FLUSH_SECONDS = 10
+HPARAMS = "hparams"
 
 
 class TensorBoardLog:
@@ -40,6 +44,12 @@ class TensorBoardLog:
         """Write an image, (height, width, 3) uint8."""
         self._writer(part).add_image(tag, image, step, dataformats="HWC")
 
+    def trial(self, name: str, hyperparameters: Mapping[str, Value]) -> None:
+        """Open the run's line on the HParams page; the scalars of the part ``hparams`` are its columns of metrics."""
+        from incasem_like.training.hyperparameters import trial_started
+
+        self._summary(trial_started(name, hyperparameters))
+
     def flush(self) -> None:
         """Hand everything to the operating system."""
         for writer in self._writers.values():
@@ -47,6 +57,8 @@ class TensorBoardLog:
 
     def __enter__(self) -> TensorBoardLog:
         if self.first_step is not None:
+            # A line that was closed cannot be opened again
+            shutil.rmtree(self.folder / HPARAMS, ignore_errors=True)
             for part in sorted({events.parent for events in self.folder.rglob("events.out.tfevents.*")}):
                 self._writer(part.relative_to(self.folder).as_posix())  # which hides those steps at once
         return self
@@ -54,9 +66,17 @@ class TensorBoardLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if HPARAMS in self._writers:
+            from incasem_like.training.hyperparameters import trial_ended
+
+            self._summary(trial_ended(error))
         for writer in self._writers.values():
             writer.close()
         self._writers = {}
+
+    def _summary(self, summary: Summary) -> None:
+        writer: Any = self._writer(HPARAMS)
+        writer._get_file_writer().add_summary(summary)
 
     def _writer(self, part: str) -> SummaryWriter:
         if part not in self._writers:

@@ -113,6 +113,7 @@ class Trainer:
         self.iteration, self.metrics, self._pending = state.iteration, dict(state.metrics), state.pending
         if (state.best.metric, state.best.mode) == (self.best.metric, self.best.mode):
             self.best = state.best
+        self.parts.log.result(self.metrics, self.best, iteration)
         for later in self.parts.checkpoints.iterations():
             if later > iteration:
                 self._remove(later)
@@ -208,6 +209,7 @@ class Trainer:
         """Write a checkpoint; what was logged up to here is on disk before, so that nothing is missing afterwards."""
         if not self.parts.optimization.weights_are_finite():
             raise IncasemError(self._not_finite("The weights are no longer finite", self.iteration))
+        self.parts.log.result(self.metrics, self.best, self.iteration)
         self.parts.log.flush()
         optimization, schedule = self.parts.optimization, self.config.training.learning_rate_schedule
         state = TrainingState(

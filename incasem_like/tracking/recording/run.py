@@ -36,6 +36,11 @@ class Run:
         return UNOBSERVED_ID if self._sacred._id is None else int(self._sacred._id)
 
     @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self._sacred.experiment_info["name"])
+
+    @property
     def config(self) -> dict[str, Any]:
         """The configuration on record."""
         return dict(self._sacred.config)
