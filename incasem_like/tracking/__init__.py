@@ -1,6 +1,6 @@
 """Experiments, runs, checkpoints, metrics and lineage, kept as files or in MongoDB."""
 
-from incasem_like.tracking.checkpoints import CheckpointRecord, file_sha256
+from incasem_like.tracking.checkpoints import CheckpointRecord, file_sha256, missing_uploads, upload_missing
 from incasem_like.tracking.command_line import CommandLine, format_config, parse_command_line
 from incasem_like.tracking.recording.experiment import run_experiment
 from incasem_like.tracking.recording.run import Run
@@ -19,7 +19,9 @@ __all__ = [
     "RunSummary",
     "file_sha256",
     "format_config",
+    "missing_uploads",
     "open_store",
     "parse_command_line",
     "run_experiment",
+    "upload_missing",
 ]

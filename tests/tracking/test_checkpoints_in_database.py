@@ -289,6 +289,17 @@ def test_a_run_that_goes_on_is_left_to_its_own_upload(store: MongoStore, gate: G
     assert stored(store) == ["model_checkpoint_1", "training_state_1"]
 
 
+def test_a_damaged_copy_is_found_and_replaced_when_asked_for(store: MongoStore) -> None:
+    train(store)
+    (copy,) = [copy for copy in store.checkpoint_files.of_run(1) if copy.name == "model_checkpoint_40"]
+    store.database["fs.chunks"].update_one({"files_id": copy.id}, {"$set": {"data": b"?"}})
+    record = store.get(1)
+    assert missing_uploads(record) == []
+    assert [one.iteration for one in missing_uploads(record, verify=True)] == [40]
+    assert [one.iteration for one in upload_missing(record, verify=True)] == [40]
+    assert missing_uploads(record, verify=True) == []
+
+
 def test_the_pieces_of_a_run_can_be_taken_out(store: MongoStore, tmp_path: Path) -> None:
     train(store)
     train(store)

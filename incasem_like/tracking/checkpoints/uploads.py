@@ -14,26 +14,31 @@ if TYPE_CHECKING:
     from incasem_like.tracking.records import RunRecord
 
 
-def missing_uploads(record: RunRecord) -> list[CheckpointRecord]:
+def missing_uploads(record: RunRecord, *, verify: bool = False) -> list[CheckpointRecord]:
     """List the checkpoints that the run's store should hold by ``tracking.store_checkpoints`` and does not.
+
+    Args:
+        record: The run.
+        verify: Read the store's copies through; damaged ones count as missing.
 
     Raises:
         StoreError: The server does not answer.
     """
-    files = record.store.checkpoint_files
-    if files is None:
+    files, wanted = record.store.checkpoint_files, _wanted(record)
+    if files is None or not wanted:
         return []
-    wanted = StorePolicy.from_config(record.config).wanted(record.checkpoints)
-    if not wanted:
-        return []
-    stored = {copy.sha256 for copy in files.of_run(record.id)}
-    return [one for one in wanted if any(file.sha256 not in stored for file in one.files)]
+    sound = {copy.sha256 for copy in files.of_run(record.id) if not verify or files.is_sound(copy)}
+    return [one for one in wanted if any(file.sha256 not in sound for file in one.files)]
 
 
-def upload_missing(record: RunRecord) -> list[CheckpointRecord]:
+def upload_missing(record: RunRecord, *, verify: bool = False) -> list[CheckpointRecord]:
     """Finish what a run could not upload before it ended; a run that goes on does so itself and is left alone.
 
     Copies that better ones replace are then taken out. What this machine does not have the files of stays missing.
+
+    Args:
+        record: The run.
+        verify: Read the store's copies through, and replace damaged ones.
 
     Returns:
         The checkpoints that were uploaded.
@@ -41,13 +46,12 @@ def upload_missing(record: RunRecord) -> list[CheckpointRecord]:
     Raises:
         StoreError: The server does not answer, or refuses.
     """
-    files, policy = record.store.checkpoint_files, StorePolicy.from_config(record.config)
-    wanted = policy.wanted(record.checkpoints)
+    files, wanted = record.store.checkpoint_files, _wanted(record)
     if files is None or not wanted or record.status == "RUNNING":
         return []
-    missing = missing_uploads(record)
+    missing = missing_uploads(record, verify=verify)
     with files.as_store_errors():
-        uploaded = [one for one in missing if _upload(files, record.id, one)]
+        uploaded = [one for one in missing if _upload(files, record.id, one, verify)]
         if len(uploaded) == len(missing):
             named = {file.sha256 for one in wanted for file in one.files}
             files.remove([copy.id for copy in files.of_run(record.id) if copy.sha256 not in named])
@@ -55,11 +59,18 @@ def upload_missing(record: RunRecord) -> list[CheckpointRecord]:
     return uploaded
 
 
-def _upload(files: CheckpointFiles, run_id: int, checkpoint: CheckpointRecord) -> bool:
-    """Upload both files of a checkpoint; False when this machine does not have them."""
+def _wanted(record: RunRecord) -> list[CheckpointRecord]:
+    return StorePolicy.from_config(record.config).wanted(record.checkpoints)
+
+
+def _upload(files: CheckpointFiles, run_id: int, checkpoint: CheckpointRecord, replace: bool) -> bool:
+    """Upload both files of a checkpoint, instead of what is there or unless it is; False when they are not here."""
     found = [(file, path) for file in checkpoint.files if (path := file.here())]
     if len(found) < len(checkpoint.files):
         return False
+    if replace:
+        hashes = [file.sha256 for file in checkpoint.files]
+        files.remove([copy.id for copy in files.of_run(run_id) if copy.sha256 in hashes])
     for file, path in found:
         with transfer_progress(f"Uploading {file.name}", file.bytes) as advance:
             proceed = _Advancing(advance)
