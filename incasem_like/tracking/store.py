@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,6 +124,20 @@ class RunStore(ABC):
         Raises:
             RunNotFoundError: There is no such run.
             InputError: The run goes on, or says by itself how it ended.
+            StoreError: The store cannot be written.
+        """
+
+    @abstractmethod
+    def note(self, run_id: int, facts: Mapping[str, Any]) -> None:
+        """Set entries of ``info`` of a run that is over, such as a checkpoint that came later.
+
+        Args:
+            run_id: The run.
+            facts: Plain values by key; each replaces what was noted under that key.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            InputError: The run goes on, and writes its info itself.
             StoreError: The store cannot be written.
         """
 

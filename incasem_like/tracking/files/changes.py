@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from incasem_like.tracking.deletion.freed import Freed
 from incasem_like.tracking.deletion.model_files import DELETED_PREFIX, folder_size
 from incasem_like.tracking.files.exclusive import exclusive
 from incasem_like.tracking.files.layout import ANNOTATIONS, write_whole
+from incasem_like.tracking.plain import plain
 
 
 def change_annotations(directory: Path, add_tags: Sequence[str], remove_tags: Sequence[str], notes: str | None) -> None:
@@ -44,6 +45,12 @@ def write_end(directory: Path, document: dict[str, Any], status: str, stop_time:
     moment = None if stop_time is None else _naive_utc(stop_time).isoformat()
     with errors_of_writing(directory):
         _write_json(directory / "run.json", {**document, "status": status, "stop_time": moment})
+
+
+def write_notes(directory: Path, info: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write entries of a run's info."""
+    with errors_of_writing(directory):
+        _write_json(directory / "info.json", {**info, **plain(facts)})
 
 
 def take_from_sight(folder: Path, run_id: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,11 @@ class FileStore(RunStore):
         directory = self._directory(run_id)
         self._without_end(run_id)
         changes.write_end(directory, _read_json(directory / "run.json"), status, stop_time)
+
+    def note(self, run_id: int, facts: Mapping[str, Any]) -> None:  # noqa: D102
+        directory = self._directory(run_id)
+        self._refuse_live(run_id)
+        changes.write_notes(directory, _read_json(directory / "info.json") or {}, facts)
 
     def begin_deletion(self, run_id: int) -> None:  # noqa: D102
         self._directory(run_id)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.tracking.deletion.freed import Freed
 from incasem_like.tracking.mongo.summaries import UNFINISHED
+from incasem_like.tracking.plain import plain, to_bson
 
 if TYPE_CHECKING:
     import gridfs
@@ -38,6 +39,12 @@ def write_end(
     which = {"_id": run_id, "status": "RUNNING", "heartbeat": _naive_utc(heartbeat)}
     changed = database["runs"].update_one(which, {"$set": {"status": status, "stop_time": _naive_utc(stop_time)}})
     return bool(changed.matched_count)
+
+
+def write_notes(database: Database[Any], run_id: int, facts: Mapping[str, Any]) -> None:
+    """Write entries of a run's info."""
+    entries = {f"info.{key}": value for key, value in to_bson(plain(facts)).items()}
+    database["runs"].update_one({"_id": run_id}, {"$set": entries})
 
 
 def take_from_sight(database: Database[Any], run_id: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,6 +133,11 @@ class MongoStore(RunStore):
             changed = changes.write_end(self.database, run_id, record.heartbeat, status, stop_time)
         if not changed:  # it was heard of, or came to its end, in the meantime
             self._without_end(run_id)
+
+    def note(self, run_id: int, facts: Mapping[str, Any]) -> None:  # noqa: D102
+        self._refuse_live(run_id)
+        with self._errors("written"):
+            changes.write_notes(self.database, run_id, facts)
 
     def begin_deletion(self, run_id: int) -> None:  # noqa: D102
         self._refuse_live(run_id)
