@@ -175,7 +175,13 @@ class PackedSummaries(Mapping[str, Mapping[str, float]]):
         }
 
     def __getitem__(self, name: str) -> Mapping[str, float]:
-        return self._unpacked[name]
+        """Unpack one metric alone: lists that sort or filter by it read that of every run."""
+        for before in "{,":
+            _, found, after = self._text.partition(f"{before}{json.dumps(name)}:[")
+            if found:
+                values = json.loads(f"[{after.partition(']')[0]}]")
+                return {key: value for key, value in zip(_POINTS, values, strict=True) if value is not None}
+        raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._unpacked)

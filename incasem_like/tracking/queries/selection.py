@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from incasem_like.tracking.store import RunStore
     from incasem_like.tracking.summaries import RunSummary
 
-# So many of the newest and oldest runs are asked what configuration keys there are.
-_NEWEST, _OLDEST = 8, 2
+# So many of the newest and oldest runs are asked what names they know, before all of them are.
+_NEWEST, _OLDEST = 60, 20
+_NEWEST_READ, _OLDEST_READ = 8, 2
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,12 @@ def select_runs(
 def _read(
     stores: Sequence[RunStore], asked: Sequence[str], known: Sequence[str] | None
 ) -> tuple[list[RunSummary], dict[str, Vocabulary]]:
-    """Read summaries with the configuration keys that the names may mean; with all keys where none are known.
+    """Read summaries with the configuration keys that the names may mean.
+
+    Args:
+        stores: Where to look.
+        asked: The names.
+        known: The configuration keys of some runs. With None all runs are asked for all names they know.
 
     Returns:
         The runs, and what names mean to those of each kind.
@@ -88,14 +94,16 @@ def _read(
     metrics = [metric for name in asked if may_be_config(name) for metric in metrics_named(name)]
     wanted = tuple(dict.fromkeys(keys))
     by_kind = {store.kind: store.summaries(wanted, inputs=inputs, metrics=metrics) for store in stores}
-    vocabularies = {kind: _vocabulary(runs, known or ()) for kind, runs in by_kind.items()}
+    vocabularies = {kind: _vocabulary(runs, known) for kind, runs in by_kind.items()}
     return [run for runs in by_kind.values() for run in runs], vocabularies
 
 
-def _vocabulary(runs: Sequence[RunSummary], known: Sequence[str]) -> Vocabulary:
+def _vocabulary(runs: Sequence[RunSummary], known: Sequence[str] | None) -> Vocabulary:
+    if known is not None and len(runs) > _NEWEST + _OLDEST:
+        runs = [*runs[:_OLDEST], *runs[-_NEWEST:]]
     return Vocabulary(
         metrics=sorted({name for run in runs for name in run.summary}),
-        config_keys=sorted({key for run in runs for key in run.config} | set(known)),
+        config_keys=sorted({key for run in runs for key in run.config} | set(known or ())),
         result_keys=sorted({key for run in runs for key in _result_keys(run.result)}),
     )
 
@@ -139,7 +147,7 @@ def _known_keys(stores: Sequence[RunStore], asked: Sequence[str]) -> list[str]:
     keys: set[str] = set()
     for store in stores:
         ids = store.ids()
-        for run_id in dict.fromkeys([*ids[:_OLDEST], *ids[-_NEWEST:]]):
+        for run_id in dict.fromkeys([*ids[:_OLDEST_READ], *ids[-_NEWEST_READ:]]):
             with contextlib.suppress(StoreError):  # a damaged record is listed as such, and knows no keys
                 keys |= flatten((store.read_document(run_id) or {}).get("config")).keys()
     return sorted(keys)
