@@ -4,6 +4,7 @@ from incasem_like.tracking.checkpoints import CheckpointRecord, file_sha256, mis
 from incasem_like.tracking.command_line import CommandLine, format_config, parse_command_line
 from incasem_like.tracking.recording.experiment import run_experiment
 from incasem_like.tracking.recording.run import Run
+from incasem_like.tracking.recording.sessions import Continuation
 from incasem_like.tracking.records import Metric, RunRecord
 from incasem_like.tracking.store import RunStore, open_store
 from incasem_like.tracking.summaries import CheckpointSummary, RunSummary
@@ -12,6 +13,7 @@ __all__ = [
     "CheckpointRecord",
     "CheckpointSummary",
     "CommandLine",
+    "Continuation",
     "Metric",
     "Run",
     "RunRecord",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,7 @@ class FileStore(RunStore):
 
         return FileObserver(self.folder, id_above=id_above)
 
-    def reopen(self, run_id: int, *, after_step: int) -> FileObserver:  # noqa: D102
+    def reopen(self, run_id: int, *, after_step: int | Callable[[], int]) -> FileObserver:  # noqa: D102
         from incasem_like.tracking.files.observer import FileObserver
         from incasem_like.tracking.recording.sessions import Continuation
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sacred.observers import RunObserver
 
     from incasem_like.tracking.recording.sacred_run import TrackedSacredRun
+    from incasem_like.tracking.recording.sessions import Continuation
 
 Result = TypeVar("Result")
 SECONDS_TO_CLOSE = 5.0
@@ -46,6 +47,8 @@ def run_experiment(
     artifacts: Mapping[str, str | Path] | None = None,
     sources: Sequence[Path] = (),
     observers: Sequence[RunObserver] = (),
+    continues: Continuation | None = None,
+    id_above: int = 0,
 ) -> Result:
     """Run ``main`` with a record of it in a store.
 
@@ -64,6 +67,8 @@ def run_experiment(
         artifacts: Files to keep, by name: a ``Path`` to the file, or a ``str`` that is the text itself.
         sources: Further source files to keep; the script and this package's modules are kept anyway.
         observers: Further Sacred observers.
+        continues: A run of this store to go on with, instead of a new one.
+        id_above: The id of a new run is above this, so that it finds no files of another store's run.
 
     Returns:
         What ``main`` returned.
@@ -74,13 +79,21 @@ def run_experiment(
         SystemExit: SIGTERM (status 143) or SIGHUP (129) ended the run. Whatever ``main`` raises passes through.
     """
     meta = {"command": name, "comment": comment, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
-    watching = ([store.observer()] if store is not None else []) + list(observers)
+    watching = [*_recording(store, continues, id_above), *observers]
     sacred_run = _sacred_run(name, run_name or name, config, watching, meta, sources)
     sacred_run._id = run_id
     run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd())
     with _signals_interrupt(run):
         outcome: Result = sacred_run(partial(_work, run, main, artifacts or {}, store))
     return outcome
+
+
+def _recording(store: RunStore | None, continues: Continuation | None, id_above: int) -> list[RunObserver]:
+    if store is None:
+        return []
+    if continues is None:
+        return [store.observer(id_above=id_above)]
+    return [store.reopen(continues.run_id, after_step=continues.after_step)]
 
 
 def _work(

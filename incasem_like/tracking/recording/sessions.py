@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from incasem_like.errors import InputError, StoreError
@@ -24,11 +25,17 @@ class Continuation:
 
     Attributes:
         run_id: The run.
-        iteration: Where it goes on from; what it logged after that is withdrawn.
+        after_step: Where it goes on from; what it logged after that is withdrawn. A function is asked once, when the
+            run has been taken: until then another process may still move it.
     """
 
     run_id: int
-    iteration: int
+    after_step: int | Callable[[], int]
+
+    @cached_property
+    def iteration(self) -> int:
+        """Where it goes on from."""
+        return self.after_step if isinstance(self.after_step, int) else self.after_step()
 
 
 @dataclass(frozen=True)
