@@ -2,8 +2,8 @@
 
 A line is a point, ``{"name": …, "step": …, "value": …, "time": …}``, or says something of those before it:
 ``{"session": TOKEN}``: a process began to write; ``{"withdrawn_after": STEP}``: the points of later steps up to here do
-not count, since the run was continued from there; ``{"base": {NAME: …}}``: what was known of a run whose log lies on
-another machine.
+not count, since the run was continued from there; ``{"base": {NAME: …}}``: in place of all before it, what was known of
+the run, which went on on another machine in between.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import time
 from collections import defaultdict
@@ -151,22 +152,28 @@ def read_table(path: Path, limit: int = MAX_POINTS) -> MetricTable:
     return table
 
 
-def sessions_of(path: Path) -> list[str]:
-    """List the tokens of the processes that wrote a log."""
-    return [marker["session"] for _, marker in _markers(path) if "session" in marker]
-
-
-def is_complete(path: Path, sessions: list[str]) -> bool:
-    """Find out whether a log holds a run's metrics at full resolution, from its first session to its last.
+def goes_on_from(path: Path, sessions: list[str]) -> bool:
+    """Find out whether a log ends where a run ended, so that it may be continued.
 
     Args:
         path: Of the log.
         sessions: Tokens of all the run's sessions.
     """
-    if not path.is_file() or sessions_of(path) != sessions:
+    written, base = _written_by(path)
+    return bool(written) and (sessions == written if base is None else sessions[-len(written) :] == written)
+
+
+def is_complete(path: Path, sessions: list[str]) -> bool:
+    """Find out whether a log holds a run's metrics at full resolution, from its first session to its last."""
+    if not path.is_file() or not goes_on_from(path, sessions):
         return False
-    bases = [metric for _, marker in _markers(path) for metric in marker.get("base", {}).values()]
-    return all(metric.get("stride", 1) == 1 for metric in bases)
+    base = _written_by(path)[1] or {}
+    return all(metric.get("stride", 1) == 1 for metric in base.values())
+
+
+def was_written_in(path: Path, sessions: list[str]) -> bool:
+    """Find out whether one of a run's sessions wrote a log."""
+    return any(marker.get("session") in sessions for _, marker in _markers(path) if "session" in marker)
 
 
 def base_of(table: MetricTable) -> dict[str, Any]:
@@ -178,15 +185,31 @@ def base_of(table: MetricTable) -> dict[str, Any]:
     return documents
 
 
+def _written_by(path: Path) -> tuple[list[str], dict[str, Any] | None]:
+    """List the sessions that wrote a log since its last base, and give that."""
+    written: list[str] = []
+    base = None
+    for _, marker in _markers(path):
+        if "base" in marker:
+            written, base = [], marker["base"]
+        elif "session" in marker:
+            written.append(marker["session"])
+    return written, base
+
+
 def _points_that_count(
     path: Path, markers: list[tuple[int, dict[str, Any]]] | None = None
 ) -> Iterator[tuple[str, int, float, str]]:
     """Read the points of a log and of its base, in order, without what was withdrawn later on."""
     markers = _markers(path) if markers is None else markers
-    withdrawals = [(line, marker["withdrawn_after"]) for line, marker in markers if "withdrawn_after" in marker]
-    bound = _lowest(withdrawals, 0)
+    withdrawals = [
+        (line, -math.inf if "base" in marker else marker["withdrawn_after"])
+        for line, marker in markers
+        if "base" in marker or "withdrawn_after" in marker
+    ]
+    bound = _lowest(withdrawals, -1)
     for number, content in _lines(path):
-        while withdrawals and withdrawals[0][0] <= number:
+        if withdrawals and withdrawals[0][0] <= number:
             withdrawals.pop(0)
             bound = _lowest(withdrawals, number)
         if "name" in content:
@@ -205,14 +228,16 @@ def _every_line(path: Path, table: MetricTable) -> Iterator[tuple[str, int, floa
         if "name" in content:
             yield content["name"], content["step"], content["value"], content["time"]
         elif "base" in content:
+            table.series.clear()
+            table.summary.clear()
             for name, metric in content["base"].items():
                 table.put(name, metric, metric.get("summary"))
         elif "withdrawn_after" in content:
             table.withdraw(content["withdrawn_after"], content.get("counts"))
 
 
-def _lowest(withdrawals: list[tuple[int, int]], line: int) -> float:
-    return min((step for number, step in withdrawals if number > line), default=float("inf"))
+def _lowest(withdrawals: list[tuple[int, float]], line: int) -> float:
+    return min((step for number, step in withdrawals if number > line), default=math.inf)
 
 
 def _markers(path: Path) -> list[tuple[int, dict[str, Any]]]:

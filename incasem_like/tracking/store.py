@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ class RunStore(ABC):
         """The store's own copies of checkpoints; None for a store that keeps none, as files do."""
         return None
 
+    @abstractmethod
     def metrics_log(self, run_id: int) -> Path | None:
         """Find the log of a run's metrics at full resolution; None where it is not on this machine, or not whole."""
 
@@ -66,12 +67,13 @@ class RunStore(ABC):
             id_above: The run's id will be above this, and above all ids that the store ever gave.
         """
 
-    def reopen(self, run_id: int, *, after_step: int) -> RunObserver:
+    @abstractmethod
+    def reopen(self, run_id: int, *, after_step: int | Callable[[], int]) -> RunObserver:
         """Make the Sacred observer that goes on with a run of this store; its start takes the run from everybody else.
 
         Args:
             run_id: A run that is over; that it is is looked at again when the observer starts.
-            after_step: What was logged after this iteration is withdrawn.
+            after_step: What was logged after this iteration is withdrawn; a function is asked when the run is taken.
         """
 
     @abstractmethod

@@ -1,57 +1,77 @@
-"""Sacred's MongoDB observer, extended so that a server that is away for a while loses nothing."""
+"""An observer for MongoDB, extended so that a server that is away, slow or killed costs nothing."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import mimetypes
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pymongo.errors
+from bson import ObjectId
 
-from incasem_like.errors import InputError, StoreError
+from incasem_like.tracking.journal import Journal
+from incasem_like.tracking.mongo.delivery import (
+    Delivery,
+    Mark,
+    Parcel,
+    SessionLostError,
+    series_update,
+    whole_parcel,
+)
+from incasem_like.tracking.mongo.starting import Place, errors_of_a_start, open_new, take_up
 from incasem_like.tracking.plain import plain, to_bson
-from incasem_like.tracking.recording.sacred_quietly import MongoObserver
-
-if TYPE_CHECKING:
-    import gridfs
-    from pymongo.database import Database
+from incasem_like.tracking.recording.heartbeat import Heartbeat
+from incasem_like.tracking.recording.sacred_quietly import RunObserver
+from incasem_like.tracking.recording.sessions import Continuation, OpenedRun, Start, taken_over
+from incasem_like.tracking.series import MAX_POINTS
 
 log = logging.getLogger("incasem_like.tracking")
 
 SECONDS_BETWEEN_ATTEMPTS = 10.0
 FINAL_ATTEMPTS = 3
+_ALWAYS = ("status", "heartbeat", "stop_time")  # somebody may have written that the run was dead
+SECONDS_BETWEEN_FINAL_ATTEMPTS = 1.0
+SECONDS_FOR_THE_END = 30.0
 
 
-class MongoRunObserver(MongoObserver):  # type: ignore[misc]
+class MongoRunObserver(RunObserver):  # type: ignore[misc]
     """Writes one run into the collections that Omniboard reads: runs, metrics, fs.files.
 
-    Beyond Sacred: a heartbeat sends only what changed; what a missing server did not take is kept and sent when it is
-    back, and spooled into ``failure_dir`` when it is not back by the end; sources are stored once, not once per run.
+    What the run says is written on this machine first, by the thread that says it; a thread of its own brings it to the
+    server, so that no outage ever holds the run up. What could not be delivered by the end stays in the run's journal.
+    Every write carries the session's token: who lost the run to another process learns it and stops.
 
     Args:
-        database: The database of this kind of run.
-        files: Its GridFS.
-        failure_dir: Folder for what could not be delivered.
-        description: Of the database, for messages, without credentials.
+        place: The database, its GridFS and its journals.
+        continues: The run to go on with; None for a new one.
+        id_above: The id of a new run is above this.
+
+    Attributes:
+        max_points: Points of each metric in the database.
+        opened: The run, once it has started.
+        lost: Why this process may not write the run any more, or None.
     """
 
-    def __init__(self, database: Database[Any], files: gridfs.GridFS, failure_dir: Path, description: str) -> None:
-        self.initialize(database["runs"], files, metrics_collection=database["metrics"], failure_dir=failure_dir)
-        self.database, self.description = database, description
+    def __init__(self, place: Place, *, continues: Continuation | None = None, id_above: int = 0) -> None:
+        self.place, self.continues, self.id_above = place, continues, id_above
+        self.max_points = MAX_POINTS
+        self.opened: OpenedRun | None = None
+        self.lost: Exception | None = None
         self._lock = threading.RLock()
+        self._entry: dict[str, Any] = {}
         self._changed: set[str] = set()
-        self._series: dict[str, dict[str, list[Any]]] = {}
-        self._sent: dict[str, int] = {}
-        self._metric_links: dict[str, str] = {}
-        self._artifacts: list[tuple[str, bytes, str | None]] = []
+        self._marks: dict[str, Mark] = {}
+        self._whole = False
+        self._version = self._delivered = 0
+        self._delivered_beat: datetime | None = None
+        self._away = self._is_slow = False
         self._next_attempt = 0.0
-        self._away = False
+        self._courier = Heartbeat(self._deliver, SECONDS_BETWEEN_ATTEMPTS, "delivery")
 
     def started_event(  # noqa: D102
         self,
@@ -63,64 +83,55 @@ class MongoRunObserver(MongoObserver):  # type: ignore[misc]
         meta_info: dict[str, Any],
         _id: int | None,
     ) -> int:
-        with self._lock, _errors_of_a_start(self.description, _id):
-            self.run_entry = {
-                "_id": _id,
-                "experiment": {**to_bson(plain(ex_info)), "sources": self.save_sources(ex_info)},
-                "format": self.VERSION,
-                "command": command,
-                "host": to_bson(plain(host_info)),
-                "start_time": start_time,
-                "config": to_bson(plain(config)),
-                "meta": to_bson(plain(meta_info)),
-                "status": "RUNNING",
-                "resources": [],
-                "artifacts": [],
-                "captured_out": "",
-                "info": {},
-                "heartbeat": None,
-            }
-            self.insert()
-            return int(self.run_entry["_id"])
+        start = Start(ex_info, command, host_info, start_time, config, meta_info)
+        with self._lock, errors_of_a_start(self.place.description, _id):
+            if self.continues is None:
+                begun = open_new(self.place, start, _id, self.id_above, self.max_points)
+            else:
+                begun = take_up(self.place, start, self.continues, self.max_points)
+            self.opened, self._journal, self._entry = begun.run, begun.journal, dict(begun.run.entry)
+            run_id, token = int(self._entry["_id"]), str(self._entry["session"])
+            self._delivery = Delivery(self.place.database, self.place.files, run_id, token, begun.metric_ids)
+            self._pending = self._journal.artifacts()
+            self._artifacts = list(self._entry.get("artifacts") or ())
+            if self.continues is not None:
+                self._changed |= {"config", "meta", "host"}
+                self._change(info=self._complete_info(begun.run.info), captured_out=begun.run.output)
+                self._write_ahead()
+        self._courier.start()
+        return run_id
 
-    def save_sources(self, ex_info: dict[str, Any]) -> list[list[Any]]:
-        """Store the sources that the database does not have yet.
-
-        Sacred looks for them by an MD5 that today's GridFS does not keep, and so stores every source with every run.
-        """
-        paths = {name: str(Path(ex_info["base_dir"]) / name) for name, _ in ex_info["sources"]}
-        query = {"filename": {"$in": list(paths.values())}, "md5": {"$exists": True}}
-        stored = {(file["filename"], file["md5"]): file["_id"] for file in self.database["fs.files"].find(query)}
-        entries = []
-        for name, md5 in ex_info["sources"]:
-            file_id = stored.get((paths[name], md5))
-            if file_id is None:
-                file_id = self.fs.put(Path(paths[name]).read_bytes(), filename=paths[name], md5=md5)
-            entries.append([name, file_id])
-        return entries
+    @property
+    def journal(self) -> Journal:
+        """The run's journal, once it has started."""
+        return self._journal
 
     def heartbeat_event(self, info: dict[str, Any], captured_out: str, beat_time: datetime, result: Any) -> None:  # noqa: D102
         with self._lock:
-            self._change(
-                info=to_bson(plain(info)), captured_out=captured_out, heartbeat=beat_time, result=to_bson(plain(result))
-            )
-            self._deliver()
+            if self.lost is not None:
+                return
+            self._change(info=self._complete_info(info), captured_out=captured_out, result=to_bson(plain(result)))
+            self._entry["heartbeat"] = beat_time
+            self._write_ahead()
+        self._courier.ask()
 
     def log_metrics(self, metrics_by_name: dict[str, dict[str, Any]], info: dict[str, Any]) -> None:
-        """Take new points; they leave with the next delivery."""
+        """Append new points to the journal's log; they leave with the heartbeat that follows."""
         with self._lock:
-            for name, points in metrics_by_name.items():
-                series = self._series.setdefault(name, {"steps": [], "values": [], "timestamps": []})
-                for key, values in series.items():
-                    values += points[key]
+            if self.lost is None and self.opened is not None:
+                self.opened.metrics.take(metrics_by_name)
 
     def artifact_event(  # noqa: D102
         self, name: str, filename: str, metadata: dict[str, Any] | None = None, content_type: str | None = None
     ) -> None:
         with self._lock:
-            content_type = content_type or mimetypes.guess_type(name)[0]
-            self._artifacts.append((name, Path(filename).read_bytes(), content_type))
-            self._deliver()
+            if self.lost is not None:
+                return
+            kind = content_type or mimetypes.guess_type(name)[0]
+            self._pending.append(self._journal.add_artifact(str(ObjectId()), name, Path(filename), kind))
+            self._version += 1
+            self._write_ahead()
+        self._courier.ask()
 
     def completed_event(self, stop_time: datetime, result: Any) -> None:  # noqa: D102
         self._finish(stop_time=stop_time, result=to_bson(plain(result)), status="COMPLETED")
@@ -131,109 +142,130 @@ class MongoRunObserver(MongoObserver):  # type: ignore[misc]
     def failed_event(self, fail_time: datetime, fail_trace: list[str]) -> None:  # noqa: D102
         self._finish(stop_time=fail_time, fail_trace=fail_trace, status="FAILED")
 
+    def settle(self, seconds: float) -> None:
+        """Wait a moment for what was said to be delivered; not at all while the server is known to be slow or away."""
+        if self._away or self._is_slow or self.lost is not None:
+            return
+        self._is_slow = not self._courier.wait(self._courier.ask(), seconds)
+
+    def join(self) -> None:
+        """Let go of the run."""
+        self._courier.stop(seconds=1.0)
+        if self.opened is not None:
+            self.opened.metrics.log.close()
+
+    def _complete_info(self, info: Mapping[str, Any]) -> Any:
+        """Put together what the run noted and what is known of it: sessions, summary, and where its metrics are."""
+        assert self.opened is not None
+        table = self.opened.metrics.table
+        noted = {**info, "sessions": self.opened.sessions, "summary": table.summary}
+        links = [self._delivery.link(name) for name in table.series]  # Omniboard finds the metrics by these
+        return {**to_bson(plain(noted)), "metrics": links}
+
     def _change(self, **fields: Any) -> None:
         for key, value in fields.items():
-            if key not in self.run_entry or self.run_entry[key] != value:
-                self.run_entry[key] = value
+            if key not in self._entry or self._entry[key] != value:
+                self._entry[key] = value
                 self._changed.add(key)
+                self._version += 1
 
-    def _deliver(self, *, final: bool = False) -> bool:
-        """Send what waits; while the server is away, try again only at intervals, so that a run is not held up."""
-        if not final and time.monotonic() < self._next_attempt:
-            return False
+    def _write_ahead(self) -> None:
+        """Note on this machine what the server is about to be told, if it is more than that the run goes on."""
+        if self._delivered != self._version:
+            self._journal.write({**self._entry, "artifacts": self._artifacts}, self.place.description)
+
+    def _deliver(self) -> None:
+        """Send what is new; called by the delivery's thread alone."""
+        with self._lock:
+            beat = self._entry.get("heartbeat")
+            is_new = self._whole or self._delivered != self._version or self._delivered_beat != beat
+            if self.lost is not None or not is_new or time.monotonic() < self._next_attempt:
+                return
+            parcel = self._pack()
         try:
-            self._send_artifacts()
-            self._send_metrics()
-            self._send_changes()
-        except pymongo.errors.ConnectionFailure:
-            if not self._away:
-                log.warning("%s does not answer: the run goes on and its record is delivered later.", self.description)
-            self._away, self._next_attempt = True, time.monotonic() + SECONDS_BETWEEN_ATTEMPTS
-            return False
-        if self._away:
-            log.warning("%s answers again: the run's record is delivered.", self.description)
-        self._away, self._next_attempt = False, 0.0
-        return True
+            artifacts = self._delivery.send(parcel, self._artifacts)
+        except SessionLostError:
+            self._lose()
+        except Exception as error:
+            self._wait_for_the_server(error)
+        else:
+            with self._lock:
+                self._acknowledge(parcel, artifacts)
 
-    def _send_artifacts(self) -> None:
-        while self._artifacts:
-            name, content, content_type = self._artifacts[0]
-            address = f"artifact://{self.runs.name}/{self.run_entry['_id']}/{name}"
-            file_id = self.fs.put(content, filename=address, content_type=content_type)
-            others = [entry for entry in self.run_entry["artifacts"] if entry["name"] != name]
-            self._change(artifacts=[*others, {"name": name, "file_id": file_id}])
-            self._artifacts.pop(0)
-
-    def _send_metrics(self) -> None:
-        """Append new points; after an outage write the whole series, for what the server took before is not certain."""
-        for name, series in self._series.items():
-            length, sent = len(series["steps"]), self._sent.get(name, 0)
-            if self._away or sent == 0:
-                update: dict[str, Any] = {"$set": series}
-            elif sent < length:
-                update = {"$push": {key: {"$each": values[sent:]} for key, values in series.items()}}
-            else:
-                continue
-            query = {"run_id": self.run_entry["_id"], "name": name}
-            outcome = self.metrics.update_one(query, update, upsert=True)
-            self._sent[name] = length
-            if name not in self._metric_links:
-                found = outcome.upserted_id or self.metrics.find_one(query, {"_id": 1})["_id"]
-                self._metric_links[name] = str(found)
-
-    def _send_changes(self) -> None:
-        fields = {key: value for key, value in self.run_entry.items() if key != "_id"}
-        if not self._away:
-            fields = {key: fields[key] for key in self._changed}
-        # Omniboard finds the metrics of a run by these links
-        links = [{"name": name, "id": found} for name, found in self._metric_links.items()]
-        fields["info"] = {**self.run_entry["info"], "metrics": links}
-        self.runs.update_one({"_id": self.run_entry["_id"]}, {"$set": fields}, upsert=True)
+    def _pack(self) -> Parcel:
+        assert self.opened is not None
+        table = self.opened.metrics.table
+        if self._whole:
+            whole = whole_parcel(self._entry, table, list(self._pending))
+            return Parcel(whole.fields, whole.metrics, whole.artifacts, whole=True, version=self._version)
+        fields = {key: self._entry[key] for key in {*self._changed, *_ALWAYS} if key in self._entry}
+        updates = {
+            name: series_update(name, self._entry["_id"], series, self._marks.get(name))
+            for name, series in table.series.items()
+        }
+        news = {name: update for name, update in updates.items() if update is not None}
         self._changed.clear()
+        return Parcel(fields, news, list(self._pending), version=self._version)
+
+    def _acknowledge(self, parcel: Parcel, artifacts: list[dict[str, Any]] | None) -> None:
+        if artifacts is None:  # the server was restored from an older state: it gets all again
+            self._whole, self._next_attempt = True, 0.0
+            self._courier.ask()
+            return
+        self._artifacts = artifacts
+        self._marks.update({name: mark for name, (_, mark) in parcel.metrics.items()})
+        for artifact in parcel.artifacts:
+            self._pending.remove(artifact)
+            self._journal.drop_artifact(artifact)
+        self._delivered, self._delivered_beat = parcel.version, parcel.fields.get("heartbeat")
+        if self._delivered == self._version:
+            self._journal.clear()
+        if self._away:
+            log.warning("%s answers again: the run's record is delivered.", self.place.description)
+        self._whole = self._away = self._is_slow = False
+        self._next_attempt = 0.0
+
+    def _wait_for_the_server(self, error: Exception) -> None:
+        with self._lock:
+            if not self._away:
+                log.warning(
+                    "%s %s: the run goes on and its record is delivered later.", self.place.description, _reason(error)
+                )
+            self._away = self._whole = True
+            self._next_attempt = time.monotonic() + SECONDS_BETWEEN_ATTEMPTS
+
+    def _lose(self) -> None:
+        with self._lock:
+            self.lost = taken_over(int(self._entry["_id"]), self.place.description)
+            self._journal.clear()
+        log.warning("%s", self.lost)
 
     def _finish(self, **fields: Any) -> None:
         with self._lock:
-            if self.run_entry is None or self.run_entry.get("_id") is None:
+            if self.opened is None or self.lost is not None:
                 return
             self._change(**fields)
-            for attempt in range(FINAL_ATTEMPTS):
-                if attempt:
-                    time.sleep(1)
-                if self._deliver(final=True):
-                    return
-            self._spool()
-
-    def _spool(self) -> None:
-        """Write what was not delivered as MongoDB's extended JSON."""
-        from bson import json_util
-
-        from incasem_like.tracking.files.layout import write_whole
-
-        folder = Path(self.failure_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.database.name}_{self.run_entry['_id']}.json"
-        artifacts = [
-            {"name": name, "content": content, "content_type": kind} for name, content, kind in self._artifacts
-        ]
-        content = {"run": self.run_entry, "metrics": self._series, "artifacts": artifacts}
-        text = json_util.dumps(content)
-        write_whole(path, lambda file: file.write(text.encode()))
+            self._write_ahead()
+        end = time.monotonic() + SECONDS_FOR_THE_END
+        for attempt in range(FINAL_ATTEMPTS):
+            if attempt:
+                time.sleep(SECONDS_BETWEEN_FINAL_ATTEMPTS)
+            self._next_attempt = 0.0
+            self._courier.wait(self._courier.ask(), max(0.0, end - time.monotonic()))
+            if self._delivered == self._version or self.lost is not None:
+                return
         log.warning(
-            "%s did not come back: the rest of run %s is kept in %s.", self.description, self.run_entry["_id"], path
+            "%s did not come back: what it lacks of run %s is kept in %s, and 'incasem-like runs sync' delivers it.",
+            self.place.description,
+            self._entry["_id"],
+            self._journal.folder,
         )
 
 
-@contextlib.contextmanager
-def _errors_of_a_start(description: str, run_id: int | None) -> Iterator[None]:
-    try:
-        yield
-    except pymongo.errors.DuplicateKeyError:
-        raise InputError(
-            f"There is a run {run_id} in {description} already: choose another --id or leave it out."
-        ) from None
-    except pymongo.errors.ConnectionFailure:
-        raise StoreError(f"{description} stopped answering: start the server and run the same command again.") from None
-    except pymongo.errors.OperationFailure as error:
-        raise StoreError(
-            f"{description} does not take a new run (code {error.code}): check that the user may write there."
-        ) from None
+def _reason(error: Exception) -> str:
+    """Say why the server did not take something; in words that quote neither addresses nor values."""
+    if isinstance(error, pymongo.errors.ConnectionFailure):
+        return "does not answer"
+    if isinstance(error, pymongo.errors.OperationFailure):
+        return f"refuses the record (code {error.code})"
+    return f"cannot be given the record ({type(error).__name__})"

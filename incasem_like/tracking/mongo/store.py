@@ -14,6 +14,7 @@ import pymongo
 import pymongo.errors
 
 from incasem_like.errors import InputError, RunNotFoundError, StoreError
+from incasem_like.tracking.journal import Journals
 from incasem_like.tracking.mongo import changes
 from incasem_like.tracking.mongo.summaries import UNFINISHED, read_summaries
 from incasem_like.tracking.plain import from_bson, without_credentials
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from incasem_like.tracking.deletion.freed import Freed
     from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
     from incasem_like.tracking.mongo.observer import MongoRunObserver
+    from incasem_like.tracking.mongo.starting import Place
     from incasem_like.tracking.summaries import RunSummary
 
 _AUTHENTICATION_FAILED = 18
@@ -155,14 +157,36 @@ class MongoStore(RunStore):
 
     def free_record(self, run_id: int) -> Freed:  # noqa: D102
         with self._errors("written"):
-            return changes.free_run(self.database, self.files, run_id)
+            return changes.free_run(self.database, self.files, self.checkpoint_files, run_id)
 
-    def observer(self) -> MongoRunObserver:  # noqa: D102
+    @property
+    def journals(self) -> Journals:
+        """What this machine keeps of the runs in this database."""
+        return Journals(self.runs_directory, self.database.name)
+
+    def metrics_log(self, run_id: int) -> Path | None:  # noqa: D102
+        with self._errors():
+            found = self.database["runs"].find_one({"_id": run_id}, {"info.sessions": 1}) or {}
+        sessions = [str(session.get("token")) for session in (found.get("info") or {}).get("sessions") or ()]
+        return self.journals.complete_log(run_id, sessions)
+
+    def observer(self, *, id_above: int = 0) -> MongoRunObserver:  # noqa: D102
         from incasem_like.tracking.mongo.observer import MongoRunObserver
+        from incasem_like.tracking.mongo.omniboard import begin_columns
 
-        return MongoRunObserver(
-            self.database, self.files, self.runs_directory / "tracking" / "undelivered", self.description
-        )
+        begin_columns(self.database, self.kind)
+        return MongoRunObserver(self._place(), id_above=id_above)
+
+    def reopen(self, run_id: int, *, after_step: int | Callable[[], int]) -> MongoRunObserver:  # noqa: D102
+        from incasem_like.tracking.mongo.observer import MongoRunObserver
+        from incasem_like.tracking.recording.sessions import Continuation
+
+        return MongoRunObserver(self._place(), continues=Continuation(run_id, after_step))
+
+    def _place(self) -> Place:
+        from incasem_like.tracking.mongo.starting import Place
+
+        return Place(self.database, self.files, self.journals, self.description)
 
     @contextlib.contextmanager
     def _errors(self, doing: str = "read") -> Iterator[None]:

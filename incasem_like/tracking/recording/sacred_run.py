@@ -105,8 +105,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
         opened = getattr(observer, "opened", None)
         if opened is None:
             return
-        noted: dict[str, Any] = self.info
-        self.info = {**opened.info, **noted}
+        self.info: dict[str, Any] = {**opened.info, **self.info}
         self.buffer.start_from(opened.metrics.table.counts())
         if len(opened.sessions) > 1 and self._capture is not None:
             iteration = opened.sessions[-1].get("from_iteration")
