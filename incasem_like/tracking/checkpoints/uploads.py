@@ -75,6 +75,7 @@ def _upload(files: CheckpointFiles, run_id: int, checkpoint: CheckpointRecord, r
         with transfer_progress(f"Uploading {file.name}", file.bytes) as advance:
             proceed = _Advancing(advance)
             files.upload(path, run_id, file.sha256, checkpoint.entry if file is checkpoint.model else None, proceed)
+            proceed(file.bytes)
     return True
 
 
