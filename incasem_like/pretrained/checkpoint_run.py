@@ -74,7 +74,7 @@ def check_fits(path: Path, config: Mapping[str, Any]) -> None:
 def run_of_checkpoint(
     checkpoint: ImportedCheckpoint,
     *,
-    run_id: int,
+    run_id: int | None = None,
     model: PublishedModel | None = None,
     name: str | None = None,
     voxel_size: Sequence[float] | None = None,
@@ -84,7 +84,7 @@ def run_of_checkpoint(
 
     Args:
         checkpoint: The file.
-        run_id: Its id.
+        run_id: The id of the training that it comes from; None where that is not known.
         model: What was published about it, or None.
         name: The run's name; by default that of the model or file.
         voxel_size: Voxel size in nm, z, y, x; by default that of the model or the configuration file.
@@ -112,7 +112,7 @@ def run_of_checkpoint(
     document["config"] = config
     document["result"] = {"iteration": checkpoint.iteration} if checkpoint.iteration_known else None
     document["info"] = {
-        **origin(identity, str(checkpoint.path), run_id if model is not None else None),
+        **origin(identity, str(checkpoint.path), run_id),
         **model_info(model),
         "translation": {"assumed": [*assumed, *_training_keys(config_file)]},
     }

@@ -22,7 +22,7 @@ class ForeignRun:
     """A training of another store.
 
     Attributes:
-        id: Its id there.
+        id: Its id there; None where it had none.
         name: Its name there.
         identity: What it is recognized by when it comes a second time.
         document: Its record, with the keys of ``RunStore.read_document`` but ``artifacts``.
@@ -34,7 +34,7 @@ class ForeignRun:
             where it could.
     """
 
-    id: int
+    id: int | None
     name: str
     identity: str
     document: dict[str, Any]
@@ -90,7 +90,7 @@ def origin(identity: str, source: str, foreign_id: int | None) -> dict[str, Any]
     return {ORIGIN: {"identity": identity, "from": source, "original_id": foreign_id, "time": now}}
 
 
-def blank_document(run_id: int, name: str, comment: str) -> dict[str, Any]:
+def blank_document(run_id: int | None, name: str, comment: str) -> dict[str, Any]:
     """Make the record of a training of which only the configuration is known: its times are those of the import."""
     now = datetime.now(UTC).replace(microsecond=0)
     options = {"--name": name, "--comment": comment, "--id": run_id}

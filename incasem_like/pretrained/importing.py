@@ -6,14 +6,13 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from incasem_like.errors import CheckpointError, ConfigError, InputError
 from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, check_fits
 from incasem_like.pretrained.foreign import ORIGIN, ForeignRun
 from incasem_like.pretrained.placing import check_place, place
 from incasem_like.pretrained.storing import write_run
-from incasem_like.training.folders import highest_number
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord, RunStore
@@ -70,7 +69,7 @@ class Importer:
             added = checkpoint is not None and self._complete(there, checkpoint)
             return Imported(there.id, run, "checkpoint" if added else "there")
         wanted = self.run_id or run.id
-        if wanted not in self.store.ids():
+        if wanted is None or wanted not in self.store.ids():
             return Imported(self._write(run, checkpoint, wanted), run, "imported")
         taken = self.store.get(wanted)
         if checkpoint is not None and _is_checkpoint_alone(run.identity) and _lacks_a_checkpoint(taken, run):
@@ -79,21 +78,20 @@ class Importer:
         if _is_record_of(run, taken) or (self.replace and ORIGIN in taken.info):
             return Imported(self._write_in_place_of(taken, run, checkpoint), run, "imported")
         if self.remap:
-            wanted = max([highest_number(self.store.runs_directory), *self.store.ids()]) + 1
-            return Imported(self._write(run, checkpoint, wanted), run, "imported")
+            return Imported(self._write(run, checkpoint, None), run, "imported")
         raise self._taken(taken)
 
-    def _write(self, run: ForeignRun, checkpoint: ImportedCheckpoint | None, wanted: int) -> int:
-        info: dict[str, Any] = {"runs_directory": str(self.store.runs_directory)}
+    def _write(self, run: ForeignRun, checkpoint: ImportedCheckpoint | None, wanted: int | None) -> int:
+        """Write a run, then its checkpoint; should that break off between the two, the same import adds it."""
         if checkpoint is not None:
             check_fits(checkpoint.path, run.document["config"])
-            check_place(checkpoint, self.store, wanted)
-            info |= {"checkpoints": [place(checkpoint, self.store, wanted)], "checkpoint_file": checkpoint.notes}
-        run_id = write_run(run, self.store, wanted, info)
+            if wanted is not None:
+                check_place(checkpoint, self.store, wanted)
+        run_id = write_run(run, self.store, wanted, {"runs_directory": str(self.store.runs_directory)})
         if run.tags or run.notes:
             self.store.annotate(run_id, add_tags=run.tags, notes=run.notes or None)
         if checkpoint is not None:
-            self._upload(self.store.get(run_id), checkpoint)
+            self._register(self.store.get(run_id), checkpoint)
         return run_id
 
     def _write_in_place_of(self, taken: RunRecord, run: ForeignRun, checkpoint: ImportedCheckpoint | None) -> int:
@@ -116,10 +114,10 @@ class Importer:
         )
 
     def _find_same(self, run: ForeignRun, checkpoint: ImportedCheckpoint | None) -> RunRecord | None:
-        """Find the run that an earlier import of the same made, or that has the same checkpoint."""
+        """Find the run that an earlier import of the same made; of a checkpoint alone, any that has it."""
+        sha256 = checkpoint.sha256 if checkpoint is not None and _is_checkpoint_alone(run.identity) else None
         for summary in self.store.summaries():
-            has_it = checkpoint is not None and any(one.sha256 == checkpoint.sha256 for one in summary.checkpoints)
-            if has_it:
+            if sha256 is not None and any(one.sha256 == sha256 for one in summary.checkpoints):
                 return self.store.get(summary.id)
             if summary.name == run.name or summary.id == run.id:
                 record = self.store.get(summary.id)
@@ -133,11 +131,16 @@ class Importer:
             return False
         check_fits(checkpoint.path, record.config)
         check_place(checkpoint, self.store, record.id)
-        entries = [*(record.info.get("checkpoints") or ()), place(checkpoint, self.store, record.id)]
-        facts = {"checkpoints": entries, "checkpoint_file": checkpoint.notes}
-        self.store.note(record.id, {"runs_directory": str(self.store.runs_directory), **facts})
-        self._upload(self.store.get(record.id), checkpoint)
+        self._register(record, checkpoint)
         return True
+
+    def _register(self, record: RunRecord, checkpoint: ImportedCheckpoint) -> None:
+        """Bring a checkpoint to the others of its run, enter it in the record, and copy it into the store."""
+        entries = [*(record.info.get("checkpoints") or ()), place(checkpoint, self.store, record.id)]
+        runs_directory = str(self.store.runs_directory)
+        facts = {"checkpoints": entries, "checkpoint_file": checkpoint.notes, "runs_directory": runs_directory}
+        self.store.note(record.id, facts)
+        self._upload(self.store.get(record.id), checkpoint)
 
     def _upload(self, record: RunRecord, checkpoint: ImportedCheckpoint) -> None:
         files = self.store.checkpoint_files

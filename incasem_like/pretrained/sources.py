@@ -1,0 +1,201 @@
+"""What a person names to be imported: a model's id, a checkpoint, a dump of the database, a mock_db."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from incasem_like.errors import InputError
+from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, read_imported, run_of_checkpoint
+from incasem_like.pretrained.downloading.log import DownloadLog
+from incasem_like.pretrained.dumps.archive import is_archive
+from incasem_like.pretrained.dumps.dump import is_dump_folder, open_dump
+from incasem_like.pretrained.dumps.runs import DumpedRuns
+from incasem_like.pretrained.foreign import ForeignRun
+from incasem_like.pretrained.importing import usable
+from incasem_like.pretrained.manifest import Manifest, find_checkpoint
+from incasem_like.pretrained.mock_db import id_in_name, is_mock_db, is_run_file, prediction_of, read_mock_db, read_run
+from incasem_like.tracking.checkpoints import listed
+
+Kind = Literal["dump", "mock_db", "json", "checkpoint"]
+# Records come before checkpoints, which are then entered in them.
+ORDER: tuple[Kind, ...] = ("dump", "mock_db", "json", "checkpoint")
+Candidate = tuple[ForeignRun, ImportedCheckpoint | None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something to import.
+
+    Attributes:
+        kind: What it is.
+        path: Where it is.
+    """
+
+    kind: Kind
+    path: Path
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a person says of a checkpoint or JSON that it does not say itself; None for what was not said.
+
+    Attributes:
+        name: Name of the run.
+        voxel_size: In nm, z, y, x.
+        iteration: Updates that the network had seen.
+        config_file: Configuration that it was trained with.
+    """
+
+    name: str | None = None
+    voxel_size: tuple[float, float, float] | None = None
+    iteration: int | None = None
+    config_file: Path | None = None
+
+
+class Sources:
+    """Finds and reads what is to be imported.
+
+    Args:
+        manifest: The published models.
+        models_directory: Where their files are.
+    """
+
+    def __init__(self, manifest: Manifest, models_directory: Path) -> None:
+        self.manifest, self.models_directory = manifest, models_directory
+        self._log = DownloadLog(models_directory)
+
+    def downloaded(self) -> list[Source]:
+        """Find all that was downloaded.
+
+        Raises:
+            InputError: Nothing was.
+        """
+        database = self.models_directory / self.manifest.database.file
+        files = [
+            find_checkpoint(number, model, self.models_directory) for number, model in self.manifest.models.items()
+        ]
+        found = [Source("dump", database)] if database.is_file() else []
+        found += [Source("checkpoint", file) for file in files if file is not None]
+        if not found:
+            raise InputError(
+                f"No model was downloaded into {self.models_directory}: name what to import, or run "
+                "incasem-like models download."
+            )
+        return found
+
+    def find(self, word: str) -> Source:
+        """Find what a person named.
+
+        Raises:
+            InputError: It is not there, or nothing that can be imported.
+        """
+        path = Path(word).expanduser().absolute()
+        if path.exists():
+            return Source(_kind(path), path)
+        names = {model.name: number for number, model in self.manifest.models.items()}
+        if not word.isdigit() and word not in names:
+            raise InputError(f"There is no file or folder {path}: check the path, or name a model by its id.")
+        number = int(word) if word.isdigit() else names[word]
+        file = find_checkpoint(number, self.manifest.model(number), self.models_directory)
+        if file is None:
+            raise InputError(
+                f"Model {number} is not in {self.models_directory}: run incasem-like models download {number}, or "
+                "name its file."
+            )
+        return Source("checkpoint", file)
+
+    def read(
+        self, source: Source, said: Description, wanted: Sequence[int] | None = None, database: str | None = None
+    ) -> Iterator[Candidate]:
+        """Give the trainings of a source, each with its checkpoint where that is here.
+
+        Args:
+            source: What to read.
+            said: What was said of it.
+            wanted: Ids of the trainings to take from a dump or mock_db; None for all.
+            database: Which database of a dump; None for the one with runs.
+
+        Raises:
+            InputError: It lacks what was wanted, or something has to be said of it.
+            DataError: It is damaged.
+            CheckpointError: It is no checkpoint that can be used.
+            ConfigError: Its configuration cannot be used.
+        """
+        if source.kind == "checkpoint":
+            yield self._read_checkpoint(source.path, said)
+        elif source.kind == "json":
+            yield self._with_checkpoint(read_run(source.path, id_in_name(source.path)))
+        elif source.kind == "mock_db":
+            ledger = read_mock_db(source.path)
+            _check_there(source, wanted, list(ledger.files))
+            yield from map(self._with_checkpoint, ledger.trainings(wanted))
+        else:
+            with open_dump(source.path, database) as dump:
+                runs = DumpedRuns(dump)
+                _check_there(source, wanted, runs.ids())
+                yield from map(self._with_checkpoint, runs.runs(wanted))
+
+    def passed_over(self, source: Source) -> list[str]:
+        """Say what a source holds and is not imported, a sentence each."""
+        if source.kind != "mock_db":
+            return []
+        ledger = read_mock_db(source.path)
+        made_with = {number: prediction_of(path, number) for number, path in ledger.files.items()}
+        return [
+            *(f"The file of run {number} is not there." for number in ledger.missing),
+            *(
+                f"Run {number} is a prediction with run {training}, of which nothing but settings is left."
+                for number, training in made_with.items()
+                if training is not None
+            ),
+        ]
+
+    def _read_checkpoint(self, path: Path, said: Description) -> Candidate:
+        number = self.manifest.id_of(path)
+        checkpoint = read_imported(path, said.iteration, self._url(path))
+        run = run_of_checkpoint(
+            checkpoint,
+            run_id=number,
+            model=self.manifest.models[number] if number is not None else None,
+            name=said.name,
+            voxel_size=said.voxel_size,
+            config_file=said.config_file,
+        )
+        return run, checkpoint
+
+    def _with_checkpoint(self, run: ForeignRun) -> Candidate:
+        """Add the published checkpoint of a training, where it was downloaded and fits."""
+        model = self.manifest.models.get(run.id) if run.id is not None else None
+        if model is None or run.id is None:
+            return run, None
+        path = find_checkpoint(run.id, model, self.models_directory)
+        if path is None:
+            return run, None
+        checkpoint = read_imported(path, url=self._url(path))
+        return run, checkpoint if usable(run, checkpoint) else None
+
+    def _url(self, path: Path) -> str | None:
+        """Say where a downloaded file came from."""
+        logged = self._log.get(path)
+        return logged.url or None if logged is not None else None
+
+
+def _kind(path: Path) -> Kind:
+    if is_mock_db(path):
+        return "mock_db"
+    if is_dump_folder(path):
+        return "dump"
+    if path.is_dir():
+        raise InputError(f"{path} holds neither a dump with runs nor a ledger.json: name another folder, or a file.")
+    if is_run_file(path):
+        return "json"
+    return "dump" if is_archive(path) else "checkpoint"
+
+
+def _check_there(source: Source, wanted: Sequence[int] | None, there: Sequence[int]) -> None:
+    for number in wanted or ():
+        if number not in there:
+            raise InputError(f"{source.path} holds no run {number}: it holds {listed(sorted(there)) or 'none'}.")
