@@ -176,7 +176,7 @@ class PackedSummaries(Mapping[str, Mapping[str, float]]):
 
     def __getitem__(self, name: str) -> Mapping[str, float]:
         """Unpack one metric alone: lists that sort or filter by it read that of every run."""
-        for before in "{,":
+        for before in ",{":
             _, found, after = self._text.partition(f"{before}{json.dumps(name)}:[")
             if found:
                 values = json.loads(f"[{after.partition(']')[0]}]")

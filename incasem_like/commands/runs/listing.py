@@ -93,10 +93,14 @@ def read_columns(columns: str | None, stores: Sequence[RunStore]) -> tuple[list[
 
 def show_runs(runs: Sequence[RunSummary], fields: Sequence[Field]) -> None:
     """Print a table of runs."""
-    rows = [[cell(field.read(run), field.quantity) for field in fields] for run in runs]
-    columns = [Column(field.name, any(is_number(field.read(run)) for run in runs)) for field in fields]
-    if runs:
-        print_table(columns, rows)
+    if not runs:
+        return
+    columns, cells = [], []
+    for field in fields:
+        values = [field.read(run) for run in runs]
+        columns.append(Column(field.name, any(map(is_number, values))))
+        cells.append([cell(value, field.quantity) for value in values])
+    print_table(columns, list(zip(*cells, strict=True)))
 
 
 def _split(names: str | None) -> list[str]:

@@ -22,6 +22,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _REFERENCE = re.compile(r"^(?:([a-z]+)[/ :])?0*(\d+)$", re.IGNORECASE)
 
 
+def default_runs_directory() -> Path:
+    """The folder of training runs where none is named; imports the configuration only when asked."""
+    from incasem_like.config import default_runs_directory
+
+    return default_runs_directory()
+
+
 @dataclass(frozen=True)
 class StoreChoice:
     """The run store that the command line names.
@@ -46,7 +53,6 @@ class StoreChoice:
 
     def flags(self) -> list[str]:
         """What to type again to reach the same store; without a URL that holds a password."""
-        from incasem_like.config import default_runs_directory
         from incasem_like.terminal import shown_path
         from incasem_like.tracking.plain import without_credentials
 
@@ -80,11 +86,9 @@ def store_options(command: Command) -> Command:
         debug: bool,
         **options: Any,
     ) -> Any:
-        from incasem_like.config import default_runs_directory
-
         if mongodb and file_storage:
             raise InputError("Runs are looked for in one store: give --mongodb or --file_storage, not both.")
-        directory = (runs_directory or default_runs_directory()).expanduser().absolute()
+        directory = runs_directory.expanduser().absolute() if runs_directory else default_runs_directory()
         return command(*arguments, stores=StoreChoice(mongodb or file_storage, directory), **options)
 
     for decorate in reversed(

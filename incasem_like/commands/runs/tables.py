@@ -35,11 +35,10 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
     if at_terminal():
         _print_drawn(columns, rows)
         return
-    widths = [max(map(len, [column.title, *(row[n] for row in rows)])) for n, column in enumerate(columns)]
-    for cells in ([column.title for column in columns], *rows):
-        aligned = zip(cells, widths, columns, strict=True)
-        line = "  ".join(cell.rjust(width) if column.right else cell.ljust(width) for cell, width, column in aligned)
-        print(line.rstrip())
+    lines = [tuple(column.title for column in columns), *rows]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    form = "  ".join(f"%{'' if column.right else '-'}{width}s" for column, width in zip(columns, widths, strict=True))
+    print("\n".join((form % tuple(cells)).rstrip() for cells in lines))
 
 
 def _print_drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
@@ -68,19 +67,21 @@ def cell(value: Any, quantity: str = "plain") -> str:
         value: Of a field.
         quantity: What it measures, see ``Field``.
     """
-    if value is None or value == () or value == "":
+    if isinstance(value, str):
+        return " ".join(value.split()) or NOTHING
+    if value is None or value == ():
         return NOTHING
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M")
-    if isinstance(value, float) and not math.isfinite(value):
-        return "undefined" if math.isnan(value) else str(value)
     if quantity == "seconds":
         return duration(float(value))
     if quantity == "bytes":
         return size(int(value))
     if isinstance(value, float):
+        if not math.isfinite(value):
+            return "undefined" if math.isnan(value) else str(value)
         return str(int(value)) if value.is_integer() and abs(value) < _EXACT else f"{value:.4g}"
-    return " ".join(shown(value).split())
+    return str(value) if type(value) is int else " ".join(shown(value).split())
 
 
 def size(count: int) -> str:
