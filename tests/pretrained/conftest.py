@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from pretrained.file_server import FileServer
 from pretrained.small_models import checkpoint_bytes, make_network
+from tracking.conftest import mongomock_store, server_store, store
 
 from incasem_like.pretrained.downloading import fetching
+
+__all__ = ["mongomock_store", "server_store", "store"]
 
 
 @pytest.fixture(autouse=True)
