@@ -65,7 +65,7 @@ def free_model_files(record: RunRecord) -> Freed:
             freed += _remove_folders(record.store.runs_directory, own, len(files))
         else:
             freed += _remove_files(files)
-    if own.is_dir() and own not in freed.folders and not owners(own):
+    if record.kind == "trainings" and own.is_dir() and own not in freed.folders and not owners(own):
         freed += Freed(kept=(f"{own} stays: nothing in it is known to be of run {record.id}.",))
     return freed
 

@@ -81,14 +81,13 @@ def free_folder(folder: Path, run_id: int, others: Sequence[int]) -> Freed:
     document = _read_mapping(aside / "run.json")
     artifacts, metrics = document.get("artifacts"), _read_mapping(aside / "metrics.json")
     with errors_of_writing(folder):
-        size = folder_size(aside)
-        shutil.rmtree(aside)
-        freed = Freed(runs=1, metrics=len(metrics), artifacts=len(artifacts or ()), bytes=size)
+        freed = Freed(runs=1, metrics=len(metrics), artifacts=len(artifacts or ()), bytes=folder_size(aside))
         for stored in _only_named_here(folder, _stored_sources(document), run_id, others):
             path = folder / stored
             if path.is_file():
                 freed += Freed(sources=1, bytes=path.stat().st_size)
                 path.unlink()
+        shutil.rmtree(aside)
     return freed
 
 

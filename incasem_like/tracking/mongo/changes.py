@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import gridfs
     from pymongo.database import Database
 
+    from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
+
 DELETING = "deleting"
 
 
@@ -57,23 +59,23 @@ def half_deleted(database: Database[Any]) -> list[int]:
     return sorted(run["_id"] for run in database["runs"].find({UNFINISHED: DELETING}, {"_id": 1}))
 
 
-def free_run(database: Database[Any], files: gridfs.GridFS, run_id: int) -> Freed:
-    """Delete a run that was taken from sight: metrics and files first, then its document, at last its own sources.
-
-    Sources go last since only then no document names them; should that break off, they are files of no run.
-    """
+def free_run(database: Database[Any], files: gridfs.GridFS, checkpoints: CheckpointFiles, run_id: int) -> Freed:
+    """Delete a run that was taken from sight: metrics and files first, its document last; may be called again."""
     document = database["runs"].find_one({"_id": run_id}) or {}
     metrics = database["metrics"].delete_many({"run_id": run_id}).deleted_count
     artifacts = free_files(database, files, artifact_ids(database, document))
-    database["runs"].delete_one({"_id": run_id})
-    own = [file_id for file_id in source_ids(document) if not _is_source_of_any(database, file_id)]
+    stored = len(checkpoints.of_run(run_id))
+    stored_bytes = checkpoints.remove_run(run_id)
+    own = [file_id for file_id in source_ids(document) if not is_source(database, file_id, apart_from=run_id)]
     sources = free_files(database, files, own)
+    database["runs"].delete_one({"_id": run_id})
     return Freed(
         runs=1,
         metrics=metrics,
         artifacts=artifacts.artifacts,
         sources=sources.artifacts,
-        bytes=artifacts.bytes + sources.bytes,
+        stored_checkpoints=stored,
+        bytes=artifacts.bytes + sources.bytes + stored_bytes,
     )
 
 
@@ -104,9 +106,10 @@ def free_files(database: Database[Any], files: gridfs.GridFS, file_ids: Iterable
     return freed
 
 
-def _is_source_of_any(database: Database[Any], file_id: Any) -> bool:
+def is_source(database: Database[Any], file_id: Any, apart_from: int | None = None) -> bool:
+    """Say whether a run names a file as a source or resource."""
     among = {"$elemMatch": {"$elemMatch": {"$eq": file_id}}}
-    query = {"$or": [{"experiment.sources": among}, {"resources": among}]}
+    query = {"$or": [{"experiment.sources": among}, {"resources": among}], "_id": {"$ne": apart_from}}
     return database["runs"].find_one(query, {"_id": 1}) is not None
 
 
