@@ -8,6 +8,7 @@ the run, which went on on another machine in between.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -94,6 +95,19 @@ class MetricsLog:
     def is_empty(self) -> bool:
         """Whether nothing is in the log yet."""
         return self._length == 0 and not self._pending
+
+    @contextlib.contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Take back what a block wrote that breaks off."""
+        before = self._length
+        try:
+            yield
+        except BaseException:
+            self._pending.clear()
+            if self._file is not None:
+                os.ftruncate(self._file, before)
+                self._length = before
+            raise
 
     def close(self) -> None:
         """Let go of the log; another process may hold it now."""

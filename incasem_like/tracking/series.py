@@ -171,6 +171,13 @@ class MetricTable:
             found["max"], found["max_step"] = value, step
 
 
+def max_points(config: Mapping[str, Any]) -> int:
+    """Read how many points of each metric a run's store holds from its configuration, ``tracking.max_points``."""
+    section = config.get("tracking")
+    value = section.get("max_points") if isinstance(section, Mapping) else None
+    return value if isinstance(value, int) and value >= 2 else MAX_POINTS
+
+
 def _moment(value: Any) -> datetime:
     """Read a time as UTC without a time zone, the form in which Sacred keeps times."""
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value

@@ -89,9 +89,8 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
             return
         path = self.run_directory / filename
         text = json.dumps(plain(obj), sort_keys=filename != "config.json", indent=2)
-        if filename == "run.json" and self._written_as is not None and not self._is_ours():
-            self.lost = taken_over(int(self.run_directory.name), str(self.files))
-            raise self.lost
+        if filename == "run.json" and self._written_as is not None:
+            self._check_ours()
         write_whole(path, lambda file: file.write(text.encode()))
         if filename == "run.json":
             self._written_as = _stamp(path)
@@ -145,6 +144,7 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
         with self._lock:
             if self.lost is not None:
                 return
+            self._check_ours()
             self._metrics.take(metrics_by_name)
             if metrics_by_name and time.monotonic() >= self._metrics_due:
                 self._save_metrics()
@@ -191,16 +191,18 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
         self.save_json(self._metrics.table.as_documents(), "metrics.json")
         self._metrics_due = time.monotonic() + (time.monotonic() - start) / _SHARE_OF_TIME_FOR_METRICS
 
-    def _is_ours(self) -> bool:
+    def _check_ours(self) -> None:
         """Make sure that nobody continued the run: its entry is as it was written last, or of the same session."""
         path = self.run_directory / "run.json"
         try:
             if _stamp(path) == self._written_as:
-                return True
+                return
             found = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
-            return True  # it is about to be written anew
-        return bool(found.get("session") == self.run_entry["session"])
+            return  # it is about to be written anew
+        if found.get("session") != self.run_entry["session"]:
+            self.lost = taken_over(int(self.run_directory.name), str(self.files))
+            raise self.lost
 
 
 def _stamp(path: Path) -> tuple[int, int]:

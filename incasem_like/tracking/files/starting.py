@@ -114,10 +114,11 @@ def take_up(directory: Path, start: Start, continuation: Continuation, limit: in
     try:
         before, info = _read(directory / "run.json"), _read(directory / "info.json")
         ended = how_it_ended(before, run_id, description)
+        iteration = continuation.iteration  # not before: it may be looked up in the run
         if log.is_empty:
             log.add_marker(base=_base(_read(directory / "metrics.json"), info))
         token = new_token()
-        metrics = resume_metrics(log, token, continuation, info, limit)
+        metrics = resume_metrics(log, token, iteration, info, limit)
     except BaseException:
         log.close()
         raise
@@ -128,7 +129,7 @@ def take_up(directory: Path, start: Start, continuation: Continuation, limit: in
         "status": "RUNNING",
         "session": token,
     }
-    session = {**describe_session(token, start, continuation.iteration), "before": ended}
+    session = {**describe_session(token, start, iteration), "before": ended}
     output = directory / "cout.txt"
     printed = output.read_text(encoding="utf-8", errors="replace") if output.is_file() else ""
     sessions = [*(info.get("sessions") or ()), session]

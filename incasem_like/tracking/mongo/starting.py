@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 FORMAT = "MongoObserver-0.7.0"
 _ATTEMPTS_TO_TAKE = 5
+_OF_THE_END = ("stop_time", "fail_trace", "result")
+_OF_A_SESSION = ("session", "status", "host", "heartbeat", *_OF_THE_END)
 
 
 @dataclass(frozen=True)
@@ -134,18 +136,20 @@ def take_up(place: Place, start: Start, continuation: Continuation, limit: int) 
         deliver(journal, place.database, place.files, limit)  # what an outage kept from the database
         token = new_token()
         document, ended = _take(place, run_id, token, start)
-        info = from_bson(document.get("info") or {})
-        present = list(place.database["metrics"].find({"run_id": run_id}))
-        if not goes_on_from(journal.log.path, tokens(info)):
-            journal.log.add_marker(base=base_of(_table(present, info)))
-        metrics = resume_metrics(journal.log, token, continuation, info, limit)
-        metric_ids = _take_metrics(place.database, present, metrics.table, token, run_id)
+        with _given_back_on_error(place, document, token), journal.log.all_or_nothing():
+            info = from_bson(document.get("info") or {})
+            present = list(place.database["metrics"].find({"run_id": run_id}))
+            iteration = continuation.iteration  # not before: it may be looked up in the run
+            if not goes_on_from(journal.log.path, tokens(info)):
+                journal.log.add_marker(base=base_of(_table(present, info)))
+            metrics = resume_metrics(journal.log, token, iteration, info, limit)
+            metric_ids = _take_metrics(place.database, present, metrics.table, token, run_id)
     except BaseException:
         journal.log.close()
         raise
-    session = {**describe_session(token, start, continuation.iteration), "before": ended}
+    session = {**describe_session(token, start, iteration), "before": ended}
     entry = {
-        **{key: value for key, value in document.items() if key not in ("stop_time", "fail_trace", "result")},
+        **{key: value for key, value in document.items() if key not in _OF_THE_END},
         "host": to_bson(plain(start.host_info)),
         "meta": to_bson(continued_meta(from_bson(document.get("meta")), start.meta_info)),
         "config": to_bson(plain(start.config)),
@@ -230,10 +234,23 @@ def _take(place: Place, run_id: int, token: str, start: Start) -> tuple[dict[str
             "host": to_bson(plain(start.host_info)),
             "heartbeat": start.start_time,
         }
-        over = {"stop_time": "", "fail_trace": "", "result": ""}
+        over = dict.fromkeys(_OF_THE_END, "")
         if place.database["runs"].update_one(as_found, {"$set": mine, "$unset": over}).matched_count:
             return document, ended
     raise StoreError(f"Run {run_id} in {place.description} changes all the time: see who writes it and try again.")
+
+
+@contextlib.contextmanager
+def _given_back_on_error(place: Place, document: Mapping[str, Any], token: str) -> Iterator[None]:
+    """Leave a run that was taken and cannot be gone on with as it was."""
+    try:
+        yield
+    except BaseException:
+        before = {key: document[key] for key in _OF_A_SESSION if key in document}
+        change = {"$set": before} if "session" in before else {"$set": before, "$unset": {"session": ""}}
+        with contextlib.suppress(pymongo.errors.PyMongoError):
+            place.database["runs"].update_one({"_id": document["_id"], "session": token}, change)
+        raise
 
 
 def _table(present: list[dict[str, Any]], info: Mapping[str, Any]) -> MetricTable:

@@ -38,6 +38,7 @@ class RunCheckpoints:
             "iteration": int(iteration),
             **self._described(path),
             "metrics": {name: float(value) for name, value in metrics.items()},
+            "counts": self._run.metric_counts(),
         }
         if state is not None:
             entry["state"] = self._described(state)

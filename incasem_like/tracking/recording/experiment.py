@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from incasem_like.tracking.plain import plain, without_credentials
 from incasem_like.tracking.recording.run import Run
+from incasem_like.tracking.series import max_points
 from incasem_like.tracking.store import RunStore
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def run_experiment(
         SystemExit: SIGTERM (status 143) or SIGHUP (129) ended the run. Whatever ``main`` raises passes through.
     """
     meta = {"command": name, "comment": comment, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
-    watching = [*_recording(store, continues, id_above), *observers]
+    watching = [*_recording(store, continues, id_above, config), *observers]
     sacred_run = _sacred_run(name, run_name or name, config, watching, meta, sources)
     sacred_run._id = run_id
     run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd())
@@ -88,12 +89,17 @@ def run_experiment(
     return outcome
 
 
-def _recording(store: RunStore | None, continues: Continuation | None, id_above: int) -> list[RunObserver]:
+def _recording(
+    store: RunStore | None, continues: Continuation | None, id_above: int, config: Mapping[str, Any]
+) -> list[RunObserver]:
     if store is None:
         return []
     if continues is None:
-        return [store.observer(id_above=id_above)]
-    return [store.reopen(continues.run_id, after_step=continues.after_step)]
+        observer = store.observer(id_above=id_above)
+    else:
+        observer = store.reopen(continues.run_id, after_step=continues.after_step)
+    observer.max_points = max_points(config)
+    return [observer]
 
 
 def _work(

@@ -60,6 +60,10 @@ class Run:
         """
         self._sacred.log_scalar(name, float(value), int(step))
 
+    def metric_counts(self) -> dict[str, int]:
+        """Give the number of values logged so far of each metric."""
+        return self._sacred.buffer.counts()
+
     def set_info(self, key: str, value: Any) -> None:
         """Note a fact of the run, such as its ``parent``; replaces what was noted under that key."""
         self.change_info(key, lambda before: value)
@@ -112,5 +116,9 @@ class Run:
         self.checkpoints.forget(path)
 
     def flush(self) -> None:
-        """Send metrics, info and output to the store now."""
+        """Write metrics, info and output on this machine now, and give a server a moment to take them.
+
+        Raises:
+            StoreError: Another process continued the run; ``log_scalar`` says so too.
+        """
         self._sacred.flush()

@@ -94,11 +94,11 @@ def begin_metrics(log: MetricsLog, token: str, limit: int) -> RunMetrics:
 
 
 def resume_metrics(
-    log: MetricsLog, token: str, continuation: Continuation, info: Mapping[str, Any] | None, limit: int
+    log: MetricsLog, token: str, iteration: int, info: Mapping[str, Any] | None, limit: int
 ) -> RunMetrics:
     """Go on with the log of a continued run: what it logged after the iteration it goes on from is withdrawn."""
     log.add_marker(session=token)
-    log.add_marker(withdrawn_after=continuation.iteration, counts=counts_at(info, continuation.iteration))
+    log.add_marker(withdrawn_after=iteration, counts=counts_at(info, iteration))
     log.save()
     return RunMetrics(log, read_table(log.path, limit))
 
