@@ -1,5 +1,6 @@
 """Checkpoints that a database keeps beside the files on disk: which ones, when, and what becomes of the others."""
 
+import contextlib
 import logging
 import math
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 import pymongo.errors
 import pytest
 
+from incasem_like.errors import StoreError
 from incasem_like.tracking import Run, RunStore, run_experiment
 from incasem_like.tracking.checkpoints import missing_uploads, upload_missing
 from incasem_like.tracking.mongo import uploader
@@ -287,6 +289,27 @@ def test_a_run_that_goes_on_is_left_to_its_own_upload(store: MongoStore, gate: G
 
     run_experiment(name="train", config=config(), main=main, store=store)
     assert stored(store) == ["model_checkpoint_1", "training_state_1"]
+
+
+def test_a_process_that_lost_the_run_touches_its_checkpoints_no_more(
+    store: MongoStore, gate: Gate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate.open.set()
+
+    def main(run: Run) -> None:
+        write_checkpoint(run, 10)
+        eventually(lambda: len(stored(store)) == 2)
+        store.database["runs"].update_one({"_id": run.id}, {"$set": {"session": "of another process"}})
+        with contextlib.suppress(StoreError):  # raised as soon as the run's record notices
+            write_checkpoint(run, 20)
+            forget(run, 10)
+        eventually(lambda: not any(thread.name == "checkpoint-upload" for thread in threading.enumerate()))
+        run.flush()
+
+    with pytest.raises(StoreError, match="was continued by another process"):
+        run_experiment(name="train", config=config(), main=main, store=store)
+    assert stored(store) == ["model_checkpoint_10", "training_state_10"]
+    assert "runs sync" not in capsys.readouterr().err
 
 
 def test_a_damaged_copy_is_found_and_replaced_when_asked_for(store: MongoStore) -> None:

@@ -87,6 +87,15 @@ class CheckpointFiles:
         with self.as_store_errors():
             return [_stored_file(found) for found in self._files.find(_of_run("_id", run_id))]
 
+    def session(self, run_id: int) -> str | None:
+        """Give the token of the process that has a run; None where the run is not there or has none.
+
+        Raises:
+            pymongo.errors.PyMongoError: The server is away or refuses.
+        """
+        found = self._database["runs"].find_one({"_id": run_id}, {"session": 1}) or {}
+        return found.get("session")
+
     def everything(self) -> list[StoredFile]:
         """List the files of all runs.
 

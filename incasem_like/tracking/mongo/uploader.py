@@ -45,7 +45,8 @@ class CheckpointUploader(threading.Thread):
         self._partial_may_be_left = True
         self._sent = 0
         self._problem = ""
-        self._finishing = self._stopping = False
+        self._session: str | None = None
+        self._finishing = self._stopping = self._lost = False
 
     def keep(self, checkpoints: Sequence[CheckpointRecord]) -> None:
         """Say which checkpoints the run has now, all safe on disk; returns at once."""
@@ -56,8 +57,10 @@ class CheckpointUploader(threading.Thread):
 
     @property
     def missing(self) -> list[CheckpointRecord]:
-        """The checkpoints that the database should hold and does not."""
+        """The checkpoints that the database should hold and does not; none of a run that another process has now."""
         with self._condition:
+            if self._lost:
+                return []
             return [record for record in self._wanted if any(self._is_missing(file) for file in record.files)]
 
     def finish(self, seconds: float) -> list[CheckpointRecord]:
@@ -107,6 +110,8 @@ class CheckpointUploader(threading.Thread):
         """Upload what is missing, then take out what is too much; stop early when the run's wishes have changed."""
         with self._condition:
             version, wanted = self._version, list(self._wanted)
+        if self._has_lost_the_run(files):
+            return
         stored = {copy.sha256: copy for copy in files.of_run(self._run_id)}
         with self._condition:
             self._inside = set(stored)
@@ -117,12 +122,22 @@ class CheckpointUploader(threading.Thread):
                 if self._stopping or self._version != version:
                     return
         named = {file.sha256 for record in wanted for file in record.files}
-        if not named & self._hopeless:
+        if not named & self._hopeless and not self._has_lost_the_run(files):
             files.remove([copy.id for sha256, copy in stored.items() if sha256 not in named])
             if self._partial_may_be_left:
                 files.remove_partial(self._run_id)
                 self._partial_may_be_left = False
         self._conclude(version)
+
+    def _has_lost_the_run(self, files: CheckpointFiles) -> bool:
+        """Find out whether another process continued the run, which then has the say over its checkpoints."""
+        session = files.session(self._run_id)
+        if session is not None and self._session not in (None, session):
+            with self._condition:
+                self._lost = self._stopping = True
+                self._condition.notify_all()
+        self._session = self._session or session
+        return self._lost
 
     def _upload(self, files: CheckpointFiles, record: CheckpointRecord, file: TrackedFile) -> None:
         """Upload one file; one that cannot be read, or is another by now, is said once and left out."""
@@ -176,7 +191,9 @@ class CheckpointUploader(threading.Thread):
 
     def _settle(self, seconds: float) -> bool:
         with self._condition:
-            return self._condition.wait_for(lambda: self._settled == self._version or not self.is_alive(), seconds)
+            return self._condition.wait_for(
+                lambda: self._settled == self._version or self._lost or not self.is_alive(), seconds
+            )
 
     def _left(self) -> int:
         """Bytes that still have to be sent."""
