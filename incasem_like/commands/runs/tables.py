@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from incasem_like.terminal import duration
 from incasem_like.tracking.queries.values import shown
 
 NOTHING = "-"
 _EXACT = 2**53
+_KEPT_WHOLE, _BETWEEN = 18, 3
 _COLOURS = {"RUNNING": "cyan", "COMPLETED": "green", "FAILED": "red", "KILLED": "red", "DAMAGED": "red"}
 
 
@@ -42,17 +43,23 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
 
 
 def _print_drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Draw a table; long cells fold where the terminal is narrow, short ones stay in one piece."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    widths = [max(map(len, cells)) for cells in zip([column.title for column in columns], *rows, strict=True)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+    for column, width in zip(columns, widths, strict=True):
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(column.title, justify=justify, overflow="fold", min_width=min(width, _KEPT_WHOLE))
     for row in rows:
         table.add_row(*(Text(cell, style=_COLOURS.get(cell, "dim" if cell == NOTHING else "")) for cell in row))
-    Console().print(table)
+    console = Console()
+    least = sum(min(width, _KEPT_WHOLE) + _BETWEEN for width in widths)
+    console.width = max(console.width, least)
+    console.print(table)
 
 
 def at_terminal() -> bool:
