@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from incasem_like.commands.records import CHECK_COMMIT, check_commit, further_observers
+from incasem_like.commands.records import open_run_store as open_store_of
 from incasem_like.commands.tracked import run_tracked, script_folder
 from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shown_path
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from incasem_like.config import PredictionConfig
     from incasem_like.prediction.experiment import FinishedPrediction
     from incasem_like.prediction.plan import PredictionPlan
-    from incasem_like.tracking import CommandLine, RunStore
+    from incasem_like.tracking import CommandLine, RunRecord, RunStore
 
 EXAMPLE = "--run_id 12 --name mito with config_prediction.yaml prediction.data=my_data.json"
 FLAGS = (
@@ -41,6 +44,7 @@ def main(script: Path) -> NoReturn:
     )
     for names, kind, metavar, meaning in FLAGS:
         parser.add_argument(*names, type=kind, metavar=metavar, help=meaning)
+    parser.add_argument("--check_commit", action="store_true", help=f"{CHECK_COMMIT}, here the training run")
     run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), work)
 
 
@@ -62,7 +66,9 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
     training_id = config.prediction.run_id_training
     if training_id is None:
         raise InputError("No training run is named: add --run_id ID, the id that train.py printed.")
-    training = open_run_store(line, config, "trainings").get(training_id)
+    training = find_training(line, config, training_id)
+    if line.own.check_commit:
+        check_commit(training, script)
 
     from incasem_like.evaluation.prediction_metrics import PredictionMetrics
     from incasem_like.prediction.experiment import predict_data
@@ -85,6 +91,7 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
             comment=line.comment,
             run_id=line.id,
             sources=[script],
+            observers=further_observers(line, script_folder(script)),
         )
     except BaseException:
         if begun:
@@ -92,12 +99,19 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
         raise
 
 
+def find_training(line: CommandLine, config: PredictionConfig, training_id: int) -> RunRecord:
+    """Look the training run up; with --offline first among those that wait for the database to come back."""
+    if line.offline and line.own.mongodb_training is None:
+        waiting = open_run_store(line, config, "trainings")
+        if training_id in waiting.ids():
+            return waiting.get(training_id)
+    return open_run_store(replace(line, offline=False), config, "trainings").get(training_id)
+
+
 def open_run_store(line: CommandLine, config: PredictionConfig, kind: str) -> RunStore:
     """Open the store that the command line names, else the configuration's."""
-    from incasem_like.tracking import open_store
-
     own = {"trainings": line.own.mongodb_training, "predictions": line.own.mongodb_predictions}[kind]
-    return open_store(own or line.store or config.tracking.url, kind, config.directories.runs)
+    return open_store_of(line, kind, config.directories, config.tracking, own)
 
 
 def say_started(run_id: int, plan: PredictionPlan) -> None:

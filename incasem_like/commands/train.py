@@ -3,83 +3,169 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from incasem_like.commands.cpu_memory import keep_freed_memory
+from incasem_like.commands.records import further_observers, open_run_store
 from incasem_like.commands.tracked import run_tracked, script_folder
+from incasem_like.commands.training_order import CONTINUE, REPEAT, TrainingOrder, add_flags, read_order
+from incasem_like.errors import DiskFullError, StoreError
 from incasem_like.terminal import report_written, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
-    from incasem_like.tracking import CommandLine, RunStore
-    from incasem_like.training.experiment import FinishedTraining, RunFolders
+    from incasem_like.tracking import CommandLine
+    from incasem_like.training.beginning import Beginning
+    from incasem_like.training.experiment import FinishedTraining
+    from incasem_like.training.folders import RunFolders
 
-EXAMPLE = "--name mito with config_training.yaml training.data=my_training.json validation.data=my_validation.json"
+EXAMPLE = """--name mito with config_training.yaml training.data=my_training.json validation.data=my_validation.json
+  %(prog)s --continue_run 12 with training.iterations=300000
+  %(prog)s --start_from 12 best --name mito_cell_2 with training.data=cell_2.json training.iterations=15000"""
 
 
 def main(script: Path) -> NoReturn:
     """Train as the command line of ``script`` says."""
-    folder = script_folder(script)
+    orders: list[TrainingOrder] = []
 
     def read_config(line: CommandLine) -> TrainingConfig:
-        from incasem_like.config import load_training_config
         from incasem_like.training.experiment import with_seed
 
-        return with_seed(load_training_config(line.files, line.updates, folder))
+        order = read_order(line, script)
+        orders.append(order)
+        return with_seed(order.config)
 
-    def work(config: TrainingConfig, line: CommandLine) -> None:
-        from incasem_like.training.experiment import train
+    parser = argparse.ArgumentParser(
+        description="Train a network, as a tracked run. Exit status: 0 done, 2 the input is at fault, 1 something "
+        "else is, 130 interrupted.",
+        allow_abbrev=False,
+    )
+    add_flags(parser)
+    run_tracked(parser, EXAMPLE, read_config, lambda config, line: _train(orders[-1], config, line, script))
 
-        if config.torch.device_name == "cpu":
-            keep_freed_memory()
+
+def _train(order: TrainingOrder, config: TrainingConfig, line: CommandLine, script: Path) -> None:
+    from incasem_like.training.experiment import train
+
+    folder = script_folder(script)
+    config = _with_data_of_the_run(order, config)
+    if config.torch.device_name == "cpu":
+        keep_freed_memory()
+    begun: list[RunFolders] = []
+
+    def started(folders: RunFolders, beginning: Beginning) -> None:
+        begun.append(folders)
+        _say_started(order, config, folders, beginning)
+
+    try:
         finished = train(
             config,
-            store=lambda: open_run_store(line, config),
-            started=say_started,
+            store=lambda: (
+                None if line.unobserved else open_run_store(line, "trainings", config.directories, config.tracking)
+            ),
+            trainings=lambda: open_run_store(line, "trainings", config.directories, config.tracking),
+            continued=order.continued,
+            repeats=order.record.id if order.record is not None and order.mode == REPEAT else None,
+            started=started,
+            observers=further_observers(line, folder),
             run_name=line.name,
             comment=line.comment,
             run_id=line.id,
             sources=[script],
         )
-        predict_script = folder.parent / "03_predict" / "predict.py"
-        say_finished(finished, None if line.unobserved else next_command(finished, config, predict_script))
-
-    parser = argparse.ArgumentParser(description="Train a network, as a tracked run.", allow_abbrev=False)
-    run_tracked(parser, EXAMPLE, read_config, work)
-
-
-def open_run_store(line: CommandLine, config: TrainingConfig) -> RunStore | None:
-    """Open the store that the command line names, else the configuration's; None for an unobserved run."""
-    from incasem_like.tracking import open_store
-
-    if line.unobserved:
-        return None
-    return open_store(line.store or config.tracking.url, "trainings", config.directories.runs)
+    except (KeyboardInterrupt, SystemExit, OSError, DiskFullError, StoreError):
+        if begun and not line.unobserved:
+            print(f"Go on with: {continue_command(line, config, begun[0].run_id, script)}", file=sys.stderr)
+        raise
+    _say_finished(finished, config, line, script)
 
 
-def say_started(folders: RunFolders) -> None:
-    """Print the run's id and how to watch it."""
-    print(f"Training run {folders.run_id}; checkpoints go to {shown_path(folders.models)}")
+def _with_data_of_the_run(order: TrainingOrder, config: TrainingConfig) -> TrainingConfig:
+    """Use the tracked run's own copies of the data configurations where its files are gone or say something else."""
+    if order.record is None or order.source is None:
+        return config
+    from incasem_like.config.tracked import TRACKED
+    from incasem_like.training.data_configs import with_tracked_data
+
+    source = order.source
+    config, copies = with_tracked_data(
+        config,
+        order.record,
+        lambda section: source((section, "data")) == TRACKED,
+        exactly=order.mode in (CONTINUE, REPEAT),
+    )
+    for section, copy in copies.items():
+        print(
+            f"{section}.data of run {order.record.id} is gone or says something else by now: its own copy is used, "
+            f"{shown_path(copy)}"
+        )
+    return config
+
+
+def _say_started(order: TrainingOrder, config: TrainingConfig, folders: RunFolders, beginning: Beginning) -> None:
+    """Print the run's id, what it builds on, and how to watch it."""
+    name = f"Training run {folders.run_id}" if folders.run_id else "Training without a record"
+    place = f"checkpoints go to {shown_path(folders.models)}"
+    if beginning.resumption is None:
+        print(f"{name}; {place}")
+    elif beginning.iteration:
+        print(f"{name} goes on after iteration {beginning.iteration}; {place}")
+    else:
+        print(f"{name} begins again, for it had no checkpoint yet; {place}")
+    if beginning.start is not None:
+        print(f"It starts from {beginning.start.described}: {shown_path(beginning.start.path)}")
+    if order.record is not None and order.mode == REPEAT:
+        from incasem_like.training.continuing import differences
+
+        changed = [
+            f"{key}={json.dumps(now)} (was {json.dumps(was)})" for key, was, now in differences(order.record, config)
+        ]
+        print(f"It repeats run {order.record.id}{' with ' + ', '.join(changed) if changed else ''}.")
     print(f"Watch it: tensorboard --logdir {shlex.quote(shown_path(folders.tensorboard.parent))}", flush=True)
 
 
-def next_command(finished: FinishedTraining, config: TrainingConfig, predict_script: Path) -> str:
-    """The command that predicts with what was trained."""
+def continue_command(line: CommandLine, config: TrainingConfig, run_id: int, script: Path) -> str:
+    """The command that goes on with a training."""
+    from incasem_like.tracking.plain import without_credentials
+
+    command = ["python", shown_path(script), CONTINUE, str(run_id)]
+    if line.store:
+        command += ["-F" if line.own.file_storage else "-m", str(without_credentials(line.store))]
+    if line.offline:
+        command.append("--offline")
+    return shlex.join([*command, *_where(config)])
+
+
+def _where(config: TrainingConfig) -> list[str]:
     from incasem_like.config import default_runs_directory
 
+    usual = config.directories.runs == default_runs_directory()
+    return [] if usual else ["with", f"directories.runs={shown_path(config.directories.runs)}"]
+
+
+def _next_command(finished: FinishedTraining, config: TrainingConfig, predict_script: Path) -> str:
+    """The command that predicts with what was trained."""
+    where = _where(config)
     command = ["python", shown_path(predict_script), "--run_id", str(finished.folders.run_id)]
-    command += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json"]
-    if config.directories.runs != default_runs_directory():
-        command.append(f"directories.runs={shown_path(config.directories.runs)}")
-    return shlex.join(command)
+    return shlex.join([*command, "with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json", *where[1:]])
 
 
-def say_finished(finished: FinishedTraining, next_command: str | None) -> None:
+def _say_finished(finished: FinishedTraining, config: TrainingConfig, line: CommandLine, script: Path) -> None:
     """Print what came out and what to do with it."""
     result = finished.result
-    print(f"Trained {result['iteration']} iterations, last loss {result['loss']:.4g}.")
+    if finished.was_complete:
+        further = continue_command(line, config, finished.folders.run_id, script)
+        raised = f"training.iterations={2 * config.training.iterations}"
+        further = f"{further} {raised}" if " with " in further else f"{further} with {raised}"
+        print(f"Training run {finished.folders.run_id} was already complete. To train it further: {further}")
+    else:
+        print(f"Trained {result['iteration']} iterations, last loss {result['loss']:.4g}.")
     if result["best_value"] is not None:
         print(f"Best {result['best_metric']}: {result['best_value']:.4f} at iteration {result['best_iteration']}.")
-    report_written("checkpoints", shown_path(finished.folders.models), next_command)
+    predict_script = script_folder(script).parent / "03_predict" / "predict.py"
+    following = None if line.unobserved else _next_command(finished, config, predict_script)
+    report_written("checkpoints", shown_path(finished.folders.models), following)

@@ -220,12 +220,12 @@ def _flat(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[t
 
 
 def _warn_of_changed_volumes(record: RunRecord, checked: CheckedTraining) -> None:
-    before = {entry.get("name"): list((entry.get("content_hashes") or {}).values()) for entry in record.inputs}
+    before = {entry.get("name"): sorted((entry.get("content_hashes") or {}).values()) for entry in record.inputs}
     regions = [*checked.training_regions, *checked.validation_regions]
     changed = [
         region.name
         for region in regions
-        if before.get(region.name) and before[region.name] != list(region.content_hashes.values())
+        if before.get(region.name) and before[region.name] != sorted(region.content_hashes.values())
     ]
     if changed:
         log.warning(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.errors import InputError
+from incasem_like.errors import IncasemError
+from incasem_like.training.beginning import PARAMETERS, Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder
+from incasem_like.training.continuing import put_in_order
+from incasem_like.training.folders import RunFolders, check_unused, highest_number
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
-    from incasem_like.tracking import Run, RunStore
+    from incasem_like.tracking import Run, RunRecord, RunStore
     from incasem_like.training.log import TrainingLog
     from incasem_like.training.optimization import Optimization
     from incasem_like.training.preflight import CheckedTraining
@@ -23,34 +25,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RunFolders:
-    """Where a run keeps its files, in incasem's layout below ``directories.runs``."""
-
-    runs: Path
-    run_id: int
-
-    @property
-    def models(self) -> Path:
-        """Checkpoints."""
-        return self.runs / "models" / f"{self.run_id:04d}"
-
-    @property
-    def tensorboard(self) -> Path:
-        """TensorBoard logs."""
-        return self.runs / "tensorboard" / f"{self.run_id:04d}"
-
-    @property
-    def snapshots(self) -> Path:
-        """Blocks and predictions to look at."""
-        return self.runs / "snapshots" / f"{self.run_id:04d}"
-
-
-@dataclass(frozen=True)
 class FinishedTraining:
-    """What is left to say of a training that is done."""
+    """What is left to say of a training that is done.
+
+    Attributes:
+        folders: Where its files are.
+        result: What it came to: iteration, loss, best_metric, best_value and best_iteration.
+        was_complete: Whether there was nothing left to do.
+    """
 
     folders: RunFolders
     result: dict[str, Any]
+    was_complete: bool = False
 
 
 def with_seed(config: TrainingConfig) -> TrainingConfig:
@@ -62,8 +48,10 @@ def train(
     config: TrainingConfig,
     *,
     store: Callable[[], RunStore | None],
-    started: Callable[[RunFolders], None] = lambda folders: None,
-    resume: Path | None = None,
+    trainings: Callable[[], RunStore] | None = None,
+    continued: RunRecord | None = None,
+    repeats: int | None = None,
+    started: Callable[[RunFolders, Beginning], None] = lambda folders, beginning: None,
     **options: Any,
 ) -> FinishedTraining:
     """Check a configuration, then train by it as a tracked run.
@@ -71,71 +59,92 @@ def train(
     Args:
         config: The configuration; a seed of None is drawn and tracked.
         store: Opens the run store, once the configuration has passed the checks; None for an untracked run, of id 0.
-        started: Called when the run has its id, before the first iteration.
-        resume: A checkpoint to go on from, with its training state beside it.
+        trainings: Opens the store of the training that ``training.start_from`` names; by default the run's own.
+        continued: A run of that store to go on with, instead of a new one.
+        repeats: The run whose configuration this is, for the record.
+        started: Called when the run is this process's own, before the first iteration.
         **options: run_name, comment, run_id, observers, sources, as ``tracking.run_experiment`` takes them.
 
     Raises:
-        InputError: Anything the preflight finds (see ``preflight.check_training``).
+        InputError: Anything the preflight finds (see ``preflight.check_training``), or the run cannot be continued.
         IncasemError: The loss is no longer finite, or the run store cannot be written.
     """
     from incasem_like.tracking import run_experiment
     from incasem_like.training.preflight import check_training
 
-    config = with_seed(config)
-    checked = check_training(config)
-    artifacts = {"training_data.json": checked.training_data.text}
-    if checked.validation_data is not None:
-        artifacts["validation_data.json"] = checked.validation_data.text
+    checked = check_training(with_seed(config))
+    runs = config.directories.runs
+    beginning = BeginningFinder(checked, trainings or (lambda: _required(store())), continued)
+    if continued is not None and beginning.leaves_nothing_to_do:
+        return FinishedTraining(RunFolders.of_run(runs, continued.id), dict(continued.result), was_complete=True)
+    if continued is None and options.get("run_id") is not None:
+        check_unused(RunFolders.of_run(runs, options["run_id"]))
     finished: list[FinishedTraining] = []
 
     def work(run: Run) -> dict[str, Any]:
-        folders = RunFolders(config.directories.runs, run.id)
-        started(folders)
-        result = run_training(checked, run, folders, resume)
+        folders = RunFolders.of_run(runs, run.id) if run.id else RunFolders.unobserved(runs)
+        if repeats is not None:
+            run.set_info("repeats", repeats)
+        result = run_training(checked, run, folders, beginning.found, started)
         finished.append(FinishedTraining(folders, result))
         return result
 
     run_experiment(
         name="train",
-        config=config.model_dump(mode="json"),
+        config=checked.config.model_dump(mode="json"),
         main=work,
         store=store(),
-        runs_directory=config.directories.runs,
-        artifacts=artifacts,
+        runs_directory=runs,
+        artifacts=checked.artifacts if continued is None else {},
+        continues=beginning.continuation,
+        id_above=highest_number(runs),
         **options,
     )
     return finished[0]
 
 
-def run_training(checked: CheckedTraining, run: Run, folders: RunFolders, resume: Path | None) -> dict[str, Any]:
+def run_training(
+    checked: CheckedTraining,
+    run: Run,
+    folders: RunFolders,
+    beginning: Beginning,
+    started: Callable[[RunFolders, Beginning], None],
+) -> dict[str, Any]:
     """Put a training together inside its run, and do it.
 
     Raises:
-        InputError: The folder of checkpoints belongs to a run of another store, or to one without a record.
+        InputError: The folder of a new run holds checkpoints of another store's run.
     """
+    from incasem_like.training.hyperparameters import hyperparameters
     from incasem_like.training.tensorboard import TensorBoardLog
 
-    if resume is None and CheckpointFolder(folders.models).iterations():
-        whose = f"a run {run.id} that is not in this run store" if run.id else "an earlier run without a record"
-        raise InputError(
-            f"{folders.models} already holds checkpoints, of {whose}: "
-            "set directories.runs to another folder, or move them away."
-        )
-    first_step = 1
-    if resume is not None:
-        from incasem_like.training.checkpoints import iteration_of
-
-        first_step = iteration_of(resume) + 1
+    resumption, checkpoint = beginning.resumption, None
+    if resumption is None:
+        check_unused(folders)
+    else:
+        checkpoint = put_in_order(resumption, run, CheckpointFolder(folders.models))
+    started(folders, beginning)
+    if beginning.start is not None:
+        run.set_info("parent", beginning.start.lineage)
+    first_step = None if resumption is None else resumption.iteration + 1
     with TensorBoardLog(folders.tensorboard, first_step) as tensorboard:
-        trainer = build_trainer(checked, run, folders, tensorboard)
-        if resume is not None:
-            trainer.restore(resume)
+        tensorboard.trial(f"{folders.tensorboard.name} {run.name}", hyperparameters(checked.config))
+        trainer = build_trainer(checked, run, folders, tensorboard, beginning)
+        if checkpoint is not None:
+            trainer.restore(checkpoint)
         run.inputs([_described(region) for region in (*checked.training_regions, *checked.validation_regions)])
         return trainer.fit()
 
 
-def build_trainer(checked: CheckedTraining, run: Run, folders: RunFolders, tensorboard: TensorBoardLog) -> Trainer:
+def _required(store: RunStore | None) -> RunStore:
+    if store is None:
+        raise IncasemError("A training without a record cannot start from a tracked one unless its store is named.")
+    return store
+
+
+def build_trainer(
+    checked: CheckedTraining, run: Run, folders: RunFolders, tensorboard: TensorBoardLog, beginning: Beginning
+) -> Trainer:
     """Put together network, samples, validation and logs of a run."""
     import torch
 
@@ -150,8 +159,11 @@ def build_trainer(checked: CheckedTraining, run: Run, folders: RunFolders, tenso
     if config.torch.num_threads is not None:
         torch.set_num_threads(config.torch.num_threads)
     network = seeded_network(config.model, config.seed)
-    run.log_scalar("num_params", count_parameters(network), 0)
+    if beginning.iteration == 0 and not beginning.counted:
+        run.log_scalar(PARAMETERS, count_parameters(network), 0)
     optimization = Optimization(config, network)
+    if beginning.start is not None:
+        beginning.start.load(optimization)
     log = TrainingLog(config, run, tensorboard)
     parts = TrainingParts(
         optimization=optimization,
@@ -161,6 +173,7 @@ def build_trainer(checked: CheckedTraining, run: Run, folders: RunFolders, tenso
         run=run,
         validation=_validator(checked, optimization, log, folders) if checked.validation_regions else None,
         show=SampleShow(config, tensorboard, folders.snapshots / "training"),
+        registered=lambda: [entry["iteration"] for entry in run.info.get("checkpoints") or ()],
     )
     return Trainer(config, parts)
 

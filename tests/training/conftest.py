@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from incasem_like.config import TrainingConfig
+from incasem_like.config import TrainingConfig, load_training_config
+from incasem_like.tracking import RunStore, open_store
 from incasem_like.training.checkpoints import CheckpointFolder
 from incasem_like.training.log import TrainingLog
 from incasem_like.training.optimization import Optimization, seeded_network
@@ -181,3 +182,24 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "validate.json").write_text(json.dumps({"right": {**entry, "offset": [4, 4, 28], "shape": [20, 20, 20]}}))
     (folder / "tiny.yaml").write_text(TINY)
     return folder
+
+
+@pytest.fixture
+def configure(tiny_project: Path, tmp_path: Path) -> Callable[..., TrainingConfig]:
+    """Make the configuration of a tiny training, with ``key=value`` updates; its runs go to tmp_path."""
+
+    def configure(*updates: str) -> TrainingConfig:
+        data = [f"training.data={tiny_project}/train.json", f"validation.data={tiny_project}/validate.json"]
+        return load_training_config(
+            [tiny_project / "tiny.yaml"], [*data, f"directories.runs={tmp_path}", "torch.num_threads=null", *updates]
+        )
+
+    return configure
+
+
+@pytest.fixture
+def store_of() -> Callable[..., RunStore]:
+    """Open the store of trainings that a configuration uses, or another one of files in its runs directory."""
+    return lambda config, folder="tracking": open_store(
+        config.directories.runs / folder, "trainings", config.directories.runs
+    )

@@ -1,51 +1,37 @@
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from incasem_like.config import TrainingConfig, load_training_config
+from incasem_like.config import TrainingConfig
 from incasem_like.errors import InputError
-from incasem_like.tracking import RunStore, open_store
+from incasem_like.tracking import RunStore
 from incasem_like.training.experiment import train, with_seed
 
 Configure = Callable[..., TrainingConfig]
+StoreOf = Callable[..., RunStore]
 
 
-@pytest.fixture
-def configure(tiny_project: Path, tmp_path: Path) -> Configure:
-    def configure(*updates: str) -> TrainingConfig:
-        data = [f"training.data={tiny_project}/train.json", f"validation.data={tiny_project}/validate.json"]
-        return load_training_config(
-            [tiny_project / "tiny.yaml"], [*data, f"directories.runs={tmp_path}", "torch.num_threads=null", *updates]
-        )
-
-    return configure
-
-
-def store_of(config: TrainingConfig) -> Callable[[], RunStore]:
-    return lambda: open_store(None, "trainings", config.directories.runs)
-
-
-def test_a_run_resumed_from_its_checkpoint_equals_the_uninterrupted_one(configure: Configure) -> None:
-    config = configure("training.batch_size=2")
-    whole = train(config, store=store_of(config))
-    rest = train(config, store=store_of(config), resume=whole.folders.models / "model_checkpoint_3")
-    assert rest.result == whole.result
-    last = "model_checkpoint_6"
-    assert (rest.folders.models / last).read_bytes() == (whole.folders.models / last).read_bytes()
-    runs = [store_of(config)().get(run_id).metrics for run_id in (1, 2)]
-    for name, metric in runs[1].items():
-        assert (name == "num_params") or set(zip(metric.steps, metric.values, strict=True)) == {
-            (step, value) for step, value in zip(runs[0][name].steps, runs[0][name].values, strict=True) if step > 3
-        }
-
-
-def test_checkpoints_of_a_run_that_the_store_does_not_know_are_left_alone(configure: Configure) -> None:
+def test_runs_without_a_record_have_folders_of_their_own(configure: Configure) -> None:
     config = configure("training.iterations=1", "validation.data=null")
-    train(config, store=lambda: None)
-    with pytest.raises(InputError, match="0000 already holds checkpoints, of an earlier run without a record"):
-        train(config, store=lambda: None)
+    folders = [train(config, store=lambda: None).folders for _ in range(2)]
+    assert [found.name for found in folders] == ["unobserved_1", "unobserved_2"]
+    assert all((found.models / "training_state_1").is_file() for found in folders)
+    assert not (config.directories.runs / "tracking").exists()
+
+
+def test_an_id_whose_folder_is_taken_is_refused_before_the_run_and_passed_over_where_none_is_wanted(
+    configure: Configure, store_of: StoreOf
+) -> None:
+    config = configure("training.iterations=1", "validation.data=null")
+    other = store_of(config, "other")
+    train(config, store=lambda: other)
+    store = store_of(config)
+    with pytest.raises(InputError, match="0001 already holds checkpoints, of a run 1 that is not in this run store"):
+        train(config, store=lambda: store, run_id=1)
+    assert store.ids() == []
+    assert train(config, store=lambda: store).folders.run_id == 2
+    assert store.ids() == [2]
 
 
 def test_a_drawn_seed_is_a_number_and_a_given_one_stays(make_config: Callable[..., Any]) -> None:

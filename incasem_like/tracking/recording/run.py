@@ -38,7 +38,7 @@ class Run:
     @property
     def name(self) -> str:
         """The run's name."""
-        return str(self._sacred.experiment_info["name"])
+        return str(self._sacred.experiment_info.get("name") or "")
 
     @property
     def config(self) -> dict[str, Any]:

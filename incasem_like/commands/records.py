@@ -1,0 +1,95 @@
+"""Where the run of a command is recorded, who else follows it, and whether the code is that of a tracked run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.errors import InputError
+
+if TYPE_CHECKING:
+    from sacred.observers import RunObserver
+
+    from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
+    from incasem_like.tracking import CommandLine, RunRecord, RunStore
+
+CHECK_COMMIT = "refuse to run unless the code is that of the tracked run: same commit, no changed files"
+
+
+def open_run_store(
+    line: CommandLine, kind: str, directories: DirectoriesConfig, tracking: TrackingConfig, own: str | None = None
+) -> RunStore:
+    """Open the store of one kind of run: that of the command line, else of the configuration; with --offline a folder.
+
+    Args:
+        line: The command line.
+        kind: trainings, predictions and so on.
+        directories: The configured folders.
+        tracking: The configured store.
+        own: What a flag of the script's own says for this kind of run.
+    """
+    from incasem_like.tracking import open_store
+
+    url = own or line.store or tracking.url
+    return open_store(_offline(url, directories.runs) if line.offline else url, kind, directories.runs)
+
+
+def _offline(url: str | None, runs: Path) -> str | Path | None:
+    """Give the folder where runs wait for a database; a store of files is not away and stays."""
+    from incasem_like.tracking.address import FolderAddress, parse_address
+
+    return url if isinstance(parse_address(url, runs), FolderAddress) else runs / "tracking" / "offline"
+
+
+def further_observers(line: CommandLine, folder: Path) -> list[RunObserver]:
+    """Make the observers that --slack and --observer name; files are looked for here, then beside the script.
+
+    Raises:
+        InputError: A file is missing, or does not describe an observer.
+    """
+    if not line.slack and not line.observers:
+        return []
+    from incasem_like.tracking.recording.observer_files import read_observer
+
+    folders = [Path.cwd(), folder]
+    slack = [read_observer(line.slack, folders, "SlackObserver")] if line.slack else []
+    return [*slack, *(read_observer(path, folders) for path in line.observers)]
+
+
+def check_commit(record: RunRecord, script: Path) -> None:
+    """Make sure that the code here is what a run was made with.
+
+    Raises:
+        InputError: It is another commit, or files differ from it, now or then; or one of them is not known.
+    """
+    from incasem_like.tracking.recording.surroundings import describe_repositories
+
+    run = f"Run {record.id} in {record.store.description}"
+    here = describe_repositories([script.resolve().parent, Path(__file__).parent])
+    tracked: dict[str, dict[str, Any]] = {
+        str(entry.get("commit")): entry for entry in record.experiment.get("repositories") or [] if entry.get("commit")
+    }
+    if not here:
+        raise InputError(
+            f"The code here is in no git repository, so --check_commit cannot tell: clone it to use {run}."
+        )
+    if not tracked:
+        raise InputError(f"{run} knows no commit, so --check_commit cannot compare: leave the flag out.")
+    for repository in here:
+        commit = str(repository["commit"])
+        if commit not in tracked:
+            others = " and ".join(other[:12] for other in tracked)
+            raise InputError(
+                f"{run} was made with commit {others}, but HEAD is {commit[:12]}: git checkout "
+                f"{next(iter(tracked))[:12]}, or leave --check_commit out."
+            )
+        if tracked[commit].get("dirty"):
+            raise InputError(
+                f"{run} was made with files that differed from its commit {commit[:12]}, so it cannot be had again: "
+                "leave --check_commit out."
+            )
+        if repository["dirty"]:
+            raise InputError(
+                f"Files differ from commit {commit[:12]} with which run {record.id} was made: commit, stash or undo "
+                "the changes ('git status' lists them), or leave --check_commit out."
+            )

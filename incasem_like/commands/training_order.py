@@ -1,0 +1,185 @@
+"""What a command line asks to be trained: a configuration of its own, or one on the ground of a tracked run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.commands.records import CHECK_COMMIT, check_commit, open_run_store
+from incasem_like.errors import InputError
+
+if TYPE_CHECKING:
+    from incasem_like.config import Places, TrainingConfig
+    from incasem_like.tracking import CommandLine, RunRecord
+
+REPEAT, CONTINUE, START = "--repeat_run", "--continue_run", "--start_from"
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """What is to be trained.
+
+    Attributes:
+        config: The configuration.
+        source: Says of a key where its value was read; None without a tracked run.
+        record: The tracked run that is repeated, continued or started from, if any.
+        mode: The flag that says which of these, or None.
+    """
+
+    config: TrainingConfig
+    source: Callable[[tuple[str, ...]], str] | None = None
+    record: RunRecord | None = None
+    mode: str | None = None
+
+    @property
+    def continued(self) -> RunRecord | None:
+        """The run to go on with."""
+        return self.record if self.mode == CONTINUE else None
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a training that builds on a tracked run."""
+    group = parser.add_argument_group(
+        "building on a tracked run",
+        "One of these at a time. The configuration of that run comes along; what stands behind 'with' overrides it.",
+    )
+    group.add_argument(
+        REPEAT, type=_run_id, metavar="ID", help="train anew with the configuration, data and seed of run ID"
+    )
+    group.add_argument(
+        CONTINUE,
+        type=_run_id,
+        metavar="ID",
+        help="go on with run ID from its last whole checkpoint, in the same run, as if it had never stopped; "
+        "training.iterations may be raised, intervals, devices and workers may change",
+    )
+    group.add_argument(
+        START,
+        nargs="+",
+        metavar=("ID", "CHECKPOINT"),
+        help="a new training that starts with weights of run ID: of its best checkpoint (its last where none is "
+        "best), or of CHECKPOINT: best, last, an iteration, a file; seed and optimizer are new ones, see "
+        "training.start_from.optimizer",
+    )
+    group.add_argument("--check_commit", action="store_true", help=CHECK_COMMIT)
+
+
+def read_order(line: CommandLine, script: Path) -> TrainingOrder:
+    """Find out what is to be trained.
+
+    Raises:
+        InputError: Flags exclude each other, there is no such run, or it cannot be continued with these settings.
+    """
+    from incasem_like.config import load_places, load_training_config
+
+    folder = script.resolve().parent
+    mode, run_id = _mode(line)
+    if mode is None:
+        if line.own.check_commit:
+            raise InputError(
+                f"--check_commit compares with a tracked run: name one with {REPEAT}, {CONTINUE} or {START}."
+            )
+        return TrainingOrder(load_training_config(line.files, line.updates, folder))
+    places = load_places(line.files, line.updates, folder)
+    record = open_run_store(line, "trainings", places.directories, places.tracking).get(run_id)
+    if line.own.check_commit:
+        check_commit(record, script)
+    places = _places_of(record, places)
+    # opened again, for the record's files are looked for below the runs directory
+    record = open_run_store(line, "trainings", places.directories, places.tracking).get(run_id)
+    if mode == CONTINUE:
+        return _continuing(record, line, places, folder)
+    return _repeating(record, line, places, folder) if mode == REPEAT else _starting(record, line, places, folder)
+
+
+def _mode(line: CommandLine) -> tuple[str | None, int]:
+    given = {REPEAT: line.own.repeat_run, CONTINUE: line.own.continue_run, START: line.own.start_from}
+    modes = [flag for flag, value in given.items() if value is not None]
+    if len(modes) > 1:
+        raise InputError(
+            f"{' and '.join(modes)} exclude each other: a training repeats a run, goes on with it, or starts from its "
+            "weights; give one of them."
+        )
+    if not modes:
+        return None, 0
+    if modes[0] == CONTINUE:
+        _check_continuing(line)
+    if modes[0] != START:
+        return modes[0], given[modes[0]]
+    if len(line.own.start_from) > 2:
+        raise InputError(
+            f"{START} takes a run id and perhaps a checkpoint, found {' '.join(line.own.start_from)}: write "
+            f"{START} ID [CHECKPOINT] with CONFIG.yaml key=value."
+        )
+    try:
+        return START, _run_id(line.own.start_from[0])
+    except argparse.ArgumentTypeError as error:
+        raise InputError(
+            f"{START} {error}; for a file of weights without a run, set training.start_from.checkpoint=FILE."
+        ) from None
+
+
+def _check_continuing(line: CommandLine) -> None:
+    """Refuse what only a new run can have."""
+    for flag, given in (
+        ("--id", line.id is not None), ("--name", line.name is not None), ("--unobserved", line.unobserved),
+    ):  # fmt: skip
+        if given:
+            raise InputError(
+                f"{CONTINUE} goes on in the same run, with its id, name and record: leave {flag} out, or start a new "
+                f"run with {REPEAT} or {START}."
+            )
+
+
+def _places_of(record: RunRecord, places: Places) -> Places:
+    """Keep the folders a run was made with where they are on this machine too, unless others were named."""
+    tracked: dict[str, Any] = record.config.get("directories") or {}
+    changes = {}
+    for key in ("runs", "data"):
+        folder = Path(str(tracked.get(key) or ""))
+        inside = key == "runs" and record.store.description.startswith(str(places.directories.runs))
+        if f"directories.{key}" not in places.given and not inside and folder.is_absolute() and folder.is_dir():
+            changes[key] = folder
+    return replace(places, directories=places.directories.model_copy(update=changes))
+
+
+def _continuing(record: RunRecord, line: CommandLine, places: Places, folder: Path) -> TrainingOrder:
+    from incasem_like.config import overlay_tracked
+    from incasem_like.training.continuing import check_same_training
+
+    tracked, _ = overlay_tracked(record.config, places=places)
+    wanted, source = overlay_tracked(record.config, line.files, line.updates, folder, places=places)
+    if wanted.seed is None:  # a whole configuration file leaves it open
+        wanted = wanted.model_copy(update={"seed": tracked.seed})
+    check_same_training(tracked, wanted, source, record.id)
+    return TrainingOrder(wanted, source, record, CONTINUE)
+
+
+def _repeating(record: RunRecord, line: CommandLine, places: Places, folder: Path) -> TrainingOrder:
+    from incasem_like.config import overlay_tracked
+
+    config, source = overlay_tracked(record.config, line.files, line.updates, folder, places=places)
+    return TrainingOrder(config, source, record, REPEAT)
+
+
+def _starting(record: RunRecord, line: CommandLine, places: Places, folder: Path) -> TrainingOrder:
+    from incasem_like.config import overlay_tracked
+
+    own_start = {key: value for key, value in (record.config.get("training") or {}).items() if key != "start_from"}
+    ground = {**{key: value for key, value in record.config.items() if key != "seed"}, "training": own_start}
+    config, source = overlay_tracked(ground, line.files, line.updates, folder, places=places)
+    which = line.own.start_from[1] if len(line.own.start_from) == 2 else config.training.start_from.checkpoint
+    if which is not None and which not in ("best", "last") and not which.isdigit():
+        which = str(Path(which).expanduser().absolute())
+    start = config.training.start_from.model_copy(update={"run_id": record.id, "checkpoint": which})
+    training = config.training.model_copy(update={"start_from": start})
+    return TrainingOrder(config.model_copy(update={"training": training}), source, record, START)
+
+
+def _run_id(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"takes the id of a run, a whole number from 1, found '{text}'")
+    return int(text)

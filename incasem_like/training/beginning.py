@@ -1,0 +1,96 @@
+"""What a training begins with: random weights, the checkpoint of another one, or where it was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from incasem_like.errors import ConfigError
+from incasem_like.training.checkpoints import CheckpointFolder
+from incasem_like.training.continuing import Resumption, check_same_data, find_resumption
+from incasem_like.training.folders import RunFolders
+from incasem_like.training.start import StartingPoint, find_start
+
+if TYPE_CHECKING:
+    from incasem_like.tracking import Continuation, RunRecord, RunStore
+    from incasem_like.training.preflight import CheckedTraining
+
+PARAMETERS = "num_params"
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a training begins with.
+
+    Attributes:
+        start: The checkpoint of another training, for the first iteration; None for random weights.
+        resumption: Where the run goes on; None for a new run.
+        counted: Whether the number of parameters is on record already.
+    """
+
+    start: StartingPoint | None = None
+    resumption: Resumption | None = None
+    counted: bool = False
+
+    @property
+    def iteration(self) -> int:
+        """The last iteration that is done."""
+        return 0 if self.resumption is None else self.resumption.iteration
+
+
+class BeginningFinder:
+    """Finds a training's beginning: before anything is touched, and anew once a run that goes on has been taken.
+
+    Args:
+        checked: The configuration.
+        trainings: Opens the store of the training that ``training.start_from`` names.
+        continued: The run to go on with; None for a new one.
+
+    Attributes:
+        found: The beginning.
+
+    Raises:
+        InputError: There is no beginning as it is asked for (see ``start.find_start``, ``continuing.find_resumption``).
+    """
+
+    def __init__(
+        self, checked: CheckedTraining, trainings: Callable[[], RunStore], continued: RunRecord | None
+    ) -> None:
+        self._checked, self._trainings, self._continued = checked, trainings, continued
+        if continued is not None:
+            check_same_data(continued, checked)
+        self.found = self._find(continued)
+
+    @property
+    def leaves_nothing_to_do(self) -> bool:
+        """Whether the run has had all its iterations and says so."""
+        complete = self._continued is not None and self._continued.status == "COMPLETED"
+        return complete and self.found.iteration == self._checked.config.training.iterations
+
+    @property
+    def continuation(self) -> Continuation | None:
+        """What the run's record has to know; None for a new run."""
+        from incasem_like.tracking import Continuation
+
+        return None if self._continued is None else Continuation(self._continued.id, self._find_again)
+
+    def _find_again(self) -> int:
+        assert self._continued is not None
+        self.found = self._find(self._continued.store.get(self._continued.id))
+        return self.found.iteration
+
+    def _find(self, continued: RunRecord | None) -> Beginning:
+        config = self._checked.config
+        if continued is None:
+            return Beginning(start=find_start(config, self._trainings))
+        folders = RunFolders.of_run(config.directories.runs, continued.id)
+        resumption = find_resumption(continued, CheckpointFolder(folders.models))
+        if resumption.iteration > config.training.iterations:
+            raise ConfigError(
+                f"Run {continued.id} has had {resumption.iteration} iterations, but training.iterations is "
+                f"{config.training.iterations}: raise it to continue the run."
+            )
+        if resumption.iteration:
+            return Beginning(resumption=resumption)
+        return Beginning(find_start(config, self._trainings), resumption, PARAMETERS in continued.metrics)
