@@ -14,7 +14,7 @@ import pytest
 
 from incasem_like.errors import StoreError
 from incasem_like.tracking import Run, RunStore, run_experiment
-from incasem_like.tracking.checkpoints import missing_uploads, upload_missing
+from incasem_like.tracking.checkpoints import missing_uploads, runs_lacking_uploads, upload_missing
 from incasem_like.tracking.mongo import uploader
 from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
 from incasem_like.tracking.mongo.store import MongoStore
@@ -289,6 +289,23 @@ def test_a_run_that_goes_on_is_left_to_its_own_upload(store: MongoStore, gate: G
 
     run_experiment(name="train", config=config(), main=main, store=store)
     assert stored(store) == ["model_checkpoint_1", "training_state_1"]
+
+
+def test_runs_that_lack_uploads_are_found_where_their_files_are(store: MongoStore, tmp_path: Path) -> None:
+    for _ in range(2):
+        train(store)
+    train(store, "none")
+    assert runs_lacking_uploads(store) == []
+    files = store.checkpoint_files
+    files.remove([copy.id for copy in files.of_run(2) if copy.name == "training_state_20"])
+    files.remove([copy.id for copy in files.of_run(1) if "40" in copy.name])
+    assert [record.id for record in runs_lacking_uploads(store)] == [1, 2]
+    assert [one.iteration for record in runs_lacking_uploads(store) for one in upload_missing(record)] == [40, 20]
+    assert runs_lacking_uploads(store) == []
+    files.remove_run(1)
+    elsewhere = MongoStore(store.database, store.kind, tmp_path / "elsewhere")
+    (tmp_path / "runs").rename(tmp_path / "gone")
+    assert runs_lacking_uploads(elsewhere) == []
 
 
 def test_a_process_that_lost_the_run_touches_its_checkpoints_no_more(

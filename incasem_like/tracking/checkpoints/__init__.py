@@ -5,7 +5,7 @@ from incasem_like.tracking.checkpoints.files import Places, TrackedFile
 from incasem_like.tracking.checkpoints.hashing import file_sha256
 from incasem_like.tracking.checkpoints.policy import StorePolicy
 from incasem_like.tracking.checkpoints.record import CheckpointRecord
-from incasem_like.tracking.checkpoints.uploads import missing_uploads, upload_missing
+from incasem_like.tracking.checkpoints.uploads import missing_uploads, runs_lacking_uploads, upload_missing
 
 __all__ = [
     "CheckpointRecord",
@@ -17,5 +17,6 @@ __all__ = [
     "listed",
     "missing_uploads",
     "rank",
+    "runs_lacking_uploads",
     "upload_missing",
 ]

@@ -102,8 +102,12 @@ class TrackedFile:
 
     def can_be_had(self) -> bool:
         """Say whether it seems to be somewhere; lengths are looked at, but no file is read."""
-        here = [*self.candidates, cached_path(self.name, self.sha256)]
-        return any(map(self._has_its_length, here)) or self.url is not None or self.sha256 in self.places.stored
+        is_here = self.seems_here() or self._has_its_length(cached_path(self.name, self.sha256))
+        return is_here or self.url is not None or self.sha256 in self.places.stored
+
+    def seems_here(self) -> bool:
+        """Say whether a file of its length is where it should be in the folders of runs; nothing is read."""
+        return any(map(self._has_its_length, self.candidates))
 
     def here(self) -> Path | None:
         """Find it in the folders of runs; files are held against their hash."""

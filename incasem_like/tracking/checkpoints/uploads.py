@@ -12,6 +12,7 @@ from incasem_like.tracking.checkpoints.record import CheckpointRecord
 if TYPE_CHECKING:
     from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
     from incasem_like.tracking.records import RunRecord
+    from incasem_like.tracking.store import RunStore
 
 
 def missing_uploads(record: RunRecord, *, verify: bool = False) -> list[CheckpointRecord]:
@@ -29,6 +30,29 @@ def missing_uploads(record: RunRecord, *, verify: bool = False) -> list[Checkpoi
         return []
     sound = {copy.sha256 for copy in files.of_run(record.id) if not verify or files.is_sound(copy)}
     return [one for one in wanted if any(file.sha256 not in sound for file in one.files)]
+
+
+def runs_lacking_uploads(store: RunStore) -> list[RunRecord]:
+    """Find the runs that are over and whose missing checkpoints this machine has: ``upload_missing`` helps them.
+
+    Raises:
+        StoreError: The server does not answer.
+    """
+    files = store.checkpoint_files
+    if files is None:
+        return []
+    stored = {(copy.run_id, copy.sha256) for copy in files.everything()}
+    suspects = [
+        summary.id
+        for summary in store.summaries()
+        if summary.status != "RUNNING"
+        and any(
+            (summary.id, one.sha256) not in stored and (store.runs_directory / one.path).is_file()
+            for one in summary.checkpoints
+        )
+    ]
+    records = [store.get(run_id) for run_id in suspects]
+    return [record for record in records if any(_seems_here(one) for one in missing_uploads(record))]
 
 
 def upload_missing(record: RunRecord, *, verify: bool = False) -> list[CheckpointRecord]:
@@ -57,6 +81,10 @@ def upload_missing(record: RunRecord, *, verify: bool = False) -> list[Checkpoin
             files.remove([copy.id for copy in files.of_run(record.id) if copy.sha256 not in named])
             files.remove_partial(record.id)
     return uploaded
+
+
+def _seems_here(checkpoint: CheckpointRecord) -> bool:
+    return all(file.seems_here() for file in checkpoint.files)
 
 
 def _wanted(record: RunRecord) -> list[CheckpointRecord]:
