@@ -47,7 +47,7 @@ class ChosenCheckpoint:
     Attributes:
         path: The file.
         sha256: Of its content now, which is that of the content the training registered.
-        iteration: Number of updates; None for a file that the training run did not register.
+        iteration: Number of updates; None for a file of which the training run registered no copy.
     """
 
     path: Path
@@ -180,7 +180,9 @@ def choose_checkpoint(record: RunRecord, which: str | None) -> ChosenCheckpoint:
                 raise CheckpointError(
                     f"There is no checkpoint {path}: check the path, or choose best, last or an iteration."
                 )
-            return ChosenCheckpoint(path, file_sha256(path), None)
+            sha256 = file_sha256(path)
+            copied = [entry.iteration for entry in record.checkpoints if entry.sha256 == sha256]
+            return ChosenCheckpoint(path, sha256, copied[0] if copied else None)
         tracked = registered[0]
     return ChosenCheckpoint(tracked.fetch(), tracked.sha256, tracked.iteration)
 

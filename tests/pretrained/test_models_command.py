@@ -206,6 +206,7 @@ def test_a_published_model_predicts_by_its_id(models: Models, bucket: FileServer
     settings = ["with", "config_prediction.yaml", f"prediction.data={data}", "torch.device=cpu", *more]
     done = script(here, "03_predict/predict.py", *flags, *settings)
     assert done.returncode == 0, done.stderr
+    assert "with training run 1841, iteration 90000" in done.stdout
     found = zarr.open(str(here / "data" / "cell.zarr"), mode="r")
     assert found["volumes/predictions/train_1841/predict_0001/segmentation"].shape == (44, 44, 44)
     prediction = open_store(None, "predictions", here / "runs").get(1)
