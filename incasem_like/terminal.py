@@ -111,19 +111,21 @@ def as_known_error(error: BaseException) -> IncasemError | None:
 class Progress:
     """Progress over a known amount of work: a bar with rate and time left; without a terminal, a line at intervals."""
 
-    def __init__(self, description: str, total: float, unit: str) -> None:
+    def __init__(self, description: str, total: float, unit: str, *, already: float = 0.0) -> None:
         self.description, self.total, self.unit = description, total, unit
-        self.done = 0.0
+        self.done = self._already = already  # by earlier calls, which says nothing of the rate of this one
         self.note = ""
         self._start = self._last_line = time.monotonic()
-        self._shown = 0.0
+        self._shown = already
         self._bar: RichProgress | None = None
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
             self._bar = _rich_bar()
             self._bar.start()
-            self._task = self._bar.add_task(self.description, total=self.total, rate="", note="")
+            self._task = self._bar.add_task(
+                self.description, total=self.total, completed=int(self.done), rate="", note=""
+            )
         return self
 
     def __exit__(
@@ -140,19 +142,20 @@ class Progress:
         if note is not None:
             self.note = note
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, rate=self._rate(), note=self.note)
+            self._bar.update(self._task, completed=int(self.done), rate=self._rate(), note=self.note)
         elif time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._print_line()
 
     def _rate(self) -> str:
         seconds = max(time.monotonic() - self._start, 1e-9)
-        return f"{_short(self.done / seconds)} {self.unit}/s"
+        return f"{_short((self.done - self._already) / seconds)} {self.unit}/s"
 
     def _print_line(self) -> None:
         self._last_line = now = time.monotonic()
         self._shown = self.done
         seconds = now - self._start
-        left = seconds * (self.total - self.done) / self.done if self.done else float("inf")
+        here = self.done - self._already
+        left = seconds * (self.total - self.done) / here if here else float("inf")
         note = f", {self.note}" if self.note else ""
         print(
             f"{self.description}: {_short(self.done)} of {_short(self.total)} {self.unit}, {self._rate()}, "

@@ -1,6 +1,8 @@
 """What every test relies on."""
 
+import os
 import signal
+import tempfile
 
 pytest_plugins = ["browser.fixtures", "mongo_server.fixtures"]
 
@@ -9,3 +11,6 @@ pytest_plugins = ["browser.fixtures", "mongo_server.fixtures"]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# Records of blockwise jobs go to a folder of this session's own, in child processes too.
+os.environ["INCASEM_JOBS"] = tempfile.mkdtemp(prefix="incasem-test-jobs-")

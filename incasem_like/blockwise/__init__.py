@@ -1,16 +1,26 @@
-"""A task over blocks: the grid, the log of finished blocks, and the engine that runs what is left."""
+"""A task over blocks: the grid, the log of finished blocks, and the scheduler and workers that do what is left."""
 
 from incasem_like.blockwise.grid import BlockGrid, block_grid
+from incasem_like.blockwise.job import Job, jobs_directory, list_jobs, read_job
 from incasem_like.blockwise.output import create_or_resume_output
-from incasem_like.blockwise.runner import BlockSummary, run_blockwise
+from incasem_like.blockwise.queue import BlockError, FailedBlock
+from incasem_like.blockwise.runner import run_blockwise, try_blockwise
+from incasem_like.blockwise.summary import BlockSummary
 from incasem_like.blockwise.task import Block, BlockTask
 
 __all__ = [
     "Block",
+    "BlockError",
     "BlockGrid",
     "BlockSummary",
     "BlockTask",
+    "FailedBlock",
+    "Job",
     "block_grid",
     "create_or_resume_output",
+    "jobs_directory",
+    "list_jobs",
+    "read_job",
     "run_blockwise",
+    "try_blockwise",
 ]

@@ -1,7 +1,11 @@
-"""The log of finished blocks: one file beside the output's chunks, appended and synced, readable after any crash.
+"""The log of finished blocks: one file beside the output's chunks, appended, readable after any crash.
 
-The first line holds the fingerprint of the task, each following one the number of a finished block. It lies inside the
-array's folder under a hidden name: readers of Zarr and N5 pass over it, and it goes when the array is replaced.
+The first line holds the fingerprint of the task, each following one the number of a finished block, or what was wrong
+with one that failed; what is said last of a block counts. It lies inside the array's folder under a hidden name:
+readers of Zarr and N5 pass over it, and it goes when the array is replaced.
+
+A block's voxels are on the disk before its line is written. A line that a crash of the machine takes with it costs the
+block a second time, no more, so lines are synced to the disk once in a while rather than one by one.
 """
 
 from __future__ import annotations
@@ -9,14 +13,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from incasem_like.errors import InputError
+from incasem_like.terminal import as_known_error
 from incasem_like.volumes import Volume
 
 LOG_NAME = ".blocks.jsonl"
+SECONDS_BETWEEN_SYNCS = 1.0
 
 
 class DoneLog:
@@ -25,6 +33,10 @@ class DoneLog:
     Args:
         output: A local volume.
         fingerprint: Of the task, JSON-able.
+
+    Attributes:
+        done: Numbers of the finished blocks.
+        failed: By number what an earlier call, or this one, noted of blocks that failed and are not done since.
 
     Raises:
         InputError: The output is remote; another process works on it; it was begun by a task of another fingerprint;
@@ -43,10 +55,11 @@ class DoneLog:
             raise InputError(
                 f"{output.address} exists already and was not made by this task: add --overwrite to replace it."
             )
+        self._synced = time.monotonic()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             self._lock()
-            self.done = self._read()
+            self.done, self.failed = self._read()
         except BaseException:
             os.close(self._file)
             raise
@@ -57,7 +70,10 @@ class DoneLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._file)
+        try:
+            os.fsync(self._file)
+        finally:
+            os.close(self._file)
 
     def _lock(self) -> None:
         try:
@@ -69,32 +85,97 @@ class DoneLog:
         except OSError:
             pass  # a file system without locks; the log itself is safe all the same, blocks are only done twice
 
-    def _read(self) -> set[int]:
-        """Return the finished blocks; a line that a crash cut short is dropped from the file."""
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.ftruncate(self._file, len(whole))
-        lines = whole.splitlines()
-        if not lines:
-            self._append(self._known)
-            return set()
-        difference = first_difference(json.loads(lines[0]), self._known)
+    def _read(self) -> tuple[set[int], dict[int, dict[str, Any]]]:
+        """Return the finished and the failed blocks; what a crash left behind the last whole line is cut off."""
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        entries = _whole_entries(lines)
+        if len(entries) < len(lines):
+            os.ftruncate(self._file, sum(len(line) for line in lines[: len(entries)]))
+        if not entries:
+            self._append([self._known], sync=True)
+            return set(), {}
+        difference = first_difference(entries[0], self._known)
         if difference:
             raise InputError(
                 f"{self._output.address} was begun with {difference}: repeat what it was begun with to go on, "
                 "or add --overwrite to start again."
             )
-        return {int(json.loads(line)["done"]) for line in lines[1:]}
+        return _told(entries[1:])
 
-    def record(self, number: int) -> None:
-        """Note that a block is finished; on return the note is on the disk."""
-        self._append({"done": number})
-        self.done.add(number)
+    def record(self, *numbers: int) -> None:
+        """Note that blocks are finished."""
+        self._append([{"done": number} for number in numbers])
+        self.done.update(numbers)
+        for number in numbers:
+            self.failed.pop(number, None)
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        os.write(self._file, json.dumps(entry).encode() + b"\n")
-        os.fsync(self._file)
+    def record_failed(self, number: int, about: dict[str, Any]) -> None:
+        """Note that a block failed for good, and what is known about it (JSON-able)."""
+        self._append([{"failed": number, **about}], sync=True)
+        self.failed[number] = about
+
+    def _append(self, entries: list[dict[str, Any]], *, sync: bool = False) -> None:
+        """Append lines whole or not at all.
+
+        Raises:
+            DiskFullError: No space is left.
+        """
+        lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+        before = os.fstat(self._file).st_size
+        try:
+            written = os.write(self._file, lines)
+            if written < len(lines):
+                os.write(self._file, lines[written:])  # says what is wrong with the disk
+            if sync or time.monotonic() - self._synced > SECONDS_BETWEEN_SYNCS:
+                os.fsync(self._file)
+                self._synced = time.monotonic()
+        except OSError as error:
+            os.ftruncate(self._file, before)
+            raise as_known_error(error) or error from error
+
+
+def read_failed(output: str | Path) -> dict[int, dict[str, Any]]:
+    """Read which blocks of an output failed and are not done since, without holding its log.
+
+    Args:
+        output: Folder of the output's array.
+
+    Returns:
+        By number: ``error``, ``kind`` (class of the error), ``trace``, ``attempts``, ``worker`` and ``roi``
+        (begin and shape, absolute voxels). Empty where there is no log.
+    """
+    try:
+        lines = (Path(output) / LOG_NAME).read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return {}
+    return _told(_whole_entries(lines)[1:])[1]
+
+
+def _whole_entries(lines: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Read lines up to the first that is not whole."""
+    entries = []
+    for line in lines:
+        if not line.endswith(b"\n"):
+            break
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(entry, dict):
+            break
+        entries.append(entry)
+    return entries
+
+
+def _told(entries: Iterable[dict[str, Any]]) -> tuple[set[int], dict[int, dict[str, Any]]]:
+    done: set[int] = set()
+    failed: dict[int, dict[str, Any]] = {}
+    for entry in entries:
+        if "done" in entry:
+            done.add(int(entry["done"]))
+        elif "failed" in entry:
+            failed[int(entry["failed"])] = {key: value for key, value in entry.items() if key != "failed"}
+    return done, {number: about for number, about in failed.items() if number not in done}
 
 
 def first_difference(before: Any, now: Any, name: str = "") -> str:

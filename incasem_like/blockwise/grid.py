@@ -1,11 +1,13 @@
-"""Block grids: a region cut into blocks that own whole chunks of the output, so that no two blocks write one chunk."""
+"""Block grids: a region cut into blocks that own whole chunks of the outputs, so that no two blocks write one chunk."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi
@@ -13,14 +15,14 @@ from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi
 
 @dataclass(frozen=True)
 class BlockGrid:
-    """The blocks of one output.
+    """The blocks of one output, numbered along x first.
 
     Blocks start at multiples of ``step`` from the first voxel of the output and are clipped to ``roi``. A block keeps
     its number whatever has been done already.
 
     Attributes:
         origin: First voxel of the output, absolute.
-        step: Size of an unclipped block in voxels, a multiple of the output's write chunks.
+        step: Size of an unclipped block in voxels, a multiple of the outputs' write chunks.
         context: Voxels that a block reads beyond what it writes, on each side of each axis.
         roi: What is to be written, in absolute voxels.
     """
@@ -31,42 +33,64 @@ class BlockGrid:
     roi: Roi
 
     def __len__(self) -> int:
-        return math.prod(self._counts())
+        return math.prod(self.counts)
 
-    def _first(self) -> Coordinate:
-        return Coordinate(
-            (begin - start) // step for begin, start, step in zip(self.roi.begin, self.origin, self.step, strict=True)
-        )
+    @cached_property
+    def _edges(self) -> tuple[list[int], ...]:
+        """Where blocks begin and end along each axis, absolute voxels."""
+        edges = []
+        for begin, end, start, step in zip(self.roi.begin, self.roi.end, self.origin, self.step, strict=True):
+            first = start + (begin - start) // step * step
+            edges.append([int(begin), *range(first + step, end, step), int(end)])
+        return tuple(edges)
 
-    def _counts(self) -> tuple[int, ...]:
-        ends = zip(self.roi.end, self.origin, self.step, self._first(), strict=True)
-        return tuple(-(-(end - start) // step) - first for end, start, step, first in ends)
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Blocks along each axis."""
+        return tuple(len(edges) - 1 for edges in self._edges)
 
     def __iter__(self) -> Iterator[tuple[int, Roi]]:
         """Yield each block's number and the region that it writes, in absolute voxels."""
-        first = self._first()
-        for number, position in enumerate(itertools.product(*(range(count) for count in self._counts()))):
-            begin = self.origin + (first + Coordinate(position)) * self.step
-            yield number, Roi(begin, self.step).intersect(self.roi)
+        return ((number, self.write_roi(number)) for number in range(len(self)))
+
+    def write_roi(self, number: int) -> Roi:
+        """Return the region that a block writes, in absolute voxels."""
+        begin, shape = [], []
+        for edges, count in zip(reversed(self._edges), reversed(self.counts), strict=True):
+            number, index = divmod(number, count)
+            begin.append(edges[index])
+            shape.append(edges[index + 1] - edges[index])
+        return Roi(begin[::-1], shape[::-1])
 
     def read_roi(self, write_roi: Roi) -> Roi:
         """Return what a block reads: what it writes and the context around it, which may reach beyond the volume."""
         return write_roi.grow(self.context, self.context)
 
+    def voxels(self, numbers: Sequence[int]) -> int:
+        """Count the voxels that some blocks write."""
+        if not numbers:
+            return 0
+        positions = np.unravel_index(np.asarray(numbers, np.int64), self.counts)
+        sizes = [np.diff(edges)[index] for edges, index in zip(self._edges, positions, strict=True)]
+        return int(np.prod(sizes, axis=0, dtype=np.int64).sum())
 
-def block_grid(output: Volume, block_shape: Sequence[int], context: Sequence[int], roi: Roi | None) -> BlockGrid:
-    """Make the grid of an output's blocks.
+
+def block_grid(
+    outputs: Volume | Sequence[Volume], block_shape: Sequence[int], context: Sequence[int], roi: Roi | None
+) -> BlockGrid:
+    """Make the grid of an output's blocks, or of several outputs of one shape and place.
 
     Args:
-        output: Its chunks (or shards) are what blocks are made of.
+        outputs: Their chunks (or shards) are what blocks are made of.
         block_shape: Wanted size (z, y, x) in voxels; rounded up to whole chunks.
         context: (z, y, x) in voxels, on each side.
         roi: What to write, in absolute voxels; None for all.
 
     Raises:
-        InputError: Wrong number of axes, or sizes that are not positive.
+        InputError: Wrong number of axes, sizes that are not positive, or outputs that do not lie on each other.
         DataError: ``roi`` reaches outside the output or is empty.
     """
+    output, *others = [outputs] if isinstance(outputs, Volume) else outputs
     axes = len(output.spatial_shape)
     if len(block_shape) != axes or len(context) != axes or min(block_shape) < 1 or min(context) < 0:
         raise InputError(
@@ -74,9 +98,15 @@ def block_grid(output: Volume, block_shape: Sequence[int], context: Sequence[int
             f"got {list(block_shape)} and {list(context)}."
         )
     whole = output.roi
+    for other in others:
+        if other.roi != whole:
+            raise InputError(
+                f"{other.address} covers {describe_roi(other.roi)}, but {output.address} {describe_roi(whole)}: "
+                "outputs of one task must cover the same voxels."
+            )
     wanted = whole if roi is None else roi
     if wanted.empty or not whole.contains(wanted):
         raise DataError(f"{output.address} covers {describe_roi(whole)}, but {describe_roi(wanted)} is to be written.")
-    chunks = output.write_chunk_shape[-axes:]
+    chunks = [math.lcm(*edges) for edges in zip(*(v.write_chunk_shape[-axes:] for v in (output, *others)), strict=True)]
     step = Coordinate(-(-size // chunk) * chunk for size, chunk in zip(block_shape, chunks, strict=True))
     return BlockGrid(Coordinate(whole.begin), step, Coordinate(context), wanted)

@@ -1,50 +1,33 @@
-"""Running a blockwise task on this machine: in this process or in several, going on where an earlier call stopped."""
+"""Running a blockwise task: in this process or on workers, going on where an earlier call stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from incasem_like.blockwise.done_log import DoneLog
-from incasem_like.blockwise.processes import process_pool
+from incasem_like.blockwise.job import JobRecord
+from incasem_like.blockwise.queue import BlockQueue, FailedBlock
+from incasem_like.blockwise.summary import BlockSummary
 from incasem_like.blockwise.task import BlockTask
-from incasem_like.blockwise.worker import BlockResult, Worker, run_in_worker, start_worker
-from incasem_like.errors import DataError, DiskFullError, IncasemError, InputError
+from incasem_like.blockwise.worker import Worker
+from incasem_like.errors import DiskFullError, IncasemError
 from incasem_like.terminal import Progress
-from incasem_like.volumes import Roi, describe_roi
 
-Pending = list[tuple[int, Roi]]
-
-
-@dataclass(frozen=True)
-class BlockSummary:
-    """What a call of ``run_blockwise`` did.
-
-    Attributes:
-        total: Blocks of the task.
-        done: Blocks done by this call.
-        skipped: Blocks that earlier calls had done.
-    """
-
-    total: int
-    done: int
-    skipped: int
-
-    @property
-    def already_complete(self) -> bool:
-        """Whether there was nothing left to do."""
-        return self.done == 0
+if TYPE_CHECKING:
+    from incasem_like.blockwise.workers_file import Workers
 
 
-def run_blockwise(task: BlockTask, *, num_workers: int = 1, description: str | None = None) -> BlockSummary:
-    """Run a task over all blocks that are not done yet, then mark its output complete.
+def run_blockwise(
+    task: BlockTask, *, num_workers: int = 1, workers: Workers | None = None, description: str | None = None
+) -> BlockSummary:
+    """Run a task over all blocks that are not done yet, then mark its outputs complete; blocks that fail are an error.
 
     Args:
         task: What to do.
-        num_workers: Processes; 0 or 1 runs in this process.
+        num_workers: Processes on this machine; 0 or 1 runs in this process.
+        workers: Workers of a workers file instead.
         description: For the progress bar; the task's name if None.
 
     Raises:
@@ -53,83 +36,136 @@ def run_blockwise(task: BlockTask, *, num_workers: int = 1, description: str | N
         IncasemError: Some blocks failed; all others are done, a second call tries those again. Of the class of the
             blocks' own errors where they agree.
     """
-    with DoneLog(task.output, task.fingerprint()) as log:
-        blocks = list(task.grid)
-        pending = [(number, roi) for number, roi in blocks if number not in log.done]
-        skipped = len(blocks) - len(pending)
-        failed = _run_pending(
-            task, pending, log, num_workers, description or task.name, sum(roi.size for _, roi in blocks)
-        )
-        if failed:
-            raise _summarised(failed, len(blocks))
-        if not task.output.complete:
-            task.output.mark_complete()
-    return BlockSummary(len(blocks), len(pending), skipped)
+    summary = try_blockwise(task, num_workers=num_workers, workers=workers, description=description)
+    if not summary:
+        raise summary.error(task)
+    return summary
 
 
-def _run_pending(
-    task: BlockTask, pending: Pending, log: DoneLog, num_workers: int, description: str, total: int
-) -> list[BlockResult]:
-    """Run blocks, record those done, and return those that failed."""
-    failed: list[BlockResult] = []
-    if not pending:
-        return failed
-    workers = min(num_workers, len(pending))
-    results = _in_processes(task, pending, workers) if workers > 1 else _in_this_process(task, pending)
-    # Closed at once when an error ends the loop: its workers must not live on until the generator is collected.
-    with closing(results), Progress(description, total, "voxels") as progress:
-        progress.advance(total - sum(roi.size for _, roi in pending))
-        for result in results:
-            if result.error is None:
-                log.record(result.number)
-                progress.advance(result.write_roi.size)
-                continue
-            if isinstance(result.error, DiskFullError):
-                raise result.error
-            failed.append(result)
-    return failed
-
-
-def _in_this_process(task: BlockTask, pending: Pending) -> Generator[BlockResult, None, None]:
-    worker = Worker(task)
-    for number, roi in pending:
-        yield worker.run(number, roi)
-
-
-def _in_processes(task: BlockTask, pending: Pending, num_workers: int) -> Generator[BlockResult, None, None]:
-    """Run blocks in processes started by the fork server, a few more in flight than there are workers.
+def try_blockwise(
+    task: BlockTask, *, num_workers: int = 1, workers: Workers | None = None, description: str | None = None
+) -> BlockSummary:
+    """Do what ``run_blockwise`` does, but return also when blocks failed: the summary is true only if all are done.
 
     Raises:
-        IncasemError: A process died, most often for want of memory.
+        InputError, DiskFullError: As ``run_blockwise``.
+        IncasemError: No worker can work.
+        KeyboardInterrupt: Interrupted, or cancelled from elsewhere.
     """
-    waiting = iter(pending)
-    flying: set[Future[BlockResult]] = set()
-    try:
-        with process_pool(num_workers, start_worker, (task,)) as pool:
-            while True:
-                while len(flying) < 2 * num_workers and (block := next(waiting, None)) is not None:
-                    flying.add(pool.submit(run_in_worker, *block))
-                if not flying:
-                    break
-                landed, flying = wait(flying, return_when=FIRST_COMPLETED)
-                for future in landed:
-                    yield future.result()
-    except BrokenProcessPool as error:
-        raise IncasemError(
-            f"A worker process of {task.name} died, perhaps for want of memory: run the same command with fewer "
-            "workers; blocks already done are kept."
-        ) from error
-
-
-def _summarised(failed: list[BlockResult], total: int) -> IncasemError:
-    first = min(failed, key=lambda result: result.number)
-    kinds = {type(result.error) for result in failed}
-    kind = kinds.pop() if len(kinds) == 1 else IncasemError
-    if kind not in (DataError, InputError):
-        kind = IncasemError
-    summary = kind(
-        f"{len(failed)} of {total} blocks failed, the first one at {describe_roi(first.write_roi)}: {first.error} "
-        "The others are done; the same command tries the failed ones again."
-    )
-    summary.add_note(first.trace)  # shown with --debug
+    with DoneLog(task.output, task.fingerprint()) as log:
+        pending = [number for number in range(len(task.grid)) if number not in log.done]
+        call = _Call(task, log, pending)
+        if pending:
+            with _recorded(call), call.shown(description or task.name):
+                if workers is None and num_workers <= 1:
+                    call.run_here()
+                else:
+                    call.run_on(workers, min(num_workers, len(pending)))
+        summary = call.summary()
+        if summary:
+            task.mark_complete()
     return summary
+
+
+class _Call:
+    """One call: the queue, and where what comes of its blocks is noted."""
+
+    def __init__(self, task: BlockTask, log: DoneLog, pending: Sequence[int]) -> None:
+        self.task, self._log = task, log
+        self._pending = len(pending)
+        self.queue = BlockQueue(pending, task.retries)
+        self.record = JobRecord(task, len(task.grid), len(log.done)) if pending else None
+        self._progress: Progress | None = None
+
+    @contextlib.contextmanager
+    def shown(self, description: str) -> Iterator[None]:
+        """Show progress for the time of a ``with``."""
+        total = self.task.grid.roi.size
+        already = self.task.grid.voxels(sorted(self._log.done))
+        with Progress(description, total, "voxels", already=already) as self._progress:
+            yield
+
+    def run_here(self) -> None:
+        """Run all blocks in this process."""
+        worker = Worker(self.task, "this process")
+        while self.queue:
+            (number,) = self.queue.take(1)
+            error = worker.run(number)
+            if error is None:
+                self.queue.done(number)
+                self.done([number])
+            elif isinstance(error.error, DiskFullError):
+                raise error.error
+            elif failed := self.queue.error(number, error):
+                self.failed(failed)
+            self.look([])
+
+    def run_on(self, workers: Workers | None, count: int) -> None:
+        """Run all blocks on workers, by default so many on this machine."""
+        from incasem_like.blockwise.hosting import run_on_workers
+        from incasem_like.blockwise.workers_file import Workers
+
+        assert self.record is not None
+        run_on_workers(self.task, self.queue, workers or Workers.local(count), self.record.folder, self)
+
+    def summary(self) -> BlockSummary:
+        """Say what came of it."""
+        failed = tuple(sorted(self.queue.failed.values(), key=lambda block: block.number))
+        total = len(self.task.grid)
+        done = self._pending - len(self.queue) - len(failed)
+        return BlockSummary(total, done, total - self._pending, failed)
+
+    def done(self, numbers: list[int]) -> None:
+        """Note finished blocks."""
+        self._log.record(*numbers)
+        assert self._progress is not None
+        self._progress.advance(self.task.grid.voxels(numbers))
+
+    def failed(self, block: FailedBlock) -> None:
+        """Note a block that failed for good."""
+        roi = self.task.grid.write_roi(block.number)
+        about: dict[str, Any] = {
+            "error": str(block.last.error), "kind": type(block.last.error).__name__, "trace": block.last.trace[-6000:],
+            "attempts": block.attempts, "worker": block.last.worker, "roi": [list(roi.begin), list(roi.shape)],
+        }  # fmt: skip
+        self._log.record_failed(block.number, about)
+
+    def look(self, workers: Sequence[dict[str, Any]]) -> None:
+        """Update the job's record when it is time.
+
+        Raises:
+            KeyboardInterrupt: Somebody has cancelled the job.
+        """
+        if self.record is not None and self.record.due:
+            self.record.update(len(self._log.done), len(self.queue.failed), workers)
+            if self.record.cancelled:
+                raise JobCancelled
+
+
+class JobCancelled(KeyboardInterrupt):
+    """Somebody has cancelled the job from elsewhere; to this process as good as ctrl-C."""
+
+
+@contextlib.contextmanager
+def _recorded(call: _Call) -> Iterator[None]:
+    """Note in the job's record how the work inside ended."""
+    record = call.record
+    assert record is not None
+    state, said = "failed", ""
+    try:
+        yield
+        summary = call.summary()
+        state, said = ("finished", "") if summary else ("failed", str(summary.error(call.task)))
+    except JobCancelled:
+        state = "cancelled"
+        raise
+    except KeyboardInterrupt:
+        state = "interrupted"
+        raise
+    except BaseException as error:
+        said = str(error) if isinstance(error, IncasemError) else f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        summary = call.summary()
+        record.update(summary.done + summary.skipped, len(summary.failed))
+        record.end(state, said)

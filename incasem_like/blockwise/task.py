@@ -1,4 +1,4 @@
-"""What a blockwise task is: a function, its parameters, its inputs, and the output that it fills block by block."""
+"""What a blockwise task is: a function, its parameters, its inputs, and the outputs that it fills block by block."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 from incasem_like.blockwise.grid import BlockGrid, block_grid
 from incasem_like.volumes import Roi, Volume, open_volume
+
+HOUR = 3600.0
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Block:
         read_roi: ``write_roi`` and the context around it; may reach beyond the volume.
         output: Opened for writing in the process that runs the function.
         inputs: Opened in that process, in the order of the task's ``inputs``.
+        outputs: ``output`` and the task's ``further_outputs`` behind it.
+        prepared: What the task's ``set_up`` returned in this process; None without one.
     """
 
     number: int
@@ -28,6 +32,8 @@ class Block:
     read_roi: Roi
     output: Volume
     inputs: tuple[Volume, ...]
+    outputs: tuple[Volume, ...] = ()
+    prepared: Any = None
 
 
 @dataclass(frozen=True)
@@ -36,14 +42,20 @@ class BlockTask:
 
     Attributes:
         name: What is done, in a word or two; part of the fingerprint.
-        output: Opened for writing. Further outputs may be written by the function; they must have the same chunk grid.
+        output: Opened for writing. Beside it lies the log of finished blocks.
         inputs: Addresses of the volumes read.
         function: Top-level function ``(block, parameters) -> None``; it must write ``block.write_roi`` and nothing
             else, and give the same voxels whenever it is called with the same inputs.
         parameters: JSON-able; handed to the function, part of the fingerprint.
-        block_shape: Wanted block size (z, y, x) in voxels; rounded up to whole chunks of the output.
+        block_shape: Wanted block size (z, y, x) in voxels; rounded up to whole chunks (or shards) of all outputs.
         context: Voxels read around a block on each side (z, y, x).
         roi: What to write, in absolute voxels; None for the whole output.
+        further_outputs: Written by the same blocks; of the same voxels as ``output``, chunks may differ.
+        set_up: Top-level function ``(parameters) -> anything``, called once in each worker before its first block; what
+            it returns is ``block.prepared``. For what is dear to make and serves many blocks: a loaded network.
+        model_hash: SHA-256 of the checkpoint that the voxels depend on, part of the fingerprint.
+        retries: How often a block is tried again after an error; bad input (``InputError``) is not.
+        time_limit: Seconds that one block may take; a worker process that takes longer is replaced.
     """
 
     name: str
@@ -54,15 +66,25 @@ class BlockTask:
     block_shape: tuple[int, ...] = (128, 128, 128)
     context: tuple[int, ...] = (0, 0, 0)
     roi: Roi | None = None
+    further_outputs: tuple[Volume, ...] = ()
+    set_up: Callable[[Mapping[str, Any]], Any] | None = None
+    model_hash: str | None = None
+    retries: int = 2
+    time_limit: float = HOUR
 
     @cached_property
     def grid(self) -> BlockGrid:
         """The blocks.
 
         Raises:
-            InputError, DataError: Sizes or region do not fit the output.
+            InputError, DataError: Sizes or region do not fit the outputs.
         """
-        return block_grid(self.output, self.block_shape, self.context, self.roi)
+        return block_grid(self.outputs, self.block_shape, self.context, self.roi)
+
+    @property
+    def outputs(self) -> tuple[Volume, ...]:
+        """All volumes written."""
+        return (self.output, *self.further_outputs)
 
     def open_inputs(self) -> tuple[Volume, ...]:
         """Open the inputs in this process.
@@ -73,12 +95,12 @@ class BlockTask:
         return tuple(open_volume(address) for address in self.inputs)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Describe everything that the output's voxels depend on, JSON-able.
+        """Describe everything that the outputs' voxels depend on, JSON-able.
 
         Inputs count by what they hold, not by where they lie, so that a folder may be moved between two calls.
         """
         grid = self.grid
-        return {
+        fingerprint: dict[str, Any] = {
             "task": self.name,
             "function": f"{self.function.__module__}.{self.function.__qualname__}",
             "parameters": dict(self.parameters),
@@ -86,12 +108,31 @@ class BlockTask:
                 {"address": str(volume.address), "content": volume.content_hash} for volume in self.open_inputs()
             ],
             "layout": {
-                "shape": list(self.output.shape),
-                "dtype": self.output.dtype.str,
-                "voxel size": list(self.output.voxel_size),
-                "offset": list(self.output.offset),
+                **_layout(self.output),
                 "roi": [list(grid.roi.begin), list(grid.roi.shape)],
                 "block shape": list(grid.step),
                 "context": list(grid.context),
             },
         }
+        if self.model_hash is not None:
+            fingerprint["model"] = self.model_hash
+        if self.further_outputs:
+            fingerprint["further outputs"] = [
+                {"dataset": volume.dataset, **_layout(volume)} for volume in self.further_outputs
+            ]
+        return fingerprint
+
+    def mark_complete(self) -> None:
+        """Say that every block is written; of several outputs the first one last, since the log belongs to it."""
+        for volume in reversed(self.outputs):
+            if not volume.complete:
+                volume.mark_complete()
+
+
+def _layout(volume: Volume) -> dict[str, Any]:
+    return {
+        "shape": list(volume.shape),
+        "dtype": volume.dtype.str,
+        "voxel size": list(volume.voxel_size),
+        "offset": list(volume.offset),
+    }

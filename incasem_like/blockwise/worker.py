@@ -1,4 +1,4 @@
-"""What runs in a worker process: the task, opened once, and the blocks that come in.
+"""What runs blocks, in whichever process: the task, opened once, and the blocks that come in.
 
 The fork server loads this module before it forks, so it must import nothing that starts threads; TensorStore is loaded
 when the first volume is opened, which is after the fork.
@@ -7,58 +7,44 @@ when the first volume is opened, which is after the fork.
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
 
+from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.task import Block, BlockTask
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import as_known_error
-from incasem_like.volumes import Roi
-
-
-@dataclass(frozen=True)
-class BlockResult:
-    """How a block went.
-
-    Attributes:
-        number: Of the block.
-        write_roi: Of the block.
-        error: What went wrong, one of ours where it could be told; None when the block is done.
-        trace: The traceback, for ``--debug``.
-    """
-
-    number: int
-    write_roi: Roi
-    error: IncasemError | None = None
-    trace: str = ""
 
 
 class Worker:
-    """A task with its inputs opened in this process."""
+    """A task with its inputs opened, and set up, in this process.
 
-    def __init__(self, task: BlockTask) -> None:
-        self._task = task
+    Args:
+        task: The task.
+        name: Who this is, for errors.
+
+    Raises:
+        DataError: An input is missing or incomplete.
+        Exception: Whatever the task's own ``set_up`` raises.
+    """
+
+    def __init__(self, task: BlockTask, name: str = "") -> None:
+        self.task, self.name = task, name
         self._inputs = task.open_inputs()
+        self._prepared = task.set_up(task.parameters) if task.set_up is not None else None
 
-    def run(self, number: int, write_roi: Roi) -> BlockResult:
-        """Run the task's function on one block; an error is kept in the result, not raised."""
-        task = self._task
-        block = Block(number, write_roi, task.grid.read_roi(write_roi), task.output, self._inputs)
+    def run(self, number: int) -> BlockError | None:
+        """Run the task's function on one block; an error is returned, not raised."""
+        task = self.task
         try:
+            write_roi = task.grid.write_roi(number)
+            read_roi = task.grid.read_roi(write_roi)
+            block = Block(number, write_roi, read_roi, task.output, self._inputs, task.outputs, self._prepared)
             task.function(block, task.parameters)
         except Exception as error:
-            known = as_known_error(error) or IncasemError(f"{type(error).__name__}: {error}")
-            return BlockResult(number, write_roi, known, traceback.format_exc())
-        return BlockResult(number, write_roi)
+            return describe_error(error, self.name)
+        return None
 
 
-_worker: list[Worker] = []
-
-
-def start_worker(task: BlockTask) -> None:
-    """Prepare a worker process."""
-    _worker[:] = [Worker(task)]
-
-
-def run_in_worker(number: int, write_roi: Roi) -> BlockResult:
-    """Run one block in a prepared worker process."""
-    return _worker[0].run(number, write_roi)
+def describe_error(error: Exception, worker: str) -> BlockError:
+    """Keep an error as one of ours, with its traceback."""
+    known = as_known_error(error) or IncasemError(f"{type(error).__name__}: {error}")
+    return BlockError(known, traceback.format_exc(), worker)

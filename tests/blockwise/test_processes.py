@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,17 @@ def test_error_in_the_parent_ends_processes_in_the_middle_of_their_work() -> Non
         interrupted()
     assert time.monotonic() - begun < 20
     _assert_ends(children[0])
+
+
+def test_the_fork_server_stays_light() -> None:
+    """TensorStore does not survive a fork, so the process that is forked must not have loaded it."""
+    with process_pool(1) as pool:
+        assert pool.submit(os.getpid).result() != os.getpid()
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    loaded = Path(f"/proc/{server}/maps").read_text()
+    assert "numpy" in loaded
+    assert "tensorstore" not in loaded
+    assert "torch" not in loaded
 
 
 def _assert_ends(process: int) -> None:

@@ -1,0 +1,212 @@
+"""The record of a blockwise job, for others to look at while it runs and after: progress, failed blocks, who runs it.
+
+One folder per output under ``$INCASEM_JOBS``, else ``jobs`` in the folder of runs, for its owner's eyes only. It holds
+``job.json``, the workers' logs and, while workers on other machines are welcome, how to reach the scheduler. What is
+done and what failed stands in the log beside the output; a job folder may be deleted without loss.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from incasem_like.blockwise.done_log import read_failed
+from incasem_like.blockwise.task import BlockTask
+from incasem_like.errors import InputError
+
+SECONDS_BETWEEN_UPDATES = 1.0
+DAYS_KEPT = 30
+RECORD, CANCEL = "job.json", "cancel"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A blockwise job as its record tells.
+
+    Attributes:
+        id: Short name, the same for every call that fills the same output.
+        folder: Of the record and the workers' logs.
+        name: What is done.
+        output: Folder of the (first) output.
+        state: ``running``, ``finished``, ``failed`` (some blocks, or all for one reason), ``interrupted``,
+            ``cancelled``, or ``died`` when it says running but its process is gone.
+        total, done, failed: Blocks; ``done`` counts those of earlier calls.
+        rate: Blocks per second of this call.
+        seconds_left: At that rate; None where it is not known.
+        started, updated: When the call began and was last heard of, UTC.
+        host: Machine and process of the scheduler, as tracked runs describe theirs.
+        command: What to type to go on with it, in ``directory``.
+        directory: Where it was started.
+        error: Why it failed, in a sentence; empty otherwise.
+        workers: Of each worker connected: ``name``, ``host``, ``pid``, ``block`` (number or None), ``seconds`` on it.
+    """
+
+    id: str
+    folder: Path
+    name: str
+    output: Path
+    state: str
+    total: int
+    done: int
+    failed: int
+    rate: float
+    seconds_left: float | None
+    started: datetime
+    updated: datetime
+    host: Mapping[str, Any]
+    command: str
+    directory: Path
+    error: str
+    workers: Sequence[Mapping[str, Any]]
+
+    def failed_blocks(self) -> dict[int, dict[str, Any]]:
+        """Read the failed blocks with their errors; keys as in ``read_failed``."""
+        return read_failed(self.output)
+
+    def cancel(self) -> None:
+        """Ask the scheduler to stop, on whatever machine it runs; it does within seconds, blocks done are kept.
+
+        Raises:
+            InputError: The job does not run.
+        """
+        if self.state != "running":
+            raise InputError(f"Job {self.id} ({self.name}) is {self.state}, so there is nothing to cancel.")
+        (self.folder / CANCEL).touch()
+
+
+def jobs_directory() -> Path:
+    """Say where the records are: ``$INCASEM_JOBS``, else ``jobs`` in the folder of runs."""
+    from incasem_like.config.locations import default_runs_directory
+
+    named = os.environ.get("INCASEM_JOBS")
+    return Path(named).expanduser().absolute() if named else default_runs_directory() / "jobs"
+
+
+def list_jobs(directory: Path | None = None) -> list[Job]:
+    """Read all records, the latest first; what is no record, or half of one, is passed over."""
+    jobs = [read_job(path.parent) for path in sorted((directory or jobs_directory()).glob(f"*/{RECORD}"))]
+    return sorted((job for job in jobs if job is not None), key=lambda job: job.started, reverse=True)
+
+
+def read_job(folder: Path) -> Job | None:
+    """Read one record; None where there is none."""
+    from incasem_like.tracking.liveness import is_alive
+
+    try:
+        known = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        started, updated = (datetime.fromisoformat(known[key]) for key in ("started", "updated"))
+        if known["state"] == "running" and not is_alive(known["host"], updated, started):
+            known["state"] = "died"
+        paths = {"folder": folder, "output": Path(known["output"]), "directory": Path(known["directory"])}
+        return Job(**{**known, **paths, "started": started, "updated": updated})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class JobRecord:
+    """Writes the record of one call; that it cannot be written never stops the work.
+
+    Attributes:
+        folder: Of this job.
+    """
+
+    def __init__(self, task: BlockTask, total: int, done: int) -> None:
+        output = os.path.abspath(str(task.output.address))
+        self.id = hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:10]
+        self.folder = _private_folder(self.id)
+        self._begun, self._written, self._first = time.monotonic(), 0.0, done
+        now = _now()
+        self._known: dict[str, Any] = {
+            "id": self.id, "name": task.name, "output": output, "state": "running", "total": total, "done": done,
+            "failed": 0, "rate": 0.0, "seconds_left": None, "started": now, "updated": now, "host": _describe_host(),
+            "command": _command(), "directory": os.getcwd(), "error": "", "workers": [],
+        }  # fmt: skip
+        (self.folder / CANCEL).unlink(missing_ok=True)
+        self._write()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has asked for the end."""
+        return (self.folder / CANCEL).exists()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for an update."""
+        return time.monotonic() - self._written > SECONDS_BETWEEN_UPDATES
+
+    def update(self, done: int, failed: int, workers: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write how far the work is."""
+        seconds = time.monotonic() - self._begun
+        rate = (done - self._first) / max(seconds, 1e-9)
+        left = self._known["total"] - done - failed
+        self._known.update(
+            done=done, failed=failed, workers=list(workers), rate=rate, seconds_left=left / rate if rate else None
+        )
+        self._write()
+
+    def end(self, state: str, error: str = "") -> None:
+        """Write how it ended."""
+        self._known.update(state=state, error=error, workers=[], seconds_left=None)
+        self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        self._known["updated"] = _now()
+        partial = self.folder / f".{RECORD}.partial"
+        try:
+            partial.write_text(json.dumps(self._known), encoding="utf-8")
+            partial.replace(self.folder / RECORD)
+        except OSError:
+            pass  # a full disk, most often, which the work itself will say if it meets it
+
+
+def _private_folder(job: str) -> Path:
+    """Make the folder of a job, its owner's alone; where no record can be kept, a temporary one."""
+    directory = jobs_directory()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _forget_old(directory)
+        folder = directory / job
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="incasem-job-"))
+    return folder
+
+
+def _forget_old(directory: Path) -> None:
+    """Delete records that nothing has touched for long."""
+    for folder in directory.iterdir():
+        record = folder / RECORD
+        if record.is_file() and time.time() - record.stat().st_mtime > DAYS_KEPT * 24 * 3600:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _describe_host() -> dict[str, Any]:
+    import socket
+
+    from incasem_like.tracking.recording.surroundings import describe_process
+
+    return {"hostname": socket.gethostname(), **describe_process()}
+
+
+def _command() -> str:
+    from incasem_like.volumes.provenance import command_line
+
+    words = shlex.split(command_line())
+    return shlex.join([sys.executable, *words[1:]])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,53 @@
+"""What came of a call: blocks done, skipped and failed; true only if all are done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from incasem_like.blockwise.queue import FailedBlock
+from incasem_like.blockwise.task import BlockTask
+from incasem_like.errors import DataError, IncasemError, InputError
+from incasem_like.volumes import describe_roi
+
+
+@dataclass(frozen=True)
+class BlockSummary:
+    """What a call did. As a truth value it is true only if every block of the task is done.
+
+    Attributes:
+        total: Blocks of the task.
+        done: Blocks done by this call.
+        skipped: Blocks that earlier calls had done.
+        failed: Blocks that failed, with their errors, by number.
+    """
+
+    total: int
+    done: int
+    skipped: int
+    failed: tuple[FailedBlock, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.done + self.skipped == self.total
+
+    @property
+    def already_complete(self) -> bool:
+        """Whether there was nothing left to do."""
+        return bool(self) and self.done == 0
+
+    def error(self, task: BlockTask) -> IncasemError:
+        """Make one error of all failed blocks, of the class of the blocks' own errors where they agree."""
+        first = self.failed[0]
+        kinds = {type(block.last.error) for block in self.failed}
+        kind = kinds.pop() if len(kinds) == 1 else IncasemError
+        if kind not in (DataError, InputError):
+            kind = IncasemError
+        place = describe_roi(task.grid.write_roi(first.number))
+        summary = kind(
+            f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {first.last.error} "
+            "The others are done; the same command tries the failed ones again."
+        )
+        summary.add_note(first.last.trace)  # notes are shown with --debug
+        for block in self.failed[:20]:
+            where = describe_roi(task.grid.write_roi(block.number))
+            summary.add_note(f"Block {block.number} at {where}, tried {block.attempts} times: {block.last.error}")
+        return summary

@@ -1,0 +1,175 @@
+"""``workers.yaml``: which workers to start, and how they and the scheduler find each other; errors name the key."""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from incasem_like.blockwise.launchers.base import WorkerGroup
+from incasem_like.config.kinds import Count, NotNegative, Positive, Text, Words, contradiction
+from incasem_like.config.reading import read_keys
+from incasem_like.config.section import Document
+from incasem_like.errors import ConfigError
+
+LOOPBACK = "127.0.0.1"
+_UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+
+
+def _memory(value: object) -> int:
+    """Read ``16GiB``, ``16 GB``, ``16g`` (all powers of 1024, as queues reckon) or a number of MiB."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(value).lower())
+    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
+        raise ValueError("not an amount of memory")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def _duration(value: object) -> float:
+    """Read seconds, ``90s``, ``30 min``, ``24h``, ``2d``, ``HH:MM:SS`` or ``D-HH:MM:SS``.
+
+    An unquoted ``24:00:00`` is a number of seconds already by the rules of YAML 1.1.
+    """
+    text = str(value).strip().lower()
+    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text)
+    if clock:
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)?", text)
+    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
+        raise ValueError("not a time")
+    return float(found[1]) * _SECONDS[found[2] or "s"]
+
+
+def _lines(value: object) -> object:
+    return tuple(value.splitlines()) if isinstance(value, str) else value
+
+
+Memory = Annotated[int, BeforeValidator(_memory), Words("an amount of memory such as 16GiB")]
+Duration = Annotated[float, BeforeValidator(_duration), Words("a time such as 90s, 30min, 24h or 24:00:00")]
+Lines = Annotated[tuple[Text, ...], BeforeValidator(_lines), Words("a text or a list of texts")]
+Port = Annotated[Count, Field(le=65535), Words("a port number from 0 to 65535")]
+
+
+class GroupSection(Document):
+    """Workers of one kind."""
+
+    launcher: Literal["local", "slurm", "lsf", "command"] = Field("local", description="What starts the workers.")
+    count: Positive | None = Field(None, description="Workers; null = one per GPU on this machine, else 1.")
+    cores: Positive = Field(1, description="CPU cores of each worker, and threads that its libraries start.")
+    memory: Memory | None = Field(None, description="Memory of each worker, asked of the queue.")
+    queue: Text | None = Field(None, description="Slurm's partition or LSF's queue.")
+    gpus: Count = Field(0, description="GPUs of each worker.")
+    time: Duration | None = Field(None, description="How long the queue may let a worker run.")
+    set_up: Lines = Field((), description="Shell lines before the worker: modules, conda, variables.")
+    options: Lines = Field((), description="Further options of sbatch or bsub, one word each.")
+    command: Text | None = Field(None, description="For `command`: how to run `{command}`.")
+    python: Text | None = Field(None, description="Interpreter on the workers' machines; null = this one.")
+
+    @model_validator(mode="after")
+    def _fits_its_launcher(self) -> GroupSection:
+        if self.launcher == "command":
+            if self.command is None:
+                raise contradiction('launcher "command" needs a command, such as command: ssh node7 {command}.')
+            unknown = _placeholders(self.command) - {"command", "name"}
+            if unknown or "{command}" not in self.command:
+                raise contradiction(
+                    f'command is "{self.command}", but must hold {{command}}, may hold {{name}}, and nothing else in '
+                    "braces."
+                )
+        elif self.command is not None:
+            raise contradiction(f'command is for launcher "command", but launcher is "{self.launcher}": drop one.')
+        if self.launcher in ("local", "command"):
+            for key in ("queue", "options", "time", *(("memory",) if self.launcher == "local" else ())):
+                if getattr(self, key):
+                    raise contradiction(f'{key} is asked of a queue, but launcher is "{self.launcher}": drop it.')
+        return self
+
+    def group(self) -> WorkerGroup:
+        """Return it as launchers take it."""
+        return WorkerGroup(**self.model_dump())
+
+
+def _placeholders(template: str) -> set[str]:
+    try:
+        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError:
+        return {template}
+
+
+class SchedulerSection(Document):
+    """Where the scheduler listens, and its patience."""
+
+    listen: Text | None = Field(None, description="Address to listen on; null = 127.0.0.1. Not used by local workers.")
+    port: Port = Field(0, description="Port to listen on; 0 = any free one.")
+    advertise: Text | None = Field(None, description="Address that workers connect to; null = `listen`.")
+    block_time_limit: Duration | None = Field(None, description="Time one block may take; null = the task's own.")
+    silence: Duration = Field(180.0, description="A worker of another machine that is silent so long is given up.")
+    reconnect: NotNegative = Field(300.0, description="Seconds that workers look for a lost scheduler.")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """All workers of a call.
+
+    Attributes:
+        groups: Of like workers.
+        scheduler: Where it listens, and its patience.
+    """
+
+    groups: tuple[WorkerGroup, ...]
+    scheduler: SchedulerSection = field(default_factory=SchedulerSection)
+
+    @classmethod
+    def local(cls, count: int) -> Workers:
+        """Describe so many workers on this machine, which share its cores."""
+        cores = max(1, len(os.sched_getaffinity(0)) // count)
+        return cls((WorkerGroup(count=count, cores=cores),))
+
+
+def load_workers(path: Path) -> Workers:
+    """Read a workers file: keys of one group, or a list of groups under ``workers``; and ``scheduler`` beside.
+
+    Raises:
+        ConfigError: It cannot be read, a key is unknown, a value wrong, or values contradict each other.
+    """
+    values = read_keys(path)
+    settings = values.pop("scheduler", None) or {}
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"scheduler must be a mapping of keys, found {settings!r} in {path}.")
+    scheduler = SchedulerSection.from_values(settings, lambda _key: f"under scheduler in {path}")
+    groups = tuple(_group(entry, f"in {where}") for entry, where in _entries(values, path))
+    for group in groups:
+        if group.launcher in ("slurm", "lsf") and scheduler.listen is None:
+            raise ConfigError(
+                f"Workers of {group.launcher} run on other machines, so {path} must say where the scheduler listens "
+                "for them: add scheduler: {listen: ADDRESS}, an address of this machine in the cluster's network."
+            )
+    return Workers(groups, scheduler)
+
+
+def _entries(values: dict[str, Any], path: Path) -> list[tuple[Mapping[str, Any], str]]:
+    listed = values.pop("workers", None)
+    if listed is None:
+        return [(values, str(path))]
+    if values:
+        raise ConfigError(
+            f"{path} has the key '{next(iter(values))}' beside the list workers: move it into the list's entries."
+        )
+    if not isinstance(listed, list) or not listed or not all(isinstance(entry, Mapping) for entry in listed):
+        raise ConfigError(f"workers in {path} must be a list of groups, each with keys such as launcher and count.")
+    return [(entry, f"entry {number} of workers in {path}") for number, entry in enumerate(listed, start=1)]
+
+
+def _group(values: Mapping[str, Any], where: str) -> WorkerGroup:
+    try:
+        return GroupSection.from_values(values, lambda _key: where).group()
+    except ConfigError as error:
+        message = str(error)
+        raise ConfigError(message if where in message else f"{message[:-1]} ({where}).") from None
