@@ -54,6 +54,11 @@ class Journal:
         return f"Journal({str(self.folder)!r})"
 
     @property
+    def run_id(self) -> int:
+        """The run's id in the database, as the folder's name has it."""
+        return int(self.folder.name.rpartition("_")[2].partition(".")[0])
+
+    @property
     def is_undelivered(self) -> bool:
         """Whether the database lacks something that is here."""
         return (self.folder / "run.json").is_file()
@@ -81,13 +86,22 @@ class Journal:
         Raises:
             StoreError: The file is damaged.
         """
+        content = self._content()
+        return None if content is None else dict(content["run"])
+
+    def is_for(self, description: str) -> bool:
+        """Whether what was to be sent was to go to the database of that description."""
+        content = self._content()
+        return content is not None and content["database"] == description
+
+    def _content(self) -> dict[str, Any] | None:
         from bson import json_util
         from bson.json_util import JSONOptions
 
         path = self.folder / "run.json"
         try:
             content = json_util.loads(path.read_text(encoding="utf-8"), json_options=JSONOptions(tz_aware=False))
-            return dict(content["run"])
+            return {"run": content["run"], "database": content["database"]}
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):

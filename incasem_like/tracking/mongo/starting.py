@@ -125,15 +125,16 @@ def take_up(place: Place, start: Start, continuation: Continuation, limit: int) 
 
     run_id = continuation.run_id
     document = _read(place, run_id)
-    how_it_ended(document, run_id, place.description)
-    info = from_bson(document.get("info") or {})
-    journal = place.journals.find(run_id, tokens(info)) or place.journals.make(run_id)
+    journal = place.journals.find(run_id, tokens(from_bson(document.get("info") or {})))
+    if journal is None:
+        how_it_ended(document, run_id, place.description)
+        journal = place.journals.make(run_id)
     try:
         journal.log.open()
     except AlreadyWrittenError:
         raise still_going_on(run_id, place.description, document.get("host") or {}) from None
     try:
-        deliver(journal, place.database, place.files, limit)  # what an outage kept from the database
+        deliver(journal, place.database, place.files, limit, place.description)  # what an outage kept back
         token = new_token()
         document, ended = _take(place, run_id, token, start)
         with _given_back_on_error(place, document, token), journal.log.all_or_nothing():

@@ -14,7 +14,7 @@ import pymongo
 import pymongo.errors
 
 from incasem_like.errors import InputError, RunNotFoundError, StoreError
-from incasem_like.tracking.journal import Journals
+from incasem_like.tracking.journal import Journal, Journals
 from incasem_like.tracking.mongo import changes
 from incasem_like.tracking.mongo.summaries import UNFINISHED, read_summaries
 from incasem_like.tracking.plain import from_bson, without_credentials
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
     from incasem_like.tracking.mongo.observer import MongoRunObserver
     from incasem_like.tracking.mongo.starting import Place
+    from incasem_like.tracking.mongo.undelivered import Outcome
     from incasem_like.tracking.summaries import RunSummary
 
 _AUTHENTICATION_FAILED = 18
@@ -163,6 +164,17 @@ class MongoStore(RunStore):
     def journals(self) -> Journals:
         """What this machine keeps of the runs in this database."""
         return Journals(self.runs_directory, self.database.name)
+
+    def deliver(self, journal: Journal) -> Outcome:
+        """Deliver what is left in the journal of a run that is over; the caller holds its log.
+
+        Raises:
+            StoreError: The server does not answer, or refuses; or the journal is damaged.
+        """
+        from incasem_like.tracking.mongo.undelivered import deliver
+
+        with self._errors("written"):
+            return deliver(journal, self.database, self.files, None, self.description)
 
     def metrics_log(self, run_id: int) -> Path | None:  # noqa: D102
         with self._errors():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pymongo.errors
@@ -9,6 +10,8 @@ import pymongo.errors
 from incasem_like.tracking.journal import Journal
 from incasem_like.tracking.metrics_log import read_table
 from incasem_like.tracking.mongo.delivery import Delivery, SessionLostError, whole_parcel
+from incasem_like.tracking.recording.sessions import tokens
+from incasem_like.tracking.series import max_points
 
 if TYPE_CHECKING:
     import gridfs
@@ -17,17 +20,25 @@ if TYPE_CHECKING:
 _ATTEMPTS = 3
 
 
-def deliver(journal: Journal, database: Database[Any], files: gridfs.GridFS, limit: int) -> bool:
-    """Deliver what a journal holds, and let go of it.
+class Outcome(Enum):
+    """What became of a journal."""
+
+    DELIVERED = "delivered"
+    SUPERSEDED = "the run was continued elsewhere since, and the database knows better"
+    FOREIGN = "it belongs to a run of another server"
+
+
+def deliver(
+    journal: Journal, database: Database[Any], files: gridfs.GridFS, limit: int | None, description: str
+) -> Outcome:
+    """Deliver what a journal holds, and let go of it; where it does not belong into the database, it stays.
 
     Args:
         journal: Of a run that no process writes.
         database: Where to.
         files: Its GridFS.
-        limit: Points of each metric in the database.
-
-    Returns:
-        False where the run was continued elsewhere since: then the database knows better, and the journal stays.
+        limit: Points of each metric in the database; None for what the run's configuration says.
+        description: Of the database.
 
     Raises:
         pymongo.errors.PyMongoError: The server did not take it, or not all of it.
@@ -35,19 +46,24 @@ def deliver(journal: Journal, database: Database[Any], files: gridfs.GridFS, lim
     """
     entry = journal.read()
     if entry is None:
-        return True
+        return Outcome.DELIVERED
+    present = database["runs"].find_one({"_id": entry["_id"]}, {"session": 1, "info.sessions": 1})
+    if present is None and not journal.is_for(description):
+        return Outcome.FOREIGN
+    if present is not None and present.get("session") != entry["session"]:
+        return Outcome.SUPERSEDED if entry["session"] in tokens(present.get("info")) else Outcome.FOREIGN
     if entry.get("status") == "RUNNING":
         entry.update(status="KILLED", stop_time=entry.get("heartbeat") or entry.get("start_time"))
     ids = {found["name"]: found["_id"] for found in database["metrics"].find({"run_id": entry["_id"]}, {"name": 1})}
     delivery = Delivery(database, files, entry["_id"], entry["session"], ids)
-    table = read_table(journal.log.path, limit)
+    table = read_table(journal.log.path, limit or max_points(entry.get("config") or {}))
     entry["info"] = {**(entry.get("info") or {}), "metrics": [delivery.link(name) for name in table.series]}
     parcel = whole_parcel(entry, table, journal.artifacts())
     try:
         for _ in range(_ATTEMPTS):
             if delivery.send(parcel, entry.get("artifacts") or ()) is not None:
                 journal.clear()
-                return True
+                return Outcome.DELIVERED
     except SessionLostError:
-        return False
+        return Outcome.SUPERSEDED
     raise pymongo.errors.OperationFailure("The run is deleted while it is written.")

@@ -1,0 +1,160 @@
+"""Delivering what a run store did not get in time: journals of outages, checkpoints, and runs begun with --offline."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from incasem_like.tracking.files.layout import METRICS_LOG
+from incasem_like.tracking.files.store import FileStore
+from incasem_like.tracking.journal import Journal
+from incasem_like.tracking.metrics_log import AlreadyWrittenError, is_held
+from incasem_like.tracking.records import RunRecord
+from incasem_like.tracking.store import RunStore
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.mongo.store import MongoStore
+
+OFFLINE = Path("tracking", "offline")
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What became of a run of which something was left on this machine.
+
+    Attributes:
+        kind: Of the run.
+        run_id: Its id on this machine.
+        delivered_as: Its id in the store; None where it was left as it is.
+        what: What was done, or why nothing was; for a person.
+    """
+
+    kind: str
+    run_id: int
+    delivered_as: int | None
+    what: str
+
+
+def sync_journals(store: RunStore) -> list[Synced]:
+    """Deliver what is left on this machine of runs that are over; a run that goes on delivers itself.
+
+    Doing it again, or breaking it off, does no harm.
+
+    Args:
+        store: Of the runs of one kind; its runs directory is where journals and offline runs are looked for.
+
+    Raises:
+        StoreError: The store does not answer, or refuses to be written.
+    """
+    from incasem_like.tracking.mongo.store import MongoStore
+
+    found = list(_offline_runs(store))
+    if isinstance(store, MongoStore):
+        found += _journals(store)
+    return found
+
+
+def undelivered(store: RunStore) -> list[Journal]:
+    """List the journals that hold what the store lacks, of runs that are over."""
+    from incasem_like.tracking.mongo.store import MongoStore
+
+    if not isinstance(store, MongoStore):
+        return []
+    return [journal for journal in store.journals if journal.is_undelivered and not journal.is_held]
+
+
+def deliver_journal(store: RunStore, run_id: int) -> Synced | None:
+    """Deliver what is left on this machine of one run, before it is looked at; None where nothing is.
+
+    Raises:
+        StoreError: The store does not answer, or refuses to be written.
+    """
+    from incasem_like.tracking.mongo.store import MongoStore
+
+    if not isinstance(store, MongoStore):
+        return None
+    mine = [journal for journal in store.journals if journal.is_undelivered and journal.run_id == run_id]
+    found = [_deliver(store, journal) for journal in mine]
+    return found[0] if found else None
+
+
+def offline_store(store: RunStore) -> FileStore:
+    """Give the store of the runs of a kind that wait on this machine for their database."""
+    return FileStore(store.runs_directory / OFFLINE / f"incasem_{store.kind}", store.kind, store.runs_directory)
+
+
+def _journals(store: MongoStore) -> Iterator[Synced]:
+    from incasem_like.tracking.checkpoints.uploads import upload_missing
+
+    for journal in store.journals:
+        if journal.is_undelivered:
+            yield _deliver(store, journal)
+        if journal.is_held or store.read_document(journal.run_id) is None:
+            continue
+        uploaded = upload_missing(store.get(journal.run_id))
+        if uploaded:
+            iterations = ", ".join(str(checkpoint.iteration) for checkpoint in uploaded)
+            yield Synced(store.kind, journal.run_id, journal.run_id, f"checkpoints uploaded: {iterations}")
+
+
+def _deliver(store: MongoStore, journal: Journal) -> Synced:
+    from incasem_like.tracking.mongo.undelivered import Outcome
+
+    try:
+        journal.log.open()
+    except AlreadyWrittenError:
+        return Synced(store.kind, journal.run_id, None, "still goes on and delivers itself")
+    try:
+        outcome = store.deliver(journal)
+    finally:
+        journal.log.close()
+    if outcome is Outcome.DELIVERED:
+        return Synced(store.kind, journal.run_id, journal.run_id, "record delivered")
+    return Synced(store.kind, journal.run_id, None, f"{journal.folder} stays: {outcome.value}")
+
+
+def _offline_runs(store: RunStore) -> Iterator[Synced]:
+    waiting = offline_store(store)
+    if waiting.description == store.description:
+        return
+    for run_id in waiting.ids():
+        record = waiting.get(run_id)
+        folder = waiting.folder / str(run_id)
+        if record.status == "RUNNING" or is_held(folder / METRICS_LOG):
+            yield Synced(store.kind, run_id, None, "still goes on: deliver it when it is over")
+            continue
+        there = _already_there(store, record)
+        new_id = _copy(store, record) if there is None else there
+        _keep_log(store, new_id, folder / METRICS_LOG)
+        shutil.rmtree(folder)
+        renamed = "" if new_id == run_id else f", as run {new_id}: its id was taken"
+        yield Synced(store.kind, run_id, new_id, f"run delivered{renamed}")
+
+
+def _already_there(store: RunStore, record: RunRecord) -> int | None:
+    """Find the run in the store, in case it was delivered and the process ended before it could clear up here."""
+    tokens = {session.get("token") for session in record.info.get("sessions") or ()} - {None}
+    for run_id in reversed(store.ids()):
+        if run_id < record.id or not tokens:
+            break
+        document = store.read_document(run_id) or {}
+        if tokens & {session.get("token") for session in (document.get("info") or {}).get("sessions") or ()}:
+            return run_id
+    return None
+
+
+def _copy(store: RunStore, record: RunRecord) -> int:
+    from incasem_like.tracking.transfer import copy_run
+
+    return copy_run(record, store).id
+
+
+def _keep_log(store: RunStore, run_id: int, log: Path) -> None:
+    """Move the full-resolution metrics to where the store looks for them."""
+    from incasem_like.tracking.mongo.store import MongoStore
+
+    if isinstance(store, MongoStore) and log.is_file() and store.metrics_log(run_id) is None:
+        shutil.copyfile(log, store.journals.make(run_id).log.path)
