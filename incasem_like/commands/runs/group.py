@@ -22,7 +22,7 @@ COMMANDS = {
     "export": Member(f"{_HERE}.move", "export_runs", "write a run with its checkpoints into a folder"),
     "import": Member(f"{_HERE}.move", "import_runs", "take a run from such a folder into the store"),
     "copy": Member(f"{_HERE}.move", "copy_runs", "copy runs into another store"),
-    "doctor": Member(f"{_HERE}.upkeep", "examine_store", "find what is inconsistent, and repair it"),
+    "doctor": Member(f"{_HERE}.doctor", "examine_stores", "find what is inconsistent, and repair it"),
 }
 
 

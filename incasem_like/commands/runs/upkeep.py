@@ -1,0 +1,75 @@
+"""``runs reap`` and ``runs sync``: records of runs that died, and what a store did not get in time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from incasem_like.commands.runs.options import KindOfRun, StoreChoice, store_options
+from incasem_like.commands.runs.tables import cell
+from incasem_like.tracking.address import KINDS, singular
+
+if TYPE_CHECKING:
+    from incasem_like.tracking import RunStore
+    from incasem_like.tracking.summaries import RunSummary
+
+_one_kind = click.option("--kind", type=KindOfRun(), help=f"Runs of this kind only: {', '.join(KINDS)}.")
+
+
+def chosen_stores(stores: StoreChoice, kind: str | None) -> Mapping[str, RunStore]:
+    """Open the stores of one kind of run, or of all."""
+    return stores.open_all() if kind is None else {kind: stores.open(kind)}
+
+
+@click.command("reap")
+@_one_kind
+@store_options
+def reap_runs(kind: str | None, stores: StoreChoice) -> None:
+    """Set down as KILLED what says RUNNING and has no process any more.
+
+    A run of this machine is looked for by its process; one of another machine counts as dead when it was not heard of
+    for five minutes. What a dead run could not deliver any more is delivered first.
+    """
+    reaped = 0
+    for store in chosen_stores(stores, kind).values():
+        for run in store.summaries():
+            if run.recorded_status == "RUNNING" and run.status != "RUNNING":
+                reaped += _reap(store, run)
+    print(f"{reaped} run{'' if reaped == 1 else 's'} reaped." if reaped else "No run says RUNNING without a process.")
+
+
+def _reap(store: RunStore, run: RunSummary) -> bool:
+    """Close one record; False where delivering it showed how the run ended by itself."""
+    from incasem_like.tracking.sync import deliver_journal
+
+    deliver_journal(store, run.id)
+    record = store.get(run.id)
+    if record.recorded_status != "RUNNING":
+        return False
+    last: datetime | None = record.heartbeat or record.start_time
+    store.set_state(run.id, "KILLED", last)
+    name = f" ({run.name})" if run.name else ""
+    print(f"{singular(run.kind).capitalize()} run {run.id}{name} was KILLED, last heard of {cell(last)}.")
+    return True
+
+
+@click.command("sync")
+@_one_kind
+@store_options
+def sync_runs(kind: str | None, stores: StoreChoice) -> int:
+    """Deliver what the run store did not get: after an outage, and runs begun with --offline.
+
+    Looks in the runs directory of this machine; runs that go on deliver themselves. The exit status is 1 when
+    something stays behind.
+    """
+    from incasem_like.tracking.sync import sync_journals
+
+    synced = [one for store in chosen_stores(stores, kind).values() for one in sync_journals(store)]
+    for one in synced:
+        print(f"{singular(one.kind).capitalize()} run {one.run_id}: {one.what}.")
+    if not synced:
+        print(f"Nothing waits in {stores.runs_directory}.")
+    return 1 if any(one.delivered_as is None for one in synced) else 0

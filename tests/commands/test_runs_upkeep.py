@@ -1,0 +1,86 @@
+"""``runs reap`` and ``runs sync``: what became of runs that died, and of an outage."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from commands.lab import Lab
+
+TRAINING = """
+import sys, time
+from pathlib import Path
+from incasem_like.tracking import open_store, run_experiment
+url, directory = sys.argv[1] or None, Path(sys.argv[2])
+def work(run):
+    run.flush()
+    print("ready", flush=True)
+    time.sleep(60)
+run_experiment(name="train", config={}, main=work, store=open_store(url, "trainings", directory), run_name="doomed")
+"""
+
+
+def test_a_killed_run_is_found_and_reaped_once(lab: Lab) -> None:
+    command = [sys.executable, "-c", TRAINING, lab.url or "", str(lab.directory)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    assert lab.ask("runs", "list").column("status") == ["RUNNING"]
+    assert "No run says RUNNING without a process." in lab.ask("runs", "reap").output
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert lab.ask("runs", "list", "status=KILLED").column("id") == ["1"]
+    assert "KILLED (it says RUNNING)" in lab.ask("runs", "show", 1).output
+    shown = lab.ask("runs", "reap").output
+    assert "Training run 1 (doomed) was KILLED, last heard of" in shown
+    assert "1 run reaped." in shown
+    record = lab.store().get(1)
+    assert (record.recorded_status, record.stop_time) == ("KILLED", record.heartbeat)
+    assert "No run says RUNNING" in lab.ask("runs", "reap").output
+
+
+def test_only_the_kind_that_was_asked_for_is_reaped(lab: Lab) -> None:
+    for kind in ("trainings", "predictions"):
+        lab.add(1, kind, status="RUNNING", stop_time=None)
+    assert "Prediction run 1" in lab.ask("runs", "reap", "--kind", "predictions").output
+    assert lab.store().get(1).recorded_status == "RUNNING"
+    assert "Training run 1" in lab.ask("runs", "reap").output
+
+
+def test_a_run_of_another_machine_that_was_heard_of_lately_stays(lab: Lab) -> None:
+    from datetime import UTC, datetime
+
+    lab.add(
+        1, status="RUNNING", stop_time=None, heartbeat=datetime.fromtimestamp(time.time(), UTC).replace(tzinfo=None)
+    )
+    assert "No run says RUNNING" in lab.ask("runs", "reap").output
+
+
+def test_without_an_outage_there_is_nothing_to_deliver(lab: Lab) -> None:
+    lab.add(1)
+    shown = lab.ask("runs", "sync")
+    assert (shown.status, shown.output) == (0, f"Nothing waits in {lab.directory}.\n")
+
+
+def test_a_run_begun_offline_is_delivered(lab: Lab) -> None:
+    from incasem_like.tracking import Run, run_experiment
+    from incasem_like.tracking.sync import offline_store
+
+    def work(run: Run) -> str:
+        run.log_scalar("loss", 0.5, 1)
+        return "done"
+
+    run_experiment(name="train", config={"a": 1}, main=work, store=offline_store(lab.store()), run_name="at sea")
+    shown = lab.ask("runs", "sync")
+    assert shown.status == 0, shown
+    assert "Training run 1: run delivered" in shown.output
+    record = lab.store().get(lab.store().ids()[0])
+    assert (record.name, record.result, record.metrics["loss"].values) == ("at sea", "done", (0.5,))
+    assert lab.ask("runs", "sync").output.startswith("Nothing waits")
+
+
+@pytest.mark.parametrize("word", ["reap", "sync"])
+def test_an_unknown_kind_is_refused(word: str, lab: Lab) -> None:
+    assert "no runs of kind 'x'" in lab.refused("runs", word, "--kind", "x")
