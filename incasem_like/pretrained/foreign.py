@@ -92,7 +92,7 @@ def origin(identity: str, source: str, foreign_id: int | None) -> dict[str, Any]
 
 def blank_document(run_id: int | None, name: str, comment: str) -> dict[str, Any]:
     """Make the record of a training of which only the configuration is known: its times are those of the import."""
-    now = datetime.now(UTC).replace(microsecond=0)
+    now = datetime.now(UTC)
     options = {"--name": name, "--comment": comment, "--id": run_id}
     return {
         "experiment": {
@@ -133,5 +133,5 @@ def model_info(model: PublishedModel | None) -> dict[str, Any]:
 
 
 def model_tags(model: PublishedModel | None) -> tuple[str, ...]:
-    """Tags that a published model is found by."""
-    return () if model is None else ("pretrained", model.organelle, model.fixation)
+    """Tags that a published model is found by: ``pretrained``, ``er``, ``CF``."""
+    return () if model is None else ("pretrained", *model.name.split("_"))

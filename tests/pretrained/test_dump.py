@@ -164,3 +164,12 @@ def test_a_file_of_which_a_piece_is_missing_is_told(tmp_path: Path) -> None:
     path.write_bytes(archive_bytes(database))
     with open_dump(path) as dump, pytest.raises(DataError, match="not whole"):
         next(DumpedRuns(dump).runs([1837])).artifacts["er.json"]()
+
+
+def test_a_file_that_the_dump_lacks_is_named_in_the_record(tmp_path: Path) -> None:
+    path = tmp_path / "archive"
+    path.write_bytes(archive_bytes({**DATABASE, (incasem_runs.DATABASE, "fs.files"): []}))
+    with open_dump(path) as dump:
+        run = next(DumpedRuns(dump).runs([1837]))
+    assert run.document["info"]["imported"]["files_not_in_dump"] == ["er.json"]
+    assert list(run.artifacts) == [ORIGINAL_RECORD]

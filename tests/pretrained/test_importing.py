@@ -92,7 +92,7 @@ def test_a_checkpoint_alone_becomes_a_run_that_can_be_used(
     checkpoint = record.checkpoint("last")
     assert (checkpoint.iteration, checkpoint.sha256) == (90000, file_sha256(checkpoint_file))
     assert checkpoint.fetch() == store.runs_directory / "models" / "1841" / "model_checkpoint_90000"
-    assert set(record.tags) == {"pretrained", "endoplasmic reticulum", "CF"}
+    assert set(record.tags) == {"pretrained", "er", "CF"}
     network = make_network()
     torch.nn.init.zeros_(network.get_parameter("final_conv_pass.conv_pass.0.weight"))
     load_checkpoint(checkpoint.fetch(), network)

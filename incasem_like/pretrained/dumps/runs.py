@@ -12,7 +12,7 @@ from bson import json_util
 
 from incasem_like.errors import DataError
 from incasem_like.pretrained.dumps.dump import CHUNKS, FILES, METRICS, RUNS, Dump, Place
-from incasem_like.pretrained.foreign import ForeignRun, configuration, origin, summaries_of
+from incasem_like.pretrained.foreign import ORIGIN, ForeignRun, configuration, origin, summaries_of
 from incasem_like.tracking.plain import plain, without_credentials
 from incasem_like.tracking.records import Metric
 from incasem_like.tracking.summaries import unpickled
@@ -52,6 +52,9 @@ class DumpedRuns:
         identity = _identity(run)
         info = {key: value for key, value in unpickled(run.get("info") or {}).items() if key != "metrics"}
         info |= settings.info | origin(identity, str(self.dump.source), run_id)
+        missing = [entry["name"] for entry in _artifact_entries(run) if entry.get("file_id") not in self._files]
+        if missing:
+            info[ORIGIN]["files_not_in_dump"] = missing
         info |= {"summary": summaries_of(metrics())}
         ended = str(run.get("status")) not in _NOT_ENDED
         document = {
@@ -95,8 +98,8 @@ class DumpedRuns:
         """Find the run's files that the dump holds, and its original record, which is one more."""
         found = {
             str(entry["name"]): functools.partial(self._content, entry["file_id"])
-            for entry in run.get("artifacts") or ()
-            if isinstance(entry, Mapping) and entry.get("file_id") in self._files
+            for entry in _artifact_entries(run)
+            if entry.get("file_id") in self._files
         }
         record = json_util.dumps(without_credentials(dict(run)), json_options=json_util.RELAXED_JSON_OPTIONS, indent=2)
         return {**found, ORIGINAL_RECORD: record.encode}
@@ -154,6 +157,10 @@ def _metric(document: Mapping[str, Any]) -> Metric:
             points.append((int(step), float(number), _moment(moment) or moment))
     steps, values, moments = zip(*points, strict=True) if points else ((), (), ())
     return Metric(str(document.get("name")), tuple(steps), tuple(values), tuple(moments))
+
+
+def _artifact_entries(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [entry for entry in run.get("artifacts") or () if isinstance(entry, Mapping) and "name" in entry]
 
 
 def _identity(run: Mapping[str, Any]) -> str:
