@@ -52,6 +52,7 @@ def start_python(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]
     def start(code: str, *arguments: object) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
