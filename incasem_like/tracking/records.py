@@ -49,6 +49,11 @@ class RunRecord:
         return self.store.kind
 
     @property
+    def document(self) -> dict[str, Any]:
+        """All that its store has of it but metrics and files, as plain values."""
+        return dict(self._document)
+
+    @property
     def name(self) -> str:
         """The name given with ``--name``, else that of the script."""
         options = self.meta.get("options") or {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.terminal import nearest
 from incasem_like.tracking.address import KINDS, FolderAddress, parse_address, singular
 from incasem_like.tracking.checkpoints import listed
+from incasem_like.tracking.exchange import RunExchange
 from incasem_like.tracking.records import Metric, RunRecord
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from incasem_like.tracking.summaries import RunSummary
 
 
-class RunStore(ABC):
+class RunStore(RunExchange):
     """Runs of one kind, each with an id that counts up from 1.
 
     Attributes:
@@ -201,8 +202,12 @@ class RunStore(ABC):
             raise RunNotFoundError(self._not_found(run_id))
         return RunRecord(self, run_id, document)
 
-    def _refuse_live(self, run_id: int) -> RunRecord:
-        """Give a run's record; raise InputError for a run that goes on."""
+    def refuse_live(self, run_id: int) -> RunRecord:
+        """Give a run's record, if it is over.
+
+        Raises:
+            InputError: The run goes on.
+        """
         record = self.get(run_id)
         if record.status == "RUNNING":
             host = record.host.get("hostname") or "an unknown machine"
@@ -214,7 +219,7 @@ class RunStore(ABC):
 
     def _without_end(self, run_id: int) -> RunRecord:
         """Give the record of a run that died without saying so; raise InputError for any other."""
-        record = self._refuse_live(run_id)
+        record = self.refuse_live(run_id)
         if record.recorded_status != "RUNNING":
             raise InputError(
                 f"Run {run_id} in {self.description} says by itself how it ended ({record.recorded_status}): leave it."

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from incasem_like.errors import StoreError
+from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.deletion.freed import Freed
 from incasem_like.tracking.deletion.model_files import DELETED_PREFIX, folder_size
 from incasem_like.tracking.files.exclusive import exclusive
-from incasem_like.tracking.files.layout import ANNOTATIONS, write_whole
+from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, write_whole
+from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog
 from incasem_like.tracking.plain import plain
 
 
@@ -59,6 +60,28 @@ def take_from_sight(folder: Path, run_id: int) -> None:
         aside = folder / f"{DELETED_PREFIX}{run_id}"
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(folder / str(run_id), aside)
+
+
+@contextlib.contextmanager
+def nobody_else_writing(directory: Path, description: str) -> Iterator[None]:
+    """Hold a run that is over, so that nobody takes it up to continue it meanwhile.
+
+    Raises:
+        InputError: Somebody just did.
+    """
+    log = MetricsLog(directory / METRICS_LOG)
+    if not log.path.is_file():
+        yield  # Sacred's own observer wrote it
+        return
+    try:
+        with errors_of_writing(directory):
+            log.open()
+    except AlreadyWrittenError:
+        raise InputError(f"Run {directory.name} in {description} still goes on: stop it first.") from None
+    try:
+        yield
+    finally:
+        log.close()
 
 
 def half_deleted(folder: Path) -> list[int]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from incasem_like.errors import RunNotFoundError, StoreError
 from incasem_like.tracking.deletion.model_files import DELETED_PREFIX
-from incasem_like.tracking.files import changes
+from incasem_like.tracking.files import changes, transfer
 from incasem_like.tracking.files.layout import METRICS_LOG, artifact_file_name
 from incasem_like.tracking.metrics_log import read_log
 from incasem_like.tracking.records import Metric, RunRecord
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from incasem_like.tracking.deletion.freed import Freed
     from incasem_like.tracking.files.observer import FileObserver
     from incasem_like.tracking.summaries import RunSummary
+    from incasem_like.tracking.transfer.portable import PortableRun
 
 
 class FileStore(RunStore):
@@ -57,8 +58,32 @@ class FileStore(RunStore):
             name: Metric(
                 name, tuple(points["steps"]), tuple(points["values"]), tuple(map(_moment, points["timestamps"]))
             )
-            for name, points in (_read_json(directory / "metrics.json") or {}).items()
+            for name, points in self.read_metric_documents(run_id).items()
         }
+
+    def read_metric_documents(self, run_id: int) -> dict[str, dict[str, Any]]:  # noqa: D102
+        return _read_json(self.folder / str(run_id) / "metrics.json") or {}
+
+    def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes]]:  # noqa: D102
+        document = _read_json(self._directory(run_id) / "run.json")
+        owner = document if what == "resources" else document.get("experiment") or {}
+        return transfer.read_stored(self.folder, owner.get(what))
+
+    def is_free(self, run_id: int) -> bool:  # noqa: D102
+        return not any((self.folder / name).exists() for name in (str(run_id), f"{DELETED_PREFIX}{run_id}"))
+
+    def receive(  # noqa: D102
+        self, portable: PortableRun, wanted: int | None, id_above: int, note: Callable[[int], Mapping[str, Any]]
+    ) -> int:
+        return transfer.receive(self.folder, portable, wanted, id_above, note)
+
+    def half_received(self) -> dict[int, float]:  # noqa: D102
+        return transfer.half_received(self.folder)
+
+    def free_half_received(self, run_id: int) -> None:  # noqa: D102
+        if not (self.folder / str(run_id) / "run.json").exists():
+            changes.take_from_sight(self.folder, run_id)
+            changes.free_folder(self.folder, run_id, self.ids())
 
     def sibling(self, kind: str) -> FileStore:  # noqa: D102
         return FileStore(self.folder.with_name(f"incasem_{kind}"), kind, self.runs_directory)
@@ -79,18 +104,22 @@ class FileStore(RunStore):
     def set_state(self, run_id: int, status: str, stop_time: datetime | None) -> None:  # noqa: D102
         directory = self._directory(run_id)
         self._without_end(run_id)
-        changes.write_end(directory, _read_json(directory / "run.json"), status, stop_time)
+        with changes.nobody_else_writing(directory, self.description):
+            self._without_end(run_id)  # looked at again, now that it stays as it is
+            changes.write_end(directory, _read_json(directory / "run.json"), status, stop_time)
 
     def note(self, run_id: int, facts: Mapping[str, Any]) -> None:  # noqa: D102
         directory = self._directory(run_id)
-        self._refuse_live(run_id)
-        changes.write_notes(directory, _read_json(directory / "info.json") or {}, facts)
+        self.refuse_live(run_id)
+        with changes.nobody_else_writing(directory, self.description):
+            changes.write_notes(directory, _read_json(directory / "info.json") or {}, facts)
 
     def begin_deletion(self, run_id: int) -> None:  # noqa: D102
-        self._directory(run_id)
+        directory = self._directory(run_id)
         with contextlib.suppress(StoreError):  # a damaged record is no reason to keep it
-            self._refuse_live(run_id)
-        changes.take_from_sight(self.folder, run_id)
+            self.refuse_live(run_id)
+        with changes.nobody_else_writing(directory, self.description):
+            changes.take_from_sight(self.folder, run_id)
 
     def half_deleted(self) -> list[int]:  # noqa: D102
         return changes.half_deleted(self.folder)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
 
-DELETING = "deleting"
+DELETING, IMPORTING = "deleting", "importing"
 
 
 def change_annotations(
@@ -51,7 +51,8 @@ def write_notes(database: Database[Any], run_id: int, facts: Mapping[str, Any]) 
 
 def take_from_sight(database: Database[Any], run_id: int) -> None:
     """Mark a run so that no reader takes it for a run any more."""
-    database["runs"].update_one({"_id": run_id}, {"$set": {UNFINISHED: DELETING}})
+    # Without its session nobody who looked at it before can take it to continue it.
+    database["runs"].update_one({"_id": run_id}, {"$set": {UNFINISHED: DELETING, "session": DELETING}})
 
 
 def half_deleted(database: Database[Any]) -> list[int]:

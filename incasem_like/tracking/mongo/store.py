@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import gridfs
 import gridfs.errors
@@ -15,7 +15,7 @@ import pymongo.errors
 
 from incasem_like.errors import InputError, RunNotFoundError, StoreError
 from incasem_like.tracking.journal import Journal, Journals
-from incasem_like.tracking.mongo import changes
+from incasem_like.tracking.mongo import changes, transfer
 from incasem_like.tracking.mongo.summaries import UNFINISHED, read_summaries
 from incasem_like.tracking.plain import from_bson, without_credentials
 from incasem_like.tracking.records import Metric, RunRecord
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from incasem_like.tracking.mongo.starting import Place
     from incasem_like.tracking.mongo.undelivered import Outcome
     from incasem_like.tracking.summaries import RunSummary
+    from incasem_like.tracking.transfer.portable import PortableRun
 
 _AUTHENTICATION_FAILED = 18
 _TIMEOUTS_MS = {"serverSelectionTimeoutMS": 4000, "connectTimeoutMS": 4000, "socketTimeoutMS": 20000}
@@ -97,6 +98,37 @@ class MongoStore(RunStore):
             for series in found
         }
 
+    def read_metric_documents(self, run_id: int) -> dict[str, dict[str, Any]]:  # noqa: D102
+        with self._errors():
+            found = list(self.database["metrics"].find({"run_id": run_id}))
+        keys = ("steps", "values", "timestamps", "stride", "count")
+        return {series["name"]: {key: series[key] for key in keys if key in series} for series in found}
+
+    def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes]]:  # noqa: D102
+        document = self.read_document(run_id) or {}
+        owner = document if what == "resources" else document.get("experiment") or {}
+        with self._errors():
+            yield from transfer.read_stored(self, owner.get(what))
+
+    def is_free(self, run_id: int) -> bool:  # noqa: D102
+        with self._errors():
+            return self.database["runs"].find_one({"_id": run_id}, {"_id": 1}) is None
+
+    def receive(  # noqa: D102
+        self, portable: PortableRun, wanted: int | None, id_above: int, note: Callable[[int], Mapping[str, Any]]
+    ) -> int:
+        with self._errors("written"):
+            return transfer.receive(self, portable, wanted, id_above, note)
+
+    def half_received(self) -> dict[int, float]:  # noqa: D102
+        with self._errors():
+            return transfer.half_received(self.database)
+
+    def free_half_received(self, run_id: int) -> None:  # noqa: D102
+        with self._errors("written"):
+            if self.database["runs"].find_one({"_id": run_id, UNFINISHED: changes.IMPORTING}, {"_id": 1}) is not None:
+                self.free_record(run_id)
+
     def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
         with self._errors():
             run = self.database["runs"].find_one({"_id": run_id}, {"artifacts": 1}) or {}
@@ -138,12 +170,12 @@ class MongoStore(RunStore):
             self._without_end(run_id)
 
     def note(self, run_id: int, facts: Mapping[str, Any]) -> None:  # noqa: D102
-        self._refuse_live(run_id)
+        self.refuse_live(run_id)
         with self._errors("written"):
             changes.write_notes(self.database, run_id, facts)
 
     def begin_deletion(self, run_id: int) -> None:  # noqa: D102
-        self._refuse_live(run_id)
+        self.refuse_live(run_id)
         with self._errors("written"):
             changes.take_from_sight(self.database, run_id)
 

@@ -1,0 +1,151 @@
+"""Runs that are kept in MongoDB, on the move: the sources of a run, and taking a run in."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mimetypes
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pymongo.errors
+from bson import ObjectId
+
+from incasem_like.errors import InputError
+from incasem_like.tracking.mongo.changes import IMPORTING
+from incasem_like.tracking.mongo.delivery import Delivery, series_update
+from incasem_like.tracking.mongo.starting import FORMAT, highest_id
+from incasem_like.tracking.mongo.summaries import UNFINISHED
+from incasem_like.tracking.plain import plain, to_bson
+from incasem_like.tracking.recording.sessions import tokens
+from incasem_like.tracking.series import BoundedSeries, max_points
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
+
+    from incasem_like.tracking.mongo.store import MongoStore
+    from incasem_like.tracking.transfer.portable import PortableRun
+
+_TIMES = ("start_time", "stop_time", "heartbeat")
+
+
+def read_stored(store: MongoStore, entries: Any) -> Iterator[tuple[str, bytes]]:
+    """Read a run's sources or resources: name, content."""
+    for entry in entries or ():
+        if isinstance(entry, (list, tuple)) and len(entry) == 2:
+            yield str(entry[0]), bytes(store.files.get(entry[1]).read())
+
+
+def receive(
+    store: MongoStore,
+    portable: PortableRun,
+    wanted: int | None,
+    id_above: int,
+    note: Callable[[int], Mapping[str, Any]],
+) -> int:
+    """Take a run in, see ``RunStore.receive``; until all of it is there, its document is marked as unfinished."""
+    run_id = _reserve(store, portable, wanted, id_above)
+    try:
+        _fill(store, portable, run_id, note(run_id))
+    except BaseException:
+        with contextlib.suppress(pymongo.errors.PyMongoError):
+            store.free_record(run_id)
+        raise
+    return run_id
+
+
+def half_received(database: Database[Any]) -> dict[int, float]:
+    """List the runs that are marked as being taken in: id, seconds since that began."""
+    now = _now()
+    found = database["runs"].find({UNFINISHED: IMPORTING}, {"heartbeat": 1})
+    return {run["_id"]: (now - (run.get("heartbeat") or now)).total_seconds() for run in found}
+
+
+def _reserve(store: MongoStore, portable: PortableRun, wanted: int | None, id_above: int) -> int:
+    runs = store.database["runs"]
+    while True:
+        run_id = max(highest_id(store.database), id_above) + 1 if wanted is None else wanted
+        mark = {"_id": run_id, UNFINISHED: IMPORTING, "status": "IMPORTING", "heartbeat": _now()}
+        try:
+            runs.insert_one(mark)
+        except pymongo.errors.DuplicateKeyError:
+            if wanted is not None:
+                raise InputError(f"There is a run {wanted} in {store.description} already: import it anew.") from None
+            continue
+        store.database["counters"].update_one({"_id": "runs"}, {"$max": {"highest": run_id}}, upsert=True)
+        store.database["metrics"].delete_many({"run_id": run_id})
+        return run_id
+
+
+def _fill(store: MongoStore, portable: PortableRun, run_id: int, info: Mapping[str, Any]) -> None:
+    document = {**to_bson(plain(portable.document))}
+    document.update({key: _moment(document[key]) for key in _TIMES if key in document})
+    experiment = dict(document.get("experiment") or {})
+    base = str(experiment.get("base_dir") or "")
+    experiment["sources"] = [_keep(store, base, *each) for each in portable.stored("sources")]
+    links = _write_metrics(store, portable, run_id, str(document.get("session") or ""))
+    document.update(
+        _id=run_id,
+        format=document.get("format") or FORMAT,
+        experiment=experiment,
+        resources=[_keep(store, base, *each) for each in portable.stored("resources")],
+        artifacts=[_put_artifact(store, run_id, *each) for each in portable.artifacts()],
+        config=to_bson(plain(portable.config)),
+        info={**to_bson(plain(info)), "metrics": links},
+        captured_out=portable.output,
+    )
+    if portable.annotations:
+        document["omniboard"] = to_bson(plain(portable.annotations))
+    if portable.metrics_log is not None:
+        _keep_log(store, run_id, tokens(info), portable.metrics_log)
+    store.database["runs"].replace_one({"_id": run_id, UNFINISHED: IMPORTING}, document)
+
+
+def _write_metrics(store: MongoStore, portable: PortableRun, run_id: int, session: str) -> list[dict[str, str]]:
+    """Write the metrics, at most as many points of each as the run's configuration says; gives the links to them."""
+    delivery = Delivery(store.database, store.files, run_id, session)
+    limit = max_points(portable.config)
+    links = []
+    for name, points in portable.metrics.items():
+        update = series_update(name, run_id, BoundedSeries.from_document(points, limit), None)
+        assert update is not None
+        links.append(delivery.link(name))
+        owner = {"session": session} if session else {}
+        store.database["metrics"].insert_one({"_id": ObjectId(links[-1]["id"]), **update[0], **owner})
+    return links
+
+
+def _keep(store: MongoStore, base: str, name: str, path: Path) -> list[Any]:
+    """Keep one copy of a source or resource for all runs, known by its path and content."""
+    content = path.read_bytes()
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    filename = str(Path(base) / name)
+    found = store.database["fs.files"].find_one({"filename": filename, "md5": md5}, {"_id": 1})
+    return [name, found["_id"] if found else store.files.put(content, filename=filename, md5=md5)]
+
+
+def _put_artifact(store: MongoStore, run_id: int, name: str, path: Path) -> dict[str, Any]:
+    address = f"artifact://{store.database['runs'].name}/{run_id}/{name}"
+    with open(path, "rb") as content:
+        file_id = store.files.put(content, filename=address, content_type=mimetypes.guess_type(name)[0])
+    return {"name": name, "file_id": file_id}
+
+
+def _keep_log(store: MongoStore, run_id: int, sessions: list[str], log: Path) -> None:
+    """Keep all metrics where the store looks for them on this machine, unless they are there."""
+    if store.journals.complete_log(run_id, sessions) is None:
+        shutil.copyfile(log, store.journals.make(run_id).log.path)
+
+
+def _moment(value: Any) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    moment = datetime.fromisoformat(value)
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
