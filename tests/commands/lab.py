@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -72,12 +76,18 @@ class Lab:
 
     def ask(self, *words: object) -> Answer:
         """Call ``incasem-like`` with these words."""
-        where = ["--runs_directory", self.directory, *(["--mongodb", self.url] if self.url else [])]
         self.read_output()
         with pytest.raises(SystemExit) as stopped:
-            run_guarded(lambda: answer([*map(str, words), *map(str, where)]))
+            run_guarded(lambda: answer([*map(str, words), *self._where()]))
         output, error = self.read_output()
         return Answer(int(stopped.value.code or 0), output, error)
+
+    def command(self, *words: object) -> list[str]:
+        """The same as a command line for a process of its own."""
+        return [sys.executable, "-m", "incasem_like", *map(str, words), *self._where()]
+
+    def _where(self) -> list[str]:
+        return ["--runs_directory", str(self.directory), *(["--mongodb", self.url] if self.url else [])]
 
     def refused(self, *words: object) -> str:
         """Call it, make sure that it refuses in one line with exit status 2, and give that line."""
@@ -111,3 +121,20 @@ def metric(last: float, least: float, most: float, steps: tuple[int, int, int] =
             strict=True,
         )
     )
+
+
+def at_a_terminal(command: list[str]) -> str:
+    """What a command shows on a terminal of 60 columns."""
+    main, other = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "60", "TERM": "xterm"}
+    process = subprocess.Popen(command, stdout=other, stderr=subprocess.DEVNULL, env=environment)
+    os.close(other)
+    shown = b""
+    try:
+        while block := os.read(main, 4096):
+            shown += block
+    except OSError:  # a terminal whose other side is closed reads as an error
+        pass
+    assert process.wait() == 0
+    os.close(main)
+    return shown.decode()

@@ -3,12 +3,9 @@
 import csv
 import io
 import json
-import os
-import pty
 import subprocess
-import sys
 
-from commands.lab import Lab
+from commands.lab import Lab, at_a_terminal
 
 from incasem_like.commands.runs.tables import size
 
@@ -86,32 +83,13 @@ def test_all_kinds_stand_in_one_list(four_trainings: Lab) -> None:
 
 
 def test_a_person_sees_a_table_and_a_pipe_plain_lines(four_trainings: Lab) -> None:
-    where = ["--runs_directory", str(four_trainings.directory)]
-    where += ["--mongodb", four_trainings.url] if four_trainings.url else []
-    command = [sys.executable, "-m", "incasem_like", "runs", "list", *where]
+    command = four_trainings.command("runs", "list")
     plain = subprocess.run(command, capture_output=True, text=True, check=True)
     assert plain.stdout.isascii()
     drawn = at_a_terminal(command)
     assert "━" in drawn or "─" in drawn
     assert "mito_3" in drawn
     assert "…" not in drawn
-
-
-def at_a_terminal(command: list[str]) -> str:
-    """What a command shows on a terminal of 60 columns."""
-    main, other = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "60", "TERM": "xterm"}
-    process = subprocess.Popen(command, stdout=other, stderr=subprocess.DEVNULL, env=environment)
-    os.close(other)
-    shown = b""
-    try:
-        while block := os.read(main, 4096):
-            shown += block
-    except OSError:  # a terminal whose other side is closed reads as an error
-        pass
-    assert process.wait() == 0
-    os.close(main)
-    return shown.decode()
 
 
 def test_the_best_run_comes_with_its_checkpoint_and_the_command_that_takes_it(four_trainings: Lab) -> None:

@@ -75,9 +75,11 @@ def find_lineage(subject: str, kind: str, runs: Sequence[RunSummary], where: str
 
 def _around(focus: str, runs: Sequence[RunSummary], apart: Sequence[str]) -> Lineage:
     """Gather what belongs to a node; ask each dataset in it, once it is known to be, how it was made."""
-    from incasem_like.tracking.lineage import gather, input_hashes, making_of, run_key
+    from incasem_like.tracking.lineage import gather, input_hashes, making_of, outputs, run_key, split_address
 
-    read = {run_key(run.kind, run.id): list(input_hashes(run)) for run in runs}
+    by_key = {run_key(run.kind, run.id): run for run in runs}
+    read = {key: set(input_hashes(run)) for key, run in by_key.items()}
+    everything = set().union(*read.values())
     makings: dict[str, Making] = {}
     asked: set[str] = set()
     wanted = {*apart, *(neighbour for address in apart for neighbour in _datasets_beside(address))}
@@ -87,8 +89,12 @@ def _around(focus: str, runs: Sequence[RunSummary], apart: Sequence[str]) -> Lin
             makings |= {address: made} if made else {}
         asked |= wanted
         lineage = gather(runs, makings, apart).around(focus)
-        wanted = {address for key in lineage.nodes for address in read.get(key, ())}
+        near = [by_key[key] for key in lineage.nodes if key in by_key]
+        wanted = set().union(*(input_hashes(run) for run in near))
         wanted |= {source for made in makings.values() for source in made.sources}
+        # What was made of something that a run here wrote lies beside it, as a rule, and another run may have read it.
+        containers = {split_address(place)[0] for run in near for place in outputs(run)}
+        wanted |= {address for address in everything if split_address(address)[0] in containers}
         if wanted <= asked:
             return lineage
 

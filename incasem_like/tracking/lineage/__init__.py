@@ -1,7 +1,7 @@
 """Lineage: which data and runs a run came from, and what came of it."""
 
 from incasem_like.tracking.lineage.datasets import Making, data_key, input_hashes, making_of, run_key, split_address
-from incasem_like.tracking.lineage.gathering import gather, written_by
+from incasem_like.tracking.lineage.gathering import gather, outputs, written_by
 from incasem_like.tracking.lineage.graph import DATA, MISSING, Lineage, Link, Node
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "gather",
     "input_hashes",
     "making_of",
+    "outputs",
     "run_key",
     "split_address",
     "written_by",
