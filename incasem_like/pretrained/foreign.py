@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from incasem_like.pretrained.manifest import PublishedModel
 from incasem_like.pretrained.translation import parent_of, translate
 from incasem_like.tracking.plain import plain, without_credentials
 from incasem_like.tracking.records import Metric
-from incasem_like.tracking.summaries import summary_of_points, unpickled
+from incasem_like.tracking.summaries import unpickled
 
 ORIGIN = "imported"
 
@@ -26,23 +26,27 @@ class ForeignRun:
         name: Its name there.
         identity: What it is recognized by when it comes a second time.
         document: Its record, with the keys of ``RunStore.read_document`` but ``artifacts``.
-        metrics: Gives its metrics by name.
-        artifacts: Gives the content of each of its files, by name.
+        metrics: Its metrics by name.
+        artifacts: The content of its files, by name.
+        sources: The same of the code that it was made with.
         tags: As Omniboard shows them.
         notes: As Omniboard shows them.
         problem: Why its configuration could not be translated, so that the record is of use only for reading; empty
             where it could.
+        missing: Names of files of its that were not to be had whole.
     """
 
     id: int | None
     name: str
     identity: str
     document: dict[str, Any]
-    metrics: Callable[[], dict[str, Metric]] = dict
-    artifacts: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    sources: Mapping[str, bytes] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     notes: str = ""
     problem: str = ""
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,12 +120,6 @@ def blank_document(run_id: int | None, name: str, comment: str) -> dict[str, Any
         "captured_out": "",
         "fail_trace": [],
     }
-
-
-def summaries_of(metrics: Mapping[str, Metric]) -> dict[str, dict[str, float]]:
-    """Sum metrics up as ``info.summary`` has them."""
-    found = {name: summary_of_points(metric.steps, metric.values) for name, metric in metrics.items()}
-    return {name: summary for name, summary in found.items() if summary}
 
 
 def model_info(model: PublishedModel | None) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from incasem_like.errors import CheckpointError, ConfigError, InputError
 from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, check_fits
@@ -82,17 +83,22 @@ class Importer:
         raise self._taken(taken)
 
     def _write(self, run: ForeignRun, checkpoint: ImportedCheckpoint | None, wanted: int | None) -> int:
-        """Write a run, then its checkpoint; should that break off between the two, the same import adds it."""
         if checkpoint is not None:
             check_fits(checkpoint.path, run.document["config"])
             if wanted is not None:
                 check_place(checkpoint, self.store, wanted)
-        run_id = write_run(run, self.store, wanted, {"runs_directory": str(self.store.runs_directory)})
-        if run.tags or run.notes:
-            self.store.annotate(run_id, add_tags=run.tags, notes=run.notes or None)
+        run_id = write_run(run, self.store, wanted, lambda found: self._facts(found, (), checkpoint))
         if checkpoint is not None:
-            self._register(self.store.get(run_id), checkpoint)
+            self._upload(self.store.get(run_id), checkpoint)
         return run_id
+
+    def _facts(self, run_id: int, entries: Sequence[Any], checkpoint: ImportedCheckpoint | None) -> dict[str, Any]:
+        """Bring a checkpoint to its run; gives what the run is to note of it beside the ``entries`` it has."""
+        facts: dict[str, Any] = {"runs_directory": str(self.store.runs_directory)}
+        if checkpoint is not None:
+            entry = place(checkpoint, self.store, run_id)
+            facts |= {"checkpoints": [*entries, entry], "checkpoint_file": checkpoint.notes}
+        return facts
 
     def _write_in_place_of(self, taken: RunRecord, run: ForeignRun, checkpoint: ImportedCheckpoint | None) -> int:
         """Write a run in the place of an earlier import, whose checkpoint, tags and notes it keeps."""
@@ -131,16 +137,9 @@ class Importer:
             return False
         check_fits(checkpoint.path, record.config)
         check_place(checkpoint, self.store, record.id)
-        self._register(record, checkpoint)
-        return True
-
-    def _register(self, record: RunRecord, checkpoint: ImportedCheckpoint) -> None:
-        """Bring a checkpoint to the others of its run, enter it in the record, and copy it into the store."""
-        entries = [*(record.info.get("checkpoints") or ()), place(checkpoint, self.store, record.id)]
-        runs_directory = str(self.store.runs_directory)
-        facts = {"checkpoints": entries, "checkpoint_file": checkpoint.notes, "runs_directory": runs_directory}
-        self.store.note(record.id, facts)
+        self.store.note(record.id, self._facts(record.id, record.info.get("checkpoints") or (), checkpoint))
         self._upload(self.store.get(record.id), checkpoint)
+        return True
 
     def _upload(self, record: RunRecord, checkpoint: ImportedCheckpoint) -> None:
         files = self.store.checkpoint_files

@@ -1,33 +1,39 @@
-"""Writing a training that was recorded elsewhere into a store, as its own runs are written."""
+"""Writing a training that was recorded elsewhere into a store: as a run that comes from another store."""
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.tracking.records import Metric
+from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, artifact_file_name
+from incasem_like.tracking.metrics_log import MetricsLog
+from incasem_like.tracking.plain import plain
+from incasem_like.tracking.recording.sessions import Start, begin_metrics, describe_session, new_token
+from incasem_like.tracking.series import max_points
+from incasem_like.tracking.transfer.portable import FORMAT, MANIFEST, VERSION, PortableRun
 from incasem_like.training.folders import highest_number
 
 if TYPE_CHECKING:
-    from sacred.observers import RunObserver
-
     from incasem_like.pretrained.foreign import ForeignRun
+    from incasem_like.tracking.records import Metric
     from incasem_like.tracking.store import RunStore
 
+_TIMES = ("start_time", "stop_time", "heartbeat")
+_FILES_OF_THEIR_OWN = ("config", "info", "captured_out")
 
-def write_run(run: ForeignRun, store: RunStore, run_id: int | None, info: Mapping[str, Any]) -> int:
-    """Write a training as a run that is over.
 
-    All that can fail about reading it is done before anything is written.
+def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callable[[int], Mapping[str, Any]]) -> int:
+    """Write a training as a run that is over; it is there whole or not at all.
 
     Args:
         run: The training.
         store: Where it goes.
         run_id: Its id there; None for the store's next one.
-        info: Noted beside what it notes itself.
+        note: Gives, for the id it gets, what is noted beside what it notes itself.
 
     Returns:
         Its id.
@@ -37,62 +43,83 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, info: Mappin
         InputError: There is a run of that id.
         StoreError: The store cannot be written.
     """
-    metrics = run.metrics()
     with tempfile.TemporaryDirectory(prefix="incasem-import-") as temporary:
-        files = {}
-        for number, (name, read) in enumerate(run.artifacts.items()):
-            files[name] = Path(temporary) / str(number)
-            files[name].write_bytes(read())
-        return _write(run, store.observer(id_above=highest_number(store.runs_directory)), run_id, metrics, files, info)
+        portable = _portable(run, Path(temporary), store)
+        above = highest_number(store.runs_directory)
+        return store.receive(portable, run_id, above, lambda found: {**portable.info, **note(found)})
 
 
-def _write(
-    run: ForeignRun,
-    observer: RunObserver,
-    run_id: int | None,
-    metrics: Mapping[str, Metric],
-    files: Mapping[str, Path],
-    info: Mapping[str, Any],
-) -> int:
+def _portable(run: ForeignRun, folder: Path, store: RunStore) -> PortableRun:
+    """Lay a training out as an exported run; all of it is read before a store is touched."""
+    token = new_token()
     document = run.document
-    found = observer.started_event(
-        ex_info={**document["experiment"], "sources": []},
-        command=document["command"],
-        host_info=document["host"],
-        start_time=_naive(document["start_time"]),
-        config=document["config"],
-        meta_info=document["meta"],
-        _id=run_id,
-    )
+    summary = _write_metrics(run.metrics, folder, token, max_points(document["config"]))
+    info = {**document["info"], "summary": summary, "sessions": [_session(document, token)]}
+    written = {key: value for key, value in document.items() if key not in _FILES_OF_THEIR_OWN}
+    written |= {key: _text(document[key]) for key in _TIMES}
+    written |= {"session": token, "resources": [], "artifacts": list(run.artifacts)}
+    written["experiment"] = {**document["experiment"], "sources": _write_sources(run, folder)}
+    for name, content in run.artifacts.items():
+        (folder / artifact_file_name(name)).write_bytes(content)
+    (folder / "cout.txt").write_text(document["captured_out"], encoding="utf-8", errors="replace")
+    noted = {"tags": list(run.tags), "notes": run.notes} if run.tags or run.notes else {}
+    manifest = {"format": FORMAT, "version": VERSION, "kind": store.kind, "id": run.id or 0, "store": run.identity}
+    for file, values in (
+        ("run.json", written),
+        ("config.json", document["config"]),
+        ("info.json", info),
+        (ANNOTATIONS, noted),
+        (MANIFEST, {**manifest, "files": {}}),
+    ):
+        (folder / file).write_text(json.dumps(plain(values)), encoding="utf-8")
+    return PortableRun(folder)
+
+
+def _write_metrics(metrics: Mapping[str, Metric], folder: Path, token: str, limit: int) -> dict[str, Any]:
+    """Write the metrics, all of them as a log and a bounded part as a store has them; gives their summaries."""
+    log = MetricsLog(folder / METRICS_LOG)
+    log.open()
     try:
-        observer.log_metrics({name: _points(metric) for name, metric in metrics.items()}, {})
-        for name, path in files.items():
-            observer.artifact_event(name, str(path))
-        observer.heartbeat_event(
-            {**document["info"], **info}, document["captured_out"], _naive(document["heartbeat"]), document["result"]
-        )
-        _end(observer, document)
+        taken = begin_metrics(log, token, limit)
+        taken.take({name: _columns(metric) for name, metric in metrics.items()})
     finally:
-        observer.join()
-    return int(found)
+        log.close()
+    (folder / "metrics.json").write_text(json.dumps(plain(taken.table.as_documents())), encoding="utf-8")
+    return taken.table.summary
 
 
-def _end(observer: RunObserver, document: Mapping[str, Any]) -> None:
-    status, stop = document["status"], _naive(document["stop_time"] or document["heartbeat"])
-    if status == "COMPLETED":
-        observer.completed_event(stop, document["result"])
-    elif status == "FAILED":
-        observer.failed_event(stop, document["fail_trace"])
-    else:
-        observer.interrupted_event(stop, status)
+def _write_sources(run: ForeignRun, folder: Path) -> list[list[str]]:
+    entries = []
+    for number, (name, content) in enumerate(run.sources.items()):
+        path = folder / "_sources" / str(number) / (Path(name).name or "source")
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        entries.append([name, path.relative_to(folder).as_posix()])
+    return entries
 
 
-def _points(metric: Metric) -> dict[str, list[Any]]:
+def _session(document: Mapping[str, Any], token: str) -> dict[str, Any]:
+    start = Start(
+        document["experiment"],
+        document["command"],
+        document["host"],
+        _naive(document["start_time"]),
+        document["config"],
+        document["meta"],
+    )
+    return describe_session(token, start)
+
+
+def _columns(metric: Metric) -> dict[str, list[Any]]:
     return {
         "steps": list(metric.steps),
         "values": list(metric.values),
         "timestamps": [_naive(moment) for moment in metric.timestamps],
     }
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else _naive(moment).isoformat()
 
 
 def _naive(moment: datetime | None) -> datetime:

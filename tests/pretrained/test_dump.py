@@ -43,15 +43,15 @@ def test_runs_with_metrics_and_files_are_read(tmp_path: Path, how: str) -> None:
         assert (dump.database, found.ids()) == ("public_fiborganelle", [1837, 1841, 1847])
         run = next(found.runs([1841]))
         assert (run.id, run.name, run.problem) == (1841, "run_1841", "")
-        loss = run.metrics()["loss_train_0"]
+        loss = run.metrics["loss_train_0"]
         assert (loss.steps, loss.values) == ((0, 1000, 2000), (0.7, 0.5, 0.25))
         assert loss.timestamps[1] == (incasem_runs.START + timedelta(minutes=1)).replace(tzinfo=UTC)
-        assert run.artifacts["er.json"]() == incasem_runs.TRAINING_JSON
-        assert b"366151b" in run.artifacts[ORIGINAL_RECORD]()
+        assert run.artifacts["er.json"] == incasem_runs.TRAINING_JSON
+        assert b"366151b" in run.artifacts[ORIGINAL_RECORD]
     document = run.document
     assert document["start_time"] == (incasem_runs.START + timedelta(days=41)).replace(tzinfo=UTC)
     assert document["result"] == 0.25
-    assert document["info"]["summary"]["loss_train_0"]["min"] == 0.25
+    assert run.sources == {"train.py": b"import incasem\n"}
     assert document["experiment"]["repositories"][0]["commit"] == "366151b"
     assert document["info"]["original_config"]["directories"]["db"] == "/nfs/mock_db"
     assert document["config"]["directories"]["data"] == "~/incasem/data"
@@ -158,18 +158,22 @@ def test_a_run_whose_network_is_unknown_here_is_read_with_the_reason(tmp_path: P
     assert found.document["config"]["model"]["type"] == "MultitaskUnet"
 
 
-def test_a_file_of_which_a_piece_is_missing_is_told(tmp_path: Path) -> None:
-    database = {**DATABASE, (incasem_runs.DATABASE, "fs.chunks"): DATABASE[incasem_runs.DATABASE, "fs.chunks"][1:]}
+@pytest.mark.parametrize("collection", ["fs.files", "fs.chunks"])
+def test_a_file_that_the_database_lost_a_part_of_is_named(tmp_path: Path, collection: str) -> None:
+    lost = DATABASE[incasem_runs.DATABASE, collection][1:]
     path = tmp_path / "archive"
-    path.write_bytes(archive_bytes(database))
-    with open_dump(path) as dump, pytest.raises(DataError, match="not whole"):
-        next(DumpedRuns(dump).runs([1837])).artifacts["er.json"]()
-
-
-def test_a_file_that_the_dump_lacks_is_named_in_the_record(tmp_path: Path) -> None:
-    path = tmp_path / "archive"
-    path.write_bytes(archive_bytes({**DATABASE, (incasem_runs.DATABASE, "fs.files"): []}))
+    path.write_bytes(archive_bytes({**DATABASE, (incasem_runs.DATABASE, collection): lost}))
     with open_dump(path) as dump:
         run = next(DumpedRuns(dump).runs([1837]))
+    assert run.missing == ("er.json",)
     assert run.document["info"]["imported"]["files_not_in_dump"] == ["er.json"]
     assert list(run.artifacts) == [ORIGINAL_RECORD]
+
+
+def test_the_name_of_a_file_does_not_lead_out_of_its_run(tmp_path: Path) -> None:
+    run = incasem_runs.run(1841, "er", incasem_runs.config())
+    run["artifacts"][0]["name"] = "../../.ssh/keys"
+    path = tmp_path / "archive"
+    path.write_bytes(archive_bytes(incasem_runs.database(run)))
+    with open_dump(path) as dump:
+        assert sorted(next(DumpedRuns(dump).runs()).artifacts) == ["_.._.ssh_keys", ORIGINAL_RECORD]

@@ -122,6 +122,8 @@ def _say(found: Imported, importer: Importer) -> None:
     print(f"{words} {label}: {files or 'its record; its checkpoint is not here'}")
     if found.run.problem:
         print(f"  its record only, for it cannot be used here: {found.run.problem}", file=sys.stderr)
+    if found.run.missing:
+        print(f"  without {', '.join(found.run.missing)}, which the dump does not hold whole", file=sys.stderr)
 
 
 def _say_next(done: list[Imported], stores: StoreChoice) -> None:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from bson import json_util
 
-from incasem_like.errors import DataError
 from incasem_like.pretrained.dumps.dump import CHUNKS, FILES, METRICS, RUNS, Dump, Place
-from incasem_like.pretrained.foreign import ORIGIN, ForeignRun, configuration, origin, summaries_of
+from incasem_like.pretrained.foreign import ORIGIN, ForeignRun, configuration, origin
 from incasem_like.tracking.plain import plain, without_credentials
 from incasem_like.tracking.records import Metric
 from incasem_like.tracking.summaries import unpickled
 
 ORIGINAL_RECORD = "original_run.json"
+_NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f]")
 # A run in a dump does not go on, whatever its last word was.
 _NOT_ENDED = ("RUNNING", "QUEUED", "None")
 
 
 class DumpedRuns:
-    """The runs of one dumped database; metrics and files are read when asked for, a run at a time."""
+    """The runs of one dumped database, read one at a time."""
 
     def __init__(self, dump: Dump) -> None:
         self.dump = dump
@@ -48,17 +49,15 @@ class DumpedRuns:
         meta, experiment = unpickled(run.get("meta") or {}), dict(unpickled(run.get("experiment") or {}))
         options = meta.get("options") or {}
         name = str(options.get("--name") or experiment.get("name") or f"run {run_id}")
-        metrics = functools.partial(self.metrics, run_id)
+        artifacts, sources, missing = self._files_of(run)
         identity = _identity(run)
         info = {key: value for key, value in unpickled(run.get("info") or {}).items() if key != "metrics"}
         info |= settings.info | origin(identity, str(self.dump.source), run_id)
-        missing = [entry["name"] for entry in _artifact_entries(run) if entry.get("file_id") not in self._files]
         if missing:
             info[ORIGIN]["files_not_in_dump"] = missing
-        info |= {"summary": summaries_of(metrics())}
         ended = str(run.get("status")) not in _NOT_ENDED
         document = {
-            "experiment": {**experiment, "sources": self._sources(experiment.get("sources") or [])},
+            "experiment": experiment,
             "command": str(run.get("command") or "train"),
             "host": unpickled(run.get("host") or {}),
             "meta": meta,
@@ -78,11 +77,13 @@ class DumpedRuns:
             name,
             identity,
             {key: value if isinstance(value, datetime) else _plain(value) for key, value in document.items()},
-            metrics,
-            self._artifacts(run),
+            self.metrics(run_id),
+            artifacts,
+            sources,
             tuple(tag for tag in noted.get("tags") or () if isinstance(tag, str)),
             str(noted.get("notes") or ""),
             settings.problem,
+            tuple(missing),
         )
 
     def metrics(self, run_id: int) -> dict[str, Metric]:
@@ -94,39 +95,30 @@ class DumpedRuns:
             found[metric.name] = metric
         return found
 
-    def _artifacts(self, run: Mapping[str, Any]) -> dict[str, Any]:
-        """Find the run's files that the dump holds, and its original record, which is one more."""
-        found = {
-            str(entry["name"]): functools.partial(self._content, entry["file_id"])
-            for entry in _artifact_entries(run)
-            if entry.get("file_id") in self._files
-        }
+    def _files_of(self, run: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, bytes], list[str]]:
+        """Read a run's artifacts, its original record among them, and sources; names those that are not whole."""
+        wanted = [(_file_name(str(entry["name"])), entry.get("file_id")) for entry in _artifact_entries(run)]
+        artifacts = {name: self._content(file_id) for name, file_id in wanted}
+        sources = {name: self._content(file_id) for name, file_id in _source_pairs(run)}
+        missing = [name for name, content in {**sources, **artifacts}.items() if content is None]
         record = json_util.dumps(without_credentials(dict(run)), json_options=json_util.RELAXED_JSON_OPTIONS, indent=2)
-        return {**found, ORIGINAL_RECORD: record.encode}
+        whole = {name: content for name, content in artifacts.items() if content is not None}
+        return (
+            {**whole, ORIGINAL_RECORD: record.encode()},
+            {name: content for name, content in sources.items() if content is not None},
+            missing,
+        )
 
-    def _content(self, file_id: Any) -> bytes:
-        """Put a file of GridFS together.
-
-        Raises:
-            DataError: A piece of it is missing or spoilt.
-        """
-        file, places = self._files[file_id], self._chunk_places.get(file_id, {})
+    def _content(self, file_id: Any) -> bytes | None:
+        """Put a file of GridFS together; None for one that the database did not have whole."""
+        file, places = self._files.get(file_id), self._chunk_places.get(file_id, {})
+        if file is None:
+            return None
         chunks = self.dump.collection(CHUNKS)
         content = b"".join(bytes(chunks.read(places[number])["data"]) for number in sorted(places))
         named = file.get("md5")
         spoilt = isinstance(named, str) and hashlib.md5(content, usedforsecurity=False).hexdigest() != named
-        if len(content) != file.get("length", len(content)) or spoilt:
-            raise DataError(
-                f"The file {file.get('filename')} in {self.dump.source} is not whole ({len(content)} bytes of "
-                f"{file.get('length')}): fetch the dump again."
-            )
-        return content
-
-    def _sources(self, sources: Sequence[Any]) -> list[list[str]]:
-        """Name the sources that a run was made with, each with its MD5 where the dump knows it."""
-        files = {str(file_id): file for file_id, file in self._files.items()}
-        named = [pair for pair in sources if isinstance(pair, (list, tuple)) and len(pair) == 2]
-        return [[str(name), str(files.get(str(found), {}).get("md5") or found)] for name, found in named]
+        return None if spoilt or len(content) != file.get("length", len(content)) else content
 
     @functools.cached_property
     def _metric_places(self) -> dict[int, list[Place]]:
@@ -161,6 +153,16 @@ def _metric(document: Mapping[str, Any]) -> Metric:
 
 def _artifact_entries(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [entry for entry in run.get("artifacts") or () if isinstance(entry, Mapping) and "name" in entry]
+
+
+def _source_pairs(run: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    pairs = (run.get("experiment") or {}).get("sources") or ()
+    return [(str(pair[0]), pair[1]) for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2]
+
+
+def _file_name(name: str) -> str:
+    """Make a name one of a file in the run's own folder, whatever it is."""
+    return _NOT_IN_A_NAME.sub("_", name).strip(".") or "file"
 
 
 def _identity(run: Mapping[str, Any]) -> str:
