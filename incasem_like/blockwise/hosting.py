@@ -25,6 +25,7 @@ from incasem_like.blockwise.workers_file import LOOPBACK, SchedulerSection, Work
 from incasem_like.errors import InputError
 
 SECONDS_BETWEEN_SIGNS = 5.0
+SECONDS_TO_SET_UP = 600.0
 EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -60,7 +61,8 @@ def run_on_workers(task: BlockTask, queue: BlockQueue, workers: Workers, folder:
     token = secrets.token_bytes(32)
     place = Place(folder, token, settings.reconnect)
     fleet = Fleet(workers.groups, place)
-    patience = Patience(settings.block_time_limit or task.time_limit, settings.silence)
+    limit = settings.block_time_limit or task.time_limit
+    patience = Patience(limit, max(limit, SECONDS_TO_SET_UP), settings.silence)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listening(settings, place)) if fleet.calls_back else None
         callbacks = Callbacks(tell.done, tell.failed, tell.look)
@@ -120,6 +122,7 @@ def _task_message(task: BlockTask, patience: Patience) -> Message:
         "interval": min(SECONDS_BETWEEN_SIGNS, patience.silence / 4),
         "silence": patience.silence,
         "time_limit": patience.block,
+        "set_up_limit": patience.set_up,
     }
 
 

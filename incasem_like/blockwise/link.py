@@ -138,7 +138,7 @@ class Link:
         for message in messages:
             if message["type"] == "task":
                 self.interval, self.silence = message["interval"], message["silence"]
-                self.time_limit = message["time_limit"]
+                self.time_limit = message["set_up_limit"]
             if message["type"] != "alive":
                 self.inbox.put(message)
 

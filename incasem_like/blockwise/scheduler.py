@@ -29,11 +29,13 @@ class Patience:
     """How long the scheduler waits, in seconds.
 
     Attributes:
-        block: For one block, and for a worker to set up the task.
+        block: For one block.
+        set_up: For a worker to set up the task once it is connected.
         silence: For a sign of life from a worker of another machine.
     """
 
     block: float
+    set_up: float
     silence: float
 
 
@@ -121,10 +123,12 @@ class Scheduler:
         if not peer.known and not peer.local:
             if now - peer.heard > SECONDS_TO_PROVE:
                 self._close(peer)
-        elif (peer.flying or not peer.ready) and now - peer.progressed > self._patience.block:
+        elif not peer.ready and now - peer.progressed > self._patience.set_up:
             self._fleet.stop(peer.name)
-            what = "The block" if peer.ready else "Setting up the task"
-            self._lost(peer, f"{what} took longer than the time limit of {self._patience.block:g} s")
+            self._close(peer)
+        elif peer.flying and now - peer.progressed > self._patience.block:
+            self._fleet.stop(peer.name)
+            self._lost(peer, f"The block took longer than the time limit of {self._patience.block:g} s")
         elif not peer.local and now - peer.heard > self._patience.silence:
             self._lost(peer, f"The worker {peer.name} on {peer.host} has been silent for {now - peer.heard:.0f} s")
 
@@ -181,7 +185,6 @@ class Scheduler:
             self._close(peer)
             self._feed_idle()
         elif kind == "broken":
-            self._close(peer)
             self._refuse(_error_of(message["error"], peer.name))
         else:
             peer.send({"type": "alive"})

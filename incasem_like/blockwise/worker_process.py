@@ -96,6 +96,7 @@ class WorkerProcess:
                 self._link.flush(10)
                 os._exit(BROKEN)
             self._link.block_began = None
+        self._link.time_limit = message["time_limit"]
         self._link.send({"type": "ready"})
 
     def _run_block(self, number: int) -> None:

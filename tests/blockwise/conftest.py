@@ -42,6 +42,8 @@ def note(block, parameters):
     """Misbehave at the block and in the way that the file beside this one says; note that it came to that."""
     plan = Path(__file__).with_name("accident")
     way, _, number = plan.read_text().partition(":") if plan.exists() else ("", "", "")
+    if way == "slow":
+        time.sleep(0.1)
     if number and block.number == int(number):
         plan.with_name("happened").touch()
         accident(way)
@@ -61,16 +63,70 @@ def accident(way):
         os.killpg(0, signal.SIGKILL)
     if way == "wait":
         time.sleep(60)
+    if way == "freeze":
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def thaw(block, parameters):
+    """Smooth, but freeze at block 3 where nobody has frozen before."""
+    once = Path(__file__).with_name("frozen")
+    if block.number == 3 and not once.exists():
+        once.touch()
+        accident("freeze")
+    smooth(block, parameters)
+
+
+def die_once(block, parameters):
+    """Smooth, but die at blocks 3 and 8 where nobody has died before."""
+    once = Path(__file__).with_name(f"died-{block.number}")
+    if block.number in (3, 8) and not once.exists():
+        once.touch()
+        accident("kill")
+    smooth(block, parameters)
+
+
+def fail_once(block, parameters):
+    """Smooth, but fail at block 3 at the first try."""
+    once = Path(__file__).with_name("failed")
+    if block.number == 3 and not once.exists():
+        once.touch()
+        accident("error")
+    smooth(block, parameters)
+
+
+def lay_table(parameters):
+    """Set up a worker: note each time that it is done, return who did it."""
+    with Path(__file__).with_name("laid").open("a") as file:
+        file.write(f"{os.getpid()} ")
+    if parameters.get("broken") == "input":
+        raise DataError("The checkpoint is not there: name another.")
+    if parameters.get("broken"):
+        raise RuntimeError("the table has three legs")
+    return {"pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS"), "gpu": os.environ.get("LOCAL_GPU")}
+
+
+def serve(block, parameters):
+    """Write who prepared this worker, and how many threads it may start, into the block."""
+    assert block.prepared["pid"] == os.getpid()
+    block.output.write(np.full(block.write_roi.shape, int(block.prepared["threads"]), np.uint16), block.write_roi)
+
+
+def both(block, parameters):
+    """Smooth into the first output, and write what the block was made of into the second."""
+    smooth(block, parameters)
+    block.outputs[1].write(block.inputs[0].read(block.write_roi), block.write_roi)
 '''
 
 SCRIPT = '''
 """Smooth a volume in blocks, as a script of a person would."""
 
 import sys
+from pathlib import Path
 
 from block_functions import smooth
 
 from incasem_like.blockwise import BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.blockwise.workers_file import load_workers
 from incasem_like.terminal import run_guarded
 from incasem_like.volumes import open_volume
 
@@ -82,7 +138,10 @@ def main():
         chunk_shape=(8, 8, 8), overwrite="--overwrite" in sys.argv,
     )
     task = BlockTask("smooth", output, (sys.argv[1],), smooth, {}, (8, 8, 8), (1, 1, 1))
-    summary = run_blockwise(task, num_workers=int(sys.argv[3]))
+    if sys.argv[3].isdigit():
+        summary = run_blockwise(task, num_workers=int(sys.argv[3]))
+    else:
+        summary = run_blockwise(task, workers=load_workers(Path(sys.argv[3])))
     print(f"done {summary.done} skipped {summary.skipped} already {summary.already_complete}")
 
 
@@ -108,6 +167,13 @@ def accident(tmp_path: Path) -> Callable[[str], None]:
         (tmp_path / "accident").write_text(text)
 
     return plan
+
+
+@pytest.fixture(autouse=True)
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the records of jobs in a folder of the test's own and return it."""
+    monkeypatch.setenv("INCASEM_JOBS", str(tmp_path / "jobs"))
+    return tmp_path / "jobs"
 
 
 @pytest.fixture
@@ -159,7 +225,7 @@ def script(functions: ModuleType, raw: Volume, tmp_path: Path) -> Callable[..., 
     path = tmp_path / "smooth_script.py"
     path.write_text(SCRIPT)
 
-    def start(output: str, workers: int, *flags: str) -> subprocess.Popen[str]:
+    def start(output: str, workers: int | Path, *flags: str) -> subprocess.Popen[str]:
         words = [
             sys.executable,
             str(path),
