@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -9,14 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from incasem_like.errors import CheckpointError, ConfigError, InputError
+from incasem_like.errors import CheckpointError, ConfigError, InputError, StoreError
 from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, check_fits
 from incasem_like.pretrained.foreign import ORIGIN, ForeignRun
 from incasem_like.pretrained.placing import check_place, place
 from incasem_like.pretrained.storing import write_run
+from incasem_like.tracking.checkpoints.uploads import upload_missing
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord, RunStore
+
+log = logging.getLogger("incasem_like.pretrained")
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Importer:
                 check_place(checkpoint, self.store, wanted)
         run_id = write_run(run, self.store, wanted, lambda found: self._facts(found, (), checkpoint))
         if checkpoint is not None:
-            self._upload(self.store.get(run_id), checkpoint)
+            self._upload(run_id)
         return run_id
 
     def _facts(self, run_id: int, entries: Sequence[Any], checkpoint: ImportedCheckpoint | None) -> dict[str, Any]:
@@ -138,15 +142,17 @@ class Importer:
         check_fits(checkpoint.path, record.config)
         check_place(checkpoint, self.store, record.id)
         self.store.note(record.id, self._facts(record.id, record.info.get("checkpoints") or (), checkpoint))
-        self._upload(self.store.get(record.id), checkpoint)
+        self._upload(record.id)
         return True
 
-    def _upload(self, record: RunRecord, checkpoint: ImportedCheckpoint) -> None:
-        files = self.store.checkpoint_files
-        if files is None or not self.upload:
+    def _upload(self, run_id: int) -> None:
+        """Copy a run's checkpoints into a store that keeps any; what it does not take now, it can be given later."""
+        if not self.upload:
             return
-        entry = next(one for one in record.info["checkpoints"] if one["sha256"] == checkpoint.sha256)
-        files.upload(self.store.runs_directory / entry["path"], record.id, checkpoint.sha256, entry)
+        try:
+            upload_missing(self.store.get(run_id))
+        except StoreError as error:
+            log.warning("The checkpoint of run %s is on this machine only ('runs sync' uploads it): %s", run_id, error)
 
 
 def usable(run: ForeignRun, checkpoint: ImportedCheckpoint) -> bool:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from incasem_like.networks import load_checkpoint
 from incasem_like.pretrained.importing import Imported, Importer
 from incasem_like.pretrained.manifest import read_manifest
 from incasem_like.pretrained.sources import Description, Sources
-from incasem_like.tracking import RunStore, file_sha256, run_experiment
+from incasem_like.tracking import RunStore, file_sha256, open_store, run_experiment
+from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.transfer import export_run, import_run
 
 SMALL = incasem_runs.config(**SMALL_MODEL)
 
@@ -250,3 +253,69 @@ def test_checkpoints_of_a_run_in_another_store_are_not_mixed_with(
         put(sources, Importer(store), checkpoint_file)
     assert store.ids() == []
     assert [path.name for path in folder.iterdir()] == ["model_checkpoint_5"]
+
+
+def test_a_machine_that_has_only_the_database_gets_the_checkpoint_from_there(
+    store: RunStore, sources: Sources, checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not isinstance(store, MongoStore):
+        pytest.skip("a store of files keeps no checkpoints")
+    monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
+    put(sources, Importer(store, upload=False), checkpoint_file)
+    assert store.checkpoint_files.of_run(1841) == []
+    store.delete(1841)
+    put(sources, Importer(store), checkpoint_file)
+    shutil.rmtree(store.runs_directory)
+    there = MongoStore(store.database, "trainings", tmp_path / "elsewhere").get(1841).checkpoint("last").fetch()
+    assert there.is_relative_to(tmp_path / "cache")
+    assert there.read_bytes() == checkpoint_file.read_bytes()
+
+
+def test_a_deleted_import_leaves_the_file_that_it_was_made_of(
+    store: RunStore, sources: Sources, checkpoint_file: Path
+) -> None:
+    put(sources, Importer(store), checkpoint_file)
+    content = checkpoint_file.read_bytes()
+    store.delete(1841)
+    assert not (store.runs_directory / "models" / "1841").exists()
+    assert checkpoint_file.read_bytes() == content
+    assert put(sources, Importer(store), checkpoint_file)[0].how == "imported"
+
+
+def test_two_stores_of_one_runs_directory_share_the_files_of_an_import(
+    store: RunStore, sources: Sources, checkpoint_file: Path, tmp_path: Path
+) -> None:
+    other = open_store(tmp_path / "other", "trainings", store.runs_directory)
+    for one in (store, other):
+        put(sources, Importer(one), checkpoint_file)
+    store.delete(1841)
+    assert other.get(1841).checkpoint("last").fetch().read_bytes() == checkpoint_file.read_bytes()
+
+
+def test_an_imported_run_moves_between_stores_like_any_other(
+    store: RunStore, sources: Sources, archive: Path, checkpoint_file: Path, tmp_path: Path
+) -> None:
+    put(sources, Importer(store), archive)
+    put(sources, Importer(store), checkpoint_file)
+    exported = export_run(store.get(1841), tmp_path / "exported")
+    other = open_store(None, "trainings", tmp_path / "other_runs")
+    record = import_run(exported, other)
+    assert (record.id, record.metrics["loss_train_0"].values) == (1841, (0.7, 0.5, 0.25))
+    assert record.artifact("er.json") == incasem_runs.TRAINING_JSON
+    assert record.checkpoint("last").fetch().read_bytes() == checkpoint_file.read_bytes()
+
+
+def test_metrics_longer_than_a_store_keeps_are_whole_on_this_machine(
+    store: RunStore, sources: Sources, tmp_path: Path
+) -> None:
+    run = incasem_runs.run(1841, "er", SMALL)
+    values = [1 / (1 + number) for number in range(5000)]
+    path = tmp_path / "archive"
+    path.write_bytes(archive_bytes(incasem_runs.database(run, metrics=[incasem_runs.metric(1841, "loss", values)])))
+    put(sources, Importer(store), path)
+    log = store.metrics_log(1841)
+    assert log is not None
+    points = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [point["value"] for point in points if "name" in point] == values
+    assert len(store.read_metric_documents(1841)["loss"]["steps"]) <= 2000
+    assert store.summaries()[0].summary["loss"]["last_step"] == 4_999_000

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     help="Configuration that a checkpoint was trained with, YAML or JSON.  [default: incasem's]",
 )
 @click.option("--database", metavar="NAME", help="Database of a dump.  [default: the one with runs]")
-@click.option("--no_upload", is_flag=True, help="Keep checkpoints out of the database that runs go to.")
+@click.option("--no_upload", is_flag=True, help="Leave the upload of checkpoints into a database to runs sync.")
 @place_options
 @store_options
 def import_models(
