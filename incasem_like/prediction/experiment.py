@@ -124,7 +124,7 @@ def _predict_regions(
     run.set_info("parent", _lineage(plan))
     run.set_info("resumes", resume)
     run.inputs([_described(region) for region in plan.regions])
-    run.log_scalar("num_params", count_parameters(plan.network), 0)
+    run.set_info("num_params", count_parameters(plan.network))
     tasks = [
         _prepare(plan, region, place, prediction_id, resume is not None)
         for region, place in zip(plan.regions, places, strict=True)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from incasem_like.tracking import Continuation, RunRecord, RunStore
     from incasem_like.training.preflight import CheckedTraining
 
-PARAMETERS = "num_params"
-
 
 @dataclass(frozen=True)
 class Beginning:
@@ -26,12 +24,10 @@ class Beginning:
     Attributes:
         start: The checkpoint of another training, for the first iteration; None for random weights.
         resumption: Where the run goes on; None for a new run.
-        counted: Whether the number of parameters is on record already.
     """
 
     start: StartingPoint | None = None
     resumption: Resumption | None = None
-    counted: bool = False
 
     @property
     def iteration(self) -> int:
@@ -93,4 +89,4 @@ class BeginningFinder:
             )
         if resumption.iteration:
             return Beginning(resumption=resumption)
-        return Beginning(find_start(config, self._trainings), resumption, PARAMETERS in continued.metrics)
+        return Beginning(find_start(config, self._trainings), resumption)

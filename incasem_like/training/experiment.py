@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import IncasemError
-from incasem_like.training.beginning import PARAMETERS, Beginning, BeginningFinder
+from incasem_like.training.beginning import Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder
 from incasem_like.training.continuing import put_in_order
 from incasem_like.training.folders import RunFolders, check_unused, highest_number
@@ -159,8 +159,7 @@ def build_trainer(
     if config.torch.num_threads is not None:
         torch.set_num_threads(config.torch.num_threads)
     network = seeded_network(config.model, config.seed)
-    if beginning.iteration == 0 and not beginning.counted:
-        run.log_scalar(PARAMETERS, count_parameters(network), 0)
+    run.set_info("num_params", count_parameters(network))  # as a metric it would flatten all curves beside it
     optimization = Optimization(config, network)
     if beginning.start is not None:
         beginning.start.load(optimization)

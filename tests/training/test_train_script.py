@@ -46,7 +46,7 @@ def test_a_training_leaves_a_run_with_everything(trained: tuple[Path, Any], tiny
     assert record.result["iteration"] == 6
     assert record.result["best_metric"] == "dice_class_1"
     assert record.result["loss"] == record.metrics["loss_train_0"].values[-1]
-    assert record.metrics["num_params"].values == (sum_of_parameters(runs),)
+    assert record.info["num_params"] == sum_of_parameters(runs)
     assert {
         "loss_train_0", "pct_class_0", "pct_class_1", "dice_class_1_train", "loss_val_ds_0_type_0",
         "dice_class_1_validation_ds_0", "jaccard_class_1_validation_ds_0", "loss", "dice_class_1",
