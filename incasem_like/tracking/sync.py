@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from incasem_like.tracking.files.layout import METRICS_LOG
+from incasem_like.tracking.files.layout import METRICS_LOG, write_whole
 from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.journal import Journal
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, is_held
+from incasem_like.tracking.recording.sessions import tokens
 from incasem_like.tracking.records import RunRecord
 from incasem_like.tracking.store import RunStore
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from incasem_like.tracking.mongo.store import MongoStore
 
 OFFLINE = Path("tracking", "offline")
+_NEW_IDS = "new_ids.json"
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ def _deliver(store: MongoStore, journal: Journal) -> Synced:
 
 
 def _offline_runs(store: RunStore) -> Iterator[Synced]:
+    from incasem_like.tracking.transfer import copy_run
+
     waiting = offline_store(store)
     if waiting.description == store.description:
         return
@@ -126,35 +131,40 @@ def _offline_runs(store: RunStore) -> Iterator[Synced]:
         if record.status == "RUNNING" or is_held(folder / METRICS_LOG):
             yield Synced(store.kind, run_id, None, "still goes on: deliver it when it is over")
             continue
-        there = _already_there(store, record)
-        new_id = _copy(store, record) if there is None else there
-        _keep_log(store, new_id, folder / METRICS_LOG)
+        if record.status != record.recorded_status:
+            waiting.set_state(run_id, record.status, record.heartbeat or record.start_time)
+            record = waiting.get(run_id)
+        new_id = _already_there(store, record)
+        if new_id is None:
+            new_id = copy_run(record, store, renumbered=_renumbered(store)).id
+        if new_id != run_id:
+            _note_new_id(store, run_id, new_id)
         shutil.rmtree(folder)
-        renamed = "" if new_id == run_id else f", as run {new_id}: its id was taken"
+        renamed = "" if new_id == run_id else f" as run {new_id}, since its id was taken"
         yield Synced(store.kind, run_id, new_id, f"run delivered{renamed}")
 
 
 def _already_there(store: RunStore, record: RunRecord) -> int | None:
     """Find the run in the store, in case it was delivered and the process ended before it could clear up here."""
-    tokens = {session.get("token") for session in record.info.get("sessions") or ()} - {None}
+    mine = set(tokens(record.info))
     for run_id in reversed(store.ids()):
-        if run_id < record.id or not tokens:
+        if run_id < record.id or not mine:
             break
-        document = store.read_document(run_id) or {}
-        if tokens & {session.get("token") for session in (document.get("info") or {}).get("sessions") or ()}:
+        if mine & set(tokens((store.read_document(run_id) or {}).get("info"))):
             return run_id
     return None
 
 
-def _copy(store: RunStore, record: RunRecord) -> int:
-    from incasem_like.tracking.transfer import copy_run
+def _renumbered(store: RunStore) -> dict[tuple[str, int], int]:
+    """Look up the ids that offline runs got in their database, for what their children note of them."""
+    path = store.runs_directory / OFFLINE / _NEW_IDS
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {(kind, int(old)): new for kind, ids in found.items() for old, new in ids.items()}
 
-    return copy_run(record, store).id
 
-
-def _keep_log(store: RunStore, run_id: int, log: Path) -> None:
-    """Move the full-resolution metrics to where the store looks for them."""
-    from incasem_like.tracking.mongo.store import MongoStore
-
-    if isinstance(store, MongoStore) and log.is_file() and store.metrics_log(run_id) is None:
-        shutil.copyfile(log, store.journals.make(run_id).log.path)
+def _note_new_id(store: RunStore, run_id: int, new_id: int) -> None:
+    found: dict[str, dict[str, int]] = {}
+    for (kind, old), new in {**_renumbered(store), (store.kind, run_id): new_id}.items():
+        found.setdefault(kind, {})[str(old)] = new
+    text = json.dumps(found)
+    write_whole(store.runs_directory / OFFLINE / _NEW_IDS, lambda file: file.write(text.encode()))

@@ -172,7 +172,9 @@ def errors_of_a_start(description: str, run_id: int | None) -> Iterator[None]:
             f"There is a run {run_id} in {description} already: choose another --id or leave it out."
         ) from None
     except pymongo.errors.ConnectionFailure:
-        raise StoreError(f"{description} stopped answering: start the server and run the same command again.") from None
+        raise StoreError(
+            f"{description} stopped answering: start the server and run the same command again, or add --offline to it."
+        ) from None
     except pymongo.errors.OperationFailure as error:
         raise StoreError(
             f"{description} does not take a new run (code {error.code}): check that the user may write there."

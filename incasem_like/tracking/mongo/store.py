@@ -271,8 +271,8 @@ def connect(address: MongoAddress, kind: str, runs_directory: Path) -> MongoStor
         ) from None
     except pymongo.errors.PyMongoError:
         raise StoreError(
-            f"No MongoDB server answers at {address.described}: start it, correct the address, or leave it out to keep "
-            f"runs as files in {Path(runs_directory) / 'tracking'}."
+            f"No MongoDB server answers at {address.described}: start it, correct the address, or give --offline to a "
+            "training or prediction, which keeps the run on this machine until 'incasem-like runs sync' delivers it."
         ) from None
 
     def reconnect() -> Database[Any]:

@@ -1,0 +1,128 @@
+"""Runs begun with --offline on their way into a database."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from incasem_like.errors import InputError, StoreError
+from incasem_like.tracking import Run, RunStore, open_store, run_experiment
+from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.sync import deliver_journal, offline_store, sync_journals
+
+CONFIG: dict[str, Any] = {"tracking": {"max_points": 10, "store_checkpoints": "none"}}
+
+
+@pytest.fixture(params=["mongomock", pytest.param("server", marks=pytest.mark.mongo)])
+def database(request: pytest.FixtureRequest) -> MongoStore:
+    found: MongoStore = request.getfixturevalue(f"{request.param}_store")
+    return found
+
+
+def work(run: Run) -> str:
+    for step in range(40):
+        run.log_scalar("loss", step / 4, step)
+    run.add_artifact("text", "a.txt")
+    run.set_info("seen", run.id)
+    print("was here")
+    return "done"
+
+
+def offline(store: RunStore, **options: Any) -> None:
+    run_experiment(**{"name": "train", "config": CONFIG, "main": work, "store": offline_store(store), **options})
+
+
+def test_an_offline_run_comes_into_the_database_as_it_was(database: MongoStore) -> None:
+    offline(database, run_name="at sea", id_above=6)
+    waiting = offline_store(database).get(7)
+    (synced,) = sync_journals(database)
+    assert (synced.run_id, synced.delivered_as, synced.what) == (7, 7, "run delivered")
+    record = database.get(7)
+    for part in ("status", "name", "config", "result", "captured_output", "artifacts"):
+        assert getattr(record, part) == getattr(waiting, part)
+    assert (record.info["seen"], record.artifact("a.txt")) == (7, b"text")
+    assert len(record.metrics["loss"].steps) <= 10
+    log = database.metrics_log(7)
+    assert log is not None
+    assert len([line for line in log.read_text().splitlines() if '"name"' in line]) == 40
+    assert offline_store(database).ids() == []
+    assert sync_journals(database) == []
+
+
+def test_a_taken_id_is_replaced_and_children_follow(database: MongoStore) -> None:
+    run_experiment(name="train", config=CONFIG, main=lambda run: None, store=database)
+    offline(database)
+    predictions = database.sibling("predictions")
+
+    def predict(run: Run) -> None:
+        run.set_info("parent", {"training_run_id": 1, "checkpoint": "x"})
+
+    offline(predictions, main=predict)
+    (training,) = sync_journals(database)
+    (prediction,) = sync_journals(predictions)
+    assert (training.run_id, training.delivered_as) == (1, 2)
+    assert "as run 2" in training.what
+    assert database.get(2).result == "done"
+    assert database.get(1).result is None
+    assert prediction.delivered_as == 1
+    assert predictions.get(1).parent["training_run_id"] == 2
+
+
+def test_delivering_that_broke_off_is_taken_up(database: MongoStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    from incasem_like.tracking import sync
+
+    def stop(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    offline(database)
+    with monkeypatch.context() as patched:
+        patched.setattr(sync, "shutil", SimpleNamespace(rmtree=stop))
+        with pytest.raises(KeyboardInterrupt):
+            sync_journals(database)
+    assert offline_store(database).ids() == [1]
+    assert [synced.delivered_as for synced in sync_journals(database)] == [1]
+    assert database.ids() == [1]
+    assert offline_store(database).ids() == []
+
+
+def test_a_run_that_is_offline_still_is_left_alone(database: MongoStore) -> None:
+    def main(run: Run) -> None:
+        (synced,) = sync_journals(database)
+        assert synced.delivered_as is None
+        assert "still goes on" in synced.what
+
+    offline(database, main=main)
+    assert offline_store(database).get(1).status == "COMPLETED"
+    assert database.ids() == []
+
+
+def test_the_journal_of_one_run_can_be_asked_for(database: MongoStore) -> None:
+    run_experiment(name="train", config=CONFIG, main=work, store=database)
+    assert deliver_journal(database, 1) is None
+    assert deliver_journal(offline_store(database), 1) is None
+    (journal,) = database.journals
+    document = {**(database.database["runs"].find_one({"_id": 1}) or {}), "result": "later"}
+    journal.write(document, database.description)
+    synced = deliver_journal(database, 1)
+    assert synced is not None
+    assert synced.delivered_as == 1
+    assert database.get(1).result == "later"
+
+
+def test_a_damaged_journal_is_named(database: MongoStore) -> None:
+    run_experiment(name="train", config=CONFIG, main=work, store=database)
+    (journal,) = database.journals
+    (journal.folder / "run.json").write_text('{"run": ')
+    with pytest.raises(StoreError, match=r"run\.json is damaged"):
+        sync_journals(database)
+
+
+@pytest.mark.mongo
+def test_a_refused_login_quotes_no_password(mongo_url: str, tmp_path: Path) -> None:
+    """The test server knows no logins at all; what it says of one is passed on without the URL."""
+    with pytest.raises((StoreError, InputError)) as caught:
+        open_store(mongo_url.replace("://", "://ada:s3cret@"), "trainings", tmp_path)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+    assert "refuses" in str(caught.value)
