@@ -47,10 +47,11 @@ def _reap(store: RunStore, run: RunSummary) -> bool:
 
     deliver_journal(store, run.id)
     record = store.get(run.id)
-    if record.recorded_status != "RUNNING":
+    if record.recorded_status not in ("RUNNING", "KILLED"):
         return False
     last: datetime | None = record.heartbeat or record.start_time
-    store.set_state(run.id, "KILLED", last)
+    if record.recorded_status == "RUNNING":
+        store.set_state(run.id, "KILLED", last)
     name = f" ({run.name})" if run.name else ""
     print(f"{singular(run.kind).capitalize()} run {run.id}{name} was KILLED, last heard of {cell(last)}.")
     return True
