@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from incasem_like.pretrained.foreign import ORIGIN, ForeignRun
 from incasem_like.pretrained.placing import check_place, place
 from incasem_like.pretrained.storing import write_run
 from incasem_like.tracking.checkpoints.uploads import upload_missing
+from incasem_like.tracking.transfer import PortableRun, export_run, import_run
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord, RunStore
@@ -108,12 +108,17 @@ class Importer:
         """Write a run in the place of an earlier import, whose checkpoint, tags and notes it keeps."""
         tags, notes = tuple(dict.fromkeys([*run.tags, *taken.tags])), taken.notes or run.notes
         with tempfile.TemporaryDirectory(prefix=".import-", dir=self.store.runs_directory) as temporary:
-            if checkpoint is None and taken.checkpoints:
-                checkpoint = _held(taken, Path(temporary))
+            before = export_run(taken, Path(temporary) / "before")
+            if checkpoint is None:
+                checkpoint = _held(taken, PortableRun(before))
             if checkpoint is not None and not usable(run, checkpoint):
                 checkpoint = None
             self.store.delete(taken.id, force=True)
-            return self._write(replace(run, tags=tags, notes=notes), checkpoint, taken.id)
+            try:
+                return self._write(replace(run, tags=tags, notes=notes), checkpoint, taken.id)
+            except BaseException:
+                import_run(before, self.store)
+                raise
 
     def _taken(self, taken: RunRecord) -> InputError:
         named = f" ({taken.name})" if taken.name else ""
@@ -140,7 +145,7 @@ class Importer:
         if any(one.sha256 == checkpoint.sha256 for one in record.checkpoints):
             return False
         check_fits(checkpoint.path, record.config)
-        check_place(checkpoint, self.store, record.id)
+        check_place(checkpoint, self.store, record.id, [one.sha256 for one in record.checkpoints])
         self.store.note(record.id, self._facts(record.id, record.info.get("checkpoints") or (), checkpoint))
         self._upload(record.id)
         return True
@@ -182,10 +187,11 @@ def _is_record_of(run: ForeignRun, taken: RunRecord) -> bool:
     return alone and origin.get("original_id") == run.id and not _is_checkpoint_alone(run.identity)
 
 
-def _held(taken: RunRecord, folder: Path) -> ImportedCheckpoint:
-    """Take hold of a run's checkpoint before the run is deleted."""
+def _held(taken: RunRecord, exported: PortableRun) -> ImportedCheckpoint | None:
+    """Find the newest checkpoint of a run that was exported; None where it had none."""
+    if not taken.checkpoints:
+        return None
     last = taken.checkpoint("last")
-    held = folder / last.path.name
-    shutil.copyfile(last.fetch(), held)
+    path = exported.checkpoint(last.sha256)
     known = bool((taken.info.get("checkpoint_file") or {}).get("iteration_known"))
-    return ImportedCheckpoint(held, last.sha256, last.iteration, known, last.model.url)
+    return None if path is None else ImportedCheckpoint(path, last.sha256, last.iteration, known, last.model.url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,30 @@ if TYPE_CHECKING:
     from incasem_like.tracking.store import RunStore
 
 
-def check_place(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int) -> None:
-    """Make sure that the folder of a run's checkpoints is free for an imported one.
+def check_place(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int, registered: Sequence[str] = ()) -> None:
+    """Make sure that an imported checkpoint can go to the folder of a run.
+
+    Args:
+        checkpoint: The file.
+        store: Where the run is or will be.
+        run_id: The run.
+        registered: Hashes of the checkpoints that the run has already.
 
     Raises:
-        InputError: There are checkpoints of another run of that number, one that is in another store.
+        InputError: There are checkpoints of another run of that number, one that is in another store; or another one
+            of the same iteration.
     """
     target = _target(checkpoint, store, run_id)
-    strangers = [path for path in target.parent.glob("model_checkpoint_*") if not _is_it(path, checkpoint)]
-    if strangers and store.read_document(run_id) is None:
+    own = {checkpoint.sha256, *registered}
+    if any(file_sha256(path) not in own for path in target.parent.glob("model_checkpoint_*")):
         raise InputError(
             f"{target.parent} already holds checkpoints, of a run {run_id} that is not in {store.description}: choose "
             "another --id, or move them away."
+        )
+    if target.exists() and not _is_it(target, checkpoint):
+        raise InputError(
+            f"Run {run_id} in {store.description} has another checkpoint of iteration {checkpoint.iteration}: import "
+            "this one under another --id."
         )
 
 

@@ -319,3 +319,33 @@ def test_metrics_longer_than_a_store_keeps_are_whole_on_this_machine(
     assert [point["value"] for point in points if "name" in point] == values
     assert len(store.read_metric_documents(1841)["loss"]["steps"]) <= 2000
     assert store.summaries()[0].summary["loss"]["last_step"] == 4_999_000
+
+
+def test_a_replacement_that_fails_leaves_the_earlier_import(
+    store: RunStore, sources: Sources, archive: Path, checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(sources, Importer(store), checkpoint_file)
+    store.annotate(1841, notes="for cell 6")
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("incasem_like.pretrained.importing.write_run", full)
+    with pytest.raises(OSError, match="No space"):
+        put(sources, Importer(store), archive)
+    record = store.get(1841)
+    assert (record.name, record.notes) == ("er_CF", "for cell 6")
+    assert record.checkpoint("last").fetch().read_bytes() == checkpoint_file.read_bytes()
+
+
+def test_a_checkpoint_does_not_push_another_one_of_its_iteration_aside(
+    store: RunStore, sources: Sources, archive: Path, checkpoint_file: Path
+) -> None:
+    folder = store.runs_directory / "models" / "1841"
+    put(sources, Importer(store), archive)
+    folder.mkdir(parents=True)
+    (folder / "model_checkpoint_90000").write_bytes(b"of another store")
+    with pytest.raises(InputError, match="already holds checkpoints"):
+        put(sources, Importer(store), checkpoint_file)
+    assert (folder / "model_checkpoint_90000").read_bytes() == b"of another store"
+    assert store.get(1841).checkpoints == []
