@@ -11,7 +11,7 @@ from incasem_like.errors import IncasemError
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a worker that ended without having worked is started again
 ATTEMPTS = 3
-SECONDS_TO_END = 10.0
+SECONDS_TO_END, SECONDS_TO_END_ELSEWHERE = 10.0, 2.0
 
 
 @dataclass
@@ -120,8 +120,10 @@ class Fleet:
             told: Names of those that were told to stop, which may take some seconds for it.
         """
         started = [slot.started for slot in self._slots if slot.started is not None]
-        deadline = time.monotonic() + SECONDS_TO_END
+        now = time.monotonic()
         for one in started:
+            # What stands for a worker elsewhere needs no time: the worker itself has nothing left to lose.
+            deadline = now + (SECONDS_TO_END if one.link is not None else SECONDS_TO_END_ELSEWHERE)
             while one.name in told and one.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.005)
             one.stop()

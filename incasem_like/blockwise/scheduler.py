@@ -136,9 +136,9 @@ class Scheduler:
         assert self._listener is not None
         with contextlib.suppress(OSError):
             connection, _address = self._listener.accept()
-            if sum(not peer.known for peer in self._peers) >= MOST_STRANGERS:
-                connection.close()
-                return
+            strangers = [peer for peer in self._peers if not (peer.known or peer.local)]
+            if len(strangers) >= MOST_STRANGERS:  # a worker of ours does not remain one for long
+                self._close(min(strangers, key=lambda peer: peer.heard))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._admit(Peer(connection, self._token))

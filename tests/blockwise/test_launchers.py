@@ -1,0 +1,237 @@
+"""Workers by command, Slurm and LSF: stand-ins for the queues' programs on PATH, real workers behind them."""
+
+import json
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
+from incasem_like.blockwise.channel import Channel
+from incasem_like.blockwise.launchers import Place, WorkerGroup
+from incasem_like.blockwise.launchers.local import LocalLauncher
+from incasem_like.blockwise.workers_file import Workers, load_workers
+from incasem_like.errors import IncasemError, InputError
+from incasem_like.volumes import open_volume
+
+Smoothing = Callable[..., BlockTask]
+BLOCKS = 27
+
+# A queue of its own: notes what it was asked for, runs the job apart from itself, waits as --wait and -K say.
+QUEUE = r"""#!/bin/bash
+here=$(dirname "$0")
+printf '%s\n' "$(basename "$0")" "$@" "--" >> "$here/asked"
+if [ -e "$here/closed" ]; then echo "Batch job submission failed: the queue is closed" >&2; exit 1; fi
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --output|-o) out="$2"; shift 2;;
+    --wait|-K|--*=*) shift;;
+    -*) shift 2;;
+    *) break;;
+  esac
+done
+[ "$1" = bash ] || set -- bash "$@"
+echo "Job <7> is submitted to queue <normal>."
+setsid "$@" >> "$out" 2>&1 < /dev/null &
+echo $! >> "$here/pids"
+wait $!
+"""
+CANCEL = r"""#!/bin/bash
+here=$(dirname "$0")
+printf '%s\n' "$(basename "$0")" "$@" "--" >> "$here/asked"
+for pid in $(cat "$here/pids"); do kill -9 $pid 2>/dev/null; done
+exit 0
+"""
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a stand-in queue on PATH and return its folder."""
+    folder = tmp_path / "queue"
+    folder.mkdir()
+    for name, text in {"sbatch": QUEUE, "bsub": QUEUE, "scancel": CANCEL, "bkill": CANCEL}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def asked(queue: Path) -> list[list[str]]:
+    return [call.strip().split("\n") for call in (queue / "asked").read_text().split("\n--\n") if call.strip()]
+
+
+def workers(tmp_path: Path, text: str) -> Workers:
+    (tmp_path / "workers.yaml").write_text(text)
+    return load_workers(tmp_path / "workers.yaml")
+
+
+SLURM = (
+    "{launcher: slurm, count: 2, cores: 3, memory: 1GiB, queue: short, gpus: 1, time: 2h, options: [--account=lab],"
+    " set_up: 'export LOCAL_GPU=seven', scheduler: {listen: 127.0.0.1}}"
+)
+LSF = (
+    "{launcher: lsf, count: 2, cores: 3, memory: 1GiB, queue: short, gpus: 1, time: 2h, options: [-P, lab],"
+    " scheduler: {listen: '::1'}}"
+)
+
+
+def test_slurm_is_asked_for_what_the_file_says(
+    smoothing: Smoothing, smoothed: np.ndarray, queue: Path, tmp_path: Path
+) -> None:
+    task = smoothing()
+    assert run_blockwise(task, workers=workers(tmp_path, SLURM)).done == BLOCKS
+    assert np.array_equal(open_volume(task.output.address).read(), smoothed)
+    words = asked(queue)[0]
+    assert words[:2] == ["sbatch", "--wait"]
+    for pair in (["--cpus-per-task", "3"], ["--mem", "1024M"], ["--partition", "short"], ["--gres", "gpu:1"],
+                 ["--time", "120"]):  # fmt: skip
+        assert words[words.index(pair[0]) + 1] == pair[1]
+    assert "--account=lab" in words
+
+
+def test_lsf_is_asked_for_what_the_file_says(
+    smoothing: Smoothing, smoothed: np.ndarray, queue: Path, tmp_path: Path
+) -> None:
+    task = smoothing()
+    assert run_blockwise(task, workers=workers(tmp_path, LSF)).done == BLOCKS
+    assert np.array_equal(open_volume(task.output.address).read(), smoothed)
+    words = asked(queue)[0]
+    assert words[:2] == ["bsub", "-K"]
+    for pair in (["-n", "3"], ["-M", "1024MB"], ["-q", "short"], ["-gpu", "num=1"], ["-W", "120"]):
+        assert words[words.index(pair[0]) + 1] == pair[1]
+    assert "rusage[mem=1024MB]" in words
+    assert words[words.index("-P") + 1] == "lab"
+
+
+def test_the_set_up_lines_and_thread_limits_reach_the_worker(
+    smoothing: Smoothing, functions: ModuleType, queue: Path, tmp_path: Path
+) -> None:
+    task = smoothing(function=functions.serve, set_up=functions.lay_table)
+    run_blockwise(task, workers=workers(tmp_path, SLURM))
+    assert (open_volume(task.output.address).read() == 3).all()
+    script = next((tmp_path / "jobs").glob("*/slurm.sh")).read_text()
+    assert "export LOCAL_GPU=seven\n" in script
+    assert "token" not in script.lower()
+
+
+def test_a_queue_that_takes_no_jobs_is_said(smoothing: Smoothing, queue: Path, tmp_path: Path) -> None:
+    (queue / "closed").touch()
+    with pytest.raises(IncasemError, match=r"status 1, .*the queue is closed"):
+        run_blockwise(smoothing(), workers=workers(tmp_path, SLURM))
+
+
+def test_a_missing_queue_is_said(smoothing: Smoothing, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"sbatch cannot be started .*launches workers by slurm: run this where"):
+        run_blockwise(smoothing(), workers=workers(tmp_path, SLURM))
+
+
+def test_a_job_that_hangs_is_cancelled_and_replaced(
+    smoothing: Smoothing, functions: ModuleType, smoothed: np.ndarray, queue: Path, tmp_path: Path
+) -> None:
+    text = SLURM.replace("{listen: 127.0.0.1}", "{listen: 127.0.0.1, block_time_limit: 2s}")
+    task = smoothing(function=functions.thaw)
+    assert run_blockwise(task, workers=workers(tmp_path, text))
+    assert np.array_equal(open_volume(task.output.address).read(), smoothed)
+    assert "scancel" in [call[0] for call in asked(queue)]
+    assert len([call for call in asked(queue) if call[0] == "sbatch"]) >= 3
+
+
+def test_any_command_starts_workers(smoothing: Smoothing, smoothed: np.ndarray, tmp_path: Path) -> None:
+    text = "{launcher: command, count: 2, command: 'env NODE={name} {command}'}"
+    task = smoothing()
+    summary = try_blockwise(task, workers=workers(tmp_path, text))
+    assert summary
+    assert np.array_equal(open_volume(task.output.address).read(), smoothed)
+    assert not list((tmp_path / "jobs").glob("*/connection.json"))
+
+
+def connection_of(jobs: Path) -> dict[str, Any]:
+    deadline = time.monotonic() + 30
+    while not (found := list(jobs.glob("*/connection.json"))):
+        assert time.monotonic() < deadline, "no scheduler has said where it listens"
+        time.sleep(0.05)
+    assert stat.S_IMODE(found[0].stat().st_mode) == 0o600
+    return dict(json.loads(found[0].read_text()))
+
+
+def test_strangers_are_not_heard_and_do_not_disturb(
+    script: Callable[..., Any], accident: Callable[[str], None], tmp_path: Path, jobs: Path
+) -> None:
+    accident("slow")
+    path = tmp_path / "workers.yaml"
+    path.write_text("{launcher: command, count: 2, cores: 1, command: '{command}'}")
+    running = script("public", path)
+    place = connection_of(jobs)
+    listening = [one.laddr for one in psutil.Process(running.pid).net_connections() if one.status == "LISTEN"]
+    assert [(address.ip, address.port) for address in listening] == [("127.0.0.1", place["port"])]
+    silent = [socket.create_connection((place["host"], place["port"])) for _ in range(100)]
+    for said in (b"GET / HTTP/1.1\r\n\r\n", bytes(1000)):
+        with socket.create_connection((place["host"], place["port"])) as stranger:
+            stranger.sendall(said)
+    with socket.create_connection((place["host"], place["port"])) as stranger:
+        forger = Channel(bytes(32), "worker")
+        stranger.sendall(forger.opening())
+        stranger.settimeout(10)
+        try:
+            forger.feed(stranger.recv(1000))
+            stranger.sendall(forger.pack({"type": "hello", "name": "x", "host": "x", "pid": 1}))
+            stranger.sendall(forger.pack({"type": "results", "results": [[n, 0.1, None] for n in range(BLOCKS)]}))
+            while stranger.recv(1000):
+                pass
+        except OSError:
+            pass  # it has hung up on us
+    told, said = running.communicate(timeout=60)
+    assert running.returncode == 0, said
+    assert told.strip() == f"done {BLOCKS} skipped 0 already False"
+    for one in silent:
+        one.close()
+
+
+def test_workers_of_a_killed_scheduler_go_on_with_the_next_one(
+    script: Callable[..., Any], accident: Callable[[str], None], tmp_path: Path, jobs: Path
+) -> None:
+    accident("slow")
+    path = tmp_path / "workers.yaml"
+    path.write_text("{launcher: command, count: 1, command: '{command}'}")
+    first = script("passed_on", path)
+    log = tmp_path / "cell.zarr/passed_on/.blocks.jsonl"
+    deadline = time.monotonic() + 30
+    while not log.exists() or len(log.read_text().splitlines()) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (survivor,) = [one for one in psutil.Process(first.pid).children(True) if "worker_process" in str(one.cmdline())]
+    first.kill()
+    first.wait(10)
+    assert survivor.is_running()
+    path.write_text("{launcher: command, count: 1, command: 'sleep 1000; {command}'}")
+    told, said = script("passed_on", path).communicate(timeout=60)
+    assert "done" in told, said
+    survivor.wait(20)
+    assert json.loads((log).read_text().splitlines()[-1])["done"] < BLOCKS
+
+
+def test_each_local_worker_gets_its_own_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    launcher = LocalLauncher(WorkerGroup(gpus=2, set_up=("echo GPUS=$CUDA_VISIBLE_DEVICES; exit",)),
+                             Place(tmp_path, b"t", 0), "local")  # fmt: skip
+    assert launcher.count == 2
+    for index, gpus in enumerate(["4,5", "6,7"]):
+        started = launcher.start(f"local-{index}", index)
+        started.process.wait(20)
+        assert started.last_words() == f"GPUS={gpus}"
+    with pytest.raises(InputError, match="3 workers with 2 GPUs each are asked for, but this machine shows 4"):
+        _ = LocalLauncher(WorkerGroup(count=3, gpus=2), Place(tmp_path, b"t", 0), "local").count
+
+
+def test_a_command_on_an_address_that_is_not_here_is_said(smoothing: Smoothing, tmp_path: Path) -> None:
+    text = "{launcher: command, command: '{command}', scheduler: {listen: 203.0.113.9}}"
+    with pytest.raises(InputError, match=r"cannot listen on 203\.0\.113\.9 .*set scheduler\.listen"):
+        run_blockwise(smoothing(), workers=workers(tmp_path, text))
