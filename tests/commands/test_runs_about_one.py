@@ -55,6 +55,7 @@ def test_a_run_is_shown_with_all_that_is_known_of_it(four_trainings: Lab) -> Non
 
 def test_parts_of_a_run_can_be_had_alone(four_trainings: Lab) -> None:
     four_trainings.add(8, captured_out="line 1\nline 2\n")
+    assert "metrics" not in json.loads(four_trainings.ask("runs", "show", 8, "--json").output)["info"]
     assert four_trainings.ask("runs", "show", 8, "--output").output == "line 1\nline 2\n"
     assert "iterations: 30" in four_trainings.ask("runs", "show", 1, "--config").output
     whole = json.loads(four_trainings.ask("runs", "show", 1, "--json").output)

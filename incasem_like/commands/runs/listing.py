@@ -145,11 +145,13 @@ def _whole(run: RunSummary) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Make a value fit for JSON, which knows neither times nor NaN."""
+    """Make a value fit for JSON, which knows neither times, nor NaN, nor the ids of a database."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)

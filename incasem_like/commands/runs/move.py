@@ -1,0 +1,119 @@
+"""``runs export``, ``runs import`` and ``runs copy``: runs on the move, with all that belongs to them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from incasem_like.commands.runs.options import (
+    Reference,
+    RunReference,
+    StoreChoice,
+    called,
+    kind_option,
+    read_reference,
+    store_options,
+)
+from incasem_like.errors import InputError
+from incasem_like.terminal import report_written, shown_path
+from incasem_like.tracking.address import singular
+
+if TYPE_CHECKING:
+    from incasem_like.tracking import RunRecord
+
+_new_ids = click.option("--new_ids", is_flag=True, help="Give new ids even where the old ones are free.")
+
+
+@click.command("export")
+@click.argument("words", metavar="ID... FOLDER", nargs=-1, required=True)
+@click.option("--no_checkpoints", is_flag=True, help="Leave the checkpoints out.")
+@kind_option
+@store_options
+def export_runs(words: Sequence[str], no_checkpoints: bool, kind: str, stores: StoreChoice) -> None:
+    """Write a run into FOLDER, which is made: record, metrics, artifacts, sources and checkpoints, with their hashes.
+
+    Of several runs each gets a folder in FOLDER. Checkpoints that lie in the database only are fetched.
+    """
+    from incasem_like.tracking.transfer import export_run
+
+    *typed, folder = words
+    references = [reference for word in typed if (reference := read_reference(word))]
+    if not typed or len(references) < len(typed):
+        raise InputError(f"'{' '.join(words)}' is not ID... FOLDER: write ids, such as 12, and then a folder.")
+    if folder.isdigit():
+        raise InputError(f"'{folder}' is read as a run: write the folder last, ./{folder} if that is its name.")
+    target = Path(folder).expanduser().absolute()
+    records = [reference.get(stores, kind) for reference in references]
+    places = [target] if len(records) == 1 else [target / f"{singular(r.kind)}_{r.id:04d}" for r in records]
+    for record, place in zip(records, places, strict=True):
+        export_run(record, place, with_checkpoints=not no_checkpoints)
+        print(f"Exported {called(record)}: {shown_path(place)}")
+    print(f"Next: incasem-like runs import {shown_path(target)} [--mongodb URL]")
+
+
+@click.command("import")
+@click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_new_ids
+@store_options
+def import_runs(folders: Sequence[Path], new_ids: bool, stores: StoreChoice) -> None:
+    """Take exported runs into the store, under their own ids where these are free.
+
+    FOLDER is what runs export wrote, of one run or of several. Runs that come together stay tied to each other. Their
+    checkpoints go into models/ of the runs directory, and into the database where the store is one.
+    """
+    from incasem_like.tracking.transfer import import_runs as bring_in
+
+    places = [place for folder in folders for place in portable_folders(folder.expanduser().absolute())]
+    records = bring_in(places, stores.open("trainings"), keep_ids=not new_ids)
+    for record in records:
+        _say_new(record)
+    if len(records) == 1:
+        words = ["incasem-like", "runs", "show", f"{records[0].kind}/{records[0].id}", *stores.flags()]
+        print(f"Next: {shlex.join(words)}")
+
+
+@click.command("copy")
+@click.argument("runs", metavar="ID...", type=RunReference(), nargs=-1, required=True)
+@click.option("--to", "target", metavar="URL", required=True, help="The other store: MongoDB URL, JSON file or folder.")
+@_new_ids
+@kind_option
+@store_options
+def copy_runs(runs: Sequence[Reference], target: str, new_ids: bool, kind: str, stores: StoreChoice) -> None:
+    """Copy runs into another store, with metrics, files and, where it is a database, checkpoints.
+
+    Ids are kept where they are free. Runs that are copied together stay tied to each other.
+    """
+    from incasem_like.tracking.transfer import copy_runs as copy
+
+    records = [run.get(stores, kind) for run in dict.fromkeys(runs)]
+    other = StoreChoice(target, stores.runs_directory)
+    if other.open(kind).description == stores.open(kind).description:
+        raise InputError(f"--to names the store that the runs are in, {stores.open(kind).description}: name another.")
+    for record in copy(records, other.open(kind), keep_ids=not new_ids):
+        _say_new(record)
+
+
+def portable_folders(folder: Path) -> list[Path]:
+    """Find the exported runs at a folder: itself, or those right below it.
+
+    Raises:
+        InputError: There is none.
+    """
+    from incasem_like.tracking.transfer.portable import MANIFEST
+
+    if (folder / MANIFEST).is_file():
+        return [folder]
+    found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    if not found:
+        raise InputError(f"{folder} holds no exported run: name a folder that incasem-like runs export wrote.")
+    return found
+
+
+def _say_new(record: RunRecord) -> None:
+    old = record.info.get("original_id")
+    renamed = f", which was run {old} before" if old is not None and old != record.id else ""
+    report_written(f"{called(record)}{renamed}", record.store.description)
