@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
@@ -29,11 +29,21 @@ def tracked_data(record: RunRecord, section: str) -> str | None:
 
 
 def same_data(one: str, other: str) -> bool:
-    """Say whether two data configurations say the same, whatever their layout."""
+    """Say whether two data configurations say the same, whatever their layout and where the volumes lie."""
     try:
-        return bool(json.loads(one) == json.loads(other))
-    except ValueError:
+        first, second = json.loads(one), json.loads(other)
+        if list(first) != list(second):
+            return False
+        return all(_same_entry(first[name], second[name]) for name in first)
+    except (ValueError, TypeError, AttributeError):
         return False
+
+
+def _same_entry(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    files = [PurePath(str(entry.get("file"))).parts for entry in (one, other)]
+    shorter, longer = sorted(files, key=len)
+    moved = longer[-len(shorter) :] == shorter
+    return moved and {**one, "file": None} == {**other, "file": None}
 
 
 def with_tracked_data(
@@ -57,9 +67,19 @@ def with_tracked_data(
             continue
         copies[section] = config.directories.runs / "data_configs" / f"{record.id:04d}" / ARTIFACTS[section]
         copies[section].parent.mkdir(parents=True, exist_ok=True)
-        copies[section].write_text(text, encoding="utf-8")
+        copies[section].write_text(_with_places(text, path.parent, config.directories.data), encoding="utf-8")
     changed = {section: getattr(config, section).model_copy(update={"data": copy}) for section, copy in copies.items()}
     return config.model_copy(update=changed), copies
+
+
+def _with_places(text: str, folder: Path, data: Path) -> str:
+    """Name by their whole path the volumes that were found beside the data configuration, which a copy is not."""
+    entries = json.loads(text)
+    for entry in entries.values():
+        beside = folder / str(entry.get("file"))
+        if beside.exists() and not (data / str(entry.get("file"))).exists():
+            entry["file"] = str(beside)
+    return json.dumps(entries, indent=4)
 
 
 def _differs(path: Path, text: str) -> bool:
