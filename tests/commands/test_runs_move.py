@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from commands.lab import Lab
 
-from incasem_like.tracking import Run, run_experiment
+from incasem_like.tracking import Metric, Run, run_experiment
 
 
 def train(lab: Lab, name: str, parent: int | None = None) -> int:
@@ -46,8 +46,14 @@ def told(lab: Lab, run_id: int) -> dict[str, object]:
         "metrics": listed["metrics"],
         "output": lab.ask("runs", "show", run_id, "--output").output,
         "artifact": lab.ask("runs", "show", run_id, "--artifact", "data.json").output,
-        "points": {name: (m.steps, m.values, m.timestamps) for name, m in lab.store().get(run_id).metrics.items()},
+        "points": {name: _points(metric) for name, metric in lab.store().get(run_id).metrics.items()},
     }
+
+
+def _points(metric: Metric) -> list[tuple[int, float, int]]:
+    """Steps, values, and times in milliseconds, which is what a database keeps of them."""
+    milliseconds = [int(moment.timestamp() * 1000) for moment in metric.timestamps]
+    return list(zip(metric.steps, metric.values, milliseconds, strict=True))
 
 
 @pytest.fixture
