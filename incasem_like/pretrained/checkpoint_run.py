@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from incasem_like.pretrained.translation import translate
 from incasem_like.tracking.checkpoints import file_sha256
 
 if TYPE_CHECKING:
+    from incasem_like.networks import Checkpoint
     from incasem_like.pretrained.manifest import PublishedModel
 
 _COMMENT = "imported from the checkpoint {file}; how it was trained is not known, incasem's defaults stand"
@@ -57,8 +59,29 @@ def read_imported(path: Path, iteration: int | None = None, url: str | None = No
     Raises:
         CheckpointError: It is missing, damaged, or holds more than tensors and plain values.
     """
-    counted = iteration if iteration is not None else updates_seen(read_checkpoint(path))
+    content = read_whole(path)
+    counted = iteration if iteration is not None else updates_seen(content)
     return ImportedCheckpoint(path, file_sha256(path), counted or 0, counted is not None, url)
+
+
+def read_whole(path: Path) -> Checkpoint:
+    """Read a checkpoint file and compare the checksums of its parts, which reading alone does not.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or holds more than tensors and plain values.
+    """
+    content = read_checkpoint(path)
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                spoilt = archive.testzip()
+        else:
+            spoilt = None  # the form of torch before 1.6 has none
+    except Exception:  # a damaged archive fails in many ways
+        spoilt = path.name
+    if spoilt is not None:
+        raise CheckpointError(f"{path} is damaged (the checksum of {spoilt} is wrong): fetch it again.")
+    return content
 
 
 def check_fits(path: Path, config: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from incasem_like.config import ModelConfig, TrainingConfig, load_training_confi
 from incasem_like.errors import CheckpointError, ConfigError, InputError
 from incasem_like.networks import build_network, read_checkpoint
 from incasem_like.pretrained.architecture import recognize, updates_seen
-from incasem_like.pretrained.checkpoint_run import check_fits, read_imported, run_of_checkpoint
+from incasem_like.pretrained.checkpoint_run import check_fits, read_imported, read_whole, run_of_checkpoint
 from incasem_like.pretrained.manifest import read_manifest
 from incasem_like.pretrained.mock_db import is_mock_db, read_mock_db
 from incasem_like.pretrained.translation import parent_of, translate
@@ -209,3 +210,30 @@ def test_a_ledger_of_another_form_is_refused(tmp_path: Path, ledger: str) -> Non
     (tmp_path / "ledger.json").write_text(ledger)
     with pytest.raises(InputError, match="no ledger"):
         read_mock_db(tmp_path)
+
+
+def test_a_changed_bit_in_a_tensor_is_noticed(checkpoint_file: Path) -> None:
+    content = bytearray(checkpoint_file.read_bytes())
+    weights = make_network().get_parameter("final_conv_pass.conv_pass.0.weight").detach().numpy().tobytes()
+    content[content.index(weights) + 5] ^= 1
+    checkpoint_file.write_bytes(content)
+    read_checkpoint(checkpoint_file)
+    with pytest.raises(CheckpointError, match="checksum"):
+        read_imported(checkpoint_file)
+
+
+def test_a_damaged_checkpoint_file_is_one_sentence_or_as_good_as_whole(checkpoint_file: Path) -> None:
+    content, source, refused = checkpoint_file.read_bytes(), random.Random(0), 0
+    expected = make_network().state_dict()
+    for _ in range(100):
+        spoilt = bytearray(content[: source.randrange(1, len(content))] if source.random() < 0.3 else content)
+        for _ in range(source.randrange(1, 8)):
+            spoilt[source.randrange(min(len(spoilt), 3000))] ^= 1 << source.randrange(8)
+        checkpoint_file.write_bytes(spoilt)
+        try:
+            found = read_whole(checkpoint_file).network_state
+        except CheckpointError:
+            refused += 1
+        else:
+            assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert refused > 50

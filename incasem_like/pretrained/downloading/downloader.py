@@ -178,9 +178,9 @@ def check_checkpoint(path: Path) -> None:
     Raises:
         CheckpointError: It is not.
     """
-    from incasem_like.networks import read_checkpoint
+    from incasem_like.pretrained.checkpoint_run import read_whole
 
-    read_checkpoint(path)
+    read_whole(path)
 
 
 def check_archive(path: Path) -> None:
