@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from incasem_like.tracking.deletion.freed import Freed
 from incasem_like.tracking.mongo.summaries import UNFINISHED
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
 
 DELETING, IMPORTING = "deleting", "importing"
+
+
+class StoredWithRuns(NamedTuple):
+    """A source or resource: its name, what runs name it by, and the id of its file, None where that is missing."""
+
+    name: str
+    key: Any
+    file_id: Any
 
 
 def change_annotations(
@@ -67,7 +75,8 @@ def free_run(database: Database[Any], files: gridfs.GridFS, checkpoints: Checkpo
     artifacts = free_files(database, files, artifact_ids(database, document))
     stored = len(checkpoints.of_run(run_id))
     stored_bytes = checkpoints.remove_run(run_id)
-    own = [file_id for file_id in source_ids(document) if not is_source(database, file_id, apart_from=run_id)]
+    stored_for_runs = {stored.file_id: stored.key for stored in stored_files(database, document)}
+    own = [file_id for file_id, key in stored_for_runs.items() if not is_named(database, key, apart_from=run_id)]
     sources = free_files(database, files, own)
     database["runs"].delete_one({"_id": run_id})
     return Freed(
@@ -88,18 +97,28 @@ def artifact_ids(database: Database[Any], document: Mapping[str, Any]) -> set[An
     return {file_id for file_id in named if file_id is not None} | {file["_id"] for file in stored}
 
 
-def source_ids(document: Mapping[str, Any]) -> set[Any]:
-    """Find the files of a run's sources and resources, which runs may share."""
+def stored_files(database: Database[Any], document: Mapping[str, Any]) -> Iterator[StoredWithRuns]:
+    """Find the files of a run's sources and resources, which runs may share.
+
+    Of a resource Sacred notes path and MD5, or no MD5 at all, rather than the file's id.
+    """
     experiment = document.get("experiment")
     sources = experiment.get("sources") if isinstance(experiment, Mapping) else None
-    pairs = [*(sources or ()), *(document.get("resources") or ())]
-    return {pair[1] for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2}
+    for pair in (*(sources or ()), *(document.get("resources") or ())):
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2):
+            continue
+        name, key = pair
+        if isinstance(key, str) or key is None:
+            found = database["fs.files"].find_one({"filename": name}, {"_id": 1})
+            yield StoredWithRuns(str(name), name, None if found is None else found["_id"])
+        else:
+            yield StoredWithRuns(str(name), key, key)
 
 
 def free_files(database: Database[Any], files: gridfs.GridFS, file_ids: Iterable[Any]) -> Freed:
     """Delete files of GridFS; what is gone already is passed over."""
     freed = Freed()
-    for file_id in file_ids:
+    for file_id in set(file_ids) - {None}:
         entry = database["fs.files"].find_one({"_id": file_id}, {"length": 1})
         files.delete(file_id)
         if entry is not None:
@@ -107,9 +126,9 @@ def free_files(database: Database[Any], files: gridfs.GridFS, file_ids: Iterable
     return freed
 
 
-def is_source(database: Database[Any], file_id: Any, apart_from: int | None = None) -> bool:
-    """Say whether a run names a file as a source or resource."""
-    among = {"$elemMatch": {"$elemMatch": {"$eq": file_id}}}
+def is_named(database: Database[Any], key: Any, apart_from: int | None = None) -> bool:
+    """Say whether a run names a source or resource by this id or path."""
+    among = {"$elemMatch": {"$elemMatch": {"$eq": key}}}
     query = {"$or": [{"experiment.sources": among}, {"resources": among}], "_id": {"$ne": apart_from}}
     return database["runs"].find_one(query, {"_id": 1}) is not None
 

@@ -14,10 +14,12 @@ import pymongo
 import pymongo.errors
 
 from incasem_like.errors import InputError, RunNotFoundError, StoreError
+from incasem_like.tracking.deletion.freed import Freed
 from incasem_like.tracking.journal import Journal, Journals
 from incasem_like.tracking.mongo import changes, transfer
 from incasem_like.tracking.mongo.summaries import UNFINISHED, read_summaries
 from incasem_like.tracking.plain import from_bson, without_credentials
+from incasem_like.tracking.recording.sessions import tokens
 from incasem_like.tracking.records import Metric, RunRecord
 from incasem_like.tracking.store import RunStore, refuse_empty_tags
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from incasem_like.tracking.address import MongoAddress
-    from incasem_like.tracking.deletion.freed import Freed
     from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
     from incasem_like.tracking.mongo.observer import MongoRunObserver
     from incasem_like.tracking.mongo.starting import Place
@@ -106,9 +107,9 @@ class MongoStore(RunStore):
 
     def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes]]:  # noqa: D102
         document = self.read_document(run_id) or {}
-        owner = document if what == "resources" else document.get("experiment") or {}
+        key = "resources" if what == "resources" else "experiment"
         with self._errors():
-            yield from transfer.read_stored(self, owner.get(what))
+            yield from transfer.read_stored(self, {key: document.get(key)})
 
     def is_free(self, run_id: int) -> bool:  # noqa: D102
         with self._errors():
@@ -175,8 +176,11 @@ class MongoStore(RunStore):
             changes.write_notes(self.database, run_id, facts)
 
     def begin_deletion(self, run_id: int) -> None:  # noqa: D102
+        from incasem_like.tracking.mongo.starting import note_id
+
         self.refuse_live(run_id)
         with self._errors("written"):
+            note_id(self.database, run_id)
             changes.take_from_sight(self.database, run_id)
 
     def half_deleted(self) -> list[int]:  # noqa: D102
@@ -189,8 +193,10 @@ class MongoStore(RunStore):
         return None if found is None else RunRecord(self, run_id, self._plain(found))
 
     def free_record(self, run_id: int) -> Freed:  # noqa: D102
+        sessions = self._sessions(run_id)
         with self._errors("written"):
-            return changes.free_run(self.database, self.files, self.checkpoint_files, run_id)
+            freed = changes.free_run(self.database, self.files, self.checkpoint_files, run_id)
+        return freed + Freed(bytes=self.journals.remove(run_id, sessions))
 
     @property
     def journals(self) -> Journals:
@@ -209,10 +215,12 @@ class MongoStore(RunStore):
             return deliver(journal, self.database, self.files, None, self.description)
 
     def metrics_log(self, run_id: int) -> Path | None:  # noqa: D102
+        return self.journals.complete_log(run_id, self._sessions(run_id))
+
+    def _sessions(self, run_id: int) -> list[str]:
         with self._errors():
             found = self.database["runs"].find_one({"_id": run_id}, {"info.sessions": 1}) or {}
-        sessions = [str(session.get("token")) for session in (found.get("info") or {}).get("sessions") or ()]
-        return self.journals.complete_log(run_id, sessions)
+        return tokens(found.get("info"))
 
     def observer(self, *, id_above: int = 0) -> MongoRunObserver:  # noqa: D102
         from incasem_like.tracking.mongo.observer import MongoRunObserver

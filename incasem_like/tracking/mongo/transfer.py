@@ -15,7 +15,7 @@ import pymongo.errors
 from bson import ObjectId
 
 from incasem_like.errors import InputError
-from incasem_like.tracking.mongo.changes import IMPORTING
+from incasem_like.tracking.mongo.changes import IMPORTING, stored_files
 from incasem_like.tracking.mongo.delivery import Delivery, series_update
 from incasem_like.tracking.mongo.starting import FORMAT, highest_id
 from incasem_like.tracking.mongo.summaries import UNFINISHED
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
 _TIMES = ("start_time", "stop_time", "heartbeat")
 
 
-def read_stored(store: MongoStore, entries: Any) -> Iterator[tuple[str, bytes]]:
-    """Read a run's sources or resources: name, content."""
-    for entry in entries or ():
-        if isinstance(entry, (list, tuple)) and len(entry) == 2:
-            yield str(entry[0]), bytes(store.files.get(entry[1]).read())
+def read_stored(store: MongoStore, document: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Read the sources or resources that a document names: name, content."""
+    for stored in stored_files(store.database, document):
+        yield stored.name, bytes(store.files.get(stored.file_id).read())
 
 
 def receive(
