@@ -19,7 +19,7 @@ from pretrained.file_server import FileServer
 from pretrained.small_models import SMALL_MODEL, checkpoint_bytes, make_network
 
 from incasem_like.errors import InputError
-from incasem_like.tracking import file_sha256, open_store
+from incasem_like.tracking import file_sha256, open_store, run_experiment
 from incasem_like.volumes import create_volume
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -102,6 +102,17 @@ def test_the_seven_models_are_listed_with_what_is_here(models: Models, bucket: F
     er = next(entry for entry in json.loads(models("list", "--json")) if entry["id"] == 1841)
     assert (er["organelle"], er["voxel_size"], er["imported"]) == ("endoplasmic reticulum", [5, 5, 5], True)
     assert er["sha256"] == file_sha256(Path(er["path"]))
+
+
+def test_the_list_needs_no_server(models: Models) -> None:
+    listed = json.loads(models("list", "--json", "--mongodb", "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=200"))
+    assert [entry["imported"] for entry in listed] == [False] * 7
+
+
+def test_a_run_that_only_has_the_id_of_a_model_is_not_taken_for_it(models: Models, here: Path) -> None:
+    store = open_store(None, "trainings", here / "runs")
+    run_experiment(name="train", config={}, main=lambda run: None, store=store, run_id=1841)
+    assert not any(entry["imported"] for entry in json.loads(models("list", "--json")))
 
 
 def test_a_downloaded_model_is_imported_and_the_second_time_there(

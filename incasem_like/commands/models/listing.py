@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import click
 from incasem_like.commands.models.options import models_folder, place_options
 from incasem_like.commands.runs.options import StoreChoice, store_options
 from incasem_like.commands.runs.tables import NOTHING, Column, print_table
+from incasem_like.errors import StoreError
 from incasem_like.terminal import shown_path
 
 if TYPE_CHECKING:
@@ -38,9 +41,10 @@ def list_models(as_json: bool, manifest: Path | None, models_directory: Path | N
     from incasem_like.pretrained.manifest import find_checkpoint, read_manifest
 
     folder = models_folder(models_directory)
-    log, runs = DownloadLog(folder), set(stores.open("trainings").ids())
+    log, models = DownloadLog(folder), read_manifest(manifest).models
+    runs = _imported(stores, models)
     found = []
-    for model_id, model in sorted(read_manifest(manifest).models.items()):
+    for model_id, model in sorted(models.items()):
         file = find_checkpoint(model_id, model, folder)
         logged = log.get(file) if file is not None else None
         sha256 = model.sha256 or (logged.sha256 if logged is not None else None)
@@ -52,6 +56,19 @@ def list_models(as_json: bool, manifest: Path | None, models_directory: Path | N
     missing = [str(entry["id"]) for entry in found if entry["path"] is None]
     if missing:
         print(f"Download one: incasem-like models download {missing[0]}")
+
+
+def _imported(stores: StoreChoice, models: Iterable[int]) -> set[int]:
+    """Find the models that are runs of their id; none, with a word about it, where the store does not answer."""
+    from incasem_like.pretrained.foreign import ORIGIN
+
+    try:
+        store = stores.open("trainings")
+        there = [store.get(model_id) for model_id in set(store.ids()).intersection(models)]
+    except StoreError as error:
+        print(f"Which of them are runs is not known: {error}", file=sys.stderr)
+        return set()
+    return {record.id for record in there if (record.info.get(ORIGIN) or {}).get("original_id") == record.id}
 
 
 def _described(model_id: int, model: PublishedModel) -> dict[str, Any]:
