@@ -14,11 +14,12 @@ class RunExchange(ABC):
     """The part of a store by which runs leave and come in."""
 
     @abstractmethod
-    def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes]]:
-        """Read the sources or resources of a run: name, content.
+    def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes | None]]:
+        """Read the sources or resources of a run, in the order of its document.
 
-        Raises:
-            StoreError: One is missing.
+        Yields:
+            Name and content; None for what is lost, or was never stored: Sacred's own observer stores no resources in
+            MongoDB.
         """
 
     @abstractmethod

@@ -64,7 +64,7 @@ class FileStore(RunStore):
     def read_metric_documents(self, run_id: int) -> dict[str, dict[str, Any]]:  # noqa: D102
         return _read_json(self.folder / str(run_id) / "metrics.json") or {}
 
-    def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes]]:  # noqa: D102
+    def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes | None]]:  # noqa: D102
         document = _read_json(self._directory(run_id) / "run.json")
         owner = document if what == "resources" else document.get("experiment") or {}
         return transfer.read_stored(self.folder, owner.get(what))
@@ -115,10 +115,13 @@ class FileStore(RunStore):
             changes.write_notes(directory, _read_json(directory / "info.json") or {}, facts)
 
     def begin_deletion(self, run_id: int) -> None:  # noqa: D102
+        from incasem_like.tracking.files.starting import note_id
+
         directory = self._directory(run_id)
         with contextlib.suppress(StoreError):  # a damaged record is no reason to keep it
             self.refuse_live(run_id)
-        with changes.nobody_else_writing(directory, self.description):
+        with changes.nobody_else_writing(directory, self.description), changes.errors_of_writing(self.folder):
+            note_id(self.folder, run_id)
             changes.take_from_sight(self.folder, run_id)
 
     def half_deleted(self) -> list[int]:  # noqa: D102

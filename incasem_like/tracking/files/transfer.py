@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.errors import StoreError
 from incasem_like.tracking.files.changes import errors_of_writing
 from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, artifact_file_name, write_whole
 from incasem_like.tracking.files.starting import make_run_folder
@@ -23,23 +22,18 @@ if TYPE_CHECKING:
 _BYTES_AT_ONCE = 1 << 20
 
 
-def read_stored(folder: Path, entries: Any) -> Iterator[tuple[str, bytes]]:
-    """Read a run's sources or resources: name, content.
+def read_stored(folder: Path, entries: Any) -> Iterator[tuple[str, bytes | None]]:
+    """Read a run's sources or resources: name, content or None.
 
     Args:
         folder: The store's.
-        entries: Of the run's document: pairs of name and path below ``folder``, or names alone where they lie there.
-
-    Raises:
-        StoreError: One is missing.
+        entries: Of the run's document: pairs of name and path below ``folder``.
     """
     for entry in entries or ():
         if not (isinstance(entry, (list, tuple)) and len(entry) == 2):
             continue
         path = folder / str(entry[1])
-        if not path.is_file():
-            raise StoreError(f"The source {path} of a run is missing: restore it from a backup.")
-        yield str(entry[0]), path.read_bytes()
+        yield str(entry[0]), path.read_bytes() if path.is_file() else None
 
 
 def receive(
@@ -86,8 +80,10 @@ def _write(folder: Path, directory: Path, portable: PortableRun, info: Mapping[s
     _write_json(directory / "run.json", {**portable.document, "experiment": experiment, "resources": resources})
 
 
-def _keep(folder: Path, shelf: str, name: str, path: Path) -> list[str]:
+def _keep(folder: Path, shelf: str, name: str, path: Path | None, noted: str) -> list[str]:
     """Keep one copy of a source or resource for all runs, named by its content's hash, as Sacred does."""
+    if path is None:
+        return [name, noted]
     digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     target = folder / shelf / f"{path.stem}_{digest}{path.suffix}"
     if not target.exists():

@@ -105,7 +105,7 @@ class MongoStore(RunStore):
         keys = ("steps", "values", "timestamps", "stride", "count")
         return {series["name"]: {key: series[key] for key in keys if key in series} for series in found}
 
-    def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes]]:  # noqa: D102
+    def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes | None]]:  # noqa: D102
         document = self.read_document(run_id) or {}
         key = "resources" if what == "resources" else "experiment"
         with self._errors():

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gridfs.errors
 import pymongo.errors
 from bson import ObjectId
 
@@ -32,10 +33,13 @@ if TYPE_CHECKING:
 _TIMES = ("start_time", "stop_time", "heartbeat")
 
 
-def read_stored(store: MongoStore, document: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """Read the sources or resources that a document names: name, content."""
+def read_stored(store: MongoStore, document: Mapping[str, Any]) -> Iterator[tuple[str, bytes | None]]:
+    """Read the sources or resources that a document names: name, content or None."""
     for stored in stored_files(store.database, document):
-        yield stored.name, bytes(store.files.get(stored.file_id).read())
+        try:
+            yield stored.name, bytes(store.files.get(stored.file_id).read())
+        except gridfs.errors.NoFile:
+            yield stored.name, None
 
 
 def receive(
@@ -117,8 +121,10 @@ def _write_metrics(store: MongoStore, portable: PortableRun, run_id: int, sessio
     return links
 
 
-def _keep(store: MongoStore, base: str, name: str, path: Path) -> list[Any]:
+def _keep(store: MongoStore, base: str, name: str, path: Path | None, noted: str) -> list[Any]:
     """Keep one copy of a source or resource for all runs, known by its path and content."""
+    if path is None:
+        return [name, noted]
     content = path.read_bytes()
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     filename = str(Path(base) / name)

@@ -106,6 +106,9 @@ def _write_stored(record: RunRecord, folder: Path, what: Literal["sources", "res
     """Write sources or resources as ``_sources/<number>/<name>``; gives what the document says of them."""
     entries = []
     for number, (name, content) in enumerate(record.store.read_stored(record.id, what)):
+        if content is None:
+            entries.append([name, "not stored"])
+            continue
         path = folder / f"_{what}" / str(number) / Path(name).name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

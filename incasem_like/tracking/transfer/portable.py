@@ -107,11 +107,11 @@ class PortableRun:
         for name in self.document.get("artifacts") or ():
             yield name, self.folder / artifact_file_name(name)
 
-    def stored(self, what: str) -> Iterator[tuple[str, Path]]:
-        """Go through its ``sources`` or ``resources``: name, path."""
+    def stored(self, what: str) -> Iterator[tuple[str, Path | None, str]]:
+        """Go through its ``sources`` or ``resources``: name, path (None for what is not here), what was noted of it."""
         owner = self.document if what == "resources" else self.document.get("experiment") or {}
         for name, relative in owner.get(what) or ():
-            yield name, self.folder / relative
+            yield str(name), self.folder / relative if str(relative).startswith(f"_{what}/") else None, str(relative)
 
     def checkpoint(self, sha256: str) -> Path | None:
         """Find the file of that hash; None where it was not exported."""
@@ -134,8 +134,8 @@ class PortableRun:
                 raise DataError(f"{path} is missing from the exported run: copy the whole folder again.")
             if path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
                 raise DataError(f"{path} changed since the run was exported: copy the whole folder again.")
-        named = [path for _, path in (*self.artifacts(), *self.stored("sources"), *self.stored("resources"))]
-        for path in named:
+        stored = [path for what in ("sources", "resources") for _, path, _ in self.stored(what) if path is not None]
+        for path in (*stored, *(path for _, path in self.artifacts())):
             if path.relative_to(self.folder).as_posix() not in self._files():
                 raise DataError(f"{path} is not in the list of the exported run's files: copy the whole folder again.")
 
