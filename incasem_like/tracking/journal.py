@@ -177,18 +177,22 @@ class Journals:
             run_id: The run.
             sessions: Tokens of all its sessions, by which it is told from another server's run of that id.
         """
-        for path in self._paths(run_id):
-            if not path.is_dir():
-                return None
-            journal = Journal(path)
-            if journal.log.path.is_file() and was_written_in(journal.log.path, sessions):
-                return journal
-        return None
+        mine = (journal for journal in self if journal.run_id == run_id and journal.log.path.is_file())
+        return next((journal for journal in mine if was_written_in(journal.log.path, sessions)), None)
 
     def complete_log(self, run_id: int, sessions: list[str]) -> Path | None:
         """Find the log that has all of a run's metrics; None where part of the run went on on another machine."""
         journal = self.find(run_id, sessions)
         return journal.log.path if journal is not None and is_complete(journal.log.path, sessions) else None
+
+    def remove(self, run_id: int, sessions: list[str]) -> int:
+        """Delete what this machine keeps of a run that was deleted; gives the bytes that frees."""
+        journal = self.find(run_id, sessions)
+        if journal is None:
+            return 0
+        size = sum(path.stat().st_size for path in journal.folder.rglob("*") if path.is_file())
+        shutil.rmtree(journal.folder)
+        return size
 
     def __iter__(self) -> Iterator[Journal]:
         """Go through all of them, by id."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from incasem_like.errors import InputError, RunNotFoundError, StoreError
-from incasem_like.tracking import Continuation, Run, RunStore, run_experiment
+from incasem_like.tracking import Continuation, Run, RunStore, open_store, run_experiment
 from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.mongo.store import MongoStore
 
@@ -241,6 +241,76 @@ def test_ids_are_never_given_twice_and_start_above_what_was_asked(store: RunStor
     assert track(store, lambda run: run.id) == 4
     assert track(store, lambda run: run.id, id_above=30) == 31
     assert track(store, lambda run: run.id, id_above=7) == 32
+
+
+def test_the_id_of_a_deleted_run_of_another_program_is_not_given_again(
+    store: RunStore, write_run: Callable[..., None]
+) -> None:
+    write_run(store, 9)
+    store.delete(9)
+    assert track(store, lambda run: run.id) == 10
+
+
+def test_a_run_of_another_program_can_be_continued(store: RunStore, write_run: Callable[..., None]) -> None:
+    write_run(store, 4, config={"a": 1}, info={"noted": 1}, result="half")
+    track(store, lambda run: run.log_scalar("loss", 0.5, 3), continues=Continuation(4, 2), config={"a": 1})
+    record = store.get(4)
+    assert (record.status, record.info["noted"], record.result) == ("COMPLETED", 1, None)
+    assert record.metrics["loss"].values == (0.5,)
+    assert [session["from_iteration"] for session in record.info["sessions"]] == [2]
+
+
+def test_deleting_a_run_frees_its_log_too(store: RunStore, tmp_path: Path) -> None:
+    track(store, logging_up_to(20))
+    log = store.metrics_log(1)
+    assert log is not None
+    freed = store.delete(1)
+    assert not log.parent.exists()
+    assert freed.bytes >= 20 * len('{"name": "loss", "step": 1}')
+
+
+def test_a_continuation_that_finds_nothing_to_go_on_from_leaves_the_run_as_it_was(store: RunStore) -> None:
+    def nothing() -> int:
+        raise InputError("There is no checkpoint: train it anew.")
+
+    interrupted(store, 30)
+    before, metrics = store.read_document(1), stored(store)
+    with pytest.raises(InputError, match="no checkpoint"):
+        track(store, lambda run: None, continues=Continuation(1, nothing))
+    assert store.read_document(1) == before
+    assert stored(store) == metrics
+    track(store, logging_up_to(40, first=31), continues=Continuation(1, lambda: 30))
+    assert store.get(1).metrics["loss"].steps == tuple(range(1, 41))
+
+
+@pytest.mark.slow
+def test_a_million_points_take_no_memory_that_grows_with_them(start_python: Callable[..., Any], tmp_path: Path) -> None:
+    code = """
+        import json, resource
+        from pathlib import Path
+        from incasem_like.tracking import open_store, run_experiment
+        def main(run):
+            peaks = {}
+            for step in range(1_000_000):
+                run.log_scalar("loss", step / 7, step)
+                if step % 10_000 == 9_999:
+                    run.flush()
+                if step in (100_000, 999_999):
+                    peaks[step] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            return peaks
+        store = open_store(None, "trainings", Path("runs"))
+        print(json.dumps(run_experiment(name="train", config={}, main=main, store=store)))
+    """
+    output, errors = start_python(code).communicate(timeout=300)
+    assert errors == ""
+    first, last = json.loads(output).values()
+    assert last - first < 40  # MiB; the points themselves would take some 150
+    store = open_store(None, "trainings", tmp_path / "runs")
+    assert (
+        len(json.loads((tmp_path / "runs/tracking/incasem_trainings/1/metrics.json").read_text())["loss"]["steps"])
+        <= 2000
+    )
+    assert len(store.get(1).metrics["loss"].steps) == 1_000_000
 
 
 def test_a_checkpoint_notes_how_long_each_metric_was(store: RunStore, tmp_path: Path) -> None:

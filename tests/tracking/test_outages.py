@@ -166,6 +166,48 @@ def test_a_journal_of_a_run_that_went_on_elsewhere_does_not_overwrite_it(
     assert mongomock_store.metrics_log(1) is None
 
 
+def test_a_run_continued_on_another_machine_has_the_same_points_in_the_database(
+    mongomock_store: MongoStore, tmp_path: Path
+) -> None:
+    """There the full log is missing; how long each metric was at the checkpoint is enough."""
+    few = {"tracking": {"store_checkpoints": "none", "max_points": 10}}
+    elsewhere = MongoStore(mongomock_store.database, "trainings", tmp_path / "elsewhere", "mongomock")
+
+    def log(run: Run, steps: range) -> None:
+        for step in steps:
+            run.log_scalar("loss", 1 / step, step)
+
+    def first(run: Run) -> None:
+        path = mongomock_store.runs_directory / "checkpoint"
+        log(run, range(1, 51))
+        path.write_text("x")
+        run.register_checkpoint(path, 50)
+        log(run, range(51, 91))
+
+    def second(run: Run) -> None:
+        assert run.metric_counts() == {"loss": 50}
+        log(run, range(51, 201))
+
+    run_experiment(name="train", config=few, main=first, store=mongomock_store)
+    run_experiment(name="train", config=few, main=second, store=elsewhere, continues=Continuation(1, 50))
+    (document,) = mongomock_store.database["metrics"].find({"run_id": 1})
+    indices = sorted({*range(0, 200, 32), 199})
+    assert (document["stride"], document["count"]) == (32, 200)
+    assert document["steps"] == [index + 1 for index in indices]
+    assert document["values"] == [1 / (index + 1) for index in indices]
+    summary = mongomock_store.get(1).info["summary"]["loss"]
+    assert (summary["max"], summary["min"], summary["last_step"]) == (1.0, 1 / 200, 200)
+    assert elsewhere.metrics_log(1) is mongomock_store.metrics_log(1) is None  # neither has all of it
+
+    def third(run: Run) -> None:
+        log(run, range(201, 211))
+
+    run_experiment(name="train", config=few, main=third, store=mongomock_store, continues=Continuation(1, 200))
+    (document,) = mongomock_store.database["metrics"].find({"run_id": 1})
+    assert (document["stride"], document["steps"][-1]) == (32, 210)
+    assert document["steps"][:-1] == [index + 1 for index in range(0, 193, 32)]
+
+
 def test_a_journal_of_another_server_stays_where_it_is(
     mongomock_store: MongoStore, switch: Callable[[bool], None], tmp_path: Path
 ) -> None:

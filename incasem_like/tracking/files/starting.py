@@ -52,8 +52,19 @@ def make_run_folder(folder: Path, wanted: int | None, id_above: int = 0) -> Path
                 f"There is a run {run_id} in {folder} already: choose another --id or leave it out."
             ) from None
         if run_id > highest:
-            (folder / HIGHEST_ID).write_text(f"{run_id}\n")
+            _note(folder, run_id)
     return folder / str(run_id)
+
+
+def note_id(folder: Path, run_id: int) -> None:
+    """Note that an id is used, whatever becomes of its run."""
+    with exclusive(folder):
+        if run_id >= highest_id(folder):
+            _note(folder, run_id)
+
+
+def _note(folder: Path, run_id: int) -> None:
+    (folder / HIGHEST_ID).write_text(f"{run_id}\n")
 
 
 def highest_id(folder: Path) -> int:

@@ -188,6 +188,11 @@ def highest_id(database: Database[Any]) -> int:
     return max([0, int(noted.get("highest") or 0), *(int(run["_id"]) for run in last)])
 
 
+def note_id(database: Database[Any], run_id: int) -> None:
+    """Note that an id is used, whatever becomes of its run."""
+    database["counters"].update_one({"_id": "runs"}, {"$max": {"highest": run_id}}, upsert=True)
+
+
 def _insert(database: Database[Any], entry: Mapping[str, Any], wanted: int | None, id_above: int) -> int:
     while True:
         run_id = wanted if wanted is not None else max(highest_id(database), id_above) + 1
@@ -197,7 +202,7 @@ def _insert(database: Database[Any], entry: Mapping[str, Any], wanted: int | Non
             if wanted is not None:
                 raise
             continue
-        database["counters"].update_one({"_id": "runs"}, {"$max": {"highest": run_id}}, upsert=True)
+        note_id(database, run_id)
         return run_id
 
 
