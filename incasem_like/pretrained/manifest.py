@@ -123,16 +123,6 @@ def find_checkpoint(model_id: int, model: PublishedModel, models_directory: Path
     return next((path for path in (named, *others) if path.is_file()), None)
 
 
-def named_models(manifest: Manifest, ids: Iterable[int]) -> dict[int, PublishedModel]:
-    """Choose models by id, all of them where no id is given.
-
-    Raises:
-        InputError: See ``Manifest.model``.
-    """
-    wanted = list(dict.fromkeys(ids)) or list(manifest.models)
-    return {run_id: manifest.model(run_id) for run_id in wanted}
-
-
 def _own_models_folder() -> Path:
     beside_package = Path(__file__).resolve().parents[2]
     if (beside_package / "scripts").is_dir():
