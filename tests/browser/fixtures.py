@@ -67,7 +67,7 @@ class Page:
         return str(found[0].text) if found else ""
 
     def wait(self, look: Callable[[], Found], otherwise: str, seconds: float = 15) -> Found:
-        """Look again and again until there is something, and give it; what changes while it is looked at does not count.
+        """Look again and again until there is something, and give it; what changes under its eyes is looked at anew.
 
         Raises:
             AssertionError: There was nothing in time.
