@@ -53,6 +53,18 @@ def test_a_run_is_shown_with_all_that_is_known_of_it(four_trainings: Lab) -> Non
     assert "ValueError: no" in four_trainings.ask("runs", "show", 4).output
 
 
+def test_the_sessions_of_a_continued_run_are_told(lab: Lab) -> None:
+    first = {"token": "secret1", "start": "2026-01-01T10:00:00", "hostname": "gpu1", "from_iteration": 0}
+    second = {**first, "hostname": "gpu2", "start": "2026-01-02T10:00:00", "from_iteration": 40, "before": "KILLED"}
+    lab.add(1, info={"sessions": [first]})
+    lab.add(2, info={"sessions": [first, second]})
+    assert "session" not in lab.ask("runs", "show", 1).output
+    shown = lab.ask("runs", "show", 2).output
+    assert "2026-01-01 10:00, on gpu1\n" in shown
+    assert "2026-01-02 10:00, on gpu2, from iteration 40, the one before ended KILLED" in shown
+    assert "secret" not in shown
+
+
 def test_parts_of_a_run_can_be_had_alone(four_trainings: Lab) -> None:
     four_trainings.add(8, captured_out="line 1\nline 2\n")
     assert "metrics" not in json.loads(four_trainings.ask("runs", "show", 8, "--json").output)["info"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -87,8 +88,21 @@ def _times(record: RunRecord) -> Iterator[tuple[str, str]]:
     host = record.host
     if host.get("hostname"):
         yield "machine", str(host["hostname"]) + (f", process {host['pid']}" if host.get("pid") else "")
-    for number, session in enumerate(record.info.get("sessions") or (), 1):
-        yield f"session {number}", ", ".join(f"{key} {cell(value)}" for key, value in session.items() if value)
+    sessions = record.info.get("sessions") or ()
+    for number, session in enumerate(sessions if len(sessions) > 1 else (), 1):
+        yield f"session {number}", ", ".join(_session_words(session))
+
+
+def _session_words(session: Mapping[str, Any]) -> Iterator[str]:
+    """Say where and from which iteration a run was continued, and how the session before it had ended."""
+    if session.get("start"):
+        yield cell(datetime.fromisoformat(str(session["start"])).replace(tzinfo=UTC))
+    if session.get("hostname"):
+        yield f"on {session['hostname']}"
+    if session.get("from_iteration"):
+        yield f"from iteration {session['from_iteration']}"
+    if session.get("before"):
+        yield f"the one before ended {session['before']}"
 
 
 def _code(record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -123,7 +137,7 @@ def _origin(record: RunRecord) -> Iterator[tuple[str, str]]:
 
 
 def _parent_words(parent: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in parent.items():
+    for key, value in sorted(parent.items(), key=lambda entry: not entry[0].endswith("_run_id")):
         if value is None:
             continue
         if key.endswith("_run_id"):

@@ -83,7 +83,7 @@ class _Gathering:
                 version = f" @{content_hash[:_SHOWN_OF_HASHES]}" if len(versions[address]) > 1 else ""
                 source, name = self._source(address)
                 if source != key:
-                    self._link(source, key, name + version)
+                    self._link(source, key, (name + version).strip())
         for address in self.apart:
             self._source(address)
         nodes = {key: _run_node(key, run) for key, run in self.runs.items()}
