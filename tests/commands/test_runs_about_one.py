@@ -58,7 +58,7 @@ def test_the_sessions_of_a_continued_run_are_told(lab: Lab) -> None:
     second = {**first, "hostname": "gpu2", "start": "2026-01-02T10:00:00", "from_iteration": 40, "before": "KILLED"}
     lab.add(1, info={"sessions": [first]})
     lab.add(2, info={"sessions": [first, second]})
-    assert "session" not in lab.ask("runs", "show", 1).output
+    assert "session 1" not in lab.ask("runs", "show", 1).output
     shown = lab.ask("runs", "show", 2).output
     assert "2026-01-01 10:00, on gpu1\n" in shown
     assert "2026-01-02 10:00, on gpu2, from iteration 40, the one before ended KILLED" in shown
