@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from incasem_like.tracking.deletion.deleting import finish_deletion
 from incasem_like.tracking.files.layout import METRICS_LOG, write_whole
 from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.journal import Journal
@@ -125,6 +125,8 @@ def _offline_runs(store: RunStore) -> Iterator[Synced]:
     waiting = offline_store(store)
     if waiting.description == store.description:
         return
+    for run_id in waiting.half_deleted():
+        finish_deletion(waiting, run_id)
     for run_id in waiting.ids():
         record = waiting.get(run_id)
         folder = waiting.folder / str(run_id)
@@ -139,7 +141,7 @@ def _offline_runs(store: RunStore) -> Iterator[Synced]:
             new_id = copy_run(record, store, renumbered=_renumbered(store)).id
         if new_id != run_id:
             _note_new_id(store, run_id, new_id)
-        shutil.rmtree(folder)
+        waiting.delete(run_id, force=True)  # its checkpoints stay: they belong to the run in the store by now
         renamed = "" if new_id == run_id else f" as run {new_id}, since its id was taken"
         yield Synced(store.kind, run_id, new_id, f"run delivered{renamed}")
 

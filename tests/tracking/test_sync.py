@@ -1,7 +1,6 @@
 """Runs begun with --offline on their way into a database."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,14 +69,14 @@ def test_a_taken_id_is_replaced_and_children_follow(database: MongoStore) -> Non
 
 
 def test_delivering_that_broke_off_is_taken_up(database: MongoStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    from incasem_like.tracking import sync
+    from incasem_like.tracking.files.store import FileStore
 
-    def stop(path: Path) -> None:
+    def stop(store: FileStore, run_id: int, *, force: bool = False) -> None:
         raise KeyboardInterrupt
 
     offline(database)
     with monkeypatch.context() as patched:
-        patched.setattr(sync, "shutil", SimpleNamespace(rmtree=stop))
+        patched.setattr(FileStore, "delete", stop)
         with pytest.raises(KeyboardInterrupt):
             sync_journals(database)
     assert offline_store(database).ids() == [1]

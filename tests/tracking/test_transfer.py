@@ -245,10 +245,14 @@ def test_stores_of_one_runs_directory_share_the_checkpoints(store: RunStore, tmp
 
 def test_a_run_that_is_renumbered_has_checkpoints_of_its_own(store: RunStore, tmp_path: Path) -> None:
     original = train(store)
+    (store.runs_directory / "tensorboard" / "0001").mkdir(parents=True)
+    (store.runs_directory / "tensorboard" / "0001" / "events").write_text("curve")
     second = open_store(tmp_path / "second", "trainings", store.runs_directory)
     copy = copy_run(original, second, keep_id=False)
     assert copy.id == 2  # above the folders of checkpoints, one of which is another run's
     store.delete(1)
+    assert not (store.runs_directory / "tensorboard" / "0001").exists()
+    assert (store.runs_directory / "tensorboard" / "0002" / "events").read_text() == "curve"
     assert copy.checkpoint("last").fetch() == store.runs_directory / "models" / "0002" / "model_checkpoint_10"
 
 

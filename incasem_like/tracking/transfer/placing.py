@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import CheckpointError, DiskFullError
 from incasem_like.tracking.checkpoints import file_sha256
-from incasem_like.tracking.deletion.model_files import models_folder, owners, share
+from incasem_like.tracking.deletion.model_files import FOLDERS_OF_A_RUN, models_folder, owners, share
 
 if TYPE_CHECKING:
     from incasem_like.tracking.checkpoints import TrackedFile
@@ -83,6 +83,8 @@ class ModelFiles:
             assert self.owner is not None
             share(folder, [*([] if owners(folder) else [self.owner]), (self.store.description, run_id)])
             return list(entries)
+        if self.stays_in is not None:
+            _link_logs(self.store.runs_directory, self.stays_in.name, folder.name)
         return [self._place_entry(folder, entry) if isinstance(entry, Mapping) else entry for entry in entries]
 
     def _place_entry(self, folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,6 +117,14 @@ def highest_number(runs_directory: Path) -> int:
     models = runs_directory / "models"
     names = [path.name for path in models.iterdir()] if models.is_dir() else []
     return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def _link_logs(runs_directory: Path, before: str, now: str) -> None:
+    """Give the TensorBoard logs and snapshots of a run that is renumbered its new number too."""
+    for name in FOLDERS_OF_A_RUN:
+        source, target = runs_directory / name / before, runs_directory / name / now
+        if source.is_dir() and not target.exists():
+            shutil.copytree(source, target, copy_function=lambda one, other: _copy(Path(one), Path(other), link=True))
 
 
 def _copy(source: Path, target: Path, *, link: bool) -> None:
