@@ -103,4 +103,4 @@ def _listed(values: list[Any]) -> str:
     """Write a list short: 204 x 204 x 204; nested ones with commas between."""
     if any(isinstance(value, list) for value in values):
         return ", ".join(_listed(value) if isinstance(value, list) else str(value) for value in values)
-    return " x ".join(map(str, values))
+    return " x ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
