@@ -219,6 +219,25 @@ def test_who_lost_the_run_stops_writing_and_says_so(store: RunStore, monkeypatch
     assert 99.0 not in record.metrics["loss"].values
 
 
+def test_who_lost_the_run_and_logs_nothing_more_learns_it_at_the_end(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from incasem_like.tracking import metrics_log
+    from incasem_like.tracking.recording import sessions
+
+    def main(run: Run) -> str:
+        with monkeypatch.context() as patched:
+            patched.setattr(metrics_log, "_lock", lambda file: True)
+            patched.setattr(sessions, "is_alive", lambda *arguments: False)
+            track(store, lambda run: "theirs", continues=Continuation(1, 1))
+        run.set_info("seen", "mine")
+        return "mine"
+
+    with pytest.raises(StoreError, match="continued by another process"):
+        track(store, main)
+    assert (store.get(1).result, "seen" in store.get(1).info) == ("theirs", False)
+
+
 def test_values_that_are_not_numbers_and_steps_in_any_order_survive(store: RunStore) -> None:
     def main(run: Run) -> None:
         for step, value in ((5, 1.0), (3, math.inf), (8, math.nan), (3, -math.inf), (20, 2.0)):

@@ -248,6 +248,25 @@ def test_a_database_restored_from_an_older_state_gets_all_again(mongomock_store:
     assert record.artifact("a.txt") == b"text"
 
 
+def test_tags_given_while_a_run_goes_on_outlive_an_outage_of_it(
+    mongomock_store: MongoStore, switch: Callable[[bool], None]
+) -> None:
+    run_experiment(name="train", config=NO_UPLOADS, main=lambda run: None, store=mongomock_store)
+    mongomock_store.annotate(1, add_tags=["draft"])
+
+    def main(run: Run) -> None:
+        mongomock_store.annotate(1, add_tags=["good"], remove_tags=["draft"], notes="kept")
+        switch(False)
+        run.log_scalar("loss", 0.5, 1)
+        run.flush()
+        switch(True)
+
+    run_experiment(name="train", config=NO_UPLOADS, main=main, store=mongomock_store, continues=Continuation(1, 0))
+    record = mongomock_store.get(1)
+    assert (list(record.tags), record.notes) == (["good"], "kept")
+    assert record.metrics["loss"].values == (0.5,)
+
+
 def test_a_run_taken_for_dead_and_closed_says_again_that_it_lives(store: RunStore) -> None:
     def main(run: Run) -> None:
         run.log_scalar("loss", 0.5, 1)

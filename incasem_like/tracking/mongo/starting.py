@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 FORMAT = "MongoObserver-0.7.0"
 _ATTEMPTS_TO_TAKE = 5
 _OF_THE_END = ("stop_time", "fail_trace", "result")
+_OURS = (  # not the tags and notes of persons, which may change meanwhile
+    *("_id", "experiment", "format", "command", "start_time", "resources", "artifacts", "captured_out", "info"),
+    "heartbeat",
+)
 _OF_A_SESSION = ("session", "status", "host", "heartbeat", *_OF_THE_END)
 
 
@@ -150,7 +154,7 @@ def take_up(place: Place, start: Start, continuation: Continuation, limit: int) 
         raise
     session = {**describe_session(token, start, iteration), "before": ended}
     entry = {
-        **{key: value for key, value in document.items() if key not in _OF_THE_END},
+        **{key: document[key] for key in _OURS if key in document},
         "host": to_bson(plain(start.host_info)),
         "meta": to_bson(continued_meta(from_bson(document.get("meta")), start.meta_info)),
         "config": to_bson(plain(start.config)),

@@ -81,6 +81,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
                 self._end(partial(self._emit_failed, type(error), error, error.__traceback__))
                 raise
             self._end(partial(self._emit_completed, self.result))
+            self.check_still_ours()
         return outcome
 
     def _emit_started(self) -> None:
