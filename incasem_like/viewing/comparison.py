@@ -37,7 +37,8 @@ def comparison_figure(records: Sequence[RunRecord], metrics: Sequence[str] = ())
     known = sorted({name for series in logged.values() for name in series})
     for name in metrics:
         if name not in known:
-            raise InputError(f"None of the runs has a metric '{name}'{nearest(name, known)}.")
+            hint = nearest(name, known) or f": they have {', '.join(known) or 'none'}."
+            raise InputError(f"None of the runs has a metric '{name}'{hint}")
     shown = list(metrics) or telling_metrics(records, list(logged.values()))
     if not shown:
         raise InputError("The runs have no metric of more than one point to plot: name one with --metric.")

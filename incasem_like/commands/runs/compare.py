@@ -76,7 +76,8 @@ def metric_values(
     known = sorted({name for summary in summaries for name in summary})
     for name in wanted:
         if name not in known:
-            raise InputError(f"None of the runs has a metric '{name}'{nearest(name, known)}.")
+            hint = nearest(name, known) or f": they have {', '.join(known) or 'none'}."
+            raise InputError(f"None of the runs has a metric '{name}'{hint}")
     rows: dict[str, list[tuple[float, int] | None]] = {}
     for name in wanted or known:
         value = better(name) or "last"

@@ -60,8 +60,8 @@ class Vocabulary:
             short = [key.rpartition(".")[2] for key in self.config_keys]
             short += [metric.partition("_")[0] for metric in self.metrics]
             inside = [key for key in (*self.config_keys, *self.metrics) if name and name in key.split(".")]
-            hint = f": it is a section, choose {_listed(inside)}" if inside else nearest(name, [*known, *short])
-            raise InputError(f"No run has a field, metric or configuration key '{name}'{hint}.")
+            hint = f": it is a section, choose {_listed(inside)}." if inside else nearest(name, [*known, *short])
+            raise InputError(f"No run has a field, metric or configuration key '{name}'{hint or ': correct the name.'}")
         return field
 
     def _whole(self, name: str) -> list[Field]:
