@@ -1,0 +1,143 @@
+"""kill -9, twenty times in one training, at random moments and in the middle of all it writes: it leaves no trace."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from incasem_like.tracking import RunRecord, open_store
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "02_train" / "train.py"
+PRELOADED = Path(__file__).parent / "helpers" / "preloaded_trainer.py"
+LEAN = (
+    *("training.iterations=90", "training.save_every=2", "validation.validate_every=10", "training.optimizer.lr=0.01"),
+    *("training.snapshot.every=0", "training.image_every=0", "validation.snapshot.every=0"),
+    "training.augmentation.elastic=null",
+)
+SEED = 20
+AT_ANY_MOMENT = 8  # at a random function call
+BY_THE_SCRIPT = 2  # of the real script, from outside, after a random time
+EVENTS = (
+    "model half written", "model half written", "model there, state not", "state half written",
+    "both there, not on record", "record half written", "record just written", "entry half written",
+    "half a line in the log", "superfluous, off the record, not deleted",
+)  # fmt: skip
+
+
+class Laboratory:
+    """Trains in processes that are killed, in one runs directory.
+
+    Most of them are forks of a process that has imported everything, since twenty starts of Python with torch would
+    take minutes; a kill at an event happens there inside the operation on the file itself, so that it is certain that
+    each of the moments at which a checkpoint is half there is met (see ``helpers/preloaded_trainer.py``).
+    """
+
+    def __init__(self, project: Path, runs: Path) -> None:
+        self.project, self.runs, self.output = project, runs, runs / "output.txt"
+        self.store = open_store(None, "trainings", runs)
+        self._forks = subprocess.Popen(
+            [sys.executable, str(PRELOADED)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def new(self) -> list[str]:
+        data = [f"training.data={self.project}/train.json", f"validation.data={self.project}/validate.json"]
+        return ["with", "tiny.yaml", *data, *LEAN, f"directories.runs={self.runs}"]
+
+    def going_on(self, run_id: int) -> list[str]:
+        return ["--continue_run", str(run_id), "with", f"directories.runs={self.runs}"]
+
+    def train(self, argv: list[str], kill: dict[str, Any] | None = None) -> int:
+        """Train in a fork; gives its exit status, negative for a signal."""
+        assert self._forks.stdin is not None
+        assert self._forks.stdout is not None
+        job = {"argv": argv, "script": str(SCRIPT), "cwd": str(self.project), "output": str(self.output), "kill": kill}
+        self._forks.stdin.write(json.dumps(job) + "\n")
+        self._forks.stdin.flush()
+        return int(self._forks.stdout.readline())
+
+    def kill_the_script(self, argv: list[str], seconds: float) -> int:
+        """Start the script itself and kill it some seconds after it says that it goes on."""
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), *argv], cwd=self.project, stdout=subprocess.PIPE, text=True,
+            stderr=subprocess.DEVNULL, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("Watch it"):
+                break
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.wait()
+
+    def close(self) -> None:
+        self._forks.kill()
+        self._forks.communicate()
+
+
+@pytest.fixture
+def laboratory(tiny_project: Path, tmp_path: Path) -> Iterator[Laboratory]:
+    laboratory = Laboratory(tiny_project, tmp_path)
+    yield laboratory
+    laboratory.close()
+
+
+def moments() -> list[dict[str, Any]]:
+    """Twenty of them, in random order; those at events happen at the first or second time."""
+    chance = random.Random(SEED)
+    chosen: list[dict[str, Any]] = [{"event": event, "count": chance.randint(1, 2)} for event in EVENTS]
+    chosen += [{"calls": chance.randint(1, 120_000)} for _ in range(AT_ANY_MOMENT)]
+    chosen += [{"seconds": chance.uniform(0, 1.5)} for _ in range(BY_THE_SCRIPT)]
+    chance.shuffle(chosen)
+    return chosen
+
+
+def numbers(record: RunRecord) -> dict[str, list[tuple[int, float]]]:
+    return {name: list(zip(metric.steps, metric.values, strict=True)) for name, metric in record.metrics.items()}
+
+
+def curve(laboratory: Laboratory, run_id: int, part: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(laboratory.runs / "tensorboard" / f"{run_id:04d}" / part), {"scalars": 0})
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars("loss_0")]
+
+
+@pytest.mark.slow
+def test_a_training_killed_at_twenty_moments_equals_one_that_was_left_alone(laboratory: Laboratory) -> None:
+    assert laboratory.train(laboratory.new()) == 0, laboratory.output.read_text()
+    for number, moment in enumerate(moments()):
+        argv = laboratory.going_on(2) if number else laboratory.new()
+        if "seconds" in moment:
+            assert laboratory.kill_the_script(argv, moment["seconds"]) == -signal.SIGKILL
+        else:
+            status = laboratory.train(argv, moment)
+            assert status == -signal.SIGKILL, f"not killed at {moment}: {laboratory.output.read_text()[-3000:]}"
+        assert laboratory.store.get(2).status == "KILLED"
+    assert laboratory.train(laboratory.going_on(2)) == 0, laboratory.output.read_text()
+
+    whole, killed = laboratory.store.get(1), laboratory.store.get(2)
+    assert laboratory.store.ids() == [1, 2]
+    assert (killed.status, killed.result) == (whole.status, whole.result)
+    assert numbers(killed) == numbers(whole)
+    assert list(killed.metrics["loss_train_0"].steps) == list(range(1, 91))
+    assert [(c.iteration, c.sha256, c.metrics) for c in killed.checkpoints] == [
+        (c.iteration, c.sha256, c.metrics) for c in whole.checkpoints
+    ]
+    folders = [laboratory.runs / "models" / name for name in ("0001", "0002")]
+    names = sorted(path.name for path in folders[0].iterdir())
+    assert sorted(path.name for path in folders[1].iterdir()) == names
+    for name in names:
+        if name.startswith("model"):
+            assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+    for part in ("training", "validation/right"):
+        assert curve(laboratory, 2, part) == curve(laboratory, 1, part)
+    assert all(session["before"] == "KILLED" for session in killed.info["sessions"][1:])
