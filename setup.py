@@ -43,6 +43,7 @@ setup(
     entry_points={"console_scripts": ["incasem-like = incasem_like.commands.cli:main"]},
     extras_require={
         "test": [
+            "daisy==2.0.0",  # the peer of benchmarks/bench_blockwise.py
             "hypothesis>=6",
             "import-linter>=2.5",
             "mongomock>=4.3",

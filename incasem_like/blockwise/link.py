@@ -18,6 +18,7 @@ Connect = Callable[[], tuple[socket.socket, bytes]]
 LOST, TIMED_OUT = 3, 4  # exit statuses
 SECONDS_BETWEEN_ATTEMPTS = 1.0
 SECONDS_BEYOND_LIMIT = 10.0
+SECONDS_TOGETHER = 0.02  # results that come within so short a time go in one message
 
 
 class Link:
@@ -43,6 +44,7 @@ class Link:
         os.set_blocking(self._wake_out, False)
         os.set_blocking(self._wake_in, False)
         self._empty = threading.Event()
+        self._urgent = False
         self.interval, self.silence = 5.0, 180.0
         self.time_limit: float | None = None
         self.block_began: float | None = None
@@ -51,11 +53,12 @@ class Link:
         """Begin to talk."""
         threading.Thread(target=self._run, name="link", daemon=True).start()
 
-    def send(self, message: Message) -> None:
-        """Have a message sent; kept while the connection is lost."""
+    def send(self, message: Message, *, urgent: bool = True) -> None:
+        """Have a message sent, at once or with what follows in a moment; kept while the connection is lost."""
         self._outbox.append(message)
         self._empty.clear()
-        if len(self._outbox) == 1:
+        self._urgent = self._urgent or urgent
+        if urgent or len(self._outbox) == 1:
             self._wake()
 
     def flush(self, seconds: float) -> None:
@@ -103,14 +106,16 @@ class Link:
         """
         heard = said = time.monotonic()
         while True:
-            ready, _, _ = select.select([connection.fileno(), self._wake_in], [], [], min(self.interval, 1.0))
+            wait = SECONDS_TOGETHER if self._outbox else min(self.interval, 1.0)
+            ready, _, _ = select.select([connection.fileno(), self._wake_in], [], [], wait)
             now = time.monotonic()
             if self._wake_in in ready:
                 _drain(self._wake_in)
             if connection.fileno() in ready:
                 self._take(channel.feed(_received(connection)))
                 heard = now
-            if self._outbox or now - said > self.interval:
+            if (self._outbox and (self._urgent or now - said > SECONDS_TOGETHER)) or now - said > self.interval:
+                self._urgent = False
                 connection.sendall(b"".join(channel.pack(message) for message in self._gather()))
                 said = now
             if not self._outbox:

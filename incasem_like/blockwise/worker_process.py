@@ -104,7 +104,7 @@ class WorkerProcess:
         error = self._worker.run(number)
         self._link.block_began = None
         result = [number, time.monotonic() - began, None if error is None else _plain(error)]
-        self._link.send({"type": "result", "result": result})
+        self._link.send({"type": "result", "result": result}, urgent=not self._blocks)
 
     def _on_sigterm(self, _number: int, _frame: object) -> None:
         """Leave after the present block: a queue that wants its machine back says so in this way."""

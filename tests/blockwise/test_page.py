@@ -1,0 +1,49 @@
+"""The page that says what a new operation must bring is true: its example runs, its file of workers is read."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from incasem_like.blockwise.workers_file import load_workers
+from incasem_like.volumes import create_volume, open_volume
+
+PAGE = (Path(__file__).parents[2] / "docs" / "blockwise.md").read_text()
+
+
+def example(language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_example_inverts_a_volume_with_workers(tmp_path: Path) -> None:
+    raw = create_volume(
+        tmp_path / "cell.zarr/volumes/raw",
+        shape=(20, 18, 22),
+        dtype="uint8",
+        voxel_size=(4, 4, 4),
+        chunk_shape=(8,) * 3,
+    )
+    raw.write(np.random.default_rng(0).integers(0, 255, raw.shape, dtype=np.uint8))
+    raw.mark_complete()
+    script = tmp_path / "invert.py"
+    small = example("python").replace("offset=raw.offset,", f"offset=raw.offset, chunk_shape={chunks},")
+    script.write_text(small.replace("invert_block, parameters)", f"invert_block, parameters, {chunks})"))
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "BlockSummary(total=27, done=27, skipped=0, failed=())"
+    assert np.array_equal(open_volume(tmp_path / "cell.zarr/volumes/inverted").read(), 255 - raw.read())
+    again = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.stdout.strip() == "BlockSummary(total=27, done=0, skipped=27, failed=())"
+
+
+def test_the_file_of_workers_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "workers.yaml"
+    path.write_text(example("yaml"))
+    workers = load_workers(path)
+    (group,) = workers.groups
+    assert (group.launcher, group.count, group.time) == ("slurm", 20, 86400)
+    assert workers.scheduler.listen == "10.0.0.5"
