@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+from incasem_like.tracking.lineage import DATA, Lineage, Link, Node
 from incasem_like.viewing.lineage_layout import Box, lay_out
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.lineage import Lineage, Link, Node
 
 _FILLS = {
     "data": "#eceff1",
@@ -41,6 +39,7 @@ def lineage_svg(lineage: Lineage, focus: str) -> str:
         An SVG document that needs nothing but itself. Longer texts are cut with an ellipsis and shown in full by the
         browser when pointed at.
     """
+    lineage = with_shared_labels(lineage)
     sizes = {key: _size(node) for key, node in lineage.nodes.items()}
     layout = lay_out(lineage, sizes)
     size = f"{layout.width:.0f}", f"{layout.height:.0f}"
@@ -57,6 +56,23 @@ def lineage_svg(lineage: Lineage, focus: str) -> str:
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def with_shared_labels(lineage: Lineage) -> Lineage:
+    """Write what all links out of data say alike, which datasets were read, into the box of the data."""
+    nodes, links = dict(lineage.nodes), list(lineage.links)
+    for key, node in lineage.nodes.items():
+        labels = {link.label for link in lineage.targets(key)}
+        if node.kind == DATA and len(labels) == 1 and "" not in labels:
+            nodes[key] = replace(node, lines=(*node.lines, *_shortened(next(iter(labels)).split(", "))))
+            links = [replace(link, label="") if link.source == key else link for link in links]
+    return Lineage(nodes, links)
+
+
+def _shortened(parts: Sequence[str]) -> list[str]:
+    if len(parts) <= _MOST_LABEL_LINES:
+        return list(parts)
+    return [*parts[: _MOST_LABEL_LINES - 1], f"and {len(parts) - _MOST_LABEL_LINES + 1} more"]
 
 
 def _size(node: Node) -> tuple[float, float]:
@@ -116,9 +132,7 @@ def _label(link: Link, lineage: Lineage, route: Sequence[Box]) -> str:
     weights = ((1 - share) ** 3, 3 * share * (1 - share) ** 2, 3 * share**2 * (1 - share), share**3)
     points = _curve(ends[0], ends[1])
     x, y = (sum(weight * point[axis] for weight, point in zip(weights, points, strict=True)) for axis in (0, 1))
-    parts = link.label.split(", ")
-    if len(parts) > _MOST_LABEL_LINES:
-        parts = [*parts[: _MOST_LABEL_LINES - 1], f"and {len(parts) - _MOST_LABEL_LINES + 1} more"]
+    parts = _shortened(link.label.split(", "))
     top = y - _LABEL_LINE * (len(parts) - 1) / 2 + _LABEL_SIZE / 3
     lines = "".join(
         f"<tspan x='{x:.1f}' y='{top + number * _LABEL_LINE:.1f}'>{escape(_cut(part, _LONGEST_LABEL))}</tspan>"
