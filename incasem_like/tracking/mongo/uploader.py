@@ -56,6 +56,12 @@ class CheckpointUploader(threading.Thread):
             self._condition.notify_all()
 
     @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing to do: what the database should hold is in, or cannot be given to it."""
+        with self._condition:
+            return self._settled == self._version
+
+    @property
     def missing(self) -> list[CheckpointRecord]:
         """The checkpoints that the database should hold and does not; none of a run that another process has now."""
         with self._condition:
