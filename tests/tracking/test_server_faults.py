@@ -159,7 +159,7 @@ def test_a_long_outage_holds_nothing_up_and_is_made_good(faulty: tuple[KillableS
         return timed.longest
 
     longest = run_experiment(name="train", config=CONFIG, main=main, store=store)
-    assert longest < 2.0
+    assert longest < 6.0
     record = store.get(1)
     assert record.status == "COMPLETED"
     assert len(record.artifacts) == 9
@@ -187,7 +187,7 @@ def test_a_server_that_hangs_holds_nothing_up(killable_server: KillableServer, t
         killable_server.proxy.restore()
         return timed.longest
 
-    assert run_experiment(name="train", config=CONFIG, main=main, store=store) < 2.0
+    assert run_experiment(name="train", config=CONFIG, main=main, store=store) < 6.0
     assert store.get(1).status == "COMPLETED"
     assert store.get(1).checkpoint("last").iteration == 5
     assert isinstance(store, MongoStore)

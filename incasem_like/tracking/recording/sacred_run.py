@@ -22,7 +22,7 @@ from incasem_like.tracking.recording.sacred_quietly import RunObserver, SacredIn
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_BETWEEN_HEARTBEATS = 10.0
-SECONDS_TO_DELIVER = 0.5
+SECONDS_TO_DELIVER = 2.0  # once; not again before a delivery came through
 
 
 class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
