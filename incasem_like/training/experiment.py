@@ -77,7 +77,9 @@ def train(
     beginning = BeginningFinder(checked, trainings or (lambda: _required(store())), continued)
     if continued is not None and beginning.leaves_nothing_to_do:
         return FinishedTraining(RunFolders.of_run(runs, continued.id), dict(continued.result), was_complete=True)
-    if continued is None and options.get("run_id") is not None:
+    if continued is not None:
+        options["run_name"] = continued.name
+    elif options.get("run_id") is not None:
         check_unused(RunFolders.of_run(runs, options["run_id"]))
     finished: list[FinishedTraining] = []
 

@@ -81,9 +81,10 @@ def run_experiment(
     """
     meta = {"command": name, "comment": comment, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
     watching = [*_recording(store, continues, id_above, config), *observers]
-    sacred_run = _sacred_run(name, run_name or name, config, watching, meta, sources)
+    shown_name = str(without_credentials(run_name or name))
+    sacred_run = _sacred_run(name, shown_name, config, watching, meta, sources)
     sacred_run._id = run_id
-    run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd())
+    run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd(), shown_name)
     with _signals_interrupt(run):
         outcome: Result = sacred_run(partial(_work, run, main, artifacts or {}, store))
     return outcome
@@ -129,7 +130,7 @@ def _sacred_run(
         command=command,
         config=without_credentials(plain(config)),
         observers=observers,
-        experiment_info=describe_experiment(without_credentials(shown_name), sources) if observers else {},
+        experiment_info=describe_experiment(shown_name, sources) if observers else {},
         host_info={**get_host_info([]), **describe_process()} if observers else {},
         meta_info=without_credentials(plain(meta)),
     )

@@ -21,10 +21,14 @@ class Run:
     """What a running experiment tells its record; may be used from any thread.
 
     Metrics and info leave with the next heartbeat, every ten seconds; ``flush`` sends them now.
+
+    Attributes:
+        name: What the run is called.
+        runs_directory: The folder that checkpoints and logs are in.
     """
 
-    def __init__(self, sacred_run: TrackedSacredRun, runs_directory: Path) -> None:
-        self._sacred = sacred_run
+    def __init__(self, sacred_run: TrackedSacredRun, runs_directory: Path, name: str) -> None:
+        self._sacred, self.name = sacred_run, name
         self.runs_directory = runs_directory.absolute()
         self._lock = threading.Lock()
         self.checkpoints = RunCheckpoints(self)
@@ -34,11 +38,6 @@ class Run:
     def id(self) -> int:
         """The run's id in its store; 0 for a run that is not observed."""
         return UNOBSERVED_ID if self._sacred._id is None else int(self._sacred._id)
-
-    @property
-    def name(self) -> str:
-        """The run's name."""
-        return str(self._sacred.experiment_info.get("name") or "")
 
     @property
     def config(self) -> dict[str, Any]:
