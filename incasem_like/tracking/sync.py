@@ -90,17 +90,15 @@ def offline_store(store: RunStore) -> FileStore:
 
 
 def _journals(store: MongoStore) -> Iterator[Synced]:
-    from incasem_like.tracking.checkpoints.uploads import upload_missing
+    from incasem_like.tracking.checkpoints.uploads import runs_lacking_uploads, upload_missing
 
     for journal in store.journals:
         if journal.is_undelivered:
             yield _deliver(store, journal)
-        if journal.is_held or store.read_document(journal.run_id) is None:
-            continue
-        uploaded = upload_missing(store.get(journal.run_id))
-        if uploaded:
-            iterations = ", ".join(str(checkpoint.iteration) for checkpoint in uploaded)
-            yield Synced(store.kind, journal.run_id, journal.run_id, f"checkpoints uploaded: {iterations}")
+    for record in runs_lacking_uploads(store):
+        iterations = ", ".join(str(checkpoint.iteration) for checkpoint in upload_missing(record))
+        if iterations:
+            yield Synced(store.kind, record.id, record.id, f"checkpoints uploaded: {iterations}")
 
 
 def _deliver(store: MongoStore, journal: Journal) -> Synced:

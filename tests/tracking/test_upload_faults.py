@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from mongo_server.fixtures import KillableServer
 
-from incasem_like.tracking import Run, missing_uploads, open_store, run_experiment, upload_missing
+from incasem_like.tracking import Run, missing_uploads, open_store, run_experiment
 from incasem_like.tracking.checkpoints import file_sha256
 from incasem_like.tracking.mongo import checkpoint_files, uploader
 from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.sync import sync_journals
 
 pytestmark = pytest.mark.mongo
 PIECE = checkpoint_files.CHUNK_BYTES
@@ -88,7 +89,8 @@ def test_a_kill_in_the_middle_of_an_upload_leaves_no_entry_and_the_next_goes_on(
     whole = [copy.name for copy in store.checkpoint_files.of_run(1)]
     assert all(store.checkpoint_files.is_sound(copy) for copy in store.checkpoint_files.of_run(1))
     assert "model_checkpoint_2" not in whole
-    assert [one.iteration for one in upload_missing(store.get(1))] == [2]
+    assert [synced.what for synced in sync_journals(store)][-1] == "checkpoints uploaded: 2"
+    assert sync_journals(store) == []
     assert sorted(copy.name for copy in store.checkpoint_files.of_run(1)) == ["model_checkpoint_2", "training_state_2"]
     assert pieces(store) == 8 + 1  # of the one that was broken off nothing is left
     assert missing_uploads(store.get(1), verify=True) == []
