@@ -70,12 +70,12 @@ class MongoStore(RunStore):
         self._databases = databases or (lambda other: f"{prefix}_{other}")
 
     def ids(self) -> list[int]:  # noqa: D102
-        with self._errors():
+        with self.errors():
             found = [run["_id"] for run in self.database["runs"].find(_WHOLE, {"_id": 1})]
         return sorted(run_id for run_id in found if isinstance(run_id, int))
 
     def read_document(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
-        with self._errors():
+        with self.errors():
             found = self.database["runs"].find_one({"_id": run_id, **_WHOLE})
         return None if found is None else self._plain(found)
 
@@ -87,7 +87,7 @@ class MongoStore(RunStore):
         return document
 
     def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
-        with self._errors():
+        with self.errors():
             found = list(self.database["metrics"].find({"run_id": run_id}))
         return {
             series["name"]: Metric(
@@ -100,7 +100,7 @@ class MongoStore(RunStore):
         }
 
     def read_metric_documents(self, run_id: int) -> dict[str, dict[str, Any]]:  # noqa: D102
-        with self._errors():
+        with self.errors():
             found = list(self.database["metrics"].find({"run_id": run_id}))
         keys = ("steps", "values", "timestamps", "stride", "count")
         return {series["name"]: {key: series[key] for key in keys if key in series} for series in found}
@@ -108,30 +108,30 @@ class MongoStore(RunStore):
     def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes | None]]:  # noqa: D102
         document = self.read_document(run_id) or {}
         key = "resources" if what == "resources" else "experiment"
-        with self._errors():
+        with self.errors():
             yield from transfer.read_stored(self, {key: document.get(key)})
 
     def is_free(self, run_id: int) -> bool:  # noqa: D102
-        with self._errors():
+        with self.errors():
             return self.database["runs"].find_one({"_id": run_id}, {"_id": 1}) is None
 
     def receive(  # noqa: D102
         self, portable: PortableRun, wanted: int | None, id_above: int, note: Callable[[int], Mapping[str, Any]]
     ) -> int:
-        with self._errors("written"):
+        with self.errors("written"):
             return transfer.receive(self, portable, wanted, id_above, note)
 
     def half_received(self) -> dict[int, float]:  # noqa: D102
-        with self._errors():
+        with self.errors():
             return transfer.half_received(self.database)
 
     def free_half_received(self, run_id: int) -> None:  # noqa: D102
-        with self._errors("written"):
+        with self.errors("written"):
             if self.database["runs"].find_one({"_id": run_id, UNFINISHED: changes.IMPORTING}, {"_id": 1}) is not None:
                 self.free_record(run_id)
 
     def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
-        with self._errors():
+        with self.errors():
             run = self.database["runs"].find_one({"_id": run_id}, {"artifacts": 1}) or {}
             file_id = next(entry["file_id"] for entry in run["artifacts"] if entry["name"] == name)
             return bytes(self.files.get(file_id).read())
@@ -151,50 +151,50 @@ class MongoStore(RunStore):
     def summaries(  # noqa: D102
         self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
     ) -> list[RunSummary]:
-        with self._errors():
+        with self.errors():
             return read_summaries(self.database, self.kind, config_keys, inputs, metrics)
 
     def annotate(  # noqa: D102
         self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None
     ) -> None:
         refuse_empty_tags(add_tags)
-        with self._errors("written"):
+        with self.errors("written"):
             found = changes.change_annotations(self.database, run_id, add_tags, remove_tags, notes)
         if not found:
             raise RunNotFoundError(self._not_found(run_id))
 
     def set_state(self, run_id: int, status: str, stop_time: datetime | None) -> None:  # noqa: D102
         record = self._without_end(run_id)
-        with self._errors("written"):
+        with self.errors("written"):
             changed = changes.write_end(self.database, run_id, record.heartbeat, status, stop_time)
         if not changed:  # it was heard of, or came to its end, in the meantime
             self._without_end(run_id)
 
     def note(self, run_id: int, facts: Mapping[str, Any]) -> None:  # noqa: D102
         self.refuse_live(run_id)
-        with self._errors("written"):
+        with self.errors("written"):
             changes.write_notes(self.database, run_id, facts)
 
     def begin_deletion(self, run_id: int) -> None:  # noqa: D102
         from incasem_like.tracking.mongo.starting import note_id
 
         self.refuse_live(run_id)
-        with self._errors("written"):
+        with self.errors("written"):
             note_id(self.database, run_id)
             changes.take_from_sight(self.database, run_id)
 
     def half_deleted(self) -> list[int]:  # noqa: D102
-        with self._errors():
+        with self.errors():
             return changes.half_deleted(self.database)
 
     def read_half_deleted(self, run_id: int) -> RunRecord | None:  # noqa: D102
-        with self._errors():
+        with self.errors():
             found = self.database["runs"].find_one({"_id": run_id, UNFINISHED: changes.DELETING})
         return None if found is None else RunRecord(self, run_id, self._plain(found))
 
     def free_record(self, run_id: int) -> Freed:  # noqa: D102
         sessions = self._sessions(run_id)
-        with self._errors("written"):
+        with self.errors("written"):
             freed = changes.free_run(self.database, self.files, self.checkpoint_files, run_id)
         return freed + Freed(bytes=self.journals.remove(run_id, sessions))
 
@@ -211,14 +211,14 @@ class MongoStore(RunStore):
         """
         from incasem_like.tracking.mongo.undelivered import deliver
 
-        with self._errors("written"):
+        with self.errors("written"):
             return deliver(journal, self.database, self.files, None, self.description)
 
     def metrics_log(self, run_id: int) -> Path | None:  # noqa: D102
         return self.journals.complete_log(run_id, self._sessions(run_id))
 
     def _sessions(self, run_id: int) -> list[str]:
-        with self._errors():
+        with self.errors():
             found = self.database["runs"].find_one({"_id": run_id}, {"info.sessions": 1}) or {}
         return tokens(found.get("info"))
 
@@ -241,7 +241,8 @@ class MongoStore(RunStore):
         return Place(self.database, self.files, self.journals, self.description)
 
     @contextlib.contextmanager
-    def _errors(self, doing: str = "read") -> Iterator[None]:
+    def errors(self, doing: str = "read") -> Iterator[None]:
+        """Turn errors of the server into ``StoreError``; ``doing`` is what it was to be: ``read`` or ``written``."""
         try:
             yield
         except gridfs.errors.NoFile:
