@@ -138,6 +138,13 @@ def test_none_keeps_the_database_free_of_checkpoints(store: MongoStore) -> None:
     assert stored(store) == []
 
 
+def test_a_run_without_checkpoints_starts_no_upload(store: MongoStore) -> None:
+    def main(run: Run) -> list[str]:
+        return [thread.name for thread in threading.enumerate()]
+
+    assert "checkpoint-upload" not in run_experiment(name="predict", config={}, main=main, store=store)
+
+
 def test_the_same_bytes_come_back_out_of_the_database(store: MongoStore) -> None:
     content = bytes(range(256)) * 4096 * 3  # three pieces and a bit
 

@@ -31,7 +31,11 @@ class StorePolicy:
         """Read a run's configuration; one without the key counts as ``best,last``."""
         words = (config.get("tracking") or {}).get("store_checkpoints") or DEFAULT
         chosen = (config.get("training") or {}).get("checkpoints") or {}
-        return cls(frozenset(words.split(",")), chosen.get("best_metric"), chosen.get("best_mode") or "max")
+        return cls(
+            frozenset(word.strip() for word in words.split(",")),
+            chosen.get("best_metric"),
+            chosen.get("best_mode") or "max",
+        )
 
     def wanted(self, records: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
         """Choose among the checkpoints that a run has now; the newest comes first."""

@@ -67,8 +67,7 @@ class RunCheckpoints:
         from incasem_like.tracking.mongo.uploader import CheckpointUploader
 
         self._uploader = CheckpointUploader(files, self._run.id, policy)
-        self._uploader.start()
-        self._uploader.keep(self._records())
+        self._tell_uploader()
         patience = SECONDS_FOR_UPLOADS_WHEN_STOPPED
         try:
             yield
@@ -101,10 +100,15 @@ class RunCheckpoints:
             return others if entry is None else [*others, entry]
 
         self._run.change_info("checkpoints", change)
-        if self._uploader is not None:
-            self._uploader.keep(self._records())
+        self._tell_uploader()
         self._run.flush()
 
-    def _records(self) -> list[CheckpointRecord]:
+    def _tell_uploader(self) -> None:
+        """Say which checkpoints there are; a run without any, such as a prediction, starts no thread."""
+        entries = self._run.info.get("checkpoints")
+        if self._uploader is None or entries is None:
+            return
         places = Places(self._run.id, self._run.runs_directory, None, "", None, "")
-        return [CheckpointRecord.from_entry(entry, places) for entry in self._run.info.get("checkpoints") or []]
+        self._uploader.keep([CheckpointRecord.from_entry(entry, places) for entry in entries])
+        if self._uploader.ident is None:
+            self._uploader.start()
