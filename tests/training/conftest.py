@@ -1,6 +1,11 @@
 """Fixtures of the training room: tiny configurations, fake samples and a fake run."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +43,14 @@ model: {num_fmaps: 2, downsample_factors: [[2, 2, 2]]}
 torch: {device: cpu, num_threads: 1}
 sacred: {log_every: 1}
 """
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "02_train" / "train.py"
+PRELOADED = Path(__file__).parent / "helpers" / "preloaded_trainer.py"
+LEAN = (
+    *("training.optimizer.lr=0.01", "training.augmentation.elastic=null"),
+    *("training.snapshot.every=0", "training.image_every=0", "validation.snapshot.every=0"),
+)
 
 
 class FakeRun:
@@ -203,3 +216,65 @@ def store_of() -> Callable[..., RunStore]:
     return lambda config, folder="tracking": open_store(
         config.directories.runs / folder, "trainings", config.directories.runs
     )
+
+
+class Laboratory:
+    """Trains by ``train.py`` in one runs directory: in forks of a process that is ready, or by the script itself."""
+
+    def __init__(self, project: Path, runs: Path) -> None:
+        self.project, self.runs, self.output = project, runs, runs / "output.txt"
+        runs.mkdir(exist_ok=True)
+        self.store = open_store(None, "trainings", runs)
+        self._scripts: list[subprocess.Popen[str]] = []
+        self._forks = subprocess.Popen(
+            [sys.executable, str(PRELOADED)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def new(self, *updates: str) -> list[str]:
+        data = [f"training.data={self.project}/train.json", f"validation.data={self.project}/validate.json"]
+        return ["with", "tiny.yaml", *data, *LEAN, f"directories.runs={self.runs}", *updates]
+
+    def going_on(self, run_id: int, *updates: str) -> list[str]:
+        return ["--continue_run", str(run_id), "with", f"directories.runs={self.runs}", *updates]
+
+    def train(self, argv: list[str], kill: dict[str, Any] | None = None) -> int:
+        """Train in a fork; gives its exit status, negative for a signal."""
+        assert self._forks.stdin is not None
+        assert self._forks.stdout is not None
+        job = {"argv": argv, "script": str(SCRIPT), "cwd": str(self.project), "output": str(self.output), "kill": kill}
+        self._forks.stdin.write(json.dumps(job) + "\n")
+        self._forks.stdin.flush()
+        return int(self._forks.stdout.readline())
+
+    def start_script(self, argv: list[str]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), *argv], cwd=self.project, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        self._scripts.append(process)
+        return process
+
+    def kill_the_script(self, argv: list[str], seconds: float) -> int:
+        """Start the script itself and kill it some seconds after it says that it goes on."""
+        process = self.start_script(argv)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("Watch it"):
+                break
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return process.returncode
+
+    def close(self) -> None:
+        for process in (self._forks, *self._scripts):
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def laboratory(tiny_project: Path, tmp_path: Path) -> Iterator[Laboratory]:
+    laboratory = Laboratory(tiny_project, tmp_path / "runs")
+    yield laboratory
+    laboratory.close()

@@ -1,28 +1,20 @@
-"""kill -9, twenty times in one training, at random moments and in the middle of all it writes: it leaves no trace."""
+"""kill -9, twenty times in one training, at random moments and in the middle of all it writes: it leaves no trace.
 
-import json
-import os
+Most of the trainings are forks of a process that has imported everything, since twenty starts of Python with torch
+would take minutes. A kill at an event happens there inside the operation on the file itself, so that it is certain that
+each of the moments at which a checkpoint is half there is met (``helpers/preloaded_trainer.py``).
+"""
+
 import random
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from incasem_like.tracking import RunRecord, open_store
+from incasem_like.tracking import RunRecord
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "02_train" / "train.py"
-PRELOADED = Path(__file__).parent / "helpers" / "preloaded_trainer.py"
-LEAN = (
-    *("training.iterations=90", "training.save_every=2", "validation.validate_every=10", "training.optimizer.lr=0.01"),
-    *("training.snapshot.every=0", "training.image_every=0", "validation.snapshot.every=0"),
-    "training.augmentation.elastic=null",
-)
+LONG = ("training.iterations=90", "training.save_every=2", "validation.validate_every=10")
 SEED = 20
 AT_ANY_MOMENT = 8  # at a random function call
 BY_THE_SCRIPT = 2  # of the real script, from outside, after a random time
@@ -31,64 +23,6 @@ EVENTS = (
     "both there, not on record", "record half written", "record just written", "entry half written",
     "half a line in the log", "superfluous, off the record, not deleted",
 )  # fmt: skip
-
-
-class Laboratory:
-    """Trains in processes that are killed, in one runs directory.
-
-    Most of them are forks of a process that has imported everything, since twenty starts of Python with torch would
-    take minutes; a kill at an event happens there inside the operation on the file itself, so that it is certain that
-    each of the moments at which a checkpoint is half there is met (see ``helpers/preloaded_trainer.py``).
-    """
-
-    def __init__(self, project: Path, runs: Path) -> None:
-        self.project, self.runs, self.output = project, runs, runs / "output.txt"
-        self.store = open_store(None, "trainings", runs)
-        self._forks = subprocess.Popen(
-            [sys.executable, str(PRELOADED)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-    def new(self) -> list[str]:
-        data = [f"training.data={self.project}/train.json", f"validation.data={self.project}/validate.json"]
-        return ["with", "tiny.yaml", *data, *LEAN, f"directories.runs={self.runs}"]
-
-    def going_on(self, run_id: int) -> list[str]:
-        return ["--continue_run", str(run_id), "with", f"directories.runs={self.runs}"]
-
-    def train(self, argv: list[str], kill: dict[str, Any] | None = None) -> int:
-        """Train in a fork; gives its exit status, negative for a signal."""
-        assert self._forks.stdin is not None
-        assert self._forks.stdout is not None
-        job = {"argv": argv, "script": str(SCRIPT), "cwd": str(self.project), "output": str(self.output), "kill": kill}
-        self._forks.stdin.write(json.dumps(job) + "\n")
-        self._forks.stdin.flush()
-        return int(self._forks.stdout.readline())
-
-    def kill_the_script(self, argv: list[str], seconds: float) -> int:
-        """Start the script itself and kill it some seconds after it says that it goes on."""
-        process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), *argv], cwd=self.project, stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("Watch it"):
-                break
-        time.sleep(seconds)
-        os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
-
-    def close(self) -> None:
-        self._forks.kill()
-        self._forks.communicate()
-
-
-@pytest.fixture
-def laboratory(tiny_project: Path, tmp_path: Path) -> Iterator[Laboratory]:
-    laboratory = Laboratory(tiny_project, tmp_path)
-    yield laboratory
-    laboratory.close()
 
 
 def moments() -> list[dict[str, Any]]:
@@ -105,17 +39,17 @@ def numbers(record: RunRecord) -> dict[str, list[tuple[int, float]]]:
     return {name: list(zip(metric.steps, metric.values, strict=True)) for name, metric in record.metrics.items()}
 
 
-def curve(laboratory: Laboratory, run_id: int, part: str) -> list[tuple[int, float]]:
+def curve(laboratory: Any, run_id: int, part: str) -> list[tuple[int, float]]:
     events = EventAccumulator(str(laboratory.runs / "tensorboard" / f"{run_id:04d}" / part), {"scalars": 0})
     events.Reload()
     return [(event.step, event.value) for event in events.Scalars("loss_0")]
 
 
 @pytest.mark.slow
-def test_a_training_killed_at_twenty_moments_equals_one_that_was_left_alone(laboratory: Laboratory) -> None:
-    assert laboratory.train(laboratory.new()) == 0, laboratory.output.read_text()
+def test_a_training_killed_at_twenty_moments_equals_one_that_was_left_alone(laboratory: Any) -> None:
+    assert laboratory.train(laboratory.new(*LONG)) == 0, laboratory.output.read_text()
     for number, moment in enumerate(moments()):
-        argv = laboratory.going_on(2) if number else laboratory.new()
+        argv = laboratory.going_on(2) if number else laboratory.new(*LONG)
         if "seconds" in moment:
             assert laboratory.kill_the_script(argv, moment["seconds"]) == -signal.SIGKILL
         else:
