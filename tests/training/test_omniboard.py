@@ -64,7 +64,7 @@ def train(project: Path, runs: Path, url: str, name: str, rate: str) -> None:
             "--comment", f"a {name}", "with", "tiny.yaml", "training.data=train.json", "validation.data=validate.json",
             f"directories.runs={runs}", f"training.optimizer.lr={rate}", "training.iterations=12",
         ],
-        cwd=project, capture_output=True, text=True, check=False, timeout=120,
+        cwd=project, capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
