@@ -12,6 +12,7 @@ from incasem_like.errors import IncasemError
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a worker that ended without having worked is started again
 ATTEMPTS = 3
 SECONDS_TO_END, SECONDS_TO_END_ELSEWHERE = 10.0, 2.0
+SECONDS_TO_HEED = 1.0
 
 
 @dataclass
@@ -111,7 +112,7 @@ class Fleet:
         """End a worker at once; another one takes its place when the fleet is tended."""
         slot = self._find(name)
         if slot is not None and slot.started is not None:
-            slot.started.stop()
+            _end([slot.started])
 
     def end(self, told: Collection[str]) -> None:
         """End all workers.
@@ -126,10 +127,19 @@ class Fleet:
             deadline = now + (SECONDS_TO_END if one.link is not None else SECONDS_TO_END_ELSEWHERE)
             while one.name in told and one.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.005)
-            one.stop()
-        for one in started:
-            if one.link is not None:
-                one.process.wait()
+        _end(started)
 
     def _find(self, name: str) -> _Slot | None:
         return next((slot for slot in self._slots if slot.name == name), None)
+
+
+def _end(started: Sequence[Started]) -> None:
+    """End workers together: those that do not heed it, since they hang, are killed."""
+    for one in started:
+        one.stop()
+    deadline = time.monotonic() + SECONDS_TO_HEED
+    for one in started:
+        while one.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        one.kill()
+        one.process.wait()

@@ -22,7 +22,7 @@ from incasem_like.blockwise.queue import BlockQueue, FailedBlock
 from incasem_like.blockwise.scheduler import Callbacks, Patience, Scheduler
 from incasem_like.blockwise.task import BlockTask
 from incasem_like.blockwise.workers_file import LOOPBACK, SchedulerSection, Workers
-from incasem_like.errors import InputError
+from incasem_like.errors import IncasemError, InputError
 
 SECONDS_BETWEEN_SIGNS = 5.0
 SECONDS_TO_SET_UP = 600.0
@@ -55,7 +55,7 @@ def run_on_workers(task: BlockTask, queue: BlockQueue, workers: Workers, folder:
     Raises:
         InputError: The address cannot be listened on, or a launcher's program is not there.
         DiskFullError: A worker found no space left.
-        IncasemError: No worker can work.
+        IncasemError: No worker can work, or the task cannot be sent to one.
     """
     settings = workers.scheduler
     token = secrets.token_bytes(32)
@@ -112,7 +112,13 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _task_message(task: BlockTask, patience: Patience) -> Message:
-    payload = pickle.dumps(task)
+    try:
+        payload = pickle.dumps(task)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise IncasemError(
+            f"The task {task.name} cannot be sent to workers ({error}): its functions must stand at the top level of "
+            "a module, its parameters be plain values."
+        ) from error
     fingerprint = json.dumps([str(task.output.address), task.fingerprint()], sort_keys=True)
     return {
         "type": "task",

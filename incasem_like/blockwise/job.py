@@ -132,7 +132,8 @@ class JobRecord:
             "failed": 0, "rate": 0.0, "seconds_left": None, "started": now, "updated": now, "host": _describe_host(),
             "command": _command(), "directory": os.getcwd(), "error": "", "workers": [],
         }  # fmt: skip
-        (self.folder / CANCEL).unlink(missing_ok=True)
+        for left in (self.folder / CANCEL, *self.folder.glob("*.log"), *self.folder.glob("*.out")):
+            left.unlink(missing_ok=True)
         self._write()
 
     @property
@@ -172,16 +173,19 @@ class JobRecord:
 
 
 def _private_folder(job: str) -> Path:
-    """Make the folder of a job, its owner's alone; where no record can be kept, a temporary one."""
-    directory = jobs_directory()
+    """Make the folder of a job, its owner's alone; where no record can be kept, among the temporary files."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        _forget_old(directory)
-        folder = directory / job
-        folder.mkdir(mode=0o700, exist_ok=True)
-        folder.chmod(0o700)
+        return _made_private(jobs_directory(), job)
     except OSError:
-        return Path(tempfile.mkdtemp(prefix="incasem-job-"))
+        return _made_private(Path(tempfile.gettempdir()) / f"incasem-jobs-{os.getuid()}", job)
+
+
+def _made_private(directory: Path, job: str) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    _forget_old(directory)
+    folder = directory / job
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)  # fails where the folder is another person's
     return folder
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.blockwise import Block, BlockTask, run_blockwise
+from incasem_like.blockwise import Block, BlockTask
 from incasem_like.errors import DataError
 from incasem_like.formatting.outputs import DatasetWritten, Derivation
 from incasem_like.volumes.volume import Outside
@@ -56,8 +56,7 @@ def derive_volume(
         (context,) * 3,
     )
     description = name.replace("_", " ").capitalize()
-    summary = run_blockwise(task, num_workers=derivation.workers(source), description=description)
-    return DatasetWritten(str(output.address), summary.already_complete)
+    return derivation.run(task, source, description)
 
 
 class _BlockFunction:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from incasem_like.blockwise import Block, BlockTask, run_blockwise
+from incasem_like.blockwise import Block, BlockTask
 from incasem_like.blockwise.done_log import DoneLog
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.clahe import GreyScale, to_uint8
@@ -57,10 +57,10 @@ def equalize_histogram(
         with DoneLog(output, task.fingerprint()):
             pass  # refuses an output begun with other parameters before the volume is measured
         _measure(source, output, parameters, workers)
-    summary = run_blockwise(task, num_workers=workers, description="Equalising")
+    written = derivation.run(task, source, "Equalising")
     for suffix in (".npy", ".json"):
         _tables_path(output).with_suffix(suffix).unlink(missing_ok=True)
-    return DatasetWritten(str(output.address), summary.already_complete)
+    return written
 
 
 def _check(source: Volume, kernel: Triple, clip_limit: float, bins: int) -> None:

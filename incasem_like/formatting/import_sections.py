@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import InputError
 from incasem_like.formatting.conversions import Conversion
 from incasem_like.formatting.outputs import DatasetWritten
@@ -124,7 +125,11 @@ def check_import(order: SequenceImport) -> SectionSequence:
 
 
 def import_all(
-    orders: Sequence[SequenceImport], *, num_workers: int = 1, overwrite: bool = False
+    orders: Sequence[SequenceImport],
+    *,
+    num_workers: int = 1,
+    overwrite: bool = False,
+    workers: Workers | None = None,
 ) -> Iterator[tuple[SequenceImport, DatasetWritten]]:
     """Check all sequences before the first is imported, then import them one after another; see ``import_sections``.
 
@@ -133,11 +138,16 @@ def import_all(
     """
     checked = [(order, check_import(order)) for order in orders]
     for order, sequence in checked:
-        yield order, import_sections(order, sequence, num_workers=num_workers, overwrite=overwrite)
+        yield order, import_sections(order, sequence, num_workers=num_workers, overwrite=overwrite, workers=workers)
 
 
 def import_sections(
-    order: SequenceImport, sequence: SectionSequence, *, num_workers: int = 1, overwrite: bool = False
+    order: SequenceImport,
+    sequence: SectionSequence,
+    *,
+    num_workers: int = 1,
+    overwrite: bool = False,
+    workers: Workers | None = None,
 ) -> DatasetWritten:
     """Import one sequence; a second call goes on where a killed one stopped, or finds everything there.
 
@@ -149,6 +159,7 @@ def import_sections(
         sequence: What ``check_import`` found.
         num_workers: Processes, at most.
         overwrite: Replace a dataset that is there.
+        workers: Of a workers file, instead of processes here.
 
     Raises:
         InputError: The dataset is there and was made with other parameters.
@@ -176,8 +187,8 @@ def import_sections(
         overwrite=overwrite,
     )
     task = BlockTask("import_sections", output, (), import_slab, parameters, (order.chunk_shape[0], *shape[1:]))
-    workers = _affordable_workers(num_workers, output)
-    summary = run_blockwise(task, num_workers=workers, description=f"Importing {order.source.name}")
+    here = _affordable_workers(num_workers, output)
+    summary = run_blockwise(task, num_workers=here, workers=workers, description=f"Importing {order.source.name}")
     return DatasetWritten(str(output.address), summary.already_complete, _left_out(order.source, sequence))
 
 

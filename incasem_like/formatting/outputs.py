@@ -9,7 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from incasem_like.blockwise import create_or_resume_output
+from incasem_like.blockwise import BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.workers import useful_workers
 from incasem_like.terminal import report_written
@@ -27,6 +28,7 @@ class Derivation:
         chunk_shape: Chunks of what is written, voxels.
         num_workers: Processes, at most.
         overwrite: Replace what is there.
+        cluster: Workers that write the result instead of those processes.
     """
 
     container: str
@@ -35,10 +37,15 @@ class Derivation:
     chunk_shape: tuple[int, int, int] = (128, 128, 128)
     num_workers: int = 1
     overwrite: bool = False
+    cluster: Workers | None = None
 
     @classmethod
     def from_arguments(cls, arguments: Namespace) -> Self:
-        """Take what the scripts of derived datasets ask for alike on their command lines."""
+        """Take what the scripts of derived datasets ask for alike on their command lines.
+
+        Raises:
+            ConfigError: The workers file is wrong.
+        """
         return cls(
             arguments.filename,
             arguments.dataset,
@@ -46,6 +53,7 @@ class Derivation:
             tuple(arguments.chunk_shape),
             arguments.num_workers,
             arguments.overwrite,
+            load_workers(arguments.workers) if arguments.workers is not None else None,
         )
 
     def open_source(self) -> Volume:
@@ -85,6 +93,15 @@ class Derivation:
     def workers(self, source: Volume) -> int:
         """Say how many processes are worth starting."""
         return useful_workers(self.num_workers, int(np.prod(source.shape)))
+
+    def run(self, task: BlockTask, source: Volume, description: str) -> DatasetWritten:
+        """Fill the output block by block, on the workers that were asked for.
+
+        Raises:
+            IncasemError: As ``run_blockwise``.
+        """
+        summary = run_blockwise(task, num_workers=self.workers(source), workers=self.cluster, description=description)
+        return DatasetWritten(str(task.output.address), summary.already_complete)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from incasem_like.tracking import run_experiment
 from incasem_like.volumes import Volume, dataset_exists, describe_roi, make_provenance, open_volume
 
 if TYPE_CHECKING:
+    from incasem_like.blockwise.workers_file import Workers
     from incasem_like.tracking import Run, RunStore
 
 DEFAULT_MASK = "volumes/mask"
@@ -98,6 +99,7 @@ def segment_as_run(
     run_name: str | None = None,
     overwrite: bool = False,
     num_workers: int = 1,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Segment block by block, kept as a run; a second call goes on with what is left, or finds that nothing is.
 
@@ -107,6 +109,7 @@ def segment_as_run(
         run_name: A name for the run.
         overwrite: Replace what is there under the output's name.
         num_workers: Processes.
+        workers: Of a workers file, instead of processes here.
 
     Returns:
         The ``address`` of the segmentation, the number of ``blocks`` done by this call, and the ``run_id``; None where
@@ -117,12 +120,12 @@ def segment_as_run(
     """
     inputs = request.open_inputs()
     if not overwrite and request.is_finished():
-        return _segment(request.make_task(inputs, None, overwrite=False), num_workers, None)
+        return _segment(request.make_task(inputs, None, overwrite=False), num_workers, workers, None)
 
     def segment(run: Run) -> dict[str, Any]:
         run.inputs([{"address": str(volume.address), "content_hash": volume.content_hash} for volume in inputs])
         run.set_info("prediction_run_id", (inputs[0].provenance or {}).get("run_id"))
-        return _segment(request.make_task(inputs, run.id or None, overwrite), num_workers, run.id)
+        return _segment(request.make_task(inputs, run.id or None, overwrite), num_workers, workers, run.id)
 
     return run_experiment(name="segment", config=asdict(request), main=segment, store=store, run_name=run_name)
 
@@ -137,8 +140,8 @@ def threshold_block(block: Block, parameters: Mapping[str, Any]) -> None:
     block.output.write(reached.view(np.uint8), block.write_roi)
 
 
-def _segment(task: BlockTask, num_workers: int, run_id: int | None) -> dict[str, Any]:
-    summary = run_blockwise(task, num_workers=num_workers, description="Thresholding")
+def _segment(task: BlockTask, num_workers: int, workers: Workers | None, run_id: int | None) -> dict[str, Any]:
+    summary = run_blockwise(task, num_workers=num_workers, workers=workers, description="Thresholding")
     return {"address": str(task.output.address), "blocks": summary.done, "run_id": run_id}
 
 

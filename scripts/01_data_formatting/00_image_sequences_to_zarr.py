@@ -26,13 +26,16 @@ add("--chunks", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="v
 add("--conversion", nargs="+", default=["None"], help="None, RgbToGrayInversion, RelabelTo:VALUE or RelabelToUid")
 add("--invert", action="store_true", help="replace every value by the type's greatest minus it")
 add("--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
+add("--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)")
 add("--overwrite", action="store_true", help="replace datasets that are there")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Check all folders, then import them one after another."""
+    from incasem_like.blockwise.workers_file import load_workers
     from incasem_like.formatting.import_sections import import_all, plan_imports
 
+    workers = load_workers(arguments.workers) if arguments.workers is not None else None
     orders = plan_imports(
         arguments.input_dir,
         arguments.output_dataset,
@@ -46,7 +49,8 @@ def main(arguments: argparse.Namespace) -> None:
         voxel_size=tuple(arguments.resolution),
         chunk_shape=tuple(arguments.chunks),
     )
-    for order, written in import_all(orders, num_workers=arguments.num_workers, overwrite=arguments.overwrite):
+    options = {"num_workers": arguments.num_workers, "overwrite": arguments.overwrite, "workers": workers}
+    for order, written in import_all(orders, **options):
         written.report(f"the sections of {order.source}", order.next_command if order is orders[-1] else None)
 
 

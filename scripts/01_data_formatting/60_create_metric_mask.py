@@ -3,6 +3,7 @@
 
 import argparse
 import os
+from pathlib import Path
 
 from incasem_like.terminal import run_script, script_parser
 
@@ -16,6 +17,7 @@ add("-c", "--chunk_shape", type=int, nargs=3, default=(128, 128, 128), metavar=Z
 add("--exclude_voxels_outwards", type=int, default=4, help="voxels left out round objects; 0 = none")
 add("--exclude_voxels_inwards", type=int, default=4, help="voxels left out inside objects; 0 = none")
 add("-n", "--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
+add("--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)")
 add("--overwrite", action="store_true", help="replace a result that is there")
 
 

@@ -65,7 +65,7 @@ def test_shards_are_what_blocks_are_made_of(tmp_path: Path) -> None:
     assert block_grid(sharded, (4, 4, 4), (0, 0, 0), None).step == (8, 8, 8)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(position=st.tuples(*[st.integers(0, 12)] * 3))
 def test_a_block_owns_its_chunks_whatever_the_region(output: Volume, position: Any) -> None:
     roi = Roi(output.roi.begin + Coordinate(position), (7, 7, 7))
@@ -86,3 +86,34 @@ def test_what_does_not_fit_is_refused(output: Volume) -> None:
         block_grid(output, (8, 8), (0, 0, 0), None)
     with pytest.raises(InputError, match="needs 3 positive numbers for the block shape"):
         block_grid(output, (8, 8, 8), (0, 0, -1), None)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(begin=st.tuples(*[st.integers(0, 12)] * 3), shape=st.tuples(*[st.integers(1, 7)] * 3))
+def test_blocks_fill_their_region_once_and_their_voxels_are_counted(output: Volume, begin: Any, shape: Any) -> None:
+    roi = Roi(output.roi.begin + Coordinate(begin), shape)
+    grid = block_grid(output, (8, 6, 5), (0, 0, 0), roi)
+    filled = np.zeros(output.spatial_shape, int)
+    sizes = []
+    for number, block in grid:
+        assert grid.write_roi(number) == block
+        filled[(block - output.roi.begin).to_slices()] += 1
+        sizes.append(block.size)
+    expected = np.zeros_like(filled)
+    expected[(roi - output.roi.begin).to_slices()] = 1
+    assert np.array_equal(filled, expected)
+    assert [grid.voxels([number]) for number in range(len(grid))] == sizes
+    assert grid.voxels(range(len(grid))) == roi.size
+    assert grid.voxels([]) == 0
+
+
+def test_outputs_with_chunks_of_their_own_share_blocks(tmp_path: Path) -> None:
+    def made(name: str, chunks: tuple[int, ...], shape: tuple[int, ...] = (40, 40, 40)) -> Volume:
+        return create_volume(
+            tmp_path / "a.zarr" / name, shape=shape, dtype="uint8", voxel_size=(4, 4, 4), chunk_shape=chunks
+        )
+
+    first, second = made("first", (8, 8, 8)), made("second", (12, 4, 8))
+    assert block_grid((first, second), (8, 8, 8), (0, 0, 0), None).step == (24, 8, 8)
+    with pytest.raises(InputError, match="must cover the same voxels"):
+        block_grid((first, made("other", (8, 8, 8), (40, 40, 41))), (8, 8, 8), (0, 0, 0), None)

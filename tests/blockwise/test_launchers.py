@@ -144,6 +144,40 @@ def test_a_job_that_hangs_is_cancelled_and_replaced(
     assert len([call for call in asked(queue) if call[0] == "sbatch"]) >= 3
 
 
+def test_a_command_whose_worker_is_frozen_is_killed_and_replaced(
+    smoothing: Smoothing, functions: ModuleType, smoothed: np.ndarray, tmp_path: Path
+) -> None:
+    text = "{launcher: command, count: 1, command: '{command}', scheduler: {block_time_limit: 2s}}"
+    task = smoothing(function=functions.thaw)
+    assert run_blockwise(task, workers=workers(tmp_path, text))
+    assert np.array_equal(open_volume(task.output.address).read(), smoothed)
+
+
+def test_a_preempted_worker_finishes_its_block_and_hands_back_the_others(
+    script: Callable[..., Any], accident: Callable[[str], None], smoothed: np.ndarray, tmp_path: Path
+) -> None:
+    accident("slow")
+    running = script("preempted", 2)
+    log = tmp_path / "cell.zarr/preempted/.blocks.jsonl"
+    deadline = time.monotonic() + 30
+    while not log.exists() or len(log.read_text().splitlines()) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for worker in psutil.Process(running.pid).children():
+        worker.terminate()
+    told, said = running.communicate(timeout=60)
+    assert running.returncode == 0, said
+    assert told.startswith("done 27")
+    noted = [json.loads(line)["done"] for line in log.read_text().splitlines()[1:]]
+    assert sorted(noted) == list(range(BLOCKS))
+    assert np.array_equal(open_volume(str(tmp_path / "cell.zarr"), "preempted").read(), smoothed)
+
+
+def test_a_task_that_cannot_be_sent_is_said(smoothing: Smoothing) -> None:
+    with pytest.raises(IncasemError, match=r"cannot be sent to workers .* top level of a module"):
+        run_blockwise(smoothing(function=lambda block, parameters: None), num_workers=2)
+
+
 def test_any_command_starts_workers(smoothing: Smoothing, smoothed: np.ndarray, tmp_path: Path) -> None:
     text = "{launcher: command, count: 2, command: 'env NODE={name} {command}'}"
     task = smoothing()

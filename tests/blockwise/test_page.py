@@ -20,13 +20,8 @@ def example(language: str) -> str:
 
 
 def test_the_example_inverts_a_volume_with_workers(tmp_path: Path) -> None:
-    raw = create_volume(
-        tmp_path / "cell.zarr/volumes/raw",
-        shape=(20, 18, 22),
-        dtype="uint8",
-        voxel_size=(4, 4, 4),
-        chunk_shape=(8,) * 3,
-    )
+    place, chunks = tmp_path / "cell.zarr/volumes/raw", (8, 8, 8)
+    raw = create_volume(place, shape=(20, 18, 22), dtype="uint8", voxel_size=(4, 4, 4), chunk_shape=chunks)
     raw.write(np.random.default_rng(0).integers(0, 255, raw.shape, dtype=np.uint8))
     raw.mark_complete()
     script = tmp_path / "invert.py"

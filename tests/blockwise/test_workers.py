@@ -129,7 +129,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
 def test_a_job_can_be_watched_and_cancelled_and_goes_on(
     script: Callable[..., Any], accident: Callable[[str], None], jobs: Path
 ) -> None:
-    accident("slow")
+    accident("wait:20")
     running = script("watched", 2)
     job = wait_for(lambda: next((job for job in list_jobs(jobs) if job.done and job.workers), None))
     assert (job.name, job.state, job.total) == ("smooth", "running", BLOCKS)
@@ -146,6 +146,7 @@ def test_a_job_can_be_watched_and_cancelled_and_goes_on(
     assert (job.state, job.workers) == ("cancelled", [])
     with pytest.raises(InputError, match="is cancelled, so there is nothing to cancel"):
         job.cancel()
+    accident("")
     told, _ = script("watched", 2).communicate(timeout=60)
     assert f"skipped {job.done}" in told
 

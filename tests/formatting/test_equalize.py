@@ -95,17 +95,17 @@ def test_second_call_other_parameters_and_overwrite(container, monkeypatch):
 
 
 def test_an_interrupted_call_goes_on_without_measuring_again(container, monkeypatch, tmp_path):
-    original = equalize.run_blockwise
+    original = outputs.run_blockwise
 
     def stop(task, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(equalize, "run_blockwise", stop)
+    monkeypatch.setattr(outputs, "run_blockwise", stop)
     with pytest.raises(KeyboardInterrupt):
         run(container)
     with pytest.raises(DataError):
         open_volume(container, "volumes/eq")
-    monkeypatch.setattr(equalize, "run_blockwise", original)
+    monkeypatch.setattr(outputs, "run_blockwise", original)
     monkeypatch.setattr(equalize, "make_tables", None)
     run(container)
     assert np.abs(open_volume(container, "volumes/eq").read() - expected(container, "volumes/raw")).max() <= 1

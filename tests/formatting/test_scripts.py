@@ -60,6 +60,30 @@ def test_from_synthetic_sections_to_masks(run_stage, tmp_path):
     refused(run_stage(*stages["mask"][:-1], 1), "--overwrite")
 
 
+@pytest.mark.slow
+def test_each_operation_gives_the_same_on_workers_of_a_file(run_stage, tmp_path):
+    made = run_stage(SYNTHETIC, "--output", "lobe", "--shape", 24, 40, 32, "--seed", 9, "--format", "tiff")
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "workers.yaml").write_text("{launcher: command, count: 2, command: 'nice {command}'}")
+    for container, flags in {"here.zarr": (), "there.zarr": ("--workers", "workers.yaml")}.items():
+        folders = ("-i", "lobe/raw", "lobe/labels", "-f", container, "-d", "volumes/raw", "volumes/labels")
+        of_labels = ("-f", container, "-d", "volumes/labels", "-c", 16, 16, 16)
+        for stage in (
+            (IMPORT, *folders, "--dtype", "uint8", "uint32", "--chunks", 16, 16, 16),
+            (EQUALIZE, "-f", container, "--kernel_size", 16, "-c", 16, 16, 16),
+            (BOUNDARY, *of_labels, "-o", "volumes/membrane"),
+            (MASK, *of_labels, "-o", "volumes/mask", "--exclude_voxels_outwards", 2, "--exclude_voxels_inwards", 0),
+        ):
+            finished = run_stage(*stage, *flags)
+            assert finished.returncode == 0, finished.stderr
+    here, there = (zarr.open_group(str(tmp_path / name), mode="r")["volumes"] for name in ("here.zarr", "there.zarr"))
+    for name in ("raw", "labels", "raw_equalized_0.02", "membrane", "mask"):
+        np.testing.assert_array_equal(here[name][:], there[name][:])
+        assert there[name].attrs["complete"] is True
+    refused(run_stage(IMPORT, "-i", "lobe/raw", "-f", "no.zarr", "--workers", "none.yaml"), "none.yaml is not there")
+    assert not (tmp_path / "no.zarr").exists()
+
+
 @pytest.mark.parametrize("script", [IMPORT, SYNTHETIC, EQUALIZE, BOUNDARY, MASK])
 def test_help_answers_at_once(run_stage, script):
     start = time.monotonic()

@@ -103,17 +103,28 @@ class Started:
         return self.process.poll()
 
     def stop(self) -> None:
-        """End it at once."""
+        """Have it ended: a child at once, what runs elsewhere by the word of its queue or of its own command."""
         if self.poll() is not None:
             return
         if self.cancel is not None:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 subprocess.run(self.cancel, capture_output=True, timeout=30, check=False)
-        with contextlib.suppress(OSError):
-            if self.link is not None:
-                self.process.kill()
-            else:
-                os.killpg(self.process.pid, signal.SIGTERM)
+        if self.link is not None:
+            self.kill()
+        else:
+            self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End its process on this machine, whatever it is at."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(OSError):
+                if self.link is not None:
+                    self.process.send_signal(number)
+                else:
+                    os.killpg(self.process.pid, number)
 
     def last_words(self) -> str:
         """Return the last lines that the worker wrote, or the queue about it, in one line."""

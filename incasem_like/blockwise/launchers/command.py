@@ -26,7 +26,7 @@ class CommandLauncher(Launcher):
             InputError: The program is not there.
         """
         log = self.log(name)
-        with log.open("wb") as said, deaf_to_interrupts():
+        with log.open("ab") as said, deaf_to_interrupts():
             try:
                 process = subprocess.Popen(
                     words, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True

@@ -48,7 +48,7 @@ class LocalLauncher(Launcher):
         if self.group.set_up:
             words = ["bash", "-c", self.script(*where), "bash", name]
         log = self.log(name)
-        with theirs, log.open("wb") as said, deaf_to_interrupts():
+        with theirs, log.open("ab") as said, deaf_to_interrupts():
             try:
                 process = subprocess.Popen(
                     words, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=said,
