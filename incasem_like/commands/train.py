@@ -114,6 +114,7 @@ def _say_started(order: TrainingOrder, config: TrainingConfig, folders: RunFolde
         print(f"{name}; {place}")
     elif beginning.iteration:
         print(f"{name} goes on after iteration {beginning.iteration}; {place}")
+        _say_schedule(order, config)
     else:
         print(f"{name} begins again, for it had no checkpoint yet; {place}")
     if beginning.start is not None:
@@ -126,6 +127,16 @@ def _say_started(order: TrainingOrder, config: TrainingConfig, folders: RunFolde
         ]
         print(f"It repeats run {order.record.id}{' with ' + ', '.join(changed) if changed else ''}.")
     print(f"Watch it: tensorboard --logdir {shlex.quote(shown_path(folders.tensorboard.parent))}", flush=True)
+
+
+def _say_schedule(order: TrainingOrder, config: TrainingConfig) -> None:
+    """Tell that another length is another course of the learning rate."""
+    before = ((order.record.config if order.record else {}).get("training") or {}).get("iterations")
+    course, now = config.training.learning_rate_schedule.type, config.training.iterations
+    if course != "constant" and before != now:
+        print(
+            f"training.iterations was {before} and is {now}: the {course} schedule is that of the new length from here."
+        )
 
 
 def continue_command(line: CommandLine, config: TrainingConfig, run_id: int, script: Path) -> str:

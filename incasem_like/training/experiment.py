@@ -12,6 +12,7 @@ from incasem_like.training.beginning import Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder
 from incasem_like.training.continuing import put_in_order
 from incasem_like.training.folders import RunFolders, check_unused, highest_number
+from incasem_like.training.foreground import warn_of_missing_classes
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
@@ -126,6 +127,7 @@ def run_training(
     else:
         checkpoint = put_in_order(resumption, run, CheckpointFolder(folders.models))
     started(folders, beginning)
+    _look_for_classes(checked)
     if beginning.start is not None:
         run.set_info("parent", beginning.start.lineage)
     first_step = None if resumption is None else resumption.iteration + 1
@@ -136,6 +138,13 @@ def run_training(
             trainer.restore(checkpoint)
         run.inputs([_described(region) for region in (*checked.training_regions, *checked.validation_regions)])
         return trainer.fit()
+
+
+def _look_for_classes(checked: CheckedTraining) -> None:
+    classes = checked.config.data.num_classes
+    warn_of_missing_classes("training.data", checked.training_regions, classes)
+    if checked.validation_regions:
+        warn_of_missing_classes("validation.data", checked.validation_regions, classes)
 
 
 def _required(store: RunStore | None) -> RunStore:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-LARGE = ("model.num_fmaps=14", "training.iterations=60", "training.save_every=5", "validation.data=null")
+LARGE = ("model.num_fmaps=14", "training.iterations=30", "training.save_every=5", "validation.data=null")
 ENDLESS = "training.iterations=1000000"
 MEGABYTE = 1 << 20
 
