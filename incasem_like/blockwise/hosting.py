@@ -20,6 +20,7 @@ from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.launchers import Place
 from incasem_like.blockwise.queue import BlockQueue, FailedBlock
 from incasem_like.blockwise.scheduler import Callbacks, Patience, Scheduler
+from incasem_like.blockwise.stages import IN_FLIGHT
 from incasem_like.blockwise.task import BlockTask
 from incasem_like.blockwise.workers_file import LOOPBACK, SchedulerSection, Workers
 from incasem_like.errors import IncasemError, InputError
@@ -66,7 +67,9 @@ def run_on_workers(task: BlockTask, queue: BlockQueue, workers: Workers, folder:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listening(settings, place)) if fleet.calls_back else None
         callbacks = Callbacks(tell.done, tell.failed, tell.look)
-        Scheduler(queue, _task_message(task, patience), fleet, listener, token, patience, callbacks).run()
+        in_flight = IN_FLIGHT if task.staged else 1
+        message = _task_message(task, patience)
+        Scheduler(queue, message, fleet, listener, token, patience, callbacks, in_flight).run()
 
 
 @contextlib.contextmanager

@@ -65,15 +65,16 @@ class Scheduler:
         token: The run's secret.
         patience: How long to wait.
         callbacks: Whom to tell.
+        in_flight: Blocks that a worker needs at a time to be busy.
     """
 
     def __init__(
         self, queue: BlockQueue, task: Message, fleet: Fleet, listener: socket.socket | None, token: bytes,
-        patience: Patience, callbacks: Callbacks,
+        patience: Patience, callbacks: Callbacks, in_flight: int = 1,
     ) -> None:  # fmt: skip
         self._queue, self._task, self._fleet, self._token = queue, task, fleet, token
         self._patience, self._tell = patience, callbacks
-        self._listener = listener
+        self._listener, self._least = listener, in_flight
         self._selector = selectors.DefaultSelector()
         self._peers: set[Peer] = set()
         self._mean = 1.0  # seconds per block, as far as known
@@ -222,8 +223,9 @@ class Scheduler:
         """Give a worker so many blocks that it need not wait for the next, but leave some for others at the end."""
         others = max(1, sum(one.ready for one in self._peers))
         share = -(-self._queue.waiting // (2 * others))
-        wanted = min(1 + int(AHEAD / self._mean), MOST_AHEAD, max(1, share))
-        if len(peer.flying) <= wanted // 2 and (blocks := self._queue.take(wanted - len(peer.flying))):
+        wanted = max(self._least, min(1 + int(AHEAD / self._mean), MOST_AHEAD, share))
+        enough = wanted // 2 if self._least == 1 else wanted - 1
+        if len(peer.flying) <= enough and (blocks := self._queue.take(wanted - len(peer.flying))):
             peer.assign(blocks)
 
     def _fail(self, number: int, error: BlockError) -> None:

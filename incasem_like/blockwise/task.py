@@ -25,6 +25,7 @@ class Block:
         inputs: Opened in that process, in the order of the task's ``inputs``.
         outputs: ``output`` and the task's ``further_outputs`` behind it.
         prepared: What the task's ``set_up`` returned in this process; None without one.
+        data: What the task's ``read`` returned for this block; None without one.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Block:
     inputs: tuple[Volume, ...]
     outputs: tuple[Volume, ...] = ()
     prepared: Any = None
+    data: Any = None
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class BlockTask:
         name: What is done, in a word or two; part of the fingerprint.
         output: Opened for writing. Beside it lies the log of finished blocks.
         inputs: Addresses of the volumes read.
-        function: Top-level function ``(block, parameters) -> None``; it must write ``block.write_roi`` and nothing
-            else, and give the same voxels whenever it is called with the same inputs.
+        function: Top-level function ``(block, parameters)``; it must write ``block.write_roi`` and nothing else, and
+            give the same voxels whenever it is called with the same inputs. With ``write``, it returns the result.
         parameters: JSON-able; handed to the function, part of the fingerprint.
         block_shape: Wanted block size (z, y, x) in voxels; rounded up to whole chunks (or shards) of all outputs.
         context: Voxels read around a block on each side (z, y, x).
@@ -53,6 +55,10 @@ class BlockTask:
         further_outputs: Written by the same blocks; of the same voxels as ``output``, chunks may differ.
         set_up: Top-level function ``(parameters) -> anything``, called once in each worker before its first block; what
             it returns is ``block.prepared``. For what is dear to make and serves many blocks: a loaded network.
+        read: Top-level function ``(block, parameters) -> anything``, called in a thread while earlier blocks are
+            computed; what it returns is ``block.data``.
+        write: Top-level function ``(block, result)``, called in another thread with what ``function`` returned, while
+            later blocks are computed; it must be done with the voxels when it returns.
         model_hash: SHA-256 of the checkpoint that the voxels depend on, part of the fingerprint.
         retries: How often a block is tried again after an error; bad input (``InputError``) is not.
         time_limit: Seconds that one block may take; a worker process that takes longer is replaced.
@@ -61,13 +67,15 @@ class BlockTask:
     name: str
     output: Volume
     inputs: tuple[str, ...]
-    function: Callable[[Block, Mapping[str, Any]], None]
+    function: Callable[[Block, Mapping[str, Any]], Any]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     block_shape: tuple[int, ...] = (128, 128, 128)
     context: tuple[int, ...] = (0, 0, 0)
     roi: Roi | None = None
     further_outputs: tuple[Volume, ...] = ()
     set_up: Callable[[Mapping[str, Any]], Any] | None = None
+    read: Callable[[Block, Mapping[str, Any]], Any] | None = None
+    write: Callable[[Block, Any], None] | None = None
     model_hash: str | None = None
     retries: int = 2
     time_limit: float = HOUR
@@ -80,6 +88,11 @@ class BlockTask:
             InputError, DataError: Sizes or region do not fit the outputs.
         """
         return block_grid(self.outputs, self.block_shape, self.context, self.roi)
+
+    @property
+    def staged(self) -> bool:
+        """Whether workers read ahead or write behind."""
+        return self.read is not None or self.write is not None
 
     @property
     def outputs(self) -> tuple[Volume, ...]:

@@ -6,7 +6,9 @@ when the first volume is opened, which is after the fork.
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
+from typing import Any
 
 from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.task import Block, BlockTask
@@ -15,7 +17,7 @@ from incasem_like.terminal import as_known_error
 
 
 class Worker:
-    """A task with its inputs opened, and set up, in this process.
+    """A task with its inputs opened, and set up, in this process. An error of a block is returned, never raised.
 
     Args:
         task: The task.
@@ -32,13 +34,39 @@ class Worker:
         self._prepared = task.set_up(task.parameters) if task.set_up is not None else None
 
     def run(self, number: int) -> BlockError | None:
-        """Run the task's function on one block; an error is returned, not raised."""
+        """Read, compute and write one block."""
+        block, error = self.read(number)
+        if block is None:
+            return error
+        result, error = self.compute(block)
+        return error or self.write(block, result)
+
+    def read(self, number: int) -> tuple[Block | None, BlockError | None]:
+        """Make the block, with its data where the task reads ahead."""
         task = self.task
         try:
             write_roi = task.grid.write_roi(number)
             read_roi = task.grid.read_roi(write_roi)
             block = Block(number, write_roi, read_roi, task.output, self._inputs, task.outputs, self._prepared)
-            task.function(block, task.parameters)
+            if task.read is not None:
+                block = dataclasses.replace(block, data=task.read(block, task.parameters))
+        except Exception as error:
+            return None, describe_error(error, self.name)
+        return block, None
+
+    def compute(self, block: Block) -> tuple[Any, BlockError | None]:
+        """Call the task's function, and return what it returns."""
+        try:
+            return self.task.function(block, self.task.parameters), None
+        except Exception as error:
+            return None, describe_error(error, self.name)
+
+    def write(self, block: Block, result: Any) -> BlockError | None:
+        """Write what was computed, where the task does that apart."""
+        if self.task.write is None:
+            return None
+        try:
+            self.task.write(block, result)
         except Exception as error:
             return describe_error(error, self.name)
         return None

@@ -22,6 +22,8 @@ from typing import Any, NoReturn
 
 from incasem_like.blockwise.channel import TOKEN_VARIABLE, Message
 from incasem_like.blockwise.link import Link
+from incasem_like.blockwise.queue import BlockError
+from incasem_like.blockwise.stages import Read, Stages
 
 ANOTHER_TASK, BROKEN = 5, 6  # exit statuses
 
@@ -40,6 +42,7 @@ class WorkerProcess:
         self._task = ""
         self._idle = self._leaving = False
         self._worker: Any = None
+        self._stages: Stages | None = None
 
     def run(self) -> NoReturn:
         """Run blocks until told to stop."""
@@ -70,7 +73,14 @@ class WorkerProcess:
 
     def _obey(self, message: Message) -> None:
         if message["type"] == "blocks":
-            self._blocks.extend(message["blocks"])
+            if self._stages is not None:
+                self._stages.add(message["blocks"])
+            else:
+                self._blocks.extend(message["blocks"])
+        elif message["type"] == "read" and self._stages is not None:
+            self._link.block_began = time.monotonic()
+            self._stages.compute(message["read"])
+            self._link.block_began = None
         elif message["type"] == "task":
             self._begin(message)
         elif message["type"] == "stop":
@@ -79,7 +89,7 @@ class WorkerProcess:
 
     def _begin(self, message: Message) -> None:
         """Set up the task; after a lost connection, forget the blocks that others have been given meanwhile."""
-        self._blocks.clear()
+        self._take_back()
         if self._task and self._task != message["task"]:
             os._exit(ANOTHER_TASK)
         if not self._task:
@@ -96,6 +106,8 @@ class WorkerProcess:
                 self._link.flush(10)
                 os._exit(BROKEN)
             self._link.block_began = None
+            if self._worker.task.staged:
+                self._stages = Stages(self._worker, self._deliver, self._report)
         self._link.time_limit = message["time_limit"]
         self._link.send({"type": "ready"})
 
@@ -103,8 +115,22 @@ class WorkerProcess:
         self._link.block_began = began = time.monotonic()
         error = self._worker.run(number)
         self._link.block_began = None
-        result = [number, time.monotonic() - began, None if error is None else _plain(error)]
+        self._report(number, time.monotonic() - began, error)
+
+    def _deliver(self, read: Read) -> None:
+        self._link.inbox.put({"type": "read", "read": read})
+
+    def _report(self, number: int, seconds: float, error: BlockError | None) -> None:
+        result = [number, seconds, None if error is None else _plain(error)]
         self._link.send({"type": "result", "result": result}, urgent=not self._blocks)
+
+    def _take_back(self) -> list[int]:
+        """Return the blocks that are not begun, and forget them."""
+        if self._stages is not None:
+            return self._stages.take_back()
+        taken = list(self._blocks)
+        self._blocks.clear()
+        return taken
 
     def _on_sigterm(self, _number: int, _frame: object) -> None:
         """Leave after the present block: a queue that wants its machine back says so in this way."""
@@ -113,7 +139,9 @@ class WorkerProcess:
             self._leave()
 
     def _leave(self) -> NoReturn:
-        self._link.send({"type": "leave", "blocks": list(self._blocks)})
+        if self._stages is not None:
+            self._stages.finish()
+        self._link.send({"type": "leave"})
         self._link.flush(5)
         os._exit(0)
 

@@ -111,6 +111,35 @@ def serve(block, parameters):
     block.output.write(np.full(block.write_roi.shape, int(block.prepared["threads"]), np.uint16), block.write_roi)
 
 
+def happen(what, block):
+    """Note that something happened to a block, in the order of things."""
+    with Path(__file__).with_name("events").open("a") as file:
+        file.write(f"{what}:{block.number} ")
+
+
+def read_raw(block, parameters):
+    """Read ahead."""
+    happen("read", block)
+    if block.number == parameters.get("unreadable"):
+        raise DataError("The chunk is torn: mend it.")
+    return block.inputs[0].read(block.read_roi, outside="reflect").astype(np.uint16)
+
+
+def add_up(block, parameters):
+    """Add up the 27 neighbours of what was read."""
+    time.sleep(0.05)
+    windows = np.lib.stride_tricks.sliding_window_view(block.data, (3, 3, 3))
+    return windows.sum((3, 4, 5), dtype=np.uint16)
+
+
+def write_sum(block, result):
+    """Write behind."""
+    time.sleep(0.02)
+    note(block, {})
+    block.output.write(result, block.write_roi)
+    happen("written", block)
+
+
 def both(block, parameters):
     """Smooth into the first output, and write what the block was made of into the second."""
     smooth(block, parameters)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from incasem_like.blockwise import BlockTask, create_or_resume_output, list_jobs, run_blockwise, try_blockwise
+from incasem_like.blockwise.done_log import LOG_NAME
 from incasem_like.blockwise.job import RECORD
 from incasem_like.blockwise.workers_file import load_workers
 from incasem_like.errors import DataError, IncasemError, InputError
@@ -113,6 +115,43 @@ def test_several_outputs_are_filled_by_the_same_blocks(
     assert np.array_equal(open_volume(copy.address).read(), raw.read())
 
 
+def staged(smoothing: Smoothing, functions: ModuleType, **changes: Any) -> BlockTask:
+    return smoothing(function=functions.add_up, read=functions.read_raw, write=functions.write_sum, **changes)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_reading_ahead_and_writing_behind_give_the_same(
+    smoothing: Smoothing, functions: ModuleType, smoothed: np.ndarray, num_workers: int
+) -> None:
+    task = staged(smoothing, functions)
+    assert run_blockwise(task, num_workers=num_workers).done == BLOCKS
+    assert np.array_equal(written(task), smoothed)
+
+
+def test_a_worker_reads_the_next_blocks_while_it_computes(
+    smoothing: Smoothing, functions: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "workers.yaml"
+    path.write_text("count: 1")
+    run_blockwise(staged(smoothing, functions), workers=load_workers(path))
+    events = (tmp_path / "events").read_text().split()
+    assert len(events) == 2 * BLOCKS
+    ahead = [events.index(f"read:{number + 2}") < events.index(f"written:{number}") for number in range(BLOCKS - 2)]
+    assert sum(ahead) > BLOCKS // 2
+
+
+def test_an_error_in_reading_or_writing_belongs_to_its_block(
+    smoothing: Smoothing, functions: ModuleType, accident: Callable[[str], None]
+) -> None:
+    accident("error:7")
+    summary = try_blockwise(staged(smoothing, functions, parameters={"unreadable": 3}), num_workers=2)
+    assert [(block.number, str(block.last.error), block.attempts) for block in summary.failed] == [
+        (3, "The chunk is torn: mend it.", 1),
+        (7, "ValueError: the voxels are out of sorts", 3),
+    ]
+    assert summary.done == BLOCKS - 2
+
+
 def test_another_model_is_refused(smoothing: Smoothing) -> None:
     run_blockwise(smoothing(model_hash="aa11"))
     with pytest.raises(InputError, match=r'begun with model "aa11", but now it is "bb22": .* --overwrite'):
@@ -187,3 +226,27 @@ def test_a_local_run_listens_on_nothing(
     running.wait(10)
     assert not listening
     assert not [word for word in words if len(word) >= 32 and set(word) <= set("0123456789abcdef")]
+
+
+def test_a_preempted_worker_that_reads_ahead_hands_back_what_it_has_not_written(
+    smoothing: Smoothing, functions: ModuleType, smoothed: np.ndarray, tmp_path: Path
+) -> None:
+    events, ended = tmp_path / "events", []
+
+    def preempt() -> None:
+        if wait_for(lambda: events.exists() and events.read_text().count("written") >= 3):
+            for worker in psutil.Process().children():
+                if "worker_process" in " ".join(worker.cmdline()):
+                    worker.terminate()
+                    ended.append(worker)
+
+    watcher = threading.Thread(target=preempt)
+    watcher.start()
+    task = staged(smoothing, functions)
+    summary = run_blockwise(task, num_workers=2)
+    watcher.join()
+    assert len(ended) == 2
+    assert (summary.done, summary.failed) == (BLOCKS, ())
+    assert np.array_equal(written(task), smoothed)
+    noted = [json.loads(line) for line in (Path(str(task.output.address)) / LOG_NAME).read_text().splitlines()[1:]]
+    assert sorted(line["done"] for line in noted) == list(range(BLOCKS))

@@ -1,0 +1,90 @@
+"""Reading ahead and writing behind: threads beside the one that computes, so that a device need not wait for disks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Queue
+from typing import Any
+
+from incasem_like.blockwise.queue import BlockError
+from incasem_like.blockwise.task import Block
+from incasem_like.blockwise.worker import Worker
+
+READ_AHEAD = 2  # blocks that lie read in memory; one more is being computed, one written, one waits to be written
+IN_FLIGHT = READ_AHEAD + 3
+
+Report = Callable[[int, float, BlockError | None], None]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A block whose data are in memory, or why they are not."""
+
+    number: int
+    block: Block | None
+    error: BlockError | None
+
+
+class Stages:
+    """The blocks of one worker on their way through reading, computing and writing.
+
+    Args:
+        worker: Does the three.
+        deliver: Called in the reading thread with each block that is read; the computing thread then calls ``compute``.
+        report: Called when a block is written or has failed, with its number and the seconds it was computed for.
+    """
+
+    def __init__(self, worker: Worker, deliver: Callable[[Read], None], report: Report) -> None:
+        self._worker, self._deliver, self._report = worker, deliver, report
+        self._waiting: deque[int] = deque()
+        self._more = threading.Semaphore(0)
+        self._room = threading.Semaphore(READ_AHEAD)
+        self._computed: Queue[tuple[int, Block, Any, float]] = Queue(1)
+        for stage in (self._read_all, self._write_all):
+            threading.Thread(target=stage, name=stage.__name__.strip("_"), daemon=True).start()
+
+    def add(self, numbers: list[int]) -> None:
+        """Have blocks read."""
+        self._waiting.extend(numbers)
+        self._more.release(len(numbers))
+
+    def take_back(self) -> list[int]:
+        """Return the blocks that nobody has begun to read, and forget them."""
+        taken: list[int] = []
+        while self._more.acquire(blocking=False):
+            taken.append(self._waiting.popleft())
+        return taken
+
+    def compute(self, read: Read) -> None:
+        """Compute a block, in the thread that calls, and have it written."""
+        began = time.monotonic()
+        self._room.release()
+        error, result = read.error, None
+        if read.block is not None:
+            result, error = self._worker.compute(read.block)
+        if error is not None or read.block is None:
+            self._report(read.number, time.monotonic() - began, error)
+        else:
+            self._computed.put((read.number, read.block, result, time.monotonic() - began))
+
+    def finish(self) -> None:
+        """Wait until all that was computed is written."""
+        self._computed.join()
+
+    def _read_all(self) -> None:
+        while True:
+            self._room.acquire()
+            self._more.acquire()
+            number = self._waiting.popleft()
+            block, error = self._worker.read(number)
+            self._deliver(Read(number, block, error))
+
+    def _write_all(self) -> None:
+        while True:
+            number, block, result, seconds = self._computed.get()
+            self._report(number, seconds, self._worker.write(block, result))
+            self._computed.task_done()
