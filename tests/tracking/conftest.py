@@ -44,6 +44,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> RunStore:
     return found
 
 
+@pytest.fixture(params=["mongomock", pytest.param("server", marks=pytest.mark.mongo)])
+def database(request: pytest.FixtureRequest) -> MongoStore:
+    """A fresh store for trainings that is a database; its runs directory is tmp_path/runs."""
+    found: MongoStore = request.getfixturevalue(f"{request.param}_store")
+    return found
+
+
 @pytest.fixture
 def start_python(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start Python on a piece of code in a process of its own; whatever still runs at the end is killed."""

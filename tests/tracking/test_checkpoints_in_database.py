@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,23 +10,15 @@ from typing import Any
 
 import pymongo.errors
 import pytest
+from tracking.checkpoint_runs import config, pieces, stored, train, write_checkpoint
 
 from incasem_like.errors import StoreError
-from incasem_like.tracking import Run, RunStore, run_experiment
-from incasem_like.tracking.checkpoints import missing_uploads, runs_lacking_uploads, upload_missing
+from incasem_like.tracking import Run, run_experiment
+from incasem_like.tracking.checkpoints import missing_uploads, upload_missing
 from incasem_like.tracking.mongo import uploader
 from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
 from incasem_like.tracking.mongo.store import MongoStore
 from incasem_like.tracking.recording import checkpoints as recording
-
-DICE = {10: 0.5, 20: 0.9, 30: math.nan, 40: 0.7}
-
-
-@pytest.fixture(params=["mongomock", pytest.param("server", marks=pytest.mark.mongo)])
-def store(request: pytest.FixtureRequest) -> MongoStore:
-    """A fresh database for trainings."""
-    found: MongoStore = request.getfixturevalue(f"{request.param}_store")
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -65,49 +56,12 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate.open.set()
 
 
-def config(store_checkpoints: str | None = "best,last") -> dict[str, Any]:
-    tracking = {} if store_checkpoints is None else {"store_checkpoints": store_checkpoints}
-    return {
-        "training": {"checkpoints": {"best_metric": "dice_class_1", "best_mode": "max"}},
-        "tracking": tracking,
-    }
-
-
-def write_checkpoint(run: Run, iteration: int, dice: float | None = None, content: bytes = b"") -> Path:
-    """Write and register both files of a checkpoint."""
-    folder = run.runs_directory / "models" / f"{run.id:04d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    model, state = folder / f"model_checkpoint_{iteration}", folder / f"training_state_{iteration}"
-    model.write_bytes(b"weights %d " % iteration + content)
-    state.write_bytes(b"state %d" % iteration)
-    run.register_checkpoint(model, iteration, {} if dice is None else {"dice_class_1": dice}, state)
-    return model
-
-
 def forget(run: Run, iteration: int) -> None:
     """Prune a checkpoint as a training does."""
     folder = run.runs_directory / "models" / f"{run.id:04d}"
     run.forget_checkpoint(folder / f"model_checkpoint_{iteration}")
     (folder / f"model_checkpoint_{iteration}").unlink()
     (folder / f"training_state_{iteration}").unlink()
-
-
-def train(store: RunStore, policy: str | None = "best,last", **options: Any) -> None:
-    def main(run: Run) -> None:
-        for iteration, dice in DICE.items():
-            write_checkpoint(run, iteration, dice)
-
-    run_experiment(name="train", config=config(policy), main=main, store=store, **options)
-
-
-def stored(store: MongoStore, run_id: int = 1) -> list[str]:
-    return sorted(copy.name for copy in store.checkpoint_files.of_run(run_id))
-
-
-def pieces(store: MongoStore) -> set[Any]:
-    """Ids of the files of checkpoints that there are pieces of."""
-    ids = store.database["fs.chunks"].distinct("files_id")
-    return {file_id for file_id in ids if str(file_id).startswith("checkpoint://")}
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -122,80 +76,80 @@ def eventually(condition: Callable[[], bool]) -> None:
     [(None, (20, 40)), ("best,last", (20, 40)), ("best", (20,)), ("last", (40,)), ("all", (10, 20, 30, 40))],
 )
 def test_the_database_holds_the_checkpoints_that_the_policy_names(
-    store: MongoStore, policy: str | None, iterations: tuple[int, ...]
+    database: MongoStore, policy: str | None, iterations: tuple[int, ...]
 ) -> None:
-    train(store, policy)
+    train(database, policy)
     names = [f"{kind}_{iteration}" for kind in ("model_checkpoint", "training_state") for iteration in iterations]
-    assert stored(store) == names
-    assert pieces(store) == {copy.id for copy in store.checkpoint_files.of_run(1)}
-    assert missing_uploads(store.get(1)) == []
+    assert stored(database) == names
+    assert pieces(database) == {copy.id for copy in database.checkpoint_files.of_run(1)}
+    assert missing_uploads(database.get(1)) == []
 
 
-def test_none_keeps_the_database_free_of_checkpoints(store: MongoStore) -> None:
-    train(store, "none")
-    assert (stored(store), pieces(store)) == ([], set())
-    assert upload_missing(store.get(1)) == []
-    assert stored(store) == []
+def test_none_keeps_the_database_free_of_checkpoints(database: MongoStore) -> None:
+    train(database, "none")
+    assert (stored(database), pieces(database)) == ([], set())
+    assert upload_missing(database.get(1)) == []
+    assert stored(database) == []
 
 
-def test_a_run_without_checkpoints_starts_no_upload(store: MongoStore) -> None:
+def test_a_run_without_checkpoints_starts_no_upload(database: MongoStore) -> None:
     def main(run: Run) -> list[str]:
         return [thread.name for thread in threading.enumerate()]
 
-    assert "checkpoint-upload" not in run_experiment(name="predict", config={}, main=main, store=store)
+    assert "checkpoint-upload" not in run_experiment(name="predict", config={}, main=main, store=database)
 
 
-def test_the_same_bytes_come_back_out_of_the_database(store: MongoStore) -> None:
+def test_the_same_bytes_come_back_out_of_the_database(database: MongoStore) -> None:
     content = bytes(range(256)) * 4096 * 3  # three pieces and a bit
 
     def main(run: Run) -> None:
         write_checkpoint(run, 1, content=content)
 
-    run_experiment(name="train", config=config(), main=main, store=store)
-    (copy,) = [copy for copy in store.checkpoint_files.of_run(1) if copy.name == "model_checkpoint_1"]
-    assert b"".join(store.checkpoint_files.read(copy)) == b"weights 1 " + content
-    assert store.checkpoint_files.is_sound(copy)
+    run_experiment(name="train", config=config(), main=main, store=database)
+    (copy,) = [copy for copy in database.checkpoint_files.of_run(1) if copy.name == "model_checkpoint_1"]
+    assert b"".join(database.checkpoint_files.read(copy)) == b"weights 1 " + content
+    assert database.checkpoint_files.is_sound(copy)
     # and for any program that reads GridFS
-    assert store.files.get(copy.id).read() == b"weights 1 " + content
+    assert database.files.get(copy.id).read() == b"weights 1 " + content
 
 
-def test_a_pruned_checkpoint_leaves_the_database_when_what_replaces_it_is_in(store: MongoStore, gate: Gate) -> None:
+def test_a_pruned_checkpoint_leaves_the_database_when_what_replaces_it_is_in(database: MongoStore, gate: Gate) -> None:
     gate.open.set()
 
     def main(run: Run) -> None:
         write_checkpoint(run, 10, 0.5)
-        eventually(lambda: "model_checkpoint_10" in stored(store))
+        eventually(lambda: "model_checkpoint_10" in stored(database))
         gate.open.clear()
         write_checkpoint(run, 20, 0.6)
         forget(run, 10)
         eventually(lambda: gate.began[-1] == "training_state_20")
-        assert "model_checkpoint_10" in stored(store)
+        assert "model_checkpoint_10" in stored(database)
         gate.open.set()
-        eventually(lambda: stored(store) == ["model_checkpoint_20", "training_state_20"])
+        eventually(lambda: stored(database) == ["model_checkpoint_20", "training_state_20"])
         forget(run, 20)
 
-    run_experiment(name="train", config=config(), main=main, store=store)
-    assert (stored(store), pieces(store)) == ([], set())
+    run_experiment(name="train", config=config(), main=main, store=database)
+    assert (stored(database), pieces(database)) == ([], set())
 
 
-def test_the_training_never_waits_and_what_lies_between_is_passed_over(store: MongoStore, gate: Gate) -> None:
+def test_the_training_never_waits_and_what_lies_between_is_passed_over(database: MongoStore, gate: Gate) -> None:
     def main(run: Run) -> None:
         for iteration in range(1, 6):
             write_checkpoint(run, iteration)
             run.log_scalar("loss", 0.5, iteration)
             run.flush()
         eventually(lambda: bool(gate.began))
-        assert stored(store) == []
+        assert stored(database) == []
         gate.open.set()
 
-    run_experiment(name="train", config=config(), main=main, store=store)
-    assert stored(store) == ["model_checkpoint_5", "training_state_5"]
+    run_experiment(name="train", config=config(), main=main, store=database)
+    assert stored(database) == ["model_checkpoint_5", "training_state_5"]
     assert {name.rpartition("_")[2] for name in gate.began} <= {"1", "5"}
-    assert len(store.get(1).metrics["loss"].values) == 5
+    assert len(database.get(1).metrics["loss"].values) == 5
 
 
 def test_a_database_that_refuses_harms_nothing_and_is_said_once(
-    store: MongoStore, gate: Gate, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    database: MongoStore, gate: Gate, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gate.error = pymongo.errors.OperationFailure("quota", 8000, {"codeName": "OutOfDiskSpace"})
 
@@ -205,23 +159,23 @@ def test_a_database_that_refuses_harms_nothing_and_is_said_once(
         return "done"
 
     with caplog.at_level(logging.WARNING, "incasem_like.tracking"):
-        assert run_experiment(name="train", config=config(), main=main, store=store) == "done"
+        assert run_experiment(name="train", config=config(), main=main, store=database) == "done"
     assert [line for line in caplog.messages if "OutOfDiskSpace" in line] == [
-        f"Checkpoints wait to be uploaded, the training goes on: {store.description} refuses them (OutOfDiskSpace)."
+        f"Checkpoints wait to be uploaded, the training goes on: {database.description} refuses them (OutOfDiskSpace)."
     ]
-    record = store.get(1)
+    record = database.get(1)
     assert record.status == "COMPLETED"
     assert "Checkpoints of iterations 1 are not in" in capsys.readouterr().err
     assert [one.iteration for one in missing_uploads(record)] == [1]
     gate.error = None
     gate.open.set()
     assert [one.iteration for one in upload_missing(record)] == [1]
-    assert missing_uploads(store.get(1)) == []
-    assert stored(store) == ["model_checkpoint_1", "training_state_1"]
+    assert missing_uploads(database.get(1)) == []
+    assert stored(database) == ["model_checkpoint_1", "training_state_1"]
 
 
 def test_a_server_that_was_away_gets_the_newest_when_it_is_back(
-    store: MongoStore, gate: Gate, caplog: pytest.LogCaptureFixture
+    database: MongoStore, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate.error = pymongo.errors.AutoReconnect("connection refused")
 
@@ -233,15 +187,15 @@ def test_a_server_that_was_away_gets_the_newest_when_it_is_back(
         gate.open.set()
 
     with caplog.at_level(logging.WARNING, "incasem_like.tracking"):
-        run_experiment(name="train", config=config(), main=main, store=store)
-    assert stored(store) == ["model_checkpoint_3", "training_state_3"]
+        run_experiment(name="train", config=config(), main=main, store=database)
+    assert stored(database) == ["model_checkpoint_3", "training_state_3"]
     said = [line for line in caplog.messages if "heckpoints" in line]
     assert ["does not answer" in line for line in said] == [True, False]
     assert said[1].endswith("takes checkpoints again.")
 
 
 def test_a_run_that_was_stopped_does_not_wait_for_long(
-    store: MongoStore, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    database: MongoStore, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "SECONDS_FOR_UPLOADS_WHEN_STOPPED", 0.1)
 
@@ -250,15 +204,15 @@ def test_a_run_that_was_stopped_does_not_wait_for_long(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(name="train", config=config(), main=main, store=store)
-    assert store.get(1).status == "INTERRUPTED"
-    assert stored(store) == []
+        run_experiment(name="train", config=config(), main=main, store=database)
+    assert database.get(1).status == "INTERRUPTED"
+    assert stored(database) == []
     gate.open.set()
-    assert [one.iteration for one in upload_missing(store.get(1))] == [1]
+    assert [one.iteration for one in upload_missing(database.get(1))] == [1]
 
 
 def test_ctrl_c_ends_the_wait_for_an_upload_and_not_the_run(
-    store: MongoStore, gate: Gate, caplog: pytest.LogCaptureFixture
+    database: MongoStore, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     def main(run: Run) -> str:
         write_checkpoint(run, 1)
@@ -269,61 +223,44 @@ def test_ctrl_c_ends_the_wait_for_an_upload_and_not_the_run(
         return "done"
 
     with caplog.at_level(logging.WARNING, "incasem_like.tracking"):
-        assert run_experiment(name="train", config=config(), main=main, store=store) == "done"
-    assert store.get(1).status == "COMPLETED"
+        assert run_experiment(name="train", config=config(), main=main, store=database) == "done"
+    assert database.get(1).status == "COMPLETED"
     assert "The upload of checkpoints was interrupted." in caplog.messages
 
 
 def test_a_checkpoint_changed_behind_the_trainings_back_does_not_go_in(
-    store: MongoStore, gate: Gate, caplog: pytest.LogCaptureFixture
+    database: MongoStore, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     def main(run: Run) -> None:
         write_checkpoint(run, 1).write_bytes(b"something else")
         gate.open.set()
 
     with caplog.at_level(logging.WARNING, "incasem_like.tracking"):
-        run_experiment(name="train", config=config(), main=main, store=store)
-    assert stored(store) == ["training_state_1"]
+        run_experiment(name="train", config=config(), main=main, store=database)
+    assert stored(database) == ["training_state_1"]
     assert any("model_checkpoint_1 changed after it was tracked" in line for line in caplog.messages)
-    assert upload_missing(store.get(1)) == []
+    assert upload_missing(database.get(1)) == []
 
 
-def test_a_run_that_goes_on_is_left_to_its_own_upload(store: MongoStore, gate: Gate) -> None:
+def test_a_run_that_goes_on_is_left_to_its_own_upload(database: MongoStore, gate: Gate) -> None:
     def main(run: Run) -> None:
         write_checkpoint(run, 1)
-        assert upload_missing(store.get(run.id)) == []
+        assert upload_missing(database.get(run.id)) == []
         gate.open.set()
 
-    run_experiment(name="train", config=config(), main=main, store=store)
-    assert stored(store) == ["model_checkpoint_1", "training_state_1"]
-
-
-def test_runs_that_lack_uploads_are_found_where_their_files_are(store: MongoStore, tmp_path: Path) -> None:
-    for _ in range(2):
-        train(store)
-    train(store, "none")
-    assert runs_lacking_uploads(store) == []
-    files = store.checkpoint_files
-    files.remove([copy.id for copy in files.of_run(2) if copy.name == "training_state_20"])
-    files.remove([copy.id for copy in files.of_run(1) if "40" in copy.name])
-    assert [record.id for record in runs_lacking_uploads(store)] == [1, 2]
-    assert [one.iteration for record in runs_lacking_uploads(store) for one in upload_missing(record)] == [40, 20]
-    assert runs_lacking_uploads(store) == []
-    files.remove_run(1)
-    elsewhere = MongoStore(store.database, store.kind, tmp_path / "elsewhere")
-    (tmp_path / "runs").rename(tmp_path / "gone")
-    assert runs_lacking_uploads(elsewhere) == []
+    run_experiment(name="train", config=config(), main=main, store=database)
+    assert stored(database) == ["model_checkpoint_1", "training_state_1"]
 
 
 def test_a_process_that_lost_the_run_touches_its_checkpoints_no_more(
-    store: MongoStore, gate: Gate, capsys: pytest.CaptureFixture[str]
+    database: MongoStore, gate: Gate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gate.open.set()
 
     def main(run: Run) -> None:
         write_checkpoint(run, 10)
-        eventually(lambda: len(stored(store)) == 2)
-        store.database["runs"].update_one({"_id": run.id}, {"$set": {"session": "of another process"}})
+        eventually(lambda: len(stored(database)) == 2)
+        database.database["runs"].update_one({"_id": run.id}, {"$set": {"session": "of another process"}})
         with contextlib.suppress(StoreError):  # raised as soon as the run's record notices
             write_checkpoint(run, 20)
             forget(run, 10)
@@ -331,30 +268,6 @@ def test_a_process_that_lost_the_run_touches_its_checkpoints_no_more(
         run.flush()
 
     with pytest.raises(StoreError, match="was continued by another process"):
-        run_experiment(name="train", config=config(), main=main, store=store)
-    assert stored(store) == ["model_checkpoint_10", "training_state_10"]
+        run_experiment(name="train", config=config(), main=main, store=database)
+    assert stored(database) == ["model_checkpoint_10", "training_state_10"]
     assert "runs sync" not in capsys.readouterr().err
-
-
-def test_a_damaged_copy_is_found_and_replaced_when_asked_for(store: MongoStore) -> None:
-    train(store)
-    (copy,) = [copy for copy in store.checkpoint_files.of_run(1) if copy.name == "model_checkpoint_40"]
-    store.database["fs.chunks"].update_one({"files_id": copy.id}, {"$set": {"data": b"?"}})
-    record = store.get(1)
-    assert missing_uploads(record) == []
-    assert [one.iteration for one in missing_uploads(record, verify=True)] == [40]
-    assert [one.iteration for one in upload_missing(record, verify=True)] == [40]
-    assert missing_uploads(record, verify=True) == []
-
-
-def test_the_pieces_of_a_run_can_be_taken_out(store: MongoStore, tmp_path: Path) -> None:
-    train(store)
-    train(store)
-    files = store.checkpoint_files
-    store.database["fs.chunks"].insert_one({"files_id": "checkpoint://runs/1/broken", "n": 0, "data": b"x"})
-    assert files.remove_partial(1) == 1
-    length = sum(copy.bytes for copy in files.of_run(1))
-    assert files.remove_run(1) == length > 0
-    assert stored(store, 1) == []
-    assert len(stored(store, 2)) == 4
-    assert pieces(store) == {copy.id for copy in files.everything()}

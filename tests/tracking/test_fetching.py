@@ -30,13 +30,6 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture(params=["mongomock", pytest.param("server", marks=pytest.mark.mongo)])
-def database(request: pytest.FixtureRequest) -> MongoStore:
-    """A fresh database for trainings, which write to tmp_path/runs."""
-    found: MongoStore = request.getfixturevalue(f"{request.param}_store")
-    return found
-
-
 def train(store: RunStore, content: bytes = WEIGHTS) -> int:
     def main(run: Run) -> int:
         folder = run.runs_directory / "models" / f"{run.id:04d}"
