@@ -15,14 +15,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 
 @contextlib.contextmanager
-def mongo_url(folder: Path) -> Iterator[str | None]:
+def mongo_url(folder: Path, memory: str = "256m") -> Iterator[str | None]:
     """Give the server that INCASEM_TEST_MONGO_URL names, else one started here; None, and why, where there is none."""
     if named := os.environ.get("INCASEM_TEST_MONGO_URL"):
         yield named if "://" in named else f"mongodb://{named}"
         return
     from mongo_server.server import LocalMongo, ServerMissingError
 
-    server = LocalMongo(folder / "mongo.h2")
+    server = LocalMongo(folder / "mongo.h2", memory)
     try:
         server.start()
     except ServerMissingError as reason:

@@ -63,7 +63,7 @@ def without_credentials(value: Any) -> Any:
 def to_bson(value: Any) -> Any:
     """Make a plain value fit for MongoDB: dots and leading dollars in keys, and integers beyond 64 bits (then text)."""
     if isinstance(value, dict):
-        return {_escape_key(key): to_bson(item) for key, item in value.items()}
+        return {escape_key(key): to_bson(item) for key, item in value.items()}
     if isinstance(value, list):
         return [to_bson(item) for item in value]
     if type(value) is int and not -_LARGEST_BSON_INTEGER - 1 <= value <= _LARGEST_BSON_INTEGER:
@@ -73,17 +73,21 @@ def to_bson(value: Any) -> Any:
 
 def from_bson(value: Any) -> Any:
     """Undo ``to_bson`` on what MongoDB gives back."""
-    if isinstance(value, dict):
-        return {_unescape_key(key): from_bson(item) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return {unescape_key(key): from_bson(item) for key, item in value.items()}
     if isinstance(value, list):
         return [from_bson(item) for item in value]
     return value
 
 
-def _escape_key(key: str) -> str:
+def escape_key(key: str) -> str:
+    """Write a key so that MongoDB and Omniboard take it."""
     key = _STAND_INS.sub(lambda found: _ESCAPE + found[0], key).replace(".", _DOT)
     return _DOLLAR + key[1:] if key.startswith("$") else key
 
 
-def _unescape_key(key: str) -> str:
+def unescape_key(key: str) -> str:
+    """Undo ``escape_key``."""
+    if key.isascii():  # as nearly all are
+        return key
     return _WRITTEN.sub(lambda found: found[1] or {_DOT: ".", _DOLLAR: "$"}[found[0]], key)

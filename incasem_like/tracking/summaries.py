@@ -89,7 +89,7 @@ class RunSummary:
 
 
 def condense(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Reduce a run's document to what a summary is made of: plain values that JSON can hold, whatever was recorded.
+    """Reduce a run's document to what a summary is made of: plain values and times in UTC, whatever was recorded.
 
     Args:
         document: As Sacred or this package wrote it, whole or projected; fields may be missing or of odd types.
@@ -101,7 +101,7 @@ def condense(document: Mapping[str, Any]) -> dict[str, Any]:
         "name": _text(options.get("--name") or experiment.get("name")),
         "command": _text(document.get("command") or meta.get("command")),
         "status": _text(document.get("status")),
-        "times": [_stamp(document.get(key)) for key in ("start_time", "stop_time", "heartbeat")],
+        "times": [_moment(document.get(key)) for key in ("start_time", "stop_time", "heartbeat")],
         "host": {key: host[key] for key in _HOST_FIELDS if isinstance(host.get(key), (str, int, float))},
         "comment": _text(meta.get("comment") or options.get("--comment")),
         "tags": [tag for tag in _sequence(noted.get("tags")) if isinstance(tag, str)],
@@ -122,7 +122,7 @@ def summarize(
     inputs: Sequence[Any] = (),
 ) -> RunSummary:
     """Make a summary of what ``condense`` gave; whether a run still lives is found out now."""
-    start, stop, heartbeat = (datetime.fromisoformat(text) if text else None for text in condensed["times"])
+    start, stop, heartbeat = condensed["times"]
     parents = tuple((kind, number) for kind, number in condensed["parents"])
     parent = condensed["parent"]
     if parent is None and parents:
@@ -323,8 +323,8 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
 
 
-def _stamp(value: Any) -> str | None:
-    """Write a time as ISO 8601 in UTC; None for what is no time."""
+def _moment(value: Any) -> datetime | None:
+    """Read a time, without a time zone as UTC; None for what is no time."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -332,4 +332,4 @@ def _stamp(value: Any) -> str | None:
             return None
     if not isinstance(value, datetime):
         return None
-    return (value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)).isoformat()
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

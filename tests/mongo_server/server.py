@@ -17,7 +17,7 @@ _SOURCES = (FOLDER / "pom.xml", *sorted((FOLDER / "src").rglob("*.java")))
 _SECONDS_TO_BUILD = 240
 _SECONDS_TO_START = 60
 # Small and quick to start rather than fast: two cores are shared with the training that writes to it
-_JVM = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
 class ServerMissingError(Exception):
@@ -68,10 +68,11 @@ class LocalMongo:
 
     Args:
         file: Where it keeps its data; survives ``kill``.
+        memory: What it may use, as Java writes it.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file, self.port = file, 0
+    def __init__(self, file: Path, memory: str = "256m") -> None:
+        self.file, self.port, self.memory = file, 0, memory
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -90,7 +91,7 @@ class LocalMongo:
         build()
         classes = os.pathsep.join([str(BUILT / "classes"), str(BUILT / "lib" / "*")])
         self._process = subprocess.Popen(
-            ["java", *_JVM, "-cp", classes, "LocalMongo", str(self.file), str(self.port)],
+            ["java", f"-Xmx{self.memory}", *_JVM, "-cp", classes, "LocalMongo", str(self.file), str(self.port)],
             stdin=subprocess.PIPE,  # the server ends when this pipe does
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def read_summaries(folder: Path, kind: str, config_keys: Sequence[str], inputs: 
             if "damage" in payload:
                 found.append(damaged(kind, run_id, payload["damage"]))
                 continue
-            condensed = {**payload, "summary": PackedSummaries(payload["summary"])}
+            times = [datetime.fromisoformat(text) if text else None for text in payload["times"]]
+            condensed = {**payload, "times": times, "summary": PackedSummaries(payload["summary"])}
             read = payload["inputs"] if inputs else ()
             found.append(summarize(kind, run_id, condensed, configs.get(run_id), read))
         return found
@@ -67,7 +69,8 @@ def _record(directory: Path) -> dict[str, Any]:
         return {"damage": str(error), "inputs": []}
     inputs = info.get("inputs")
     packed = PackedSummaries.pack(condensed["summary"])
-    return {**condensed, "summary": packed, "inputs": inputs if isinstance(inputs, list) else []}
+    times = [moment and moment.isoformat() for moment in condensed["times"]]
+    return {**condensed, "times": times, "summary": packed, "inputs": inputs if isinstance(inputs, list) else []}
 
 
 def _config(directory: Path) -> dict[str, Any]:

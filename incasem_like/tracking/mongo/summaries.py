@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.tracking.plain import from_bson
+from incasem_like.tracking.plain import escape_key, from_bson, unescape_key
 from incasem_like.tracking.summaries import (
     ALL_KEYS,
     PARENTS_IN_CONFIG,
@@ -16,12 +16,14 @@ from incasem_like.tracking.summaries import (
     select,
     summarize,
     summary_of_points,
+    without_collection,
 )
 
 if TYPE_CHECKING:
     from pymongo.database import Database
 
 UNFINISHED = "unfinished"
+_RUNS_IN_ONE_ANSWER = 1000
 _FIELDS = (
     *("status", "start_time", "stop_time", "heartbeat", "result", "command", "experiment.name"),
     *("meta.command", "meta.comment", "meta.options.--name", "meta.options.--comment"),
@@ -36,26 +38,74 @@ def read_summaries(
 ) -> list[RunSummary]:
     """Summarize all runs of a database, see ``RunStore.summaries``; a run that cannot be made sense of is DAMAGED."""
     fields = [*_FIELDS, *_config_fields(config_keys), *(["info.inputs"] if inputs else [])]
-    found = database["runs"].find({UNFINISHED: {"$exists": False}}, dict.fromkeys(fields, 1)).sort("_id", 1)
-    documents = [document for document in found if isinstance(document["_id"], int)]
-    points = _points_of_others(database, documents, metrics) if metrics else {}
-    return [_summarize(kind, document, config_keys, inputs, points.get(document["_id"], {})) for document in documents]
+    whole = {UNFINISHED: {"$exists": False}}
+    with without_collection():
+        found = _undecoded(database)["runs"].find(whole, dict.fromkeys(fields, 1)).batch_size(_RUNS_IN_ONE_ANSWER)
+        documents = {document["_id"]: document for document in found if isinstance(document["_id"], int)}
+        points = _points_of_others(database, documents, metrics) if metrics else {}
+        return [
+            _summarize(kind, run_id, document, config_keys, inputs, points.get(run_id, {}))
+            for run_id, document in sorted(documents.items())
+        ]
+
+
+class SummariesInBson(Mapping[str, Mapping[str, float]]):
+    """Summaries of metrics as MongoDB gave them, read when asked for: most lists of runs show few or none of them.
+
+    Args:
+        found: By the name that MongoDB takes.
+    """
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        self._found = found
+
+    def __getitem__(self, name: str) -> Mapping[str, float]:
+        numbers = self._found[escape_key(name)]
+        if not isinstance(numbers, Mapping):
+            raise KeyError(name)
+        return {key: value for key, value in numbers.items() if value is not None}
+
+    def __iter__(self) -> Iterator[str]:
+        return (unescape_key(name) for name, numbers in self._found.items() if isinstance(numbers, Mapping))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+def _undecoded(database: Database[Any]) -> Database[Any]:
+    """Have the parts of documents decoded when they are asked for, if the client can do that: mongomock cannot."""
+    import pymongo.database
+    from bson.codec_options import CodecOptions
+    from bson.raw_bson import RawBSONDocument
+
+    if not isinstance(database, pymongo.database.Database):
+        return database
+    return database.with_options(CodecOptions(document_class=RawBSONDocument))
 
 
 def _summarize(
-    kind: str, document: dict[str, Any], config_keys: Sequence[str], inputs: bool, points: Mapping[str, Any]
+    kind: str,
+    run_id: int,
+    document: Mapping[str, Any],
+    config_keys: Sequence[str],
+    inputs: bool,
+    points: Mapping[str, Any],
 ) -> RunSummary:
     try:
-        for key in ("config", "info", "result"):
-            document[key] = from_bson(document.get(key))
-        condensed = condense(document)
-        if points:
-            condensed["summary"] = {**points, **condensed["summary"]}
-        config = select(flatten(document["config"]), config_keys) if config_keys else None
-        read = (document["info"] or {}).get("inputs") if inputs else None
-        return summarize(kind, document["_id"], condensed, config, read if isinstance(read, list) else ())
+        info = _mapping(document.get("info"))
+        noted = {key: from_bson(info[key]) for key in info if key not in ("summary", "inputs")}
+        config = from_bson(document.get("config"))
+        condensed = condense({**document, "info": noted, "config": config, "result": from_bson(document.get("result"))})
+        summary = SummariesInBson(_mapping(info.get("summary")))
+        condensed["summary"] = {**points, **summary} if points else summary
+        chosen = select(flatten(config), config_keys) if config_keys else None
+        read = from_bson(info.get("inputs")) if inputs else None
+        return summarize(kind, run_id, condensed, chosen, read if isinstance(read, list) else ())
     except Exception as error:  # whatever else wrote here: one odd document does not hide the others
-        return damaged(kind, document["_id"], f"its document makes no sense ({type(error).__name__}: {error})")
+        return damaged(kind, run_id, f"its document makes no sense ({type(error).__name__}: {error})")
 
 
 def _config_fields(keys: Sequence[str]) -> list[str]:
@@ -68,10 +118,10 @@ def _config_fields(keys: Sequence[str]) -> list[str]:
 
 
 def _points_of_others(
-    database: Database[Any], documents: Iterable[Mapping[str, Any]], names: Sequence[str]
+    database: Database[Any], documents: Mapping[int, Mapping[str, Any]], names: Sequence[str]
 ) -> dict[int, dict[str, Any]]:
     """Sum up some metrics of the runs that keep no summary themselves."""
-    others = [document["_id"] for document in documents if not (document.get("info") or {}).get("summary")]
+    others = [run_id for run_id, document in documents.items() if not _mapping(document.get("info")).get("summary")]
     query = {"run_id": {"$in": others}, "name": {"$in": list(names)}}
     found: dict[int, dict[str, Any]] = {}
     for series in database["metrics"].find(query, {"run_id": 1, "name": 1, "steps": 1, "values": 1}):
@@ -79,3 +129,7 @@ def _points_of_others(
         if summary:
             found.setdefault(series["run_id"], {})[series["name"]] = summary
     return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
