@@ -135,10 +135,11 @@ class Fleet:
 
 def _end(started: Sequence[Started]) -> None:
     """End workers together: those that do not heed it, since they hang, are killed."""
-    for one in started:
+    alive = [one for one in started if one.poll() is None]
+    for one in alive:
         one.stop()
     deadline = time.monotonic() + SECONDS_TO_HEED
-    for one in started:
+    for one in alive:
         while one.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         one.kill()

@@ -151,6 +151,8 @@ def test_a_command_whose_worker_is_frozen_is_killed_and_replaced(
     task = smoothing(function=functions.thaw)
     assert run_blockwise(task, workers=workers(tmp_path, text))
     assert np.array_equal(open_volume(task.output.address).read(), smoothed)
+    words = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
+    assert not [line for line in words if "worker_process" in line and str(tmp_path) in line]
 
 
 def test_a_preempted_worker_finishes_its_block_and_hands_back_the_others(

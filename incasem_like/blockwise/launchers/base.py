@@ -115,16 +115,15 @@ class Started:
             self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End its process on this machine, whatever it is at."""
+        """End its processes on this machine, whatever they are at; to be called soon after ``stop``, if at all."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        if self.poll() is None:
-            with contextlib.suppress(OSError):
-                if self.link is not None:
-                    self.process.send_signal(number)
-                else:
-                    os.killpg(self.process.pid, number)
+        with contextlib.suppress(OSError):
+            if self.link is not None:
+                self.process.send_signal(number)
+            else:
+                os.killpg(self.process.pid, number)  # what the command left behind may outlive the command itself
 
     def last_words(self) -> str:
         """Return the last lines that the worker wrote, or the queue about it, in one line."""
