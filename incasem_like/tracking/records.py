@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import RunNotFoundError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.checkpoints import CheckpointRecord, Places, choose_checkpoint
+from incasem_like.tracking.checkpoints import EARLIER_FOLDERS, CheckpointRecord, Places, choose_checkpoint
 from incasem_like.tracking.liveness import is_alive
 
 if TYPE_CHECKING:
@@ -219,11 +219,10 @@ class RunRecord:
 
     @cached_property
     def _places(self) -> Places:
-        recorded = self.info.get("runs_directory")
+        noted = [self.info.get("runs_directory"), *reversed(self.info.get(EARLIER_FOLDERS) or [])]
         return Places(
             self.id,
-            self.store.runs_directory,
-            Path(recorded) if recorded else None,
+            [self.store.runs_directory, *(Path(folder) for folder in noted if folder)],
             str(self.host.get("hostname") or ""),
             self.store.checkpoint_files,
             self.store.description,

@@ -292,6 +292,6 @@ def test_only_credentials_are_taken_out_of_urls(text: str, expected: str) -> Non
 
 def test_a_run_knows_its_name_with_and_without_a_record(store: RunStore) -> None:
     names: list[str] = []
-    for given, kept in (("mito", store), (None, store), ("mongodb://u:p@h/", None)):
-        run_experiment(name="train", config={}, main=lambda run: names.append(run.name), store=kept, run_name=given)
+    for chosen, kept in (("mito", store), (None, store), ("mongodb://u:p@h/", None)):
+        run_experiment(name="train", config={}, main=lambda run: names.append(run.name), store=kept, run_name=chosen)
     assert names == ["mito", "train", "mongodb://h/"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from incasem_like.errors import CheckpointError, DiskFullError, StoreError
-from incasem_like.tracking import CheckpointRecord, Run, RunStore, open_store, run_experiment
+from incasem_like.tracking import CheckpointRecord, Continuation, Run, RunStore, open_store, run_experiment
 from incasem_like.tracking.checkpoints import cache
 from incasem_like.tracking.checkpoints.cache import cache_directory, fetch_into_cache
 from incasem_like.tracking.mongo.store import MongoStore
@@ -121,6 +121,24 @@ def test_the_folder_that_the_run_wrote_to_is_looked_into_when_another_store_has_
     train(open_store(tmp_path / "second", "trainings", tmp_path / "reader"), WEIGHTS[::-1])
     found = open_store(address, "trainings", tmp_path / "reader").get(1).checkpoint("last").fetch()
     assert found == tmp_path / "writer" / "models" / "0001" / "model_checkpoint_40"
+
+
+def test_a_run_continued_with_another_folder_still_knows_where_its_first_checkpoints_are(tmp_path: Path) -> None:
+    address = tmp_path / "tracking"
+    train(open_store(address, "trainings", tmp_path / "first"))
+    for name in ("second", "third"):
+
+        def go_on(run: Run) -> None:
+            file = run.runs_directory / "models" / "0001" / f"model_checkpoint_{50 + len(run.runs_directory.name)}"
+            file.parent.mkdir(parents=True)
+            file.write_bytes(WEIGHTS)
+            run.register_checkpoint(file, 50 + len(run.runs_directory.name))
+
+        there = open_store(address, "trainings", tmp_path / name)
+        run_experiment(name="train", config=CONFIG, main=go_on, store=there, continues=Continuation(1, 40))
+    record = open_store(address, "trainings", tmp_path / "fourth").get(1)
+    found = {checkpoint.iteration: checkpoint.fetch().parts[-4] for checkpoint in record.checkpoints}
+    assert found == dict.fromkeys((10, 20, 30, 40), "first") | {55: "third", 56: "second"}
 
 
 def test_best_and_last_are_those_that_can_be_had(

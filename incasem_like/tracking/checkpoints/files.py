@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from incasem_like.errors import CheckpointError, StoreError
 from incasem_like.tracking.checkpoints.cache import cached_path, fetch_into_cache, find_in_cache
@@ -19,6 +17,8 @@ if TYPE_CHECKING:
 
 _SECONDS_WITHOUT_A_BYTE = 60
 _BYTES_AT_ONCE = 1 << 20
+# Under this a run notes which folders of runs it wrote to before it was continued with another one
+EARLIER_FOLDERS = "earlier_runs_directories"
 
 
 class Places:
@@ -26,9 +26,9 @@ class Places:
 
     Args:
         run_id: The run.
-        runs_directory: The folder of runs on this machine.
-        recorded: The folder that the run wrote to, on whatever machine; None where it is not known.
-        host: Name of that machine, or empty.
+        folders: Folders of runs that its paths may be relative to: this machine's first, then those that the run wrote
+            to, on whatever machine, the latest first.
+        host: Name of the machine it ran on, or empty.
         stored_files: The run store's own copies; None for a store that keeps none.
         description: The run store, for messages.
     """
@@ -36,14 +36,13 @@ class Places:
     def __init__(
         self,
         run_id: int,
-        runs_directory: Path,
-        recorded: Path | None,
+        folders: Iterable[Path],
         host: str,
         stored_files: CheckpointFiles | None,
         description: str,
     ) -> None:
         self.run_id, self.host, self.description = run_id, host, description
-        self.folders = list(dict.fromkeys(folder for folder in (runs_directory, recorded) if folder is not None))
+        self.folders = list(dict.fromkeys(folders))
         self.stored_files = stored_files
 
     @cached_property
@@ -165,6 +164,9 @@ class TrackedFile:
 
 
 def _download(url: str) -> Iterator[bytes]:
+    from urllib.error import URLError
+    from urllib.request import urlopen  # takes 30 ms to import, which every command would pay
+
     try:
         with urlopen(url, timeout=_SECONDS_WITHOUT_A_BYTE) as answer:
             while block := answer.read(_BYTES_AT_ONCE):

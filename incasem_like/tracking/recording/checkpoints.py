@@ -108,7 +108,7 @@ class RunCheckpoints:
         entries = self._run.info.get("checkpoints")
         if self._uploader is None or entries is None:
             return
-        places = Places(self._run.id, self._run.runs_directory, None, "", None, "")
+        places = Places(self._run.id, [self._run.runs_directory], "", None, "")
         self._uploader.keep([CheckpointRecord.from_entry(entry, places) for entry in entries])
         if self._uploader.ident is None:
             self._uploader.start()

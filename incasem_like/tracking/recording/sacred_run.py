@@ -8,12 +8,13 @@ import logging
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 from incasem_like.errors import IncasemError
+from incasem_like.tracking.checkpoints import EARLIER_FOLDERS
 from incasem_like.tracking.plain import plain, without_credentials
 from incasem_like.tracking.recording.heartbeat import Heartbeat
 from incasem_like.tracking.recording.metric_buffer import MetricBuffer
@@ -106,7 +107,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
         opened = getattr(observer, "opened", None)
         if opened is None:
             return
-        self.info: dict[str, Any] = {**opened.info, **self.info}
+        self.info: dict[str, Any] = {**opened.info, **self.info, **_folders_before(opened.info, self.info)}
         self.buffer.start_from(opened.metrics.table.counts())
         if len(opened.sessions) > 1 and self._capture is not None:
             iteration = opened.sessions[-1].get("from_iteration")
@@ -206,6 +207,15 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
     def _final_call(self, observer: RunObserver, method: str, **arguments: Any) -> None:
         if observer in self._begun:
             self._safe_call(observer, method, **arguments)
+
+
+def _folders_before(noted: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep in mind where a run wrote before it was continued with another folder: older checkpoints are still there."""
+    last = noted.get("runs_directory")
+    folders = noted.get(EARLIER_FOLDERS) or []
+    if last in (None, now.get("runs_directory")) or last in folders:
+        return {}
+    return {EARLIER_FOLDERS: [*folders, last]}
 
 
 @contextlib.contextmanager
