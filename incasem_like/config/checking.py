@@ -17,6 +17,12 @@ from incasem_like.terminal import nearest
 
 KeyPath = tuple[str, ...]
 
+# What other programs call the keys, where no likeness of letters leads to ours.
+_OTHER_NAMES = {
+    "learning_rate": "lr", "l2": "weight_decay", "epochs": "iterations", "steps": "iterations",
+    "max_iterations": "iterations", "gpu": "device", "amp": "precision", "workers": "num_workers",
+    "threads": "num_threads", "channels": "num_fmaps", "classes": "num_classes", "resolution": "voxel_size",
+}  # fmt: skip
 _PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
 
 
@@ -96,8 +102,10 @@ def _suggestion(path: KeyPath, siblings: Sequence[str], whole: type[BaseModel], 
     anywhere: dict[str, list[KeyPath]] = {}
     for known in _keys_and_sections(whole):
         anywhere.setdefault(known[-1], []).append(known)
-    if path[-1] in anywhere:
-        return _did_you_mean(anywhere[path[-1]])
+    named = path[-1] if path[-1] in anywhere else _OTHER_NAMES.get(path[-1], "")
+    if named in anywhere:
+        beside = [known for known in anywhere[named] if known[:-1] == prefix]
+        return _did_you_mean(beside or anywhere[named])
     near = _nearest_word(path[-1], siblings)
     if near:
         return _did_you_mean([(*prefix, near)])
@@ -140,7 +148,17 @@ def explain(
     # pydantic says "missing" too of a list that is too short
     if first["type"] == "missing" and found is None:
         return ConfigError(f"{dotted} is missing {source(path)}: it must be {_expected_of(field)}.")
-    return ConfigError(f"{dotted} must be {_expected_of(field)}, found {show(found)} {source(path)}.")
+    what = f"{dotted} must be {_expected_of(field)}, found {show(found)} {source(path)}"
+    return ConfigError(f"{what}{_better_value(field, dotted, found)}")
+
+
+def _better_value(field: FieldInfo | None, dotted: str, found: object) -> str:
+    """End a sentence about a wrong value with what was probably meant."""
+    section = section_of(field.annotation) if field is not None else None
+    if section is not None and found is not None:
+        return f": set a key of it, such as {dotted}.{next(iter(fields_of(section)))}=VALUE."
+    choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)] if field is not None else []
+    return (nearest(found, choices) if isinstance(found, str) else "") or "."
 
 
 def _locate(model: type[BaseModel], location: Sequence[int | str]) -> tuple[KeyPath, FieldInfo | None]:
@@ -164,6 +182,8 @@ def _expected_of(field: FieldInfo | None) -> str:
 
 def _value_at(values: object, path: KeyPath) -> object:
     for key in path:
+        if values is not None and not isinstance(values, Mapping):
+            return values  # the short form of a section
         values = values.get(key) if isinstance(values, Mapping) else None
     return values
 

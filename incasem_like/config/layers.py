@@ -33,10 +33,10 @@ class Layers:
         """Lay nested values over what is there: sections are merged key by key, everything else is replaced."""
         _merge(self.values, values)
         for path in _paths(values):
+            for known in (self.origins, self.faults):
+                for other in [other for other in known if _replaces(path, other, values)]:
+                    del known[other]
             self.origins[path] = origin
-            replaced = [other for other in self.faults if _replaces(path, other, values)]
-            for other in replaced:
-                del self.faults[other]
         self.faults.update(faults or {})
 
     def check(self) -> None:

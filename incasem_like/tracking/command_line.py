@@ -164,6 +164,11 @@ def _parse_flags(parser: argparse.ArgumentParser, flags: list[str]) -> tuple[arg
         parser.error = before  # type: ignore[method-assign]
 
 
+def _advised(problem: str, near: str, advice: str) -> str:
+    """Put a problem, the nearest right word if there is one, and what to do into a message."""
+    return f"{problem}{near} {advice[0].upper()}{advice[1:]}." if near else f"{problem}: {advice}."
+
+
 def _check_store_flags(own: argparse.Namespace) -> None:
     if own.mongodb and own.file_storage:
         raise InputError("A run has one store: give --mongodb or --file_storage, not both.")
@@ -186,17 +191,15 @@ def _read_words(words: list[str], parser: argparse.ArgumentParser) -> str:
             if advice := about_sacred_flag(name):
                 raise InputError(f"Sacred's flag {name} is not needed here: {advice}.")
             known = list(parser._option_string_actions)
-            raise InputError(f"There is no flag {name}{nearest(name, known)}: see {parser.prog} --help.")
+            raise InputError(_advised(f"There is no flag {name}", nearest(name, known), f"see {parser.prog} --help"))
         if _is_item(word):
             raise InputError(f"'{word}' must stand behind the word 'with': {parser.prog} [flags] with {word}.")
         if word == "help":
             parser.print_help()
             raise SystemExit(0)
         if word not in COMMANDS:
-            raise InputError(
-                f"'{word}' is no command{nearest(word, [*COMMANDS, 'with'])}: "
-                f"write {parser.prog} [flags] with CONFIG.yaml key=value."
-            )
+            near, advice = nearest(word, [*COMMANDS, "with"]), f"write {parser.prog} [flags] with CONFIG.yaml key=value"
+            raise InputError(_advised(f"'{word}' is no command", near, advice))
     return words[0] if words else "run"
 
 
@@ -234,7 +237,6 @@ def _level(text: str | None) -> int | None:
     if text.isdigit():
         return int(text)
     if text.upper() not in LEVELS:
-        raise InputError(
-            f"There is no log level '{text}'{nearest(text.upper(), LEVELS)}: choose {', '.join(LEVELS)} or a number."
-        )
+        near, advice = nearest(text.upper(), LEVELS), f"choose {', '.join(LEVELS)} or a number"
+        raise InputError(_advised(f"There is no log level '{text}'", near, advice))
     return int(getattr(logging, text.upper()))

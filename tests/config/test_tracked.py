@@ -92,3 +92,22 @@ def test_what_incasem_left_in_a_tracked_configuration_does_no_harm() -> None:
     assert (config.training.start_from.run_id, config.training.start_from.checkpoint) == (7, "/old/model_checkpoint_3")
     tracked["training"]["start_from"] = False
     assert not overlay_tracked(tracked)[0].training.start_from.named
+
+
+@pytest.mark.parametrize(
+    ("update", "ending"),
+    [
+        ("training.learning_rate_schedule=cosin", "found \"cosin\" on the command line; did you mean 'cosine'?"),
+        ("model.type=UNet", "found \"UNet\" on the command line; did you mean 'Unet'?"),
+        ("torch.precision=fp8", 'found "fp8" on the command line.'),
+        ("training.optimizer=3", "found 3 on the command line: set a key of it, such as training.optimizer.lr=VALUE."),
+        ("training.optimizer.learning_rate=1", "did you mean 'training.optimizer.lr'?"),
+        ("training.epochs=1", "did you mean 'training.iterations'?"),
+        ("iterations=1", "did you mean 'training.iterations'?"),
+    ],
+)
+def test_a_wrong_value_or_key_ends_with_what_was_probably_meant(tmp_path: Path, update: str, ending: str) -> None:
+    (tmp_path / "a.yaml").write_text("training: {learning_rate_schedule: {type: linear, warmup_iterations: 4}}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_training_config([tmp_path / "a.yaml"], [update])
+    assert str(caught.value).endswith(ending)

@@ -38,7 +38,7 @@ def read_observer(path: Path, folders: Sequence[Path], class_name: str | None = 
     """
     from incasem_like.tracking.recording.guarded import GuardedObserver
 
-    found = find_file(path.expanduser(), folders, "The command line")
+    found = find_file(path.expanduser(), folders, "--slack" if class_name == "SlackObserver" else "--observer")
     settings = read_keys(found)
     name = str(settings.pop(CLASS_KEY, None) or class_name or _class_by_keys(settings, found))
     return GuardedObserver(_construct(_find_class(name, found), settings, found), f"{name} of {found}")
