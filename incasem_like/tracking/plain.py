@@ -73,7 +73,7 @@ def to_bson(value: Any) -> Any:
 
 def from_bson(value: Any) -> Any:
     """Undo ``to_bson`` on what MongoDB gives back."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {unescape_key(key): from_bson(item) for key, item in value.items()}
     if isinstance(value, list):
         return [from_bson(item) for item in value]

@@ -312,7 +312,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return value if type(value) is dict or isinstance(value, Mapping) else {}
 
 
 def _sequence(value: Any) -> Sequence[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.tracking.plain import escape_key, from_bson, unescape_key
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
 UNFINISHED = "unfinished"
-_RUNS_IN_ONE_ANSWER = 1000
+_RUNS_IN_ONE_ANSWER = 500
 _FIELDS = (
     *("status", "start_time", "stop_time", "heartbeat", "result", "command", "experiment.name"),
     *("meta.command", "meta.comment", "meta.options.--name", "meta.options.--comment"),
@@ -38,15 +40,28 @@ def read_summaries(
 ) -> list[RunSummary]:
     """Summarize all runs of a database, see ``RunStore.summaries``; a run that cannot be made sense of is DAMAGED."""
     fields = [*_FIELDS, *_config_fields(config_keys), *(["info.inputs"] if inputs else [])]
-    whole = {UNFINISHED: {"$exists": False}}
+    whole, wanted = {UNFINISHED: {"$exists": False}}, dict.fromkeys(fields, 1)
     with without_collection():
-        found = _undecoded(database)["runs"].find(whole, dict.fromkeys(fields, 1)).batch_size(_RUNS_IN_ONE_ANSWER)
-        documents = {document["_id"]: document for document in found if isinstance(document["_id"], int)}
-        points = _points_of_others(database, documents, metrics) if metrics else {}
-        return [
-            _summarize(kind, run_id, document, config_keys, inputs, points.get(run_id, {}))
-            for run_id, document in sorted(documents.items())
+        if metrics:
+            documents: Iterable[dict[str, Any]] = list(database["runs"].find(whole, wanted))
+            points = _points_of_others(database, documents, metrics)
+        else:
+            documents, points = _ahead(database["runs"].find(whole, wanted).batch_size(_RUNS_IN_ONE_ANSWER)), {}
+        summaries = [
+            _summarize(kind, document["_id"], document, config_keys, inputs, points.get(document["_id"], {}))
+            for document in documents
+            if isinstance(document["_id"], int)
         ]
+    return sorted(summaries, key=lambda summary: summary.id)
+
+
+def _ahead(documents: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Have the server look for the next documents while those before are worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(list, islice(documents, _RUNS_IN_ONE_ANSWER))
+        while found := coming.result():
+            coming = pool.submit(list, islice(documents, _RUNS_IN_ONE_ANSWER))
+            yield from found
 
 
 class SummariesInBson(Mapping[str, Mapping[str, float]]):
@@ -75,17 +90,6 @@ class SummariesInBson(Mapping[str, Mapping[str, float]]):
         return repr(dict(self))
 
 
-def _undecoded(database: Database[Any]) -> Database[Any]:
-    """Have the parts of documents decoded when they are asked for, if the client can do that: mongomock cannot."""
-    import pymongo.database
-    from bson.codec_options import CodecOptions
-    from bson.raw_bson import RawBSONDocument
-
-    if not isinstance(database, pymongo.database.Database):
-        return database
-    return database.with_options(CodecOptions(document_class=RawBSONDocument))
-
-
 def _summarize(
     kind: str,
     run_id: int,
@@ -96,12 +100,15 @@ def _summarize(
 ) -> RunSummary:
     try:
         info = _mapping(document.get("info"))
-        noted = {key: from_bson(info[key]) for key in info if key not in ("summary", "inputs")}
-        config = from_bson(document.get("config"))
-        condensed = condense({**document, "info": noted, "config": config, "result": from_bson(document.get("result"))})
+        parts: dict[str, Any] = {"info": {**info, "summary": None}}
+        if info.get("parent") is not None:
+            parts["info"]["parent"] = from_bson(info["parent"])
+        if document.get("result") is not None:
+            parts["result"] = from_bson(document["result"])
+        condensed = condense({**document, **parts})
         summary = SummariesInBson(_mapping(info.get("summary")))
         condensed["summary"] = {**points, **summary} if points else summary
-        chosen = select(flatten(config), config_keys) if config_keys else None
+        chosen = select(flatten(from_bson(document.get("config"))), config_keys) if config_keys else None
         read = from_bson(info.get("inputs")) if inputs else None
         return summarize(kind, run_id, condensed, chosen, read if isinstance(read, list) else ())
     except Exception as error:  # whatever else wrote here: one odd document does not hide the others
@@ -118,10 +125,10 @@ def _config_fields(keys: Sequence[str]) -> list[str]:
 
 
 def _points_of_others(
-    database: Database[Any], documents: Mapping[int, Mapping[str, Any]], names: Sequence[str]
+    database: Database[Any], documents: Iterable[Mapping[str, Any]], names: Sequence[str]
 ) -> dict[int, dict[str, Any]]:
     """Sum up some metrics of the runs that keep no summary themselves."""
-    others = [run_id for run_id, document in documents.items() if not _mapping(document.get("info")).get("summary")]
+    others = [document["_id"] for document in documents if not _mapping(document.get("info")).get("summary")]
     query = {"run_id": {"$in": others}, "name": {"$in": list(names)}}
     found: dict[int, dict[str, Any]] = {}
     for series in database["metrics"].find(query, {"run_id": 1, "name": 1, "steps": 1, "values": 1}):
