@@ -75,6 +75,19 @@ def start_python(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]
 
 
 @pytest.fixture
+def few_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Have runs keep three small sources in place of the package's many; gives their number."""
+    import incasem_like
+
+    package = tmp_path / "package"
+    package.mkdir()
+    for name in ("__init__", "one", "two"):
+        (package / f"{name}.py").write_text(f"# {name}")
+    monkeypatch.setattr(incasem_like, "__file__", str(package / "__init__.py"))
+    return 3
+
+
+@pytest.fixture
 def write_run() -> Callable[..., None]:
     """Put a document into a store as it stands, as another program or an older version may have written it."""
     return _write_run

@@ -15,6 +15,7 @@ from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.mongo.store import MongoStore
 
 WriteRun = Callable[..., None]
+pytestmark = pytest.mark.usefixtures("few_sources")
 
 
 @pytest.fixture(autouse=True)
