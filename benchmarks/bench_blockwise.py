@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import daisy
+import daisy.logging
 
 from incasem_like.blockwise import Block, BlockTask, run_blockwise
 from incasem_like.volumes import create_volume
@@ -119,6 +120,7 @@ def measure(folder: Path) -> list[dict[str, Any]]:
 def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="bench_blockwise_"))
     os.environ["INCASEM_JOBS"] = str(folder / "jobs")
+    daisy.logging.set_log_basedir(str(folder / "daisy_logs"))
     try:
         rows = measure(folder)
     finally:
