@@ -221,10 +221,11 @@ def store_of() -> Callable[..., RunStore]:
 class Laboratory:
     """Trains by ``train.py`` in one runs directory: in forks of a process that is ready, or by the script itself."""
 
-    def __init__(self, project: Path, runs: Path) -> None:
+    def __init__(self, project: Path, runs: Path, url: str | None = None) -> None:
         self.project, self.runs, self.output = project, runs, runs / "output.txt"
+        self._store_flags = [] if url is None else ["--mongodb", url]
         runs.mkdir(exist_ok=True)
-        self.store = open_store(None, "trainings", runs)
+        self.store = open_store(url, "trainings", runs)
         self._scripts: list[subprocess.Popen[str]] = []
         self._forks = subprocess.Popen(
             [sys.executable, str(PRELOADED)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -233,10 +234,11 @@ class Laboratory:
 
     def new(self, *updates: str) -> list[str]:
         data = [f"training.data={self.project}/train.json", f"validation.data={self.project}/validate.json"]
-        return ["with", "tiny.yaml", *data, *LEAN, f"directories.runs={self.runs}", *updates]
+        return [*self._store_flags, "with", "tiny.yaml", *data, *LEAN, f"directories.runs={self.runs}", *updates]
 
     def going_on(self, run_id: int, *updates: str) -> list[str]:
-        return ["--continue_run", str(run_id), "with", f"directories.runs={self.runs}", *updates]
+        words = ["with", f"directories.runs={self.runs}", *updates]
+        return ["--continue_run", str(run_id), *self._store_flags, *words]
 
     def train(self, argv: list[str], kill: dict[str, Any] | None = None) -> int:
         """Train in a fork; gives its exit status, negative for a signal."""
@@ -276,5 +278,13 @@ class Laboratory:
 @pytest.fixture
 def laboratory(tiny_project: Path, tmp_path: Path) -> Iterator[Laboratory]:
     laboratory = Laboratory(tiny_project, tmp_path / "runs")
+    yield laboratory
+    laboratory.close()
+
+
+@pytest.fixture
+def mongo_laboratory(tiny_project: Path, tmp_path: Path, fresh_mongo_url: str) -> Iterator[Laboratory]:
+    """One whose runs are kept in a database."""
+    laboratory = Laboratory(tiny_project, tmp_path / "runs", fresh_mongo_url)
     yield laboratory
     laboratory.close()

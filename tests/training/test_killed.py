@@ -47,9 +47,29 @@ def curve(laboratory: Any, run_id: int, part: str) -> list[tuple[int, float]]:
 
 @pytest.mark.slow
 def test_a_training_killed_at_twenty_moments_equals_one_that_was_left_alone(laboratory: Any) -> None:
-    assert laboratory.train(laboratory.new(*LONG)) == 0, laboratory.output.read_text()
-    for number, moment in enumerate(moments()):
-        argv = laboratory.going_on(2) if number else laboratory.new(*LONG)
+    assert len(moments()) == 20
+    kill_and_continue(laboratory, moments(), LONG)
+    assert_equal(laboratory)
+    killed = laboratory.store.get(2)
+    assert list(killed.metrics["loss_train_0"].steps) == list(range(1, 91))
+    for part in ("training", "validation/right"):
+        assert curve(laboratory, 2, part) == curve(laboratory, 1, part)
+
+
+@pytest.mark.slow
+@pytest.mark.mongo
+def test_so_does_one_whose_record_is_in_a_database(mongo_laboratory: Any) -> None:
+    in_files = ("record", "entry")  # which there are none of here
+    chosen = [moment for moment in moments() if not str(moment.get("event")).startswith(in_files)]
+    kill_and_continue(mongo_laboratory, chosen[:8], ("training.iterations=50", *LONG[1:]))
+    assert_equal(mongo_laboratory)
+
+
+def kill_and_continue(laboratory: Any, moments: list[dict[str, Any]], updates: tuple[str, ...]) -> None:
+    """Train run 1 undisturbed, and run 2 with a kill at each of the moments."""
+    assert laboratory.train(laboratory.new(*updates)) == 0, laboratory.output.read_text()
+    for number, moment in enumerate(moments):
+        argv = laboratory.going_on(2) if number else laboratory.new(*updates)
         if "seconds" in moment:
             assert laboratory.kill_the_script(argv, moment["seconds"]) == -signal.SIGKILL
         else:
@@ -58,11 +78,13 @@ def test_a_training_killed_at_twenty_moments_equals_one_that_was_left_alone(labo
         assert laboratory.store.get(2).status == "KILLED"
     assert laboratory.train(laboratory.going_on(2)) == 0, laboratory.output.read_text()
 
+
+def assert_equal(laboratory: Any) -> None:
+    """Hold run 2 against run 1: record, metrics, checkpoints byte for byte, and nothing left over."""
     whole, killed = laboratory.store.get(1), laboratory.store.get(2)
     assert laboratory.store.ids() == [1, 2]
     assert (killed.status, killed.result) == (whole.status, whole.result)
     assert numbers(killed) == numbers(whole)
-    assert list(killed.metrics["loss_train_0"].steps) == list(range(1, 91))
     assert [(c.iteration, c.sha256, c.metrics) for c in killed.checkpoints] == [
         (c.iteration, c.sha256, c.metrics) for c in whole.checkpoints
     ]
@@ -72,6 +94,4 @@ def test_a_training_killed_at_twenty_moments_equals_one_that_was_left_alone(labo
     for name in names:
         if name.startswith("model"):
             assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
-    for part in ("training", "validation/right"):
-        assert curve(laboratory, 2, part) == curve(laboratory, 1, part)
     assert all(session["before"] == "KILLED" for session in killed.info["sessions"][1:])
