@@ -301,6 +301,25 @@ def test_a_database_gets_the_checkpoints_that_it_should_hold(mongomock_store: Mo
     assert again.checkpoint(10).fetch().read_text() == "model 1 10"
 
 
+def test_what_an_outage_kept_from_the_store_is_delivered_before_a_run_moves(
+    mongomock_store: MongoStore, elsewhere: RunStore
+) -> None:
+    original = train(mongomock_store)
+    (journal,) = mongomock_store.journals
+    found = mongomock_store.database["runs"].find_one({"_id": 1})
+    journal.write({**found, "result": {"dice": 0.75}}, mongomock_store.description)
+    assert copy_run(original, elsewhere).result == {"dice": 0.75}
+
+
+def test_a_run_that_is_too_large_for_a_document_is_refused(server_store: MongoStore, tmp_path: Path) -> None:
+    others = open_store(None, "trainings", tmp_path / "others")
+    run_experiment(name="x", config={"long": "x" * (17 << 20)}, main=lambda run: None, store=others)
+    with pytest.raises(InputError, match=r"Training run 1 of .* is too large for a document of MongoDB"):
+        copy_run(others.get(1), server_store)
+    assert server_store.ids() == []
+    assert server_store.half_received() == {}
+
+
 def test_a_run_in_mongodb_is_there_for_omniboard(mongomock_store: MongoStore, elsewhere: RunStore) -> None:
     copy_run(train(elsewhere), mongomock_store)
     database = mongomock_store.database
@@ -342,6 +361,9 @@ def test_sources_are_stored_once_for_all_runs(store: RunStore, elsewhere: RunSto
         (lambda folder: _edit(folder, lambda manifest: manifest.update(version=99)), "later version"),
         (lambda folder: _edit(folder, lambda manifest: manifest.update(files={"../x": {}})), "outside the folder"),
         (lambda folder: _edit(folder, lambda manifest: manifest.update(files={})), "not in the list"),
+        (lambda folder: _edit(folder, lambda manifest: manifest.update(files=[])), "not that of an exported run"),
+        (lambda folder: _edit(folder, lambda manifest: manifest.update(kind="dreams")), "not that of an exported run"),
+        (lambda folder: _edit(folder, lambda manifest: manifest.update(id="1")), "not that of an exported run"),
     ],
 )
 def test_a_damaged_folder_is_refused_before_anything_is_written(

@@ -15,7 +15,8 @@ import gridfs.errors
 import pymongo.errors
 from bson import ObjectId
 
-from incasem_like.errors import InputError
+from incasem_like.errors import InputError, StoreError
+from incasem_like.tracking.address import singular
 from incasem_like.tracking.mongo.changes import IMPORTING, stored_files
 from incasem_like.tracking.mongo.delivery import Delivery, series_update
 from incasem_like.tracking.mongo.starting import FORMAT, highest_id
@@ -53,9 +54,14 @@ def receive(
     run_id = _reserve(store, portable, wanted, id_above)
     try:
         _fill(store, portable, run_id, note(run_id))
-    except BaseException:
-        with contextlib.suppress(pymongo.errors.PyMongoError):
+    except BaseException as error:
+        with contextlib.suppress(pymongo.errors.PyMongoError, StoreError):
             store.free_record(run_id)
+        if isinstance(error, pymongo.errors.DocumentTooLarge):
+            raise InputError(
+                f"{singular(portable.kind).capitalize()} run {portable.id} of {portable.origin} is too large for a "
+                "document of MongoDB (16 MiB): keep it as files."
+            ) from None
         raise
     return run_id
 

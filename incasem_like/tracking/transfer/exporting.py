@@ -45,7 +45,7 @@ def export_run(record: RunRecord, folder: Path, *, with_checkpoints: bool = True
         InputError: The run goes on, or the folder is in use.
         StoreError: The store does not answer, or the folder cannot be written.
     """
-    record.store.refuse_live(record.id)
+    record = _whole(record)
     folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already and is not empty: name a new folder for run {record.id}.")
@@ -64,6 +64,14 @@ def export_run(record: RunRecord, folder: Path, *, with_checkpoints: bool = True
             f"{folder} cannot be written ({error.strerror or error}): check its rights and the space on its disk."
         ) from None
     return folder
+
+
+def _whole(record: RunRecord) -> RunRecord:
+    """Give a run's record, if it is over, after what an outage kept from its store has been delivered."""
+    from incasem_like.tracking.sync import deliver_journal
+
+    record.store.refuse_live(record.id)
+    return record if deliver_journal(record.store, record.id) is None else record.store.get(record.id)
 
 
 def _write(record: RunRecord, folder: Path, with_checkpoints: bool) -> None:

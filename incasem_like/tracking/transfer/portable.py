@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from incasem_like.errors import DataError
+from incasem_like.tracking.address import KINDS
 from incasem_like.tracking.checkpoints import file_sha256
 from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, artifact_file_name
 
@@ -39,14 +40,16 @@ class PortableRun:
                 f"{folder} is no exported run, for it has no {MANIFEST}: name a folder that runs export made."
             )
         manifest = self._read(MANIFEST)
-        if manifest.get("format") != FORMAT or not isinstance(manifest.get("version"), int):
-            raise DataError(
-                f"{self.folder / MANIFEST} is not that of an exported run: name a folder that runs export made."
-            )
-        if manifest["version"] > VERSION:
+        if manifest.get("format") == FORMAT and manifest.get("version", 0) > VERSION:
             raise DataError(
                 f"{folder} was exported by a later version of this package (format {manifest['version']}, this one "
                 f"reads {VERSION}): update the package."
+            )
+        number, kind = manifest.get("id"), manifest.get("kind")
+        known = isinstance(manifest.get("version"), int) and isinstance(number, int) and kind in KINDS
+        if manifest.get("format") != FORMAT or not known or not isinstance(manifest.get("files"), dict):
+            raise DataError(
+                f"{self.folder / MANIFEST} is not that of an exported run: name a folder that runs export made."
             )
         self.manifest = manifest
 
