@@ -27,7 +27,8 @@ def choose_checkpoint(
     """Choose a checkpoint among those of a run.
 
     ``best`` and ``last`` fall, with a warning, on the next one in line where the first is neither on this machine nor
-    in the run store: the machine that trains may have died before it was uploaded.
+    in the run store: the machine that trains may have died before it was uploaded. They don't where the file is here
+    but changed: that must be seen to.
 
     Args:
         records: The run's checkpoints, by iteration.
@@ -73,6 +74,8 @@ def _first_to_be_had(
 ) -> CheckpointRecord:
     """Take the first that is somewhere; when none is, the first, so that fetching it says what is missing."""
     wanted = ranked[0]
+    if not wanted.model.is_nowhere():
+        return wanted
     chosen = next((record for record in chain(ranked, _lazily(further)) if record.can_be_had()), wanted)
     if chosen is not wanted:
         log.warning(

@@ -104,6 +104,10 @@ class TrackedFile:
         is_here = self.seems_here() or self._has_its_length(cached_path(self.name, self.sha256))
         return is_here or self.url is not None or self.sha256 in self.places.stored
 
+    def is_nowhere(self) -> bool:
+        """Say whether there is no trace of it: it cannot be had, and no other file stands in its place."""
+        return not self.can_be_had() and not any(path.is_file() for path in self.candidates)
+
     def seems_here(self) -> bool:
         """Say whether a file of its length is where it should be in the folders of runs; nothing is read."""
         return any(map(self._has_its_length, self.candidates))
