@@ -123,7 +123,9 @@ def _say_started(order: TrainingOrder, config: TrainingConfig, folders: RunFolde
         from incasem_like.training.continuing import differences
 
         changed = [
-            f"{key}={json.dumps(now)} (was {json.dumps(was)})" for key, was, now in differences(order.record, config)
+            f"{key}={json.dumps(now)} (was {json.dumps(was)})"
+            for key, was, now in differences(order.record, config)
+            if "data_configs" not in str(now)  # of its own copies was told already
         ]
         print(f"It repeats run {order.record.id}{' with ' + ', '.join(changed) if changed else ''}.")
     print(f"Watch it: tensorboard --logdir {shlex.quote(shown_path(folders.tensorboard.parent))}", flush=True)
@@ -167,16 +169,19 @@ def _next_command(finished: FinishedTraining, config: TrainingConfig, predict_sc
 
 def _say_finished(finished: FinishedTraining, config: TrainingConfig, line: CommandLine, script: Path) -> None:
     """Print what came out and what to do with it."""
-    result = finished.result
-    if finished.was_complete:
-        further = continue_command(line, config, finished.folders.run_id, script)
-        raised = f"training.iterations={2 * config.training.iterations}"
-        further = f"{further} {raised}" if " with " in further else f"{further} with {raised}"
-        print(f"Training run {finished.folders.run_id} was already complete. To train it further: {further}")
-    else:
-        print(f"Trained {result['iteration']} iterations, last loss {result['loss']:.4g}.")
-    if result["best_value"] is not None:
-        print(f"Best {result['best_metric']}: {result['best_value']:.4f} at iteration {result['best_iteration']}.")
+    result, place = finished.result, shown_path(finished.folders.models)
     predict_script = script_folder(script).parent / "03_predict" / "predict.py"
     following = None if line.unobserved else _next_command(finished, config, predict_script)
-    report_written("checkpoints", shown_path(finished.folders.models), following)
+    if finished.was_complete:
+        further = continue_command(line, config, finished.folders.run_id, script)
+        further += f"{'' if ' with ' in further else ' with'} training.iterations={2 * config.training.iterations}"
+        print(
+            f"Training run {finished.folders.run_id} was already complete: {result['iteration']} iterations in {place}"
+        )
+        print(f"To train it further: {further}")
+        print(f"Next: {following}")
+        return
+    print(f"Trained {result['iteration']} iterations, last loss {result['loss']:.4g}.")
+    if result["best_value"] is not None:
+        print(f"Best {result['best_metric']}: {result['best_value']:.4f} at iteration {result['best_iteration']}.")
+    report_written("checkpoints", place, following)
