@@ -93,7 +93,8 @@ def test_what_cannot_be_delivered_by_the_end_waits_on_disk_and_is_synced(
         print("half way")
         return "done"
 
-    assert run_experiment(name="train", config=NO_UPLOADS, main=main, store=mongomock_store) == "done"
+    with caplog.at_level(logging.WARNING):
+        assert run_experiment(name="train", config=NO_UPLOADS, main=main, store=mongomock_store) == "done"
     assert "what it lacks of run 1 is kept in" in caplog.messages[-1]
     with pytest.raises(StoreError, match="does not answer"):
         sync_journals(mongomock_store)
