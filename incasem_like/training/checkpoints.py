@@ -71,23 +71,6 @@ class CheckpointFolder:
         numbers = sorted(int(match[1]) for match in found if match)
         return [number for number in numbers if self.state(number).is_file()]
 
-    def is_whole(self, iteration: int) -> bool:
-        """Read both files through and compare the checksums they carry."""
-        return all(is_sound(path) for path in (self.model(iteration), self.state(iteration)))
-
-    def latest_whole(self) -> int:
-        """Find the newest pair whose files are sound.
-
-        Raises:
-            CheckpointError: There is none.
-        """
-        present = self.iterations()
-        for iteration in reversed(present):
-            if self.is_whole(iteration):
-                return iteration
-        found = f"the {len(present)} there are damaged" if present else "there is none"
-        raise CheckpointError(f"No checkpoint in {self.folder} can be continued from ({found}): start a new training.")
-
     def write(self, state: TrainingState, save_model: Callable[[Path], None]) -> Path:
         """Write a pair; ``save_model`` writes the two-key file at the path it is given, atomically.
 

@@ -152,7 +152,7 @@ def put_in_order(resumption: Resumption, run: Run, folder: CheckpointFolder) -> 
         log.warning("%s The training goes on from iteration %d.", problem, resumption.iteration)
     entries = run.info.get("checkpoints") or []
     for entry in entries:
-        if entry["iteration"] > resumption.iteration:
+        if entry["iteration"] > resumption.iteration and entry.get("path"):
             run.forget_checkpoint(run.runs_directory / entry["path"])
     folder.tidy(resumption.iteration, keep={entry["iteration"] for entry in entries})
     if resumption.model is None or resumption.state is None:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -43,17 +44,21 @@ class Bench:
         here = [f"directories.runs={self.runs}", "torch.num_threads=null"]
         return load_training_config([self.project / "tiny.yaml"], [*data, *here, *LEAN, *updates])
 
-    def train(self, *updates: str, continued: int | None = None, crash: int | None = None) -> FinishedTraining | None:
-        """Train; None when it crashed, which it does after the update of iteration ``crash``."""
+    def train(
+        self, *updates: str, continued: int | None = None, crash: int | None = None, interrupt: int | None = None
+    ) -> FinishedTraining | None:
+        """Train; None when it crashed, which it does after the update of iteration ``crash``, or was interrupted."""
         report = Trainer._report
 
         def crashing(trainer: Trainer, iteration: int, clock: Any) -> None:
             if iteration == crash:
                 raise CrashError
+            if iteration == interrupt:
+                signal.raise_signal(signal.SIGINT)
             report(trainer, iteration, clock)
 
         record = None if continued is None else self.store.get(continued)
-        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(CrashError):
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(CrashError, KeyboardInterrupt):
             patch.setattr(Trainer, "_report", crashing)
             return train(self.configure(*updates), store=lambda: self.store, continued=record)
         return None
@@ -130,6 +135,16 @@ def test_a_crashed_and_continued_run_equals_one_that_never_stopped(crashed: Benc
     record = crashed.store.get(1)
     assert [session["from_iteration"] for session in record.info["sessions"]] == [0, 6]
     assert crashed.store.ids() == [1]
+
+
+def test_an_interrupted_and_continued_run_leaves_no_trace_of_its_last_checkpoint(
+    crashed: Bench, undisturbed: Bench
+) -> None:
+    assert crashed.train(continued=1, interrupt=7) is None
+    record = crashed.store.get(1)
+    assert (record.status, record.checkpoints[-1].iteration) == ("INTERRUPTED", 7)
+    crashed.train(continued=1)
+    crashed.assert_equals(undisturbed)
 
 
 def test_a_run_without_any_checkpoint_begins_again(tiny_project: Path, tmp_path: Path, undisturbed: Bench) -> None:
