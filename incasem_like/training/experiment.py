@@ -70,7 +70,6 @@ def train(
         InputError: Anything the preflight finds (see ``preflight.check_training``), or the run cannot be continued.
         IncasemError: The loss is no longer finite, or the run store cannot be written.
     """
-    from incasem_like.tracking import run_experiment
     from incasem_like.training.preflight import check_training
 
     checked = check_training(with_seed(config))
@@ -78,29 +77,44 @@ def train(
     beginning = BeginningFinder(checked, trainings or (lambda: _required(store())), continued)
     if continued is not None and beginning.leaves_nothing_to_do:
         return FinishedTraining(RunFolders.of_run(runs, continued.id), dict(continued.result), was_complete=True)
-    if continued is not None:
-        options["run_name"] = continued.name
-    elif options.get("run_id") is not None:
+    if continued is None and options.get("run_id") is not None:
         check_unused(RunFolders.of_run(runs, options["run_id"]))
-    finished: list[FinishedTraining] = []
 
-    def work(run: Run) -> dict[str, Any]:
+    def work(run: Run) -> FinishedTraining:
         folders = RunFolders.of_run(runs, run.id) if run.id else RunFolders.unobserved(runs)
         if repeats is not None:
             run.set_info("repeats", repeats)
-        result = run_training(checked, run, folders, beginning.found, started)
-        finished.append(FinishedTraining(folders, result))
-        return result
+        return FinishedTraining(folders, run_training(checked, run, folders, beginning.found, started))
+
+    return _track(work, checked, beginning, store(), options)
+
+
+def _track(
+    work: Callable[[Run], FinishedTraining],
+    checked: CheckedTraining,
+    beginning: BeginningFinder,
+    store: RunStore | None,
+    options: Mapping[str, Any],
+) -> FinishedTraining:
+    """Do the work as a tracked run, whose result is the training's."""
+    from incasem_like.tracking import run_experiment
+
+    config, continuation = checked.config, beginning.continuation
+    finished: list[FinishedTraining] = []
+
+    def main(run: Run) -> dict[str, Any]:
+        finished.append(work(run))
+        return finished[0].result
 
     run_experiment(
         name="train",
-        config=checked.config.model_dump(mode="json"),
-        main=work,
-        store=store(),
-        runs_directory=runs,
-        artifacts=checked.artifacts if continued is None else {},
-        continues=beginning.continuation,
-        id_above=highest_number(runs),
+        config=config.model_dump(mode="json"),
+        main=main,
+        store=store,
+        runs_directory=config.directories.runs,
+        artifacts=checked.artifacts if continuation is None else {},
+        continues=continuation,
+        id_above=highest_number(config.directories.runs),
         **options,
     )
     return finished[0]
