@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,45 @@ def test_a_seed_left_open_is_drawn_and_tracked(tiny_project: Path, tmp_path: Pat
     finished = train(tiny_project, tmp_path, "seed=null", "training.iterations=1", "validation.data=null")
     assert finished.returncode == 0, finished.stderr
     assert isinstance(open_store(None, "trainings", tmp_path).get(1).config["seed"], int)
+
+
+def building_on(tiny_project: Path, runs: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *words, *([] if "with" in words else ["with"]), f"directories.runs={runs}"],
+        cwd=tiny_project, capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_continuing_a_complete_run_says_so_and_how_to_go_further(trained: tuple[Path, Any], tiny_project: Path) -> None:
+    runs, _ = trained
+    entry = runs / "tracking/incasem_trainings/1/run.json"
+    before = entry.read_bytes()
+    finished = building_on(tiny_project, runs, "--continue_run", "1")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert "Training run 1 was already complete: 6 iterations in " in finished.stdout
+    assert re.search(r"further: python .*train\.py --continue_run 1 with .* training\.iterations=12", finished.stdout)
+    assert entry.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_repeating_and_starting_from_a_run_by_its_id_alone(trained: tuple[Path, Any], tiny_project: Path) -> None:
+    runs = tiny_project / "runs_built_on"
+    shutil.copytree(trained[0], runs)
+    repeated = building_on(tiny_project, runs, "--repeat_run", "1")
+    assert repeated.returncode == 0, repeated.stderr
+    assert "It repeats run 1.\n" in repeated.stdout
+    for name in ("model_checkpoint_3", "model_checkpoint_6"):
+        assert (runs / "models/0002" / name).read_bytes() == (runs / "models/0001" / name).read_bytes()
+    store = open_store(None, "trainings", runs)
+    assert store.get(2).info["repeats"] == 1
+    tuned = building_on(tiny_project, runs, "--start_from", "1", "3", "with", "training.iterations=2")
+    assert tuned.returncode == 0, tuned.stderr
+    assert "It starts from training run 1, iteration 3: " in tuned.stdout
+    record = store.get(3)
+    assert (record.parent["training_run_id"], record.parent["iteration"]) == (1, 3)
+    assert record.parent["sha256"] == store.get(1).checkpoint(3).sha256
+    assert record.config["seed"] != 3
 
 
 def sizes(section: str, input_size: int, output_size: int) -> tuple[str, str]:
