@@ -18,7 +18,7 @@ NAME = "incasem-like"
 GROUPS = {
     "runs": Member("incasem_like.commands.runs.group", "runs", "find, compare, keep and move tracked runs"),
     "models": Member("incasem_like.commands.models", "models", "list, download and import published models"),
-    "jobs": Member("incasem_like.commands.jobs", "jobs", "what runs on this machine or cluster"),
+    "jobs": Member("incasem_like.commands.jobs", "jobs", "watch, cancel and repeat work on blocks of volumes"),
 }
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 

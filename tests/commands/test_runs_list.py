@@ -7,7 +7,7 @@ import subprocess
 
 from commands.lab import Lab, at_a_terminal
 
-from incasem_like.commands.runs.tables import size
+from incasem_like.commands.tables import size
 
 
 def test_a_list_shows_what_matters_newest_first(four_trainings: Lab) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from incasem_like.commands.models.options import find_models, models_folder, place_options
-from incasem_like.commands.runs.tables import size
+from incasem_like.commands.tables import size
 from incasem_like.terminal import Progress, report_written, shown_path
 
 if TYPE_CHECKING:

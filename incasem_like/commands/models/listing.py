@@ -12,7 +12,7 @@ import click
 
 from incasem_like.commands.models.options import models_folder, place_options
 from incasem_like.commands.runs.options import StoreChoice, store_options
-from incasem_like.commands.runs.tables import NOTHING, Column, print_table
+from incasem_like.commands.tables import NOTHING, Column, print_table
 from incasem_like.errors import StoreError
 from incasem_like.terminal import shown_path
 

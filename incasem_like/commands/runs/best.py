@@ -10,7 +10,7 @@ import click
 
 from incasem_like.commands.runs.listing import FILTERS
 from incasem_like.commands.runs.options import StoreChoice, kind_option, store_options
-from incasem_like.commands.runs.tables import Column, cell, print_table
+from incasem_like.commands.tables import Column, cell, print_table
 from incasem_like.errors import InputError
 from incasem_like.tracking.address import singular
 

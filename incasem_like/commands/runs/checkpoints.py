@@ -15,7 +15,7 @@ from incasem_like.commands.runs.options import (
     kind_option,
     store_options,
 )
-from incasem_like.commands.runs.tables import NOTHING, Column, cell, print_table, size
+from incasem_like.commands.tables import NOTHING, Column, cell, print_table, size
 from incasem_like.terminal import shown_path
 
 if TYPE_CHECKING:

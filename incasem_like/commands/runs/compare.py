@@ -12,7 +12,7 @@ import click
 from incasem_like.commands.runs.listing import plain
 from incasem_like.commands.runs.metrics import metric_summaries
 from incasem_like.commands.runs.options import Reference, RunReference, StoreChoice, kind_option, store_options
-from incasem_like.commands.runs.tables import NOTHING, Column, cell, print_table
+from incasem_like.commands.tables import NOTHING, Column, cell, print_table
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest, report_written, shown_path
 from incasem_like.tracking.address import singular

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from incasem_like.commands.runs.options import Reference, RunReference, StoreChoice, called, kind_option, store_options
-from incasem_like.commands.runs.tables import Column, cell, print_table, size
+from incasem_like.commands.tables import Column, cell, print_table, size
 from incasem_like.errors import InputError
 from incasem_like.terminal import shown_path
 from incasem_like.tracking.address import singular

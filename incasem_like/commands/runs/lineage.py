@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from incasem_like.commands.runs.options import StoreChoice, kind_option, read_reference, store_options
-from incasem_like.commands.runs.tables import at_terminal
+from incasem_like.commands.tables import at_terminal
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.terminal import report_written, shown_path
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from incasem_like.commands.runs.options import StoreChoice, kind_option, store_options
-from incasem_like.commands.runs.tables import Column, cell, is_number, print_table
+from incasem_like.commands.tables import Column, cell, is_number, print_table
 from incasem_like.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from incasem_like.commands.runs.options import KindOfRun, StoreChoice, store_options
-from incasem_like.commands.runs.tables import cell
+from incasem_like.commands.tables import cell
 from incasem_like.tracking.address import KINDS, singular
 
 if TYPE_CHECKING:

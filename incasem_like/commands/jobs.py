@@ -1,0 +1,208 @@
+"""``incasem-like jobs``: what works on blocks of volumes now or did of late, what failed and why, retry and cancel."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from incasem_like.commands.lazy_group import LazyGroup, Member
+from incasem_like.commands.tables import NOTHING, Column, cell, print_table
+from incasem_like.errors import InputError
+from incasem_like.terminal import duration, nearest, shown_path
+
+if TYPE_CHECKING:
+    from incasem_like.blockwise.job import Job
+
+_HERE = "incasem_like.commands.jobs"
+COMMANDS = {
+    "list": Member(_HERE, "list_all", "all jobs of late: state, progress, time left"),
+    "show": Member(_HERE, "show_job", "one job: workers, failed blocks with their errors"),
+    "retry": Member(_HERE, "retry_job", "repeat a job's command: does what failed or is left"),
+    "cancel": Member(_HERE, "cancel_job", "stop a job that runs, here or on another machine"),
+}
+FAILED_SHOWN = 20
+
+_folder = click.option(
+    "--jobs_directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the jobs' records; otherwise $INCASEM_JOBS or training_runs/jobs.",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(cls=LazyGroup, members=COMMANDS)
+def jobs() -> None:
+    """Watch, cancel and repeat work on blocks of volumes.
+
+    A job is one call of a script that fills a volume block by block. Its id stays the same for all calls that fill the
+    same output. Records are kept for 30 days.
+    """
+
+
+@click.command("list")
+@_folder
+@_as_json
+def list_all(jobs_directory: Path | None, as_json: bool) -> None:
+    """List jobs, the latest first."""
+    found = _all_jobs(jobs_directory)
+    if as_json:
+        print(json.dumps([_plain(job) for job in found], indent=2))
+        return
+    if not found:
+        print(f"No jobs yet in {_place(jobs_directory)}.")
+        return
+    headings = (("id", False), ("state", False), ("job", False), ("done", True), ("failed", True), ("left", True))
+    columns = [Column(title, right) for title, right in (*headings, ("started", False), ("output", False))]
+    print_table(columns, [_row(job) for job in found])
+
+
+@click.command("show")
+@click.argument("job_id", metavar="ID")
+@_folder
+@_as_json
+def show_job(job_id: str, jobs_directory: Path | None, as_json: bool) -> None:
+    """Show one job, with its workers and the blocks that failed.
+
+    ID may be shortened as long as only one job begins with it.
+    """
+    job = find_job(job_id, jobs_directory)
+    failed = job.failed_blocks()
+    if as_json:
+        blocks = [{"block": number, **entry} for number, entry in sorted(failed.items())]
+        print(json.dumps({**_plain(job), "workers": list(job.workers), "failed_blocks": blocks}, indent=2))
+        return
+    for name, value in _facts(job):
+        print(f"{name:<12}{value}")
+    if job.workers:
+        print()
+        print_table(
+            [Column("worker"), Column("machine"), Column("process", True), Column("block", True), Column("for", True)],
+            [_worker_row(worker) for worker in job.workers],
+        )
+    if failed:
+        _print_failed(job, failed)
+
+
+@click.command("retry")
+@click.argument("job_id", metavar="ID")
+@_folder
+def retry_job(job_id: str, jobs_directory: Path | None) -> int:
+    """Type a job's command again, where it was typed: blocks that failed or were not reached are done, no others."""
+    job = find_job(job_id, jobs_directory)
+    if job.state in ("running", "finished"):
+        raise InputError(f"Job {job.id} ({job.name}) is {job.state}, so there is nothing to try again.")
+    if not job.directory.is_dir():
+        raise InputError(
+            f"Job {job.id} was started in {job.directory}, which is gone: type its command elsewhere: {job.command}"
+        )
+    print(job.command, flush=True)
+    return subprocess.run(["/bin/sh", "-c", f"exec {job.command}"], cwd=job.directory, check=False).returncode
+
+
+@click.command("cancel")
+@click.argument("job_id", metavar="ID")
+@_folder
+def cancel_job(job_id: str, jobs_directory: Path | None) -> None:
+    """Stop a job; blocks that are done stay done, and retry goes on with the rest."""
+    job = find_job(job_id, jobs_directory)
+    job.cancel()
+    print(f"Job {job.id} ({job.name}) stops within seconds; go on with: incasem-like jobs retry {job.id}")
+
+
+def find_job(job_id: str, directory: Path | None) -> Job:
+    """Find the job whose id is, or alone begins with, what was typed.
+
+    Raises:
+        InputError: There is none, or several begin with it.
+    """
+    found = _all_jobs(directory)
+    matches = [job for job in found if job.id == job_id] or [job for job in found if job.id.startswith(job_id)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise InputError(f"{len(matches)} jobs begin with '{job_id}': choose {', '.join(job.id for job in matches)}.")
+    raise InputError(
+        f"There is no job '{job_id}' in {_place(directory)}{nearest(job_id, [job.id for job in found])}: "
+        "incasem-like jobs list shows those there are."
+    )
+
+
+def _all_jobs(directory: Path | None) -> list[Job]:
+    from incasem_like.blockwise.job import list_jobs
+
+    if directory is not None and not directory.is_dir():
+        raise InputError(f"There is no folder {directory}: name the folder that jobs are recorded in.")
+    return list_jobs(directory)
+
+
+def _place(directory: Path | None) -> str:
+    from incasem_like.blockwise.job import jobs_directory
+
+    return shown_path(directory or jobs_directory())
+
+
+def _row(job: Job) -> list[str]:
+    share = f"{100 * job.done // max(job.total, 1)} %"
+    left = NOTHING if job.seconds_left is None or job.state != "running" else duration(job.seconds_left)
+    output = shown_path(job.output)
+    return [job.id, job.state, job.name, share, cell(job.failed or None), left, cell(job.started), output]
+
+
+def _facts(job: Job) -> Sequence[tuple[str, str]]:
+    """What there is to say of a job, line by line."""
+    done = f"{job.done} of {job.total} blocks, {job.failed} failed"
+    if job.state == "running" and job.seconds_left is not None:
+        done += f", {job.rate:.3g} blocks/s, {duration(job.seconds_left)} left"
+    facts: list[tuple[str, Any]] = [
+        ("job", f"{job.id} {job.name}"),
+        ("state", job.state),
+        ("progress", done),
+        ("output", job.output),
+        ("started", cell(job.started)),
+        ("heard of", cell(job.updated)),
+        ("machine", f"{job.host.get('hostname', '?')}, process {job.host.get('pid', '?')}"),
+        ("started in", job.directory),
+        ("command", job.command),
+        ("logs", job.folder),
+        ("error", job.error),
+    ]
+    return [(name, str(value)) for name, value in facts if value != ""]
+
+
+def _print_failed(job: Job, failed: Mapping[int, Mapping[str, Any]]) -> None:
+    blocks = "1 failed block" if len(failed) == 1 else f"{len(failed)} failed blocks"
+    print(f"\n{blocks}, tried again by: incasem-like jobs retry {job.id}")
+    for number, entry in sorted(failed.items())[:FAILED_SHOWN]:
+        attempts = "1 attempt" if entry.get("attempts", 1) == 1 else f"{entry['attempts']} attempts"
+        print(f"  block {number} at {_region(entry)}, {attempts}: {entry.get('error')}")
+    if len(failed) > FAILED_SHOWN:
+        print(f"  and {len(failed) - FAILED_SHOWN} more: incasem-like jobs show {job.id} --json")
+
+
+def _worker_row(worker: Mapping[str, Any]) -> list[str]:
+    seconds = worker.get("seconds")
+    told = [cell(worker.get(key)) for key in ("name", "host", "pid", "block")]
+    return [*told, NOTHING if seconds is None else duration(float(seconds))]
+
+
+def _region(entry: Mapping[str, Any]) -> str:
+    begin, shape = entry.get("roi") or ([], [])
+    return ", ".join(f"{first}-{first + size - 1}" for first, size in zip(begin, shape, strict=True)) or "?"
+
+
+def _plain(job: Job) -> dict[str, Any]:
+    names = ("id", "name", "state", "total", "done", "failed", "rate", "seconds_left", "command", "error")
+    return {
+        **{name: getattr(job, name) for name in names},
+        "output": str(job.output),
+        "directory": str(job.directory),
+        "started": job.started.isoformat(),
+        "updated": job.updated.isoformat(),
+        "host": dict(job.host),
+    }

@@ -1,0 +1,121 @@
+"""``incasem-like jobs`` on jobs that ran, fail, run and are cancelled, as a person sees them."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from incasem_like.blockwise import list_jobs
+from incasem_like.commands.cli import answer
+from incasem_like.errors import InputError
+from incasem_like.volumes import open_volume
+
+SCRIPT = '''
+"""Writes ones, block by block; block 3 needs a file named mended; with one named slow they take their time."""
+import time
+from pathlib import Path
+
+import numpy as np
+
+from incasem_like.blockwise import BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.errors import DataError
+from incasem_like.terminal import run_guarded
+
+HERE = Path(__file__).parent
+
+
+def fill(block, parameters):
+    if (HERE / "slow").exists():
+        time.sleep(1.2)
+    if block.number == 3 and not (HERE / "mended").exists():
+        raise DataError("Section 3 is torn: mend it.")
+    block.output.write(np.ones(block.write_roi.shape, np.uint8), block.write_roi)
+
+
+def main():
+    output = create_or_resume_output(
+        str(HERE / "out.zarr" / "ones"), shape=(8, 4, 4), dtype="uint8", voxel_size=(1, 1, 1), chunk_shape=(2, 4, 4)
+    )
+    task = BlockTask("fill", output, (), fill, block_shape=(2, 4, 4), retries=1)
+    run_blockwise(task)
+
+
+run_guarded(main)
+'''
+
+
+@pytest.fixture(autouse=True)
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("INCASEM_JOBS", str(tmp_path / "jobs"))
+    (tmp_path / "fill.py").write_text(SCRIPT)
+    return tmp_path / "jobs"
+
+
+def start(folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "fill.py"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_failed_blocks_are_named_and_done_by_a_retry(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    failing = start(tmp_path)
+    assert "1 of 4 blocks failed" in failing.communicate(timeout=60)[1]
+    assert failing.returncode == 2
+    (job,) = list_jobs()
+
+    assert answer(["jobs", "list"]) == 0
+    heading, row = capfd.readouterr().out.splitlines()
+    assert heading.split()[:5] == ["id", "state", "job", "done", "failed"]
+    assert row.split()[:5] == [job.id, "failed", "fill", "75", "%"]
+
+    assert answer(["jobs", "show", job.id[:4]]) == 0
+    shown = capfd.readouterr().out
+    assert "3 of 4 blocks, 1 failed" in shown
+    assert "block 3 at 6-7, 0-3, 0-3, 1 attempt: Section 3 is torn: mend it." in shown
+    assert f"incasem-like jobs retry {job.id}" in shown
+    assert answer(["jobs", "show", job.id, "--json"]) == 0
+    assert [entry["block"] for entry in json.loads(capfd.readouterr().out)["failed_blocks"]] == [3]
+
+    assert answer(["jobs", "retry", job.id]) == 2  # of the command, which fails again
+    (tmp_path / "mended").touch()
+    assert answer(["jobs", "retry", job.id]) == 0
+    output = open_volume(tmp_path / "out.zarr" / "ones")
+    assert output.complete
+    assert output.read().all()
+    with pytest.raises(InputError, match="is finished, so there is nothing to try again"):
+        answer(["jobs", "retry", job.id])
+    with pytest.raises(InputError, match="is finished, so there is nothing to cancel"):
+        answer(["jobs", "cancel", job.id])
+
+
+def test_a_job_is_cancelled_from_outside(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "slow").touch()
+    (tmp_path / "mended").touch()
+    running = start(tmp_path)
+    deadline = time.monotonic() + 60
+    while not list_jobs() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (job,) = list_jobs()
+    assert job.state == "running"
+    assert answer(["jobs", "cancel", job.id]) == 0
+    assert f"go on with: incasem-like jobs retry {job.id}" in capfd.readouterr().out
+    running.communicate(timeout=60)
+    assert running.returncode not in (0, None)
+    assert [job.state for job in list_jobs()] == ["cancelled"]
+    (tmp_path / "slow").unlink()
+    assert answer(["jobs", "retry", job.id]) == 0
+    assert open_volume(tmp_path / "out.zarr" / "ones").complete
+
+
+def test_what_is_no_job_is_said_in_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert answer(["jobs", "list"]) == 0
+    assert capfd.readouterr().out.startswith("No jobs yet in ")
+    with pytest.raises(InputError, match="There is no job 'abc'"):
+        answer(["jobs", "show", "abc"])
+    with pytest.raises(InputError, match=r"There is no folder .*nowhere"):
+        answer(["jobs", "list", "--jobs_directory", str(tmp_path / "nowhere")])
+    with pytest.raises(InputError, match="'lst' is no command of incasem-like jobs; did you mean 'list'"):
+        answer(["jobs", "lst"])
