@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "run_list.json"
 COLUMNS = ("training.iterations", "training.data", "optimizer.lr")
 REPETITIONS = 3
+SLOW = "?socketTimeoutMS=600000"  # the test server may go through all documents before it answers at all
 ENDED_LONG_AGO = 1_000_000_000
 
 
@@ -169,7 +170,7 @@ def main() -> None:
         rows.append(compare("files", files, lambda: read_files_one_by_one(files), str(folder / "runs" / "tracking")))
         with mongo_url(folder, memory="3g") as url:
             if url is not None:
-                address = f"{url.rstrip('/')}/bench_{uuid.uuid4().hex[:8]}_trainings"
+                address = f"{url.rstrip('/')}/bench_{uuid.uuid4().hex[:8]}_trainings{SLOW}"
                 mongo = open_store(address, "trainings", folder / "runs")
                 assert isinstance(mongo, MongoStore)
                 fill_mongo(mongo, count, folder)

@@ -3,61 +3,22 @@
 import json
 import os
 import shutil
-import socket
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tracking.ailing_stores import WriteRun, findings, folder_of, mend, write_training
 
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.doctor import Finding, examine
 from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.mongo.store import MongoStore
 
-WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("few_sources")
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
-
-
-def findings(*stores: RunStore, thorough: bool = False, settled: timedelta = timedelta(0)) -> list[Finding]:
-    return examine(list(stores), stores[0].runs_directory, thorough=thorough, settled=settled)
-
-
-def mend(found: list[Finding]) -> None:
-    for finding in found:
-        assert finding.mend is not None, finding
-        finding.mend()
-
-
-def folder_of(store: RunStore, run_id: int = 1) -> Path:
-    return store.runs_directory / "models" / f"{run_id:04d}"
-
-
-def write_training(store: RunStore, write_run: WriteRun, run_id: int = 1, **fields: Any) -> Path:
-    """Put a training with two checkpoints into a store, without what a real one leaves besides."""
-    from incasem_like.tracking import file_sha256
-
-    folder = folder_of(store, run_id)
-    folder.mkdir(parents=True)
-    entries = []
-    for iteration in (5, 10):
-        entry: dict[str, Any] = {"iteration": iteration, "metrics": {}}
-        for kind in ("training_state", "model_checkpoint"):
-            path = folder / f"{kind}_{iteration}"
-            path.write_text(f"{kind} {run_id} {iteration}")
-            described = {"path": f"models/{folder.name}/{path.name}", "sha256": file_sha256(path)}
-            described["bytes"] = path.stat().st_size  # type: ignore[assignment]
-            entry.update(described if kind == "model_checkpoint" else {"state": described})
-        entries.append(entry)
-    info = {"checkpoints": entries, "runs_directory": str(store.runs_directory)}
-    write_run(store, run_id, info=info, host={"hostname": socket.gethostname()}, **fields)
-    return folder
 
 
 def test_a_store_in_order_has_no_findings(store: RunStore) -> None:
@@ -283,98 +244,6 @@ def test_sources_of_no_run_and_half_written_files_go(tmp_path: Path, write_run: 
     assert [path.name for path in shelf.iterdir()] == ["a_1.py"]
     assert not half.exists()
     assert findings(store) == []
-
-
-@pytest.fixture(params=["mongomock", pytest.param("server", marks=pytest.mark.mongo)])
-def database(request: pytest.FixtureRequest) -> MongoStore:
-    """A store in MongoDB."""
-    found: MongoStore = request.getfixturevalue(f"{request.param}_store")
-    return found
-
-
-def test_files_of_no_run_are_freed_and_those_of_runs_kept(database: MongoStore) -> None:
-    run_experiment(name="x", config={}, main=lambda run: run.add_artifact("{}", "data.json"), store=database)
-    files, put = database.database["fs.files"], database.files.put
-    before = files.count_documents({})
-    put(b"x", filename="artifact://runs/7/data.json")
-    put(b"x", filename="artifact://runs/1/replaced.json")
-    put(b"x", filename="/old/source.py", md5="ab")
-    put(b"x", filename="somebody's own file")
-    assert findings(database, settled=timedelta(hours=1)) == []
-    found = findings(database)
-    assert sorted(finding.problem for finding in found) == [
-        "GridFS holds 1 sources that no run names.",
-        "GridFS holds 2 files of no run.",
-    ]
-    mend(found)
-    assert files.count_documents({}) == before + 1
-    assert database.get(1).artifact("data.json") == b"{}"
-    assert findings(database) == []
-
-
-def test_pieces_of_files_that_were_never_finished_are_freed(database: MongoStore, write_run: WriteRun) -> None:
-    from bson import ObjectId
-
-    chunks = database.database["fs.chunks"]
-    old = ObjectId.from_datetime(datetime(2025, 1, 1))
-    chunks.insert_one({"files_id": old, "n": 0, "data": b"x"})
-    chunks.insert_one({"files_id": ObjectId(), "n": 0, "data": b"in the making"})
-    chunks.insert_one({"files_id": f"checkpoint://runs/9/{'ab' * 32}", "n": 0, "data": b"x"})
-    kept = database.files.put(b"whole", filename="somebody's own file")
-    found = findings(database, settled=timedelta(hours=1))
-    assert sorted(finding.problem for finding in found) == [
-        "An upload of checkpoints of training run 9 broke off.",
-        "GridFS holds pieces of 1 files that were never finished.",
-    ]
-    mend(found)
-    assert chunks.count_documents({}) == 2
-    assert database.files.get(kept).read() == b"whole"
-
-
-def test_an_upload_that_broke_off_is_finished(database: MongoStore, write_run: WriteRun) -> None:
-    write_training(database, write_run)
-    last = database.get(1).checkpoints[1]
-    half = {"files_id": f"checkpoint://runs/1/{last.sha256}", "n": 0, "data": last.path.read_bytes()}
-    database.database["fs.chunks"].insert_one(half)
-    mend(findings(database))
-    assert last.sha256 in {stored.sha256 for stored in database.checkpoint_files.of_run(1)}
-    assert findings(database) == []
-
-
-def test_metrics_of_no_run_go_and_links_come_back(database: MongoStore) -> None:
-    run_experiment(name="x", config={}, main=lambda run: run.log_scalar("loss", 0.5, 1), store=database)
-    database.database["metrics"].insert_one({"run_id": 7, "name": "loss", "steps": [], "values": [], "timestamps": []})
-    links = database.database["runs"].find_one({"_id": 1})["info"]["metrics"]  # type: ignore[index]
-    database.database["runs"].update_one({"_id": 1}, {"$unset": {"info.metrics": ""}})
-    found = findings(database)
-    assert sorted(finding.problem for finding in found) == [
-        "There are metrics of 1 runs that are gone.",
-        "Training run 1 does not name its metrics, so Omniboard lacks them.",
-    ]
-    mend(found)
-    assert database.database["runs"].find_one({"_id": 1})["info"]["metrics"] == links  # type: ignore[index]
-    assert database.database["metrics"].count_documents({}) == 1
-    assert findings(database) == []
-
-
-def test_files_that_are_gone_are_named(database: MongoStore) -> None:
-    run_experiment(name="x", config={}, main=lambda run: run.add_artifact("{}", "data.json"), store=database)
-    entry = database.database["runs"].find_one({"_id": 1})["artifacts"][0]  # type: ignore[index]
-    database.files.delete(entry["file_id"])
-    (finding,) = findings(database)
-    assert finding.problem == "Training run 1 names files that are gone: data.json."
-    assert finding.mend is None
-
-
-def test_a_journal_that_was_not_delivered_is_delivered(database: MongoStore) -> None:
-    run_experiment(name="x", config={}, main=lambda run: None, store=database)
-    (journal,) = database.journals
-    journal.write({**database.database["runs"].find_one({"_id": 1}), "result": 0.75}, database.description)  # type: ignore[dict-item]
-    (finding,) = found = findings(database)
-    assert "is not all there" in finding.problem
-    mend(found)
-    assert database.get(1).result == 0.75
-    assert findings(database) == []
 
 
 def test_odd_documents_do_not_stop_the_examination(store: RunStore, write_run: WriteRun) -> None:

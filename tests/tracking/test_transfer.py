@@ -1,20 +1,19 @@
 """Runs on the move: exported, imported, copied between stores; what is the same afterwards, and what is refused."""
 
-import json
 import shutil
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tracking.moved_runs import assert_same, points, train
 
-from incasem_like.errors import DataError, IncasemError, InputError, StoreError
-from incasem_like.tracking import Run, RunRecord, RunStore, open_store, run_experiment
+from incasem_like.errors import IncasemError, InputError
+from incasem_like.tracking import Run, RunStore, open_store, run_experiment
 from incasem_like.tracking.deletion.model_files import owners
 from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.transfer import copy_run, copy_runs, export_run, import_run, import_runs
+from incasem_like.tracking.transfer import copy_run, copy_runs, export_run, import_run
 
 WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("few_sources")
@@ -32,64 +31,6 @@ def elsewhere(tmp_path: Path) -> RunStore:
     return open_store(None, "trainings", tmp_path / "elsewhere")
 
 
-def train(store: RunStore, points: int = 3, run_id: int | None = None) -> RunRecord:
-    """Leave what a training leaves."""
-    ids = []
-
-    def work(run: Run) -> dict[str, float]:
-        folder = run.runs_directory / "models" / f"{run.id:04d}"
-        folder.mkdir(parents=True)
-        for iteration in (5, 10):
-            model, state = folder / f"model_checkpoint_{iteration}", folder / f"training_state_{iteration}"
-            model.write_text(f"model {run.id} {iteration}")
-            state.write_text(f"state {run.id} {iteration}")
-            run.register_checkpoint(model, iteration, {"dice": iteration / 10}, state)
-        for step in range(points):
-            run.log_scalar("loss", 1 / (step + 1), step)
-        run.log_scalar("dice", float("nan"), 1)
-        run.set_info("parent", {"training_run_id": 4, "sha256": "ab"})
-        run.inputs([{"address": "cell.zarr", "content_hash": "cd"}])
-        run.add_artifact('{"a": 1}', "data.json")
-        print("printed by the run")
-        ids.append(run.id)
-        return {"dice": 0.5}
-
-    config = {"training": {"iterations": 3, "a.b": [1, None, "x"]}, "$odd": 1}
-    run_experiment(name="train", config=config, main=work, store=store, run_name="mito", comment="first", run_id=run_id)
-    store.annotate(ids[0], add_tags=["er", "5 nm"], notes="the one in figure 2")
-    return store.get(ids[0])
-
-
-def assert_same(copy: RunRecord, original: RunRecord) -> None:
-    """Compare all that is to be the same after a move; MongoDB keeps times to the millisecond."""
-    for what in ("name", "comment", "status", "config", "result", "host", "meta", "captured_output", "fail_trace"):
-        assert getattr(copy, what) == getattr(original, what), what
-    for what in ("tags", "notes", "inputs", "parent", "artifacts", "superseded_checkpoints"):
-        assert getattr(copy, what) == getattr(original, what), what
-    for what in ("start_time", "stop_time", "heartbeat"):
-        assert abs(getattr(copy, what) - getattr(original, what)) < timedelta(milliseconds=1), what
-    assert [copy.artifact(name) for name in copy.artifacts] == [original.artifact(name) for name in original.artifacts]
-    assert _noted(copy) == _noted(original)
-    assert [one.entry["metrics"] for one in copy.checkpoints] == [one.entry["metrics"] for one in original.checkpoints]
-    named = [[name for name, _ in record.experiment["sources"]] for record in (copy, original)]
-    assert named[0] == named[1]
-    assert list(copy.store.read_stored(copy.id, "sources")) == list(original.store.read_stored(original.id, "sources"))
-
-
-def _noted(record: RunRecord) -> str:
-    """Write what a run noted of itself, but for where its checkpoints are; as text, for undefined numbers differ."""
-    keys = ("iteration", "sha256", "bytes")
-    entries = [{key: entry[key] for key in keys} for entry in record.info.get("checkpoints", [])]
-    return json.dumps({**record.info, "checkpoints": entries}, sort_keys=True)
-
-
-def points(record: RunRecord) -> dict[str, list[tuple[int, str]]]:
-    return {
-        name: [(step, repr(value)) for step, value in zip(metric.steps, metric.values, strict=True)]
-        for name, metric in record.metrics.items()
-    }
-
-
 def test_a_run_goes_to_files_and_back_and_is_the_same(store: RunStore, elsewhere: RunStore, tmp_path: Path) -> None:
     original = train(store)
     away = copy_run(original, elsewhere)
@@ -105,25 +46,6 @@ def test_a_run_goes_to_files_and_back_and_is_the_same(store: RunStore, elsewhere
     assert_same(back, away)
     assert points(back) == points(away)
     assert back.checkpoint("last").fetch().is_relative_to(store.runs_directory)
-
-
-def test_an_exported_run_needs_neither_its_store_nor_its_checkpoints(store: RunStore, tmp_path: Path) -> None:
-    original = train(store)
-    folder = export_run(original, tmp_path / "deep" / "carried")
-    before, metrics, kept = original, points(original), [one.fetch().read_bytes() for one in original.checkpoints]
-    artifacts = {name: original.artifact(name) for name in original.artifacts}
-    store.delete(1)
-    shutil.rmtree(store.runs_directory)
-    moved = folder.rename(tmp_path / "moved")
-    other = open_store(None, "trainings", tmp_path / "new" / "machine")
-    found = import_run(moved, other)
-    assert points(found) == metrics
-    assert (found.config, found.tags, found.result, found.status) == (
-        before.config, before.tags, before.result, "COMPLETED",
-    )  # fmt: skip
-    assert {name: found.artifact(name) for name in found.artifacts} == artifacts
-    assert [one.fetch().read_bytes() for one in found.checkpoints] == kept
-    assert len(list(other.read_stored(1, "sources"))) == 3
 
 
 def test_metrics_come_at_full_resolution_where_their_log_is_and_bounded_in_the_store(
@@ -184,21 +106,6 @@ def test_ids_can_be_given_up(store: RunStore, write_run: WriteRun, tmp_path: Pat
     assert copy_run(others.get(40), store, keep_id=False).id == 1
 
 
-def test_folders_come_in_together_each_among_its_kind(store: RunStore, write_run: WriteRun, tmp_path: Path) -> None:
-    others = open_store(None, "trainings", tmp_path / "others")
-    write_run(others, 7)
-    write_run(others.sibling("predictions"), 9, info={"parent": {"training_run_id": 7}})
-    folders = [
-        export_run(others.sibling("predictions").get(9), tmp_path / "p9"),
-        export_run(others.get(7), tmp_path / "t7"),
-    ]
-    found = import_runs(folders, store, keep_ids=False)
-    assert [(record.kind, record.id) for record in found] == [("trainings", 1), ("predictions", 1)]
-    assert found[1].parent == {"training_run_id": 1}
-    with pytest.raises(InputError, match=r"holds a prediction run, but .* is for trainings"):
-        import_run(folders[0], store)
-
-
 def test_the_same_run_does_not_come_in_twice(store: RunStore, elsewhere: RunStore, tmp_path: Path) -> None:
     folder = export_run(train(store), tmp_path / "out")
     with pytest.raises(InputError, match=r"is run 1 in .* already"):
@@ -220,14 +127,6 @@ def test_a_run_that_goes_on_does_not_move(store: RunStore, elsewhere: RunStore, 
     run_experiment(name="x", config={}, main=work, store=store)
     assert not (tmp_path / "out").exists()
     assert elsewhere.ids() == []
-
-
-def test_a_killed_run_moves_as_killed(store: RunStore, elsewhere: RunStore, write_run: WriteRun) -> None:
-    heard = datetime(2026, 1, 1, 12, 0, 10)
-    write_run(store, 1, status="RUNNING", heartbeat=heard)
-    record = copy_run(store.get(1), elsewhere)
-    assert (record.recorded_status, record.status) == ("KILLED", "KILLED")
-    assert record.stop_time == store.get(1).heartbeat
 
 
 def test_stores_of_one_runs_directory_share_the_checkpoints(store: RunStore, tmp_path: Path) -> None:
@@ -265,29 +164,6 @@ def test_a_number_whose_folder_holds_other_checkpoints_is_not_free(store: RunSto
     assert copy.id == 2
     assert stranger.read_text() == "another run's"
     assert copy.checkpoint(5).fetch().read_text() == "model 1 5"
-
-
-def test_checkpoints_that_cannot_be_had_are_left_out_and_named(
-    store: RunStore, elsewhere: RunStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    original = train(store)
-    if store.checkpoint_files is not None:
-        store.checkpoint_files.remove_run(1)
-    original.checkpoint(5).fetch().unlink()
-    (store.runs_directory / "models" / "0001" / "model_checkpoint_10").write_text("damaged")
-    copy = import_run(export_run(store.get(1), tmp_path / "out"), elsewhere)
-    assert [one.can_be_had() for one in copy.checkpoints] == [False, False]
-    assert copy.checkpoints[0].fetch_state().read_text() == "state 1 5"
-    assert "moves without model_checkpoint_5" in caplog.text
-    assert "moves without model_checkpoint_10" in caplog.text
-
-
-def test_checkpoints_may_stay_behind(store: RunStore, elsewhere: RunStore, tmp_path: Path) -> None:
-    folder = export_run(train(store), tmp_path / "out", with_checkpoints=False)
-    assert not (folder / "checkpoints").exists()
-    record = import_run(folder, elsewhere)
-    assert [one.iteration for one in record.checkpoints] == [5, 10]
-    assert not (elsewhere.runs_directory / "models").exists()
 
 
 def test_a_database_gets_the_checkpoints_that_it_should_hold(mongomock_store: MongoStore, elsewhere: RunStore) -> None:
@@ -348,61 +224,6 @@ def test_sources_are_stored_once_for_all_runs(store: RunStore, elsewhere: RunSto
     assert stored == len({*contents[0], *contents[1]})
     store.delete(1)
     assert list(store.read_stored(2, "sources")) == contents[1]
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda folder: (folder / "checkpoints" / "model_checkpoint_5").write_text("x"), "changed since"),
-        (lambda folder: (folder / "data.json").unlink(), "is missing from the exported run"),
-        (lambda folder: (folder / "manifest.json").unlink(), "is no exported run"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), "is damaged"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "not that of an exported run"),
-        (lambda folder: _edit(folder, lambda manifest: manifest.update(version=99)), "later version"),
-        (lambda folder: _edit(folder, lambda manifest: manifest.update(files={"../x": {}})), "outside the folder"),
-        (lambda folder: _edit(folder, lambda manifest: manifest.update(files={})), "not in the list"),
-        (lambda folder: _edit(folder, lambda manifest: manifest.update(files=[])), "not that of an exported run"),
-        (lambda folder: _edit(folder, lambda manifest: manifest.update(kind="dreams")), "not that of an exported run"),
-        (lambda folder: _edit(folder, lambda manifest: manifest.update(id="1")), "not that of an exported run"),
-    ],
-)
-def test_a_damaged_folder_is_refused_before_anything_is_written(
-    damage: Callable[[Path], object], said: str, tmp_path: Path
-) -> None:
-    store, target = open_store(None, "trainings", tmp_path / "a"), open_store(None, "trainings", tmp_path / "b")
-    folder = export_run(train(store), tmp_path / "out")
-    damage(folder)
-    with pytest.raises(DataError, match=said):
-        import_run(folder, target)
-    assert not (tmp_path / "b").exists()
-
-
-def _edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def test_an_export_does_not_overwrite_and_does_not_stay_half_made(
-    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = train(store)
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "file").write_text("x")
-    with pytest.raises(InputError, match="exists already and is not empty"):
-        export_run(record, tmp_path / "full")
-    (tmp_path / "empty").mkdir()
-    assert export_run(record, tmp_path / "empty").is_dir()
-    from incasem_like.tracking.transfer import exporting
-
-    def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(exporting, "_write_checkpoints", full)
-    before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises(StoreError, match="No space left"):
-        export_run(record, tmp_path / "new")
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])

@@ -8,19 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from incasem_like.tracking.condensing import condense, damaged, summarize, summary_of_points, without_collection
 from incasem_like.tracking.files.index import RunIndex
 from incasem_like.tracking.files.layout import ANNOTATIONS
-from incasem_like.tracking.summaries import (
-    PackedSummaries,
-    RunSummary,
-    condense,
-    damaged,
-    flatten,
-    select,
-    summarize,
-    summary_of_points,
-    without_collection,
-)
+from incasem_like.tracking.files.packing import PackedSummaries
+from incasem_like.tracking.summaries import RunSummary, flatten, select
 
 _RECORD_FILES = ("run.json", "info.json", ANNOTATIONS)
 

@@ -7,19 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.tracking.plain import escape_key, from_bson, unescape_key
-from incasem_like.tracking.summaries import (
-    ALL_KEYS,
+from incasem_like.tracking.condensing import (
     PARENTS_IN_CONFIG,
-    RunSummary,
     condense,
     damaged,
-    flatten,
-    select,
     summarize,
     summary_of_points,
     without_collection,
 )
+from incasem_like.tracking.plain import escape_key, from_bson, unescape_key
+from incasem_like.tracking.summaries import ALL_KEYS, RunSummary, flatten, select
 
 if TYPE_CHECKING:
     from pymongo.database import Database

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.address import KINDS, singular
+from incasem_like.tracking.condensing import condense, summarize
 from incasem_like.tracking.series import MetricTable, max_points
-from incasem_like.tracking.summaries import condense, summarize
 from incasem_like.tracking.transfer.placing import ModelFiles, highest_number
 from incasem_like.tracking.transfer.portable import PortableRun
 

@@ -1,0 +1,180 @@
+"""Condensing documents of runs, whoever wrote them, into summaries."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from incasem_like.tracking.liveness import is_alive
+from incasem_like.tracking.summaries import DAMAGED, CheckpointSummary, RunSummary, as_mapping, unpickled
+
+_HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start")
+_CHECKPOINT_FIELDS = ("iteration", "path", "sha256", "bytes")
+# What incasem's own trainings and predictions say of where they come from; they note nothing in info.
+PARENTS_IN_CONFIG = ("prediction.run_id_training", "training.start_from", "training.continue_id")
+
+
+def condense(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Reduce a run's document to what a summary is made of: plain values and times in UTC, whatever was recorded.
+
+    Args:
+        document: As Sacred or this package wrote it, whole or projected; fields may be missing or of odd types.
+    """
+    experiment, meta, host, info = (as_mapping(document.get(key)) for key in ("experiment", "meta", "host", "info"))
+    noted = as_mapping(document.get("omniboard"))
+    options = as_mapping(meta.get("options"))
+    return {
+        "name": _text(options.get("--name") or experiment.get("name")),
+        "command": _text(document.get("command") or meta.get("command")),
+        "status": _text(document.get("status")),
+        "times": [_moment(document.get(key)) for key in ("start_time", "stop_time", "heartbeat")],
+        "host": {key: host[key] for key in _HOST_FIELDS if isinstance(host.get(key), (str, int, float))},
+        "comment": _text(meta.get("comment") or options.get("--comment")),
+        "tags": [tag for tag in _sequence(noted.get("tags")) if isinstance(tag, str)],
+        "notes": _text(noted.get("notes")),
+        "result": unpickled(document.get("result")),
+        "summary": _metric_summaries(info.get("summary")),
+        "parent": unpickled(info.get("parent")),
+        "parents": _parents(info, as_mapping(document.get("config"))),
+        "checkpoints": list(_checkpoint_fields(info.get("checkpoints"))),
+    }
+
+
+def summarize(
+    kind: str,
+    run_id: int,
+    condensed: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
+    inputs: Sequence[Any] = (),
+) -> RunSummary:
+    """Make a summary of what ``condense`` gave; whether a run still lives is found out now."""
+    start, stop, heartbeat = condensed["times"]
+    parents = tuple((kind, number) for kind, number in condensed["parents"])
+    parent = condensed["parent"]
+    if parent is None and parents:
+        parent = {f"{parents[0][0][:-1]}_run_id": parents[0][1]}
+    return RunSummary(
+        kind,
+        run_id,
+        condensed["name"],
+        condensed["command"],
+        honest_status(condensed["status"], condensed["host"], heartbeat, start),
+        condensed["status"],
+        start,
+        stop,
+        heartbeat,
+        condensed["host"],
+        condensed["comment"],
+        tuple(condensed["tags"]),
+        condensed["notes"],
+        condensed["result"],
+        condensed["summary"],
+        parent,
+        parents,
+        tuple(item for item in inputs if isinstance(item, Mapping)),
+        tuple(CheckpointSummary(*entry) for entry in condensed["checkpoints"]),
+        config or {},
+    )
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Keep Python from looking for garbage while very many small objects are made, which takes half of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def honest_status(
+    recorded: str, host: Mapping[str, Any], heartbeat: datetime | None, start: datetime | None = None
+) -> str:
+    """Give the state of a run: as recorded, but KILLED for one that says RUNNING and whose process is gone."""
+    if recorded != "RUNNING":
+        return recorded or "UNKNOWN"
+    try:
+        alive = is_alive(host, heartbeat, start)
+    except (TypeError, ValueError):  # a process id that is no number
+        alive = is_alive({}, heartbeat, start)
+    return recorded if alive else "KILLED"
+
+
+def damaged(kind: str, run_id: int, damage: str) -> RunSummary:
+    """Make the summary of a run whose record cannot be read."""
+    return RunSummary(kind, run_id, status=DAMAGED, recorded_status="", damage=damage)
+
+
+def summary_of_points(steps: Any, values: Any) -> dict[str, float]:
+    """Sum a metric up by its points, for runs that note no summary themselves; empty where there is nothing to say."""
+    pairs = list(zip(map(unpickled, _sequence(steps)), map(unpickled, _sequence(values)), strict=False))
+    numbers = [(step, value) for step, value in pairs if _is_number(step) and _is_number(value)]
+    if not numbers:
+        return {}
+    found = {"last": numbers[-1][1], "last_step": numbers[-1][0]}
+    comparable = [pair for pair in numbers if not math.isnan(pair[1])]
+    if comparable:
+        lowest, highest = min(comparable, key=lambda pair: pair[1]), max(comparable, key=lambda pair: pair[1])
+        found |= {"min": lowest[1], "min_step": lowest[0], "max": highest[1], "max_step": highest[0]}
+    return found
+
+
+def _parents(info: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, int]]:
+    noted = {**as_mapping(info.get("parent"))}
+    if "prediction_run_id" in info:
+        noted.setdefault("prediction_run_id", info["prediction_run_id"])
+    kinds = {"training_run_id": "trainings", "prediction_run_id": "predictions", "segmentation_run_id": "segmentations"}
+    found = [(kind, noted[key]) for key, kind in kinds.items() if _is_id(noted.get(key))]
+    if found or "parent" in info:
+        return found
+    training, prediction = as_mapping(config.get("training")), as_mapping(config.get("prediction"))
+    start_from = _sequence(unpickled(training.get("start_from")))
+    for number in (prediction.get("run_id_training"), *start_from[:1], training.get("continue_id")):
+        if _is_id(number):
+            return [("trainings", int(number))]
+    return []
+
+
+def _checkpoint_fields(entries: Any) -> Iterator[list[Any]]:
+    found = [entry for entry in _sequence(entries) if isinstance(entry, Mapping) and _is_id(entry.get("iteration"), 0)]
+    for entry in sorted(found, key=lambda entry: int(entry["iteration"])):
+        iteration, path, sha256, size = (entry.get(key) for key in _CHECKPOINT_FIELDS)
+        yield [iteration, _text(path), _text(sha256), size if isinstance(size, int) else 0]
+
+
+def _metric_summaries(value: Any) -> dict[str, dict[str, Any]]:
+    return {str(name): dict(numbers) for name, numbers in as_mapping(value).items() if isinstance(numbers, Mapping)}
+
+
+def _is_id(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+def _moment(value: Any) -> datetime | None:
+    """Read a time, without a time zone as UTC; None for what is no time."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

@@ -1,0 +1,256 @@
+"""Deleting runs: what goes, what stays since others need it, and what breaks off halfway."""
+
+import shutil
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from incasem_like.errors import InputError, RunNotFoundError
+from incasem_like.tracking import Run, RunStore, open_store, run_experiment
+from incasem_like.tracking.deletion.deleting import finish_deletion
+from incasem_like.tracking.deletion.model_files import owners, share
+from incasem_like.tracking.files.store import FileStore
+from incasem_like.tracking.mongo.store import MongoStore
+
+WriteRun = Callable[..., None]
+pytestmark = pytest.mark.usefixtures("few_sources")
+
+
+def _train(store: RunStore, run_id: int | None = None, content: str = "weights") -> int:
+    """Run something that leaves all that a training leaves."""
+    ids = []
+
+    def work(run: Run) -> None:
+        folders = {
+            name: store.runs_directory / name / f"{run.id:04d}" for name in ("models", "tensorboard", "snapshots")
+        }
+        for folder in folders.values():
+            folder.mkdir(parents=True)
+            (folder / "file").write_text("x")
+        for iteration in (5, 10):
+            (folders["models"] / f"training_state_{iteration}").write_text("state")
+            model = folders["models"] / f"model_checkpoint_{iteration}"
+            model.write_text(f"{content} {run.id} {iteration}")
+            run.register_checkpoint(model, iteration)
+        run.log_scalar("loss", 0.5, 1)
+        run.log_scalar("dice", 0.5, 1)
+        run.add_artifact("{}", "data.json")
+        ids.append(run.id)
+
+    run_experiment(name="train", config={}, main=work, store=store, run_id=run_id)
+    return ids[0]
+
+
+def _files_left(store: RunStore) -> int:
+    if isinstance(store, MongoStore):
+        return int(store.database["fs.files"].count_documents({})) + int(
+            store.database["fs.chunks"].count_documents({})
+        )
+    assert isinstance(store, FileStore)
+    return sum(path.is_file() for path in store.folder.glob("[0-9_]*/*"))
+
+
+def test_a_deleted_run_leaves_nothing_and_its_neighbours_whole(store: RunStore) -> None:
+    assert [_train(store), _train(store), _train(store)] == [1, 2, 3]
+    freed = store.delete(2)
+    assert (freed.runs, freed.metrics, freed.artifacts, freed.sources, freed.checkpoints) == (1, 2, 1, 0, 2)
+    assert freed.bytes > 0
+    assert freed.kept == ()
+    runs = store.runs_directory
+    assert sorted(freed.folders) == [runs / name / "0002" for name in ("models", "snapshots", "tensorboard")]
+    assert not list(runs.glob("*/*0002*"))
+    assert store.ids() == [1, 3]
+    assert [run.id for run in store.summaries()] == [1, 3]
+    with pytest.raises(RunNotFoundError):
+        store.get(2)
+    for run_id in (1, 3):
+        record = store.get(run_id)
+        assert record.artifact("data.json") == b"{}"
+        assert set(record.metrics) == {"loss", "dice"}
+        assert [checkpoint.fetch().name for checkpoint in record.checkpoints] == [
+            "model_checkpoint_5",
+            "model_checkpoint_10",
+        ]
+
+
+def test_the_last_run_takes_the_sources_with_it(store: RunStore) -> None:
+    run_experiment(name="x", config={}, main=lambda run: None, store=store)
+    run_experiment(name="x", config={}, main=lambda run: None, store=store)
+    assert store.delete(1).sources == 0
+    assert store.delete(2).sources == 3
+    assert _files_left(store) == 0
+
+
+def test_a_run_that_others_came_from_is_kept_unless_forced(store: RunStore, write_run: WriteRun) -> None:
+    write_run(store, 1)
+    write_run(store, 2, info={"parent": {"training_run_id": 1}})
+    write_run(store.sibling("predictions"), 4, info={"parent": {"training_run_id": 1, "sha256": "ab"}})
+    write_run(store.sibling("predictions"), 5, info={"parent": {"training_run_id": 2}})
+    write_run(store.sibling("evaluations"), 1, info={"prediction_run_id": 5})
+    assert [(run.kind, run.id) for run in store.children(1)] == [("trainings", 2), ("predictions", 4)]
+    assert [(run.kind, run.id) for run in store.sibling("predictions").children(5)] == [("evaluations", 1)]
+    with pytest.raises(InputError, match=r"other runs came from it|came from \(training 2, prediction 4\)"):
+        store.delete(1)
+    assert store.ids() == [1, 2]
+    store.delete(1, force=True)
+    assert store.ids() == [2]
+    assert store.sibling("predictions").ids() == [4, 5]
+
+
+def test_folders_of_another_stores_run_of_the_same_number_stay(store: RunStore, tmp_path: Path) -> None:
+    _train(store)
+    other = open_store(tmp_path / "other", "trainings", store.runs_directory)
+    run_experiment(name="train", config={}, main=lambda run: None, store=other)
+    freed = other.delete(1)
+    models = store.runs_directory / "models" / "0001"
+    assert (models / "model_checkpoint_10").is_file()
+    assert (freed.folders, freed.checkpoints) == ((), 0)
+    assert str(models) in freed.kept[0]
+    (models / "model_checkpoint_5").write_text("changed")
+    (models / "model_checkpoint_10").write_text("changed")
+    assert store.delete(1).folders == ()
+    assert models.is_dir()
+
+
+def test_a_folder_that_two_stores_share_goes_with_the_last_of_them(store: RunStore, tmp_path: Path) -> None:
+    _train(store)
+    models = store.runs_directory / "models" / "0001"
+    other = open_store(tmp_path / "other", "trainings", store.runs_directory)
+    info = {"checkpoints": store.get(1).info["checkpoints"]}
+    run_experiment(
+        name="train", config={}, main=lambda run: run.set_info("checkpoints", info["checkpoints"]), store=other
+    )
+    share(models, [(store.description, 1), (other.description, 1)])
+    freed = store.delete(1)
+    assert (freed.folders, len(freed.kept)) == ((), 1)
+    assert owners(models) == [(other.description, 1)]
+    assert other.delete(1).checkpoints == 2
+    assert not models.exists()
+
+
+def test_copies_of_checkpoints_in_the_database_are_freed(mongomock_store: MongoStore) -> None:
+    store = mongomock_store
+    _train(store)
+    _train(store)
+    for run_id in (1, 2):
+        for checkpoint in store.get(run_id).checkpoints:
+            store.checkpoint_files.upload(checkpoint.path, run_id, checkpoint.sha256)
+    assert store.delete(1).stored_checkpoints == 2
+    assert {stored.run_id for stored in store.checkpoint_files.everything()} == {2}
+
+
+@pytest.mark.parametrize("moment", ["at once", "models gone", "half of the folders gone", "record half gone"])
+def test_a_deletion_that_broke_off_is_out_of_sight_and_can_be_finished(
+    store: RunStore, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _train(store)
+    _train(store)
+
+    def killed(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    places = {
+        "at once": ("incasem_like.tracking.deletion.deleting.free_model_files", killed),
+        "models gone": (f"{type(store).__module__}.changes.{_freeing(store)}", killed),
+        "half of the folders gone": ("os.rename", _after(killed, 1 + isinstance(store, FileStore))),
+        "record half gone": _in_the_record(store, killed),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(*places[moment])
+        with pytest.raises(KeyboardInterrupt):
+            store.delete(1)
+    assert store.ids() == [2]
+    assert [run.id for run in store.summaries()] == [2]
+    assert store.read_document(1) is None
+    assert store.half_deleted() == [1]
+    freed = finish_deletion(store, 1)
+    assert freed.runs == 1
+    assert store.half_deleted() == []
+    assert not list(store.runs_directory.glob("*/*0001*"))
+    assert store.get(2).artifact("data.json") == b"{}"
+    before = _files_left(store)
+    store.delete(2)
+    assert _files_left(store) < before
+
+
+def _freeing(store: RunStore) -> str:
+    return "free_folder" if isinstance(store, FileStore) else "free_run"
+
+
+def _in_the_record(store: RunStore, killed: Callable[..., None]) -> tuple[str, Callable[..., None]]:
+    if isinstance(store, FileStore):
+        return "incasem_like.tracking.files.changes._only_named_here", killed
+    return "incasem_like.tracking.mongo.changes.artifact_ids", killed
+
+
+def _after(killed: Callable[..., None], calls: int) -> Callable[..., None]:
+    """Let some calls of ``os.rename`` pass, then be killed."""
+    import os
+
+    rename, seen = os.rename, []
+
+    def counted(source: object, target: object) -> None:
+        seen.append(source)
+        if len(seen) > calls:
+            killed()
+        rename(source, target)  # type: ignore[arg-type]
+
+    return counted
+
+
+def test_a_run_of_files_that_somebody_just_took_up_is_not_deleted(tmp_path: Path, write_run: WriteRun) -> None:
+    from incasem_like.tracking.metrics_log import MetricsLog
+
+    store = open_store(None, "trainings", tmp_path)
+    assert isinstance(store, FileStore)
+    write_run(store, 1, status="RUNNING", heartbeat=datetime(2026, 1, 1))
+    log = MetricsLog(store.folder / "1" / "metrics.jsonl")
+    log.open()
+    for change in (store.begin_deletion, lambda run_id: store.set_state(run_id, "KILLED", None)):
+        with pytest.raises(InputError, match="still goes on"):
+            change(1)
+    log.close()
+    assert store.get(1).recorded_status == "RUNNING"
+    store.delete(1)
+
+
+def test_a_run_in_mongodb_that_is_being_deleted_cannot_be_taken_up(mongomock_store: MongoStore) -> None:
+    run_experiment(name="x", config={}, main=lambda run: None, store=mongomock_store)
+    runs = mongomock_store.database["runs"]
+    found = runs.find_one({"_id": 1})
+    mongomock_store.begin_deletion(1)
+    as_found = {key: found[key] for key in ("_id", "session", "status", "heartbeat")}
+    assert runs.update_one(as_found, {"$set": {"status": "RUNNING"}}).matched_count == 0
+
+
+def test_a_damaged_run_can_be_deleted(tmp_path: Path, write_run: WriteRun) -> None:
+    store = open_store(None, "trainings", tmp_path)
+    assert isinstance(store, FileStore)
+    for run_id in (1, 2):
+        write_run(store, run_id)
+        (store.folder / str(run_id) / ("run.json", "info.json")[run_id - 1]).write_text("{")
+    for run_id in (1, 2):
+        assert store.delete(run_id).runs == 1
+    assert store.ids() == store.half_deleted() == []
+
+
+def test_sources_stay_while_a_run_is_being_started(tmp_path: Path) -> None:
+    store = open_store(None, "trainings", tmp_path)
+    assert isinstance(store, FileStore)
+    run_experiment(name="x", config={}, main=lambda run: None, store=store)
+    (store.folder / "2").mkdir()  # it has found its sources stored, and not said so yet
+    assert store.delete(1).sources == 0
+    assert len(list((store.folder / "_sources").iterdir())) == 3
+
+
+def test_a_prediction_has_no_folders_to_free(store: RunStore) -> None:
+    _train(store)
+    predictions = store.sibling("predictions")
+    run_experiment(name="predict", config={}, main=lambda run: None, store=predictions)
+    freed = predictions.delete(1)
+    assert (freed.runs, freed.folders, freed.kept) == (1, (), ())
+    assert (store.runs_directory / "models" / "0001" / "model_checkpoint_5").is_file()
+    shutil.rmtree(store.runs_directory / "models")
+    assert store.delete(1).checkpoints == 0
