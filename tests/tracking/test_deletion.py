@@ -114,6 +114,21 @@ def test_folders_of_another_stores_run_of_the_same_number_stay(store: RunStore, 
     assert models.is_dir()
 
 
+def test_checkpoints_in_another_runs_directory_stay(store: RunStore, tmp_path: Path) -> None:
+    _train(store)
+    info = {**store.get(1).info, "runs_directory": str(store.runs_directory)}
+    outside = tmp_path / "model_checkpoint_5"
+    outside.write_bytes((store.runs_directory / "models" / "0001" / "model_checkpoint_5").read_bytes())
+    info["checkpoints"] = [*info["checkpoints"], {**info["checkpoints"][0], "path": str(outside)}]
+    info["checkpoints"].append({**info["checkpoints"][0], "path": "../model_checkpoint_5"})
+    copy = open_store(None, "trainings", tmp_path / "copy")
+    keys = ("checkpoints", "runs_directory")
+    run_experiment(name="x", config={}, main=lambda run: [run.set_info(key, info[key]) for key in keys], store=copy)
+    assert copy.delete(1).checkpoints == 0
+    assert outside.is_file()
+    assert store.get(1).checkpoint(10).fetch().is_file()
+
+
 def test_a_folder_that_two_stores_share_goes_with_the_last_of_them(store: RunStore, tmp_path: Path) -> None:
     _train(store)
     models = store.runs_directory / "models" / "0001"

@@ -98,12 +98,13 @@ def _proven(record: RunRecord) -> dict[Path, list[Path]]:
 
 
 def _registered(record: RunRecord) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    here, recorded = record.store.runs_directory, record.info.get("runs_directory")
+    """Go through the registered checkpoints below the runs directory; those elsewhere may be another copy's run's."""
+    here = record.store.runs_directory
     for entry in record.info.get("checkpoints") or ():
         if isinstance(entry, Mapping) and isinstance(entry.get("path"), str):
-            below = here / entry["path"]
-            elsewhere = Path(recorded) / entry["path"] if isinstance(recorded, str) else below
-            yield (below if below.exists() else elsewhere), entry
+            path = Path(os.path.normpath(here / entry["path"]))
+            if path.is_relative_to(here):
+                yield path, entry
 
 
 def _remove_folders(runs_directory: Path, own: Path, checkpoints: int) -> Freed:
