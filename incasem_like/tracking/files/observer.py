@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -150,18 +152,15 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
                 self._save_metrics()
 
     def completed_event(self, stop_time: datetime, result: Any) -> None:  # noqa: D102
-        with self._lock:
-            self._save_metrics()
+        with self._ending():
             super().completed_event(stop_time, result)
 
     def interrupted_event(self, interrupt_time: datetime, status: str) -> None:  # noqa: D102
-        with self._lock:
-            self._save_metrics()
+        with self._ending():
             super().interrupted_event(interrupt_time, status)
 
     def failed_event(self, fail_time: datetime, fail_trace: list[str]) -> None:  # noqa: D102
-        with self._lock:
-            self._save_metrics()
+        with self._ending():
             super().failed_event(fail_time, fail_trace)
 
     def join(self) -> None:
@@ -191,6 +190,15 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
         self.save_json(self._metrics.table.as_documents(), "metrics.json")
         self._metrics_due = time.monotonic() + (time.monotonic() - start) / _SHARE_OF_TIME_FOR_METRICS
 
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Write the metrics before a block that writes how the run ended; a disk too full for them may take that."""
+        with self._lock:
+            try:
+                self._save_metrics()
+            finally:
+                yield
+
     def _check_ours(self) -> None:
         """Make sure that nobody continued the run: its entry is as it was written last, or of the same session."""
         path = self.run_directory / "run.json"
@@ -198,8 +206,8 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
             if _stamp(path) == self._written_as:
                 return
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return  # it is about to be written anew
+        except (OSError, ValueError):
+            return  # it is about to be written anew; a file system that fails for a moment must not cost metrics
         if found.get("session") != self.run_entry["session"]:
             self.lost = taken_over(int(self.run_directory.name), str(self.files))
             raise self.lost
