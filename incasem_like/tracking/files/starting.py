@@ -9,7 +9,7 @@ from typing import Any
 
 from incasem_like.errors import InputError, RunNotFoundError, StoreError
 from incasem_like.tracking.files.exclusive import exclusive
-from incasem_like.tracking.files.layout import METRICS_LOG
+from incasem_like.tracking.files.layout import METRICS_LOG, write_whole
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog, base_of
 from incasem_like.tracking.recording.sessions import (
     Continuation,
@@ -64,15 +64,15 @@ def note_id(folder: Path, run_id: int) -> None:
 
 
 def _note(folder: Path, run_id: int) -> None:
-    (folder / HIGHEST_ID).write_text(f"{run_id}\n")
+    write_whole(folder / HIGHEST_ID, lambda file: file.write(f"{run_id}\n".encode()))
 
 
 def highest_id(folder: Path) -> int:
     """Find the highest id that a store of files ever gave, to runs that were deleted since too."""
     file = folder / HIGHEST_ID
     noted = file.read_text().strip() if file.is_file() else ""
-    present = [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()]
-    return max([0, *present, *([int(noted)] if noted.isdigit() else [])])
+    present = [int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()]
+    return max([0, *present, *([int(noted)] if noted.isdecimal() else [])])
 
 
 def open_new(directory: Path, start: Start, limit: int) -> OpenedRun:

@@ -37,7 +37,7 @@ class FileStore(RunStore):
         return sorted(
             int(entry.name)
             for entry in self.folder.iterdir()
-            if entry.name.isdigit() and str(int(entry.name)) == entry.name and (entry / "run.json").is_file()
+            if entry.name.isdecimal() and str(int(entry.name)) == entry.name and (entry / "run.json").is_file()
         )
 
     def read_document(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
