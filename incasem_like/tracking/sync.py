@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.deletion.deleting import finish_deletion
 from incasem_like.tracking.files.layout import METRICS_LOG, write_whole
 from incasem_like.tracking.files.store import FileStore
@@ -50,7 +52,7 @@ def sync_journals(store: RunStore) -> list[Synced]:
         store: Of the runs of one kind; its runs directory is where journals and offline runs are looked for.
 
     Raises:
-        StoreError: The store does not answer, or refuses to be written.
+        StoreError: The store does not answer.
     """
     from incasem_like.tracking.mongo.store import MongoStore
 
@@ -94,7 +96,7 @@ def _journals(store: MongoStore) -> Iterator[Synced]:
 
     for journal in store.journals:
         if journal.is_undelivered:
-            yield _deliver(store, journal)
+            yield _or_why_not(store, journal.run_id, partial(_deliver, store, journal))
     for record in runs_lacking_uploads(store):
         iterations = ", ".join(str(checkpoint.iteration) for checkpoint in upload_missing(record))
         if iterations:
@@ -118,30 +120,45 @@ def _deliver(store: MongoStore, journal: Journal) -> Synced:
 
 
 def _offline_runs(store: RunStore) -> Iterator[Synced]:
-    from incasem_like.tracking.transfer import copy_run
-
     waiting = offline_store(store)
     if waiting.description == store.description:
         return
     for run_id in waiting.half_deleted():
         finish_deletion(waiting, run_id)
     for run_id in waiting.ids():
+        yield _or_why_not(store, run_id, partial(_deliver_offline, waiting, run_id, store))
+
+
+def _deliver_offline(waiting: FileStore, run_id: int, store: RunStore) -> Synced:
+    from incasem_like.tracking.transfer import copy_run
+
+    record = waiting.get(run_id)
+    if record.status == "RUNNING" or is_held(waiting.folder / str(run_id) / METRICS_LOG):
+        return Synced(store.kind, run_id, None, "still goes on: deliver it when it is over")
+    if record.status != record.recorded_status:
+        waiting.set_state(run_id, record.status, record.heartbeat or record.start_time)
         record = waiting.get(run_id)
-        folder = waiting.folder / str(run_id)
-        if record.status == "RUNNING" or is_held(folder / METRICS_LOG):
-            yield Synced(store.kind, run_id, None, "still goes on: deliver it when it is over")
-            continue
-        if record.status != record.recorded_status:
-            waiting.set_state(run_id, record.status, record.heartbeat or record.start_time)
-            record = waiting.get(run_id)
-        new_id = _already_there(store, record)
-        if new_id is None:
-            new_id = copy_run(record, store, renumbered=_renumbered(store)).id
-        if new_id != run_id:
-            _note_new_id(store, run_id, new_id)
-        waiting.delete(run_id, force=True)  # its checkpoints stay: they belong to the run in the store by now
-        renamed = "" if new_id == run_id else f" as run {new_id}, since its id was taken"
-        yield Synced(store.kind, run_id, new_id, f"run delivered{renamed}")
+    new_id = _already_there(store, record)
+    if new_id is None:
+        new_id = copy_run(record, store, renumbered=_renumbered(store)).id
+    if new_id != run_id:
+        _note_new_id(store, run_id, new_id)
+    waiting.delete(run_id, force=True)  # its checkpoints stay: they belong to the run in the store by now
+    renamed = "" if new_id == run_id else f" as run {new_id}, since its id was taken"
+    return Synced(store.kind, run_id, new_id, f"run delivered{renamed}")
+
+
+def _or_why_not(store: RunStore, run_id: int, deliver: Callable[[], Synced]) -> Synced:
+    """Deliver a run; one that is damaged or too large must not keep those behind it from being delivered.
+
+    Raises:
+        StoreError: The store does not answer.
+    """
+    try:
+        return deliver()
+    except (InputError, StoreError) as error:
+        store.is_free(run_id)  # raises when it is the store that fails
+        return Synced(store.kind, run_id, None, str(error).rstrip("."))
 
 
 def _already_there(store: RunStore, record: RunRecord) -> int | None:

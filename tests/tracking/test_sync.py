@@ -109,12 +109,29 @@ def test_the_journal_of_one_run_can_be_asked_for(database: MongoStore) -> None:
     assert database.get(1).result == "later"
 
 
-def test_a_damaged_journal_is_named(database: MongoStore) -> None:
+def test_files_that_a_killed_process_did_not_note_any_more_stay_with_the_run(database: MongoStore) -> None:
     run_experiment(name="train", config=CONFIG, main=work, store=database)
     (journal,) = database.journals
-    (journal.folder / "run.json").write_text('{"run": ')
-    with pytest.raises(StoreError, match=r"run\.json is damaged"):
-        sync_journals(database)
+    document = database.database["runs"].find_one({"_id": 1}) or {}
+    journal.write({**document, "artifacts": []}, database.description)
+    assert deliver_journal(database, 1) is not None
+    assert database.get(1).artifact("a.txt") == b"text"
+
+
+def test_what_cannot_be_delivered_is_named_and_does_not_hold_up_the_rest(database: MongoStore) -> None:
+    for _ in range(2):
+        run_experiment(name="train", config=CONFIG, main=work, store=database)
+    damaged, whole = database.journals
+    (damaged.folder / "run.json").write_text('{"run": ')
+    whole.write({**(database.database["runs"].find_one({"_id": 2}) or {}), "result": "later"}, database.description)
+    offline(database)
+    offline(database, id_above=5)
+    (offline_store(database).folder / "1" / "config.json").write_text("{")
+    first, second, third, fourth = sync_journals(database)
+    assert (first.delivered_as, second.delivered_as, third.delivered_as, fourth.delivered_as) == (None, 6, None, 2)
+    assert "config.json is damaged" in first.what
+    assert "run.json is damaged" in third.what
+    assert database.get(2).result == "later"
 
 
 @pytest.mark.mongo

@@ -207,6 +207,7 @@ class MongoStore(RunStore):
         """Deliver what is left in the journal of a run that is over; the caller holds its log.
 
         Raises:
+            InputError: The record is too large.
             StoreError: The server does not answer, or refuses; or the journal is damaged.
         """
         from incasem_like.tracking.mongo.undelivered import deliver
@@ -245,6 +246,11 @@ class MongoStore(RunStore):
         """Turn errors of the server into ``StoreError``; ``doing`` is what it was to be: ``read`` or ``written``."""
         try:
             yield
+        except pymongo.errors.DocumentTooLarge:
+            raise InputError(
+                f"The record of a run is too large for a document of {self.description} (16 MiB): keep the run as "
+                "files."
+            ) from None
         except gridfs.errors.NoFile:
             raise StoreError(f"A file of a run is missing in {self.description}: restore it from a backup.") from None
         except pymongo.errors.ConnectionFailure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def deliver(
     entry = journal.read()
     if entry is None:
         return Outcome.DELIVERED
-    present = database["runs"].find_one({"_id": entry["_id"]}, {"session": 1, "info.sessions": 1})
+    present = database["runs"].find_one({"_id": entry["_id"]}, {"session": 1, "info.sessions": 1, "artifacts": 1})
     if present is None and not journal.is_for(description):
         return Outcome.FOREIGN
     if present is not None and present.get("session") != entry["session"]:
@@ -59,11 +60,18 @@ def deliver(
     table = read_table(journal.log.path, limit or max_points(entry.get("config") or {}))
     entry["info"] = {**(entry.get("info") or {}), "metrics": [delivery.link(name) for name in table.series]}
     parcel = whole_parcel(entry, table, journal.artifacts())
+    artifacts = _artifacts(entry, present or {})
     try:
         for _ in range(_ATTEMPTS):
-            if delivery.send(parcel, entry.get("artifacts") or ()) is not None:
+            if delivery.send(parcel, artifacts) is not None:
                 journal.clear()
                 return Outcome.DELIVERED
     except SessionLostError:
         return Outcome.SUPERSEDED
     raise pymongo.errors.OperationFailure("The run is deleted while it is written.")
+
+
+def _artifacts(entry: Mapping[str, Any], present: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the files that the database has of a run; a process that was killed may not have noted the last of them."""
+    both = [*(entry.get("artifacts") or ()), *(present.get("artifacts") or ())]
+    return list({artifact["name"]: artifact for artifact in both}.values())
