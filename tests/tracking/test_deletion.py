@@ -269,3 +269,21 @@ def test_a_prediction_has_no_folders_to_free(store: RunStore) -> None:
     assert (store.runs_directory / "models" / "0001" / "model_checkpoint_5").is_file()
     shutil.rmtree(store.runs_directory / "models")
     assert store.delete(1).checkpoints == 0
+
+
+def test_which_sources_others_need_is_found_in_few_questions(
+    database: MongoStore, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    files = [database.files.put(b"x", filename=f"{number}.py", md5=str(number)) for number in range(40)]
+    pairs = [[f"{number}.py", file] for number, file in enumerate(files)]
+    for run_id, own in ((1, pairs[:30]), (2, pairs[10:]), (3, pairs)):
+        write_run(database, run_id, experiment={"name": "train", "sources": own})
+    runs = type(database.database["runs"])
+    find_one = runs.find_one
+    monkeypatch.setattr(runs, "find_one", lambda self, *query: asked.append(query) or find_one(self, *query))
+    assert database.delete(3).sources == 0
+    assert len(asked) < 10
+    monkeypatch.undo()
+    assert database.delete(2).sources == 10
+    assert _files_left(database) == 2 * 30

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.tracking.address import singular
 from incasem_like.tracking.checkpoints.uploads import missing_uploads, upload_missing
 from incasem_like.tracking.doctor.finding import Finding
-from incasem_like.tracking.mongo.changes import free_files, is_named
+from incasem_like.tracking.mongo.changes import free_files, named_by_runs, named_pairs
 from incasem_like.tracking.mongo.summaries import UNFINISHED
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class _Look:
 
 def _files_of_no_run(store: MongoStore, look: _Look) -> Iterator[Finding]:
     """Artifacts and checkpoints of runs that are gone, or that the run does not name; sources that no run names."""
-    named = {pair[1] for run in look.runs.values() for pair in _pairs(run)}
+    named = {pair[1] for run in look.runs.values() for pair in named_pairs(run)}
     artifacts = {entry.get("file_id") for run in look.runs.values() for entry in run.get("artifacts") or ()}
     forsaken: dict[str, list[Any]] = {"files of no run": [], "sources that no run names": []}
     for file_id, file in look.files.items():
@@ -92,13 +92,13 @@ def _free_if_unnamed(store: MongoStore, file_ids: list[Any]) -> None:
             for run in store.database["runs"].find(artifact, {"artifacts": 1})
             for entry in run["artifacts"]
         }
-        unnamed = [file_id for file_id in file_ids if file_id not in used and not is_named(store.database, file_id)]
-        free_files(store.database, store.files, unnamed)
+        used |= named_by_runs(store.database, file_ids)
+        free_files(store.database, store.files, set(file_ids) - used)
 
 
 def _pieces_of_no_file(store: MongoStore, look: _Look) -> Iterator[Finding]:
     """Chunks that uploads left which broke off; those of checkpoints are gone on with where they are still wanted."""
-    groups = store.database["fs.chunks"].aggregate([{"$group": {"_id": "$files_id"}}])
+    groups = store.database["fs.chunks"].aggregate(_distinct("files_id"))
     loose = [found["_id"] for found in groups if found["_id"] not in look.files]
     owners = {file_id: _OWNED.match(str(file_id)) for file_id in loose}
     stray = [file_id for file_id, owner in owners.items() if owner is None and look.is_settled(_made(file_id))]
@@ -131,7 +131,7 @@ def _free_pieces(store: MongoStore, file_ids: list[Any]) -> None:
 
 
 def _metrics_of_no_run(store: MongoStore, look: _Look) -> Iterator[Finding]:
-    ids = [found["_id"] for found in store.database["metrics"].aggregate([{"$group": {"_id": "$run_id"}}])]
+    ids = [found["_id"] for found in store.database["metrics"].aggregate(_distinct("run_id"))]
     gone = [run_id for run_id in ids if run_id not in look.runs and store.is_free(run_id)]
     if gone:
         problem = f"There are metrics of {len(gone)} runs that are gone."
@@ -171,19 +171,18 @@ def _missing_files(store: MongoStore, look: _Look) -> Iterator[Finding]:
     for run_id, run in look.runs.items():
         artifacts = [entry for entry in run.get("artifacts") or () if isinstance(entry, Mapping)]
         gone = [str(entry.get("name")) for entry in artifacts if entry.get("file_id") not in look.files]
-        gone += [str(name) for name, key in _pairs(run) if not isinstance(key, str | None) and key not in look.files]
+        gone += [
+            str(name) for name, key in named_pairs(run) if not isinstance(key, str | None) and key not in look.files
+        ]
         if gone and run_id not in look.live and UNFINISHED not in run:
             shown = ", ".join(gone[:3]) + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
             problem = f"{singular(store.kind).capitalize()} run {run_id} names files that are gone: {shown}."
             yield Finding(store.description, problem, "Restore the database from a backup.")
 
 
-def _pairs(run: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    experiment = run.get("experiment")
-    sources = experiment.get("sources") if isinstance(experiment, Mapping) else None
-    for pair in (*(sources or ()), *(run.get("resources") or ())):
-        if isinstance(pair, (list, tuple)) and len(pair) == 2:
-            yield pair[0], pair[1]
+def _distinct(key: str) -> list[dict[str, Any]]:
+    """Ask for the values of a key that an index begins with; sorted by it, so that the documents are not read."""
+    return [{"$sort": {key: 1}}, {"$group": {"_id": f"${key}"}}]
 
 
 def _made(file_id: Any) -> datetime | None:

@@ -76,8 +76,8 @@ def free_run(database: Database[Any], files: gridfs.GridFS, checkpoints: Checkpo
     stored = len(checkpoints.of_run(run_id))
     stored_bytes = checkpoints.remove_run(run_id)
     stored_for_runs = {stored.file_id: stored.key for stored in stored_files(database, document)}
-    own = [file_id for file_id, key in stored_for_runs.items() if not is_named(database, key, apart_from=run_id)]
-    sources = free_files(database, files, own)
+    needed = named_by_runs(database, stored_for_runs.values(), apart_from=run_id)
+    sources = free_files(database, files, [file_id for file_id, key in stored_for_runs.items() if key not in needed])
     database["runs"].delete_one({"_id": run_id})
     return Freed(
         runs=1,
@@ -102,12 +102,7 @@ def stored_files(database: Database[Any], document: Mapping[str, Any]) -> Iterat
 
     Of a resource Sacred notes path and MD5, or no MD5 at all, rather than the file's id.
     """
-    experiment = document.get("experiment")
-    sources = experiment.get("sources") if isinstance(experiment, Mapping) else None
-    for pair in (*(sources or ()), *(document.get("resources") or ())):
-        if not (isinstance(pair, (list, tuple)) and len(pair) == 2):
-            continue
-        name, key = pair
+    for name, key in named_pairs(document):
         if isinstance(key, str) or key is None:
             found = database["fs.files"].find_one({"filename": name}, {"_id": 1})
             yield StoredWithRuns(str(name), name, None if found is None else found["_id"])
@@ -126,11 +121,33 @@ def free_files(database: Database[Any], files: gridfs.GridFS, file_ids: Iterable
     return freed
 
 
-def is_named(database: Database[Any], key: Any, apart_from: int | None = None) -> bool:
-    """Say whether a run names a source or resource by this id or path."""
-    among = {"$elemMatch": {"$elemMatch": {"$eq": key}}}
-    query = {"$or": [{"experiment.sources": among}, {"resources": among}], "_id": {"$ne": apart_from}}
-    return database["runs"].find_one(query, {"_id": 1}) is not None
+def named_by_runs(database: Database[Any], keys: Iterable[Any], apart_from: int | None = None) -> set[Any]:
+    """Find those of some sources and resources, by id or path, that runs name.
+
+    Each question asks for all that are left: runs share most of their sources, and no index answers it.
+    """
+    left, found, asked = set(keys), set(), [apart_from]
+    while left:
+        among = {"$elemMatch": {"$elemMatch": {"$in": list(left)}}}
+        query = {"$or": [{"experiment.sources": among}, {"resources": among}], "_id": {"$nin": asked}}
+        run = database["runs"].find_one(query, {"experiment.sources": 1, "resources": 1})
+        if run is None:
+            break
+        asked.append(run["_id"])
+        words = [word for pair in named_pairs(run) for word in pair]
+        named = {key for key in left if key in words}
+        found |= named
+        left -= named
+    return found
+
+
+def named_pairs(document: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Go through what a run says of its sources and resources: name, and id or path."""
+    experiment = document.get("experiment")
+    sources = experiment.get("sources") if isinstance(experiment, Mapping) else None
+    for pair in (*(sources or ()), *(document.get("resources") or ())):
+        if isinstance(pair, (list, tuple)) and len(pair) == 2:
+            yield pair[0], pair[1]
 
 
 def _naive_utc(moment: datetime | None) -> datetime | None:
