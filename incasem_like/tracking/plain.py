@@ -9,8 +9,9 @@ from pathlib import PurePath
 from typing import Any
 
 # A password may hold a slash that nobody escaped; in other URLs an @ behind the first slash belongs to the path.
+# Schemes are short: to look for longer ones would take a time that grows with the square of a long word's length.
 _CREDENTIALS = re.compile(
-    r"(?P<scheme>mongodb(?:\+srv)?://)[^\s'\"]*@|(?P<other>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"]*@"
+    r"(?P<scheme>mongodb(?:\+srv)?://)[^\s'\"]*@|(?P<other>[A-Za-z][A-Za-z0-9+.-]{0,40}://)[^/\s'\"]*@"
 )
 _LARGEST_BSON_INTEGER = 2**63 - 1
 
