@@ -23,7 +23,8 @@ from incasem_like.tracking.mongo.delivery import (
     series_update,
     whole_parcel,
 )
-from incasem_like.tracking.mongo.starting import Place, errors_of_a_start, open_new, take_up
+from incasem_like.tracking.mongo.starting import Place, errors_of_a_start, open_new
+from incasem_like.tracking.mongo.taking_up import take_up
 from incasem_like.tracking.plain import plain, to_bson
 from incasem_like.tracking.recording.heartbeat import Heartbeat
 from incasem_like.tracking.recording.sacred_quietly import RunObserver
@@ -222,7 +223,8 @@ class MongoRunObserver(RunObserver):  # type: ignore[misc]
             self._journal.clear()
         if self._away:
             log.warning("%s answers again: the run's record is delivered.", self.place.description)
-        self._whole = self._away = self._is_slow = False
+        self._whole &= not parcel.whole
+        self._away = self._is_slow = False
         self._next_attempt = 0.0
 
     def _wait_for_the_server(self, error: Exception) -> None:
@@ -245,6 +247,7 @@ class MongoRunObserver(RunObserver):  # type: ignore[misc]
             if self.opened is None or self.lost is not None:
                 return
             self._change(**fields)
+            self._whole = True  # once, whatever befell the database meanwhile: a backup put back, a rollback
             self._write_ahead()
         end = time.monotonic() + SECONDS_FOR_THE_END
         for attempt in range(FINAL_ATTEMPTS):

@@ -1,8 +1,9 @@
-"""The start of a run kept in MongoDB: an id for a new one, and taking one that is to be continued."""
+"""The start of a new run kept in MongoDB: its id, sources and first document."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,40 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import pymongo.errors
 
-from incasem_like.errors import InputError, RunNotFoundError, StoreError
+from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.journal import Journal, Journals
-from incasem_like.tracking.metrics_log import AlreadyWrittenError, base_of, goes_on_from
-from incasem_like.tracking.mongo.delivery import series_update
-from incasem_like.tracking.mongo.summaries import UNFINISHED
-from incasem_like.tracking.plain import from_bson, plain, to_bson
-from incasem_like.tracking.recording.sessions import (
-    Continuation,
-    OpenedRun,
-    Start,
-    begin_metrics,
-    continued_meta,
-    describe_session,
-    how_it_ended,
-    new_token,
-    noted_by_the_run,
-    resume_metrics,
-    still_going_on,
-    tokens,
-)
-from incasem_like.tracking.series import MetricTable
+from incasem_like.tracking.plain import plain, to_bson
+from incasem_like.tracking.recording.sessions import OpenedRun, Start, begin_metrics, describe_session, new_token
 
 if TYPE_CHECKING:
     import gridfs
     from pymongo.database import Database
 
+log = logging.getLogger("incasem_like.tracking")
+
 FORMAT = "MongoObserver-0.7.0"
-_ATTEMPTS_TO_TAKE = 5
-_OF_THE_END = ("stop_time", "fail_trace", "result")
-_OURS = (  # not the tags and notes of persons, which may change meanwhile
-    *("_id", "experiment", "format", "command", "start_time", "resources", "artifacts", "captured_out", "info"),
-    "heartbeat",
-)
-_OF_A_SESSION = ("session", "status", "host", "heartbeat", *_OF_THE_END)
+SECONDS_FOR_THE_INDEX = 10.0
 
 
 @dataclass(frozen=True)
@@ -99,9 +79,7 @@ def open_new(place: Place, start: Start, wanted: int | None, id_above: int, limi
     }
     run_id = _insert(place.database, entry, wanted, id_above)
     try:
-        place.database["metrics"].delete_many({"run_id": run_id})  # of a run of that id that is gone
-        with contextlib.suppress(pymongo.errors.OperationFailure):
-            place.database["metrics"].create_index([("run_id", 1), ("name", 1)])
+        clear_metrics(place.database, run_id)
         journal = place.journals.make(run_id)
         journal.log.open()
         metrics = begin_metrics(journal.log, token, limit)
@@ -109,61 +87,6 @@ def open_new(place: Place, start: Start, wanted: int | None, id_above: int, limi
         runs.delete_one({"_id": run_id, "session": token})
         raise
     return Begun(OpenedRun({"_id": run_id, **entry}, metrics, [session]), journal, {})
-
-
-def take_up(place: Place, start: Start, continuation: Continuation, limit: int) -> Begun:
-    """Take a run that is over, so that this process goes on with it and no other can.
-
-    Args:
-        place: Where it is kept.
-        start: What surrounds the process that goes on.
-        continuation: The run and the iteration it goes on from.
-        limit: Points of each metric in the database.
-
-    Raises:
-        RunNotFoundError: There is no such run.
-        InputError: It still goes on.
-        StoreError: The server does not answer, or another process was quicker.
-    """
-    from incasem_like.tracking.mongo.undelivered import deliver
-
-    run_id = continuation.run_id
-    document = _read(place, run_id)
-    journal = place.journals.find(run_id, tokens(from_bson(document.get("info") or {})))
-    if journal is None:
-        how_it_ended(document, run_id, place.description)
-        journal = place.journals.make(run_id)
-    try:
-        journal.log.open()
-    except AlreadyWrittenError:
-        raise still_going_on(run_id, place.description, document.get("host") or {}) from None
-    try:
-        deliver(journal, place.database, place.files, limit, place.description)  # what an outage kept back
-        token = new_token()
-        document, ended = _take(place, run_id, token, start)
-        with _given_back_on_error(place, document, token), journal.log.all_or_nothing():
-            info = from_bson(document.get("info") or {})
-            present = list(place.database["metrics"].find({"run_id": run_id}))
-            iteration = continuation.iteration  # not before: it may be looked up in the run
-            if not goes_on_from(journal.log.path, tokens(info)):
-                journal.log.add_marker(base=base_of(_table(present, info)))
-            metrics = resume_metrics(journal.log, token, iteration, info, limit)
-            metric_ids = _take_metrics(place.database, present, metrics.table, token, run_id)
-    except BaseException:
-        journal.log.close()
-        raise
-    session = {**describe_session(token, start, iteration), "before": ended}
-    entry = {
-        **{key: document[key] for key in _OURS if key in document},
-        "host": to_bson(plain(start.host_info)),
-        "meta": to_bson(continued_meta(from_bson(document.get("meta")), start.meta_info)),
-        "config": to_bson(plain(start.config)),
-        "status": "RUNNING",
-        "session": token,
-    }
-    sessions = [*(info.get("sessions") or ()), session]
-    output = str(document.get("captured_out") or "")
-    return Begun(OpenedRun(entry, metrics, sessions, noted_by_the_run(info), output), journal, metric_ids)
 
 
 @contextlib.contextmanager
@@ -197,6 +120,28 @@ def note_id(database: Database[Any], run_id: int) -> None:
     database["counters"].update_one({"_id": "runs"}, {"$max": {"highest": run_id}}, upsert=True)
 
 
+def clear_metrics(database: Database[Any], run_id: int) -> None:
+    """Make sure that there are no metrics of a new run, of one of its id that is gone, and that an index finds them.
+
+    Sacred makes no index. Where a database is so large that making it takes long, the run starts without: a person can
+    make it at leisure, and ids are not given twice as a rule.
+    """
+    metrics = database["metrics"]
+    try:
+        with pymongo.timeout(SECONDS_FOR_THE_INDEX):
+            with contextlib.suppress(pymongo.errors.OperationFailure):
+                metrics.create_index([("run_id", 1), ("name", 1)])
+            metrics.delete_many({"run_id": run_id})
+    except pymongo.errors.PyMongoError as error:
+        if not error.timeout:
+            raise
+        log.warning(
+            "Database %s has so many metrics that runs are found slowly in it: have its administrator call "
+            "db.metrics.createIndex({run_id: 1, name: 1}) once.",
+            database.name,
+        )
+
+
 def _insert(database: Database[Any], entry: Mapping[str, Any], wanted: int | None, id_above: int) -> int:
     while True:
         run_id = wanted if wanted is not None else max(highest_id(database), id_above) + 1
@@ -225,66 +170,3 @@ def _save_sources(place: Place, ex_info: Mapping[str, Any]) -> list[list[Any]]:
             file_id = place.files.put(Path(paths[name]).read_bytes(), filename=paths[name], md5=md5)
         entries.append([name, file_id])
     return entries
-
-
-def _read(place: Place, run_id: int) -> dict[str, Any]:
-    found = place.database["runs"].find_one({"_id": run_id, UNFINISHED: {"$exists": False}})
-    if found is None:
-        raise RunNotFoundError(f"There is no run {run_id} in {place.description} to continue: name one that is there.")
-    return dict(found)
-
-
-def _take(place: Place, run_id: int, token: str, start: Start) -> tuple[dict[str, Any], str]:
-    """Make the run this session's, unless it is heard of, or taken by another process, at that very moment."""
-    for _ in range(_ATTEMPTS_TO_TAKE):
-        document = _read(place, run_id)
-        ended = how_it_ended(document, run_id, place.description)
-        as_found = {key: document.get(key) for key in ("_id", "session", "status", "heartbeat")}
-        mine = {
-            "session": token,
-            "status": "RUNNING",
-            "host": to_bson(plain(start.host_info)),
-            "heartbeat": start.start_time,
-        }
-        over = dict.fromkeys(_OF_THE_END, "")
-        if place.database["runs"].update_one(as_found, {"$set": mine, "$unset": over}).matched_count:
-            return document, ended
-    raise StoreError(f"Run {run_id} in {place.description} changes all the time: see who writes it and try again.")
-
-
-@contextlib.contextmanager
-def _given_back_on_error(place: Place, document: Mapping[str, Any], token: str) -> Iterator[None]:
-    """Leave a run that was taken and cannot be gone on with as it was."""
-    try:
-        yield
-    except BaseException:
-        before = {key: document[key] for key in _OF_A_SESSION if key in document}
-        change = {"$set": before} if "session" in before else {"$set": before, "$unset": {"session": ""}}
-        with contextlib.suppress(pymongo.errors.PyMongoError):
-            place.database["runs"].update_one({"_id": document["_id"], "session": token}, change)
-        raise
-
-
-def _table(present: list[dict[str, Any]], info: Mapping[str, Any]) -> MetricTable:
-    """Take what the database has of the metrics, for want of their log."""
-    table = MetricTable(max([2, *(len(document["steps"]) for document in present)]))
-    for document in present:
-        table.put(document["name"], document, (info.get("summary") or {}).get(document["name"]))
-    return table
-
-
-def _take_metrics(
-    database: Database[Any], present: list[dict[str, Any]], table: MetricTable, token: str, run_id: int
-) -> dict[str, Any]:
-    """Make the metrics documents this session's, without what was withdrawn; give their ids."""
-    ids: dict[str, Any] = {}
-    for document in present:
-        series = table.series.get(document["name"])
-        if series is None or document["name"] in ids:
-            database["metrics"].delete_one({"_id": document["_id"]})
-            continue
-        update = series_update(document["name"], run_id, series, None)
-        assert update is not None
-        database["metrics"].update_one({"_id": document["_id"]}, {"$set": {**update[0], "session": token}})
-        ids[document["name"]] = document["_id"]
-    return ids

@@ -19,7 +19,7 @@ from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.address import singular
 from incasem_like.tracking.mongo.changes import IMPORTING, stored_files
 from incasem_like.tracking.mongo.delivery import Delivery, series_update
-from incasem_like.tracking.mongo.starting import FORMAT, highest_id
+from incasem_like.tracking.mongo.starting import FORMAT, clear_metrics, highest_id, note_id
 from incasem_like.tracking.mongo.summaries import UNFINISHED
 from incasem_like.tracking.plain import plain, to_bson
 from incasem_like.tracking.recording.sessions import tokens
@@ -84,8 +84,8 @@ def _reserve(store: MongoStore, portable: PortableRun, wanted: int | None, id_ab
             if wanted is not None:
                 raise InputError(f"There is a run {wanted} in {store.description} already: import it anew.") from None
             continue
-        store.database["counters"].update_one({"_id": "runs"}, {"$max": {"highest": run_id}}, upsert=True)
-        store.database["metrics"].delete_many({"run_id": run_id})
+        note_id(store.database, run_id)
+        clear_metrics(store.database, run_id)
         return run_id
 
 
