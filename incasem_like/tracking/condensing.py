@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from incasem_like.tracking.liveness import is_alive
+from incasem_like.tracking.liveness import honest_status
 from incasem_like.tracking.summaries import DAMAGED, CheckpointSummary, RunSummary, as_mapping, unpickled
 
 _HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start")
@@ -91,19 +91,6 @@ def without_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def honest_status(
-    recorded: str, host: Mapping[str, Any], heartbeat: datetime | None, start: datetime | None = None
-) -> str:
-    """Give the state of a run: as recorded, but KILLED for one that says RUNNING and whose process is gone."""
-    if recorded != "RUNNING":
-        return recorded or "UNKNOWN"
-    try:
-        alive = is_alive(host, heartbeat, start)
-    except (TypeError, ValueError):  # a process id that is no number
-        alive = is_alive({}, heartbeat, start)
-    return recorded if alive else "KILLED"
 
 
 def damaged(kind: str, run_id: int, damage: str) -> RunSummary:

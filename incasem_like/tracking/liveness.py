@@ -30,14 +30,23 @@ def is_alive(
         now: The present; by default the clock's.
     """
     heard = _utc(heartbeat) or _utc(start)
-    if host.get("pid") is not None and host.get("hostname") == socket.gethostname():
+    if isinstance(host.get("pid"), int) and host.get("hostname") == socket.gethostname():
         boot = boot_id()
         if boot == host.get("boot_id"):
             if host.get("pid_namespace", pid_namespace()) == pid_namespace():
-                return _process_exists(int(host["pid"]), host.get("process_start"))
+                return _process_exists(host["pid"], host.get("process_start"))
         elif boot is not None and heard is not None and heard < boot_time():
             return False  # a younger heartbeat would come from another machine of the same name
     return heard is not None and (now or datetime.now(UTC)) - heard < OLDEST_HEARTBEAT
+
+
+def honest_status(
+    recorded: str, host: Mapping[str, Any], heartbeat: datetime | None, start: datetime | None = None
+) -> str:
+    """Give the state of a run: as recorded, but KILLED for one that says RUNNING and whose process is gone."""
+    if recorded != "RUNNING":
+        return recorded or "UNKNOWN"
+    return recorded if is_alive(host, heartbeat, start) else "KILLED"
 
 
 @functools.cache
@@ -75,9 +84,9 @@ def process_start(pid: int) -> float | None:
 
 def _process_exists(pid: int, recorded_start: Any) -> bool:
     found = process_start(pid)
-    if found is None or recorded_start is None:
+    if found is None or not isinstance(recorded_start, (int, float)):
         return found is not None
-    return abs(found - float(recorded_start)) < _SECONDS_STARTS_MAY_DIFFER
+    return abs(found - recorded_start) < _SECONDS_STARTS_MAY_DIFFER
 
 
 def _utc(moment: datetime | None) -> datetime | None:

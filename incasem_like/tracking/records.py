@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import RunNotFoundError
 from incasem_like.terminal import nearest
 from incasem_like.tracking.checkpoints import EARLIER_FOLDERS, CheckpointRecord, Places, choose_checkpoint
-from incasem_like.tracking.liveness import is_alive
+from incasem_like.tracking.liveness import honest_status
+from incasem_like.tracking.summaries import as_mapping
 
 if TYPE_CHECKING:
     from incasem_like.tracking.store import RunStore
@@ -56,8 +57,8 @@ class RunRecord:
     @property
     def name(self) -> str:
         """The name given with ``--name``, else that of the script."""
-        options = self.meta.get("options") or {}
-        return str(options.get("--name") or self._document.get("experiment", {}).get("name") or "")
+        options = as_mapping(self.meta.get("options"))
+        return str(options.get("--name") or self.experiment.get("name") or "")
 
     @property
     def comment(self) -> str:
@@ -67,25 +68,22 @@ class RunRecord:
     @property
     def config(self) -> dict[str, Any]:
         """The whole configuration of the run."""
-        return dict(self._document.get("config") or {})
+        return dict(as_mapping(self._document.get("config")))
 
     @property
     def status(self) -> str:
         """RUNNING, COMPLETED, FAILED or INTERRUPTED; KILLED when it says RUNNING and its process is gone."""
-        recorded = self.recorded_status
-        if recorded == "RUNNING" and not is_alive(self.host, self.heartbeat, self.start_time):
-            return "KILLED"
-        return recorded
+        return honest_status(self.recorded_status, self.host, self.heartbeat, self.start_time)
 
     @property
     def recorded_status(self) -> str:
         """What the run last said of itself."""
-        return str(self._document.get("status"))
+        return str(self._document.get("status") or "")
 
     @property
     def info(self) -> dict[str, Any]:
         """What the run noted of itself: inputs, parent, checkpoints and more."""
-        return dict(self._document.get("info") or {})
+        return dict(as_mapping(self._document.get("info")))
 
     @property
     def result(self) -> Any:
@@ -95,17 +93,17 @@ class RunRecord:
     @property
     def experiment(self) -> dict[str, Any]:
         """Script, sources, dependencies and repositories (URL, commit, dirty)."""
-        return dict(self._document.get("experiment") or {})
+        return dict(as_mapping(self._document.get("experiment")))
 
     @property
     def host(self) -> dict[str, Any]:
         """The machine, the process id and the boot it ran in."""
-        return dict(self._document.get("host") or {})
+        return dict(as_mapping(self._document.get("host")))
 
     @property
     def meta(self) -> dict[str, Any]:
         """The command, its options and the comment."""
-        return dict(self._document.get("meta") or {})
+        return dict(as_mapping(self._document.get("meta")))
 
     @property
     def captured_output(self) -> str:
@@ -145,13 +143,13 @@ class RunRecord:
     @property
     def tags(self) -> tuple[str, ...]:
         """Words that people gave the run to find it by, here or in Omniboard."""
-        tags = (self._document.get("omniboard") or {}).get("tags") or ()
+        tags = as_mapping(self._document.get("omniboard")).get("tags") or ()
         return tuple(tag for tag in tags if isinstance(tag, str))
 
     @property
     def notes(self) -> str:
         """What people noted of the run, here or in Omniboard."""
-        return str((self._document.get("omniboard") or {}).get("notes") or "")
+        return str(as_mapping(self._document.get("omniboard")).get("notes") or "")
 
     @property
     def artifacts(self) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 
@@ -10,6 +12,7 @@ from incasem_like.errors import IncasemError, InputError, RunNotFoundError, Stor
 from incasem_like.tracking import RunStore, open_store, run_experiment
 from incasem_like.tracking.address import FolderAddress, MongoAddress, parse_address
 from incasem_like.tracking.files.store import FileStore
+from incasem_like.tracking.mongo.store import MongoStore
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +118,16 @@ def test_a_damaged_record_says_which_file_it_is(tmp_path: Path) -> None:
     (tmp_path / "tracking" / "incasem_trainings" / "1" / "config.json").write_text('{"a": ')
     with pytest.raises(StoreError, match=r"config\.json is damaged"):
         store.get(1)
+
+
+def test_a_document_of_odd_parts_can_be_looked_at(store: RunStore, write_run: Callable[..., None]) -> None:
+    odd = {"host": "here", "meta": None, "experiment": [], "status": None, "info": 3, "config": [1], "omniboard": 2}
+    write_run(store, 1, **odd, artifacts=[7] if isinstance(store, MongoStore) else [])
+    write_run(store, 2, status="RUNNING", host={"hostname": gethostname(), "pid": "x"})
+    record = store.get(1)
+    assert (record.status, record.name, record.tags, record.notes) == ("UNKNOWN", "", (), "")
+    assert (record.config, record.info, record.host, record.artifacts) == ({}, {}, {}, ())
+    assert store.get(2).status == "KILLED"
 
 
 def test_records_written_by_sacred_itself_can_be_read(tmp_path: Path) -> None:

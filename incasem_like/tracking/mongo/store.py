@@ -22,6 +22,7 @@ from incasem_like.tracking.plain import from_bson, without_credentials
 from incasem_like.tracking.recording.sessions import tokens
 from incasem_like.tracking.records import Metric, RunRecord
 from incasem_like.tracking.store import RunStore, refuse_empty_tags
+from incasem_like.tracking.summaries import as_mapping
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -82,8 +83,9 @@ class MongoStore(RunStore):
     @staticmethod
     def _plain(found: dict[str, Any]) -> dict[str, Any]:
         document = {key: from_bson(value) if key in _FIELDS_WITH_OUR_KEYS else value for key, value in found.items()}
-        document["artifacts"] = [entry["name"] for entry in found.get("artifacts") or ()]
-        document["info"] = {key: value for key, value in (document.get("info") or {}).items() if key != "metrics"}
+        artifacts = [entry for entry in found.get("artifacts") or () if isinstance(entry, Mapping)]
+        document["artifacts"] = [str(entry.get("name")) for entry in artifacts]
+        document["info"] = {key: value for key, value in as_mapping(document.get("info")).items() if key != "metrics"}
         return document
 
     def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
