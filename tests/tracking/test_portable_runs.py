@@ -98,6 +98,10 @@ def test_checkpoints_may_stay_behind(store: RunStore, elsewhere: RunStore, tmp_p
         (lambda folder: (folder / "manifest.json").write_text("{}"), "not that of an exported run"),
         (lambda folder: _edit(folder, lambda manifest: manifest.update(version=99)), "later version"),
         (lambda folder: _edit(folder, lambda manifest: manifest.update(files={"../x": {}})), "outside the folder"),
+        (
+            lambda folder: _edit(folder, lambda manifest: manifest.update(checkpoints={"ab": "../../passwords"})),
+            "names a checkpoint",
+        ),
         (lambda folder: _edit(folder, lambda manifest: manifest.update(files={})), "not in the list"),
         (lambda folder: _edit(folder, lambda manifest: manifest.update(files=[])), "not that of an exported run"),
         (lambda folder: _edit(folder, lambda manifest: manifest.update(kind="dreams")), "not that of an exported run"),

@@ -141,6 +141,9 @@ class PortableRun:
         for path in (*stored, *(path for _, path in self.artifacts())):
             if path.relative_to(self.folder).as_posix() not in self._files():
                 raise DataError(f"{path} is not in the list of the exported run's files: copy the whole folder again.")
+        for sha256, relative in (self.manifest.get("checkpoints") or {}).items():
+            if (self._files().get(relative) or {}).get("sha256") != sha256:
+                raise DataError(f"{self.folder / MANIFEST} names a checkpoint {relative} that is none: do not use it.")
 
     def _files(self) -> Mapping[str, Mapping[str, Any]]:
         files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
