@@ -283,3 +283,10 @@ def test_a_half_made_folder_is_no_run(indexed: FileStore) -> None:
     (indexed.folder / "41").write_text("")
     (indexed.folder / "007").mkdir()
     assert indexed.summaries()[-1].id == 20
+
+
+def test_a_database_is_asked_for_no_path_that_it_refuses() -> None:
+    from incasem_like.tracking.mongo.summaries import _config_fields
+
+    fields = _config_fields(["training", "training.iterations", "loss.$kind", "a..b", "", "model."])
+    assert sorted(fields) == ["config.loss.\uff04kind", "config.prediction.run_id_training", "config.training"]

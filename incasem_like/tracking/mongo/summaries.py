@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
 
 UNFINISHED = "unfinished"
 _RUNS_IN_ONE_ANSWER = 500
+# Whole small parts rather than many fields of them: a server takes its time over each path that it is asked for.
 _FIELDS = (
-    *("status", "start_time", "stop_time", "heartbeat", "result", "command", "experiment.name"),
-    *("meta.command", "meta.comment", "meta.options.--name", "meta.options.--comment"),
-    *("host.hostname", "host.pid", "host.boot_id", "host.pid_namespace", "host.process_start"),
-    *("info.parent", "info.prediction_run_id", "info.summary", "omniboard.tags", "omniboard.notes"),
-    *(f"info.checkpoints.{key}" for key in ("iteration", "path", "sha256", "bytes")),
+    *("status", "start_time", "stop_time", "heartbeat", "result", "command", "session", "meta", "host", "omniboard"),
+    *("experiment.name", "info.parent", "info.prediction_run_id", "info.summary", "info.checkpoints"),
 )
 
 
@@ -37,18 +35,23 @@ def read_summaries(
 ) -> list[RunSummary]:
     """Summarize all runs of a database, see ``RunStore.summaries``; a run that cannot be made sense of is DAMAGED."""
     fields = [*_FIELDS, *_config_fields(config_keys), *(["info.inputs"] if inputs else [])]
-    whole, wanted = {UNFINISHED: {"$exists": False}}, dict.fromkeys(fields, 1)
+    whole = {UNFINISHED: {"$exists": False}}
+    found = database["runs"].find(whole, dict.fromkeys(fields, 1)).batch_size(_RUNS_IN_ONE_ANSWER)
+    summaries, others = [], []
     with without_collection():
-        if metrics:
-            documents: Iterable[dict[str, Any]] = list(database["runs"].find(whole, wanted))
-            points = _points_of_others(database, documents, metrics)
-        else:
-            documents, points = _ahead(database["runs"].find(whole, wanted).batch_size(_RUNS_IN_ONE_ANSWER)), {}
-        summaries = [
-            _summarize(kind, document["_id"], document, config_keys, inputs, points.get(document["_id"], {}))
-            for document in documents
-            if isinstance(document["_id"], int)
-        ]
+        for document in _ahead(found):
+            if not isinstance(document["_id"], int):
+                continue
+            if "session" in document:
+                summaries.append(_summarize(kind, document, config_keys, inputs))
+            else:
+                others.append(document)
+        if others:
+            ids = [document["_id"] for document in others]
+            origins, points = _origins(database, ids), _points(database, ids, metrics)
+            for document in others:
+                more = (origins.get(document["_id"]), points.get(document["_id"], {}))
+                summaries.append(_summarize(kind, document, config_keys, inputs, *more))
     return sorted(summaries, key=lambda summary: summary.id)
 
 
@@ -89,15 +92,26 @@ class SummariesInBson(Mapping[str, Mapping[str, float]]):
 
 def _summarize(
     kind: str,
-    run_id: int,
-    document: Mapping[str, Any],
+    document: dict[str, Any],
     config_keys: Sequence[str],
     inputs: bool,
-    points: Mapping[str, Any],
+    origin: Any = None,
+    points: Mapping[str, Any] | None = None,
 ) -> RunSummary:
+    """Summarize a run.
+
+    Args:
+        kind: Of the run.
+        document: What was fetched of it.
+        config_keys: What its summary holds of the configuration.
+        inputs: Whether it holds the inputs.
+        origin: Of a run of another program, the part of its configuration that tells its parents.
+        points: Of such a run, the metrics that were asked for, summed up.
+    """
+    run_id = document["_id"]
     try:
         info = _mapping(document.get("info"))
-        parts: dict[str, Any] = {"info": {**info, "summary": None}}
+        parts: dict[str, Any] = {"info": {**info, "summary": None}, "config": origin}
         if info.get("parent") is not None:
             parts["info"]["parent"] = from_bson(info["parent"])
         if document.get("result") is not None:
@@ -116,18 +130,22 @@ def _config_fields(keys: Sequence[str]) -> list[str]:
     """Name the parts of the configuration to be fetched; MongoDB refuses a section beside a key inside it."""
     if ALL_KEYS in keys:
         return ["config"]
-    wanted = {*keys, *PARENTS_IN_CONFIG}
-    outermost = [key for key in wanted if not any(key.startswith(f"{other}.") for other in wanted)]
+    outermost = [key for key in set(keys) if not any(key.startswith(f"{other}.") for other in keys)]
     return [f"config.{key}" for key in outermost]
 
 
-def _points_of_others(
-    database: Database[Any], documents: Iterable[Mapping[str, Any]], names: Sequence[str]
-) -> dict[int, dict[str, Any]]:
-    """Sum up some metrics of the runs that keep no summary themselves."""
-    others = [document["_id"] for document in documents if not _mapping(document.get("info")).get("summary")]
-    query = {"run_id": {"$in": others}, "name": {"$in": list(names)}}
+def _origins(database: Database[Any], ids: Sequence[int]) -> dict[int, Any]:
+    """Fetch what the configuration of runs of other programs tells of their parents."""
+    fields = {f"config.{key}": 1 for key in PARENTS_IN_CONFIG}
+    return {run["_id"]: run.get("config") for run in database["runs"].find({"_id": {"$in": ids}}, fields)}
+
+
+def _points(database: Database[Any], ids: Sequence[int], names: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """Sum up some metrics of runs of other programs, which keep no summary themselves."""
     found: dict[int, dict[str, Any]] = {}
+    if not names:
+        return found
+    query = {"run_id": {"$in": ids}, "name": {"$in": list(names)}}
     for series in database["metrics"].find(query, {"run_id": 1, "name": 1, "steps": 1, "values": 1}):
         summary = summary_of_points(series.get("steps"), series.get("values"))
         if summary:
