@@ -66,7 +66,7 @@ class UpsampleAndJoin(nn.Module):
         self, factor: Kernel, channels: int, constant: bool, crop_factor: Kernel, next_kernels: Sequence[Kernel]
     ) -> None:
         super().__init__()
-        self.crop_factor = crop_factor
+        self.channels, self.crop_factor = channels, crop_factor
         self.convolution_crop = tuple(convolution_crop(next_kernels, axis) for axis in range(len(factor)))
         self.up: nn.Module
         if constant:

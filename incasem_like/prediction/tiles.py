@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,8 @@ from torch import nn
 
 from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry, enough_memory
+from incasem_like.networks.inference import Inference, inference
+from incasem_like.networks.slabs import planes
 from incasem_like.prediction.ahead import ahead
 from incasem_like.volumes import Coordinate, Roi
 
@@ -120,10 +121,11 @@ class TiledPredictor:
     def predict_tiles(self, read: Reader, tiles: Sequence[Tile]) -> Iterator[tuple[Roi, npt.NDArray[np.float32]]]:
         """Predict some of the tiles that ``tiles`` gave; see ``predict``."""
         blocks = ahead(read, [read_roi for read_roi, _ in tiles], self.read_ahead)
+        run = inference(self.network, self.device)
         remedy = f"set prediction.input_size_voxels (validation.input_size_voxels) below {list(self.input_size)}"
         for raw, (read_roi, write_roi) in zip(blocks, tiles, strict=True):
             with enough_memory(remedy):
-                probabilities = self._probabilities(raw, write_roi.begin - read_roi.begin, write_roi.shape)
+                probabilities = self._probabilities(run, raw, write_roi.begin - read_roi.begin, write_roi.shape)
             yield write_roi, probabilities
 
     def _axis_tile(self, axis: int, begin: int, end: int, phase: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -136,12 +138,16 @@ class TiledPredictor:
         return (begin - phase - border - self.geometry.context[axis], size), (begin, end - begin)
 
     def _probabilities(
-        self, raw: npt.NDArray[np.float32], margin: Coordinate, shape: Coordinate
+        self, run: Inference, raw: npt.NDArray[np.float32], margin: Coordinate, shape: Coordinate
     ) -> npt.NDArray[np.float32]:
+        """Run the network on a tile; keep ``shape`` voxels from ``margin`` on, counted from where the tile begins."""
         volume = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32)).to(self.device)
         volume = volume.reshape(1, -1, *volume.shape[-3:]) * 2 - 1
         if self.channels_last:
             volume = volume.contiguous(memory_format=torch.channels_last_3d)
+        begin = [offset - context for offset, context in zip(margin, self.geometry.context, strict=True)]
+        rows, columns = (slice(at, at + size) for at, size in zip(begin[1:], shape[1:], strict=True))
+        kept = []
         was_training = self.network.training
         self.network.eval()
         try:
@@ -149,15 +155,11 @@ class TiledPredictor:
                 torch.inference_mode(),
                 torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None),
             ):
-                logits = self.network(volume)[0]
+                for logits in planes(run(volume), begin[0], shape[0]):
+                    kept.append(torch.softmax(logits[0, ..., rows, columns].float(), dim=0).cpu().numpy())
         finally:
             self.network.train(was_training)
-        kept = tuple(
-            slice(offset - context, offset - context + size)
-            for offset, context, size in zip(margin, self.geometry.context, shape, strict=True)
-        )
-        probabilities: npt.NDArray[Any] = torch.softmax(logits[(slice(None), *kept)].float(), dim=0).cpu().numpy()
-        return probabilities
+        return kept[0] if len(kept) == 1 else np.concatenate(kept, axis=1)
 
 
 def axis_step(geometry: NetworkGeometry, axis: int, input_size: int, phase: int) -> int:

@@ -142,7 +142,7 @@ def test_a_gpu_without_enough_memory_is_one_sentence(make_network, mirrored_volu
     def full(*inputs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.22 GiB.")
 
-    network = make_network("isotropic")
+    network = make_network("padded")
     network.register_forward_pre_hook(full)
     with pytest.raises(
         IncasemError, match=r"does not suffice: set prediction\.input_size_voxels .* below \[60, 60, 60\]"

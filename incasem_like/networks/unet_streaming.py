@@ -1,0 +1,130 @@
+"""StreamedUnet: the U-Net's arithmetic carried out slab by slab along z, for predicting on a CPU.
+
+A forward pass keeps every feature map of the whole tile. Here planes flow through the layers: a convolution remembers
+the last planes it has seen, and skipped maps wait for those that come from below. Memory goes by the tile's
+cross-section and hardly by its depth, so that tiles can be larger, and larger tiles compute less context twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from incasem_like.networks.slabs import Size, Slabs, Waiting, applied, convolved, frozen_convolution, planes, pooled
+from incasem_like.networks.unet import ConvPass, Unet, UpsampleAndJoin
+from incasem_like.networks.unet_geometry import cropped_size
+from incasem_like.networks.upsampled_convolution import UpsampledConvolution
+
+# Smaller slabs cost time for their overhead, larger ones memory.
+VOXELS_AT_ONCE = 2**20
+
+
+class StreamedUnet:
+    """Gives what a 3-D ``Unet`` gives, to rounding, with less memory and fewer operations; for inference only.
+
+    Args:
+        network: A 3-D one; its weights are taken as they are now.
+        voxels_at_once: How many voxels of the input are computed together, about.
+    """
+
+    def __init__(self, network: Unet, voxels_at_once: int = VOXELS_AT_ONCE) -> None:
+        self.geometry = network.geometry
+        self._voxels_at_once = voxels_at_once
+        body = network.unet
+        decoder = [_layers(module) for module in body.r_conv[0].children()]
+        self._encoder = [_layers(module) for module in body.l_conv.children()]
+        self._pools = list(body.l_down.children())
+        self._joins = [_Join(up, layers[0]) for up, layers in zip(body.r_up[0].children(), decoder, strict=True)]
+        self._decoder = [layers[1:] for layers in decoder]
+        self._last = _layers(network.final_conv_pass)[0]
+
+    def __call__(self, volume: torch.Tensor) -> Slabs:
+        """Map ``(1, in_channels, z, y, x)`` to the logits ``(1, num_fmaps_out, z', y', x')`` in slabs along z.
+
+        Raises:
+            ConfigError: The network cannot take that size.
+        """
+        depth = self.geometry.output_size(volume.shape[2:])[0]
+        slabs = iter(torch.split(volume, self.planes_at_once(volume.shape[3:]), dim=2))
+        maps, _ = self._level(0, slabs, tuple(volume.shape[2:]))
+        return planes(convolved(maps, self._last), 0, depth)
+
+    def planes_at_once(self, cross_section: Sequence[int]) -> int:
+        """Say how many planes of that many voxels y, x are computed together: a multiple of the stride."""
+        stride = self.geometry.stride[0]
+        return max(1, self._voxels_at_once // (stride * cross_section[0] * cross_section[1])) * stride
+
+    def _level(self, level: int, maps: Slabs, size: Size) -> tuple[Slabs, Size]:
+        """Put a level and those below it behind ``maps``, which come in slabs and have ``size`` in all."""
+        maps, size = _rectified(maps, size, self._encoder[level])
+        if level == len(self._pools):
+            return maps, size
+        pool, waiting = self._pools[level], Waiting()
+        assert isinstance(pool, nn.MaxPool3d)
+        factor: Size = tuple(pool.kernel_size)  # type: ignore[arg-type]
+        smaller = tuple(edge // step for edge, step in zip(size, factor, strict=True))
+        below, size_below = self._level(level + 1, pooled(waiting.noted(maps), pool, factor[0]), smaller)
+        maps, size = self._joins[level].joined(waiting, size, below, size_below)
+        return _rectified(maps, size, self._decoder[level])
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """Where, along each axis, maps are cropped to what is joined."""
+
+    begin: Size
+    size: Size
+
+    @classmethod
+    def centred(cls, found: Size, wanted: Size) -> _Crop:
+        """Crop as ``unet.centre_crop`` does."""
+        return cls(tuple((edge - kept) // 2 for edge, kept in zip(found, wanted, strict=True)), wanted)
+
+
+class _Join:
+    """Up-sampling, joining, and the convolution behind: the sum of one over the skipped and one over the other maps."""
+
+    def __init__(self, up: nn.Module, layer: nn.Conv3d) -> None:
+        assert isinstance(up, UpsampleAndJoin)
+        self._convolution_crop, self._crop_factor = up.convolution_crop, up.crop_factor
+        self._kernel: Size = tuple(layer.kernel_size)
+        skipped = layer.in_channels - up.channels
+        self._skipped = frozen_convolution(layer.weight[:, :skipped], layer.bias)
+        self._upsampled = UpsampledConvolution(up.up, layer.weight[:, skipped:])
+
+    def joined(self, waiting: Waiting, size: Size, below: Slabs, size_below: Size) -> tuple[Slabs, Size]:
+        """Join maps of ``size`` that wait with those from below, convolve and rectify."""
+        upsampled = tuple(edge * factor for edge, factor in zip(size_below, self._upsampled.factor, strict=True))
+        wanted = tuple(map(cropped_size, upsampled, self._convolution_crop, self._crop_factor))
+        waiting.crop(_Crop.centred(size, wanted).begin, wanted)
+        sums = self._upsampled(below, size_below, _Crop.centred(upsampled, wanted).begin, wanted)
+        return self._added(waiting, sums), tuple(
+            edge - kernel + 1 for edge, kernel in zip(wanted, self._kernel, strict=True)
+        )
+
+    def _added(self, waiting: Waiting, sums: Slabs) -> Slabs:
+        for other in sums:
+            skipped = waiting.take(other.shape[2], self._kernel[0] - 1)
+            results = [applied(self._skipped, skipped).add_(other).relu_()]
+            del skipped, other
+            yield results.pop()
+
+
+def _layers(convolutions: Any) -> list[nn.Conv3d]:
+    assert isinstance(convolutions, ConvPass)
+    return [layer for layer in convolutions.conv_pass if isinstance(layer, nn.Conv3d)]
+
+
+def _rectified(maps: Slabs, size: Size, layers: list[nn.Conv3d]) -> tuple[Slabs, Size]:
+    for layer in layers:
+        maps = _relu(convolved(maps, layer))
+        size = tuple(edge - kernel + 1 for edge, kernel in zip(size, layer.kernel_size, strict=True))
+    return maps, size
+
+
+def _relu(maps: Slabs) -> Iterator[torch.Tensor]:
+    return (slab.relu_() for slab in maps)
