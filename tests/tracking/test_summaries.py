@@ -289,4 +289,4 @@ def test_a_database_is_asked_for_no_path_that_it_refuses() -> None:
     from incasem_like.tracking.mongo.summaries import _config_fields
 
     fields = _config_fields(["training", "training.iterations", "loss.$kind", "a..b", "", "model."])
-    assert sorted(fields) == ["config.loss.\uff04kind", "config.prediction.run_id_training", "config.training"]
+    assert sorted(fields) == ["config.loss.\uff04kind", "config.training"]

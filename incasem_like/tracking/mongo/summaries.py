@@ -127,11 +127,15 @@ def _summarize(
 
 
 def _config_fields(keys: Sequence[str]) -> list[str]:
-    """Name the parts of the configuration to be fetched; MongoDB refuses a section beside a key inside it."""
+    """Name the parts of the configuration to be fetched.
+
+    MongoDB refuses a section beside a key inside it, a path with empty parts, and one with a dollar.
+    """
     if ALL_KEYS in keys:
         return ["config"]
-    outermost = [key for key in set(keys) if not any(key.startswith(f"{other}.") for other in keys)]
-    return [f"config.{key}" for key in outermost]
+    paths = {".".join(map(escape_key, key.split("."))) for key in keys if all(key.split("."))}
+    outermost = [path for path in paths if not any(path.startswith(f"{other}.") for other in paths)]
+    return [f"config.{path}" for path in outermost]
 
 
 def _origins(database: Database[Any], ids: Sequence[int]) -> dict[int, Any]:
