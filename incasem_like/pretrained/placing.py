@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import InputError
 from incasem_like.tracking.checkpoints import file_sha256
-from incasem_like.tracking.deletion.model_files import models_folder, owners, share
+from incasem_like.tracking.deletion.model_files import owners, share
+from incasem_like.tracking.model_folders import models_folder
 
 if TYPE_CHECKING:
     from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint

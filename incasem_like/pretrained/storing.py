@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, artifact_file_name
 from incasem_like.tracking.metrics_log import MetricsLog
+from incasem_like.tracking.model_folders import highest_number
 from incasem_like.tracking.plain import plain
 from incasem_like.tracking.recording.sessions import Start, begin_metrics, describe_session, new_token
 from incasem_like.tracking.series import max_points
 from incasem_like.tracking.transfer.portable import FORMAT, MANIFEST, VERSION, PortableRun
-from incasem_like.training.folders import highest_number
 
 if TYPE_CHECKING:
     from incasem_like.pretrained.foreign import ForeignRun

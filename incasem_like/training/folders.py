@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from incasem_like.errors import InputError
+from incasem_like.tracking.model_folders import MODELS, folder_name
 from incasem_like.training.checkpoints import CheckpointFolder
-
-MODELS = "models"
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class RunFolders:
     @classmethod
     def of_run(cls, runs: Path, run_id: int) -> RunFolders:
         """Name the folders of a run in the store."""
-        return cls(runs, f"{run_id:04d}")
+        return cls(runs, folder_name(run_id))
 
     @classmethod
     def unobserved(cls, runs: Path) -> RunFolders:
@@ -61,13 +60,6 @@ class RunFolders:
     def snapshots(self) -> Path:
         """Blocks and predictions to look at."""
         return self.runs / "snapshots" / self.name
-
-
-def highest_number(runs: Path) -> int:
-    """Give the highest id that has a folder of checkpoints, whichever store knows that run; 0 for none."""
-    folder = runs / MODELS
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def check_unused(folders: RunFolders) -> None:

@@ -12,18 +12,13 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.tracking.checkpoints import file_sha256
 from incasem_like.tracking.deletion.freed import Freed
 from incasem_like.tracking.files.layout import write_whole
+from incasem_like.tracking.model_folders import BESIDE_MODELS, models_folder
 
 if TYPE_CHECKING:
     from incasem_like.tracking.records import RunRecord
 
 OWNERS = "owners.json"
 DELETED_PREFIX = ".deleting-"
-FOLDERS_OF_A_RUN = ("tensorboard", "snapshots")
-
-
-def models_folder(runs_directory: Path, run_id: int) -> Path:
-    """Where a training run keeps its checkpoints."""
-    return runs_directory / "models" / f"{run_id:04d}"
 
 
 def owners(folder: Path) -> list[tuple[str, int]]:
@@ -109,7 +104,7 @@ def _registered(record: RunRecord) -> Iterator[tuple[Path, Mapping[str, Any]]]:
 
 def _remove_folders(runs_directory: Path, own: Path, checkpoints: int) -> Freed:
     """Delete the folders of a run's number; that of the checkpoints last, for it is the proof that they are its own."""
-    folders = [runs_directory / name / own.name for name in FOLDERS_OF_A_RUN] + [own]
+    folders = [runs_directory / name / own.name for name in BESIDE_MODELS] + [own]
     gone = tuple(folder for folder in folders if folder.exists())
     return Freed(checkpoints=checkpoints, bytes=sum(map(remove_tree, folders)), folders=gone)
 

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from incasem_like.tracking.deletion.model_files import DELETED_PREFIX, FOLDERS_OF_A_RUN, OWNERS, remove_tree
+from incasem_like.tracking.deletion.model_files import DELETED_PREFIX, OWNERS, remove_tree
 from incasem_like.tracking.doctor.finding import Finding
+from incasem_like.tracking.model_folders import BESIDE_MODELS, MODELS, folder_name, models_folder
 from incasem_like.tracking.summaries import DAMAGED
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def check_folders(stores: Sequence[RunStore], runs_directory: Path, settled: tim
         settled: What changed less than this ago is left alone.
     """
     accounts = _accounts(stores, runs_directory)
-    for kind in ("models", *FOLDERS_OF_A_RUN):
+    for kind in (MODELS, *BESIDE_MODELS):
         for folder in sorted((runs_directory / kind).glob("*")):
             if folder.name.startswith(DELETED_PREFIX) and _is_settled(folder, settled):
                 problem = f"{folder} is left of a deletion that broke off."
@@ -46,7 +47,7 @@ def check_folders(stores: Sequence[RunStore], runs_directory: Path, settled: tim
             elif folder.name.isdecimal() and folder.is_dir() and folder not in accounts and stores:
                 yield from _without_run(folder, stores, settled)
     for folder, account in accounts.items():
-        if folder.parent.name == "models" and folder.is_dir() and not account.in_use:
+        if folder.parent.name == MODELS and folder.is_dir() and not account.in_use:
             yield from _check_files(folder, account, settled)
 
 
@@ -55,7 +56,7 @@ def _accounts(stores: Sequence[RunStore], runs_directory: Path) -> dict[Path, _A
     accounts: defaultdict[Path, _Account] = defaultdict(_Account)
     for store in stores:
         for run in store.summaries():
-            own = [runs_directory / kind / f"{run.id:04d}" for kind in ("models", *FOLDERS_OF_A_RUN)]
+            own = [runs_directory / kind / folder_name(run.id) for kind in (MODELS, *BESIDE_MODELS)]
             for folder in own:
                 accounts[folder].in_use |= run.status in ("RUNNING", DAMAGED)
             for checkpoint in run.checkpoints:
@@ -63,7 +64,7 @@ def _accounts(stores: Sequence[RunStore], runs_directory: Path) -> dict[Path, _A
                 accounts[path.parent].names[path.name] = checkpoint.bytes
                 accounts[path.parent].names[f"training_state_{checkpoint.iteration}"] = None
         for run_id in (*store.half_deleted(), *store.half_received()):
-            accounts[runs_directory / "models" / f"{run_id:04d}"].in_use = True
+            accounts[models_folder(runs_directory, run_id)].in_use = True
     return dict(accounts)
 
 

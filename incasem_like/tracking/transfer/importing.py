@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.address import KINDS, singular
 from incasem_like.tracking.condensing import condense, summarize
+from incasem_like.tracking.model_folders import highest_number
 from incasem_like.tracking.series import MetricTable, max_points
-from incasem_like.tracking.transfer.placing import ModelFiles, highest_number
+from incasem_like.tracking.transfer.placing import ModelFiles
 from incasem_like.tracking.transfer.portable import PortableRun
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import CheckpointError, DiskFullError
 from incasem_like.tracking.checkpoints import file_sha256
-from incasem_like.tracking.deletion.model_files import FOLDERS_OF_A_RUN, models_folder, owners, share
+from incasem_like.tracking.deletion.model_files import owners, share
+from incasem_like.tracking.model_folders import BESIDE_MODELS, models_folder
 
 if TYPE_CHECKING:
     from incasem_like.tracking.checkpoints import TrackedFile
@@ -112,16 +113,9 @@ def fetch_if_possible(file: TrackedFile, run_id: int) -> Path | None:
         return None
 
 
-def highest_number(runs_directory: Path) -> int:
-    """Find the highest number of a folder of checkpoints."""
-    models = runs_directory / "models"
-    names = [path.name for path in models.iterdir()] if models.is_dir() else []
-    return max((int(name) for name in names if name.isdecimal()), default=0)
-
-
 def _link_logs(runs_directory: Path, before: str, now: str) -> None:
     """Give the TensorBoard logs and snapshots of a run that is renumbered its new number too."""
-    for name in FOLDERS_OF_A_RUN:
+    for name in BESIDE_MODELS:
         source, target = runs_directory / name / before, runs_directory / name / now
         if source.is_dir() and not target.exists():
             shutil.copytree(source, target, copy_function=lambda one, other: _copy(Path(one), Path(other), link=True))
