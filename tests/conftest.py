@@ -1,8 +1,12 @@
 """What every test relies on."""
 
+import logging
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
+
+import pytest
 
 pytest_plugins = ["browser.fixtures", "mongo_server.fixtures"]
 
@@ -14,3 +18,11 @@ if hasattr(signal, "SIGHUP"):
 
 # Records of blockwise jobs go to a folder of this session's own, in child processes too.
 os.environ["INCASEM_JOBS"] = tempfile.mkdtemp(prefix="incasem-test-jobs-")
+
+
+@pytest.fixture(autouse=True)
+def _log_level() -> Iterator[None]:
+    """Put the level of the root logger back, which scripts called within this process set by their --loglevel."""
+    before = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(before)

@@ -58,12 +58,12 @@ def test_elsewhere_the_heartbeat_counts(here: dict[str, Any], other: dict[str, s
 
 
 def test_what_names_no_process_is_known_by_its_heartbeat_alone() -> None:
-    assert is_alive({"hostname": "here"}, NOW, None)
+    assert is_alive({"hostname": "here"}, NOW, None, now=NOW)
     assert not is_alive({}, LONG_AGO, None)
     assert not is_alive({}, None, None)
 
 
 def test_a_process_id_that_is_none_is_passed_over(here: dict[str, Any]) -> None:
-    assert is_alive({**here, "pid": "4 of them"}, NOW, None)
+    assert is_alive({**here, "pid": "4 of them"}, NOW, None, now=NOW)
     assert not is_alive({**here, "pid": "4 of them"}, LONG_AGO, None)
     assert is_alive({**here, "process_start": "today"}, LONG_AGO, None)
