@@ -51,7 +51,7 @@ def run_experiment(
     continues: Continuation | None = None,
     id_above: int = 0,
 ) -> Result:
-    """Run ``main`` with a record of it in a store.
+    """Run ``main`` with a record of it in a store, and give what it returns.
 
     The record holds the configuration, what the work logs, prints and returns, host, commit, packages, sources,
     artifacts and, at the end, COMPLETED, FAILED with the traceback, or INTERRUPTED.
@@ -71,9 +71,6 @@ def run_experiment(
         continues: A run of this store to go on with, instead of a new one.
         id_above: The id of a new run is above this, so that it finds no files of another store's run.
 
-    Returns:
-        What ``main`` returned.
-
     Raises:
         InputError: There is a run of the wanted id.
         StoreError: The store cannot be written.
@@ -82,12 +79,10 @@ def run_experiment(
     meta = {"command": name, "comment": comment, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
     watching = [*_recording(store, continues, id_above, config), *observers]
     shown_name = str(without_credentials(run_name or name))
-    sacred_run = _sacred_run(name, shown_name, config, watching, meta, sources)
-    sacred_run._id = run_id
+    sacred_run = _sacred_run(name, shown_name, config, watching, meta, sources, run_id)
     run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd(), shown_name)
     with _signals_interrupt(run):
-        outcome: Result = sacred_run(partial(_work, run, main, artifacts or {}, store))
-    return outcome
+        return sacred_run(partial(_work, run, main, artifacts or {}, store))
 
 
 def _recording(
@@ -120,6 +115,7 @@ def _sacred_run(
     observers: list[RunObserver],
     meta: dict[str, Any],
     sources: Sequence[Path],
+    run_id: int | None,
 ) -> TrackedSacredRun:
     """Put together Sacred's run; what surrounds it is looked up only if somebody observes it."""
     from incasem_like.tracking.recording.sacred_quietly import get_host_info
@@ -133,6 +129,7 @@ def _sacred_run(
         experiment_info=describe_experiment(shown_name, sources) if observers else {},
         host_info={**get_host_info([]), **describe_process()} if observers else {},
         meta_info=without_credentials(plain(meta)),
+        run_id=run_id,
     )
 
 

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from incasem_like.errors import IncasemError
 from incasem_like.tracking.checkpoints import EARLIER_FOLDERS
@@ -22,6 +22,7 @@ from incasem_like.tracking.recording.output import OutputCapture
 from incasem_like.tracking.recording.sacred_quietly import RunObserver, SacredInterrupt, SacredRunBase
 
 log = logging.getLogger("incasem_like.tracking")
+Outcome = TypeVar("Outcome")
 SECONDS_BETWEEN_HEARTBEATS = 10.0
 SECONDS_TO_DELIVER = 2.0  # once; not again before a delivery came through
 
@@ -39,6 +40,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
         experiment_info: Sacred's ``experiment`` entry.
         host_info: Sacred's ``host`` entry.
         meta_info: Options and comment.
+        run_id: The id that it is to have; None for the store's next one.
     """
 
     def __init__(
@@ -49,12 +51,13 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
         experiment_info: dict[str, Any],
         host_info: dict[str, Any],
         meta_info: dict[str, Any],
+        run_id: int | None,
     ) -> None:
         described = SimpleNamespace(prefix=None, signature=SimpleNamespace(name=command))
         logger = logging.getLogger("incasem_like.tracking.sacred")
         logger.setLevel(logging.CRITICAL)  # our own sentences say what Sacred's would
         super().__init__(config, None, described, observers, logger, logger, experiment_info, host_info, [], [])
-        self._id: int | None = None
+        self._id = run_id
         self._heartbeat: Heartbeat | None = None
         self.meta_info = meta_info
         self.beat_interval = SECONDS_BETWEEN_HEARTBEATS
@@ -63,7 +66,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
         self._complained: set[tuple[int, str]] = set()
         self.buffer = MetricBuffer(self._beat_soon)
 
-    def __call__(self, main: Callable[[], Any]) -> Any:
+    def __call__(self, main: Callable[[], Outcome]) -> Outcome:
         """Run ``main`` until COMPLETED, INTERRUPTED or FAILED and give what it returns; its errors pass through."""
         with OutputCapture() as self._capture:
             try:
