@@ -28,17 +28,14 @@ def open_run_store(
         tracking: The configured store.
         own: What a flag of the script's own says for this kind of run.
     """
+    url = own or line.store or tracking.url
+    if line.offline:
+        from incasem_like.tracking.sync import open_offline
+
+        return open_offline(url, kind, directories.runs)
     from incasem_like.tracking import open_store
 
-    url = own or line.store or tracking.url
-    return open_store(_offline(url, directories.runs) if line.offline else url, kind, directories.runs)
-
-
-def _offline(url: str | None, runs: Path) -> str | Path | None:
-    """Give the folder where runs wait for a database; a store of files is not away and stays."""
-    from incasem_like.tracking.address import FolderAddress, parse_address
-
-    return url if isinstance(parse_address(url, runs), FolderAddress) else runs / "tracking" / "offline"
+    return open_store(url, kind, directories.runs)
 
 
 def further_observers(line: CommandLine, folder: Path) -> list[RunObserver]:

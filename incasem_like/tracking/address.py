@@ -15,6 +15,8 @@ from incasem_like.tracking.plain import without_credentials
 KINDS = ("trainings", "predictions", "segmentations", "evaluations", "bootstrapping")
 ENVIRONMENT_VARIABLE = "INCASEM_TRACKING_URL"
 _HOST_AND_PORT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.-]*:\d{1,5}$")
+_UNESCAPED = re.compile(r"[\s'\"]")
+_USER_AND_HOST = re.compile(r"^[^/\\]+:[^/\\]*@[A-Za-z0-9][A-Za-z0-9.,:-]*(/.*)?$")
 _DEFAULT_DATABASES = ("", "admin")
 
 
@@ -63,7 +65,8 @@ def parse_address(url: str | Path | None, runs_directory: Path) -> FolderAddress
         runs_directory: The folder of training runs, home of the default store.
 
     Raises:
-        InputError: The JSON file is missing or lacks its keys, or the URL has a scheme that no store answers to.
+        InputError: The JSON file is missing or lacks its keys, or the URL has a scheme that no store answers to, blanks
+            or quotation marks, or credentials without a scheme.
     """
     text = os.path.expandvars(str(url)) if url else os.environ.get(ENVIRONMENT_VARIABLE, "")
     if not text:
@@ -79,6 +82,11 @@ def parse_address(url: str | Path | None, runs_directory: Path) -> FolderAddress
         return _read_json(Path(text).expanduser())
     if _HOST_AND_PORT.match(text) and not Path(text).exists():
         return _mongo_address(f"mongodb://{text}", None)
+    if _USER_AND_HOST.match(text) and not Path(text).exists():  # not quoted, since it holds a password
+        raise InputError(
+            "A tracking URL with a user name and password begins with mongodb://: write "
+            "mongodb://USER:PASSWORD@HOST:PORT."
+        )
     return FolderAddress(Path(text).expanduser().absolute())
 
 
@@ -88,6 +96,11 @@ def _database_in_path(url: str) -> str | None:
 
 
 def _mongo_address(url: str, database: str | None) -> MongoAddress:
+    if _UNESCAPED.search(url):  # in a longer text its password could not be told from other words
+        raise InputError(
+            f"The URL {without_credentials(url)} holds blanks or quotation marks: percent-encode special characters in "
+            "the user name and password, a blank as %20."
+        )
     if database is None:
         return MongoAddress(url)
     for kind in KINDS:

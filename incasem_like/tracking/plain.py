@@ -10,8 +10,10 @@ from typing import Any
 
 # A password may hold a slash that nobody escaped; in other URLs an @ behind the first slash belongs to the path.
 # Schemes are short: to look for longer ones would take a time that grows with the square of a long word's length.
+# Where a text begins with MongoDB's URL, the password may hold blanks and quotation marks, which nobody escaped either.
 _CREDENTIALS = re.compile(
-    r"(?P<scheme>mongodb(?:\+srv)?://)[^\s'\"]*@|(?P<other>[A-Za-z][A-Za-z0-9+.-]{0,40}://)[^/\s'\"]*@"
+    r"\A(?P<whole>mongodb(?:\+srv)?://)[^\n]{0,400}@"
+    r"|(?P<scheme>mongodb(?:\+srv)?://)[^\s'\"]*@|(?P<other>[A-Za-z][A-Za-z0-9+.-]{0,40}://)[^/\s'\"]*@"
 )
 _LARGEST_BSON_INTEGER = 2**63 - 1
 
@@ -53,7 +55,7 @@ def plain(value: Any) -> Any:
 def without_credentials(value: Any) -> Any:
     """Copy a plain value with ``user:password@`` taken out of every URL in its texts."""
     if isinstance(value, str):
-        return _CREDENTIALS.sub(lambda found: found["scheme"] or found["other"], value) if "@" in value else value
+        return _CREDENTIALS.sub(lambda found: found[found.lastgroup or 0], value) if "@" in value else value
     if isinstance(value, dict):
         return {key: without_credentials(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incasem_like.errors import InputError, StoreError
+from incasem_like.tracking.address import FolderAddress, parse_address
 from incasem_like.tracking.deletion.deleting import finish_deletion
 from incasem_like.tracking.files.layout import METRICS_LOG, write_whole
 from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.journal import Journal
+from incasem_like.tracking.journal import Journal, Journals
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, is_held
 from incasem_like.tracking.recording.sessions import tokens
 from incasem_like.tracking.records import RunRecord
-from incasem_like.tracking.store import RunStore
+from incasem_like.tracking.store import RunStore, open_store
 
 if TYPE_CHECKING:
     from incasem_like.tracking.mongo.store import MongoStore
@@ -89,6 +90,28 @@ def deliver_journal(store: RunStore, run_id: int) -> Synced | None:
 def offline_store(store: RunStore) -> FileStore:
     """Give the store of the runs of a kind that wait on this machine for their database."""
     return FileStore(store.runs_directory / OFFLINE / f"incasem_{store.kind}", store.kind, store.runs_directory)
+
+
+def open_offline(url: str | Path | None, kind: str, runs_directory: Path) -> RunStore:
+    """Open the store for a run that may not wait for its database; a store of files is not away and stays.
+
+    Ids go on above those of the database's runs that this machine knows of, so that as few as possible are taken when
+    the run is delivered: the datasets that it writes carry its id.
+
+    Args:
+        url: Of the database; see ``parse_address``.
+        kind: Of the run.
+        runs_directory: The folder of training runs.
+
+    Raises:
+        InputError: The address cannot be understood.
+    """
+    address = parse_address(url, runs_directory)
+    if isinstance(address, FolderAddress):
+        return open_store(url, kind, runs_directory)
+    known = [journal.run_id for journal in Journals(runs_directory, address.database(kind))]
+    folder = runs_directory / OFFLINE / f"incasem_{kind}"
+    return FileStore(folder, kind, runs_directory, id_above=max(known, default=0))
 
 
 def _journals(store: MongoStore) -> Iterator[Synced]:

@@ -43,6 +43,23 @@ def test_filters_of_every_sort_hold_together(four_trainings: Lab) -> None:
     assert "None of the 4 runs in" in nothing.error
 
 
+def test_what_cannot_be_shown_is_said_in_a_sentence(four_trainings: Lab) -> None:
+    for words, said in (
+        (("list", "--columns", ""), "--columns names what to show"),
+        (("list", "--columns", "+"), "--columns names what to show"),
+        (("best", "dice", "--largest", "--smallest"), "give --largest or --smallest, not both"),
+    ):
+        shown = four_trainings.ask("runs", *words)
+        assert (shown.status, shown.output) == (2, "")
+        assert said in shown.error
+
+
+def test_no_metric_is_asked_for_where_there_are_no_runs(lab: Lab) -> None:
+    shown = lab.ask("runs", "best", "dice")
+    assert shown.status == 2
+    assert "there are none yet" in shown.error
+
+
 def test_an_empty_store_says_so(lab: Lab) -> None:
     shown = lab.ask("runs", "list")
     assert (shown.status, shown.output) == (0, "")

@@ -283,6 +283,9 @@ def _keys(value: Any) -> list[str]:
     [
         ("mongodb://u:p@h:1/d", "mongodb://h:1/d"),
         ("mongodb+srv://u:p@ss/w@h/d?a=b", "mongodb+srv://h/d?a=b"),
+        ("mongodb://u:p w@h:1/d", "mongodb://h:1/d"),
+        ("mongodb://u:p\"w'@h:1/d", "mongodb://h:1/d"),
+        ("at mongodb://h:1 ask me@home", "at mongodb://h:1 ask me@home"),
         ("s3://bucket/a@b/raw", "s3://bucket/a@b/raw"),
         ("see https://token@github.com/x and a@b.c", "see https://github.com/x and a@b.c"),
         ("git@github.com:x/y", "git@github.com:x/y"),

@@ -83,6 +83,18 @@ def test_a_prediction_that_was_resumed_comes_from_the_one_it_resumed() -> None:
     assert ("predictions/3", "predictions/5", "resumed") in links(gather([PREDICTION, resumed]))
 
 
+def test_a_prediction_that_got_another_id_wrote_what_its_first_id_stands_on() -> None:
+    """Begun offline as prediction 3, delivered as 5, since 3 was taken by then."""
+    place = f"{CELL}/volumes/predictions/train_0009/predict_0003"
+    outputs = {"all": f"{place}/segmentation"}
+    delivered = run("predictions", 5, RAW, result={"prediction_id": 3, "outputs": outputs})
+    runs = [PREDICTION, delivered]
+    assert "resumed" not in {label for _, _, label in links(gather(runs))}
+    says_3 = Making("predict.py", "predictions/3")
+    assert written_by(f"{place}/segmentation", runs, says_3) == "predictions/5"
+    assert written_by(f"{CELL}/volumes/elsewhere", runs, says_3) == "predictions/3"
+
+
 def test_data_that_changed_between_two_runs_is_told_apart() -> None:
     changed = RunSummary("trainings", 2, inputs=({"address": RAW, "content_hash": "c" * 64},))
     labels = {link.target: link.label for link in gather([TRAINING, changed]).links}

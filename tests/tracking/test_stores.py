@@ -164,6 +164,14 @@ def test_files_have_the_layout_of_sacred(tmp_path: Path) -> None:
     assert not list(folder.glob(".*"))
 
 
+def test_a_record_that_is_no_mapping_is_damaged(tmp_path: Path) -> None:
+    folder = tmp_path / "incasem_trainings" / "1"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("[]")
+    with pytest.raises(StoreError, match=r"run\.json is damaged \(it holds no mapping\)"):
+        FileStore(folder.parent, "trainings", tmp_path).get(1)
+
+
 def test_a_server_that_does_not_answer_is_said_in_one_sentence_soon(tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(StoreError) as caught:
@@ -183,6 +191,17 @@ def test_a_malformed_url_is_refused_without_quoting_it(url: str, tmp_path: Path)
     assert isinstance(caught.value, InputError)
     assert "s3" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mongodb://ada:s3 cret@db:27017", "mongodb://ada:'s3cret'@db:27017", "ada:s3cret@db:27017", "ada:s3cret@db"],
+)
+def test_credentials_that_could_not_be_told_from_other_words_are_refused_unquoted(url: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        open_store(url, "trainings", tmp_path)
+    assert "s3" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_refused_credentials_are_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

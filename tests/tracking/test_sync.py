@@ -8,7 +8,7 @@ import pytest
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
 from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.sync import deliver_journal, offline_store, sync_journals
+from incasem_like.tracking.sync import deliver_journal, offline_store, open_offline, sync_journals
 
 CONFIG: dict[str, Any] = {"tracking": {"max_points": 10, "store_checkpoints": "none"}}
 
@@ -66,6 +66,15 @@ def test_a_taken_id_is_replaced_and_children_follow(database: MongoStore) -> Non
     assert database.get(1).result is None
     assert prediction.delivered_as == 1
     assert predictions.get(1).parent["training_run_id"] == 2
+
+
+def test_ids_of_offline_runs_go_on_above_those_this_machine_knows(database: MongoStore) -> None:
+    for _ in range(2):
+        run_experiment(name="train", config=CONFIG, main=lambda run: None, store=database)
+    waiting = open_offline(f"mongodb://127.0.0.1:1/{database.database.name}", "trainings", database.runs_directory)
+    run_experiment(name="train", config=CONFIG, main=work, store=waiting)
+    assert waiting.ids() == [3]
+    assert [(one.run_id, one.delivered_as) for one in sync_journals(database)] == [(3, 3)]
 
 
 def test_delivering_that_broke_off_is_taken_up(database: MongoStore, monkeypatch: pytest.MonkeyPatch) -> None:

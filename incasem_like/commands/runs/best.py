@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 @click.command("best", epilog=FILTERS)
 @click.argument("metric")
 @click.argument("filters", metavar="[FILTER]...", nargs=-1)
-@click.option("--largest", "direction", flag_value="max", help="The largest value is best.")
-@click.option("--smallest", "direction", flag_value="min", help="The smallest value is best.")
+@click.option("--largest", is_flag=True, help="The largest value is best.")
+@click.option("--smallest", is_flag=True, help="The smallest value is best.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), default=5, show_default=True, help="Show N runs.")
 @kind_option
 @store_options
 def best_runs(
-    metric: str, filters: Sequence[str], direction: str | None, limit: int, kind: str, stores: StoreChoice
+    metric: str, filters: Sequence[str], largest: bool, smallest: bool, limit: int, kind: str, stores: StoreChoice
 ) -> None:
     """Say which runs are best by METRIC, and when they were.
 
@@ -37,12 +37,14 @@ def best_runs(
     """
     from incasem_like.tracking.queries import better, parse_condition, select_runs
 
+    if largest and smallest:
+        raise InputError("One value is best: give --largest or --smallest, not both.")
     store = stores.open(kind)
     selection = select_runs([store], [parse_condition(text) for text in filters], names=[metric])
     field = selection.fields[metric]
     if field.metric is None:
         raise InputError(f"'{metric}' is {field.meaning}, which is no metric: name one, or use runs list --sort.")
-    chosen = direction or better(field.metric)
+    chosen = "max" if largest else "min" if smallest else better(field.metric)
     if chosen is None:
         raise InputError(f"Whether much or little {field.metric} is good is not known: add --largest or --smallest.")
     values = {run.id: value for run in selection.runs if (value := _value(run, field.metric, chosen)) is not None}

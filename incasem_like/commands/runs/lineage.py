@@ -29,7 +29,7 @@ def show_lineage(subject: str, svg: Path | None, as_json: bool, kind: str, store
     """Show what a run comes from and what came of it: data, trainings, fine-tunings, predictions, evaluations.
 
     ID_OR_DATASET is a run's id, 12, kind and id, predictions/12, or a dataset, cell.zarr/volumes/raw: then the run that
-    made it, as the dataset says itself, and those that read it. What datasets here say of their own making is
+    made it, as runs or the dataset itself say, and those that read it. What datasets here say of their own making is
     shown too.
     """
     if svg is not None and svg.suffix.lower() != ".svg":
@@ -178,7 +178,7 @@ def _find_dataset(subject: str, runs: Sequence[RunSummary], where: str) -> tuple
     address = str(parse_address(subject)) if "://" in subject else str(Path(subject).expanduser().absolute())
     provenance = read_provenance(address)
     made = making_of(provenance)
-    made_by = (made.run if made else None) or written_by(address, runs)
+    made_by = written_by(address, runs, made)
     if made_by is not None:
         return made_by, None
     read = {one for run in runs for one in input_hashes(run)}

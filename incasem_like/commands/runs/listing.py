@@ -88,6 +88,8 @@ def read_columns(columns: str | None, stores: Sequence[RunStore]) -> tuple[list[
     usual += [*_ALWAYS, *dict.fromkeys(name for store in stores for name in _ALSO[store.kind])]
     if columns is None:
         return [], usual
+    if not _split(columns.removeprefix("+")):
+        raise InputError("--columns names what to show: write id,name,dice, or +lr to add to the usual columns.")
     return _split(columns.removeprefix("+")), usual if columns.startswith("+") else []
 
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 class FileStore(RunStore):
     """Runs below ``folder/<id>/``; needs no server, and a run can be read with any text editor."""
 
-    def __init__(self, folder: Path, kind: str, runs_directory: Path) -> None:
+    def __init__(self, folder: Path, kind: str, runs_directory: Path, id_above: int = 0) -> None:
         super().__init__(kind, runs_directory, description=str(folder))
-        self.folder = Path(folder)
+        self.folder, self.id_above = Path(folder), id_above
 
     def ids(self) -> list[int]:  # noqa: D102
         if not self.folder.is_dir():
@@ -149,7 +149,7 @@ class FileStore(RunStore):
     def observer(self, *, id_above: int = 0) -> FileObserver:  # noqa: D102
         from incasem_like.tracking.files.observer import FileObserver
 
-        return FileObserver(self.folder, id_above=id_above)
+        return FileObserver(self.folder, id_above=max(id_above, self.id_above))
 
     def reopen(self, run_id: int, *, after_step: int | Callable[[], int]) -> FileObserver:  # noqa: D102
         from incasem_like.tracking.files.observer import FileObserver
@@ -162,6 +162,11 @@ def _read_directory(directory: Path) -> dict[str, Any] | None:
     document = _read_json(directory / "run.json")
     if document is None:
         return None
+    if not isinstance(document, dict):
+        raise StoreError(
+            f"The run record {directory / 'run.json'} is damaged (it holds no mapping): restore it from a backup or "
+            "delete the run's folder."
+        )
     output = directory / "cout.txt"
     return {
         **document,

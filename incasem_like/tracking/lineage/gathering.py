@@ -37,10 +37,23 @@ def gather(
     return _Gathering(summaries, makings or {}, apart).lineage()
 
 
-def written_by(address: str, summaries: Iterable[RunSummary]) -> str | None:
-    """The key of the run that wrote a dataset, from what runs say; None where none does."""
-    found = _Outputs(summaries).find(address)
-    return None if found is None else found[0]
+def written_by(address: str, summaries: Iterable[RunSummary], made: Making | None = None) -> str | None:
+    """The key of the run that wrote a dataset; None where nothing tells.
+
+    What runs noted goes before what the dataset says itself, for a run may have got another id since: one that was
+    begun offline, or copied.
+
+    Args:
+        address: Of the dataset.
+        summaries: Of all kinds of runs.
+        made: What the dataset says of its making.
+    """
+    written = _Outputs(summaries)
+    if found := written.noted(address):
+        return found[0]
+    if made is not None and made.run is not None:
+        return made.run
+    return found[0] if (found := written.find(address)) else None
 
 
 class _Outputs:
@@ -49,12 +62,18 @@ class _Outputs:
     def __init__(self, summaries: Iterable[RunSummary]) -> None:
         self._runs = {place: run_key(run.kind, run.id) for run in summaries for place in outputs(run)}
 
-    def find(self, address: str) -> tuple[str, str] | None:
-        """The run that wrote a dataset, and the dataset's name in what it wrote."""
+    def noted(self, address: str) -> tuple[str, str] | None:
+        """The run that says it wrote a dataset, and the dataset's name in what it wrote."""
         place = PurePosixPath(address)
         for candidate in (place, *place.parents):
             if key := self._runs.get(str(candidate)):
                 return key, place.relative_to(candidate).as_posix() if candidate != place else place.name
+        return None
+
+    def find(self, address: str) -> tuple[str, str] | None:
+        """As ``noted``; where no run says so, as the name of a prediction's group tells."""
+        if found := self.noted(address):
+            return found
         predicted = _PREDICTED.match(address)
         if predicted is None:
             return None
@@ -77,7 +96,7 @@ class _Gathering:
             for address, content_hash in hashes.items():
                 versions[address].add(content_hash)
         for key, run in self.runs.items():
-            for source, label in _parents(run):
+            for source, label in self._parents(run):
                 self._link(source, key, label)
             for address, content_hash in self.read[key].items():
                 version = f" @{content_hash[:_SHOWN_OF_HASHES]}" if len(versions[address]) > 1 else ""
@@ -134,6 +153,21 @@ class _Gathering:
     def _link(self, source: str, target: str, label: str) -> None:
         self.labels[source, target][label] = None
 
+    def _parents(self, run: RunSummary) -> Iterable[tuple[str, str]]:
+        parent = run.parent if isinstance(run.parent, Mapping) else {}
+        sha256, iteration = str(parent.get("sha256") or "")[:_SHOWN_OF_HASHES], parent.get("iteration")
+        words = ["" if iteration is None else f"checkpoint {iteration}", f"sha256 {sha256}" if sha256 else ""]
+        for kind, run_id in run.parents:
+            yield run_key(kind, run_id), ", ".join(filter(None, words))
+        resumed = run.result.get("prediction_id") if isinstance(run.result, Mapping) else None
+        if run.kind == "predictions" and isinstance(resumed, int) and resumed != run.id:
+            before = self.runs.get(run_key(run.kind, resumed))
+            theirs, mine = set(outputs(before)) if before is not None else set(), set(outputs(run))
+            if (
+                not theirs or not mine or theirs & mine
+            ):  # else it is the id that the run itself had before it was delivered or copied
+                yield run_key(run.kind, resumed), "resumed"
+
 
 def outputs(run: RunSummary) -> list[str]:
     """Where a run wrote: the group of a prediction, the dataset of a segmentation."""
@@ -141,17 +175,6 @@ def outputs(run: RunSummary) -> list[str]:
     written = result.get("outputs")
     places = [str(PurePosixPath(str(place)).parent) for place in written.values()] if isinstance(written, dict) else []
     return [*places, str(result["address"])] if result.get("address") else places
-
-
-def _parents(run: RunSummary) -> Iterable[tuple[str, str]]:
-    parent = run.parent if isinstance(run.parent, Mapping) else {}
-    sha256, iteration = str(parent.get("sha256") or "")[:_SHOWN_OF_HASHES], parent.get("iteration")
-    words = ["" if iteration is None else f"checkpoint {iteration}", f"sha256 {sha256}" if sha256 else ""]
-    for kind, run_id in run.parents:
-        yield run_key(kind, run_id), ", ".join(filter(None, words))
-    resumed = run.result.get("prediction_id") if isinstance(run.result, Mapping) else None
-    if run.kind == "predictions" and isinstance(resumed, int) and resumed != run.id:
-        yield run_key(run.kind, resumed), "resumed"
 
 
 def _run_node(key: str, run: RunSummary) -> Node:

@@ -61,6 +61,8 @@ class Vocabulary:
             short += [metric.partition("_")[0] for metric in self.metrics]
             inside = [key for key in (*self.config_keys, *self.metrics) if name and name in key.split(".")]
             hint = f": it is a section, choose {_listed(inside)}." if inside else nearest(name, [*known, *short])
+            if not self.config_keys and not self.metrics:
+                hint = ", for there are none yet: name another store."
             raise InputError(f"No run has a field, metric or configuration key '{name}'{hint or ': correct the name.'}")
         return field
 
