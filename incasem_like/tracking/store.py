@@ -257,7 +257,7 @@ def open_store(url: str | Path | None, kind: str, runs_directory: Path) -> RunSt
         from incasem_like.tracking.files.store import FileStore
 
         return FileStore(address.folder / f"incasem_{kind}", kind, runs_directory)
-    from incasem_like.tracking.mongo.store import connect
+    from incasem_like.tracking.mongo.connecting import connect
 
     return connect(address, kind, runs_directory)
 

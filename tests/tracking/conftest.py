@@ -14,7 +14,8 @@ import pytest
 from incasem_like.tracking import RunStore, open_store
 from incasem_like.tracking.address import MongoAddress, parse_address
 from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore, connect
+from incasem_like.tracking.mongo.connecting import connect
+from incasem_like.tracking.mongo.store import MongoStore
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Deleting runs: what goes, what stays since others need it, and what breaks off halfway."""
 
 import shutil
+import uuid
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from incasem_like.errors import InputError, RunNotFoundError
-from incasem_like.tracking import Run, RunStore, open_store, run_experiment
+from incasem_like.tracking import Run, RunRecord, RunStore, open_store, run_experiment
 from incasem_like.tracking.deletion.deleting import finish_deletion
 from incasem_like.tracking.deletion.model_files import owners, share
 from incasem_like.tracking.files.store import FileStore
@@ -238,6 +239,27 @@ def test_a_run_in_mongodb_that_is_being_deleted_cannot_be_taken_up(mongomock_sto
     mongomock_store.begin_deletion(1)
     as_found = {key: found[key] for key in ("_id", "session", "status", "heartbeat")}
     assert runs.update_one(as_found, {"$set": {"status": "RUNNING"}}).matched_count == 0
+
+
+def test_a_run_in_mongodb_that_somebody_just_took_up_is_left_to_them(
+    database: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _train(database)
+    look = MongoStore.refuse_live
+
+    def look_too_early(store: MongoStore, run_id: int) -> RunRecord:
+        record = look(store, run_id)
+        store.database["runs"].update_one({"_id": run_id}, {"$set": {"session": uuid.uuid4().hex}})
+        return record
+
+    monkeypatch.setattr(MongoStore, "refuse_live", look_too_early)
+    with pytest.raises(InputError, match="was just continued"):
+        database.delete(1)
+    with pytest.raises(InputError, match="was just continued"):
+        database.note(1, {"seen": True})
+    assert database.ids() == [1]
+    assert database.half_deleted() == []
+    assert "seen" not in database.get(1).info
 
 
 def test_a_damaged_run_can_be_deleted(tmp_path: Path, write_run: WriteRun) -> None:

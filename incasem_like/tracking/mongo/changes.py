@@ -51,16 +51,17 @@ def write_end(
     return bool(changed.matched_count)
 
 
-def write_notes(database: Database[Any], run_id: int, facts: Mapping[str, Any]) -> None:
-    """Write entries of a run's info."""
+def write_notes(database: Database[Any], run_id: int, session: str | None, facts: Mapping[str, Any]) -> bool:
+    """Write entries of a run's info; False where it is not that session's any more."""
     entries = {f"info.{key}": value for key, value in to_bson(plain(facts)).items()}
-    database["runs"].update_one({"_id": run_id}, {"$set": entries})
+    return bool(database["runs"].update_one({"_id": run_id, "session": session}, {"$set": entries}).matched_count)
 
 
-def take_from_sight(database: Database[Any], run_id: int) -> None:
-    """Mark a run so that no reader takes it for a run any more."""
+def take_from_sight(database: Database[Any], run_id: int, session: str | None) -> bool:
+    """Mark a run so that no reader takes it for a run any more; False where it is not that session's any more."""
     # Without its session nobody who looked at it before can take it to continue it.
-    database["runs"].update_one({"_id": run_id}, {"$set": {UNFINISHED: DELETING, "session": DELETING}})
+    mark = {"$set": {UNFINISHED: DELETING, "session": DELETING}}
+    return bool(database["runs"].update_one({"_id": run_id, "session": session}, mark).matched_count)
 
 
 def half_deleted(database: Database[Any]) -> list[int]:

@@ -6,11 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import gridfs
 import gridfs.errors
-import pymongo
 import pymongo.errors
 
 from incasem_like.errors import InputError, RunNotFoundError, StoreError
@@ -27,7 +26,6 @@ from incasem_like.tracking.summaries import as_mapping
 if TYPE_CHECKING:
     from pymongo.database import Database
 
-    from incasem_like.tracking.address import MongoAddress
     from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
     from incasem_like.tracking.mongo.observer import MongoRunObserver
     from incasem_like.tracking.mongo.starting import Place
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     from incasem_like.tracking.summaries import RunSummary
     from incasem_like.tracking.transfer.portable import PortableRun
 
-_AUTHENTICATION_FAILED = 18
-_TIMEOUTS_MS = {"serverSelectionTimeoutMS": 4000, "connectTimeoutMS": 4000, "socketTimeoutMS": 20000}
 _WHOLE = {UNFINISHED: {"$exists": False}}  # not one that is half deleted
 _FIELDS_WITH_OUR_KEYS = ("config", "info", "result", "meta", "host")
 
@@ -173,17 +169,26 @@ class MongoStore(RunStore):
             self._without_end(run_id)
 
     def note(self, run_id: int, facts: Mapping[str, Any]) -> None:  # noqa: D102
-        self.refuse_live(run_id)
+        session = self.refuse_live(run_id).document.get("session")
         with self.errors("written"):
-            changes.write_notes(self.database, run_id, facts)
+            noted = changes.write_notes(self.database, run_id, session, facts)
+        if not noted:
+            self._refuse_continued(run_id)
 
     def begin_deletion(self, run_id: int) -> None:  # noqa: D102
         from incasem_like.tracking.mongo.starting import note_id
 
-        self.refuse_live(run_id)
+        session = self.refuse_live(run_id).document.get("session")
         with self.errors("written"):
             note_id(self.database, run_id)
-            changes.take_from_sight(self.database, run_id)
+            taken = changes.take_from_sight(self.database, run_id, session)
+        if not taken:
+            self._refuse_continued(run_id)
+
+    def _refuse_continued(self, run_id: int) -> NoReturn:
+        """Say that a run went on between two looks at it."""
+        self.refuse_live(run_id)
+        raise InputError(f"Run {run_id} in {self.description} was just continued: look at it again.")
 
     def half_deleted(self) -> list[int]:  # noqa: D102
         with self.errors():
@@ -260,44 +265,6 @@ class MongoStore(RunStore):
         except pymongo.errors.OperationFailure as error:
             reason = f"code {error.code}"
             raise StoreError(f"{self.description} refuses to be {doing} ({reason}): check the user's rights.") from None
-
-
-def connect(address: MongoAddress, kind: str, runs_directory: Path) -> MongoStore:
-    """Connect to a server and make sure that it answers.
-
-    Raises:
-        InputError: The URL is malformed or the server refuses the credentials.
-        StoreError: No server answers within a few seconds.
-    """
-    timeouts = {name: value for name, value in _TIMEOUTS_MS.items() if name.lower() not in address.url.lower()}
-    try:
-        client: pymongo.MongoClient[Any] = pymongo.MongoClient(address.url, **timeouts)
-        client.admin.command("ping")
-    except (pymongo.errors.ConfigurationError, ValueError, TypeError):  # pymongo's own words may quote the password
-        raise InputError(
-            f"{address.described} is no MongoDB URL that can be used: check host and port, and percent-encode special "
-            "characters in the user name and password."
-        ) from None
-    except pymongo.errors.OperationFailure as error:
-        if error.code == _AUTHENTICATION_FAILED:
-            raise InputError(
-                f"{address.described} refuses the user name or password: correct them in the URL."
-            ) from None
-        raise StoreError(
-            f"{address.described} refuses to answer (code {error.code}): check the server's log."
-        ) from None
-    except pymongo.errors.PyMongoError:
-        raise StoreError(
-            f"No MongoDB server answers at {address.described}: start it, correct the address, or give --offline to a "
-            "training or prediction, which keeps the run on this machine until 'incasem-like runs sync' delivers it."
-        ) from None
-
-    def reconnect() -> Database[Any]:
-        return pymongo.MongoClient(address.url, **timeouts, maxPoolSize=1)[address.database(kind)]
-
-    return MongoStore(
-        client[address.database(kind)], kind, runs_directory, address.described, reconnect, address.database
-    )
 
 
 def _moment(value: datetime) -> datetime:
