@@ -75,11 +75,9 @@ def run_guarded(action: Callable[[], int | None], *, debug: bool = False) -> NoR
     status = 0
     try:
         status = action() or 0
-    except KeyboardInterrupt:
-        print(
-            "Interrupted. The same command goes on or starts again; nothing half-written counts as complete.",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as interruption:  # whose text says it where another command goes on
+        usual = "Interrupted. The same command goes on or starts again; nothing half-written counts as complete."
+        print(str(interruption) or usual, file=sys.stderr)
         status = 130
     except (IncasemError, OSError) as error:
         known = as_known_error(error)

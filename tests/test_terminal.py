@@ -106,3 +106,10 @@ def test_paths_are_shown_relative_only_where_that_is_shorter(tmp_path, monkeypat
     monkeypatch.chdir(folder)
     assert terminal.shown_path(tmp_path / "repository" / "runs") == "../runs"
     assert terminal.shown_path(Path("/x")) == "/x"
+
+
+def test_an_interruption_says_which_command_goes_on_or_leaves_that_to_who_knows(capsys):
+    assert exit_status_of(raising(KeyboardInterrupt())) == 130
+    assert "The same command goes on" in capsys.readouterr().err
+    exit_status_of(raising(KeyboardInterrupt("Interrupted.")))
+    assert capsys.readouterr().err == "Interrupted.\n"

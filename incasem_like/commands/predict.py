@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from incasem_like.commands.records import CHECK_COMMIT, check_commit, further_observers
 from incasem_like.commands.records import open_run_store as open_store_of
 from incasem_like.commands.tracked import run_tracked, script_folder
-from incasem_like.errors import InputError
+from incasem_like.errors import InputError, StoreError
 from incasem_like.terminal import report_written, shown_path
 
 if TYPE_CHECKING:
@@ -105,7 +105,15 @@ def find_training(line: CommandLine, config: PredictionConfig, training_id: int)
         waiting = open_run_store(line, config, "trainings")
         if training_id in waiting.ids():
             return waiting.get(training_id)
-    return open_run_store(replace(line, offline=False), config, "trainings").get(training_id)
+    try:
+        return open_run_store(replace(line, offline=False), config, "trainings").get(training_id)
+    except StoreError:
+        if not line.offline:
+            raise
+        raise StoreError(
+            f"Training run {training_id} was not begun with --offline, and the database that holds its record does not "
+            "answer: start the server, a prediction cannot do without that record."
+        ) from None
 
 
 def open_run_store(line: CommandLine, config: PredictionConfig, kind: str) -> RunStore:

@@ -77,8 +77,10 @@ def _train(order: TrainingOrder, config: TrainingConfig, line: CommandLine, scri
             run_id=line.id,
             sources=[script],
         )
-    except (KeyboardInterrupt, SystemExit, OSError, DiskFullError, StoreError):
+    except (KeyboardInterrupt, SystemExit, OSError, DiskFullError, StoreError) as error:
         if begun and not line.unobserved:
+            if isinstance(error, KeyboardInterrupt):
+                error.args = ("Interrupted.",)
             print(f"Go on with: {continue_command(line, config, begun[0].run_id, script)}", file=sys.stderr)
         raise
     _say_finished(finished, config, line, script)
@@ -143,14 +145,15 @@ def _say_schedule(order: TrainingOrder, config: TrainingConfig) -> None:
 
 def continue_command(line: CommandLine, config: TrainingConfig, run_id: int, script: Path) -> str:
     """The command that goes on with a training."""
+    return shlex.join(["python", shown_path(script), CONTINUE, str(run_id), *_store_flags(line), *_where(config)])
+
+
+def _store_flags(line: CommandLine) -> list[str]:
+    """The flags that lead to the same store again; without a password."""
     from incasem_like.tracking.plain import without_credentials
 
-    command = ["python", shown_path(script), CONTINUE, str(run_id)]
-    if line.store:
-        command += ["-F" if line.own.file_storage else "-m", str(without_credentials(line.store))]
-    if line.offline:
-        command.append("--offline")
-    return shlex.join([*command, *_where(config)])
+    named = ["-F" if line.own.file_storage else "-m", str(without_credentials(line.store))] if line.store else []
+    return [*named, "--offline"] if line.offline else named
 
 
 def _where(config: TrainingConfig) -> list[str]:
@@ -160,10 +163,10 @@ def _where(config: TrainingConfig) -> list[str]:
     return [] if usual else ["with", f"directories.runs={shown_path(config.directories.runs)}"]
 
 
-def _next_command(finished: FinishedTraining, config: TrainingConfig, predict_script: Path) -> str:
+def predict_command(line: CommandLine, config: TrainingConfig, run_id: int, predict_script: Path) -> str:
     """The command that predicts with what was trained."""
     where = _where(config)
-    command = ["python", shown_path(predict_script), "--run_id", str(finished.folders.run_id)]
+    command = ["python", shown_path(predict_script), "--run_id", str(run_id), *_store_flags(line)]
     return shlex.join([*command, "with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json", *where[1:]])
 
 
@@ -171,7 +174,7 @@ def _say_finished(finished: FinishedTraining, config: TrainingConfig, line: Comm
     """Print what came out and what to do with it."""
     result, place = finished.result, shown_path(finished.folders.models)
     predict_script = script_folder(script).parent / "03_predict" / "predict.py"
-    following = None if line.unobserved else _next_command(finished, config, predict_script)
+    following = None if line.unobserved else predict_command(line, config, finished.folders.run_id, predict_script)
     if finished.was_complete:
         further = continue_command(line, config, finished.folders.run_id, script)
         further += f"{'' if ' with ' in further else ' with'} training.iterations={2 * config.training.iterations}"

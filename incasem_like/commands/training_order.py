@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.commands.records import CHECK_COMMIT, check_commit, open_run_store
-from incasem_like.errors import InputError
+from incasem_like.errors import InputError, RunNotFoundError
 
 if TYPE_CHECKING:
     from incasem_like.config import Places, TrainingConfig
+    from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
     from incasem_like.tracking import CommandLine, RunRecord
 
 REPEAT, CONTINUE, START = "--repeat_run", "--continue_run", "--start_from"
@@ -84,15 +85,33 @@ def read_order(line: CommandLine, script: Path) -> TrainingOrder:
             )
         return TrainingOrder(load_training_config(line.files, line.updates, folder))
     places = load_places(line.files, line.updates, folder)
-    record = open_run_store(line, "trainings", places.directories, places.tracking).get(run_id)
+    record = find_run(line, places.directories, places.tracking, run_id)
     if line.own.check_commit:
         check_commit(record, script)
     places = _places_of(record, places)
     # opened again, for the record's files are looked for below the runs directory
-    record = open_run_store(line, "trainings", places.directories, places.tracking).get(run_id)
+    record = find_run(line, places.directories, places.tracking, run_id)
     if mode == CONTINUE:
         return _continuing(record, line, places, folder)
     return _repeating(record, line, places, folder) if mode == REPEAT else _starting(record, line, places, folder)
+
+
+def find_run(line: CommandLine, directories: DirectoriesConfig, tracking: TrackingConfig, run_id: int) -> RunRecord:
+    """Look the tracked training run up; with --offline among those that wait for the database to come back.
+
+    Raises:
+        RunNotFoundError: There is no such run.
+    """
+    store = open_run_store(line, "trainings", directories, tracking)
+    try:
+        return store.get(run_id)
+    except RunNotFoundError:
+        if Path(store.description).parent != directories.runs / "tracking" / "offline":
+            raise
+        raise RunNotFoundError(
+            f"No training run {run_id} waits on this machine for its database: leave --offline out, for the record of "
+            "a run that was not begun with it is in the database."
+        ) from None
 
 
 def _mode(line: CommandLine) -> tuple[str | None, int]:

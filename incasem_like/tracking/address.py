@@ -87,7 +87,12 @@ def parse_address(url: str | Path | None, runs_directory: Path) -> FolderAddress
             "A tracking URL with a user name and password begins with mongodb://: write "
             "mongodb://USER:PASSWORD@HOST:PORT."
         )
-    return FolderAddress(Path(text).expanduser().absolute())
+    folder = Path(text).expanduser().absolute()
+    if folder.is_file():
+        raise InputError(
+            f"{folder} is a file, but runs are kept in a folder: name one, a .json file or mongodb://host."
+        )
+    return FolderAddress(folder)
 
 
 def _database_in_path(url: str) -> str | None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from incasem_like.commands.predict import find_training
 from incasem_like.commands.records import check_commit, open_run_store
-from incasem_like.commands.train import continue_command
+from incasem_like.commands.train import continue_command, predict_command
 from incasem_like.commands.training_order import TrainingOrder, add_flags, read_order
-from incasem_like.config import TrainingConfig
-from incasem_like.errors import ConfigError, InputError, RunNotFoundError
+from incasem_like.config import PredictionConfig, TrainingConfig
+from incasem_like.errors import ConfigError, InputError, RunNotFoundError, StoreError
 from incasem_like.tracking import CommandLine, RunRecord, open_store, parse_command_line, run_experiment
 from incasem_like.training.continuing import differences
 from incasem_like.training.data_configs import with_tracked_data
@@ -150,6 +151,25 @@ def test_the_command_that_goes_on_names_the_store_without_its_password(order: Or
     assert "s3cret" not in command
     assert "--continue_run 12 -m mongodb://db/incasem_trainings with directories.runs=" in command
     assert "-F folder" in continue_command(parse("-F", "folder"), config, 3, SCRIPT)
+    assert "--run_id 12 -m mongodb://db/incasem_trainings with" in predict_command(line, config, 12, SCRIPT)
+    assert "--run_id 12 --offline with" in predict_command(parse("--offline"), config, 12, SCRIPT)
+
+
+def test_an_offline_prediction_needs_the_record_of_its_training(tmp_path: Path) -> None:
+    config = PredictionConfig.model_validate({"directories": {"runs": str(tmp_path)}})
+    line = parse("--offline", "-m", "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=300")
+    line.own.mongodb_training = line.own.mongodb_predictions = None
+    with pytest.raises(StoreError, match=r"run 4 was not begun with --offline, and the database .* does not answer"):
+        find_training(line, config, 4)
+    assert not list(tmp_path.iterdir())
+
+
+def test_offline_builds_only_on_what_waits_on_this_machine(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunNotFoundError, match=r"No training run 1 waits on this machine .* leave --offline out"):
+        order("--continue_run", "1", "--offline", "-m", "mongodb://127.0.0.1:9")
+    monkeypatch.delenv("INCASEM_TRACKING_URL", raising=False)
+    with pytest.raises(RunNotFoundError, match="There is no training run 9"):
+        order("--continue_run", "9", "--offline")
 
 
 def test_offline_runs_wait_below_the_runs_directory_unless_no_database_is_meant(tmp_path: Path) -> None:

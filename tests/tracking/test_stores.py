@@ -164,6 +164,12 @@ def test_files_have_the_layout_of_sacred(tmp_path: Path) -> None:
     assert not list(folder.glob(".*"))
 
 
+def test_a_file_is_no_folder_of_runs(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text("a: 1")
+    with pytest.raises(InputError, match=r"small\.yaml is a file, but runs are kept in a folder"):
+        open_store(tmp_path / "small.yaml", "trainings", tmp_path)
+
+
 def test_a_record_that_is_no_mapping_is_damaged(tmp_path: Path) -> None:
     folder = tmp_path / "incasem_trainings" / "1"
     folder.mkdir(parents=True)
