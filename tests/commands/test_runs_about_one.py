@@ -65,6 +65,13 @@ def test_the_sessions_of_a_continued_run_are_told(lab: Lab) -> None:
     assert "secret" not in shown
 
 
+def test_a_repeated_run_is_named(lab: Lab) -> None:
+    lab.add(1)
+    lab.add(2, info={"repeats": 1})
+    assert ["repeats", "training", "1"] in lab.ask("runs", "show", 2).rows
+    assert "repeats" not in lab.ask("runs", "show", 1).output
+
+
 def test_parts_of_a_run_can_be_had_alone(four_trainings: Lab) -> None:
     four_trainings.add(8, captured_out="line 1\nline 2\n")
     assert "metrics" not in json.loads(four_trainings.ask("runs", "show", 8, "--json").output)["info"]

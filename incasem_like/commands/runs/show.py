@@ -125,6 +125,8 @@ def _origin(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield "data", "\n".join(read)
     if isinstance(record.parent, dict):
         yield "parent", ", ".join(_parent_words(record.parent))
+    if "repeats" in record.info:
+        yield "repeats", f"{singular(record.kind)} {record.info['repeats']}"
     children = record.store.children(record.id)
     if children:
         yield "led to", ", ".join(_named(child) for child in children)
