@@ -194,7 +194,7 @@ def test_output_artifacts_and_facts_of_a_run_can_be_read(page: Page, board: Boar
     page.picture("artifacts")
     for tab, expected in (("Run Info", "checkpoints"), ("Host Info", "hostname"), ("Source Files", "train.py")):
         page.link(tab).click()
-        page.wait(lambda expected=expected: expected in page.text(), f"{tab} does not show {expected}")
+        page.wait(lambda expected=expected: expected in page.text(), f"{tab} does not show {expected}", seconds=60)
         page.picture(tab.lower().replace(" ", "_"))
 
 
