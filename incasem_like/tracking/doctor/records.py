@@ -25,7 +25,7 @@ def check_records(store: RunStore, settled: timedelta) -> Iterator[Finding]:
         name = f"{singular(run.kind).capitalize()} run {run.id}"
         if run.status == DAMAGED:
             problem = f"{name} is damaged: {run.damage}."
-            yield Finding(store.description, problem, "Restore the file from a backup, or delete the folder of the run.")
+            yield Finding(store.description, problem, "Restore the file from a backup, or delete the run's folder.")
         elif run.status == "KILLED" and run.recorded_status == "RUNNING":
             heard = run.heartbeat or run.start_time
             said = f", last heard of at {heard:%Y-%m-%d %H:%M} UTC" if heard else ""
