@@ -42,7 +42,9 @@ class PredictionSection(Section):
         default_factory=PredictionDirectoriesConfig, description="Where predictions go."
     )
     input_size_voxels: Size | None = Field(
-        None, description="Raw tile in voxels, z, y, x; null = chosen to fit the network and the memory."
+        None,
+        description="Raw tile in voxels, z, y, x; null = the quickest that the memory allows, by the time that a few "
+        "tiles take here, which is measured once.",
     )
     output_size_voxels: Size | None = Field(
         None, description="Tile that results; follows from the input, null = not checked."
@@ -50,6 +52,11 @@ class PredictionSection(Section):
     num_workers: Count = Field(8, description="Threads or processes that read and write beside the network; 0 = none.")
     output_dtype: Literal["float32", "float16", "uint8"] = Field(
         "float32", description="Type of the probability maps; `uint8` is probability x 255."
+    )
+    test_time_augmentation: Literal["none", "mirrors", "mirrors_and_transposes"] = Field(
+        "none",
+        description="Average the probabilities over 8 mirrored positions of each tile, or over 16 with y and x "
+        "exchanged too; takes 8 or 16 times as long.",
     )
     log_metrics: Flag = Field(
         False, description="Compare with the labels of the data configuration and track the metrics."

@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import PredictionConfig
-from incasem_like.errors import CheckpointError
+from incasem_like.errors import InputError
 from incasem_like.networks import count_parameters
-from incasem_like.prediction.ahead import Behind
+from incasem_like.prediction.blocks import CheckpointPlace, PredictorSetUp, WorkersTask
 from incasem_like.prediction.outputs import OutputPlace, RegionOutput, chunk_shape_for
 from incasem_like.prediction.plan import PredictionPlan, plan_prediction
+from incasem_like.prediction.region_task import RegionTask, TileObserver
 from incasem_like.prediction.tile_log import TileLog
-from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.samples import Region
 from incasem_like.terminal import Progress
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
-from incasem_like.volumes import Roi, make_provenance
+from incasem_like.tracking.plain import without_credentials
+from incasem_like.volumes import make_provenance
 from incasem_like.volumes.geometry import nanometres
 
+if TYPE_CHECKING:
+    from incasem_like.blockwise.workers_file import Workers
+
 TOOL = "predict.py"
-
-
-class TileObserver(Protocol):
-    """Sees every tile of one region once, as it is predicted."""
-
-    def observe(self, roi: Roi, probabilities: npt.NDArray[np.float32]) -> None:
-        """Take a tile: (classes, z, y, x) probabilities over ``roi``."""
-        ...
-
-    def scores(self) -> Mapping[str, float]:
-        """Give what was measured over all tiles, by name; NaN where a score is not defined."""
-        ...
 
 
 Observing = Callable[[Region, int, int], TileObserver]
@@ -70,6 +59,7 @@ def predict_data(
     store: Callable[[], RunStore | None],
     observing: Observing | None = None,
     resume: int | None = None,
+    workers: Workers | None = None,
     started: Callable[[int, PredictionPlan], None] = lambda run_id, plan: None,
     **options: Any,
 ) -> FinishedPrediction:
@@ -82,6 +72,7 @@ def predict_data(
         observing: Makes what measures a region from the region, its place in the data configuration and the number of
             classes; used when ``prediction.log_metrics`` is set.
         resume: Number of an interrupted prediction to go on with.
+        workers: Processes, here or elsewhere, that predict block by block; None predicts in this process.
         started: Called with the run's id before the first tile.
         **options: run_name, comment, run_id, sources, as ``tracking.run_experiment`` takes them.
 
@@ -91,12 +82,13 @@ def predict_data(
     config = _with_training_run(config, training.id)
     plan = plan_prediction(config, training)
     if resume is not None:
-        _check_resumable(plan, resume)
+        _check_resumable(plan, resume, workers is not None)
+    observing = observing if config.prediction.log_metrics else None
     finished: list[FinishedPrediction] = []
 
     def work(run: Run) -> dict[str, Any]:
         started(run.id, plan)
-        finished.append(_predict_regions(plan, run, observing if config.prediction.log_metrics else None, resume))
+        finished.append(_predict_regions(plan, run, observing, resume, workers))
         return finished[0].result
 
     run_experiment(
@@ -116,7 +108,7 @@ def _with_training_run(config: PredictionConfig, run_id: int) -> PredictionConfi
 
 
 def _predict_regions(
-    plan: PredictionPlan, run: Run, observing: Observing | None, resume: int | None
+    plan: PredictionPlan, run: Run, observing: Observing | None, resume: int | None, workers: Workers | None
 ) -> FinishedPrediction:
     begun = time.monotonic()
     prediction_id = run.id if resume is None else resume
@@ -125,100 +117,53 @@ def _predict_regions(
     run.set_info("resumes", resume)
     run.inputs([_described(region) for region in plan.regions])
     run.set_info("num_params", count_parameters(plan.network))
-    tasks = [
-        _prepare(plan, region, place, prediction_id, resume is not None)
-        for region, place in zip(plan.regions, places, strict=True)
-    ]
-    scores: dict[str, float] = {}
-    voxels_left = sum(task.voxels_left for task in tasks)
-    with Progress("Predicting", voxels_left, "voxels") as progress:
-        for index, task in enumerate(tasks):
-            observer = observing(task.region, index, plan.training.data.num_classes) if observing else None
-            task.run(observer, progress)
-            if observer is not None:
-                scores.update(_log_scores(run, observer.scores(), plan.checkpoint.iteration or 0))
+    begin = partial(_reopen if resume is not None else _create, plan, prediction_id=prediction_id, workers=workers)
+    tasks = [begin(region, place) for region, place in zip(plan.regions, places, strict=True)]
+    voxels, scores = _run_tasks(plan, run, tasks, observing)
     by_name = {region.name: place for region, place in zip(plan.regions, places, strict=True)}
     result = {
         "prediction_id": prediction_id,
         "training_run_id": plan.training_run_id,
         "outputs": {name: str(place.container / place.segmentation) for name, place in by_name.items()},
         "voxels": int(sum(region.roi.size for region in plan.regions)),
-        "voxels_predicted": voxels_left,
+        "voxels_predicted": voxels,
         "seconds": round(time.monotonic() - begun, 2),
         "scores": scores,
     }
     return FinishedPrediction(run.id, prediction_id, by_name, scores, result)
 
 
-class RegionTask:
-    """One region on its way to disk.
-
-    Attributes:
-        region: What is predicted.
-        output: Where it goes.
-        log: Which tiles are there already.
-        predictor: What predicts it.
-    """
-
-    def __init__(self, region: Region, output: RegionOutput, log: TileLog, predictor: TiledPredictor) -> None:
-        self.region, self.output, self.log, self.predictor = region, output, log, predictor
-        self._tiles = predictor.tiles(region.roi, region.raw_roi.begin)
-
-    @property
-    def voxels_left(self) -> int:
-        """Voxels that are not predicted yet."""
-        return int(sum(write.size for _, write in self._tiles if write not in self.log))
-
-    def run(self, observer: TileObserver | None, progress: Progress) -> None:
-        """Predict and write what is missing, tile by tile; ``observer`` sees the tiles of an earlier run too."""
-        if observer is not None:
-            for tile, probabilities in self._written():
-                observer.observe(tile, probabilities)
-        missing = [tile for tile in self._tiles if tile[1] not in self.log]
-        with Behind(threaded=self.predictor.read_ahead > 0) as writer:
-            for tile, probabilities in self.predictor.predict_tiles(self._read, missing):
-                _check_finite(probabilities)
-                writer.do(partial(self._store, tile, probabilities))
-                if observer is not None:
-                    observer.observe(tile, probabilities)
-                progress.advance(tile.size, note=self.region.name)
-        self.output.mark_complete()
-
-    def _store(self, tile: Roi, probabilities: npt.NDArray[np.float32]) -> None:
-        self.output.write(tile, probabilities, self.region.read_mask(tile))
-        self.log.add(tile)
-
-    def _read(self, roi: Roi) -> npt.NDArray[np.float32]:
-        return self.region.read_raw(roi, outside="reflect")
-
-    def _written(self) -> Iterator[tuple[Roi, npt.NDArray[np.float32]]]:
-        for _, write in self._tiles:
-            if write in self.log:
-                yield write, self.output.read_probabilities(write)
+def _run_tasks(
+    plan: PredictionPlan, run: Run, tasks: Sequence[RegionTask | WorkersTask], observing: Observing | None
+) -> tuple[int, dict[str, float]]:
+    """Predict all regions; give how many voxels that were, and the scores."""
+    scores: dict[str, float] = {}
+    voxels = 0
+    with Progress("Predicting", sum(task.voxels_left for task in tasks), "voxels") as progress:
+        for index, task in enumerate(tasks):
+            observer = observing(task.region, index, plan.training.data.num_classes) if observing else None
+            voxels += task.run(observer, progress)
+            if observer is not None:
+                scores.update(_log_scores(run, observer.scores(), plan.checkpoint.iteration or 0))
+    return voxels, scores
 
 
-def _check_finite(probabilities: npt.NDArray[np.float32]) -> None:
-    if not np.isfinite(probabilities[0]).all():
-        raise CheckpointError(
-            "The network gives values that are not numbers: its training diverged, choose an earlier checkpoint; "
-            "or the precision is too low, set torch.precision=fp32."
-        )
-
-
-def _check_resumable(plan: PredictionPlan, prediction_id: int) -> None:
+def _check_resumable(plan: PredictionPlan, prediction_id: int, by_workers: bool) -> None:
     """Make sure, before a run is started, that a prediction was begun and goes on with what it was begun with."""
     for region, place in zip(plan.regions, plan.places(prediction_id), strict=True):
-        TileLog.read(place.folder).check(_description(plan, region))
-
-
-def _prepare(plan: PredictionPlan, region: Region, place: OutputPlace, prediction_id: int, resume: bool) -> RegionTask:
-    """Create the region's datasets and log, or open those of the run to go on with."""
-    if resume:
         log = TileLog.read(place.folder)
-        output = RegionOutput.reopen(place, plan.training.data.num_classes)
-        return RegionTask(region, output, log, plan.predictor(log.description["input_size"]))
+        log.check(_description(plan, region))
+        if log.description.get("workers", False) != by_workers:
+            flag = "leave out --workers" if by_workers else "add --workers FILE"
+            raise InputError(f"The prediction in {place.folder} was begun in the other way: {flag} to go on with it.")
+
+
+def _create(
+    plan: PredictionPlan, region: Region, place: OutputPlace, *, prediction_id: int, workers: Workers | None
+) -> RegionTask | WorkersTask:
+    """Create the region's datasets and log."""
     place.check_free()
-    input_size = plan.input_size(region)
+    input_size = plan.choose_tiles(region).input_size
     predictor = plan.predictor(input_size)
     output = RegionOutput.create(
         place,
@@ -232,8 +177,33 @@ def _prepare(plan: PredictionPlan, region: Region, place: OutputPlace, predictio
             "provenance": _provenance(plan, region, prediction_id),
         },
     )
-    log = TileLog.start(place.folder, {**_description(plan, region), "input_size": list(input_size)})
-    return RegionTask(region, output, log, predictor)
+    begun_with = {"input_size": list(input_size), "workers": workers is not None}
+    log = TileLog.start(place.folder, {**_description(plan, region), **begun_with})
+    return _task(plan, region, output, log, workers)
+
+
+def _reopen(
+    plan: PredictionPlan, region: Region, place: OutputPlace, *, prediction_id: int, workers: Workers | None
+) -> RegionTask | WorkersTask:
+    """Open the region's datasets and log to go on."""
+    output = RegionOutput.reopen(place, plan.training.data.num_classes)
+    return _task(plan, region, output, TileLog.read(place.folder), workers)
+
+
+def _task(
+    plan: PredictionPlan, region: Region, output: RegionOutput, log: TileLog, workers: Workers | None
+) -> RegionTask | WorkersTask:
+    input_size = tuple(log.description["input_size"])
+    predictor = plan.predictor(input_size)
+    if workers is None:
+        return RegionTask(region, output, log, predictor)
+    config, address = plan.config, plan.config.tracking.url
+    store = address if address == without_credentials(address) else None
+    checkpoint = CheckpointPlace(
+        plan.checkpoint.path, plan.checkpoint.sha256, plan.training_run_id, store, config.directories.runs
+    )
+    set_up = PredictorSetUp(region, plan.training.model, config.torch, config.prediction, checkpoint, input_size)
+    return WorkersTask(output, set_up, predictor, {**_description(plan, region), "input_size": input_size}, workers)
 
 
 def _description(plan: PredictionPlan, region: Region) -> dict[str, Any]:
@@ -247,6 +217,7 @@ def _description(plan: PredictionPlan, region: Region) -> dict[str, Any]:
         "mask": None if region.mask is None else region.mask.content_hash,
         "output_dtype": plan.config.prediction.output_dtype,
         "precision": plan.config.torch.precision,
+        "test_time_augmentation": plan.config.prediction.test_time_augmentation,
     }
 
 

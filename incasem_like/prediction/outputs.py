@@ -151,6 +151,11 @@ def chunk_shape_for(step: Sequence[int], shape: Sequence[int]) -> tuple[int, ...
     return tuple(min(_chunk_edge(tile), length) for tile, length in zip(step, shape, strict=True))
 
 
+def fills_chunks(step: int) -> bool:
+    """Say whether tiles that far apart along an axis fill whole chunks, so that no chunk is written twice."""
+    return step < SHORTEST_CHUNK_EDGE or step % _chunk_edge(step) == 0
+
+
 def _chunk_edge(tile: int) -> int:
     fitting = [edge for edge in range(SHORTEST_CHUNK_EDGE, LONGEST_CHUNK_EDGE + 1) if tile % edge == 0]
     if fitting:

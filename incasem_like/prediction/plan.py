@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import nn
 
 from incasem_like.config import (
     DataConfig,
-    ModelConfig,
     PredictionConfig,
     TrainingConfig,
     load_data_config,
@@ -21,23 +20,19 @@ from incasem_like.config import (
     resolve_training_config,
 )
 from incasem_like.errors import CheckpointError, ConfigError
-from incasem_like.networks import (
-    NetworkGeometry,
-    autocast_dtype,
-    build_network,
-    check_device,
-    load_checkpoint,
-    network_geometry,
-    torch_device,
-)
+from incasem_like.networks import NetworkGeometry, check_device, network_geometry, torch_device
+from incasem_like.prediction.loading import load_network, make_predictor, tile_memory
+from incasem_like.prediction.memory import usable_memory
 from incasem_like.prediction.outputs import OutputPlace, prediction_group
-from incasem_like.prediction.tile_size import choose_input_size, usable_memory
+from incasem_like.prediction.speed import SpeedCache, fitted, measurable_sizes, measure_speed
+from incasem_like.prediction.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
 from incasem_like.prediction.tiles import TiledPredictor
+from incasem_like.prediction.variants import NONE, geometry_for, variants_for
 from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord, file_sha256
 
-# More would take memory and win nothing: a tile is read faster than predicted.
-MOST_TILES_AHEAD = 2
+# Tiles are measured with no more than this part of the work there is.
+WORTH_IT = 20
 
 
 @dataclass(frozen=True)
@@ -79,31 +74,62 @@ class PredictionPlan:
 
     @property
     def geometry(self) -> NetworkGeometry:
-        """Sizes the network takes and gives."""
-        return network_geometry(self.training.model)
+        """Sizes the network takes and gives, in all positions that are averaged."""
+        return geometry_for(self.config.prediction.test_time_augmentation, network_geometry(self.training.model))
 
-    def input_size(self, region: Region) -> tuple[int, ...]:
-        """Give the largest tile for a region: the configured one, else the best for its shape and the memory."""
+    def choose_tiles(self, region: Region) -> TileChoice:
+        """Give the largest tile for a region: the configured one, else the quickest for its shape and the memory.
+
+        Raises:
+            ConfigError: The configured one is too small for the network.
+        """
+        memory = tile_memory(self.network, self.training.model, self.config.torch)
         configured = self.config.prediction.input_size_voxels
         if configured is not None:
-            return tuple(configured)
-        memory = usable_memory(torch_device(self.config.torch))
-        return choose_input_size(
-            self.geometry, region.roi, region.raw_roi.begin, feature_maps(self.training.model), memory
-        )
+            return describe_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, configured)
+        limit = usable_memory(torch_device(self.config.torch))
+
+        def choose(speed: TileSpeed) -> TileChoice:
+            return choose_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, limit, speed)
+
+        # Measuring is worth its time only where there is much to predict.
+        return choose(self.speed(most_voxels=choose(self.speed(most_voxels=0)).read // WORTH_IT))
+
+    def speed(self, most_voxels: float) -> TileSpeed:
+        """Say how long tiles take on this machine, in all positions that are averaged.
+
+        Args:
+            most_voxels: Measure, where that has not been done before, with tiles of so many voxels together at most.
+        """
+        section, model = self.config.prediction, self.training.model
+        cache = SpeedCache(self._facts(), torch_device(self.config.torch))
+        measured = cache.read()
+        if not measured and most_voxels:
+            memory = tile_memory(self.network, model, self.config.torch)
+            plain = section.model_copy(update={"test_time_augmentation": NONE})
+            geometry = network_geometry(model)
+            sizes = measurable_sizes(geometry, memory, usable_memory(torch_device(self.config.torch)), most_voxels)
+            measured = measure_speed(
+                lambda size: make_predictor(self.network, model, self.config.torch, plain, size),
+                model.in_channels,
+                sizes,
+            )
+            cache.write(measured)
+        return fitted(measured).times(len(variants_for(section.test_time_augmentation, self.geometry)))
+
+    def _facts(self) -> dict[str, Any]:
+        """Say what the time of a tile depends on besides the machine."""
+        torch_config = self.config.torch
+        return {
+            "model": self.training.model.model_dump(mode="json"),
+            "precision": torch_config.precision,
+            "channels_last": torch_config.channels_last,
+            "compile": torch_config.compile,
+        }
 
     def predictor(self, input_size: Sequence[int]) -> TiledPredictor:
         """Make the predictor with tiles of that size."""
-        torch_config = self.config.torch
-        return TiledPredictor(
-            self.network,
-            geometry=self.geometry,
-            input_size=input_size,
-            device=torch_device(torch_config),
-            autocast=autocast_dtype(torch_config),
-            channels_last=_channels_last(self.config),
-            read_ahead=min(self.config.prediction.num_workers, MOST_TILES_AHEAD),
-        )
+        return make_predictor(self.network, self.training.model, self.config.torch, self.config.prediction, input_size)
 
     def places(self, prediction_id: int) -> list[OutputPlace]:
         """Say where each region's prediction goes; entries that share a container get a group each."""
@@ -148,7 +174,7 @@ def plan_prediction(config: PredictionConfig, record: RunRecord) -> PredictionPl
         downsample_factor=training.data.downsample_factor,
     )
     checkpoint = choose_checkpoint(record, config.prediction.checkpoint)
-    network = _load_network(config, training, checkpoint)
+    network = load_network(training.model, config.torch, checkpoint.path)
     plan = PredictionPlan(config, training, record.id, checkpoint, data, tuple(regions), network)
     _check_tiles(plan)
     return plan
@@ -185,29 +211,6 @@ def choose_checkpoint(record: RunRecord, which: str | None) -> ChosenCheckpoint:
             return ChosenCheckpoint(path, sha256, copied[0] if copied else None)
         tracked = registered[0]
     return ChosenCheckpoint(tracked.fetch(), tracked.sha256, tracked.iteration)
-
-
-def feature_maps(model: ModelConfig) -> int:
-    """Give how many feature maps the network keeps at full resolution; the memory it needs goes by them."""
-    return max(model.num_fmaps if model.type == "Unet" else 1, model.num_fmaps_out, model.in_channels)
-
-
-def _load_network(config: PredictionConfig, training: TrainingConfig, checkpoint: ChosenCheckpoint) -> nn.Module:
-    if config.torch.num_threads is not None:
-        torch.set_num_threads(config.torch.num_threads)
-    network = build_network(training.model)
-    load_checkpoint(checkpoint.path, network)
-    network = network.to(torch_device(config.torch)).eval()
-    if _channels_last(config):
-        # The type stubs of torch know this argument only together with others.
-        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    compiled: nn.Module = torch.compile(network) if config.torch.compile else network  # type: ignore[assignment]
-    return compiled
-
-
-def _channels_last(config: PredictionConfig) -> bool:
-    """Say whether maps lie channels last in memory: on CPUs always, where that takes less time and memory."""
-    return config.torch.channels_last or torch_device(config.torch).type == "cpu"
 
 
 def _check_tiles(plan: PredictionPlan) -> None:

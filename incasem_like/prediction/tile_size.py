@@ -1,87 +1,136 @@
-"""The tile size that predicts a region with the least work within a bound on memory."""
+"""The tile size that predicts a region in the least time within a bound on memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry
-from incasem_like.prediction.tiles import axis_step, grid_phase
+from incasem_like.prediction.memory import TileMemory
+from incasem_like.prediction.outputs import fills_chunks
+from incasem_like.prediction.tiles import axis_input, axis_step, grid_phase
 from incasem_like.volumes import Roi
 
 Floats = npt.NDArray[np.float64]
+Numbers = float | Floats
 
-# Bytes per input voxel and feature map of the finest level while a U-Net predicts: measured on CPU, and rounded up. The
-# libraries compute in blocks of 8 maps, so that fewer take as much.
-BYTES_PER_VOXEL_AND_MAP = 16
-SMALLEST_BLOCK_OF_MAPS = 8
-SHARE_OF_MEMORY = 0.5
-# On a CPU, whose memory others use too, twice the work is preferred to this many bytes more.
-COMFORTABLE_BYTES = 2**30
+# What is lost when a prediction is interrupted, and what one worker may have left to do when all others are done.
+MOST_SECONDS_PER_TILE = 120.0
 
 
 @dataclass(frozen=True)
-class UsableMemory:
-    """Memory that a network's feature maps may take.
+class TileSpeed:
+    """The time a tile takes: so much per voxel of the input, so much per voxel of the output, and for each tile.
 
     Attributes:
-        limit: Bytes that must not be exceeded.
-        comfortable: Bytes up to which a tile may grow readily: the work counts (1 + bytes / comfortable) times.
+        per_input: Seconds; the encoder's work goes by the input.
+        per_output: Seconds; the decoder's work goes by the output.
+        per_tile: Seconds.
+        measured: On this machine; otherwise only the proportions count.
     """
 
-    limit: float
-    comfortable: float
+    per_input: float
+    per_output: float
+    per_tile: float = 0.0
+    measured: bool = True
+
+    def seconds(self, read: Numbers, written: Numbers, tiles: Numbers) -> Floats:
+        """Give the time for so many tiles that read and write so many voxels together."""
+        return np.asarray(self.per_input * read + self.per_output * written + self.per_tile * tiles)
+
+    def times(self, count: int) -> TileSpeed:
+        """Give the speed where every tile is predicted so many times."""
+        return replace(
+            self,
+            per_input=self.per_input * count,
+            per_output=self.per_output * count,
+            per_tile=self.per_tile * count,
+        )
 
 
-def usable_memory(device: torch.device) -> UsableMemory:
-    """Find out how much memory is free where the network computes, and how much of it a tile may take."""
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-        return UsableMemory(SHARE_OF_MEMORY * free, float("inf"))
-    import psutil
+# The proportions of incasem's U-Net: products per voxel of input and output.
+UNMEASURED = TileSpeed(per_input=1.0, per_output=3.0, measured=False)
 
-    return UsableMemory(SHARE_OF_MEMORY * psutil.virtual_memory().available, COMFORTABLE_BYTES)
+
+@dataclass(frozen=True)
+class TileChoice:
+    """A tile size, and what it comes to.
+
+    Attributes:
+        input_size: Voxels z, y, x.
+        tiles: How many the region is predicted in.
+        read: Voxels that they read together.
+        bytes: Memory that one takes, estimated.
+    """
+
+    input_size: tuple[int, ...]
+    tiles: int
+    read: int
+    bytes: int
+
+    def seconds(self, speed: TileSpeed, written: int) -> float:
+        """Estimate the time that all tiles take."""
+        return float(speed.seconds(float(self.read), float(written), float(self.tiles)))
 
 
 def choose_input_size(
-    geometry: NetworkGeometry, roi: Roi, origin: Sequence[int], feature_maps: int, memory: UsableMemory
-) -> tuple[int, ...]:
+    geometry: NetworkGeometry, roi: Roi, origin: Sequence[int], memory: TileMemory, limit: float, speed: TileSpeed
+) -> TileChoice:
     """Choose the largest tile a region is predicted with.
 
-    The work is taken as the number of input voxels of all tiles together: context is computed again for each tile, so
-    that few large tiles are cheaper, until one tile covers the region. Of all sizes within the limit, that with the
-    least work x (1 + bytes / comfortable) is chosen.
+    Context is computed again for each tile, so that few large tiles are quicker, until one tile covers the region. Of
+    all sizes within the limit, that with the least time for the whole region is chosen.
 
     Args:
         geometry: The network's.
         roi: The region, in absolute voxels.
         origin: Where the raw volume begins, in absolute voxels.
-        feature_maps: Of the network's finest level.
-        memory: What the feature maps may take.
+        memory: What tiles take.
+        limit: Bytes that a tile may take.
+        speed: How long tiles take.
 
     Returns:
         A valid input size; the smallest usable one if the limit suffices for none.
     """
-    bytes_per_voxel = BYTES_PER_VOXEL_AND_MAP * max(feature_maps, SMALLEST_BLOCK_OF_MAPS)
-    axes = [
-        _axis_choices(geometry, axis, roi.shape[axis], grid_phase(geometry, axis, roi, origin)) for axis in range(3)
-    ]
-    used = _product_over_axes([sizes for sizes, _ in axes]) * bytes_per_voxel
-    work = _product_over_axes([costs for _, costs in axes]) * (1 + used / memory.comfortable)
-    rank = np.where(used > memory.limit, np.inf, work)
+    axes = [_axis_choices(geometry, axis, roi, grid_phase(geometry, axis, roi, origin)) for axis in range(3)]
+    used = memory.bytes(*np.ix_(*(sizes for sizes, _, _ in axes)))
+    tiles = _product_over_axes([counts for _, counts, _ in axes])
+    read = _product_over_axes([costs for _, _, costs in axes])
+    seconds = speed.seconds(read, float(roi.size), tiles)
+    allowed = used <= limit
+    if speed.measured:
+        allowed &= (seconds / tiles <= MOST_SECONDS_PER_TILE) | (tiles == tiles.max())
+    rank = np.where(allowed, seconds, np.inf)
     best = np.unravel_index(np.argmin(rank if np.isfinite(rank).any() else used), rank.shape)
-    return tuple(int(sizes[index]) for (sizes, _), index in zip(axes, best, strict=True))
+    size = tuple(int(sizes[index]) for (sizes, _, _), index in zip(axes, best, strict=True))
+    return TileChoice(size, int(tiles[best]), int(read[best]), int(used[best]))
 
 
-def _axis_choices(geometry: NetworkGeometry, axis: int, length: int, phase: int) -> tuple[Floats, Floats]:
-    """List tile sizes along an axis, and the input voxels that all tiles of that size read together."""
-    stride, lost = geometry.stride[axis], geometry.lost[axis] + 2 * geometry.border[axis]
-    sizes, costs = [], []
+def describe_input_size(
+    geometry: NetworkGeometry, roi: Roi, origin: Sequence[int], memory: TileMemory, input_size: Sequence[int]
+) -> TileChoice:
+    """Say what a tile size that somebody else chose comes to.
+
+    Raises:
+        ConfigError: It is too small to cover the region.
+    """
+    tiles, read = 1, 1
+    for axis, size in enumerate(input_size):
+        phase = grid_phase(geometry, axis, roi, origin)
+        count, cost = _axis_cost(geometry, axis, roi.shape[axis], phase, axis_step(geometry, axis, size, phase))
+        tiles, read = tiles * count, read * cost
+    z, y, x = map(float, input_size)
+    return TileChoice(tuple(input_size), tiles, read, int(memory.bytes(z, y, x)))
+
+
+def _axis_choices(geometry: NetworkGeometry, axis: int, roi: Roi, phase: int) -> tuple[Floats, Floats, Floats]:
+    """List tile sizes along an axis, how many tiles of that size there are, and what they read together."""
+    stride, length = geometry.stride[axis], roi.shape[axis]
+    found: list[tuple[int, int, int]] = []
     size, tiles, fewest = geometry.smallest_input[axis], 0, 0
     while tiles != 1:
         try:
@@ -89,16 +138,23 @@ def _axis_choices(geometry: NetworkGeometry, axis: int, length: int, phase: int)
         except ConfigError:
             size += stride
             continue
-        tiles = -(-length // step)
-        # A larger tile that still leaves as many of them reads no less.
-        if tiles != fewest:
-            sizes.append(size)
-            costs.append((tiles - 1) * size + length - (tiles - 1) * step + phase + lost)
+        tiles, read = _axis_cost(geometry, axis, length, phase, step)
+        # A larger tile that still leaves as many of them reads no less. Tiles that share chunks are written twice.
+        if tiles != fewest and (tiles == 1 or not found or fills_chunks(step)):
+            found.append((size, tiles, read))
             fewest = tiles
         size += stride
-    return np.array(sizes, dtype=float), np.array(costs, dtype=float)
+    sizes, counts, costs = zip(*found, strict=True)
+    return np.array(sizes, dtype=float), np.array(counts, dtype=float), np.array(costs, dtype=float)
+
+
+def _axis_cost(geometry: NetworkGeometry, axis: int, length: int, phase: int, step: int) -> tuple[int, int]:
+    """Give how many tiles a ``step`` apart cover ``length`` voxels, and how many they read together."""
+    tiles = -(-length // step)
+    last = axis_input(geometry, axis, length - (tiles - 1) * step, phase)
+    return tiles, (tiles - 1) * axis_input(geometry, axis, step, phase) + last
 
 
 def _product_over_axes(values: Sequence[Floats]) -> Floats:
     z, y, x = np.ix_(*values)
-    return z * y * x
+    return np.asarray(z * y * x)

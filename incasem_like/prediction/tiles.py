@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -15,9 +15,11 @@ from incasem_like.networks import NetworkGeometry, enough_memory
 from incasem_like.networks.inference import Inference, inference
 from incasem_like.networks.slabs import planes
 from incasem_like.prediction.ahead import ahead
+from incasem_like.prediction.variants import NONE, Variant, geometry_for, variants_for
 from incasem_like.volumes import Coordinate, Roi
 
-Reader = Callable[[Roi], npt.NDArray[np.float32]]
+Floats = npt.NDArray[np.float32]
+Reader = Callable[[Roi], Floats]
 Tile = tuple[Roi, Roi]
 
 
@@ -36,9 +38,10 @@ class TiledPredictor:
         autocast: Type that automatic mixed precision computes in; None for the network's own.
         channels_last: Give the network tiles with channels last in memory.
         read_ahead: How many tiles are read ahead in other threads.
+        augmentation: ``none``, ``mirrors`` or ``mirrors_and_transposes``: positions that are averaged.
 
     Raises:
-        ConfigError: A network on sections, or one that cannot take ``input_size``.
+        ConfigError: A network on sections, or one that cannot take ``input_size`` or be transposed.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class TiledPredictor:
         autocast: torch.dtype | None = None,
         channels_last: bool = False,
         read_ahead: int = 1,
+        augmentation: str = NONE,
     ) -> None:
         if geometry.dims != 3:
             raise ConfigError(
@@ -58,7 +62,8 @@ class TiledPredictor:
                 "give each level of model.downsample_factors 3 numbers."
             )
         geometry.output_size(input_size)
-        self.network, self.geometry, self.input_size = network, geometry, tuple(input_size)
+        self.network, self.input_size = network, tuple(input_size)
+        self.geometry, self._variants = geometry_for(augmentation, geometry), variants_for(augmentation, geometry)
         self.device, self.autocast, self.channels_last = device, autocast, channels_last
         self.read_ahead = read_ahead
 
@@ -73,12 +78,13 @@ class TiledPredictor:
             for axis in range(3)
         )
 
-    def tiles(self, roi: Roi, origin: Sequence[int]) -> list[Tile]:
+    def tiles(self, roi: Roi, origin: Sequence[int], within: Roi | None = None) -> list[Tile]:
         """Divide a region into tiles.
 
         Args:
             roi: What to predict, in absolute voxels.
             origin: Where the raw volume begins, in absolute voxels.
+            within: Give only those tiles that begin in this part of it.
 
         Returns:
             For each tile what it reads and what it writes, last axis fastest. The second kind covers ``roi`` without
@@ -91,7 +97,10 @@ class TiledPredictor:
         for axis, step in enumerate(self.steps(roi, origin)):
             begin, end = roi.begin[axis], roi.end[axis]
             phase = grid_phase(self.geometry, axis, roi, origin)
-            axes.append([self._axis_tile(axis, at, min(at + step, end), phase) for at in range(begin, end, step)])
+            starts: Iterable[int] = range(begin, end, step)
+            if within is not None:
+                starts = [at for at in starts if within.begin[axis] <= at < within.end[axis]]
+            axes.append([self._axis_tile(axis, at, min(at + step, end), phase) for at in starts])
         return [
             (
                 Roi([read[0] for read, _ in spans], [read[1] for read, _ in spans]),
@@ -100,7 +109,7 @@ class TiledPredictor:
             for spans in product(*axes)
         ]
 
-    def predict(self, read: Reader, roi: Roi, origin: Sequence[int]) -> Iterator[tuple[Roi, npt.NDArray[np.float32]]]:
+    def predict(self, read: Reader, roi: Roi, origin: Sequence[int]) -> Iterator[tuple[Roi, Floats]]:
         """Predict a region.
 
         Args:
@@ -118,36 +127,25 @@ class TiledPredictor:
         """
         return self.predict_tiles(read, self.tiles(roi, origin))
 
-    def predict_tiles(self, read: Reader, tiles: Sequence[Tile]) -> Iterator[tuple[Roi, npt.NDArray[np.float32]]]:
+    def predict_tiles(self, read: Reader, tiles: Iterable[Tile]) -> Iterator[tuple[Roi, Floats]]:
         """Predict some of the tiles that ``tiles`` gave; see ``predict``."""
-        blocks = ahead(read, [read_roi for read_roi, _ in tiles], self.read_ahead)
+        blocks = ahead(lambda tile: (read(tile[0]), *tile), tiles, self.read_ahead)
         run = inference(self.network, self.device)
         remedy = f"set prediction.input_size_voxels (validation.input_size_voxels) below {list(self.input_size)}"
-        for raw, (read_roi, write_roi) in zip(blocks, tiles, strict=True):
+        for raw, read_roi, write_roi in blocks:
             with enough_memory(remedy):
                 probabilities = self._probabilities(run, raw, write_roi.begin - read_roi.begin, write_roi.shape)
             yield write_roi, probabilities
 
     def _axis_tile(self, axis: int, begin: int, end: int, phase: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Give (begin, size) of what is read and of what is written for the span from ``begin`` to ``end``."""
-        border = self.geometry.border[axis]
-        needed = end - begin + phase + 2 * border + self.geometry.lost[axis]
-        over = max(0, needed - self.geometry.smallest_input[axis])
-        stride = self.geometry.stride[axis]
-        size = self.geometry.smallest_input[axis] + -(-over // stride) * stride
-        return (begin - phase - border - self.geometry.context[axis], size), (begin, end - begin)
+        size = axis_input(self.geometry, axis, end - begin, phase)
+        return (begin - phase - self.geometry.border[axis] - self.geometry.context[axis], size), (begin, end - begin)
 
-    def _probabilities(
-        self, run: Inference, raw: npt.NDArray[np.float32], margin: Coordinate, shape: Coordinate
-    ) -> npt.NDArray[np.float32]:
+    def _probabilities(self, run: Inference, raw: Floats, margin: Coordinate, shape: Coordinate) -> Floats:
         """Run the network on a tile; keep ``shape`` voxels from ``margin`` on, counted from where the tile begins."""
         volume = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32)).to(self.device)
         volume = volume.reshape(1, -1, *volume.shape[-3:]) * 2 - 1
-        if self.channels_last:
-            volume = volume.contiguous(memory_format=torch.channels_last_3d)
-        begin = [offset - context for offset, context in zip(margin, self.geometry.context, strict=True)]
-        rows, columns = (slice(at, at + size) for at, size in zip(begin[1:], shape[1:], strict=True))
-        kept = []
         was_training = self.network.training
         self.network.eval()
         try:
@@ -155,10 +153,32 @@ class TiledPredictor:
                 torch.inference_mode(),
                 torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None),
             ):
-                for logits in planes(run(volume), begin[0], shape[0]):
-                    kept.append(torch.softmax(logits[0, ..., rows, columns].float(), dim=0).cpu().numpy())
+                first, *others = (
+                    variant.revert(self._in_position(run, variant, volume, margin, shape)) for variant in self._variants
+                )
         finally:
             self.network.train(was_training)
+        if not others:
+            return first
+        for other in others:
+            first += other
+        first /= len(self._variants)
+        return first
+
+    def _in_position(
+        self, run: Inference, variant: Variant, volume: torch.Tensor, margin: Coordinate, shape: Coordinate
+    ) -> Floats:
+        """Run the network on a tile in one position, and give the probabilities in that position."""
+        begin, size = variant.place(margin, shape, volume.shape[-3:])
+        begin = tuple(at - context for at, context in zip(begin, self.geometry.context, strict=True))
+        rows, columns = (slice(at, at + edge) for at, edge in zip(begin[1:], size[1:], strict=True))
+        turned = variant.apply(volume)
+        if self.channels_last:
+            turned = turned.contiguous(memory_format=torch.channels_last_3d)
+        kept = [
+            torch.softmax(logits[0, ..., rows, columns].float(), dim=0).cpu().numpy()
+            for logits in planes(run(turned), begin[0], size[0])
+        ]
         return kept[0] if len(kept) == 1 else np.concatenate(kept, axis=1)
 
 
@@ -185,6 +205,14 @@ def axis_step(geometry: NetworkGeometry, axis: int, input_size: int, phase: int)
             f"apart, as the network needs: set prediction.input_size_voxels to at least {list(enough)}, or to null."
         )
     return step
+
+
+def axis_input(geometry: NetworkGeometry, axis: int, written: int, phase: int) -> int:
+    """Give the size of the tile that is read along an axis so that ``written`` voxels can be written."""
+    needed = written + phase + 2 * geometry.border[axis] + geometry.lost[axis]
+    over = max(0, needed - geometry.smallest_input[axis])
+    stride = geometry.stride[axis]
+    return geometry.smallest_input[axis] + -(-over // stride) * stride
 
 
 def grid_phase(geometry: NetworkGeometry, axis: int, roi: Roi, origin: Sequence[int]) -> int:

@@ -227,6 +227,7 @@ def test_resuming_predicts_only_what_is_missing_and_shows_the_observer_all(labor
     original = TiledPredictor.predict_tiles
 
     def counting(self, read, tiles):
+        tiles = list(tiles)
         predicted.extend(tiles)
         return original(self, read, tiles)
 

@@ -3,94 +3,96 @@ import torch
 
 from incasem_like.config import ModelConfig
 from incasem_like.networks import build_network, network_geometry
-from incasem_like.prediction.tile_size import BYTES_PER_VOXEL_AND_MAP, UsableMemory, choose_input_size, usable_memory
+from incasem_like.prediction.memory import TileMemory
+from incasem_like.prediction.outputs import chunk_shape_for, fills_chunks
+from incasem_like.prediction.tile_size import UNMEASURED, TileSpeed, choose_input_size, describe_input_size
 from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.volumes import Roi
 
 GIB = 2**30
+ORIGIN = (0, 0, 0)
+# A network of 32 maps that keeps all of them at once, and one that is run in slabs.
+WHOLE, STREAMED = TileMemory(32, False, 8, 94), TileMemory(32, True, 8, 94)
 
 
 @pytest.fixture(scope="module")
-def default_model():
-    return ModelConfig()
+def geometry():
+    return network_geometry(ModelConfig())
 
 
-def read_voxels(model, input_size, shape):
+@pytest.fixture(scope="module")
+def tiles():
     with torch.device("meta"):
-        network = build_network(model)
-    tiled = TiledPredictor(network, geometry=network.geometry, input_size=input_size, device=torch.device("cpu"))
-    return sum(read.size for read, _ in tiled.tiles(Roi((7, 7, 7), shape), (0, 0, 0)))
+        network = build_network(ModelConfig())
+
+    def made(input_size, roi):
+        tiled = TiledPredictor(network, geometry=network.geometry, input_size=input_size, device=torch.device("cpu"))
+        return tiled.tiles(roi, ORIGIN)
+
+    return made
 
 
 def region(edge, begin=7):
     return Roi((begin,) * 3, (edge,) * 3)
 
 
-def test_more_memory_means_less_work(default_model):
-    geometry = network_geometry(default_model)
-    shape = (600, 600, 600)
-    sizes = [
-        choose_input_size(geometry, Roi((7, 7, 7), shape), (0, 0, 0), 32, UsableMemory(memory * GIB, float("inf")))
-        for memory in (1, 4, 16)
-    ]
-    work = [read_voxels(default_model, size, shape) for size in sizes]
-    assert work == sorted(work, reverse=True)
-    assert all(geometry.is_valid(size) for size in sizes)
+def choose(geometry, roi, gib, memory=WHOLE, speed=UNMEASURED):
+    return choose_input_size(geometry, roi, ORIGIN, memory, gib * GIB, speed)
 
 
-def test_memory_bounds_the_tile(default_model):
-    size = choose_input_size(
-        network_geometry(default_model), region(600), (0, 0, 0), 32, UsableMemory(2 * GIB, float("inf"))
-    )
-    assert size[0] * size[1] * size[2] * 32 * BYTES_PER_VOXEL_AND_MAP <= 2 * GIB
+def test_more_memory_means_less_work(geometry):
+    choices = [choose(geometry, region(600), gib) for gib in (1, 4, 16)]
+    assert [choice.read for choice in choices] == sorted((choice.read for choice in choices), reverse=True)
+    assert all(geometry.is_valid(choice.input_size) for choice in choices)
 
 
-def test_chosen_tile_is_as_cheap_as_the_cheapest_of_all_cubes_in_the_bound(default_model):
-    geometry = network_geometry(default_model)
-    shape = (300, 300, 300)
-    chosen = read_voxels(
-        default_model,
-        choose_input_size(geometry, Roi((7, 7, 7), shape), (0, 0, 0), 32, UsableMemory(8 * GIB, float("inf"))),
-        shape,
-    )
-    largest_cube = int((8 * GIB / 32 / BYTES_PER_VOXEL_AND_MAP) ** (1 / 3))
-    cubes = [read_voxels(default_model, (size,) * 3, shape) for size in range(116, largest_cube + 1, 8)]
-    assert chosen <= min(cubes)
+def test_memory_bounds_the_tile_and_slabs_allow_larger_ones(geometry):
+    whole, streamed = choose(geometry, region(600), 2), choose(geometry, region(600), 2, STREAMED)
+    assert max(whole.bytes, streamed.bytes) <= 2 * GIB
+    assert streamed.read < 0.8 * whole.read
 
 
-def test_a_small_region_gets_one_small_tile(default_model):
-    geometry = network_geometry(default_model)
+@pytest.mark.parametrize("roi", [region(300), region(301, begin=5), Roi((7, 7, 7), (40, 500, 130))])
+@pytest.mark.parametrize("gib", [1, 3])
+def test_what_is_said_of_a_choice_is_so(geometry, tiles, roi, gib):
+    choice = choose(geometry, roi, gib)
+    made = tiles(choice.input_size, roi)
+    assert choice.tiles == len(made)
+    assert choice.read == sum(read.size for read, _ in made)
+    assert choice == describe_input_size(geometry, roi, ORIGIN, WHOLE, choice.input_size)
+
+
+def test_chosen_tile_takes_no_longer_than_any_cube_in_the_bound(geometry):
+    roi = region(300)
+    best = choose(geometry, roi, 8).seconds(UNMEASURED, roi.size)
+    cubes = [describe_input_size(geometry, roi, ORIGIN, WHOLE, (size,) * 3) for size in range(116, 260, 8)]
+    assert best <= min(cube.seconds(UNMEASURED, roi.size) for cube in cubes if cube.bytes <= 8 * GIB)
+
+
+def test_a_small_region_gets_one_small_tile(geometry):
     # 20 voxels and the 94 of the context, which begin at a multiple of 8 or up to 7 voxels behind it.
-    assert choose_input_size(geometry, region(20, begin=8), (0, 0, 0), 32, UsableMemory(64 * GIB, float("inf"))) == (
-        124,
-        124,
-        124,
-    )
-    assert choose_input_size(geometry, region(20, begin=7), (0, 0, 0), 32, UsableMemory(64 * GIB, float("inf"))) == (
-        132,
-        132,
-        132,
-    )
+    assert choose(geometry, region(20, begin=8), 64).input_size == (124, 124, 124)
+    assert choose(geometry, region(20, begin=7), 64).input_size == (132, 132, 132)
 
 
-def test_without_enough_memory_the_smallest_usable_tile_is_chosen(default_model):
-    assert choose_input_size(network_geometry(default_model), region(600), (0, 0, 0), 32, UsableMemory(1, 1)) == (
-        116,
-        116,
-        116,
-    )
+def test_without_enough_memory_the_smallest_usable_tile_is_chosen(geometry):
+    assert choose(geometry, region(600), 1e-9).input_size == (116, 116, 116)
 
 
-def test_comfort_bounds_the_tile_long_before_the_limit(default_model):
-    geometry = network_geometry(default_model)
-    sizes = [
-        choose_input_size(geometry, region(1000), (0, 0, 0), 32, UsableMemory(1000 * GIB, comfortable * GIB))[0]
-        for comfortable in (1, 4, 1000)
-    ]
-    assert sizes == sorted(sizes)
-    assert sizes[0] < 260 < sizes[2]
+def test_tiles_that_take_minutes_are_made_smaller(geometry):
+    slow = TileSpeed(1e-5, 3e-5)
+    choice = choose(geometry, region(1000), 16, STREAMED, slow)
+    assert choice.seconds(slow, 1000**3) / choice.tiles <= 120
+    assert choice.tiles > choose(geometry, region(1000), 16, STREAMED).tiles
 
 
-def test_memory_of_this_machine_is_found():
-    memory = usable_memory(torch.device("cpu"))
-    assert 2**20 < memory.limit < 2**50
+def test_tiles_of_a_choice_fill_whole_chunks(geometry, tiles):
+    for edge in (333, 601, 1000):
+        roi = region(edge)
+        choice = choose(geometry, roi, 2, STREAMED)
+        steps = next(write.shape for _, write in tiles(choice.input_size, roi))
+        chunks = chunk_shape_for(steps, roi.shape)
+        assert all(step >= edge or step % chunk == 0 for step, chunk in zip(steps, chunks, strict=True))
+    assert fills_chunks(8)
+    assert fills_chunks(128)
+    assert not fills_chunks(131)

@@ -1,0 +1,180 @@
+"""A region's prediction as a blockwise task: each worker loads the checkpoint once and predicts blocks of tiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.blockwise import Block, BlockTask, run_blockwise
+from incasem_like.config import ModelConfig
+from incasem_like.config.prediction_config import PredictionSection
+from incasem_like.config.shared_sections import TorchConfig
+from incasem_like.errors import CheckpointError
+from incasem_like.networks import check_device
+from incasem_like.prediction.ahead import Behind
+from incasem_like.prediction.loading import load_network, make_predictor
+from incasem_like.prediction.outputs import RegionOutput
+from incasem_like.prediction.region_task import TileObserver, inside_mask, predicted, show_written
+from incasem_like.prediction.tiles import TiledPredictor
+from incasem_like.samples import Region
+from incasem_like.terminal import Progress
+from incasem_like.tracking import file_sha256, open_store
+from incasem_like.tracking.checkpoints.cache import find_in_cache
+from incasem_like.volumes import Coordinate
+
+if TYPE_CHECKING:
+    from incasem_like.blockwise.workers_file import Workers
+
+# On a GPU a tile takes so little time that the next one should have been read before it is asked for.
+TILES_PER_BLOCK_ON_GPU = 4
+
+
+@dataclass(frozen=True)
+class CheckpointPlace:
+    """Where a worker finds the weights.
+
+    Attributes:
+        path: Where the scheduler has them.
+        sha256: Of the file.
+        training_run_id: Of the run that registered it.
+        store: Address of the training runs' store without credentials, which belong into the workers' environment
+            (``INCASEM_TRACKING_URL``); None for that environment's, or for files.
+        runs_directory: Folder of runs.
+    """
+
+    path: Path
+    sha256: str
+    training_run_id: int
+    store: str | None
+    runs_directory: Path
+
+    def fetch(self) -> Path:
+        """Find the file on this machine, else fetch it from the run store into the cache.
+
+        Raises:
+            CheckpointError: It is nowhere to be had.
+            StoreError: The run store does not answer.
+        """
+        if self.path.is_file() and file_sha256(self.path) == self.sha256:
+            return self.path
+        if (cached := find_in_cache(self.path.name, self.sha256)) is not None:
+            return cached
+        record = open_store(self.store, "trainings", self.runs_directory).get(self.training_run_id)
+        for checkpoint in record.checkpoints:
+            if checkpoint.sha256 == self.sha256:
+                return checkpoint.fetch()
+        raise CheckpointError(
+            f"{self.path} is not on this worker's machine, and training run {self.training_run_id} registered no such "
+            "file: put it where all workers see it."
+        )
+
+
+@dataclass(frozen=True)
+class PredictorSetUp:
+    """Makes in a worker what predicts a region; called once, before its first block."""
+
+    region: Region
+    model: ModelConfig
+    torch: TorchConfig
+    section: PredictionSection
+    checkpoint: CheckpointPlace
+    input_size: tuple[int, ...]
+
+    def __call__(self, parameters: Mapping[str, Any]) -> tuple[Region, TiledPredictor]:
+        """Load the network.
+
+        Raises:
+            CheckpointError: The checkpoint is not to be had here.
+            ConfigError: The device is not there.
+        """
+        check_device(self.torch)
+        network = load_network(self.model, self.torch, self.checkpoint.fetch())
+        return self.region, make_predictor(network, self.model, self.torch, self.section, self.input_size)
+
+
+def predict_block(block: Block, parameters: Mapping[str, Any]) -> None:
+    """Predict the tiles of one block, reading and writing beside the network; what the mask clears stays 0."""
+    region, predictor = block.prepared
+    output = RegionOutput(block.outputs[0], block.outputs[1:])
+    tiles = predictor.tiles(region.roi, region.raw_roi.begin, within=block.write_roi)
+    wanted = (tile for tile, inside in inside_mask(region, tiles, predictor.read_ahead) if inside)
+    with Behind(threaded=predictor.read_ahead > 0) as writer:
+        for tile, probabilities in predicted(region, predictor, wanted):
+            writer.do(partial(output.write, tile, probabilities, region.read_mask(tile)))
+
+
+def region_blocks(
+    output: RegionOutput, set_up: PredictorSetUp, predictor: TiledPredictor, description: Mapping[str, Any]
+) -> BlockTask:
+    """Describe the blockwise work on one region.
+
+    Args:
+        output: Its datasets.
+        set_up: What a worker needs.
+        predictor: Of tiles of the same size.
+        description: All that the values depend on, JSON-able.
+    """
+    region = set_up.region
+    tiles = predictor.steps(region.roi, region.raw_roi.begin)
+    in_a_row = TILES_PER_BLOCK_ON_GPU if predictor.device.type == "cuda" else 1
+    inputs = [region.raw] if region.mask is None else [region.raw, region.mask]
+    return BlockTask(
+        name="predict",
+        output=output.segmentation,
+        further_outputs=output.probability_maps,
+        inputs=tuple(str(volume.address) for volume in inputs),
+        function=predict_block,
+        parameters=description,
+        block_shape=_block_shape(tiles, output.segmentation.write_chunk_shape, region.roi.shape, in_a_row),
+        set_up=set_up,
+        model_hash=set_up.checkpoint.sha256,
+    )
+
+
+def _block_shape(tile: Coordinate, chunk: tuple[int, ...], whole: Coordinate, in_a_row: int) -> tuple[int, ...]:
+    """Give the smallest blocks of whole tiles and whole chunks, ``in_a_row`` of them along x."""
+    shape = [math.lcm(edge, unit) for edge, unit in zip(tile, chunk, strict=True)]
+    shape[-1] *= in_a_row
+    return tuple(min(edge, -(-length // unit) * unit) for edge, unit, length in zip(shape, chunk, whole, strict=True))
+
+
+class WorkersTask:
+    """One region on its way to disk, by workers.
+
+    Attributes:
+        region: What is predicted.
+        output: Where it goes.
+    """
+
+    # The engine shows its own progress, in which blocks of earlier calls count.
+    voxels_left = 0
+
+    def __init__(
+        self,
+        output: RegionOutput,
+        set_up: PredictorSetUp,
+        predictor: TiledPredictor,
+        description: Mapping[str, Any],
+        workers: Workers,
+    ) -> None:
+        self.region, self.output, self._workers = set_up.region, output, workers
+        self._tiles = predictor.tiles(self.region.roi, self.region.raw_roi.begin)
+        self._task = region_blocks(output, set_up, predictor, description)
+
+    def run(self, observer: TileObserver | None, progress: Progress) -> int:
+        """Let the workers do what is left; then ``observer`` sees all tiles as they were stored.
+
+        Returns:
+            About how many voxels were missing; 0 only if none was.
+
+        Raises:
+            IncasemError: Blocks failed; all others are done.
+        """
+        summary = run_blockwise(self._task, workers=self._workers, description=f"Predicting {self.region.name}")
+        if observer is not None:
+            show_written(observer, self.output, (write for _, write in self._tiles))
+        return int(-(-self.region.roi.size * summary.done // summary.total))

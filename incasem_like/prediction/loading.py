@@ -1,0 +1,71 @@
+"""A network loaded from its checkpoint and put to work, the same in every process that predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from incasem_like.config import ModelConfig
+from incasem_like.config.prediction_config import PredictionSection
+from incasem_like.config.shared_sections import TorchConfig
+from incasem_like.networks import autocast_dtype, build_network, load_checkpoint, network_geometry, torch_device
+from incasem_like.networks.inference import streams
+from incasem_like.prediction.memory import TileMemory
+from incasem_like.prediction.tiles import TiledPredictor
+
+# More would take memory and win nothing: a tile is read faster than predicted.
+MOST_TILES_AHEAD = 2
+
+
+def load_network(model: ModelConfig, config: TorchConfig, checkpoint: Path) -> nn.Module:
+    """Build a network with the weights of a checkpoint, on its device and ready to predict.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged or of another architecture.
+    """
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    network = build_network(model)
+    load_checkpoint(checkpoint, network)
+    network = network.to(torch_device(config)).eval()
+    if _channels_last(config):
+        # The type stubs of torch know this argument only together with others.
+        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    compiled: nn.Module = torch.compile(network) if config.compile else network  # type: ignore[assignment]
+    return compiled
+
+
+def make_predictor(
+    network: nn.Module, model: ModelConfig, config: TorchConfig, section: PredictionSection, input_size: Sequence[int]
+) -> TiledPredictor:
+    """Make what predicts with a loaded network in tiles of that size.
+
+    Raises:
+        ConfigError: The network cannot take ``input_size``, or cannot be transposed for test-time augmentation.
+    """
+    return TiledPredictor(
+        network,
+        geometry=network_geometry(model),
+        input_size=input_size,
+        device=torch_device(config),
+        autocast=autocast_dtype(config),
+        channels_last=_channels_last(config),
+        read_ahead=min(section.num_workers, MOST_TILES_AHEAD),
+        augmentation=section.test_time_augmentation,
+    )
+
+
+def tile_memory(network: nn.Module, model: ModelConfig, config: TorchConfig) -> TileMemory:
+    """Say what tiles of a network take."""
+    geometry = network_geometry(model)
+    # What the network keeps at full resolution; the memory it needs goes by that.
+    maps = max(model.num_fmaps if model.type == "Unet" else 1, model.num_fmaps_out, model.in_channels)
+    return TileMemory(maps, streams(network, torch_device(config)), geometry.stride[0], geometry.lost[0])
+
+
+def _channels_last(config: TorchConfig) -> bool:
+    """Say whether maps lie channels last in memory: on CPUs always, where that takes less time and memory."""
+    return config.channels_last or torch_device(config).type == "cpu"

@@ -1,0 +1,114 @@
+"""How much memory there is where a network computes, and how much a tile takes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from incasem_like.networks.unet_streaming import VOXELS_AT_ONCE
+
+Floats = npt.NDArray[np.float64]
+Numbers = float | Floats
+
+SHARE_OF_MEMORY = 0.5
+# Whatever there is: a worker with what it needs besides is to fit into 4 GiB of the host's memory.
+MOST_HOST_BYTES = 3 * 2**30
+BYTES_PER_FLOAT = 4
+# The libraries compute in blocks of 8 maps, so that fewer take as much.
+SMALLEST_BLOCK_OF_MAPS = 8
+# Of a forward pass, bytes per input voxel and feature map of the finest level: measured on CPU, and rounded up.
+BYTES_PER_VOXEL_AND_MAP = 16
+# Of a network that is run in slabs: slabs of the finest level that are there at the same time, planes that wait for
+# those from below, and the tile itself: read ahead, as the network takes it, and the probabilities of its classes.
+SLABS_AT_ONCE = 8
+BYTES_PER_VOXEL_OF_TILE = 20
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+@dataclass(frozen=True)
+class TileMemory:
+    """The memory that a tile takes.
+
+    Attributes:
+        feature_maps: Of the network's finest level.
+        streamed: The network is run in slabs along z.
+        stride: Of the network along z.
+        lost: Planes of context along z, both sides together.
+    """
+
+    feature_maps: int
+    streamed: bool
+    stride: int
+    lost: int
+
+    def bytes(self, z: Numbers, y: Numbers, x: Numbers) -> Floats:
+        """Estimate the bytes for tiles of the given edges, which may be arrays."""
+        maps = max(self.feature_maps, SMALLEST_BLOCK_OF_MAPS)
+        if not self.streamed:
+            return np.asarray(z * y * x * maps * BYTES_PER_VOXEL_AND_MAP)
+        slab = np.maximum(np.minimum(VOXELS_AT_ONCE, z * y * x), self.stride * y * x)
+        waiting = y * x * np.minimum(self.lost, z)
+        return np.asarray(
+            (SLABS_AT_ONCE * slab + waiting) * maps * BYTES_PER_FLOAT + z * y * x * BYTES_PER_VOXEL_OF_TILE
+        )
+
+
+def usable_memory(device: torch.device) -> float:
+    """Say how many bytes a tile may take where the network computes."""
+    if device.type == "cuda":
+        return float(SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0])
+    return min(MOST_HOST_BYTES, SHARE_OF_MEMORY * available_host_memory())
+
+
+def available_host_memory() -> float:
+    """Say how many bytes this process can still take: of the machine's memory, and of what its control groups allow."""
+    import psutil
+
+    return float(min([psutil.virtual_memory().available, *cgroup_memory_left()]))
+
+
+def cgroup_memory_left(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> Iterator[int]:
+    """Yield what each control group with a limit leaves: containers and queues limit memory in this way.
+
+    Pages of files that can be dropped at once do not count as used.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        tree = root / "memory" if controllers else root
+        limit, used = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        )
+        inside = tree / path.lstrip("/")
+        # Within a container the path is often one of the host, and the container's own group is the root.
+        for folder in [inside, *inside.parents]:
+            left = _left(folder, limit, used)
+            if left is not None:
+                yield left
+            if folder == tree:
+                break
+
+
+def _left(folder: Path, limit: str, used: str) -> int | None:
+    try:
+        allowed = (folder / limit).read_text().strip()
+        if allowed == "max":
+            return None
+        taken = int((folder / used).read_text())
+        facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    droppable = int(facts.get("total_inactive_file", facts.get("inactive_file", 0)))
+    return max(0, int(allowed) - max(0, taken - droppable))

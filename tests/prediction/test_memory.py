@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from incasem_like.prediction.memory import (
+    MOST_HOST_BYTES,
+    TileMemory,
+    available_host_memory,
+    cgroup_memory_left,
+    usable_memory,
+)
+
+MIB = 2**20
+
+
+@pytest.fixture
+def groups(tmp_path):
+    """Files as the kernel shows control groups."""
+
+    def made(membership, **files):
+        for path, text in files.items():
+            file = tmp_path / "cgroup" / path.replace("__", "/").replace("_DOT_", ".")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        (tmp_path / "membership").write_text(membership)
+        return list(cgroup_memory_left(tmp_path / "cgroup", tmp_path / "membership"))
+
+    return made
+
+
+def test_memory_of_this_machine_is_found():
+    assert 2**20 < usable_memory(torch.device("cpu")) <= MOST_HOST_BYTES
+    assert available_host_memory() < 2**50
+
+
+def test_a_limit_of_control_groups_counts_at_every_level(groups):
+    left = groups(
+        "0::/user/job\n",
+        user__memory_DOT_max=f"{800 * MIB}",
+        user__memory_DOT_current=f"{300 * MIB}",
+        user__memory_DOT_stat=f"anon 1\ninactive_file {100 * MIB}\n",
+        user__job__memory_DOT_max="max\n",
+        user__job__memory_DOT_current="5",
+        user__job__memory_DOT_stat="",
+    )
+    assert left == [600 * MIB]  # files that can be dropped are not used
+
+
+def test_the_older_kind_of_control_groups_is_read_too(groups):
+    left = groups(
+        "9:name=systemd:/\n4:cpu,memory:/slurm/job_1\n",
+        memory__slurm__job_1__memory_DOT_limit_in_bytes=f"{64 * MIB}",
+        memory__slurm__job_1__memory_DOT_usage_in_bytes=f"{80 * MIB}",
+        memory__slurm__job_1__memory_DOT_stat="total_inactive_file 0\n",
+    )
+    assert left == [0]
+
+
+def test_a_machine_without_control_groups_has_no_such_limit(tmp_path):
+    assert list(cgroup_memory_left(tmp_path, tmp_path / "nothing")) == []
+
+
+def test_slabs_take_memory_by_their_cross_section_and_hardly_by_depth():
+    memory = TileMemory(feature_maps=32, streamed=True, stride=8, lost=94)
+    shallow, deep, wide = (float(memory.bytes(*size)) for size in ((200, 300, 300), (400, 300, 300), (200, 600, 300)))
+    assert deep < 1.3 * shallow
+    assert wide > 1.6 * shallow
+    whole = TileMemory(feature_maps=32, streamed=False, stride=8, lost=94)
+    assert float(whole.bytes(400, 300, 300)) == 2 * float(whole.bytes(200, 300, 300))
