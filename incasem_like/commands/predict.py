@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from incasem_like.tracking import CommandLine, RunRecord, RunStore
 
 EXAMPLE = "--run_id 12 --name mito with config_prediction.yaml prediction.data=my_data.json"
+NO_TRAINING = "No training run is named: add --run_id ID, the id that train.py printed."
 FLAGS = (
     (("-r", "--run_id"), int, "ID", "training run whose network predicts; its configuration comes along"),
     (("--checkpoint",), str, "WHICH", "best, last, an iteration, or a file; otherwise best, or last if none is"),
@@ -37,13 +38,22 @@ def main(script: Path) -> NoReturn:
 
     def work(config: PredictionConfig, line: CommandLine) -> None:
         evaluate_script = folder.parent / "04_postprocessing" / "05_evaluate_metric.py"
-        say_finished(predict(config, line, script), evaluate_script)
+        if line.own.dry_run:
+            examine(config, line)
+        else:
+            say_finished(predict(config, line, script), evaluate_script)
 
     parser = argparse.ArgumentParser(
         description="Predict volumes with a tracked network, as a tracked run.", allow_abbrev=False
     )
     for names, kind, metavar, meaning in FLAGS:
         parser.add_argument(*names, type=kind, metavar=metavar, help=meaning)
+    parser.add_argument(
+        "--workers", type=Path, metavar="FILE", help="workers.yaml: workers here or on a cluster (docs/blockwise.md)"
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="say what would be done, in what time and space, and what stops it"
+    )
     parser.add_argument("--check_commit", action="store_true", help=f"{CHECK_COMMIT}, here the training run")
     run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), work)
 
@@ -65,11 +75,12 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
     """Find the training run and predict with it."""
     training_id = config.prediction.run_id_training
     if training_id is None:
-        raise InputError("No training run is named: add --run_id ID, the id that train.py printed.")
+        raise InputError(NO_TRAINING)
     training = find_training(line, config, training_id)
     if line.own.check_commit:
         check_commit(training, script)
 
+    from incasem_like.blockwise.workers_file import load_workers
     from incasem_like.evaluation.prediction_metrics import PredictionMetrics
     from incasem_like.prediction.experiment import predict_data
 
@@ -86,6 +97,7 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
             store=lambda: None if line.unobserved else open_run_store(line, config, "predictions"),
             observing=PredictionMetrics,
             resume=line.own.resume,
+            workers=load_workers(line.own.workers) if line.own.workers is not None else None,
             started=started,
             run_name=line.name,
             comment=line.comment,
@@ -97,6 +109,32 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
         if begun:
             say_how_to_resume(begun[0])
         raise
+
+
+def examine(config: PredictionConfig, line: CommandLine) -> None:
+    """Say what the prediction would do; write nothing.
+
+    Raises:
+        InputError: Something would stop it.
+    """
+    from incasem_like.prediction.preflight import examine_prediction
+
+    def training() -> RunRecord:
+        training_id = config.prediction.run_id_training
+        if training_id is None:
+            raise InputError(NO_TRAINING)
+        return find_training(line, config, training_id)
+
+    def store() -> RunStore | None:
+        return None if line.unobserved else open_run_store(line, config, "predictions")
+
+    found = examine_prediction(config, training, store, resume=line.own.resume, workers_file=line.own.workers)
+    print("\n".join(found.lines))
+    if found.problems:
+        raise InputError(
+            f"{len(found.problems)} problem{'s' if len(found.problems) > 1 else ''} would stop this prediction, "
+            "as listed above: nothing was started."
+        )
 
 
 def find_training(line: CommandLine, config: PredictionConfig, training_id: int) -> RunRecord:

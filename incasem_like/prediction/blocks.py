@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, run_blockwise
 from incasem_like.config import ModelConfig
@@ -15,22 +17,20 @@ from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.config.shared_sections import TorchConfig
 from incasem_like.errors import CheckpointError
 from incasem_like.networks import check_device
-from incasem_like.prediction.ahead import Behind
 from incasem_like.prediction.loading import load_network, make_predictor
 from incasem_like.prediction.outputs import RegionOutput
-from incasem_like.prediction.region_task import TileObserver, inside_mask, predicted, show_written
-from incasem_like.prediction.tiles import TiledPredictor
+from incasem_like.prediction.region_task import TileObserver, check_finite, inside_mask, show_written
+from incasem_like.prediction.tiles import Tile, TiledPredictor
 from incasem_like.samples import Region
 from incasem_like.terminal import Progress
 from incasem_like.tracking import file_sha256, open_store
 from incasem_like.tracking.checkpoints.cache import find_in_cache
-from incasem_like.volumes import Coordinate
+from incasem_like.volumes import Coordinate, Roi
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
-# On a GPU a tile takes so little time that the next one should have been read before it is asked for.
-TILES_PER_BLOCK_ON_GPU = 4
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,36 @@ class PredictorSetUp:
         """
         check_device(self.torch)
         network = load_network(self.model, self.torch, self.checkpoint.fetch())
-        return self.region, make_predictor(network, self.model, self.torch, self.section, self.input_size)
+        # The engine reads blocks ahead, each with its tiles.
+        section = self.section.model_copy(update={"num_workers": 0})
+        return self.region, make_predictor(network, self.model, self.torch, section, self.input_size)
 
 
-def predict_block(block: Block, parameters: Mapping[str, Any]) -> None:
-    """Predict the tiles of one block, reading and writing beside the network; what the mask clears stays 0."""
+def read_block(block: Block, parameters: Mapping[str, Any]) -> list[tuple[Tile, Floats]]:
+    """Read what the block's tiles need; those that the mask clears altogether are passed over and stay 0."""
     region, predictor = block.prepared
-    output = RegionOutput(block.outputs[0], block.outputs[1:])
     tiles = predictor.tiles(region.roi, region.raw_roi.begin, within=block.write_roi)
-    wanted = (tile for tile, inside in inside_mask(region, tiles, predictor.read_ahead) if inside)
-    with Behind(threaded=predictor.read_ahead > 0) as writer:
-        for tile, probabilities in predicted(region, predictor, wanted):
-            writer.do(partial(output.write, tile, probabilities, region.read_mask(tile)))
+    return [
+        (tile, region.read_raw(tile[0], outside="reflect")) for tile, inside in inside_mask(region, tiles, 0) if inside
+    ]
+
+
+def predict_block(block: Block, parameters: Mapping[str, Any]) -> list[tuple[Roi, Floats]]:
+    """Predict the block's tiles."""
+    _, predictor = block.prepared
+    results = []
+    for tile, raw in block.data:
+        results += predictor.predict_tiles(lambda _roi, raw=raw: raw, [tile])
+    return results
+
+
+def write_block(block: Block, results: list[tuple[Roi, Floats]]) -> None:
+    """Write the block's tiles."""
+    region, _ = block.prepared
+    output = RegionOutput(block.outputs[0], block.outputs[1:])
+    for tile, probabilities in results:
+        check_finite(probabilities)
+        output.write(tile, probabilities, region.read_mask(tile))
 
 
 def region_blocks(
@@ -120,25 +138,25 @@ def region_blocks(
     """
     region = set_up.region
     tiles = predictor.steps(region.roi, region.raw_roi.begin)
-    in_a_row = TILES_PER_BLOCK_ON_GPU if predictor.device.type == "cuda" else 1
     inputs = [region.raw] if region.mask is None else [region.raw, region.mask]
     return BlockTask(
         name="predict",
         output=output.segmentation,
         further_outputs=output.probability_maps,
         inputs=tuple(str(volume.address) for volume in inputs),
+        read=read_block,
         function=predict_block,
+        write=write_block,
         parameters=description,
-        block_shape=_block_shape(tiles, output.segmentation.write_chunk_shape, region.roi.shape, in_a_row),
+        block_shape=block_shape(tiles, output.segmentation.write_chunk_shape, region.roi.shape),
         set_up=set_up,
         model_hash=set_up.checkpoint.sha256,
     )
 
 
-def _block_shape(tile: Coordinate, chunk: tuple[int, ...], whole: Coordinate, in_a_row: int) -> tuple[int, ...]:
-    """Give the smallest blocks of whole tiles and whole chunks, ``in_a_row`` of them along x."""
+def block_shape(tile: Coordinate, chunk: tuple[int, ...], whole: Coordinate) -> tuple[int, ...]:
+    """Give the smallest blocks of whole tiles and whole chunks."""
     shape = [math.lcm(edge, unit) for edge, unit in zip(tile, chunk, strict=True)]
-    shape[-1] *= in_a_row
     return tuple(min(edge, -(-length // unit) * unit) for edge, unit, length in zip(shape, chunk, whole, strict=True))
 
 

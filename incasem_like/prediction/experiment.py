@@ -82,7 +82,7 @@ def predict_data(
     config = _with_training_run(config, training.id)
     plan = plan_prediction(config, training)
     if resume is not None:
-        _check_resumable(plan, resume, workers is not None)
+        check_resumable(plan, resume, workers is not None)
     observing = observing if config.prediction.log_metrics else None
     finished: list[FinishedPrediction] = []
 
@@ -148,7 +148,7 @@ def _run_tasks(
     return voxels, scores
 
 
-def _check_resumable(plan: PredictionPlan, prediction_id: int, by_workers: bool) -> None:
+def check_resumable(plan: PredictionPlan, prediction_id: int, by_workers: bool) -> None:
     """Make sure, before a run is started, that a prediction was begun and goes on with what it was begun with."""
     for region, place in zip(plan.regions, plan.places(prediction_id), strict=True):
         log = TileLog.read(place.folder)

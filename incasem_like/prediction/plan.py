@@ -83,10 +83,10 @@ class PredictionPlan:
         Raises:
             ConfigError: The configured one is too small for the network.
         """
-        memory = tile_memory(self.network, self.training.model, self.config.torch)
         configured = self.config.prediction.input_size_voxels
         if configured is not None:
-            return describe_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, configured)
+            return self.describe_tiles(region, configured)
+        memory = tile_memory(self.network, self.training.model, self.config.torch)
         limit = usable_memory(torch_device(self.config.torch))
 
         def choose(speed: TileSpeed) -> TileChoice:
@@ -94,6 +94,20 @@ class PredictionPlan:
 
         # Measuring is worth its time only where there is much to predict.
         return choose(self.speed(most_voxels=choose(self.speed(most_voxels=0)).read // WORTH_IT))
+
+    def describe_tiles(self, region: Region, input_size: Sequence[int]) -> TileChoice:
+        """Say what tiles of a given size come to.
+
+        Raises:
+            ConfigError: They are too small for the network.
+        """
+        memory = tile_memory(self.network, self.training.model, self.config.torch)
+        return describe_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, input_size)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the network computes on a GPU."""
+        return torch_device(self.config.torch).type == "cuda"
 
     def speed(self, most_voxels: float) -> TileSpeed:
         """Say how long tiles take on this machine, in all positions that are averaged.
@@ -176,7 +190,7 @@ def plan_prediction(config: PredictionConfig, record: RunRecord) -> PredictionPl
     checkpoint = choose_checkpoint(record, config.prediction.checkpoint)
     network = load_network(training.model, config.torch, checkpoint.path)
     plan = PredictionPlan(config, training, record.id, checkpoint, data, tuple(regions), network)
-    _check_tiles(plan)
+    check_tiles(plan)
     return plan
 
 
@@ -213,7 +227,12 @@ def choose_checkpoint(record: RunRecord, which: str | None) -> ChosenCheckpoint:
     return ChosenCheckpoint(tracked.fetch(), tracked.sha256, tracked.iteration)
 
 
-def _check_tiles(plan: PredictionPlan) -> None:
+def check_tiles(plan: PredictionPlan) -> None:
+    """Make sure that configured tile sizes suit the network and every region.
+
+    Raises:
+        ConfigError: They do not.
+    """
     input_size, output_size = plan.config.prediction.input_size_voxels, plan.config.prediction.output_size_voxels
     if input_size is None:
         return

@@ -64,7 +64,9 @@ class RegionTask:
         missing = [tile for tile in self._tiles if tile[1] not in self.log]
         with Behind(threaded=self.predictor.read_ahead > 0) as writer:
             wanted = self._inside_mask(missing, progress)
-            for tile, probabilities in predicted(self.region, self.predictor, wanted):
+            read = partial(self.region.read_raw, outside="reflect")
+            for tile, probabilities in self.predictor.predict_tiles(read, wanted):
+                check_finite(probabilities)
                 writer.do(partial(self._store, tile, probabilities))
                 if observer is not None:
                     observer.observe(tile, probabilities)
@@ -86,20 +88,17 @@ class RegionTask:
         self.log.add(tile)
 
 
-def predicted(region: Region, predictor: TiledPredictor, tiles: Iterable[Tile]) -> Iterator[tuple[Roi, Floats]]:
-    """Yield where each tile lies and its (classes, z, y, x) probabilities.
+def check_finite(probabilities: Floats) -> None:
+    """Make sure that a network gave numbers.
 
     Raises:
-        CheckpointError: The network gives values that are not numbers.
+        CheckpointError: It did not.
     """
-    read = partial(region.read_raw, outside="reflect")
-    for tile, probabilities in predictor.predict_tiles(read, tiles):
-        if not np.isfinite(probabilities[0]).all():
-            raise CheckpointError(
-                "The network gives values that are not numbers: its training diverged, choose an earlier checkpoint; "
-                "or the precision is too low, set torch.precision=fp32."
-            )
-        yield tile, probabilities
+    if not np.isfinite(probabilities[0]).all():
+        raise CheckpointError(
+            "The network gives values that are not numbers: its training diverged, choose an earlier checkpoint; "
+            "or the precision is too low, set torch.precision=fp32."
+        )
 
 
 def inside_mask(region: Region, tiles: Iterable[Tile], read_ahead: int) -> Iterator[tuple[Tile, bool]]:

@@ -110,6 +110,11 @@ def write(container, dataset, values, begin=RAW_BEGIN):
     volume.mark_complete()
 
 
+@pytest.fixture(scope="session")
+def write_volume():
+    return write
+
+
 class Laboratory:
     """A volume, a tracked training run with two checkpoints, and what it takes to predict with it."""
 
