@@ -212,7 +212,7 @@ def _examine_region(
         f"{_times(choice.input_size)} and gives up to {_times(steps)} voxels"
         f"{'' if log is None else f'; {len(log.done)} tiles are done'}.",
         f"  into {shown_path(place.folder)}: segmentation and {plan.training.data.num_classes} probability maps of "
-        f"{section.output_dtype}, at most {size / GIB:.2f} GiB on disk.",
+        f"{section.output_dtype}, at most {_size(size)} on disk.",
     ]
     left = 1.0 if log is None else 1 - len(log.done) / choice.tiles
     return choice.seconds(speed, region.roi.size) * left, choice.bytes, int(size)
@@ -220,15 +220,15 @@ def _examine_region(
 
 def _examine_disk(found: Preflight, folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
-    found.lines.append(f"Disk of {shown_path(folder)}: {free / GIB:.2f} GiB free, at most {size / GIB:.2f} GiB needed.")
+    found.lines.append(f"Disk of {shown_path(folder)}: {_size(free)} free, at most {_size(size)} needed.")
     if not os.access(folder, os.W_OK):
         raise InputError(
             f"Nothing can be written into {folder}: change its permissions, or set prediction.directories.prefix."
         )
     if free < size:
         raise InputError(
-            f"The output may take {size / GIB:.2f} GiB, but the disk of {folder} has {free / GIB:.2f} GiB left: free "
-            "some, set prediction.output_dtype=uint8, or prediction.directories.prefix to another disk."
+            f"The output may take {_size(size)}, but the disk of {folder} has {_size(free)} left: free some, "
+            "set prediction.output_dtype=uint8, or prediction.directories.prefix to another disk."
         )
 
 
@@ -238,7 +238,7 @@ def _time_sentence(plan: PredictionPlan, speed: TileSpeed, seconds: float, worke
         return "Expected time: not known, since the tiles of this network do not fit into the memory here."
     masked = "; tiles that the mask clears take none" if any(region.mask is not None for region in plan.regions) else ""
     if workers is None:
-        return f"Expected time: {duration(seconds)} on this machine with {threads} threads{masked}."
+        return f"Expected time: {duration(seconds)} on this machine with {threads} thread{'s' if threads > 1 else ''}{masked}."
     cores = sum((group.count or 1) * group.cores for group in workers.groups)
     count = sum(group.count or 1 for group in workers.groups)
     share = count if plan.on_gpu else cores / threads
@@ -250,6 +250,14 @@ def _time_sentence(plan: PredictionPlan, speed: TileSpeed, seconds: float, worke
 
 def _nearest_folder(path: Path) -> Path:
     return next(folder for folder in [path, *path.parents] if folder.is_dir())
+
+
+def _size(number: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:.3g} GiB" if number < 1000 else f"{number / 1024:.3g} TiB"
 
 
 def _times(shape: tuple[int, ...]) -> str:

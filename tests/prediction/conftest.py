@@ -1,6 +1,10 @@
 """Small networks with lively weights, a volume in memory, and one on disk with a tracked training run to predict it."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from incasem_like.prediction.experiment import predict_data
 from incasem_like.tracking import open_store, run_experiment
 from incasem_like.volumes import create_volume
 
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "03_predict" / "predict.py"
 MODELS = {
     "isotropic": {},
     "anisotropic": {
@@ -190,3 +195,21 @@ class Laboratory:
 @pytest.fixture
 def laboratory(tmp_path, enliven):
     return Laboratory(tmp_path, enliven)
+
+
+@pytest.fixture
+def run_predict(laboratory):
+    """Run the script on the data configuration that ``laboratory.config`` wrote last."""
+
+    def ran(*flags, updates=()):
+        fixed = [
+            f"prediction.data={laboratory.folder / 'predict.json'}",
+            f"directories.runs={laboratory.runs}",
+            f"directories.data={laboratory.folder / 'data'}",
+            "torch.device=cpu",
+        ]
+        command = [sys.executable, str(SCRIPT), *flags, "with", "config_prediction.yaml", *fixed, *updates]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return ran

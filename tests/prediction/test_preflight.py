@@ -1,0 +1,144 @@
+"""predict.py --dry_run: what it says against what then happens, and every problem at once."""
+
+import json
+import re
+
+import pytest
+
+from incasem_like.errors import InputError
+from incasem_like.prediction import preflight
+from incasem_like.prediction.preflight import examine_prediction
+from incasem_like.prediction.tile_log import TileLog
+
+SMALL = "prediction.input_size_voxels=[44,44,44]"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def examine(laboratory):
+    def examined(config, **options):
+        return examine_prediction(config, lambda: laboratory.training, lambda: laboratory.store, **options)
+
+    return examined
+
+
+def everything_below(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if "cache" not in path.parts}
+
+
+@pytest.mark.parametrize("updates", [[], [SMALL], [SMALL, "prediction.output_dtype=uint8"]])
+def test_what_it_says_is_what_then_happens(laboratory, examine, updates):
+    config = laboratory.config(None, *updates)
+    before = everything_below(laboratory.folder)
+    found = examine(config)
+    assert found.problems == []
+    assert everything_below(laboratory.folder) == before
+    said = "\n".join(found.lines)
+    tiles = int(re.search(r"in (\d+) tiles", said)[1])
+    size = [int(edge) for edge in re.search(r"a tile reads (\d+) x (\d+) x (\d+)", said).groups()]
+    place = laboratory.predict(config).places["cell_er"]
+    log = TileLog.read(place.folder)
+    assert log.description["input_size"] == size
+    assert len(log.done) == tiles
+    assert "train_0001/predict_0001" in said
+    assert "Expected time: " in said
+    voxels, per_voxel = 25 * 30 * 28, 3 if "prediction.output_dtype=uint8" in updates else 9
+    assert f"at most {voxels * per_voxel / 2**10:.3g} KiB on disk" in said
+
+
+def test_every_problem_is_named_at_once(laboratory, examine, tmp_path):
+    entries = {
+        "good": laboratory.entry(),
+        "missing": laboratory.entry(raw="volumes/nothing"),
+        "outside": laboratory.entry(shape=[25, 30, 99]),
+    }
+    workers = tmp_path / "workers.yaml"
+    workers.write_text("launcher: local\ncolour: red\n")
+    config = laboratory.config(entries, "torch.device=99", "prediction.checkpoint=7")
+    problems = "\n".join(examine(config, workers_file=workers).problems)
+    for part in ("volumes/nothing", "outside asks for", "torch.device=99", "no checkpoint '7'", "colour"):
+        assert part in problems
+    assert problems.count("\n") == 4
+    assert laboratory.store.ids() == []
+
+
+def test_problems_of_tiles_disk_and_folder_are_found_too(laboratory, examine, monkeypatch):
+    problems = examine(laboratory.config(None, "prediction.input_size_voxels=[45,44,44]")).problems
+    assert len(problems) == 1
+    assert "nearest it can is [44, 44, 44]" in problems[0]
+    full = type("Usage", (), {"free": 1000})()
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder: full)
+    (problem,) = examine(laboratory.config()).problems
+    assert "free some, set prediction.output_dtype=uint8" in problem
+
+
+def test_a_place_that_is_taken_is_a_problem(laboratory, examine):
+    config = laboratory.config()
+    laboratory.predict(config)
+    found = examine_prediction(config, lambda: laboratory.training, lambda: None)
+    assert "already holds a prediction" in found.problems[0]
+    assert examine(config).problems == []
+
+
+def test_what_is_left_of_an_interrupted_prediction_is_said(laboratory, examine):
+    class Interruption:
+        def __init__(self, *about):
+            self.seen = 0
+
+        def observe(self, roi, probabilities):
+            self.seen += 1
+            if self.seen == 2:
+                raise KeyboardInterrupt
+
+    entries = {"cell_er": laboratory.entry(labels={"volumes/labels/er": 1})}
+    config = laboratory.config(entries, "prediction.input_size_voxels=[28,28,28]", "prediction.log_metrics=true")
+    with pytest.raises(KeyboardInterrupt):
+        laboratory.predict(config, observing=Interruption)
+    found = examine(config, resume=1)
+    assert found.problems == []
+    assert re.search(r"[12] tiles are done", "\n".join(found.lines))
+    assert "begun in the other way" in examine(config, resume=1, workers_file=_workers(laboratory)).problems[0]
+    assert "holds no prediction that was begun" in examine(config, resume=9).problems[0]
+
+
+def _workers(laboratory, text="count: 4\ncores: 2\n"):
+    path = laboratory.folder / "workers.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_workers_are_counted_and_their_queue_is_looked_for(laboratory, examine, monkeypatch):
+    found = examine(laboratory.config(), workers_file=_workers(laboratory))
+    assert found.problems == []
+    assert "on 4 workers" in found.lines[-1]
+    monkeypatch.setenv("PATH", str(laboratory.folder))
+    text = "launcher: slurm\ncount: 4\nscheduler: {listen: 203.0.113.7}\n"
+    problems = examine(laboratory.config(), workers_file=_workers(laboratory, text)).problems
+    assert any("no program sbatch" in problem for problem in problems)
+    assert any("cannot listen on 203.0.113.7" in problem for problem in problems)
+
+
+def test_a_training_run_that_is_not_there_is_the_only_problem(laboratory):
+    def missing():
+        raise InputError("There is no training run 9.")
+
+    found = examine_prediction(laboratory.config(), missing, lambda: laboratory.store)
+    assert found.problems == ["There is no training run 9."]
+
+
+def test_the_script_prints_it_and_its_status_says_whether_all_is_well(laboratory, run_predict):
+    laboratory.config()
+    done = run_predict("--run_id", "1", "--dry_run")
+    assert done.returncode == 0, done.stderr
+    assert "Network: training run 1, iteration 1" in done.stdout
+    assert not (laboratory.container / "volumes" / "predictions").exists()
+    assert laboratory.store.ids() == []
+    laboratory.folder.joinpath("predict.json").write_text(json.dumps({"a": laboratory.entry(raw="no")}))
+    done = run_predict("--run_id", "1", "--dry_run")
+    assert done.returncode == 2
+    assert "Problem: " in done.stdout
+    assert "1 problem would stop this prediction" in done.stderr
