@@ -29,7 +29,8 @@ def describe_experiment(name: str, sources: Sequence[Path]) -> dict[str, Any]:
     package = Path(incasem_like.__file__).parent
     script = _main_script()
     own = [script, *sources] if script else list(sources)
-    files = sorted({path.resolve() for path in [*package.rglob("*.py"), *own] if path.is_file()})
+    # the script first: in a list of hundreds it is what a reader looks for
+    files = list(dict.fromkeys(path.resolve() for path in [*own, *sorted(package.rglob("*.py"))] if path.is_file()))
     base = package.parent
     return {
         "name": name,
