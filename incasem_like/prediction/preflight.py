@@ -238,7 +238,8 @@ def _time_sentence(plan: PredictionPlan, speed: TileSpeed, seconds: float, worke
         return "Expected time: not known, since the tiles of this network do not fit into the memory here."
     masked = "; tiles that the mask clears take none" if any(region.mask is not None for region in plan.regions) else ""
     if workers is None:
-        return f"Expected time: {duration(seconds)} on this machine with {threads} thread{'s' if threads > 1 else ''}{masked}."
+        used = f"{threads} thread{'s' if threads > 1 else ''}"
+        return f"Expected time: {duration(seconds)} on this machine with {used}{masked}."
     cores = sum((group.count or 1) * group.cores for group in workers.groups)
     count = sum(group.count or 1 for group in workers.groups)
     share = count if plan.on_gpu else cores / threads
