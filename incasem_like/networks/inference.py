@@ -7,11 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from incasem_like.networks.slabs import Slabs
+from incasem_like.networks.slabs import Size, Slabs, behind_one_another
 from incasem_like.networks.unet import Unet
 from incasem_like.networks.unet_streaming import StreamedUnet
 
-Inference = Callable[[torch.Tensor], Slabs]
+# From raw values in [0, 1], which come in slabs along z, and the size z, y, x of all of them, to logits in slabs.
+Inference = Callable[[Slabs, Size], Slabs]
 
 
 def streams(network: nn.Module, device: torch.device) -> bool:
@@ -20,10 +21,19 @@ def streams(network: nn.Module, device: torch.device) -> bool:
 
 
 def inference(network: nn.Module, device: torch.device) -> Inference:
-    """Give a function from ``(1, channels, z, y, x)`` to the logits of ``network`` in slabs along z.
+    """Give a function from slabs of raw values ``(1, channels, planes, y, x)`` in [0, 1] to slabs of logits.
 
-    It uses the weights as they are now.
+    The network sees them in [-1, 1]. Its weights count as they are now.
     """
     if isinstance(network, Unet) and streams(network, device):
-        return StreamedUnet(network)
-    return lambda volume: iter([network(volume)])
+        streamed = StreamedUnet(network)
+        return lambda raw, size: streamed.slabs(map(_in_range, streamed.thin(raw)), size)
+
+    def whole(raw: Slabs, size: Size) -> Slabs:
+        yield network(_in_range(behind_one_another(list(raw))))
+
+    return whole
+
+
+def _in_range(raw: torch.Tensor) -> torch.Tensor:
+    return raw * 2 - 1

@@ -48,10 +48,22 @@ class StreamedUnet:
         Raises:
             ConfigError: The network cannot take that size.
         """
-        depth = self.geometry.output_size(volume.shape[2:])[0]
-        slabs = iter(torch.split(volume, self.planes_at_once(volume.shape[3:]), dim=2))
-        maps, _ = self._level(0, slabs, tuple(volume.shape[2:]))
-        return planes(convolved(maps, self._last), 0, depth)
+        return self.slabs(self.thin(iter([volume])), tuple(volume.shape[2:]))
+
+    def slabs(self, maps: Slabs, size: Size) -> Slabs:
+        """Do so with a volume of that size z, y, x that comes in slabs.
+
+        Raises:
+            ConfigError: The network cannot take that size.
+        """
+        depth = self.geometry.output_size(size)[0]
+        logits, _ = self._level(0, maps, size)
+        return planes(convolved(logits, self._last), 0, depth)
+
+    def thin(self, maps: Slabs) -> Slabs:
+        """Cut slabs into those that are computed together."""
+        for slab in maps:
+            yield from torch.split(slab, self.planes_at_once(slab.shape[3:]), dim=2)
 
     def planes_at_once(self, cross_section: Sequence[int]) -> int:
         """Say how many planes of that many voxels y, x are computed together: a multiple of the stride."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.config.shared_sections import TorchConfig
 from incasem_like.errors import CheckpointError
 from incasem_like.networks import check_device
+from incasem_like.prediction.ahead import Behind
 from incasem_like.prediction.loading import load_network, make_predictor
 from incasem_like.prediction.outputs import RegionOutput
 from incasem_like.prediction.region_task import TileObserver, check_finite, inside_mask, show_written
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
 Floats = npt.NDArray[np.float32]
+Part = tuple[Roi, Floats]
 
 
 @dataclass(frozen=True)
@@ -93,36 +96,51 @@ class PredictorSetUp:
         """
         check_device(self.torch)
         network = load_network(self.model, self.torch, self.checkpoint.fetch())
-        # The engine reads blocks ahead, each with its tiles.
-        section = self.section.model_copy(update={"num_workers": 0})
-        return self.region, make_predictor(network, self.model, self.torch, section, self.input_size)
+        return self.region, make_predictor(network, self.model, self.torch, self.section, self.input_size)
 
 
 def read_block(block: Block, parameters: Mapping[str, Any]) -> list[tuple[Tile, Floats]]:
-    """Read what the block's tiles need; those that the mask clears altogether are passed over and stay 0."""
+    """Read what the network takes first of each tile; tiles that the mask clears are passed over and stay 0."""
     region, predictor = block.prepared
     tiles = predictor.tiles(region.roi, region.raw_roi.begin, within=block.write_roi)
     return [
-        (tile, region.read_raw(tile[0], outside="reflect")) for tile, inside in inside_mask(region, tiles, 0) if inside
+        (tile, region.read_raw(predictor.first_read(tile), outside="reflect"))
+        for tile, inside in inside_mask(region, tiles, 0)
+        if inside
     ]
 
 
-def predict_block(block: Block, parameters: Mapping[str, Any]) -> list[tuple[Roi, Floats]]:
-    """Predict the block's tiles."""
-    _, predictor = block.prepared
-    results = []
-    for tile, raw in block.data:
-        results += predictor.predict_tiles(lambda _roi, raw=raw: raw, [tile])
-    return results
+def predict_block(block: Block, parameters: Mapping[str, Any]) -> Part | None:
+    """Predict the block's tiles; what comes last is left to be written while the next block is computed."""
+    region, predictor = block.prepared
+    first = {_key(predictor.first_read(tile)): raw for tile, raw in block.data}
+    tiles = [tile for tile, _ in block.data]
+
+    def read(roi: Roi) -> Floats:
+        known = first.pop(_key(roi), None)
+        raw: Floats = region.read_raw(roi, outside="reflect") if known is None else known
+        return raw
+
+    waiting: Part | None = None
+    with Behind(threaded=predictor.read_ahead > 0) as writer:
+        for _, roi, probabilities in predictor.predict_parts(read, tiles, block.output.write_chunk_shape[0]):
+            check_finite(probabilities)
+            if waiting is not None:
+                writer.do(partial(write_part, block, waiting))
+            waiting = (roi, probabilities)
+    return waiting
 
 
-def write_block(block: Block, results: list[tuple[Roi, Floats]]) -> None:
-    """Write the block's tiles."""
-    region, _ = block.prepared
-    output = RegionOutput(block.outputs[0], block.outputs[1:])
-    for tile, probabilities in results:
-        check_finite(probabilities)
-        output.write(tile, probabilities, region.read_mask(tile))
+def _key(roi: Roi) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(roi.begin), tuple(roi.shape)
+
+
+def write_part(block: Block, part: Part | None) -> None:
+    """Write a part of a tile."""
+    if part is not None:
+        region, _ = block.prepared
+        output = RegionOutput(block.outputs[0], block.outputs[1:])
+        output.write(*part, region.read_mask(part[0]))
 
 
 def region_blocks(
@@ -146,7 +164,7 @@ def region_blocks(
         inputs=tuple(str(volume.address) for volume in inputs),
         read=read_block,
         function=predict_block,
-        write=write_block,
+        write=write_part,
         parameters=description,
         block_shape=block_shape(tiles, output.segmentation.write_chunk_shape, region.roi.shape),
         set_up=set_up,

@@ -15,9 +15,10 @@ from incasem_like.networks import autocast_dtype, build_network, load_checkpoint
 from incasem_like.networks.inference import streams
 from incasem_like.prediction.memory import TileMemory
 from incasem_like.prediction.tiles import TiledPredictor
+from incasem_like.prediction.variants import NONE
 
-# More would take memory and win nothing: a tile is read faster than predicted.
-MOST_TILES_AHEAD = 2
+# More would take memory and win nothing: a tile is read faster than predicted, on a CPU by far.
+MOST_TILES_AHEAD = {"cuda": 2, "mps": 2, "cpu": 1}
 
 
 def load_network(model: ModelConfig, config: TorchConfig, checkpoint: Path) -> nn.Module:
@@ -53,17 +54,26 @@ def make_predictor(
         device=torch_device(config),
         autocast=autocast_dtype(config),
         channels_last=_channels_last(config),
-        read_ahead=min(section.num_workers, MOST_TILES_AHEAD),
+        read_ahead=min(section.num_workers, MOST_TILES_AHEAD[torch_device(config).type]),
         augmentation=section.test_time_augmentation,
     )
 
 
-def tile_memory(network: nn.Module, model: ModelConfig, config: TorchConfig) -> TileMemory:
-    """Say what tiles of a network take."""
+def tile_memory(network: nn.Module, model: ModelConfig, config: TorchConfig, augmentation: str) -> TileMemory:
+    """Say what tiles of a network take, with that test-time augmentation."""
     geometry = network_geometry(model)
-    # What the network keeps at full resolution; the memory it needs goes by that.
-    maps = max(model.num_fmaps if model.type == "Unet" else 1, model.num_fmaps_out, model.in_channels)
-    return TileMemory(maps, streams(network, torch_device(config)), geometry.stride[0], geometry.lost[0])
+    device = torch_device(config)
+    return TileMemory(
+        # What the network keeps at full resolution; the memory it needs goes by that.
+        feature_maps=max(model.num_fmaps if model.type == "Unet" else 1, model.num_fmaps_out, model.in_channels),
+        channels=model.in_channels,
+        classes=model.num_fmaps_out,
+        tiles_ahead=MOST_TILES_AHEAD[device.type],
+        streamed=streams(network, device),
+        whole=augmentation != NONE,
+        stride=geometry.stride[0],
+        lost=geometry.lost[0],
+    )
 
 
 def _channels_last(config: TorchConfig) -> bool:

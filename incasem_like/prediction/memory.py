@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 
 from incasem_like.networks.unet_streaming import VOXELS_AT_ONCE
+from incasem_like.prediction.outputs import LONGEST_CHUNK_EDGE
+from incasem_like.prediction.tiles import PLANES_READ
 
 Floats = npt.NDArray[np.float64]
 Numbers = float | Floats
@@ -23,10 +25,8 @@ BYTES_PER_FLOAT = 4
 SMALLEST_BLOCK_OF_MAPS = 8
 # Of a forward pass, bytes per input voxel and feature map of the finest level: measured on CPU, and rounded up.
 BYTES_PER_VOXEL_AND_MAP = 16
-# Of a network that is run in slabs: slabs of the finest level that are there at the same time, planes that wait for
-# those from below, and the tile itself: read ahead, as the network takes it, and the probabilities of its classes.
+# Of a network that is run in slabs: slabs of the finest level that are there at the same time.
 SLABS_AT_ONCE = 8
-BYTES_PER_VOXEL_OF_TILE = 20
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -38,13 +38,21 @@ class TileMemory:
 
     Attributes:
         feature_maps: Of the network's finest level.
+        channels: Of its input.
+        classes: Of its output.
+        tiles_ahead: Tiles, or the parts that they are read in, read before their turn.
         streamed: The network is run in slabs along z.
+        whole: All the same tiles are read and given as a whole.
         stride: Of the network along z.
         lost: Planes of context along z, both sides together.
     """
 
     feature_maps: int
+    channels: int
+    classes: int
+    tiles_ahead: int
     streamed: bool
+    whole: bool
     stride: int
     lost: int
 
@@ -55,9 +63,11 @@ class TileMemory:
             return np.asarray(z * y * x * maps * BYTES_PER_VOXEL_AND_MAP)
         slab = np.maximum(np.minimum(VOXELS_AT_ONCE, z * y * x), self.stride * y * x)
         waiting = y * x * np.minimum(self.lost, z)
-        return np.asarray(
-            (SLABS_AT_ONCE * slab + waiting) * maps * BYTES_PER_FLOAT + z * y * x * BYTES_PER_VOXEL_OF_TILE
-        )
+        # Raw values: what the network takes, and what is read ahead. Probabilities: what is collected, put together and
+        # written.
+        read, written = (z, z) if self.whole else (np.minimum(z, PLANES_READ), np.minimum(z, LONGEST_CHUNK_EDGE))
+        tile = y * x * (self.channels * (2 + self.tiles_ahead) * read + 3 * self.classes * written)
+        return np.asarray(((SLABS_AT_ONCE * slab + waiting) * maps + tile) * BYTES_PER_FLOAT)
 
 
 def usable_memory(device: torch.device) -> float:

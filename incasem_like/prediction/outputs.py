@@ -107,6 +107,11 @@ class RegionOutput:
         """All datasets, the segmentation last: it is the one that tells whether a prediction is there."""
         return (*self.probability_maps, self.segmentation)
 
+    @property
+    def chunk_depth(self) -> int:
+        """Planes of a chunk."""
+        return self.segmentation.write_chunk_shape[0]
+
     def write(self, tile: Roi, probabilities: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]) -> None:
         """Write one tile.
 

@@ -22,7 +22,7 @@ from incasem_like.config import (
 from incasem_like.errors import CheckpointError, ConfigError
 from incasem_like.networks import NetworkGeometry, check_device, network_geometry, torch_device
 from incasem_like.prediction.loading import load_network, make_predictor, tile_memory
-from incasem_like.prediction.memory import usable_memory
+from incasem_like.prediction.memory import TileMemory, usable_memory
 from incasem_like.prediction.outputs import OutputPlace, prediction_group
 from incasem_like.prediction.speed import SpeedCache, fitted, measurable_sizes, measure_speed
 from incasem_like.prediction.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
@@ -86,7 +86,7 @@ class PredictionPlan:
         configured = self.config.prediction.input_size_voxels
         if configured is not None:
             return self.describe_tiles(region, configured)
-        memory = tile_memory(self.network, self.training.model, self.config.torch)
+        memory = self._tile_memory()
         limit = usable_memory(torch_device(self.config.torch))
 
         def choose(speed: TileSpeed) -> TileChoice:
@@ -101,7 +101,7 @@ class PredictionPlan:
         Raises:
             ConfigError: They are too small for the network.
         """
-        memory = tile_memory(self.network, self.training.model, self.config.torch)
+        memory = self._tile_memory()
         return describe_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, input_size)
 
     @property
@@ -119,7 +119,7 @@ class PredictionPlan:
         cache = SpeedCache(self._facts(), torch_device(self.config.torch))
         measured = cache.read()
         if not measured and most_voxels:
-            memory = tile_memory(self.network, model, self.config.torch)
+            memory = tile_memory(self.network, model, self.config.torch, NONE)
             plain = section.model_copy(update={"test_time_augmentation": NONE})
             geometry = network_geometry(model)
             sizes = measurable_sizes(geometry, memory, usable_memory(torch_device(self.config.torch)), most_voxels)
@@ -130,6 +130,10 @@ class PredictionPlan:
             )
             cache.write(measured)
         return fitted(measured).times(len(variants_for(section.test_time_augmentation, self.geometry)))
+
+    def _tile_memory(self) -> TileMemory:
+        augmentation = self.config.prediction.test_time_augmentation
+        return tile_memory(self.network, self.training.model, self.config.torch, augmentation)
 
     def _facts(self) -> dict[str, Any]:
         """Say what the time of a tile depends on besides the machine."""

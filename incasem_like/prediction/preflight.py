@@ -234,12 +234,12 @@ def _examine_disk(found: Preflight, folder: Path, size: int) -> None:
 
 def _time_sentence(plan: PredictionPlan, speed: TileSpeed, seconds: float, workers: Workers | None) -> str:
     threads = torch.get_num_threads()
+    with_threads = f"with {threads} thread{'s' if threads > 1 else ''}"
     if not speed.measured:
         return "Expected time: not known, since the tiles of this network do not fit into the memory here."
     masked = "; tiles that the mask clears take none" if any(region.mask is not None for region in plan.regions) else ""
     if workers is None:
-        used = f"{threads} thread{'s' if threads > 1 else ''}"
-        return f"Expected time: {duration(seconds)} on this machine with {used}{masked}."
+        return f"Expected time: {duration(seconds)} on this machine {with_threads}{masked}."
     cores = sum((group.count or 1) * group.cores for group in workers.groups)
     count = sum(group.count or 1 for group in workers.groups)
     share = count if plan.on_gpu else cores / threads

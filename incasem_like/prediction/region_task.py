@@ -65,12 +65,13 @@ class RegionTask:
         with Behind(threaded=self.predictor.read_ahead > 0) as writer:
             wanted = self._inside_mask(missing, progress)
             read = partial(self.region.read_raw, outside="reflect")
-            for tile, probabilities in self.predictor.predict_tiles(read, wanted):
+            depth = self.output.chunk_depth
+            for tile, part, probabilities in self.predictor.predict_parts(read, wanted, depth):
                 check_finite(probabilities)
-                writer.do(partial(self._store, tile, probabilities))
+                writer.do(partial(self._store, tile[1], part, probabilities))
                 if observer is not None:
-                    observer.observe(tile, probabilities)
-                progress.advance(tile.size, note=self.region.name)
+                    observer.observe(part, probabilities)
+                progress.advance(part.size, note=self.region.name)
         self.output.mark_complete()
         return voxels
 
@@ -83,9 +84,10 @@ class RegionTask:
                 self.log.add(tile[1])
                 progress.advance(tile[1].size, note=self.region.name)
 
-    def _store(self, tile: Roi, probabilities: Floats) -> None:
-        self.output.write(tile, probabilities, self.region.read_mask(tile))
-        self.log.add(tile)
+    def _store(self, tile: Roi, part: Roi, probabilities: Floats) -> None:
+        self.output.write(part, probabilities, self.region.read_mask(part))
+        if part.end == tile.end:
+            self.log.add(tile)
 
 
 def check_finite(probabilities: Floats) -> None:

@@ -12,7 +12,7 @@ from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry
 from incasem_like.prediction.memory import TileMemory
 from incasem_like.prediction.outputs import fills_chunks
-from incasem_like.prediction.tiles import axis_input, axis_step, grid_phase
+from incasem_like.prediction.tiling import axis_input, axis_step, grid_phase
 from incasem_like.volumes import Roi
 
 Floats = npt.NDArray[np.float64]

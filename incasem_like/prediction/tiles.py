@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import product
+from itertools import groupby, product
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +13,18 @@ from torch import nn
 
 from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry, enough_memory
-from incasem_like.networks.inference import Inference, inference
-from incasem_like.networks.slabs import planes
+from incasem_like.networks.inference import Inference, inference, streams
+from incasem_like.networks.slabs import Slabs, planes
 from incasem_like.prediction.ahead import ahead
+from incasem_like.prediction.tiling import axis_input, axis_step, grid_phase
 from incasem_like.prediction.variants import NONE, Variant, geometry_for, variants_for
 from incasem_like.volumes import Coordinate, Roi
 
 Floats = npt.NDArray[np.float32]
 Reader = Callable[[Roi], Floats]
 Tile = tuple[Roi, Roi]
+# Of a tile that is predicted slab by slab, read together: a good part of a chunk, so that chunks are not read often.
+PLANES_READ = 64
 
 
 class TiledPredictor:
@@ -129,23 +133,101 @@ class TiledPredictor:
 
     def predict_tiles(self, read: Reader, tiles: Iterable[Tile]) -> Iterator[tuple[Roi, Floats]]:
         """Predict some of the tiles that ``tiles`` gave; see ``predict``."""
-        blocks = ahead(lambda tile: (read(tile[0]), *tile), tiles, self.read_ahead)
+        return ((part, probabilities) for _, part, probabilities in self.predict_parts(read, tiles))
+
+    def predict_parts(
+        self, read: Reader, tiles: Iterable[Tile], depth: int | None = None
+    ) -> Iterator[tuple[Tile, Roi, Floats]]:
+        """Predict some of the tiles that ``tiles`` gave, each from its first plane to its last.
+
+        Args:
+            read: As for ``predict``; it is asked for parts of tiles.
+            tiles: Which.
+            depth: Give the probabilities of so many planes as soon as they are there; None gives tiles as a whole.
+
+        Yields:
+            The tile, the part of it that is there, and the probabilities, (classes, planes, y, x) float32.
+
+        Raises:
+            IncasemError: The memory of the GPU does not suffice for a tile.
+        """
+        wanted = ((tile, part) for tile in tiles for part in self._parts_read(tile[0]))
+        units = ahead(lambda unit: (unit[0], read(unit[1])), wanted, self.read_ahead)
         run = inference(self.network, self.device)
         remedy = f"set prediction.input_size_voxels (validation.input_size_voxels) below {list(self.input_size)}"
-        for raw, read_roi, write_roi in blocks:
+        for tile, parts in groupby(units, key=itemgetter(0)):
+            raw = (self._on_device(values) for _, values in parts)
+            at = tile[1].begin
             with enough_memory(remedy):
-                probabilities = self._probabilities(run, raw, write_roi.begin - read_roi.begin, write_roi.shape)
-            yield write_roi, probabilities
+                for probabilities in collected(self._slabs(run, raw, tile), depth or tile[1].shape[0]):
+                    part = Roi(at, (probabilities.shape[1], *tile[1].shape[1:]))
+                    yield tile, part, probabilities
+                    at += Coordinate(probabilities.shape[1], 0, 0)
+
+    def first_read(self, tile: Tile) -> Roi:
+        """Say what of a tile is read first."""
+        return next(self._parts_read(tile[0]))
+
+    def _parts_read(self, roi: Roi) -> Iterator[Roi]:
+        """Cut what a tile reads into parts along z, where the network takes it so."""
+        depth = PLANES_READ if self._in_slabs else roi.shape[0]
+        for at in range(0, roi.shape[0], depth):
+            yield Roi(roi.begin + Coordinate(at, 0, 0), (min(depth, roi.shape[0] - at), *roi.shape[1:]))
+
+    @property
+    def _in_slabs(self) -> bool:
+        return len(self._variants) == 1 and streams(self.network, self.device)
+
+    def _on_device(self, raw: Floats) -> torch.Tensor:
+        values = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32)).to(self.device)
+        return values.reshape(1, -1, *values.shape[-3:])
 
     def _axis_tile(self, axis: int, begin: int, end: int, phase: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Give (begin, size) of what is read and of what is written for the span from ``begin`` to ``end``."""
         size = axis_input(self.geometry, axis, end - begin, phase)
         return (begin - phase - self.geometry.border[axis] - self.geometry.context[axis], size), (begin, end - begin)
 
-    def _probabilities(self, run: Inference, raw: Floats, margin: Coordinate, shape: Coordinate) -> Floats:
-        """Run the network on a tile; keep ``shape`` voxels from ``margin`` on, counted from where the tile begins."""
-        volume = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32)).to(self.device)
-        volume = volume.reshape(1, -1, *volume.shape[-3:]) * 2 - 1
+    def _slabs(self, run: Inference, raw: Slabs, tile: Tile) -> Iterator[Floats]:
+        """Run the network on a tile and give the probabilities of what it writes, slab by slab."""
+        margin, shape = tile[1].begin - tile[0].begin, tile[1].shape
+        if len(self._variants) == 1:
+            yield from self._in_position(run, self._variants[0], raw, tile[0].shape, margin, shape)
+            return
+        (volume,) = raw
+        total: Floats | None = None
+        for variant in self._variants:
+            turned = variant.apply(volume)
+            slabs = self._in_position(run, variant, iter([turned]), turned.shape[2:], margin, shape)
+            values = variant.revert(np.concatenate(list(slabs), axis=1))
+            total = values.copy() if total is None else np.add(total, values, out=total)
+        assert total is not None
+        yield total / np.float32(len(self._variants))
+
+    def _in_position(
+        self, run: Inference, variant: Variant, raw: Slabs, size: Sequence[int], margin: Coordinate, shape: Coordinate
+    ) -> Iterator[Floats]:
+        """Give the probabilities of a tile that is in some position, in that position.
+
+        Args:
+            run: The network.
+            variant: The position.
+            raw: Slabs of the tile in that position.
+            size: Of the tile in that position.
+            margin: From where the tile begins to what is written, in the tile's own position.
+            shape: Of what is written, in the tile's own position.
+        """
+        whole = (size[0], size[2], size[1]) if variant.transposed else size
+        begin, kept = variant.place(margin, shape, whole)
+        z, y, x = (at - context for at, context in zip(begin, self.geometry.context, strict=True))
+        if self.channels_last:
+            raw = (slab.contiguous(memory_format=torch.channels_last_3d) for slab in raw)
+        logits = planes(run(raw, tuple(size)), z, kept[0])
+        while (slab := self._next(logits)) is not None:
+            part = slab[0, :, :, y : y + kept[1], x : x + kept[2]]
+            yield torch.softmax(part.float(), dim=0).cpu().numpy()
+
+    def _next(self, logits: Slabs) -> torch.Tensor | None:
+        """Let the network compute the next slab; what torch is set to for that holds here alone."""
         was_training = self.network.training
         self.network.eval()
         try:
@@ -153,69 +235,27 @@ class TiledPredictor:
                 torch.inference_mode(),
                 torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None),
             ):
-                first, *others = (
-                    variant.revert(self._in_position(run, variant, volume, margin, shape)) for variant in self._variants
-                )
+                return next(logits, None)
         finally:
             self.network.train(was_training)
-        if not others:
-            return first
-        for other in others:
-            first += other
-        first /= len(self._variants)
-        return first
-
-    def _in_position(
-        self, run: Inference, variant: Variant, volume: torch.Tensor, margin: Coordinate, shape: Coordinate
-    ) -> Floats:
-        """Run the network on a tile in one position, and give the probabilities in that position."""
-        begin, size = variant.place(margin, shape, volume.shape[-3:])
-        begin = tuple(at - context for at, context in zip(begin, self.geometry.context, strict=True))
-        rows, columns = (slice(at, at + edge) for at, edge in zip(begin[1:], size[1:], strict=True))
-        turned = variant.apply(volume)
-        if self.channels_last:
-            turned = turned.contiguous(memory_format=torch.channels_last_3d)
-        kept = [
-            torch.softmax(logits[0, ..., rows, columns].float(), dim=0).cpu().numpy()
-            for logits in planes(run(turned), begin[0], size[0])
-        ]
-        return kept[0] if len(kept) == 1 else np.concatenate(kept, axis=1)
 
 
-def axis_step(geometry: NetworkGeometry, axis: int, input_size: int, phase: int) -> int:
-    """Give how far apart tiles of ``input_size`` can lie along an axis: a multiple of the stride.
-
-    Args:
-        geometry: The network's.
-        axis: 0 for z.
-        input_size: Size of the tile that is read.
-        phase: Voxels from the last multiple of the stride to the first voxel that is written.
-
-    Raises:
-        ConfigError: Not even a stride.
-    """
-    stride, border = geometry.stride[axis], geometry.border[axis]
-    step = (input_size - geometry.lost[axis] - 2 * border - phase) // stride * stride
-    if step < stride:
-        enough = geometry.input_for_output(
-            [2 * stride - 1 + 2 * border for stride, border in zip(geometry.stride, geometry.border, strict=True)]
-        )
-        raise ConfigError(
-            f"Tiles of {input_size} voxels along {'zyx'[axis]} are too small to be laid {stride} voxels "
-            f"apart, as the network needs: set prediction.input_size_voxels to at least {list(enough)}, or to null."
-        )
-    return step
+def collected(slabs: Iterable[Floats], depth: int) -> Iterator[Floats]:
+    """Put slabs (classes, planes, y, x) together to ``depth`` planes each, the last one to what is left."""
+    waiting: list[Floats] = []
+    count = 0
+    for slab in slabs:
+        rest = slab
+        while count + rest.shape[1] >= depth:
+            missing = depth - count
+            yield _joined([*waiting, rest[:, :missing]])
+            waiting, count, rest = [], 0, rest[:, missing:]
+        if rest.shape[1]:
+            waiting.append(rest)
+            count += rest.shape[1]
+    if waiting:
+        yield _joined(waiting)
 
 
-def axis_input(geometry: NetworkGeometry, axis: int, written: int, phase: int) -> int:
-    """Give the size of the tile that is read along an axis so that ``written`` voxels can be written."""
-    needed = written + phase + 2 * geometry.border[axis] + geometry.lost[axis]
-    over = max(0, needed - geometry.smallest_input[axis])
-    stride = geometry.stride[axis]
-    return geometry.smallest_input[axis] + -(-over // stride) * stride
-
-
-def grid_phase(geometry: NetworkGeometry, axis: int, roi: Roi, origin: Sequence[int]) -> int:
-    """Give how many voxels a region begins behind the last multiple of the stride, counted from ``origin``."""
-    phase: int = (roi.begin[axis] - origin[axis]) % geometry.stride[axis]
-    return phase
+def _joined(slabs: list[Floats]) -> Floats:
+    return slabs[0] if len(slabs) == 1 else np.concatenate(slabs, axis=1)

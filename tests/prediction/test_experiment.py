@@ -133,6 +133,30 @@ def test_without_workers_everything_happens_in_one_thread(laboratory):
     assert np.abs(stored(place, "prob_maps/class_1") - expected[1]).max() < 1e-5
 
 
+def test_tiles_outside_the_mask_are_passed_over_and_stay_zero(laboratory, monkeypatch):
+    from incasem_like.prediction.tiles import TiledPredictor
+
+    seen = []
+    original = TiledPredictor.predict_parts
+
+    def counting(self, read, tiles, depth):
+        for result in original(self, read, tiles, depth):
+            seen.append(result[1])
+            yield result
+
+    monkeypatch.setattr(TiledPredictor, "predict_parts", counting)
+    # The mask is 0 in the first 20 planes of raw, which are 18 of the region's; tiles are 10 planes deep.
+    entries = {"cell_er": laboratory.entry(mask="volumes/mask")}
+    config = laboratory.config(entries, "prediction.input_size_voxels=[28,44,44]")
+    place = laboratory.predict(config).places["cell_er"]
+    assert {int(roi.begin[0]) for roi in seen} == {22, 32}
+    maps = np.stack([stored(place, f"prob_maps/class_{c}") for c in range(2)])
+    assert not maps[:, :10].any()
+    assert np.abs(maps[:, 10:] - laboratory.one_shot((12, -18, 3), (25, 30, 28))[:, 10:]).max() < 1e-5
+    assert open_volume(place.container, place.segmentation).complete
+    assert laboratory.store.get(1).result["voxels_predicted"] == 25 * 30 * 28
+
+
 def test_mask_clears_the_segmentation_and_leaves_probabilities(laboratory):
     entries = {"cell_er": laboratory.entry(mask="volumes/mask")}
     place = laboratory.predict(laboratory.config(entries)).places["cell_er"]
@@ -224,14 +248,14 @@ def test_resuming_predicts_only_what_is_missing_and_shows_the_observer_all(labor
     from incasem_like.prediction.tiles import TiledPredictor
 
     predicted = []
-    original = TiledPredictor.predict_tiles
+    original = TiledPredictor.predict_parts
 
-    def counting(self, read, tiles):
+    def counting(self, read, tiles, depth):
         tiles = list(tiles)
         predicted.extend(tiles)
-        return original(self, read, tiles)
+        return original(self, read, tiles, depth)
 
-    monkeypatch.setattr(TiledPredictor, "predict_tiles", counting)
+    monkeypatch.setattr(TiledPredictor, "predict_parts", counting)
     finished = laboratory.predict(interrupted, resume=1, observing=Recorder)
 
     assert finished.prediction_id == 1

@@ -6,7 +6,7 @@ from incasem_like.prediction.speed import SpeedCache, fitted, measurable_sizes, 
 from incasem_like.prediction.tile_size import UNMEASURED
 from incasem_like.prediction.tiles import TiledPredictor
 
-MEMORY = TileMemory(8, True, 4, 42)
+MEMORY = TileMemory(8, 1, 2, 1, True, False, 4, 42)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from incasem_like.volumes import Roi
 GIB = 2**30
 ORIGIN = (0, 0, 0)
 # A network of 32 maps that keeps all of them at once, and one that is run in slabs.
-WHOLE, STREAMED = TileMemory(32, False, 8, 94), TileMemory(32, True, 8, 94)
+WHOLE, STREAMED = (TileMemory(32, 1, 2, 1, streamed, not streamed, 8, 94) for streamed in (False, True))
 
 
 @pytest.fixture(scope="module")
