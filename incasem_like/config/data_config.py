@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from incasem_like.config.kinds import ExistingFile, Position, Positive, Size, Te
 from incasem_like.config.locations import absolute, default_data_directory, expand
 from incasem_like.config.reading import parse_json, read_text
 from incasem_like.config.section import Section
+from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError
 
 _NOT_IN_A_FOLDER_NAME = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
@@ -199,20 +199,16 @@ def _check_names_differ(entries: Sequence[DataEntry], path: Path) -> None:
 def _check_voxel_sizes(entries: Sequence[DataEntry], path: Path, wanted: Sequence[float] | None) -> None:
     first = entries[0]
     for entry in entries:
-        if not _same(entry.voxel_size, first.voxel_size):
+        if not same_voxel_size(entry.voxel_size, first.voxel_size):
             raise ConfigError(
                 f"{entry.name} has voxel_size {_nm(entry.voxel_size)}, but {first.name} {_nm(first.voxel_size)} "
                 f"in {path}: one run takes volumes of one voxel size."
             )
-    if wanted is not None and not _same(first.voxel_size, wanted):
+    if wanted is not None and not same_voxel_size(first.voxel_size, wanted):
         raise ConfigError(
             f"{first.name} has voxel_size {_nm(first.voxel_size)} in {path}, but data.voxel_size is {_nm(wanted)}: "
             f"correct the entry or, to train with it, set data.voxel_size={_nm(first.voxel_size, unit='')}."
         )
-
-
-def _same(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(one, other, strict=True))
 
 
 def _nm(sizes: Sequence[float], unit: str = " nm") -> str:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
+from incasem_like.blockwise import Block
+from incasem_like.blockwise.ledger import LedgerTask, grown_block
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.thresholds import ThresholdSweep
+from incasem_like.formatting.workers import useful_workers
 from incasem_like.segmentation.probabilities import probability_scale
-from incasem_like.terminal import Progress
 from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi
+from incasem_like.volumes.agreement import check_same_voxels, spaced
+
+if TYPE_CHECKING:
+    from incasem_like.blockwise.workers_file import Workers
 
 Array = npt.NDArray[Any]
 
-VOXELS_PER_BLOCK = 2**21
+VOXELS_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True)
@@ -40,39 +44,63 @@ class Evaluation:
     roi: Roi
     label_class: int | None = None
 
-    def sweep(self, thresholds: Sequence[float], *, num_workers: int = 1) -> ThresholdSweep:
-        """Count at all thresholds, every block read once; memory is some 100 MiB per worker."""
-        total = self._empty_sweep(thresholds)
-        blocks = list(aligned_blocks(self.prediction, self.roi))
-        with (
-            Progress("Evaluating", float(self.roi.size), "voxels") as progress,
-            ThreadPoolExecutor(max_workers=max(1, num_workers)) as pool,
-        ):
-            pending = {pool.submit(self._sweep_block, block, thresholds): block for block in blocks}
-            try:
-                for finished in as_completed(pending):
-                    total.add(finished.result())
-                    progress.advance(float(pending.pop(finished).size))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    def task(self, thresholds: Sequence[float]) -> LedgerTask:
+        """Describe the blockwise work: the counts of each block are kept until those of all are there."""
+        probability_scale(self.prediction)  # refuses what cannot be probabilities before any block does
+        volumes = (self.prediction, self.labels, *self.masks)
+        return LedgerTask(
+            "evaluate",
+            self.prediction,
+            tuple(str(volume.address) for volume in volumes),
+            count_block,
+            {"thresholds": list(thresholds), "label_class": self.label_class},
+            grown_block(self.prediction, self.roi, VOXELS_AT_ONCE),
+            self.roi,
+        )
+
+    def sweep(self, task: LedgerTask, *, num_workers: int = 1, workers: Workers | None = None) -> ThresholdSweep:
+        """Count at all thresholds, every block read once; a call that was stopped is gone on with.
+
+        Counts are whole numbers, so that their sum is the same whatever the number of workers, the order of blocks,
+        and how often the work was interrupted. Memory is some 100 MiB for each worker.
+
+        Args:
+            task: What ``task`` made; its ``forget`` is for who has put the result in a safe place.
+            num_workers: Processes, at most.
+            workers: Of a workers file, instead of processes here.
+
+        Raises:
+            IncasemError: As ``run_blockwise``.
+        """
+        here = useful_workers(num_workers, int(self.roi.size))
+        task.run(num_workers=here, workers=workers, description="Evaluating")
+        thresholds = task.parameters["thresholds"]
+        total = ThresholdSweep(thresholds, self.prediction.dtype, probability_scale(self.prediction))
+        for counts in task.results():
+            total.add_counts(counts)
         return total
 
-    def _empty_sweep(self, thresholds: Sequence[float]) -> ThresholdSweep:
-        return ThresholdSweep(thresholds, self.prediction.dtype, probability_scale(self.prediction))
 
-    def _sweep_block(self, block: Roi, thresholds: Sequence[float]) -> ThresholdSweep:
-        sweep = self._empty_sweep(thresholds)
+def count_block(block: Block, parameters: Mapping[str, Any]) -> Array:
+    """Count one block; the inputs are the map, the labels and the masks.
+
+    Returns:
+        (2, thresholds + 1): ``ThresholdSweep.counts``.
+    """
+    prediction, labels, *masks = block.inputs
+    sweep = ThresholdSweep(parameters["thresholds"], prediction.dtype, probability_scale(prediction))
+    for part in aligned_parts(prediction, block.write_roi):
         valid: Array | None = None
-        for mask in self.masks:
-            inside = mask.read(block) != 0
+        for mask in masks:
+            inside = mask.read(part) != 0
             valid = inside if valid is None else valid & inside
         if valid is not None and not valid.any():
-            return sweep
-        labels = self.labels.read(block)
-        target = labels != 0 if self.label_class is None else labels == self.label_class
-        sweep.update(self.prediction.read(block), target, valid)
-        return sweep
+            continue
+        label_class = parameters["label_class"]
+        found = labels.read(part)
+        target = found != 0 if label_class is None else found == label_class
+        sweep.update(prediction.read(part), target, valid)
+    return sweep.counts
 
 
 def prepare_evaluation(
@@ -88,7 +116,8 @@ def prepare_evaluation(
 
     Args:
         prediction: Probabilities of one class, zyx.
-        labels: Instance ids or classes, zyx.
+        labels: Instance ids or classes, zyx. One that lies a fraction of a voxel beside the prediction is read as if on
+            the nearest voxel, with a warning; so is a mask.
         masks: Mask and metric mask; a voxel counts where all are non-zero.
         roi_padding: Voxels left out at each side of the prediction.
         label_class: See ``Evaluation``.
@@ -99,32 +128,19 @@ def prepare_evaluation(
         InputError: The padding is negative or leaves nothing.
     """
     if min(roi_padding) < 0:
-        raise InputError(f"--roi_padding is {_spaced(roi_padding)}, but cannot be negative: use 0 for none.")
+        raise InputError(f"--roi_padding is {spaced(roi_padding)}, but cannot be negative: use 0 for none.")
     for volume in (prediction, labels, *masks):
-        _check_grid(volume, prediction)
+        check_same_voxels(volume, prediction)
     padding = Coordinate(roi_padding)
     roi = Roi(prediction.roi.begin + padding, prediction.roi.shape - padding * 2)
     if min(roi.shape) <= 0:
         raise InputError(
-            f"--roi_padding {_spaced(roi_padding)} leaves nothing of {prediction.address} "
-            f"with shape {_spaced(prediction.spatial_shape)}: choose less."
+            f"--roi_padding {spaced(roi_padding)} leaves nothing of {prediction.address} "
+            f"with shape {spaced(prediction.spatial_shape)}: choose less."
         )
     for volume in (labels, *masks):
         roi = _covered(volume, prediction, roi, intersect)
     return Evaluation(prediction, labels, tuple(masks), roi, label_class)
-
-
-def _check_grid(volume: Volume, prediction: Volume) -> None:
-    if len(volume.shape) != 3:
-        raise DataError(
-            f"{volume.address} has shape {tuple(volume.shape)} ({volume.axes}), but a 3-D dataset is needed: "
-            "name one class's dataset, such as prob_maps/class_1."
-        )
-    if not np.allclose(volume.voxel_size, prediction.voxel_size, rtol=1e-6):
-        raise DataError(
-            f"{volume.address} has voxels of {_spaced(volume.voxel_size)} nm, but {prediction.address} has "
-            f"{_spaced(prediction.voxel_size)} nm: resample one, or correct its resolution attribute."
-        )
 
 
 def _covered(volume: Volume, prediction: Volume, roi: Roi, intersect: bool) -> Roi:
@@ -142,23 +158,17 @@ def _covered(volume: Volume, prediction: Volume, roi: Roi, intersect: bool) -> R
     return common
 
 
-def aligned_blocks(volume: Volume, roi: Roi, voxels: int = VOXELS_PER_BLOCK) -> Iterator[Roi]:
-    """Split a region into blocks of whole chunks of a volume, so that every chunk is read by one block only.
+def aligned_parts(volume: Volume, roi: Roi, voxels: int = VOXELS_AT_ONCE) -> Iterator[Roi]:
+    """Split a region into parts of whole chunks of a volume, so that every chunk is read by one part only.
 
     Args:
         volume: The volume whose chunk grid decides.
         roi: The region, within the volume, in absolute voxels.
-        voxels: Blocks grow from one chunk to about this many voxels.
+        voxels: Parts grow from one chunk to about this many voxels.
     """
-    shape = [int(size) for size in volume.chunk_shape[-3:]]
-    while 2 * int(np.prod(shape)) <= voxels:
-        shape[shape.index(min(shape))] *= 2
-    block_shape, origin = Coordinate(shape), volume.roi.begin
-    first = (roi.begin - origin) // block_shape
-    last = (roi.end - origin - 1) // block_shape
+    part_shape = Coordinate(grown_block(volume, Roi((0,) * 3, (1,) * 3), voxels))
+    origin = volume.roi.begin
+    first = (roi.begin - origin) // part_shape
+    last = (roi.end - origin - 1) // part_shape
     for index in product(*(range(low, high + 1) for low, high in zip(first, last, strict=True))):
-        yield Roi(origin + Coordinate(index) * block_shape, block_shape).intersect(roi)
-
-
-def _spaced(values: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in values)
+        yield Roi(origin + Coordinate(index) * part_shape, part_shape).intersect(roi)

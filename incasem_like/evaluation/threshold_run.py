@@ -15,6 +15,7 @@ from incasem_like.volumes import Volume, open_volume
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from incasem_like.blockwise.workers_file import Workers
     from incasem_like.tracking import Run, RunStore
 
 SCORES = ("jaccard", "dice", "precision", "recall")
@@ -67,15 +68,23 @@ class ThresholdEvaluation:
 
 
 def evaluate_as_run(
-    request: ThresholdEvaluation, *, store: RunStore | None, run_name: str | None = None, num_workers: int = 1
+    request: ThresholdEvaluation,
+    *,
+    store: RunStore | None,
+    run_name: str | None = None,
+    num_workers: int = 1,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
-    """Measure, and keep request, inputs, scores and result as a run.
+    """Measure block by block, and keep request, inputs, scores and result as a run.
+
+    The counts of finished blocks outlive a call that is stopped; the same request goes on with them, as another run.
 
     Args:
         request: What to measure.
         store: Where the run is kept, of kind ``evaluations``; None keeps none.
         run_name: A name for the run.
-        num_workers: Blocks in flight at once.
+        num_workers: Processes, at most.
+        workers: Of a workers file, instead of processes here.
 
     Returns:
         ``{jaccard|dice|precision|recall: {threshold: value}}`` with None where undefined, ``counts``, ``best``,
@@ -83,17 +92,20 @@ def evaluate_as_run(
         ``run_id`` of this evaluation, 0 for one that is not kept.
     """
     thresholds, evaluation = request.prepare()
+    task = evaluation.task(thresholds)
 
     def measure(run: Run) -> dict[str, Any]:
         run.inputs([_described(volume) for volume in (evaluation.prediction, evaluation.labels, *evaluation.masks)])
         made_by = prediction_run_id(evaluation.prediction)
         run.set_info("prediction_run_id", made_by)
-        result = evaluation.sweep(thresholds, num_workers=num_workers).result(request.metric)
+        result = evaluation.sweep(task, num_workers=num_workers, workers=workers).result(request.metric)
         _log_scores(run, result)
         region = {"offset": list(map(int, evaluation.roi.begin)), "shape": list(map(int, evaluation.roi.shape))}
         return {**result, "roi": region, "prediction_run_id": made_by, "run_id": run.id}
 
-    return run_experiment(name="evaluate", config=asdict(request), main=measure, store=store, run_name=run_name)
+    result = run_experiment(name="evaluate", config=asdict(request), main=measure, store=store, run_name=run_name)
+    task.forget()  # not before the run has the result
+    return result
 
 
 def prediction_run_id(prediction: Volume) -> int | str | None:

@@ -90,12 +90,17 @@ class ThresholdSweep:
         self.positives += positives
         self.negatives += np.bincount(reached, minlength=self.positives.size) - positives
 
-    def add(self, other: ThresholdSweep) -> None:
-        """Take in the counts of a sweep over other blocks with the same thresholds."""
-        if other.thresholds != self.thresholds:
-            raise ValueError("only sweeps over the same thresholds can be added")
-        self.positives += other.positives
-        self.negatives += other.negatives
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """(2, n + 1) ``positives`` and ``negatives``: all that a sweep over other blocks needs to take these in."""
+        return np.stack([self.positives, self.negatives])
+
+    def add_counts(self, counts: npt.NDArray[np.int64]) -> None:
+        """Take in the ``counts`` of a sweep over other blocks with the same thresholds."""
+        if counts.shape != (2, self.positives.size):
+            raise ValueError("only counts at the same thresholds can be added")
+        self.positives += counts[0]
+        self.negatives += counts[1]
 
     @property
     def total(self) -> int:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import logging
-import math
-import multiprocessing
 from collections.abc import Sequence
 
 from incasem_like.config import DataConfig, DataEntry
+from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError, DataError
 from incasem_like.samples.regions import RAW_SCALES, Region, downsampled
 from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
-from incasem_like.volumes.geometry import on_grid
+from incasem_like.volumes.agreement import warn_between_voxels
 
-logger = logging.getLogger(__name__)
-
-VOXEL_SIZE_TOLERANCE = 1e-4
 LABEL_KINDS = "uib"
 
 
@@ -65,7 +59,7 @@ def _open_region(entry: DataEntry, need_labels: bool, factor: int) -> Region:
         _check_voxel_size(entry, volume)
         if volume is not raw:
             _check_label(entry, volume)
-            _warn_between_voxels(entry, raw, volume)
+            warn_between_voxels(volume, raw, entry.voxel_size, of=entry.name)
     _check_extents(entry, region_roi, opened.volumes)
     if opened.roi.empty:
         raise ConfigError(
@@ -91,7 +85,7 @@ def _check_classes(data_config: DataConfig, num_classes: int) -> None:
 
 
 def _check_configured_voxel_size(entry: DataEntry, voxel_size: Sequence[float]) -> None:
-    if not _equal(entry.voxel_size, voxel_size):
+    if not same_voxel_size(entry.voxel_size, voxel_size):
         raise ConfigError(
             f"{entry.name} has voxel size {_numbers(entry.voxel_size)} nm, but data.voxel_size is "
             f"{_numbers(voxel_size)}: set data.voxel_size={_numbers(entry.voxel_size)} or correct the entry."
@@ -104,7 +98,7 @@ def _check_voxel_size(entry: DataEntry, volume: Volume) -> None:
             f"{volume.dataset} of {entry.name} has an offset of {_numbers(volume.offset)} nm but no voxel size, so its "
             f"place in voxels is unknown: give the array the attribute resolution {_numbers(entry.voxel_size)}."
         )
-    if volume.voxel_size_known and not _equal(volume.voxel_size, entry.voxel_size):
+    if volume.voxel_size_known and not same_voxel_size(volume.voxel_size, entry.voxel_size):
         raise DataError(
             f"{volume.dataset} says its voxels are {_numbers(volume.voxel_size)} nm, but {entry.name} says "
             f'{_numbers(entry.voxel_size)}: correct "voxel_size" or the array\'s resolution attribute.'
@@ -130,21 +124,6 @@ def _check_label(entry: DataEntry, volume: Volume) -> None:
             f"{volume.dataset} of {entry.name} is {volume.dtype.name} with the axes {volume.axes}, but labels and "
             "masks have to be integers with z, y, x: choose another dataset or convert it."
         )
-
-
-def _warn_between_voxels(entry: DataEntry, raw: Volume, volume: Volume) -> None:
-    """Tell of labels and masks that lie a fraction of a voxel beside raw; loader processes leave that to the first."""
-    apart = [one - other for one, other in zip(volume.offset, raw.offset, strict=True)]
-    if not on_grid(apart, entry.voxel_size) and multiprocessing.parent_process() is None:
-        _warn_once(
-            f"{volume.dataset} of {entry.name} lies a fraction of a voxel beside {raw.dataset} ({_numbers(apart)} nm): "
-            "it is read as if on the nearest voxel; resample it, or correct its offset attribute."
-        )
-
-
-@functools.cache
-def _warn_once(sentence: str) -> None:
-    logger.warning(sentence)
 
 
 def _configured_roi(entry: DataEntry, raw: Volume) -> Roi:
@@ -190,10 +169,6 @@ def _outside_sentence(entry: DataEntry, roi: Roi, volume: Volume, fitting: Roi) 
 
 def _ranges(roi: Roi, axes: Sequence[int] = (0, 1, 2)) -> str:
     return ", ".join(f"{'zyx'[axis]} {roi.begin[axis]}-{roi.end[axis] - 1}" for axis in axes)
-
-
-def _equal(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(math.isclose(a, b, rel_tol=VOXEL_SIZE_TOLERANCE) for a, b in zip(one, other, strict=True))
 
 
 def _numbers(values: Sequence[float]) -> str:

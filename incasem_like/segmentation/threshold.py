@@ -13,6 +13,7 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.segmentation.probabilities import probability_scale, stored_threshold
 from incasem_like.tracking import run_experiment
 from incasem_like.volumes import Volume, dataset_exists, describe_roi, make_provenance, open_volume
+from incasem_like.volumes.agreement import check_same_voxels
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -146,11 +147,7 @@ def _segment(task: BlockTask, num_workers: int, workers: Workers | None, run_id:
 
 
 def _check_mask(mask: Volume, prediction: Volume) -> None:
-    if mask.axes != "zyx" or not np.allclose(mask.voxel_size, prediction.voxel_size, rtol=1e-6):
-        raise DataError(
-            f"{mask.address} has {mask.axes} voxels of {list(mask.voxel_size)} nm, but {prediction.address} "
-            f"has zyx voxels of {list(prediction.voxel_size)} nm: name a mask of the same grid."
-        )
+    check_same_voxels(mask, prediction)
     if not mask.roi.contains(prediction.roi):
         raise DataError(
             f"{mask.address} covers {describe_roi(mask.roi)}, but the probability map {describe_roi(prediction.roi)}: "

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.evaluation.evaluate import aligned_blocks, prepare_evaluation
+from incasem_like.evaluation.evaluate import aligned_parts, prepare_evaluation
 from incasem_like.volumes import Coordinate, Roi
 
 SHAPE = (9, 10, 11)
@@ -30,42 +30,47 @@ def counts_at(threshold, arrays, inside=slice(None)):
     return [(a & b & valid).sum() for a, b in product((predicted, ~predicted), (labelled, ~labelled))]
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
+def sweep(evaluation, thresholds, **options):
+    return evaluation.sweep(evaluation.task(thresholds), **options)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
 def test_blocks_give_the_counts_of_the_whole(num_workers, arrays, make_volume, monkeypatch):
-    monkeypatch.setattr("incasem_like.evaluation.evaluate.VOXELS_PER_BLOCK", 64)
+    monkeypatch.setattr("incasem_like.evaluation.evaluate.VOXELS_AT_ONCE", 64)
+    monkeypatch.setattr("incasem_like.evaluation.evaluate.useful_workers", lambda wanted, _voxels: wanted)
     volumes = {name: make_volume(name, array) for name, array in arrays.items()}
     masks = [volumes["mask"], volumes["metric_mask"]]
     evaluation = prepare_evaluation(volumes["prediction"], volumes["labels"], masks, roi_padding=(1, 2, 3))
-    sweep = evaluation.sweep((0.25, 0.5, 0.75), num_workers=num_workers)
+    swept = sweep(evaluation, (0.25, 0.5, 0.75), num_workers=num_workers)
     inside = (slice(1, -1), slice(2, -2), slice(3, -3))
-    for index, threshold in enumerate(sweep.thresholds):
-        found = [int(counts[index]) for counts in (sweep.tp, sweep.fp, sweep.fn, sweep.tn)]
+    for index, threshold in enumerate(swept.thresholds):
+        found = [int(counts[index]) for counts in (swept.tp, swept.fp, swept.fn, swept.tn)]
         assert found == counts_at(threshold, arrays, inside)
 
 
 def test_labels_that_cover_more_are_read_at_the_right_place(arrays, make_volume):
     prediction = make_volume("prediction", arrays["prediction"][2:5, 3:8, 1:9], begin=(12, 13, 11))
     labels = make_volume("labels", arrays["labels"], begin=(10, 10, 10))
-    sweep = prepare_evaluation(prediction, labels).sweep((0.5,))
+    swept = sweep(prepare_evaluation(prediction, labels), (0.5,))
     predicted, labelled = arrays["prediction"][2:5, 3:8, 1:9] >= 0.5, arrays["labels"][2:5, 3:8, 1:9] != 0
-    assert sweep.tp.tolist() == [(predicted & labelled).sum()]
-    assert sweep.total == 3 * 5 * 8
+    assert swept.tp.tolist() == [(predicted & labelled).sum()]
+    assert swept.total == 3 * 5 * 8
 
 
 def test_uint8_maps_are_read_by_their_scale(arrays, make_volume):
     levels = np.rint(arrays["prediction"] * 255).astype(np.uint8)
     prediction, labels = make_volume("prediction", levels), make_volume("labels", arrays["labels"])
-    sweep = prepare_evaluation(prediction, labels).sweep((0.2, 0.6))
-    for index, threshold in enumerate(sweep.thresholds):
+    swept = sweep(prepare_evaluation(prediction, labels), (0.2, 0.6))
+    for index, threshold in enumerate(swept.thresholds):
         predicted = levels / 255 >= threshold
-        assert sweep.tp[index] == (predicted & (arrays["labels"] != 0)).sum()
+        assert swept.tp[index] == (predicted & (arrays["labels"] != 0)).sum()
 
 
 def test_one_class_of_a_class_map(arrays, make_volume):
     classes = (arrays["labels"] // 70_000).astype(np.uint8)
     prediction, labels = make_volume("prediction", arrays["prediction"]), make_volume("labels", classes)
-    sweep = prepare_evaluation(prediction, labels, label_class=2).sweep((0.0,))
-    assert sweep.tp.tolist() == [(classes == 2).sum()]
+    swept = sweep(prepare_evaluation(prediction, labels, label_class=2), (0.0,))
+    assert swept.tp.tolist() == [(classes == 2).sum()]
 
 
 def test_labels_that_lack_a_part_name_the_part_that_fits(arrays, make_volume):
@@ -113,7 +118,7 @@ def test_blocks_are_whole_chunks_and_tile_the_region(make_volume):
     volume = make_volume("prediction", np.zeros(SHAPE, dtype=np.uint8), begin=(3, 0, 7))
     roi = Roi((4, 1, 9), (7, 9, 8))
     covered = np.zeros(SHAPE, dtype=int)
-    for block in aligned_blocks(volume, roi, voxels=128):
+    for block in aligned_parts(volume, roi, voxels=128):
         covered[(block - volume.roi.begin).to_slices()] += 1
         for position in ((block.begin - volume.roi.begin), (block.end - volume.roi.begin)):
             local = roi - volume.roi.begin

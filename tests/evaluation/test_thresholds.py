@@ -74,10 +74,10 @@ def test_a_sweep_over_parts_adds_up():
     whole.update(values, target)
     first.update(values[:30], target[:30])
     second.update(values[30:], target[30:])
-    first.add(second)
+    first.add_counts(second.counts)
     assert first.result("dice") == whole.result("dice")
     with pytest.raises(ValueError, match="same thresholds"):
-        first.add(ThresholdSweep((0.3,), "float32"))
+        first.add_counts(ThresholdSweep((0.3,), "float32").counts)
 
 
 def test_nothing_labelled_and_nothing_predicted_is_undefined():
