@@ -14,7 +14,8 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -134,21 +135,33 @@ class DoneLog:
             raise as_known_error(error) or error from error
 
 
-def read_failed(output: str | Path) -> dict[int, dict[str, Any]]:
-    """Read which blocks of an output failed and are not done since, without holding its log.
+@dataclass(frozen=True)
+class LogContent:
+    """What a log says, as read without holding it.
 
-    Args:
-        output: Folder of the output's array.
-
-    Returns:
-        By number: ``error``, ``kind`` (class of the error), ``trace``, ``attempts``, ``worker`` and ``roi``
-        (begin and shape, absolute voxels). Empty where there is no log.
+    Attributes:
+        fingerprint: Of the task that the output was begun by.
+        done: Numbers of the finished blocks.
+        failed: Blocks that failed and are not done since, by number: ``error``, ``kind`` (class of the error),
+            ``trace``, ``attempts``, ``worker`` and ``roi`` (begin and shape, absolute voxels).
     """
+
+    fingerprint: Mapping[str, Any]
+    done: frozenset[int]
+    failed: Mapping[int, dict[str, Any]]
+
+
+def read_log(output: str | Path) -> LogContent | None:
+    """Read the log of an output, given the folder of its array; None where none was begun."""
     try:
         lines = (Path(output) / LOG_NAME).read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
-        return {}
-    return _told(_whole_entries(lines)[1:])[1]
+        return None
+    entries = _whole_entries(lines)
+    if not entries:
+        return None
+    done, failed = _told(entries[1:])
+    return LogContent(entries[0], frozenset(done), failed)
 
 
 def _whole_entries(lines: Iterable[bytes]) -> list[dict[str, Any]]:

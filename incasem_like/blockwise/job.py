@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from incasem_like.blockwise.done_log import read_failed
+from incasem_like.blockwise.done_log import read_log
 from incasem_like.blockwise.task import BlockTask
 from incasem_like.errors import InputError
 
@@ -71,8 +71,9 @@ class Job:
     workers: Sequence[Mapping[str, Any]]
 
     def failed_blocks(self) -> dict[int, dict[str, Any]]:
-        """Read the failed blocks with their errors; keys as in ``read_failed``."""
-        return read_failed(self.output)
+        """Read the failed blocks with their errors; keys as in ``LogContent``."""
+        log = read_log(self.output)
+        return {} if log is None else dict(log.failed)
 
     def cancel(self) -> None:
         """Ask the scheduler to stop, on whatever machine it runs; it does within seconds, blocks done are kept.
@@ -121,7 +122,7 @@ class JobRecord:
         folder: Of this job.
     """
 
-    def __init__(self, task: BlockTask, total: int, done: int) -> None:
+    def __init__(self, task: BlockTask, total: int, done: int, command: str | None = None) -> None:
         output = os.path.abspath(str(task.output.address))
         self.id = hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:10]
         self.folder = _private_folder(self.id)
@@ -130,7 +131,7 @@ class JobRecord:
         self._known: dict[str, Any] = {
             "id": self.id, "name": task.name, "output": output, "state": "running", "total": total, "done": done,
             "failed": 0, "rate": 0.0, "seconds_left": None, "started": now, "updated": now, "host": _describe_host(),
-            "command": _command(), "directory": os.getcwd(), "error": "", "workers": [],
+            "command": _runnable(command), "directory": os.getcwd(), "error": "", "workers": [],
         }  # fmt: skip
         for left in (self.folder / CANCEL, *self.folder.glob("*.log"), *self.folder.glob("*.out")):
             left.unlink(missing_ok=True)
@@ -205,10 +206,11 @@ def _describe_host() -> dict[str, Any]:
     return {"hostname": socket.gethostname(), **describe_process()}
 
 
-def _command() -> str:
+def _runnable(command: str | None) -> str:
+    """Name the interpreter in a command that begins with ``python``; by default in the one that was typed."""
     from incasem_like.volumes.provenance import command_line
 
-    words = shlex.split(command_line())
+    words = shlex.split(command or command_line())
     return shlex.join([sys.executable, *words[1:]])
 
 

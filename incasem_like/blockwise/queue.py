@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from incasem_like.errors import IncasemError, InputError
+from incasem_like.errors import CheckpointError, DiskFullError, IncasemError, InputError
 
 DEATHS = 5  # times that a block may be the one at which a worker died before it counts as failed
+HOPELESS = (DiskFullError, CheckpointError)  # what one block meets, every other one will: the whole call ends
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.blockwise.done_log import DoneLog
+from incasem_like.blockwise.here import run_here
 from incasem_like.blockwise.job import JobRecord
-from incasem_like.blockwise.queue import BlockQueue, FailedBlock
+from incasem_like.blockwise.queue import HOPELESS, BlockQueue, FailedBlock
 from incasem_like.blockwise.summary import BlockSummary
 from incasem_like.blockwise.task import BlockTask
 from incasem_like.blockwise.worker import Worker
-from incasem_like.errors import DiskFullError, IncasemError
+from incasem_like.errors import IncasemError
 from incasem_like.terminal import Progress
 
 if TYPE_CHECKING:
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 
 
 def run_blockwise(
-    task: BlockTask, *, num_workers: int = 1, workers: Workers | None = None, description: str | None = None
+    task: BlockTask,
+    *,
+    num_workers: int = 1,
+    workers: Workers | None = None,
+    description: str | None = None,
+    prepared: Any = None,
+    command: str | None = None,
 ) -> BlockSummary:
     """Run a task over all blocks that are not done yet, then mark its outputs complete; blocks that fail are an error.
 
@@ -29,6 +36,8 @@ def run_blockwise(
         num_workers: Processes on this machine; 0 or 1 runs in this process.
         workers: Workers of a workers file instead.
         description: For the progress bar; the task's name if None.
+        prepared: What the task's ``set_up`` would return, where this process has it already; workers set up their own.
+        command: What to type to go on with it, where that is not what was typed.
 
     Raises:
         InputError: The output was begun with other parameters, inputs or layout, or another process works on it.
@@ -36,14 +45,27 @@ def run_blockwise(
         IncasemError: Some blocks failed; all others are done, a second call tries those again. Of the class of the
             blocks' own errors where they agree.
     """
-    summary = try_blockwise(task, num_workers=num_workers, workers=workers, description=description)
+    summary = try_blockwise(
+        task,
+        num_workers=num_workers,
+        workers=workers,
+        description=description,
+        prepared=prepared,
+        command=command,
+    )
     if not summary:
         raise summary.error(task)
     return summary
 
 
 def try_blockwise(
-    task: BlockTask, *, num_workers: int = 1, workers: Workers | None = None, description: str | None = None
+    task: BlockTask,
+    *,
+    num_workers: int = 1,
+    workers: Workers | None = None,
+    description: str | None = None,
+    prepared: Any = None,
+    command: str | None = None,
 ) -> BlockSummary:
     """Do what ``run_blockwise`` does, but return also when blocks failed: the summary is true only if all are done.
 
@@ -54,11 +76,11 @@ def try_blockwise(
     """
     with DoneLog(task.output, task.fingerprint()) as log:
         pending = [number for number in range(len(task.grid)) if number not in log.done]
-        call = _Call(task, log, pending)
+        call = _Call(task, log, pending, command)
         if pending:
             with _recorded(call), call.shown(description or task.name):
                 if workers is None and num_workers <= 1:
-                    call.run_here()
+                    call.run_here(prepared)
                 else:
                     call.run_on(workers, min(num_workers, len(pending)))
         summary = call.summary()
@@ -70,12 +92,13 @@ def try_blockwise(
 class _Call:
     """One call: the queue, and where what comes of its blocks is noted."""
 
-    def __init__(self, task: BlockTask, log: DoneLog, pending: Sequence[int]) -> None:
+    def __init__(self, task: BlockTask, log: DoneLog, pending: Sequence[int], command: str | None) -> None:
         self.task, self._log = task, log
-        self._pending = len(pending)
+        self._pending, self._voxels = len(pending), 0
         self.queue = BlockQueue(pending, task.retries)
-        self.record = JobRecord(task, len(task.grid), len(log.done)) if pending else None
+        self.record = JobRecord(task, len(task.grid), len(log.done), command) if pending else None
         self._progress: Progress | None = None
+        self._begun: dict[int, int] = {}  # voxels of blocks under way that progress shows already
 
     @contextlib.contextmanager
     def shown(self, description: str) -> Iterator[None]:
@@ -85,20 +108,21 @@ class _Call:
         with Progress(description, total, "voxels", already=already) as self._progress:
             yield
 
-    def run_here(self) -> None:
+    def run_here(self, prepared: Any) -> None:
         """Run all blocks in this process."""
-        worker = Worker(self.task, "this process")
-        while self.queue:
-            (number,) = self.queue.take(1)
-            error = worker.run(number)
-            if error is None:
-                self.queue.done(number)
-                self.done([number])
-            elif isinstance(error.error, DiskFullError):
-                raise error.error
-            elif failed := self.queue.error(number, error):
-                self.failed(failed)
-            self.look([])
+        worker = Worker(self.task, "this process", prepared, self.advance)
+        with contextlib.closing(run_here(self.queue, worker)) as outcomes:
+            for number, error in outcomes:
+                if error is None:
+                    self.queue.done(number)
+                    self.done([number])
+                elif isinstance(error.error, HOPELESS):
+                    raise error.error
+                else:
+                    self._show(-self._begun.pop(number, 0))
+                    if failed := self.queue.error(number, error):
+                        self.failed(failed)
+                self.look([])
 
     def run_on(self, workers: Workers | None, count: int) -> None:
         """Run all blocks on workers, by default so many on this machine."""
@@ -113,13 +137,24 @@ class _Call:
         failed = tuple(sorted(self.queue.failed.values(), key=lambda block: block.number))
         total = len(self.task.grid)
         done = self._pending - len(self.queue) - len(failed)
-        return BlockSummary(total, done, total - self._pending, failed)
+        return BlockSummary(total, done, total - self._pending, failed, self._voxels)
 
     def done(self, numbers: list[int]) -> None:
         """Note finished blocks."""
         self._log.record(*numbers)
+        voxels = self.task.grid.voxels(numbers)
+        self._voxels += voxels
+        self._show(voxels - sum(self._begun.pop(number, 0) for number in numbers))
+
+    def advance(self, number: int, voxels: int) -> None:
+        """Show progress within a block of this process."""
+        self._begun[number] = self._begun.get(number, 0) + voxels
+        self._show(voxels)
+        self.look([])
+
+    def _show(self, voxels: int) -> None:
         assert self._progress is not None
-        self._progress.advance(self.task.grid.voxels(numbers))
+        self._progress.advance(voxels)
 
     def failed(self, block: FailedBlock) -> None:
         """Note a block that failed for good."""

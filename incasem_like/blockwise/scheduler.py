@@ -14,7 +14,7 @@ import incasem_like.errors
 from incasem_like.blockwise.channel import Message, ProtocolError
 from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.peer import Peer
-from incasem_like.blockwise.queue import BlockError, BlockQueue, FailedBlock
+from incasem_like.blockwise.queue import HOPELESS, BlockError, BlockQueue, FailedBlock
 from incasem_like.errors import DiskFullError, IncasemError, InputError
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -85,6 +85,7 @@ class Scheduler:
 
         Raises:
             DiskFullError: A worker found no space left.
+            CheckpointError: The model is at fault.
             IncasemError: No worker can work.
         """
         if self._listener is not None:
@@ -211,7 +212,7 @@ class Scheduler:
                     done.append(number)
                 continue
             known = _error_of(error, peer.name)
-            if isinstance(known.error, DiskFullError):
+            if isinstance(known.error, HOPELESS):
                 self._tell.done(done)
                 raise known.error
             self._fail(number, known)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import Queue
+from queue import Full, Queue
+from types import TracebackType
 from typing import Any
 
 from incasem_like.blockwise.queue import BlockError
@@ -16,6 +18,7 @@ from incasem_like.blockwise.worker import Worker
 
 READ_AHEAD = 2  # blocks that lie read in memory; one more is being computed, one written, one waits to be written
 IN_FLIGHT = READ_AHEAD + 3
+SECONDS_TO_END = 1.0
 
 Report = Callable[[int, float, BlockError | None], None]
 
@@ -36,6 +39,8 @@ class Stages:
         worker: Does the three.
         deliver: Called in the reading thread with each block that is read; the computing thread then calls ``compute``.
         report: Called when a block is written or has failed, with its number and the seconds it was computed for.
+
+    The end of a ``with`` ends the threads.
     """
 
     def __init__(self, worker: Worker, deliver: Callable[[Read], None], report: Report) -> None:
@@ -43,9 +48,22 @@ class Stages:
         self._waiting: deque[int] = deque()
         self._more = threading.Semaphore(0)
         self._room = threading.Semaphore(READ_AHEAD)
-        self._computed: Queue[tuple[int, Block, Any, float]] = Queue(1)
+        self._computed: Queue[tuple[int, Block, Any, float] | None] = Queue(1)
+        self._ended = False
         for stage in (self._read_all, self._write_all):
             threading.Thread(target=stage, name=stage.__name__.strip("_"), daemon=True).start()
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended = True
+        self._room.release()
+        self._more.release()
+        with contextlib.suppress(Full):  # one that still waits ends with the process, as daemons do
+            self._computed.put(None, timeout=SECONDS_TO_END)
 
     def add(self, numbers: list[int]) -> None:
         """Have blocks read."""
@@ -79,12 +97,17 @@ class Stages:
         while True:
             self._room.acquire()
             self._more.acquire()
+            if self._ended:
+                return
             number = self._waiting.popleft()
             block, error = self._worker.read(number)
             self._deliver(Read(number, block, error))
 
     def _write_all(self) -> None:
         while True:
-            number, block, result, seconds = self._computed.get()
+            computed = self._computed.get()
+            if computed is None:
+                return
+            number, block, result, seconds = computed
             self._report(number, seconds, self._worker.write(block, result))
             self._computed.task_done()

@@ -19,12 +19,14 @@ class BlockSummary:
         done: Blocks done by this call.
         skipped: Blocks that earlier calls had done.
         failed: Blocks that failed, with their errors, by number.
+        voxels: What this call wrote, in voxels of one output.
     """
 
     total: int
     done: int
     skipped: int
     failed: tuple[FailedBlock, ...] = ()
+    voxels: int = 0
 
     def __bool__(self) -> bool:
         return self.done + self.skipped == self.total

@@ -13,6 +13,10 @@ from incasem_like.volumes import Roi, Volume, open_volume
 HOUR = 3600.0
 
 
+def _unheard(voxels: int) -> None:
+    """Leave progress within a block to itself."""
+
+
 @dataclass(frozen=True)
 class Block:
     """One block, as the task's function receives it.
@@ -26,6 +30,8 @@ class Block:
         outputs: ``output`` and the task's ``further_outputs`` behind it.
         prepared: What the task's ``set_up`` returned in this process; None without one.
         data: What the task's ``read`` returned for this block; None without one.
+        advance: Takes how many more voxels of the block are done, for progress within a block that takes long; heard
+            where the blocks run in the process that was called.
     """
 
     number: int
@@ -36,6 +42,7 @@ class Block:
     outputs: tuple[Volume, ...] = ()
     prepared: Any = None
     data: Any = None
+    advance: Callable[[int], None] = _unheard
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class BlockTask:
             computed; what it returns is ``block.data``.
         write: Top-level function ``(block, result)``, called in another thread with what ``function`` returned, while
             later blocks are computed; it must be done with the voxels when it returns.
+        threads: Whether ``read`` and ``write`` run in threads of their own; else all happens one after another.
         model_hash: SHA-256 of the checkpoint that the voxels depend on, part of the fingerprint.
         retries: How often a block is tried again after an error; bad input (``InputError``) is not.
         time_limit: Seconds that one block may take; a worker process that takes longer is replaced.
@@ -76,6 +84,7 @@ class BlockTask:
     set_up: Callable[[Mapping[str, Any]], Any] | None = None
     read: Callable[[Block, Mapping[str, Any]], Any] | None = None
     write: Callable[[Block, Any], None] | None = None
+    threads: bool = True
     model_hash: str | None = None
     retries: int = 2
     time_limit: float = HOUR
@@ -92,7 +101,7 @@ class BlockTask:
     @property
     def staged(self) -> bool:
         """Whether workers read ahead or write behind."""
-        return self.read is not None or self.write is not None
+        return self.threads and (self.read is not None or self.write is not None)
 
     @property
     def outputs(self) -> tuple[Volume, ...]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from incasem_like.blockwise.queue import BlockError
@@ -22,16 +24,20 @@ class Worker:
     Args:
         task: The task.
         name: Who this is, for errors.
+        prepared: What the task's ``set_up`` would return, where this process has it already.
+        advance: Hears of progress within blocks: a block's number and voxels.
 
     Raises:
         DataError: An input is missing or incomplete.
         Exception: Whatever the task's own ``set_up`` raises.
     """
 
-    def __init__(self, task: BlockTask, name: str = "") -> None:
-        self.task, self.name = task, name
+    def __init__(
+        self, task: BlockTask, name: str = "", prepared: Any = None, advance: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.task, self.name, self._advance = task, name, advance
         self._inputs = task.open_inputs()
-        self._prepared = task.set_up(task.parameters) if task.set_up is not None else None
+        self._prepared = task.set_up(task.parameters) if prepared is None and task.set_up is not None else prepared
 
     def run(self, number: int) -> BlockError | None:
         """Read, compute and write one block."""
@@ -48,6 +54,8 @@ class Worker:
             write_roi = task.grid.write_roi(number)
             read_roi = task.grid.read_roi(write_roi)
             block = Block(number, write_roi, read_roi, task.output, self._inputs, task.outputs, self._prepared)
+            if self._advance is not None:
+                block = dataclasses.replace(block, advance=partial(self._advance, number))
             if task.read is not None:
                 block = dataclasses.replace(block, data=task.read(block, task.parameters))
         except Exception as error:

@@ -29,10 +29,10 @@ def test_the_example_inverts_a_volume_with_workers(tmp_path: Path) -> None:
     script.write_text(small.replace("invert_block, parameters)", f"invert_block, parameters, {chunks})"))
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "BlockSummary(total=27, done=27, skipped=0, failed=())"
+    assert done.stdout.strip() == "BlockSummary(total=27, done=27, skipped=0, failed=(), voxels=7920)"
     assert np.array_equal(open_volume(tmp_path / "cell.zarr/volumes/inverted").read(), 255 - raw.read())
     again = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert again.stdout.strip() == "BlockSummary(total=27, done=0, skipped=27, failed=())"
+    assert again.stdout.strip() == "BlockSummary(total=27, done=0, skipped=27, failed=(), voxels=0)"
 
 
 def test_the_file_of_workers_is_read(tmp_path: Path) -> None:
