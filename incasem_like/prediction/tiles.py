@@ -105,13 +105,14 @@ class TiledPredictor:
             if within is not None:
                 starts = [at for at in starts if within.begin[axis] <= at < within.end[axis]]
             axes.append([self._axis_tile(axis, at, min(at + step, end), phase) for at in starts])
-        return [
-            (
-                Roi([read[0] for read, _ in spans], [read[1] for read, _ in spans]),
-                Roi([write[0] for _, write in spans], [write[1] for _, write in spans]),
-            )
-            for spans in product(*axes)
-        ]
+        return [_tile(spans) for spans in product(*axes)]
+
+    def tile(self, write: Roi, origin: Sequence[int]) -> Tile:
+        """Give the tile that writes just this, in absolute voxels, however large it is; ``origin`` as for ``tiles``."""
+        phases = (grid_phase(self.geometry, axis, write, origin) for axis in range(3))
+        return _tile(
+            [self._axis_tile(axis, write.begin[axis], write.end[axis], phase) for axis, phase in enumerate(phases)]
+        )
 
     def predict(self, read: Reader, roi: Roi, origin: Sequence[int]) -> Iterator[tuple[Roi, Floats]]:
         """Predict a region.
@@ -238,6 +239,14 @@ class TiledPredictor:
                 return next(logits, None)
         finally:
             self.network.train(was_training)
+
+
+def _tile(spans: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> Tile:
+    """Put a tile together from (begin, size) of what it reads and of what it writes along each axis."""
+    return (
+        Roi([read[0] for read, _ in spans], [read[1] for read, _ in spans]),
+        Roi([write[0] for _, write in spans], [write[1] for _, write in spans]),
+    )
 
 
 def collected(slabs: Iterable[Floats], depth: int) -> Iterator[Floats]:
