@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,17 @@ from incasem_like.networks.unet_streaming import VOXELS_AT_ONCE
 from incasem_like.prediction.outputs import LONGEST_CHUNK_EDGE
 from incasem_like.prediction.tiles import PLANES_READ
 
+if TYPE_CHECKING:
+    from incasem_like.blockwise.workers_file import Workers
+
 Floats = npt.NDArray[np.float64]
 Numbers = float | Floats
 
 SHARE_OF_MEMORY = 0.5
 # Whatever there is: a worker with what it needs besides is to fit into 4 GiB of the host's memory.
 MOST_HOST_BYTES = 3 * 2**30
+# What a process holds besides its tiles: the interpreter, torch, and the caches of the volumes.
+BYTES_OF_A_PROCESS = 3 * 2**30 // 4
 BYTES_PER_FLOAT = 4
 # The libraries compute in blocks of 8 maps, so that fewer take as much.
 SMALLEST_BLOCK_OF_MAPS = 8
@@ -70,11 +76,25 @@ class TileMemory:
         return np.asarray(((SLABS_AT_ONCE * slab + waiting) * maps + tile) * BYTES_PER_FLOAT)
 
 
-def usable_memory(device: torch.device) -> float:
-    """Say how many bytes a tile may take where the network computes."""
+def usable_memory(device: torch.device, workers: Workers | None = None) -> float:
+    """Say how many bytes a tile may take where the network computes.
+
+    Args:
+        device: Where that is.
+        workers: Processes that predict side by side; those on this machine share its memory, others have what their
+            queue gives them. None for one here.
+    """
     if device.type == "cuda":
         return float(SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0])
-    return min(MOST_HOST_BYTES, SHARE_OF_MEMORY * available_host_memory())
+    groups = (None,) if workers is None else workers.groups
+    here = sum(group.count or 1 for group in groups if group is not None and group.launcher == "local")
+    limits = [float(MOST_HOST_BYTES)]
+    for group in groups:
+        if group is None or group.launcher == "local":
+            limits.append(SHARE_OF_MEMORY * available_host_memory() / max(1, here))
+        elif group.memory is not None:
+            limits.append(float(group.memory - BYTES_OF_A_PROCESS))
+    return min(limits)
 
 
 def available_host_memory() -> float:

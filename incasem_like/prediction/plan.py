@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -30,6 +30,9 @@ from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.prediction.variants import NONE, geometry_for, variants_for
 from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord, file_sha256
+
+if TYPE_CHECKING:
+    from incasem_like.blockwise.workers_file import Workers
 
 # Tiles are measured with no more than this part of the work there is.
 WORTH_IT = 20
@@ -77,8 +80,12 @@ class PredictionPlan:
         """Sizes the network takes and gives, in all positions that are averaged."""
         return geometry_for(self.config.prediction.test_time_augmentation, network_geometry(self.training.model))
 
-    def choose_tiles(self, region: Region) -> TileChoice:
+    def choose_tiles(self, region: Region, workers: Workers | None = None) -> TileChoice:
         """Give the largest tile for a region: the configured one, else the quickest for its shape and the memory.
+
+        Args:
+            region: What is predicted.
+            workers: Who predicts; None for this process.
 
         Raises:
             ConfigError: The configured one is too small for the network.
@@ -87,10 +94,11 @@ class PredictionPlan:
         if configured is not None:
             return self.describe_tiles(region, configured)
         memory = self._tile_memory()
-        limit = usable_memory(torch_device(self.config.torch))
+        limit = usable_memory(torch_device(self.config.torch), workers)
+        count = 1 if workers is None else sum(group.count or 1 for group in workers.groups)
 
         def choose(speed: TileSpeed) -> TileChoice:
-            return choose_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, limit, speed)
+            return choose_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, limit, speed, count)
 
         # Measuring is worth its time only where there is much to predict.
         return choose(self.speed(most_voxels=choose(self.speed(most_voxels=0)).read // WORTH_IT))

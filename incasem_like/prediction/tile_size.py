@@ -18,8 +18,9 @@ from incasem_like.volumes import Roi
 Floats = npt.NDArray[np.float64]
 Numbers = float | Floats
 
-# What is lost when a prediction is interrupted, and what one worker may have left to do when all others are done.
-MOST_SECONDS_PER_TILE = 120.0
+# What is lost when a prediction is interrupted. Small tiles compute their context again and again: a network that takes
+# minutes for a large tile would take twice as long in all with tiles of a minute.
+MOST_SECONDS_PER_TILE = 600.0
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,28 @@ class TileChoice:
     bytes: int
 
     def seconds(self, speed: TileSpeed, written: int) -> float:
-        """Estimate the time that all tiles take."""
+        """Estimate the time that all tiles take, one after the other."""
         return float(speed.seconds(float(self.read), float(written), float(self.tiles)))
+
+    def share_of_one(self, workers: int) -> float:
+        """Say what part of all tiles the worker with most of them predicts."""
+        return -(-self.tiles // workers) / self.tiles
 
 
 def choose_input_size(
-    geometry: NetworkGeometry, roi: Roi, origin: Sequence[int], memory: TileMemory, limit: float, speed: TileSpeed
+    geometry: NetworkGeometry,
+    roi: Roi,
+    origin: Sequence[int],
+    memory: TileMemory,
+    limit: float,
+    speed: TileSpeed,
+    workers: int = 1,
 ) -> TileChoice:
     """Choose the largest tile a region is predicted with.
 
-    Context is computed again for each tile, so that few large tiles are quicker, until one tile covers the region. Of
-    all sizes within the limit, that with the least time for the whole region is chosen.
+    Context is computed again for each tile, so that few large tiles are quicker, until one tile covers the region; but
+    no worker should wait while the others predict. Of all sizes within the limit, that is chosen with which the last
+    worker is ready first.
 
     Args:
         geometry: The network's.
@@ -92,6 +104,7 @@ def choose_input_size(
         memory: What tiles take.
         limit: Bytes that a tile may take.
         speed: How long tiles take.
+        workers: That predict side by side.
 
     Returns:
         A valid input size; the smallest usable one if the limit suffices for none.
@@ -104,7 +117,7 @@ def choose_input_size(
     allowed = used <= limit
     if speed.measured:
         allowed &= (seconds / tiles <= MOST_SECONDS_PER_TILE) | (tiles == tiles.max())
-    rank = np.where(allowed, seconds, np.inf)
+    rank = np.where(allowed, seconds / tiles * np.ceil(tiles / workers), np.inf)
     best = np.unravel_index(np.argmin(rank if np.isfinite(rank).any() else used), rank.shape)
     size = tuple(int(sizes[index]) for (sizes, _, _), index in zip(axes, best, strict=True))
     return TileChoice(size, int(tiles[best]), int(read[best]), int(used[best]))

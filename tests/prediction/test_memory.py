@@ -1,7 +1,11 @@
 import pytest
 import torch
 
+from incasem_like.blockwise.launchers.base import WorkerGroup
+from incasem_like.blockwise.workers_file import Workers
+from incasem_like.prediction import memory as memory_module
 from incasem_like.prediction.memory import (
+    BYTES_OF_A_PROCESS,
     MOST_HOST_BYTES,
     TileMemory,
     available_host_memory,
@@ -30,6 +34,16 @@ def groups(tmp_path):
 def test_memory_of_this_machine_is_found():
     assert 2**20 < usable_memory(torch.device("cpu")) <= MOST_HOST_BYTES
     assert available_host_memory() < 2**50
+
+
+def test_workers_share_this_machine_or_have_what_their_queue_gives_them(monkeypatch):
+    monkeypatch.setattr(memory_module, "available_host_memory", lambda: 8.0 * 2**30)
+    cpu = torch.device("cpu")
+    assert usable_memory(cpu) == MOST_HOST_BYTES
+    assert usable_memory(cpu, Workers.local(8)) == 8 * 2**30 / 2 / 8
+    asked = WorkerGroup(launcher="slurm", count=100, memory=2 * 2**30)
+    assert usable_memory(cpu, Workers((asked,))) == 2 * 2**30 - BYTES_OF_A_PROCESS
+    assert usable_memory(cpu, Workers((WorkerGroup(launcher="slurm", count=100),))) == MOST_HOST_BYTES
 
 
 def test_a_limit_of_control_groups_counts_at_every_level(groups):

@@ -5,7 +5,13 @@ from incasem_like.config import ModelConfig
 from incasem_like.networks import build_network, network_geometry
 from incasem_like.prediction.memory import TileMemory
 from incasem_like.prediction.outputs import chunk_shape_for, fills_chunks
-from incasem_like.prediction.tile_size import UNMEASURED, TileSpeed, choose_input_size, describe_input_size
+from incasem_like.prediction.tile_size import (
+    MOST_SECONDS_PER_TILE,
+    UNMEASURED,
+    TileSpeed,
+    choose_input_size,
+    describe_input_size,
+)
 from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.volumes import Roi
 
@@ -82,7 +88,7 @@ def test_without_enough_memory_the_smallest_usable_tile_is_chosen(geometry):
 def test_tiles_that_take_minutes_are_made_smaller(geometry):
     slow = TileSpeed(1e-5, 3e-5)
     choice = choose(geometry, region(1000), 16, STREAMED, slow)
-    assert choice.seconds(slow, 1000**3) / choice.tiles <= 120
+    assert choice.seconds(slow, 1000**3) / choice.tiles <= MOST_SECONDS_PER_TILE
     assert choice.tiles > choose(geometry, region(1000), 16, STREAMED).tiles
 
 
@@ -96,3 +102,14 @@ def test_tiles_of_a_choice_fill_whole_chunks(geometry, tiles):
     assert fills_chunks(8)
     assert fills_chunks(128)
     assert not fills_chunks(131)
+
+
+def test_no_worker_waits_while_the_others_predict(geometry):
+    alone, crowd = (
+        choose_input_size(geometry, region(600), ORIGIN, STREAMED, 16 * GIB, UNMEASURED, workers) for workers in (1, 8)
+    )
+    assert alone.tiles == 1
+    assert crowd.tiles >= 8
+    # What counts is when the last worker is ready: fewer tiles would leave some of them without one.
+    assert crowd.read * crowd.share_of_one(8) < alone.read
+    assert (alone.share_of_one(8), crowd.share_of_one(1)) == (1.0, 1.0)
