@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
-
+from incasem_like.blockwise import Block
+from incasem_like.blockwise.ledger import LedgerTask
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import DataError, InputError
-from incasem_like.formatting.export_values import conversion_to
-from incasem_like.formatting.section_writing import SectionPlan, write_slabs
-from incasem_like.volumes import Volume, make_provenance, open_volume
+from incasem_like.formatting.export_record import RECORD_NAME, difference, make_record, read_record, write_record
+from incasem_like.formatting.section_writing import UNFINISHED, SectionPlan, make_plan, write_slab
+from incasem_like.formatting.workers import useful_workers
+from incasem_like.volumes import Volume, open_volume
 
-RECORD_NAME = "provenance.json"
+LEDGER_NAME = ".blocks.zarr"
 
 
 @dataclass(frozen=True)
@@ -33,55 +34,161 @@ class ExportSummary:
     already_complete: bool
 
 
-def export_sections(
-    volume: Volume,
-    directory: Path,
-    *,
-    dtype: str | None = None,
-    absolute: bool = False,
-    overwrite: bool = False,
-    num_workers: int = 1,
-) -> ExportSummary:
-    """Write every z-section of a volume as an uncompressed TIFF; the folder appears when all of them are in it.
+@dataclass(frozen=True)
+class SectionExport:
+    """One dataset on its way into a folder of sections.
 
-    Every chunk is read once, in bands of some 32 MiB, one for each worker. A second call with the same arguments goes
-    on where a killed one stopped, or returns at once. The folder also gets a ``provenance.json``.
-
-    Args:
+    Attributes:
         volume: A 3-D volume (zyx).
         directory: The folder to make; ``section_<number>.tif`` go into it.
         dtype: None keeps the values as they are (bool becomes uint8 and float16 becomes float32, without loss);
             else see ``export_values.conversion_to``.
         absolute: Number sections by absolute voxel position, which keeps the z offset, instead of from 0.
         overwrite: Replace a folder of earlier sections.
-        num_workers: Slabs in flight at once.
-
-    Raises:
-        DataError: The volume has channels, or values that ``dtype`` cannot hold.
-        InputError: The folder exists already, or cannot be made.
     """
-    plan = _make_plan(volume, directory, dtype, absolute)
-    record = _record(plan, dtype, absolute)
-    if _is_complete(plan, record):
-        return _summary(plan, already_complete=True)
-    if directory.exists():
-        _check_replaceable(directory, overwrite)
-    _prepare_partial(plan, record)
-    try:
-        write_slabs(plan, num_workers)
-    except DataError:
-        shutil.rmtree(plan.partial)
-        raise
-    _publish(plan)
-    return _summary(plan, already_complete=False)
+
+    volume: Volume
+    directory: Path
+    dtype: str | None = None
+    absolute: bool = False
+    overwrite: bool = False
+
+    @cached_property
+    def plan(self) -> SectionPlan:
+        """What is written.
+
+        Raises:
+            DataError: The volume has channels, or no voxel.
+            InputError: It begins at a section that no file name can say.
+        """
+        return make_plan(self.volume, self.dtype, self.absolute)
+
+    @property
+    def partial(self) -> Path:
+        """The folder that grows beside the final one and is renamed to it at the end."""
+        return self.directory.with_name(f".{self.directory.name}.partial")
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What the folder holds; equal for a repeated call, so that one can tell its own work."""
+        return make_record(self.plan, self.dtype, self.absolute)
+
+    @cached_property
+    def is_complete(self) -> bool:
+        """Whether an earlier call has made the folder."""
+        if read_record(self.directory) != self.record:
+            return False
+        present = {path.name for path in self.directory.iterdir()}
+        return all(self.plan.file_name(index) in present for index in range(self.plan.sections))
+
+    def check(self) -> None:
+        """Refuse what cannot be exported before anything is written.
+
+        Raises:
+            DataError: As ``plan``.
+            InputError: The folder holds something else, or was begun otherwise, without ``overwrite``.
+        """
+        if self.is_complete:
+            return
+        if self.directory.exists():
+            _check_replaceable(self.directory, self.record, self.overwrite)
+        begun = read_record(self.partial)
+        if begun and begun != self.record and not self.overwrite:
+            raise InputError(
+                f"The export into {self.directory} was begun with {difference(begun, self.record)}: repeat what it "
+                "was begun with to go on, or add --overwrite to start again."
+            )
+
+    def run(self, *, num_workers: int = 1, workers: Workers | None = None) -> ExportSummary:
+        """Write every z-section as an uncompressed TIFF; the folder appears when all of them are in it.
+
+        Every chunk is read once, in bands of some 32 MiB, one for each worker. A second call with the same arguments
+        goes on where a killed one stopped, or returns at once. The folder also gets a ``provenance.json``.
+
+        Args:
+            num_workers: Processes, at most.
+            workers: Of a workers file, instead of processes here.
+
+        Raises:
+            DataError: The volume has channels, or values that ``dtype`` cannot hold; what was begun is removed.
+            InputError: The folder exists already, was begun otherwise, or cannot be made.
+            IncasemError: As ``run_blockwise``; the same call goes on.
+        """
+        self.check()
+        if self.is_complete:
+            return self._summary(already_complete=True)
+        self._prepare_partial()
+        height, width = (int(size) for size in self.volume.shape[1:])
+        task = LedgerTask(
+            "export sections",
+            self.volume,
+            (str(self.volume.address),),
+            export_slab,
+            {"dtype": self.dtype, "absolute": self.absolute},
+            (int(self.volume.chunk_shape[0]), height, width),
+            place=self.partial / LEDGER_NAME,
+        )
+        here = useful_workers(num_workers, int(self.volume.roi.size))
+        try:
+            task.run(num_workers=here, workers=workers, description=f"Exporting {self.directory.name}")
+        except DataError:
+            shutil.rmtree(self.partial)
+            raise
+        self._publish(task)
+        return self._summary(already_complete=False)
+
+    def _prepare_partial(self) -> None:
+        """Make the growing folder, or keep the one that an earlier, identical call began."""
+        if self.partial.exists() and read_record(self.partial) != self.record:
+            shutil.rmtree(self.partial)
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+            raise InputError(
+                f"Cannot make the folder {self.directory} ({error.strerror}): choose another place."
+            ) from error
+        write_record(self.partial, self.record, self.volume)
+
+    def _publish(self, task: LedgerTask) -> None:
+        """Give the complete folder its name; a replaced one is removed only after that."""
+        task.forget()
+        for unfinished in self.partial.glob(f"{UNFINISHED}*"):  # of workers that were killed
+            unfinished.unlink()
+        replaced = self.directory.with_name(f".{self.directory.name}.replaced")
+        if replaced.exists():
+            shutil.rmtree(replaced)
+        if self.directory.exists():
+            self.directory.rename(replaced)
+        self.partial.rename(self.directory)
+        if replaced.exists():
+            shutil.rmtree(replaced)
+
+    def _summary(self, *, already_complete: bool) -> ExportSummary:
+        plan = self.plan
+        first, last = (self.directory / plan.file_name(index) for index in (0, plan.sections - 1))
+        return ExportSummary(self.directory, plan.sections, first, last, plan.dtype.name, already_complete)
 
 
-def export_all(exports: Sequence[tuple[str, str, Path]], **options: Any) -> Iterator[ExportSummary]:
+def export_slab(block: Block, parameters: Mapping[str, Any]) -> None:
+    """Write the sections of one slab into the folder that the ledger is in."""
+    plan = make_plan(block.inputs[0], parameters["dtype"], parameters["absolute"])
+    slab = block.write_roi - plan.volume.roi.begin
+    write_slab(plan, Path(str(block.output.address)).parent, int(slab.begin[0]), int(slab.end[0]))
+
+
+def export_all(
+    exports: Sequence[tuple[str, str, Path]],
+    *,
+    num_workers: int = 1,
+    workers: Workers | None = None,
+    **options: Any,
+) -> Iterator[ExportSummary]:
     """Export several datasets, each into its own folder, after a look at all of them.
 
     Args:
         exports: (container, dataset, folder) each; ``pair_datasets`` makes them.
-        **options: Those of ``export_sections``.
+        num_workers, workers: See ``SectionExport.run``.
+        **options: ``dtype``, ``absolute`` and ``overwrite`` of ``SectionExport``.
     """
     volumes = [open_volume(container, dataset) for container, dataset, _ in exports]
     for volume in volumes[1:]:
@@ -91,8 +198,13 @@ def export_all(exports: Sequence[tuple[str, str, Path]], **options: Any) -> Iter
                 volumes[0].address,
                 volume.address,
             )
-    for volume, (_, _, directory) in zip(volumes, exports, strict=True):
-        yield export_sections(volume, directory, **options)
+    planned = [
+        SectionExport(volume, directory, **options) for volume, (_, _, directory) in zip(volumes, exports, strict=True)
+    ]
+    for export in planned:
+        export.check()
+    for export in planned:
+        yield export.run(num_workers=num_workers, workers=workers)
 
 
 def pair_datasets(
@@ -131,99 +243,19 @@ def pair_datasets(
     return [(*source, directory / folder) for source, folder in zip(sources, folders, strict=True)]
 
 
-def _make_plan(volume: Volume, directory: Path, dtype: str | None, absolute: bool) -> SectionPlan:
-    if len(volume.shape) != 3:
-        raise DataError(
-            f"{volume.address} has shape {tuple(volume.shape)} ({volume.axes}), but only 3-D datasets become sections: "
-            "name one channel's dataset."
-        )
-    if 0 in volume.shape:
-        raise DataError(f"{volume.address} has shape {tuple(volume.shape)} and holds no voxel: nothing to export.")
-    first = int(volume.roi.begin[0]) if absolute else 0
-    if first < 0:
-        raise InputError(
-            f"{volume.address} begins at section {first}, which no file name can say: leave --absolute out."
-        )
-    scale = volume.attributes.get("scale")
-    target, convert = conversion_to(dtype, np.dtype(volume.dtype), float(scale) if scale else None)
-    return SectionPlan(volume, directory, first, target, convert)
-
-
-def _record(plan: SectionPlan, dtype: str | None, absolute: bool) -> dict[str, Any]:
-    """Say what the folder holds; equal for a repeated call, so that one can tell its own work."""
-    volume = plan.volume
-    return {
-        "source": str(volume.address),
-        "source_content": volume.content_hash,
-        "voxel_size": list(volume.voxel_size),
-        "offset": list(volume.offset),
-        "shape": [int(size) for size in volume.shape],
-        "dtype": plan.dtype.name,
-        "first_section": plan.first_number,
-        "parameters": {"dtype": dtype, "absolute": absolute},
-    }
-
-
-def _read_record(directory: Path) -> dict[str, Any]:
-    """Read a folder's record without its provenance part, which tells times and versions; empty when there is none."""
-    try:
-        record = json.loads((directory / RECORD_NAME).read_text())
-    except (OSError, ValueError):
-        return {}
-    return {key: value for key, value in record.items() if key != "provenance"} if isinstance(record, dict) else {}
-
-
-def _is_complete(plan: SectionPlan, record: dict[str, Any]) -> bool:
-    if _read_record(plan.directory) != record:
-        return False
-    present = {path.name for path in plan.directory.iterdir()}
-    return all(plan.file_name(index) in present for index in range(plan.sections))
-
-
-def _check_replaceable(directory: Path, overwrite: bool) -> None:
+def _check_replaceable(directory: Path, record: Mapping[str, Any], overwrite: bool) -> None:
     if not directory.is_dir():
         raise InputError(f"{directory} is a file: choose another folder to write to.")
     present = list(directory.iterdir())
     if not present:
         return
     if not overwrite:
-        raise InputError(f"{directory} exists already: give --overwrite to replace it, or choose another folder.")
+        there = read_record(directory)
+        what = "exists already" if not there else f"was exported with {difference(there, record)}"
+        if there == record:
+            what = "lacks some of its sections"
+        raise InputError(f"{directory} {what}: give --overwrite to replace it, or choose another folder.")
     for path in present:
         is_ours = path.name == RECORD_NAME or (path.name.startswith("section_") and path.suffix == ".tif")
         if not is_ours:
             raise InputError(f"{directory} holds {path.name}, which is no exported section: choose another folder.")
-
-
-def _prepare_partial(plan: SectionPlan, record: dict[str, Any]) -> None:
-    """Make the growing folder, or keep the one that an earlier, identical call began."""
-    partial = plan.partial
-    if partial.exists() and _read_record(partial) != record:
-        shutil.rmtree(partial)
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
-        raise InputError(
-            f"Cannot make the folder {plan.directory} ({error.strerror}): choose another place."
-        ) from error
-    provenance = make_provenance("export_sections", record["parameters"], [plan.volume])
-    text = json.dumps({**record, "provenance": provenance}, indent=2, default=str)
-    written = partial / f"{RECORD_NAME}.writing"
-    written.write_text(text)
-    written.replace(partial / RECORD_NAME)
-
-
-def _publish(plan: SectionPlan) -> None:
-    """Give the complete folder its name; a replaced one is removed only after that."""
-    replaced = plan.directory.with_name(f".{plan.directory.name}.replaced")
-    if replaced.exists():
-        shutil.rmtree(replaced)
-    if plan.directory.exists():
-        plan.directory.rename(replaced)
-    os.rename(plan.partial, plan.directory)
-    if replaced.exists():
-        shutil.rmtree(replaced)
-
-
-def _summary(plan: SectionPlan, *, already_complete: bool) -> ExportSummary:
-    first, last = (plan.directory / plan.file_name(index) for index in (0, plan.sections - 1))
-    return ExportSummary(plan.directory, plan.sections, first, last, plan.dtype.name, already_complete)

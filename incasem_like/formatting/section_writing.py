@@ -1,9 +1,10 @@
-"""TIFF sections of a volume, written side by side from bands of a slab, so that every chunk is read once."""
+"""TIFF sections of a slab, written side by side from bands of rows, so that every chunk is read once."""
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,38 +13,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.errors import DataError
-from incasem_like.formatting.export_values import Conversion
-from incasem_like.terminal import Progress
+from incasem_like.errors import DataError, InputError
+from incasem_like.formatting.export_values import Conversion, conversion_to
 from incasem_like.volumes import Coordinate, Roi, Volume
 
 Array = npt.NDArray[Any]
 
 BAND_BYTES = 32 * 2**20
+UNFINISHED = ".unfinished-"  # begins the names of sections that are not whole
 
 
 @dataclass(frozen=True)
 class SectionPlan:
-    """One export: what goes where under which numbers.
+    """One export: what is written under which numbers.
 
     Attributes:
         volume: A 3-D volume (zyx).
-        directory: The folder that appears when all sections are written.
         first_number: Number of the first section.
         dtype: Of the written values.
         convert: From stored to written values.
     """
 
     volume: Volume
-    directory: Path
     first_number: int
     dtype: np.dtype[Any]
     convert: Conversion
-
-    @property
-    def partial(self) -> Path:
-        """The folder that grows beside the final one and is renamed to it at the end."""
-        return self.directory.with_name(f".{self.directory.name}.partial")
 
     @property
     def sections(self) -> int:
@@ -56,41 +50,57 @@ class SectionPlan:
         return f"section_{self.first_number + index:0{width}d}.tif"
 
 
-def write_slabs(plan: SectionPlan, num_workers: int) -> None:
-    """Write all sections of a plan into its partial folder, but for those that are there; one slab is one chunk deep.
+def make_plan(volume: Volume, dtype: str | None, absolute: bool) -> SectionPlan:
+    """Say how a volume becomes sections.
 
-    Every chunk is read once. Memory is a few times ``num_workers`` bands of ``BAND_BYTES``, or of one row of chunks
-    over the full width, where that is more.
+    Args:
+        volume: A 3-D volume (zyx).
+        dtype: To write, None to keep the values as they are; see ``export_values.conversion_to``.
+        absolute: Number sections by absolute voxel position instead of from 0.
+
+    Raises:
+        DataError: The volume has channels, or no voxel.
+        InputError: It begins at a section that no file name can say.
     """
-    depth = int(plan.volume.chunk_shape[0])
-    slabs = [(start, min(start + depth, plan.sections)) for start in range(0, plan.sections, depth)]
-    with (
-        Progress(f"Exporting {plan.directory.name}", plan.sections, "sections") as progress,
-        ThreadPoolExecutor(max_workers=max(1, num_workers)) as pool,
-    ):
-        pending = {pool.submit(_write_slab, plan, start, stop): stop - start for start, stop in slabs}
-        try:
-            for finished in as_completed(pending):
-                finished.result()
-                progress.advance(pending[finished])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    if len(volume.shape) != 3:
+        raise DataError(
+            f"{volume.address} has shape {tuple(volume.shape)} ({volume.axes}), but only 3-D datasets become sections: "
+            "name one channel's dataset."
+        )
+    if 0 in volume.shape:
+        raise DataError(f"{volume.address} has shape {tuple(volume.shape)} and holds no voxel: nothing to export.")
+    first = int(volume.roi.begin[0]) if absolute else 0
+    if first < 0:
+        raise InputError(
+            f"{volume.address} begins at section {first}, which no file name can say: leave --absolute out."
+        )
+    scale = volume.attributes.get("scale")
+    target, convert = conversion_to(dtype, np.dtype(volume.dtype), float(scale) if scale else None)
+    return SectionPlan(volume, first, target, convert)
 
 
-def _write_slab(plan: SectionPlan, start: int, stop: int) -> None:
-    """Write sections ``start`` to ``stop`` band by band; each gets its name when the last band is in."""
-    finals = [plan.partial / plan.file_name(index) for index in range(start, stop)]
-    if all(path.exists() for path in finals):
-        return
-    growing = [path.with_suffix(".tif.writing") for path in finals]
+def write_slab(plan: SectionPlan, folder: Path, start: int, stop: int) -> None:
+    """Write sections ``start`` to ``stop`` band by band; each gets its name when it is whole and on the disk.
+
+    Memory is a few bands of ``BAND_BYTES``, or of one row of chunks over the full width, where that is more.
+
+    Raises:
+        DataError: A value that the type to write cannot hold.
+        OSError: The disk is full, most often; what was begun is removed.
+    """
+    finals = [folder / plan.file_name(index) for index in range(start, stop)]
+    # Of this attempt alone: a worker that was given up may still be at the same sections.
+    growing = [path.with_name(f"{UNFINISHED}{path.stem}-{uuid.uuid4().hex[:8]}.tif") for path in finals]
     try:
         _fill(plan, growing, start, stop)
+        for path, final in zip(growing, finals, strict=True):
+            path.replace(final)
     except OSError as error:
-        error.filename = error.filename or str(plan.partial)
+        error.filename = error.filename or str(folder)
         raise
-    for path, final in zip(growing, finals, strict=True):
-        path.replace(final)
+    finally:
+        for path in growing:
+            path.unlink(missing_ok=True)
 
 
 def _fill(plan: SectionPlan, paths: list[Path], start: int, stop: int) -> None:
@@ -101,6 +111,9 @@ def _fill(plan: SectionPlan, paths: list[Path], start: int, stop: int) -> None:
             with path.open("r+b") as file:
                 file.seek(offset + row * row_bytes)
                 file.write(rows.tobytes())
+    for path in paths:
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
 
 
 def _allocate(path: Path, plan: SectionPlan) -> int:

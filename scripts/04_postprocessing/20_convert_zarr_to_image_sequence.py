@@ -20,19 +20,23 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--absolute", action="store_true", help="number sections by absolute z position in voxels instead of from 0")
     add("--overwrite", action="store_true", help="replace folders of earlier exports")
-    add("-n", "--num_workers", type=int, default=min(8, os.cpu_count() or 1), help="slabs in flight at once")
+    add("-n", "--num_workers", type=int, default=min(8, os.cpu_count() or 1), help="processes, at most")
+    add("--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)")
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Export each dataset and say where it is."""
+    from incasem_like.blockwise.workers_file import load_workers
     from incasem_like.formatting.image_export import export_all, pair_datasets
 
+    workers = load_workers(arguments.workers) if arguments.workers is not None else None
     pairs = pair_datasets(arguments.filename, arguments.datasets, arguments.out_directory, arguments.out_datasets)
     names = ("dtype", "absolute", "overwrite", "num_workers")
-    for summary in export_all(pairs, **{name: getattr(arguments, name) for name in names}):
+    for summary in export_all(pairs, workers=workers, **{name: getattr(arguments, name) for name in names}):
         if summary.already_complete:
             print(f"Already complete: {summary.directory}")
+            continue
         what = f"{summary.sections} {summary.dtype} sections, {summary.first_file.name} to {summary.last_file.name}"
         report_written(what, str(summary.directory))
 

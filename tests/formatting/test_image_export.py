@@ -11,8 +11,8 @@ import pytest
 import tifffile
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.formatting import section_writing
-from incasem_like.formatting.image_export import export_all, export_sections, pair_datasets
+from incasem_like.formatting import image_export, section_writing
+from incasem_like.formatting.image_export import SectionExport, export_all, pair_datasets
 from incasem_like.volumes import create_volume, open_volume
 
 SCRIPT = Path(__file__).parents[2] / "scripts/04_postprocessing/20_convert_zarr_to_image_sequence.py"
@@ -37,6 +37,10 @@ def make_volume(tmp_path):
         return open_volume(tmp_path / "cell.zarr", dataset)
 
     return make
+
+
+def export_sections(volume, directory, num_workers=1, **options):
+    return SectionExport(volume, directory, **options).run(num_workers=num_workers)
 
 
 def read_sections(directory):
@@ -141,7 +145,7 @@ def test_a_second_call_finds_its_work_done(make_volume, tmp_path):
 def test_a_folder_that_is_there_is_replaced_only_when_asked(make_volume, tmp_path):
     first, second = (make_volume(np.full(SHAPE, value, dtype=np.uint8), f"v{value}") for value in (1, 2))
     export_sections(first, tmp_path / "sections")
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(InputError, match=r"was exported with .*v1, but now it is .*v2.*--overwrite"):
         export_sections(second, tmp_path / "sections")
     assert read_sections(tmp_path / "sections").max() == 1
     export_sections(second, tmp_path / "sections", overwrite=True)
@@ -159,20 +163,19 @@ def test_a_folder_of_other_things_is_never_replaced(make_volume, tmp_path):
 
 def test_an_interrupted_export_shows_no_folder_and_goes_on_later(make_volume, tmp_path, monkeypatch):
     array = np.random.default_rng(4).integers(0, 256, SHAPE).astype(np.uint8)
-    volume, original, calls = make_volume(array), section_writing._write_slab, []
+    volume, original = make_volume(array), image_export.write_slab
 
-    def interrupted(plan, start, stop):
-        calls.append(start)
+    def interrupted(plan, folder, start, stop):
         if start > 0:
             raise KeyboardInterrupt
-        original(plan, start, stop)
+        original(plan, folder, start, stop)
 
-    monkeypatch.setattr(section_writing, "_write_slab", interrupted)
+    monkeypatch.setattr(image_export, "write_slab", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_sections(volume, tmp_path / "sections")
     assert not (tmp_path / "sections").exists()
     kept = (tmp_path / ".sections.partial/section_0000.tif").stat().st_mtime_ns
-    monkeypatch.setattr(section_writing, "_write_slab", original)
+    monkeypatch.setattr(image_export, "write_slab", original)
     export_sections(volume, tmp_path / "sections")
     np.testing.assert_array_equal(read_sections(tmp_path / "sections"), array)
     assert (tmp_path / "sections/section_0000.tif").stat().st_mtime_ns == kept
