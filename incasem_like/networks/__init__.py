@@ -5,6 +5,7 @@ from incasem_like.networks.devices import autocast_dtype, check_device, enough_m
 from incasem_like.networks.geometry import NetworkGeometry
 from incasem_like.networks.losses import build_loss
 from incasem_like.networks.registry import build_network, count_parameters, network_geometry
+from incasem_like.networks.sections import geometry_in_volumes, on_volumes
 
 __all__ = [
     "Checkpoint",
@@ -15,8 +16,10 @@ __all__ = [
     "check_device",
     "count_parameters",
     "enough_memory",
+    "geometry_in_volumes",
     "load_checkpoint",
     "network_geometry",
+    "on_volumes",
     "read_checkpoint",
     "save_checkpoint",
     "torch_device",

@@ -7,16 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from incasem_like.networks.sections import Sections
 from incasem_like.networks.slabs import Size, Slabs, behind_one_another
 from incasem_like.networks.unet import Unet
-from incasem_like.networks.unet_streaming import StreamedUnet
+from incasem_like.networks.unet_streaming import VOXELS_AT_ONCE, StreamedUnet
 
 # From raw values in [0, 1], which come in slabs along z, and the size z, y, x of all of them, to logits in slabs.
 Inference = Callable[[Slabs, Size], Slabs]
 
 
 def streams(network: nn.Module, device: torch.device) -> bool:
-    """Say whether a network is run slab by slab: a 3-D U-Net on a CPU, unless it is compiled."""
+    """Say whether a network is run slab by slab: a 3-D U-Net on a CPU, unless it is compiled; one on sections."""
+    if isinstance(network, Sections):
+        return True
     return isinstance(network, Unet) and network.geometry.dims == 3 and device.type == "cpu"
 
 
@@ -29,10 +32,19 @@ def inference(network: nn.Module, device: torch.device) -> Inference:
         streamed = StreamedUnet(network)
         return lambda raw, size: streamed.slabs(map(_in_range, streamed.thin(raw)), size)
 
+    if isinstance(network, Sections):
+        return lambda raw, size: map(network, map(_in_range, _few_sections(raw)))
+
     def whole(raw: Slabs, size: Size) -> Slabs:
         yield network(_in_range(behind_one_another(list(raw))))
 
     return whole
+
+
+def _few_sections(maps: Slabs) -> Slabs:
+    """Cut slabs into those whose sections are computed together."""
+    for slab in maps:
+        yield from torch.split(slab, max(1, VOXELS_AT_ONCE // (slab.shape[3] * slab.shape[4])), dim=2)
 
 
 def _in_range(raw: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,16 @@ from torch import nn
 from incasem_like.config import ModelConfig
 from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.config.shared_sections import TorchConfig
-from incasem_like.networks import autocast_dtype, build_network, load_checkpoint, network_geometry, torch_device
+from incasem_like.networks import (
+    NetworkGeometry,
+    autocast_dtype,
+    build_network,
+    geometry_in_volumes,
+    load_checkpoint,
+    network_geometry,
+    on_volumes,
+    torch_device,
+)
 from incasem_like.networks.inference import streams
 from incasem_like.prediction.memory import TileMemory
 from incasem_like.prediction.tiles import TiledPredictor
@@ -32,11 +41,18 @@ def load_network(model: ModelConfig, config: TorchConfig, checkpoint: Path) -> n
     network = build_network(model)
     load_checkpoint(checkpoint, network)
     network = network.to(torch_device(config)).eval()
+    geometry = network_geometry(model)
     if _channels_last(config):
+        layout = torch.channels_last_3d if geometry.dims == 3 else torch.channels_last
         # The type stubs of torch know this argument only together with others.
-        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        network = network.to(memory_format=layout)  # type: ignore[call-overload]
     compiled: nn.Module = torch.compile(network) if config.compile else network  # type: ignore[assignment]
-    return compiled
+    return on_volumes(compiled, geometry)
+
+
+def prediction_geometry(model: ModelConfig) -> NetworkGeometry:
+    """Work out what sizes z, y, x the network takes and gives when it predicts volumes."""
+    return geometry_in_volumes(network_geometry(model))
 
 
 def make_predictor(
@@ -49,7 +65,7 @@ def make_predictor(
     """
     return TiledPredictor(
         network,
-        geometry=network_geometry(model),
+        geometry=prediction_geometry(model),
         input_size=input_size,
         device=torch_device(config),
         autocast=autocast_dtype(config),
@@ -61,7 +77,7 @@ def make_predictor(
 
 def tile_memory(network: nn.Module, model: ModelConfig, config: TorchConfig, augmentation: str) -> TileMemory:
     """Say what tiles of a network take, with that test-time augmentation."""
-    geometry = network_geometry(model)
+    geometry = prediction_geometry(model)
     device = torch_device(config)
     return TileMemory(
         # What the network keeps at full resolution; the memory it needs goes by that.

@@ -21,6 +21,8 @@ Numbers = float | Floats
 # What is lost when a prediction is interrupted. Small tiles compute their context again and again: a network that takes
 # minutes for a large tile would take twice as long in all with tiles of a minute.
 MOST_SECONDS_PER_TILE = 600.0
+# No measured speed is as exact.
+AS_GOOD = 1.001
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,12 @@ def choose_input_size(
     if speed.measured:
         allowed &= (seconds / tiles <= MOST_SECONDS_PER_TILE) | (tiles == tiles.max())
     rank = np.where(allowed, seconds / tiles * np.ceil(tiles / workers), np.inf)
-    best = np.unravel_index(np.argmin(rank if np.isfinite(rank).any() else used), rank.shape)
+    if np.isfinite(rank).any():
+        # Where larger tiles win nothing, as across sections that are predicted each for itself, there are fewer.
+        rank = np.where(rank <= AS_GOOD * rank.min(), tiles, np.inf)
+    else:
+        rank = used
+    best = np.unravel_index(np.argmin(rank), rank.shape)
     size = tuple(int(sizes[index]) for (sizes, _, _), index in zip(axes, best, strict=True))
     return TileChoice(size, int(tiles[best]), int(read[best]), int(used[best]))
 

@@ -11,18 +11,18 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry, enough_memory
 from incasem_like.networks.inference import Inference, inference, streams
 from incasem_like.networks.slabs import Slabs, planes
 from incasem_like.prediction.ahead import ahead
+from incasem_like.prediction.device_work import Downloads, Tile, batches, delayed, to_device
 from incasem_like.prediction.tiling import axis_input, axis_step, grid_phase
 from incasem_like.prediction.variants import NONE, Variant, geometry_for, variants_for
 from incasem_like.volumes import Coordinate, Roi
 
 Floats = npt.NDArray[np.float32]
 Reader = Callable[[Roi], Floats]
-Tile = tuple[Roi, Roi]
+Batch = tuple[Tile, ...]
 # Of a tile that is predicted slab by slab, read together: a good part of a chunk, so that chunks are not read often.
 PLANES_READ = 64
 
@@ -41,11 +41,12 @@ class TiledPredictor:
         device: Where the network is.
         autocast: Type that automatic mixed precision computes in; None for the network's own.
         channels_last: Give the network tiles with channels last in memory.
-        read_ahead: How many tiles are read ahead in other threads.
+        read_ahead: How many tiles, or batches of them, are read ahead in other threads.
+        batch_size: How many tiles the network takes together; without effect where it takes them slab by slab.
         augmentation: ``none``, ``mirrors`` or ``mirrors_and_transposes``: positions that are averaged.
 
     Raises:
-        ConfigError: A network on sections, or one that cannot take ``input_size`` or be transposed.
+        ConfigError: A network that cannot take ``input_size`` or be transposed.
     """
 
     def __init__(
@@ -58,18 +59,16 @@ class TiledPredictor:
         autocast: torch.dtype | None = None,
         channels_last: bool = False,
         read_ahead: int = 1,
+        batch_size: int = 1,
         augmentation: str = NONE,
     ) -> None:
-        if geometry.dims != 3:
-            raise ConfigError(
-                "The network takes sections, and volumes are predicted with 3-D ones: "
-                "give each level of model.downsample_factors 3 numbers."
-            )
+        assert geometry.dims == 3, "a network on sections is put into Sections"
         geometry.output_size(input_size)
         self.network, self.input_size = network, tuple(input_size)
         self.geometry, self._variants = geometry_for(augmentation, geometry), variants_for(augmentation, geometry)
         self.device, self.autocast, self.channels_last = device, autocast, channels_last
-        self.read_ahead = read_ahead
+        self.read_ahead, self.batch_size = read_ahead, batch_size
+        self._downloads = Downloads(device)
 
     def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
         """Give the size of the tiles that ``roi`` is predicted in, in voxels; those at its end may be smaller.
@@ -152,18 +151,15 @@ class TiledPredictor:
         Raises:
             IncasemError: The memory of the GPU does not suffice for a tile.
         """
-        wanted = ((tile, part) for tile in tiles for part in self._parts_read(tile[0]))
-        units = ahead(lambda unit: (unit[0], read(unit[1])), wanted, self.read_ahead)
-        run = inference(self.network, self.device)
         remedy = f"set prediction.input_size_voxels (validation.input_size_voxels) below {list(self.input_size)}"
-        for tile, parts in groupby(units, key=itemgetter(0)):
-            raw = (self._on_device(values) for _, values in parts)
-            at = tile[1].begin
-            with enough_memory(remedy):
-                for probabilities in collected(self._slabs(run, raw, tile), depth or tile[1].shape[0]):
-                    part = Roi(at, (probabilities.shape[1], *tile[1].shape[1:]))
-                    yield tile, part, probabilities
-                    at += Coordinate(probabilities.shape[1], 0, 0)
+        with enough_memory(remedy):
+            for batch, slabs in groupby(delayed(self._computed(read, tiles), self._downloads.behind), itemgetter(0)):
+                values = (fetched() for _, fetched in slabs)
+                # Tiles that were predicted together are there as a whole; they are given one after the other.
+                whole = [next(values)] if len(batch) > 1 else None
+                for index, tile in enumerate(batch):
+                    slabs_of_one = (slab[index] for slab in (values if whole is None else whole))
+                    yield from _parts(tile, collected(slabs_of_one, depth or tile[1].shape[0]))
 
     def first_read(self, tile: Tile) -> Roi:
         """Say what of a tile is read first."""
@@ -179,34 +175,43 @@ class TiledPredictor:
     def _in_slabs(self) -> bool:
         return len(self._variants) == 1 and streams(self.network, self.device)
 
-    def _on_device(self, raw: Floats) -> torch.Tensor:
-        values = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32)).to(self.device)
-        return values.reshape(1, -1, *values.shape[-3:])
+    def _computed(self, read: Reader, tiles: Iterable[Tile]) -> Iterator[tuple[Batch, Callable[[], Floats]]]:
+        """Compute tiles, several at a time; what comes gives the probabilities (tiles, classes, planes, y, x)."""
+        together = batches(tiles, 1 if self._in_slabs else self.batch_size)
+        wanted = ((batch, part) for batch in together for tile in batch for part in self._parts_read(tile[0]))
+        units = ahead(lambda unit: (unit[0], read(unit[1])), wanted, self.read_ahead * self.batch_size)
+        run = inference(self.network, self.device)
+        for batch, parts in groupby(units, key=itemgetter(0)):
+            raw = (to_device(values, self.device) for _, values in parts)
+            if len(batch) > 1:
+                raw = iter([torch.cat(list(raw))])
+            for slab in self._slabs(run, raw, batch[0]):
+                yield batch, self._downloads.start(slab)
 
     def _axis_tile(self, axis: int, begin: int, end: int, phase: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Give (begin, size) of what is read and of what is written for the span from ``begin`` to ``end``."""
         size = axis_input(self.geometry, axis, end - begin, phase)
         return (begin - phase - self.geometry.border[axis] - self.geometry.context[axis], size), (begin, end - begin)
 
-    def _slabs(self, run: Inference, raw: Slabs, tile: Tile) -> Iterator[Floats]:
-        """Run the network on a tile and give the probabilities of what it writes, slab by slab."""
+    def _slabs(self, run: Inference, raw: Slabs, tile: Tile) -> Slabs:
+        """Run the network on a tile, or several like it, and give the probabilities of what it writes, in slabs."""
         margin, shape = tile[1].begin - tile[0].begin, tile[1].shape
         if len(self._variants) == 1:
             yield from self._in_position(run, self._variants[0], raw, tile[0].shape, margin, shape)
             return
         (volume,) = raw
-        total: Floats | None = None
+        total: torch.Tensor | None = None
         for variant in self._variants:
             turned = variant.apply(volume)
             slabs = self._in_position(run, variant, iter([turned]), turned.shape[2:], margin, shape)
-            values = variant.revert(np.concatenate(list(slabs), axis=1))
-            total = values.copy() if total is None else np.add(total, values, out=total)
+            values = variant.revert(torch.cat(list(slabs), dim=2))
+            total = values if total is None else total + values
         assert total is not None
-        yield total / np.float32(len(self._variants))
+        yield total / len(self._variants)
 
     def _in_position(
         self, run: Inference, variant: Variant, raw: Slabs, size: Sequence[int], margin: Coordinate, shape: Coordinate
-    ) -> Iterator[Floats]:
+    ) -> Slabs:
         """Give the probabilities of a tile that is in some position, in that position.
 
         Args:
@@ -224,8 +229,7 @@ class TiledPredictor:
             raw = (slab.contiguous(memory_format=torch.channels_last_3d) for slab in raw)
         logits = planes(run(raw, tuple(size)), z, kept[0])
         while (slab := self._next(logits)) is not None:
-            part = slab[0, :, :, y : y + kept[1], x : x + kept[2]]
-            yield torch.softmax(part.float(), dim=0).cpu().numpy()
+            yield torch.softmax(slab[..., y : y + kept[1], x : x + kept[2]].float(), dim=1)
 
     def _next(self, logits: Slabs) -> torch.Tensor | None:
         """Let the network compute the next slab; what torch is set to for that holds here alone."""
@@ -247,6 +251,15 @@ def _tile(spans: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> Tile:
         Roi([read[0] for read, _ in spans], [read[1] for read, _ in spans]),
         Roi([write[0] for _, write in spans], [write[1] for _, write in spans]),
     )
+
+
+def _parts(tile: Tile, slabs: Iterable[Floats]) -> Iterator[tuple[Tile, Roi, Floats]]:
+    """Say where each slab of a tile lies."""
+    at = tile[1].begin
+    for slab in slabs:
+        part = Roi(at, (slab.shape[1], *tile[1].shape[1:]))
+        yield tile, part, slab
+        at += Coordinate(slab.shape[1], 0, 0)
 
 
 def collected(slabs: Iterable[Floats], depth: int) -> Iterator[Floats]:

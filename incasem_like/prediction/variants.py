@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry
 
-Floats = npt.NDArray[np.float32]
 NONE, MIRRORS, MIRRORS_AND_TRANSPOSES = "none", "mirrors", "mirrors_and_transposes"
 
 
@@ -34,10 +31,10 @@ class Variant:
         turned = volume.transpose(-2, -1) if self.transposed else volume
         return turned.flip(self._axes) if self._axes else turned
 
-    def revert(self, values: Floats) -> Floats:
+    def revert(self, values: torch.Tensor) -> torch.Tensor:
         """Bring (..., z, y, x) back."""
-        straight = np.flip(values, self._axes) if self._axes else values
-        return straight.swapaxes(-2, -1) if self.transposed else straight
+        straight = values.flip(self._axes) if self._axes else values
+        return straight.transpose(-2, -1) if self.transposed else straight
 
     def place(
         self, begin: Sequence[int], size: Sequence[int], whole: Sequence[int]
@@ -65,12 +62,16 @@ class Variant:
 def variants_for(augmentation: str, geometry: NetworkGeometry) -> tuple[Variant, ...]:
     """List the positions of an augmentation, that of the tile itself first: 1, 8 or 16.
 
+    They are half as many where the network sees each section for itself: mirrored along z it says the same.
+
     Raises:
         ConfigError: Transposing, with a network that does not treat y and x alike.
     """
     if augmentation == NONE:
         return (Variant(),)
-    flips = tuple(product((False, True), repeat=3))
+    section_by_section = geometry.lost[0] == geometry.border[0] == 0 and geometry.stride[0] == 1
+    along_z = (False,) if section_by_section else (False, True)
+    flips = tuple(product(along_z, (False, True), (False, True)))
     if augmentation == MIRRORS:
         return tuple(Variant(flip) for flip in flips)
     of_axes = (geometry.smallest_input, geometry.stride, geometry.lost, geometry.border)

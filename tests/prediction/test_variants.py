@@ -35,8 +35,8 @@ def whole_average(network, volume, variants):
     total = 0
     for variant in variants:
         with torch.no_grad():
-            values = torch.softmax(network(variant.apply(raw))[0], 0).numpy()
-        values = variant.revert(values)
+            values = torch.softmax(network(variant.apply(raw))[0], 0)
+        values = variant.revert(values).numpy()
         # Where the output lies in the tile: in front the context, mirrored what is behind it.
         z, y, x = variant.flipped
         flipped = (z, x, y) if variant.transposed else (z, y, x)
@@ -80,10 +80,10 @@ def test_tiles_averaged_over_positions_are_the_whole_volume_averaged(
 def test_a_position_is_undone_and_says_where_a_part_went(variant):
     volume = torch.arange(4 * 5 * 6.0).reshape(1, 4, 5, 6)
     turned = variant.apply(volume)
-    assert np.array_equal(variant.revert(turned.numpy()), volume.numpy())
+    assert torch.equal(variant.revert(turned), volume)
     begin, size = variant.place((1, 2, 3), (2, 2, 1), (4, 5, 6))
     part = turned[(slice(None), *(slice(b, b + s) for b, s in zip(begin, size, strict=True)))]
-    assert np.array_equal(variant.revert(part.numpy()), volume[:, 1:3, 2:4, 3:4].numpy())
+    assert torch.equal(variant.revert(part), volume[:, 1:3, 2:4, 3:4])
 
 
 def test_a_network_that_tells_y_from_x_is_not_transposed(enliven):
