@@ -8,10 +8,11 @@ from incasem_like.config.data_config import (
     parse_data_config,
     required_file,
 )
-from incasem_like.config.loading import load_prediction_config, load_training_config
+from incasem_like.config.loading import load_prediction_config, load_series_config, load_training_config
 from incasem_like.config.locations import default_data_directory, default_runs_directory
 from incasem_like.config.network_sections import LossConfig, ModelConfig
 from incasem_like.config.prediction_config import PredictionConfig
+from incasem_like.config.series_config import SeriesConfig, SeriesSection
 from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig
 from incasem_like.config.tracked import Places, load_places, overlay_tracked, resolve_training_config
 from incasem_like.config.training_config import TrainingConfig
@@ -24,6 +25,8 @@ __all__ = [
     "ModelConfig",
     "Places",
     "PredictionConfig",
+    "SeriesConfig",
+    "SeriesSection",
     "TorchConfig",
     "TrainingConfig",
     "default_data_directory",
@@ -31,6 +34,7 @@ __all__ = [
     "load_data_config",
     "load_places",
     "load_prediction_config",
+    "load_series_config",
     "load_training_config",
     "output_container",
     "overlay_tracked",

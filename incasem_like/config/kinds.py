@@ -85,6 +85,24 @@ def _checkpoint(value: object) -> str:
     return str(value)
 
 
+def _checkpoints(value: object) -> str | tuple[str, ...]:
+    """Read one checkpoint, or one for each of several runs; a list of one is that one."""
+    if not isinstance(value, list | tuple):
+        return _checkpoint(value)
+    read = tuple(_checkpoint(item) for item in value)
+    if not read:
+        raise ValueError("no checkpoint")
+    return read if len(read) > 1 else read[0]
+
+
+def _run_ids(value: object) -> int | tuple[int, ...]:
+    """Read the id of a run, or of several; a list of one is that one."""
+    read = tuple(_whole(item) for item in (value if isinstance(value, list | tuple) else [value]))
+    if not read or min(read) < 1:
+        raise ValueError("no run ids")
+    return read if len(read) > 1 else read[0]
+
+
 def _stored_checkpoints(value: object) -> str:
     """Read which checkpoints go into the database; the order of words does not count."""
     listed = value if isinstance(value, list | tuple) else str(value).split(",")
@@ -141,6 +159,14 @@ ExistingFile = Annotated[Path, PathRole("file"), Words("the path of a file")]
 Checkpoint = Annotated[
     str, BeforeValidator(_checkpoint), PathRole("checkpoint"), Words("best, last, an iteration or the path of a file")
 ]
+Checkpoints = Annotated[
+    str | tuple[str, ...],
+    BeforeValidator(_checkpoints),
+    PathRole("checkpoint"),
+    Words("best, last, an iteration or the path of a file, or a list with one of these for each run"),
+]
+RunIds = Annotated[int | tuple[int, ...], BeforeValidator(_run_ids), Words("the id of a run, or a list of such ids")]
+Weights = Annotated[tuple[PositiveNumber, ...], Field(min_length=1), Words("a list of numbers above 0")]
 StoredCheckpoints = Annotated[
     str, BeforeValidator(_stored_checkpoints), Words("best, last, both with a comma between, all or none")
 ]

@@ -12,6 +12,7 @@ from incasem_like.config.locations import expand, find_file, resolve_paths
 from incasem_like.config.prediction_config import PredictionConfig
 from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document
+from incasem_like.config.series_config import SeriesConfig
 from incasem_like.config.training_config import TrainingConfig
 
 D = TypeVar("D", bound=Document)
@@ -39,6 +40,11 @@ def load_prediction_config(
 ) -> PredictionConfig:
     """Load the configuration of a prediction; arguments and errors as for :func:`load_training_config`."""
     return _load(PredictionConfig, files_or_default(files, search, "config_prediction.yaml"), updates, search)
+
+
+def load_series_config(files: Sequence[Path], updates: Sequence[str] = (), search: Path | None = None) -> SeriesConfig:
+    """Load the configuration of a series of predictions; as :func:`load_training_config`."""
+    return _load(SeriesConfig, files_or_default(files, search, "config_prediction_multiple.yaml"), updates, search)
 
 
 def files_or_default(files: Sequence[Path], search: Path | None, name: str) -> Sequence[Path]:

@@ -111,9 +111,9 @@ def resolve_paths(
         if section is not None and isinstance(value, Mapping):
             resolved[key], inner = resolve_paths(section, value, folders, path)
             faults.update(inner)
-        elif isinstance(value, str) and value:
+        elif isinstance(value, (str, list)) and value:
             try:
-                resolved[key] = _resolve(value, _role(field), folders, ".".join(path))
+                resolved[key] = _resolve_all(value, _role(field), folders, ".".join(path))
             except ConfigError as fault:
                 faults[path] = fault
     return resolved, faults
@@ -124,6 +124,12 @@ def _role(field: FieldInfo) -> str | None:
     nested = [item for part in getattr(field.annotation, "__args__", ()) for item in getattr(part, "__metadata__", ())]
     roles = [item.role for item in (*field.metadata, *nested) if isinstance(item, PathRole)]
     return roles[0] if roles else None
+
+
+def _resolve_all(value: str | list[Any], role: str | None, folders: Sequence[Path], key: str) -> Any:
+    if isinstance(value, str):
+        return _resolve(value, role, folders, key)
+    return [_resolve(item, role, folders, key) if isinstance(item, str) and item else item for item in value]
 
 
 def _resolve(text: str, role: str | None, folders: Sequence[Path], key: str) -> str:

@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from incasem_like.config.kinds import Checkpoint, Count, DefaultWords, ExistingFile, Flag, Folder, Positive, Size
+from incasem_like.config.kinds import (
+    Checkpoints,
+    Count,
+    DefaultWords,
+    ExistingFile,
+    Flag,
+    Folder,
+    RunIds,
+    Size,
+    Weights,
+)
 from incasem_like.config.locations import default_data_directory
 from incasem_like.config.section import Document, Section
 from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig, TrackingConfig
@@ -30,13 +40,18 @@ class PredictionSection(Section):
         "baseline", description="Both names mean the same: tiles see real context from outside the region."
     )
     data: ExistingFile | None = Field(None, description="Data configuration (JSON) of the regions to predict.")
-    run_id_training: Positive | None = Field(
-        None, description="Training run the network comes from; `--run_id` sets it."
+    run_id_training: RunIds | None = Field(
+        None,
+        description="Training run the network comes from; `--run_id` sets it. Of several runs the mean of their "
+        "probabilities is predicted.",
     )
-    checkpoint: Checkpoint | None = Field(
+    checkpoint: Checkpoints | None = Field(
         None,
         description="`best`, `last`, an iteration, or the path of a checkpoint; "
-        "null = best, or last where none is best.",
+        "null = best, or last where none is best. For several runs one for all, or a list with one for each.",
+    )
+    weights: Weights | None = Field(
+        None, description="What each of several runs counts in the mean; null = all the same."
     )
     directories: PredictionDirectoriesConfig = Field(
         default_factory=PredictionDirectoriesConfig, description="Where predictions go."

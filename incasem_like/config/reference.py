@@ -16,6 +16,7 @@ from incasem_like.config.checking import expected, fields_of, section_of
 from incasem_like.config.data_config import EntryFields
 from incasem_like.config.kinds import DefaultWords
 from incasem_like.config.prediction_config import PredictionConfig
+from incasem_like.config.series_config import SeriesSection
 from incasem_like.config.training_config import TrainingConfig
 from incasem_like.errors import ConfigError
 from incasem_like.terminal import report_written, run_script, script_parser
@@ -78,11 +79,18 @@ two classes overlap, the voxel counts as background.
 """
 
 
+SERIES_INTRODUCTION = """\
+All that [`config_prediction.yaml`](../scripts/03_predict/config_prediction.yaml) has, but for `prediction.checkpoint`,
+and one section more.
+"""
+
+
 def reference_page() -> str:
     """Write the whole page, Markdown."""
     parts = [INTRODUCTION]
     for name, model in (("config_training.yaml", TrainingConfig), ("config_prediction.yaml", PredictionConfig)):
         parts += [f"## {name}\n", *_sections(model, "")]
+    parts += ["## config_prediction_multiple.yaml\n", SERIES_INTRODUCTION, *_sections(SeriesSection, "series")]
     parts += [DATA_INTRODUCTION, _table(EntryFields)]
     return "\n".join(parts)
 

@@ -8,7 +8,8 @@ from itertools import tee
 
 import numpy as np
 
-from incasem_like.prediction.tiles import Floats, Reader, Tile, TiledPredictor
+from incasem_like.prediction.predictor import Tile
+from incasem_like.prediction.tiles import Floats, Reader, TiledPredictor
 from incasem_like.volumes import Coordinate, Roi
 
 
@@ -71,6 +72,7 @@ class EnsemblePredictor:
         ]
         for found in zip(*parts, strict=True):
             tile, part, _ = found[0]
+            assert all(other == part for _, other, _ in found)
             yield tile, part, self._mean([probabilities for _, _, probabilities in found])
 
     def _mean(self, probabilities: Sequence[Floats]) -> Floats:

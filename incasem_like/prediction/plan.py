@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -19,38 +18,24 @@ from incasem_like.config import (
     required_file,
     resolve_training_config,
 )
-from incasem_like.errors import CheckpointError, ConfigError
-from incasem_like.networks import NetworkGeometry, check_device, network_geometry, torch_device
-from incasem_like.prediction.loading import load_network, make_predictor, tile_memory
+from incasem_like.errors import ConfigError
+from incasem_like.networks import NetworkGeometry, check_device, count_parameters, torch_device
+from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
+from incasem_like.prediction.loading import load_network, make_predictor, prediction_geometry, tile_memory
 from incasem_like.prediction.memory import TileMemory, usable_memory
 from incasem_like.prediction.outputs import OutputPlace, prediction_group
+from incasem_like.prediction.predictor import Predictor
 from incasem_like.prediction.speed import SpeedCache, fitted, measurable_sizes, measure_speed
 from incasem_like.prediction.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
-from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.prediction.variants import NONE, geometry_for, variants_for
 from incasem_like.samples import Region, open_regions
-from incasem_like.tracking import RunRecord, file_sha256
+from incasem_like.tracking import RunRecord
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
 # Tiles are measured with no more than this part of the work there is.
 WORTH_IT = 20
-
-
-@dataclass(frozen=True)
-class ChosenCheckpoint:
-    """The weights a prediction is made with.
-
-    Attributes:
-        path: The file.
-        sha256: Of its content now, which is that of the content the training registered.
-        iteration: Number of updates; None for a file of which the training run registered no copy.
-    """
-
-    path: Path
-    sha256: str
-    iteration: int | None
 
 
 @dataclass(frozen=True)
@@ -76,9 +61,34 @@ class PredictionPlan:
     network: nn.Module
 
     @property
+    def lineage(self) -> dict[str, Any]:
+        """Where the network comes from, for the record of the run and of each dataset."""
+        return {
+            "training_run_id": self.training_run_id,
+            "checkpoint": str(self.checkpoint.path),
+            "sha256": self.checkpoint.sha256,
+            "iteration": self.checkpoint.iteration,
+        }
+
+    @property
+    def networks_description(self) -> dict[str, Any]:
+        """What of the network the values depend on."""
+        return {"checkpoint": self.checkpoint.sha256, "model": self.training.model.model_dump(mode="json")}
+
+    @property
+    def num_params(self) -> int:
+        """Parameters of the network."""
+        return count_parameters(self.network)
+
+    @property
+    def networks_at_once(self) -> int:
+        """How many networks share the memory."""
+        return 1
+
+    @property
     def geometry(self) -> NetworkGeometry:
         """Sizes the network takes and gives, in all positions that are averaged."""
-        return geometry_for(self.config.prediction.test_time_augmentation, network_geometry(self.training.model))
+        return geometry_for(self.config.prediction.test_time_augmentation, prediction_geometry(self.training.model))
 
     def choose_tiles(self, region: Region, workers: Workers | None = None) -> TileChoice:
         """Give the largest tile for a region: the configured one, else the quickest for its shape and the memory.
@@ -94,7 +104,7 @@ class PredictionPlan:
         if configured is not None:
             return self.describe_tiles(region, configured)
         memory = self._tile_memory()
-        limit = usable_memory(torch_device(self.config.torch), workers)
+        limit = usable_memory(torch_device(self.config.torch), workers) / self.networks_at_once
         count = 1 if workers is None else sum(group.count or 1 for group in workers.groups)
 
         def choose(speed: TileSpeed) -> TileChoice:
@@ -129,7 +139,7 @@ class PredictionPlan:
         if not measured and most_voxels:
             memory = tile_memory(self.network, model, self.config.torch, NONE)
             plain = section.model_copy(update={"test_time_augmentation": NONE})
-            geometry = network_geometry(model)
+            geometry = prediction_geometry(model)
             sizes = measurable_sizes(geometry, memory, usable_memory(torch_device(self.config.torch)), most_voxels)
             measured = measure_speed(
                 lambda size: make_predictor(self.network, model, self.config.torch, plain, size),
@@ -153,13 +163,22 @@ class PredictionPlan:
             "compile": torch_config.compile,
         }
 
-    def predictor(self, input_size: Sequence[int]) -> TiledPredictor:
-        """Make the predictor with tiles of that size."""
+    def predictor(self, input_size: Sequence[int]) -> Predictor:
+        """Make what predicts with tiles of that size."""
         return make_predictor(self.network, self.training.model, self.config.torch, self.config.prediction, input_size)
 
-    def places(self, prediction_id: int) -> list[OutputPlace]:
-        """Say where each region's prediction goes; entries that share a container get a group each."""
-        group = prediction_group(self.training_run_id, prediction_id)
+    def group(self, prediction_id: int) -> str:
+        """Name the group, inside each container, of what a prediction run writes."""
+        return prediction_group(self.training_run_id, prediction_id)
+
+    def places(self, prediction_id: int, part: str | None = None) -> list[OutputPlace]:
+        """Say where each region's prediction goes; entries that share a container get a group each.
+
+        Args:
+            prediction_id: The run.
+            part: One of several predictions of that run, which get a group each.
+        """
+        group = self.group(prediction_id) if part is None else f"{self.group(prediction_id)}/{part}"
         folders = self.config.directories.data, self.config.prediction.directories.prefix
         containers = [output_container(region.entry.file, *folders) for region in self.regions]
         times = Counter(containers)
@@ -169,12 +188,15 @@ class PredictionPlan:
         ]
 
 
-def plan_prediction(config: PredictionConfig, record: RunRecord) -> PredictionPlan:
+def plan_prediction(
+    config: PredictionConfig, record: RunRecord, checkpoint: ChosenCheckpoint | None = None
+) -> PredictionPlan:
     """Find and check all that a prediction needs.
 
     Args:
         config: The configuration of the prediction.
         record: The training run.
+        checkpoint: The weights; None for what ``prediction.checkpoint`` says.
 
     Raises:
         ConfigError: ``prediction.data`` is missing or wrong, the device is not there, or the tiles do not suit the
@@ -182,61 +204,36 @@ def plan_prediction(config: PredictionConfig, record: RunRecord) -> PredictionPl
         DataError: A volume is missing, or does not fit (see ``open_regions``).
         CheckpointError: The checkpoint is missing, changed since it was tracked, or of another architecture.
     """
-    path = required_file(config.prediction.data, "prediction.data")
+    required_file(config.prediction.data, "prediction.data")
     check_device(config.torch)
     training = resolve_training_config(record.config, directories=config.directories)
-    need_labels = config.prediction.log_metrics
-    data = load_data_config(
-        path,
-        config.directories.data,
-        num_classes=training.data.num_classes if need_labels else None,
-        voxel_size=training.data.voxel_size,
-    )
+    data = load_regions_config(config, training)
     regions = open_regions(
         data,
         num_classes=training.data.num_classes,
         voxel_size=training.data.voxel_size,
-        need_labels=need_labels,
+        need_labels=config.prediction.log_metrics,
         downsample_factor=training.data.downsample_factor,
     )
-    checkpoint = choose_checkpoint(record, config.prediction.checkpoint)
+    checkpoint = checkpoint or choose_checkpoint(record, checkpoint_for(config, 0))
     network = load_network(training.model, config.torch, checkpoint.path)
     plan = PredictionPlan(config, training, record.id, checkpoint, data, tuple(regions), network)
     check_tiles(plan)
     return plan
 
 
-def choose_checkpoint(record: RunRecord, which: str | None) -> ChosenCheckpoint:
-    """Find a checkpoint and hold it against what its training run registered.
-
-    Args:
-        record: The training run.
-        which: ``best``, ``last``, an iteration, or the path of a file; None for the best, or the last where none was
-            measured.
+def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> DataConfig:
+    """Read which regions are to be predicted.
 
     Raises:
-        CheckpointError: There is no such checkpoint, or its file changed since it was tracked.
+        ConfigError: ``prediction.data`` is missing or wrong.
     """
-    if which is None:
-        try:
-            tracked = record.checkpoint("best")
-        except CheckpointError:
-            tracked = record.checkpoint("last")
-    elif which in ("best", "last") or which.isdigit():
-        tracked = record.checkpoint(which)
-    else:
-        path = Path(which).expanduser().absolute()
-        registered = [entry for entry in record.checkpoints if entry.path.resolve() == path.resolve()]
-        if not registered:
-            if not path.is_file():
-                raise CheckpointError(
-                    f"There is no checkpoint {path}: check the path, or choose best, last or an iteration."
-                )
-            sha256 = file_sha256(path)
-            copied = [entry.iteration for entry in record.checkpoints if entry.sha256 == sha256]
-            return ChosenCheckpoint(path, sha256, copied[0] if copied else None)
-        tracked = registered[0]
-    return ChosenCheckpoint(tracked.fetch(), tracked.sha256, tracked.iteration)
+    return load_data_config(
+        required_file(config.prediction.data, "prediction.data"),
+        config.directories.data,
+        num_classes=training.data.num_classes if config.prediction.log_metrics else None,
+        voxel_size=training.data.voxel_size,
+    )
 
 
 def check_tiles(plan: PredictionPlan) -> None:

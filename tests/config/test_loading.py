@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from incasem_like.config import (
     PredictionConfig,
     TrainingConfig,
     load_prediction_config,
+    load_series_config,
     load_training_config,
     resolve_training_config,
 )
@@ -120,7 +122,46 @@ def test_a_checkpoint_path_becomes_absolute_or_is_missing(script_folder: Path) -
     with pytest.raises(ConfigError, match=r"prediction.checkpoint names a file that is not there"):
         load_prediction_config([], ["prediction.checkpoint=model_checkpoint_6"], script_folder)
     with pytest.raises(ConfigError, match=r"prediction.checkpoint must be best, last, an iteration or"):
-        load_prediction_config([], ["prediction.checkpoint=[1]"])
+        load_prediction_config([], ["prediction.checkpoint=[true]"])
+
+
+def test_several_runs_may_have_a_checkpoint_each(script_folder: Path) -> None:
+    (script_folder / "model_checkpoint_5").write_bytes(b"")
+    updates = ["prediction.run_id_training=[7,9,7]", "prediction.checkpoint=[best,300,model_checkpoint_5]"]
+    section = load_prediction_config([], updates, script_folder).prediction
+    assert section.run_id_training == (7, 9, 7)
+    assert section.checkpoint == ("best", "300", str(script_folder / "model_checkpoint_5"))
+    with pytest.raises(ConfigError, match=r"prediction.checkpoint names a file that is not there"):
+        load_prediction_config([], ["prediction.checkpoint=[best,model_checkpoint_6]"], script_folder)
+    assert load_prediction_config([], ["prediction.run_id_training=[7]"]).prediction.run_id_training == 7
+    with pytest.raises(ConfigError, match=r"prediction.run_id_training must be the id of a run, or a list"):
+        load_prediction_config([], ["prediction.run_id_training=[7,0]"])
+    with pytest.raises(ConfigError, match=r"prediction.weights must be a list of numbers above 0"):
+        load_prediction_config([], ["prediction.weights=[1,-1]"])
+
+
+@pytest.mark.parametrize(
+    ("updates", "sentence"),
+    [
+        (["series.start=300", "series.stop=200"], "series.start is 300 and series.stop is 200"),
+        (["series.step=100", "series.best=3"], "no fixed step apart"),
+        (["series.best=3", "series.checkpoint_dir=."], "series.checkpoint_dir names files that it does not know"),
+        (["series.keep=some"], "series.keep must be one of 'all', 'best', 'none'"),
+        (["prediction.checkpoint=best"], "prediction.checkpoint is best, but a series predicts with many"),
+        (["prediction.run_id_training=[1,2]"], "a series is of one training"),
+        (["series.stride=2"], "Unknown key 'series.stride'"),
+    ],
+)
+def test_contradictions_in_a_series_are_one_sentence(updates: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        load_series_config([], updates)
+
+
+def test_a_predictions_file_will_do_for_a_series(tmp_path: Path) -> None:
+    path = tmp_path / "config_prediction.yaml"
+    path.write_text("prediction:\n  output_dtype: uint8\n")
+    config = load_series_config([path], ["series.keep=best"])
+    assert (config.prediction.output_dtype, config.series.keep, config.series.start) == ("uint8", "best", None)
 
 
 def test_training_keys_are_unknown_to_a_prediction() -> None:

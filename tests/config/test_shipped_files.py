@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from incasem_like.config import PredictionConfig, TrainingConfig, load_prediction_config, load_training_config
+from incasem_like.config import (
+    PredictionConfig,
+    SeriesConfig,
+    SeriesSection,
+    TrainingConfig,
+    load_prediction_config,
+    load_series_config,
+    load_training_config,
+)
 from incasem_like.config.checking import all_keys
 from incasem_like.config.data_config import parse_data_config
 from incasem_like.config.locations import default_data_directory, default_runs_directory
@@ -20,11 +28,17 @@ from incasem_like.config.reference import PAGE, reference_page
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINING = REPOSITORY / "scripts" / "02_train" / "config_training.yaml"
 PREDICTION = REPOSITORY / "scripts" / "03_predict" / "config_prediction.yaml"
+SERIES = PREDICTION.with_name("config_prediction_multiple.yaml")
 
 
 def test_the_yaml_files_are_the_defaults() -> None:
     assert load_training_config([TRAINING]) == TrainingConfig()
     assert load_prediction_config([PREDICTION]) == PredictionConfig()
+    assert load_series_config([SERIES]) == load_series_config([PREDICTION]) == SeriesConfig()
+
+
+def test_the_file_of_a_series_has_every_key_of_its_own() -> None:
+    assert set(read_keys(SERIES)["series"]) == set(SeriesSection.model_fields)
 
 
 @pytest.mark.parametrize(("path", "model"), [(TRAINING, TrainingConfig), (PREDICTION, PredictionConfig)])
@@ -41,7 +55,7 @@ def test_the_yaml_files_have_every_key_with_a_comment(
     assert bare == []
 
 
-@pytest.mark.parametrize("model", [TrainingConfig, PredictionConfig])
+@pytest.mark.parametrize("model", [TrainingConfig, PredictionConfig, SeriesSection])
 def test_every_key_has_a_description(model: type[TrainingConfig] | type[PredictionConfig]) -> None:
     assert [".".join(keys) for keys, field in all_keys(model) if not field.description] == []
 

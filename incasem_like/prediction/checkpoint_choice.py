@@ -1,0 +1,64 @@
+"""The choice of the weights that predict, held against what their training run registered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from incasem_like.config import PredictionConfig
+from incasem_like.errors import CheckpointError
+from incasem_like.tracking import RunRecord, file_sha256
+
+
+@dataclass(frozen=True)
+class ChosenCheckpoint:
+    """The weights a prediction is made with.
+
+    Attributes:
+        path: The file.
+        sha256: Of its content now, which is that of the content the training registered.
+        iteration: Number of updates; None for a file of which the training run registered no copy.
+    """
+
+    path: Path
+    sha256: str
+    iteration: int | None
+
+
+def checkpoint_for(config: PredictionConfig, index: int) -> str | None:
+    """Say which checkpoint is wanted of one of the training runs."""
+    which = config.prediction.checkpoint
+    return which[index] if isinstance(which, tuple) else which
+
+
+def choose_checkpoint(record: RunRecord, which: str | None) -> ChosenCheckpoint:
+    """Find a checkpoint and hold it against what its training run registered.
+
+    Args:
+        record: The training run.
+        which: ``best``, ``last``, an iteration, or the path of a file; None for the best, or the last where none was
+            measured.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or its file changed since it was tracked.
+    """
+    if which is None:
+        try:
+            tracked = record.checkpoint("best")
+        except CheckpointError:
+            tracked = record.checkpoint("last")
+    elif which in ("best", "last") or which.isdigit():
+        tracked = record.checkpoint(which)
+    else:
+        path = Path(which).expanduser().absolute()
+        registered = [entry for entry in record.checkpoints if entry.path.resolve() == path.resolve()]
+        if not registered:
+            if not path.is_file():
+                raise CheckpointError(
+                    f"There is no checkpoint {path}: check the path, or choose best, last or an iteration."
+                )
+            sha256 = file_sha256(path)
+            copied = [entry.iteration for entry in record.checkpoints if entry.sha256 == sha256]
+            return ChosenCheckpoint(path, sha256, copied[0] if copied else None)
+        tracked = registered[0]
+    return ChosenCheckpoint(tracked.fetch(), tracked.sha256, tracked.iteration)
