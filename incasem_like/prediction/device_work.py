@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from incasem_like.volumes import Roi
+if TYPE_CHECKING:
+    from incasem_like.prediction.tiles import Tile
 
 Floats = npt.NDArray[np.float32]
-Tile = tuple[Roi, Roi]
 Item = TypeVar("Item")
 
 
@@ -37,7 +37,7 @@ class Downloads:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     @property
     def behind(self) -> int:
@@ -49,7 +49,7 @@ class Downloads:
         if self._stream is None:
             host = values.cpu()
             return host.numpy
-        ready = torch.cuda.Event()
+        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
         ready.record(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(ready)
@@ -57,7 +57,7 @@ class Downloads:
             pinned.copy_(values, non_blocking=True)
             # Else the allocator gives its memory to the next tile before the copy has read it.
             values.record_stream(self._stream)
-            there = torch.cuda.Event()
+            there = torch.cuda.Event()  # type: ignore[no-untyped-call]
             there.record(self._stream)
 
         def fetched() -> Floats:

@@ -15,13 +15,14 @@ from incasem_like.networks import NetworkGeometry, enough_memory
 from incasem_like.networks.inference import Inference, inference, streams
 from incasem_like.networks.slabs import Slabs, planes
 from incasem_like.prediction.ahead import ahead
-from incasem_like.prediction.device_work import Downloads, Tile, batches, delayed, to_device
+from incasem_like.prediction.device_work import Downloads, batches, delayed, to_device
 from incasem_like.prediction.tiling import axis_input, axis_step, grid_phase
 from incasem_like.prediction.variants import NONE, Variant, geometry_for, variants_for
 from incasem_like.volumes import Coordinate, Roi
 
 Floats = npt.NDArray[np.float32]
 Reader = Callable[[Roi], Floats]
+Tile = tuple[Roi, Roi]
 Batch = tuple[Tile, ...]
 # Of a tile that is predicted slab by slab, read together: a good part of a chunk, so that chunks are not read often.
 PLANES_READ = 64
@@ -182,7 +183,7 @@ class TiledPredictor:
         units = ahead(lambda unit: (unit[0], read(unit[1])), wanted, self.read_ahead * self.batch_size)
         run = inference(self.network, self.device)
         for batch, parts in groupby(units, key=itemgetter(0)):
-            raw = (to_device(values, self.device) for _, values in parts)
+            raw: Slabs = (to_device(values, self.device) for _, values in parts)
             if len(batch) > 1:
                 raw = iter([torch.cat(list(raw))])
             for slab in self._slabs(run, raw, batch[0]):

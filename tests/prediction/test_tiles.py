@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from incasem_like.config import ModelConfig
 from incasem_like.errors import ConfigError, IncasemError
+from incasem_like.networks import build_network, geometry_in_volumes, on_volumes
 from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.volumes import Roi
 
@@ -148,3 +150,45 @@ def test_a_gpu_without_enough_memory_is_one_sentence(make_network, mirrored_volu
         IncasemError, match=r"does not suffice: set prediction\.input_size_voxels .* below \[60, 60, 60\]"
     ):
         assembled(predictor(network, (60, 60, 60)), mirrored_volume(SHAPE, BEGIN), Roi(BEGIN, SHAPE))
+
+
+@pytest.mark.parametrize("options", [{}, {"augmentation": "mirrors"}])
+@pytest.mark.parametrize("batch_size", [2, 100])
+def test_tiles_computed_together_are_what_each_is_alone(whole, options, batch_size):
+    network, volume, _ = whole["padded"]
+    roi = Roi(BEGIN, (9, 12, 12))
+    fixed = {"geometry": network.geometry, "input_size": (6, 6, 6), "device": torch.device("cpu")}
+    sizes = []
+    hook = network.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].shape[0]))
+    tiled = TiledPredictor(network, batch_size=batch_size, **fixed, **options)
+    found = [
+        (tile, part, values) for tile, part, values in tiled.predict_parts(volume.read, tiled.tiles(roi, BEGIN), 3)
+    ]
+    hook.remove()
+    assert max(sizes) == min(batch_size, 18)  # two layers of nine; those of the last layer are smaller
+    # Tile after tile, and of each tile from its first plane to its last, as without batches.
+    plain = TiledPredictor(network, **fixed, **options)
+    expected = list(plain.predict_parts(volume.read, plain.tiles(roi, BEGIN), 3))
+    assert [(tile, part) for tile, part, _ in found] == [(tile, part) for tile, part, _ in expected]
+    for (_, _, values), (_, _, alone) in zip(found, expected, strict=True):
+        assert np.abs(values - alone).max() < 1e-6
+
+
+@pytest.mark.parametrize("input_size", [(1, 52, 52), (4, 60, 56), (40, 84, 84)])
+def test_a_network_on_sections_gives_of_each_what_it_gives_of_it_alone(enliven, mirrored_volume, input_size):
+    model = ModelConfig(num_fmaps=3, num_fmaps_out=3, downsample_factors=((2, 2), (2, 2)))
+    network = enliven(build_network(model))
+    volume = mirrored_volume(SHAPE, BEGIN)
+    geometry = geometry_in_volumes(network.geometry)
+    tiled = TiledPredictor(
+        on_volumes(network, network.geometry), geometry=geometry, input_size=input_size, device=torch.device("cpu")
+    )
+    found = assembled(tiled, volume, Roi(BEGIN, SHAPE))
+    margin, size = geometry.context, geometry.input_for_output(SHAPE)
+    padded = volume.read(Roi([b - m for b, m in zip(BEGIN, margin, strict=True)], size))
+    for section in range(SHAPE[0]):
+        with torch.no_grad():
+            logits = network.eval()(torch.from_numpy(padded[section])[None, None] * 2 - 1)[0]
+        alone = torch.softmax(logits, 0).numpy()[:, : SHAPE[1], : SHAPE[2]]
+        assert np.abs(found[:, section] - alone).max() < 1e-5
+    assert found.std() > 0.01
