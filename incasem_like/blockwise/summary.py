@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from incasem_like.blockwise.queue import FailedBlock
 from incasem_like.blockwise.task import BlockTask
 from incasem_like.errors import DataError, IncasemError, InputError
-from incasem_like.volumes import describe_roi
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,13 @@ class BlockSummary:
         kind = kinds.pop() if len(kinds) == 1 else IncasemError
         if kind not in (DataError, InputError):
             kind = IncasemError
-        place = describe_roi(task.grid.write_roi(first.number))
+        place = task.name_of(first.number)
         summary = kind(
             f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {first.last.error} "
             "The others are done; the same command tries the failed ones again."
         )
         summary.add_note(first.last.trace)  # notes are shown with --debug
         for block in self.failed[:20]:
-            where = describe_roi(task.grid.write_roi(block.number))
+            where = task.name_of(block.number)
             summary.add_note(f"Block {block.number} at {where}, tried {block.attempts} times: {block.last.error}")
         return summary

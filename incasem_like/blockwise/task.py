@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from incasem_like.blockwise.grid import BlockGrid, block_grid
-from incasem_like.volumes import Roi, Volume, open_volume
+from incasem_like.volumes import Roi, Volume, describe_roi, open_volume
 
 HOUR = 3600.0
 
@@ -70,6 +70,8 @@ class BlockTask:
         model_hash: SHA-256 of the checkpoint that the voxels depend on, part of the fingerprint.
         retries: How often a block is tried again after an error; bad input (``InputError``) is not.
         time_limit: Seconds that one block may take; a worker process that takes longer is replaced.
+        names: What blocks are called in errors, by number; empty: by the voxels that they write.
+        unit: What progress counts, where a voxel of the output stands for something else.
     """
 
     name: str
@@ -88,6 +90,8 @@ class BlockTask:
     model_hash: str | None = None
     retries: int = 2
     time_limit: float = HOUR
+    names: tuple[str, ...] = ()
+    unit: str = "voxels"
 
     @cached_property
     def grid(self) -> BlockGrid:
@@ -97,6 +101,10 @@ class BlockTask:
             InputError, DataError: Sizes or region do not fit the outputs.
         """
         return block_grid(self.outputs, self.block_shape, self.context, self.roi)
+
+    def name_of(self, number: int) -> str:
+        """Say which block a number means: by its name, else by the voxels that it writes."""
+        return self.names[number] if self.names else describe_roi(self.grid.write_roi(number))
 
     @property
     def staged(self) -> bool:
