@@ -69,6 +69,22 @@ def test_a_fine_tuning_comes_from_its_training_and_a_missing_parent_is_named() -
     assert lineage.nodes["trainings/1841"].status == "MISSING"
 
 
+def test_the_mean_of_several_networks_comes_from_all_of_their_trainings() -> None:
+    members = [
+        {"training_run_id": 1, "iteration": 500, "sha256": "a" * 64, "weight": 1.0},
+        {"training_run_id": 1, "iteration": 2, "sha256": "b" * 64, "weight": 1.0},
+        {"training_run_id": 2, "iteration": 300, "sha256": "c" * 64, "weight": 2.0},
+    ]
+    averaged = run("predictions", 3, parents=(("trainings", 1), ("trainings", 2)), parent={"members": members})
+    lineage = gather([TRAINING, averaged])
+    assert links(lineage) - {(data_key(CELL), "trainings/1", "raw, labels/er")} == {
+        ("trainings/1", "predictions/3", "checkpoint 500, sha256 aaaaaaaa and checkpoint 2, sha256 bbbbbbbb"),
+        ("trainings/2", "predictions/3", "checkpoint 300, sha256 cccccccc"),
+    }
+    place = f"{CELL}/volumes/predictions/ensemble_0001_0001_0002/predict_0003/segmentation"
+    assert written_by(place, [averaged]) == "predictions/3"
+
+
 def test_the_output_of_a_prediction_that_died_is_known_by_its_place() -> None:
     dead = run("predictions", 3, RAW)
     lineage = gather([dead, SEGMENTATION])

@@ -15,6 +15,7 @@ from incasem_like.commands.runs.metrics import metric_summaries
 from incasem_like.commands.runs.options import Reference, RunReference, StoreChoice, kind_option, store_options
 from incasem_like.commands.tables import Column, cell, print_table, size
 from incasem_like.tracking.address import singular
+from incasem_like.tracking.origins import origins
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord
@@ -124,7 +125,7 @@ def _origin(record: RunRecord) -> Iterator[tuple[str, str]]:
     if read:
         yield "data", "\n".join(read)
     if isinstance(record.parent, dict):
-        yield "parent", ", ".join(_parent_words(record.parent))
+        yield "parent", "\n".join(", ".join(_parent_words(origin)) for origin in origins(record.parent))
     if "repeats" in record.info:
         yield "repeats", f"{singular(record.kind)} {record.info['repeats']}"
     children = record.store.children(record.id)

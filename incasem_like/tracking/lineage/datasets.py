@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from incasem_like.tracking.summaries import RunSummary
 
 _CONTAINER = re.compile(r"^(.*?\.(?:zarr|n5))(?:/(.*))?$", re.IGNORECASE)
-_KINDS_BY_TOOL = {"predict.py": "predictions", "extract_segmentation_with_threshold": "segmentations"}
+_KINDS_BY_TOOL = {
+    "predict.py": "predictions",
+    "predict_multiple.py": "predictions",
+    "extract_segmentation_with_threshold": "segmentations",
+}
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,18 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from incasem_like.tracking.address import singular
 from incasem_like.tracking.lineage.datasets import Making, data_key, dataset_name, input_hashes, run_key, split_address
 from incasem_like.tracking.lineage.graph import DATA, MISSING, Lineage, Link, Node
+from incasem_like.tracking.origins import named_runs, origins
 
 if TYPE_CHECKING:
     from incasem_like.tracking.summaries import RunSummary
 
 # Predictions lie in a group that names both runs, even those that did not get to say where they wrote.
-_PREDICTED = re.compile(r"^(.*/predictions/train_\d+/predict_(\d+))(?:/|$)")
+_PREDICTED = re.compile(r"^(.*/predictions/(?:train|ensemble)_[\d_]+/predict_(\d+))(?:/|$)")
 _SHOWN_OF_HASHES = 8
 
 
@@ -155,10 +156,9 @@ class _Gathering:
 
     def _parents(self, run: RunSummary) -> Iterable[tuple[str, str]]:
         parent = run.parent if isinstance(run.parent, Mapping) else {}
-        sha256, iteration = str(parent.get("sha256") or "")[:_SHOWN_OF_HASHES], parent.get("iteration")
-        words = ["" if iteration is None else f"checkpoint {iteration}", f"sha256 {sha256}" if sha256 else ""]
         for kind, run_id in run.parents:
-            yield run_key(kind, run_id), ", ".join(filter(None, words))
+            of_it = [origin for origin in origins(parent) if (kind, run_id) in named_runs(origin)] or [parent]
+            yield run_key(kind, run_id), " and ".join(filter(None, map(_words_of, of_it)))
         resumed = run.result.get("prediction_id") if isinstance(run.result, Mapping) else None
         if run.kind == "predictions" and isinstance(resumed, int) and resumed != run.id:
             before = self.runs.get(run_key(run.kind, resumed))
@@ -167,6 +167,13 @@ class _Gathering:
                 not theirs or not mine or theirs & mine
             ):  # else it is the id that the run itself had before it was delivered or copied
                 yield run_key(run.kind, resumed), "resumed"
+
+
+def _words_of(origin: Mapping[str, Any]) -> str:
+    """Say which checkpoint of a training was used."""
+    sha256, iteration = str(origin.get("sha256") or "")[:_SHOWN_OF_HASHES], origin.get("iteration")
+    words = ["" if iteration is None else f"checkpoint {iteration}", f"sha256 {sha256}" if sha256 else ""]
+    return ", ".join(filter(None, words))
 
 
 def outputs(run: RunSummary) -> list[str]:

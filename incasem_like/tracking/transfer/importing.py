@@ -12,6 +12,7 @@ from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.address import KINDS, singular
 from incasem_like.tracking.condensing import condense, summarize
 from incasem_like.tracking.model_folders import highest_number
+from incasem_like.tracking.origins import KINDS_BY_KEY
 from incasem_like.tracking.series import MetricTable, max_points
 from incasem_like.tracking.transfer.placing import ModelFiles
 from incasem_like.tracking.transfer.portable import PortableRun
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("incasem_like.tracking")
 
 Renumbered = Mapping[tuple[str, int], int]
-_PARENT_KEYS = {
-    "training_run_id": "trainings",
-    "prediction_run_id": "predictions",
-    "segmentation_run_id": "segmentations",
-}
 _SAME_MOMENT = timedelta(milliseconds=1)  # MongoDB's clock
 
 
@@ -120,15 +116,18 @@ def _noting(portable: PortableRun, files: ModelFiles, renumbered: Renumbered) ->
 def _parents(info: Mapping[str, Any], renumbered: Renumbered) -> dict[str, Any]:
     def renew(key: str, value: Any) -> Any:
         return (
-            renumbered.get((_PARENT_KEYS[key], value), value)
-            if key in _PARENT_KEYS and isinstance(value, int)
+            renumbered.get((KINDS_BY_KEY[key], value), value)
+            if key in KINDS_BY_KEY and isinstance(value, int)
             else value
         )
 
-    changed = {key: renew(key, value) for key, value in info.items() if key in _PARENT_KEYS}
+    changed = {key: renew(key, value) for key, value in info.items() if key in KINDS_BY_KEY}
     parent = info.get("parent")
     if isinstance(parent, Mapping):
         changed["parent"] = {key: renew(key, value) for key, value in parent.items()}
+        if isinstance(members := parent.get("members"), list):
+            renewed = [{key: renew(key, value) for key, value in dict(member).items()} for member in members]
+            changed["parent"]["members"] = renewed
     return changed
 
 
