@@ -18,6 +18,8 @@ if hasattr(signal, "SIGHUP"):
 
 # Records of blockwise jobs go to a folder of this session's own, in child processes too.
 os.environ["INCASEM_JOBS"] = tempfile.mkdtemp(prefix="incasem-test-jobs-")
+# So does what is kept of measured speeds, fetched checkpoints and listed runs.
+os.environ["INCASEM_CACHE"] = tempfile.mkdtemp(prefix="incasem-test-cache-")
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +28,9 @@ def _log_level() -> Iterator[None]:
     before = logging.getLogger().level
     yield
     logging.getLogger().setLevel(before)
+
+
+@pytest.fixture(autouse=True)
+def _watch_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of other machines that look dead are written by nobody in tests, unless the test says so."""
+    monkeypatch.setattr("incasem_like.tracking.watching.SECONDS_TO_WATCH", 0.05)

@@ -7,6 +7,7 @@ server is away loses nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -131,6 +132,29 @@ class Journal:
         """Let go of a file that the database has."""
         artifact.path.with_suffix(".json").unlink(missing_ok=True)
         artifact.path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def opening(self) -> Iterator[None]:
+        """Open the log for a block that begins with it, and leave it open.
+
+        Where the block breaks off, what it wrote into the log is taken back, and a journal that holds nothing goes.
+
+        Raises:
+            AlreadyWrittenError: The run goes on.
+        """
+        try:
+            self.log.open()
+            with self.log.all_or_nothing():
+                yield
+        except BaseException:
+            self.log.close()
+            self._remove_if_empty()
+            raise
+
+    def _remove_if_empty(self) -> None:
+        entries = list(self.folder.iterdir())
+        if all(path == self.log.path and path.stat().st_size == 0 for path in entries):
+            shutil.rmtree(self.folder)
 
     def clear(self) -> None:
         """Let go of all that was delivered; the metrics stay."""

@@ -21,7 +21,8 @@ def is_alive(
 
     On the machine and in the pid namespace of the run the process itself is looked for, so that the answer is right at
     once and stays right while the server is away. A process of a boot before this one is dead. Of another machine or
-    container only the heartbeat is known: it must be younger than five minutes.
+    container only the heartbeat is known: it must be younger than five minutes. That compares the clocks of two
+    machines, which is good enough to list runs by; before a run is taken or closed, ``watching`` makes sure.
 
     Args:
         host: The run's ``host`` entry, as ``describe_process`` and Sacred fill it.
@@ -29,15 +30,29 @@ def is_alive(
         start: When it was started, for a run that has no heartbeat yet; without a time zone, UTC.
         now: The present; by default the clock's.
     """
-    heard = _utc(heartbeat) or _utc(start)
-    if isinstance(host.get("pid"), int) and host.get("hostname") == socket.gethostname():
-        boot = boot_id()
-        if boot == host.get("boot_id"):
-            if host.get("pid_namespace", pid_namespace()) == pid_namespace():
-                return _process_exists(host["pid"], host.get("process_start"))
-        elif boot is not None and heard is not None and heard < boot_time():
-            return False  # a younger heartbeat would come from another machine of the same name
+    found, heard = find_process(host, heartbeat, start), _utc(heartbeat) or _utc(start)
+    if found is not None:
+        return found
     return heard is not None and (now or datetime.now(UTC)) - heard < OLDEST_HEARTBEAT
+
+
+def find_process(host: Mapping[str, Any], heartbeat: datetime | None, start: datetime | None) -> bool | None:
+    """Look for the process that writes a run; None where it would be out of sight: another machine, another namespace.
+
+    Args:
+        host: As for ``is_alive``.
+        heartbeat: When the run was last heard of.
+        start: When it was started.
+    """
+    if not isinstance(host.get("pid"), int) or host.get("hostname") != socket.gethostname():
+        return None
+    boot, heard = boot_id(), _utc(heartbeat) or _utc(start)
+    if boot == host.get("boot_id"):
+        is_near = host.get("pid_namespace", pid_namespace()) == pid_namespace()
+        return _process_exists(host["pid"], host.get("process_start")) if is_near else None
+    if boot is not None and heard is not None and heard < boot_time():
+        return False  # a younger heartbeat would come from another machine of the same name
+    return None
 
 
 def honest_status(

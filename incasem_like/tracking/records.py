@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import RunNotFoundError
 from incasem_like.terminal import nearest
 from incasem_like.tracking.checkpoints import EARLIER_FOLDERS, CheckpointRecord, Places, choose_checkpoint
-from incasem_like.tracking.liveness import honest_status
+from incasem_like.tracking.liveness import find_process, honest_status
 from incasem_like.tracking.summaries import as_mapping
 
 if TYPE_CHECKING:
@@ -79,6 +79,13 @@ class RunRecord:
     def recorded_status(self) -> str:
         """What the run last said of itself."""
         return str(self._document.get("status") or "")
+
+    @property
+    def seems_dead(self) -> bool:
+        """Whether it says RUNNING and looks dead by the clocks of two machines alone, so that it may well live."""
+        if self.recorded_status != "RUNNING" or self.status == "RUNNING":
+            return False
+        return find_process(self.host, self.heartbeat, self.start_time) is None
 
     @property
     def info(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from incasem_like.tracking.address import KINDS, FolderAddress, parse_address, s
 from incasem_like.tracking.checkpoints import listed
 from incasem_like.tracking.exchange import RunExchange
 from incasem_like.tracking.records import Metric, RunRecord
+from incasem_like.tracking.watching import Watch
 
 if TYPE_CHECKING:
     from sacred.observers import RunObserver
@@ -34,6 +35,7 @@ class RunStore(RunExchange):
 
     def __init__(self, kind: str, runs_directory: Path, description: str) -> None:
         self.kind, self.runs_directory, self.description = kind, Path(runs_directory).absolute(), description
+        self._watch = Watch(self)
 
     @abstractmethod
     def ids(self) -> list[int]:
@@ -197,19 +199,31 @@ class RunStore(RunExchange):
         Raises:
             RunNotFoundError: There is no such run; the message says which there are and where was looked.
         """
-        document = self.read_document(run_id)
-        if document is None:
+        record = self.find(run_id)
+        if record is None:
             raise RunNotFoundError(self._not_found(run_id))
-        return RunRecord(self, run_id, document)
+        return record
+
+    def find(self, run_id: int) -> RunRecord | None:
+        """Look a run up; None where there is no such run."""
+        document = self.read_document(run_id)
+        return None if document is None else RunRecord(self, run_id, document)
+
+    def heard_of(self, run_ids: Iterable[int]) -> set[int]:
+        """Give those of some runs that live although they look dead by the clocks of two machines.
+
+        This watches for longer than a heartbeat takes, once for all of them; where none looks like that, not at all.
+        """
+        return self._watch.heard_of(run_ids)
 
     def refuse_live(self, run_id: int) -> RunRecord:
-        """Give a run's record, if it is over.
+        """Give a run's record, if it is over; one that only looks dead is watched first, see ``heard_of``.
 
         Raises:
             InputError: The run goes on.
         """
         record = self.get(run_id)
-        if record.status == "RUNNING":
+        if record.status == "RUNNING" or self.heard_of([run_id]):
             host = record.host.get("hostname") or "an unknown machine"
             raise InputError(
                 f"Run {run_id} in {self.description} still goes on (process {record.host.get('pid', '?')} on {host}): "

@@ -111,3 +111,13 @@ def test_what_a_prediction_wrote_into_a_volume_stays(lab: Lab, tmp_path: Path) -
     lab.add(1, "predictions", result={"outputs": {"cell": str(written)}})
     assert lab.ask("runs", "delete", "predictions/1", "--yes").status == 0
     assert written.is_dir()
+
+
+def test_a_run_whose_clock_is_behind_keeps_all_of_them(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from incasem_like.tracking import watching
+
+    lab.add(1)
+    lab.add(2, status="RUNNING", stop_time=None)
+    monkeypatch.setattr(watching, "watch", lambda look, who: {2})
+    assert "Training run 2 (trainings) still goes on" in lab.refused("runs", "delete", 1, 2, "--yes")
+    assert lab.store().ids() == [1, 2]

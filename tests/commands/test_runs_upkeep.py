@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from commands.lab import Lab
@@ -56,6 +57,25 @@ def test_a_run_of_another_machine_that_was_heard_of_lately_stays(lab: Lab) -> No
         1, status="RUNNING", stop_time=None, heartbeat=datetime.fromtimestamp(time.time(), UTC).replace(tzinfo=None)
     )
     assert "No run says RUNNING" in lab.ask("runs", "reap").output
+
+
+def test_a_run_whose_clock_is_behind_is_watched_and_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from incasem_like.tracking import watching
+
+    for run_id in (1, 2):
+        lab.add(run_id, name=f"run_{run_id}", status="RUNNING", stop_time=None)
+    working = watching.watch
+
+    def watch(look: Any, who: str) -> set[Any]:
+        assert "Runs 1, 2 in" in who
+        return {*working(look, who), 2}
+
+    monkeypatch.setattr(watching, "watch", watch)
+    shown = lab.ask("runs", "reap")
+    assert "Training run 2 (run_2) goes on: the clock of elsewhere and that of this machine differ." in shown.output
+    assert "Training run 1 (run_1) was KILLED" in shown.output
+    assert "1 run reaped." in shown.output
+    assert [lab.store().get(run_id).recorded_status for run_id in (1, 2)] == ["KILLED", "RUNNING"]
 
 
 def test_without_an_outage_there_is_nothing_to_deliver(lab: Lab) -> None:

@@ -56,8 +56,10 @@ def delete_runs(runs: Sequence[Reference], yes: bool, force: bool, kind: str, st
 
 def _check(records: dict[Key, RunRecord], children: dict[Key, list[Key]], force: bool) -> None:
     """Refuse all of it, before anything is deleted, when one of the runs must not go."""
+    stores = {kind: record.store for (kind, _), record in records.items()}
+    heard_of = {kind: store.heard_of(run_id for of, run_id in records if of == kind) for kind, store in stores.items()}
     for key, record in records.items():
-        if record.status == "RUNNING":
+        if record.status == "RUNNING" or record.id in heard_of[key[0]]:
             raise InputError(f"{called(record).capitalize()} still goes on: stop it first, then delete it.")
         left = [f"{singular(kind)} {run_id}" for kind, run_id in children[key] if (kind, run_id) not in records]
         if left and not force:

@@ -40,12 +40,15 @@ class StoreChoice:
 
     url: str | None = field(repr=False)
     runs_directory: Path
+    _opened: dict[str, RunStore] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def open(self, kind: str) -> RunStore:
-        """Open the store of one kind of run."""
+        """Open the store of one kind of run; it stays open for the rest of the command."""
         from incasem_like.tracking.store import open_store
 
-        return open_store(self.url, kind, self.runs_directory)
+        if kind not in self._opened:
+            self._opened[kind] = open_store(self.url, kind, self.runs_directory)
+        return self._opened[kind]
 
     def open_all(self) -> dict[str, RunStore]:
         """Open the stores of all kinds of runs, by kind."""

@@ -30,13 +30,18 @@ def chosen_stores(stores: StoreChoice, kind: str | None) -> Mapping[str, RunStor
 def reap_runs(kind: str | None, stores: StoreChoice) -> None:
     """Set down as KILLED what says RUNNING and has no process any more.
 
-    A run of this machine is looked for by its process; one of another machine counts as dead when it was not heard of
-    for five minutes. What a dead run could not deliver any more is delivered first.
+    A run of this machine is looked for by its process. One of another machine counts as dead when it was not heard of
+    for five minutes; since the clocks of two machines may differ, it is then watched for 25 s before it is set down.
+    What a dead run could not deliver any more is delivered first.
     """
     reaped = 0
     for store in chosen_stores(stores, kind).values():
-        for run in store.summaries():
-            if run.recorded_status == "RUNNING" and run.status != "RUNNING":
+        dead = [run for run in store.summaries() if run.recorded_status == "RUNNING" and run.status != "RUNNING"]
+        heard_of = store.heard_of(run.id for run in dead)
+        for run in dead:
+            if run.id in heard_of:
+                print(f"{_called(run)} goes on: the clock of {run.hostname} and that of this machine differ.")
+            else:
                 reaped += _reap(store, run)
     print(f"{reaped} run{'' if reaped == 1 else 's'} reaped." if reaped else "No run says RUNNING without a process.")
 
@@ -52,9 +57,12 @@ def _reap(store: RunStore, run: RunSummary) -> bool:
     last: datetime | None = record.heartbeat or record.start_time
     if record.recorded_status == "RUNNING":
         store.set_state(run.id, "KILLED", last)
-    name = f" ({run.name})" if run.name else ""
-    print(f"{singular(run.kind).capitalize()} run {run.id}{name} was KILLED, last heard of {cell(last)}.")
+    print(f"{_called(run)} was KILLED, last heard of {cell(last)}.")
     return True
+
+
+def _called(run: RunSummary) -> str:
+    return f"{singular(run.kind).capitalize()} run {run.id}{f' ({run.name})' if run.name else ''}"
 
 
 @click.command("sync")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from incasem_like.errors import InputError
 from incasem_like.tracking.address import singular
 from incasem_like.tracking.deletion.deleting import finish_deletion
 from incasem_like.tracking.doctor.finding import Finding
@@ -15,22 +16,23 @@ from incasem_like.tracking.sync import deliver_journal, undelivered
 
 if TYPE_CHECKING:
     from incasem_like.tracking.store import RunStore
-    from incasem_like.tracking.summaries import RunSummary
 
 
 def check_records(store: RunStore, settled: timedelta) -> Iterator[Finding]:
     """Check the records of a store."""
     yield from _undelivered(store)
-    for run in store.summaries():
+    runs = store.summaries()
+    dead = [run.id for run in runs if run.status == "KILLED" and run.recorded_status == "RUNNING"]
+    for run in runs:
         name = f"{singular(run.kind).capitalize()} run {run.id}"
         if run.status == DAMAGED:
             problem = f"{name} is damaged: {run.damage}."
             yield Finding(store.description, problem, "Restore the file from a backup, or delete the run's folder.")
-        elif run.status == "KILLED" and run.recorded_status == "RUNNING":
+        elif run.id in dead:
             heard = run.heartbeat or run.start_time
             said = f", last heard of at {heard:%Y-%m-%d %H:%M} UTC" if heard else ""
             problem = f"{name} says RUNNING, but its process is gone{said}."
-            yield Finding(store.description, problem, "Set it down as KILLED.", partial(_set_down, store, run))
+            yield Finding(store.description, problem, "Set it down as KILLED.", partial(_set_down, store, run.id, dead))
     for run_id in store.half_deleted():
         problem = f"The deletion of {singular(store.kind)} run {run_id} broke off."
         yield Finding(store.description, problem, "Finish it.", partial(finish_deletion, store, run_id))
@@ -55,9 +57,11 @@ def _undelivered(store: RunStore) -> Iterator[Finding]:
             yield Finding(store.description, problem, repair)
 
 
-def _set_down(store: RunStore, run: RunSummary) -> None:
-    """Note that a run was killed, unless somebody did so or continued it meanwhile."""
-    deliver_journal(store, run.id)
-    record = store.get(run.id)
+def _set_down(store: RunStore, run_id: int, dead: Sequence[int]) -> None:
+    """Note that a run was killed, unless somebody did so or continued it meanwhile; watches all that look dead once."""
+    deliver_journal(store, run_id)
+    record = store.get(run_id)
     if record.recorded_status == "RUNNING" and record.status != "RUNNING":
-        store.set_state(run.id, "KILLED", record.heartbeat or record.start_time)
+        if run_id in store.heard_of(dead):
+            raise InputError("it goes on; the clock of its machine and that of this one differ.")
+        store.set_state(run_id, "KILLED", record.heartbeat or record.start_time)

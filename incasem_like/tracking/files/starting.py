@@ -124,7 +124,7 @@ def take_up(directory: Path, start: Start, continuation: Continuation, limit: in
         raise still_going_on(run_id, description, _read(directory / "run.json").get("host") or {}) from None
     try:
         before, info = _read(directory / "run.json"), _read(directory / "info.json")
-        ended = how_it_ended(before, run_id, description)
+        ended = how_it_ended(before, run_id, description, lambda: _read(directory / "run.json"))
         iteration = continuation.iteration  # not before: it may be looked up in the run
         if log.is_empty:
             log.add_marker(base=_base(_read(directory / "metrics.json"), info))

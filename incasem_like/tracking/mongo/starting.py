@@ -81,8 +81,8 @@ def open_new(place: Place, start: Start, wanted: int | None, id_above: int, limi
     try:
         clear_metrics(place.database, run_id)
         journal = place.journals.make(run_id)
-        journal.log.open()
-        metrics = begin_metrics(journal.log, token, limit)
+        with journal.opening():
+            metrics = begin_metrics(journal.log, token, limit)
     except BaseException:
         runs.delete_one({"_id": run_id, "session": token})
         raise
@@ -151,6 +151,9 @@ def _insert(database: Database[Any], entry: Mapping[str, Any], wanted: int | Non
             if wanted is not None:
                 raise
             continue
+        except pymongo.errors.ConnectionFailure:  # perhaps only the answer was lost
+            if database["runs"].find_one({"_id": run_id, "session": entry["session"]}, {"_id": 1}) is None:
+                raise
         note_id(database, run_id)
         return run_id
 

@@ -60,32 +60,19 @@ def take_up(place: Place, start: Start, continuation: Continuation, limit: int) 
     from incasem_like.tracking.mongo.undelivered import deliver
 
     run_id, token = continuation.run_id, new_token()
-    journal = _hold_journal(place, run_id)
-    try:
-        deliver(journal, place.database, place.files, limit, place.description)  # what an outage kept back
-        document, ended = _take(place, run_id, token, start)
-        with _given_back_on_error(place, document, token), journal.log.all_or_nothing():
-            iteration = continuation.iteration  # not before: it may be looked up in the run
-            metrics, metric_ids = _resume(place, journal, document, token, iteration, limit)
-    except BaseException:
-        journal.log.close()
-        raise
-    session = {**describe_session(token, start, iteration), "before": ended}
-    return Begun(_opened(document, start, session, metrics), journal, metric_ids)
-
-
-def _hold_journal(place: Place, run_id: int) -> Journal:
-    """Open the journal of a run on this machine, or begin one; nobody here can take the run meanwhile."""
     document = _read(place, run_id)
     journal = place.journals.find(run_id, tokens(from_bson(document.get("info") or {})))
-    if journal is None:
-        how_it_ended(document, run_id, place.description)
-        journal = place.journals.make(run_id)
+    journal = journal or place.journals.make(run_id)
     try:
-        journal.log.open()
+        with journal.opening():  # nobody here can take the run meanwhile
+            deliver(journal, place.database, place.files, limit, place.description)  # what an outage kept back
+            with _taken(place, run_id, token, start) as (document, ended):
+                iteration = continuation.iteration  # not before: it may be looked up in the run
+                metrics, metric_ids = _resume(place, journal, document, token, iteration, limit)
     except AlreadyWrittenError:
         raise still_going_on(run_id, place.description, document.get("host") or {}) from None
-    return journal
+    session = {**describe_session(token, start, iteration), "before": ended}
+    return Begun(_opened(document, start, session, metrics), journal, metric_ids)
 
 
 def _resume(
@@ -122,35 +109,51 @@ def _read(place: Place, run_id: int) -> dict[str, Any]:
     return dict(found)
 
 
-def _take(place: Place, run_id: int, token: str, start: Start) -> tuple[dict[str, Any], str]:
-    """Make the run this session's, unless it is heard of, or taken by another process, at that very moment."""
-    for _ in range(_ATTEMPTS_TO_TAKE):
-        document = _read(place, run_id)
-        ended = how_it_ended(document, run_id, place.description)
-        as_found = {key: document.get(key) for key in ("_id", "session", "status", "heartbeat")}
-        mine = {
-            "session": token,
-            "status": "RUNNING",
-            "host": to_bson(plain(start.host_info)),
-            "heartbeat": start.start_time,
-        }
-        over = dict.fromkeys(_OF_THE_END, "")
-        if place.database["runs"].update_one(as_found, {"$set": mine, "$unset": over}).matched_count:
-            return document, ended
-    raise StoreError(f"Run {run_id} in {place.description} changes all the time: see who writes it and try again.")
-
-
 @contextlib.contextmanager
-def _given_back_on_error(place: Place, document: Mapping[str, Any], token: str) -> Iterator[None]:
-    """Leave a run that was taken and cannot be gone on with as it was."""
+def _taken(place: Place, run_id: int, token: str, start: Start) -> Iterator[tuple[dict[str, Any], str]]:
+    """Have a run for a block that goes on with it; give it back as it was where that cannot be.
+
+    Yields:
+        Its document as it was, and how it had ended.
+    """
+    document: dict[str, Any] = {}
     try:
-        yield
+        for _ in range(_ATTEMPTS_TO_TAKE):
+            found = _read(place, run_id)
+            if found.get("session") == token:
+                break
+            document, ended = found, how_it_ended(found, run_id, place.description, lambda: _read(place, run_id))
+            with contextlib.suppress(pymongo.errors.ConnectionFailure):  # it may have come through: the next look tells
+                if _make_ours(place, document, token, start):
+                    break
+        else:
+            raise StoreError(f"Run {run_id} in {place.description} changes all the time: see who writes it, try again.")
+        yield document, ended
     except BaseException:
-        before = {key: document[key] for key in _OF_A_SESSION if key in document}
-        change = {"$set": before} if "session" in before else {"$set": before, "$unset": {"session": ""}}
-        with contextlib.suppress(pymongo.errors.PyMongoError):
-            place.database["runs"].update_one({"_id": document["_id"], "session": token}, change)
+        _give_back(place, run_id, document, token)
         raise
+
+
+def _make_ours(place: Place, document: Mapping[str, Any], token: str, start: Start) -> bool:
+    """Make a run this session's, unless it is heard of, or taken by another process, at that very moment."""
+    as_found = {key: document.get(key) for key in ("_id", "session", "status", "heartbeat")}
+    mine = {
+        "session": token,
+        "status": "RUNNING",
+        "host": to_bson(plain(start.host_info)),
+        "heartbeat": start.start_time,
+    }
+    change = {"$set": mine, "$unset": dict.fromkeys(_OF_THE_END, "")}
+    return bool(place.database["runs"].update_one(as_found, change).matched_count)
+
+
+def _give_back(place: Place, run_id: int, document: Mapping[str, Any], token: str) -> None:
+    """Leave a run that cannot be gone on with as it was, if it was taken; without a server there is no way to."""
+    before = {key: document[key] for key in _OF_A_SESSION if key in document}
+    change = {"$set": before} if "session" in before else {"$set": before, "$unset": {"session": ""}}
+    if before:
+        with contextlib.suppress(pymongo.errors.PyMongoError):
+            place.database["runs"].update_one({"_id": run_id, "session": token}, change)
 
 
 def _table(present: list[dict[str, Any]], info: Mapping[str, Any]) -> MetricTable:

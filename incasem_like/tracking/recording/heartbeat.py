@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 log = logging.getLogger("incasem_like.tracking")
 
+SECONDS_BETWEEN_HEARTBEATS = 10.0
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 

@@ -16,14 +16,13 @@ from typing import Any, TypeVar
 from incasem_like.errors import IncasemError
 from incasem_like.tracking.checkpoints import EARLIER_FOLDERS
 from incasem_like.tracking.plain import plain, without_credentials
-from incasem_like.tracking.recording.heartbeat import Heartbeat
+from incasem_like.tracking.recording.heartbeat import SECONDS_BETWEEN_HEARTBEATS, Heartbeat
 from incasem_like.tracking.recording.metric_buffer import MetricBuffer
 from incasem_like.tracking.recording.output import OutputCapture
 from incasem_like.tracking.recording.sacred_quietly import RunObserver, SacredInterrupt, SacredRunBase
 
 log = logging.getLogger("incasem_like.tracking")
 Outcome = TypeVar("Outcome")
-SECONDS_BETWEEN_HEARTBEATS = 10.0
 SECONDS_TO_DELIVER = 2.0  # once; not again before a delivery came through
 
 

@@ -10,11 +10,12 @@ from functools import cached_property
 from typing import Any
 
 from incasem_like.errors import InputError, StoreError
-from incasem_like.tracking.liveness import is_alive
+from incasem_like.tracking.liveness import find_process, is_alive
 from incasem_like.tracking.metrics_log import MetricsLog, read_table
 from incasem_like.tracking.plain import plain
 from incasem_like.tracking.recording.run_metrics import RunMetrics
 from incasem_like.tracking.series import MetricTable
+from incasem_like.tracking.watching import signs_of_life, watch
 
 OBSERVER_KEYS = ("sessions", "summary", "metrics")  # of info; what the observer adds to what the run notes
 
@@ -128,12 +129,15 @@ def continued_meta(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> 
     return {**old, **_given(new), "options": options}
 
 
-def how_it_ended(document: Mapping[str, Any], run_id: int, description: str) -> str:
+def how_it_ended(
+    document: Mapping[str, Any], run_id: int, description: str, again: Callable[[], Mapping[str, Any]]
+) -> str:
     """Give the state of a run that is about to be continued: COMPLETED, INTERRUPTED, FAILED or KILLED.
 
     Args:
         document: Its document; times as ISO text or datetime.
         run_id: Its id, for the message.
+        again: Reads the document again; a run that is dead by the clocks of two machines alone is watched first.
         description: Of its store, for the message.
 
     Raises:
@@ -142,7 +146,11 @@ def how_it_ended(document: Mapping[str, Any], run_id: int, description: str) -> 
     status, host = str(document.get("status")), document.get("host") or {}
     if status != "RUNNING":
         return status
-    if is_alive(host, _moment(document.get("heartbeat")), _moment(document.get("start_time"))):
+    heartbeat, start = _moment(document.get("heartbeat")), _moment(document.get("start_time"))
+    is_heard_of = is_alive(host, heartbeat, start)
+    if not is_heard_of and find_process(host, heartbeat, start) is None:
+        is_heard_of = bool(watch(lambda: {run_id: signs_of_life(again())}, f"Run {run_id} in {description}"))
+    if is_heard_of:
         raise still_going_on(run_id, description, host)
     return "KILLED"
 
