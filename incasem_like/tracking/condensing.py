@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from incasem_like.tracking.liveness import honest_status
+from incasem_like.tracking.origins import named_runs, origins
 from incasem_like.tracking.summaries import DAMAGED, CheckpointSummary, RunSummary, as_mapping, unpickled
 
 _HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start")
@@ -31,7 +32,7 @@ def condense(document: Mapping[str, Any]) -> dict[str, Any]:
         "name": _text(options.get("--name") or experiment.get("name")),
         "command": _text(document.get("command") or meta.get("command")),
         "status": _text(document.get("status")),
-        "times": [_moment(document.get(key)) for key in ("start_time", "stop_time", "heartbeat")],
+        "times": [utc_moment(document.get(key)) for key in ("start_time", "stop_time", "heartbeat")],
         "host": {key: host[key] for key in _HOST_FIELDS if isinstance(host.get(key), (str, int, float))},
         "comment": _text(meta.get("comment") or options.get("--comment")),
         "tags": [tag for tag in _sequence(noted.get("tags")) if isinstance(tag, str)],
@@ -116,8 +117,7 @@ def _parents(info: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[s
     noted = {**as_mapping(info.get("parent"))}
     if "prediction_run_id" in info:
         noted.setdefault("prediction_run_id", info["prediction_run_id"])
-    kinds = {"training_run_id": "trainings", "prediction_run_id": "predictions", "segmentation_run_id": "segmentations"}
-    found = [(kind, noted[key]) for key, kind in kinds.items() if _is_id(noted.get(key))]
+    found = list(dict.fromkeys(parent for one in origins(noted) for parent in named_runs(one)))
     if found or "parent" in info:
         return found
     training, prediction = as_mapping(config.get("training")), as_mapping(config.get("prediction"))
@@ -155,7 +155,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
 
 
-def _moment(value: Any) -> datetime | None:
+def utc_moment(value: Any) -> datetime | None:
     """Read a time, without a time zone as UTC; None for what is no time."""
     if isinstance(value, str):
         try:

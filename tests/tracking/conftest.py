@@ -18,6 +18,12 @@ from incasem_like.tracking.mongo.connecting import connect
 from incasem_like.tracking.mongo.store import MongoStore
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test's databases bear the names of the next one's; what is known of their runs is not passed on."""
+    monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def mongomock_store(tmp_path: Path) -> MongoStore:
     import mongomock

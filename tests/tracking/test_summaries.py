@@ -1,12 +1,8 @@
 """Lists of runs in brief: what they say, of runs of all origins, and that they are kept up to date."""
 
-import json
-import os
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,11 +12,6 @@ from incasem_like.tracking.mongo.store import MongoStore
 
 WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("few_sources")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
 
 
 def test_a_summary_says_of_a_run_what_its_record_says(store: RunStore, tmp_path: Path) -> None:
@@ -122,6 +113,14 @@ def test_documents_of_other_hands_and_odd_types_are_summarized_as_far_as_they_go
     assert [entry.iteration for entry in found[6].checkpoints] == [3]
 
 
+def test_every_training_of_an_ensemble_is_a_parent(store: RunStore, write_run: WriteRun) -> None:
+    predictions = store.sibling("predictions")
+    members = [{"training_run_id": number, "sha256": "ab"} for number in (9, 7, 9)]
+    write_run(predictions, 1, info={"parent": {"members": members}})
+    assert predictions.summaries()[0].parents == (("trainings", 9), ("trainings", 7))
+    assert [child.id for child in store.sibling("trainings").children(7)] == [1]
+
+
 def test_runs_of_incasem_tell_their_parents_in_their_configuration(store: RunStore, write_run: WriteRun) -> None:
     predictions = store.sibling("predictions")
     write_run(predictions, 1, config={"prediction": {"run_id_training": 1841}})
@@ -175,118 +174,10 @@ def test_a_damaged_run_is_listed_as_damaged_among_the_others(write_run: WriteRun
         assert str(store.folder / "2" / "run.json") in found[1].damage
 
 
-def _age(folder: Path, seconds: float) -> None:
-    for path in folder.glob("[0-9]*/*"):
-        os.utime(path, (time.time() - seconds,) * 2)
-
-
-def _count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    import incasem_like.tracking.files.summaries as module
-
-    read: list[Path] = []
-    whole = module._record
-
-    def counted(directory: Path) -> dict[str, Any]:
-        read.append(directory)
-        return whole(directory)
-
-    monkeypatch.setattr(module, "_record", counted)
-    return read
-
-
-@pytest.fixture
-def indexed(tmp_path: Path, write_run: WriteRun) -> FileStore:
-    """A store of files of twenty runs that ended long ago."""
-    store = open_store(None, "trainings", tmp_path / "runs")
-    assert isinstance(store, FileStore)
-    for run_id in range(1, 21):
-        write_run(store, run_id, result=run_id, config={"seed": run_id})
-    _age(store.folder, 1000)
-    return store
-
-
-def test_only_runs_that_changed_are_read_again(indexed: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = _count_reads(monkeypatch)
-    first = indexed.summaries(("seed",))
-    assert len(read) == 20
-    read.clear()
-    assert indexed.summaries(("seed",)) == first
-    assert read == []
-    indexed.annotate(3, add_tags=["x"])
-    assert [run.id for run in indexed.summaries() if run.tags] == [3]
-    assert {path.name for path in read} == {"3"}
-
-
-def test_a_run_just_written_is_not_trusted_to_the_index(indexed: FileStore) -> None:
-    path = indexed.folder / "4" / "run.json"
-    document = json.loads(path.read_text())
-    path.write_text(json.dumps({**document, "result": 1}))
-    assert indexed.summaries()[3].result == 1
-    before = path.stat()
-    path.write_text(json.dumps({**document, "result": 2}))  # as long, and within one tick of a coarse clock
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert indexed.summaries()[3].result == 2
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"[", b"\xff\xfe\x00", b'["summaries",0]\n[1]', b'["summaries",1]\n[1,2,3', b"3"]
-)
-def test_a_damaged_index_is_made_anew(indexed: FileStore, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = indexed.summaries(("seed",))
-    for name in (".summaries.index", ".configs.index"):
-        assert (indexed.folder / name).is_file()
-        (indexed.folder / name).write_bytes(content)
-    assert indexed.summaries(("seed",)) == whole
-    read = _count_reads(monkeypatch)
-    assert indexed.summaries(("seed",)) == whole
-    assert read == []
-
-
-def test_an_index_whose_lines_are_odd_is_no_error(indexed: FileStore) -> None:
-    whole = indexed.summaries(("seed",))
-    for name in (".summaries.index", ".configs.index"):
-        path = indexed.folder / name
-        first, *lines = path.read_text().splitlines()
-        path.write_text("\n".join([first, '[1,2,3,"absent"]', "[[],{}]", "7", '"text"', *lines[:-10]]))
-    assert indexed.summaries(("seed",)) == whole
-
-
-def test_a_store_that_cannot_be_written_keeps_its_index_with_the_user(
-    indexed: FileStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_keys_of_a_configuration_that_look_like_paths_or_commands_are_columns_too(
+    store: RunStore, write_run: WriteRun
 ) -> None:
-    import incasem_like.tracking.files.index as module
-
-    whole = module.write_whole
-
-    def refused(path: Path, write: Any) -> None:
-        if path.is_relative_to(indexed.folder):
-            raise PermissionError(13, "Permission denied")
-        whole(path, write)
-
-    monkeypatch.setattr(module, "write_whole", refused)
-    first = indexed.summaries()
-    assert not list(indexed.folder.glob(".*"))
-    read = _count_reads(monkeypatch)
-    assert indexed.summaries() == first
-    assert read == []
-
-
-def test_deleted_and_new_runs_come_and_go_from_the_index(indexed: FileStore, write_run: WriteRun) -> None:
-    indexed.summaries()
-    indexed.delete(5)
-    write_run(indexed, 30)
-    assert [run.id for run in indexed.summaries()] == [*range(1, 5), *range(6, 21), 30]
-
-
-def test_a_half_made_folder_is_no_run(indexed: FileStore) -> None:
-    (indexed.folder / "40").mkdir()
-    (indexed.folder / "41").write_text("")
-    (indexed.folder / "007").mkdir()
-    assert indexed.summaries()[-1].id == 20
-
-
-def test_a_database_is_asked_for_no_path_that_it_refuses() -> None:
-    from incasem_like.tracking.mongo.summaries import _config_fields
-
-    fields = _config_fields(["training", "training.iterations", "loss.$kind", "a..b", "", "model."])
-    assert sorted(fields) == ["config.loss.\uff04kind", "config.training"]
+    config = {"loss": {"$kind": "dice", "a.b": 2}, "e.f": 3}
+    run_experiment(name="x", config=config, main=lambda run: None, store=store)
+    (run,) = store.summaries(("loss.$kind", "loss.a.b", "e.f", "a..b", "", "absent.", "$x"))
+    assert run.config == {"loss.$kind": "dice", "loss.a.b": 2, "e.f": 3}

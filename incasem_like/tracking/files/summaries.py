@@ -3,50 +3,100 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from incasem_like.tracking.condensing import condense, damaged, summarize, summary_of_points, without_collection
-from incasem_like.tracking.files.index import RunIndex
+from incasem_like.tracking.condensing import summary_of_points, without_collection
 from incasem_like.tracking.files.layout import ANNOTATIONS
-from incasem_like.tracking.files.packing import PackedSummaries
-from incasem_like.tracking.summaries import RunSummary, flatten, select
+from incasem_like.tracking.packing import (
+    SHARED_IN_CONFIGS,
+    SHARED_IN_RECORDS,
+    pack_config,
+    pack_damage,
+    pack_record,
+    unpack_configs,
+    unpack_record,
+)
+from incasem_like.tracking.run_index import Payload, RunIndex, Stamp, place_in_cache
+from incasem_like.tracking.summaries import RunSummary
 
 _RECORD_FILES = ("run.json", "info.json", ANNOTATIONS)
+_CONFIG_FILES = ("config.json",)
+_SECONDS_UNTIL_SETTLED = 2.0  # two writes within one tick of a file system's clock may look alike
+_SECONDS_WHILE_LIVE = 300.0
 
 
 def read_summaries(folder: Path, kind: str, config_keys: Sequence[str], inputs: bool) -> list[RunSummary]:
     """Summarize all runs of a folder, see ``RunStore.summaries``; a run that cannot be read is DAMAGED."""
     with without_collection():
-        records = RunIndex(folder, "summaries", _RECORD_FILES, _record, "inputs").payloads()
-        configs = _chosen(folder, config_keys) if config_keys else {}
-        found = []
-        for run_id, payload in records.items():
-            if "damage" in payload:
-                found.append(damaged(kind, run_id, payload["damage"]))
-                continue
-            times = [datetime.fromisoformat(text) if text else None for text in payload["times"]]
-            condensed = {**payload, "times": times, "summary": PackedSummaries(payload["summary"])}
-            read = payload["inputs"] if inputs else ()
-            found.append(summarize(kind, run_id, condensed, configs.get(run_id), read))
-        return found
+        records = _Records(folder, "summaries", SHARED_IN_RECORDS).payloads(_stamps(folder, _RECORD_FILES))
+        configs: Mapping[int, Any] = {}
+        if config_keys:
+            index = _Configs(folder, "configs", SHARED_IN_CONFIGS)
+            configs = unpack_configs(index.payloads(_stamps(folder, _CONFIG_FILES)), config_keys)
+        return [
+            unpack_record(kind, run_id, payload, configs.get(run_id), inputs) for run_id, payload in records.items()
+        ]
 
 
-def _chosen(folder: Path, config_keys: Sequence[str]) -> dict[int, dict[str, Any]]:
-    """Choose leaves of the configuration of every run; which of a list of keys they are is found out once."""
-    places: dict[int, dict[str, int]] = {}
-    found = {}
-    for run_id, payload in RunIndex(folder, "configs", ("config.json",), _config, "keys").payloads().items():
-        keys, values = payload["keys"], payload["values"]
-        if id(keys) not in places:
-            places[id(keys)] = select({key: place for place, key in enumerate(keys)}, config_keys)
-        found[run_id] = {key: values[place] for key, place in places[id(keys)].items()}
-    return found
+class _FileIndex(RunIndex):
+    """An index of runs in folders.
+
+    It lies beside them; where that folder cannot be written, in the user's cache.
+
+    Args:
+        folder: The folder of the runs.
+        name: What the index is called.
+        shared: See ``RunIndex``.
+    """
+
+    def __init__(self, folder: Path, name: str, shared: str) -> None:
+        super().__init__(name, shared, (folder / f".{name}.index", place_in_cache(str(folder.absolute()), name)))
+        self.folder = folder
+
+    def is_settled(self, stamp: Stamp, payload: Payload) -> bool:
+        age = abs(time.time() - max(stamp[::2]) / 1e9)
+        return age > _SECONDS_UNTIL_SETTLED and (age > _SECONDS_WHILE_LIVE or payload.get("status") != "RUNNING")
 
 
-def _record(directory: Path) -> dict[str, Any]:
+class _Records(_FileIndex):
+    def digest(self, run_ids: Sequence[int]) -> dict[int, Payload]:
+        return {run_id: _record(self.folder / str(run_id)) for run_id in run_ids}
+
+
+class _Configs(_FileIndex):
+    def digest(self, run_ids: Sequence[int]) -> dict[int, Payload]:
+        return {run_id: _config(self.folder / str(run_id)) for run_id in run_ids}
+
+
+def _stamps(folder: Path, names: Sequence[str]) -> dict[int, Stamp]:
+    """Give modification time and size of some files of each run, the first of which must be there."""
+    return dict(_each_stamp(str(folder), names))
+
+
+def _each_stamp(base: str, names: Sequence[str]) -> Iterator[tuple[int, Stamp]]:
+    try:
+        present = os.listdir(base)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in present:
+        if name.isdecimal() and str(int(name)) == name:
+            stamp: list[int] = []
+            for source in names:
+                try:
+                    status = os.stat(f"{base}/{name}/{source}")
+                except OSError:
+                    stamp += (0, 0)
+                else:
+                    stamp += (status.st_mtime_ns, status.st_size)
+            if stamp[0]:
+                yield int(name), stamp
+
+
+def _record(directory: Path) -> Payload:
     """Reduce a run's files to what its summary needs."""
     try:
         document = {**_mapping(directory / "run.json"), "info": _mapping(directory / "info.json")}
@@ -54,23 +104,18 @@ def _record(directory: Path) -> dict[str, Any]:
         info = document["info"]
         if "parent" not in info:  # only runs that do not note it themselves have it in their configuration
             document["config"] = _mapping(directory / "config.json")
-        condensed = condense(document)
         if "summary" not in info:
-            condensed["summary"] = _summary_of_metrics(directory / "metrics.json")
+            document["info"] = {**info, "summary": _summary_of_metrics(directory / "metrics.json")}
     except _DamagedError as error:
-        return {"damage": str(error), "inputs": []}
-    inputs = info.get("inputs")
-    packed = PackedSummaries.pack(condensed["summary"])
-    times = [moment and moment.isoformat() for moment in condensed["times"]]
-    return {**condensed, "times": times, "summary": packed, "inputs": inputs if isinstance(inputs, list) else []}
+        return pack_damage(str(error))
+    return pack_record(document)
 
 
-def _config(directory: Path) -> dict[str, Any]:
+def _config(directory: Path) -> Payload:
     try:
-        flat = flatten(_mapping(directory / "config.json"))
+        return pack_config(_mapping(directory / "config.json"))
     except _DamagedError:
-        flat = {}
-    return {"keys": list(flat), "values": list(flat.values())}
+        return pack_config({})
 
 
 def _summary_of_metrics(path: Path) -> dict[str, dict[str, float]]:

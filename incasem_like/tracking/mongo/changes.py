@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from incasem_like.tracking.deletion.freed import Freed
-from incasem_like.tracking.mongo.summaries import UNFINISHED
+from incasem_like.tracking.mongo.summaries import REVISION, UNFINISHED
 from incasem_like.tracking.plain import plain, to_bson
+from incasem_like.tracking.recording.sessions import new_token
 
 if TYPE_CHECKING:
     import gridfs
@@ -53,7 +54,7 @@ def write_end(
 
 def write_notes(database: Database[Any], run_id: int, session: str | None, facts: Mapping[str, Any]) -> bool:
     """Write entries of a run's info; False where it is not that session's any more."""
-    entries = {f"info.{key}": value for key, value in to_bson(plain(facts)).items()}
+    entries = {f"info.{key}": value for key, value in to_bson(plain(facts)).items()} | {REVISION: new_token()}
     return bool(database["runs"].update_one({"_id": run_id, "session": session}, {"$set": entries}).matched_count)
 
 

@@ -150,7 +150,9 @@ class MongoStore(RunStore):
         self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
     ) -> list[RunSummary]:
         with self.errors():
-            return read_summaries(self.database, self.kind, config_keys, inputs, metrics)
+            return read_summaries(
+                self.database, f"{self.server}/{self.database.name}", self.kind, config_keys, inputs, metrics
+            )
 
     def annotate(  # noqa: D102
         self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None

@@ -2,152 +2,154 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.tracking.condensing import (
-    PARENTS_IN_CONFIG,
-    condense,
-    damaged,
-    summarize,
-    summary_of_points,
-    without_collection,
+from incasem_like.tracking.condensing import PARENTS_IN_CONFIG, summary_of_points, utc_moment, without_collection
+from incasem_like.tracking.packing import (
+    SHARED_IN_CONFIGS,
+    SHARED_IN_RECORDS,
+    pack_config,
+    pack_damage,
+    pack_record,
+    unpack_configs,
+    unpack_record,
 )
-from incasem_like.tracking.plain import escape_key, from_bson, unescape_key
-from incasem_like.tracking.summaries import ALL_KEYS, RunSummary, flatten, select
+from incasem_like.tracking.plain import from_bson
+from incasem_like.tracking.run_index import Payload, RunIndex, Stamp, place_in_cache
+from incasem_like.tracking.summaries import RunSummary
 
 if TYPE_CHECKING:
     from pymongo.database import Database
 
 UNFINISHED = "unfinished"
+REVISION = "revision"  # changes with each change from outside the run that none of the others would tell
 _RUNS_IN_ONE_ANSWER = 500
+_SECONDS_UNTIL_SETTLED = 60.0
+_SECONDS_WHILE_LIVE = 300.0
+# What changes whenever a summary does: by a run at work, Sacred's as well; by persons, in Omniboard; by ``runs``.
+_TELLING = ("status", "heartbeat", "stop_time", "session", REVISION, "omniboard", "result", "experiment.name")
 # Whole small parts rather than many fields of them: a server takes its time over each path that it is asked for.
-_FIELDS = (
-    *("status", "start_time", "stop_time", "heartbeat", "result", "command", "session", "meta", "host", "omniboard"),
-    *("experiment.name", "info.parent", "info.prediction_run_id", "info.summary", "info.checkpoints"),
+_OF_A_RECORD = (
+    *("status", "start_time", "stop_time", "heartbeat", "result", "command", "meta", "host", "omniboard"),
+    *("experiment.name", "info.parent", "info.prediction_run_id", "info.summary", "info.checkpoints", "info.inputs"),
+    *(f"config.{key}" for key in PARENTS_IN_CONFIG),
 )
 
 
 def read_summaries(
-    database: Database[Any], kind: str, config_keys: Sequence[str], inputs: bool, metrics: Sequence[str]
+    database: Database[Any], where: str, kind: str, config_keys: Sequence[str], inputs: bool, metrics: Sequence[str]
 ) -> list[RunSummary]:
-    """Summarize all runs of a database, see ``RunStore.summaries``; a run that cannot be made sense of is DAMAGED."""
-    fields = [*_FIELDS, *_config_fields(config_keys), *(["info.inputs"] if inputs else [])]
-    whole = {UNFINISHED: {"$exists": False}}
-    found = database["runs"].find(whole, dict.fromkeys(fields, 1)).batch_size(_RUNS_IN_ONE_ANSWER)
-    summaries, others = [], []
+    """Summarize all runs of a database, see ``RunStore.summaries``; a run that cannot be made sense of is DAMAGED.
+
+    Args:
+        database: Where they are.
+        where: Names the database among all; no credentials.
+        kind: Of the runs.
+        config_keys: What the summaries hold of the configuration.
+        inputs: Whether they hold the inputs.
+        metrics: Those that are summed up of runs of other programs, which keep no summary themselves.
+    """
     with without_collection():
-        for document in _ahead(found):
-            if not isinstance(document["_id"], int):
-                continue
-            if "session" in document:
-                summaries.append(_summarize(kind, document, config_keys, inputs))
-            else:
-                others.append(document)
-        if others:
-            ids = [document["_id"] for document in others]
-            origins, points = _origins(database, ids), _points(database, ids, metrics)
-            for document in others:
-                more = (origins.get(document["_id"]), points.get(document["_id"], {}))
-                summaries.append(_summarize(kind, document, config_keys, inputs, *more))
-    return sorted(summaries, key=lambda summary: summary.id)
+        found = {run["_id"]: run for run in _find(database, None, _TELLING)}
+        stamps = {run_id: _stamp(run) for run_id, run in found.items()}
+        configs: Mapping[int, Any] = {}
+        if config_keys:
+            index = _Configs(database, where, "configs", SHARED_IN_CONFIGS)
+            configs = unpack_configs(index.payloads(stamps), config_keys)
+        records = _Records(database, where, "summaries", SHARED_IN_RECORDS).payloads(stamps)
+        summaries = [
+            unpack_record(kind, run_id, payload, configs.get(run_id), inputs) for run_id, payload in records.items()
+        ]
+        points = _points(database, [run_id for run_id in records if "session" not in found[run_id]], metrics)
+        return [
+            replace(run, summary={**points[run.id], **run.summary}) if run.id in points else run for run in summaries
+        ]
 
 
-def _ahead(documents: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Have the server look for the next documents while those before are worked on."""
+class _DatabaseIndex(RunIndex):
+    """An index of runs in a database: in the cache of whoever lists them, so that the database need not be written.
+
+    Args:
+        database: Where the runs are.
+        where: See ``read_summaries``.
+        name: What the index is called.
+        shared: See ``RunIndex``.
+    """
+
+    def __init__(self, database: Database[Any], where: str, name: str, shared: str) -> None:
+        super().__init__(name, shared, [place_in_cache(where, name)])
+        self.database = database
+
+    def is_settled(self, stamp: Stamp, payload: Payload) -> bool:
+        heard = (payload.get("times") or [None])[-1]
+        if heard is None:
+            return False
+        age = abs((datetime.now(UTC) - datetime.fromisoformat(heard)).total_seconds())
+        return age > _SECONDS_UNTIL_SETTLED and (age > _SECONDS_WHILE_LIVE or payload.get("status") != "RUNNING")
+
+
+class _Records(_DatabaseIndex):
+    def digest(self, run_ids: Sequence[int]) -> dict[int, Payload]:
+        return {run["_id"]: _record(run) for run in _find(self.database, run_ids, _OF_A_RECORD)}
+
+
+class _Configs(_DatabaseIndex):
+    def digest(self, run_ids: Sequence[int]) -> dict[int, Payload]:
+        fields = ("config", "heartbeat", "status")
+        return {run["_id"]: _config(run) for run in _find(self.database, run_ids, fields)}
+
+
+def _find(database: Database[Any], run_ids: Sequence[int] | None, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Fetch some fields of some runs, or of all; the server looks for the next while those before are worked on."""
+    whole = {UNFINISHED: {"$exists": False}}
+    runs, projection = database["runs"], dict.fromkeys(fields, 1)
+
+    def answers() -> Iterator[Mapping[str, Any]]:
+        if run_ids is None:
+            yield from runs.find(whole, projection).batch_size(_RUNS_IN_ONE_ANSWER)
+            return
+        for first in range(0, len(run_ids), _RUNS_IN_ONE_ANSWER):
+            some = list(run_ids[first : first + _RUNS_IN_ONE_ANSWER])
+            yield from runs.find({"_id": {"$in": some}, **whole}, projection).batch_size(_RUNS_IN_ONE_ANSWER)
+
+    coming = answers()
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(list, islice(documents, _RUNS_IN_ONE_ANSWER))
-        while found := coming.result():
-            coming = pool.submit(list, islice(documents, _RUNS_IN_ONE_ANSWER))
-            yield from found
+        next_ones = pool.submit(list, islice(coming, _RUNS_IN_ONE_ANSWER))
+        while found := next_ones.result():
+            next_ones = pool.submit(list, islice(coming, _RUNS_IN_ONE_ANSWER))
+            yield from (run for run in found if isinstance(run["_id"], int))
 
 
-class SummariesInBson(Mapping[str, Mapping[str, float]]):
-    """Summaries of metrics as MongoDB gave them, read when asked for: most lists of runs show few or none of them.
-
-    Args:
-        found: By the name that MongoDB takes.
-    """
-
-    def __init__(self, found: Mapping[str, Any]) -> None:
-        self._found = found
-
-    def __getitem__(self, name: str) -> Mapping[str, float]:
-        numbers = self._found[escape_key(name)]
-        if not isinstance(numbers, Mapping):
-            raise KeyError(name)
-        return {key: value for key, value in numbers.items() if value is not None}
-
-    def __iter__(self) -> Iterator[str]:
-        return (unescape_key(name) for name, numbers in self._found.items() if isinstance(numbers, Mapping))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
+def _stamp(run: Mapping[str, Any]) -> Stamp:
+    return hashlib.blake2b(repr(sorted(run.items())).encode(), digest_size=12).hexdigest()
 
 
-def _summarize(
-    kind: str,
-    document: dict[str, Any],
-    config_keys: Sequence[str],
-    inputs: bool,
-    origin: Any = None,
-    points: Mapping[str, Any] | None = None,
-) -> RunSummary:
-    """Summarize a run.
-
-    Args:
-        kind: Of the run.
-        document: What was fetched of it.
-        config_keys: What its summary holds of the configuration.
-        inputs: Whether it holds the inputs.
-        origin: Of a run of another program, the part of its configuration that tells its parents.
-        points: Of such a run, the metrics that were asked for, summed up.
-    """
-    run_id = document["_id"]
+def _record(run: Mapping[str, Any]) -> Payload:
+    """Reduce a run's document to what its summary needs."""
     try:
-        info = _mapping(document.get("info"))
-        parts: dict[str, Any] = {"info": {**info, "summary": None}, "config": origin}
-        if info.get("parent") is not None:
-            parts["info"]["parent"] = from_bson(info["parent"])
-        if document.get("result") is not None:
-            parts["result"] = from_bson(document["result"])
-        condensed = condense({**document, **parts})
-        summary = SummariesInBson(_mapping(info.get("summary")))
-        condensed["summary"] = {**points, **summary} if points else summary
-        chosen = select(flatten(from_bson(document.get("config"))), config_keys) if config_keys else None
-        read = from_bson(info.get("inputs")) if inputs else None
-        return summarize(kind, run_id, condensed, chosen, read if isinstance(read, list) else ())
+        info, result, config = (from_bson(run.get(key)) for key in ("info", "result", "config"))
+        return pack_record({**run, "info": info, "result": result, "config": config})
     except Exception as error:  # whatever else wrote here: one odd document does not hide the others
-        return damaged(kind, run_id, f"its document makes no sense ({type(error).__name__}: {error})")
+        return pack_damage(f"its document makes no sense ({type(error).__name__}: {error})")
 
 
-def _config_fields(keys: Sequence[str]) -> list[str]:
-    """Name the parts of the configuration to be fetched.
-
-    MongoDB refuses a section beside a key inside it, a path with empty parts, and one with a dollar.
-    """
-    if ALL_KEYS in keys:
-        return ["config"]
-    paths = {".".join(map(escape_key, key.split("."))) for key in keys if all(key.split("."))}
-    outermost = [path for path in paths if not any(path.startswith(f"{other}.") for other in paths)]
-    return [f"config.{path}" for path in outermost]
-
-
-def _origins(database: Database[Any], ids: Sequence[int]) -> dict[int, Any]:
-    """Fetch what the configuration of runs of other programs tells of their parents."""
-    fields = {f"config.{key}": 1 for key in PARENTS_IN_CONFIG}
-    return {run["_id"]: run.get("config") for run in database["runs"].find({"_id": {"$in": ids}}, fields)}
+def _config(run: Mapping[str, Any]) -> Payload:
+    """Take a configuration apart; with what tells whether its run is over."""
+    heartbeat = utc_moment(run.get("heartbeat"))
+    times = [heartbeat and heartbeat.isoformat()]
+    return {**pack_config(from_bson(run.get("config"))), "times": times, "status": run.get("status")}
 
 
 def _points(database: Database[Any], ids: Sequence[int], names: Sequence[str]) -> dict[int, dict[str, Any]]:
     """Sum up some metrics of runs of other programs, which keep no summary themselves."""
     found: dict[int, dict[str, Any]] = {}
-    if not names:
+    if not names or not ids:
         return found
     query = {"run_id": {"$in": ids}, "name": {"$in": list(names)}}
     for series in database["metrics"].find(query, {"run_id": 1, "name": 1, "steps": 1, "values": 1}):
@@ -155,7 +157,3 @@ def _points(database: Database[Any], ids: Sequence[int], names: Sequence[str]) -
         if summary:
             found.setdefault(series["run_id"], {})[series["name"]] = summary
     return found
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -20,9 +20,9 @@ from incasem_like.tracking.address import singular
 from incasem_like.tracking.mongo.changes import IMPORTING, stored_files
 from incasem_like.tracking.mongo.delivery import Delivery, series_update
 from incasem_like.tracking.mongo.starting import FORMAT, clear_metrics, highest_id, note_id
-from incasem_like.tracking.mongo.summaries import UNFINISHED
+from incasem_like.tracking.mongo.summaries import REVISION, UNFINISHED
 from incasem_like.tracking.plain import plain, to_bson
-from incasem_like.tracking.recording.sessions import tokens
+from incasem_like.tracking.recording.sessions import new_token, tokens
 from incasem_like.tracking.series import BoundedSeries, max_points
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def _fill(store: MongoStore, portable: PortableRun, run_id: int, info: Mapping[s
         info={**to_bson(plain(info)), "metrics": links},
         captured_out=portable.output,
     )
+    document[REVISION] = new_token()
     if portable.annotations:
         document["omniboard"] = to_bson(plain(portable.annotations))
     if portable.metrics_log is not None:

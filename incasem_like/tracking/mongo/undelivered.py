@@ -11,7 +11,8 @@ import pymongo.errors
 from incasem_like.tracking.journal import Journal
 from incasem_like.tracking.metrics_log import read_table
 from incasem_like.tracking.mongo.delivery import Delivery, SessionLostError, whole_parcel
-from incasem_like.tracking.recording.sessions import tokens
+from incasem_like.tracking.mongo.summaries import REVISION
+from incasem_like.tracking.recording.sessions import new_token, tokens
 from incasem_like.tracking.series import max_points
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def deliver(
     ids = {found["name"]: found["_id"] for found in database["metrics"].find({"run_id": entry["_id"]}, {"name": 1})}
     delivery = Delivery(database, files, entry["_id"], entry["session"], ids)
     table = read_table(journal.log.path, limit or max_points(entry.get("config") or {}))
+    entry[REVISION] = new_token()
     entry["info"] = {**(entry.get("info") or {}), "metrics": [delivery.link(name) for name in table.series]}
     parcel = whole_parcel(entry, table, journal.artifacts())
     artifacts = _artifacts(entry, present or {})
