@@ -84,20 +84,31 @@ def test_a_taken_id_gives_way_and_parents_follow(store: RunStore, write_run: Wri
     write_run(others, 3, start_time=datetime(2025, 2, 1), info={"parent": {"training_run_id": 2, "sha256": "ab"}})
     predictions = others.sibling("predictions")
     write_run(predictions, 1, start_time=datetime(2025, 3, 1), info={"parent": {"training_run_id": 3}})
+    members = [{"training_run_id": 2, "weight": 3.0}, {"training_run_id": 3, "weight": 1.0}]
+    write_run(predictions, 2, start_time=datetime(2025, 5, 1), info={"parent": {"members": members}})
     write_run(predictions.sibling("evaluations"), 5, start_time=datetime(2025, 4, 1), info={"prediction_run_id": 1})
     write_run(store, 2, start_time=datetime(2024, 1, 1))
     write_run(store.sibling("predictions"), 1, start_time=datetime(2024, 1, 1))
-    records = [predictions.sibling("evaluations").get(5), predictions.get(1), others.get(3), others.get(2)]
+    records = [
+        predictions.sibling("evaluations").get(5),
+        predictions.get(1),
+        predictions.get(2),
+        others.get(3),
+        others.get(2),
+    ]
     copies = copy_runs(records, store)
     assert [(copy.kind, copy.id) for copy in copies] == [
-        ("trainings", 3), ("trainings", 4), ("predictions", 2), ("evaluations", 5),
+        ("trainings", 3), ("trainings", 4), ("predictions", 2), ("predictions", 3), ("evaluations", 5),
     ]  # fmt: skip
     assert copies[0].config == {"mine": True}
     assert copies[0].info["original_id"] == 2
     assert copies[1].parent == {"training_run_id": 3, "sha256": "ab"}
     assert copies[2].parent == {"training_run_id": 4}
-    assert copies[3].info["prediction_run_id"] == 2
-    assert [(run.kind, run.id) for run in store.children(4)] == [("predictions", 2)]
+    assert copies[3].parent == {
+        "members": [{"training_run_id": 3, "weight": 3.0}, {"training_run_id": 4, "weight": 1.0}]
+    }
+    assert copies[4].info["prediction_run_id"] == 2
+    assert [(run.kind, run.id) for run in store.children(4)] == [("predictions", 2), ("predictions", 3)]
 
 
 def test_ids_can_be_given_up(store: RunStore, write_run: WriteRun, tmp_path: Path) -> None:
