@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PLANES = ("xy", "xz", "yz")
@@ -27,15 +28,28 @@ class Curve:
         steps: Iterations, ascending.
         values: One value per step; NaN where the metric was undefined.
         colour: A matplotlib colour; by default the next of its cycle.
+        pale: Whether it stands behind the others.
     """
 
     label: str
     steps: Sequence[float]
     values: Sequence[float]
     colour: str | None = None
+    pale: bool = False
 
 
-def curves_figure(panels: Mapping[str, Sequence[Curve]], columns: int | None = None) -> bytes:
+@dataclass(frozen=True)
+class Mark:
+    """A point of a panel that is ringed and named."""
+
+    step: float
+    value: float
+    label: str
+
+
+def curves_figure(
+    panels: Mapping[str, Sequence[Curve]], columns: int | None = None, marks: Mapping[str, Mark] | None = None
+) -> bytes:
     """Draw one panel per title, each with its curves over iterations.
 
     Curves of more than 200 points are drawn pale with their running mean on top, so that the trend can be read.
@@ -43,6 +57,7 @@ def curves_figure(panels: Mapping[str, Sequence[Curve]], columns: int | None = N
     Args:
         panels: Curves by the title of their panel.
         columns: How many panels stand side by side; by default all of them.
+        marks: Points to ring, by the title of their panel.
     """
     columns = min(columns or len(panels), len(panels))
     rows = -(-len(panels) // columns)
@@ -50,23 +65,27 @@ def curves_figure(panels: Mapping[str, Sequence[Curve]], columns: int | None = N
     for place, (title, curves) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, place)
         for number, curve in enumerate(curves):
-            colour = curve.colour or f"C{number}"
-            values = np.asarray(curve.values, dtype=float)
-            if len(values) > 200:
-                axes.plot(curve.steps, values, color=colour, alpha=0.25, linewidth=0.7)
-                window = max(len(values) // 50, 2)
-                smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
-                axes.plot(curve.steps[window - 1 :], smooth, color=colour, label=f"{curve.label} (mean of {window})")
-            else:
-                axes.plot(
-                    curve.steps, values, color=colour, marker="." if len(values) < 40 else None, label=curve.label
-                )
+            _plot(axes, curve, curve.colour or f"C{number}")
+        if mark := (marks or {}).get(title):
+            axes.plot(mark.step, mark.value, "o", color="k", markersize=11, fillstyle="none", label=mark.label)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("iteration", fontsize=9)
         axes.grid(alpha=0.3)
         if curves:
             axes.legend(fontsize=8)
     return _png(figure)
+
+
+def _plot(axes: Axes, curve: Curve, colour: str) -> None:
+    values = np.asarray(curve.values, dtype=float)
+    if len(values) > 200:
+        axes.plot(curve.steps, values, color=colour, alpha=0.25, linewidth=0.7)
+        window = max(len(values) // 50, 2)
+        smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
+        axes.plot(curve.steps[window - 1 :], smooth, color=colour, label=f"{curve.label} (mean of {window})")
+        return
+    marker, opacity = "." if len(values) < 40 else None, 0.35 if curve.pale else 1.0
+    axes.plot(curve.steps, values, color=colour, marker=marker, alpha=opacity, label=curve.label)
 
 
 def ortho_slices_figure(
