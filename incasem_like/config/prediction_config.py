@@ -14,6 +14,8 @@ from incasem_like.config.kinds import (
     ExistingFile,
     Flag,
     Folder,
+    Fraction,
+    Positive,
     RunIds,
     Size,
     Weights,
@@ -64,14 +66,24 @@ class PredictionSection(Section):
     output_size_voxels: Size | None = Field(
         None, description="Tile that results; follows from the input, null = not checked."
     )
+    batch_size: Positive | None = Field(
+        None,
+        description="Tiles that the network takes together; null = 1, on a GPU more where tiles are small. Without "
+        "effect on a CPU, where the U-Net takes a tile slab by slab, and on networks on sections.",
+    )
     num_workers: Count = Field(8, description="Threads or processes that read and write beside the network; 0 = none.")
     output_dtype: Literal["float32", "float16", "uint8"] = Field(
         "float32", description="Type of the probability maps; `uint8` is probability x 255."
     )
+    precision_tolerance: Fraction | None = Field(
+        0.02,
+        description="How far `torch.precision` bf16 or fp16 may change 999 of 1000 values, of 0 to 1, of a real tile "
+        "of each region; where it is more, fp32 is used. null = not checked.",
+    )
     test_time_augmentation: Literal["none", "mirrors", "mirrors_and_transposes"] = Field(
         "none",
         description="Average the probabilities over 8 mirrored positions of each tile, or over 16 with y and x "
-        "exchanged too; takes 8 or 16 times as long.",
+        "exchanged too; takes 8 or 16 times as long, half of that for a network on sections.",
     )
     log_metrics: Flag = Field(
         False, description="Compare with the labels of the data configuration and track the metrics."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,9 @@ from incasem_like.prediction.variants import NONE
 
 # More would take memory and win nothing: a tile is read faster than predicted, on a CPU by far.
 MOST_TILES_AHEAD = {"cuda": 2, "mps": 2, "cpu": 1}
+# Fewer do not fill a GPU.
+VOXELS_OF_A_BATCH = 2**21
+MOST_TILES_OF_A_BATCH = 16
 
 
 def load_network(model: ModelConfig, config: TorchConfig, checkpoint: Path) -> nn.Module:
@@ -71,12 +75,22 @@ def make_predictor(
         autocast=autocast_dtype(config),
         channels_last=_channels_last(config),
         read_ahead=min(section.num_workers, MOST_TILES_AHEAD[torch_device(config).type]),
+        batch_size=section.batch_size or _batch_size(torch_device(config), input_size),
         augmentation=section.test_time_augmentation,
     )
 
 
-def tile_memory(network: nn.Module, model: ModelConfig, config: TorchConfig, augmentation: str) -> TileMemory:
-    """Say what tiles of a network take, with that test-time augmentation."""
+def _batch_size(device: torch.device, input_size: Sequence[int]) -> int:
+    """Choose how many tiles are computed together: on a GPU so many that it has enough to do."""
+    if device.type != "cuda":
+        return 1
+    return max(1, min(MOST_TILES_OF_A_BATCH, VOXELS_OF_A_BATCH // math.prod(input_size)))
+
+
+def tile_memory(
+    network: nn.Module, model: ModelConfig, config: TorchConfig, augmentation: str, batch_size: int | None = None
+) -> TileMemory:
+    """Say what tiles of a network take, with that test-time augmentation, and so many at a time."""
     geometry = prediction_geometry(model)
     device = torch_device(config)
     return TileMemory(
@@ -89,6 +103,7 @@ def tile_memory(network: nn.Module, model: ModelConfig, config: TorchConfig, aug
         whole=augmentation != NONE,
         stride=geometry.stride[0],
         lost=geometry.lost[0],
+        batch_size=batch_size or 1,
     )
 
 

@@ -51,6 +51,7 @@ class TileMemory:
         whole: All the same tiles are read and given as a whole.
         stride: Of the network along z.
         lost: Planes of context along z, both sides together.
+        batch_size: Tiles that are computed together, where they are not run in slabs.
     """
 
     feature_maps: int
@@ -61,12 +62,13 @@ class TileMemory:
     whole: bool
     stride: int
     lost: int
+    batch_size: int = 1
 
     def bytes(self, z: Numbers, y: Numbers, x: Numbers) -> Floats:
         """Estimate the bytes for tiles of the given edges, which may be arrays."""
         maps = max(self.feature_maps, SMALLEST_BLOCK_OF_MAPS)
         if not self.streamed:
-            return np.asarray(z * y * x * maps * BYTES_PER_VOXEL_AND_MAP)
+            return np.asarray(self.batch_size * z * y * x * maps * BYTES_PER_VOXEL_AND_MAP)
         slab = np.maximum(np.minimum(VOXELS_AT_ONCE, z * y * x), self.stride * y * x)
         waiting = y * x * np.minimum(self.lost, z)
         # Raw values: what the network takes, and what is read ahead. Probabilities: what is collected, put together and

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -24,6 +24,7 @@ from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint, checkpoi
 from incasem_like.prediction.loading import load_network, make_predictor, prediction_geometry, tile_memory
 from incasem_like.prediction.memory import TileMemory, usable_memory
 from incasem_like.prediction.outputs import OutputPlace, prediction_group
+from incasem_like.prediction.precision import PrecisionCheck, check_precision
 from incasem_like.prediction.predictor import Predictor
 from incasem_like.prediction.speed import SpeedCache, fitted, measurable_sizes, measure_speed
 from incasem_like.prediction.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
@@ -50,6 +51,7 @@ class PredictionPlan:
         data: The data configuration.
         regions: Its entries, opened.
         network: On its device, weights loaded.
+        precision: How the configured precision was held against fp32; None where there was nothing to check.
     """
 
     config: PredictionConfig
@@ -59,6 +61,7 @@ class PredictionPlan:
     data: DataConfig
     regions: tuple[Region, ...]
     network: nn.Module
+    precision: PrecisionCheck | None = None
 
     @property
     def lineage(self) -> dict[str, Any]:
@@ -150,8 +153,9 @@ class PredictionPlan:
         return fitted(measured).times(len(variants_for(section.test_time_augmentation, self.geometry)))
 
     def _tile_memory(self) -> TileMemory:
-        augmentation = self.config.prediction.test_time_augmentation
-        return tile_memory(self.network, self.training.model, self.config.torch, augmentation)
+        section = self.config.prediction
+        augmentation, batch_size = section.test_time_augmentation, section.batch_size
+        return tile_memory(self.network, self.training.model, self.config.torch, augmentation, batch_size)
 
     def _facts(self) -> dict[str, Any]:
         """Say what the time of a tile depends on besides the machine."""
@@ -219,7 +223,17 @@ def plan_prediction(
     network = load_network(training.model, config.torch, checkpoint.path)
     plan = PredictionPlan(config, training, record.id, checkpoint, data, tuple(regions), network)
     check_tiles(plan)
-    return plan
+    return in_exact_precision(plan)
+
+
+def in_exact_precision(plan: PredictionPlan) -> PredictionPlan:
+    """Check the configured precision on the plan's volumes; where it is not exact enough, it gives way to fp32."""
+    config = plan.config
+    check = check_precision(plan.network, plan.training.model, config.torch, config.prediction, plan.regions)
+    if check is None:
+        return plan
+    in_use = config.torch.model_copy(update={"precision": check.used})
+    return replace(plan, precision=check, config=config.model_copy(update={"torch": in_use}))
 
 
 def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> DataConfig:

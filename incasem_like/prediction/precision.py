@@ -1,0 +1,130 @@
+"""Whether bf16 or fp16 is exact enough for a volume: a real tile of it is predicted in both, and fp32 decides."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from incasem_like.config import ModelConfig
+from incasem_like.config.prediction_config import PredictionSection
+from incasem_like.config.shared_sections import TorchConfig
+from incasem_like.prediction.loading import make_predictor, prediction_geometry
+from incasem_like.prediction.variants import NONE
+from incasem_like.samples import Region
+from incasem_like.volumes import Coordinate, Roi
+
+logger = logging.getLogger(__name__)
+
+FULL = "fp32"
+# Of the values of the tile, so many in 1000 have to lie within the tolerance.
+OF_A_THOUSAND = 999
+# Voxels along each axis of the tile: enough to hold something, few enough that it takes a second.
+EDGE = 48
+PLACES = (0.5, 0.2, 0.8)
+
+
+@dataclass(frozen=True)
+class PrecisionCheck:
+    """What the comparison came to.
+
+    Attributes:
+        asked: The precision that is configured.
+        used: That, or fp32 where it is not exact enough.
+        difference: Within which 999 of 1000 values of the tile agree, of values in [0, 1]; infinite if some are none.
+        tolerance: What it may be.
+        region: Where the tile lies.
+    """
+
+    asked: str
+    used: str
+    difference: float
+    tolerance: float
+    region: str
+
+    def __str__(self) -> str:
+        found = (
+            f"torch.precision={self.asked} changes {OF_A_THOUSAND} of 1000 values of a tile of {self.region} by "
+            f"at most {self.difference:.2g}"
+        )
+        if self.used == self.asked:
+            return f"{found}; prediction.precision_tolerance allows {self.tolerance:g}."
+        return f"{found}, but prediction.precision_tolerance allows {self.tolerance:g}: predicting in {self.used}."
+
+
+def check_precision(
+    network: nn.Module,
+    model: ModelConfig,
+    config: TorchConfig,
+    section: PredictionSection,
+    regions: Sequence[Region],
+) -> PrecisionCheck | None:
+    """Hold the configured precision against fp32 on a tile of each region, and warn where it is not exact enough.
+
+    Returns:
+        The comparison with the greatest difference; None in fp32, and where no tolerance is set.
+    """
+    tolerance = section.precision_tolerance
+    if config.precision == FULL or tolerance is None or not regions:
+        return None
+    plain = section.model_copy(update={"test_time_augmentation": NONE, "num_workers": 0})
+    found = [(_difference(network, model, config, plain, region), region.name) for region in regions]
+    worst, name = max(found)
+    check = PrecisionCheck(config.precision, config.precision if worst <= tolerance else FULL, worst, tolerance, name)
+    if check.used == FULL:
+        logger.warning("%s", check)
+    return check
+
+
+def _difference(
+    network: nn.Module, model: ModelConfig, config: TorchConfig, section: PredictionSection, region: Region
+) -> float:
+    """Predict a tile in both precisions and say within what nearly all values agree."""
+    origin = region.raw_roi.begin
+    smallest = prediction_geometry(model).input_for_output([1, 1, 1])
+    values = []
+    for precision in (FULL, config.precision):
+        torch_config = config.model_copy(update={"precision": precision})
+        predictor = make_predictor(network, model, torch_config, section, smallest)
+        tile = predictor.tile(lively_part(region), origin)
+        read = partial(region.read_raw, outside="reflect")
+        ((_, probabilities),) = predictor.predict_tiles(read, [tile])
+        values.append(probabilities)
+    return nearly_greatest_difference(*values)
+
+
+def nearly_greatest_difference(exact: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
+    """Give the difference that 999 of 1000 values do not exceed; infinite where some are not numbers."""
+    differences = np.abs(exact - other).ravel()
+    if not np.isfinite(differences).all():
+        return float("inf")
+    return float(np.quantile(differences, OF_A_THOUSAND / 1000, method="higher"))
+
+
+def lively_part(region: Region) -> Roi:
+    """Choose a part of a region that is not mere background: of nine, that where raw varies most inside the mask."""
+    # The first of equals, so that a prediction that is gone on with finds the same.
+    return max(_parts(region.roi), key=partial(_liveliness, region))
+
+
+def _parts(roi: Roi) -> Iterator[Roi]:
+    """Give parts at the middle of a region and towards its corners."""
+    shape = Coordinate(min(EDGE, length) for length in roi.shape)
+    room = roi.shape - shape
+    middle, *others = PLACES
+    for where in [(middle,) * 3, *product(others, repeat=3)]:
+        yield Roi(roi.begin + Coordinate(int(r * at) for r, at in zip(room, where, strict=True)), shape)
+
+
+def _liveliness(region: Region, part: Roi) -> float:
+    inside = region.read_mask(part).astype(bool)
+    if not inside.any():
+        return -1.0
+    raw = region.read_raw(part, outside="reflect")
+    return float(raw[..., inside].std())
