@@ -43,12 +43,40 @@ MOST_BLOCKS = 4096  # each leaves a file
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """Pieces of work that are no parts of one volume, each a block by itself: volumes to generate, for instance.
+
+    Attributes:
+        names: What each is called in errors; a block's number is its place here.
+        unit: What progress counts them as.
+    """
+
+    names: tuple[str, ...]
+    unit: str
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """One voxel stands for one piece."""
+        return len(self.names), 1, 1
+
+    voxel_size = (1.0, 1.0, 1.0)
+    offset = (0.0, 0.0, 0.0)
+    chunk_shape = (1, 1, 1)
+
+    @property
+    def roi(self) -> Roi:
+        """All of them."""
+        return Roi((0, 0, 0), self.spatial_shape)
+
+
+@dataclass(frozen=True)
 class LedgerTask:
     """A function over the blocks of a volume that writes no volume.
 
     Attributes:
         name: What is done, in a word or two.
-        like: The volume whose shape, place and chunks the blocks have; it need not be among the inputs.
+        like: The volume whose shape, place and chunks the blocks have; it need not be among the inputs. Or the pieces
+            of work that blocks are, of which ``block_shape`` has to be ``(1, 1, 1)``.
         inputs: Addresses of the volumes read.
         function: Top-level function ``(block, parameters)``. It returns a small array, which is kept until all blocks
             are done, or None where it leaves files behind by itself. ``block.output`` is the ledger.
@@ -60,7 +88,7 @@ class LedgerTask:
     """
 
     name: str
-    like: Volume
+    like: Volume | Pieces
     inputs: tuple[str, ...]
     function: Function
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -107,9 +135,12 @@ class LedgerTask:
             overwrite=overwrite,
             format="zarr2",
         )
+        named: dict[str, Any] = (
+            {"names": self.like.names, "unit": self.like.unit} if isinstance(self.like, Pieces) else {}
+        )
         task = BlockTask(
             self.name, ledger, self.inputs, _Kept(self.function), self.parameters, self.block_shape,
-            (0,) * len(self.block_shape), self.roi,
+            (0,) * len(self.block_shape), self.roi, **named,
         )  # fmt: skip
         return run_blockwise(task, num_workers=num_workers, workers=workers, description=description)
 

@@ -1,21 +1,18 @@
-"""Synthetic volumes on disk: as folders of TIFF sections or in Zarr containers, several at a time."""
+"""One synthetic volume on disk: as folders of TIFF sections or in a Zarr container."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from incasem_like.blockwise.processes import process_pool
 from incasem_like.errors import DataError, InputError
 from incasem_like.synthetic.optic_lobe import SyntheticVolume, generate_optic_lobe
 from incasem_like.synthetic.parameters import OpticLobeParameters
-from incasem_like.terminal import Progress
 from incasem_like.volumes import Volume, create_volume, dataset_exists, make_provenance, open_volume
 
 TOOL = "generate_optic_lobe"
@@ -73,21 +70,6 @@ class VolumeOrder:
         )
 
 
-@dataclass(frozen=True)
-class VolumeWritten:
-    """A volume that is there now.
-
-    Attributes:
-        output: Folder or container.
-        columns: Labelled columns in it.
-        already_complete: True when an earlier call had written it.
-    """
-
-    output: Path
-    columns: int
-    already_complete: bool
-
-
 def order_volumes(
     output: Path,
     format: str,
@@ -115,55 +97,24 @@ def order_volumes(
     ]
 
 
-def make_volumes(orders: list[VolumeOrder], *, num_workers: int, overwrite: bool = False) -> Iterator[VolumeWritten]:
-    """Generate and write volumes, in parallel processes when there are several; those already complete are left alone.
-
-    Yields:
-        Each volume as it is done; the voxels depend on the order alone, not on who makes it when.
-
-    Raises:
-        InputError: A place that holds something else, without ``overwrite``.
-    """
-    missing = []
-    for order in orders:
-        there = None if overwrite else _columns_there(order)
-        if there is None:
-            missing.append(order)
-        else:
-            yield VolumeWritten(order.output, there, True)
-    if not missing:
-        return
-    with Progress("Generating", len(missing), "volumes") as progress:
-        if num_workers <= 1 or len(missing) == 1:
-            for order in missing:
-                yield make_volume(order, overwrite)
-                progress.advance()
-            return
-        with process_pool(min(num_workers, len(missing))) as pool:
-            for future in [pool.submit(make_volume, order, overwrite) for order in missing]:
-                yield future.result()
-                progress.advance()
-
-
-def make_volume(order: VolumeOrder, overwrite: bool = False) -> VolumeWritten:
+def make_volume(order: VolumeOrder, overwrite: bool = False) -> None:
     """Generate one volume and write it.
 
     Raises:
         InputError: The place holds something else, without ``overwrite``.
     """
     if not overwrite:
-        _refuse_what_is_there(order)
+        refuse_what_is_there(order)
     order.output.parent.mkdir(parents=True, exist_ok=True)
     volume = generate_optic_lobe(
         order.shape, voxel_size=order.voxel_size, seed=order.seed, index=order.index, parameters=order.parameters
     )
     write = _write_tiff if order.format == "tiff" else _write_zarr
     write(order, volume)
-    return VolumeWritten(order.output, len(volume.columns), False)
 
 
-def _columns_there(order: VolumeOrder) -> int | None:
-    """Count the columns of an earlier, complete and equal volume, or None."""
+def columns_there(order: VolumeOrder) -> int | None:
+    """Count the columns of a complete and equal volume that is there, or None."""
     if order.format == "tiff":
         record = _read_record(order.output)
         return len(record["columns"]) if record and record["order"] == order.record else None
@@ -184,8 +135,12 @@ def _read_record(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) and {"order", "columns"} <= record.keys() else {}
 
 
-def _refuse_what_is_there(order: VolumeOrder) -> None:
-    """Keep from writing over anything but an unfinished volume of the same order."""
+def refuse_what_is_there(order: VolumeOrder) -> None:
+    """Keep from writing over anything but an unfinished volume of the same order.
+
+    Raises:
+        InputError: Something else is there.
+    """
     if order.format == "tiff":
         if order.output.exists() and (not order.output.is_dir() or any(order.output.iterdir())):
             raise InputError(

@@ -18,7 +18,10 @@ parser.add_argument(
 )
 parser.add_argument("--seed", type=int, default=0, help="same seed, same volumes, whatever the number of workers")
 parser.add_argument("--num_volumes", type=int, default=1, help="volumes to generate, each different")
-parser.add_argument("--num_workers", type=int, default=os.cpu_count(), help="volumes generated at the same time")
+parser.add_argument("--num_workers", type=int, default=os.cpu_count(), help="processes, at most; each makes a volume")
+parser.add_argument(
+    "--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)"
+)
 parser.add_argument(
     "--recipe",
     choices=("clear", "original"),
@@ -30,9 +33,12 @@ parser.add_argument("--overwrite", action="store_true", help="replace what other
 
 def main(arguments: argparse.Namespace) -> None:
     """Generate what is not there yet and say what to do with it."""
+    from incasem_like.blockwise.workers_file import load_workers
     from incasem_like.synthetic import OpticLobeParameters
-    from incasem_like.synthetic.writing import make_volumes, order_volumes
+    from incasem_like.synthetic.family import make_volumes
+    from incasem_like.synthetic.writing import order_volumes
 
+    workers = load_workers(arguments.workers) if arguments.workers is not None else None
     orders = order_volumes(
         arguments.output,
         arguments.format or ("zarr" if arguments.output.suffix == ".zarr" else "tiff"),
@@ -42,7 +48,8 @@ def main(arguments: argparse.Namespace) -> None:
         num_volumes=arguments.num_volumes,
         parameters=OpticLobeParameters() if arguments.recipe == "original" else OpticLobeParameters.clear(),
     )
-    for made in make_volumes(orders, num_workers=arguments.num_workers, overwrite=arguments.overwrite):
+    options = {"num_workers": arguments.num_workers, "workers": workers, "overwrite": arguments.overwrite}
+    for made in make_volumes(orders, **options):
         print(f"{'Already complete' if made.already_complete else 'Wrote'}: {made.output}, {made.columns} columns")
     print(f"Next: {orders[0].next_command}")
 

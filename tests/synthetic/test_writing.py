@@ -9,7 +9,8 @@ import zarr
 
 from incasem_like.errors import InputError
 from incasem_like.synthetic import OpticLobeParameters, generate_optic_lobe
-from incasem_like.synthetic.writing import make_volumes, order_volumes
+from incasem_like.synthetic.family import make_volumes
+from incasem_like.synthetic.writing import order_volumes
 
 SHAPE = (12, 24, 20)
 PARAMETERS = OpticLobeParameters.clear()
