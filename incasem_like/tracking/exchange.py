@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.transfer.portable import PortableRun
+    from incasem_like.tracking.transfer.portable import PortableRun, RenewedIds
 
 
 class RunExchange(ABC):
@@ -35,7 +35,7 @@ class RunExchange(ABC):
 
     @abstractmethod
     def receive(
-        self, portable: PortableRun, wanted: int | None, id_above: int, note: Callable[[int], Mapping[str, Any]]
+        self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]
     ) -> int:
         """Take an exported run in; it is in sight when all of it is there.
 
@@ -43,7 +43,7 @@ class RunExchange(ABC):
             portable: The run.
             wanted: The id that it is to have; None for the next one, above all that ever were.
             id_above: The next one is above this too.
-            note: Asked, with its id, for what the run notes of itself (``info``).
+            renew: Asked, with its id, for what it says of itself by ids of runs and paths, as these are here.
 
         Returns:
             Its id.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from incasem_like.tracking.deletion.freed import Freed
     from incasem_like.tracking.files.observer import FileObserver
     from incasem_like.tracking.summaries import RunSummary
-    from incasem_like.tracking.transfer.portable import PortableRun
+    from incasem_like.tracking.transfer.portable import PortableRun, RenewedIds
 
 
 class FileStore(RunStore):
@@ -73,9 +73,9 @@ class FileStore(RunStore):
         return not any((self.folder / name).exists() for name in (str(run_id), f"{DELETED_PREFIX}{run_id}"))
 
     def receive(  # noqa: D102
-        self, portable: PortableRun, wanted: int | None, id_above: int, note: Callable[[int], Mapping[str, Any]]
+        self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]
     ) -> int:
-        return transfer.receive(self.folder, portable, wanted, id_above, note)
+        return transfer.receive(self.folder, portable, wanted, id_above, renew)
 
     def half_received(self) -> dict[int, float]:  # noqa: D102
         return transfer.half_received(self.folder)

@@ -17,7 +17,7 @@ from incasem_like.tracking.metrics_log import is_held
 from incasem_like.tracking.plain import plain
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.transfer.portable import PortableRun
+    from incasem_like.tracking.transfer.portable import PortableRun, RenewedIds
 
 _BYTES_AT_ONCE = 1 << 20
 
@@ -37,13 +37,13 @@ def read_stored(folder: Path, entries: Any) -> Iterator[tuple[str, bytes | None]
 
 
 def receive(
-    folder: Path, portable: PortableRun, wanted: int | None, id_above: int, note: Callable[[int], Mapping[str, Any]]
+    folder: Path, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]
 ) -> int:
     """Take a run in, see ``RunStore.receive``; without ``run.json``, written last, its folder counts as no run."""
     with errors_of_writing(folder):
         directory = make_run_folder(folder, wanted, id_above)
         try:
-            _write(folder, directory, portable, note(int(directory.name)))
+            _write(folder, directory, portable, renew(int(directory.name)))
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
@@ -63,9 +63,9 @@ def half_received(folder: Path) -> dict[int, float]:
     }
 
 
-def _write(folder: Path, directory: Path, portable: PortableRun, info: Mapping[str, Any]) -> None:
+def _write(folder: Path, directory: Path, portable: PortableRun, renewed: RenewedIds) -> None:
     _write_json(directory / "config.json", portable.config, sort_keys=False)
-    _write_json(directory / "info.json", info)
+    _write_json(directory / "info.json", renewed.info)
     _write_json(directory / "metrics.json", portable.metrics)
     if portable.annotations:
         _write_json(directory / ANNOTATIONS, portable.annotations)
@@ -77,7 +77,8 @@ def _write(folder: Path, directory: Path, portable: PortableRun, info: Mapping[s
     experiment = dict(portable.document.get("experiment") or {})
     experiment["sources"] = [_keep(folder, "_sources", *each) for each in portable.stored("sources")]
     resources = [_keep(folder, "_resources", *each) for each in portable.stored("resources")]
-    _write_json(directory / "run.json", {**portable.document, "experiment": experiment, "resources": resources})
+    changed = {"experiment": experiment, "resources": resources, "result": renewed.result}
+    _write_json(directory / "run.json", {**portable.document, **changed})
 
 
 def _keep(folder: Path, shelf: str, name: str, path: Path | None, noted: str) -> list[str]:

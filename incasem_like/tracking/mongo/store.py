@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from incasem_like.tracking.mongo.starting import Place
     from incasem_like.tracking.mongo.undelivered import Outcome
     from incasem_like.tracking.summaries import RunSummary
-    from incasem_like.tracking.transfer.portable import PortableRun
+    from incasem_like.tracking.transfer.portable import PortableRun, RenewedIds
 
 _WHOLE = {UNFINISHED: {"$exists": False}}  # not one that is half deleted
 _FIELDS_WITH_OUR_KEYS = ("config", "info", "result", "meta", "host")
@@ -114,10 +114,10 @@ class MongoStore(RunStore):
             return self.database["runs"].find_one({"_id": run_id}, {"_id": 1}) is None
 
     def receive(  # noqa: D102
-        self, portable: PortableRun, wanted: int | None, id_above: int, note: Callable[[int], Mapping[str, Any]]
+        self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]
     ) -> int:
         with self.errors("written"):
-            return transfer.receive(self, portable, wanted, id_above, note)
+            return transfer.receive(self, portable, wanted, id_above, renew)
 
     def half_received(self) -> dict[int, float]:  # noqa: D102
         with self.errors():

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from incasem_like.tracking.mongo.store import MongoStore
-    from incasem_like.tracking.transfer.portable import PortableRun
+    from incasem_like.tracking.transfer.portable import PortableRun, RenewedIds
 
 _TIMES = ("start_time", "stop_time", "heartbeat")
 
@@ -48,12 +48,12 @@ def receive(
     portable: PortableRun,
     wanted: int | None,
     id_above: int,
-    note: Callable[[int], Mapping[str, Any]],
+    renew: Callable[[int], RenewedIds],
 ) -> int:
     """Take a run in, see ``RunStore.receive``; until all of it is there, its document is marked as unfinished."""
     run_id = _reserve(store, portable, wanted, id_above)
     try:
-        _fill(store, portable, run_id, note(run_id))
+        _fill(store, portable, run_id, renew(run_id))
     except BaseException as error:
         with contextlib.suppress(pymongo.errors.PyMongoError, StoreError):
             store.free_record(run_id)
@@ -89,7 +89,7 @@ def _reserve(store: MongoStore, portable: PortableRun, wanted: int | None, id_ab
         return run_id
 
 
-def _fill(store: MongoStore, portable: PortableRun, run_id: int, info: Mapping[str, Any]) -> None:
+def _fill(store: MongoStore, portable: PortableRun, run_id: int, renewed: RenewedIds) -> None:
     document = {**to_bson(plain(portable.document))}
     document.update({key: _moment(document[key]) for key in _TIMES if key in document})
     experiment = dict(document.get("experiment") or {})
@@ -103,14 +103,15 @@ def _fill(store: MongoStore, portable: PortableRun, run_id: int, info: Mapping[s
         resources=[_keep(store, base, *each) for each in portable.stored("resources")],
         artifacts=[_put_artifact(store, run_id, *each) for each in portable.artifacts()],
         config=to_bson(plain(portable.config)),
-        info={**to_bson(plain(info)), "metrics": links},
+        info={**to_bson(plain(renewed.info)), "metrics": links},
+        result=to_bson(plain(renewed.result)),
         captured_out=portable.output,
     )
     document[REVISION] = new_token()
     if portable.annotations:
         document["omniboard"] = to_bson(plain(portable.annotations))
     if portable.metrics_log is not None:
-        _keep_log(store, run_id, tokens(info), portable.metrics_log)
+        _keep_log(store, run_id, tokens(renewed.info), portable.metrics_log)
     store.database["runs"].replace_one({"_id": run_id, UNFINISHED: IMPORTING}, document)
 
 

@@ -15,7 +15,7 @@ from incasem_like.tracking.model_folders import highest_number
 from incasem_like.tracking.origins import KINDS_BY_KEY
 from incasem_like.tracking.series import MetricTable, max_points
 from incasem_like.tracking.transfer.placing import ModelFiles
-from incasem_like.tracking.transfer.portable import PortableRun
+from incasem_like.tracking.transfer.portable import PortableRun, RenewedIds
 
 if TYPE_CHECKING:
     from incasem_like.tracking.records import RunRecord
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("incasem_like.tracking")
 
 Renumbered = Mapping[tuple[str, int], int]
+PREDICTION_ID = "prediction_id"
 _SAME_MOMENT = timedelta(milliseconds=1)  # MongoDB's clock
 
 
@@ -90,17 +91,17 @@ def bring_in(
     _refuse_same(portable, store)
     above = highest_number(store.runs_directory) if files.matter else 0
     wanted = portable.id if keep_id and _is_free(portable, store, files) else None
-    run_id = store.receive(portable, wanted, above, _noting(portable, files, renumbered))
+    run_id = store.receive(portable, wanted, above, _renewing(portable, files, renumbered))
     record = store.get(run_id)
     if store.checkpoint_files is not None:
         _upload(record)
     return record
 
 
-def _noting(portable: PortableRun, files: ModelFiles, renumbered: Renumbered) -> Callable[[int], dict[str, Any]]:
-    """Say what the run notes of itself in its new place; its checkpoints are brought there on the way."""
+def _renewing(portable: PortableRun, files: ModelFiles, renumbered: Renumbered) -> Callable[[int], RenewedIds]:
+    """Say what the run says of itself in its new place; its checkpoints are brought there on the way."""
 
-    def note(run_id: int) -> dict[str, Any]:
+    def renew(run_id: int) -> RenewedIds:
         info = {**portable.info, **_parents(portable.info, renumbered)}
         if isinstance(info.get("checkpoints"), list):
             info["checkpoints"] = files.place(run_id, info["checkpoints"])
@@ -108,9 +109,18 @@ def _noting(portable: PortableRun, files: ModelFiles, renumbered: Renumbered) ->
             info["original_id"] = portable.id
         if "summary" not in info and portable.metrics:
             info["summary"] = _summary(portable)
-        return info
+        return RenewedIds(info, _result(portable, {**renumbered, (portable.kind, portable.id): run_id}))
 
-    return note
+    return renew
+
+
+def _result(portable: PortableRun, renumbered: Renumbered) -> Any:
+    """Give what the run came to; a prediction says which it is, or which one it resumed."""
+    result = portable.document.get("result")
+    if not isinstance(result, Mapping) or not isinstance(result.get(PREDICTION_ID), int):
+        return result
+    number = result[PREDICTION_ID]
+    return {**result, PREDICTION_ID: renumbered.get(("predictions", number), number)}
 
 
 def _parents(info: Mapping[str, Any], renumbered: Renumbered) -> dict[str, Any]:

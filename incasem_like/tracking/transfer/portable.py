@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +22,19 @@ from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, artifac
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "incasem-like run", 1
 CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class RenewedIds:
+    """What a run says of itself by ids of runs and paths of checkpoints, as these are where it came to.
+
+    Attributes:
+        info: What it noted.
+        result: What it came to.
+    """
+
+    info: Mapping[str, Any]
+    result: Any
 
 
 class PortableRun:
