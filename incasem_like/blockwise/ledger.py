@@ -39,7 +39,6 @@ Array = npt.NDArray[Any]
 Function = Callable[[Block, Mapping[str, Any]], Array | None]
 
 RESULTS = ".results"
-MOST_BLOCKS = 4096  # each leaves a file
 
 
 @dataclass(frozen=True)
@@ -198,23 +197,3 @@ def _forget_old(folder: Path) -> None:
         log = ledger / LOG_NAME
         if log.is_file() and time.time() - log.stat().st_mtime > DAYS_KEPT * 24 * 3600:
             shutil.rmtree(ledger, ignore_errors=True)
-
-
-def grown_block(volume: Volume, roi: Roi, least_voxels: int, most_blocks: int = MOST_BLOCKS) -> tuple[int, ...]:
-    """Choose blocks of whole chunks: large enough to be worth a start, and few enough to leave a file each.
-
-    It follows from volume and region alone, not from the workers, so that any number of them may go on with the work.
-
-    Args:
-        volume: Whose chunks blocks are made of.
-        roi: What is worked through.
-        least_voxels: Blocks grow from one chunk to about this many voxels.
-        most_blocks: They grow on until there are no more than about so many.
-
-    Returns:
-        (z, y, x) in voxels.
-    """
-    shape = [int(size) for size in volume.chunk_shape[-roi.dims :]]
-    while 2 * int(np.prod(shape)) <= least_voxels or roi.size > most_blocks * int(np.prod(shape)):
-        shape[shape.index(min(shape))] *= 2
-    return tuple(shape)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block
-from incasem_like.blockwise.ledger import LedgerTask, grown_block
+from incasem_like.blockwise.ledger import LedgerTask
+from incasem_like.blockwise.parts import aligned_parts, grown_block
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.thresholds import ThresholdSweep
 from incasem_like.formatting.workers import useful_workers
@@ -89,7 +89,7 @@ def count_block(block: Block, parameters: Mapping[str, Any]) -> Array:
     """
     prediction, labels, *masks = block.inputs
     sweep = ThresholdSweep(parameters["thresholds"], prediction.dtype, probability_scale(prediction))
-    for part in aligned_parts(prediction, block.write_roi):
+    for part in aligned_parts(prediction, block.write_roi, VOXELS_AT_ONCE):
         valid: Array | None = None
         for mask in masks:
             inside = mask.read(part) != 0
@@ -156,19 +156,3 @@ def _covered(volume: Volume, prediction: Volume, roi: Roi, intersect: bool) -> R
             f"give --intersect to measure the common part {describe_roi(common)}, or a --roi_padding."
         )
     return common
-
-
-def aligned_parts(volume: Volume, roi: Roi, voxels: int = VOXELS_AT_ONCE) -> Iterator[Roi]:
-    """Split a region into parts of whole chunks of a volume, so that every chunk is read by one part only.
-
-    Args:
-        volume: The volume whose chunk grid decides.
-        roi: The region, within the volume, in absolute voxels.
-        voxels: Parts grow from one chunk to about this many voxels.
-    """
-    part_shape = Coordinate(grown_block(volume, Roi((0,) * 3, (1,) * 3), voxels))
-    origin = volume.roi.begin
-    first = (roi.begin - origin) // part_shape
-    last = (roi.end - origin - 1) // part_shape
-    for index in product(*(range(low, high + 1) for low, high in zip(first, last, strict=True))):
-        yield Roi(origin + Coordinate(index) * part_shape, part_shape).intersect(roi)

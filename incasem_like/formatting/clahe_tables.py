@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from incasem_like.blockwise import Block
+from incasem_like.blockwise.ledger import LedgerTask, Pieces
+from incasem_like.blockwise.parts import aligned_parts, grown_block
 from incasem_like.errors import DataError
 from incasem_like.formatting.clahe import GreyScale, interpolate, tables_round, tile_grid, tile_table
 from incasem_like.formatting.workers import Workers
 from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
 
 Triple = tuple[int, int, int]
+LEAST_BLOCK = 2**21  # voxels
 GROUP_SIDE = 256  # voxels: small tiles are measured in groups of about this side, so that chunks are decoded rarely
 VOXELS_AT_ONCE = 2**23
 
@@ -85,17 +89,23 @@ def _boxes(end: tuple[int, ...], step: tuple[int, ...]) -> list[Box]:
     ]
 
 
-def value_range(volume: Volume, workers: Workers) -> tuple[float, float]:
+def value_range(volume: Volume, folder: Path, **workers: Any) -> tuple[float, float]:
     """Find the least and the greatest value of a volume.
+
+    Args:
+        volume: To be equalised.
+        folder: Where blocks that are done are noted.
+        **workers: ``num_workers`` and ``workers`` of ``run_blockwise``.
 
     Raises:
         DataError: Floats outside [0, 1] or not finite.
     """
-    side = (GROUP_SIDE // 2,) * 3
-    step = tuple(max(1, least // chunk) * chunk for least, chunk in zip(side, volume.chunk_shape, strict=True))
-    boxes = _boxes(volume.spatial_shape, step)
-    ranges = list(workers.map(_range_of_box, "Finding the range of values", [str(volume.address)] * len(boxes), boxes))
-    low, high = min(pair[0] for pair in ranges), max(pair[1] for pair in ranges)
+    blocks = grown_block(volume, volume.roi, LEAST_BLOCK)
+    place = folder / ".clahe_range.zarr"
+    task = LedgerTask("find range of values", volume, (str(volume.address),), range_block, {}, blocks, place=place)
+    task.run(description="Finding the range of values", **workers)
+    ranges = np.array(list(task.results()))  # NaN, where there is one, comes through
+    low, high = float(ranges[:, 0].min()), float(ranges[:, 1].max())
     if volume.dtype.kind == "f" and not (low >= 0 and high <= 1):
         raise DataError(
             f"{volume.address} holds floats from {low:g} to {high:g}, but only 0 to 1 can be equalised: rescale them."
@@ -103,33 +113,57 @@ def value_range(volume: Volume, workers: Workers) -> tuple[float, float]:
     return low, high
 
 
-def _range_of_box(address: str, box: Box) -> tuple[float, float]:
-    values = [read_box(address, part) for part in box.sections()]
-    return min(float(part.min()) for part in values), max(float(part.max()) for part in values)
+def range_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+    """Find the range of one block."""
+    volume = block.inputs[0]
+    ranges = []
+    for part in aligned_parts(volume, block.write_roi, LEAST_BLOCK):
+        values = volume.read(part)
+        ranges.append((float(values.min()), float(values.max())))
+    found = np.array(ranges)
+    return np.array([found[:, 0].min(), found[:, 1].max()])
 
 
-def make_tables(work: Equalization, workers: Workers, path: Path) -> npt.NDArray[Any]:
+def make_tables(work: Equalization, path: Path, **workers: Any) -> npt.NDArray[Any]:
     """Make the look-up tables of all tiles and save them.
 
     Args:
         work: What to equalise.
-        workers: Who measures.
-        path: File to write, ``.npy``, shape (tz, ty, tx, bins), uint16; it is mapped, never loaded whole.
+        path: File to write, ``.npy``, shape (tz, ty, tx, bins), uint16; it is mapped, never loaded whole. Beside it is
+            noted which groups of tiles are done.
+        **workers: ``num_workers`` and ``workers`` of ``run_blockwise``.
 
     Returns:
         Least and greatest bin in each tile, shape (tz, ty, tx, 2).
     """
     grid = tile_grid(_volume(work.address).spatial_shape, work.kernel)
-    bins = work.scale.bins
-    tables = np.lib.format.open_memmap(path, "w+", dtype=np.uint16, shape=(*grid, bins))
+    how = {"kernel": work.kernel, "clip_limit": work.clip_limit, "scale": asdict(work.scale), "side": GROUP_SIDE}
+    groups = _groups(work, GROUP_SIDE)
+    pieces = Pieces(tuple(f"tiles {list(group.begin)} to {list(group.end)}" for group in groups), "groups of tiles")
+    task = LedgerTask(
+        "measure histograms", pieces, (work.address,), tables_block, how, (1, 1, 1),
+        place=path.with_name(".clahe_histograms.zarr"),
+    )  # fmt: skip
+    task.run(description="Measuring histograms", **workers)
+    tables = np.lib.format.open_memmap(path, "w+", dtype=np.uint16, shape=(*grid, work.scale.bins))
     edges = np.empty((*grid, 2), dtype=np.uint16)
-    groups = _boxes(grid, tuple(max(1, GROUP_SIDE // length) for length in work.kernel))
-    results = workers.map(_tables_of_group, "Measuring histograms", [work] * len(groups), groups)
-    for group, (some, some_edges) in zip(groups, results, strict=True):
+    for group, measured in zip(groups, task.results(), strict=True):
         place = tuple(slice(start, stop) for start, stop in zip(group.begin, group.end, strict=True))
-        tables[place], edges[place] = some, some_edges
+        tables[place], edges[place] = measured[..., :-2], measured[..., -2:]
     tables.flush()
     return edges
+
+
+def _groups(work: Equalization, side: int) -> list[Box]:
+    grid = tile_grid(_volume(work.address).spatial_shape, work.kernel)
+    return _boxes(grid, tuple(max(1, side // length) for length in work.kernel))
+
+
+def tables_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.uint16]:
+    """Measure one group of tiles: tables, and behind them the edges, shape (tz, ty, tx, bins + 2)."""
+    address, scale = str(block.inputs[0].address), GreyScale(**parameters["scale"])
+    work = Equalization(address, tuple(parameters["kernel"]), parameters["clip_limit"], scale)
+    return np.concatenate(_tables_of_group(work, _groups(work, parameters["side"])[block.number]), axis=-1)
 
 
 def _tables_of_group(work: Equalization, group: Box) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
@@ -162,7 +196,8 @@ def result_range(work: Equalization, workers: Workers, path: Path, edges: npt.ND
     """Find the least and the greatest grey level that the whole volume will get, exactly.
 
     A voxel's level lies between those that the tables round its tile give for its bin, and tables are monotone: a tile
-    whose bound is no better than a level already found need not be looked at.
+    whose bound is no better than a level already found need not be looked at. What is looked at follows from what was
+    found, so this is done beside the scheduler, not in blocks.
 
     Args:
         work: What to equalise.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -52,14 +53,13 @@ def equalize_histogram(
     output = derivation.open_output(source, "equalize_histogram", parameters)
     inputs, blocks = (str(source.address),), derivation.chunk_shape
     task = BlockTask("equalize_histogram", output, inputs, equalize_block, parameters, blocks)
-    workers = derivation.workers(source)
     if not output.complete:
         with DoneLog(output, task.fingerprint()):
             pass  # refuses an output begun with other parameters before the volume is measured
-        _measure(source, output, parameters, workers)
+        _measure(source, output, parameters, derivation)
     written = derivation.run(task, source, "Equalising")
-    for suffix in (".npy", ".json"):
-        _tables_path(output).with_suffix(suffix).unlink(missing_ok=True)
+    for left in Path(str(output.address)).glob(".clahe_*"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     return written
 
 
@@ -80,18 +80,20 @@ def _tables_path(output: Volume) -> Path:
     return Path(str(output.address)) / ".clahe_tables.npy"
 
 
-def _measure(source: Volume, output: Volume, parameters: Mapping[str, Any], num_workers: int) -> None:
+def _measure(source: Volume, output: Volume, parameters: Mapping[str, Any], derivation: Derivation) -> None:
     """Make the tables and the ranges, unless an interrupted call has left them; the file of ranges is written last."""
     path = _tables_path(output)
     ranges = path.with_suffix(".json")
     if ranges.exists():
         return
-    with Workers(num_workers) as workers:
-        low, high = value_range(source, workers)
-        scale = GreyScale(source.dtype.name, low, high, parameters["bins"])
-        work = Equalization(str(source.address), tuple(parameters["kernel_size"]), parameters["clip_limit"], scale)
-        edges = make_tables(work, workers, path)
-        level_low, level_high = result_range(work, workers, path, edges)
+    here = derivation.workers(source)
+    workers = {"num_workers": here, "workers": derivation.cluster}
+    low, high = value_range(source, path.parent, **workers)
+    scale = GreyScale(source.dtype.name, low, high, parameters["bins"])
+    work = Equalization(str(source.address), tuple(parameters["kernel_size"]), parameters["clip_limit"], scale)
+    edges = make_tables(work, path, **workers)
+    with Workers(here) as pool:
+        level_low, level_high = result_range(work, pool, path, edges)
     partial = ranges.with_suffix(".partial")
     partial.write_text(json.dumps({"values": [low, high], "levels": [level_low, level_high]}))
     partial.replace(ranges)

@@ -5,8 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from incasem_like.blockwise.parts import aligned_parts
 from incasem_like.errors import DataError, InputError
-from incasem_like.evaluation.evaluate import aligned_parts, prepare_evaluation
+from incasem_like.evaluation.evaluate import prepare_evaluation
 from incasem_like.volumes import Coordinate, Roi
 
 SHAPE = (9, 10, 11)
