@@ -29,7 +29,7 @@ from incasem_like.networks import build_network, load_checkpoint, save_checkpoin
 from incasem_like.networks.inference import inference
 from incasem_like.prediction.experiment import predict_data
 from incasem_like.prediction.plan import PredictionPlan, plan_prediction
-from incasem_like.prediction.tile_log import TileLog
+from incasem_like.prediction.region_task import read_begun
 from incasem_like.tracking import RunRecord, open_store, run_experiment
 from incasem_like.volumes import create_volume
 
@@ -108,8 +108,9 @@ def ours_seconds(plan: PredictionPlan, training: RunRecord, folder: Path) -> tup
     directories = plan.config.prediction.directories.model_copy(update={"prefix": folder})
     section = plan.config.prediction.model_copy(update={"directories": directories})
     finished = predict_data(plan.config.model_copy(update={"prediction": section}), training, store=lambda: None)
-    log = TileLog.read(finished.places["cell"].folder)
-    return finished.result["seconds"], tuple(log.description["input_size"])
+    begun = read_begun(finished.places["cell"])
+    assert begun is not None
+    return finished.result["seconds"], begun.input_size
 
 
 def bare_seconds(plan: PredictionPlan, input_size: tuple[int, ...], forward: Callable[[torch.Tensor], object]) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from incasem_like.volumes import Volume
 
 LOG_NAME = ".blocks.jsonl"
 SECONDS_BETWEEN_SYNCS = 1.0
+CLOSED = -1
 
 
 class DoneLog:
@@ -57,6 +59,7 @@ class DoneLog:
                 f"{output.address} exists already and was not made by this task: add --overwrite to replace it."
             )
         self._synced = time.monotonic()
+        self._writing = threading.Lock()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             self._lock()
@@ -71,10 +74,14 @@ class DoneLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A thread that still writes a block when a call is interrupted must not note it in a file that has since been
+        # opened under the same number.
+        with self._writing:
+            descriptor, self._file = self._file, CLOSED
         try:
-            os.fsync(self._file)
+            os.fsync(descriptor)
         finally:
-            os.close(self._file)
+            os.close(descriptor)
 
     def _lock(self) -> None:
         try:
@@ -120,8 +127,15 @@ class DoneLog:
 
         Raises:
             DiskFullError: No space is left.
+            ValueError: The log is closed.
         """
         lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+        with self._writing:
+            if self._file == CLOSED:
+                raise ValueError(f"{self.path} is closed")
+            self._write(lines, sync)
+
+    def _write(self, lines: bytes, sync: bool) -> None:
         before = os.fstat(self._file).st_size
         try:
             written = os.write(self._file, lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,7 @@ class _Call:
         self.queue = BlockQueue(pending, task.retries)
         self.record = JobRecord(task, len(task.grid), len(log.done), command) if pending else None
         self._progress: Progress | None = None
+        self._noting = threading.Lock()  # blocks of this process are written, and noted, in another thread
         self._begun: dict[int, int] = {}  # voxels of blocks under way that progress shows already
 
     @contextlib.contextmanager
@@ -111,11 +113,10 @@ class _Call:
     def run_here(self, prepared: Any) -> None:
         """Run all blocks in this process."""
         worker = Worker(self.task, "this process", prepared, self.advance)
-        with contextlib.closing(run_here(self.queue, worker)) as outcomes:
+        with contextlib.closing(run_here(self.queue, worker, lambda number: self.done([number]))) as outcomes:
             for number, error in outcomes:
                 if error is None:
                     self.queue.done(number)
-                    self.done([number])
                 elif isinstance(error.error, HOPELESS):
                     raise error.error
                 else:
@@ -141,15 +142,17 @@ class _Call:
 
     def done(self, numbers: list[int]) -> None:
         """Note finished blocks."""
-        self._log.record(*numbers)
-        voxels = self.task.grid.voxels(numbers)
-        self._voxels += voxels
-        self._show(voxels - sum(self._begun.pop(number, 0) for number in numbers))
+        with self._noting:
+            self._log.record(*numbers)
+            voxels = self.task.grid.voxels(numbers)
+            self._voxels += voxels
+            self._show(voxels - sum(self._begun.pop(number, 0) for number in numbers))
 
     def advance(self, number: int, voxels: int) -> None:
         """Show progress within a block of this process."""
-        self._begun[number] = self._begun.get(number, 0) + voxels
-        self._show(voxels)
+        with self._noting:
+            self._begun[number] = self._begun.get(number, 0) + voxels
+            self._show(voxels)
         self.look([])
 
     def _show(self, voxels: int) -> None:

@@ -170,10 +170,9 @@ def say_started(run_id: int, plan: PredictionPlan) -> None:
 
 def say_how_to_resume(prediction_id: int) -> None:
     """Print the command that goes on with what was interrupted."""
-    from incasem_like.volumes.provenance import command_line
+    from incasem_like.prediction.experiment import resuming_command
 
-    command = command_line()
-    print(f"Go on with: {command}{'' if '--resume' in command else f' --resume {prediction_id}'}", file=sys.stderr)
+    print(f"Go on with: {resuming_command(prediction_id)}", file=sys.stderr)
 
 
 def say_finished(finished: FinishedPrediction, evaluate_script: Path) -> None:

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.blockwise import Block, BlockTask, run_blockwise
+from incasem_like.blockwise import Block, BlockTask
 from incasem_like.config import ModelConfig
 from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.config.shared_sections import TorchConfig
 from incasem_like.errors import CheckpointError
 from incasem_like.networks import check_device
-from incasem_like.prediction.ahead import Behind
+from incasem_like.prediction.ahead import Behind, ahead
 from incasem_like.prediction.loading import load_network, make_predictor
 from incasem_like.prediction.outputs import RegionOutput
-from incasem_like.prediction.region_task import TileObserver, check_finite, inside_mask, show_written
-from incasem_like.prediction.tiles import Tile, TiledPredictor
+from incasem_like.prediction.predictor import Predictor
+from incasem_like.prediction.tiles import Tile
 from incasem_like.samples import Region
-from incasem_like.terminal import Progress
 from incasem_like.tracking import file_sha256, open_store
 from incasem_like.tracking.checkpoints.cache import find_in_cache
 from incasem_like.volumes import Coordinate, Roi
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
 
 Floats = npt.NDArray[np.float32]
 Part = tuple[Roi, Floats]
@@ -87,7 +83,7 @@ class PredictorSetUp:
     checkpoint: CheckpointPlace
     input_size: tuple[int, ...]
 
-    def __call__(self, parameters: Mapping[str, Any]) -> tuple[Region, TiledPredictor]:
+    def __call__(self, parameters: Mapping[str, Any]) -> tuple[Region, Predictor]:
         """Load the network.
 
         Raises:
@@ -128,6 +124,7 @@ def predict_block(block: Block, parameters: Mapping[str, Any]) -> Part | None:
             if waiting is not None:
                 writer.do(partial(write_part, block, waiting))
             waiting = (roi, probabilities)
+            block.advance(roi.size)
     return waiting
 
 
@@ -143,8 +140,29 @@ def write_part(block: Block, part: Part | None) -> None:
         output.write(*part, region.read_mask(part[0]))
 
 
+def check_finite(probabilities: Floats) -> None:
+    """Make sure that a network gave numbers.
+
+    Raises:
+        CheckpointError: It did not.
+    """
+    if not np.isfinite(probabilities[0]).all():
+        raise CheckpointError(
+            "The network gives values that are not numbers: its training diverged, choose an earlier checkpoint; "
+            "or the precision is too low, set torch.precision=fp32."
+        )
+
+
+def inside_mask(region: Region, tiles: Iterable[Tile], read_ahead: int) -> Iterator[tuple[Tile, bool]]:
+    """Yield each tile and whether the mask is anything but 0 there; masks are read ahead in other threads."""
+    if region.mask is None:
+        yield from ((tile, True) for tile in tiles)
+    else:
+        yield from ahead(lambda tile: (tile, bool(region.read_mask(tile[1]).any())), tiles, read_ahead)
+
+
 def region_blocks(
-    output: RegionOutput, set_up: PredictorSetUp, predictor: TiledPredictor, description: Mapping[str, Any]
+    output: RegionOutput, set_up: PredictorSetUp, predictor: Predictor, description: Mapping[str, Any]
 ) -> BlockTask:
     """Describe the blockwise work on one region.
 
@@ -165,6 +183,7 @@ def region_blocks(
         read=read_block,
         function=predict_block,
         write=write_part,
+        threads=predictor.read_ahead > 0,
         parameters=description,
         block_shape=block_shape(tiles, output.segmentation.write_chunk_shape, region.roi.shape),
         set_up=set_up,
@@ -176,41 +195,3 @@ def block_shape(tile: Coordinate, chunk: tuple[int, ...], whole: Coordinate) -> 
     """Give the smallest blocks of whole tiles and whole chunks."""
     shape = [math.lcm(edge, unit) for edge, unit in zip(tile, chunk, strict=True)]
     return tuple(min(edge, -(-length // unit) * unit) for edge, unit, length in zip(shape, chunk, whole, strict=True))
-
-
-class WorkersTask:
-    """One region on its way to disk, by workers.
-
-    Attributes:
-        region: What is predicted.
-        output: Where it goes.
-    """
-
-    # The engine shows its own progress, in which blocks of earlier calls count.
-    voxels_left = 0
-
-    def __init__(
-        self,
-        output: RegionOutput,
-        set_up: PredictorSetUp,
-        predictor: TiledPredictor,
-        description: Mapping[str, Any],
-        workers: Workers,
-    ) -> None:
-        self.region, self.output, self._workers = set_up.region, output, workers
-        self._tiles = predictor.tiles(self.region.roi, self.region.raw_roi.begin)
-        self._task = region_blocks(output, set_up, predictor, description)
-
-    def run(self, observer: TileObserver | None, progress: Progress) -> int:
-        """Let the workers do what is left; then ``observer`` sees all tiles as they were stored.
-
-        Returns:
-            About how many voxels were missing; 0 only if none was.
-
-        Raises:
-            IncasemError: Blocks failed; all others are done.
-        """
-        summary = run_blockwise(self._task, workers=self._workers, description=f"Predicting {self.region.name}")
-        if observer is not None:
-            show_written(observer, self.output, (write for _, write in self._tiles))
-        return int(-(-self.region.roi.size * summary.done // summary.total))

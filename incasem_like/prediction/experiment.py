@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import PredictionConfig
-from incasem_like.errors import InputError
+from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.networks import count_parameters
-from incasem_like.prediction.blocks import CheckpointPlace, PredictorSetUp, WorkersTask
+from incasem_like.prediction.blocks import CheckpointPlace, PredictorSetUp
 from incasem_like.prediction.outputs import OutputPlace, RegionOutput, chunk_shape_for
 from incasem_like.prediction.plan import PredictionPlan, plan_prediction
-from incasem_like.prediction.region_task import RegionTask, TileObserver
-from incasem_like.prediction.tile_log import TileLog
+from incasem_like.prediction.predictor import Predictor
+from incasem_like.prediction.region_task import Begun, RegionTask, TileObserver, read_begun
 from incasem_like.samples import Region
-from incasem_like.terminal import Progress
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
 from incasem_like.tracking.plain import without_credentials
 from incasem_like.volumes import make_provenance
 from incasem_like.volumes.geometry import nanometres
+from incasem_like.volumes.provenance import command_line
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -68,7 +68,7 @@ def predict_data(
     Args:
         config: The configuration of the prediction.
         training: The training run whose network predicts.
-        store: Opens the store of prediction runs, once all checks have passed; None for an untracked run.
+        store: Opens the store of prediction runs, once volumes and network are there; None for an untracked run.
         observing: Makes what measures a region from the region, its place in the data configuration and the number of
             classes; used when ``prediction.log_metrics`` is set.
         resume: Number of an interrupted prediction to go on with.
@@ -81,8 +81,9 @@ def predict_data(
     """
     config = _with_training_run(config, training.id)
     plan = plan_prediction(config, training)
+    runs = store()
     if resume is not None:
-        check_resumable(plan, resume, workers is not None)
+        check_resumable(plan, resume, runs)
     observing = observing if config.prediction.log_metrics else None
     finished: list[FinishedPrediction] = []
 
@@ -95,7 +96,7 @@ def predict_data(
         name="predict",
         config=config.model_dump(mode="json"),
         main=work,
-        store=store(),
+        store=runs,
         runs_directory=config.directories.runs,
         artifacts={"prediction_data.json": plan.data.text},
         **options,
@@ -117,9 +118,16 @@ def _predict_regions(
     run.set_info("resumes", resume)
     run.inputs([_described(region) for region in plan.regions])
     run.set_info("num_params", count_parameters(plan.network))
-    begin = partial(_reopen if resume is not None else _create, plan, prediction_id=prediction_id, workers=workers)
-    tasks = [begin(region, place) for region, place in zip(plan.regions, places, strict=True)]
-    voxels, scores = _run_tasks(plan, run, tasks, observing)
+    tasks = [
+        _begin(plan, region, place, prediction_id, goes_on=resume is not None)
+        for region, place in zip(plan.regions, places, strict=True)
+    ]
+    voxels, scores = 0, dict[str, float]()
+    for index, task in enumerate(tasks):
+        observer = observing(task.region, index, plan.training.data.num_classes) if observing else None
+        voxels += task.run(observer, workers, resuming_command(prediction_id))
+        if observer is not None:
+            scores.update(_log_scores(run, observer.scores(), plan.checkpoint.iteration or 0))
     by_name = {region.name: place for region, place in zip(plan.regions, places, strict=True)}
     result = {
         "prediction_id": prediction_id,
@@ -133,39 +141,83 @@ def _predict_regions(
     return FinishedPrediction(run.id, prediction_id, by_name, scores, result)
 
 
-def _run_tasks(
-    plan: PredictionPlan, run: Run, tasks: Sequence[RegionTask | WorkersTask], observing: Observing | None
-) -> tuple[int, dict[str, float]]:
-    """Predict all regions; give how many voxels that were, and the scores."""
-    scores: dict[str, float] = {}
-    voxels = 0
-    with Progress("Predicting", sum(task.voxels_left for task in tasks), "voxels") as progress:
-        for index, task in enumerate(tasks):
-            observer = observing(task.region, index, plan.training.data.num_classes) if observing else None
-            voxels += task.run(observer, progress)
-            if observer is not None:
-                scores.update(_log_scores(run, observer.scores(), plan.checkpoint.iteration or 0))
-    return voxels, scores
+def resuming_command(prediction_id: int) -> str:
+    """Say what to type to go on with a prediction that this command began or goes on with."""
+    command = command_line()
+    return command if "--resume" in command else f"{command} --resume {prediction_id}"
 
 
-def check_resumable(plan: PredictionPlan, prediction_id: int, by_workers: bool) -> None:
-    """Make sure, before a run is started, that a prediction was begun and goes on with what it was begun with."""
-    for region, place in zip(plan.regions, plan.places(prediction_id), strict=True):
-        log = TileLog.read(place.folder)
-        log.check(_description(plan, region))
-        if log.description.get("workers", False) != by_workers:
-            flag = "leave out --workers" if by_workers else "add --workers FILE"
-            raise InputError(f"The prediction in {place.folder} was begun in the other way: {flag} to go on with it.")
+def check_resumable(plan: PredictionPlan, prediction_id: int, runs: RunStore | None) -> None:
+    """Make sure, before a run is started, that a prediction was begun and goes on with what it was begun with.
+
+    Args:
+        plan: What is to be predicted now.
+        prediction_id: Number of the prediction.
+        runs: Knows also those that were killed before they came to the first dataset.
+
+    Raises:
+        InputError: It was not, or something differs; it is named.
+    """
+    places = plan.places(prediction_id)
+    begun = [read_begun(place) for place in places]
+    if not any(begun) and not _was_killed_early(plan, prediction_id, runs):
+        raise InputError(f"{places[0].folder} holds no prediction that was begun: predict anew, without --resume.")
+    for region, place, left in zip(plan.regions, places, begun, strict=True):
+        if left is not None:
+            _check_same(place, left, _description(plan, region))
+
+
+def _was_killed_early(plan: PredictionPlan, prediction_id: int, runs: RunStore | None) -> bool:
+    try:
+        record = None if runs is None else runs.get(prediction_id)
+    except RunNotFoundError:
+        return False
+    if record is None or record.status in ("RUNNING", "COMPLETED"):
+        return False
+    return bool(record.config.get("prediction", {}).get("run_id_training") == plan.training_run_id)
+
+
+def _check_same(place: OutputPlace, begun: Begun, description: Mapping[str, Any]) -> None:
+    for key, value in json.loads(json.dumps(description)).items():
+        if begun.description.get(key) != value:
+            raise InputError(
+                f"The prediction in {place.folder} was begun with {key} {_short(begun.description.get(key))}, "
+                f"and would go on with {_short(value)}: predict anew, without --resume."
+            )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _begin(
+    plan: PredictionPlan, region: Region, place: OutputPlace, prediction_id: int, *, goes_on: bool
+) -> RegionTask:
+    """Create the region's datasets and log, or open those of an earlier run, as far as that came."""
+    begun = read_begun(place) if goes_on else None
+    if begun is not None:
+        input_size = begun.input_size
+        predictor = plan.predictor(input_size)
+        output = RegionOutput.reopen(place, plan.training.data.num_classes)
+    else:
+        place.check_free(half_made=goes_on)
+        input_size = tuple(plan.choose_tiles(region).input_size)
+        predictor = plan.predictor(input_size)
+        output = _create(plan, region, place, predictor, prediction_id)
+    config, address = plan.config, plan.config.tracking.url
+    store = address if address == without_credentials(address) else None
+    checkpoint = CheckpointPlace(
+        plan.checkpoint.path, plan.checkpoint.sha256, plan.training_run_id, store, config.directories.runs
+    )
+    set_up = PredictorSetUp(region, plan.training.model, config.torch, config.prediction, checkpoint, input_size)
+    return RegionTask(output, set_up, predictor, {**_description(plan, region), "input_size": list(input_size)})
 
 
 def _create(
-    plan: PredictionPlan, region: Region, place: OutputPlace, *, prediction_id: int, workers: Workers | None
-) -> RegionTask | WorkersTask:
-    """Create the region's datasets and log."""
-    place.check_free()
-    input_size = plan.choose_tiles(region).input_size
-    predictor = plan.predictor(input_size)
-    output = RegionOutput.create(
+    plan: PredictionPlan, region: Region, place: OutputPlace, predictor: Predictor, prediction_id: int
+) -> RegionOutput:
+    return RegionOutput.create(
         place,
         plan.training.data.num_classes,
         plan.config.prediction.output_dtype,
@@ -175,35 +227,9 @@ def _create(
             "offset": nanometres(region.roi.begin, region.voxel_size),
             "chunk_shape": chunk_shape_for(predictor.steps(region.roi, region.raw_roi.begin), region.roi.shape),
             "provenance": _provenance(plan, region, prediction_id),
+            "overwrite": True,
         },
     )
-    begun_with = {"input_size": list(input_size), "workers": workers is not None}
-    log = TileLog.start(place.folder, {**_description(plan, region), **begun_with})
-    return _task(plan, region, output, log, workers)
-
-
-def _reopen(
-    plan: PredictionPlan, region: Region, place: OutputPlace, *, prediction_id: int, workers: Workers | None
-) -> RegionTask | WorkersTask:
-    """Open the region's datasets and log to go on."""
-    output = RegionOutput.reopen(place, plan.training.data.num_classes)
-    return _task(plan, region, output, TileLog.read(place.folder), workers)
-
-
-def _task(
-    plan: PredictionPlan, region: Region, output: RegionOutput, log: TileLog, workers: Workers | None
-) -> RegionTask | WorkersTask:
-    input_size = tuple(log.description["input_size"])
-    predictor = plan.predictor(input_size)
-    if workers is None:
-        return RegionTask(region, output, log, predictor)
-    config, address = plan.config, plan.config.tracking.url
-    store = address if address == without_credentials(address) else None
-    checkpoint = CheckpointPlace(
-        plan.checkpoint.path, plan.checkpoint.sha256, plan.training_run_id, store, config.directories.runs
-    )
-    set_up = PredictorSetUp(region, plan.training.model, config.torch, config.prediction, checkpoint, input_size)
-    return WorkersTask(output, set_up, predictor, {**_description(plan, region), "input_size": input_size}, workers)
 
 
 def _description(plan: PredictionPlan, region: Region) -> dict[str, Any]:
@@ -226,7 +252,7 @@ def _provenance(plan: PredictionPlan, region: Region, prediction_id: int) -> dic
     inputs = [region.raw] if region.mask is None else [region.raw, region.mask]
     provenance = make_provenance(TOOL, parameters, inputs, run_id=prediction_id)
     # Whoever reads the dataset before it is complete is told this command.
-    return {**provenance, "command": f"{provenance['command']} --resume {prediction_id}"}
+    return {**provenance, "command": resuming_command(prediction_id)}
 
 
 def _lineage(plan: PredictionPlan) -> dict[str, Any]:

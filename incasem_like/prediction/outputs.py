@@ -51,13 +51,18 @@ class OutputPlace:
         """Dataset of one class's probabilities."""
         return f"{self.group}/prob_maps/class_{class_id}"
 
-    def check_free(self) -> None:
+    def check_free(self, *, half_made: bool = False) -> None:
         """Make sure that nothing is overwritten.
+
+        Args:
+            half_made: Whether what a killed run has left may be: datasets that are not complete.
 
         Raises:
             InputError: A prediction of that number is there already.
         """
-        if dataset_exists(self.container, self.segmentation):
+        if dataset_exists(self.container, self.segmentation) and not (
+            half_made and not open_volume(self.container, self.segmentation, allow_incomplete=True).complete
+        ):
             raise InputError(
                 f"{self.folder} already holds a prediction, made under another run store: move it away, "
                 "or set prediction.directories.prefix to another folder."
@@ -86,11 +91,11 @@ class RegionOutput:
             layout: shape, voxel_size, offset, chunk_shape and provenance, as ``create_volume`` takes them.
         """
         scale = {"scale": SCALES[output_dtype]}
-        segmentation = create_volume(place.container, place.segmentation, dtype="uint8", **layout)
         maps = [
             create_volume(place.container, place.probability_map(c), dtype=output_dtype, attributes=scale, **layout)
             for c in range(num_classes)
         ]
+        segmentation = create_volume(place.container, place.segmentation, dtype="uint8", **layout)
         return cls(segmentation, maps)
 
     @classmethod
@@ -146,8 +151,8 @@ def stored_probabilities(values: npt.NDArray[np.float32], dtype: np.dtype[Any]) 
 def chunk_shape_for(step: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
     """Choose the chunks of a dataset that is written in tiles a ``step`` apart, so that no two tiles share a chunk.
 
-    Along each axis the tile itself if its edge is at most 128, else its largest divisor up to 128. Tiles that would
-    give chunks below 32 share chunks of several tiles.
+    Along each axis the tile itself if its edge is at most 128, else its largest divisor from 32 to 128, or again the
+    tile itself where it has none. Tiles that would give chunks below 32 share chunks of several tiles.
 
     Args:
         step: Distance of the tiles in voxels.
@@ -157,12 +162,12 @@ def chunk_shape_for(step: Sequence[int], shape: Sequence[int]) -> tuple[int, ...
 
 
 def fills_chunks(step: int) -> bool:
-    """Say whether tiles that far apart along an axis fill whole chunks, so that no chunk is written twice."""
-    return step < SHORTEST_CHUNK_EDGE or step % _chunk_edge(step) == 0
+    """Say whether tiles that far apart along an axis make chunks of a usual size."""
+    return _chunk_edge(step) <= LONGEST_CHUNK_EDGE
 
 
 def _chunk_edge(tile: int) -> int:
     fitting = [edge for edge in range(SHORTEST_CHUNK_EDGE, LONGEST_CHUNK_EDGE + 1) if tile % edge == 0]
     if fitting:
         return fitting[-1]
-    return max(1, LONGEST_CHUNK_EDGE // tile) * tile if tile < SHORTEST_CHUNK_EDGE else LONGEST_CHUNK_EDGE
+    return LONGEST_CHUNK_EDGE // tile * tile if tile < SHORTEST_CHUNK_EDGE else tile

@@ -20,11 +20,12 @@ from incasem_like.config import PredictionConfig, load_data_config, required_fil
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.networks import check_device
 from incasem_like.prediction.blocks import block_shape
+from incasem_like.prediction.checkpoint_choice import checkpoint_for, choose_checkpoint
 from incasem_like.prediction.experiment import check_resumable
 from incasem_like.prediction.loading import load_network
 from incasem_like.prediction.outputs import OutputPlace, chunk_shape_for
-from incasem_like.prediction.plan import PredictionPlan, check_tiles, choose_checkpoint
-from incasem_like.prediction.tile_log import TileLog
+from incasem_like.prediction.plan import PredictionPlan, check_tiles
+from incasem_like.prediction.region_task import read_begun
 from incasem_like.samples import Region, open_regions
 from incasem_like.terminal import duration, shown_path
 
@@ -97,7 +98,7 @@ def examine_prediction(
         prediction_id = resume or max(runs.ids() if runs is not None else (), default=0) + 1
         with found.noting():
             if resume is not None:
-                check_resumable(plan, resume, by_workers=workers_file is not None)
+                check_resumable(plan, resume, runs)
         _examine_regions(found, plan, plan.places(prediction_id), workers, resume is not None)
     return found
 
@@ -133,7 +134,7 @@ def _plan(found: Preflight, config: PredictionConfig, training: Callable[[], Run
         regions = [] if data is None else _open_regions(found, config, trained, data)
         checkpoint = network = None
         with found.noting():
-            checkpoint = choose_checkpoint(record, config.prediction.checkpoint)
+            checkpoint = choose_checkpoint(record, checkpoint_for(config, 0))
             check_device(config.torch)
             network = load_network(trained.model, config.torch, checkpoint.path)
         if regions and data is not None and checkpoint is not None and network is not None:
@@ -195,12 +196,11 @@ def _examine_region(
     found: Preflight, plan: PredictionPlan, region: Region, place: OutputPlace, speed: TileSpeed, resume: bool
 ) -> tuple[float, int, int]:
     """Say how a region is cut up and where it goes; give seconds, bytes of a tile, and bytes of the output."""
-    log = None
-    if resume:
-        log = TileLog.read(place.folder)
-        choice = plan.describe_tiles(region, log.description["input_size"])
+    begun = read_begun(place) if resume else None
+    if begun is not None:
+        choice = plan.describe_tiles(region, begun.input_size)
     else:
-        place.check_free()
+        place.check_free(half_made=resume)
         choice = plan.choose_tiles(region)
     steps = plan.predictor(choice.input_size).steps(region.roi, region.raw_roi.begin)
     block = block_shape(steps, chunk_shape_for(steps, region.roi.shape), region.roi.shape)
@@ -210,11 +210,11 @@ def _examine_region(
     found.lines += [
         f"{region.name}: {_times(region.roi.shape)} voxels in {choice.tiles} tiles, {blocks} blocks; a tile reads "
         f"{_times(choice.input_size)} and gives up to {_times(steps)} voxels"
-        f"{'' if log is None else f'; {len(log.done)} tiles are done'}.",
+        f"{'' if begun is None else f'; {begun.done} blocks are done'}.",
         f"  into {shown_path(place.folder)}: segmentation and {plan.training.data.num_classes} probability maps of "
         f"{section.output_dtype}, at most {_size(size)} on disk.",
     ]
-    left = 1.0 if log is None else 1 - len(log.done) / choice.tiles
+    left = 1.0 if begun is None else 1 - begun.done / blocks
     return choice.seconds(speed, region.roi.size) * left, choice.bytes, int(size)
 
 

@@ -1,28 +1,29 @@
-"""One region on its way to disk, in this process: what is missing is predicted, written and noted tile by tile."""
+"""One region on its way to disk, block by block, in this process or by workers; resumed by either."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.errors import CheckpointError
-from incasem_like.prediction.ahead import Behind, ahead
-from incasem_like.prediction.outputs import RegionOutput
-from incasem_like.prediction.tile_log import TileLog
-from incasem_like.prediction.tiles import Tile, TiledPredictor
-from incasem_like.samples import Region
-from incasem_like.terminal import Progress
+from incasem_like.blockwise import run_blockwise
+from incasem_like.blockwise.done_log import DoneLog, read_log
+from incasem_like.prediction.blocks import PredictorSetUp, region_blocks
+from incasem_like.prediction.outputs import OutputPlace, RegionOutput
+from incasem_like.prediction.predictor import Predictor
 from incasem_like.volumes import Roi
+
+if TYPE_CHECKING:
+    from incasem_like.blockwise.workers_file import Workers
 
 Floats = npt.NDArray[np.float32]
 
 
 class TileObserver(Protocol):
-    """Sees every tile of one region once, as it is predicted."""
+    """Sees every tile of one region once, as it is stored."""
 
     def observe(self, roi: Roi, probabilities: Floats) -> None:
         """Take a tile: (classes, z, y, x) probabilities over ``roi``."""
@@ -33,85 +34,68 @@ class TileObserver(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What an earlier run left of a region's prediction.
+
+    Attributes:
+        description: What it was begun with, ``input_size`` among it.
+        done: Blocks that are done.
+    """
+
+    description: Mapping[str, Any]
+    done: int
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """Tiles that it was begun with, in voxels."""
+        return tuple(self.description["input_size"])
+
+
+def read_begun(place: OutputPlace) -> Begun | None:
+    """Read what an earlier run left; None where none came so far as to begin."""
+    log = read_log(place.container / place.segmentation)
+    return None if log is None else Begun(log.fingerprint["parameters"], len(log.done))
+
+
 class RegionTask:
-    """One region on its way to disk.
+    """One region on its way to disk. Making one begins its log, so that another run can go on with it.
 
     Attributes:
         region: What is predicted.
         output: Where it goes.
-        log: Which tiles are there already.
-        predictor: What predicts it.
     """
 
-    def __init__(self, region: Region, output: RegionOutput, log: TileLog, predictor: TiledPredictor) -> None:
-        self.region, self.output, self.log, self.predictor = region, output, log, predictor
-        self._tiles = predictor.tiles(region.roi, region.raw_roi.begin)
+    def __init__(
+        self, output: RegionOutput, set_up: PredictorSetUp, predictor: Predictor, description: Mapping[str, Any]
+    ) -> None:
+        self.region, self.output, self._predictor = set_up.region, output, predictor
+        self._task = region_blocks(output, set_up, predictor, description)
+        with DoneLog(self._task.output, self._task.fingerprint()):
+            pass
 
-    @property
-    def voxels_left(self) -> int:
-        """Voxels that are not predicted yet."""
-        return int(sum(write.size for _, write in self._tiles if write not in self.log))
+    def run(self, observer: TileObserver | None, workers: Workers | None, command: str) -> int:
+        """Predict and write what is missing; then ``observer`` sees all tiles as they were stored.
 
-    def run(self, observer: TileObserver | None, progress: Progress) -> int:
-        """Predict and write what is missing, tile by tile; ``observer`` sees the tiles of an earlier run too.
+        Args:
+            observer: Measures them.
+            workers: Who predicts; None for this process.
+            command: What to type to go on after an interruption.
 
         Returns:
             How many voxels were missing.
+
+        Raises:
+            IncasemError: Blocks failed; all others are done.
         """
-        voxels = self.voxels_left
-        if observer is not None:
-            show_written(observer, self.output, (write for _, write in self._tiles if write in self.log))
-        missing = [tile for tile in self._tiles if tile[1] not in self.log]
-        with Behind(threaded=self.predictor.read_ahead > 0) as writer:
-            wanted = self._inside_mask(missing, progress)
-            read = partial(self.region.read_raw, outside="reflect")
-            depth = self.output.chunk_depth
-            for tile, part, probabilities in self.predictor.predict_parts(read, wanted, depth):
-                check_finite(probabilities)
-                writer.do(partial(self._store, tile[1], part, probabilities))
-                if observer is not None:
-                    observer.observe(part, probabilities)
-                progress.advance(part.size, note=self.region.name)
-        self.output.mark_complete()
-        return voxels
-
-    def _inside_mask(self, tiles: Iterable[Tile], progress: Progress) -> Iterator[Tile]:
-        """Pass on the tiles that are to be predicted; of the others it is noted that they are done."""
-        for tile, inside in inside_mask(self.region, tiles, self.predictor.read_ahead):
-            if inside:
-                yield tile
-            else:
-                self.log.add(tile[1])
-                progress.advance(tile[1].size, note=self.region.name)
-
-    def _store(self, tile: Roi, part: Roi, probabilities: Floats) -> None:
-        self.output.write(part, probabilities, self.region.read_mask(part))
-        if part.end == tile.end:
-            self.log.add(tile)
-
-
-def check_finite(probabilities: Floats) -> None:
-    """Make sure that a network gave numbers.
-
-    Raises:
-        CheckpointError: It did not.
-    """
-    if not np.isfinite(probabilities[0]).all():
-        raise CheckpointError(
-            "The network gives values that are not numbers: its training diverged, choose an earlier checkpoint; "
-            "or the precision is too low, set torch.precision=fp32."
+        summary = run_blockwise(
+            self._task,
+            workers=workers,
+            description=f"Predicting {self.region.name}",
+            prepared=(self.region, self._predictor),
+            command=command,
         )
-
-
-def inside_mask(region: Region, tiles: Iterable[Tile], read_ahead: int) -> Iterator[tuple[Tile, bool]]:
-    """Yield each tile and whether the mask is anything but 0 there; masks are read ahead in other threads."""
-    if region.mask is None:
-        yield from ((tile, True) for tile in tiles)
-    else:
-        yield from ahead(lambda tile: (tile, bool(region.read_mask(tile[1]).any())), tiles, read_ahead)
-
-
-def show_written(observer: TileObserver, output: RegionOutput, tiles: Iterable[Roi]) -> None:
-    """Show an observer tiles that are on disk already."""
-    for tile in tiles:
-        observer.observe(tile, output.read_probabilities(tile))
+        if observer is not None:
+            for _, tile in self._predictor.tiles(self.region.roi, self.region.raw_roi.begin):
+                observer.observe(tile, self.output.read_probabilities(tile))
+        return summary.voxels

@@ -105,3 +105,14 @@ def test_the_log_does_not_change_what_the_output_holds(output: Volume) -> None:
         log.record(0)
     assert output.content_hash == before
     assert output.as_zarr().nchunks_initialized == 0
+
+
+def test_a_late_thread_cannot_write_into_what_was_opened_since(output: Volume, tmp_path: Path) -> None:
+    with DoneLog(output, PRINT) as log:
+        log.record(3)
+    with (tmp_path / "other").open("wb") as other:  # gets the number that the log's file had
+        with pytest.raises(ValueError, match="is closed"):
+            log.record(4)
+        other.write(b"intact")
+    assert (tmp_path / "other").read_bytes() == b"intact"
+    assert log.done == {3}

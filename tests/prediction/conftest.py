@@ -14,6 +14,7 @@ import zarr
 from incasem_like.config import ModelConfig, load_prediction_config, load_training_config
 from incasem_like.networks import build_network, load_checkpoint, save_checkpoint
 from incasem_like.prediction.experiment import predict_data
+from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.tracking import open_store, run_experiment
 from incasem_like.volumes import create_volume
 
@@ -99,6 +100,8 @@ def mirrored_volume():
 
 RAW_SHAPE, RAW_BEGIN = (40, 44, 36), (10, -20, 0)
 VOXEL_SIZE = (8.0, 4.6, 4.6)
+# Of this network a tile of 52 gives 34 voxels along each axis, which is a chunk too.
+WIDE, WIDE_TILES = (40, 80, 80), "prediction.input_size_voxels=[52,52,52]"
 
 
 def write(container, dataset, values, begin=RAW_BEGIN):
@@ -168,6 +171,14 @@ class Laboratory:
         values = {"file": "cell.zarr", "voxel_size": VOXEL_SIZE, "raw": "volumes/raw"}
         return values | {"offset": [12, -18, 3], "shape": [25, 30, 28]} | changes
 
+    def wide_entry(self, shape=WIDE):
+        """A volume of 18 or more blocks, and labels of it."""
+        for dataset, values in (("wide", 256), ("wide_labels", 2)):
+            stored = np.random.default_rng(0).integers(0, values, shape, dtype=np.uint8)
+            write(self.container, f"volumes/{dataset}", stored)
+        entry = self.entry(raw="volumes/wide", labels={"volumes/wide_labels": 1})
+        return {**entry, "offset": None, "shape": None}
+
     def config(self, entries=None, *updates):
         path = self.folder / "predict.json"
         path.write_text(json.dumps(entries or {"cell_er": self.entry()}))
@@ -195,6 +206,41 @@ class Laboratory:
 @pytest.fixture
 def laboratory(tmp_path, enliven):
     return Laboratory(tmp_path, enliven)
+
+
+@pytest.fixture
+def predicted(monkeypatch):
+    """The tiles that are predicted in this process, as they come."""
+    tiles = []
+    original = TiledPredictor.predict_parts
+
+    def noting(self, read, wanted, depth=None):
+        wanted = list(wanted)
+        tiles.extend(wanted)
+        return original(self, read, wanted, depth)
+
+    monkeypatch.setattr(TiledPredictor, "predict_parts", noting)
+    return tiles
+
+
+@pytest.fixture
+def interrupted(laboratory, monkeypatch):
+    """A prediction in 18 blocks that was stopped at the fifth as by ctrl-C, and its configuration."""
+    config = laboratory.config({"cell_er": laboratory.wide_entry()}, WIDE_TILES, "prediction.log_metrics=true")
+    seen = []
+    original = TiledPredictor.predict_parts
+
+    def interrupting(self, read, tiles, depth=None):
+        seen.append(tiles)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return original(self, read, tiles, depth)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TiledPredictor, "predict_parts", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            laboratory.predict(config)
+    return config
 
 
 @pytest.fixture

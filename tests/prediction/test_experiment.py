@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from incasem_like.volumes import open_volume
 
 RAW_SHAPE, RAW_BEGIN = (40, 44, 36), (10, -20, 0)
 VOXEL_SIZE = (8.0, 4.6, 4.6)
+WIDE = (40, 80, 80)  # of the fixture interrupted
 
 
 def stored(place, dataset):
@@ -133,23 +135,12 @@ def test_without_workers_everything_happens_in_one_thread(laboratory):
     assert np.abs(stored(place, "prob_maps/class_1") - expected[1]).max() < 1e-5
 
 
-def test_tiles_outside_the_mask_are_passed_over_and_stay_zero(laboratory, monkeypatch):
-    from incasem_like.prediction.tiles import TiledPredictor
-
-    seen = []
-    original = TiledPredictor.predict_parts
-
-    def counting(self, read, tiles, depth):
-        for result in original(self, read, tiles, depth):
-            seen.append(result[1])
-            yield result
-
-    monkeypatch.setattr(TiledPredictor, "predict_parts", counting)
+def test_tiles_outside_the_mask_are_passed_over_and_stay_zero(laboratory, predicted):
     # The mask is 0 in the first 20 planes of raw, which are 18 of the region's; tiles are 10 planes deep.
     entries = {"cell_er": laboratory.entry(mask="volumes/mask")}
     config = laboratory.config(entries, "prediction.input_size_voxels=[28,44,44]")
     place = laboratory.predict(config).places["cell_er"]
-    assert {int(roi.begin[0]) for roi in seen} == {22, 32}
+    assert {int(write.begin[0]) for _, write in predicted} == {22, 32}
     maps = np.stack([stored(place, f"prob_maps/class_{c}") for c in range(2)])
     assert not maps[:, :10].any()
     assert np.abs(maps[:, 10:] - laboratory.one_shot((12, -18, 3), (25, 30, 28))[:, 10:]).max() < 1e-5
@@ -218,25 +209,6 @@ def test_scores_of_the_observer_are_tracked_at_the_checkpoints_iteration(laborat
     assert (metric.steps, metric.values) == ((1,), (25.0 * 30 * 28,))
 
 
-class Interruption(Recorder):
-    """Stops after a few tiles, as ctrl-C would."""
-
-    def observe(self, roi, probabilities):
-        super().observe(roi, probabilities)
-        if len(self.tiles) == 3:
-            raise KeyboardInterrupt
-
-
-@pytest.fixture
-def interrupted(laboratory):
-    """A prediction that was stopped after three tiles, and its configuration."""
-    entries = {"cell_er": laboratory.entry(labels={"volumes/labels/er": 1})}
-    config = laboratory.config(entries, "prediction.input_size_voxels=[44,44,44]", "prediction.log_metrics=true")
-    with pytest.raises(KeyboardInterrupt):
-        laboratory.predict(config, observing=Interruption)
-    return config
-
-
 def test_an_interrupted_prediction_is_incomplete_and_names_the_command_to_resume(laboratory, interrupted):
     assert laboratory.store.get(1).status == "INTERRUPTED"
     place = laboratory.container / "volumes/predictions/train_0001/predict_0001"
@@ -244,36 +216,47 @@ def test_an_interrupted_prediction_is_incomplete_and_names_the_command_to_resume
         open_volume(place / "segmentation").read()
 
 
-def test_resuming_predicts_only_what_is_missing_and_shows_the_observer_all(laboratory, interrupted, monkeypatch):
-    from incasem_like.prediction.tiles import TiledPredictor
-
-    predicted = []
-    original = TiledPredictor.predict_parts
-
-    def counting(self, read, tiles, depth):
-        tiles = list(tiles)
-        predicted.extend(tiles)
-        return original(self, read, tiles, depth)
-
-    monkeypatch.setattr(TiledPredictor, "predict_parts", counting)
+def test_resuming_predicts_only_what_is_missing_and_shows_the_observer_all(laboratory, interrupted, predicted):
     finished = laboratory.predict(interrupted, resume=1, observing=Recorder)
 
     assert finished.prediction_id == 1
     assert laboratory.store.get(2).info["resumes"] == 1
-    assert finished.scores["seen_0_2"] == 25 * 30 * 28
+    assert finished.scores["seen_0_2"] == math.prod(WIDE)
     place = finished.places["cell_er"]
     assert open_volume(place.container, place.segmentation).complete
-    assert np.abs(stored(place, "prob_maps/class_1") - laboratory.one_shot((12, -18, 3), (25, 30, 28))[1]).max() < 1e-5
-    all_tiles = 25 * 30 * 28
-    assert 0 < sum(write.size for _, write in predicted) < all_tiles
-    assert laboratory.predict(interrupted, resume=1, observing=Recorder).scores == finished.scores
+    assert 13 < len(predicted) < 18
+    assert finished.result["voxels_predicted"] == sum(write.size for _, write in predicted)
+    again = laboratory.predict(interrupted, resume=1, observing=Recorder)
+    assert again.scores == finished.scores
+    assert again.result["voxels_predicted"] == 0
+    undisturbed = laboratory.predict(interrupted).places["cell_er"]
+    for dataset in ("segmentation", "prob_maps/class_1"):
+        np.testing.assert_array_equal(stored(place, dataset), stored(undisturbed, dataset))
 
 
-def test_a_torn_log_line_costs_one_tile_and_nothing_else(laboratory, interrupted):
-    path = laboratory.container / "volumes/predictions/train_0001/predict_0001/.predicted_tiles.jsonl"
+def test_a_torn_log_line_costs_one_block_and_nothing_else(laboratory, interrupted, predicted):
+    folder = laboratory.container / "volumes/predictions/train_0001/predict_0001"
+    path = folder / "segmentation" / ".blocks.jsonl"
     path.write_bytes(path.read_bytes()[:-4])
-    place = laboratory.predict(interrupted, resume=1, observing=Recorder).places["cell_er"]
-    assert np.abs(stored(place, "prob_maps/class_1") - laboratory.one_shot((12, -18, 3), (25, 30, 28))[1]).max() < 1e-5
+    before = path.read_bytes().count(b"\n") - 1
+    laboratory.predict(interrupted, resume=1)
+    assert len(predicted) == 18 - before
+
+
+@pytest.mark.parametrize("left", ["datasets without a log", "half of the datasets", "nothing"])
+def test_what_was_killed_while_it_began_is_begun_anew_under_its_number(laboratory, interrupted, left):
+    folder = laboratory.container / "volumes/predictions/train_0001/predict_0001"
+    (folder / "segmentation" / ".blocks.jsonl").unlink()
+    if left == "half of the datasets":
+        shutil.rmtree(folder / "segmentation")
+    if left == "nothing":
+        shutil.rmtree(folder)
+    place = laboratory.predict(interrupted, resume=1).places["cell_er"]
+    assert place.folder == folder
+    assert open_volume(place.container, place.segmentation).complete
+    shutil.rmtree(folder)  # by hand, of a prediction that is finished; its number is not used again
+    with pytest.raises(InputError, match="holds no prediction that was begun"):
+        laboratory.predict(interrupted.model_copy(), resume=2)
 
 
 def test_resuming_with_another_checkpoint_is_refused(laboratory, interrupted):

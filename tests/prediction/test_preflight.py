@@ -8,7 +8,7 @@ import pytest
 from incasem_like.errors import InputError
 from incasem_like.prediction import preflight
 from incasem_like.prediction.preflight import examine_prediction
-from incasem_like.prediction.tile_log import TileLog
+from incasem_like.prediction.region_task import read_begun
 
 SMALL = "prediction.input_size_voxels=[44,44,44]"
 
@@ -31,19 +31,21 @@ def everything_below(folder):
 
 
 @pytest.mark.parametrize("updates", [[], [SMALL], [SMALL, "prediction.output_dtype=uint8"]])
-def test_what_it_says_is_what_then_happens(laboratory, examine, updates):
+def test_what_it_says_is_what_then_happens(laboratory, examine, predicted, updates):
     config = laboratory.config(None, *updates)
     before = everything_below(laboratory.folder)
     found = examine(config)
     assert found.problems == []
     assert everything_below(laboratory.folder) == before
     said = "\n".join(found.lines)
-    tiles = int(re.search(r"in (\d+) tiles", said)[1])
+    tiles, blocks = (int(number) for number in re.search(r"in (\d+) tiles, (\d+) blocks", said).groups())
     size = [int(edge) for edge in re.search(r"a tile reads (\d+) x (\d+) x (\d+)", said).groups()]
+    predicted.clear()  # what was measured how fast the network is with
     place = laboratory.predict(config).places["cell_er"]
-    log = TileLog.read(place.folder)
-    assert log.description["input_size"] == size
-    assert len(log.done) == tiles
+    begun = read_begun(place)
+    assert list(begun.input_size) == size
+    assert begun.done == blocks
+    assert len(predicted) == tiles
     assert "train_0001/predict_0001" in said
     assert "Expected time: " in said
     voxels, per_voxel = 25 * 30 * 28, 3 if "prediction.output_dtype=uint8" in updates else 9
@@ -84,24 +86,12 @@ def test_a_place_that_is_taken_is_a_problem(laboratory, examine):
     assert examine(config).problems == []
 
 
-def test_what_is_left_of_an_interrupted_prediction_is_said(laboratory, examine):
-    class Interruption:
-        def __init__(self, *about):
-            self.seen = 0
-
-        def observe(self, roi, probabilities):
-            self.seen += 1
-            if self.seen == 2:
-                raise KeyboardInterrupt
-
-    entries = {"cell_er": laboratory.entry(labels={"volumes/labels/er": 1})}
-    config = laboratory.config(entries, "prediction.input_size_voxels=[28,28,28]", "prediction.log_metrics=true")
-    with pytest.raises(KeyboardInterrupt):
-        laboratory.predict(config, observing=Interruption)
-    found = examine(config, resume=1)
-    assert found.problems == []
-    assert re.search(r"[12] tiles are done", "\n".join(found.lines))
-    assert "begun in the other way" in examine(config, resume=1, workers_file=_workers(laboratory)).problems[0]
+def test_what_is_left_of_an_interrupted_prediction_is_said(laboratory, examine, interrupted):
+    for workers_file in (None, _workers(laboratory)):
+        found = examine(interrupted, resume=1, workers_file=workers_file)
+        assert found.problems == []
+        assert re.search(r"18 blocks; .*; [1-4] blocks are done", "\n".join(found.lines))
+    config = interrupted
     assert "holds no prediction that was begun" in examine(config, resume=9).problems[0]
 
 

@@ -133,11 +133,7 @@ def test_a_killed_scheduler_is_gone_on_with_and_another_checkpoint_or_way_is_ref
     refused = call("--resume", "1", "--workers", str(workers_file), "--checkpoint", "last")
     assert refused.returncode == 2
     assert "was begun with checkpoint" in refused.stderr
-    refused = call("--resume", "1")
-    assert refused.returncode == 2
-    assert "add --workers FILE" in refused.stderr
-
-    resumed = call("--resume", "1", "--workers", str(workers_file))
+    resumed = call("--resume", "1")  # what workers began, one process may finish
     assert resumed.returncode == 0, resumed.stderr
     assert call().returncode == 0
     resumed, undisturbed = chunks(place(laboratory, 1)), chunks(place(laboratory, 3))
