@@ -29,8 +29,16 @@ class CheckpointError(InputError):
     """A checkpoint is missing, changed since it was tracked, or belongs to another architecture."""
 
 
+class DivergedError(CheckpointError):
+    """The network of a checkpoint gives values that are not numbers."""
+
+
 class StoreError(IncasemError):
     """The run store cannot be reached or written."""
+
+
+class DamagedRecordError(StoreError):
+    """The record of a run cannot be read."""
 
 
 class DownloadError(IncasemError):

@@ -77,11 +77,11 @@ class Run:
         """Note which data the run reads: one mapping for each dataset, with its address and content hash."""
         self.set_info("inputs", list(datasets))
 
-    def add_artifact(self, content: str | Path, name: str) -> None:
+    def add_artifact(self, content: str | bytes | Path, name: str) -> None:
         """Store a file with the run.
 
         Args:
-            content: A ``Path`` to the file, or a ``str`` with the text itself.
+            content: A ``Path`` to the file, or the text or bytes themselves.
             name: What it is called in the store; one of that name is replaced.
         """
         name = name.replace("/", "_")
@@ -90,7 +90,7 @@ class Run:
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "artifact"
-            path.write_text(content, encoding="utf-8")
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
             self._sacred.add_artifact(str(path), name)
 
     def register_checkpoint(
