@@ -1,7 +1,8 @@
-"""Peak resident memory of importing, equalising and predicting a volume of a given edge, all processes together.
+"""Peak resident memory of the stages on volumes of given edges, all processes together, with two workers.
 
-``python benchmarks/memory.py --edge 1024`` makes a synthetic volume of 1024^3 uint8 voxels, runs the
-scripts on it, and prints the peak of the summed unique memory of the script and its children per stage.
+``python benchmarks/memory.py --edge 256 768 --stages threshold evaluate export`` makes synthetic volumes of 256^3 and
+768^3 voxels (raw uint8, probabilities float32), runs the scripts on them, and prints the peak of the summed unique
+memory of the script and its children per stage; where memory does not go by the volume, the figures are alike.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ import psutil
 import tifffile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+FORMATTING, POSTPROCESSING = "scripts/01_data_formatting", "scripts/04_postprocessing"
+STAGES = ("import", "equalise", "mask", "threshold", "evaluate", "export", "predict")
+CHUNK = 64
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 
 
@@ -89,28 +93,67 @@ def write_config(folder: Path, name: str, shape: tuple[int, int, int]) -> Path:
     return path
 
 
+def write_probabilities(container: str, edge: int) -> None:
+    """Write noise as probabilities of one class, and labels that follow them, in chunks as predictions have them."""
+    from incasem_like.volumes import Coordinate, Roi, create_volume
+
+    noise = np.random.default_rng(1).random((CHUNK, edge, edge), dtype=np.float32)
+    for dataset, dtype in (("probs", "float32"), ("labels", "uint8")):
+        volume = create_volume(
+            container, dataset, shape=(edge,) * 3, dtype=dtype, voxel_size=(5, 5, 5), chunk_shape=(CHUNK,) * 3
+        )
+        for z in range(0, edge, CHUNK):
+            depth = min(CHUNK, edge - z)
+            slab = noise[:depth] if dtype == "float32" else (noise[:depth] > 0.4).astype(np.uint8)
+            volume.write(slab, Roi(Coordinate(z, 0, 0), slab.shape))
+        volume.mark_complete()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--edge", type=int, default=1024, help="voxels along each axis")
+    parser.add_argument("--edge", type=int, nargs="+", default=[1024], help="voxels along each axis")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="what to measure")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        folder = Path(name)
-        write_sections(folder / "sections", arguments.edge)
-        rows = run_stages(folder, arguments.edge)
+    results = {}
+    for edge in arguments.edge:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+            os.environ["INCASEM_JOBS"] = str(Path(name) / "jobs")
+            print(f"{edge}^3 voxels", flush=True)
+            results[edge] = run_stages(Path(name), edge, arguments.stages)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"edge": arguments.edge, "cores": os.cpu_count(), "stages": rows}, indent=2))
+    RESULTS.write_text(json.dumps({"cores": os.cpu_count(), "edges": results}, indent=2))
 
 
-def run_stages(folder: Path, edge: int) -> list[dict[str, float | str]]:
-    container, runs = str(folder / "big.zarr"), str(folder / "runs")
-    formatting = "scripts/01_data_formatting"
-    sections = ("-i", str(folder / "sections"), "-f", container, "-d", "volumes/raw", "--num_workers", "2")
-    equalised = ("-f", container, "-d", "volumes/raw", "-o", "volumes/raw_equalized_0.02", "--num_workers", "2")
-    rows = [
-        measured("import", f"{formatting}/00_image_sequences_to_zarr.py", *sections),
-        measured("equalise", f"{formatting}/40_equalize_histogram.py", *equalised),
-    ]
+def run_stages(folder: Path, edge: int, stages: list[str]) -> list[dict[str, float | str]]:
+    container, runs, workers = str(folder / "big.zarr"), str(folder / "runs"), folder / "workers.yaml"
+    workers.write_text("count: 2")
+    rows = []
+    if {"import", "equalise", "predict"} & set(stages):
+        write_sections(folder / "sections", edge)
+    if {"threshold", "evaluate", "export", "mask"} & set(stages):
+        write_probabilities(container, edge)
+    probs = f"{container}/probs"
+    commands = {
+        "import": (f"{FORMATTING}/00_image_sequences_to_zarr.py", "-i", str(folder / "sections"), "-f", container),
+        "equalise": (f"{FORMATTING}/40_equalize_histogram.py", "-f", container),
+        "mask": (f"{FORMATTING}/60_create_metric_mask.py", "-f", container, "-d", "labels", "-o", "mask"),
+        "threshold": (f"{POSTPROCESSING}/00_extract_segmentation_with_threshold.py", "--prediction_filename", container,
+                      "-d", "probs", "-o", "segmentation", "-t", "0.5", "--runs", runs),
+        "evaluate": (f"{POSTPROCESSING}/05_evaluate_metric.py", "-l", f"{container}/labels", "-p", probs,
+                     "--threshold_start", "0.1", "--threshold_stop", "0.9", "--runs", runs),
+        "export": (f"{POSTPROCESSING}/20_convert_zarr_to_image_sequence.py", "-f", container, "-d", "probs",
+                   "-o", str(folder / "out")),
+    }  # fmt: skip
+    for stage, command in commands.items():
+        if stage in stages:
+            rows.append(measured(stage, *command, "--workers", str(workers)))
+    if "predict" in stages:
+        rows.append(predict(folder, edge, runs))
+    return rows
+
+
+def predict(folder: Path, edge: int, runs: str) -> dict[str, float | str]:
     network = (
         "model.num_fmaps=4",
         "model.downsample_factors=[[2,2,2]]",
@@ -126,9 +169,8 @@ def run_stages(folder: Path, edge: int) -> list[dict[str, float | str]]:
     measured("train one iteration", "scripts/02_train/train.py", *train)
     whole = f"prediction.data={write_config(folder, 'whole', (edge, edge, edge))}"
     places = (f"directories.runs={runs}", f"prediction.directories.prefix={folder}", "torch.device=cpu")
-    predict = ("--run_id", "1", "with", "config_prediction.yaml", whole, *places)
-    rows.append(measured("predict", "scripts/03_predict/predict.py", *predict))
-    return rows
+    order = ("--run_id", "1", "with", "config_prediction.yaml", whole, *places)
+    return measured("predict", "scripts/03_predict/predict.py", *order)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class _Call:
         """Show progress for the time of a ``with``."""
         total = self.task.grid.roi.size
         already = self.task.grid.voxels(sorted(self._log.done))
-        with Progress(description, total, "voxels", already=already) as self._progress:
+        with Progress(description, total, self.task.unit, already=already) as self._progress:
             yield
 
     def run_here(self, prepared: Any) -> None:
@@ -166,6 +166,8 @@ class _Call:
             "error": str(block.last.error), "kind": type(block.last.error).__name__, "trace": block.last.trace[-6000:],
             "attempts": block.attempts, "worker": block.last.worker, "roi": [list(roi.begin), list(roi.shape)],
         }  # fmt: skip
+        if self.task.names:
+            about["name"] = self.task.name_of(block.number)
         self._log.record_failed(block.number, about)
 
     def look(self, workers: Sequence[dict[str, Any]]) -> None:

@@ -192,6 +192,8 @@ def _worker_row(worker: Mapping[str, Any]) -> list[str]:
 
 
 def _region(entry: Mapping[str, Any]) -> str:
+    if "name" in entry:
+        return str(entry["name"])
     begin, shape = entry.get("roi") or ([], [])
     return ", ".join(f"{first}-{first + size - 1}" for first, size in zip(begin, shape, strict=True)) or "?"
 

@@ -6,10 +6,11 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy.typing as npt
 
+from incasem_like.blockwise.done_log import first_difference
 from incasem_like.errors import DataError, InputError
 from incasem_like.synthetic.optic_lobe import SyntheticVolume, generate_optic_lobe
 from incasem_like.synthetic.parameters import OpticLobeParameters
@@ -143,18 +144,20 @@ def refuse_what_is_there(order: VolumeOrder) -> None:
     """
     if order.format == "tiff":
         if order.output.exists() and (not order.output.is_dir() or any(order.output.iterdir())):
-            raise InputError(
-                f"{order.output} exists and was not made with these parameters: give --overwrite or another --output."
-            )
+            _refuse(str(order.output), _read_record(order.output).get("order"), order)
         return
     for dataset in DATASETS:
         if dataset_exists(order.output, dataset):
             there = open_volume(order.output, dataset, allow_incomplete=True)
-            if (there.provenance or {}).get("parameters") != order.record:
-                raise InputError(
-                    f"{there.address} exists and was not made with these parameters: "
-                    "give --overwrite or another --output."
-                )
+            made_with = (there.provenance or {}).get("parameters")
+            if made_with != order.record:
+                _refuse(str(there.address), made_with, order)
+
+
+def _refuse(place: str, made_with: Any, order: VolumeOrder) -> NoReturn:
+    told = first_difference(made_with, order.record) if isinstance(made_with, dict) else ""
+    what = f"was made with {told}" if told else "exists and is no such volume"
+    raise InputError(f"{place} {what}: give --overwrite or another --output.")
 
 
 def _arrays(volume: SyntheticVolume) -> tuple[npt.NDArray[Any], ...]:

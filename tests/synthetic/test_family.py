@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from killing import run_killed
 
+from incasem_like.blockwise import list_jobs
 from incasem_like.errors import InputError
 from incasem_like.synthetic import OpticLobeParameters, family
 from incasem_like.synthetic.family import make_volumes
@@ -58,6 +59,7 @@ def test_a_volume_that_fails_is_named_the_others_are_there(tmp_path, monkeypatch
     with pytest.raises(Exception, match=r"1 of 3 blocks failed, the first one at lobe_001: .*the dye ran out"):
         list(make_volumes(orders(tmp_path / "lobe", 3)))
     assert [(tmp_path / f"lobe_00{i}").exists() for i in range(3)] == [True, False, True]
+    assert list_jobs()[0].failed_blocks()[1]["name"] == "lobe_001"
     monkeypatch.setattr(family, "make_volume", original)
     made = list(make_volumes(orders(tmp_path / "lobe", 3)))
     assert [volume.already_complete for volume in made] == [True, False, True]

@@ -71,7 +71,7 @@ def test_workers_do_not_matter_and_the_first_of_several_is_the_only_one(tmp_path
 def test_second_call_other_seed_and_overwrite(tmp_path, name, format):
     assert not make(tmp_path / name, format)[0].already_complete
     assert make(tmp_path / name, format)[0].already_complete
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(InputError, match="was made with seed 3, but now it is 4: give --overwrite"):
         make(tmp_path / name, format, seed=4)
     assert not make(tmp_path / name, format, seed=4, overwrite=True)[0].already_complete
     assert make(tmp_path / name, format, seed=4)[0].already_complete
