@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -17,11 +18,16 @@ from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.mongo.connecting import connect
 from incasem_like.tracking.mongo.store import MongoStore
 
+_SOURCES = tempfile.mkdtemp(prefix="incasem-test-sources-")  # the same code need not be archived by every test
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One test's databases bear the names of the next one's; what is known of their runs is not passed on."""
-    monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
+    cache = tmp_path.with_name(f"{tmp_path.name}-cache")
+    cache.mkdir()
+    (cache / "sources").symlink_to(_SOURCES)
+    monkeypatch.setenv("INCASEM_CACHE", str(cache))
 
 
 @pytest.fixture
@@ -82,8 +88,8 @@ def start_python(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]
 
 
 @pytest.fixture
-def few_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Have runs keep three small sources in place of the package's many; gives their number."""
+def small_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runs keep three small files in place of the package's many."""
     import incasem_like
 
     package = tmp_path / "package"
@@ -91,7 +97,6 @@ def few_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     for name in ("__init__", "one", "two"):
         (package / f"{name}.py").write_text(f"# {name}")
     monkeypatch.setattr(incasem_like, "__file__", str(package / "__init__.py"))
-    return 3
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.mongo.store import MongoStore
 
 WriteRun = Callable[..., None]
-pytestmark = pytest.mark.usefixtures("few_sources")
+pytestmark = pytest.mark.usefixtures("small_package")
 
 
 def test_tags_and_notes_are_kept_with_the_run(store: RunStore, write_run: WriteRun) -> None:

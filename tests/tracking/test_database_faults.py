@@ -10,7 +10,7 @@ from incasem_like.tracking import Run, run_experiment
 from incasem_like.tracking.mongo.store import MongoStore
 from incasem_like.tracking.transfer import copy_run
 
-pytestmark = pytest.mark.usefixtures("few_sources")
+pytestmark = pytest.mark.usefixtures("small_package")
 CONFIG = {"tracking": {"store_checkpoints": "none"}}
 INDEX = "run_id_1_name_1"
 

@@ -16,7 +16,7 @@ from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.mongo.store import MongoStore
 
 WriteRun = Callable[..., None]
-pytestmark = pytest.mark.usefixtures("few_sources")
+pytestmark = pytest.mark.usefixtures("small_package")
 
 
 def _train(store: RunStore, run_id: int | None = None, content: str = "weights") -> int:
@@ -80,7 +80,7 @@ def test_the_last_run_takes_the_sources_with_it(store: RunStore) -> None:
     run_experiment(name="x", config={}, main=lambda run: None, store=store)
     run_experiment(name="x", config={}, main=lambda run: None, store=store)
     assert store.delete(1).sources == 0
-    assert store.delete(2).sources == 3
+    assert store.delete(2).sources == 1
     assert _files_left(store) == 0
 
 
@@ -279,7 +279,7 @@ def test_sources_stay_while_a_run_is_being_started(tmp_path: Path) -> None:
     run_experiment(name="x", config={}, main=lambda run: None, store=store)
     (store.folder / "2").mkdir()  # it has found its sources stored, and not said so yet
     assert store.delete(1).sources == 0
-    assert len(list((store.folder / "_sources").iterdir())) == 3
+    assert len(list((store.folder / "_sources").iterdir())) == 1
 
 
 def test_a_prediction_has_no_folders_to_free(store: RunStore) -> None:

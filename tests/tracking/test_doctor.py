@@ -13,7 +13,7 @@ from incasem_like.tracking import Run, RunStore, open_store, run_experiment
 from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.mongo.store import MongoStore
 
-pytestmark = pytest.mark.usefixtures("few_sources")
+pytestmark = pytest.mark.usefixtures("small_package")
 
 
 @pytest.fixture(autouse=True)

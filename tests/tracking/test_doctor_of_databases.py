@@ -8,7 +8,7 @@ from tracking.ailing_stores import WriteRun, findings, mend, write_training
 from incasem_like.tracking import run_experiment
 from incasem_like.tracking.mongo.store import MongoStore
 
-pytestmark = pytest.mark.usefixtures("few_sources")
+pytestmark = pytest.mark.usefixtures("small_package")
 
 
 @pytest.fixture(params=["mongomock", pytest.param("server", marks=pytest.mark.mongo)])

@@ -1,10 +1,12 @@
 """A run from its start to its record, on every store."""
 
+import io
 import logging
 import random
 import resource
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import incasem_like
 from incasem_like.errors import InputError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
 from incasem_like.tracking.plain import from_bson, plain, to_bson, without_credentials
@@ -61,8 +64,11 @@ def test_the_record_holds_what_a_methods_section_needs(store: RunStore) -> None:
     assert record.start_time.tzinfo is not None
     assert record.host["pid"] > 0
     assert any(package.startswith("numpy==") for package in record.experiment["dependencies"])
-    names = [name for name, _ in record.experiment["sources"]]
-    assert str(Path("incasem_like", "tracking", "recording", "experiment.py")) in names
+    (content,) = [content for name, content in store.read_stored(1, "sources") if name.endswith("incasem_like.zip")]
+    assert content is not None
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        module = archive.read("incasem_like/tracking/recording/experiment.py")
+    assert module == Path(*incasem_like.__path__, "tracking", "recording", "experiment.py").read_bytes()
 
 
 def test_results_and_metrics_are_plain_numbers(store: RunStore) -> None:

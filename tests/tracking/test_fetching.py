@@ -52,7 +52,7 @@ def on_another_machine(store: MongoStore, tmp_path: Path) -> MongoStore:
 
 
 def in_cache(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return sorted(path.name for path in (folder / "checkpoints").rglob("*") if path.is_file() and path.name != ".lock")
 
 
 def test_a_machine_with_the_database_alone_fetches_once(

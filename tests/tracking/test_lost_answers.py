@@ -11,7 +11,7 @@ from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking import Continuation, Run, run_experiment
 from incasem_like.tracking.mongo.store import MongoStore
 
-pytestmark = pytest.mark.usefixtures("few_sources")
+pytestmark = pytest.mark.usefixtures("small_package")
 CONFIG = {"tracking": {"store_checkpoints": "none"}}
 
 

@@ -11,7 +11,7 @@ from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.mongo.store import MongoStore
 
 WriteRun = Callable[..., None]
-pytestmark = pytest.mark.usefixtures("few_sources")
+pytestmark = pytest.mark.usefixtures("small_package")
 
 
 def test_a_summary_says_of_a_run_what_its_record_says(store: RunStore, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import incasem_like
 from incasem_like.tracking.liveness import boot_id, pid_namespace, process_start
 from incasem_like.tracking.plain import without_credentials
+from incasem_like.tracking.recording.source_archive import archive_package
 
 _SECONDS_FOR_GIT = 10
 
@@ -24,24 +25,23 @@ def describe_experiment(name: str, sources: Sequence[Path]) -> dict[str, Any]:
 
     Args:
         name: Shown as the experiment's name.
-        sources: Files to keep beside the package's own modules and the script that was started.
+        sources: Files to keep beside the script that was started, and the package's modules in one archive.
     """
-    package = Path(incasem_like.__file__).parent
+    package = Path(incasem_like.__file__).resolve().parent
     script = _main_script()
-    own = [script, *sources] if script else list(sources)
-    # the script first: in a list of hundreds it is what a reader looks for
-    files = list(dict.fromkeys(path.resolve() for path in [*own, *sorted(package.rglob("*.py"))] if path.is_file()))
+    own = [path.resolve() for path in ([script, *sources] if script else sources) if path.is_file()]
+    # the script first: it is what a reader looks for
+    files = [*dict.fromkeys(path for path in own if package not in path.parents), archive_package(package)]
     base = package.parent
     return {
         "name": name,
         "base_dir": str(base),
         "sources": [
-            [os.path.relpath(path, base), hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()]
-            for path in files
+            [_shown(path, base), hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()] for path in files
         ],
         "dependencies": installed_packages(),
         "repositories": describe_repositories([package, *(path.parent for path in own)]),
-        "mainfile": os.path.relpath(script, base) if script else None,
+        "mainfile": _shown(script.resolve(), base) if script else None,
     }
 
 
@@ -74,6 +74,11 @@ def describe_process() -> dict[str, Any]:
         "pid_namespace": pid_namespace(),
     }
     return {name: value for name, value in description.items() if value is not None}
+
+
+def _shown(path: Path, base: Path) -> str:
+    """Name a file as it lies below a folder, and in full where it lies elsewhere."""
+    return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
 
 
 def _main_script() -> Path | None:
