@@ -4,95 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask
-from incasem_like.config import ModelConfig
-from incasem_like.config.prediction_config import PredictionSection
-from incasem_like.config.shared_sections import TorchConfig
-from incasem_like.errors import CheckpointError
-from incasem_like.networks import check_device
+from incasem_like.errors import DivergedError
 from incasem_like.prediction.ahead import Behind, ahead
-from incasem_like.prediction.loading import load_network, make_predictor
 from incasem_like.prediction.outputs import RegionOutput
-from incasem_like.prediction.predictor import Predictor
-from incasem_like.prediction.tiles import Tile
+from incasem_like.prediction.predictor import Predictor, Tile
+from incasem_like.prediction.weights import PredictorSetUp
 from incasem_like.samples import Region
-from incasem_like.tracking import file_sha256, open_store
-from incasem_like.tracking.checkpoints.cache import find_in_cache
 from incasem_like.volumes import Coordinate, Roi
 
 Floats = npt.NDArray[np.float32]
 Part = tuple[Roi, Floats]
-
-
-@dataclass(frozen=True)
-class CheckpointPlace:
-    """Where a worker finds the weights.
-
-    Attributes:
-        path: Where the scheduler has them.
-        sha256: Of the file.
-        training_run_id: Of the run that registered it.
-        store: Address of the training runs' store without credentials, which belong into the workers' environment
-            (``INCASEM_TRACKING_URL``); None for that environment's, or for files.
-        runs_directory: Folder of runs.
-    """
-
-    path: Path
-    sha256: str
-    training_run_id: int
-    store: str | None
-    runs_directory: Path
-
-    def fetch(self) -> Path:
-        """Find the file on this machine, else fetch it from the run store into the cache.
-
-        Raises:
-            CheckpointError: It is nowhere to be had.
-            StoreError: The run store does not answer.
-        """
-        if self.path.is_file() and file_sha256(self.path) == self.sha256:
-            return self.path
-        if (cached := find_in_cache(self.path.name, self.sha256)) is not None:
-            return cached
-        record = open_store(self.store, "trainings", self.runs_directory).get(self.training_run_id)
-        for checkpoint in record.checkpoints:
-            if checkpoint.sha256 == self.sha256:
-                return checkpoint.fetch()
-        raise CheckpointError(
-            f"{self.path} is not on this worker's machine, and training run {self.training_run_id} registered no such "
-            "file: put it where all workers see it."
-        )
-
-
-@dataclass(frozen=True)
-class PredictorSetUp:
-    """Makes in a worker what predicts a region; called once, before its first block."""
-
-    region: Region
-    model: ModelConfig
-    torch: TorchConfig
-    section: PredictionSection
-    checkpoint: CheckpointPlace
-    input_size: tuple[int, ...]
-
-    def __call__(self, parameters: Mapping[str, Any]) -> tuple[Region, Predictor]:
-        """Load the network.
-
-        Raises:
-            CheckpointError: The checkpoint is not to be had here.
-            ConfigError: The device is not there.
-        """
-        check_device(self.torch)
-        network = load_network(self.model, self.torch, self.checkpoint.fetch())
-        return self.region, make_predictor(network, self.model, self.torch, self.section, self.input_size)
 
 
 def read_block(block: Block, parameters: Mapping[str, Any]) -> list[tuple[Tile, Floats]]:
@@ -144,10 +72,10 @@ def check_finite(probabilities: Floats) -> None:
     """Make sure that a network gave numbers.
 
     Raises:
-        CheckpointError: It did not.
+        DivergedError: It did not.
     """
     if not np.isfinite(probabilities[0]).all():
-        raise CheckpointError(
+        raise DivergedError(
             "The network gives values that are not numbers: its training diverged, choose an earlier checkpoint; "
             "or the precision is too low, set torch.precision=fp32."
         )
@@ -187,7 +115,7 @@ def region_blocks(
         parameters=description,
         block_shape=block_shape(tiles, output.segmentation.write_chunk_shape, region.roi.shape),
         set_up=set_up,
-        model_hash=set_up.checkpoint.sha256,
+        model_hash=set_up.model_hash,
     )
 
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import PredictionConfig, TrainingConfig, resolve_training_config
 from incasem_like.errors import ConfigError
-from incasem_like.networks import network_geometry
 from incasem_like.prediction.checkpoint_choice import checkpoint_for, choose_checkpoint
-from incasem_like.prediction.ensemble import EnsemblePredictor
-from incasem_like.prediction.loading import load_network, make_predictor, tile_memory
-from incasem_like.prediction.plan import PredictionPlan, plan_prediction
+from incasem_like.prediction.loading import load_network, tile_memory
+from incasem_like.prediction.plan import PredictionPlan, in_exact_precision, plan_prediction
 from incasem_like.prediction.predictor import Predictor
 from incasem_like.prediction.tile_size import TileChoice, TileSpeed
+from incasem_like.prediction.weights import NetworkPlace, joint_predictor
 from incasem_like.samples import Region
 from incasem_like.tracking import RunRecord
 
@@ -48,6 +47,11 @@ class EnsemblePlan(PredictionPlan):
         return cls(**of_lead, members=tuple(members), weights=tuple(weights))
 
     @property
+    def training_run_ids(self) -> tuple[int, ...]:
+        """The training runs whose networks predict."""
+        return tuple(member.training_run_id for member in self.members)
+
+    @property
     def lineage(self) -> dict[str, Any]:
         """Where each network comes from, and what it counts."""
         members = zip(self.members, self.weights, strict=True)
@@ -57,7 +61,20 @@ class EnsemblePlan(PredictionPlan):
     def networks_description(self) -> dict[str, Any]:
         """What of the networks the values depend on."""
         members = zip(self.members, self.weights, strict=True)
-        return {"networks": [{**member.networks_description, "weight": weight} for member, weight in members]}
+        return {
+            "networks": [
+                {**member.networks_description, "precision": member.config.torch.precision, "weight": weight}
+                for member, weight in members
+            ]
+        }
+
+    @property
+    def network_places(self) -> tuple[NetworkPlace, ...]:
+        """Where workers find the networks, that whose tiles are taken first."""
+        counted = {id(member): weight for member, weight in zip(self.members, self.weights, strict=True)}
+        return tuple(
+            replace(place, weight=counted[id(member)]) for member in self._ordered for place in member.network_places
+        )
 
     @property
     def num_params(self) -> int:
@@ -71,7 +88,7 @@ class EnsemblePlan(PredictionPlan):
 
     def group(self, prediction_id: int) -> str:
         """Name the group, inside each container, of what a prediction run writes."""
-        runs = "_".join(f"{member.training_run_id:04d}" for member in self.members)
+        runs = "_".join(f"{run_id:04d}" for run_id in self.training_run_ids)
         return f"volumes/predictions/ensemble_{runs}/predict_{prediction_id:04d}"
 
     def choose_tiles(self, region: Region, workers: Workers | None = None) -> TileChoice:
@@ -99,15 +116,13 @@ class EnsemblePlan(PredictionPlan):
 
     def predictor(self, input_size: Sequence[int]) -> Predictor:
         """Make what predicts with tiles of that size, those of the network that needs most memory."""
-        config = self.config
-        written = network_geometry(self.training.model).output_size(input_size)
-        order = sorted(range(len(self.members)), key=lambda index: self.members[index].network is not self.network)
-        tiled = []
-        for index in order:
-            member = self.members[index]
-            size = input_size if member.network is self.network else member.geometry.input_for_output(written)
-            tiled.append(make_predictor(member.network, member.training.model, config.torch, config.prediction, size))
-        return EnsemblePredictor(tiled, [self.weights[index] for index in order])
+        loaded = [(member.network, place) for member, place in zip(self._ordered, self.network_places, strict=True)]
+        return joint_predictor(loaded, self.config.prediction, input_size)
+
+    @property
+    def _ordered(self) -> list[PredictionPlan]:
+        """The members, the one whose tiles are taken first."""
+        return sorted(self.members, key=lambda member: member.network is not self.network)
 
 
 def plan_ensemble(config: PredictionConfig, records: Sequence[RunRecord]) -> PredictionPlan:
@@ -126,7 +141,7 @@ def plan_ensemble(config: PredictionConfig, records: Sequence[RunRecord]) -> Pre
     first = plan_prediction(config, records[0])
     if len(records) == 1:
         return first
-    return ensemble_of(config, [first, *(add_member(first, records[0], *one) for one in enumerate(records[1:], 1))])
+    return ensemble_of(config, [first, *(add_member(config, first, *one) for one in enumerate(records[1:], 1))])
 
 
 def ensemble_of(config: PredictionConfig, members: Sequence[PredictionPlan]) -> EnsemblePlan:
@@ -150,12 +165,12 @@ def check_counts(config: PredictionConfig, runs: int) -> None:
             )
 
 
-def add_member(first: PredictionPlan, first_record: RunRecord, index: int, record: RunRecord) -> PredictionPlan:
+def add_member(config: PredictionConfig, first: PredictionPlan, index: int, record: RunRecord) -> PredictionPlan:
     """Plan one more network for the regions of the first.
 
     Args:
+        config: The configuration of the prediction.
         first: The plan of the first network.
-        first_record: Its training run.
         index: Which of the runs this is.
         record: The training run.
 
@@ -163,12 +178,20 @@ def add_member(first: PredictionPlan, first_record: RunRecord, index: int, recor
         ConfigError: Its network does not mean the same as the first one's.
         CheckpointError: As ``plan_prediction``.
     """
-    config = first.config
     training = resolve_training_config(record.config, directories=config.directories)
-    check_same_meaning(first_record.id, first.training, record.id, training)
+    check_same_meaning(first.training_run_id, first.training, record.id, training)
     checkpoint = choose_checkpoint(record, checkpoint_for(config, index))
     network = load_network(training.model, config.torch, checkpoint.path)
-    return replace(first, training=training, training_run_id=record.id, checkpoint=checkpoint, network=network)
+    plan = replace(
+        first,
+        config=config,
+        precision=None,
+        training=training,
+        training_run_id=record.id,
+        checkpoint=checkpoint,
+        network=network,
+    )
+    return in_exact_precision(plan)
 
 
 def check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, other: TrainingConfig) -> None:

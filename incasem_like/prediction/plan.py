@@ -29,8 +29,10 @@ from incasem_like.prediction.predictor import Predictor
 from incasem_like.prediction.speed import SpeedCache, fitted, measurable_sizes, measure_speed
 from incasem_like.prediction.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
 from incasem_like.prediction.variants import NONE, geometry_for, variants_for
+from incasem_like.prediction.weights import CheckpointPlace, NetworkPlace
 from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord
+from incasem_like.tracking.plain import without_credentials
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -64,6 +66,11 @@ class PredictionPlan:
     precision: PrecisionCheck | None = None
 
     @property
+    def training_run_ids(self) -> tuple[int, ...]:
+        """The training runs whose networks predict."""
+        return (self.training_run_id,)
+
+    @property
     def lineage(self) -> dict[str, Any]:
         """Where the network comes from, for the record of the run and of each dataset."""
         return {
@@ -77,6 +84,15 @@ class PredictionPlan:
     def networks_description(self) -> dict[str, Any]:
         """What of the network the values depend on."""
         return {"checkpoint": self.checkpoint.sha256, "model": self.training.model.model_dump(mode="json")}
+
+    @property
+    def network_places(self) -> tuple[NetworkPlace, ...]:
+        """Where workers find the network, or several of them, that whose tiles are taken first."""
+        config, address = self.config, self.config.tracking.url
+        store = address if address == without_credentials(address) else None
+        chosen, runs = self.checkpoint, config.directories.runs
+        checkpoint = CheckpointPlace(chosen.path, chosen.sha256, self.training_run_id, store, runs)
+        return (NetworkPlace(self.training.model, config.torch, checkpoint),)
 
     @property
     def num_params(self) -> int:

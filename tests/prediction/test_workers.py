@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from incasem_like.errors import CheckpointError
-from incasem_like.prediction.blocks import CheckpointPlace, block_shape
+from incasem_like.prediction.blocks import block_shape
+from incasem_like.prediction.weights import CheckpointPlace
 from incasem_like.tracking import file_sha256
 from incasem_like.volumes import Coordinate
 

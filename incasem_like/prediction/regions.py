@@ -1,0 +1,169 @@
+"""The regions of a prediction on their way to disk: begun or taken up again, predicted one by one, measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.errors import InputError
+from incasem_like.prediction.outputs import OutputPlace, RegionOutput, chunk_shape_for
+from incasem_like.prediction.plan import PredictionPlan
+from incasem_like.prediction.predictor import Predictor
+from incasem_like.prediction.region_task import Begun, RegionTask, TileObserver, read_begun
+from incasem_like.prediction.weights import PredictorSetUp
+from incasem_like.samples import Region
+from incasem_like.volumes import make_provenance
+from incasem_like.volumes.geometry import nanometres
+
+if TYPE_CHECKING:
+    from incasem_like.blockwise.workers_file import Workers
+
+Observing = Callable[[Region, int, int], TileObserver]
+
+
+@dataclass(frozen=True)
+class Order:
+    """On whose behalf regions are predicted, and how.
+
+    Attributes:
+        tool: The script, for the datasets' provenance.
+        prediction_id: The run that they belong to.
+        command: What to type to go on after an interruption.
+        goes_on: Whether datasets of an earlier call may be there.
+        observing: Makes what measures a region from the region, its place in the data configuration and the number of
+            classes; None measures nothing.
+        workers: Processes, here or elsewhere, that predict block by block; None predicts in this process.
+    """
+
+    tool: str
+    prediction_id: int
+    command: str
+    goes_on: bool
+    observing: Observing | None = None
+    workers: Workers | None = None
+
+
+def predict_regions(plan: PredictionPlan, places: Sequence[OutputPlace], order: Order) -> tuple[int, dict[str, float]]:
+    """Predict all regions of a plan, or what is missing of them.
+
+    Args:
+        plan: What predicts what.
+        places: Where each region's prediction goes.
+        order: How.
+
+    Returns:
+        How many voxels were missing, and the defined scores by name.
+
+    Raises:
+        InputError: A prediction is there that was not to be.
+        CheckpointError: The network gives values that are not numbers.
+        IncasemError: Blocks failed; all others are done.
+    """
+    tasks = [_begin(plan, region, place, order) for region, place in zip(plan.regions, places, strict=True)]
+    voxels, scores = 0, dict[str, float]()
+    for index, task in enumerate(tasks):
+        observer = order.observing(task.region, index, plan.training.data.num_classes) if order.observing else None
+        voxels += task.run(observer, order.workers, order.command)
+        if observer is not None:
+            found = {name: float(value) for name, value in observer.scores().items()}
+            scores.update({name: value for name, value in found.items() if math.isfinite(value)})
+    return voxels, scores
+
+
+def described(region: Region) -> Mapping[str, Any]:
+    """Say which data a region is, for the record of a run."""
+    return {"name": region.name, "file": str(region.entry.file), "content_hashes": region.content_hashes}
+
+
+def describe_region(plan: PredictionPlan, region: Region) -> dict[str, Any]:
+    """Say all that the values of a region's prediction depend on."""
+    return {
+        **plan.networks_description,
+        "region": [list(region.roi.begin), list(region.roi.shape)],
+        "origin": list(region.raw_roi.begin),
+        "raw": region.raw.content_hash,
+        "mask": None if region.mask is None else region.mask.content_hash,
+        "output_dtype": plan.config.prediction.output_dtype,
+        "precision": plan.config.torch.precision,
+        "test_time_augmentation": plan.config.prediction.test_time_augmentation,
+    }
+
+
+def check_begun_alike(plan: PredictionPlan, places: Sequence[OutputPlace], remedy: str) -> bool:
+    """Make sure that what was begun goes on with what it was begun with.
+
+    Args:
+        plan: What is to be predicted now.
+        places: Where.
+        remedy: What to do otherwise.
+
+    Returns:
+        Whether anything was begun.
+
+    Raises:
+        InputError: Something differs; it is named.
+    """
+    begun = [read_begun(place) for place in places]
+    for region, place, left in zip(plan.regions, places, begun, strict=True):
+        if left is not None:
+            _check_same(place, left, describe_region(plan, region), remedy)
+    return any(left is not None for left in begun)
+
+
+def _check_same(place: OutputPlace, begun: Begun, description: Mapping[str, Any], remedy: str) -> None:
+    for key, value in json.loads(json.dumps(description)).items():
+        if begun.description.get(key) != value:
+            raise InputError(
+                f"The prediction in {place.folder} was begun with {key} {_short(begun.description.get(key))}, "
+                f"and would go on with {_short(value)}: {remedy}."
+            )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _begin(plan: PredictionPlan, region: Region, place: OutputPlace, order: Order) -> RegionTask:
+    """Create the region's datasets and log, or open those of an earlier run, as far as that came."""
+    begun = read_begun(place) if order.goes_on else None
+    if begun is not None:
+        input_size = begun.input_size
+        predictor = plan.predictor(input_size)
+        output = RegionOutput.reopen(place, plan.training.data.num_classes)
+    else:
+        place.check_free(half_made=order.goes_on)
+        input_size = tuple(plan.choose_tiles(region, order.workers).input_size)
+        predictor = plan.predictor(input_size)
+        output = _create(plan, region, place, predictor, order)
+    set_up = PredictorSetUp(region, plan.network_places, plan.config.prediction, input_size)
+    return RegionTask(output, set_up, predictor, {**describe_region(plan, region), "input_size": list(input_size)})
+
+
+def _create(
+    plan: PredictionPlan, region: Region, place: OutputPlace, predictor: Predictor, order: Order
+) -> RegionOutput:
+    return RegionOutput.create(
+        place,
+        plan.training.data.num_classes,
+        plan.config.prediction.output_dtype,
+        {
+            "shape": tuple(region.roi.shape),
+            "voxel_size": region.voxel_size,
+            "offset": nanometres(region.roi.begin, region.voxel_size),
+            "chunk_shape": chunk_shape_for(predictor.steps(region.roi, region.raw_roi.begin), region.roi.shape),
+            "provenance": _provenance(plan, region, order),
+            "overwrite": True,
+        },
+    )
+
+
+def _provenance(plan: PredictionPlan, region: Region, order: Order) -> dict[str, Any]:
+    parameters = {"region": region.name, **plan.networks_description, **plan.lineage}
+    inputs = [region.raw] if region.mask is None else [region.raw, region.mask]
+    provenance = make_provenance(order.tool, parameters, inputs, run_id=order.prediction_id)
+    # Whoever reads the dataset before it is complete is told this command.
+    return {**provenance, "command": order.command}

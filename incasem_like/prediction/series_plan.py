@@ -1,0 +1,154 @@
+"""What a series of predictions will do, checked before a run is started: regions, checkpoints, measures, places."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from incasem_like.config import SeriesConfig, resolve_training_config
+from incasem_like.errors import ConfigError
+from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint
+from incasem_like.prediction.loading import load_network
+from incasem_like.prediction.outputs import OutputPlace
+from incasem_like.prediction.plan import PredictionPlan, in_exact_precision, load_regions_config, plan_prediction
+from incasem_like.prediction.regions import describe_region, described
+from incasem_like.prediction.series_choice import choose_series
+from incasem_like.terminal import nearest
+from incasem_like.tracking import RunRecord
+
+MEASURES = ("dice_class", "jaccard_class", "precision", "recall")
+DEFAULT_METRIC = "dice_class_1"
+
+
+@dataclass(frozen=True)
+class SeriesPlan:
+    """All that is needed to predict with many checkpoints.
+
+    Attributes:
+        config: The configuration, ``log_metrics`` as it is carried out.
+        plan: The plan of the first checkpoint.
+        checkpoints: All of them, by iteration.
+        metric: What the best one goes by; None where nothing is measured.
+    """
+
+    config: SeriesConfig
+    plan: PredictionPlan
+    checkpoints: tuple[ChosenCheckpoint, ...]
+    metric: str | None
+
+    @property
+    def measures(self) -> bool:
+        """Whether there are labels to measure with."""
+        return self.metric is not None
+
+    @property
+    def region_names(self) -> list[str]:
+        """Names of the regions, in the order of the data configuration."""
+        return [region.name for region in self.plan.regions]
+
+    def plan_of(self, checkpoint: ChosenCheckpoint) -> PredictionPlan:
+        """Load the network of one checkpoint.
+
+        Raises:
+            CheckpointError: It is damaged.
+        """
+        if checkpoint == self.plan.checkpoint:
+            return self.plan
+        network = load_network(self.plan.training.model, self.config.torch, checkpoint.path)
+        plan = replace(self.plan, config=self.config, checkpoint=checkpoint, network=network, precision=None)
+        return in_exact_precision(plan)
+
+    def places(self, run_id: int, iteration: int) -> list[OutputPlace]:
+        """Say where the prediction of one iteration goes."""
+        return self.plan.places(run_id, _part(iteration))
+
+    def folders(self, run_id: int, iteration: int) -> list[Path]:
+        """List the folders that hold nothing but the prediction of one iteration."""
+        group = f"{self.plan.group(run_id)}/{_part(iteration)}"
+        return [container / group for container in {place.container for place in self.places(run_id, iteration)}]
+
+    def left(self, done: Iterable[tuple[int, str]]) -> list[ChosenCheckpoint]:
+        """Give the checkpoints that are not among these pairs of iteration and hash."""
+        pairs = set(done)
+        return [one for one in self.checkpoints if (one.iteration, one.sha256) not in pairs]
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that makes it this series and no other, but for how many checkpoints there are by now."""
+        config, plan = self.config, replace(self.plan, config=self.config)
+        regions = [
+            {**describe_region(plan, region), "checkpoint": None, **described(region)} for region in self.plan.regions
+        ]
+        facts: dict[str, Any] = {
+            "training": self.plan.training_run_id,
+            "regions": regions,
+            "places": [str(place.container) for place in self.plan.places(0)],
+            "series": config.series.model_dump(mode="json"),
+            "metric": self.metric,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _part(iteration: int) -> str:
+    return f"iteration_{iteration:06d}"
+
+
+def plan_series(config: SeriesConfig, record: RunRecord) -> SeriesPlan:
+    """Find and check all that a series needs.
+
+    Args:
+        config: The configuration.
+        record: The training run.
+
+    Raises:
+        ConfigError: As ``plan_prediction``; or nothing would be left of the series, or the metric is none.
+        DataError: As ``plan_prediction``.
+        CheckpointError: As ``choose_series``; or one is of another architecture.
+    """
+    config = _with(config, run_id_training=record.id)
+    training = resolve_training_config(record.config, directories=config.directories)
+    data = load_regions_config(config, training)
+    if any(entry.labels for entry in data.entries):
+        config = _with(config, log_metrics=True)
+    metric = _metric(config, record, training.data.num_classes, len(data.entries))
+    if metric is None and config.series.keep != "all":
+        raise ConfigError(
+            f"series.keep is {config.series.keep}, but no entry of {data.path} names labels, so that nothing would be "
+            'left: set series.keep=all, or add "labels" to the entries.'
+        )
+    checkpoints = choose_series(record, config.series)
+    plan = plan_prediction(config, record, checkpoints[0])
+    if config.series.checkpoint_dir is not None:  # nobody registered what is in them
+        for checkpoint in checkpoints[1:]:
+            load_network(training.model, config.torch, checkpoint.path)
+    return SeriesPlan(config, plan, tuple(checkpoints), metric)
+
+
+def _with(config: SeriesConfig, **changes: object) -> SeriesConfig:
+    return config.model_copy(update={"prediction": config.prediction.model_copy(update=changes)})
+
+
+def _metric(config: SeriesConfig, record: RunRecord, classes: int, regions: int) -> str | None:
+    """Say what the best iteration goes by; None where nothing is measured.
+
+    Raises:
+        ConfigError: There is no such score.
+    """
+    means = [f"{measure}_{number}" for measure in MEASURES for number in range(classes)]
+    known = [*means, *(f"{name}_ds_{index}" for name in means for index in range(regions))]
+    wanted = config.series.metric
+    if wanted is not None and wanted not in known:
+        raise ConfigError(
+            f"series.metric is '{wanted}', which is no score of {classes} classes and {regions} "
+            f"region{'s' if regions > 1 else ''}{nearest(wanted, known)}: choose one such as {DEFAULT_METRIC}."
+        )
+    if not config.prediction.log_metrics:
+        return None
+    policy = (record.config.get("training") or {}).get("checkpoints") or {}
+    of_training = re.sub(r"^(precision|recall)_class_", r"\1_", str(policy.get("best_metric")))
+    return wanted or (of_training if of_training in known else DEFAULT_METRIC)
