@@ -1,7 +1,12 @@
-"""Voxels predicted per second on a CPU: predict.py against gunpowder's Scan + Predict, and the bare forward pass.
+"""Voxels predicted per second: predict.py against gunpowder's Scan + Predict and the bare forward pass; and memory.
 
-The same U-Net, weights, volume and threads. gunpowder scans with incasem's tiles: 204 voxels in, 110 out. The network
-is incasem's with fewer feature maps (``--num_fmaps``, 8 of 32), so that the run takes minutes; nothing else is reduced.
+The same U-Net, weights, volume and threads. gunpowder scans with incasem's tiles: 204 voxels in, 110 out. On a CPU the
+network is incasem's with fewer feature maps (``--num_fmaps``, 8 of 32), so that the run takes minutes; nothing else is
+reduced. All are measured in turn, ``--rounds`` times, so that other work on the machine slows them alike; the best of
+each counts. Processor time is given too: it hardly depends on such work.
+
+``--device cuda`` measures incasem's network in fp32, bf16 and compiled on a GPU, and what share of the chip's rate of
+multiplying matrices each reaches.
 """
 
 from __future__ import annotations
@@ -10,183 +15,240 @@ import argparse
 import json
 import os
 import platform
-import resource
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import gunpowder as gp
-import numpy as np
+import psutil
 import torch
-import zarr
-from gunpowder.torch import Predict
+from prediction_laboratory import INPUT, OUTPUT, Laboratory, gunpowder_seconds, make_laboratory
 
 from incasem_like.commands.cpu_memory import use_huge_pages
-from incasem_like.config import PredictionConfig, load_prediction_config, load_training_config
-from incasem_like.networks import build_network, load_checkpoint, save_checkpoint
+from incasem_like.config import PredictionConfig
 from incasem_like.networks.inference import inference
 from incasem_like.prediction.experiment import predict_data
+from incasem_like.prediction.memory import usable_memory
 from incasem_like.prediction.plan import PredictionPlan, plan_prediction
 from incasem_like.prediction.region_task import read_begun
-from incasem_like.tracking import RunRecord, open_store, run_experiment
-from incasem_like.volumes import create_volume
 
 RESULTS = Path(__file__).parent / "results" / "prediction.json"
-VOXEL_SIZE = gp.Coordinate(5, 5, 5)
-INPUT, OUTPUT, CONTEXT = 204, 110, 47
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "03_predict" / "predict.py"
+GIB = 2**30
+# Wall time and processor time.
+Seconds = tuple[float, float]
+# A volume of 38 GiB: no step may depend on it. A few planes of the first tile show what a tile takes.
+LARGE = (2048, 4096, 4608)
+# How the default network is tried on a GPU, and in which arithmetic matrices are multiplied beside it.
+ON_GPU = {
+    "fp32": ((), torch.float32),
+    "bf16": (("torch.precision=bf16", "torch.channels_last=true"), torch.bfloat16),
+    "bf16, compiled": (("torch.precision=bf16", "torch.channels_last=true", "torch.compile=true"), torch.bfloat16),
+}
 
 
-def make_laboratory(folder: Path, tiles: int, num_fmaps: int) -> tuple[RunRecord, PredictionConfig]:
-    """Write a volume, and a training run whose network is incasem's with fresh weights."""
-    edge = tiles * OUTPUT + 2 * CONTEXT
-    raw = create_volume(
-        folder / "data" / "cell.zarr", "raw", shape=(edge,) * 3, dtype="uint8", voxel_size=VOXEL_SIZE, offset=(0, 0, 0)
-    )
-    raw.write(np.random.default_rng(0).integers(0, 256, (edge,) * 3, dtype=np.uint8))
-    raw.mark_complete()
-    runs = folder / "runs"
-    training = load_training_config([], [f"model.num_fmaps={num_fmaps}", f"directories.runs={runs}"])
-    store = open_store(None, "trainings", runs)
+def timed(work: Callable[[], object]) -> Seconds:
+    begun, used = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - begun, time.process_time() - used
 
-    def register(run: object) -> None:
-        path = runs / "models" / "0001" / "model_checkpoint_1"
-        save_checkpoint(path, build_network(training.model))
-        run.register_checkpoint(path, 1, {})
 
-    run_experiment(name="train", config=training.model_dump(mode="json"), main=register, store=store)
-    entry = {"file": "cell.zarr", "raw": "raw", "voxel_size": [5, 5, 5], "offset": [CONTEXT] * 3}
-    entry["shape"] = [tiles * OUTPUT] * 3
-    (folder / "predict.json").write_text(json.dumps({"cell": entry}))
-    changes = [
+def predicted(config: PredictionConfig, laboratory: Laboratory) -> tuple[Seconds, tuple[int, ...]]:
+    """Predict as predict.py does in one process: probability maps, segmentation and log are written."""
+    with tempfile.TemporaryDirectory(dir=laboratory.folder) as out:
+        directories = config.prediction.directories.model_copy(update={"prefix": Path(out)})
+        section = config.prediction.model_copy(update={"directories": directories})
+        config = config.model_copy(update={"prediction": section})
+        used = time.process_time()
+        finished = predict_data(config, laboratory.training, store=lambda: None)
+        begun = read_begun(finished.places["cell"])
+        assert begun is not None
+        return (finished.result["seconds"], time.process_time() - used), begun.input_size
+
+
+def forward_in_a_loop(plan: PredictionPlan, input_size: Sequence[int]) -> Callable[[], None]:
+    """Make what runs the network alone on tiles of the sizes that the region is predicted with, one after the other."""
+    region, device = plan.regions[0], torch.device(plan.config.torch.device_name)
+    tiles = plan.predictor(input_size).tiles(region.roi, region.raw_roi.begin)
+    largest = [max(edges) for edges in zip(*(read.shape for read, _ in tiles), strict=True)]
+    raw = torch.rand((1, 1, *largest), device=device).contiguous(memory_format=torch.channels_last_3d)
+    run = inference(plan.network, device)
+    precision = {"fp32": None, "bf16": torch.bfloat16}[plan.config.torch.precision]
+
+    def work() -> None:
+        with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision is not None):
+            for read, _ in tiles:
+                z, y, x = read.shape
+                for _ in run(iter([raw[:, :, :z, :y, :x]]), (z, y, x)):
+                    pass
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return work
+
+
+def compare(laboratory: Laboratory, rounds: int) -> dict[str, object]:
+    """Measure all on the CPU, in turn, and print the ratios."""
+    config = laboratory.config("torch.device=cpu")
+    plan = plan_prediction(config, laboratory.training)
+    plan.speed(most_voxels=1e8)  # measured once for a network and kept, so that it counts for nobody's time
+    voxels = int(plan.regions[0].roi.size)
+    found: dict[str, list[Seconds]] = {"ours": [], "bare": [], "module": [], "gunpowder": []}
+    for _ in range(rounds):
+        seconds, size = predicted(config, laboratory)
+        found["ours"].append(seconds)
+        found["bare"].append(timed(forward_in_a_loop(plan, size)))
+        found["gunpowder"].append(gunpowder_seconds(plan, "cpu"))
+        found["module"].append(module_seconds(plan, voxels))
+    best = {name: tuple(min(column) for column in zip(*rows, strict=True)) for name, rows in found.items()}
+    said = {
+        "gunpowder": f"gunpowder's Scan + Predict, {INPUT} in, {OUTPUT} out",
+        "bare": f"the same network and tiles ({' x '.join(map(str, size))}) in a loop, nothing read or written",
+        "module": f"torch's forward pass of tiles of {INPUT} in a loop, nothing read or written",
+    }
+    ours = best["ours"]
+    print(f"prediction: {voxels / ours[0] / 1e3:.0f} thousand voxels/s", flush=True)
+    for name, peer in said.items():
+        wall, processor = best[name][0] / ours[0], best[name][1] / ours[1]
+        print(
+            f"{peer}: {voxels / best[name][0] / 1e3:.0f} thousand voxels/s: {wall:.2f} times as fast, "
+            f"{processor:.2f} times by processor time",
+            flush=True,
+        )
+    return {"voxels": voxels, "input_size": size, "seconds": found}
+
+
+def module_seconds(plan: PredictionPlan, voxels: int) -> Seconds:
+    """Run torch's own forward pass on three tiles, and say how long the volume would take in that way."""
+    raw = torch.rand((1, 1, INPUT, INPUT, INPUT)).contiguous(memory_format=torch.channels_last_3d)
+
+    def work() -> None:
+        with torch.inference_mode():
+            for _ in range(3):
+                plan.network(raw)
+
+    wall, processor = timed(work)
+    return wall * voxels / (3 * OUTPUT**3), processor * voxels / (3 * OUTPUT**3)
+
+
+def memory_of_a_large_volume(folder: Path, num_fmaps: int, seconds: float) -> dict[str, float]:
+    """Let predict.py work on a volume of 38 GiB, in a process of its own, for some time, and say its peak memory."""
+    laboratory = make_laboratory(folder, LARGE, num_fmaps, empty=True)
+    config = laboratory.config("torch.device=cpu")
+    plan = plan_prediction(config, laboratory.training)
+    choice = plan.choose_tiles(plan.regions[0])
+    updates = [
         f"prediction.data={folder / 'predict.json'}",
-        f"directories.runs={runs}",
+        f"directories.runs={folder / 'runs'}",
         f"directories.data={folder / 'data'}",
         "torch.device=cpu",
     ]
-    return store.get(1), load_prediction_config([], changes)
+    command = [sys.executable, str(SCRIPT), "--run_id", "1", "with", "config_prediction.yaml", *updates]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + seconds
+        peak = 0
+        while time.monotonic() < end and process.poll() is None:
+            peak = max(peak, psutil.Process(process.pid).memory_info().rss)
+            time.sleep(0.05)
+        assert process.poll() is None, process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    tile = " x ".join(map(str, choice.input_size))
+    print(
+        f"memory: {peak / GIB:.2f} GiB at most in {seconds:.0f} s of predicting a volume of "
+        f"{' x '.join(map(str, LARGE))} voxels in tiles of {tile} ({choice.bytes / GIB:.2f} GiB by estimate, "
+        f"{usable_memory(torch.device('cpu')) / GIB:.2f} allowed)",
+        flush=True,
+    )
+    return {"peak_gib": peak / GIB, "tile_gib": choice.bytes / GIB, "seconds": seconds}
 
 
-def gunpowder_seconds(plan: PredictionPlan) -> float:
-    """Predict the region with gunpowder, tile by tile, and write the logits."""
-    region = plan.regions[0]
-    raw, logits = gp.ArrayKey("RAW"), gp.ArrayKey("LOGITS")
-    network = build_network(plan.training.model).eval()
-    load_checkpoint(plan.checkpoint.path, network)
-    reference = gp.BatchRequest()
-    reference.add(raw, VOXEL_SIZE * INPUT)
-    reference.add(logits, VOXEL_SIZE * OUTPUT)
-    with tempfile.TemporaryDirectory() as folder:
-        zarr.open_group(f"{folder}/out.zarr", mode="w")
-        pipeline = gp.ZarrSource(
-            str(region.raw.container), {raw: "raw"}, {raw: gp.ArraySpec(interpolatable=True, voxel_size=VOXEL_SIZE)}
+def compare_on_gpu(laboratory: Laboratory, rounds: int) -> dict[str, object]:
+    """Measure the network on a GPU in each arithmetic, and print the share of the chip's rate."""
+    rows: dict[str, object] = {}
+    for name, (updates, dtype) in ON_GPU.items():
+        config = laboratory.config("torch.device=0", "prediction.precision_tolerance=null", *updates)
+        plan = plan_prediction(config, laboratory.training)
+        plan.speed(most_voxels=1e9)
+        voxels = int(plan.regions[0].roi.size)
+        predicted(config, laboratory)  # pays for what comes once, such as compiling
+        runs = [predicted(config, laboratory) for _ in range(rounds)]
+        ours, size = min(seconds[0] for seconds, _ in runs), runs[0][1]
+        loop = forward_in_a_loop(plan, size)
+        loop()
+        bare = min(timed(loop)[0] for _ in range(rounds))
+        rate, work = matrix_rate(dtype), operations(plan, size)
+        print(
+            f"{name}: {voxels / ours / 1e6:.1f} million voxels/s, {bare / ours:.0%} of the bare forward pass on tiles "
+            f"of {' x '.join(map(str, size))}, which does {work / bare / 1e12:.0f} Tflop/s of the {rate / 1e12:.0f} of a "
+            f"large matrix product: {work / bare / rate:.0%}",
+            flush=True,
         )
-        pipeline += gp.Normalize(raw)
-        pipeline += gp.IntensityScaleShift(raw, 2, -1)
-        pipeline += gp.Unsqueeze([raw])
-        pipeline += gp.Unsqueeze([raw])
-        roi = gp.Roi(VOXEL_SIZE * CONTEXT, VOXEL_SIZE * gp.Coordinate(region.roi.shape))
-        spec = gp.ArraySpec(roi=roi, voxel_size=VOXEL_SIZE, dtype=np.float32)
-        pipeline += Predict(network, {0: raw}, {0: logits}, {logits: spec}, device="cpu")
-        pipeline += gp.Squeeze([logits])
-        pipeline += gp.ZarrWrite({logits: "logits"}, store=f"{folder}/out.zarr", dataset_dtypes={logits: "float32"})
-        pipeline += gp.Scan(reference)
-        request = gp.BatchRequest()
-        with gp.build(pipeline):
-            begun = time.perf_counter()
-            pipeline.request_batch(request)
-            seconds = time.perf_counter() - begun
-        written = zarr.open(f"{folder}/out.zarr", mode="r")["logits"]
-        assert written.shape[1:] == tuple(region.roi.shape)
-        assert np.asarray(written[:, :110, :110, :110]).std() > 0
-    return seconds
+        rows[name] = {"seconds": ours, "bare": bare, "input_size": size, "operations": work, "matrix_rate": rate}
+    peer = min(gunpowder_seconds(plan, "cuda:0")[0] for _ in range(rounds))
+    print(f"gunpowder's Scan + Predict in fp32: {voxels / peer / 1e6:.1f} million voxels/s", flush=True)
+    return {"voxels": voxels, "gunpowder": peer, **rows}
 
 
-def ours_seconds(plan: PredictionPlan, training: RunRecord, folder: Path) -> tuple[float, tuple[int, ...]]:
-    """Predict the region as predict.py does in one process: probability maps, segmentation and log are written."""
-    directories = plan.config.prediction.directories.model_copy(update={"prefix": folder})
-    section = plan.config.prediction.model_copy(update={"directories": directories})
-    finished = predict_data(plan.config.model_copy(update={"prediction": section}), training, store=lambda: None)
-    begun = read_begun(finished.places["cell"])
-    assert begun is not None
-    return finished.result["seconds"], begun.input_size
+def matrix_rate(dtype: torch.dtype, edge: int = 8192, times: int = 20) -> float:
+    """Multiply large matrices on the GPU; floats as convolutions do, in TF32. Give operations per second."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    left, right = (torch.rand((edge, edge), device="cuda", dtype=dtype) for _ in range(2))
+
+    def work() -> None:
+        for _ in range(times):
+            left @ right
+        torch.cuda.synchronize()
+
+    work()
+    return 2 * edge**3 * times / timed(work)[0]
 
 
-def bare_seconds(plan: PredictionPlan, input_size: tuple[int, ...], forward: Callable[[torch.Tensor], object]) -> float:
-    """Run the network alone on tiles of the sizes that the region is predicted with, in a loop."""
-    region = plan.regions[0]
-    tiles = plan.predictor(input_size).tiles(region.roi, region.raw_roi.begin)
-    largest = max((read for read, _ in tiles), key=lambda read: read.size)
-    raw = torch.rand((1, 1, *largest.shape)).contiguous(memory_format=torch.channels_last_3d)
-    begun = time.perf_counter()
-    with torch.inference_mode():
-        for read, _ in tiles:
-            z, y, x = read.shape
-            forward(raw[:, :, :z, :y, :x])
-    return time.perf_counter() - begun
+def operations(plan: PredictionPlan, input_size: Sequence[int]) -> float:
+    """Count the multiplications and additions of all tiles."""
+    from torch.utils.flop_counter import FlopCounterMode
 
+    from incasem_like.networks import build_network
 
-def best_of(times: int, measure: Callable[[], float]) -> float:
-    return min(measure() for _ in range(times))
+    region, network = plan.regions[0], build_network(plan.training.model).to("meta")
+    total = 0.0
+    for read, _ in plan.predictor(input_size).tiles(region.roi, region.raw_roi.begin):
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty((1, 1, *read.shape), device="meta"))
+        total += counter.get_total_flops()
+    return total
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num_fmaps", type=int, default=8, help="feature maps of the finest level; incasem's has 32")
-    parser.add_argument("--tiles", type=int, default=3, help="gunpowder's tiles along each axis of the region")
-    parser.add_argument("--repeats", type=int, default=1, help="times that each is measured; the best counts")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network computes")
+    parser.add_argument("--num_fmaps", type=int, help="feature maps of the finest level (default: 8; 32 on a GPU)")
+    parser.add_argument("--tiles", type=int, help="gunpowder's tiles along each axis (default: 3; 8 on a GPU)")
+    parser.add_argument("--rounds", type=int, default=2, help="times that each is measured; the best counts")
+    parser.add_argument("--memory_seconds", type=float, default=60.0, help="time on the large volume; 0 leaves it out")
     arguments = parser.parse_args()
+    on_gpu = arguments.device == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        print("No GPU that CUDA can use is here: this part of the benchmark is left out.")
+        return
     use_huge_pages()
     warnings.simplefilter("ignore")
+    num_fmaps = arguments.num_fmaps or (32 if on_gpu else 8)
+    edge = OUTPUT * (arguments.tiles or (8 if on_gpu else 3))
+    report: dict[str, object] = {"num_fmaps": num_fmaps, "threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        os.environ["INCASEM_CACHE"] = str(folder / "cache")
-        training, config = make_laboratory(folder, arguments.tiles, arguments.num_fmaps)
-        plan = plan_prediction(config, training)
-        plan.speed(most_voxels=1e8)  # measured once for a network and kept, so that it counts for nobody's time
-        rows = compare(plan, training, folder, arguments.repeats)
-    report = {
-        "num_fmaps": arguments.num_fmaps,
-        "threads": torch.get_num_threads(),
-        "machine": platform.processor() or platform.machine(),
-        "load": os.getloadavg()[0],
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        **rows,
-    }
+        os.environ["INCASEM_CACHE"] = f"{name}/cache"
+        laboratory = make_laboratory(Path(name) / "small", (edge,) * 3, num_fmaps)
+        report |= (compare_on_gpu if on_gpu else compare)(laboratory, arguments.rounds)
+        if not on_gpu and arguments.memory_seconds:
+            report["memory"] = memory_of_a_large_volume(Path(name) / "large", num_fmaps, arguments.memory_seconds)
+    report |= {"machine": platform.processor() or platform.machine(), "load": os.getloadavg()[0]}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=2))
-
-
-def compare(plan: PredictionPlan, training: RunRecord, folder: Path, repeats: int) -> dict[str, object]:
-    """Measure all and print the ratios."""
-    voxels = int(plan.regions[0].roi.size)
-    sizes: list[tuple[int, ...]] = []
-
-    def ours() -> float:
-        with tempfile.TemporaryDirectory(dir=folder) as out:
-            seconds, size = ours_seconds(plan, training, Path(out))
-        sizes.append(size)
-        return seconds
-
-    seconds = {"ours": best_of(repeats, ours)}
-    run = inference(plan.network, torch.device("cpu"))
-    seconds["bare"] = best_of(
-        repeats, lambda: bare_seconds(plan, sizes[0], lambda raw: list(run(iter([raw]), tuple(raw.shape[2:]))))
-    )
-    seconds["module"] = best_of(repeats, lambda: bare_seconds(plan, (INPUT,) * 3, plan.network))
-    seconds["gunpowder"] = best_of(repeats, lambda: gunpowder_seconds(plan))
-    rates = {name: voxels / value for name, value in seconds.items()}
-    said = {
-        "gunpowder": "gunpowder's Scan + Predict, 204 in, 110 out",
-        "bare": f"the same network and tiles ({' x '.join(map(str, sizes[0]))}) in a loop, nothing read or written",
-        "module": "torch's forward pass of tiles of 204 in a loop, channels last, nothing read or written",
-    }
-    print(f"prediction: {rates['ours'] / 1e3:.0f} thousand voxels/s")
-    for name, peer in said.items():
-        ratio = rates["ours"] / rates[name]
-        print(f"{peer}: {rates[name] / 1e3:.0f} thousand voxels/s: {ratio:.2f} times as fast")
-    return {"voxels": voxels, "seconds": seconds, "voxels_per_second": rates, "input_size": sizes[0]}
+    RESULTS.with_stem(f"prediction_{arguments.device}").write_text(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":
