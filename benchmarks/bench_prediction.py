@@ -184,8 +184,8 @@ def compare_on_gpu(laboratory: Laboratory, rounds: int) -> dict[str, object]:
         rate, work = matrix_rate(dtype), operations(plan, size)
         print(
             f"{name}: {voxels / ours / 1e6:.1f} million voxels/s, {bare / ours:.0%} of the bare forward pass on tiles "
-            f"of {' x '.join(map(str, size))}, which does {work / bare / 1e12:.0f} Tflop/s of the {rate / 1e12:.0f} of a "
-            f"large matrix product: {work / bare / rate:.0%}",
+            f"of {' x '.join(map(str, size))}, which does {work / bare / 1e12:.0f} Tflop/s of the {rate / 1e12:.0f} of "
+            f"a large matrix product: {work / bare / rate:.0%}",
             flush=True,
         )
         rows[name] = {"seconds": ours, "bare": bare, "input_size": size, "operations": work, "matrix_rate": rate}
