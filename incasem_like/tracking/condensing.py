@@ -6,12 +6,12 @@ import contextlib
 import gc
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from incasem_like.tracking.liveness import honest_status
+from incasem_like.tracking.moments import utc_moment
 from incasem_like.tracking.origins import named_runs, origins
-from incasem_like.tracking.summaries import DAMAGED, CheckpointSummary, RunSummary, as_mapping, unpickled
+from incasem_like.tracking.summaries import DAMAGED, CheckpointSummary, RunSummary, as_mapping, as_sequence, unpickled
 
 _HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start")
 _CHECKPOINT_FIELDS = ("iteration", "path", "sha256", "bytes")
@@ -35,7 +35,7 @@ def condense(document: Mapping[str, Any]) -> dict[str, Any]:
         "times": [utc_moment(document.get(key)) for key in ("start_time", "stop_time", "heartbeat")],
         "host": {key: host[key] for key in _HOST_FIELDS if isinstance(host.get(key), (str, int, float))},
         "comment": _text(meta.get("comment") or options.get("--comment")),
-        "tags": [tag for tag in _sequence(noted.get("tags")) if isinstance(tag, str)],
+        "tags": [tag for tag in as_sequence(noted.get("tags")) if isinstance(tag, str)],
         "notes": _text(noted.get("notes")),
         "result": unpickled(document.get("result")),
         "summary": _metric_summaries(info.get("summary")),
@@ -101,7 +101,7 @@ def damaged(kind: str, run_id: int, damage: str) -> RunSummary:
 
 def summary_of_points(steps: Any, values: Any) -> dict[str, float]:
     """Sum a metric up by its points, for runs that note no summary themselves; empty where there is nothing to say."""
-    pairs = list(zip(map(unpickled, _sequence(steps)), map(unpickled, _sequence(values)), strict=False))
+    pairs = list(zip(map(unpickled, as_sequence(steps)), map(unpickled, as_sequence(values)), strict=False))
     numbers = [(step, value) for step, value in pairs if _is_number(step) and _is_number(value)]
     if not numbers:
         return {}
@@ -121,7 +121,7 @@ def _parents(info: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[s
     if found or "parent" in info:
         return found
     training, prediction = as_mapping(config.get("training")), as_mapping(config.get("prediction"))
-    start_from = _sequence(unpickled(training.get("start_from")))
+    start_from = as_sequence(unpickled(training.get("start_from")))
     for number in (prediction.get("run_id_training"), *start_from[:1], training.get("continue_id")):
         if _is_id(number):
             return [("trainings", int(number))]
@@ -129,7 +129,9 @@ def _parents(info: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[s
 
 
 def _checkpoint_fields(entries: Any) -> Iterator[list[Any]]:
-    found = [entry for entry in _sequence(entries) if isinstance(entry, Mapping) and _is_id(entry.get("iteration"), 0)]
+    found = [
+        entry for entry in as_sequence(entries) if isinstance(entry, Mapping) and _is_id(entry.get("iteration"), 0)
+    ]
     for entry in sorted(found, key=lambda entry: int(entry["iteration"])):
         iteration, path, sha256, size = (entry.get(key) for key in _CHECKPOINT_FIELDS)
         yield [iteration, _text(path), _text(sha256), size if isinstance(size, int) else 0]
@@ -147,21 +149,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _sequence(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) else ()
-
-
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
-
-
-def utc_moment(value: Any) -> datetime | None:
-    """Read a time, without a time zone as UTC; None for what is no time."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if not isinstance(value, datetime):
-        return None
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

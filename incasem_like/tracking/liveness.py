@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from incasem_like.tracking.moments import utc_moment
+
 OLDEST_HEARTBEAT = timedelta(minutes=5)
 _SECONDS_STARTS_MAY_DIFFER = 2.0  # the start is reckoned from the boot, whose wall-clock time the kernel adjusts
 
@@ -30,7 +32,7 @@ def is_alive(
         start: When it was started, for a run that has no heartbeat yet; without a time zone, UTC.
         now: The present; by default the clock's.
     """
-    found, heard = find_process(host, heartbeat, start), _utc(heartbeat) or _utc(start)
+    found, heard = find_process(host, heartbeat, start), utc_moment(heartbeat) or utc_moment(start)
     if found is not None:
         return found
     return heard is not None and (now or datetime.now(UTC)) - heard < OLDEST_HEARTBEAT
@@ -46,7 +48,7 @@ def find_process(host: Mapping[str, Any], heartbeat: datetime | None, start: dat
     """
     if not isinstance(host.get("pid"), int) or host.get("hostname") != socket.gethostname():
         return None
-    boot, heard = boot_id(), _utc(heartbeat) or _utc(start)
+    boot, heard = boot_id(), utc_moment(heartbeat) or utc_moment(start)
     if boot == host.get("boot_id"):
         is_near = host.get("pid_namespace", pid_namespace()) == pid_namespace()
         return _process_exists(host["pid"], host.get("process_start")) if is_near else None
@@ -102,7 +104,3 @@ def _process_exists(pid: int, recorded_start: Any) -> bool:
     if found is None or not isinstance(recorded_start, (int, float)):
         return found is not None
     return abs(found - recorded_start) < _SECONDS_STARTS_MAY_DIFFER
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

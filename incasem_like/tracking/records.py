@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import RunNotFoundError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.checkpoints import EARLIER_FOLDERS, CheckpointRecord, Places, choose_checkpoint
+from incasem_like.tracking.checkpoints import (
+    EARLIER_FOLDERS,
+    CheckpointRecord,
+    Places,
+    choose_checkpoint,
+    is_checkpoint_entry,
+)
 from incasem_like.tracking.liveness import find_process, honest_status
-from incasem_like.tracking.summaries import as_mapping
+from incasem_like.tracking.moments import utc_moment
+from incasem_like.tracking.summaries import as_mapping, as_sequence
 
 if TYPE_CHECKING:
     from incasem_like.tracking.store import RunStore
@@ -125,17 +132,17 @@ class RunRecord:
     @property
     def start_time(self) -> datetime | None:
         """When the run started."""
-        return _utc(self._document.get("start_time"))
+        return utc_moment(self._document.get("start_time"))
 
     @property
     def stop_time(self) -> datetime | None:
         """When the run stopped, or None."""
-        return _utc(self._document.get("stop_time"))
+        return utc_moment(self._document.get("stop_time"))
 
     @property
     def heartbeat(self) -> datetime | None:
         """When the run was last heard of."""
-        return _utc(self._document.get("heartbeat"))
+        return utc_moment(self._document.get("heartbeat"))
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
@@ -185,7 +192,8 @@ class RunRecord:
     @property
     def checkpoints(self) -> list[CheckpointRecord]:
         """The checkpoints that the run registered and kept, by iteration."""
-        records = [CheckpointRecord.from_entry(entry, self._places) for entry in self.info.get("checkpoints") or []]
+        entries = filter(is_checkpoint_entry, as_sequence(self.info.get("checkpoints")))
+        records = [CheckpointRecord.from_entry(entry, self._places) for entry in entries]
         return sorted(records, key=lambda record: record.iteration)
 
     @property
@@ -232,11 +240,3 @@ class RunRecord:
             self.store.checkpoint_files,
             self.store.description,
         )
-
-
-def _utc(value: Any) -> datetime | None:
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value
-    return None

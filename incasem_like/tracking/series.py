@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
+
+from incasem_like.tracking.moments import as_utc
 
 MAX_POINTS = 2000
 Point = tuple[int, float, datetime]
@@ -37,7 +39,7 @@ class BoundedSeries:
     def from_document(cls, document: Mapping[str, Any], limit: int = MAX_POINTS) -> BoundedSeries:
         """Take up a series from what a store holds of it; without stride and count, as Sacred writes it, all of it."""
         series = cls(limit)
-        moments = map(_moment, document["timestamps"])
+        moments = (as_utc(moment).replace(tzinfo=None) for moment in document["timestamps"])
         series.points = list(zip(document["steps"], document["values"], moments, strict=True))
         series.stride = int(document.get("stride") or 1)
         series.count = int(document.get("count") or len(series.points))
@@ -176,10 +178,3 @@ def max_points(config: Mapping[str, Any]) -> int:
     section = config.get("tracking")
     value = section.get("max_points") if isinstance(section, Mapping) else None
     return value if isinstance(value, int) and value >= 2 else MAX_POINTS
-
-
-def _moment(value: Any) -> datetime:
-    """Read a time as UTC without a time zone, the form in which Sacred keeps times."""
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    assert isinstance(moment, datetime)
-    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -118,3 +118,8 @@ def _leaves(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]
 def as_mapping(value: Any) -> Mapping[str, Any]:
     """Take a value for a mapping; an empty one where it is something else."""
     return value if type(value) is dict or isinstance(value, Mapping) else {}
+
+
+def as_sequence(value: Any) -> Sequence[Any]:
+    """Take a value for a list; an empty one where it is something else."""
+    return value if isinstance(value, (list, tuple)) else ()

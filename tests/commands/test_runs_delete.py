@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from commands.lab import Lab
 
+from incasem_like.tracking.mongo.store import MongoStore
+
 PARENT = {"parent": {"training_run_id": 1, "iteration": 30, "sha256": "c" * 64}}
 
 
@@ -121,3 +123,31 @@ def test_a_run_whose_clock_is_behind_keeps_all_of_them(lab: Lab, monkeypatch: py
     monkeypatch.setattr(watching, "watch", lambda look, who: {2})
     assert "Training run 2 (trainings) still goes on" in lab.refused("runs", "delete", 1, 2, "--yes")
     assert lab.store().ids() == [1, 2]
+
+
+def test_a_damaged_record_can_be_deleted_once_somebody_agrees(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.add(1)
+    lab.add(2)
+    store = lab.store()
+    if isinstance(store, MongoStore):
+        odd = {"status": "RUNNING", "heartbeat": "yesterday", "start_time": [3], "artifacts": 5, "session": 7}
+        store.database["runs"].replace_one({"_id": 1}, {**odd, "info": {"checkpoints": [{}, 5], "sessions": [1]}})
+    else:
+        (lab.directory / "tracking" / "incasem_trainings" / "1" / "run.json").write_text('{"status": ')
+    answer_with(monkeypatch, "n")
+    shown = lab.ask("runs", "delete", 1)
+    assert "Nothing was deleted." in shown.output, shown
+    if not isinstance(store, MongoStore):
+        assert "is damaged" in shown.error
+        assert "DAMAGED" in shown.output
+    answer_with(monkeypatch, "y")
+    shown = lab.ask("runs", "delete", 1, 2)
+    assert (shown.status, lab.store().ids(), lab.store().half_deleted()) == (0, [], []), shown
+    assert "Deleted training run 1: freed" in shown.output
+
+
+def test_a_damaged_record_that_others_came_from_stays_as_any_other(family: Lab) -> None:
+    if family.url is not None:
+        pytest.skip("only a file can be so damaged that nothing of it can be read")
+    (family.directory / "tracking" / "incasem_trainings" / "1" / "info.json").write_bytes(b"\xff")
+    assert "is what others came from" in family.refused("runs", "delete", 1, "--yes")

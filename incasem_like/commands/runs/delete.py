@@ -10,9 +10,10 @@ import click
 
 from incasem_like.commands.runs.options import Reference, RunReference, StoreChoice, called, kind_option, store_options
 from incasem_like.commands.tables import Column, cell, print_table, size
-from incasem_like.errors import InputError
+from incasem_like.errors import DamagedRecordError, InputError
 from incasem_like.terminal import shown_path
 from incasem_like.tracking.address import singular
+from incasem_like.tracking.summaries import DAMAGED
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord
@@ -34,7 +35,7 @@ def delete_runs(runs: Sequence[Reference], yes: bool, force: bool, kind: str, st
     logs and snapshots go only where it is certain that they are the run's own. What predictions wrote into volumes
     stays.
     """
-    records = {(run.kind or kind, run.id): run.get(stores, kind) for run in runs}
+    records = {(run.kind or kind, run.id): _look_up(run, stores, kind) for run in runs}
     children = {
         key: [(child.kind, child.id) for child in record.store.children(record.id)] for key, record in records.items()
     }
@@ -54,12 +55,23 @@ def delete_runs(runs: Sequence[Reference], yes: bool, force: bool, kind: str, st
     return 0
 
 
+def _look_up(run: Reference, stores: StoreChoice, kind: str) -> RunRecord:
+    """Look a run up; of one whose record cannot be read, only what is wrong with it is known."""
+    from incasem_like.tracking import RunRecord
+
+    try:
+        return run.get(stores, kind)
+    except DamagedRecordError as error:
+        return RunRecord(stores.open(run.kind or kind), run.id, {"status": DAMAGED, "damage": str(error)})
+
+
 def _check(records: dict[Key, RunRecord], children: dict[Key, list[Key]], force: bool) -> None:
     """Refuse all of it, before anything is deleted, when one of the runs must not go."""
-    stores = {kind: record.store for (kind, _), record in records.items()}
-    heard_of = {kind: store.heard_of(run_id for of, run_id in records if of == kind) for kind, store in stores.items()}
+    whole = [key for key, record in records.items() if record.status != DAMAGED]
+    stores = {kind: records[kind, run_id].store for kind, run_id in whole}
+    heard_of = {kind: store.heard_of(run_id for of, run_id in whole if of == kind) for kind, store in stores.items()}
     for key, record in records.items():
-        if record.status == "RUNNING" or record.id in heard_of[key[0]]:
+        if record.status == "RUNNING" or record.id in heard_of.get(key[0], ()):
             raise InputError(f"{called(record).capitalize()} still goes on: stop it first, then delete it.")
         left = [f"{singular(kind)} {run_id}" for kind, run_id in children[key] if (kind, run_id) not in records]
         if left and not force:
@@ -86,6 +98,8 @@ def _children_first(records: dict[Key, RunRecord], children: dict[Key, list[Key]
 def _show(records: Sequence[RunRecord]) -> None:
     rows = []
     for record in records:
+        if record.status == DAMAGED:
+            print(f"{record.document['damage']}\n", file=sys.stderr)
         checkpoints = record.checkpoints
         length = size(sum(checkpoint.bytes for checkpoint in checkpoints)) if checkpoints else None
         said = (

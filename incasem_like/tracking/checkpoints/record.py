@@ -95,3 +95,17 @@ class CheckpointRecord:
             f"The checkpoint {self.path.name} has no training state, so the training cannot be continued from it: "
             "start a new training from it."
         )
+
+
+def is_checkpoint_entry(entry: Any) -> bool:
+    """Say whether something is an entry of ``info.checkpoints`` that can be read, whoever wrote it."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("iteration"), int):
+        return False
+    return _names_a_file(entry) and (not entry.get("state") or _names_a_file(entry["state"]))
+
+
+def _names_a_file(entry: Any) -> bool:
+    if not isinstance(entry, Mapping):
+        return False
+    place = entry.get("path") or entry.get("url")
+    return isinstance(place, str) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("bytes"), int)

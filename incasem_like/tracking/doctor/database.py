@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.tracking.address import singular
 from incasem_like.tracking.checkpoints.uploads import missing_uploads, upload_missing
 from incasem_like.tracking.doctor.finding import Finding
+from incasem_like.tracking.moments import naive_utc
 from incasem_like.tracking.mongo.changes import free_files, named_by_runs, named_pairs
 from incasem_like.tracking.mongo.summaries import UNFINISHED
 
@@ -58,9 +59,8 @@ class _Look:
 
     def is_settled(self, moment: Any) -> bool:
         """Say whether something of that time is not in the making."""
-        if not isinstance(moment, datetime):
-            return True
-        return (moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)) < self.before
+        made = naive_utc(moment)
+        return made is None or made < self.before
 
 
 def _files_of_no_run(store: MongoStore, look: _Look) -> Iterator[Finding]:

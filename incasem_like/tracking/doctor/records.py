@@ -27,7 +27,8 @@ def check_records(store: RunStore, settled: timedelta) -> Iterator[Finding]:
         name = f"{singular(run.kind).capitalize()} run {run.id}"
         if run.status == DAMAGED:
             problem = f"{name} is damaged: {run.damage}."
-            yield Finding(store.description, problem, "Restore the file from a backup, or delete the run's folder.")
+            repair = f"Restore it from a backup, or delete it: incasem-like runs delete {run.kind}/{run.id}"
+            yield Finding(store.description, problem, repair)
         elif run.id in dead:
             heard = run.heartbeat or run.start_time
             said = f", last heard of at {heard:%Y-%m-%d %H:%M} UTC" if heard else ""

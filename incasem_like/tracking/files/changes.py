@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from incasem_like.tracking.deletion.model_files import DELETED_PREFIX, folder_si
 from incasem_like.tracking.files.exclusive import exclusive
 from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, write_whole
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog
+from incasem_like.tracking.moments import naive_utc
 from incasem_like.tracking.plain import plain
+from incasem_like.tracking.summaries import as_sequence
 
 
 def change_annotations(directory: Path, add_tags: Sequence[str], remove_tags: Sequence[str], notes: str | None) -> None:
@@ -43,9 +45,9 @@ def read_annotations(directory: Path) -> dict[str, Any]:
 
 def write_end(directory: Path, document: dict[str, Any], status: str, stop_time: datetime | None) -> None:
     """Write how a run ended into its document."""
-    moment = None if stop_time is None else _naive_utc(stop_time).isoformat()
+    moment = naive_utc(stop_time)
     with errors_of_writing(directory):
-        _write_json(directory / "run.json", {**document, "status": status, "stop_time": moment})
+        _write_json(directory / "run.json", {**document, "status": status, "stop_time": moment and moment.isoformat()})
 
 
 def write_notes(directory: Path, info: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -102,9 +104,9 @@ def free_folder(folder: Path, run_id: int, others: Sequence[int]) -> Freed:
     """
     aside = folder / f"{DELETED_PREFIX}{run_id}"
     document = _read_mapping(aside / "run.json")
-    artifacts, metrics = document.get("artifacts"), _read_mapping(aside / "metrics.json")
+    artifacts, metrics = as_sequence(document.get("artifacts")), _read_mapping(aside / "metrics.json")
     with errors_of_writing(folder):
-        freed = Freed(runs=1, metrics=len(metrics), artifacts=len(artifacts or ()), bytes=folder_size(aside))
+        freed = Freed(runs=1, metrics=len(metrics), artifacts=len(artifacts), bytes=folder_size(aside))
         for stored in _only_named_here(folder, _stored_sources(document), run_id, others):
             path = folder / stored
             if path.is_file():
@@ -112,6 +114,15 @@ def free_folder(folder: Path, run_id: int, others: Sequence[int]) -> Freed:
                 path.unlink()
         shutil.rmtree(aside)
     return freed
+
+
+def read_what_is_left(folder: Path, run_id: int) -> dict[str, Any] | None:
+    """Read what can be read of a run that was taken from sight; None where it is gone."""
+    aside = folder / f"{DELETED_PREFIX}{run_id}"
+    if not aside.is_dir():
+        return None
+    parts = {name: _read_mapping(aside / f"{name}.json") for name in ("config", "info")}
+    return {**_read_mapping(aside / "run.json"), **parts}
 
 
 @contextlib.contextmanager
@@ -128,7 +139,8 @@ def errors_of_writing(folder: Path) -> Iterator[None]:
 def _stored_sources(document: dict[str, Any]) -> set[str]:
     experiment = document.get("experiment")
     sources = experiment.get("sources") if isinstance(experiment, dict) else None
-    pairs = [pair for pair in (*(sources or ()), *(document.get("resources") or ())) if isinstance(pair, list)]
+    named = (*as_sequence(sources), *as_sequence(document.get("resources")))
+    pairs = [pair for pair in named if isinstance(pair, list)]
     return {pair[1] for pair in pairs if len(pair) == 2 and str(pair[1]).startswith(("_sources/", "_resources/"))}
 
 
@@ -145,10 +157,6 @@ def _only_named_here(folder: Path, stored: set[str], run_id: int, others: Sequen
             return set()
         stored = {name for name in stored if json.dumps(name) not in text}
     return stored
-
-
-def _naive_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo is not None else moment
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

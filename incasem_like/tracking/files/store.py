@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from incasem_like.errors import RunNotFoundError, StoreError
+from incasem_like.errors import DamagedRecordError, RunNotFoundError, StoreError
 from incasem_like.tracking.deletion.model_files import DELETED_PREFIX
 from incasem_like.tracking.files import changes, transfer
 from incasem_like.tracking.files.layout import METRICS_LOG, artifact_file_name
 from incasem_like.tracking.metrics_log import read_log
+from incasem_like.tracking.moments import as_utc
 from incasem_like.tracking.records import Metric, RunRecord
 from incasem_like.tracking.store import RunStore, refuse_empty_tags
 
@@ -56,7 +57,7 @@ class FileStore(RunStore):
             return read_log(log)
         return {
             name: Metric(
-                name, tuple(points["steps"]), tuple(points["values"]), tuple(map(_moment, points["timestamps"]))
+                name, tuple(points["steps"]), tuple(points["values"]), tuple(map(as_utc, points["timestamps"]))
             )
             for name, points in self.read_metric_documents(run_id).items()
         }
@@ -118,7 +119,7 @@ class FileStore(RunStore):
         from incasem_like.tracking.files.starting import note_id
 
         directory = self._directory(run_id)
-        with contextlib.suppress(StoreError):  # a damaged record is no reason to keep it
+        with contextlib.suppress(DamagedRecordError):  # which is no reason to keep it
             self.refuse_live(run_id)
         with changes.nobody_else_writing(directory, self.description), changes.errors_of_writing(self.folder):
             note_id(self.folder, run_id)
@@ -128,10 +129,8 @@ class FileStore(RunStore):
         return changes.half_deleted(self.folder)
 
     def read_half_deleted(self, run_id: int) -> RunRecord | None:  # noqa: D102
-        with contextlib.suppress(StoreError):
-            document = _read_directory(self.folder / f"{DELETED_PREFIX}{run_id}")
-            return None if document is None else RunRecord(self, run_id, document)
-        return None
+        document = changes.read_what_is_left(self.folder, run_id)
+        return None if document is None else RunRecord(self, run_id, document)
 
     def free_record(self, run_id: int) -> Freed:  # noqa: D102
         return changes.free_folder(self.folder, run_id, self.ids())
@@ -163,10 +162,7 @@ def _read_directory(directory: Path) -> dict[str, Any] | None:
     if document is None:
         return None
     if not isinstance(document, dict):
-        raise StoreError(
-            f"The run record {directory / 'run.json'} is damaged (it holds no mapping): restore it from a backup or "
-            "delete the run's folder."
-        )
+        raise _damaged(directory / "run.json", "it holds no mapping")
     output = directory / "cout.txt"
     return {
         **document,
@@ -177,16 +173,17 @@ def _read_directory(directory: Path) -> dict[str, Any] | None:
     }
 
 
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
-
-
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(
-            f"The run record {path} is damaged ({error}): restore it from a backup or delete the run's folder."
-        ) from None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, reason: object) -> DamagedRecordError:
+    return DamagedRecordError(
+        f"The run record {path} is damaged ({reason}): restore it from a backup, or delete the run with "
+        "'incasem-like runs delete'."
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from incasem_like.tracking.deletion.freed import Freed
+from incasem_like.tracking.moments import naive_utc
 from incasem_like.tracking.mongo.summaries import REVISION, UNFINISHED
 from incasem_like.tracking.plain import plain, to_bson
 from incasem_like.tracking.recording.sessions import new_token
+from incasem_like.tracking.summaries import as_sequence
 
 if TYPE_CHECKING:
     import gridfs
@@ -47,8 +49,8 @@ def write_end(
     database: Database[Any], run_id: int, heartbeat: datetime | None, status: str, stop_time: datetime | None
 ) -> bool:
     """Write how a run ended; False where it was heard of since ``heartbeat``, or says by itself how it ended."""
-    which = {"_id": run_id, "status": "RUNNING", "heartbeat": _naive_utc(heartbeat)}
-    changed = database["runs"].update_one(which, {"$set": {"status": status, "stop_time": _naive_utc(stop_time)}})
+    which = {"_id": run_id, "status": "RUNNING", "heartbeat": naive_utc(heartbeat)}
+    changed = database["runs"].update_one(which, {"$set": {"status": status, "stop_time": naive_utc(stop_time)}})
     return bool(changed.matched_count)
 
 
@@ -93,7 +95,7 @@ def free_run(database: Database[Any], files: gridfs.GridFS, checkpoints: Checkpo
 
 def artifact_ids(database: Database[Any], document: Mapping[str, Any]) -> set[Any]:
     """Find the files of a run's artifacts: those it names, and those stored for it that it does not name (yet)."""
-    named = {entry.get("file_id") for entry in document.get("artifacts") or () if isinstance(entry, Mapping)}
+    named = {entry.get("file_id") for entry in as_sequence(document.get("artifacts")) if isinstance(entry, Mapping)}
     prefix = f"artifact://{database['runs'].name}/{document.get('_id')}/"
     stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"_id": 1})
     return {file_id for file_id in named if file_id is not None} | {file["_id"] for file in stored}
@@ -147,10 +149,6 @@ def named_pairs(document: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
     """Go through what a run says of its sources and resources: name, and id or path."""
     experiment = document.get("experiment")
     sources = experiment.get("sources") if isinstance(experiment, Mapping) else None
-    for pair in (*(sources or ()), *(document.get("resources") or ())):
+    for pair in (*as_sequence(sources), *as_sequence(document.get("resources"))):
         if isinstance(pair, (list, tuple)) and len(pair) == 2:
             yield pair[0], pair[1]
-
-
-def _naive_utc(moment: datetime | None) -> datetime | None:
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment is not None and moment.tzinfo is not None else moment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -15,13 +15,14 @@ import pymongo.errors
 from incasem_like.errors import InputError, RunNotFoundError, StoreError
 from incasem_like.tracking.deletion.freed import Freed
 from incasem_like.tracking.journal import Journal, Journals
+from incasem_like.tracking.moments import as_utc
 from incasem_like.tracking.mongo import changes, transfer
 from incasem_like.tracking.mongo.summaries import UNFINISHED, read_summaries
 from incasem_like.tracking.plain import from_bson, without_credentials
 from incasem_like.tracking.recording.sessions import tokens
 from incasem_like.tracking.records import Metric, RunRecord
 from incasem_like.tracking.store import RunStore, refuse_empty_tags
-from incasem_like.tracking.summaries import as_mapping
+from incasem_like.tracking.summaries import as_mapping, as_sequence
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -79,7 +80,7 @@ class MongoStore(RunStore):
     @staticmethod
     def _plain(found: dict[str, Any]) -> dict[str, Any]:
         document = {key: from_bson(value) if key in _FIELDS_WITH_OUR_KEYS else value for key, value in found.items()}
-        artifacts = [entry for entry in found.get("artifacts") or () if isinstance(entry, Mapping)]
+        artifacts = [entry for entry in as_sequence(found.get("artifacts")) if isinstance(entry, Mapping)]
         document["artifacts"] = [str(entry.get("name")) for entry in artifacts]
         document["info"] = {key: value for key, value in as_mapping(document.get("info")).items() if key != "metrics"}
         return document
@@ -92,7 +93,7 @@ class MongoStore(RunStore):
                 series["name"],
                 tuple(series["steps"]),
                 tuple(series["values"]),
-                tuple(map(_moment, series["timestamps"])),
+                tuple(map(as_utc, series["timestamps"])),
             )
             for series in found
         }
@@ -267,7 +268,3 @@ class MongoStore(RunStore):
         except pymongo.errors.OperationFailure as error:
             reason = f"code {error.code}"
             raise StoreError(f"{self.description} refuses to be {doing} ({reason}): check the user's rights.") from None
-
-
-def _moment(value: datetime) -> datetime:
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value

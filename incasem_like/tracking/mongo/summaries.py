@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.tracking.condensing import PARENTS_IN_CONFIG, summary_of_points, utc_moment, without_collection
+from incasem_like.tracking.condensing import PARENTS_IN_CONFIG, summary_of_points, without_collection
+from incasem_like.tracking.moments import utc_moment
 from incasem_like.tracking.packing import (
     SHARED_IN_CONFIGS,
     SHARED_IN_RECORDS,

@@ -17,6 +17,7 @@ from bson import ObjectId
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.address import singular
+from incasem_like.tracking.moments import naive_utc
 from incasem_like.tracking.mongo.changes import IMPORTING, stored_files
 from incasem_like.tracking.mongo.delivery import Delivery, series_update
 from incasem_like.tracking.mongo.starting import FORMAT, clear_metrics, highest_id, note_id
@@ -91,7 +92,7 @@ def _reserve(store: MongoStore, portable: PortableRun, wanted: int | None, id_ab
 
 def _fill(store: MongoStore, portable: PortableRun, run_id: int, renewed: RenewedIds) -> None:
     document = {**to_bson(plain(portable.document))}
-    document.update({key: _moment(document[key]) for key in _TIMES if key in document})
+    document.update({key: naive_utc(document[key]) for key in _TIMES if key in document})
     experiment = dict(document.get("experiment") or {})
     base = str(experiment.get("base_dir") or "")
     experiment["sources"] = [_keep(store, base, *each) for each in portable.stored("sources")]
@@ -151,13 +152,6 @@ def _keep_log(store: MongoStore, run_id: int, sessions: list[str], log: Path) ->
     """Keep all metrics where the store looks for them on this machine, unless they are there."""
     if store.journals.complete_log(run_id, sessions) is None:
         shutil.copyfile(log, store.journals.make(run_id).log.path)
-
-
-def _moment(value: Any) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    moment = datetime.fromisoformat(value)
-    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def _now() -> datetime:

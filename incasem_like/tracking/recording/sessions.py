@@ -12,9 +12,11 @@ from typing import Any
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.liveness import find_process, is_alive
 from incasem_like.tracking.metrics_log import MetricsLog, read_table
+from incasem_like.tracking.moments import utc_moment
 from incasem_like.tracking.plain import plain
 from incasem_like.tracking.recording.run_metrics import RunMetrics
 from incasem_like.tracking.series import MetricTable
+from incasem_like.tracking.summaries import as_mapping, as_sequence
 from incasem_like.tracking.watching import signs_of_life, watch
 
 OBSERVER_KEYS = ("sessions", "summary", "metrics")  # of info; what the observer adds to what the run notes
@@ -106,7 +108,8 @@ def resume_metrics(
 
 def tokens(info: Mapping[str, Any] | None) -> list[str]:
     """List the tokens of all sessions of a run."""
-    return [str(session.get("token")) for session in (info or {}).get("sessions") or ()]
+    sessions = as_sequence(as_mapping(info).get("sessions"))
+    return [str(session.get("token")) for session in sessions if isinstance(session, Mapping)]
 
 
 def noted_by_the_run(info: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def how_it_ended(
     status, host = str(document.get("status")), document.get("host") or {}
     if status != "RUNNING":
         return status
-    heartbeat, start = _moment(document.get("heartbeat")), _moment(document.get("start_time"))
+    heartbeat, start = utc_moment(document.get("heartbeat")), utc_moment(document.get("start_time"))
     is_heard_of = is_alive(host, heartbeat, start)
     if not is_heard_of and find_process(host, heartbeat, start) is None:
         is_heard_of = bool(watch(lambda: {run_id: signs_of_life(again())}, f"Run {run_id} in {description}"))
@@ -173,7 +176,3 @@ def taken_over(run_id: int, description: str) -> StoreError:
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
-
-
-def _moment(value: Any) -> datetime | None:
-    return datetime.fromisoformat(value) if isinstance(value, str) else value
