@@ -101,7 +101,6 @@ def region_blocks(
         description: All that the values depend on, JSON-able.
     """
     region = set_up.region
-    tiles = predictor.steps(region.roi, region.raw_roi.begin)
     inputs = [region.raw] if region.mask is None else [region.raw, region.mask]
     return BlockTask(
         name="predict",
@@ -113,10 +112,20 @@ def region_blocks(
         write=write_part,
         threads=predictor.read_ahead > 0,
         parameters=description,
-        block_shape=block_shape(tiles, output.segmentation.write_chunk_shape, region.roi.shape),
+        block_shape=region_block_shape(predictor, region, output.segmentation.write_chunk_shape),
         set_up=set_up,
         model_hash=set_up.model_hash,
     )
+
+
+def region_block_shape(predictor: Predictor, region: Region, chunk: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the smallest blocks of a region: of whole chunks, and of whole tiles, as many as are predicted together."""
+    steps, shape = predictor.steps(region.roi, region.raw_roi.begin), region.roi.shape
+    together, left = [1, 1, 1], predictor.batch_size
+    for axis in (2, 1, 0):
+        together[axis] = min(left, -(-shape[axis] // steps[axis]))
+        left = -(-left // together[axis])
+    return block_shape(steps * Coordinate(together), chunk, shape)
 
 
 def block_shape(tile: Coordinate, chunk: tuple[int, ...], whole: Coordinate) -> tuple[int, ...]:

@@ -44,7 +44,7 @@ class EnsemblePredictor:
     def __init__(self, members: Sequence[TiledPredictor], weights: Sequence[float]) -> None:
         assert len(members) == len(weights) > 0
         self.members, self.weights = tuple(members), tuple(weights)
-        self.read_ahead = members[0].read_ahead
+        self.read_ahead, self.batch_size = members[0].read_ahead, members[0].batch_size
 
     def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
         """As ``TiledPredictor.steps``."""

@@ -16,9 +16,11 @@ class Predictor(Protocol):
 
     Attributes:
         read_ahead: How many tiles are read ahead in other threads.
+        batch_size: How many tiles are predicted together.
     """
 
     read_ahead: int
+    batch_size: int
 
     def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
         """Give the size of the tiles that ``roi`` is predicted in."""

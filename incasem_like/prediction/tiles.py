@@ -68,8 +68,8 @@ class TiledPredictor:
         self.network, self.input_size = network, tuple(input_size)
         self.geometry, self._variants = geometry_for(augmentation, geometry), variants_for(augmentation, geometry)
         self.device, self.autocast, self.channels_last = device, autocast, channels_last
-        self.read_ahead, self.batch_size = read_ahead, batch_size
         self._downloads = Downloads(device)
+        self.read_ahead, self.batch_size = read_ahead, 1 if self._in_slabs else batch_size
 
     def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
         """Give the size of the tiles that ``roi`` is predicted in, in voxels; those at its end may be smaller.
@@ -178,7 +178,7 @@ class TiledPredictor:
 
     def _computed(self, read: Reader, tiles: Iterable[Tile]) -> Iterator[tuple[Batch, Callable[[], Floats]]]:
         """Compute tiles, several at a time; what comes gives the probabilities (tiles, classes, planes, y, x)."""
-        together = batches(tiles, 1 if self._in_slabs else self.batch_size)
+        together = batches(tiles, self.batch_size)
         wanted = ((batch, part) for batch in together for tile in batch for part in self._parts_read(tile[0]))
         units = ahead(lambda unit: (unit[0], read(unit[1])), wanted, self.read_ahead * self.batch_size)
         run = inference(self.network, self.device)
