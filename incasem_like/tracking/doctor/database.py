@@ -14,7 +14,7 @@ from incasem_like.tracking.address import singular
 from incasem_like.tracking.checkpoints.uploads import missing_uploads, upload_missing
 from incasem_like.tracking.doctor.finding import Finding
 from incasem_like.tracking.moments import naive_utc
-from incasem_like.tracking.mongo.changes import free_files, named_by_runs, named_pairs
+from incasem_like.tracking.mongo.shared_files import free_unnamed, named_pairs
 from incasem_like.tracking.mongo.summaries import UNFINISHED
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def _free_if_unnamed(store: MongoStore, file_ids: list[Any]) -> None:
             for run in store.database["runs"].find(artifact, {"artifacts": 1})
             for entry in run["artifacts"]
         }
-        used |= named_by_runs(store.database, file_ids)
-        free_files(store.database, store.files, set(file_ids) - used)
+        free_unnamed(store.database, store.files, {file_id: file_id for file_id in set(file_ids) - used})
 
 
 def _pieces_of_no_file(store: MongoStore, look: _Look) -> Iterator[Finding]:

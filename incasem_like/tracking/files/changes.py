@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -94,24 +94,25 @@ def half_deleted(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def free_folder(folder: Path, run_id: int, others: Sequence[int]) -> Freed:
+def free_folder(folder: Path, run_id: int, others: Callable[[], Sequence[int]]) -> Freed:
     """Delete what is left of a run that was taken from sight, and the sources and resources that no other run names.
 
     Args:
         folder: The folder of the runs.
         run_id: The run.
-        others: Ids of the runs that stay.
+        others: Lists the ids of the runs that stay.
     """
     aside = folder / f"{DELETED_PREFIX}{run_id}"
     document = _read_mapping(aside / "run.json")
     artifacts, metrics = as_sequence(document.get("artifacts")), _read_mapping(aside / "metrics.json")
     with errors_of_writing(folder):
         freed = Freed(runs=1, metrics=len(metrics), artifacts=len(artifacts), bytes=folder_size(aside))
-        for stored in _only_named_here(folder, _stored_sources(document), run_id, others):
-            path = folder / stored
-            if path.is_file():
-                freed += Freed(sources=1, bytes=path.stat().st_size)
-                path.unlink()
+        with exclusive(folder):  # no run can begin meanwhile, which might find its sources kept here already
+            for stored in _only_named_here(folder, _stored_sources(document), run_id, others()):
+                path = folder / stored
+                if path.is_file():
+                    freed += Freed(sources=1, bytes=path.stat().st_size)
+                    path.unlink()
         shutil.rmtree(aside)
     return freed
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from incasem_like.tracking.deletion.freed import Freed
 from incasem_like.tracking.moments import naive_utc
+from incasem_like.tracking.mongo.shared_files import free_files, free_unnamed, stored_files
 from incasem_like.tracking.mongo.summaries import REVISION, UNFINISHED
 from incasem_like.tracking.plain import plain, to_bson
 from incasem_like.tracking.recording.sessions import new_token
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
     from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
 
 DELETING, IMPORTING = "deleting", "importing"
-
-
-class StoredWithRuns(NamedTuple):
-    """A source or resource: its name, what runs name it by, and the id of its file, None where that is missing."""
-
-    name: str
-    key: Any
-    file_id: Any
 
 
 def change_annotations(
@@ -79,9 +72,8 @@ def free_run(database: Database[Any], files: gridfs.GridFS, checkpoints: Checkpo
     artifacts = free_files(database, files, artifact_ids(database, document))
     stored = len(checkpoints.of_run(run_id))
     stored_bytes = checkpoints.remove_run(run_id)
-    stored_for_runs = {stored.file_id: stored.key for stored in stored_files(database, document)}
-    needed = named_by_runs(database, stored_for_runs.values(), apart_from=run_id)
-    sources = free_files(database, files, [file_id for file_id, key in stored_for_runs.items() if key not in needed])
+    shared = {stored.file_id: stored.key for stored in stored_files(database, document)}
+    sources = free_unnamed(database, files, shared, apart_from=run_id)
     database["runs"].delete_one({"_id": run_id})
     return Freed(
         runs=1,
@@ -99,56 +91,3 @@ def artifact_ids(database: Database[Any], document: Mapping[str, Any]) -> set[An
     prefix = f"artifact://{database['runs'].name}/{document.get('_id')}/"
     stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"_id": 1})
     return {file_id for file_id in named if file_id is not None} | {file["_id"] for file in stored}
-
-
-def stored_files(database: Database[Any], document: Mapping[str, Any]) -> Iterator[StoredWithRuns]:
-    """Find the files of a run's sources and resources, which runs may share.
-
-    Of a resource Sacred notes path and MD5, or no MD5 at all, rather than the file's id.
-    """
-    for name, key in named_pairs(document):
-        if isinstance(key, str) or key is None:
-            found = database["fs.files"].find_one({"filename": name}, {"_id": 1})
-            yield StoredWithRuns(str(name), name, None if found is None else found["_id"])
-        else:
-            yield StoredWithRuns(str(name), key, key)
-
-
-def free_files(database: Database[Any], files: gridfs.GridFS, file_ids: Iterable[Any]) -> Freed:
-    """Delete files of GridFS; what is gone already is passed over."""
-    freed = Freed()
-    for file_id in set(file_ids) - {None}:
-        entry = database["fs.files"].find_one({"_id": file_id}, {"length": 1})
-        files.delete(file_id)
-        if entry is not None:
-            freed += Freed(artifacts=1, bytes=int(entry.get("length") or 0))
-    return freed
-
-
-def named_by_runs(database: Database[Any], keys: Iterable[Any], apart_from: int | None = None) -> set[Any]:
-    """Find those of some sources and resources, by id or path, that runs name.
-
-    Each question asks for all that are left: runs share most of their sources, and no index answers it.
-    """
-    left, found, asked = set(keys), set(), [apart_from]
-    while left:
-        among = {"$elemMatch": {"$elemMatch": {"$in": list(left)}}}
-        query = {"$or": [{"experiment.sources": among}, {"resources": among}], "_id": {"$nin": asked}}
-        run = database["runs"].find_one(query, {"experiment.sources": 1, "resources": 1})
-        if run is None:
-            break
-        asked.append(run["_id"])
-        words = [word for pair in named_pairs(run) for word in pair]
-        named = {key for key in left if key in words}
-        found |= named
-        left -= named
-    return found
-
-
-def named_pairs(document: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Go through what a run says of its sources and resources: name, and id or path."""
-    experiment = document.get("experiment")
-    sources = experiment.get("sources") if isinstance(experiment, Mapping) else None
-    for pair in (*as_sequence(sources), *as_sequence(document.get("resources"))):
-        if isinstance(pair, (list, tuple)) and len(pair) == 2:
-            yield pair[0], pair[1]

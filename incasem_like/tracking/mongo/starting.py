@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pymongo.errors
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.journal import Journal, Journals
+from incasem_like.tracking.mongo.shared_files import keep, name_in_run
 from incasem_like.tracking.plain import plain, to_bson
 from incasem_like.tracking.recording.sessions import OpenedRun, Start, begin_metrics, describe_session, new_token
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("incasem_like.tracking")
 
 FORMAT = "MongoObserver-0.7.0"
+_SOURCES = "experiment.sources"
 SECONDS_FOR_THE_INDEX = 10.0
 
 
@@ -61,8 +64,10 @@ def open_new(place: Place, start: Start, wanted: int | None, id_above: int, limi
     """
     token, runs = new_token(), place.database["runs"]
     session = describe_session(token, start)
+    named: Mapping[str, Any] = _keep_sources(place, start.ex_info)
+    experiment = {**to_bson(plain(start.ex_info)), "sources": named[_SOURCES]}
     entry: dict[str, Any] = {
-        "experiment": {**to_bson(plain(start.ex_info)), "sources": _save_sources(place, start.ex_info)},
+        "experiment": experiment,
         "format": FORMAT,
         "command": start.command,
         "host": to_bson(plain(start.host_info)),
@@ -79,6 +84,8 @@ def open_new(place: Place, start: Start, wanted: int | None, id_above: int, limi
     }
     run_id = _insert(place.database, entry, wanted, id_above)
     try:
+        named = name_in_run(place.database, run_id, named, partial(_keep_sources, place, start.ex_info))
+        experiment["sources"] = named[_SOURCES]
         clear_metrics(place.database, run_id)
         journal = place.journals.make(run_id)
         with journal.opening():
@@ -158,18 +165,10 @@ def _insert(database: Database[Any], entry: Mapping[str, Any], wanted: int | Non
         return run_id
 
 
-def _save_sources(place: Place, ex_info: Mapping[str, Any]) -> list[list[Any]]:
-    """Store the sources that the database does not have yet.
-
-    Sacred looks for them by an MD5 that today's GridFS does not keep, and so stores every source with every run.
-    """
-    paths = {name: str(Path(ex_info["base_dir"]) / name) for name, _ in ex_info["sources"]}
-    query = {"filename": {"$in": list(paths.values())}, "md5": {"$exists": True}}
-    stored = {(file["filename"], file["md5"]): file["_id"] for file in place.database["fs.files"].find(query)}
+def _keep_sources(place: Place, ex_info: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Store the sources that the database does not have yet; gives what the run's document says of them, by field."""
     entries = []
     for name, md5 in ex_info["sources"]:
-        file_id = stored.get((paths[name], md5))
-        if file_id is None:
-            file_id = place.files.put(Path(paths[name]).read_bytes(), filename=paths[name], md5=md5)
-        entries.append([name, file_id])
-    return entries
+        path = Path(ex_info["base_dir"]) / name
+        entries.append([name, keep(place.database, place.files, str(path), md5, path.read_bytes)])
+    return {_SOURCES: entries}

@@ -8,6 +8,7 @@ import mimetypes
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from bson import ObjectId
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.address import singular
 from incasem_like.tracking.moments import naive_utc
-from incasem_like.tracking.mongo.changes import IMPORTING, stored_files
+from incasem_like.tracking.mongo.changes import IMPORTING
 from incasem_like.tracking.mongo.delivery import Delivery, series_update
+from incasem_like.tracking.mongo.shared_files import keep, name_in_run, stored_files
 from incasem_like.tracking.mongo.starting import FORMAT, clear_metrics, highest_id, note_id
 from incasem_like.tracking.mongo.summaries import REVISION, UNFINISHED
 from incasem_like.tracking.plain import plain, to_bson
@@ -93,15 +95,13 @@ def _reserve(store: MongoStore, portable: PortableRun, wanted: int | None, id_ab
 def _fill(store: MongoStore, portable: PortableRun, run_id: int, renewed: RenewedIds) -> None:
     document = {**to_bson(plain(portable.document))}
     document.update({key: naive_utc(document[key]) for key in _TIMES if key in document})
-    experiment = dict(document.get("experiment") or {})
-    base = str(experiment.get("base_dir") or "")
-    experiment["sources"] = [_keep(store, base, *each) for each in portable.stored("sources")]
+    kept = _keep_stored(store, portable)
     links = _write_metrics(store, portable, run_id, str(document.get("session") or ""))
     document.update(
         _id=run_id,
         format=document.get("format") or FORMAT,
-        experiment=experiment,
-        resources=[_keep(store, base, *each) for each in portable.stored("resources")],
+        experiment={**(document.get("experiment") or {}), "sources": kept["experiment.sources"]},
+        resources=kept["resources"],
         artifacts=[_put_artifact(store, run_id, *each) for each in portable.artifacts()],
         config=to_bson(plain(portable.config)),
         info={**to_bson(plain(renewed.info)), "metrics": links},
@@ -114,6 +114,7 @@ def _fill(store: MongoStore, portable: PortableRun, run_id: int, renewed: Renewe
     if portable.metrics_log is not None:
         _keep_log(store, run_id, tokens(renewed.info), portable.metrics_log)
     store.database["runs"].replace_one({"_id": run_id, UNFINISHED: IMPORTING}, document)
+    name_in_run(store.database, run_id, kept, partial(_keep_stored, store, portable))
 
 
 def _write_metrics(store: MongoStore, portable: PortableRun, run_id: int, session: str) -> list[dict[str, str]]:
@@ -130,15 +131,21 @@ def _write_metrics(store: MongoStore, portable: PortableRun, run_id: int, sessio
     return links
 
 
+def _keep_stored(store: MongoStore, portable: PortableRun) -> dict[str, list[Any]]:
+    """Keep the run's sources and resources; gives what its document says of them, by field."""
+    base = str((portable.document.get("experiment") or {}).get("base_dir") or "")
+    return {
+        "experiment.sources": [_keep(store, base, *each) for each in portable.stored("sources")],
+        "resources": [_keep(store, base, *each) for each in portable.stored("resources")],
+    }
+
+
 def _keep(store: MongoStore, base: str, name: str, path: Path | None, noted: str) -> list[Any]:
-    """Keep one copy of a source or resource for all runs, known by its path and content."""
     if path is None:
         return [name, noted]
     content = path.read_bytes()
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    filename = str(Path(base) / name)
-    found = store.database["fs.files"].find_one({"filename": filename, "md5": md5}, {"_id": 1})
-    return [name, found["_id"] if found else store.files.put(content, filename=filename, md5=md5)]
+    return [name, keep(store.database, store.files, str(Path(base) / name), md5, lambda: content)]
 
 
 def _put_artifact(store: MongoStore, run_id: int, name: str, path: Path) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""A source file that runs share, while one of them is deleted and another begins."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from incasem_like.tracking import RunStore, open_store, run_experiment
+from incasem_like.tracking.files import changes
+from incasem_like.tracking.files.store import FileStore
+from incasem_like.tracking.mongo import shared_files, starting, transfer
+from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.transfer import copy_run
+
+pytestmark = pytest.mark.usefixtures("small_package")
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text("print('a source of both runs')")
+    return path
+
+
+def train(store: RunStore, script: Path) -> int:
+    return int(run_experiment(name="train", config={}, main=lambda run: run.id, store=store, sources=[script]))
+
+
+def sources(store: RunStore, run_id: int) -> dict[str, bytes | None]:
+    return {Path(name).name: content for name, content in store.read_stored(run_id, "sources")}
+
+
+def once(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, act: Callable[[], Any], *, before: bool) -> list[Any]:
+    """Do something when a function is called for the first time, before or after it does its work."""
+    working, done = getattr(module, name), []
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if before and not done:
+            done.append(None)
+            done[0] = act()
+        found = working(*arguments, **options)
+        if not before and not done:
+            done.append(None)
+            done[0] = act()
+        return found
+
+    monkeypatch.setattr(module, name, call)
+    return done
+
+
+def test_a_source_deleted_before_the_run_is_entered_is_stored_again(
+    database: MongoStore, script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(database, script)
+    done = once(monkeypatch, starting, "_insert", lambda: database.delete(1), before=True)
+    run_id = train(database, script)
+    assert (run_id, done[0].sources) == (2, len(sources(database, 2)))
+    assert sources(database, 2)["script.py"] == script.read_bytes()
+    assert None not in sources(database, 2).values()
+
+
+@pytest.mark.parametrize("step", ["named_by_runs", "free_files"])
+def test_a_run_that_begins_while_its_sources_are_deleted_has_them(
+    database: MongoStore, script: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    train(database, script)
+    done = once(monkeypatch, shared_files, step, lambda: train(database, script), before=step == "free_files")
+    database.delete(1)
+    assert done == [2]
+    assert sources(database, 2)["script.py"] == script.read_bytes()
+    assert None not in sources(database, 2).values()
+
+
+def test_a_run_that_is_copied_while_its_sources_are_deleted_has_them(
+    database: MongoStore, script: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = open_store(None, "trainings", tmp_path / "elsewhere")
+    train(files, script)
+    copy_run(files.get(1), database)
+    again = train(files, script)
+    done = once(monkeypatch, transfer, "_write_metrics", lambda: database.delete(1), before=True)
+    copy_run(files.get(again), database)
+    assert done[0].sources == 2
+    assert sources(database, 2)["script.py"] == script.read_bytes()
+    assert None not in sources(database, 2).values()
+
+
+def test_a_source_that_another_run_needs_stays_and_is_shared_on(database: MongoStore, script: Path) -> None:
+    assert [train(database, script) for _ in range(3)] == [1, 2, 3]
+    stored = database.database["fs.files"].count_documents({})
+    assert database.delete(1).sources == 0
+    train(database, script)
+    assert database.database["fs.files"].count_documents({}) == stored
+    assert database.delete(2).sources + database.delete(3).sources + database.delete(4).sources == stored
+
+
+def test_in_files_a_run_does_not_begin_while_sources_are_deleted(
+    tmp_path: Path, script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(None, "trainings", tmp_path)
+    assert isinstance(store, FileStore)
+    train(store, script)
+    beginning = threading.Thread(target=train, args=(store, script))
+
+    def begin() -> None:
+        beginning.start()
+        beginning.join(0.5)  # it waits, or is done by now
+
+    once(monkeypatch, changes, "_only_named_here", begin, before=False)
+    store.delete(1)
+    beginning.join()
+    assert sources(store, 2)["script.py"] == script.read_bytes()
+    assert None not in sources(store, 2).values()
