@@ -192,6 +192,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def counted(number: int, noun: str) -> str:
+    """Put a number before a noun: ``1 tile``, ``27 tiles``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _short(number: float) -> str:
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(number) >= limit:

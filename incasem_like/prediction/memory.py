@@ -99,6 +99,18 @@ def usable_memory(device: torch.device, workers: Workers | None = None) -> float
     return min(limits)
 
 
+def worker_count(workers: Workers | None) -> int:
+    """Say how many processes predict side by side: as many as are asked for, else one per GPU here, else one."""
+    if workers is None:
+        return 1
+    per_gpu = {
+        group: torch.cuda.device_count() // group.gpus
+        for group in workers.groups
+        if group.launcher == "local" and group.gpus
+    }
+    return sum(group.count or max(1, per_gpu.get(group, 1)) for group in workers.groups)
+
+
 def available_host_memory() -> float:
     """Say how many bytes this process can still take: of the machine's memory, and of what its control groups allow."""
     import psutil

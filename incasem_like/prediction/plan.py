@@ -22,7 +22,7 @@ from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry, check_device, count_parameters, torch_device
 from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
 from incasem_like.prediction.loading import load_network, make_predictor, prediction_geometry, tile_memory
-from incasem_like.prediction.memory import TileMemory, usable_memory
+from incasem_like.prediction.memory import TileMemory, usable_memory, worker_count
 from incasem_like.prediction.outputs import OutputPlace, prediction_group
 from incasem_like.prediction.precision import PrecisionCheck, check_precision
 from incasem_like.prediction.predictor import Predictor
@@ -124,7 +124,7 @@ class PredictionPlan:
             return self.describe_tiles(region, configured)
         memory = self._tile_memory()
         limit = usable_memory(torch_device(self.config.torch), workers) / self.networks_at_once
-        count = 1 if workers is None else sum(group.count or 1 for group in workers.groups)
+        count = worker_count(workers)
 
         def choose(speed: TileSpeed) -> TileChoice:
             return choose_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, limit, speed, count)

@@ -156,6 +156,8 @@ def _note_others(
 def _note_network(found: Preflight, plan: PredictionPlan) -> None:
     iteration = "" if plan.checkpoint.iteration is None else f", iteration {plan.checkpoint.iteration}"
     found.lines.append(f"Network: training run {plan.training_run_id}{iteration}: {shown_path(plan.checkpoint.path)}")
+    if plan.precision is not None:
+        found.lines.append(f"Precision: {plan.precision}")
 
 
 def _open_regions(

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from incasem_like.errors import IncasemError, InputError
-from incasem_like.prediction.blocks import block_shape
-from incasem_like.prediction.memory import BYTES_OF_A_PROCESS
+from incasem_like.prediction.blocks import region_block_shape
+from incasem_like.prediction.memory import BYTES_OF_A_PROCESS, worker_count
 from incasem_like.prediction.outputs import OutputPlace, chunk_shape_for
 from incasem_like.prediction.plan import PredictionPlan
 from incasem_like.prediction.region_task import read_begun
 from incasem_like.samples import Region
-from incasem_like.terminal import duration, shown_path
+from incasem_like.terminal import counted, duration, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -77,23 +77,45 @@ def examine_regions(
         kept: How many of them are on disk at once.
     """
     speed = plan.speed(most_voxels=MEASURED_VOXELS)
-    seconds, tile_bytes = 0.0, 0
+    costs: list[_Cost] = []
     needed: dict[Path, int] = {}
     for region, place in zip(plan.regions, places, strict=True):
         with found.noting():
-            whole, left, one, size = _examine_region(found, plan, region, place, speed, workers, resume)
-            seconds, tile_bytes = seconds + whole * (times - 1 + left), max(tile_bytes, one)
+            costs.append(_examine_region(found, plan, region, place, speed, workers, resume))
             folder = _nearest_folder(place.container)
-            needed[folder] = needed.get(folder, 0) + size * (kept - 1 if resume else kept)
+            needed[folder] = needed.get(folder, 0) + costs[-1].disk * (kept - 1 if resume else kept)
     for folder, size in needed.items():
         with found.noting():
             _examine_disk(found, folder, size)
-    if not needed:
+    if not costs:
         return
-    host = BYTES_OF_A_PROCESS + (0 if plan.on_gpu else tile_bytes)
-    gpu = f", and {tile_bytes / GIB:.1f} GiB of its GPU" if plan.on_gpu else ""
-    found.lines.append(f"Memory: about {host / GIB:.1f} GiB for each worker{gpu}.")
-    found.lines.append(_time_sentence(plan, speed, seconds, workers))
+    with found.noting():
+        _examine_memory(found, plan, max(cost.tile_bytes for cost in costs), workers)
+    found.lines.append(_time_sentence(plan, speed, costs, times, workers))
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What a region takes.
+
+    Attributes:
+        seconds: For all of it, one block after the other.
+        blocks: In all.
+        left: Of them, those that are not done.
+        tile_bytes: Memory that a tile takes.
+        disk: Bytes on disk at most.
+    """
+
+    seconds: float
+    blocks: int
+    left: int
+    tile_bytes: int
+    disk: int
+
+    def seconds_with(self, workers: int, times: int) -> float:
+        """Say when the worker with most blocks is ready: with what is left, and with all but the first of ``times``."""
+        of_busiest = [-(-blocks // workers) for blocks in (self.left, self.blocks)]
+        return self.seconds / self.blocks * (of_busiest[0] + (times - 1) * of_busiest[1])
 
 
 def _examine_region(
@@ -104,31 +126,43 @@ def _examine_region(
     speed: TileSpeed,
     workers: Workers | None,
     resume: bool,
-) -> tuple[float, float, int, int]:
-    """Say how a region is cut up and where it goes; give seconds, what part is left, bytes of a tile and of the output.
-
-    The seconds are those of the whole region.
-    """
+) -> _Cost:
+    """Say how a region is cut up and where it goes."""
     begun = read_begun(place) if resume else None
     if begun is not None:
         choice = plan.describe_tiles(region, begun.input_size)
     else:
         place.check_free(half_made=resume)
         choice = plan.choose_tiles(region, workers)
-    steps = plan.predictor(choice.input_size).steps(region.roi, region.raw_roi.begin)
-    block = block_shape(steps, chunk_shape_for(steps, region.roi.shape), region.roi.shape)
-    blocks = math.prod(-(-length // edge) for length, edge in zip(region.roi.shape, block, strict=True))
-    section = plan.config.prediction
-    size = region.roi.size * (1 + plan.training.data.num_classes * np.dtype(section.output_dtype).itemsize)
+    predictor, shape = plan.predictor(choice.input_size), region.roi.shape
+    steps = predictor.steps(region.roi, region.raw_roi.begin)
+    block = region_block_shape(predictor, region, chunk_shape_for(steps, shape))
+    blocks = math.prod(-(-length // edge) for length, edge in zip(shape, block, strict=True))
+    section, classes = plan.config.prediction, plan.training.data.num_classes
+    size = int(region.roi.size * (1 + classes * np.dtype(section.output_dtype).itemsize))
+    written = tuple(min(edge, length) for edge, length in zip(steps, shape, strict=True))
+    done = "" if begun is None else f"; {counted(begun.done, 'block')} {'is' if begun.done == 1 else 'are'} done"
     found.lines += [
-        f"{region.name}: {_times(region.roi.shape)} voxels in {choice.tiles} tiles, {blocks} blocks; a tile reads "
-        f"{_times(choice.input_size)} and gives up to {_times(steps)} voxels"
-        f"{'' if begun is None else f'; {begun.done} blocks are done'}.",
-        f"  into {shown_path(place.folder)}: segmentation and {plan.training.data.num_classes} probability maps of "
+        f"{region.name}: {_times(shape)} voxels in {counted(choice.tiles, 'tile')}, {counted(blocks, 'block')}; a tile "
+        f"reads {_times(choice.input_size)} and gives {'' if choice.tiles == 1 else 'up to '}{_times(written)} voxels"
+        f"{done}.",
+        f"  into {shown_path(place.folder)}: segmentation and {counted(classes, 'probability map')} of "
         f"{section.output_dtype}, at most {_size(size)} on disk.",
     ]
-    left = 1.0 if begun is None else 1 - begun.done / blocks
-    return choice.seconds(speed, region.roi.size), left, choice.bytes, int(size)
+    left = blocks if begun is None else blocks - begun.done
+    return _Cost(choice.seconds(speed, region.roi.size), blocks, left, choice.bytes, size)
+
+
+def _examine_memory(found: Preflight, plan: PredictionPlan, tile_bytes: int, workers: Workers | None) -> None:
+    host = BYTES_OF_A_PROCESS + (0 if plan.on_gpu else tile_bytes)
+    gpu = f", and {tile_bytes / GIB:.1f} GiB of its GPU" if plan.on_gpu else ""
+    found.lines.append(f"Memory: about {host / GIB:.1f} GiB{' for each worker' if workers else ''}{gpu}.")
+    asked = [group.memory for group in (workers.groups if workers else ()) if group.memory is not None]
+    if asked and min(asked) < host:
+        raise InputError(
+            f"The workers file asks for {_size(min(asked))} of memory for a worker, but one needs about {_size(host)}: "
+            "raise memory there, or lower prediction.input_size_voxels."
+        )
 
 
 def _examine_disk(found: Preflight, folder: Path, size: int) -> None:
@@ -145,21 +179,31 @@ def _examine_disk(found: Preflight, folder: Path, size: int) -> None:
         )
 
 
-def _time_sentence(plan: PredictionPlan, speed: TileSpeed, seconds: float, workers: Workers | None) -> str:
-    threads = torch.get_num_threads()
-    with_threads = f"with {threads} thread{'s' if threads > 1 else ''}"
+def _time_sentence(
+    plan: PredictionPlan, speed: TileSpeed, costs: Sequence[_Cost], times: int, workers: Workers | None
+) -> str:
     if not speed.measured:
         return "Expected time: not known, since the tiles of this network do not fit into the memory here."
     masked = "; tiles that the mask clears take none" if any(region.mask is not None for region in plan.regions) else ""
+    alone = sum(cost.seconds_with(1, times) for cost in costs)
+    threads = torch.get_num_threads()
     if workers is None:
-        return f"Expected time: {duration(seconds)} on this machine {with_threads}{masked}."
-    cores = sum((group.count or 1) * group.cores for group in workers.groups)
-    count = sum(group.count or 1 for group in workers.groups)
-    share = count if plan.on_gpu else cores / threads
+        return f"Expected time: {duration(alone)} on this machine with {counted(threads, 'thread')}{masked}."
+    count = worker_count(workers)
+    together = sum(cost.seconds_with(count, times) for cost in costs)
+    if not plan.on_gpu:
+        together *= threads * count / _cores(workers)
     return (
-        f"Expected time: {duration(seconds / share)} on {count} workers, if they are as fast as this machine"
-        f"{masked}; {duration(seconds)} on it alone."
+        f"Expected time: {duration(together)} on {counted(count, 'worker')}, if they are as fast as this machine"
+        f"{masked}; {duration(alone)} here alone with {counted(threads, 'thread')}."
     )
+
+
+def _cores(workers: Workers) -> int:
+    """Count the cores that all workers compute on; those on this machine cannot have more than it has."""
+    here = sum((group.count or 1) * group.cores for group in workers.groups if group.launcher == "local")
+    elsewhere = sum((group.count or 1) * group.cores for group in workers.groups if group.launcher != "local")
+    return min(here, len(os.sched_getaffinity(0))) + elsewhere
 
 
 def _nearest_folder(path: Path) -> Path:

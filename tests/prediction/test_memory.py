@@ -11,6 +11,7 @@ from incasem_like.prediction.memory import (
     available_host_memory,
     cgroup_memory_left,
     usable_memory,
+    worker_count,
 )
 
 MIB = 2**20
@@ -44,6 +45,15 @@ def test_workers_share_this_machine_or_have_what_their_queue_gives_them(monkeypa
     asked = WorkerGroup(launcher="slurm", count=100, memory=2 * 2**30)
     assert usable_memory(cpu, Workers((asked,))) == 2 * 2**30 - BYTES_OF_A_PROCESS
     assert usable_memory(cpu, Workers((WorkerGroup(launcher="slurm", count=100),))) == MOST_HOST_BYTES
+
+
+def test_workers_are_counted(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert worker_count(None) == 1
+    assert worker_count(Workers.local(3)) == 3
+    assert worker_count(Workers((WorkerGroup(), WorkerGroup(launcher="slurm", count=20)))) == 21
+    assert worker_count(Workers((WorkerGroup(gpus=2),))) == 4
+    assert worker_count(Workers((WorkerGroup(gpus=2, count=3),))) == 3
 
 
 def test_a_limit_of_control_groups_counts_at_every_level(groups):

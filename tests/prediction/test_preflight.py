@@ -3,12 +3,15 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from incasem_like.errors import InputError
 from incasem_like.prediction import preflight
+from incasem_like.prediction.plan import PredictionPlan
 from incasem_like.prediction.preflight import examine_prediction
 from incasem_like.prediction.region_task import read_begun
+from incasem_like.prediction.tile_size import TileSpeed
 
 SMALL = "prediction.input_size_voxels=[44,44,44]"
 
@@ -38,7 +41,7 @@ def test_what_it_says_is_what_then_happens(laboratory, examine, predicted, updat
     assert found.problems == []
     assert everything_below(laboratory.folder) == before
     said = "\n".join(found.lines)
-    tiles, blocks = (int(number) for number in re.search(r"in (\d+) tiles, (\d+) blocks", said).groups())
+    tiles, blocks = (int(number) for number in re.search(r"in (\d+) tiles?, (\d+) blocks?;", said).groups())
     size = [int(edge) for edge in re.search(r"a tile reads (\d+) x (\d+) x (\d+)", said).groups()]
     predicted.clear()  # what was measured how fast the network is with
     place = laboratory.predict(config).places["cell_er"]
@@ -132,3 +135,42 @@ def test_the_script_prints_it_and_its_status_says_whether_all_is_well(laboratory
     assert done.returncode == 2
     assert "Problem: " in done.stdout
     assert "1 problem would stop this prediction" in done.stderr
+
+
+@pytest.fixture
+def wide(laboratory, write_volume):
+    """The configuration of a prediction in 18 blocks of one tile each."""
+    write_volume(laboratory.container, "volumes/wide", np.zeros((40, 80, 80), dtype=np.uint8))
+    entry = {**laboratory.entry(raw="volumes/wide"), "offset": None, "shape": None}
+    return lambda *updates: laboratory.config({"cell_er": entry}, "prediction.input_size_voxels=[52,52,52]", *updates)
+
+
+def test_the_time_with_workers_is_that_of_the_one_with_most_blocks(laboratory, wide, examine, monkeypatch):
+    monkeypatch.setattr(PredictionPlan, "speed", lambda plan, most_voxels: TileSpeed(0.0, 0.0, per_tile=100.0))
+    monkeypatch.setattr("incasem_like.prediction.preflight_regions._cores", lambda workers: 4)
+    assert examine(wide()).lines[-1] == "Expected time: 30 min 0 s on this machine with 1 thread."
+    # Of 18 blocks one of four workers does five.
+    (said,) = [line for line in examine(wide(), workers_file=_workers(laboratory)).lines if "Expected" in line]
+    assert said.startswith("Expected time: 8 min 20 s on 4 workers,")
+    assert said.endswith("; 30 min 0 s here alone with 1 thread.")
+
+
+def test_one_of_a_kind_is_said_as_one(laboratory, examine):
+    said = "\n".join(examine(laboratory.config()).lines)
+    assert "25 x 30 x 28 voxels in 1 tile, 1 block; a tile reads " in said
+    assert "and gives 25 x 30 x 28 voxels." in said
+    single = examine(laboratory.config(), workers_file=_workers(laboratory, "count: 1\n")).lines
+    assert "on 1 worker," in single[-1]
+
+
+def test_workers_that_get_too_little_memory_are_a_problem(laboratory, wide, examine):
+    launcher = "launcher: command\ncommand: ssh node {command}\ncount: 2\nmemory: "
+    (problem,) = examine(wide(), workers_file=_workers(laboratory, f"{launcher}512MiB\n")).problems
+    assert "asks for 512 MiB of memory for a worker, but one needs about " in problem
+    assert examine(wide(), workers_file=_workers(laboratory, f"{launcher}4GiB\n")).problems == []
+
+
+def test_the_precision_that_would_be_used_is_said(laboratory, examine):
+    updates = "torch.precision=bf16", "prediction.precision_tolerance=0.00001"
+    (line,) = [line for line in examine(laboratory.config(None, *updates)).lines if line.startswith("Precision: ")]
+    assert line.endswith("predicting in fp32.")
