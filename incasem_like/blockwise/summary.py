@@ -43,9 +43,10 @@ class BlockSummary:
         if kind not in (DataError, InputError):
             kind = IncasemError
         place = task.name_of(first.number)
+        others = "The others are done; the" if len(self.failed) < self.total else "The"
         summary = kind(
             f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {first.last.error} "
-            "The others are done; the same command tries the failed ones again."
+            f"{others} same command tries the failed ones again."
         )
         summary.add_note(first.last.trace)  # notes are shown with --debug
         for block in self.failed[:20]:

@@ -35,6 +35,18 @@ class SyntheticVolume:
     columns: list[dict[str, object]]
 
 
+def check_shape(shape: tuple[int, int, int]) -> None:
+    """Refuse a volume that is too small to hold columns.
+
+    Raises:
+        InputError: A side is too short.
+    """
+    if min(shape) < SMALLEST_SIDE:
+        raise InputError(
+            f"A synthetic volume needs {SMALLEST_SIDE} voxels or more a side, but got {list(shape)}: enlarge it."
+        )
+
+
 def generate_optic_lobe(
     shape: tuple[int, int, int],
     *,
@@ -55,10 +67,7 @@ def generate_optic_lobe(
     Raises:
         InputError: When a side is too short, or the parameters allow no layout.
     """
-    if min(shape) < SMALLEST_SIDE:
-        raise InputError(
-            f"A synthetic volume needs {SMALLEST_SIDE} voxels or more a side, but got {list(shape)}: enlarge it."
-        )
+    check_shape(shape)
     parameters = parameters or OpticLobeParameters()
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
     size = np.asarray(shape) * np.asarray(voxel_size, dtype=float)

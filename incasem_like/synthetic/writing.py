@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from incasem_like.blockwise.done_log import first_difference
 from incasem_like.errors import DataError, InputError
-from incasem_like.synthetic.optic_lobe import SyntheticVolume, generate_optic_lobe
+from incasem_like.synthetic.optic_lobe import SyntheticVolume, check_shape, generate_optic_lobe
 from incasem_like.synthetic.parameters import OpticLobeParameters
 from incasem_like.volumes import Volume, create_volume, dataset_exists, make_provenance, open_volume
 
@@ -84,8 +84,9 @@ def order_volumes(
     """Say which volumes go where: one to ``output``, several to ``output`` with ``_000``, ``_001`` ... at its stem.
 
     Raises:
-        InputError: Unknown format, or a number below 1.
+        InputError: Unknown format, a number below 1, or a side that is too short.
     """
+    check_shape(shape)
     if format not in ("tiff", "zarr"):
         raise InputError(f"The format {format} is not known: use tiff or zarr.")
     if num_volumes < 1 or min(voxel_size) <= 0:
