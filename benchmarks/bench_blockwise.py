@@ -1,8 +1,9 @@
 """What scheduling costs, against daisy 2: same grid, same number of worker processes, finished blocks kept on disk.
 
-The blocks do nothing, or wait 5 ms, so that all that is measured is what an engine adds; processor time rather than
-wall time where it is small, since other work on the machine would drown it. Ours notes every block in its log, checks
-the output's fingerprint and proves every message; daisy keeps its tracking group.
+The blocks do nothing, or wait 5 ms, so that all that is measured is what an engine adds: the wall time from the end of
+one block to the begin of the next in the same worker, which is what a worker loses; and the processor time of a further
+block, scheduler and workers together. The engines take turns. Ours notes every block in its log, checks the output's
+fingerprint and proves every message; daisy keeps its tracking group. Takes two to three minutes.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import json
 import os
 import platform
 import shutil
+import statistics
+import struct
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +31,38 @@ RESULTS = Path(__file__).parent / "results" / "blockwise.json"
 WORKERS = 2
 BLOCKS = 100_000
 WAITING_BLOCKS = (1_000, 4_000)
+ROUNDS = 3
 WAIT = 0.005
+GAPS = "BENCH_BLOCKWISE_GAPS"  # folder where workers note the time between two of their blocks
 
 
 def nothing(block: Block, parameters: Mapping[str, Any]) -> None:
     """Do nothing with a block."""
 
 
+class _Gaps:
+    """Notes, in a file of this process, the time from the end of one block to the begin of the next."""
+
+    def __init__(self) -> None:
+        self._file = os.open(Path(os.environ[GAPS]) / str(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._ended = 0.0
+
+    def wait(self) -> None:
+        began = time.perf_counter()
+        if self._ended:
+            os.write(self._file, struct.pack("d", began - self._ended))
+        time.sleep(WAIT)
+        self._ended = time.perf_counter()
+
+
+@cache
+def gaps_of(pid: int) -> _Gaps:
+    return _Gaps()
+
+
 def wait(block: Block, parameters: Mapping[str, Any]) -> None:
     """Take a known time for a block."""
-    time.sleep(WAIT)
+    gaps_of(os.getpid()).wait()
 
 
 def daisy_nothing(block: daisy.Block) -> None:
@@ -45,7 +71,7 @@ def daisy_nothing(block: daisy.Block) -> None:
 
 def daisy_wait(block: daisy.Block) -> None:
     """Take a known time for a block of daisy's."""
-    time.sleep(WAIT)
+    gaps_of(os.getpid()).wait()
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -62,10 +88,23 @@ def cpu_seconds(action: Callable[[], object]) -> float:
     return sum(after[:4]) - sum(before[:4])
 
 
-def marginal(engine: Callable[[int], Callable[[], object]]) -> float:
-    """Return the processor time of one more block, in ms; the start of the workers falls out, waiting takes none."""
+def marginal(engine: Callable[[int], Callable[[], object]]) -> tuple[float, float]:
+    """Return in ms what one more block takes of the processors, and the wall time between two blocks of a worker.
+
+    The start of the workers falls out of both; waiting takes no processor.
+    """
     few, many = WAITING_BLOCKS
-    return (cpu_seconds(engine(many)) - cpu_seconds(engine(few))) / (many - few) * 1000
+    first, _ = _cpu_and_gap(engine(few))
+    second, gap = _cpu_and_gap(engine(many))
+    return (second - first) / (many - few) * 1000, gap * 1000
+
+
+def _cpu_and_gap(action: Callable[[], object]) -> tuple[float, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[GAPS] = folder
+        used = cpu_seconds(action)
+        noted = [gap for path in Path(folder).iterdir() for (gap,) in struct.iter_unpack("d", path.read_bytes())]
+    return used, statistics.fmean(noted)
 
 
 def ours(folder: Path, function: Callable[[Block, Mapping[str, Any]], None], blocks: int) -> Callable[[], object]:
@@ -105,15 +144,15 @@ def measure(folder: Path) -> list[dict[str, Any]]:
         rows.append({"name": name, "unit": unit, "ours": mine, "daisy": peers, "ratio": peers / mine})
         print(f"{name}: {mine:.3g} {unit}, daisy {peers:.3g} {unit}: {peers / mine:.2f} times as fast", flush=True)
 
-    mine, peers = ours(folder, nothing, BLOCKS), theirs(folder, daisy_nothing, BLOCKS)
-    compare(f"{BLOCKS} empty blocks, {WORKERS} workers", "s", seconds(mine), seconds(peers))
-    compare("the same again, all done already", "s", seconds(mine), seconds(peers))
-    compare(
-        f"processor time added to a block of {WAIT * 1000:g} ms, both sides together",
-        "ms",
-        marginal(lambda blocks: ours(folder, wait, blocks)),
-        marginal(lambda blocks: theirs(folder, daisy_wait, blocks)),
-    )
+    empty, peers_empty = ours(folder, nothing, BLOCKS), theirs(folder, daisy_nothing, BLOCKS)
+    compare(f"{BLOCKS} empty blocks, {WORKERS} workers", "s", seconds(empty), seconds(peers_empty))
+    compare("the same again, all done already", "s", seconds(empty), seconds(peers_empty))
+    added = [
+        (marginal(partial(ours, folder, wait)), marginal(partial(theirs, folder, daisy_wait))) for _ in range(ROUNDS)
+    ]
+    for position, what in enumerate(("processor time of a block", "wall time between two blocks of a worker")):
+        mine, peers = (statistics.median(found[engine][position] for found in added) for engine in (0, 1))
+        compare(f"{what}, blocks of {WAIT * 1000:g} ms, median of {ROUNDS} rounds", "ms", mine, peers)
     return rows
 
 

@@ -20,7 +20,7 @@ from incasem_like.errors import DiskFullError, IncasemError, InputError
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_PROVE = 20.0
 MOST_STRANGERS = 64
-AHEAD = 0.05  # seconds of work that a worker is given beyond its present block, so that it need not wait for more
+AHEAD = 0.25  # seconds of work that a worker is given beyond its present block, so that it need not wait for more
 MOST_AHEAD = 256
 
 
@@ -77,7 +77,7 @@ class Scheduler:
         self._listener, self._least = listener, in_flight
         self._selector = selectors.DefaultSelector()
         self._peers: set[Peer] = set()
-        self._mean = 1.0  # seconds per block, as far as known
+        self._mean = 0.0  # seconds per block; 0 as long as none is done
         self._looked = 0.0
 
     def run(self) -> None:
@@ -159,8 +159,7 @@ class Scheduler:
             if peer.ready:
                 self._feed(peer)
             peer.flush()
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.waiting else 0)
-            self._selector.modify(peer, events)
+            self._listen_for(peer, selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.waiting else 0))
         except (ProtocolError, KeyError, TypeError, ValueError) as error:
             if peer.known or peer.local:
                 self._lost(peer, f"The worker {peer.name} sent nonsense ({error})")
@@ -168,6 +167,10 @@ class Scheduler:
                 self._close(peer)  # whoever that was, it is none of ours
         except OSError as error:
             self._lost(peer, f"The worker {peer.name} was lost ({error})")
+
+    def _listen_for(self, peer: Peer, events: int) -> None:
+        if self._selector.get_key(peer).events != events:
+            self._selector.modify(peer, events)
 
     def _hear(self, peer: Peer, message: Message) -> None:
         kind = message["type"]
@@ -207,7 +210,7 @@ class Scheduler:
             number = int(number)
             peer.land(number)
             if error is None:
-                self._mean += 0.1 * (max(float(seconds), 1e-6) - self._mean)
+                self._learn(max(float(seconds), 1e-6))
                 if self._queue.done(number):
                     done.append(number)
                 continue
@@ -220,11 +223,16 @@ class Scheduler:
             self._fleet.worked(peer.name)
             self._tell.done(done)
 
+    def _learn(self, seconds: float) -> None:
+        """Take the time of one more block into the running mean."""
+        self._mean += (0.1 if self._mean else 1.0) * (seconds - self._mean)
+
     def _feed(self, peer: Peer) -> None:
         """Give a worker so many blocks that it need not wait for the next, but leave some for others at the end."""
         others = max(1, sum(one.ready for one in self._peers))
         share = -(-self._queue.waiting // (2 * others))
-        wanted = max(self._least, min(1 + int(AHEAD / self._mean), MOST_AHEAD, share))
+        ahead = int(AHEAD / self._mean) if self._mean else 0
+        wanted = max(self._least, min(1 + ahead, MOST_AHEAD, share))
         enough = wanted // 2 if self._least == 1 else wanted - 1
         if len(peer.flying) <= enough and (blocks := self._queue.take(wanted - len(peer.flying))):
             peer.assign(blocks)
