@@ -42,10 +42,14 @@ class MetricsLog:
 
     Args:
         path: Of the file; made when opened.
+
+    Attributes:
+        refused: Why the file did not take what waits to be written, or None.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.refused: OSError | None = None
         self._file: int | None = None
         self._pending: list[str] = []
         self._length = 0
@@ -85,10 +89,12 @@ class MetricsLog:
             while written < len(content):
                 written += os.write(self._file, content[written:])
             os.fsync(self._file)
-        except OSError:
+        except OSError as error:
             os.ftruncate(self._file, self._length)
+            self.refused = error
             raise
         self._pending.clear()
+        self.refused = None
         self._length += len(content)
 
     @property

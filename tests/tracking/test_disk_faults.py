@@ -1,13 +1,18 @@
-"""A disk or a file system that fails a run kept as files, for a moment or at its end."""
+"""A disk or a file system that fails a run, for a moment, at a checkpoint or at its end."""
 
 import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from incasem_like.tracking import Run, open_store, run_experiment
+from incasem_like.errors import DiskFullError
+from incasem_like.tracking import Run, RunStore, open_store, run_experiment
 from incasem_like.tracking.files import observer as file_observer
+from incasem_like.tracking.metrics_log import read_log
+from incasem_like.tracking.recording import sacred_run
 
 
 def test_a_disk_too_full_for_metrics_takes_how_the_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,3 +55,65 @@ def test_a_file_system_that_fails_for_a_moment_costs_no_metrics(
 
     run_experiment(name="train", config={}, main=main, store=store)
     assert store.get(1).metrics["loss"].values == (0.5, 0.25)
+
+
+@pytest.fixture
+def refuse_metrics(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Have the disk refuse the next so many writes of any metrics log; counted from when this is called."""
+    left = [0]
+    working = os.write
+
+    def write(file: int, content: bytes) -> int:
+        if left[0] and content.startswith(b'{"name"'):
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return working(file, content)
+
+    monkeypatch.setattr("incasem_like.tracking.metrics_log.os.write", write)
+    monkeypatch.setattr(sacred_run, "SECONDS_BETWEEN_ATTEMPTS", 0.01)
+    return lambda times: left.__setitem__(0, times)
+
+
+def test_a_checkpoint_is_not_registered_before_all_metrics_up_to_it_are_on_disk(
+    store: RunStore, tmp_path: Path, refuse_metrics: Callable[[int], None]
+) -> None:
+    model = tmp_path / "runs" / "checkpoint"
+
+    def main(run: Run) -> None:
+        model.write_bytes(b"weights")
+        run.register_checkpoint(model, 1)
+        run.log_scalar("loss", 0.5, 2)
+        refuse_metrics(1000)
+        try:
+            run.register_checkpoint(model, 2)
+        finally:
+            registered.extend(run.info["checkpoints"])
+            refuse_metrics(0)
+
+    registered: list[dict[str, Any]] = []
+    model.parent.mkdir()
+    with pytest.raises(DiskFullError, match=r"metrics of run 1 .*No space left.*: free some space, then continue"):
+        run_experiment(name="train", config={}, main=main, store=store)
+    assert [entry["iteration"] for entry in registered] == [1]
+    record = store.get(1)
+    assert [checkpoint.iteration for checkpoint in record.checkpoints] == [1]
+    assert record.recorded_status == "FAILED"
+
+
+def test_a_disk_that_refuses_metrics_for_a_moment_holds_the_checkpoint_back_for_as_long(
+    store: RunStore, tmp_path: Path, refuse_metrics: Callable[[int], None]
+) -> None:
+    model = tmp_path / "runs" / "checkpoint"
+    model.parent.mkdir()
+    model.write_bytes(b"weights")
+
+    def main(run: Run) -> None:
+        run.log_scalar("loss", 0.5, 2)
+        refuse_metrics(3)
+        run.register_checkpoint(model, 2)
+        log = store.metrics_log(1)
+        assert log is not None
+        assert read_log(log)["loss"].values == (0.5,)
+
+    run_experiment(name="train", config={}, main=main, store=store)
+    assert store.get(1).checkpoints[0].iteration == 2

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import incasem_like
-from incasem_like.errors import InputError
+from incasem_like.errors import DiskFullError, InputError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
 from incasem_like.tracking.plain import from_bson, plain, to_bson, without_credentials
 
@@ -234,7 +234,10 @@ def test_an_observer_that_fails_for_a_while_is_not_given_up(
     assert 1 <= len([line for line in caplog.messages if "No space left" in line]) <= 2
 
 
-def test_a_full_disk_leaves_no_half_line_in_the_metrics_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_leaves_no_half_line_in_the_metrics_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("incasem_like.tracking.recording.sacred_run.SECONDS_BETWEEN_ATTEMPTS", 0.01)
     store = open_store(None, "trainings", tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -247,7 +250,8 @@ def test_a_full_disk_leaves_no_half_line_in_the_metrics_log(tmp_path: Path, capl
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, before[1]))
             run.log_scalar("loss", 0.25, 2)
-            run.flush()
+            with pytest.raises(DiskFullError):
+                run.flush()
             assert log.read_bytes() == whole
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)

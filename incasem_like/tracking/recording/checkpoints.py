@@ -33,7 +33,11 @@ class RunCheckpoints:
         self._uploader: CheckpointUploader | None = None
 
     def register(self, path: Path, iteration: int, metrics: Mapping[str, float], state: Path | None) -> None:
-        """Enter a checkpoint; one of the same path is replaced."""
+        """Enter a checkpoint, one of the same path is replaced; all that was logged up to here is on disk before.
+
+        A run that is killed afterwards goes on from it, and nobody would log again what is missing before it.
+        """
+        self._run.save()
         entry = {
             "iteration": int(iteration),
             **self._described(path),

@@ -107,6 +107,9 @@ class Run:
             iteration: Number of updates the network has seen.
             metrics: Validation metrics at that iteration; ``best`` is chosen by them.
             state: The file beside it that exact continuation needs.
+
+        Raises:
+            DiskFullError, StoreError: As ``save``; the checkpoint is not noted then.
         """
         self.checkpoints.register(path, iteration, metrics or {}, state)
 
@@ -114,10 +117,20 @@ class Run:
         """Take a checkpoint out of the record and write it now; call this before the file is deleted."""
         self.checkpoints.forget(path)
 
-    def flush(self) -> None:
-        """Write metrics, info and output on this machine now, and give a server a moment to take them.
+    def save(self) -> None:
+        """Write metrics, info and output on this machine now.
 
         Raises:
+            DiskFullError: There is no space for the metrics.
+            StoreError: They cannot be written for another reason.
+        """
+        self._sacred.save()
+
+    def flush(self) -> None:
+        """Save, and give a server a moment to take all.
+
+        Raises:
+            DiskFullError, StoreError: As ``save``.
             StoreError: Another process continued the run; ``log_scalar`` says so too.
         """
         self._sacred.flush()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
+from incasem_like.errors import DiskFullError, IncasemError, StoreError
 from incasem_like.tracking.metrics_log import MetricsLog
 from incasem_like.tracking.series import MetricTable
 
@@ -32,3 +34,12 @@ class RunMetrics:
             for step, value, moment in points:
                 self.table.add(name, step, value, moment)
         self.log.save()
+
+
+def not_saved(log: MetricsLog, run_id: int | None) -> IncasemError:
+    """Make the error of a run whose metrics cannot be written: it must not go on as if nothing were missing."""
+    assert log.refused is not None
+    said = f"The metrics of run {run_id} cannot be written to {log.path} ({log.refused.strerror or log.refused})"
+    if log.refused.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFullError(f"{said}: free some space, then continue the run.")
+    return StoreError(f"{said}: check the disk, then continue the run.")

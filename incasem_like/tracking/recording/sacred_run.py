@@ -7,6 +7,7 @@ import datetime
 import logging
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -15,14 +16,17 @@ from typing import Any, TypeVar
 
 from incasem_like.errors import IncasemError
 from incasem_like.tracking.checkpoints import EARLIER_FOLDERS
+from incasem_like.tracking.metrics_log import MetricsLog
 from incasem_like.tracking.plain import plain, without_credentials
 from incasem_like.tracking.recording.heartbeat import SECONDS_BETWEEN_HEARTBEATS, Heartbeat
 from incasem_like.tracking.recording.metric_buffer import MetricBuffer
 from incasem_like.tracking.recording.output import OutputCapture
+from incasem_like.tracking.recording.run_metrics import not_saved
 from incasem_like.tracking.recording.sacred_quietly import RunObserver, SacredInterrupt, SacredRunBase
 
 log = logging.getLogger("incasem_like.tracking")
 Outcome = TypeVar("Outcome")
+ATTEMPTS_TO_SAVE, SECONDS_BETWEEN_ATTEMPTS = 10, 1.0
 SECONDS_TO_DELIVER = 2.0  # once; not again before a delivery came through
 
 
@@ -130,18 +134,39 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
         self.check_still_ours()
         self.buffer.add(metric_name, value, step)
 
-    def flush(self) -> None:
-        """Have metrics, output and info written on this machine now, and give a server a moment to take them.
+    def save(self) -> None:
+        """Have metrics, output and info written on this machine now.
 
         Raises:
-            StoreError: Another process continued the run.
+            DiskFullError: There is no space for the metrics.
+            StoreError: They cannot be written for another reason.
         """
-        if self._heartbeat is not None:
-            self._heartbeat.now()
+        for attempt in range(ATTEMPTS_TO_SAVE):
+            if attempt:
+                time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+            if self._heartbeat is not None:
+                self._heartbeat.now()
+            refusing = self._refusing_logs()
+            if not refusing:
+                return
+        raise not_saved(refusing[0], self._id)
+
+    def flush(self) -> None:
+        """Save all, and give a server a moment to take it.
+
+        Raises:
+            DiskFullError: There is no space for the metrics.
+            StoreError: They cannot be written for another reason, or another process continued the run.
+        """
+        self.save()
         for observer in self._begun:
             if hasattr(observer, "settle"):
                 observer.settle(SECONDS_TO_DELIVER)
         self.check_still_ours()
+
+    def _refusing_logs(self) -> list[MetricsLog]:
+        opened = [found for observer in self._begun if (found := getattr(observer, "opened", None)) is not None]
+        return [run.metrics.log for run in opened if run.metrics.log.refused is not None]
 
     def check_still_ours(self) -> None:
         """Make sure that this process still has the run.
