@@ -5,31 +5,33 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from incasem_like.commands.records import CHECK_COMMIT, check_commit, further_observers
-from incasem_like.commands.records import open_run_store as open_store_of
+from incasem_like.commands.prediction_runs import (
+    add_flags,
+    find_training,
+    open_run_store,
+    prediction_store,
+    say_examined,
+    training_ids,
+    with_given,
+)
+from incasem_like.commands.records import check_commit, further_observers
 from incasem_like.commands.tracked import run_tracked, script_folder
-from incasem_like.errors import InputError, StoreError
 from incasem_like.terminal import report_written, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.config import PredictionConfig
     from incasem_like.prediction.experiment import FinishedPrediction
     from incasem_like.prediction.plan import PredictionPlan
-    from incasem_like.tracking import CommandLine, RunRecord, RunStore
+    from incasem_like.tracking import CommandLine
 
 EXAMPLE = "--run_id 12 --name mito with config_prediction.yaml prediction.data=my_data.json"
-NO_TRAINING = "No training run is named: add --run_id ID, the id that train.py printed."
-FLAGS = (
-    (("-r", "--run_id"), int, "ID", "training run whose network predicts; its configuration comes along"),
-    (("--checkpoint",), str, "WHICH", "best, last, an iteration, or a file; otherwise best, or last if none is"),
-    (("--resume",), int, "ID", "go on with the interrupted prediction of that id; else a new one starts"),
-    (("--mongodb_training",), str, "URL", "store of the training run, where it is not the prediction's"),
-    (("--mongodb_predictions",), str, "URL", "store of the prediction run, where it is not the training's"),
-)
+# Several values, in one flag or in several of the same name.
+MANY: dict[str, Any] = {"nargs": "+", "action": "extend"}
 
 
 def main(script: Path) -> NoReturn:
@@ -46,15 +48,31 @@ def main(script: Path) -> NoReturn:
     parser = argparse.ArgumentParser(
         description="Predict volumes with a tracked network, as a tracked run.", allow_abbrev=False
     )
-    for names, kind, metavar, meaning in FLAGS:
-        parser.add_argument(*names, type=kind, metavar=metavar, help=meaning)
     parser.add_argument(
-        "--workers", type=Path, metavar="FILE", help="workers.yaml: workers here or on a cluster (docs/blockwise.md)"
+        "-r",
+        "--run_id",
+        type=int,
+        metavar="ID",
+        help="training run whose network predicts; its configuration comes along; of several the mean is predicted",
+        **MANY,
     )
     parser.add_argument(
-        "--dry_run", action="store_true", help="say what would be done, in what time and space, and what stops it"
+        "--checkpoint",
+        metavar="WHICH",
+        help="best, last, an iteration, or a file; otherwise best, or last if none is; for several runs one for all, "
+        "or one for each",
+        **MANY,
     )
-    parser.add_argument("--check_commit", action="store_true", help=f"{CHECK_COMMIT}, here the training run")
+    parser.add_argument(
+        "--weights", type=float, metavar="WEIGHT", help="what each of several runs counts; otherwise the same", **MANY
+    )
+    parser.add_argument(
+        "--resume",
+        type=int,
+        metavar="ID",
+        help="go on with the interrupted prediction of that id; else a new one starts",
+    )
+    add_flags(parser)
     run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), work)
 
 
@@ -66,19 +84,16 @@ def read_config(line: CommandLine, folder: Path) -> PredictionConfig:
     if line.own.resume is not None and not line.files and not line.updates:
         tracked = open_run_store(line, config, "predictions").get(line.own.resume).config
         config = PredictionConfig.model_validate(tracked)
-    given = {"run_id_training": line.own.run_id, "checkpoint": line.own.checkpoint}
-    changes = {key: value for key, value in given.items() if value is not None}
-    return config.model_copy(update={"prediction": config.prediction.model_copy(update=changes)})
+    given = {"run_id_training": line.own.run_id, "checkpoint": line.own.checkpoint, "weights": line.own.weights}
+    return with_given(config, "prediction", given)
 
 
 def predict(config: PredictionConfig, line: CommandLine, script: Path) -> FinishedPrediction:
-    """Find the training run and predict with it."""
-    training_id = config.prediction.run_id_training
-    if training_id is None:
-        raise InputError(NO_TRAINING)
-    training = find_training(line, config, training_id)
+    """Find the training runs and predict with them."""
+    trainings = [find_training(line, config, training_id) for training_id in training_ids(config)]
     if line.own.check_commit:
-        check_commit(training, script)
+        for training in trainings:
+            check_commit(training, script)
 
     from incasem_like.blockwise.workers_file import load_workers
     from incasem_like.evaluation.prediction_metrics import PredictionMetrics
@@ -93,8 +108,9 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
     try:
         return predict_data(
             config,
-            training,
-            store=lambda: None if line.unobserved else open_run_store(line, config, "predictions"),
+            trainings[0],
+            further=trainings[1:],
+            store=lambda: prediction_store(line, config),
             observing=PredictionMetrics,
             resume=line.own.resume,
             workers=load_workers(line.own.workers) if line.own.workers is not None else None,
@@ -119,53 +135,29 @@ def examine(config: PredictionConfig, line: CommandLine) -> None:
     """
     from incasem_like.prediction.preflight import examine_prediction
 
-    def training() -> RunRecord:
-        training_id = config.prediction.run_id_training
-        if training_id is None:
-            raise InputError(NO_TRAINING)
-        return find_training(line, config, training_id)
-
-    def store() -> RunStore | None:
-        return None if line.unobserved else open_run_store(line, config, "predictions")
-
-    found = examine_prediction(config, training, store, resume=line.own.resume, workers_file=line.own.workers)
-    print("\n".join(found.lines))
-    if found.problems:
-        raise InputError(
-            f"{len(found.problems)} problem{'s' if len(found.problems) > 1 else ''} would stop this prediction, "
-            "as listed above: nothing was started."
+    find = partial(find_training, line, config)
+    say_examined(
+        examine_prediction(
+            config,
+            lambda: find(training_ids(config)[0]),
+            lambda: prediction_store(line, config),
+            further=lambda: [find(training_id) for training_id in training_ids(config)[1:]],
+            resume=line.own.resume,
+            workers_file=line.own.workers,
         )
-
-
-def find_training(line: CommandLine, config: PredictionConfig, training_id: int) -> RunRecord:
-    """Look the training run up; with --offline first among those that wait for the database to come back."""
-    if line.offline and line.own.mongodb_training is None:
-        waiting = open_run_store(line, config, "trainings")
-        if training_id in waiting.ids():
-            return waiting.get(training_id)
-    try:
-        return open_run_store(replace(line, offline=False), config, "trainings").get(training_id)
-    except StoreError:
-        if not line.offline:
-            raise
-        raise StoreError(
-            f"Training run {training_id} was not begun with --offline, and the database that holds its record does not "
-            "answer: start the server, a prediction cannot do without that record."
-        ) from None
-
-
-def open_run_store(line: CommandLine, config: PredictionConfig, kind: str) -> RunStore:
-    """Open the store that the command line names, else the configuration's."""
-    own = {"trainings": line.own.mongodb_training, "predictions": line.own.mongodb_predictions}[kind]
-    return open_store_of(line, kind, config.directories, config.tracking, own)
+    )
 
 
 def say_started(run_id: int, plan: PredictionPlan) -> None:
     """Print what predicts what."""
-    checkpoint = plan.checkpoint
-    iteration = "" if checkpoint.iteration is None else f", iteration {checkpoint.iteration}"
-    source = f"training run {plan.training_run_id}{iteration}: {shown_path(checkpoint.path)}"
-    print(f"Prediction run {run_id} with {source}", flush=True)
+    from incasem_like.tracking.origins import origins
+
+    print(f"Prediction run {run_id} with {' and '.join(map(_described, origins(plan.lineage)))}", flush=True)
+
+
+def _described(origin: Mapping[str, Any]) -> str:
+    iteration = "" if origin["iteration"] is None else f", iteration {origin['iteration']}"
+    return f"training run {origin['training_run_id']}{iteration}: {shown_path(Path(origin['checkpoint']))}"
 
 
 def say_how_to_resume(prediction_id: int) -> None:

@@ -21,7 +21,7 @@ from incasem_like.volumes.geometry import nanometres
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
-Observing = Callable[[Region, int, int], TileObserver]
+Observing = Callable[[Region, int, int], TileObserver | None]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Order:
         command: What to type to go on after an interruption.
         goes_on: Whether datasets of an earlier call may be there.
         observing: Makes what measures a region from the region, its place in the data configuration and the number of
-            classes; None measures nothing.
+            classes, or None for one that is not measured; None measures nothing.
         workers: Processes, here or elsewhere, that predict block by block; None predicts in this process.
     """
 

@@ -12,7 +12,16 @@ from incasem_like.errors import DivergedError
 from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint
 from incasem_like.prediction.regions import Observing, Order, check_begun_alike, predict_regions
 from incasem_like.prediction.series_plan import SeriesPlan, plan_series
-from incasem_like.prediction.series_record import COMMAND, Entry, SeriesRecord, best_of, find_earlier, with_means
+from incasem_like.prediction.series_record import (
+    COMMAND,
+    Earlier,
+    Entry,
+    SeriesRecord,
+    best_of,
+    find_earlier,
+    kept_of,
+    with_means,
+)
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
 from incasem_like.tracking.recording.sessions import Continuation
 from incasem_like.volumes.provenance import command_line
@@ -21,7 +30,7 @@ if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
 TOOL = "predict_multiple.py"
-PLOT = "scores_by_iteration.png"
+FIGURE = "scores_by_iteration.png"
 Draw = Callable[[Mapping[int, Mapping[str, float]], Sequence[str], tuple[str, int] | None], bytes]
 
 
@@ -46,18 +55,23 @@ class FinishedSeries:
         """The best of them; None where nothing was measured."""
         return best_of(self.entries, self.plan.metric)
 
+    @property
+    def kept(self) -> list[Entry]:
+        """Those whose predictions stay on disk."""
+        return kept_of(self.entries, self.plan)
+
 
 @dataclass(frozen=True)
 class Watching:
     """What is told of a series while it goes on.
 
     Attributes:
-        started: Called with the run's id, the plan and the number of checkpoints that are left, before the first tile.
+        started: Called with the run's id, the plan and the checkpoints that are left, before the first tile.
         measured: Called with the run's id and what each checkpoint came to.
         draw: Makes the figure, PNG, of scores by iteration, the regions' names, and the best score and iteration.
     """
 
-    started: Callable[[int, SeriesPlan, int], None] = lambda run_id, plan, left: None
+    started: Callable[[int, SeriesPlan, Sequence[ChosenCheckpoint]], None] = lambda run_id, plan, left: None
     measured: Callable[[int, Entry], None] = lambda run_id, entry: None
     draw: Draw | None = None
 
@@ -98,30 +112,19 @@ def predict_series(
     """
     series = plan_series(config, training)
     runs = store()
-    fresh = anew or options.get("run_id") is not None
-    earlier = None if fresh or runs is None else find_earlier(runs, series)
+    earlier = None if anew or runs is None else _gone_on_with(series, runs, options.get("run_id"))
     left = series.left(entry.key for entry in (earlier.entries if earlier is not None else ()))
-    if earlier is not None:
-        if not left:
-            return FinishedSeries(earlier.run_id, series, earlier.entries, 0)
-        places = series.places(earlier.run_id, left[0].iteration or 0)
-        check_begun_alike(series.plan_of(left[0]), places, "add --new to start another run")
+    if earlier is not None and not left:
+        return FinishedSeries(earlier.run_id, series, earlier.entries, 0)
     finished: list[FinishedSeries] = []
 
     def work(run: Run) -> dict[str, Any]:
         record = SeriesRecord(run, series, earlier)
-        observed = observing if series.measures else None
-        order = Order(TOOL, run.id, command_line(), earlier is not None, observed, workers)
-        watching.started(run.id, series, len(left))
+        watching.started(run.id, series, left)
+        order = Order(TOOL, run.id, continuing_command(), earlier is not None, _of_labelled(observing), workers)
         for checkpoint in left:
-            entry = _predict(series, checkpoint, order)
-            record.add(entry)
-            if watching.draw is not None and record.scores:
-                run.add_artifact(watching.draw(record.scores, series.region_names, record.best_point), PLOT)
-            watching.measured(run.id, entry)
+            _take_in(_predict(series, checkpoint, order), run, record, watching)
         finished.append(FinishedSeries(run.id, series, tuple(record.entries), len(left)))
-        if all(entry.problem for entry in record.entries):
-            raise DivergedError(record.entries[-1].problem)
         return record.result()
 
     run_experiment(
@@ -132,9 +135,41 @@ def predict_series(
         runs_directory=series.config.directories.runs,
         artifacts={"prediction_data.json": series.plan.data.text} if earlier is None else {},
         continues=None if earlier is None else Continuation(earlier.run_id, earlier.last_iteration),
-        **options,
+        **{**options, "run_id": options.get("run_id") if earlier is None else None},
     )
     return finished[0]
+
+
+def _gone_on_with(series: SeriesPlan, runs: RunStore, wanted: int | None) -> Earlier | None:
+    """Find the run to go on with, and make sure that what it left half-done is begun alike."""
+    earlier = find_earlier(runs, series)
+    if earlier is None or wanted not in (None, earlier.run_id):
+        return None
+    for checkpoint in series.left(entry.key for entry in earlier.entries)[:1]:
+        places = series.places(earlier.run_id, checkpoint.iteration or 0)
+        check_begun_alike(series.plan_of(checkpoint), places, "add --new to start another run")
+    return earlier
+
+
+def _of_labelled(observing: Observing | None) -> Observing | None:
+    """Measure the regions that have labels."""
+    if observing is None:
+        return None
+    return lambda region, index, classes: observing(region, index, classes) if region.labels else None
+
+
+def _take_in(entry: Entry, run: Run, record: SeriesRecord, watching: Watching) -> None:
+    record.add(entry)
+    if watching.draw is not None and record.scores:
+        run.add_artifact(watching.draw(record.scores, record.region_names, record.best_point), FIGURE)
+    watching.measured(run.id, entry)
+    if entry.problem and len(record.entries) == record.wanted and all(one.problem for one in record.entries):
+        raise DivergedError(entry.problem)
+
+
+def continuing_command() -> str:
+    """Say what to type to go on with the series that this command began or goes on with."""
+    return command_line().replace(" --new", "")
 
 
 def _predict(series: SeriesPlan, checkpoint: ChosenCheckpoint, order: Order) -> Entry:

@@ -110,6 +110,28 @@ def plan_series(config: SeriesConfig, record: RunRecord) -> SeriesPlan:
         DataError: As ``plan_prediction``.
         CheckpointError: As ``choose_series``; or one is of another architecture.
     """
+    config, metric = with_measures(config, record)
+    checkpoints = choose_series(record, config.series)
+    plan = plan_prediction(config, record, checkpoints[0])
+    if config.series.checkpoint_dir is not None:  # nobody registered what is in them
+        for checkpoint in checkpoints[1:]:
+            load_network(plan.training.model, config.torch, checkpoint.path)
+    return SeriesPlan(config, plan, tuple(checkpoints), metric)
+
+
+def with_measures(config: SeriesConfig, record: RunRecord) -> tuple[SeriesConfig, str | None]:
+    """Say what is measured: wherever there are labels.
+
+    Args:
+        config: The configuration.
+        record: The training run.
+
+    Returns:
+        The configuration as it is carried out, and what the best iteration goes by; None where nothing is measured.
+
+    Raises:
+        ConfigError: The data configuration is wrong, nothing would be left of the series, or the metric is none.
+    """
     config = _with(config, run_id_training=record.id)
     training = resolve_training_config(record.config, directories=config.directories)
     data = load_regions_config(config, training)
@@ -121,12 +143,7 @@ def plan_series(config: SeriesConfig, record: RunRecord) -> SeriesPlan:
             f"series.keep is {config.series.keep}, but no entry of {data.path} names labels, so that nothing would be "
             'left: set series.keep=all, or add "labels" to the entries.'
         )
-    checkpoints = choose_series(record, config.series)
-    plan = plan_prediction(config, record, checkpoints[0])
-    if config.series.checkpoint_dir is not None:  # nobody registered what is in them
-        for checkpoint in checkpoints[1:]:
-            load_network(training.model, config.torch, checkpoint.path)
-    return SeriesPlan(config, plan, tuple(checkpoints), metric)
+    return config, metric
 
 
 def _with(config: SeriesConfig, **changes: object) -> SeriesConfig:

@@ -14,6 +14,7 @@ from incasem_like.prediction.outputs import OutputPlace
 from incasem_like.prediction.regions import described
 from incasem_like.prediction.series_plan import SeriesPlan
 from incasem_like.tracking import Run, RunRecord, RunStore
+from incasem_like.tracking.checkpoints.choice import listed
 
 COMMAND = "predict_multiple"
 KEY = "series"
@@ -110,6 +111,15 @@ def best_of(entries: Iterable[Entry], metric: str | None) -> Entry | None:
     return max(measured, key=lambda entry: (entry.scores[metric or ""], entry.iteration), default=None)
 
 
+def kept_of(entries: Iterable[Entry], series: SeriesPlan) -> list[Entry]:
+    """List the entries whose predictions stay on disk."""
+    predicted = [entry for entry in entries if not entry.problem]
+    if series.config.series.keep == "best":
+        best = best_of(predicted, series.metric)
+        return [] if best is None else [best]
+    return predicted if series.config.series.keep == "all" else []
+
+
 class SeriesRecord:
     """The record of a series in its run; what is noted is on disk before anything is deleted.
 
@@ -125,11 +135,22 @@ class SeriesRecord:
     def __init__(self, run: Run, series: SeriesPlan, earlier: Earlier | None) -> None:
         self._run, self._series = run, series
         self.entries: list[Entry] = [] if earlier is None else list(earlier.entries)
-        run.set_info("parent", {"training_run_id": series.plan.training_run_id})
+        iterations = listed([checkpoint.iteration or 0 for checkpoint in series.checkpoints])
+        run.set_info("parent", {"training_run_id": series.plan.training_run_id, "iterations": iterations})
         run.inputs([described(region) for region in series.plan.regions])
         run.set_info("num_params", series.plan.num_params)
         self._note()
         self._delete_what_is_not_kept()
+
+    @property
+    def region_names(self) -> list[str]:
+        """Names of the regions, in the order of the data configuration."""
+        return self._series.region_names
+
+    @property
+    def wanted(self) -> int:
+        """How many checkpoints there are."""
+        return len(self._series.checkpoints)
 
     @property
     def best(self) -> Entry | None:
@@ -149,11 +170,7 @@ class SeriesRecord:
     @property
     def kept(self) -> list[Entry]:
         """The entries whose predictions stay on disk."""
-        predicted = [entry for entry in self.entries if not entry.problem]
-        if self._series.config.series.keep == "all":
-            return predicted
-        best = self.best
-        return [best] if self._series.config.series.keep == "best" and best is not None else []
+        return kept_of(self.entries, self._series)
 
     def add(self, entry: Entry) -> None:
         """Note what a checkpoint came to, and log its scores at its iteration."""

@@ -35,7 +35,7 @@ def series_figure(
         title = TITLES.get(match["kind"], match["kind"])
         values = [scores[step].get(name, float("nan")) for step in steps]
         panels.setdefault(title, []).append(_curve(match, steps, values, regions))
-        if best is not None and best[0] == name:
+        if best is not None and name in (best[0], best[0].removesuffix("_ds_0") if len(regions) == 1 else ""):
             marks[title] = Mark(best[1], scores[best[1]][name], f"best: {best[1]}")
     return curves_figure(panels, COLUMNS, marks)
 

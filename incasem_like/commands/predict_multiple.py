@@ -1,0 +1,199 @@
+"""``predict_multiple.py``: predict with many checkpoints of one training, as one tracked run that can be resumed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from incasem_like.commands.prediction_runs import (
+    add_flags,
+    find_training,
+    prediction_store,
+    say_examined,
+    training_ids,
+    with_given,
+)
+from incasem_like.commands.records import check_commit, further_observers
+from incasem_like.commands.tracked import run_tracked, script_folder
+from incasem_like.terminal import report_written, shown_path
+
+if TYPE_CHECKING:
+    from incasem_like.config import SeriesConfig
+    from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint
+    from incasem_like.prediction.series import FinishedSeries
+    from incasem_like.prediction.series_plan import SeriesPlan
+    from incasem_like.prediction.series_record import Entry
+    from incasem_like.tracking import CommandLine
+    from incasem_like.training.tensorboard import TensorBoardLog
+
+EXAMPLE = "--run_id 12 --start 1000 --keep best with config_prediction.yaml prediction.data=my_data.json"
+# Of the section "series" of the configuration; flag, type, and what it means.
+SERIES_FLAGS = (
+    ("start", int, "N", "first iteration; otherwise that of the first checkpoint"),
+    ("stop", int, "N", "last iteration, itself included; otherwise that of the last checkpoint"),
+    ("step", int, "N", "every so many iterations; otherwise all checkpoints that there are"),
+    ("best", int, "N", "only so many, the best by the training's own validation"),
+    ("checkpoint_dir", str, "FOLDER", "folder of checkpoints that the training run does not know"),
+    ("checkpoint_basename", str, "NAME", "their names up to the iteration; otherwise model_checkpoint_"),
+    ("keep", str, "WHICH", "predictions that stay on disk: all (the default), best or none"),
+    ("metric", str, "SCORE", "what the best iteration goes by; otherwise the training's best_metric"),
+)
+
+
+def main(script: Path) -> NoReturn:
+    """Predict as the command line of ``script`` says."""
+    folder = script_folder(script)
+
+    def work(config: SeriesConfig, line: CommandLine) -> None:
+        if line.own.dry_run:
+            examine(config, line)
+        else:
+            say_finished(predict(config, line, script), script.with_name("predict.py"))
+
+    parser = argparse.ArgumentParser(
+        description="Predict with many checkpoints of one training, measure each, and find the best iteration; the "
+        "same command again goes on where it was interrupted, and takes in checkpoints that came since.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-r", "--run_id", type=int, metavar="ID", help="training run whose checkpoints predict; its configuration too"
+    )
+    for name, kind, metavar, meaning in SERIES_FLAGS:
+        parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=meaning)
+    parser.add_argument("--new", action="store_true", help="start another run, even where there is one to go on with")
+    add_flags(parser)
+    run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), work)
+
+
+def read_config(line: CommandLine, folder: Path) -> SeriesConfig:
+    """Read the configuration, and what the flags say over it."""
+    from incasem_like.config import load_series_config
+
+    config = load_series_config(line.files, line.updates, folder)
+    given = {name: getattr(line.own, name) for name, *_ in SERIES_FLAGS}
+    if given["checkpoint_dir"] is not None:
+        given["checkpoint_dir"] = str(Path(given["checkpoint_dir"]).expanduser().absolute())
+    return with_given(with_given(config, "prediction", {"run_id_training": line.own.run_id}), "series", given)
+
+
+def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSeries:
+    """Find the training run and predict with its checkpoints."""
+    training = find_training(line, config, training_ids(config)[0])
+    if line.own.check_commit:
+        check_commit(training, script)
+
+    from incasem_like.blockwise.workers_file import load_workers
+    from incasem_like.evaluation.prediction_metrics import PredictionMetrics
+    from incasem_like.prediction.series import Watching, continuing_command, predict_series
+    from incasem_like.viewing.series_figure import series_figure
+
+    with contextlib.ExitStack() as opened:
+        begun: list[int] = []
+        boards: list[TensorBoardLog] = []
+
+        def started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint]) -> None:
+            begun.append(run_id)
+            say_started(run_id, series, left)
+            if run_id and series.measures:
+                boards.append(opened.enter_context(_tensorboard(config, run_id, left)))
+
+        def measured(run_id: int, entry: Entry) -> None:
+            say_measured(entry)
+            for board in boards:
+                board.scalars("series", entry.scores, entry.iteration)
+                board.flush()
+
+        try:
+            return predict_series(
+                config,
+                training,
+                store=lambda: prediction_store(line, config),
+                observing=PredictionMetrics,
+                workers=load_workers(line.own.workers) if line.own.workers is not None else None,
+                anew=line.own.new,
+                watching=Watching(started, measured, series_figure),
+                run_name=line.name,
+                comment=line.comment,
+                run_id=line.id,
+                sources=[script],
+                observers=further_observers(line, script_folder(script)),
+            )
+        except BaseException:
+            if begun:
+                print(f"Go on with: {continuing_command()}", file=sys.stderr)
+            raise
+
+
+def examine(config: SeriesConfig, line: CommandLine) -> None:
+    """Say what the series would do; write nothing.
+
+    Raises:
+        InputError: Something would stop it.
+    """
+    from incasem_like.prediction.series_preflight import examine_series
+
+    find = partial(find_training, line, config)
+    say_examined(
+        examine_series(
+            config,
+            lambda: find(training_ids(config)[0]),
+            lambda: prediction_store(line, config),
+            workers_file=line.own.workers,
+            anew=line.own.new,
+        )
+    )
+
+
+def _tensorboard(config: SeriesConfig, run_id: int, left: Sequence[ChosenCheckpoint]) -> TensorBoardLog:
+    from incasem_like.training.tensorboard import TensorBoardLog
+
+    return TensorBoardLog(config.directories.runs / "tensorboard" / f"predict_{run_id:04d}", left[0].iteration)
+
+
+def say_started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint]) -> None:
+    """Print what predicts what."""
+    done = len(series.checkpoints) - len(left)
+    known = f"; {done} of {len(series.checkpoints)} are done" if done else ""
+    print(
+        f"Prediction run {run_id} with {len(left)} checkpoint{'s' if len(left) > 1 else ''} of training run "
+        f"{series.plan.training_run_id}, iterations {left[0].iteration} to {left[-1].iteration}{known}",
+        flush=True,
+    )
+
+
+def say_measured(entry: Entry) -> None:
+    """Print what one checkpoint came to: the means over the regions, classes of objects only."""
+    means = [name for name in entry.scores if "_ds_" not in name and not name.endswith("_0")]
+    found = ", ".join(f"{name} {entry.scores[name]:.4f}" for name in means) or "predicted, not measured"
+    print(f"Iteration {entry.iteration}: {entry.problem or found}", flush=True)
+
+
+def say_finished(finished: FinishedSeries, predict_script: Path) -> None:
+    """Print the best iteration, where the predictions are, and the commands that show and use it."""
+    if not finished.predicted:
+        print(f"Prediction run {finished.run_id} has done all of this already; --new starts another one.")
+        for entry in finished.entries:
+            say_measured(entry)
+    from incasem_like.prediction.series import FIGURE
+
+    series, best = finished.plan, finished.best
+    if best is not None and series.metric is not None:
+        print(f"Best: iteration {best.iteration}, {series.metric} {best.scores[series.metric]:.4f}")
+        if finished.run_id:
+            print(f"Figure: incasem-like runs show predictions/{finished.run_id} --artifact {FIGURE} > {FIGURE}")
+    for entry in finished.kept:
+        for region, place in zip(series.region_names, series.places(finished.run_id, entry.iteration), strict=True):
+            what = f"prediction of {region}, iteration {entry.iteration}"
+            if finished.predicted:
+                report_written(what, shown_path(place.folder))
+            else:
+                print(f"There is the {what}: {shown_path(place.folder)}")
+    if best is not None:
+        words = ["--run_id", series.plan.training_run_id, "--checkpoint", best.iteration]
+        print(f"Next: {shlex.join(['python', shown_path(predict_script), *map(str, words)])} with ...")

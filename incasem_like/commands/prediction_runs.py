@@ -1,0 +1,103 @@
+"""What the commands that predict have in common: flags, stores, the training run looked up, and the dry run's end."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from incasem_like.commands.records import CHECK_COMMIT
+from incasem_like.commands.records import open_run_store as open_store_of
+from incasem_like.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    from incasem_like.config import PredictionConfig
+    from incasem_like.prediction.preflight_regions import Preflight
+    from incasem_like.tracking import CommandLine, RunRecord, RunStore
+
+Config = TypeVar("Config", bound="PredictionConfig")
+NO_TRAINING = "No training run is named: add --run_id ID, the id that train.py printed."
+_STORES = (
+    ("--mongodb_training", "store of the training run, where it is not the prediction's"),
+    ("--mongodb_predictions", "store of the prediction run, where it is not the training's"),
+)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that all commands that predict have."""
+    for name, meaning in _STORES:
+        parser.add_argument(name, metavar="URL", help=meaning)
+    parser.add_argument(
+        "--workers", type=Path, metavar="FILE", help="workers.yaml: workers here or on a cluster (docs/blockwise.md)"
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="say what would be done, in what time and space, and what stops it"
+    )
+    parser.add_argument("--check_commit", action="store_true", help=f"{CHECK_COMMIT}, here the training run")
+
+
+def with_given(config: Config, section: str, given: Mapping[str, Any]) -> Config:
+    """Put what flags say into a section of the configuration; None says nothing.
+
+    Raises:
+        ConfigError: A value is wrong, or contradicts another.
+    """
+    values = config.model_dump(mode="json")
+    values[section].update({key: value for key, value in given.items() if value is not None})
+    return type(config).from_values(values, lambda _path: "on the command line")
+
+
+def training_ids(config: PredictionConfig) -> tuple[int, ...]:
+    """Give the ids of the training runs.
+
+    Raises:
+        InputError: None is named.
+    """
+    named = config.prediction.run_id_training
+    if named is None:
+        raise InputError(NO_TRAINING)
+    return named if isinstance(named, tuple) else (named,)
+
+
+def find_training(line: CommandLine, config: PredictionConfig, training_id: int) -> RunRecord:
+    """Look a training run up; with --offline first among those that wait for the database to come back."""
+    if line.offline and line.own.mongodb_training is None:
+        waiting = open_run_store(line, config, "trainings")
+        if training_id in waiting.ids():
+            return waiting.get(training_id)
+    try:
+        return open_run_store(replace(line, offline=False), config, "trainings").get(training_id)
+    except StoreError:
+        if not line.offline:
+            raise
+        raise StoreError(
+            f"Training run {training_id} was not begun with --offline, and the database that holds its record does not "
+            "answer: start the server, a prediction cannot do without that record."
+        ) from None
+
+
+def open_run_store(line: CommandLine, config: PredictionConfig, kind: str) -> RunStore:
+    """Open the store that the command line names, else the configuration's."""
+    own = {"trainings": line.own.mongodb_training, "predictions": line.own.mongodb_predictions}[kind]
+    return open_store_of(line, kind, config.directories, config.tracking, own)
+
+
+def prediction_store(line: CommandLine, config: PredictionConfig) -> RunStore | None:
+    """Open the store of prediction runs; None where no record is kept."""
+    return None if line.unobserved else open_run_store(line, config, "predictions")
+
+
+def say_examined(found: Preflight) -> None:
+    """Print what a dry run found out.
+
+    Raises:
+        InputError: Something would stop the prediction.
+    """
+    print("\n".join(found.lines))
+    if found.problems:
+        raise InputError(
+            f"{len(found.problems)} problem{'s' if len(found.problems) > 1 else ''} would stop this prediction, "
+            "as listed above: nothing was started."
+        )
