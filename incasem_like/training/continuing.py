@@ -109,14 +109,14 @@ def check_same_data(record: RunRecord, checked: CheckedTraining) -> None:
 
 
 def find_resumption(record: RunRecord, folder: CheckpointFolder) -> Resumption:
-    """Find the newest checkpoint that is whole, on this machine or in the run store.
+    """Find the newest checkpoint that is whole and can be had, on this machine or in the run store.
 
     Args:
         record: The run.
         folder: Its folder of checkpoints on this machine.
 
     Raises:
-        CheckpointError: There are checkpoints, but none to go on from; or the newest is on another machine.
+        CheckpointError: There are checkpoints, but none to go on from.
         StoreError: The run store does not answer.
     """
     registered = {entry.iteration: entry for entry in record.checkpoints}
@@ -125,8 +125,7 @@ def find_resumption(record: RunRecord, folder: CheckpointFolder) -> Resumption:
         try:
             model, state = _whole_pair(iteration, registered.get(iteration), folder)
         except CheckpointError as error:
-            _refuse_what_is_elsewhere(record, registered.get(iteration), error)
-            problems.append(str(error))
+            problems.append(_where_it_is(record, registered.get(iteration)) or str(error))
             continue
         return Resumption(record.id, iteration, model, state, tuple(problems))
     if problems:
@@ -179,15 +178,16 @@ def _whole_pair(iteration: int, entry: CheckpointRecord | None, folder: Checkpoi
     return found, state
 
 
-def _refuse_what_is_elsewhere(record: RunRecord, entry: CheckpointRecord | None, error: CheckpointError) -> None:
-    """Do not fall back to an earlier checkpoint when the newest is fine, only not here."""
+def _where_it_is(record: RunRecord, entry: CheckpointRecord | None) -> str | None:
+    """Say of a checkpoint that may be fine, only not here, where it is; None for one that is damaged or gone."""
     host = str(record.host.get("hostname") or "")
-    if entry is not None and not entry.can_be_had() and host not in ("", socket.gethostname()):
-        raise CheckpointError(
-            f"The newest checkpoint of run {record.id}, of iteration {entry.iteration}, is neither on this machine nor "
-            f"in {record.store.description}: continue on {host}, or copy {entry.path.name} and "
-            f"training_state_{entry.iteration} from there to {entry.path.parent}."
-        ) from error
+    if entry is None or entry.can_be_had() or host in ("", socket.gethostname()):
+        return None
+    return (
+        f"The checkpoint of run {record.id} of iteration {entry.iteration} is neither on this machine nor in "
+        f"{record.store.description}: to go on from it, continue on {host}, or copy {entry.path.name} and "
+        f"training_state_{entry.iteration} from there to {entry.path.parent}."
+    )
 
 
 def _bring(found: Path, place: Path) -> None:

@@ -4,10 +4,11 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from incasem_like.config import TrainingConfig, load_training_config, resolve_training_config
 from incasem_like.errors import CheckpointError, ConfigError
-from incasem_like.tracking import RunRecord, open_store
+from incasem_like.tracking import CheckpointRecord, RunRecord, open_store
 from incasem_like.training.checkpoints import CheckpointFolder
 from incasem_like.training.continuing import check_same_training, find_resumption
 from incasem_like.training.experiment import FinishedTraining, train
@@ -283,15 +284,33 @@ def test_a_run_that_brings_no_training_state_can_only_be_started_from(crashed: B
         find_resumption(crashed.store.get(1), CheckpointFolder(crashed.folder))
 
 
-def test_the_newest_checkpoint_on_another_machine_is_not_passed_over(crashed: Bench, monkeypatch: Any) -> None:
-    record = crashed.store.get(1)
-    entry = record.checkpoints[-1]
-    for path in entry.model.candidates:
-        monkeypatch.setattr(
-            Path, "is_file", lambda self, hidden=path.name: self.name != hidden and os.path.isfile(self)
-        )
+def hide(record: RunRecord, entries: Sequence[CheckpointRecord], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a run one of another machine, which alone has some of its checkpoints."""
+    names = {path.name for entry in entries for path in entry.model.candidates}
+    monkeypatch.setattr(Path, "is_file", lambda self: self.name not in names and os.path.isfile(self))
     monkeypatch.setattr(type(record), "host", {"hostname": "node17"})
-    with pytest.raises(CheckpointError, match=r"of iteration 6, is neither on this .* nor in .*: continue on node17"):
+
+
+def test_newer_checkpoints_on_another_machine_are_named_and_passed_over(
+    crashed: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = crashed.store.get(1)
+    hide(record, record.checkpoints[-1:], monkeypatch)
+    found = find_resumption(record, CheckpointFolder(crashed.folder))
+    assert (found.iteration, len(found.passed_over)) == (3, 1)
+    assert re.search(
+        r"of iteration 6 is neither on this .* nor in .*: to go on from it, continue on node17, or copy "
+        r"model_checkpoint_6 and training_state_6 from there to ",
+        found.passed_over[0],
+    )
+
+
+def test_where_all_checkpoints_are_on_another_machine_that_is_said(
+    crashed: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = crashed.store.get(1)
+    hide(record, record.checkpoints, monkeypatch)
+    with pytest.raises(CheckpointError, match=r"cannot be continued from any .* iteration 6 .* continue on node17"):
         find_resumption(record, CheckpointFolder(crashed.folder))
 
 
