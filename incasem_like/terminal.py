@@ -51,6 +51,20 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
     return parser
 
 
+def add_worker_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a script that works on blocks: ``--num_workers`` and ``--workers``."""
+    add = parser.add_argument
+    add("-n", "--num_workers", type=_count, default=os.cpu_count(), help="processes, at most")
+    add("--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)")
+
+
+def _count(text: str) -> int:
+    """Read a number of processes; 0 and 1 both mean this one alone."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no number of processes, give 1 or more")
+    return int(text)
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, but not those that say nothing (None, or the off state of a switch)."""
 

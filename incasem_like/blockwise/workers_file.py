@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import string
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,6 +153,15 @@ def load_workers(path: Path) -> Workers:
                 "for them: add scheduler: {listen: ADDRESS}, an address of this machine in the cluster's network."
             )
     return Workers(groups, scheduler)
+
+
+def given_workers(arguments: Namespace) -> Workers | None:
+    """Read the workers file that a command line names by ``--workers``; None where it names none.
+
+    Raises:
+        ConfigError: As ``load_workers``.
+    """
+    return None if arguments.workers is None else load_workers(arguments.workers)
 
 
 def _entries(values: dict[str, Any], path: Path) -> list[tuple[Mapping[str, Any], str]]:

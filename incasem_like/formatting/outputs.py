@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from incasem_like.blockwise import BlockTask, create_or_resume_output, run_blockwise
-from incasem_like.blockwise.workers_file import Workers, load_workers
+from incasem_like.blockwise.workers_file import Workers, given_workers
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.workers import useful_workers
 from incasem_like.terminal import report_written
@@ -53,7 +53,7 @@ class Derivation:
             tuple(arguments.chunk_shape),
             arguments.num_workers,
             arguments.overwrite,
-            load_workers(arguments.workers) if arguments.workers is not None else None,
+            given_workers(arguments),
         )
 
     def open_source(self) -> Volume:

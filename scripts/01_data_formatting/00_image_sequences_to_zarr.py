@@ -2,10 +2,9 @@
 """Import folders of TIFF sections as datasets of a Zarr or N5 container."""
 
 import argparse
-import os
 from pathlib import Path
 
-from incasem_like.terminal import run_script, script_parser
+from incasem_like.terminal import add_worker_flags, run_script, script_parser
 
 ZYX = ("Z", "Y", "X")
 WHOLE = (0, 0, 0)
@@ -25,17 +24,16 @@ add("--resolution", type=float, nargs=3, default=(5.0, 5.0, 5.0), metavar=ZYX, h
 add("--chunks", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="voxels")
 add("--conversion", nargs="+", default=["None"], help="None, RgbToGrayInversion, RelabelTo:VALUE or RelabelToUid")
 add("--invert", action="store_true", help="replace every value by the type's greatest minus it")
-add("--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
-add("--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)")
+add_worker_flags(parser)
 add("--overwrite", action="store_true", help="replace datasets that are there")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Check all folders, then import them one after another."""
-    from incasem_like.blockwise.workers_file import load_workers
+    from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.formatting.import_sections import import_all, plan_imports
 
-    workers = load_workers(arguments.workers) if arguments.workers is not None else None
+    workers = given_workers(arguments)
     orders = plan_imports(
         arguments.input_dir,
         arguments.output_dataset,

@@ -2,10 +2,9 @@
 """Generate synthetic optic-lobe volumes with ground truth."""
 
 import argparse
-import os
 from pathlib import Path
 
-from incasem_like.terminal import run_script, script_parser
+from incasem_like.terminal import add_worker_flags, run_script, script_parser
 
 parser = script_parser("Generate synthetic optic-lobe volumes: raw, one label per column, and the mask of all columns.")
 parser.add_argument(
@@ -18,10 +17,7 @@ parser.add_argument(
 )
 parser.add_argument("--seed", type=int, default=0, help="same seed, same volumes, whatever the number of workers")
 parser.add_argument("--num_volumes", type=int, default=1, help="volumes to generate, each different")
-parser.add_argument("--num_workers", type=int, default=os.cpu_count(), help="processes, at most; each makes a volume")
-parser.add_argument(
-    "--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)"
-)
+add_worker_flags(parser)
 parser.add_argument(
     "--recipe",
     choices=("clear", "original"),
@@ -33,12 +29,12 @@ parser.add_argument("--overwrite", action="store_true", help="replace what other
 
 def main(arguments: argparse.Namespace) -> None:
     """Generate what is not there yet and say what to do with it."""
-    from incasem_like.blockwise.workers_file import load_workers
+    from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.synthetic import OpticLobeParameters
     from incasem_like.synthetic.family import make_volumes
     from incasem_like.synthetic.writing import order_volumes
 
-    workers = load_workers(arguments.workers) if arguments.workers is not None else None
+    workers = given_workers(arguments)
     orders = order_volumes(
         arguments.output,
         arguments.format or ("zarr" if arguments.output.suffix == ".zarr" else "tiff"),

@@ -2,10 +2,8 @@
 """Equalise the histogram of a volume locally (3-D CLAHE), without seams between blocks."""
 
 import argparse
-import os
-from pathlib import Path
 
-from incasem_like.terminal import run_script, script_parser
+from incasem_like.terminal import add_worker_flags, run_script, script_parser
 
 ZYX = ("Z", "Y", "X")
 parser = script_parser("Equalise the histogram of a volume locally (3-D CLAHE), without seams between blocks.")
@@ -23,8 +21,7 @@ add(
 )
 add("--clip_limit", type=float, default=0.02, help="share of a region that one grey bin may hold; more = more contrast")
 add("--nbins", type=int, default=256, help="grey bins of a histogram")
-add("-n", "--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
-add("--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)")
+add_worker_flags(parser)
 add("--overwrite", action="store_true", help="replace a result that is there")
 
 

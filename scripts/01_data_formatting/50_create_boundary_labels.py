@@ -2,10 +2,8 @@
 """Turn instance labels into a class map of their boundaries."""
 
 import argparse
-import os
-from pathlib import Path
 
-from incasem_like.terminal import run_script, script_parser
+from incasem_like.terminal import add_worker_flags, run_script, script_parser
 
 ZYX = ("Z", "Y", "X")
 parser = script_parser("Turn instance labels into a class map: 1 where instances meet another one or the background.")
@@ -16,8 +14,7 @@ add("-o", "--out_dataset", required=True, help="class map to write, such as volu
 add("-c", "--chunk_shape", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="chunks of the result, voxels")
 add("--thickness", type=int, default=1, help="voxels marked on each side of a boundary")
 add("--in_plane", action="store_true", help="look for neighbours within the section only (anisotropic volumes)")
-add("-n", "--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
-add("--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)")
+add_worker_flags(parser)
 add("--overwrite", action="store_true", help="replace a result that is there")
 
 

@@ -2,10 +2,8 @@
 """Mask the voxels near object boundaries, which scores should leave out."""
 
 import argparse
-import os
-from pathlib import Path
 
-from incasem_like.terminal import run_script, script_parser
+from incasem_like.terminal import add_worker_flags, run_script, script_parser
 
 ZYX = ("Z", "Y", "X")
 parser = script_parser("Mask the voxels near object boundaries (0), which scores should leave out; all others are 1.")
@@ -16,8 +14,7 @@ add("-o", "--out_dataset", required=True, help="mask to write, such as volumes/m
 add("-c", "--chunk_shape", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="chunks of the result, voxels")
 add("--exclude_voxels_outwards", type=int, default=4, help="voxels left out round objects; 0 = none")
 add("--exclude_voxels_inwards", type=int, default=4, help="voxels left out inside objects; 0 = none")
-add("-n", "--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
-add("--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)")
+add_worker_flags(parser)
 add("--overwrite", action="store_true", help="replace a result that is there")
 
 

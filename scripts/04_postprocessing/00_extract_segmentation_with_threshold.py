@@ -1,10 +1,9 @@
 """Segment a probability map by a threshold, block by block; the result is 1 where p >= threshold and mask is not 0."""
 
 import argparse
-import os
 from pathlib import Path
 
-from incasem_like.terminal import report_written, run_script, script_parser
+from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -19,8 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("-c", "--chunk_shape", type=int, nargs=3, default=[128, 128, 128], help="z y x in voxels")
     add("-t", "--threshold", type=float, required=True, help="probability from 0 to 1")
     add("--overwrite", action="store_true", help="replace a segmentation of that name")
-    add("-n", "--num_workers", type=int, default=min(8, os.cpu_count() or 1), help="processes")
-    add("--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)")
+    add_worker_flags(parser)
     add("--name", help="a name for the run")
     add("--runs", metavar="DIR", type=Path, help="folder of the runs (default: training_runs of this repository)")
     add("--mongodb", metavar="URL", help="run store: a MongoDB URL or JSON file instead of files in --runs")
@@ -30,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Segment, and say what was written."""
-    from incasem_like.blockwise.workers_file import load_workers
+    from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.config import default_runs_directory
     from incasem_like.segmentation.threshold import ThresholdSegmentation, segment_as_run
     from incasem_like.tracking import open_store
@@ -40,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
     runs = (arguments.runs or default_runs_directory()).expanduser().absolute()
     store = None if arguments.unobserved else open_store(arguments.mongodb, kind="segmentations", runs_directory=runs)
     options = {name: getattr(arguments, name) for name in ("overwrite", "num_workers")}
-    options["workers"] = load_workers(arguments.workers) if arguments.workers is not None else None
+    options["workers"] = given_workers(arguments)
     result = segment_as_run(request, store=store, run_name=arguments.name, **options)
     if result["run_id"] is None:
         print(f"Already complete: {result['address']}")

@@ -1,10 +1,9 @@
 """Measure a probability map against labels at one or many thresholds; the result is printed and kept as a run."""
 
 import argparse
-import os
 from pathlib import Path
 
-from incasem_like.terminal import report_written, run_script, script_parser
+from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -23,8 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--threshold_step", type=float, default=0.1, help="distance between thresholds, above 1e-5")
     add("--label_class", type=int, help="measure against this class of a class map instead of every non-zero id")
     add("--intersect", action="store_true", help="measure only what all volumes cover, instead of refusing")
-    add("-n", "--num_workers", type=int, default=min(8, os.cpu_count() or 1), help="processes, at most")
-    add("--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)")
+    add_worker_flags(parser)
     add("--name", help="a name for the run")
     add("--runs", metavar="DIR", type=Path, help="folder of the runs (default: training_runs of this repository)")
     add("--mongodb", metavar="URL", help="run store: a MongoDB URL or JSON file instead of files in --runs")
@@ -36,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Measure, print the table and say where the run is."""
     from rich.console import Console
 
-    from incasem_like.blockwise.workers_file import load_workers
+    from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.config import default_runs_directory
     from incasem_like.evaluation.threshold_run import ThresholdEvaluation, best_sentence, evaluate_as_run, result_table
     from incasem_like.tracking import open_store
@@ -46,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     runs = (arguments.runs or default_runs_directory()).expanduser().absolute()
     store = None if arguments.unobserved else open_store(arguments.mongodb, kind="evaluations", runs_directory=runs)
     options = {"num_workers": arguments.num_workers, "run_name": arguments.name}
-    options["workers"] = load_workers(arguments.workers) if arguments.workers is not None else None
+    options["workers"] = given_workers(arguments)
     result = evaluate_as_run(request, store=store, **options)
     Console().print(result_table(result))
     print(best_sentence(result))

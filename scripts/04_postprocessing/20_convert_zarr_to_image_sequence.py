@@ -1,10 +1,9 @@
 """Write datasets as folders of numbered TIFF sections, values kept as they are."""
 
 import argparse
-import os
 from pathlib import Path
 
-from incasem_like.terminal import report_written, run_script, script_parser
+from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -20,17 +19,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--absolute", action="store_true", help="number sections by absolute z position in voxels instead of from 0")
     add("--overwrite", action="store_true", help="replace folders of earlier exports")
-    add("-n", "--num_workers", type=int, default=min(8, os.cpu_count() or 1), help="processes, at most")
-    add("--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)")
+    add_worker_flags(parser)
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Export each dataset and say where it is."""
-    from incasem_like.blockwise.workers_file import load_workers
+    from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.formatting.image_export import export_all, pair_datasets
 
-    workers = load_workers(arguments.workers) if arguments.workers is not None else None
+    workers = given_workers(arguments)
     pairs = pair_datasets(arguments.filename, arguments.datasets, arguments.out_directory, arguments.out_datasets)
     names = ("dtype", "absolute", "overwrite", "num_workers")
     for summary in export_all(pairs, workers=workers, **{name: getattr(arguments, name) for name in names}):
