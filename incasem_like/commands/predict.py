@@ -176,6 +176,8 @@ def say_finished(finished: FinishedPrediction, evaluate_script: Path) -> None:
     first, *others = finished.places.items()
     for name, place in others:
         report_written(f"prediction of {name}", shown_path(place.container / place.group))
-    probabilities = f"{shown_path(first[1].container)}/{first[1].probability_map(1)}"
-    command = shlex.join(["python", shown_path(evaluate_script), "-p", probabilities, "-l", "YOUR_LABELS"])
+    command = None
+    if not first[1].channels:
+        probabilities = f"{shown_path(first[1].container)}/{first[1].probability_map(1)}"
+        command = shlex.join(["python", shown_path(evaluate_script), "-p", probabilities, "-l", "YOUR_LABELS"])
     report_written(f"prediction of {first[0]}", shown_path(first[1].container / first[1].group), command)

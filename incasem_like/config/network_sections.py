@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -15,6 +16,7 @@ from incasem_like.config.kinds import (
     Kernels,
     NotNegative,
     Positive,
+    Text,
     VoxelSize,
     contradiction,
 )
@@ -33,6 +35,27 @@ class VoxelConfig(Section):
     num_classes: Classes = Field(2, description="Number of classes including the background, class 0.")
 
 
+class OutputSection(Section):
+    """Output channels that belong together."""
+
+    name: Text = Field(..., description="What they are, such as `affinities`; predictions are written under it.")
+    channels: Positive = Field(..., description="How many.")
+    activation: Literal["softmax", "sigmoid"] = Field(
+        "sigmoid",
+        description="`sigmoid`: each channel by itself, such as affinities and descriptors; `softmax`: classes that "
+        "exclude each other.",
+    )
+
+    @model_validator(mode="after")
+    def _is_a_name(self) -> Self:
+        if not re.fullmatch(r"[A-Za-z]\w*", self.name) or self.name in ("segmentation", "prob_maps"):
+            raise contradiction(
+                f'model.outputs has the name "{self.name}": give letters, digits and underscores, beginning with a '
+                "letter; segmentation and prob_maps are those of classes."
+            )
+        return self
+
+
 class ModelConfig(Section):
     """Architecture of the network; parameter names and shapes are incasem's."""
 
@@ -42,6 +65,11 @@ class ModelConfig(Section):
     in_channels: Positive = Field(1, description="Channels of the raw volume.")
     num_fmaps: Positive = Field(32, description="Feature maps of the finest level.")
     num_fmaps_out: Positive = Field(2, description="Output channels; has to equal `data.num_classes`.")
+    outputs: tuple[OutputSection, ...] | None = Field(
+        None,
+        description="What the output channels are, in their order: a list of `{name, channels, activation}`; "
+        "null = one class each. Other networks than those of classes can be imported and predict, but not be trained.",
+    )
     fmap_inc_factor: Positive = Field(
         2, description="Factor on the feature maps from one level to the next coarser one."
     )
@@ -67,6 +95,21 @@ class ModelConfig(Section):
         description="How fresh weights are drawn: torch's own way, as incasem does, or He's, "
         "which keeps the signal's variance through the layers.",
     )
+
+    @model_validator(mode="after")
+    def _outputs_agree(self) -> Self:
+        if self.outputs is None:
+            return self
+        names = [group.name for group in self.outputs]
+        channels = sum(group.channels for group in self.outputs)
+        if len(set(names)) < len(names):
+            raise contradiction(f"model.outputs has a name twice ({', '.join(names)}): give each group its own.")
+        if channels != self.num_fmaps_out:
+            raise contradiction(
+                f"model.outputs has {channels} channels, but model.num_fmaps_out is {self.num_fmaps_out}: "
+                "describe every channel once."
+            )
+        return self
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:

@@ -44,7 +44,7 @@ class TrainingConfig(Document):
 
     def _check_classes(self) -> None:
         classes = self.data.num_classes
-        if self.model.num_fmaps_out != classes:
+        if self.model.outputs is None and self.model.num_fmaps_out != classes:
             raise contradiction(
                 f"model.num_fmaps_out is {self.model.num_fmaps_out}, but data.num_classes is {classes}: "
                 f"the network needs one output channel per class, set model.num_fmaps_out={classes}."

@@ -64,7 +64,7 @@ def write_part(block: Block, part: Part | None) -> None:
     """Write a part of a tile."""
     if part is not None:
         region, _ = block.prepared
-        output = RegionOutput(block.outputs[0], block.outputs[1:])
+        output = RegionOutput(block.outputs)
         output.write(*part, region.read_mask(part[0]))
 
 
@@ -104,15 +104,15 @@ def region_blocks(
     inputs = [region.raw] if region.mask is None else [region.raw, region.mask]
     return BlockTask(
         name="predict",
-        output=output.segmentation,
-        further_outputs=output.probability_maps,
+        output=output.main,
+        further_outputs=output.further,
         inputs=tuple(str(volume.address) for volume in inputs),
         read=read_block,
         function=predict_block,
         write=write_part,
         threads=predictor.read_ahead > 0,
         parameters=description,
-        block_shape=region_block_shape(predictor, region, output.segmentation.write_chunk_shape),
+        block_shape=region_block_shape(predictor, region, output.main.write_chunk_shape[-3:]),
         set_up=set_up,
         model_hash=set_up.model_hash,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import PredictionConfig, TrainingConfig, resolve_training_config
 from incasem_like.errors import ConfigError
+from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.checkpoint_choice import checkpoint_for, choose_checkpoint
 from incasem_like.prediction.loading import load_network, tile_memory
 from incasem_like.prediction.plan import PredictionPlan, in_exact_precision, plan_prediction
@@ -67,6 +68,12 @@ class EnsemblePlan(PredictionPlan):
                 for member, weight in members
             ]
         }
+
+    @property
+    def iteration(self) -> int:
+        """The iteration that scores are logged at; 0 where there is none, or more than one."""
+        iterations = {member.iteration for member in self.members}
+        return iterations.pop() if len(iterations) == 1 else 0
 
     @property
     def network_places(self) -> tuple[NetworkPlace, ...]:
@@ -207,6 +214,7 @@ def check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, othe
         ("data.downsample_factor", "every {}. voxel", first.data.downsample_factor, other.data.downsample_factor),
         ("data.num_classes", "{} classes with background", first.data.num_classes, other.data.num_classes),
         ("model.in_channels", "{} channels of raw", first.model.in_channels, other.model.in_channels),
+        ("model.outputs", "the outputs {}", _outputs(first), _outputs(other)),
     ):
         if before != now:
             shown = [words.format(list(value) if isinstance(value, tuple) else value) for value in (before, now)]
@@ -214,6 +222,11 @@ def check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, othe
                 f"Training run {first_id} was trained with {shown[0]}, run {other_id} with {shown[1]} ({key}): the "
                 "mean of their probabilities would mean nothing; choose runs that agree in it."
             )
+
+
+def _outputs(training: TrainingConfig) -> str:
+    groups = channel_groups(training.model)
+    return ", ".join(f"{group.name} ({group.channels}, {group.activation})" for group in groups) or "of classes"
 
 
 def _bytes_of_a_tile(member: PredictionPlan) -> int:

@@ -114,13 +114,13 @@ def _predict(plan: PredictionPlan, run: Run, order: Order) -> FinishedPrediction
         run.set_info("precision", asdict(plan.precision))
     voxels, scores = predict_regions(plan, places, order)
     for name, value in scores.items():
-        run.log_scalar(name, value, plan.checkpoint.iteration or 0)
+        run.log_scalar(name, value, plan.iteration)
     by_name = {region.name: place for region, place in zip(plan.regions, places, strict=True)}
     trained = plan.training_run_ids
     result = {
         "prediction_id": order.prediction_id,
         "training_run_id": trained[0] if len(trained) == 1 else list(trained),
-        "outputs": {name: str(place.container / place.segmentation) for name, place in by_name.items()},
+        "outputs": {name: str(place.container / place.main) for name, place in by_name.items()},
         "voxels": int(sum(region.roi.size for region in plan.regions)),
         "voxels_predicted": voxels,
         "seconds": round(time.monotonic() - begun, 2),

@@ -23,6 +23,7 @@ from incasem_like.networks import (
     torch_device,
 )
 from incasem_like.networks.inference import streams
+from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.memory import TileMemory
 from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.prediction.variants import NONE
@@ -77,6 +78,7 @@ def make_predictor(
         read_ahead=min(section.num_workers, MOST_TILES_AHEAD[torch_device(config).type]),
         batch_size=section.batch_size or _batch_size(torch_device(config), input_size),
         augmentation=section.test_time_augmentation,
+        channels=channel_groups(model),
     )
 
 

@@ -1,4 +1,4 @@
-"""The datasets of a prediction: a class map and a probability map per class, written tile by tile."""
+"""The datasets of a prediction, written tile by tile: a class map and a map per class, or other channels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.errors import InputError
+from incasem_like.prediction.channels import ChannelGroup
 from incasem_like.volumes import Roi, Volume, create_volume, dataset_exists, open_volume
 
 LONGEST_CHUNK_EDGE = 128
@@ -32,15 +33,22 @@ class OutputPlace:
         container: The Zarr or N5 container.
         group: The group in it: ``volumes/predictions/train_0001/predict_0002``, and below that the entry's name when
             another entry of the same prediction goes to the same container.
+        channels: What is written, a dataset (channels, z, y, x) each; none where all channels are classes.
     """
 
     container: Path
     group: str
+    channels: tuple[ChannelGroup, ...] = ()
 
     @property
     def folder(self) -> Path:
         """The group's folder on disk."""
         return self.container / self.group
+
+    @property
+    def main(self) -> str:
+        """Dataset that tells whether a prediction is there: the class map, else the first of the channels."""
+        return self.segmentation if not self.channels else f"{self.group}/{self.channels[0].name}"
 
     @property
     def segmentation(self) -> str:
@@ -60,8 +68,8 @@ class OutputPlace:
         Raises:
             InputError: A prediction of that number is there already.
         """
-        if dataset_exists(self.container, self.segmentation) and not (
-            half_made and not open_volume(self.container, self.segmentation, allow_incomplete=True).complete
+        if dataset_exists(self.container, self.main) and not (
+            half_made and not open_volume(self.container, self.main, allow_incomplete=True).complete
         ):
             raise InputError(
                 f"{self.folder} already holds a prediction, made under another run store: move it away, "
@@ -72,73 +80,72 @@ class OutputPlace:
 class RegionOutput:
     """The open datasets of one region's prediction.
 
-    Attributes:
-        segmentation: uint8, the class of the highest probability; 0 where the mask is 0.
-        probability_maps: One per class; float, or uint8 holding probability x 255. The mask leaves them alone.
+    Args:
+        datasets: The main one first: the class map, uint8, the class of the highest probability, 0 where the mask is 0,
+            with a probability map per class behind it; or, of other channels, a dataset with channels for each group.
+            Values are floats, or uint8 holding value x 255. The mask leaves them alone.
     """
 
-    def __init__(self, segmentation: Volume, probability_maps: Sequence[Volume]) -> None:
-        self.segmentation, self.probability_maps = segmentation, tuple(probability_maps)
+    def __init__(self, datasets: Sequence[Volume]) -> None:
+        self.main, *further = datasets
+        self.further = tuple(further)
+        self._of_classes = self.main.axes == "zyx"
+        self._values = self.further if self._of_classes else (self.main, *self.further)
 
     @classmethod
     def create(cls, place: OutputPlace, num_classes: int, output_dtype: str, layout: Mapping[str, Any]) -> RegionOutput:
-        """Create the datasets, incomplete and full of zeros.
+        """Create the datasets, incomplete and full of zeros; the main one last.
 
         Args:
             place: Where.
             num_classes: Number of classes with background.
-            output_dtype: Of the probability maps: float32, float16 or uint8.
-            layout: shape, voxel_size, offset, chunk_shape and provenance, as ``create_volume`` takes them.
+            output_dtype: Of the values: float32, float16 or uint8.
+            layout: shape, voxel_size, offset, chunk_shape and provenance, as ``create_volume`` takes them, of a dataset
+                without channels.
         """
-        scale = {"scale": SCALES[output_dtype]}
-        maps = [
-            create_volume(place.container, place.probability_map(c), dtype=output_dtype, attributes=scale, **layout)
-            for c in range(num_classes)
-        ]
-        segmentation = create_volume(place.container, place.segmentation, dtype="uint8", **layout)
-        return cls(segmentation, maps)
+        values: dict[str, Any] = {"dtype": output_dtype, "attributes": {"scale": SCALES[output_dtype]}, **layout}
+        if not place.channels:
+            maps = [create_volume(place.container, place.probability_map(c), **values) for c in range(num_classes)]
+            return cls([create_volume(place.container, place.segmentation, dtype="uint8", **layout), *maps])
+        made = []
+        for group in reversed(place.channels):
+            in_front = {key: (group.channels, *layout[key]) for key in ("shape", "chunk_shape")}
+            name = f"{place.group}/{group.name}"
+            made.append(create_volume(place.container, name, **{**values, **in_front, "axes": "czyx"}))
+        return cls(made[::-1])
 
     @classmethod
     def reopen(cls, place: OutputPlace, num_classes: int) -> RegionOutput:
         """Open the datasets of an earlier run to go on writing."""
-        names = [place.segmentation, *(place.probability_map(c) for c in range(num_classes))]
-        segmentation, *maps = (
-            open_volume(place.container, name, writable=True, allow_incomplete=True) for name in names
-        )
-        return cls(segmentation, maps)
-
-    @property
-    def datasets(self) -> tuple[Volume, ...]:
-        """All datasets, the segmentation last: it is the one that tells whether a prediction is there."""
-        return (*self.probability_maps, self.segmentation)
-
-    @property
-    def chunk_depth(self) -> int:
-        """Planes of a chunk."""
-        return self.segmentation.write_chunk_shape[0]
+        if place.channels:
+            names = [f"{place.group}/{group.name}" for group in place.channels]
+        else:
+            names = [place.segmentation, *(place.probability_map(c) for c in range(num_classes))]
+        return cls([open_volume(place.container, name, writable=True, allow_incomplete=True) for name in names])
 
     def write(self, tile: Roi, probabilities: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]) -> None:
         """Write one tile.
 
         Args:
             tile: Where, in absolute voxels.
-            probabilities: (classes, z, y, x) in [0, 1].
+            probabilities: (channels, z, y, x) in [0, 1].
             mask: (z, y, x), 0 or 1.
         """
-        for volume, values in zip(self.probability_maps, probabilities, strict=True):
+        at = 0
+        for volume in self._values:
+            if self._of_classes:
+                values, at = probabilities[at], at + 1
+            else:
+                values, at = probabilities[at : at + volume.shape[0]], at + volume.shape[0]
             volume.write(stored_probabilities(values, volume.dtype), tile)
-        classes = probabilities.argmax(axis=0).astype(np.uint8)
-        self.segmentation.write(classes * mask, tile)
+        if self._of_classes:
+            self.main.write(probabilities.argmax(axis=0).astype(np.uint8) * mask, tile)
 
     def read_probabilities(self, tile: Roi) -> npt.NDArray[np.float32]:
-        """Read (classes, z, y, x) probabilities in [0, 1] of what is written."""
-        stored = np.stack([volume.read(tile) for volume in self.probability_maps])
+        """Read (channels, z, y, x) values in [0, 1] of what is written."""
+        parts = [volume.read(tile) for volume in self._values]
+        stored = np.stack(parts) if self._of_classes else np.concatenate(parts)
         return stored.astype(np.float32) / np.float32(SCALES[stored.dtype.name])
-
-    def mark_complete(self) -> None:
-        """Say that the last tile is in."""
-        for volume in self.datasets:
-            volume.mark_complete()
 
 
 def stored_probabilities(values: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -20,6 +20,7 @@ from incasem_like.config import (
 )
 from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry, check_device, count_parameters, torch_device
+from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
 from incasem_like.prediction.loading import load_network, make_predictor, prediction_geometry, tile_memory
 from incasem_like.prediction.memory import TileMemory, usable_memory, worker_count
@@ -84,6 +85,11 @@ class PredictionPlan:
     def networks_description(self) -> dict[str, Any]:
         """What of the network the values depend on."""
         return {"checkpoint": self.checkpoint.sha256, "model": self.training.model.model_dump(mode="json")}
+
+    @property
+    def iteration(self) -> int:
+        """The iteration that scores are logged at; 0 where there is none, or more than one."""
+        return self.checkpoint.iteration or 0
 
     @property
     def network_places(self) -> tuple[NetworkPlace, ...]:
@@ -201,9 +207,9 @@ class PredictionPlan:
         group = self.group(prediction_id) if part is None else f"{self.group(prediction_id)}/{part}"
         folders = self.config.directories.data, self.config.prediction.directories.prefix
         containers = [output_container(region.entry.file, *folders) for region in self.regions]
-        times = Counter(containers)
+        times, channels = Counter(containers), channel_groups(self.training.model)
         return [
-            OutputPlace(container, group if times[container] == 1 else f"{group}/{region.name}")
+            OutputPlace(container, group if times[container] == 1 else f"{group}/{region.name}", channels)
             for container, region in zip(containers, self.regions, strict=True)
         ]
 
@@ -256,8 +262,13 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
     """Read which regions are to be predicted.
 
     Raises:
-        ConfigError: ``prediction.data`` is missing or wrong.
+        ConfigError: ``prediction.data`` is missing or wrong; or metrics are asked of what is no classes.
     """
+    if config.prediction.log_metrics and training.model.outputs:
+        names = ", ".join(group.name for group in training.model.outputs)
+        raise ConfigError(
+            f"prediction.log_metrics compares classes with labels, but the network gives {names}: set it to false."
+        )
     return load_data_config(
         required_file(config.prediction.data, "prediction.data"),
         config.directories.data,

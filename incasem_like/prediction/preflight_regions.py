@@ -138,19 +138,25 @@ def _examine_region(
     steps = predictor.steps(region.roi, region.raw_roi.begin)
     block = region_block_shape(predictor, region, chunk_shape_for(steps, shape))
     blocks = math.prod(-(-length // edge) for length, edge in zip(shape, block, strict=True))
-    section, classes = plan.config.prediction, plan.training.data.num_classes
-    size = int(region.roi.size * (1 + classes * np.dtype(section.output_dtype).itemsize))
+    section, channels = plan.config.prediction, plan.training.model.num_fmaps_out
+    size = int(region.roi.size * (channels * np.dtype(section.output_dtype).itemsize + (not place.channels)))
     written = tuple(min(edge, length) for edge, length in zip(steps, shape, strict=True))
     done = "" if begun is None else f"; {counted(begun.done, 'block')} {'is' if begun.done == 1 else 'are'} done"
     found.lines += [
         f"{region.name}: {_times(shape)} voxels in {counted(choice.tiles, 'tile')}, {counted(blocks, 'block')}; a tile "
         f"reads {_times(choice.input_size)} and gives {'' if choice.tiles == 1 else 'up to '}{_times(written)} voxels"
         f"{done}.",
-        f"  into {shown_path(place.folder)}: segmentation and {counted(classes, 'probability map')} of "
+        f"  into {shown_path(place.folder)}: {_written(place, channels)} of "
         f"{section.output_dtype}, at most {_size(size)} on disk.",
     ]
     left = blocks if begun is None else blocks - begun.done
     return _Cost(choice.seconds(speed, region.roi.size), blocks, left, choice.bytes, size)
+
+
+def _written(place: OutputPlace, channels: int) -> str:
+    if not place.channels:
+        return f"segmentation and {counted(channels, 'probability map')}"
+    return " and ".join(f"{group.name} ({counted(group.channels, 'channel')})" for group in place.channels)
 
 
 def _examine_memory(found: Preflight, plan: PredictionPlan, tile_bytes: int, workers: Workers | None) -> None:

@@ -55,7 +55,7 @@ class Begun:
 
 def read_begun(place: OutputPlace) -> Begun | None:
     """Read what an earlier run left; None where none came so far as to begin."""
-    log = read_log(place.container / place.segmentation)
+    log = read_log(place.container / place.main)
     return None if log is None else Begun(log.fingerprint["parameters"], len(log.done))
 
 

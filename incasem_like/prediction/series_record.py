@@ -184,7 +184,7 @@ class SeriesRecord:
         """Sum the series up, as its run keeps it."""
         best, metric = self.best, self._series.metric
         outputs = {
-            f"{region}/iteration_{entry.iteration:06d}": str(place.container / place.segmentation)
+            f"{region}/iteration_{entry.iteration:06d}": str(place.container / place.main)
             for entry in self.kept
             for region, place in zip(self._series.region_names, self._places(entry), strict=True)
         }

@@ -15,6 +15,7 @@ from incasem_like.networks import NetworkGeometry, enough_memory
 from incasem_like.networks.inference import Inference, inference, streams
 from incasem_like.networks.slabs import Slabs, planes
 from incasem_like.prediction.ahead import ahead
+from incasem_like.prediction.channels import ChannelGroup, activated
 from incasem_like.prediction.device_work import Downloads, batches, delayed, to_device
 from incasem_like.prediction.tiling import axis_input, axis_step, grid_phase
 from incasem_like.prediction.variants import NONE, Variant, geometry_for, variants_for
@@ -45,6 +46,7 @@ class TiledPredictor:
         read_ahead: How many tiles, or batches of them, are read ahead in other threads.
         batch_size: How many tiles the network takes together; without effect where it takes them slab by slab.
         augmentation: ``none``, ``mirrors`` or ``mirrors_and_transposes``: positions that are averaged.
+        channels: What the output channels mean; none where all are classes.
 
     Raises:
         ConfigError: A network that cannot take ``input_size`` or be transposed.
@@ -62,12 +64,14 @@ class TiledPredictor:
         read_ahead: int = 1,
         batch_size: int = 1,
         augmentation: str = NONE,
+        channels: Sequence[ChannelGroup] = (),
     ) -> None:
         assert geometry.dims == 3, "a network on sections is put into Sections"
         geometry.output_size(input_size)
         self.network, self.input_size = network, tuple(input_size)
         self.geometry, self._variants = geometry_for(augmentation, geometry), variants_for(augmentation, geometry)
         self.device, self.autocast, self.channels_last = device, autocast, channels_last
+        self.channels = tuple(channels)
         self._downloads = Downloads(device)
         self.read_ahead, self.batch_size = read_ahead, 1 if self._in_slabs else batch_size
 
@@ -230,7 +234,7 @@ class TiledPredictor:
             raw = (slab.contiguous(memory_format=torch.channels_last_3d) for slab in raw)
         logits = planes(run(raw, tuple(size)), z, kept[0])
         while (slab := self._next(logits)) is not None:
-            yield torch.softmax(slab[..., y : y + kept[1], x : x + kept[2]].float(), dim=1)
+            yield activated(slab[..., y : y + kept[1], x : x + kept[2]].float(), self.channels)
 
     def _next(self, logits: Slabs) -> torch.Tensor | None:
         """Let the network compute the next slab; what torch is set to for that holds here alone."""

@@ -14,9 +14,9 @@ from incasem_like.config import ModelConfig
 from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.config.shared_sections import TorchConfig
 from incasem_like.errors import CheckpointError
-from incasem_like.networks import check_device, network_geometry
+from incasem_like.networks import check_device
 from incasem_like.prediction.ensemble import EnsemblePredictor
-from incasem_like.prediction.loading import load_network, make_predictor
+from incasem_like.prediction.loading import load_network, make_predictor, prediction_geometry
 from incasem_like.prediction.predictor import Predictor
 from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.prediction.variants import geometry_for
@@ -140,7 +140,7 @@ def joint_predictor(
     first = make_predictor(network, place.model, place.torch, section, input_size)
     if len(networks) == 1:
         return first
-    written = network_geometry(place.model).output_size(input_size)
+    written = prediction_geometry(place.model).output_size(input_size)
     others = [_that_writes(written, *one, section) for one in networks[1:]]
     return EnsemblePredictor([first, *others], [place.weight for _, place in networks])
 
@@ -148,5 +148,5 @@ def joint_predictor(
 def _that_writes(
     size: Sequence[int], network: nn.Module, place: NetworkPlace, section: PredictionSection
 ) -> TiledPredictor:
-    geometry = geometry_for(section.test_time_augmentation, network_geometry(place.model))
+    geometry = geometry_for(section.test_time_augmentation, prediction_geometry(place.model))
     return make_predictor(network, place.model, place.torch, section, geometry.input_for_output(size))

@@ -159,7 +159,8 @@ def _config(
     assumed = {key.removeprefix("model.") for key in found.assumed}
     model = {**given.get("model", {}), **{key: value for key, value in found.model.items() if key not in assumed}}
     model = {**{key: found.model[key] for key in assumed}, **model}
-    classes = int(model["num_fmaps_out"])
+    # Channels that stand each for itself are no classes.
+    classes = 2 if model.get("outputs") else int(model["num_fmaps_out"])
     if classes < 2:
         raise CheckpointError(
             f"The network {source} has {classes} output channel, but a class needs one each: use another."

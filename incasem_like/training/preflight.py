@@ -75,10 +75,10 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
 
 
 def check_network(model: ModelConfig) -> None:
-    """Make sure that the network takes what samples are: volumes of one channel.
+    """Make sure that the network takes what samples are, volumes of one channel, and gives what is trained: classes.
 
     Raises:
-        ConfigError: It is a network on sections, or has more input channels.
+        ConfigError: It is a network on sections, has more input channels, or outputs that are no classes.
     """
     from incasem_like.networks import network_geometry
 
@@ -86,6 +86,12 @@ def check_network(model: ModelConfig) -> None:
         raise ConfigError(
             "The network takes sections, but it is trained on volumes: give each level of model.downsample_factors "
             "3 numbers, and kernels likewise; 1 along z keeps sections apart."
+        )
+    if model.outputs is not None:
+        names = ", ".join(group.name for group in model.outputs)
+        raise ConfigError(
+            f"model.outputs describes {names}, but loss.type=cross_entropy_scaling trains classes: set "
+            "model.outputs=null. A network that was trained elsewhere can be imported and predict."
         )
     if model.in_channels != 1:
         raise ConfigError(
