@@ -15,7 +15,7 @@ from incasem_like.tracking.model_folders import highest_number
 from incasem_like.tracking.plain import plain
 from incasem_like.tracking.recording.sessions import Start, begin_metrics, describe_session, new_token
 from incasem_like.tracking.series import max_points
-from incasem_like.tracking.transfer.portable import FORMAT, MANIFEST, VERSION, PortableRun
+from incasem_like.tracking.transfer.portable import FORMAT, MANIFEST, VERSION, PortableRun, RenewedIds
 
 if TYPE_CHECKING:
     from incasem_like.pretrained.foreign import ForeignRun
@@ -46,7 +46,10 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
     with tempfile.TemporaryDirectory(prefix="incasem-import-") as temporary:
         portable = _portable(run, Path(temporary), store)
         above = highest_number(store.runs_directory)
-        return store.receive(portable, run_id, above, lambda found: {**portable.info, **note(found)})
+        result = portable.document.get("result")
+        return store.receive(
+            portable, run_id, above, lambda found: RenewedIds({**portable.info, **note(found)}, result)
+        )
 
 
 def _portable(run: ForeignRun, folder: Path, store: RunStore) -> PortableRun:
