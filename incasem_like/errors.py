@@ -41,6 +41,10 @@ class DamagedRecordError(StoreError):
     """The record of a run cannot be read."""
 
 
+class RunTakenError(StoreError):
+    """Another process goes on with the run that this one was writing."""
+
+
 class DownloadError(IncasemError):
     """A file cannot be fetched, or what came is not what was asked for."""
 

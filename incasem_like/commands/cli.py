@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -20,6 +21,8 @@ GROUPS = {
     "models": Member("incasem_like.commands.models", "models", "list, download and import published models"),
     "jobs": Member("incasem_like.commands.jobs", "jobs", "watch, cancel and repeat work on blocks of volumes"),
 }
+_NO_NUMBER = re.compile(r"'(.*)' is not a valid (?:integer|float)(?: range)?\.|(\S+) is not in the range")
+_TOO_FEW = re.compile(r"requires (\d+) arguments")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
@@ -78,5 +81,12 @@ def _sentence(error: click.UsageError) -> str:
     if isinstance(error, click.MissingParameter) and error.param is not None and context is not None:
         name = error.param.make_metavar(context) if isinstance(error.param, click.Argument) else error.param.opts[0]
         return f"{name.removesuffix('...')} is missing: {help_command}"
+    if isinstance(error, click.BadParameter) and (said := _NO_NUMBER.match(error.message)) and error.param is not None:
+        least = getattr(error.param.type, "min", None)
+        kind = "a number" if error.param.type is click.FLOAT else "a whole number"
+        kind += "" if least is None else f" from {least}"
+        return f"{error.param.opts[0]} takes {kind}, found '{said[1] or said[2]}': {help_command}"
+    if isinstance(error, click.BadOptionUsage) and (said := _TOO_FEW.search(error.message)):
+        return f"{error.option_name} takes {said[1]} values, one behind the other: {help_command}"
     words = " ".join(error.format_message().split()).removesuffix(".")
     return f"{words}: {help_command}"

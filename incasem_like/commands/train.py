@@ -13,7 +13,7 @@ from incasem_like.commands.cpu_memory import keep_freed_memory
 from incasem_like.commands.records import further_observers, open_run_store
 from incasem_like.commands.tracked import run_tracked, script_folder
 from incasem_like.commands.training_order import CONTINUE, REPEAT, TrainingOrder, add_flags, read_order
-from incasem_like.errors import DiskFullError, StoreError
+from incasem_like.errors import DiskFullError, RunTakenError, StoreError
 from incasem_like.terminal import report_written, shown_path
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _train(order: TrainingOrder, config: TrainingConfig, line: CommandLine, scri
             sources=[script],
         )
     except (KeyboardInterrupt, SystemExit, OSError, DiskFullError, StoreError) as error:
-        if begun and not line.unobserved:
+        if begun and not line.unobserved and not isinstance(error, RunTakenError):
             if isinstance(error, KeyboardInterrupt):
                 error.args = ("Interrupted.",)
             print(f"Go on with: {continue_command(line, config, begun[0].run_id, script)}", file=sys.stderr)

@@ -283,4 +283,4 @@ def refuse_empty_tags(tags: Sequence[str]) -> None:
         InputError: One has none.
     """
     if not all(tag.strip() for tag in tags):
-        raise InputError("A tag cannot be empty: give it a text, such as 'published'.")
+        raise InputError("A tag cannot be empty: give it a text, such as +published or -published.")

@@ -117,7 +117,13 @@ def test_tags_come_and_go(four_trainings: Lab) -> None:
     ask = four_trainings.ask
     assert ask("runs", "tag", 1).output == "Tags of training run 1 (er_1): none\n"
     assert ask("runs", "tag", 1, "+good", "Fig. 2", "-absent").output.endswith(": good, Fig. 2\n")
-    assert ask("runs", "tag", 1, "-good", "--debug", "+new").output.endswith(": Fig. 2, new\n")
+    assert ask("runs", "tag", 1, "-good", "--debug", "+new").output == "Tags of training run 1 (er_1): Fig. 2, new\n"
+    shown = ask("runs", "tag", 1, "+new", "-never")
+    assert shown.output == (
+        "It had the tag 'new' already.\nIt had no tag 'never'.\nTags of training run 1 (er_1): Fig. 2, new\n"
+    )
+    for nothing in ("-", "+", "- ", ""):
+        assert "A tag cannot be empty" in four_trainings.refused("runs", "tag", 1, nothing)
     assert ask("runs", "list", "tag=new").column("id") == ["1"]
     assert "to come and to go" in four_trainings.refused("runs", "tag", 1, "+a", "-a")
     assert "There is no flag --colour" in four_trainings.refused("runs", "tag", 1, "--colour")

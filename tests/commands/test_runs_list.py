@@ -43,6 +43,35 @@ def test_filters_of_every_sort_hold_together(four_trainings: Lab) -> None:
     assert "None of the 4 runs in" in nothing.error
 
 
+def test_what_came_of_a_training_is_about_its_organelle(four_trainings: Lab) -> None:
+    parent = {"parent": {"training_run_id": 3}}
+    raw = {"name": "cell", "file": "/data/cell.zarr", "content_hashes": {"/data/cell.zarr/volumes/raw": "a" * 64}}
+    four_trainings.add(1, "predictions", info={**parent, "inputs": [raw]})
+    four_trainings.add(2, "predictions", info={"parent": {"training_run_id": 1}, "inputs": [raw]})
+    four_trainings.add(3, "predictions", info={"parent": {"training_run_id": 99}, "inputs": [raw]})
+    four_trainings.add(4, "evaluations", info={"prediction_run_id": 1})
+    ask = four_trainings.ask
+    assert ask("runs", "list", "organelle=mito", "--kind", "predictions").column("id") == ["1"]
+    shown = ask("runs", "list", "--kind", "predictions", "--csv", "--columns", "id,organelle", "--sort", "id")
+    assert shown.output.split() == ["id,organelle", "1,mito", "2,er", "3,"]
+    assert ask("runs", "list", "organelle=mito", "--kind", "evaluations").column("id") == ["4"]
+    assert ask("runs", "list", "organelle=mito", "--all", "--columns", "kind,id").column("kind") == [
+        "evaluation", "prediction", "training",
+    ]  # fmt: skip
+
+
+def test_a_dot_in_a_configuration_key_is_no_matter(lab: Lab) -> None:
+    from incasem_like.tracking import run_experiment
+
+    for number in (1, 2):
+        config = {"training": {"rates": {"cell.v1": number}}}
+        run_experiment(name="train", config=config, main=lambda run: None, store=lab.store())
+    listed = lab.ask("runs", "list", "training.rates.cell.v1>1", "--columns", "id,training.rates.cell.v1", "--csv")
+    assert listed.output.split() == ["id,training.rates.cell.v1", "2,2"]
+    assert lab.ask("runs", "list", "--columns", "id,v1", "--csv").output.split()[1:] == ["2,2", "1,1"]
+    assert lab.ask("runs", "list", "--columns", "id,cell.v1", "--csv").output.split()[1:] == ["2,2", "1,1"]
+
+
 def test_what_cannot_be_shown_is_said_in_a_sentence(four_trainings: Lab) -> None:
     for words, said in (
         (("list", "--columns", ""), "--columns names what to show"),

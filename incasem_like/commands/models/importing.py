@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 @click.option("--replace", is_flag=True, help="Put runs in the place of those of their id that were imported earlier.")
 @click.option("--name", metavar="NAME", help="Name of the run made of a checkpoint.")
 @click.option(
-    "--voxel_size", metavar="Z Y X", nargs=3, type=float, help="Voxel size in nm that a checkpoint was trained at."
+    "--voxel_size",
+    metavar="Z Y X",
+    nargs=3,
+    type=float,
+    help="Voxel size that a checkpoint was trained at, three numbers in nm; it says so nowhere itself.  "
+    "[default: that of the published model of this content, or of --config]",
 )
 @click.option(
     "--iteration", metavar="N", type=click.IntRange(0), help="Updates seen.  [default: what its Adam counted, else 0]"

@@ -59,12 +59,19 @@ def note_run(run: Reference, text: str | None, replace: bool, kind: str, stores:
 @store_options
 def tag_run(run: Reference, tags: Sequence[str], kind: str, stores: StoreChoice) -> None:
     """Add tags (+good, or just good) to a run and take others away (-draft); without any show its tags."""
+    from incasem_like.tracking.store import refuse_empty_tags
+
     record = run.get(stores, kind)
     gone = [tag[1:] for tag in tags if tag.startswith("-")]
     added = [tag.removeprefix("+") for tag in tags if not tag.startswith("-")]
     if tags:
+        refuse_empty_tags([*added, *gone])
         if both := sorted(set(added) & set(gone)):
             raise InputError(f"The tag '{both[0]}' is to come and to go: write +{both[0]} or -{both[0]}.")
+        before = record.tags
         record.store.annotate(record.id, add_tags=added, remove_tags=gone)
         record = record.store.get(record.id)
+        for tag in dict.fromkeys([*added, *gone]):
+            if (tag in before) == (tag in added):
+                print(f"It had {'the' if tag in before else 'no'} tag '{tag}'{' already' if tag in before else ''}.")
     print(f"Tags of {called(record)}: {', '.join(record.tags) or 'none'}")

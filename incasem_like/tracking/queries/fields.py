@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Quantity = Literal["plain", "time", "seconds", "bytes", "status"]
 _LOWER = re.compile(r"loss|error|distance|voi|hausdorff|arand|cremi", re.IGNORECASE)
 _HIGHER = re.compile(r"dice|jaccard|iou|precision|recall|f1|f_score|accuracy|auc", re.IGNORECASE)
+ORGANELLE = "organelle"
 # Of a dataset such as volumes/labels/er or volumes/labels/mito_corrected the last part names the organelle.
 _LABELS = re.compile(r"(?:^|/)labels?/([^/]+)/?$")
 
@@ -90,10 +91,10 @@ def seconds_taken(run: RunSummary) -> float | None:
     return None if end is None else max((end - run.start_time).total_seconds(), 0.0)
 
 
-def organelles(run: RunSummary) -> tuple[str, ...]:
-    """What a run is about: the names of its label datasets (``…/labels/er`` names ``er``), else its tags."""
+def organelle_labels(run: RunSummary) -> tuple[str, ...]:
+    """The names of the label datasets that a run read: ``…/labels/er`` names ``er``."""
     labels = [found[1] for address in input_addresses(run) if (found := _LABELS.search(address))]
-    return tuple(dict.fromkeys(labels)) or run.tags
+    return tuple(dict.fromkeys(labels))
 
 
 def input_addresses(run: RunSummary) -> list[str]:
@@ -146,7 +147,7 @@ _COMMON = (
     Field("checkpoints", "number of checkpoints", lambda run: len(run.checkpoints)),
     Field("size", "bytes of the checkpoints", lambda run: sum(c.bytes for c in run.checkpoints), "bytes"),
     Field("data", "entries of the data configuration", _data, needs_inputs=True),
-    Field("organelle", "organelle", organelles, needs_inputs=True),
+    Field(ORGANELLE, "organelle", lambda run: organelle_labels(run) or run.tags, needs_inputs=True),
 )
 COMMON_FIELDS: Mapping[str, Field] = {field.name: field for field in _COMMON}
 ALIASES = {

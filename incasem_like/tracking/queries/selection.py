@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.queries.conditions import Condition
-from incasem_like.tracking.queries.fields import Field
+from incasem_like.tracking.queries.fields import ORGANELLE, Field
+from incasem_like.tracking.queries.inheritance import inherited
 from incasem_like.tracking.queries.vocabulary import Vocabulary, keys_named, may_be_config, metrics_named
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def select_runs(
         found, vocabularies = _read(stores, asked, None)
     fields = {name: _find(name, vocabularies) or _united(vocabularies).get(name) for name in needed}
     fields |= {name: field for name in optional if (field := _find_leniently(name, vocabularies))}
+    if ORGANELLE in fields:
+        fields[ORGANELLE] = inherited(fields[ORGANELLE], found, stores)
     tests = [condition.compile(fields[condition.name]) for condition in conditions]
     runs = [run for run in found if all(test(run) for test in tests)]
     runs.sort(key=lambda run: (run.start_time is not None, run.start_time, run.id) if len(stores) > 1 else run.id)

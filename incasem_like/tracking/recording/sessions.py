@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from incasem_like.errors import InputError, StoreError
+from incasem_like.errors import InputError, RunTakenError
 from incasem_like.tracking.liveness import find_process, is_alive
 from incasem_like.tracking.metrics_log import MetricsLog, read_table
 from incasem_like.tracking.moments import utc_moment
@@ -166,9 +166,9 @@ def still_going_on(run_id: int, description: str, host: Mapping[str, Any]) -> In
     )
 
 
-def taken_over(run_id: int, description: str) -> StoreError:
+def taken_over(run_id: int, description: str) -> RunTakenError:
     """Make the error of a process that finds that its run is another's."""
-    return StoreError(
+    return RunTakenError(
         f"Run {run_id} in {description} was continued by another process, which had reason to think this one dead: "
         "this one ends here and leaves the record to it."
     )
