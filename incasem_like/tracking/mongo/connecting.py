@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import pymongo
 import pymongo.errors
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
     from incasem_like.tracking.address import MongoAddress
 
 _AUTHENTICATION_FAILED = 18
-_TIMEOUTS_MS = {"serverSelectionTimeoutMS": 4000, "connectTimeoutMS": 4000, "socketTimeoutMS": 20000}
+# What a replica set has not given to most of its members it may take back when one of them fails. It says that it could
+# not within a shorter time than the client waits for an answer. A server by itself takes no notice of either.
+_UNLESS_THE_URL_SAYS_OTHERWISE = {
+    "serverSelectionTimeoutMS": 4000,
+    "connectTimeoutMS": 4000,
+    "socketTimeoutMS": 20000,
+    "w": "majority",
+    "wTimeoutMS": 15000,
+}
 
 
 def connect(address: MongoAddress, kind: str, runs_directory: Path) -> MongoStore:
@@ -27,9 +36,9 @@ def connect(address: MongoAddress, kind: str, runs_directory: Path) -> MongoStor
         InputError: The URL is malformed or the server refuses the credentials.
         StoreError: No server answers within a few seconds.
     """
-    timeouts = {name: value for name, value in _TIMEOUTS_MS.items() if name.lower() not in address.url.lower()}
+    options = _options(address.url)
     try:
-        client: pymongo.MongoClient[Any] = pymongo.MongoClient(address.url, **timeouts)
+        client: pymongo.MongoClient[Any] = pymongo.MongoClient(address.url, **options)
         client.admin.command("ping")
     except (pymongo.errors.ConfigurationError, ValueError, TypeError):  # pymongo's own words may quote the password
         raise InputError(
@@ -51,8 +60,13 @@ def connect(address: MongoAddress, kind: str, runs_directory: Path) -> MongoStor
         ) from None
 
     def reconnect() -> Database[Any]:
-        return pymongo.MongoClient(address.url, **timeouts, maxPoolSize=1)[address.database(kind)]
+        return pymongo.MongoClient(address.url, **options, maxPoolSize=1)[address.database(kind)]
 
     return MongoStore(
         client[address.database(kind)], kind, runs_directory, address.described, reconnect, address.database
     )
+
+
+def _options(url: str) -> dict[str, Any]:
+    said = {name.lower() for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True)}
+    return {name: value for name, value in _UNLESS_THE_URL_SAYS_OTHERWISE.items() if name.lower() not in said}

@@ -269,6 +269,8 @@ def _reason(error: Exception) -> str:
     """Say why the server did not take something; in words that quote neither addresses nor values."""
     if isinstance(error, pymongo.errors.ConnectionFailure):
         return "does not answer"
+    if isinstance(error, pymongo.errors.WTimeoutError):
+        return "cannot bring the record to most members of its replica set"
     if isinstance(error, pymongo.errors.OperationFailure):
         return f"refuses the record (code {error.code})"
     return f"cannot be given the record ({type(error).__name__})"

@@ -62,7 +62,7 @@ def open_new(place: Place, start: Start, wanted: int | None, id_above: int, limi
         InputError: There is a run of the wanted id.
         StoreError: The server does not take it.
     """
-    token, runs = new_token(), place.database["runs"]
+    token = new_token()
     session = describe_session(token, start)
     named: Mapping[str, Any] = _keep_sources(place, start.ex_info)
     experiment = {**to_bson(plain(start.ex_info)), "sources": named[_SOURCES]}
@@ -82,8 +82,8 @@ def open_new(place: Place, start: Start, wanted: int | None, id_above: int, limi
         "heartbeat": None,
         "session": token,
     }
-    run_id = _insert(place.database, entry, wanted, id_above)
     try:
+        run_id = _insert(place.database, entry, wanted, id_above)
         named = name_in_run(place.database, run_id, named, partial(_keep_sources, place, start.ex_info))
         experiment["sources"] = named[_SOURCES]
         clear_metrics(place.database, run_id)
@@ -91,7 +91,8 @@ def open_new(place: Place, start: Start, wanted: int | None, id_above: int, limi
         with journal.opening():
             metrics = begin_metrics(journal.log, token, limit)
     except BaseException:
-        runs.delete_one({"_id": run_id, "session": token})
+        with contextlib.suppress(pymongo.errors.PyMongoError):
+            place.database["runs"].delete_one({"session": token})
         raise
     return Begun(OpenedRun({"_id": run_id, **entry}, metrics, [session]), journal, {})
 
@@ -109,10 +110,20 @@ def errors_of_a_start(description: str, run_id: int | None) -> Iterator[None]:
         raise StoreError(
             f"{description} stopped answering: start the server and run the same command again, or add --offline to it."
         ) from None
+    except pymongo.errors.WTimeoutError:
+        raise not_confirmed(description) from None
     except pymongo.errors.OperationFailure as error:
         raise StoreError(
             f"{description} does not take a new run (code {error.code}): check that the user may write there."
         ) from None
+
+
+def not_confirmed(description: str) -> StoreError:
+    """Make the error of a write that too few members of a replica set have."""
+    return StoreError(
+        f"{description} cannot bring a write to most members of its replica set: start those that are down, or add w=1 "
+        "to the URL, which may lose the newest entries when a member fails."
+    )
 
 
 def highest_id(database: Database[Any]) -> int:
