@@ -20,7 +20,7 @@ from incasem_like.config import (
 )
 from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry, check_device, count_parameters, torch_device
-from incasem_like.prediction.channels import channel_groups
+from incasem_like.prediction.channels import channel_groups, check_channels
 from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
 from incasem_like.prediction.loading import load_network, make_predictor, prediction_geometry, tile_memory
 from incasem_like.prediction.memory import TileMemory, usable_memory, worker_count
@@ -262,13 +262,9 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
     """Read which regions are to be predicted.
 
     Raises:
-        ConfigError: ``prediction.data`` is missing or wrong; or metrics are asked of what is no classes.
+        ConfigError: ``prediction.data`` is missing or wrong; or what is asked for is for classes only.
     """
-    if config.prediction.log_metrics and training.model.outputs:
-        names = ", ".join(group.name for group in training.model.outputs)
-        raise ConfigError(
-            f"prediction.log_metrics compares classes with labels, but the network gives {names}: set it to false."
-        )
+    check_channels(config.prediction, training.model)
     return load_data_config(
         required_file(config.prediction.data, "prediction.data"),
         config.directories.data,

@@ -93,6 +93,11 @@ def test_metrics_of_classes_are_refused(laboratory, training):
         plan_prediction(laboratory.config(entries, "prediction.log_metrics=true"), training)
 
 
+def test_channels_that_may_mean_a_direction_are_not_mirrored(laboratory, training):
+    with pytest.raises(ConfigError, match="which may mean a direction, as affinities do: set it to none"):
+        plan_prediction(laboratory.config(None, "prediction.test_time_augmentation=mirrors"), training)
+
+
 def test_without_groups_all_channels_are_classes():
     logits = torch.randn(2, 4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(activated(logits), torch.softmax(logits, dim=1))
