@@ -125,7 +125,7 @@ class JobRecord:
     def __init__(self, task: BlockTask, total: int, done: int, command: str | None = None) -> None:
         output = os.path.abspath(str(task.output.address))
         self.id = hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:10]
-        self.folder = _private_folder(self.id)
+        self.folder = private_folder(self.id)
         self._begun, self._written, self._first = time.monotonic(), 0.0, done
         now = _now()
         self._known: dict[str, Any] = {
@@ -173,12 +173,12 @@ class JobRecord:
             pass  # a full disk, most often, which the work itself will say if it meets it
 
 
-def _private_folder(job: str) -> Path:
-    """Make the folder of a job, its owner's alone; where no record can be kept, among the temporary files."""
+def private_folder(name: str) -> Path:
+    """Make a folder among the records of jobs, its owner's alone; where none can be kept, among the temporary files."""
     try:
-        return _made_private(jobs_directory(), job)
+        return _made_private(jobs_directory(), name)
     except OSError:
-        return _made_private(Path(tempfile.gettempdir()) / f"incasem-jobs-{os.getuid()}", job)
+        return _made_private(Path(tempfile.gettempdir()) / f"incasem-jobs-{os.getuid()}", name)
 
 
 def _made_private(directory: Path, job: str) -> Path:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import incasem_like
 from incasem_like.blockwise.done_log import LOG_NAME
 from incasem_like.blockwise.grid import block_grid
-from incasem_like.blockwise.job import DAYS_KEPT, jobs_directory
+from incasem_like.blockwise.job import DAYS_KEPT, private_folder
 from incasem_like.blockwise.output import create_or_resume_output
 from incasem_like.blockwise.runner import run_blockwise
 from incasem_like.blockwise.summary import BlockSummary
@@ -106,7 +106,7 @@ class LedgerTask:
             self.name, function, dict(self.parameters), list(self.block_shape), list(roi.begin), list(roi.shape),
             [open_volume(address).content_hash for address in self.inputs], incasem_like.__version__,
         ]  # fmt: skip
-        return jobs_directory() / "ledgers" / f"{self.name.replace(' ', '_')}-{digest(about)[:10]}.zarr"
+        return private_folder("ledgers") / f"{self.name.replace(' ', '_')}-{digest(about)[:10]}.zarr"
 
     def run(
         self,

@@ -119,6 +119,18 @@ def test_forgetting_leaves_nothing_and_old_ledgers_go(counting: Counting) -> Non
     assert not task.folder.exists()
 
 
+def test_where_no_records_can_be_kept_a_temporary_place_does(
+    counting: Counting, raw: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("INCASEM_JOBS", str(tmp_path / "file/jobs"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    task = counting()
+    task.run()
+    assert task.folder.is_relative_to(tmp_path / "temporary")
+    assert sum(task.results()).sum() == raw.read().size
+
+
 def test_blocks_grow_to_whole_chunks_and_to_no_more_than_a_number(tmp_path: Path) -> None:
     volume = create_volume(
         tmp_path / "v.zarr", shape=(4000, 4000, 4000), dtype="uint8", voxel_size=(1, 1, 1), chunk_shape=(16, 64, 64)

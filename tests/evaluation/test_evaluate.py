@@ -128,3 +128,11 @@ def test_blocks_are_whole_chunks_and_tile_the_region(make_volume):
     expected = np.zeros(SHAPE, dtype=int)
     expected[(roi - Coordinate(3, 0, 7)).to_slices()] = 1
     np.testing.assert_array_equal(covered, expected)
+
+
+def test_labels_between_the_voxels_of_the_prediction_are_told_of(arrays, make_volume, caplog):
+    prediction = make_volume("prediction", arrays["prediction"])
+    labels = make_volume("labels", np.pad(arrays["labels"], 1), begin=(-0.6, -1, -1))
+    assert prepare_evaluation(prediction, labels).roi == prediction.roi
+    (record,) = caplog.records
+    assert "labels lies a fraction of a voxel beside" in record.getMessage()
