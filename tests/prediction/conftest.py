@@ -185,9 +185,9 @@ class Laboratory:
         fixed = [f"prediction.data={path}", f"directories.runs={self.runs}", f"directories.data={self.folder / 'data'}"]
         return load_prediction_config([], [*fixed, "torch.device=cpu", *updates])
 
-    def predict(self, config=None, **options):
+    def predict(self, config=None, training=None, **options):
         options.setdefault("store", lambda: self.store)
-        return predict_data(config or self.config(), self.training, **options)
+        return predict_data(config or self.config(), training or self.training, **options)
 
     def one_shot(self, begin, shape, iteration=1):
         """The network applied once to the whole mirrored volume, cropped."""
