@@ -20,6 +20,7 @@ Array = npt.NDArray[Any]
 
 METRICS = ("jaccard", "dice", "precision_recall")
 SMALLEST_STEP = 1e-5
+MOST_COMPARED = 64  # thresholds; comparing with each is faster than sorting between them as long as they are few
 
 
 def threshold_range(start: float, stop: float, step: float) -> tuple[float, ...]:
@@ -47,8 +48,8 @@ def threshold_range(start: float, stop: float, step: float) -> tuple[float, ...]
 class ThresholdSweep:
     """Voxel counts of one class at several thresholds, accumulated over any number of blocks.
 
-    A voxel counts as predicted at threshold t when its probability is at least t. Every valid voxel is sorted once
-    between the thresholds; the counts at all thresholds are cumulative sums over that histogram, and exact.
+    A voxel counts as predicted at threshold t when its probability is at least t. Valid voxels are counted by how many
+    thresholds they reach; the counts at each threshold are cumulative sums over that histogram, and exact.
 
     Attributes:
         thresholds: Ascending probabilities in [0, 1].
@@ -68,6 +69,10 @@ class ThresholdSweep:
         self.thresholds = tuple(thresholds)
         stored = [stored_threshold(value, np.dtype(dtype), scale) for value in thresholds]
         self._stored = np.array(stored, dtype=dtype)
+        # Of 8 or 16 bits there are so few values that each is sorted between the thresholds once.
+        few = self._stored.dtype.kind == "u" and self._stored.dtype.itemsize <= 2
+        every = np.arange(np.iinfo(self._stored.dtype).max + 1) if few else None
+        self._levels = None if every is None else np.searchsorted(self._stored, every, side="right")
         self.positives = np.zeros(len(thresholds) + 1, dtype=np.int64)
         self.negatives = np.zeros(len(thresholds) + 1, dtype=np.int64)
 
@@ -79,16 +84,28 @@ class ThresholdSweep:
             target: (z, y, x), non-zero where the class is labelled.
             valid: (z, y, x), non-zero where the voxel counts; None counts all.
         """
+        bins = self.positives.size
+        code = self._reached(probabilities.ravel())
+        np.add(code, bins, out=code, where=target.ravel() != 0)
         if valid is not None:
-            kept = valid != 0
-            probabilities, target = probabilities[kept], target[kept]
-        probabilities, labelled = probabilities.ravel(), target.ravel() != 0
-        reached = np.searchsorted(self._stored, probabilities, side="right")
-        if probabilities.dtype.kind == "f":
+            code[valid.ravel() == 0] = 2 * bins
+        counts = np.bincount(code, minlength=2 * bins)
+        self.negatives += counts[:bins]
+        self.positives += counts[bins : 2 * bins]
+
+    def _reached(self, probabilities: Array) -> Array:
+        """Say how many thresholds each voxel reaches, in an integer type that holds twice as many and one more."""
+        kind = np.min_scalar_type(2 * self.positives.size)
+        if self._levels is not None:
+            return self._levels.astype(kind)[probabilities]
+        if len(self.thresholds) > MOST_COMPARED:
+            reached = np.searchsorted(self._stored, probabilities, side="right").astype(kind)
             reached[np.isnan(probabilities)] = 0  # sorts last, yet is at least nothing
-        positives = np.bincount(reached[labelled], minlength=self.positives.size)
-        self.positives += positives
-        self.negatives += np.bincount(reached, minlength=self.positives.size) - positives
+            return np.asarray(reached)
+        reached = np.zeros(probabilities.shape, kind)
+        for least in self._stored:
+            reached += probabilities >= least
+        return np.asarray(reached)
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:

@@ -67,6 +67,23 @@ def test_scores_by_hand():
     assert sweep.best("precision_recall").value == pytest.approx(4 / 3)
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [("uint8", 255), ("uint16", 65535), ("uint32", 1000), ("float32", 1)])
+@pytest.mark.parametrize("number", [3, 200])
+def test_few_and_many_thresholds_count_as_comparing_with_each_does(dtype, scale, number):
+    generator = np.random.default_rng(1)
+    values = (generator.random((9, 10, 11)) * scale).astype(dtype)
+    target, valid = generator.integers(0, 2, (2, 9, 10, 11))
+    sweep = ThresholdSweep(np.linspace(0, 1, number).tolist(), dtype, scale)
+    sweep.update(values, target, valid)
+    inside, labelled = valid != 0, target != 0
+    for index, threshold in enumerate(sweep.thresholds):
+        limit = np.float32(threshold) if dtype == "float32" else threshold
+        predicted = (values if dtype == "float32" else values / scale) >= limit
+        assert sweep.tp[index] == np.count_nonzero(predicted & labelled & inside)
+        assert sweep.fp[index] == np.count_nonzero(predicted & ~labelled & inside)
+    assert sweep.total == np.count_nonzero(inside)
+
+
 def test_a_sweep_over_parts_adds_up():
     generator = np.random.default_rng(5)
     values, target = generator.random(100).astype(np.float32), generator.integers(0, 2, 100)
