@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from mongo_server.guard import Guard
 from mongo_server.proxy import Proxy
 from mongo_server.server import LocalMongo, ServerMissingError
 
@@ -75,6 +76,18 @@ def fresh_mongo_url(mongo_url: str) -> Iterator[str]:
         for name in client.list_database_names():
             if name.startswith(prefix):
                 client.drop_database(name)
+
+
+@pytest.fixture
+def guarded_server(fresh_mongo_url: str) -> Iterator[Guard]:
+    """A gate that asks for the user ``ada`` and a password with signs that URLs escape; for ``fresh_mongo_url``."""
+    if os.environ.get(SERVER):
+        pytest.skip(f"needs a server of its own before which a gate can stand, so {SERVER} must not be set")
+    port = urlsplit(fresh_mongo_url).port
+    assert port is not None
+    guard = Guard(port, "ada", "s3cret/@:%")
+    yield guard
+    guard.close()
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pymongo.errors
 
-from incasem_like.errors import CheckpointError, StoreError
+from incasem_like.errors import CheckpointError
 from incasem_like.tracking.checkpoints import file_sha256
+from incasem_like.tracking.mongo.refusals import no_answer, refusal
 from incasem_like.tracking.plain import from_bson, to_bson
 
 if TYPE_CHECKING:
@@ -246,9 +247,9 @@ class CheckpointFiles:
         try:
             yield
         except pymongo.errors.ConnectionFailure:
-            raise StoreError(f"{self.description} does not answer: start the server and try again.") from None
+            raise no_answer(self.description) from None
         except pymongo.errors.OperationFailure as error:
-            raise StoreError(f"{self.description} refuses (code {error.code}): check the user's rights.") from None
+            raise refusal(self.description, "read or written", error) from None
 
 
 def _prefix(run_id: int) -> str:

@@ -14,6 +14,7 @@ import pymongo.errors
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.journal import Journal, Journals
+from incasem_like.tracking.mongo.refusals import refusal
 from incasem_like.tracking.mongo.shared_files import keep, name_in_run
 from incasem_like.tracking.plain import plain, to_bson
 from incasem_like.tracking.recording.sessions import OpenedRun, Start, begin_metrics, describe_session, new_token
@@ -110,20 +111,8 @@ def errors_of_a_start(description: str, run_id: int | None) -> Iterator[None]:
         raise StoreError(
             f"{description} stopped answering: start the server and run the same command again, or add --offline to it."
         ) from None
-    except pymongo.errors.WTimeoutError:
-        raise not_confirmed(description) from None
     except pymongo.errors.OperationFailure as error:
-        raise StoreError(
-            f"{description} does not take a new run (code {error.code}): check that the user may write there."
-        ) from None
-
-
-def not_confirmed(description: str) -> StoreError:
-    """Make the error of a write that too few members of a replica set have."""
-    return StoreError(
-        f"{description} cannot bring a write to most members of its replica set: start those that are down, or add w=1 "
-        "to the URL, which may lose the newest entries when a member fails."
-    )
+        raise refusal(description, "written", error) from None
 
 
 def highest_id(database: Database[Any]) -> int:

@@ -17,7 +17,7 @@ from incasem_like.tracking.deletion.freed import Freed
 from incasem_like.tracking.journal import Journal, Journals
 from incasem_like.tracking.moments import as_utc
 from incasem_like.tracking.mongo import changes, transfer
-from incasem_like.tracking.mongo.starting import not_confirmed
+from incasem_like.tracking.mongo.refusals import no_answer, refusal
 from incasem_like.tracking.mongo.summaries import UNFINISHED, read_summaries
 from incasem_like.tracking.plain import from_bson, without_credentials
 from incasem_like.tracking.recording.sessions import tokens
@@ -265,9 +265,6 @@ class MongoStore(RunStore):
         except gridfs.errors.NoFile:
             raise StoreError(f"A file of a run is missing in {self.description}: restore it from a backup.") from None
         except pymongo.errors.ConnectionFailure:
-            raise StoreError(f"{self.description} does not answer: start the server and try again.") from None
-        except pymongo.errors.WTimeoutError:
-            raise not_confirmed(self.description) from None
+            raise no_answer(self.description) from None
         except pymongo.errors.OperationFailure as error:
-            reason = f"code {error.code}"
-            raise StoreError(f"{self.description} refuses to be {doing} ({reason}): check the user's rights.") from None
+            raise refusal(self.description, doing, error) from None
