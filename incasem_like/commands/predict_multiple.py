@@ -187,13 +187,21 @@ def say_finished(finished: FinishedSeries, predict_script: Path) -> None:
         print(f"Best: iteration {best.iteration}, {series.metric} {best.scores[series.metric]:.4f}")
         if finished.run_id:
             print(f"Figure: incasem-like runs show predictions/{finished.run_id} --artifact {FIGURE} > {FIGURE}")
-    for entry in finished.kept:
-        for region, place in zip(series.region_names, series.places(finished.run_id, entry.iteration), strict=True):
-            what = f"prediction of {region}, iteration {entry.iteration}"
-            if finished.predicted:
-                report_written(what, shown_path(place.folder))
-            else:
-                print(f"There is the {what}: {shown_path(place.folder)}")
+    _say_where(finished)
     if best is not None:
         words = ["--run_id", series.plan.training_run_id, "--checkpoint", best.iteration]
         print(f"Next: {shlex.join(['python', shown_path(predict_script), *map(str, words)])} with ...")
+
+
+def _say_where(finished: FinishedSeries) -> None:
+    """Print where the predictions are that stay."""
+    series, kept = finished.plan, finished.kept
+    if not kept:
+        return
+    iterations = f"iteration {kept[0].iteration}" if len(kept) == 1 else f"{len(kept)} iterations"
+    for region, place in zip(series.region_names, series.places(finished.run_id, kept[0].iteration), strict=True):
+        folder = place.folder if len(kept) == 1 else place.container / series.plan.group(finished.run_id)
+        if finished.predicted:
+            report_written(f"prediction of {region}, {iterations}", shown_path(folder))
+        else:
+            print(f"There is the prediction of {region}, {iterations}: {shown_path(folder)}")

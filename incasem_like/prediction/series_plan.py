@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from incasem_like.config import SeriesConfig, resolve_training_config
-from incasem_like.errors import ConfigError
+from incasem_like.errors import ConfigError, InputError
+from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint
 from incasem_like.prediction.loading import load_network
 from incasem_like.prediction.outputs import OutputPlace
@@ -71,6 +72,19 @@ class SeriesPlan:
         """List the folders that hold nothing but the prediction of one iteration."""
         group = f"{self.plan.group(run_id)}/{_part(iteration)}"
         return [container / group for container in {place.container for place in self.places(run_id, iteration)}]
+
+    def check_free(self, run_id: int) -> None:
+        """Make sure that no other run's predictions are where those of this one go.
+
+        Raises:
+            InputError: A run of that number wrote there.
+        """
+        for folder in {place.container / self.plan.group(run_id) for place in self.places(run_id, 0)}:
+            if folder.exists():
+                raise InputError(
+                    f"{folder} already holds a prediction, made under another run store: move it away, "
+                    "or set prediction.directories.prefix to another folder."
+                )
 
     def left(self, done: Iterable[tuple[int, str]]) -> list[ChosenCheckpoint]:
         """Give the checkpoints that are not among these pairs of iteration and hash."""
@@ -135,13 +149,13 @@ def with_measures(config: SeriesConfig, record: RunRecord) -> tuple[SeriesConfig
     config = _with(config, run_id_training=record.id)
     training = resolve_training_config(record.config, directories=config.directories)
     data = load_regions_config(config, training)
-    if any(entry.labels for entry in data.entries):
+    if any(entry.labels for entry in data.entries) and not channel_groups(training.model):
         config = _with(config, log_metrics=True)
     metric = _metric(config, record, training.data.num_classes, len(data.entries))
     if metric is None and config.series.keep != "all":
         raise ConfigError(
-            f"series.keep is {config.series.keep}, but no entry of {data.path} names labels, so that nothing would be "
-            'left: set series.keep=all, or add "labels" to the entries.'
+            f"series.keep is {config.series.keep}, but nothing can be measured, for no entry of {data.path} names "
+            'labels of the classes: set series.keep=all, or add "labels" to the entries.'
         )
     return config, metric
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -128,6 +128,9 @@ class SeriesRecord:
         series: What is predicted with what.
         earlier: What it has done before; None for a new run.
 
+    Raises:
+        InputError: The predictions of another run are where those of this one go.
+
     Attributes:
         entries: What each checkpoint came to so far, by iteration.
     """
@@ -135,10 +138,14 @@ class SeriesRecord:
     def __init__(self, run: Run, series: SeriesPlan, earlier: Earlier | None) -> None:
         self._run, self._series = run, series
         self.entries: list[Entry] = [] if earlier is None else list(earlier.entries)
+        if earlier is None:
+            series.check_free(run.id)
         iterations = listed([checkpoint.iteration or 0 for checkpoint in series.checkpoints])
         run.set_info("parent", {"training_run_id": series.plan.training_run_id, "iterations": iterations})
         run.inputs([described(region) for region in series.plan.regions])
         run.set_info("num_params", series.plan.num_params)
+        if series.plan.precision is not None:
+            run.set_info("precision", asdict(series.plan.precision))
         self._note()
         self._delete_what_is_not_kept()
 

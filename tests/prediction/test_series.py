@@ -17,7 +17,7 @@ from incasem_like.networks import load_checkpoint, save_checkpoint
 from incasem_like.prediction.series import FIGURE, Watching, predict_series
 from incasem_like.prediction.series_preflight import examine_series
 from incasem_like.prediction.tiles import TiledPredictor
-from incasem_like.tracking import file_sha256
+from incasem_like.tracking import file_sha256, open_store
 
 TILES = "prediction.input_size_voxels=[44,44,44]"
 
@@ -190,7 +190,9 @@ def test_without_labels_it_is_predicted_and_not_measured(series):
     assert series.store.get(1).metrics == {}
     assert series.folder(1, 1).is_dir()
     assert series.figures == []
-    with pytest.raises(ConfigError, match=r"series.keep is best, but no entry of .* names labels"):
+    with pytest.raises(
+        ConfigError, match=r"series.keep is best, but nothing can be measured, for no entry of .* names labels"
+    ):
         series.predict("series.keep=best", entries=entries)
     assert series.store.ids() == [1]
 
@@ -356,3 +358,12 @@ def test_without_a_record_it_predicts_all_the_same(series):
     finished = series.predict(store=lambda: None)
     assert (finished.run_id, finished.predicted) == (0, 2)
     assert series.folder(0, 2).is_dir()
+
+
+def test_predictions_of_another_store_are_neither_written_over_nor_deleted(series):
+    series.predict("series.keep=best")
+    there = {one for one in (1, 2) if series.folder(1, one).exists()}
+    other = open_store(series.laboratory.folder / "other_store", "predictions", series.runs)
+    with pytest.raises(InputError, match=r"predict_0001 already holds a prediction"):
+        series.predict("series.keep=none", store=lambda: other)
+    assert {one for one in (1, 2) if series.folder(1, one).exists()} == there
