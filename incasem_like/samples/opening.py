@@ -9,7 +9,7 @@ from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError, DataError
 from incasem_like.samples.regions import RAW_SCALES, Region, downsampled
 from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
-from incasem_like.volumes.agreement import warn_between_voxels
+from incasem_like.volumes.agreement import check_place_known, warn_between_voxels
 
 LABEL_KINDS = "uib"
 
@@ -93,12 +93,8 @@ def _check_configured_voxel_size(entry: DataEntry, voxel_size: Sequence[float]) 
 
 
 def _check_voxel_size(entry: DataEntry, volume: Volume) -> None:
-    if not volume.voxel_size_known and any(volume.offset):
-        raise DataError(
-            f"{volume.dataset} of {entry.name} has an offset of {_numbers(volume.offset)} nm but no voxel size, so its "
-            f"place in voxels is unknown: give the array the attribute resolution {_numbers(entry.voxel_size)}."
-        )
-    if volume.voxel_size_known and not same_voxel_size(volume.voxel_size, entry.voxel_size):
+    known = check_place_known(volume, f"{volume.dataset} of {entry.name}", entry.voxel_size)
+    if known and not same_voxel_size(volume.voxel_size, entry.voxel_size):
         raise DataError(
             f"{volume.dataset} says its voxels are {_numbers(volume.voxel_size)} nm, but {entry.name} says "
             f'{_numbers(entry.voxel_size)}: correct "voxel_size" or the array\'s resolution attribute.'

@@ -18,20 +18,47 @@ logger = logging.getLogger(__name__)
 def check_same_voxels(volume: Volume, reference: Volume) -> None:
     """Refuse a volume that is not 3-D with the reference's voxel size; tell of one a fraction of a voxel beside it.
 
+    Where one of them does not say its voxel size, it is taken to be that of the other.
+
     Raises:
-        DataError: It has channels or another voxel size.
+        DataError: It has channels, another voxel size, or a place that cannot be told in voxels.
     """
     if volume.axes != "zyx":
         raise DataError(
             f"{volume.address} has shape {list(volume.shape)} ({volume.axes}), but one of zyx is needed: "
             "name one class's dataset, such as prob_maps/class_1."
         )
-    if not same_voxel_size(volume.voxel_size, reference.voxel_size):
+    known = [
+        check_place_known(one, str(one.address), other.voxel_size)
+        for one, other in ((volume, reference), (reference, volume))
+    ]
+    if all(known) and not same_voxel_size(volume.voxel_size, reference.voxel_size):
         raise DataError(
             f"{volume.address} has voxels of {spaced(volume.voxel_size)} nm, but {reference.address} has "
             f"{spaced(reference.voxel_size)} nm: resample one, or correct its resolution attribute."
         )
-    warn_between_voxels(volume, reference)
+    if known:
+        warn_between_voxels(volume, reference)
+
+
+def check_place_known(volume: Volume, name: str, voxel_size: Sequence[float]) -> bool:
+    """Tell whether a volume says its voxel size; one that does not begins at voxel 0, whatever its voxels are.
+
+    Args:
+        volume: Any volume.
+        name: What errors call it.
+        voxel_size: What it most likely is, in nm, for errors.
+
+    Raises:
+        DataError: It has an offset in nm, which means nothing without a voxel size.
+    """
+    if not volume.voxel_size_known and any(volume.offset):
+        raise DataError(
+            f"{name} has an offset of [{', '.join(f'{nm:g}' for nm in volume.offset)}] nm but no voxel size, so its "
+            "place in voxels is unknown: give the array the attribute resolution "
+            f"[{', '.join(f'{nm:g}' for nm in voxel_size)}]."
+        )
+    return volume.voxel_size_known
 
 
 def warn_between_voxels(

@@ -1,10 +1,11 @@
 """Whether two volumes lie on one voxel grid, by one rule for configurations, samples, evaluation and segmentation."""
 
 import pytest
+import zarr
 
 from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import DataError
-from incasem_like.volumes import create_volume
+from incasem_like.volumes import create_volume, open_volume
 from incasem_like.volumes.agreement import check_same_voxels
 
 
@@ -53,3 +54,21 @@ def test_a_fraction_of_a_voxel_apart_is_told_of_once(make, caplog):
 def test_whole_voxels_apart_are_not_told_of_for_float_noise(make, caplog):
     check_same_voxels(make("far", offset=(7 * 4.6, 4, 4)), make("one"))  # 7 * 4.6 is 32.199999999999996
     assert not caplog.records
+
+
+def test_a_volume_that_does_not_say_its_voxel_size_lies_on_the_others_voxels(make, tmp_path, caplog):
+    zarr.open_array(str(tmp_path / "plain.zarr"), mode="w", shape=(8, 8, 8), dtype="u1")
+    plain = open_volume(tmp_path / "plain.zarr")
+    check_same_voxels(plain, make("one"))
+    check_same_voxels(make("two"), plain)
+    assert not caplog.records
+
+
+def test_an_offset_without_a_voxel_size_is_refused(make, tmp_path):
+    array = zarr.open_array(str(tmp_path / "plain.zarr"), mode="w", shape=(8, 8, 8), dtype="u1")
+    array.attrs["offset"] = [46, 0, 0]
+    plain = open_volume(tmp_path / "plain.zarr")
+    with pytest.raises(
+        DataError, match=r"plain\.zarr has an offset of \[46, 0, 0\] nm but no voxel size.*\[4\.6, 4, 4\]"
+    ):
+        check_same_voxels(plain, make("one"))
