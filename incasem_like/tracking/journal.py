@@ -17,7 +17,8 @@ from typing import Any
 
 from incasem_like.errors import StoreError
 from incasem_like.tracking.files.layout import METRICS_LOG, write_whole
-from incasem_like.tracking.metrics_log import MetricsLog, is_complete, is_held, was_written_in
+from incasem_like.tracking.metrics_log import MetricsLog, is_held
+from incasem_like.tracking.metrics_log_reading import is_complete, was_written_in
 
 _FOLDER = Path("tracking", "journal")
 _MOST_FOLDERS = 1000

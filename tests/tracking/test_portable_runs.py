@@ -15,19 +15,8 @@ from incasem_like.tracking import RunStore, open_store
 from incasem_like.tracking.transfer import export_run, import_run, import_runs
 
 WriteRun = Callable[..., None]
-pytestmark = pytest.mark.usefixtures("small_package")
+pytestmark = pytest.mark.usefixtures("small_package", "own_cache")
 POINTS = 5000
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> RunStore:
-    """A store of files with another runs directory."""
-    return open_store(None, "trainings", tmp_path / "elsewhere")
 
 
 def test_an_exported_run_needs_neither_its_store_nor_its_checkpoints(store: RunStore, tmp_path: Path) -> None:

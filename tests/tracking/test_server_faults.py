@@ -17,7 +17,7 @@ from mongo_server.fixtures import KillableServer
 
 from incasem_like.errors import StoreError
 from incasem_like.tracking import Continuation, Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.metrics_log import read_log
+from incasem_like.tracking.metrics_log_reading import read_log
 from incasem_like.tracking.mongo import observer as mongo_observer
 from incasem_like.tracking.mongo.store import MongoStore
 from incasem_like.tracking.sync import sync_journals

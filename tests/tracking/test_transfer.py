@@ -16,19 +16,8 @@ from incasem_like.tracking.mongo.store import MongoStore
 from incasem_like.tracking.transfer import copy_run, copy_runs, export_run, import_run
 
 WriteRun = Callable[..., None]
-pytestmark = pytest.mark.usefixtures("small_package")
+pytestmark = pytest.mark.usefixtures("small_package", "own_cache")
 POINTS = 5000
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> RunStore:
-    """A store of files with another runs directory."""
-    return open_store(None, "trainings", tmp_path / "elsewhere")
 
 
 def test_a_run_goes_to_files_and_back_and_is_the_same(store: RunStore, elsewhere: RunStore, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from incasem_like.errors import InputError, RunNotFoundError, StoreError
 from incasem_like.tracking.files.exclusive import exclusive
 from incasem_like.tracking.files.layout import METRICS_LOG, write_whole
-from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog, base_of
+from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog
+from incasem_like.tracking.metrics_log_reading import base_of
 from incasem_like.tracking.recording.sessions import (
     Continuation,
     OpenedRun,

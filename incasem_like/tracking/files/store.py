@@ -13,7 +13,7 @@ from incasem_like.errors import DamagedRecordError, RunNotFoundError, StoreError
 from incasem_like.tracking.deletion.model_files import DELETED_PREFIX
 from incasem_like.tracking.files import changes, transfer
 from incasem_like.tracking.files.layout import METRICS_LOG, artifact_file_name
-from incasem_like.tracking.metrics_log import read_log
+from incasem_like.tracking.metrics_log_reading import read_log
 from incasem_like.tracking.moments import as_utc
 from incasem_like.tracking.records import Metric, RunRecord
 from incasem_like.tracking.store import RunStore, refuse_empty_tags

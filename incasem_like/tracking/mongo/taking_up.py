@@ -10,7 +10,8 @@ import pymongo.errors
 
 from incasem_like.errors import RunNotFoundError, StoreError
 from incasem_like.tracking.journal import Journal
-from incasem_like.tracking.metrics_log import AlreadyWrittenError, base_of, goes_on_from
+from incasem_like.tracking.metrics_log import AlreadyWrittenError
+from incasem_like.tracking.metrics_log_reading import base_of, goes_on_from
 from incasem_like.tracking.mongo.delivery import series_update
 from incasem_like.tracking.mongo.starting import Begun, Place
 from incasem_like.tracking.mongo.summaries import UNFINISHED

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pymongo.errors
 
 from incasem_like.tracking.journal import Journal
-from incasem_like.tracking.metrics_log import read_table
+from incasem_like.tracking.metrics_log_reading import read_table
 from incasem_like.tracking.mongo.delivery import Delivery, SessionLostError, whole_parcel
 from incasem_like.tracking.mongo.summaries import REVISION
 from incasem_like.tracking.recording.sessions import new_token, tokens

@@ -11,7 +11,8 @@ from typing import Any
 
 from incasem_like.errors import InputError, RunTakenError
 from incasem_like.tracking.liveness import find_process, is_alive
-from incasem_like.tracking.metrics_log import MetricsLog, read_table
+from incasem_like.tracking.metrics_log import MetricsLog
+from incasem_like.tracking.metrics_log_reading import read_table
 from incasem_like.tracking.moments import utc_moment
 from incasem_like.tracking.plain import plain
 from incasem_like.tracking.recording.run_metrics import RunMetrics

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.checkpoints import file_sha256
 from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, artifact_file_name
-from incasem_like.tracking.metrics_log import read_table
+from incasem_like.tracking.metrics_log_reading import read_table
 from incasem_like.tracking.plain import plain
 from incasem_like.tracking.series import max_points
 from incasem_like.tracking.transfer.placing import fetch_if_possible
