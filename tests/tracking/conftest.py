@@ -71,12 +71,6 @@ def elsewhere(tmp_path: Path) -> RunStore:
 
 
 @pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep fetched checkpoints apart from those of this machine's user."""
-    monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
 def start_python(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start Python on a piece of code in a process of its own; whatever still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []

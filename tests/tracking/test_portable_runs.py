@@ -15,7 +15,7 @@ from incasem_like.tracking import RunStore, open_store
 from incasem_like.tracking.transfer import export_run, import_run, import_runs
 
 WriteRun = Callable[..., None]
-pytestmark = pytest.mark.usefixtures("small_package", "own_cache")
+pytestmark = pytest.mark.usefixtures("small_package")
 POINTS = 5000
 
 

@@ -16,7 +16,7 @@ from incasem_like.tracking.mongo.store import MongoStore
 from incasem_like.tracking.transfer import copy_run, copy_runs, export_run, import_run
 
 WriteRun = Callable[..., None]
-pytestmark = pytest.mark.usefixtures("small_package", "own_cache")
+pytestmark = pytest.mark.usefixtures("small_package")
 POINTS = 5000
 
 
