@@ -186,8 +186,9 @@ def _keep(path: Path, result: Array) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except OSError as error:
         partial.unlink(missing_ok=True)
+        error.filename = error.filename or str(path.parent)
         raise
 
 

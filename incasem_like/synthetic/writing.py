@@ -112,7 +112,11 @@ def make_volume(order: VolumeOrder, overwrite: bool = False) -> None:
         order.shape, voxel_size=order.voxel_size, seed=order.seed, index=order.index, parameters=order.parameters
     )
     write = _write_tiff if order.format == "tiff" else _write_zarr
-    write(order, volume)
+    try:
+        write(order, volume)
+    except OSError as error:
+        error.filename = error.filename or str(order.output)  # which the writers of TIFF do not say
+        raise
 
 
 def columns_there(order: VolumeOrder) -> int | None:
