@@ -21,6 +21,7 @@ from incasem_like.commands.prediction_runs import (
 )
 from incasem_like.commands.records import check_commit, further_observers
 from incasem_like.commands.tracked import run_tracked, script_folder
+from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import report_written, shown_path
 
 if TYPE_CHECKING:
@@ -180,13 +181,12 @@ def say_finished(finished: FinishedSeries, predict_script: Path) -> None:
         print(f"Prediction run {finished.run_id} has done all of this already; --new starts another one.")
         for entry in finished.entries:
             say_measured(entry)
-    from incasem_like.prediction.series import FIGURE
-
     series, best = finished.plan, finished.best
     if best is not None and series.metric is not None:
         print(f"Best: iteration {best.iteration}, {series.metric} {best.scores[series.metric]:.4f}")
         if finished.run_id:
-            print(f"Figure: incasem-like runs show predictions/{finished.run_id} --artifact {FIGURE} > {FIGURE}")
+            shown = f"incasem-like runs show predictions/{finished.run_id} --artifact {SERIES_FIGURE}"
+            print(f"Figure: {shown} > {SERIES_FIGURE}")
     _say_where(finished)
     if best is not None:
         words = ["--run_id", series.plan.training_run_id, "--checkpoint", best.iteration]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import SeriesConfig
 from incasem_like.errors import DivergedError
+from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint
 from incasem_like.prediction.regions import Observing, Order, check_begun_alike, predict_regions
 from incasem_like.prediction.series_plan import SeriesPlan, plan_series
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
 TOOL = "predict_multiple.py"
-FIGURE = "scores_by_iteration.png"
 Draw = Callable[[Mapping[int, Mapping[str, float]], Sequence[str], tuple[str, int] | None], bytes]
 
 
@@ -161,7 +161,7 @@ def _of_labelled(observing: Observing | None) -> Observing | None:
 def _take_in(entry: Entry, run: Run, record: SeriesRecord, watching: Watching) -> None:
     record.add(entry)
     if watching.draw is not None and record.scores:
-        run.add_artifact(watching.draw(record.scores, record.region_names, record.best_point), FIGURE)
+        run.add_artifact(watching.draw(record.scores, record.region_names, record.best_point), SERIES_FIGURE)
     watching.measured(run.id, entry)
     if entry.problem and len(record.entries) == record.wanted and all(one.problem for one in record.entries):
         raise DivergedError(entry.problem)

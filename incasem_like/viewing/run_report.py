@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import duration
 from incasem_like.viewing.figures import Curve, curves_figure, ortho_slices_figure
 from incasem_like.viewing.planes import busiest_point, plane_aspects, read_planes
@@ -28,6 +29,16 @@ def curves_of_run(record: RunRecord) -> Picture | None:
     if not panels:
         return None
     return Picture("Training", "Losses and dice as the run logged them.", curves_figure(panels))
+
+
+def scores_of_series(record: RunRecord) -> Picture | None:
+    """Show the figure that a series of predictions keeps; None for any other run."""
+    if SERIES_FIGURE not in record.artifacts:
+        return None
+    said = "Scores against the iteration of the checkpoint"
+    best = record.result.get("best_iteration") if isinstance(record.result, dict) else None
+    caption = f"{said}; iteration {best} is the best by {record.result['best_metric']}." if best else f"{said}."
+    return Picture("Series", caption, record.artifact(SERIES_FIGURE))
 
 
 def slices_of_volumes(raw: Volume, truth: Volume | None, prediction: Volume) -> Picture:
@@ -75,11 +86,11 @@ def report_of_run(record: RunRecord) -> Report:
     """Make the report of any tracked run from what its store holds."""
     import yaml
 
-    curves = curves_of_run(record)
+    picture = scores_of_series(record) or curves_of_run(record)
     return Report(
         title=f"Run {record.id}" + (f": {record.name}" if record.name else ""),
         summary=f"A run of kind {record.kind}, as tracked in {record.store.description}.",
         facts=facts_of_run(record),
-        pictures=[curves] if curves else [],
+        pictures=[picture] if picture else [],
         configuration=yaml.safe_dump(record.config, sort_keys=False),
     )

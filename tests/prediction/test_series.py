@@ -14,7 +14,8 @@ from incasem_like.config import load_series_config
 from incasem_like.errors import CheckpointError, ConfigError, DivergedError, InputError
 from incasem_like.evaluation.prediction_metrics import PredictionMetrics
 from incasem_like.networks import load_checkpoint, save_checkpoint
-from incasem_like.prediction.series import FIGURE, Watching, predict_series
+from incasem_like.prediction import SERIES_FIGURE
+from incasem_like.prediction.series import Watching, predict_series
 from incasem_like.prediction.series_preflight import examine_series
 from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.tracking import file_sha256, open_store
@@ -139,7 +140,7 @@ def test_one_run_names_every_checkpoint_and_logs_scores_by_iteration(series):
     assert record.result["best_iteration"] == best
     assert record.result["best_value"] == by_iteration[best]
     assert record.result["best_metric"] == "dice_class_1"
-    assert record.artifact(FIGURE) == b"figure of [1, 2]"
+    assert record.artifact(SERIES_FIGURE) == b"figure of [1, 2]"
     assert series.figures[-1][1:] == (["cell_er"], ("dice_class_1", best))
 
 
@@ -215,7 +216,7 @@ def test_checkpoints_that_came_since_go_into_the_same_run(series):
     assert steps(record) == (1, 2, 3)
     assert record.status == "COMPLETED"
     assert len(record.info["sessions"]) == 2
-    assert record.artifact(FIGURE) == b"figure of [1, 2, 3]"
+    assert record.artifact(SERIES_FIGURE) == b"figure of [1, 2, 3]"
 
 
 @pytest.mark.parametrize("at", [1, 7, 18])

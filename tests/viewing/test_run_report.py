@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.tracking import open_store, run_experiment
 from incasem_like.viewing.planes import busiest_point, plane_aspects, read_planes
 from incasem_like.viewing.run_report import curves_of_run, report_of_run, slices_of_volumes
+from incasem_like.viewing.series_figure import series_figure
 from incasem_like.volumes import Roi, create_volume
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "04_postprocessing" / "40_run_report.py"
@@ -32,6 +34,45 @@ def test_the_report_of_a_run_holds_its_facts_curves_and_configuration(runs):
     assert dict(report.facts)["name"] == "small"
     assert "iterations: 3" in report.configuration
     assert [picture.heading for picture in report.pictures] == ["Training"]
+
+
+def test_the_report_of_a_series_shows_its_figure_and_names_the_best(tmp_path):
+    scores = {step: {"dice_class_1": step / 40, "dice_class_1_ds_0": step / 40} for step in (10, 20, 30)}
+    drawn = series_figure(scores, ["cell"], ("dice_class_1_ds_0", 30))
+
+    def work(run):
+        run.add_artifact(drawn, SERIES_FIGURE)
+        return {"best_iteration": 30, "best_metric": "dice_class_1"}
+
+    store = open_store(None, "predictions", tmp_path)
+    run_experiment(name="predict_multiple", config={}, main=work, store=store)
+    (picture,) = report_of_run(store.get(1)).pictures
+    assert picture.png == drawn
+    assert "iteration 30 is the best by dice_class_1" in picture.caption
+
+
+def test_a_series_is_drawn_by_kind_of_score_with_objects_only_and_the_best_ringed(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "incasem_like.viewing.series_figure.curves_figure",
+        lambda panels, columns, marks: drawn.update(panels=panels, marks=marks) or b"",
+    )
+    names = [
+        f"{kind}_{number}{end}"
+        for kind in ("recall", "dice_class")
+        for number in (0, 1, 2)
+        for end in ("", "_ds_0", "_ds_1")
+    ]
+    scores = {step: dict.fromkeys(names, step / 10) for step in (1, 2)}
+    del scores[2]["dice_class_2_ds_1"]
+    series_figure(scores, ["left", "right"], ("dice_class_1", 2))
+    assert list(drawn["panels"]) == ["dice", "recall"]
+    labels = [curve.label for curve in drawn["panels"]["dice"]]
+    assert labels == [f"class {number}, {of}" for number in (1, 2) for of in ("mean", "left", "right")]
+    assert np.isnan(drawn["panels"]["dice"][-1].values[1])
+    assert (drawn["marks"]["dice"].step, drawn["marks"]["dice"].value) == (2, 0.2)
+    series_figure(scores, ["left"], None)
+    assert [curve.label for curve in drawn["panels"]["recall"]] == ["class 1", "class 2"]
 
 
 def test_a_run_without_curves_has_no_picture(tmp_path):
