@@ -197,7 +197,7 @@ def _freeing(store: RunStore) -> str:
 
 def _in_the_record(store: RunStore, killed: Callable[..., None]) -> tuple[str, Callable[..., None]]:
     if isinstance(store, FileStore):
-        return "incasem_like.tracking.files.changes._only_named_here", killed
+        return "incasem_like.tracking.files.changes.named_by", killed
     return "incasem_like.tracking.mongo.changes.artifact_ids", killed
 
 

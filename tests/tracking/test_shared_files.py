@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from incasem_like.tracking import RunStore, open_store, run_experiment
-from incasem_like.tracking.files import changes
+from incasem_like.tracking.files import shared_files as shared_by_files
 from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.mongo import shared_files, starting, transfer
 from incasem_like.tracking.mongo.store import MongoStore
@@ -108,7 +108,7 @@ def test_in_files_a_run_does_not_begin_while_sources_are_deleted(
         beginning.start()
         beginning.join(0.5)  # it waits, or is done by now
 
-    once(monkeypatch, changes, "_only_named_here", begin, before=False)
+    once(monkeypatch, shared_by_files, "unnamed", begin, before=False)
     store.delete(1)
     beginning.join()
     assert sources(store, 2)["script.py"] == script.read_bytes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incasem_like.tracking.doctor.finding import Finding
+from incasem_like.tracking.files.shared_files import SHELVES, free_unnamed, unnamed
 
 if TYPE_CHECKING:
     from incasem_like.tracking.files.store import FileStore
 
-_SHELVES = ("_sources", "_resources")
 _HALF_WRITTEN = re.compile(r"\..+\.\d+\.\d+")  # see ``layout.write_whole``
 
 
@@ -28,32 +27,11 @@ def check_shelves(store: FileStore, settled: timedelta) -> Iterator[Finding]:
     if half:
         problem = f"{len(half)} files in {store.folder} were being written when their process died."
         yield Finding(store.description, problem, "Delete them.", partial(_delete, half))
-    stored = {f"{shelf}/{path.name}" for shelf in _SHELVES for path in (store.folder / shelf).glob("*")}
+    stored = {f"{shelf}/{path.name}" for shelf in SHELVES for path in (store.folder / shelf).glob("*")}
     old = {name for name in stored if _age(store.folder / name) > settled}
-    unnamed = unnamed_files(store, old)
-    if unnamed:
-        problem = f"{len(unnamed)} source files in {store.folder} are named by no run."
-        yield Finding(store.description, problem, "Delete them.", partial(_delete_unnamed, store, unnamed))
-
-
-def unnamed_files(store: FileStore, names: set[str]) -> set[str]:
-    """Find those of some stored files that no run names; none while a run is being begun or cannot be read."""
-    if store.half_received() or store.half_deleted():
-        return set()
-    for run_id in reversed(store.ids()):
-        if not names:
-            break
-        try:
-            text = (store.folder / str(run_id) / "run.json").read_text(encoding="utf-8")
-            json.loads(text)
-        except (OSError, ValueError):
-            return set()
-        names = {name for name in names if json.dumps(name) not in text}
-    return names
-
-
-def _delete_unnamed(store: FileStore, names: set[str]) -> None:
-    _delete([store.folder / name for name in unnamed_files(store, names)])
+    if found := unnamed(store.folder, old):
+        problem = f"{len(found)} source files in {store.folder} are named by no run."
+        yield Finding(store.description, problem, "Delete them.", partial(free_unnamed, store.folder, found))
 
 
 def _delete(paths: list[Path]) -> None:

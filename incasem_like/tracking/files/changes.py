@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from incasem_like.tracking.deletion.freed import Freed
 from incasem_like.tracking.deletion.model_files import DELETED_PREFIX, folder_size
 from incasem_like.tracking.files.exclusive import exclusive
 from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, write_whole
+from incasem_like.tracking.files.shared_files import free_unnamed, named_by
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog
 from incasem_like.tracking.moments import naive_utc
 from incasem_like.tracking.plain import plain
@@ -94,25 +95,19 @@ def half_deleted(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def free_folder(folder: Path, run_id: int, others: Callable[[], Sequence[int]]) -> Freed:
+def free_folder(folder: Path, run_id: int) -> Freed:
     """Delete what is left of a run that was taken from sight, and the sources and resources that no other run names.
 
     Args:
         folder: The folder of the runs.
         run_id: The run.
-        others: Lists the ids of the runs that stay.
     """
     aside = folder / f"{DELETED_PREFIX}{run_id}"
     document = _read_mapping(aside / "run.json")
     artifacts, metrics = as_sequence(document.get("artifacts")), _read_mapping(aside / "metrics.json")
     with errors_of_writing(folder):
         freed = Freed(runs=1, metrics=len(metrics), artifacts=len(artifacts), bytes=folder_size(aside))
-        with exclusive(folder):  # no run can begin meanwhile, which might find its sources kept here already
-            for stored in _only_named_here(folder, _stored_sources(document), run_id, others()):
-                path = folder / stored
-                if path.is_file():
-                    freed += Freed(sources=1, bytes=path.stat().st_size)
-                    path.unlink()
+        freed += free_unnamed(folder, named_by(document), run_id)
         shutil.rmtree(aside)
     return freed
 
@@ -135,29 +130,6 @@ def errors_of_writing(folder: Path) -> Iterator[None]:
         raise StoreError(
             f"{folder} cannot be changed ({error.strerror or error}): check its rights and the space on its disk."
         ) from None
-
-
-def _stored_sources(document: dict[str, Any]) -> set[str]:
-    experiment = document.get("experiment")
-    sources = experiment.get("sources") if isinstance(experiment, dict) else None
-    named = (*as_sequence(sources), *as_sequence(document.get("resources")))
-    pairs = [pair for pair in named if isinstance(pair, list)]
-    return {pair[1] for pair in pairs if len(pair) == 2 and str(pair[1]).startswith(("_sources/", "_resources/"))}
-
-
-def _only_named_here(folder: Path, stored: set[str], run_id: int, others: Sequence[int]) -> set[str]:
-    """Find the stored files that no other run names; runs of neighbouring ids are asked first, for they share most."""
-    if any(path.name.isdecimal() and not (path / "run.json").exists() for path in folder.iterdir()):
-        return set()  # a run that is just being started has not said yet which it needs
-    for other in sorted(others, key=lambda other: abs(other - run_id)):
-        if not stored:
-            break
-        try:
-            text = (folder / str(other) / "run.json").read_text(encoding="utf-8")
-        except (OSError, ValueError):
-            return set()
-        stored = {name for name in stored if json.dumps(name) not in text}
-    return stored
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

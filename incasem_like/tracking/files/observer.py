@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from incasem_like.tracking.files.layout import artifact_file_name, write_whole
+from incasem_like.tracking.files.shared_files import keep
 from incasem_like.tracking.files.starting import make_run_folder, open_new, take_up
 from incasem_like.tracking.plain import plain
 from incasem_like.tracking.recording.run_metrics import RunMetrics
@@ -104,15 +105,7 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
 
     def find_or_save(self, filename: str, store_dir: Path) -> Path:
         """Keep one copy of a source or resource for all runs, named by its content's hash."""
-        from sacred.dependencies import get_digest
-
-        source = Path(filename)
-        target = Path(store_dir) / f"{source.stem}_{get_digest(filename)}{source.suffix}"
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(source, "rb") as content:
-                write_whole(target, lambda file: shutil.copyfileobj(content, file))
-        return target
+        return keep(Path(store_dir), Path(filename))
 
     def save_cout(self) -> None:  # noqa: D102
         if self.cout != self._written_output:

@@ -84,7 +84,7 @@ class FileStore(RunStore):
     def free_half_received(self, run_id: int) -> None:  # noqa: D102
         if not (self.folder / str(run_id) / "run.json").exists():
             changes.take_from_sight(self.folder, run_id)
-            changes.free_folder(self.folder, run_id, self.ids)
+            changes.free_folder(self.folder, run_id)
 
     def sibling(self, kind: str) -> FileStore:  # noqa: D102
         return FileStore(self.folder.with_name(f"incasem_{kind}"), kind, self.runs_directory)
@@ -133,7 +133,7 @@ class FileStore(RunStore):
         return None if document is None else RunRecord(self, run_id, document)
 
     def free_record(self, run_id: int) -> Freed:  # noqa: D102
-        return changes.free_folder(self.folder, run_id, self.ids)
+        return changes.free_folder(self.folder, run_id)
 
     def _directory(self, run_id: int) -> Path:
         directory = self.folder / str(run_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.tracking.files.changes import errors_of_writing
 from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, artifact_file_name, write_whole
+from incasem_like.tracking.files.shared_files import keep
 from incasem_like.tracking.files.starting import make_run_folder
 from incasem_like.tracking.metrics_log import is_held
 from incasem_like.tracking.plain import plain
@@ -82,15 +82,7 @@ def _write(folder: Path, directory: Path, portable: PortableRun, renewed: Renewe
 
 
 def _keep(folder: Path, shelf: str, name: str, path: Path | None, noted: str) -> list[str]:
-    """Keep one copy of a source or resource for all runs, named by its content's hash, as Sacred does."""
-    if path is None:
-        return [name, noted]
-    digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    target = folder / shelf / f"{path.stem}_{digest}{path.suffix}"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _copy(path, target)
-    return [name, target.relative_to(folder).as_posix()]
+    return [name, noted if path is None else keep(folder / shelf, path).relative_to(folder).as_posix()]
 
 
 def _copy(source: Path, target: Path) -> None:
