@@ -1,9 +1,12 @@
 """Checkpoints that a database lacks, has damaged or has too many of, mended after the run."""
 
+from datetime import datetime
 from pathlib import Path
 
+import pytest
 from tracking.checkpoint_runs import pieces, stored, train
 
+from incasem_like.tracking import watching
 from incasem_like.tracking.checkpoints import missing_uploads, runs_lacking_uploads, upload_missing
 from incasem_like.tracking.mongo.store import MongoStore
 
@@ -23,6 +26,19 @@ def test_runs_that_lack_uploads_are_found_where_their_files_are(database: MongoS
     elsewhere = MongoStore(database.database, database.kind, tmp_path / "elsewhere")
     (tmp_path / "runs").rename(tmp_path / "gone")
     assert runs_lacking_uploads(elsewhere) == []
+
+
+def test_a_run_that_lives_by_a_clock_that_is_behind_uploads_itself(
+    database: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(database)
+    database.checkpoint_files.remove_run(1)
+    change = {"status": "RUNNING", "host": {"hostname": "elsewhere"}, "heartbeat": datetime(2026, 1, 1)}
+    database.database["runs"].update_one({"_id": 1}, {"$set": change})
+    with monkeypatch.context() as patched:
+        patched.setattr(watching, "watch", lambda look, who: {1})
+        assert upload_missing(database.get(1)) == []
+    assert [one.iteration for one in upload_missing(database.get(1))] == [40, 20]
 
 
 def test_a_damaged_copy_is_found_and_replaced_when_asked_for(database: MongoStore) -> None:
