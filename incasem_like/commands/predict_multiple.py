@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from incasem_like.commands.prediction_runs import (
     add_flags,
+    artifact_command,
     find_training,
     prediction_store,
     say_examined,
     training_ids,
     with_given,
 )
-from incasem_like.commands.records import check_commit, further_observers
+from incasem_like.commands.records import check_commit, further_observers, store_flags
 from incasem_like.commands.tracked import run_tracked, script_folder
 from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import report_written, shown_path
@@ -55,7 +56,7 @@ def main(script: Path) -> NoReturn:
         if line.own.dry_run:
             examine(config, line)
         else:
-            say_finished(predict(config, line, script), script.with_name("predict.py"))
+            say_finished(predict(config, line, script), line, script.with_name("predict.py"))
 
     parser = argparse.ArgumentParser(
         description="Predict with many checkpoints of one training, measure each, and find the best iteration; the "
@@ -175,7 +176,7 @@ def say_measured(entry: Entry) -> None:
     print(f"Iteration {entry.iteration}: {entry.problem or found}", flush=True)
 
 
-def say_finished(finished: FinishedSeries, predict_script: Path) -> None:
+def say_finished(finished: FinishedSeries, line: CommandLine, predict_script: Path) -> None:
     """Print the best iteration, where the predictions are, and the commands that show and use it."""
     if not finished.predicted:
         print(f"Prediction run {finished.run_id} has done all of this already; --new starts another one.")
@@ -185,12 +186,12 @@ def say_finished(finished: FinishedSeries, predict_script: Path) -> None:
     if best is not None and series.metric is not None:
         print(f"Best: iteration {best.iteration}, {series.metric} {best.scores[series.metric]:.4f}")
         if finished.run_id:
-            shown = f"incasem-like runs show predictions/{finished.run_id} --artifact {SERIES_FIGURE}"
-            print(f"Figure: {shown} > {SERIES_FIGURE}")
+            print(f"Figure: {artifact_command(line, series.config, finished.run_id, SERIES_FIGURE)}")
     _say_where(finished)
     if best is not None:
-        words = ["--run_id", series.plan.training_run_id, "--checkpoint", best.iteration]
-        print(f"Next: {shlex.join(['python', shown_path(predict_script), *map(str, words)])} with ...")
+        words = ["--run_id", series.plan.training_run_id, "--checkpoint", best.iteration, *store_flags(line)]
+        command = shlex.join(["python", shown_path(predict_script), *map(str, words)])
+        print(f"Next: {command} with config_prediction.yaml prediction.data=YOUR_DATA.json")
 
 
 def _say_where(finished: FinishedSeries) -> None:

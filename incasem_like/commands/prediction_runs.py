@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from incasem_like.commands.records import CHECK_COMMIT
 from incasem_like.commands.records import open_run_store as open_store_of
 from incasem_like.errors import InputError, StoreError
+from incasem_like.terminal import shown_path
 
 if TYPE_CHECKING:
     from incasem_like.config import PredictionConfig
@@ -87,6 +89,19 @@ def open_run_store(line: CommandLine, config: PredictionConfig, kind: str) -> Ru
 def prediction_store(line: CommandLine, config: PredictionConfig) -> RunStore | None:
     """Open the store of prediction runs; None where no record is kept."""
     return None if line.unobserved else open_run_store(line, config, "predictions")
+
+
+def artifact_command(line: CommandLine, config: PredictionConfig, run_id: int, name: str) -> str:
+    """The command that gets a file that a prediction run keeps."""
+    from incasem_like.config import default_runs_directory
+    from incasem_like.tracking.plain import without_credentials
+
+    url, runs = line.own.mongodb_predictions or line.store, config.directories.runs
+    in_files = line.own.file_storage and not line.own.mongodb_predictions
+    store = ["-F" if in_files else "--mongodb", str(without_credentials(url))] if url else []
+    where = [] if runs == default_runs_directory() else ["--runs_directory", shown_path(runs)]
+    words = ["incasem-like", "runs", "show", f"predictions/{run_id}", "--artifact", name, *store, *where]
+    return f"{shlex.join(words)} > {name}"
 
 
 def say_examined(found: Preflight) -> None:

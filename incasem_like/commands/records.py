@@ -38,6 +38,14 @@ def open_run_store(
     return open_store(url, kind, directories.runs)
 
 
+def store_flags(line: CommandLine) -> list[str]:
+    """The flags that lead to the same store again; without a password."""
+    from incasem_like.tracking.plain import without_credentials
+
+    named = ["-F" if line.own.file_storage else "-m", str(without_credentials(line.store))] if line.store else []
+    return [*named, "--offline"] if line.offline else named
+
+
 def further_observers(line: CommandLine, folder: Path) -> list[RunObserver]:
     """Make the observers that --slack and --observer name; files are looked for here, then beside the script.
 

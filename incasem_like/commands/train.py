@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from incasem_like.commands.cpu_memory import keep_freed_memory
-from incasem_like.commands.records import further_observers, open_run_store
+from incasem_like.commands.records import further_observers, open_run_store, store_flags
 from incasem_like.commands.tracked import run_tracked, script_folder
 from incasem_like.commands.training_order import CONTINUE, REPEAT, TrainingOrder, add_flags, read_order
 from incasem_like.errors import DiskFullError, RunTakenError, StoreError
@@ -145,15 +145,7 @@ def _say_schedule(order: TrainingOrder, config: TrainingConfig) -> None:
 
 def continue_command(line: CommandLine, config: TrainingConfig, run_id: int, script: Path) -> str:
     """The command that goes on with a training."""
-    return shlex.join(["python", shown_path(script), CONTINUE, str(run_id), *_store_flags(line), *_where(config)])
-
-
-def _store_flags(line: CommandLine) -> list[str]:
-    """The flags that lead to the same store again; without a password."""
-    from incasem_like.tracking.plain import without_credentials
-
-    named = ["-F" if line.own.file_storage else "-m", str(without_credentials(line.store))] if line.store else []
-    return [*named, "--offline"] if line.offline else named
+    return shlex.join(["python", shown_path(script), CONTINUE, str(run_id), *store_flags(line), *_where(config)])
 
 
 def _where(config: TrainingConfig) -> list[str]:
@@ -166,7 +158,7 @@ def _where(config: TrainingConfig) -> list[str]:
 def predict_command(line: CommandLine, config: TrainingConfig, run_id: int, predict_script: Path) -> str:
     """The command that predicts with what was trained."""
     where = _where(config)
-    command = ["python", shown_path(predict_script), "--run_id", str(run_id), *_store_flags(line)]
+    command = ["python", shown_path(predict_script), "--run_id", str(run_id), *store_flags(line)]
     return shlex.join([*command, "with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json", *where[1:]])
 
 
