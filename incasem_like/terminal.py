@@ -148,6 +148,10 @@ class Progress:
         elif error is None and self.done > self._shown:
             self._print_line()
 
+    def start_clock(self) -> None:
+        """Reckon rate and time left from now on: what went before was preparation."""
+        self._start = time.monotonic()
+
     def advance(self, amount: float = 1.0, note: str | None = None) -> None:
         """Count ``amount`` more units as done; ``note`` is shown behind the rate (a loss, a file name)."""
         self.done += amount

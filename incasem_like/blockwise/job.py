@@ -82,7 +82,8 @@ class Job:
             InputError: The job does not run.
         """
         if self.state != "running":
-            raise InputError(f"Job {self.id} ({self.name}) is {self.state}, so there is nothing to cancel.")
+            state = "has died" if self.state == "died" else f"is {self.state}"
+            raise InputError(f"Job {self.id} ({self.name}) {state}, so there is nothing to cancel.")
         (self.folder / CANCEL).touch()
 
 
@@ -109,6 +110,9 @@ def read_job(folder: Path) -> Job | None:
         started, updated = (datetime.fromisoformat(known[key]) for key in ("started", "updated"))
         if known["state"] == "running" and not is_alive(known["host"], updated, started):
             known["state"] = "died"
+            log = read_log(known["output"])  # knows what was done since the record was last written
+            if log is not None:
+                known.update(done=len(log.done), failed=len(log.failed), seconds_left=None)
         paths = {"folder": folder, "output": Path(known["output"]), "directory": Path(known["directory"])}
         return Job(**{**known, **paths, "started": started, "updated": updated})
     except (OSError, ValueError, KeyError, TypeError):
@@ -141,6 +145,10 @@ class JobRecord:
     def cancelled(self) -> bool:
         """Whether somebody has asked for the end."""
         return (self.folder / CANCEL).exists()
+
+    def start_clock(self) -> None:
+        """Reckon the rate from now on: what went before was the start of workers."""
+        self._begun = time.monotonic()
 
     @property
     def due(self) -> bool:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from incasem_like.errors import CheckpointError, DiskFullError, IncasemError, InputError
+from incasem_like.errors import CheckpointError, ConfigError, DiskFullError, IncasemError
 
 DEATHS = 5  # times that a block may be the one at which a worker died before it counts as failed
 HOPELESS = (DiskFullError, CheckpointError)  # what one block meets, every other one will: the whole call ends
@@ -89,14 +89,14 @@ class BlockQueue:
     def error(self, number: int, error: BlockError) -> FailedBlock | None:
         """Note a failed attempt: the block goes to the end, or has failed for good and is returned.
 
-        Bad input stays bad, so it is not tried again.
+        Damaged data are tried again too: a file system or server that failed for a moment looks no different.
         """
         if number not in self._left:
             return None
         errors = self._errors.setdefault(number, [])
         errors.append(error)
         deaths = sum(one.death for one in errors)
-        hopeless = isinstance(error.error, InputError)
+        hopeless = isinstance(error.error, ConfigError)
         if not hopeless and deaths < DEATHS and len(errors) - deaths <= self._retries:
             self._waiting.append(number)
             return None

@@ -100,6 +100,7 @@ class _Call:
         self.record = JobRecord(task, len(task.grid), len(log.done), command) if pending else None
         self._progress: Progress | None = None
         self._noting = threading.Lock()  # blocks of this process are written, and noted, in another thread
+        self._waits = True  # for the first worker that has set up the task
         self._begun: dict[int, int] = {}  # voxels of blocks under way that progress shows already
 
     @contextlib.contextmanager
@@ -176,6 +177,11 @@ class _Call:
         Raises:
             KeyboardInterrupt: Somebody has cancelled the job.
         """
+        if self._waits and any(worker["block"] is not None for worker in workers):
+            self._waits = False
+            if self.record is not None and self._progress is not None:
+                self.record.start_clock()
+                self._progress.start_clock()
         if self.record is not None and self.record.due:
             self.record.update(len(self._log.done), len(self.queue.failed), workers)
             if self.record.cancelled:

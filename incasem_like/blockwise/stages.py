@@ -18,7 +18,7 @@ from incasem_like.blockwise.worker import Worker
 
 READ_AHEAD = 2  # blocks that lie read in memory; one more is being computed, one written, one waits to be written
 IN_FLIGHT = READ_AHEAD + 3
-SECONDS_TO_END = 1.0
+SECONDS_TO_END = 10.0
 
 Report = Callable[[int, float, BlockError | None], None]
 
@@ -50,8 +50,12 @@ class Stages:
         self._room = threading.Semaphore(READ_AHEAD)
         self._computed: Queue[tuple[int, Block, Any, float] | None] = Queue(1)
         self._ended = False
-        for stage in (self._read_all, self._write_all):
-            threading.Thread(target=stage, name=stage.__name__.strip("_"), daemon=True).start()
+        self._threads = [
+            threading.Thread(target=stage, name=stage.__name__.strip("_"), daemon=True)
+            for stage in (self._read_all, self._write_all)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __enter__(self) -> Stages:
         return self
@@ -62,8 +66,12 @@ class Stages:
         self._ended = True
         self._room.release()
         self._more.release()
-        with contextlib.suppress(Full):  # one that still waits ends with the process, as daemons do
-            self._computed.put(None, timeout=SECONDS_TO_END)
+        with contextlib.suppress(Full):  # then the writer has something else to be woken by
+            self._computed.put_nowait(None)
+        # A process that ends while one of its threads is deep in TensorStore would abort; one block does not take long.
+        deadline = time.monotonic() + SECONDS_TO_END
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def add(self, numbers: list[int]) -> None:
         """Have blocks read."""
@@ -106,7 +114,7 @@ class Stages:
     def _write_all(self) -> None:
         while True:
             computed = self._computed.get()
-            if computed is None:
+            if computed is None or self._ended:
                 return
             number, block, result, seconds = computed
             self._report(number, seconds, self._worker.write(block, result))

@@ -68,7 +68,7 @@ class BlockTask:
             later blocks are computed; it must be done with the voxels when it returns.
         threads: Whether ``read`` and ``write`` run in threads of their own; else all happens one after another.
         model_hash: SHA-256 of the checkpoint that the voxels depend on, part of the fingerprint.
-        retries: How often a block is tried again after an error; bad input (``InputError``) is not.
+        retries: How often a block is tried again after an error.
         time_limit: Seconds that one block may take; a worker process that takes longer is replaced.
         names: What blocks are called in errors, by number; empty: by the voxels that they write.
         unit: What progress counts, where a voxel of the output stands for something else.

@@ -1,7 +1,7 @@
 """Which block is next, which comes again, and which has failed."""
 
 from incasem_like.blockwise.queue import DEATHS, BlockError, BlockQueue
-from incasem_like.errors import DataError, IncasemError
+from incasem_like.errors import ConfigError, DataError, IncasemError
 
 ERROR = BlockError(IncasemError("out of sorts"))
 DEATH = BlockError(IncasemError("died"), death=True)
@@ -27,10 +27,11 @@ def test_an_error_puts_a_block_at_the_end_until_it_may_not_be_tried_again() -> N
     assert list(queue.failed) == [1]
 
 
-def test_bad_input_is_not_tried_again() -> None:
-    queue = BlockQueue([7], retries=2)
-    queue.take(1)
-    failed = queue.error(7, BlockError(DataError("The raw data are damaged.")))
+def test_a_wrong_configuration_is_not_tried_again_but_data_that_cannot_be_read_are() -> None:
+    queue = BlockQueue([6, 7], retries=2)
+    queue.take(2)
+    assert queue.error(6, BlockError(DataError("The server does not answer."))) is None
+    failed = queue.error(7, BlockError(ConfigError("The tile is too small.")))
     assert failed is not None
     assert failed.attempts == 1
 

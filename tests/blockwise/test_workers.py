@@ -146,7 +146,7 @@ def test_an_error_in_reading_or_writing_belongs_to_its_block(
     accident("error:7")
     summary = try_blockwise(staged(smoothing, functions, parameters={"unreadable": 3}), num_workers=2)
     assert [(block.number, str(block.last.error), block.attempts) for block in summary.failed] == [
-        (3, "The chunk is torn: mend it.", 1),
+        (3, "The chunk is torn: mend it.", 3),
         (7, "ValueError: the voxels are out of sorts", 3),
     ]
     assert summary.done == BLOCKS - 2

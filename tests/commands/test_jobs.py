@@ -74,7 +74,7 @@ def test_failed_blocks_are_named_and_done_by_a_retry(tmp_path: Path, capfd: pyte
     assert answer(["jobs", "show", job.id[:4]]) == 0
     shown = capfd.readouterr().out
     assert "3 of 4 blocks, 1 failed" in shown
-    assert "block 3 at 6-7, 0-3, 0-3, 1 attempt: Section 3 is torn: mend it." in shown
+    assert "block 3 at 6-7, 0-3, 0-3, 2 attempts: Section 3 is torn: mend it." in shown
     assert f"incasem-like jobs retry {job.id}" in shown
     assert answer(["jobs", "show", job.id, "--json"]) == 0
     assert [entry["block"] for entry in json.loads(capfd.readouterr().out)["failed_blocks"]] == [3]
