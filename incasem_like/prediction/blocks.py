@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,8 +34,12 @@ def read_block(block: Block, parameters: Mapping[str, Any]) -> list[tuple[Tile, 
     ]
 
 
-def predict_block(block: Block, parameters: Mapping[str, Any]) -> Part | None:
-    """Predict the block's tiles; what comes last is left to be written while the next block is computed."""
+def predict_block(block: Block, parameters: Mapping[str, Any]) -> list[Part]:
+    """Predict the block's tiles; what is not written yet at the end is written while the next block is computed.
+
+    That is the last part of tiles that come slab by slab, which keeps little in memory, and else all of them: a GPU
+    would wait for the disk.
+    """
     region, predictor = block.prepared
     first = {_key(predictor.first_read(tile)): raw for tile, raw in block.data}
     tiles = [tile for tile, _ in block.data]
@@ -45,13 +49,13 @@ def predict_block(block: Block, parameters: Mapping[str, Any]) -> Part | None:
         raw: Floats = region.read_raw(roi, outside="reflect") if known is None else known
         return raw
 
-    waiting: Part | None = None
+    waiting: list[Part] = []
     with Behind(threaded=predictor.read_ahead > 0) as writer:
-        for _, roi, probabilities in predictor.predict_parts(read, tiles, block.output.write_chunk_shape[0]):
+        for _, roi, probabilities in predictor.predict_parts(read, tiles, block.output.write_chunk_shape[-3]):
             check_finite(probabilities)
-            if waiting is not None:
-                writer.do(partial(write_part, block, waiting))
-            waiting = (roi, probabilities)
+            if waiting and predictor.in_slabs:
+                writer.do(partial(write_parts, block, [waiting.pop()]))
+            waiting.append((roi, probabilities))
             block.advance(roi.size)
     return waiting
 
@@ -60,12 +64,12 @@ def _key(roi: Roi) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(roi.begin), tuple(roi.shape)
 
 
-def write_part(block: Block, part: Part | None) -> None:
-    """Write a part of a tile."""
-    if part is not None:
-        region, _ = block.prepared
-        output = RegionOutput(block.outputs)
-        output.write(*part, region.read_mask(part[0]))
+def write_parts(block: Block, parts: Sequence[Part]) -> None:
+    """Write parts of tiles."""
+    region, _ = block.prepared
+    output = RegionOutput(block.outputs)
+    for roi, probabilities in parts:
+        output.write(roi, probabilities, region.read_mask(roi))
 
 
 def check_finite(probabilities: Floats) -> None:
@@ -109,7 +113,7 @@ def region_blocks(
         inputs=tuple(str(volume.address) for volume in inputs),
         read=read_block,
         function=predict_block,
-        write=write_part,
+        write=write_parts,
         threads=predictor.read_ahead > 0,
         parameters=description,
         block_shape=region_block_shape(predictor, region, output.main.write_chunk_shape[-3:]),

@@ -45,6 +45,7 @@ class EnsemblePredictor:
         assert len(members) == len(weights) > 0
         self.members, self.weights = tuple(members), tuple(weights)
         self.read_ahead, self.batch_size = members[0].read_ahead, members[0].batch_size
+        self.in_slabs = any(member.in_slabs for member in members)
 
     def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
         """As ``TiledPredictor.steps``."""

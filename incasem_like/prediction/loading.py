@@ -106,6 +106,7 @@ def tile_memory(
         stride=geometry.stride[0],
         lost=geometry.lost[0],
         batch_size=batch_size or 1,
+        on_gpu=device.type == "cuda",
     )
 
 

@@ -24,6 +24,10 @@ Numbers = float | Floats
 SHARE_OF_MEMORY = 0.5
 # Whatever there is: a worker with what it needs besides is to fit into 4 GiB of the host's memory.
 MOST_HOST_BYTES = 3 * 2**30
+# Beside a GPU: what of it tiles may take that are read ahead and written behind; CUDA itself takes the rest.
+MOST_HOST_BYTES_BESIDE_GPU = 5 * 2**29
+# Tiles that lie in the host's memory at once: read ahead, pinned; results being fetched, waiting and being written.
+TILES_READ, TILES_WRITTEN = 4, 3
 # What a process holds besides its tiles: the interpreter, torch, and the caches of the volumes.
 BYTES_OF_A_PROCESS = 3 * 2**30 // 4
 BYTES_PER_FLOAT = 4
@@ -52,6 +56,7 @@ class TileMemory:
         stride: Of the network along z.
         lost: Planes of context along z, both sides together.
         batch_size: Tiles that are computed together, where they are not run in slabs.
+        on_gpu: The network computes on a GPU, so that its memory is not the host's.
     """
 
     feature_maps: int
@@ -63,6 +68,7 @@ class TileMemory:
     stride: int
     lost: int
     batch_size: int = 1
+    on_gpu: bool = False
 
     def bytes(self, z: Numbers, y: Numbers, x: Numbers) -> Floats:
         """Estimate the bytes for tiles of the given edges, which may be arrays."""
@@ -76,6 +82,11 @@ class TileMemory:
         read, written = (z, z) if self.whole else (np.minimum(z, PLANES_READ), np.minimum(z, LONGEST_CHUNK_EDGE))
         tile = y * x * (self.channels * (2 + self.tiles_ahead) * read + 3 * self.classes * written)
         return np.asarray(((SLABS_AT_ONCE * slab + waiting) * maps + tile) * BYTES_PER_FLOAT)
+
+    def host_bytes(self, z: Numbers, y: Numbers, x: Numbers) -> Floats:
+        """Estimate the bytes of the host's memory that tiles take beside a GPU; 0 where ``bytes`` counts them."""
+        per_voxel = TILES_READ * self.channels + TILES_WRITTEN * self.classes
+        return np.asarray(self.on_gpu * self.batch_size * z * y * x * per_voxel * BYTES_PER_FLOAT)
 
 
 def usable_memory(device: torch.device, workers: Workers | None = None) -> float:

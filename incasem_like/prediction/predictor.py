@@ -17,10 +17,12 @@ class Predictor(Protocol):
     Attributes:
         read_ahead: How many tiles are read ahead in other threads.
         batch_size: How many tiles are predicted together.
+        in_slabs: Tiles come slab by slab; else as a whole.
     """
 
     read_ahead: int
     batch_size: int
+    in_slabs: bool
 
     def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
         """Give the size of the tiles that ``roi`` is predicted in."""

@@ -90,7 +90,7 @@ def examine_regions(
     if not costs:
         return
     with found.noting():
-        _examine_memory(found, plan, max(cost.tile_bytes for cost in costs), workers)
+        _examine_memory(found, plan, costs, workers)
     found.lines.append(_time_sentence(plan, speed, costs, times, workers))
 
 
@@ -102,7 +102,8 @@ class _Cost:
         seconds: For all of it, one block after the other.
         blocks: In all.
         left: Of them, those that are not done.
-        tile_bytes: Memory that a tile takes.
+        tile_bytes: Memory that a tile takes where the network computes.
+        host_bytes: Memory that it takes of the host besides.
         disk: Bytes on disk at most.
     """
 
@@ -110,6 +111,7 @@ class _Cost:
     blocks: int
     left: int
     tile_bytes: int
+    host_bytes: int
     disk: int
 
     def seconds_with(self, workers: int, times: int) -> float:
@@ -150,7 +152,7 @@ def _examine_region(
         f"{section.output_dtype}, at most {_size(size)} on disk.",
     ]
     left = blocks if begun is None else blocks - begun.done
-    return _Cost(choice.seconds(speed, region.roi.size), blocks, left, choice.bytes, size)
+    return _Cost(choice.seconds(speed, region.roi.size), blocks, left, choice.bytes, choice.host_bytes, size)
 
 
 def _written(place: OutputPlace, channels: int) -> str:
@@ -159,8 +161,9 @@ def _written(place: OutputPlace, channels: int) -> str:
     return " and ".join(f"{group.name} ({counted(group.channels, 'channel')})" for group in place.channels)
 
 
-def _examine_memory(found: Preflight, plan: PredictionPlan, tile_bytes: int, workers: Workers | None) -> None:
-    host = BYTES_OF_A_PROCESS + (0 if plan.on_gpu else tile_bytes)
+def _examine_memory(found: Preflight, plan: PredictionPlan, costs: Sequence[_Cost], workers: Workers | None) -> None:
+    tile_bytes = max(cost.tile_bytes for cost in costs)
+    host = BYTES_OF_A_PROCESS + (max(cost.host_bytes for cost in costs) if plan.on_gpu else tile_bytes)
     gpu = f", and {tile_bytes / GIB:.1f} GiB of its GPU" if plan.on_gpu else ""
     found.lines.append(f"Memory: about {host / GIB:.1f} GiB{' for each worker' if workers else ''}{gpu}.")
     asked = [group.memory for group in (workers.groups if workers else ()) if group.memory is not None]

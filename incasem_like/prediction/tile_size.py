@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry
-from incasem_like.prediction.memory import TileMemory
+from incasem_like.prediction.memory import MOST_HOST_BYTES_BESIDE_GPU, TileMemory
 from incasem_like.prediction.outputs import fills_chunks
 from incasem_like.prediction.tiling import axis_input, axis_step, grid_phase
 from incasem_like.volumes import Roi
@@ -67,13 +67,15 @@ class TileChoice:
         input_size: Voxels z, y, x.
         tiles: How many the region is predicted in.
         read: Voxels that they read together.
-        bytes: Memory that one takes, estimated.
+        bytes: Memory that one takes where the network computes, estimated.
+        host_bytes: Memory that one takes of the host besides.
     """
 
     input_size: tuple[int, ...]
     tiles: int
     read: int
     bytes: int
+    host_bytes: int = 0
 
     def seconds(self, speed: TileSpeed, written: int) -> float:
         """Estimate the time that all tiles take, one after the other."""
@@ -112,11 +114,12 @@ def choose_input_size(
         A valid input size; the smallest usable one if the limit suffices for none.
     """
     axes = [_axis_choices(geometry, axis, roi, grid_phase(geometry, axis, roi, origin)) for axis in range(3)]
-    used = memory.bytes(*np.ix_(*(sizes for sizes, _, _ in axes)))
+    edges = np.ix_(*(sizes for sizes, _, _ in axes))
+    used, beside = memory.bytes(*edges), memory.host_bytes(*edges)
     tiles = _product_over_axes([counts for _, counts, _ in axes])
     read = _product_over_axes([costs for _, _, costs in axes])
     seconds = speed.seconds(read, float(roi.size), tiles)
-    allowed = used <= limit
+    allowed = (used <= limit) & (beside <= MOST_HOST_BYTES_BESIDE_GPU)
     if speed.measured:
         allowed &= (seconds / tiles <= MOST_SECONDS_PER_TILE) | (tiles == tiles.max())
     rank = np.where(allowed, seconds / tiles * np.ceil(tiles / workers), np.inf)
@@ -127,7 +130,7 @@ def choose_input_size(
         rank = used
     best = np.unravel_index(np.argmin(rank), rank.shape)
     size = tuple(int(sizes[index]) for (sizes, _, _), index in zip(axes, best, strict=True))
-    return TileChoice(size, int(tiles[best]), int(read[best]), int(used[best]))
+    return TileChoice(size, int(tiles[best]), int(read[best]), int(used[best]), int(beside[best]))
 
 
 def describe_input_size(
@@ -144,7 +147,7 @@ def describe_input_size(
         count, cost = _axis_cost(geometry, axis, roi.shape[axis], phase, axis_step(geometry, axis, size, phase))
         tiles, read = tiles * count, read * cost
     z, y, x = map(float, input_size)
-    return TileChoice(tuple(input_size), tiles, read, int(memory.bytes(z, y, x)))
+    return TileChoice(tuple(input_size), tiles, read, int(memory.bytes(z, y, x)), int(memory.host_bytes(z, y, x)))
 
 
 def _axis_choices(geometry: NetworkGeometry, axis: int, roi: Roi, phase: int) -> tuple[Floats, Floats, Floats]:

@@ -73,7 +73,8 @@ class TiledPredictor:
         self.device, self.autocast, self.channels_last = device, autocast, channels_last
         self.channels = tuple(channels)
         self._downloads = Downloads(device)
-        self.read_ahead, self.batch_size = read_ahead, 1 if self._in_slabs else batch_size
+        self.in_slabs = len(self._variants) == 1 and streams(network, device)
+        self.read_ahead, self.batch_size = read_ahead, 1 if self.in_slabs else batch_size
 
     def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
         """Give the size of the tiles that ``roi`` is predicted in, in voxels; those at its end may be smaller.
@@ -172,13 +173,9 @@ class TiledPredictor:
 
     def _parts_read(self, roi: Roi) -> Iterator[Roi]:
         """Cut what a tile reads into parts along z, where the network takes it so."""
-        depth = PLANES_READ if self._in_slabs else roi.shape[0]
+        depth = PLANES_READ if self.in_slabs else roi.shape[0]
         for at in range(0, roi.shape[0], depth):
             yield Roi(roi.begin + Coordinate(at, 0, 0), (min(depth, roi.shape[0] - at), *roi.shape[1:]))
-
-    @property
-    def _in_slabs(self) -> bool:
-        return len(self._variants) == 1 and streams(self.network, self.device)
 
     def _computed(self, read: Reader, tiles: Iterable[Tile]) -> Iterator[tuple[Batch, Callable[[], Floats]]]:
         """Compute tiles, several at a time; what comes gives the probabilities (tiles, classes, planes, y, x)."""

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from incasem_like.config import ModelConfig
 from incasem_like.networks import build_network, network_geometry
-from incasem_like.prediction.memory import TileMemory
+from incasem_like.prediction.memory import MOST_HOST_BYTES_BESIDE_GPU, TileMemory
 from incasem_like.prediction.outputs import chunk_shape_for, fills_chunks
 from incasem_like.prediction.tile_size import (
     MOST_SECONDS_PER_TILE,
@@ -102,6 +104,15 @@ def test_tiles_of_a_choice_fill_whole_chunks(geometry, tiles):
     assert fills_chunks(8)
     assert fills_chunks(128)
     assert not fills_chunks(131)
+
+
+def test_beside_a_gpu_the_hosts_memory_bounds_the_tile_too(geometry):
+    gpu = replace(WHOLE, on_gpu=True)
+    ample, bounded = choose(geometry, region(1000), 200), choose(geometry, region(1000), 200, gpu)
+    assert bounded.host_bytes <= MOST_HOST_BYTES_BESIDE_GPU < float(gpu.host_bytes(*map(float, ample.input_size)))
+    assert bounded.bytes < ample.bytes
+    assert ample.host_bytes == 0
+    assert bounded == describe_input_size(geometry, region(1000), ORIGIN, gpu, bounded.input_size)
 
 
 def test_no_worker_waits_while_the_others_predict(geometry):
