@@ -122,7 +122,7 @@ class RunStore(RunExchange):
         """Set down how a run ended that could not do so itself.
 
         Args:
-            run_id: A run that says RUNNING and is not alive.
+            run_id: A run that says RUNNING and is not alive; one that only looks dead is watched first.
             status: KILLED, as a rule.
             stop_time: When it was last heard of; without a time zone, UTC.
 

@@ -37,7 +37,9 @@ def watch(look: Callable[[], Mapping[Key, object]], who: str) -> set[Key]:
         who: What is watched, for a person: ``Training run 3 in …``.
     """
     log.warning(
-        "%s: another machine's clock says when it was last heard of, so it is watched for %g s.", who, SECONDS_TO_WATCH
+        "%s: nothing was heard for minutes, but by another machine's clock, which may be wrong; watching for %g s.",
+        who,
+        SECONDS_TO_WATCH,
     )
     before, moved = look(), set[Key]()
     end = time.monotonic() + SECONDS_TO_WATCH

@@ -101,7 +101,7 @@ def test_a_run_that_nobody_writes_is_watched_and_taken(
     with caplog.at_level(logging.WARNING):
         assert take(store) == "mine"
     assert store.get(1).status == "COMPLETED"
-    told = [line for line in caplog.messages if "so it is watched for" in line]
+    told = [line for line in caplog.messages if "watching for" in line]
     assert len(told) == 1, caplog.messages
 
 
