@@ -88,6 +88,18 @@ def test_a_run_that_was_taken_before_the_server_went_is_given_back(
     assert database.read_document(1) == before
 
 
+def test_a_run_of_another_program_is_given_back_without_what_it_did_not_have(database: MongoStore) -> None:
+    database.database["runs"].insert_one({"_id": 1, "status": "FAILED", "config": {}})
+
+    def nothing() -> int:
+        assert database.get(1).document["host"]
+        raise InputError("There is no checkpoint: train it anew.")
+
+    with pytest.raises(InputError, match="no checkpoint"):
+        track(database, lambda run: None, continues=Continuation(1, nothing))
+    assert database.database["runs"].find_one({"_id": 1}) == {"_id": 1, "status": "FAILED", "config": {}}
+
+
 def test_a_continuation_that_fails_leaves_no_journal_on_a_machine_that_had_none(database: MongoStore) -> None:
     one_that_failed(database)
     kept = journals(database)

@@ -59,29 +59,20 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
         """The folder of the run, once it has started."""
         return Path(str(self.dir))
 
-    def started_event(  # noqa: D102
-        self,
-        ex_info: dict[str, Any],
-        command: str,
-        host_info: dict[str, Any],
-        start_time: datetime,
-        config: dict[str, Any],
-        meta_info: dict[str, Any],
-        _id: int | None,
-    ) -> int:
-        start = Start(ex_info, command, host_info, start_time, config, meta_info)
+    def started_event(self, _id: int | None, **event: Any) -> int:  # noqa: D102
+        start = Start(**event)
         with self._lock:
             if self.continues is None:
                 self.dir = str(make_run_folder(self.files, _id, self.id_above))
-                start.ex_info["sources"] = self.save_sources(ex_info)
+                start.ex_info["sources"] = self.save_sources(start.ex_info)
                 self.opened = open_new(self.run_directory, start, self.max_points)
             else:
                 self.dir = str(self.files / str(self.continues.run_id))
                 self.opened = take_up(self.run_directory, start, self.continues, self.max_points)
             self.run_entry: dict[str, Any] = self.opened.entry
-            self.config, self.info, self.cout = config, self.opened.info, self.opened.output
+            self.config, self.info, self.cout = start.config, self.opened.info, self.opened.output
             self.save_cout()
-            self.save_json(config, "config.json")
+            self.save_json(start.config, "config.json")
             self._save_info()
             self._save_run()  # last: a folder without it is no run yet
             return int(self.run_directory.name)

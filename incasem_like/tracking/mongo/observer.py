@@ -74,17 +74,8 @@ class MongoRunObserver(RunObserver):  # type: ignore[misc]
         self._next_attempt = 0.0
         self._courier = Heartbeat(self._deliver, SECONDS_BETWEEN_ATTEMPTS, "delivery")
 
-    def started_event(  # noqa: D102
-        self,
-        ex_info: dict[str, Any],
-        command: str,
-        host_info: dict[str, Any],
-        start_time: datetime,
-        config: dict[str, Any],
-        meta_info: dict[str, Any],
-        _id: int | None,
-    ) -> int:
-        start = Start(ex_info, command, host_info, start_time, config, meta_info)
+    def started_event(self, _id: int | None, **event: Any) -> int:  # noqa: D102
+        start = Start(**event)
         with self._lock, errors_of_a_start(self.place.description, _id):
             if self.continues is None:
                 begun = open_new(self.place, start, _id, self.id_above, self.max_points)

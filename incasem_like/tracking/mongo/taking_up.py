@@ -41,7 +41,7 @@ _OURS = (  # not the tags and notes of persons, which may change meanwhile
     *("_id", "experiment", "format", "command", "start_time", "resources", "artifacts", "captured_out", "info"),
     "heartbeat",
 )
-_OF_A_SESSION = ("session", "status", "host", "heartbeat", *_OF_THE_END)
+_OF_A_SESSION = {"session", "status", "host", "heartbeat", *_OF_THE_END}
 
 
 def take_up(place: Place, start: Start, continuation: Continuation, limit: int) -> Begun:
@@ -151,8 +151,9 @@ def _make_ours(place: Place, document: Mapping[str, Any], token: str, start: Sta
 def _give_back(place: Place, run_id: int, document: Mapping[str, Any], token: str) -> None:
     """Leave a run that cannot be gone on with as it was, if it was taken; without a server there is no way to."""
     before = {key: document[key] for key in _OF_A_SESSION if key in document}
-    change = {"$set": before} if "session" in before else {"$set": before, "$unset": {"session": ""}}
-    if before:
+    new = dict.fromkeys(_OF_A_SESSION - before.keys(), "")
+    change = {operator: fields for operator, fields in (("$set", before), ("$unset", new)) if fields}
+    if document:
         with contextlib.suppress(pymongo.errors.PyMongoError):
             place.database["runs"].update_one({"_id": run_id, "session": token}, change)
 
