@@ -68,9 +68,13 @@ class SeriesPlan:
         """Say where the prediction of one iteration goes."""
         return self.plan.places(run_id, _part(iteration))
 
+    def group(self, run_id: int, iteration: int) -> str:
+        """Name the group, inside each container, of the prediction of one iteration."""
+        return f"{self.plan.group(run_id)}/{_part(iteration)}"
+
     def folders(self, run_id: int, iteration: int) -> list[Path]:
         """List the folders that hold nothing but the prediction of one iteration."""
-        group = f"{self.plan.group(run_id)}/{_part(iteration)}"
+        group = self.group(run_id, iteration)
         return [container / group for container in {place.container for place in self.places(run_id, iteration)}]
 
     def check_free(self, run_id: int) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from incasem_like.prediction.outputs import OutputPlace
 from incasem_like.prediction.regions import described
 from incasem_like.prediction.series_plan import SeriesPlan
 from incasem_like.tracking import Run, RunRecord, RunStore
@@ -189,12 +188,8 @@ class SeriesRecord:
 
     def result(self) -> dict[str, Any]:
         """Sum the series up, as its run keeps it."""
-        best, metric = self.best, self._series.metric
-        outputs = {
-            f"{region}/iteration_{entry.iteration:06d}": str(place.container / place.main)
-            for entry in self.kept
-            for region, place in zip(self._series.region_names, self._places(entry), strict=True)
-        }
+        best, metric, kept = self.best, self._series.metric, self.kept
+        shown = best if best in kept else kept[-1] if kept else None
         return {
             "prediction_id": self._run.id,
             "training_run_id": self._series.plan.training_run_id,
@@ -202,10 +197,19 @@ class SeriesRecord:
             "best_iteration": None if best is None else best.iteration,
             "best_value": None if best is None or metric is None else best.scores[metric],
             "best_metric": metric,
-            "outputs": outputs,
+            "outputs": {} if shown is None else self._folders(shown),
+            "iterations_kept": [entry.iteration for entry in kept],
             "problems": {str(entry.iteration): entry.problem for entry in self.entries if entry.problem},
             "voxels_predicted": sum(entry.voxels for entry in self.entries),
             "seconds": round(sum(entry.seconds for entry in self.entries), 2),
+        }
+
+    def _folders(self, entry: Entry) -> dict[str, str]:
+        """Say where the prediction of one iteration is; those of the others are beside it."""
+        places = self._series.places(self._run.id, entry.iteration)
+        group = self._series.group(self._run.id, entry.iteration)
+        return {
+            name: str(place.container / group) for name, place in zip(self._series.region_names, places, strict=True)
         }
 
     def _note(self) -> None:
@@ -228,6 +232,3 @@ class SeriesRecord:
             if entry not in kept:
                 for folder in self._series.folders(self._run.id, entry.iteration):
                     shutil.rmtree(folder, ignore_errors=True)
-
-    def _places(self, entry: Entry) -> Sequence[OutputPlace]:
-        return self._series.places(self._run.id, entry.iteration)

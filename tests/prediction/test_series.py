@@ -19,6 +19,7 @@ from incasem_like.prediction.series import Watching, predict_series
 from incasem_like.prediction.series_preflight import examine_series
 from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.tracking import file_sha256, open_store
+from incasem_like.tracking.lineage import written_by
 
 TILES = "prediction.input_size_voxels=[44,44,44]"
 
@@ -174,7 +175,11 @@ def test_means_are_over_the_regions_with_labels(series):
 def test_what_is_kept_stays_and_the_rest_is_deleted(series, keep, kept):
     series.predict(f"series.keep={keep}")
     assert {iteration for iteration in (1, 2) if series.folder(1, iteration).exists()} == kept
-    assert len(series.store.get(1).result["outputs"]) == len(kept)
+    result = series.store.get(1).result
+    assert set(result["iterations_kept"]) == kept
+    assert list(result["outputs"].values()) == [str(series.folder(1, result["best_iteration"]))][: len(kept)]
+    made = f"{series.folder(1, 2)}/prob_maps/class_1"
+    assert written_by(made, series.store.summaries()) == "predictions/1"
     assert steps(series.store.get(1)) == (1, 2)
 
 
