@@ -119,9 +119,9 @@ def test_a_run_whose_clock_is_behind_keeps_all_of_them(lab: Lab, monkeypatch: py
     from incasem_like.tracking import watching
 
     lab.add(1)
-    lab.add(2, status="RUNNING", stop_time=None)
+    lab.add(2, name="ER, cell 2", status="RUNNING", stop_time=None)
     monkeypatch.setattr(watching, "watch", lambda look, who: {2})
-    assert "Training run 2 (trainings) still goes on" in lab.refused("runs", "delete", 1, 2, "--yes")
+    assert "Training run 2 (ER, cell 2) still goes on" in lab.refused("runs", "delete", 1, 2, "--yes")
     assert lab.store().ids() == [1, 2]
 
 

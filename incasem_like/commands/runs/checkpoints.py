@@ -11,7 +11,7 @@ from incasem_like.commands.runs.options import (
     Reference,
     RunReference,
     StoreChoice,
-    called,
+    called_first,
     kind_option,
     store_options,
 )
@@ -39,7 +39,7 @@ def list_checkpoints(run: Reference, quick: bool, kind: str, stores: StoreChoice
     record = run.get(stores, kind)
     checkpoints = record.checkpoints
     if not checkpoints:
-        print(f"{called(record).capitalize()} has no checkpoints.")
+        print(f"{called_first(record)} has no checkpoints.")
         return 0
     marked = {"best": _best(record), "last": checkpoints[-1].iteration}
     metrics = _columns(record)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from incasem_like.commands.runs.options import Reference, RunReference, StoreChoice, called, kind_option, store_options
+from incasem_like.commands.runs.options import (
+    Reference,
+    RunReference,
+    StoreChoice,
+    called,
+    called_first,
+    kind_option,
+    store_options,
+)
 from incasem_like.commands.tables import Column, cell, print_table, size
 from incasem_like.errors import DamagedRecordError, InputError
 from incasem_like.terminal import shown_path
@@ -72,11 +80,11 @@ def _check(records: dict[Key, RunRecord], children: dict[Key, list[Key]], force:
     heard_of = {kind: store.heard_of(run_id for of, run_id in whole if of == kind) for kind, store in stores.items()}
     for key, record in records.items():
         if record.status == "RUNNING" or record.id in heard_of.get(key[0], ()):
-            raise InputError(f"{called(record).capitalize()} still goes on: stop it first, then delete it.")
+            raise InputError(f"{called_first(record)} still goes on: stop it first, then delete it.")
         left = [f"{singular(kind)} {run_id}" for kind, run_id in children[key] if (kind, run_id) not in records]
         if left and not force:
             raise InputError(
-                f"{called(record).capitalize()} is what others came from ({', '.join(left)}): delete them with it, or "
+                f"{called_first(record)} is what others came from ({', '.join(left)}): delete them with it, or "
                 "add --force."
             )
 

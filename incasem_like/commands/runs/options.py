@@ -16,7 +16,7 @@ from incasem_like.terminal import nearest
 from incasem_like.tracking.address import KINDS, singular
 
 if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord, RunStore
+    from incasem_like.tracking import RunRecord, RunStore, RunSummary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _REFERENCE = re.compile(r"^(?:([a-z]+)[/ :])?0*(\d+)$", re.IGNORECASE)
@@ -169,7 +169,13 @@ def read_reference(text: str) -> Reference | None:
     return Reference(int(found[2]), read_kind(found[1]) if found[1] else None)
 
 
-def called(record: RunRecord) -> str:
+def called(run: RunRecord | RunSummary) -> str:
     """Name a run in a sentence: ``training run 12 (mito)``."""
-    name = f" ({record.name})" if record.name else ""
-    return f"{singular(record.kind)} run {record.id}{name}"
+    name = f" ({run.name})" if run.name else ""
+    return f"{singular(run.kind)} run {run.id}{name}"
+
+
+def called_first(run: RunRecord | RunSummary) -> str:
+    """Name a run at the beginning of a sentence: ``Training run 12 (ER, mito)``."""
+    words = called(run)
+    return words[0].upper() + words[1:]

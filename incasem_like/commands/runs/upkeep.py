@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from incasem_like.commands.runs.options import KindOfRun, StoreChoice, store_options
+from incasem_like.commands.runs.options import KindOfRun, StoreChoice, called_first, store_options
 from incasem_like.commands.tables import cell
 from incasem_like.tracking.address import KINDS, singular
 
@@ -40,7 +40,7 @@ def reap_runs(kind: str | None, stores: StoreChoice) -> None:
         heard_of = store.heard_of(run.id for run in dead)
         for run in dead:
             if run.id in heard_of:
-                print(f"{_called(run)} goes on: the clock of {run.hostname} and that of this machine differ.")
+                print(f"{called_first(run)} goes on: the clock of {run.hostname} and that of this machine differ.")
             else:
                 reaped += _reap(store, run)
     print(f"{reaped} run{'' if reaped == 1 else 's'} reaped." if reaped else "No run says RUNNING without a process.")
@@ -57,12 +57,8 @@ def _reap(store: RunStore, run: RunSummary) -> bool:
     last: datetime | None = record.heartbeat or record.start_time
     if record.recorded_status == "RUNNING":
         store.set_state(run.id, "KILLED", last)
-    print(f"{_called(run)} was KILLED, last heard of {cell(last)}.")
+    print(f"{called_first(run)} was KILLED, last heard of {cell(last)}.")
     return True
-
-
-def _called(run: RunSummary) -> str:
-    return f"{singular(run.kind).capitalize()} run {run.id}{f' ({run.name})' if run.name else ''}"
 
 
 @click.command("sync")
