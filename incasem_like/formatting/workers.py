@@ -1,4 +1,4 @@
-"""Processes for steps that measure a volume rather than write one."""
+"""How many processes are worth starting, and processes for work whose next step follows from what was found."""
 
 from __future__ import annotations
 
