@@ -106,7 +106,9 @@ class LedgerTask:
             self.name, function, dict(self.parameters), list(self.block_shape), list(roi.begin), list(roi.shape),
             [open_volume(address).content_hash for address in self.inputs], incasem_like.__version__,
         ]  # fmt: skip
-        return private_folder("ledgers") / f"{self.name.replace(' ', '_')}-{digest(about)[:10]}.zarr"
+        of = [] if isinstance(self.like, Pieces) else [Path(self.like.container).stem, Path(self.like.dataset).name]
+        told = "_".join([*self.name.split(), *filter(None, of)])  # for who lists jobs; the digest tells tasks apart
+        return private_folder("ledgers") / f"{told}-{digest(about)[:10]}.zarr"
 
     def run(
         self,

@@ -55,6 +55,7 @@ def test_what_blocks_return_adds_up_to_the_whole(counting: Counting, raw: Volume
     assert np.array_equal(sum(task.results()), np.bincount(raw.read().ravel(), minlength=256))
     (job,) = list_jobs()
     assert (job.name, job.state, job.done) == ("count values", "finished", 27)
+    assert job.output.name.startswith("count_values_cell_raw-")
 
 
 def test_blocks_of_a_region_are_those_of_the_whole_clipped(counting: Counting, raw: Volume) -> None:
