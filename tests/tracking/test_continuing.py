@@ -7,48 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tracking.continued_runs import interrupt, interrupted, logging_up_to, stored, track
 
-from incasem_like.errors import InputError, RunNotFoundError, StoreError
-from incasem_like.tracking import Continuation, Run, RunStore, open_store, run_experiment
+from incasem_like.tracking import Continuation, Run, RunStore, open_store
 from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore
-
-EMPTY: dict[str, Any] = {}
-
-
-def track(store: RunStore, main: Callable[[Run], Any], **options: Any) -> Any:
-    return run_experiment(**{"name": "train", "config": EMPTY, "main": main, "store": store, **options})
-
-
-def logging_up_to(last: int, first: int = 1, then: Callable[[], Any] = lambda: None) -> Callable[[Run], Any]:
-    def main(run: Run) -> Any:
-        for step in range(first, last + 1):
-            run.log_scalar("loss", 1 / step, step)
-            if step % 10 == 0:
-                run.log_scalar("dice", step / 100, step)
-        print(f"was at {last}")
-        return then()
-
-    return main
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-def interrupted(store: RunStore, last: int, **options: Any) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        track(store, logging_up_to(last, then=interrupt), **options)
-
-
-def stored(store: RunStore) -> dict[str, Any]:
-    """What the store itself holds of run 1's metrics, times left out."""
-    if isinstance(store, FileStore):
-        found = json.loads((store.folder / "1" / "metrics.json").read_text())
-        return {name: (found[name]["steps"], found[name]["values"], found[name]["stride"]) for name in found}
-    assert isinstance(store, MongoStore)
-    documents = store.database["metrics"].find({"run_id": 1})
-    return {entry["name"]: (entry["steps"], entry["values"], entry["stride"]) for entry in documents}
 
 
 def test_a_continued_run_equals_one_that_was_never_interrupted(store: RunStore) -> None:
@@ -174,70 +136,6 @@ def test_a_failed_run_that_is_continued_is_not_failed_any_more(store: RunStore) 
     assert store.get(1).info["sessions"][1]["before"] == "FAILED"
 
 
-def test_a_run_that_goes_on_is_not_continued_and_goes_on_unharmed(store: RunStore) -> None:
-    def main(run: Run) -> None:
-        run.log_scalar("loss", 0.5, 1)
-        run.flush()
-        with pytest.raises(InputError, match=r"Run 1 in .* still goes on \(process \d+ on .*\): wait for its end"):
-            track(store, logging_up_to(3), continues=Continuation(1, 0))
-        run.log_scalar("loss", 0.25, 2)
-
-    track(store, main)
-    record = store.get(1)
-    assert record.status == "COMPLETED"
-    assert record.metrics["loss"].values == (0.5, 0.25)
-    assert len(record.info["sessions"]) == 1
-
-
-def test_a_run_that_is_not_there_is_not_continued(store: RunStore) -> None:
-    with pytest.raises(RunNotFoundError, match=r"no run 7 in .* to continue"):
-        track(store, logging_up_to(3), continues=Continuation(7, 0))
-    assert store.ids() == []
-
-
-def test_who_lost_the_run_stops_writing_and_says_so(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with a machine that hung for so long that another one had reason to think it dead."""
-    from incasem_like.tracking import metrics_log
-    from incasem_like.tracking.recording import sessions
-
-    def main(run: Run) -> None:
-        run.log_scalar("loss", 0.5, 1)
-        run.flush()
-        with monkeypatch.context() as patched:
-            patched.setattr(metrics_log, "_lock", lambda file: True)
-            patched.setattr(sessions, "is_alive", lambda *arguments: False)
-            track(store, logging_up_to(20, first=2), continues=Continuation(1, 1))
-        run.log_scalar("loss", 99.0, 2)
-        run.flush()
-        raise AssertionError("was not told")
-
-    with pytest.raises(StoreError, match=r"Run 1 in .* was continued by another process"):
-        track(store, main)
-    record = store.get(1)
-    assert (record.status, len(record.info["sessions"])) == ("COMPLETED", 2)
-    assert record.metrics["loss"].steps == tuple(range(1, 21))
-    assert 99.0 not in record.metrics["loss"].values
-
-
-def test_who_lost_the_run_and_logs_nothing_more_learns_it_at_the_end(
-    store: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from incasem_like.tracking import metrics_log
-    from incasem_like.tracking.recording import sessions
-
-    def main(run: Run) -> str:
-        with monkeypatch.context() as patched:
-            patched.setattr(metrics_log, "_lock", lambda file: True)
-            patched.setattr(sessions, "is_alive", lambda *arguments: False)
-            track(store, lambda run: "theirs", continues=Continuation(1, 1))
-        run.set_info("seen", "mine")
-        return "mine"
-
-    with pytest.raises(StoreError, match="continued by another process"):
-        track(store, main)
-    assert (store.get(1).result, "seen" in store.get(1).info) == ("theirs", False)
-
-
 def test_values_that_are_not_numbers_and_steps_in_any_order_survive(store: RunStore) -> None:
     def main(run: Run) -> None:
         for step, value in ((5, 1.0), (3, math.inf), (8, math.nan), (3, -math.inf), (20, 2.0)):
@@ -286,20 +184,6 @@ def test_deleting_a_run_frees_its_log_too(store: RunStore, tmp_path: Path) -> No
     freed = store.delete(1)
     assert not log.parent.exists()
     assert freed.bytes >= 20 * len('{"name": "loss", "step": 1}')
-
-
-def test_a_continuation_that_finds_nothing_to_go_on_from_leaves_the_run_as_it_was(store: RunStore) -> None:
-    def nothing() -> int:
-        raise InputError("There is no checkpoint: train it anew.")
-
-    interrupted(store, 30)
-    before, metrics = store.read_document(1), stored(store)
-    with pytest.raises(InputError, match="no checkpoint"):
-        track(store, lambda run: None, continues=Continuation(1, nothing))
-    assert store.read_document(1) == before
-    assert stored(store) == metrics
-    track(store, logging_up_to(40, first=31), continues=Continuation(1, lambda: 30))
-    assert store.get(1).metrics["loss"].steps == tuple(range(1, 41))
 
 
 @pytest.mark.slow

@@ -1,12 +1,13 @@
 """Records that a person, another program or a failing disk made odd: what can be read of them is, and they can go."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from incasem_like.errors import DamagedRecordError
-from incasem_like.tracking import Run, RunStore, run_experiment
+from incasem_like.tracking import Run, RunStore, open_store, run_experiment
 from incasem_like.tracking.files.store import FileStore
 from incasem_like.tracking.mongo.store import MongoStore
 
@@ -59,3 +60,14 @@ def test_odd_parts_of_a_record_are_passed_over(store: RunStore, write_run: Write
     assert store.children(1) == []
     assert store.delete(1).runs == 1
     assert store.ids() == []
+
+
+def test_a_damaged_run_can_be_deleted(tmp_path: Path, write_run: WriteRun) -> None:
+    store = open_store(None, "trainings", tmp_path)
+    assert isinstance(store, FileStore)
+    for run_id in (1, 2):
+        write_run(store, run_id)
+        (store.folder / str(run_id) / ("run.json", "info.json")[run_id - 1]).write_text("{")
+    for run_id in (1, 2):
+        assert store.delete(run_id).runs == 1
+    assert store.ids() == store.half_deleted() == []

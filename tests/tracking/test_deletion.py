@@ -262,26 +262,6 @@ def test_a_run_in_mongodb_that_somebody_just_took_up_is_left_to_them(
     assert "seen" not in database.get(1).info
 
 
-def test_a_damaged_run_can_be_deleted(tmp_path: Path, write_run: WriteRun) -> None:
-    store = open_store(None, "trainings", tmp_path)
-    assert isinstance(store, FileStore)
-    for run_id in (1, 2):
-        write_run(store, run_id)
-        (store.folder / str(run_id) / ("run.json", "info.json")[run_id - 1]).write_text("{")
-    for run_id in (1, 2):
-        assert store.delete(run_id).runs == 1
-    assert store.ids() == store.half_deleted() == []
-
-
-def test_sources_stay_while_a_run_is_being_started(tmp_path: Path) -> None:
-    store = open_store(None, "trainings", tmp_path)
-    assert isinstance(store, FileStore)
-    run_experiment(name="x", config={}, main=lambda run: None, store=store)
-    (store.folder / "2").mkdir()  # it has found its sources stored, and not said so yet
-    assert store.delete(1).sources == 0
-    assert len(list((store.folder / "_sources").iterdir())) == 1
-
-
 def test_a_prediction_has_no_folders_to_free(store: RunStore) -> None:
     _train(store)
     predictions = store.sibling("predictions")
@@ -291,21 +271,3 @@ def test_a_prediction_has_no_folders_to_free(store: RunStore) -> None:
     assert (store.runs_directory / "models" / "0001" / "model_checkpoint_5").is_file()
     shutil.rmtree(store.runs_directory / "models")
     assert store.delete(1).checkpoints == 0
-
-
-def test_which_sources_others_need_is_found_in_few_questions(
-    database: MongoStore, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    files = [database.files.put(b"x", filename=f"{number}.py", md5=str(number)) for number in range(40)]
-    pairs = [[f"{number}.py", file] for number, file in enumerate(files)]
-    for run_id, own in ((1, pairs[:30]), (2, pairs[10:]), (3, pairs)):
-        write_run(database, run_id, experiment={"name": "train", "sources": own})
-    runs = type(database.database["runs"])
-    find_one = runs.find_one
-    monkeypatch.setattr(runs, "find_one", lambda self, *query: asked.append(query) or find_one(self, *query))
-    assert database.delete(3).sources == 0
-    assert len(asked) < 10
-    monkeypatch.undo()
-    assert database.delete(2).sources == 10
-    assert _files_left(database) == 2 * 30

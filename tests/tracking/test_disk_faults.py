@@ -1,7 +1,9 @@
 """A disk or a file system that fails a run, for a moment, at a checkpoint or at its end."""
 
 import errno
+import logging
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,3 +119,32 @@ def test_a_disk_that_refuses_metrics_for_a_moment_holds_the_checkpoint_back_for_
 
     run_experiment(name="train", config={}, main=main, store=store)
     assert store.get(1).checkpoints[0].iteration == 2
+
+
+def test_a_full_disk_leaves_no_half_line_in_the_metrics_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("incasem_like.tracking.recording.sacred_run.SECONDS_BETWEEN_ATTEMPTS", 0.01)
+    store = open_store(None, "trainings", tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def main(run: Run) -> None:
+        log = store.metrics_log(run.id)
+        assert log is not None
+        run.log_scalar("loss", 0.5, 1)
+        run.flush()
+        whole = log.read_bytes()
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, before[1]))
+            run.log_scalar("loss", 0.25, 2)
+            with pytest.raises(DiskFullError):
+                run.flush()
+            assert log.read_bytes() == whole
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        run.log_scalar("loss", 0.125, 3)
+
+    with caplog.at_level(logging.WARNING):
+        run_experiment(name="train", config={}, main=main, store=store)
+    assert store.get(1).metrics["loss"].values == (0.5, 0.25, 0.125)
+    assert any("cannot be written for now" in line for line in caplog.messages)

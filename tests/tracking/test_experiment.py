@@ -3,7 +3,6 @@
 import io
 import logging
 import random
-import resource
 import sys
 import time
 import zipfile
@@ -16,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import incasem_like
-from incasem_like.errors import DiskFullError, InputError
+from incasem_like.errors import InputError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
 from incasem_like.tracking.plain import from_bson, plain, to_bson, without_credentials
 
@@ -232,35 +231,6 @@ def test_an_observer_that_fails_for_a_while_is_not_given_up(
     assert store.get(1).status == "COMPLETED"
     assert store.get(1).metrics["loss"].steps == (0, 1, 2, 3)
     assert 1 <= len([line for line in caplog.messages if "No space left" in line]) <= 2
-
-
-def test_a_full_disk_leaves_no_half_line_in_the_metrics_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("incasem_like.tracking.recording.sacred_run.SECONDS_BETWEEN_ATTEMPTS", 0.01)
-    store = open_store(None, "trainings", tmp_path)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def main(run: Run) -> None:
-        log = store.metrics_log(run.id)
-        assert log is not None
-        run.log_scalar("loss", 0.5, 1)
-        run.flush()
-        whole = log.read_bytes()
-        try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, before[1]))
-            run.log_scalar("loss", 0.25, 2)
-            with pytest.raises(DiskFullError):
-                run.flush()
-            assert log.read_bytes() == whole
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        run.log_scalar("loss", 0.125, 3)
-
-    with caplog.at_level(logging.WARNING):
-        track(store, main)
-    assert store.get(1).metrics["loss"].values == (0.5, 0.25, 0.125)
-    assert any("cannot be written for now" in line for line in caplog.messages)
 
 
 JSON = st.recursive(

@@ -55,3 +55,12 @@ def test_a_database_with_columns_of_its_own_is_left_alone(mongo_store: MongoStor
     mongo_store.database[COLUMNS].insert_one({"name": "Mine", "config_path": "config.a"})
     run_once(mongo_store)
     assert columns(mongo_store) == {"Mine": "config.a"}
+
+
+def test_omniboard_finds_the_metrics_by_the_links_in_info(mongomock_store: MongoStore) -> None:
+    run_experiment(name="train", config={}, main=lambda run: run.log_scalar("loss", 0.5, 1), store=mongomock_store)
+    (link,) = mongomock_store.database["runs"].find_one({"_id": 1})["info"]["metrics"]
+    (series,) = mongomock_store.database["metrics"].find()
+    assert link == {"name": "loss", "id": str(series["_id"])}
+    assert series["run_id"] == 1
+    assert "metrics" not in mongomock_store.get(1).info

@@ -1,7 +1,6 @@
 """A MongoDB server that goes away while a run goes on."""
 
 import logging
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pymongo.errors
 import pytest
+from tracking.faulty_servers import wait_until
 
 from incasem_like.errors import StoreError
 from incasem_like.tracking import Continuation, Run, RunStore, run_experiment
@@ -36,13 +36,6 @@ def switch(mongomock_store: MongoStore, monkeypatch: pytest.MonkeyPatch) -> Call
     monkeypatch.setattr(mongo_observer, "SECONDS_BETWEEN_ATTEMPTS", 0.01)
     monkeypatch.setattr(mongo_observer, "SECONDS_BETWEEN_FINAL_ATTEMPTS", 0.01)
     return lambda on: state.update(on=on)
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not come true in time"
-        time.sleep(0.01)
 
 
 NO_UPLOADS = {"tracking": {"store_checkpoints": "none"}}
@@ -305,20 +298,3 @@ def test_a_server_that_goes_away_at_the_start_is_one_sentence(
         run_experiment(name="train", config={}, main=lambda run: None, store=mongomock_store)
     with pytest.raises(StoreError, match="does not answer"):
         mongomock_store.ids()
-
-
-def test_sources_are_stored_once_for_all_runs(mongomock_store: MongoStore) -> None:
-    for _ in range(2):
-        run_experiment(name="train", config={}, main=lambda run: None, store=mongomock_store)
-    files = mongomock_store.database["fs.files"]
-    assert files.count_documents({}) == len(mongomock_store.get(1).experiment["sources"])
-    assert mongomock_store.get(1).experiment["sources"] == mongomock_store.get(2).experiment["sources"]
-
-
-def test_omniboard_finds_the_metrics_by_the_links_in_info(mongomock_store: MongoStore) -> None:
-    run_experiment(name="train", config={}, main=lambda run: run.log_scalar("loss", 0.5, 1), store=mongomock_store)
-    (link,) = mongomock_store.database["runs"].find_one({"_id": 1})["info"]["metrics"]
-    (series,) = mongomock_store.database["metrics"].find()
-    assert link == {"name": "loss", "id": str(series["_id"])}
-    assert series["run_id"] == 1
-    assert "metrics" not in mongomock_store.get(1).info

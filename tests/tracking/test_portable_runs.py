@@ -12,7 +12,7 @@ from tracking.moved_runs import points, train
 
 from incasem_like.errors import DataError, InputError, StoreError
 from incasem_like.tracking import RunStore, open_store
-from incasem_like.tracking.transfer import export_run, import_run, import_runs
+from incasem_like.tracking.transfer import copy_run, copy_runs, export_run, import_run, import_runs
 
 WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("small_package")
@@ -145,3 +145,24 @@ def test_a_killed_run_moves_as_killed(
     record = import_run(export_run(store.get(1), tmp_path / "out"), elsewhere)
     assert (record.recorded_status, record.status) == ("KILLED", "KILLED")
     assert record.stop_time == store.get(1).heartbeat
+
+
+def test_ids_can_be_given_up(store: RunStore, write_run: WriteRun, tmp_path: Path) -> None:
+    others = open_store(None, "trainings", tmp_path / "others")
+    write_run(others, 40)
+    assert copy_run(others.get(40), store, keep_id=False).id == 1
+
+
+def test_a_prediction_under_a_new_id_says_so_in_its_result(
+    store: RunStore, write_run: WriteRun, tmp_path: Path
+) -> None:
+    others = open_store(None, "predictions", tmp_path / "others")
+    outputs = {"outputs": {"cell": "/data/cell.zarr/predict_0007/segmentation"}}
+    write_run(others, 7, start_time=datetime(2025, 1, 1), result={**outputs, "prediction_id": 7})
+    write_run(others, 8, start_time=datetime(2025, 2, 1), result={**outputs, "prediction_id": 7})
+    write_run(others, 9, start_time=datetime(2025, 3, 1), result={"prediction_id": 5})
+    write_run(others, 10, start_time=datetime(2025, 4, 1), result=[1])
+    copies = copy_runs([others.get(run_id) for run_id in others.ids()], store, keep_ids=False)
+    assert [copy.id for copy in copies] == [1, 2, 3, 4]
+    assert copies[0].result == copies[1].result == {**outputs, "prediction_id": 1}, "the second resumed the first"
+    assert [copy.result for copy in copies[2:]] == [{"prediction_id": 5}, [1]], "the one it resumed did not come along"

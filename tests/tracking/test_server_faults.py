@@ -7,13 +7,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bson import BSON
 from mongo_server.fixtures import KillableServer
+from tracking.faulty_servers import Stopwatch, assert_equal_to_the_log, wait_until
 
 from incasem_like.errors import StoreError
 from incasem_like.tracking import Continuation, Run, RunStore, open_store, run_experiment
@@ -68,49 +68,6 @@ def store_at(server: KillableServer, folder: Path) -> MongoStore:
     store = open_store(f"{server.url}{IMPATIENT}", "trainings", folder / "runs")
     assert isinstance(store, MongoStore)
     return store
-
-
-def assert_equal_to_the_log(store: MongoStore, run_id: int = 1, limit: int = 50) -> None:
-    """Hold every number in the database against the log at full resolution."""
-    log = store.metrics_log(run_id)
-    assert log is not None
-    full = read_log(log)
-    documents = {entry["name"]: entry for entry in store.database["metrics"].find({"run_id": run_id})}
-    assert set(documents) == set(full)
-    for name, metric in full.items():
-        stride, count = 1, len(metric.steps)
-        while len(kept := sorted({*range(0, count, stride), count - 1})) > limit:
-            stride *= 2
-        found = documents[name]
-        assert (found["stride"], found["count"]) == (stride, count)
-        assert found["steps"] == [metric.steps[index] for index in kept]
-        assert found["values"] == [metric.values[index] for index in kept]
-        moments = [metric.timestamps[index].replace(tzinfo=None) for index in kept]
-        assert all(
-            abs(one - other) < timedelta(milliseconds=1)
-            for one, other in zip(found["timestamps"], moments, strict=True)
-        )
-    links = store.database["runs"].find_one({"_id": run_id})["info"]["metrics"]
-    assert {link["name"]: link["id"] for link in links} == {name: str(documents[name]["_id"]) for name in documents}
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not come true in time"
-        time.sleep(0.02)
-
-
-class Stopwatch:
-    """Times every call of a run's methods, to see whether anything held the run up."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.longest = run, 0.0
-
-    def __call__(self, method: str, *arguments: Any) -> None:
-        start = time.perf_counter()
-        getattr(self.run, method)(*arguments)
-        self.longest = max(self.longest, time.perf_counter() - start)
 
 
 def test_a_server_killed_and_restarted_under_load_lacks_nothing_in_the_end(
@@ -306,51 +263,6 @@ def test_no_document_grows_with_the_run(server_store: MongoStore) -> None:
     assert len(BSON.encode(document)) < 200_000
     assert_equal_to_the_log(server_store, limit=2000)
     assert (document["steps"][0], document["steps"][-1]) == (0, 119_999)
-
-
-CONTINUE = """
-    import json, sys, time
-    from pathlib import Path
-    from incasem_like.terminal import run_guarded
-    from incasem_like.tracking import Continuation, open_store, run_experiment
-    store = open_store(sys.argv[1], "trainings", Path("runs"))
-    def main(run):
-        run.log_scalar("who", float(sys.argv[2]), 1)
-        print("has it", flush=True)
-        time.sleep(3)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    config = {"tracking": {"store_checkpoints": "none"}}
-    run_guarded(lambda: run_experiment(
-        name="train", config=config, main=main, store=store, continues=Continuation(1, 0)))
-"""
-
-
-@pytest.mark.parametrize("kind", ["files", "server"])
-def test_of_processes_that_continue_one_run_at_once_one_gets_it(
-    kind: str, tmp_path: Path, start_python: Start, request: pytest.FixtureRequest
-) -> None:
-    address = tmp_path / "runs" / "tracking" if kind == "files" else request.getfixturevalue("fresh_mongo_url")
-    store: RunStore = open_store(address, "trainings", tmp_path / "runs")
-    run_experiment(name="train", config=CONFIG, main=lambda run: None, store=store)
-    processes = [start_python(CONTINUE, address, number) for number in range(4)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == "ready"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    outcomes = [process.communicate(timeout=60) for process in processes]
-    codes = [process.returncode for process in processes]
-    assert sorted(codes) == [0, 2, 2, 2], outcomes
-    for code, (output, errors) in zip(codes, outcomes, strict=True):
-        assert ("has it" in output) == (code == 0)
-        assert code == 0 or "error: Run 1 in" in errors
-        assert code == 0 or "still goes on" in errors
-    record = store.get(1)
-    assert record.metrics["who"].values == (float(codes.index(0)),)
-    assert (record.status, len(record.info["sessions"])) == ("COMPLETED", 2)
 
 
 def test_the_journal_of_a_finished_run_is_its_metrics_alone(faulty: tuple[KillableServer, MongoStore]) -> None:

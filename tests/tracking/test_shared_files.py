@@ -14,6 +14,7 @@ from incasem_like.tracking.mongo import shared_files, starting, transfer
 from incasem_like.tracking.mongo.store import MongoStore
 from incasem_like.tracking.transfer import copy_run
 
+WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("small_package")
 
 
@@ -113,3 +114,38 @@ def test_in_files_a_run_does_not_begin_while_sources_are_deleted(
     beginning.join()
     assert sources(store, 2)["script.py"] == script.read_bytes()
     assert None not in sources(store, 2).values()
+
+
+def test_sources_are_stored_once_for_all_runs(mongomock_store: MongoStore) -> None:
+    for _ in range(2):
+        run_experiment(name="train", config={}, main=lambda run: None, store=mongomock_store)
+    files = mongomock_store.database["fs.files"]
+    assert files.count_documents({}) == len(mongomock_store.get(1).experiment["sources"])
+    assert mongomock_store.get(1).experiment["sources"] == mongomock_store.get(2).experiment["sources"]
+
+
+def test_sources_stay_while_a_run_is_being_started(tmp_path: Path) -> None:
+    store = open_store(None, "trainings", tmp_path)
+    assert isinstance(store, FileStore)
+    run_experiment(name="x", config={}, main=lambda run: None, store=store)
+    (store.folder / "2").mkdir()  # it has found its sources stored, and not said so yet
+    assert store.delete(1).sources == 0
+    assert len(list((store.folder / "_sources").iterdir())) == 1
+
+
+def test_which_sources_others_need_is_found_in_few_questions(
+    database: MongoStore, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    files = [database.files.put(b"x", filename=f"{number}.py", md5=str(number)) for number in range(40)]
+    pairs = [[f"{number}.py", file] for number, file in enumerate(files)]
+    for run_id, own in ((1, pairs[:30]), (2, pairs[10:]), (3, pairs)):
+        write_run(database, run_id, experiment={"name": "train", "sources": own})
+    runs = type(database.database["runs"])
+    find_one = runs.find_one
+    monkeypatch.setattr(runs, "find_one", lambda self, *query: asked.append(query) or find_one(self, *query))
+    assert database.delete(3).sources == 0
+    assert len(asked) < 10
+    monkeypatch.undo()
+    assert database.delete(2).sources == 10
+    assert database.database["fs.files"].count_documents({}) == 30

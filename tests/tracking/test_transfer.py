@@ -100,27 +100,6 @@ def test_a_taken_id_gives_way_and_parents_follow(store: RunStore, write_run: Wri
     assert [(run.kind, run.id) for run in store.children(4)] == [("predictions", 2), ("predictions", 3)]
 
 
-def test_ids_can_be_given_up(store: RunStore, write_run: WriteRun, tmp_path: Path) -> None:
-    others = open_store(None, "trainings", tmp_path / "others")
-    write_run(others, 40)
-    assert copy_run(others.get(40), store, keep_id=False).id == 1
-
-
-def test_a_prediction_under_a_new_id_says_so_in_its_result(
-    store: RunStore, write_run: WriteRun, tmp_path: Path
-) -> None:
-    others = open_store(None, "predictions", tmp_path / "others")
-    outputs = {"outputs": {"cell": "/data/cell.zarr/predict_0007/segmentation"}}
-    write_run(others, 7, start_time=datetime(2025, 1, 1), result={**outputs, "prediction_id": 7})
-    write_run(others, 8, start_time=datetime(2025, 2, 1), result={**outputs, "prediction_id": 7})
-    write_run(others, 9, start_time=datetime(2025, 3, 1), result={"prediction_id": 5})
-    write_run(others, 10, start_time=datetime(2025, 4, 1), result=[1])
-    copies = copy_runs([others.get(run_id) for run_id in others.ids()], store, keep_ids=False)
-    assert [copy.id for copy in copies] == [1, 2, 3, 4]
-    assert copies[0].result == copies[1].result == {**outputs, "prediction_id": 1}, "the second resumed the first"
-    assert [copy.result for copy in copies[2:]] == [{"prediction_id": 5}, [1]], "the one it resumed did not come along"
-
-
 def test_the_same_run_does_not_come_in_twice(store: RunStore, elsewhere: RunStore, tmp_path: Path) -> None:
     folder = export_run(train(store), tmp_path / "out")
     with pytest.raises(InputError, match=r"is run 1 in .* already"):
