@@ -1,5 +1,6 @@
 """Small networks with lively weights, a volume in memory, and one on disk with a tracked training run to predict it."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from prediction.series_lab import SeriesLab
 
 from incasem_like.config import ModelConfig, load_prediction_config, load_training_config
 from incasem_like.networks import build_network, load_checkpoint, save_checkpoint
@@ -259,3 +261,31 @@ def run_predict(laboratory):
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     return ran
+
+
+@pytest.fixture
+def series(laboratory):
+    return SeriesLab(laboratory)
+
+
+@pytest.fixture
+def stopping(monkeypatch):
+    """Stop the prediction in process at the n-th block, as ctrl-C would."""
+    original = TiledPredictor.predict_parts
+
+    @contextlib.contextmanager
+    def stop(at):
+        calls = []
+
+        def interrupting(self, read, tiles, depth=None):
+            calls.append(tiles)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+            return original(self, read, tiles, depth)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TiledPredictor, "predict_parts", interrupting)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return stop
