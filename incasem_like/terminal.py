@@ -150,7 +150,7 @@ class Progress:
 
     def start_clock(self) -> None:
         """Reckon rate and time left from now on: what went before was preparation."""
-        self._start = time.monotonic()
+        self._start = self._last_line = time.monotonic()
 
     def advance(self, amount: float = 1.0, note: str | None = None) -> None:
         """Count ``amount`` more units as done; ``note`` is shown behind the rate (a loss, a file name)."""

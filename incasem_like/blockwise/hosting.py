@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from incasem_like.blockwise.channel import Message
+from incasem_like.blockwise.check_workers import cannot_listen
 from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.launchers import Place
 from incasem_like.blockwise.queue import BlockQueue, FailedBlock
@@ -80,10 +81,7 @@ def _listening(settings: SchedulerSection, place: Place) -> Iterator[socket.sock
     try:
         listener = socket.create_server((address, settings.port), family=family, backlog=256)
     except OSError as error:
-        raise InputError(
-            f"The scheduler cannot listen on {address} port {settings.port} ({error.strerror or error}): set "
-            "scheduler.listen in the workers file to an address of this machine, and another port or none."
-        ) from error
+        raise cannot_listen(address, settings.port, error) from error
     advertised = settings.advertise or (socket.gethostname() if address in EVERYWHERE else address)
     about = {"host": advertised, "port": listener.getsockname()[1], "token": place.token.hex()}
     try:

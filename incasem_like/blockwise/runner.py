@@ -113,6 +113,7 @@ class _Call:
 
     def run_here(self, prepared: Any) -> None:
         """Run all blocks in this process."""
+        self._waits = False
         worker = Worker(self.task, "this process", prepared, self.advance)
         with contextlib.closing(run_here(self.queue, worker, lambda number: self.done([number]))) as outcomes:
             for number, error in outcomes:
@@ -143,6 +144,7 @@ class _Call:
 
     def done(self, numbers: list[int]) -> None:
         """Note finished blocks."""
+        self._start_clock()
         with self._noting:
             self._log.record(*numbers)
             voxels = self.task.grid.voxels(numbers)
@@ -159,6 +161,13 @@ class _Call:
     def _show(self, voxels: int) -> None:
         assert self._progress is not None
         self._progress.advance(voxels)
+
+    def _start_clock(self) -> None:
+        """Reckon rates from the first sign of work on: what went before was the start of workers."""
+        if self._waits and self.record is not None and self._progress is not None:
+            self._waits = False
+            self.record.start_clock()
+            self._progress.start_clock()
 
     def failed(self, block: FailedBlock) -> None:
         """Note a block that failed for good."""
@@ -177,11 +186,8 @@ class _Call:
         Raises:
             KeyboardInterrupt: Somebody has cancelled the job.
         """
-        if self._waits and any(worker["block"] is not None for worker in workers):
-            self._waits = False
-            if self.record is not None and self._progress is not None:
-                self.record.start_clock()
-                self._progress.start_clock()
+        if any(worker["block"] is not None for worker in workers):
+            self._start_clock()
         if self.record is not None and self.record.due:
             self.record.update(len(self._log.done), len(self.queue.failed), workers)
             if self.record.cancelled:

@@ -21,7 +21,7 @@ from queue import Empty
 from typing import Any, NoReturn
 
 from incasem_like.blockwise.channel import TOKEN_VARIABLE, Message
-from incasem_like.blockwise.link import Link
+from incasem_like.blockwise.link import LOST, Link
 from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.stages import Read, Stages
 
@@ -172,11 +172,19 @@ def main() -> NoReturn:
     arguments = parser.parse_args()
     token = bytes.fromhex(os.environ.pop(TOKEN_VARIABLE, ""))
 
+    seen: list[bool] = []
+
     def connect() -> tuple[socket.socket, bytes]:
         if arguments.fd is not None:
             return socket.socket(fileno=arguments.fd), token
         # Read anew each time: a scheduler that was killed and started again listens elsewhere, with another token.
-        known = json.loads(arguments.connection.read_text())
+        try:
+            known = json.loads(arguments.connection.read_text())
+        except FileNotFoundError:
+            if seen:  # a scheduler that ends by itself takes it away
+                os._exit(LOST)
+            raise
+        seen.append(True)
         made = socket.create_connection((known["host"], known["port"]), timeout=20)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made, bytes.fromhex(known["token"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import string
 from argparse import Namespace
 from collections.abc import Mapping
@@ -52,9 +53,17 @@ def _lines(value: object) -> object:
     return tuple(value.splitlines()) if isinstance(value, str) else value
 
 
+def _words(value: object) -> object:
+    """Split a text as a shell would: ``--account=lab --comment='two words'`` are two words."""
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
 Memory = Annotated[int, BeforeValidator(_memory), Words("an amount of memory such as 16GiB")]
 Duration = Annotated[float, BeforeValidator(_duration), Words("a time such as 90s, 30min, 24h or 24:00:00")]
 Lines = Annotated[tuple[Text, ...], BeforeValidator(_lines), Words("a text or a list of texts")]
+Options = Annotated[
+    tuple[Text, ...], BeforeValidator(_words), Words("words such as --account=lab, their quotes closed, or a list")
+]
 Port = Annotated[Count, Field(le=65535), Words("a port number from 0 to 65535")]
 
 
@@ -69,7 +78,7 @@ class GroupSection(Document):
     gpus: Count = Field(0, description="GPUs of each worker.")
     time: Duration | None = Field(None, description="How long the queue may let a worker run.")
     set_up: Lines = Field((), description="Shell lines before the worker: modules, conda, variables.")
-    options: Lines = Field((), description="Further options of sbatch or bsub, one word each.")
+    options: Options = Field((), description="Further options of sbatch or bsub: a text, or a list of words.")
     command: Text | None = Field(None, description="For `command`: how to run `{command}`.")
     python: Text | None = Field(None, description="Interpreter on the workers' machines; null = this one.")
 
@@ -159,9 +168,11 @@ def given_workers(arguments: Namespace) -> Workers | None:
     """Read the workers file that a command line names by ``--workers``; None where it names none.
 
     Raises:
-        ConfigError: As ``load_workers``.
+        InputError: As ``usable_workers``.
     """
-    return None if arguments.workers is None else load_workers(arguments.workers)
+    from incasem_like.blockwise.check_workers import usable_workers
+
+    return usable_workers(arguments.workers)
 
 
 def _entries(values: dict[str, Any], path: Path) -> list[tuple[Mapping[str, Any], str]]:

@@ -90,12 +90,14 @@ def read_config(line: CommandLine, folder: Path) -> PredictionConfig:
 
 def predict(config: PredictionConfig, line: CommandLine, script: Path) -> FinishedPrediction:
     """Find the training runs and predict with them."""
+    from incasem_like.blockwise.check_workers import usable_workers
+
+    workers = usable_workers(line.own.workers)
     trainings = [find_training(line, config, training_id) for training_id in training_ids(config)]
     if line.own.check_commit:
         for training in trainings:
             check_commit(training, script)
 
-    from incasem_like.blockwise.workers_file import load_workers
     from incasem_like.evaluation.prediction_metrics import PredictionMetrics
     from incasem_like.prediction.experiment import predict_data
 
@@ -113,7 +115,7 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
             store=lambda: prediction_store(line, config),
             observing=PredictionMetrics,
             resume=line.own.resume,
-            workers=load_workers(line.own.workers) if line.own.workers is not None else None,
+            workers=workers,
             started=started,
             run_name=line.name,
             comment=line.comment,

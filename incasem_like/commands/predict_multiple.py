@@ -86,11 +86,13 @@ def read_config(line: CommandLine, folder: Path) -> SeriesConfig:
 
 def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSeries:
     """Find the training run and predict with its checkpoints."""
+    from incasem_like.blockwise.check_workers import usable_workers
+
+    workers = usable_workers(line.own.workers)
     training = find_training(line, config, training_ids(config)[0])
     if line.own.check_commit:
         check_commit(training, script)
 
-    from incasem_like.blockwise.workers_file import load_workers
     from incasem_like.evaluation.prediction_metrics import PredictionMetrics
     from incasem_like.prediction.series import Watching, continuing_command, predict_series
     from incasem_like.viewing.series_figure import series_figure
@@ -117,7 +119,7 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
                 training,
                 store=lambda: prediction_store(line, config),
                 observing=PredictionMetrics,
-                workers=load_workers(line.own.workers) if line.own.workers is not None else None,
+                workers=workers,
                 anew=line.own.new,
                 watching=Watching(started, measured, series_figure),
                 run_name=line.name,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from incasem_like.blockwise.check_workers import worker_problems
 from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.config import PredictionConfig, resolve_training_config
-from incasem_like.errors import InputError
 from incasem_like.networks import check_device
 from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
 from incasem_like.prediction.ensemble_plan import add_member, check_counts, ensemble_of
@@ -24,8 +22,6 @@ from incasem_like.terminal import shown_path
 if TYPE_CHECKING:
     from incasem_like.config import DataConfig, TrainingConfig
     from incasem_like.tracking import RunRecord, RunStore
-
-PROGRAMS = {"slurm": "sbatch", "lsf": "bsub"}
 
 
 def examine_prediction(
@@ -82,29 +78,12 @@ def note_surroundings(
     with found.noting():
         workers = None if workers_file is None else load_workers(workers_file)
     if workers is not None:
-        _check_workers(found, workers)
+        for problem in worker_problems(workers):
+            with found.noting():
+                raise problem
     with found.noting():
         check_device(config.torch)
     return runs, workers
-
-
-def _check_workers(found: Preflight, workers: Workers) -> None:
-    for launcher in sorted({group.launcher for group in workers.groups} & PROGRAMS.keys()):
-        with found.noting():
-            if shutil.which(PROGRAMS[launcher]) is None:
-                raise InputError(
-                    f"Workers are to be started by {launcher}, but there is no program {PROGRAMS[launcher]} here: "
-                    "run this on a machine that can submit jobs."
-                )
-    where = (workers.scheduler.listen or "127.0.0.1", workers.scheduler.port)
-    with found.noting():
-        try:
-            socket.create_server(where, family=socket.AF_INET6 if ":" in where[0] else socket.AF_INET).close()
-        except OSError as error:
-            raise InputError(
-                f"The scheduler cannot listen on {where[0]} port {where[1]} ({error.strerror or error}): give "
-                "scheduler.listen an address of this machine, and scheduler.port a free port or 0."
-            ) from error
 
 
 def note_plan(

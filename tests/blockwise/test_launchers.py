@@ -19,7 +19,7 @@ from incasem_like.blockwise.channel import Channel
 from incasem_like.blockwise.launchers import Place, WorkerGroup
 from incasem_like.blockwise.launchers.local import LocalLauncher
 from incasem_like.blockwise.workers_file import Workers, load_workers
-from incasem_like.errors import IncasemError, InputError
+from incasem_like.errors import ConfigError, IncasemError, InputError
 from incasem_like.volumes import open_volume
 
 Smoothing = Callable[..., BlockTask]
@@ -271,3 +271,13 @@ def test_a_command_on_an_address_that_is_not_here_is_said(smoothing: Smoothing, 
     text = "{launcher: command, command: '{command}', scheduler: {listen: 203.0.113.9}}"
     with pytest.raises(InputError, match=r"cannot listen on 203\.0\.113\.9 .*set scheduler\.listen"):
         run_blockwise(smoothing(), workers=workers(tmp_path, text))
+
+
+def test_options_may_be_a_text_with_quotes(smoothing: Smoothing, queue: Path, tmp_path: Path) -> None:
+    text = SLURM.replace("[--account=lab]", "\"--account=lab --comment='two words'\"")
+    assert run_blockwise(smoothing(), workers=workers(tmp_path, text)).done == BLOCKS
+    words = asked(queue)[0]
+    assert "--account=lab" in words
+    assert "--comment=two words" in words
+    with pytest.raises(ConfigError, match=r"options must be words .*their quotes closed"):
+        workers(tmp_path, SLURM.replace("[--account=lab]", '"--comment=\'two words"'))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from incasem_like.errors import InputError
-from incasem_like.prediction import preflight
 from incasem_like.prediction.plan import PredictionPlan
 from incasem_like.prediction.preflight import examine_prediction
 from incasem_like.prediction.region_task import read_begun
@@ -76,7 +75,7 @@ def test_problems_of_tiles_disk_and_folder_are_found_too(laboratory, examine, mo
     assert len(problems) == 1
     assert "nearest it can is [44, 44, 44]" in problems[0]
     full = type("Usage", (), {"free": 1000})()
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder: full)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: full)
     (problem,) = examine(laboratory.config()).problems
     assert "free some, set prediction.output_dtype=uint8" in problem
 

@@ -192,11 +192,18 @@ class Launcher(ABC):
             "#!/bin/bash",
             *threads,
             *([] if self.group.python else [path]),
-            *self.group.set_up,
+            *self._checked_set_up(),
             f"cd {shlex.quote(os.getcwd())} || exit 1",
             f'exec {shlex.join(self.words(*where))} --name "$1"',
         ]
         return "\n".join(lines) + "\n"
+
+    def _checked_set_up(self) -> list[str]:
+        """Return the set-up lines so that a command among them that fails ends the worker, and is named."""
+        if not self.group.set_up:
+            return []
+        said = "set_up of the workers file failed with status $? at: $BASH_COMMAND"
+        return [f"trap 'echo \"{said}\" >&2' ERR", "set -e", *self.group.set_up, "set +e", "trap - ERR"]
 
     def write_script(self) -> Path:
         """Write the script of the group's workers and return its path."""

@@ -1,0 +1,62 @@
+"""What would keep workers from starting, found out before anything is begun."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from incasem_like.blockwise.launchers import LAUNCHERS, Place
+from incasem_like.blockwise.workers_file import LOOPBACK, Workers, load_workers
+from incasem_like.errors import InputError
+
+PROGRAMS = {"slurm": "sbatch", "lsf": "bsub"}
+
+
+def usable_workers(path: Path | None) -> Workers | None:
+    """Read a workers file, and make sure as far as can be told from here that its workers can start.
+
+    Args:
+        path: The file; None where no workers are asked for.
+
+    Raises:
+        ConfigError: As ``load_workers``.
+        InputError: They cannot start; the first of ``worker_problems``.
+    """
+    if path is None:
+        return None
+    workers = load_workers(path)
+    for problem in worker_problems(workers):
+        raise problem
+    return workers
+
+
+def worker_problems(workers: Workers) -> Iterator[InputError]:
+    """Yield what is in the workers' way: a queue's program that is not here, too few GPUs, an address of others."""
+    for launcher in sorted({group.launcher for group in workers.groups} & PROGRAMS.keys()):
+        if shutil.which(PROGRAMS[launcher]) is None:
+            yield InputError(
+                f"Workers are to be started by {launcher}, but there is no program {PROGRAMS[launcher]} here: "
+                "run this on a machine that can submit jobs."
+            )
+    for group in workers.groups:
+        launcher_class = LAUNCHERS[group.launcher]
+        try:
+            _ = launcher_class(group, Place(Path(), b"", 0.0), group.launcher).count
+        except InputError as problem:
+            yield problem
+    if any(LAUNCHERS[group.launcher].calls_back for group in workers.groups):
+        address, port = workers.scheduler.listen or LOOPBACK, workers.scheduler.port
+        try:
+            socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
+        except OSError as error:
+            yield cannot_listen(address, port, error)
+
+
+def cannot_listen(address: str, port: int, error: OSError) -> InputError:
+    """Say that the scheduler cannot listen there."""
+    return InputError(
+        f"The scheduler cannot listen on {address} port {port} ({error.strerror or error}): set scheduler.listen "
+        "in the workers file to an address of this machine, and another port or none."
+    )
