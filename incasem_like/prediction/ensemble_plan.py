@@ -214,7 +214,7 @@ def check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, othe
         ("data.downsample_factor", "every {}. voxel", first.data.downsample_factor, other.data.downsample_factor),
         ("data.num_classes", "{} classes with background", first.data.num_classes, other.data.num_classes),
         ("model.in_channels", "{} channels of raw", first.model.in_channels, other.model.in_channels),
-        ("model.outputs", "the outputs {}", _outputs(first), _outputs(other)),
+        ("model.outputs", "{} as outputs", _outputs(first), _outputs(other)),
     ):
         if before != now:
             shown = [words.format(list(value) if isinstance(value, tuple) else value) for value in (before, now)]
@@ -226,7 +226,7 @@ def check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, othe
 
 def _outputs(training: TrainingConfig) -> str:
     groups = channel_groups(training.model)
-    return ", ".join(f"{group.name} ({group.channels}, {group.activation})" for group in groups) or "of classes"
+    return ", ".join(f"{group.name} ({group.channels}, {group.activation})" for group in groups) or "classes"
 
 
 def _bytes_of_a_tile(member: PredictionPlan) -> int:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import zarr
 
+from incasem_like.config.network_sections import OutputSection
 from incasem_like.errors import ConfigError
 from incasem_like.networks import build_network, save_checkpoint
 from incasem_like.prediction.outputs import OutputPlace
@@ -14,6 +15,7 @@ from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.tracking import run_experiment
 from incasem_like.tracking.lineage import gather
 
+AFFINITIES = (OutputSection(name="affinities", channels=2, activation="sigmoid"),)
 TILES = "prediction.input_size_voxels=[44,44,44]"
 # Of this network a tile of 52 gives 34 voxels along each axis, which is a chunk too.
 WIDE_TILES = "prediction.input_size_voxels=[52,52,52]"
@@ -106,6 +108,19 @@ def test_other_architectures_are_averaged_and_all_parents_named(laboratory, othe
     assert {"trainings/1", "trainings/2"} <= sources
 
 
+def test_channels_that_stand_for_themselves_are_averaged_too(laboratory, add_training):
+    trainings = [
+        add_training(iteration, model={"outputs": AFFINITIES, "num_fmaps": number})
+        for iteration, number in ((5, 2), (6, 3))
+    ]
+    alone = [laboratory.predict(training=training).places["cell_er"] for training in trainings]
+    both = laboratory.predict(training=trainings[0], further=trainings[1:]).places["cell_er"]
+    assert both.main == "volumes/predictions/ensemble_0002_0003/predict_0003/affinities"
+    first, second = (stored(place, "affinities").astype(np.float64) for place in alone)
+    assert np.abs(first - second).max() > 0.01
+    assert np.abs(stored(both, "affinities") - (first + second) / 2).max() < 1e-5
+
+
 def test_the_order_of_the_runs_does_not_matter(laboratory, other):
     first = laboratory.predict(laboratory.config(None, "prediction.weights=[3,1]"), further=[other])
     second = laboratory.predict(
@@ -156,6 +171,10 @@ def test_interrupted_it_goes_on_and_predicts_what_is_missing(laboratory, monkeyp
             r"2 classes with background, run 2 with 3 classes with background \(data.num_classes\)",
         ),
         ({"data": {"downsample_factor": 2}}, r"every 1. voxel, run 2 with every 2. voxel"),
+        (
+            {"model": {"outputs": AFFINITIES}},
+            r"classes as outputs, run 2 with affinities \(2, sigmoid\) as outputs \(model.outputs\)",
+        ),
     ],
 )
 def test_networks_that_do_not_mean_the_same_are_refused(laboratory, add_training, changes, sentence):
