@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from incasem_like.errors import StoreError
-from incasem_like.tracking.files.layout import METRICS_LOG, write_whole
+from incasem_like.tracking.files.layout import METRICS_LOG, copy_whole, write_whole
 from incasem_like.tracking.metrics_log import MetricsLog, is_held
 from incasem_like.tracking.metrics_log_reading import is_complete, was_written_in
 
@@ -114,8 +114,7 @@ class Journal:
         folder = self.folder / "artifacts"
         folder.mkdir(exist_ok=True)
         path = folder / file_id
-        with open(source, "rb") as content:
-            write_whole(path, lambda file: shutil.copyfileobj(content, file))
+        copy_whole(source, path)
         described = json.dumps({"name": name, "content_type": content_type})
         write_whole(path.with_suffix(".json"), lambda file: file.write(described.encode()))
         return PendingArtifact(file_id, name, content_type, path)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import CheckpointError, ConfigError
+from incasem_like.tracking.files.layout import copy_whole
 from incasem_like.training.checkpoints import CheckpointFolder, is_sound
 from incasem_like.training.data_configs import same_data, tracked_data
 
@@ -192,18 +191,9 @@ def _where_it_is(record: RunRecord, entry: CheckpointRecord | None) -> str | Non
 
 def _bring(found: Path, place: Path) -> None:
     """Copy a file to its place, whole, unless it is there."""
-    if found.absolute() == place.absolute():
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        with open(found, "rb") as source, open(beside, "wb") as target:
-            shutil.copyfileobj(source, target)
-            target.flush()
-            os.fsync(target.fileno())
-        beside.replace(place)
-    finally:
-        beside.unlink(missing_ok=True)
+    if found.absolute() != place.absolute():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        copy_whole(found, place)
 
 
 def _may_change(key: tuple[str, ...]) -> bool:

@@ -233,7 +233,7 @@ def test_an_import_that_fails_leaves_nothing(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(into_files, "_copy", fail)
+        patch.setattr(into_files, "copy_whole", fail)
         patch.setattr(into_mongo, "_put_artifact", fail)
         with pytest.raises((KeyboardInterrupt, IncasemError, OSError)):
             copy_run(original, store)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,6 +12,7 @@ from incasem_like.errors import CheckpointError, StoreError
 from incasem_like.tracking.checkpoints import file_sha256
 from incasem_like.tracking.checkpoints.cache import cached_path
 from incasem_like.tracking.doctor.finding import Finding
+from incasem_like.tracking.files.layout import copy_whole
 
 if TYPE_CHECKING:
     from incasem_like.tracking.checkpoints import CheckpointRecord, TrackedFile
@@ -94,14 +93,10 @@ def _restore(file: TrackedFile) -> None:
     target = file.candidates[0]
     if found == target:
         return
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        shutil.copyfile(found, beside)
-        os.replace(beside, target)
+        copy_whole(found, target)
     except OSError as error:
         raise StoreError(f"{target} cannot be written ({error.strerror or error}): check its rights.") from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _forget(store: RunStore, run_id: int, checkpoint: CheckpointRecord) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import IO
 
 METRICS_LOG = "metrics.jsonl"
 ANNOTATIONS = "annotations.json"
+_BYTES_AT_ONCE = 1 << 20
 OWN_FILES = frozenset({"run.json", "config.json", "info.json", "metrics.json", METRICS_LOG, "cout.txt", ANNOTATIONS})
 
 
@@ -30,3 +32,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file so that it is seen whole or not at all."""
+    with open(source, "rb") as content:
+        write_whole(target, lambda file: shutil.copyfileobj(content, file, _BYTES_AT_ONCE))

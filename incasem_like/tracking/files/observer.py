@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from incasem_like.tracking.files.layout import artifact_file_name, write_whole
+from incasem_like.tracking.files.layout import artifact_file_name, copy_whole, write_whole
 from incasem_like.tracking.files.shared_files import keep
 from incasem_like.tracking.files.starting import make_run_folder, open_new, take_up
 from incasem_like.tracking.plain import plain
@@ -91,8 +90,7 @@ class FileObserver(FileStorageObserver):  # type: ignore[misc]
 
     def save_file(self, filename: str, target_name: str | None = None) -> None:  # noqa: D102
         target = self.run_directory / artifact_file_name(target_name or Path(filename).name)
-        with open(filename, "rb") as source:
-            write_whole(target, lambda file: shutil.copyfileobj(source, file))
+        copy_whole(Path(filename), target)
 
     def find_or_save(self, filename: str, store_dir: Path) -> Path:
         """Keep one copy of a source or resource for all runs, named by its content's hash."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from incasem_like.tracking.deletion.freed import Freed
 from incasem_like.tracking.files.exclusive import exclusive
-from incasem_like.tracking.files.layout import write_whole
+from incasem_like.tracking.files.layout import copy_whole
 from incasem_like.tracking.summaries import as_mapping, as_sequence
 
 SHELVES = ("_sources", "_resources")
-_BYTES_AT_ONCE = 1 << 20
 
 
 def keep(shelf: Path, source: Path) -> Path:
@@ -25,8 +23,7 @@ def keep(shelf: Path, source: Path) -> Path:
     target = shelf / f"{source.stem}_{digest}{source.suffix}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(source, "rb") as content:
-            write_whole(target, lambda file: shutil.copyfileobj(content, file, _BYTES_AT_ONCE))
+        copy_whole(source, target)
     return target
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.tracking.files.changes import errors_of_writing
-from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, artifact_file_name, write_whole
+from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, artifact_file_name, copy_whole, write_whole
 from incasem_like.tracking.files.shared_files import keep
 from incasem_like.tracking.files.starting import make_run_folder
 from incasem_like.tracking.metrics_log import is_held
@@ -18,8 +18,6 @@ from incasem_like.tracking.plain import plain
 
 if TYPE_CHECKING:
     from incasem_like.tracking.transfer.portable import PortableRun, RenewedIds
-
-_BYTES_AT_ONCE = 1 << 20
 
 
 def read_stored(folder: Path, entries: Any) -> Iterator[tuple[str, bytes | None]]:
@@ -71,9 +69,9 @@ def _write(folder: Path, directory: Path, portable: PortableRun, renewed: Renewe
         _write_json(directory / ANNOTATIONS, portable.annotations)
     write_whole(directory / "cout.txt", lambda file: file.write(portable.output.encode("utf-8", "replace")))
     if portable.metrics_log is not None:
-        _copy(portable.metrics_log, directory / METRICS_LOG)
+        copy_whole(portable.metrics_log, directory / METRICS_LOG)
     for name, path in portable.artifacts():
-        _copy(path, directory / artifact_file_name(name))
+        copy_whole(path, directory / artifact_file_name(name))
     experiment = dict(portable.document.get("experiment") or {})
     experiment["sources"] = [_keep(folder, "_sources", *each) for each in portable.stored("sources")]
     resources = [_keep(folder, "_resources", *each) for each in portable.stored("resources")]
@@ -83,11 +81,6 @@ def _write(folder: Path, directory: Path, portable: PortableRun, renewed: Renewe
 
 def _keep(folder: Path, shelf: str, name: str, path: Path | None, noted: str) -> list[str]:
     return [name, noted if path is None else keep(folder / shelf, path).relative_to(folder).as_posix()]
-
-
-def _copy(source: Path, target: Path) -> None:
-    with open(source, "rb") as content:
-        write_whole(target, lambda file: shutil.copyfileobj(content, file, _BYTES_AT_ONCE))
 
 
 def _write_json(path: Path, value: Mapping[str, Any], *, sort_keys: bool = True) -> None:
