@@ -9,6 +9,7 @@ from prediction.series_lab import TILES, steps
 
 from incasem_like.errors import ConfigError
 from incasem_like.prediction import SERIES_FIGURE
+from incasem_like.tracking import open_store
 from incasem_like.tracking.lineage import written_by
 
 
@@ -140,3 +141,19 @@ def test_interrupted_it_goes_on_in_the_same_run(series, stopping, predicted, at,
         for iteration in (1, 2):
             np.testing.assert_array_equal(series.stored(1, iteration), series.stored(2, iteration))
     assert resumed.result["best_value"] == undisturbed.result["best_value"]
+
+
+@pytest.mark.mongo
+def test_in_a_database_it_is_one_run_too_interrupted_or_not(series, stopping, fresh_mongo_url):
+    series.store = open_store(fresh_mongo_url, "predictions", series.runs)
+    with stopping(2):
+        series.predict("series.keep=best")
+    assert series.store.get(1).status == "INTERRUPTED"
+    finished = series.predict("series.keep=best")
+    assert (finished.run_id, finished.predicted) == (1, 1)
+    record = series.store.get(1)
+    assert (record.status, steps(record)) == ("COMPLETED", (1, 2))
+    assert record.artifact(SERIES_FIGURE) == b"figure of [1, 2]"
+    assert [entry["iteration"] for entry in record.info["series"]["entries"]] == [1, 2]
+    assert series.predict("series.keep=best").predicted == 0
+    assert series.store.ids() == [1]
