@@ -13,7 +13,7 @@ from incasem_like.tracking.moments import utc_moment
 from incasem_like.tracking.origins import named_runs, origins
 from incasem_like.tracking.summaries import DAMAGED, CheckpointSummary, RunSummary, as_mapping, as_sequence, unpickled
 
-_HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start")
+_HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start", "process_ticks")
 _CHECKPOINT_FIELDS = ("iteration", "path", "sha256", "bytes")
 # What incasem's own trainings and predictions say of where they come from; they note nothing in info.
 PARENTS_IN_CONFIG = ("prediction.run_id_training", "training.start_from", "training.continue_id")

@@ -13,7 +13,10 @@ from typing import Any
 from incasem_like.tracking.moments import utc_moment
 
 OLDEST_HEARTBEAT = timedelta(minutes=5)
-_SECONDS_STARTS_MAY_DIFFER = 2.0  # the start is reckoned from the boot, whose wall-clock time the kernel adjusts
+_TICKS_AMONG_THE_FIELDS = 19  # of /proc/PID/stat, counted from the state, which follows the name in parentheses
+_SECONDS_STARTS_MAY_DIFFER = (
+    2.0  # where ticks are unknown: the start is reckoned from the boot, whose wall-clock time the kernel adjusts
+)
 
 
 def is_alive(
@@ -51,7 +54,7 @@ def find_process(host: Mapping[str, Any], heartbeat: datetime | None, start: dat
     boot, heard = boot_id(), utc_moment(heartbeat) or utc_moment(start)
     if boot == host.get("boot_id"):
         is_near = host.get("pid_namespace", pid_namespace()) == pid_namespace()
-        return _process_exists(host["pid"], host.get("process_start")) if is_near else None
+        return _process_exists(host["pid"], host) if is_near else None
     if boot is not None and heard is not None and heard < boot_time():
         return False  # a younger heartbeat would come from another machine of the same name
     return None
@@ -99,8 +102,19 @@ def process_start(pid: int) -> float | None:
         return None
 
 
-def _process_exists(pid: int, recorded_start: Any) -> bool:
-    found = process_start(pid)
-    if found is None or not isinstance(recorded_start, (int, float)):
-        return found is not None
-    return abs(found - recorded_start) < _SECONDS_STARTS_MAY_DIFFER
+def start_ticks(pid: int) -> int | None:
+    """Give the start of a process in the kernel's ticks since the boot, which no clock step changes; None if unknown."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return int(fields[_TICKS_AMONG_THE_FIELDS])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _process_exists(pid: int, host: Mapping[str, Any]) -> bool:
+    found, ticks, recorded = process_start(pid), start_ticks(pid), host.get("process_start")
+    if found is None:
+        return False
+    if ticks is not None and isinstance(host.get("process_ticks"), int):
+        return ticks == host["process_ticks"]
+    return not isinstance(recorded, (int, float)) or abs(found - recorded) < _SECONDS_STARTS_MAY_DIFFER

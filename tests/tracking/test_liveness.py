@@ -29,7 +29,8 @@ def test_this_process_lives_however_old_its_heartbeat_is(here: dict[str, Any]) -
 
 def test_a_process_that_was_killed_is_dead_at_once_also_before_anybody_waited_for_it(here: dict[str, Any]) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    child = {**here, "pid": process.pid, "process_start": liveness.process_start(process.pid)}
+    starts = {"process_start": liveness.process_start(process.pid), "process_ticks": liveness.start_ticks(process.pid)}
+    child = {**here, "pid": process.pid, **starts}
     assert is_alive(child, NOW, NOW)
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -39,7 +40,15 @@ def test_a_process_that_was_killed_is_dead_at_once_also_before_anybody_waited_fo
 
 
 def test_a_process_that_took_over_the_number_is_another(here: dict[str, Any]) -> None:
-    assert not is_alive({**here, "process_start": here["process_start"] - 100}, NOW, NOW)
+    assert not is_alive({**here, "process_ticks": here["process_ticks"] - 100}, NOW, NOW)
+    known_by_its_time = {key: value for key, value in here.items() if key != "process_ticks"}
+    assert not is_alive({**known_by_its_time, "process_start": here["process_start"] - 100}, NOW, NOW)
+    assert is_alive({**known_by_its_time, "process_start": here["process_start"] - 1}, LONG_AGO, None)
+
+
+def test_a_clock_that_was_set_does_not_make_a_process_another(here: dict[str, Any]) -> None:
+    assert is_alive({**here, "process_start": here["process_start"] - 3600}, LONG_AGO, None)
+    assert is_alive({**here, "process_start": here["process_start"] + 3600}, LONG_AGO, None)
 
 
 def test_a_boot_ago_nothing_lives(here: dict[str, Any]) -> None:
@@ -66,4 +75,4 @@ def test_what_names_no_process_is_known_by_its_heartbeat_alone() -> None:
 def test_a_process_id_that_is_none_is_passed_over(here: dict[str, Any]) -> None:
     assert is_alive({**here, "pid": "4 of them"}, NOW, None, now=NOW)
     assert not is_alive({**here, "pid": "4 of them"}, LONG_AGO, None)
-    assert is_alive({**here, "process_start": "today"}, LONG_AGO, None)
+    assert is_alive({**here, "process_start": "today", "process_ticks": "many"}, LONG_AGO, None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import incasem_like
-from incasem_like.tracking.liveness import boot_id, pid_namespace, process_start
+from incasem_like.tracking.liveness import boot_id, pid_namespace, process_start, start_ticks
 from incasem_like.tracking.plain import without_credentials
 from incasem_like.tracking.recording.source_archive import archive_package
 
@@ -70,6 +70,7 @@ def describe_process() -> dict[str, Any]:
     description = {
         "pid": os.getpid(),
         "process_start": process_start(os.getpid()),
+        "process_ticks": start_ticks(os.getpid()),
         "boot_id": boot_id(),
         "pid_namespace": pid_namespace(),
     }
