@@ -14,9 +14,8 @@ from incasem_like.tracking.moments import utc_moment
 
 OLDEST_HEARTBEAT = timedelta(minutes=5)
 _TICKS_AMONG_THE_FIELDS = 19  # of /proc/PID/stat, counted from the state, which follows the name in parentheses
-_SECONDS_STARTS_MAY_DIFFER = (
-    2.0  # where ticks are unknown: the start is reckoned from the boot, whose wall-clock time the kernel adjusts
-)
+# Where ticks are unknown: the time of a start is reckoned from that of the boot, which the kernel adjusts
+_SECONDS_STARTS_MAY_DIFFER = 2.0
 
 
 def is_alive(
@@ -103,7 +102,7 @@ def process_start(pid: int) -> float | None:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Give the start of a process in the kernel's ticks since the boot, which no clock step changes; None if unknown."""
+    """Give the start of a process in ticks since the boot, which no setting of the clock changes; None if unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return int(fields[_TICKS_AMONG_THE_FIELDS])
@@ -116,5 +115,5 @@ def _process_exists(pid: int, host: Mapping[str, Any]) -> bool:
     if found is None:
         return False
     if ticks is not None and isinstance(host.get("process_ticks"), int):
-        return ticks == host["process_ticks"]
+        return bool(ticks == host["process_ticks"])
     return not isinstance(recorded, (int, float)) or abs(found - recorded) < _SECONDS_STARTS_MAY_DIFFER
