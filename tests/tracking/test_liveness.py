@@ -59,6 +59,7 @@ def test_a_boot_ago_nothing_lives(here: dict[str, Any]) -> None:
 @pytest.mark.parametrize("other", [{"hostname": "another"}, {"pid_namespace": "pid:[1]"}, {"boot_id": "another"}])
 def test_elsewhere_the_heartbeat_counts(here: dict[str, Any], other: dict[str, str]) -> None:
     elsewhere = {**here, **other}
+    assert liveness.find_process(elsewhere, NOW, LONG_AGO) is None, "its process would be out of sight"
     assert is_alive(elsewhere, NOW - timedelta(minutes=4), LONG_AGO, now=NOW)
     assert is_alive(elsewhere, NOW.replace(tzinfo=None), None, now=NOW)
     assert not is_alive(elsewhere, NOW - timedelta(minutes=6), NOW, now=NOW)
