@@ -57,6 +57,9 @@ def test_a_run_of_another_machine_that_was_heard_of_lately_stays(lab: Lab) -> No
         1, status="RUNNING", stop_time=None, heartbeat=datetime.fromtimestamp(time.time(), UTC).replace(tzinfo=None)
     )
     assert "No run says RUNNING" in lab.ask("runs", "reap").output
+    lab.add(2, status="RUNNING", stop_time=None)
+    said = lab.ask("runs", "show", 2).output
+    assert "KILLED (it says RUNNING, and only the clocks of two machines speak against it)" in said
 
 
 def test_a_run_whose_clock_is_behind_is_watched_and_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,8 @@ def _identity(record: RunRecord) -> Iterator[tuple[str, str]]:
     if record.name:
         yield "name", record.name
     recorded = record.recorded_status
-    yield "status", record.status if recorded == record.status else f"{record.status} (it says {recorded})"
+    by_clocks = ", and only the clocks of two machines speak against it" if record.seems_dead else ""
+    yield "status", record.status if recorded == record.status else f"{record.status} (it says {recorded}{by_clocks})"
     if record.comment:
         yield "comment", record.comment
 
