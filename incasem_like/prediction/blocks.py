@@ -78,7 +78,7 @@ def check_finite(probabilities: Floats) -> None:
     Raises:
         DivergedError: It did not.
     """
-    if not np.isfinite(probabilities[0]).all():
+    if not np.isfinite(probabilities).all():
         raise DivergedError(
             "The network gives values that are not numbers: its training diverged, choose an earlier checkpoint; "
             "or the precision is too low, set torch.precision=fp32."

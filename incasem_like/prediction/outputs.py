@@ -139,13 +139,25 @@ class RegionOutput:
                 values, at = probabilities[at : at + volume.shape[0]], at + volume.shape[0]
             volume.write(stored_probabilities(values, volume.dtype), tile)
         if self._of_classes:
-            self.main.write(probabilities.argmax(axis=0).astype(np.uint8) * mask, tile)
+            self.main.write(most_probable(probabilities) * mask, tile)
 
     def read_probabilities(self, tile: Roi) -> npt.NDArray[np.float32]:
         """Read (channels, z, y, x) values in [0, 1] of what is written."""
         parts = [volume.read(tile) for volume in self._values]
         stored = np.stack(parts) if self._of_classes else np.concatenate(parts)
         return stored.astype(np.float32) / np.float32(SCALES[stored.dtype.name])
+
+
+def most_probable(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Give the class of the highest of (classes, z, y, x) probabilities, the first of equals.
+
+    ``numpy.argmax`` over the first axis takes ten times as long, which is felt beside a small network.
+    """
+    highest, classes = probabilities[0].copy(), np.zeros(probabilities.shape[1:], dtype=np.uint8)
+    for class_id, values in enumerate(probabilities[1:], start=1):
+        np.copyto(classes, class_id, where=values > highest)
+        np.maximum(highest, values, out=highest)
+    return classes
 
 
 def stored_probabilities(values: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
