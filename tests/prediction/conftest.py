@@ -246,6 +246,28 @@ def interrupted(laboratory, monkeypatch):
 
 
 @pytest.fixture
+def start_predict(laboratory):
+    """Start the script, in blocks of one tile each, on the data configuration that ``laboratory.config`` wrote last."""
+
+    def started(*flags, updates=(WIDE_TILES,)):
+        fixed = [
+            f"prediction.data={laboratory.folder / 'predict.json'}",
+            f"directories.runs={laboratory.runs}",
+            f"directories.data={laboratory.folder / 'data'}",
+            "torch.device=cpu",
+        ]
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPT), *flags, "with", "config_prediction.yaml", *fixed, *updates],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return started
+
+
+@pytest.fixture
 def run_predict(laboratory):
     """Run the script on the data configuration that ``laboratory.config`` wrote last."""
 

@@ -2,14 +2,11 @@
 
 import hashlib
 import math
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
@@ -19,9 +16,8 @@ from incasem_like.prediction.weights import CheckpointPlace
 from incasem_like.tracking import file_sha256
 from incasem_like.volumes import Coordinate
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "03_predict" / "predict.py"
 # Of this network a tile then gives 34 voxels along each axis, which is a chunk too.
-SMALL = "prediction.input_size_voxels=[52,52,52]"
+WIDE_TILES = "prediction.input_size_voxels=[52,52,52]"
 SHAPE = (40, 190, 190)
 
 
@@ -33,35 +29,14 @@ def workers_file(tmp_path):
 
 
 @pytest.fixture
-def start(laboratory, write_volume):
-    for dataset, values in (("large", 256), ("large_labels", 2)):
-        stored = np.random.default_rng(0).integers(0, values, SHAPE, dtype=np.uint8)
-        write_volume(laboratory.container, f"volumes/{dataset}", stored)
-    entry = laboratory.entry(raw="volumes/large", labels={"volumes/large_labels": 1})
-    laboratory.config({"cell_er": {**entry, "offset": None, "shape": None}})
-
-    def started(*flags, updates=(SMALL,)):
-        fixed = [
-            f"prediction.data={laboratory.folder / 'predict.json'}",
-            f"directories.runs={laboratory.runs}",
-            f"directories.data={laboratory.folder / 'data'}",
-            "torch.device=cpu",
-        ]
-        command = [sys.executable, str(SCRIPT), "--run_id", "1", *flags, "with", "config_prediction.yaml", *fixed]
-        return subprocess.Popen(
-            [*command, *updates],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return started
+def start(laboratory, start_predict):
+    laboratory.config({"cell_er": laboratory.wide_entry(SHAPE)})
+    return lambda *flags, updates=(WIDE_TILES,): start_predict("--run_id", "1", *flags, updates=updates)
 
 
 @pytest.fixture
 def call(start):
-    def called(*flags, updates=(SMALL,)):
+    def called(*flags, updates=(WIDE_TILES,)):
         with start(*flags, updates=updates) as process:
             out, errors = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
@@ -143,8 +118,8 @@ def test_a_killed_scheduler_is_gone_on_with_and_another_checkpoint_or_way_is_ref
 
 @pytest.mark.slow
 def test_scores_come_from_what_the_workers_stored(laboratory, call, workers_file):
-    alone = call(updates=("prediction.log_metrics=true", SMALL))
-    done = call("--workers", str(workers_file), updates=("prediction.log_metrics=true", SMALL))
+    alone = call(updates=("prediction.log_metrics=true", WIDE_TILES))
+    done = call("--workers", str(workers_file), updates=("prediction.log_metrics=true", WIDE_TILES))
     assert done.returncode == 0, done.stderr
     scores = [line for line in done.stdout.splitlines() if "_ds_0: " in line]
     assert scores
