@@ -17,12 +17,13 @@ import struct
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import daisy
 import daisy.logging
+from block_functions import GAPS, WAIT, daisy_nothing, daisy_wait, nothing, wait
 
 from incasem_like.blockwise import Block, BlockTask, run_blockwise
 from incasem_like.volumes import create_volume
@@ -32,46 +33,6 @@ WORKERS = 2
 BLOCKS = 100_000
 WAITING_BLOCKS = (1_000, 4_000)
 ROUNDS = 3
-WAIT = 0.005
-GAPS = "BENCH_BLOCKWISE_GAPS"  # folder where workers note the time between two of their blocks
-
-
-def nothing(block: Block, parameters: Mapping[str, Any]) -> None:
-    """Do nothing with a block."""
-
-
-class _Gaps:
-    """Notes, in a file of this process, the time from the end of one block to the begin of the next."""
-
-    def __init__(self) -> None:
-        self._file = os.open(Path(os.environ[GAPS]) / str(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._ended = 0.0
-
-    def wait(self) -> None:
-        began = time.perf_counter()
-        if self._ended:
-            os.write(self._file, struct.pack("d", began - self._ended))
-        time.sleep(WAIT)
-        self._ended = time.perf_counter()
-
-
-@cache
-def gaps_of(pid: int) -> _Gaps:
-    return _Gaps()
-
-
-def wait(block: Block, parameters: Mapping[str, Any]) -> None:
-    """Take a known time for a block."""
-    gaps_of(os.getpid()).wait()
-
-
-def daisy_nothing(block: daisy.Block) -> None:
-    """Do nothing with a block of daisy's."""
-
-
-def daisy_wait(block: daisy.Block) -> None:
-    """Take a known time for a block of daisy's."""
-    gaps_of(os.getpid()).wait()
 
 
 def seconds(action: Callable[[], object]) -> float:
