@@ -41,7 +41,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "03_predict" / "predi
 GIB = 2**30
 # Wall time and processor time.
 Seconds = tuple[float, float]
-# A volume of 38 GiB: no step may depend on it. A few planes of the first tile show what a tile takes.
+# A volume of 36 GiB: no step may depend on it. A few planes of the first tile show what a tile takes.
 LARGE = (2048, 4096, 4608)
 # How the default network is tried on a GPU, and in which arithmetic matrices are multiplied beside it.
 ON_GPU = {
@@ -75,7 +75,9 @@ def forward_in_a_loop(plan: PredictionPlan, input_size: Sequence[int]) -> Callab
     region, device = plan.regions[0], torch.device(plan.config.torch.device_name)
     tiles = plan.predictor(input_size).tiles(region.roi, region.raw_roi.begin)
     largest = [max(edges) for edges in zip(*(read.shape for read, _ in tiles), strict=True)]
-    raw = torch.rand((1, 1, *largest), device=device).contiguous(memory_format=torch.channels_last_3d)
+    raw = torch.rand((1, 1, *largest), device=device)
+    if device.type == "cpu" or plan.config.torch.channels_last:
+        raw = raw.contiguous(memory_format=torch.channels_last_3d)
     run = inference(plan.network, device)
     precision = {"fp32": None, "bf16": torch.bfloat16}[plan.config.torch.precision]
 
@@ -136,7 +138,7 @@ def module_seconds(plan: PredictionPlan, voxels: int) -> Seconds:
 
 
 def memory_of_a_large_volume(folder: Path, num_fmaps: int, seconds: float) -> dict[str, float]:
-    """Let predict.py work on a volume of 38 GiB, in a process of its own, for some time, and say its peak memory."""
+    """Let predict.py work on a volume of 36 GiB, in a process of its own, for some time, and say its peak memory."""
     laboratory = make_laboratory(folder, LARGE, num_fmaps, empty=True)
     config = laboratory.config("torch.device=cpu")
     plan = plan_prediction(config, laboratory.training)
