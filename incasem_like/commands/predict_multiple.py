@@ -204,7 +204,9 @@ def _say_where(finished: FinishedSeries) -> None:
     iterations = f"iteration {kept[0].iteration}" if len(kept) == 1 else f"{len(kept)} iterations"
     for region, place in zip(series.region_names, series.places(finished.run_id, kept[0].iteration), strict=True):
         folder = place.folder if len(kept) == 1 else place.container / series.plan.group(finished.run_id)
-        if finished.predicted:
+        if not folder.exists():
+            print(f"The prediction of {region}, {iterations}, is gone from {shown_path(folder)}: --new predicts anew.")
+        elif finished.predicted:
             report_written(f"prediction of {region}, {iterations}", shown_path(folder))
         else:
             print(f"There is the prediction of {region}, {iterations}: {shown_path(folder)}")

@@ -1,6 +1,7 @@
 """predict_multiple.py as a person calls it: helped, refused, killed, and called again."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,6 +86,9 @@ def test_the_best_iteration_is_said_drawn_and_kept(call, laboratory):
     again = call("--run_id", "1", "--keep", "best")
     assert again.returncode == 0
     assert "Prediction run 1 has done all of this already" in again.stdout
+    assert "There is the prediction of cell_er" in again.stdout
+    shutil.rmtree(laboratory.container / "volumes" / "predictions")
+    assert "is gone from" in call("--run_id", "1", "--keep", "best").stdout
     assert laboratory.store.ids() == [1]
 
 
