@@ -33,7 +33,7 @@ def usable_workers(path: Path | None) -> Workers | None:
 
 
 def worker_problems(workers: Workers) -> Iterator[InputError]:
-    """Yield what is in the workers' way: a queue's program that is not here, too few GPUs, an address of others."""
+    """Yield what is in the workers' way: programs that are not here, too few GPUs, an address of others."""
     for launcher in sorted({group.launcher for group in workers.groups} & PROGRAMS.keys()):
         if shutil.which(PROGRAMS[launcher]) is None:
             yield InputError(
@@ -41,6 +41,8 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
                 "run this on a machine that can submit jobs."
             )
     for group in workers.groups:
+        if group.launcher == "local" and group.python is not None and shutil.which(group.python) is None:
+            yield InputError(f"python in the workers file is {group.python}, but there is no such program: correct it.")
         launcher_class = LAUNCHERS[group.launcher]
         try:
             _ = launcher_class(group, Place(Path(), b"", 0.0), group.launcher).count
@@ -56,7 +58,8 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
 
 def cannot_listen(address: str, port: int, error: OSError) -> InputError:
     """Say that the scheduler cannot listen there."""
+    reason = (error.strerror or str(error)).split(" (while ")[0]  # Python adds the address as it writes a tuple
     return InputError(
-        f"The scheduler cannot listen on {address} port {port} ({error.strerror or error}): set scheduler.listen "
+        f"The scheduler cannot listen on {address} port {port} ({reason}): set scheduler.listen "
         "in the workers file to an address of this machine, and another port or none."
     )

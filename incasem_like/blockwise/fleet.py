@@ -25,6 +25,7 @@ class _Slot:
     started: Started | None = None
     not_before: float = 0.0
     barren: int = 0
+    taken: bool = False  # by a worker that another call has started
 
 
 class Fleet:
@@ -33,18 +34,18 @@ class Fleet:
     Args:
         groups: Which.
         place: Where workers find what they need.
-
-    Attributes:
-        lively: Whether a worker has set up the task since the last one that ended before it could.
+        wait: Seconds that workers of a scheduler that was killed have to come back, before others are started.
     """
 
-    def __init__(self, groups: Sequence[WorkerGroup], place: Place) -> None:
+    def __init__(self, groups: Sequence[WorkerGroup], place: Place, wait: float = 0.0) -> None:
+        first = time.monotonic() + wait
         self._slots: list[_Slot] = []
         self._barren = 0
         for position, group in enumerate(groups):
             label = group.launcher if len(groups) == 1 else f"{group.launcher}{position + 1}"
             launcher = LAUNCHERS[group.launcher](group, place, label)
-            self._slots += [_Slot(launcher, index, f"{label}-{index + 1}") for index in range(launcher.count)]
+            names = [f"{label}-{number + 1}" for number in range(launcher.count)]
+            self._slots += [_Slot(launcher, index, name, not_before=first) for index, name in enumerate(names)]
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -68,7 +69,7 @@ class Fleet:
         for slot in self._slots[:wanted]:
             if slot.started is not None and slot.started.poll() is not None:
                 self._ended(slot, now)
-            if slot.started is None and now >= slot.not_before:
+            if slot.started is None and not slot.taken and now >= slot.not_before:
                 slot.started = slot.launcher.start(slot.name, slot.index)
                 fresh.append(slot.started)
         return fresh
@@ -85,6 +86,18 @@ class Fleet:
                 f"Workers end before they can begin, status {ended.poll()}, the last one saying "
                 f'"{words or "nothing"}": mend that and run the same command again; its log is {ended.log}.'
             )
+
+    def came(self, name: str) -> None:
+        """Note that a worker has connected; where it is none of this call's, its place is not filled again."""
+        slot = self._find(name)
+        if slot is not None and slot.started is None:
+            slot.taken = True
+
+    def went(self, name: str) -> None:
+        """Note that a worker is gone, so that its place can be filled."""
+        slot = self._find(name)
+        if slot is not None:
+            slot.taken = False
 
     def worked(self, name: str) -> None:
         """Note that a worker has set up the task or done a block: workers are all right then."""

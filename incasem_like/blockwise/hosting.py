@@ -28,6 +28,7 @@ from incasem_like.errors import IncasemError, InputError
 
 SECONDS_BETWEEN_SIGNS = 5.0
 SECONDS_TO_SET_UP = 600.0
+SECONDS_TO_COME_BACK = 3.0
 EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -62,7 +63,9 @@ def run_on_workers(task: BlockTask, queue: BlockQueue, workers: Workers, folder:
     settings = workers.scheduler
     token = secrets.token_bytes(32)
     place = Place(folder, token, settings.reconnect)
-    fleet = Fleet(workers.groups, place)
+    # What a scheduler that was killed has left, and with it perhaps workers that look for the next one.
+    left = place.connection.exists()
+    fleet = Fleet(workers.groups, place, SECONDS_TO_COME_BACK if left else 0.0)
     limit = settings.block_time_limit or task.time_limit
     patience = Patience(limit, max(limit, SECONDS_TO_SET_UP), settings.silence)
     with contextlib.ExitStack() as stack:

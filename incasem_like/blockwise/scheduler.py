@@ -178,6 +178,7 @@ class Scheduler:
             peer.known, peer.name = True, str(message["name"])
             peer.host, peer.pid = str(message["host"]), int(message["pid"])
             peer.progressed = time.monotonic()
+            self._fleet.came(peer.name)
             peer.send(self._task)
         elif kind == "ready":
             peer.ready, peer.progressed = True, time.monotonic()
@@ -268,6 +269,7 @@ class Scheduler:
             self._peers.discard(peer)
             self._selector.unregister(peer)
             peer.connection.close()
+            self._fleet.went(peer.name)
 
     def _stop_workers(self) -> set[str]:
         """Tell all workers to stop, and return their names."""

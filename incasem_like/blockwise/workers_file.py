@@ -176,9 +176,9 @@ def given_workers(arguments: Namespace) -> Workers | None:
 
 
 def _entries(values: dict[str, Any], path: Path) -> list[tuple[Mapping[str, Any], str]]:
-    listed = values.pop("workers", None)
-    if listed is None:
+    if "workers" not in values:
         return [(values, str(path))]
+    listed = values.pop("workers")
     if values:
         raise ConfigError(
             f"{path} has the key '{next(iter(values))}' beside the list workers: move it into the list's entries."

@@ -1,8 +1,10 @@
 """Workers that cannot start, or go by another shell, or are left behind by their launcher."""
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -10,6 +12,8 @@ import pytest
 
 from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
 from incasem_like.blockwise.check_workers import usable_workers
+from incasem_like.blockwise.fleet import Fleet
+from incasem_like.blockwise.launchers import Place, WorkerGroup
 from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.volumes import open_volume
@@ -42,14 +46,22 @@ def test_a_command_may_pass_through_another_shell(smoothing: Smoothing, smoothed
     assert np.array_equal(open_volume(task.output.address).read(), smoothed)
 
 
-def test_a_worker_whose_scheduler_has_ended_by_itself_ends_too(
-    smoothing: Smoothing, tmp_path: Path, jobs: Path
+def test_a_worker_out_of_reach_ends_when_its_scheduler_was_interrupted(
+    script: Callable[..., Any], accident: Callable[[str], None], tmp_path: Path, jobs: Path
 ) -> None:
-    text = "{launcher: command, count: 1, command: '{command} & disown; sleep 0.5', scheduler: {reconnect: 300}}"
-    assert run_blockwise(smoothing(), workers=workers(tmp_path, text)).done == BLOCKS
+    accident("slow")
+    (tmp_path / "workers.yaml").write_text("{launcher: command, count: 1, command: 'setsid {command} & sleep 1000'}")
+    running = script("left", tmp_path / "workers.yaml")
+    log, deadline = tmp_path / "cell.zarr/left/.blocks.jsonl", time.monotonic() + 60
+    while not log.exists() or len(log.read_text().splitlines()) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=30)
+    assert running.returncode == 130
     deadline = time.monotonic() + 20
-    while left := [one for one in psutil.process_iter(["cmdline"]) if str(jobs) in " ".join(one.info["cmdline"] or ())]:
-        assert time.monotonic() < deadline, left
+    while any(str(jobs) in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])):
+        assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
@@ -72,3 +84,18 @@ def test_what_keeps_workers_from_starting_is_said_before_anything_is_begun(
     (tmp_path / "workers.yaml").write_text(text)
     with pytest.raises(InputError, match=sentence):
         usable_workers(tmp_path / "workers.yaml")
+
+
+def test_a_worker_that_comes_back_keeps_its_place(tmp_path: Path) -> None:
+    group = WorkerGroup(launcher="command", count=2, command="sleep 60; {command}")
+    fleet = Fleet([group], Place(tmp_path, b"token", 0.0), wait=0.3)
+    assert fleet.tend(2) == []  # those of a scheduler that was killed have a moment to come back
+    fleet.came("command-1")
+    time.sleep(0.4)
+    try:
+        assert [started.name for started in fleet.tend(2)] == ["command-2"]
+        fleet.came("command-2")
+        fleet.went("command-1")
+        assert [started.name for started in fleet.tend(2)] == ["command-1"]
+    finally:
+        fleet.end(())

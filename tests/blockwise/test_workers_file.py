@@ -99,6 +99,7 @@ def test_memory_is_read_as_people_write_it(read: Any, written: str, mebibytes: f
         ("{workers: [{queue: a}]}", r"drop it \(in entry 1 of workers"),
         ("{workers: [{}], count: 2}", "has the key 'count' beside the list workers"),
         ("{workers: {count: 2}}", "must be a list of groups"),
+        ("workers:", "must be a list of groups"),
         ("[1, 2]", "holds no keys"),
         ("{a: b: c}", "not valid YAML in line 1"),
     ],

@@ -137,7 +137,8 @@ def _tail(path: Path) -> str:
             lines = file.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return ""
-    return " / ".join(line.strip() for line in lines[-3:])
+    different = list(dict.fromkeys(line.strip() for line in reversed(lines)))  # each attempt says the same again
+    return " / ".join(reversed(different[:3]))
 
 
 class Launcher(ABC):
