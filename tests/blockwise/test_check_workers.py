@@ -1,0 +1,35 @@
+"""What is said of workers that cannot start."""
+
+from pathlib import Path
+
+import pytest
+
+from incasem_like.blockwise.check_workers import usable_workers
+from incasem_like.blockwise.launchers import Place, WorkerGroup
+from incasem_like.blockwise.launchers.command import CommandLauncher
+from incasem_like.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{python: /no/such/python}", r"python in the workers file is /no/such/python, but there is no such program"),
+        (
+            "{launcher: command, command: '{command}', scheduler: {listen: 203.0.113.9}}",
+            r"on 203\.0\.113\.9 port 0 \(Cannot assign requested address\): set scheduler\.listen",
+        ),
+    ],
+)
+def test_what_is_in_their_way_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "workers.yaml").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        usable_workers(tmp_path / "workers.yaml")
+
+
+def test_last_words_that_each_attempt_repeats_are_said_once(tmp_path: Path) -> None:
+    group = WorkerGroup(launcher="command", command="echo the partition is closed; echo ask the office; : {command}")
+    launcher = CommandLauncher(group, Place(tmp_path, b"t", 0), "command")
+    for _ in range(3):
+        started = launcher.start("command-1", 0)
+        started.process.wait(20)
+    assert started.last_words() == "the partition is closed / ask the office"
