@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from incasem_like.config import (
@@ -172,6 +173,8 @@ class PredictionPlan:
                 sizes,
             )
             cache.write(measured)
+            if self.on_gpu:  # this process may only schedule, and its workers use the same GPU
+                torch.cuda.empty_cache()
         return fitted(measured).times(len(variants_for(section.test_time_augmentation, self.geometry)))
 
     def _tile_memory(self) -> TileMemory:
