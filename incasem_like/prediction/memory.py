@@ -74,7 +74,8 @@ class TileMemory:
         """Estimate the bytes for tiles of the given edges, which may be arrays."""
         maps = max(self.feature_maps, SMALLEST_BLOCK_OF_MAPS)
         if not self.streamed:
-            return np.asarray(self.batch_size * z * y * x * maps * BYTES_PER_VOXEL_AND_MAP)
+            network = self.batch_size * z * y * x * maps * BYTES_PER_VOXEL_AND_MAP
+            return np.asarray(network if self.on_gpu else network + self._around_the_network(z, y, x))
         slab = np.maximum(np.minimum(VOXELS_AT_ONCE, z * y * x), self.stride * y * x)
         waiting = y * x * np.minimum(self.lost, z)
         # Raw values: what the network takes, and what is read ahead. Probabilities: what is collected, put together and
@@ -85,8 +86,12 @@ class TileMemory:
 
     def host_bytes(self, z: Numbers, y: Numbers, x: Numbers) -> Floats:
         """Estimate the bytes of the host's memory that tiles take beside a GPU; 0 where ``bytes`` counts them."""
+        return self._around_the_network(z, y, x) if self.on_gpu else np.zeros(())
+
+    def _around_the_network(self, z: Numbers, y: Numbers, x: Numbers) -> Floats:
+        """Estimate the bytes of whole tiles that are read ahead and written behind."""
         per_voxel = TILES_READ * self.channels + TILES_WRITTEN * self.classes
-        return np.asarray(self.on_gpu * self.batch_size * z * y * x * per_voxel * BYTES_PER_FLOAT)
+        return np.asarray(self.batch_size * z * y * x * per_voxel * BYTES_PER_FLOAT)
 
 
 def usable_memory(device: torch.device, workers: Workers | None = None) -> float:

@@ -115,7 +115,8 @@ def choose_input_size(
     """
     axes = [_axis_choices(geometry, axis, roi, grid_phase(geometry, axis, roi, origin)) for axis in range(3)]
     edges = np.ix_(*(sizes for sizes, _, _ in axes))
-    used, beside = memory.bytes(*edges), memory.host_bytes(*edges)
+    used = memory.bytes(*edges)
+    beside = np.broadcast_to(memory.host_bytes(*edges), used.shape)
     tiles = _product_over_axes([counts for _, counts, _ in axes])
     read = _product_over_axes([costs for _, _, costs in axes])
     seconds = speed.seconds(read, float(roi.size), tiles)
