@@ -229,7 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network computes")
     parser.add_argument("--num_fmaps", type=int, help="feature maps of the finest level (default: 8; 32 on a GPU)")
-    parser.add_argument("--tiles", type=int, help="gunpowder's tiles along each axis (default: 3; 8 on a GPU)")
+    parser.add_argument("--tiles", type=int, help="gunpowder's tiles along each axis (default: 3; 6 on a GPU)")
     parser.add_argument("--rounds", type=int, default=2, help="times that each is measured; the best counts")
     parser.add_argument("--memory_seconds", type=float, default=60.0, help="time on the large volume; 0 leaves it out")
     arguments = parser.parse_args()
@@ -240,7 +240,7 @@ def main() -> None:
     use_huge_pages()
     warnings.simplefilter("ignore")
     num_fmaps = arguments.num_fmaps or (32 if on_gpu else 8)
-    edge = OUTPUT * (arguments.tiles or (8 if on_gpu else 3))
+    edge = OUTPUT * (arguments.tiles or (6 if on_gpu else 3))
     report: dict[str, object] = {"num_fmaps": num_fmaps, "threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as name:
         os.environ["INCASEM_CACHE"] = f"{name}/cache"
