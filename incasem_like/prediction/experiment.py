@@ -130,9 +130,11 @@ def _predict(plan: PredictionPlan, run: Run, order: Order) -> FinishedPrediction
 
 
 def resuming_command(prediction_id: int) -> str:
-    """Say what to type to go on with a prediction that this command began or goes on with."""
-    command = command_line()
-    return command if "--resume" in command else f"{command} --resume {prediction_id}"
+    """Say what to type to go on with a prediction that this command began or goes on with.
+
+    Each call is a run of its own, so that an id that was given for this one is taken by then.
+    """
+    return f"{command_line({'-i': 1, '--id': 1, '--resume': 1})} --resume {prediction_id}"
 
 
 def check_resumable(plan: PredictionPlan, prediction_id: int, runs: RunStore | None) -> None:

@@ -169,7 +169,7 @@ def _take_in(entry: Entry, run: Run, record: SeriesRecord, watching: Watching) -
 
 def continuing_command() -> str:
     """Say what to type to go on with the series that this command began or goes on with."""
-    return command_line().replace(" --new", "")
+    return command_line({"--new": 0})
 
 
 def _predict(series: SeriesPlan, checkpoint: ChosenCheckpoint, order: Order) -> Entry:

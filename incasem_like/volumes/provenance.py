@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import incasem_like
@@ -64,10 +65,31 @@ def digest(document: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def command_line() -> str:
-    """Return the command that this process runs, as typed, passwords in URLs blanked."""
+def command_line(leave_out: Mapping[str, int] = MappingProxyType({})) -> str:
+    """Return the command that this process runs, as typed, passwords in URLs blanked.
+
+    Args:
+        leave_out: Flags that are not told, by name, and how many words belong to each as its value.
+    """
     words = [] if sys.argv[:1] == [""] else list(sys.argv)
-    return _PASSWORD.sub(r"\1:***@", shlex.join(["python", *words]))
+    return _PASSWORD.sub(r"\1:***@", shlex.join(["python", *_without(words, leave_out)]))
+
+
+def _without(words: Sequence[str], leave_out: Mapping[str, int]) -> list[str]:
+    """Drop flags, with their values, from the words of a command; what follows ``with`` are no flags."""
+    flags_end = words.index("with") if "with" in words else len(words)
+    kept: list[str] = []
+    passed_over = 0
+    for word in words[:flags_end]:
+        name, joined, _ = word.partition("=")
+        short = word[:2] if not word.startswith("--") else ""
+        if passed_over:
+            passed_over -= 1
+        elif name in leave_out:
+            passed_over = 0 if joined else leave_out[name]
+        elif not leave_out.get(short):
+            kept.append(word)
+    return [*kept, *words[flags_end:]]
 
 
 def chunk_files(address: Address, leave_out: set[str]) -> list[tuple[str, int, int]]:
