@@ -135,7 +135,7 @@ class JobRecord:
         self._known: dict[str, Any] = {
             "id": self.id, "name": task.name, "output": output, "state": "running", "total": total, "done": done,
             "failed": 0, "rate": 0.0, "seconds_left": None, "started": now, "updated": now, "host": _describe_host(),
-            "command": _runnable(command), "directory": os.getcwd(), "error": "", "workers": [],
+            "command": _runnable(command or _going_on(task)), "directory": os.getcwd(), "error": "", "workers": [],
         }  # fmt: skip
         for left in (self.folder / CANCEL, *self.folder.glob("*.log"), *self.folder.glob("*.out")):
             left.unlink(missing_ok=True)
@@ -214,12 +214,19 @@ def _describe_host() -> dict[str, Any]:
     return {"hostname": socket.gethostname(), **describe_process()}
 
 
-def _runnable(command: str | None) -> str:
-    """Name the interpreter in a command that begins with ``python``; by default in the one that was typed."""
-    from incasem_like.volumes.provenance import command_line
+def _going_on(task: BlockTask) -> str:
+    """Say what to type to go on with a task, where it does not say so itself: what was typed, but begin nothing anew.
 
-    words = shlex.split(command or command_line())
-    return shlex.join([sys.executable, *words[1:]])
+    Pieces of work that are files of their own keep the flag, since those not reached yet are still to be replaced.
+    """
+    from incasem_like.volumes.provenance import OVERWRITE, command_line
+
+    return command_line({} if task.names else OVERWRITE)
+
+
+def _runnable(command: str) -> str:
+    """Name the interpreter in a command that begins with ``python``."""
+    return shlex.join([sys.executable, *shlex.split(command)[1:]])
 
 
 def _now() -> str:

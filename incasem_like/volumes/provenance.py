@@ -22,6 +22,8 @@ from incasem_like.volumes.address import Address
 if TYPE_CHECKING:
     from incasem_like.volumes.volume import Volume
 
+# Not told of a command that goes on with what it began: it would begin anew.
+OVERWRITE = MappingProxyType({"--overwrite": 0})
 _PASSWORD = re.compile(r"(\w+://[^:/@\s]+):[^@\s]*@")
 
 
@@ -45,7 +47,7 @@ def make_provenance(
         "tool": tool,
         "tool_version": incasem_like.__version__,
         "git_commit": git_commit(),
-        "command": command_line(),
+        "command": command_line(OVERWRITE),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": json.loads(json.dumps(dict(parameters), default=os.fspath)),
         "inputs": [
