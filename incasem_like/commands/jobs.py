@@ -25,7 +25,7 @@ COMMANDS = {
     "retry": Member(_HERE, "retry_job", "repeat a job's command: does what failed or is left"),
     "cancel": Member(_HERE, "cancel_job", "stop a job that runs, here or on another machine"),
 }
-FAILED_SHOWN = 20
+FAILED_SHOWN, MATCHES_SHOWN = 20, 5
 
 _folder = click.option(
     "--jobs_directory",
@@ -80,7 +80,7 @@ def show_job(job_id: str, jobs_directory: Path | None, as_json: bool) -> None:
     for name, value in _facts(job):
         print(f"{name:<12}{value}")
     if job.workers:
-        print()
+        print("\nwhen last heard of:" if job.state == "died" else "")
         print_table(
             [Column("worker"), Column("machine"), Column("process", True), Column("block", True), Column("for", True)],
             [_worker_row(worker) for worker in job.workers],
@@ -126,7 +126,9 @@ def find_job(job_id: str, directory: Path | None) -> Job:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise InputError(f"{len(matches)} jobs begin with '{job_id}': choose {', '.join(job.id for job in matches)}.")
+        more = ", ..." if len(matches) > MATCHES_SHOWN else ""
+        shown = ", ".join(job.id for job in matches[:MATCHES_SHOWN])
+        raise InputError(f"{len(matches)} jobs begin with '{job_id}': choose {shown}{more}.")
     raise InputError(
         f"There is no job '{job_id}' in {_place(directory)}{nearest(job_id, [job.id for job in found])}: "
         "incasem-like jobs list shows those there are."

@@ -119,3 +119,33 @@ def test_what_is_no_job_is_said_in_a_sentence(tmp_path: Path, capfd: pytest.Capt
         answer(["jobs", "list", "--jobs_directory", str(tmp_path / "nowhere")])
     with pytest.raises(InputError, match="'lst' is no command of incasem-like jobs; did you mean 'list'"):
         answer(["jobs", "lst"])
+
+
+def record(jobs: Path, job_id: str) -> None:
+    """Leave the record of a job whose machine went down days ago."""
+    (jobs / job_id).mkdir(parents=True)
+    long_ago = "2026-01-01T00:00:00+00:00"
+    worker = {"name": "slurm-1", "host": "node7", "pid": 5, "block": 3, "seconds": 2.0}
+    known = {
+        "id": job_id, "name": "fill", "output": "/gone", "state": "running", "total": 4, "done": 1, "failed": 0,
+        "rate": 1.0, "seconds_left": 3.0, "started": long_ago, "updated": long_ago, "host": {"hostname": "gone"},
+        "command": "python fill.py", "directory": "/", "error": "", "workers": [worker],
+    }  # fmt: skip
+    (jobs / job_id / "job.json").write_text(json.dumps(known))
+
+
+def test_the_workers_of_a_job_that_died_are_said_to_be_of_the_past(
+    jobs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    record(jobs, "ab12")
+    assert answer(["jobs", "show", "ab12"]) == 0
+    shown = capfd.readouterr().out.splitlines()
+    assert shown[1].split() == ["state", "died"]
+    assert shown[shown.index("when last heard of:") + 2].split()[:2] == ["slurm-1", "node7"]
+
+
+def test_of_many_jobs_that_begin_alike_some_are_named(jobs: Path) -> None:
+    for number in range(7):
+        record(jobs, f"ab{number}")
+    with pytest.raises(InputError, match=r"7 jobs begin with 'ab': choose ab\d(, ab\d){4}, \.\.\.\."):
+        answer(["jobs", "show", "ab"])
