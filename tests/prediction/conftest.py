@@ -268,19 +268,13 @@ def start_predict(laboratory):
 
 
 @pytest.fixture
-def run_predict(laboratory):
+def run_predict(start_predict):
     """Run the script on the data configuration that ``laboratory.config`` wrote last."""
 
     def ran(*flags, updates=()):
-        fixed = [
-            f"prediction.data={laboratory.folder / 'predict.json'}",
-            f"directories.runs={laboratory.runs}",
-            f"directories.data={laboratory.folder / 'data'}",
-            "torch.device=cpu",
-        ]
-        command = [sys.executable, str(SCRIPT), *flags, "with", "config_prediction.yaml", *fixed, *updates]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        with start_predict(*flags, updates=updates) as process:
+            out, errors = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
     return ran
 
