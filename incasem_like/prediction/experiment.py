@@ -67,11 +67,14 @@ def predict_data(
         **options: run_name, comment, run_id, sources, as ``tracking.run_experiment`` takes them.
 
     Raises:
-        InputError: As ``plan_ensemble``; or what is to be resumed is not there, or was begun with something else.
+        InputError: As ``plan_ensemble``; or nothing can be written where the prediction goes; or what is to be resumed
+            is not there, or was begun with something else.
     """
     records = [training, *further]
     config = _with_training_runs(config, records)
     plan = plan_ensemble(config, records)
+    for place in plan.places(resume or 0):
+        place.check_writable()
     runs = store()
     if resume is not None:
         check_resumable(plan, resume, runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,23 @@ class OutputPlace:
             raise InputError(
                 f"{self.folder} already holds a prediction, made under another run store: move it away, "
                 "or set prediction.directories.prefix to another folder."
+            )
+
+    @property
+    def nearest_folder(self) -> Path:
+        """The innermost folder on the way there that exists."""
+        return next(folder for folder in [self.folder, *self.folder.parents] if folder.is_dir())
+
+    def check_writable(self) -> None:
+        """Make sure, as far as can be told without writing, that something can be written there.
+
+        Raises:
+            InputError: It cannot.
+        """
+        if not os.access(self.nearest_folder, os.W_OK):
+            raise InputError(
+                f"Nothing can be written into {self.nearest_folder}: change its permissions, or set "
+                "prediction.directories.prefix."
             )
 
 

@@ -82,6 +82,7 @@ def examine_regions(
     for region, place in zip(plan.regions, places, strict=True):
         with found.noting():
             costs.append(_examine_region(found, plan, region, place, speed, workers, resume))
+            place.check_writable()
             folder = _nearest_folder(place.container)
             needed[folder] = needed.get(folder, 0) + costs[-1].disk * (kept - 1 if resume else kept)
     for folder, size in needed.items():
@@ -177,10 +178,6 @@ def _examine_memory(found: Preflight, plan: PredictionPlan, costs: Sequence[_Cos
 def _examine_disk(found: Preflight, folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     found.lines.append(f"Disk of {shown_path(folder)}: {_size(free)} free, at most {_size(size)} needed.")
-    if not os.access(folder, os.W_OK):
-        raise InputError(
-            f"Nothing can be written into {folder}: change its permissions, or set prediction.directories.prefix."
-        )
     if free < size:
         raise InputError(
             f"The output may take {_size(size)}, but the disk of {folder} has {_size(free)} left: free some, "

@@ -106,11 +106,14 @@ def predict_series(
         **options: run_name, comment, run_id, sources, observers, as ``tracking.run_experiment`` takes them.
 
     Raises:
-        InputError: As ``plan_series``; or the same series still goes on, or was begun with something else.
+        InputError: As ``plan_series``; or nothing can be written where predictions go; or the same series still goes
+            on, or was begun with something else.
         CheckpointError: No checkpoint gives numbers.
         IncasemError: Blocks failed.
     """
     series = plan_series(config, training)
+    for place in series.plan.places(0):
+        place.check_writable()
     runs = store()
     earlier = None if anew or runs is None else _gone_on_with(series, runs, options.get("run_id"))
     left = series.left(entry.key for entry in (earlier.entries if earlier is not None else ()))
