@@ -10,12 +10,13 @@ block a second time, no more, so lines are synced to the disk once in a while ra
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +63,7 @@ class DoneLog:
         self._writing = threading.Lock()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            self._lock()
+            _lock(self._file, self.path.parent)
             self.done, self.failed = self._read()
         except BaseException:
             os.close(self._file)
@@ -82,16 +83,6 @@ class DoneLog:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"Another process is writing {self._output.address}: wait for it or stop it first."
-            ) from error
-        except OSError:
-            pass  # a file system without locks; the log itself is safe all the same, blocks are only done twice
 
     def _read(self) -> tuple[set[int], dict[int, dict[str, Any]]]:
         """Return the finished and the failed blocks; what a crash left behind the last whole line is cut off."""
@@ -147,6 +138,44 @@ class DoneLog:
         except OSError as error:
             os.ftruncate(self._file, before)
             raise as_known_error(error) or error from error
+
+
+def _lock(log: int, output: Path) -> None:
+    """Hold an output by its log.
+
+    Raises:
+        InputError: Another process does, or has replaced the output since the log was opened.
+    """
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"Another process is writing {output}: wait for it or stop it first.") from error
+    except OSError:
+        return  # a file system without locks; the log itself is safe all the same, blocks are only done twice
+    if os.fstat(log).st_nlink == 0:
+        raise InputError(f"Another process has just replaced {output}: look what it does, then run this again.")
+
+
+@contextlib.contextmanager
+def held(output: str | Path) -> Iterator[None]:
+    """Keep other processes off an output while it is replaced.
+
+    Args:
+        output: Folder of its array; that there is none, or no log in it, is no reason to wait.
+
+    Raises:
+        InputError: Another process is writing it.
+    """
+    try:
+        log = os.open(Path(output) / LOG_NAME, os.O_RDWR)
+    except OSError:
+        yield
+        return
+    try:
+        _lock(log, Path(output))
+        yield
+    finally:
+        os.close(log)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from incasem_like.blockwise.done_log import held
 from incasem_like.errors import InputError
-from incasem_like.volumes import Volume, create_volume, dataset_exists, open_volume
+from incasem_like.volumes import Volume, create_volume, dataset_exists, open_volume, parse_address
 
 
 def create_or_resume_output(
@@ -37,7 +38,8 @@ def create_or_resume_output(
             they count when the array is created.
 
     Raises:
-        InputError: What is there has another shape, type or place in the world.
+        InputError: What is there has another shape, type or place in the world; or another process is writing what is
+            to be replaced.
     """
     wanted: dict[str, Any] = {
         "shape": tuple(shape),
@@ -47,7 +49,8 @@ def create_or_resume_output(
         "offset": tuple(float(position) for position in offset)[-len(voxel_size) :],
     }
     if overwrite or not dataset_exists(place, dataset):
-        return create_volume(place, dataset, overwrite=overwrite, **wanted, **options)
+        with held(str(parse_address(place, dataset))):
+            return create_volume(place, dataset, overwrite=overwrite, **wanted, **options)
     output = open_volume(place, dataset, writable=True, allow_incomplete=True)
     _refuse_difference(output, wanted)
     return output

@@ -1,13 +1,16 @@
-"""The command that goes on with work that a command with --overwrite began."""
+"""Outputs that are replaced while others write them, and the command that goes on with what --overwrite began."""
 
+import fcntl
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from incasem_like.blockwise import BlockTask, run_blockwise
+from incasem_like.blockwise import BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.blockwise.done_log import LOG_NAME, DoneLog
 from incasem_like.blockwise.job import list_jobs
+from incasem_like.errors import InputError
 from incasem_like.volumes import make_provenance
 
 Smoothing = Callable[..., BlockTask]
@@ -32,3 +35,39 @@ def test_pieces_that_replace_files_of_their_own_are_retried_with_it(smoothing: S
 
 def test_who_reads_an_incomplete_dataset_is_told_to_finish_it_without() -> None:
     assert make_provenance("smooth", {})["command"] == "python smooth.py -f cell.zarr -n 2"
+
+
+def test_what_another_process_writes_is_not_replaced(smoothing: Smoothing, tmp_path: Path) -> None:
+    def replace() -> None:
+        create_or_resume_output(
+            str(tmp_path / "cell.zarr"),
+            "smoothed",
+            shape=(4, 4, 4),
+            dtype="uint8",
+            voxel_size=(1, 1, 1),
+            overwrite=True,
+        )
+
+    task = smoothing()
+    with (
+        DoneLog(task.output, task.fingerprint()),
+        pytest.raises(InputError, match="Another process is writing"),
+    ):
+        replace()
+    assert run_blockwise(smoothing()), "it is as it was"
+    replace()
+
+
+def test_a_log_that_was_replaced_while_it_was_opened_is_not_written(
+    smoothing: Smoothing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = smoothing()
+    flock = fcntl.flock
+
+    def too_late(log: int, operation: int) -> None:
+        (Path(str(task.output.address)) / LOG_NAME).unlink()  # as another process does between opening and locking
+        flock(log, operation)
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    with pytest.raises(InputError, match="Another process has just replaced"):
+        DoneLog(task.output, task.fingerprint())
