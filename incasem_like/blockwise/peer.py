@@ -40,6 +40,11 @@ class Peer:
         self._channel = Channel(token, "scheduler")
         self._outgoing = bytearray(self._channel.opening())
 
+    @property
+    def worker(self) -> tuple[str, str, int]:
+        """Which worker this is, whatever the connection: its name, machine and process."""
+        return self.name, self.host, self.pid
+
     def fileno(self) -> int:
         """Return the socket's descriptor, as ``select`` asks for it."""
         return self.connection.fileno()

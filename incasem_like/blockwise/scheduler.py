@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import incasem_like.errors
 from incasem_like.blockwise.channel import Message, ProtocolError
+from incasem_like.blockwise.error_messages import told_error
 from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.peer import Peer
 from incasem_like.blockwise.queue import HOPELESS, BlockError, BlockQueue, FailedBlock
@@ -178,6 +178,7 @@ class Scheduler:
             peer.known, peer.name = True, str(message["name"])
             peer.host, peer.pid = str(message["host"]), int(message["pid"])
             peer.progressed = time.monotonic()
+            self._succeed(peer)
             self._fleet.came(peer.name)
             peer.send(self._task)
         elif kind == "ready":
@@ -191,9 +192,16 @@ class Scheduler:
             self._close(peer)
             self._feed_idle()
         elif kind == "broken":
-            self._refuse(_error_of(message["error"], peer.name))
+            self._refuse(told_error(message["error"], peer.name))
         else:
             peer.send({"type": "alive"})
+
+    def _succeed(self, peer: Peer) -> None:
+        """Close an earlier connection of the same worker, which was cut: it has begun anew, so its blocks are free."""
+        for earlier in list(self._peers):
+            if earlier is not peer and earlier.known and earlier.worker == peer.worker:
+                self._queue.put_back(earlier.flying)
+                self._close(earlier)
 
     def _refuse(self, error: BlockError) -> None:
         """Give up at once where a worker cannot set up for a reason that every other one will meet too.
@@ -215,7 +223,7 @@ class Scheduler:
                 if self._queue.done(number):
                     done.append(number)
                 continue
-            known = _error_of(error, peer.name)
+            known = told_error(error, peer.name)
             if isinstance(known.error, HOPELESS):
                 self._tell.done(done)
                 raise known.error
@@ -280,14 +288,6 @@ class Scheduler:
                     peer.send({"type": "stop"})
                     told.add(peer.name)
         return told
-
-
-def _error_of(plain: Message, worker: str) -> BlockError:
-    """Make an error of ours of what a worker said about one."""
-    kind = getattr(incasem_like.errors, str(plain["kind"]), IncasemError)
-    if not (isinstance(kind, type) and issubclass(kind, IncasemError)):
-        kind = IncasemError
-    return BlockError(kind(str(plain["message"])), str(plain["trace"]), worker)
 
 
 def _of(status: int) -> str:

@@ -21,6 +21,7 @@ from queue import Empty
 from typing import Any, NoReturn
 
 from incasem_like.blockwise.channel import TOKEN_VARIABLE, Message
+from incasem_like.blockwise.error_messages import error_message
 from incasem_like.blockwise.link import LOST, Link
 from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.stages import Read, Stages
@@ -102,7 +103,7 @@ class WorkerProcess:
             except Exception as error:
                 known = describe_error(error, self._name)
                 print(known.trace, file=sys.stderr, flush=True)
-                self._link.send({"type": "broken", "error": _plain(known)})
+                self._link.send({"type": "broken", "error": error_message(known)})
                 self._link.flush(10)
                 os._exit(BROKEN)
             self._link.block_began = None
@@ -121,7 +122,7 @@ class WorkerProcess:
         self._link.inbox.put({"type": "read", "read": read})
 
     def _report(self, number: int, seconds: float, error: BlockError | None) -> None:
-        result = [number, seconds, None if error is None else _plain(error)]
+        result = [number, seconds, None if error is None else error_message(error)]
         self._link.send({"type": "result", "result": result}, urgent=not self._blocks)
 
     def _take_back(self) -> list[int]:
@@ -155,10 +156,6 @@ def _unpacked(message: Message) -> Any:
         preparation.pop("dir", None)
     spawn.prepare(preparation)
     return pickle.loads(base64.b64decode(message["payload"]))
-
-
-def _plain(error: Any) -> Message:
-    return {"kind": type(error.error).__name__, "message": str(error.error)[:2000], "trace": error.trace[-6000:]}
 
 
 def main() -> NoReturn:
