@@ -72,6 +72,13 @@ def test_a_repeated_run_is_named(lab: Lab) -> None:
     assert "repeats" not in lab.ask("runs", "show", 1).output
 
 
+def test_a_run_that_goes_on_with_an_interrupted_prediction_says_so(lab: Lab) -> None:
+    lab.add(1, "predictions", info={"resumes": None})
+    lab.add(2, "predictions", info={"resumes": 1})
+    assert ["resumes", "prediction", "1"] in lab.ask("runs", "show", "predictions/2").rows
+    assert "resumes" not in lab.ask("runs", "show", "predictions/1").output
+
+
 def test_parts_of_a_run_can_be_had_alone(four_trainings: Lab) -> None:
     four_trainings.add(8, captured_out="line 1\nline 2\n")
     assert "metrics" not in json.loads(four_trainings.ask("runs", "show", 8, "--json").output)["info"]
