@@ -84,7 +84,7 @@ def examine_regions(
             costs.append(_examine_region(found, plan, region, place, speed, workers, resume))
             place.check_writable()
             folder = _nearest_folder(place.container)
-            needed[folder] = needed.get(folder, 0) + costs[-1].disk * (kept - 1 if resume else kept)
+            needed[folder] = needed.get(folder, 0) + costs[-1].disk_left(kept)
     for folder, size in needed.items():
         with found.noting():
             _examine_disk(found, folder, size)
@@ -114,6 +114,10 @@ class _Cost:
     tile_bytes: int
     host_bytes: int
     disk: int
+
+    def disk_left(self, kept: int) -> int:
+        """Say how many bytes are still to be written at most, of so many predictions that are on disk at once."""
+        return self.disk * (kept - 1) + math.ceil(self.disk * self.left / self.blocks)
 
     def seconds_with(self, workers: int, times: int) -> float:
         """Say when the worker with most blocks is ready: with what is left, and with all but the first of ``times``."""

@@ -92,7 +92,9 @@ def test_what_is_left_of_an_interrupted_prediction_is_said(laboratory, examine, 
     for workers_file in (None, _workers(laboratory)):
         found = examine(interrupted, resume=1, workers_file=workers_file)
         assert found.problems == []
-        assert re.search(r"18 blocks; .*; [1-4] blocks are done", "\n".join(found.lines))
+        said = "\n".join(found.lines)
+        left = 18 - int(re.search(r"18 blocks; .*; ([1-4]) blocks are done", said)[1])
+        assert f"at most {40 * 80 * 80 * 9 * left / 18 / 2**20:.3g} MiB needed" in said
     config = interrupted
     assert "holds no prediction that was begun" in examine(config, resume=9).problems[0]
 
