@@ -32,8 +32,8 @@ from incasem_like.commands.cpu_memory import use_huge_pages
 from incasem_like.config import PredictionConfig
 from incasem_like.networks.inference import inference
 from incasem_like.prediction.experiment import predict_data
-from incasem_like.prediction.memory import usable_memory
-from incasem_like.prediction.plan import PredictionPlan, plan_prediction
+from incasem_like.prediction.planning.memory import usable_memory
+from incasem_like.prediction.planning.plan import PredictionPlan, plan_prediction
 from incasem_like.prediction.region_task import read_begun
 
 RESULTS = Path(__file__).parent / "results" / "prediction.json"

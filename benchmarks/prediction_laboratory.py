@@ -17,7 +17,7 @@ from gunpowder.torch import Predict
 
 from incasem_like.config import PredictionConfig, load_prediction_config, load_training_config
 from incasem_like.networks import build_network, load_checkpoint, save_checkpoint
-from incasem_like.prediction.plan import PredictionPlan
+from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.tracking import RunRecord, open_store, run_experiment
 from incasem_like.volumes import create_volume
 

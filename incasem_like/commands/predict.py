@@ -26,7 +26,7 @@ from incasem_like.terminal import report_written, shown_path
 if TYPE_CHECKING:
     from incasem_like.config import PredictionConfig
     from incasem_like.prediction.experiment import FinishedPrediction
-    from incasem_like.prediction.plan import PredictionPlan
+    from incasem_like.prediction.planning.plan import PredictionPlan
     from incasem_like.tracking import CommandLine
 
 EXAMPLE = "--run_id 12 --name mito with config_prediction.yaml prediction.data=my_data.json"
@@ -135,7 +135,7 @@ def examine(config: PredictionConfig, line: CommandLine) -> None:
     Raises:
         InputError: Something would stop it.
     """
-    from incasem_like.prediction.preflight import examine_prediction
+    from incasem_like.prediction.planning.preflight import examine_prediction
 
     find = partial(find_training, line, config)
     say_examined(

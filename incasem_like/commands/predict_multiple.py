@@ -27,10 +27,10 @@ from incasem_like.terminal import report_written, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.config import SeriesConfig
-    from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint
-    from incasem_like.prediction.series import FinishedSeries
-    from incasem_like.prediction.series_plan import SeriesPlan
-    from incasem_like.prediction.series_record import Entry
+    from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint
+    from incasem_like.prediction.series.experiment import FinishedSeries
+    from incasem_like.prediction.series.plan import SeriesPlan
+    from incasem_like.prediction.series.record import Entry
     from incasem_like.tracking import CommandLine
     from incasem_like.training.tensorboard import TensorBoardLog
 
@@ -94,7 +94,7 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
         check_commit(training, script)
 
     from incasem_like.evaluation.prediction_metrics import PredictionMetrics
-    from incasem_like.prediction.series import Watching, continuing_command, predict_series
+    from incasem_like.prediction.series.experiment import Watching, continuing_command, predict_series
     from incasem_like.viewing.series_figure import series_figure
 
     with contextlib.ExitStack() as opened:
@@ -140,7 +140,7 @@ def examine(config: SeriesConfig, line: CommandLine) -> None:
     Raises:
         InputError: Something would stop it.
     """
-    from incasem_like.prediction.series_preflight import examine_series
+    from incasem_like.prediction.series.preflight import examine_series
 
     find = partial(find_training, line, config)
     say_examined(

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask
 from incasem_like.errors import DivergedError
-from incasem_like.prediction.ahead import Behind, ahead
+from incasem_like.prediction.computing.ahead import Behind, ahead
+from incasem_like.prediction.computing.predictor import Predictor, Tile
+from incasem_like.prediction.computing.weights import PredictorSetUp
 from incasem_like.prediction.outputs import RegionOutput
-from incasem_like.prediction.predictor import Predictor, Tile
-from incasem_like.prediction.weights import PredictorSetUp
 from incasem_like.samples import Region
 from incasem_like.volumes import Coordinate, Roi
 

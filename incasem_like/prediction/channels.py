@@ -10,7 +10,7 @@ import torch
 from incasem_like.config import ModelConfig
 from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.errors import ConfigError
-from incasem_like.prediction.variants import NONE
+from incasem_like.prediction.computing.variants import NONE
 
 SOFTMAX, SIGMOID = "softmax", "sigmoid"
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import PredictionConfig
 from incasem_like.errors import InputError, RunNotFoundError
-from incasem_like.prediction.ensemble_plan import plan_ensemble
 from incasem_like.prediction.outputs import OutputPlace
-from incasem_like.prediction.plan import PredictionPlan
+from incasem_like.prediction.planning.ensemble_plan import plan_ensemble
+from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.regions import Observing, Order, check_begun_alike, described, predict_regions
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
 from incasem_like.volumes.provenance import command_line

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from incasem_like.blockwise import run_blockwise
 from incasem_like.blockwise.done_log import DoneLog, read_log
 from incasem_like.prediction.blocks import region_blocks
+from incasem_like.prediction.computing.predictor import Predictor
+from incasem_like.prediction.computing.weights import PredictorSetUp
 from incasem_like.prediction.outputs import OutputPlace, RegionOutput
-from incasem_like.prediction.predictor import Predictor
-from incasem_like.prediction.weights import PredictorSetUp
 from incasem_like.volumes import Roi
 
 if TYPE_CHECKING:

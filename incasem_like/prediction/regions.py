@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import InputError
+from incasem_like.prediction.computing.predictor import Predictor
+from incasem_like.prediction.computing.weights import PredictorSetUp
 from incasem_like.prediction.outputs import OutputPlace, RegionOutput, chunk_shape_for
-from incasem_like.prediction.plan import PredictionPlan
-from incasem_like.prediction.predictor import Predictor
+from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.region_task import Begun, RegionTask, TileObserver, read_begun
-from incasem_like.prediction.weights import PredictorSetUp
 from incasem_like.samples import Region
 from incasem_like.volumes import make_provenance
 from incasem_like.volumes.geometry import nanometres

@@ -230,7 +230,7 @@ def _validator(
     checked: CheckedTraining, optimization: Optimization, log: TrainingLog, folders: RunFolders
 ) -> Validator:
     from incasem_like.networks import autocast_dtype, network_geometry
-    from incasem_like.prediction.tiles import TiledPredictor
+    from incasem_like.prediction.computing.tiles import TiledPredictor
     from incasem_like.training.validation import Validator
 
     config = checked.config

@@ -131,7 +131,7 @@ def check_validation_tiles(config: TrainingConfig, regions: Sequence[Region]) ->
         ConfigError: ``validation.input_size_voxels`` is too small for that.
     """
     from incasem_like.networks import network_geometry
-    from incasem_like.prediction.tiling import axis_step
+    from incasem_like.prediction.computing.tiling import axis_step
 
     geometry, given = network_geometry(config.model), config.validation.input_size_voxels
     for region in regions:

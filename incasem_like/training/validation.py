@@ -13,7 +13,7 @@ import torch
 
 from incasem_like.evaluation import ConfusionCounts
 from incasem_like.networks import build_loss
-from incasem_like.prediction.tiles import TiledPredictor
+from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.targets import balance_weights
 from incasem_like.training.figures import OrthoPlanes, ortho_figure
 from incasem_like.training.log import TrainingLog, mean_scores, score_table

@@ -15,8 +15,8 @@ from prediction.series_lab import SeriesLab
 
 from incasem_like.config import ModelConfig, load_prediction_config, load_training_config
 from incasem_like.networks import build_network, load_checkpoint, save_checkpoint
+from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.prediction.experiment import predict_data
-from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.tracking import open_store, run_experiment
 from incasem_like.volumes import create_volume
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from incasem_like.prediction.ahead import Behind, ahead
+from incasem_like.prediction.computing.ahead import Behind, ahead
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from incasem_like.prediction.blocks import region_block_shape
-from incasem_like.prediction.tiles import TiledPredictor
+from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.volumes import Roi
 
 

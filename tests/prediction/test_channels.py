@@ -11,8 +11,8 @@ from incasem_like.errors import ConfigError
 from incasem_like.networks import build_network, save_checkpoint
 from incasem_like.prediction.channels import ChannelGroup, activated
 from incasem_like.prediction.experiment import predict_data
-from incasem_like.prediction.plan import plan_prediction
-from incasem_like.prediction.preflight import examine_prediction
+from incasem_like.prediction.planning.plan import plan_prediction
+from incasem_like.prediction.planning.preflight import examine_prediction
 from incasem_like.tracking import run_experiment
 from incasem_like.training.preflight import check_network
 

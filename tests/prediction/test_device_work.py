@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from incasem_like.prediction.device_work import Downloads, batches, delayed, to_device
+from incasem_like.prediction.computing.device_work import Downloads, batches, delayed, to_device
 from incasem_like.volumes import Roi
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")

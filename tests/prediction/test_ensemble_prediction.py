@@ -10,8 +10,8 @@ import zarr
 from incasem_like.config.network_sections import OutputSection
 from incasem_like.errors import ConfigError
 from incasem_like.networks import build_network, save_checkpoint
+from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.prediction.outputs import OutputPlace
-from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.tracking import run_experiment
 from incasem_like.tracking.lineage import gather
 

@@ -11,7 +11,7 @@ import zarr
 
 from incasem_like.errors import CheckpointError, ConfigError, DataError, InputError
 from incasem_like.networks import save_checkpoint
-from incasem_like.prediction.checkpoint_choice import choose_checkpoint
+from incasem_like.prediction.planning.checkpoint_choice import choose_checkpoint
 from incasem_like.tracking import open_store
 from incasem_like.volumes import open_volume
 

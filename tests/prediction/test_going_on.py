@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from incasem_like.prediction.experiment import resuming_command
-from incasem_like.prediction.series import continuing_command
+from incasem_like.prediction.series.experiment import continuing_command
 
 
 @pytest.mark.parametrize("given", [["--id", "401"], ["--id=401"], ["-i", "401"], ["-i401"], ["--resume", "401"], []])

@@ -3,8 +3,8 @@ import torch
 
 from incasem_like.blockwise.launchers.base import WorkerGroup
 from incasem_like.blockwise.workers_file import Workers
-from incasem_like.prediction import memory as memory_module
-from incasem_like.prediction.memory import (
+from incasem_like.prediction.planning import memory as memory_module
+from incasem_like.prediction.planning.memory import (
     BYTES_OF_A_PROCESS,
     MOST_HOST_BYTES,
     TileMemory,

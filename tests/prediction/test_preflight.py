@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from incasem_like.errors import InputError
-from incasem_like.prediction.plan import PredictionPlan
-from incasem_like.prediction.preflight import examine_prediction
+from incasem_like.prediction.planning.plan import PredictionPlan
+from incasem_like.prediction.planning.preflight import examine_prediction
+from incasem_like.prediction.planning.tile_size import TileSpeed
 from incasem_like.prediction.region_task import read_begun
-from incasem_like.prediction.tile_size import TileSpeed
 
 SMALL = "prediction.input_size_voxels=[44,44,44]"
 
@@ -148,7 +148,7 @@ def wide(laboratory, write_volume):
 
 def test_the_time_with_workers_is_that_of_the_one_with_most_blocks(laboratory, wide, examine, monkeypatch):
     monkeypatch.setattr(PredictionPlan, "speed", lambda plan, most_voxels: TileSpeed(0.0, 0.0, per_tile=100.0))
-    monkeypatch.setattr("incasem_like.prediction.preflight_regions._cores", lambda workers: 4)
+    monkeypatch.setattr("incasem_like.prediction.planning.preflight_regions._cores", lambda workers: 4)
     assert examine(wide()).lines[-1] == "Expected time: 30 min 0 s on this machine with 1 thread."
     # Of 18 blocks one of four workers does five.
     (said,) = [line for line in examine(wide(), workers_file=_workers(laboratory)).lines if "Expected" in line]

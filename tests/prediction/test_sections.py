@@ -9,7 +9,7 @@ from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import TrainingConfig
 from incasem_like.networks import build_network, save_checkpoint
 from incasem_like.prediction.experiment import predict_data
-from incasem_like.prediction.preflight import examine_prediction
+from incasem_like.prediction.planning.preflight import examine_prediction
 from incasem_like.tracking import run_experiment
 
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from incasem_like.prediction.memory import TileMemory
-from incasem_like.prediction.speed import SpeedCache, fitted, measurable_sizes, measure_speed
-from incasem_like.prediction.tile_size import UNMEASURED
-from incasem_like.prediction.tiles import TiledPredictor
+from incasem_like.prediction.computing.tiles import TiledPredictor
+from incasem_like.prediction.planning.memory import TileMemory
+from incasem_like.prediction.planning.speed import SpeedCache, fitted, measurable_sizes, measure_speed
+from incasem_like.prediction.planning.tile_size import UNMEASURED
 
 MEMORY = TileMemory(8, 1, 2, 1, True, False, 4, 42)
 

@@ -5,16 +5,16 @@ import torch
 
 from incasem_like.config import ModelConfig
 from incasem_like.networks import build_network, network_geometry
-from incasem_like.prediction.memory import MOST_HOST_BYTES_BESIDE_GPU, TileMemory
+from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.prediction.outputs import chunk_shape_for, fills_chunks
-from incasem_like.prediction.tile_size import (
+from incasem_like.prediction.planning.memory import MOST_HOST_BYTES_BESIDE_GPU, TileMemory
+from incasem_like.prediction.planning.tile_size import (
     MOST_SECONDS_PER_TILE,
     UNMEASURED,
     TileSpeed,
     choose_input_size,
     describe_input_size,
 )
-from incasem_like.prediction.tiles import TiledPredictor
 from incasem_like.volumes import Roi
 
 GIB = 2**30

@@ -5,7 +5,7 @@ import torch
 from incasem_like.config import ModelConfig
 from incasem_like.errors import ConfigError, IncasemError
 from incasem_like.networks import build_network, geometry_in_volumes, on_volumes
-from incasem_like.prediction.tiles import TiledPredictor
+from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.volumes import Roi
 
 KINDS = ["isotropic", "anisotropic", "transposed", "padded"]

@@ -12,7 +12,7 @@ import pytest
 
 from incasem_like.errors import CheckpointError
 from incasem_like.prediction.blocks import block_shape
-from incasem_like.prediction.weights import CheckpointPlace
+from incasem_like.prediction.computing.weights import CheckpointPlace
 from incasem_like.tracking import file_sha256
 from incasem_like.volumes import Coordinate
 

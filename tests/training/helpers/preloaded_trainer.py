@@ -134,7 +134,7 @@ def serve() -> None:
     import sacred  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
-    import incasem_like.prediction.tiles
+    import incasem_like.prediction.computing.tiles
     import incasem_like.samples.making
     import incasem_like.tracking.recording.sacred_run
     import incasem_like.training.trainer

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from incasem_like.networks import NetworkGeometry
-from incasem_like.prediction.memory import TileMemory
-from incasem_like.prediction.tile_size import UNMEASURED, TileSpeed
-from incasem_like.prediction.tiles import TiledPredictor
+from incasem_like.prediction.computing.tiles import TiledPredictor
+from incasem_like.prediction.planning.memory import TileMemory
+from incasem_like.prediction.planning.tile_size import UNMEASURED, TileSpeed
 from incasem_like.tracking.checkpoints.cache import cache_directory
 from incasem_like.volumes import Roi
 

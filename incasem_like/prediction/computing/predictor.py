@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from incasem_like.prediction.tiles import Floats, Reader
+from incasem_like.prediction.computing.tiles import Floats, Reader
 from incasem_like.volumes import Coordinate, Roi
 
 Tile = tuple[Roi, Roi]

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 
 from incasem_like.networks.unet_streaming import VOXELS_AT_ONCE
+from incasem_like.prediction.computing.tiles import PLANES_READ
 from incasem_like.prediction.outputs import LONGEST_CHUNK_EDGE
-from incasem_like.prediction.tiles import PLANES_READ
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers

@@ -14,11 +14,11 @@ from torch import nn
 from incasem_like.networks import NetworkGeometry, enough_memory
 from incasem_like.networks.inference import Inference, inference, streams
 from incasem_like.networks.slabs import Slabs, planes
-from incasem_like.prediction.ahead import ahead
 from incasem_like.prediction.channels import ChannelGroup, activated
-from incasem_like.prediction.device_work import Downloads, batches, delayed, to_device
-from incasem_like.prediction.tiling import axis_input, axis_step, grid_phase
-from incasem_like.prediction.variants import NONE, Variant, geometry_for, variants_for
+from incasem_like.prediction.computing.ahead import ahead
+from incasem_like.prediction.computing.device_work import Downloads, batches, delayed, to_device
+from incasem_like.prediction.computing.tiling import axis_input, axis_step, grid_phase
+from incasem_like.prediction.computing.variants import NONE, Variant, geometry_for, variants_for
 from incasem_like.volumes import Coordinate, Roi
 
 Floats = npt.NDArray[np.float32]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.config import PredictionConfig, TrainingConfig, resolve_training_config
 from incasem_like.errors import ConfigError
 from incasem_like.prediction.channels import channel_groups
-from incasem_like.prediction.checkpoint_choice import checkpoint_for, choose_checkpoint
-from incasem_like.prediction.loading import load_network, tile_memory
-from incasem_like.prediction.plan import PredictionPlan, in_exact_precision, plan_prediction
-from incasem_like.prediction.predictor import Predictor
-from incasem_like.prediction.tile_size import TileChoice, TileSpeed
-from incasem_like.prediction.weights import NetworkPlace, joint_predictor
+from incasem_like.prediction.computing.loading import load_network, tile_memory
+from incasem_like.prediction.computing.predictor import Predictor
+from incasem_like.prediction.computing.weights import NetworkPlace, joint_predictor
+from incasem_like.prediction.planning.checkpoint_choice import checkpoint_for, choose_checkpoint
+from incasem_like.prediction.planning.plan import PredictionPlan, in_exact_precision, plan_prediction
+from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed
 from incasem_like.samples import Region
 from incasem_like.tracking import RunRecord
 

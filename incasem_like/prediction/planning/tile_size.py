@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry
-from incasem_like.prediction.memory import MOST_HOST_BYTES_BESIDE_GPU, TileMemory
+from incasem_like.prediction.computing.tiling import axis_input, axis_step, grid_phase
 from incasem_like.prediction.outputs import fills_chunks
-from incasem_like.prediction.tiling import axis_input, axis_step, grid_phase
+from incasem_like.prediction.planning.memory import MOST_HOST_BYTES_BESIDE_GPU, TileMemory
 from incasem_like.volumes import Roi
 
 Floats = npt.NDArray[np.float64]

@@ -10,12 +10,12 @@ from incasem_like.blockwise.check_workers import worker_problems
 from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.config import PredictionConfig, resolve_training_config
 from incasem_like.networks import check_device
-from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
-from incasem_like.prediction.ensemble_plan import add_member, check_counts, ensemble_of
+from incasem_like.prediction.computing.loading import load_network
 from incasem_like.prediction.experiment import check_resumable
-from incasem_like.prediction.loading import load_network
-from incasem_like.prediction.plan import PredictionPlan, check_tiles, in_exact_precision, load_regions_config
-from incasem_like.prediction.preflight_regions import Preflight, examine_regions
+from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
+from incasem_like.prediction.planning.ensemble_plan import add_member, check_counts, ensemble_of
+from incasem_like.prediction.planning.plan import PredictionPlan, check_tiles, in_exact_precision, load_regions_config
+from incasem_like.prediction.planning.preflight_regions import Preflight, examine_regions
 from incasem_like.samples import Region, open_regions
 from incasem_like.terminal import shown_path
 

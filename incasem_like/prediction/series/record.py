@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from incasem_like.prediction.regions import described
-from incasem_like.prediction.series_plan import SeriesPlan
+from incasem_like.prediction.series.plan import SeriesPlan
 from incasem_like.tracking import Run, RunRecord, RunStore
 from incasem_like.tracking.checkpoints.choice import listed
 

@@ -8,8 +8,8 @@ from itertools import tee
 
 import numpy as np
 
-from incasem_like.prediction.predictor import Tile
-from incasem_like.prediction.tiles import Floats, Reader, TiledPredictor
+from incasem_like.prediction.computing.predictor import Tile
+from incasem_like.prediction.computing.tiles import Floats, Reader, TiledPredictor
 from incasem_like.volumes import Coordinate, Roi
 
 

@@ -15,11 +15,11 @@ from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.config.shared_sections import TorchConfig
 from incasem_like.errors import CheckpointError
 from incasem_like.networks import check_device
-from incasem_like.prediction.ensemble import EnsemblePredictor
-from incasem_like.prediction.loading import load_network, make_predictor, prediction_geometry
-from incasem_like.prediction.predictor import Predictor
-from incasem_like.prediction.tiles import TiledPredictor
-from incasem_like.prediction.variants import geometry_for
+from incasem_like.prediction.computing.ensemble import EnsemblePredictor
+from incasem_like.prediction.computing.loading import load_network, make_predictor, prediction_geometry
+from incasem_like.prediction.computing.predictor import Predictor
+from incasem_like.prediction.computing.tiles import TiledPredictor
+from incasem_like.prediction.computing.variants import geometry_for
 from incasem_like.samples import Region
 from incasem_like.tracking import file_sha256, open_store
 from incasem_like.tracking.checkpoints.cache import find_in_cache

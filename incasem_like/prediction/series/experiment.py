@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.config import SeriesConfig
 from incasem_like.errors import DivergedError
 from incasem_like.prediction import SERIES_FIGURE
-from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint
+from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint
 from incasem_like.prediction.regions import Observing, Order, check_begun_alike, predict_regions
-from incasem_like.prediction.series_plan import SeriesPlan, plan_series
-from incasem_like.prediction.series_record import (
+from incasem_like.prediction.series.plan import SeriesPlan, plan_series
+from incasem_like.prediction.series.record import (
     COMMAND,
     Earlier,
     Entry,

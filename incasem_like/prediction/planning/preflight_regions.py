@@ -16,16 +16,16 @@ import torch
 
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.prediction.blocks import region_block_shape
-from incasem_like.prediction.memory import BYTES_OF_A_PROCESS, worker_count
 from incasem_like.prediction.outputs import OutputPlace, chunk_shape_for
-from incasem_like.prediction.plan import PredictionPlan
+from incasem_like.prediction.planning.memory import BYTES_OF_A_PROCESS, worker_count
+from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.region_task import read_begun
 from incasem_like.samples import Region
 from incasem_like.terminal import counted, duration, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
-    from incasem_like.prediction.tile_size import TileSpeed
+    from incasem_like.prediction.planning.tile_size import TileSpeed
 
 GIB = 2**30
 # A dry run may take some seconds to find out how fast this machine is.

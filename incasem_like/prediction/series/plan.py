@@ -13,12 +13,17 @@ from typing import Any
 from incasem_like.config import SeriesConfig, resolve_training_config
 from incasem_like.errors import ConfigError, InputError
 from incasem_like.prediction.channels import channel_groups
-from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint
-from incasem_like.prediction.loading import load_network
+from incasem_like.prediction.computing.loading import load_network
 from incasem_like.prediction.outputs import OutputPlace
-from incasem_like.prediction.plan import PredictionPlan, in_exact_precision, load_regions_config, plan_prediction
+from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint
+from incasem_like.prediction.planning.plan import (
+    PredictionPlan,
+    in_exact_precision,
+    load_regions_config,
+    plan_prediction,
+)
 from incasem_like.prediction.regions import describe_region, described
-from incasem_like.prediction.series_choice import choose_series
+from incasem_like.prediction.series.choice import choose_series
 from incasem_like.terminal import nearest
 from incasem_like.tracking import RunRecord
 

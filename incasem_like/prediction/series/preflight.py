@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from incasem_like.prediction.preflight import next_id, note_plan, note_surroundings
-from incasem_like.prediction.preflight_regions import Preflight, examine_regions
+from incasem_like.prediction.planning.preflight import next_id, note_plan, note_surroundings
+from incasem_like.prediction.planning.preflight_regions import Preflight, examine_regions
 from incasem_like.prediction.regions import check_begun_alike
-from incasem_like.prediction.series_choice import choose_series
-from incasem_like.prediction.series_plan import SeriesPlan, with_measures
-from incasem_like.prediction.series_record import Earlier, find_earlier
+from incasem_like.prediction.series.choice import choose_series
+from incasem_like.prediction.series.plan import SeriesPlan, with_measures
+from incasem_like.prediction.series.record import Earlier, find_earlier
 from incasem_like.tracking.checkpoints.choice import listed
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
     from incasem_like.config import SeriesConfig
-    from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint
+    from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint
     from incasem_like.tracking import RunRecord, RunStore
 
 

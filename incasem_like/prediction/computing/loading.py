@@ -24,9 +24,9 @@ from incasem_like.networks import (
 )
 from incasem_like.networks.inference import streams
 from incasem_like.prediction.channels import channel_groups
-from incasem_like.prediction.memory import TileMemory
-from incasem_like.prediction.tiles import TiledPredictor
-from incasem_like.prediction.variants import NONE
+from incasem_like.prediction.computing.tiles import TiledPredictor
+from incasem_like.prediction.computing.variants import NONE
+from incasem_like.prediction.planning.memory import TileMemory
 
 # More would take memory and win nothing: a tile is read faster than predicted, on a CPU by far.
 MOST_TILES_AHEAD = {"cuda": 2, "mps": 2, "cpu": 1}

@@ -15,8 +15,8 @@ from torch import nn
 from incasem_like.config import ModelConfig
 from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.config.shared_sections import TorchConfig
-from incasem_like.prediction.loading import make_predictor, prediction_geometry
-from incasem_like.prediction.variants import NONE
+from incasem_like.prediction.computing.loading import make_predictor, prediction_geometry
+from incasem_like.prediction.computing.variants import NONE
 from incasem_like.samples import Region
 from incasem_like.volumes import Coordinate, Roi
 

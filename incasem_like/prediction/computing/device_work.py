@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 if TYPE_CHECKING:
-    from incasem_like.prediction.tiles import Tile
+    from incasem_like.prediction.computing.tiles import Tile
 
 Floats = npt.NDArray[np.float32]
 Item = TypeVar("Item")

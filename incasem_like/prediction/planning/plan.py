@@ -22,16 +22,16 @@ from incasem_like.config import (
 from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry, check_device, count_parameters, torch_device
 from incasem_like.prediction.channels import channel_groups, check_channels
-from incasem_like.prediction.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
-from incasem_like.prediction.loading import load_network, make_predictor, prediction_geometry, tile_memory
-from incasem_like.prediction.memory import TileMemory, usable_memory, worker_count
+from incasem_like.prediction.computing.loading import load_network, make_predictor, prediction_geometry, tile_memory
+from incasem_like.prediction.computing.predictor import Predictor
+from incasem_like.prediction.computing.variants import NONE, geometry_for, variants_for
+from incasem_like.prediction.computing.weights import CheckpointPlace, NetworkPlace
 from incasem_like.prediction.outputs import OutputPlace, prediction_group
-from incasem_like.prediction.precision import PrecisionCheck, check_precision
-from incasem_like.prediction.predictor import Predictor
-from incasem_like.prediction.speed import SpeedCache, fitted, measurable_sizes, measure_speed
-from incasem_like.prediction.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
-from incasem_like.prediction.variants import NONE, geometry_for, variants_for
-from incasem_like.prediction.weights import CheckpointPlace, NetworkPlace
+from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
+from incasem_like.prediction.planning.memory import TileMemory, usable_memory, worker_count
+from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision
+from incasem_like.prediction.planning.speed import SpeedCache, fitted, measurable_sizes, measure_speed
+from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
 from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord
 from incasem_like.tracking.plain import without_credentials
