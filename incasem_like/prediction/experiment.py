@@ -85,7 +85,8 @@ def predict_data(
         started(run.id, plan)
         number = run.id if resume is None else resume
         order = Order(TOOL, number, resuming_command(number), resume is not None, observing, workers)
-        run.set_info("resumes", resume)
+        if resume is not None:
+            run.set_info("prediction_run_id", resume)  # among what it comes from: either run leads to the other
         finished.append(_predict(plan, run, order))
         return finished[0].result
 

@@ -114,10 +114,8 @@ def summary_of_points(steps: Any, values: Any) -> dict[str, float]:
 
 
 def _parents(info: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, int]]:
-    noted = {**as_mapping(info.get("parent"))}
-    if "prediction_run_id" in info:
-        noted.setdefault("prediction_run_id", info["prediction_run_id"])
-    found = list(dict.fromkeys(parent for one in origins(noted) for parent in named_runs(one)))
+    noted = [*origins(as_mapping(info.get("parent"))), {"prediction_run_id": info.get("prediction_run_id")}]
+    found = list(dict.fromkeys(parent for one in noted for parent in named_runs(one)))
     if found or "parent" in info:
         return found
     training, prediction = as_mapping(config.get("training")), as_mapping(config.get("prediction"))

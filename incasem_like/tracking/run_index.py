@@ -12,7 +12,7 @@ from typing import Any
 from incasem_like.tracking.checkpoints.cache import cache_directory
 from incasem_like.tracking.files.layout import write_whole
 
-_VERSION = 3
+_VERSION = 4
 
 Stamp = Sequence[Any]
 Payload = dict[str, Any]

@@ -73,10 +73,14 @@ def test_a_repeated_run_is_named(lab: Lab) -> None:
 
 
 def test_a_run_that_goes_on_with_an_interrupted_prediction_says_so(lab: Lab) -> None:
-    lab.add(1, "predictions", info={"resumes": None})
-    lab.add(2, "predictions", info={"resumes": 1})
+    lab.add(7)
+    lab.add(1, "predictions", status="KILLED", info={"parent": {"training_run_id": 7}})
+    members = [{"training_run_id": 7}, {"training_run_id": 8}]
+    lab.add(2, "predictions", info={"parent": {"members": members}, "prediction_run_id": 1})
     assert ["resumes", "prediction", "1"] in lab.ask("runs", "show", "predictions/2").rows
-    assert "resumes" not in lab.ask("runs", "show", "predictions/1").output
+    interrupted = lab.ask("runs", "show", "predictions/1")
+    assert "resumes" not in interrupted.output
+    assert next(row for row in interrupted.rows if row[:1] == ["led"])[:4] == ["led", "to", "prediction", "2"]
 
 
 def test_parts_of_a_run_can_be_had_alone(four_trainings: Lab) -> None:

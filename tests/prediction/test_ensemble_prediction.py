@@ -159,7 +159,7 @@ def test_interrupted_it_goes_on_and_predicts_what_is_missing(laboratory, monkeyp
     finished = laboratory.predict(config, further=[laboratory.training], resume=2)
     assert 0 < finished.result["voxels_predicted"] < whole.result["voxels_predicted"]
     assert chunks(finished.places["cell_er"]) == chunks(whole.places["cell_er"])
-    assert laboratory.store.get(3).info["resumes"] == 2
+    assert laboratory.store.get(3).info["prediction_run_id"] == 2
 
 
 @pytest.mark.parametrize(

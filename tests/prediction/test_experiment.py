@@ -220,7 +220,7 @@ def test_resuming_predicts_only_what_is_missing_and_shows_the_observer_all(labor
     finished = laboratory.predict(interrupted, resume=1, observing=Recorder)
 
     assert finished.prediction_id == 1
-    assert laboratory.store.get(2).info["resumes"] == 1
+    assert laboratory.store.get(2).info["prediction_run_id"] == 1
     assert finished.scores["seen_0_2"] == math.prod(WIDE)
     place = finished.places["cell_er"]
     assert open_volume(place.container, place.segmentation).complete

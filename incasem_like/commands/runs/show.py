@@ -127,9 +127,9 @@ def _origin(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield "data", "\n".join(read)
     if isinstance(record.parent, dict):
         yield "parent", "\n".join(", ".join(_parent_words(origin)) for origin in origins(record.parent))
-    for word in ("repeats", "resumes"):
-        if record.info.get(word) is not None:
-            yield word, f"{singular(record.kind)} {record.info[word]}"
+    for word, key in (("repeats", "repeats"), ("resumes", "prediction_run_id")):
+        if (other := record.info.get(key)) is not None and (word == "repeats" or record.kind == "predictions"):
+            yield word, f"{singular(record.kind)} {other}"
     children = record.store.children(record.id)
     if children:
         yield "led to", ", ".join(_named(child) for child in children)
