@@ -174,7 +174,8 @@ def say_finished(finished: FinishedPrediction, evaluate_script: Path) -> None:
     if finished.result["voxels_predicted"] == 0:
         print(f"Prediction {finished.prediction_id} was already complete.")
     for name, value in finished.scores.items():
-        print(f"{name}: {value:.4f}")
+        if len(finished.places) > 1 or name.endswith("_ds_0"):  # of one region the mean says nothing new
+            print(f"{name}: {value:.4f}")
     first, *others = finished.places.items()
     for name, place in others:
         report_written(f"prediction of {name}", shown_path(place.container / place.group))

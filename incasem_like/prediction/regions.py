@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from incasem_like.errors import InputError
 from incasem_like.prediction.computing.predictor import Predictor
@@ -20,6 +23,8 @@ from incasem_like.volumes.geometry import nanometres
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
+
+_OF_REGION = re.compile(r"(?P<name>.+)_ds_\d+")
 
 Observing = Callable[[Region, int, int], TileObserver | None]
 
@@ -55,7 +60,7 @@ def predict_regions(plan: PredictionPlan, places: Sequence[OutputPlace], order: 
         order: How.
 
     Returns:
-        How many voxels were missing, and the defined scores by name.
+        How many voxels were missing, and the defined scores by name: of each region, and their means.
 
     Raises:
         InputError: A prediction is there that was not to be.
@@ -70,7 +75,16 @@ def predict_regions(plan: PredictionPlan, places: Sequence[OutputPlace], order: 
         if observer is not None:
             found = {name: float(value) for name, value in observer.scores().items()}
             scores.update({name: value for name, value in found.items() if math.isfinite(value)})
-    return voxels, scores
+    return voxels, _with_means(scores)
+
+
+def _with_means(scores: Mapping[str, float]) -> dict[str, float]:
+    """Add to the scores of regions, ``dice_class_1_ds_0``, their means, ``dice_class_1``."""
+    of_regions: dict[str, list[float]] = {}
+    for name, value in scores.items():
+        if match := _OF_REGION.fullmatch(name):
+            of_regions.setdefault(match["name"], []).append(value)
+    return {**scores, **{name: float(np.mean(values)) for name, values in of_regions.items()}}
 
 
 def described(region: Region) -> Mapping[str, Any]:

@@ -75,7 +75,10 @@ def test_scores_are_printed_and_tracked(call, laboratory):
     done = call("--run_id", "1", updates=["prediction.log_metrics=true"])
     assert done.returncode == 0, done.stderr
     assert "dice_class_1_ds_0: 0." in done.stdout
-    assert 0 < laboratory.store.get(1).metrics["dice_class_1_ds_0"].values[0] < 1
+    metrics = laboratory.store.get(1).metrics
+    assert 0 < metrics["dice_class_1_ds_0"].values[0] < 1
+    assert metrics["dice_class_1"].values == metrics["dice_class_1_ds_0"].values  # the mean of one, which lists show
+    assert "dice_class_1: " not in done.stdout
 
 
 @pytest.mark.parametrize(

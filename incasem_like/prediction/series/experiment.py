@@ -21,7 +21,6 @@ from incasem_like.prediction.series.record import (
     best_of,
     find_earlier,
     kept_of,
-    with_means,
 )
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
 from incasem_like.tracking.recording.sessions import Continuation
@@ -186,4 +185,4 @@ def _predict(series: SeriesPlan, checkpoint: ChosenCheckpoint, order: Order) -> 
     except DivergedError as error:
         return replace(entry, problem=str(error))
     seconds = round(time.monotonic() - begun, 2)
-    return replace(entry, scores=with_means(scores), voxels=voxels, seconds=seconds)
+    return replace(entry, scores=scores, voxels=voxels, seconds=seconds)

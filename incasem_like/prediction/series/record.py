@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
-
-import numpy as np
 
 from incasem_like.prediction.regions import described
 from incasem_like.prediction.series.plan import SeriesPlan
@@ -17,7 +14,6 @@ from incasem_like.tracking.checkpoints.choice import listed
 
 COMMAND = "predict_multiple"
 KEY = "series"
-_OF_REGION = re.compile(r"(?P<name>.+)_ds_\d+")
 
 
 @dataclass(frozen=True)
@@ -93,15 +89,6 @@ def _earlier(record: RunRecord, series: SeriesPlan) -> Earlier | None:
     left = series.left(entry.key for entry in earlier.entries)
     # What it logs goes up with the iteration.
     return earlier if all((one.iteration or 0) > earlier.last_iteration for one in left) else None
-
-
-def with_means(scores: Mapping[str, float]) -> dict[str, float]:
-    """Add to the scores of regions, ``dice_class_1_ds_0``, their means, ``dice_class_1``."""
-    of_regions: dict[str, list[float]] = {}
-    for name, value in scores.items():
-        if match := _OF_REGION.fullmatch(name):
-            of_regions.setdefault(match["name"], []).append(value)
-    return {**scores, **{name: float(np.mean(values)) for name, values in of_regions.items()}}
 
 
 def best_of(entries: Iterable[Entry], metric: str | None) -> Entry | None:
