@@ -67,7 +67,7 @@ def _check_gpu(config: TorchConfig, index: int) -> None:
     if count == 0:
         raise ConfigError(
             f"torch.device={config.device} asks for a GPU, but this machine has none that CUDA can use: "
-            "set torch.device=cpu."
+            "set torch.device=cpu, or start this where there is one."
         )
     if index >= count:
         there = "is GPU 0 alone" if count == 1 else f"are GPUs 0 to {count - 1}"
