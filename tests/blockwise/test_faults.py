@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from disks import tmpfs
 
 from incasem_like.blockwise import BlockTask, create_or_resume_output, run_blockwise, try_blockwise
 from incasem_like.blockwise.workers_file import load_workers
@@ -105,15 +107,8 @@ def test_twenty_kills_at_random_moments_do_not_show_in_the_bytes(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a disk of 400 KiB and return where."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "none", place], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with tmpfs(tmp_path / "disk", "size=400k") as place:
+        yield place
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -144,21 +139,31 @@ def fill(filler: Path) -> None:
 
 
 class OtherHost:
-    """A network namespace with an address of its own, behind a link that can be cut."""
+    """A network namespace with an address of its own, behind a link that can be cut.
 
-    ours, theirs = "10.251.77.1", "10.251.77.2"
+    Names and addresses follow from the process, so that neither tests beside this one nor what a killed one has left
+    stand in the way.
+    """
 
     def __init__(self) -> None:
-        self.name = f"incasem{os.getpid()}"
-        self.link = f"v{os.getpid() % 10**6}"
+        pid = os.getpid()
+        self.name, self.link = f"incasem{pid}", f"v{pid % 10**6}"
+        network = f"10.{240 + pid // 2**14 % 8}.{pid // 64 % 256}"
+        self.ours, self.theirs = f"{network}.{pid % 64 * 4 + 1}", f"{network}.{pid % 64 * 4 + 2}"
 
     def __enter__(self) -> "OtherHost":
-        if not shutil.which("ip") or os.geteuid() or _ip("netns", "add", self.name).returncode:
+        if not shutil.which("ip") or os.geteuid():
             pytest.skip("needs root and `ip netns`")
+        for left in re.findall(r"^incasem(\d+)", _ip("netns", "list").stdout, re.MULTILINE):
+            if not psutil.pid_exists(int(left)):
+                _ip("link", "del", f"v{int(left) % 10**6}")
+                _ip("netns", "del", f"incasem{left}")
+        if _ip("netns", "add", self.name).returncode:
+            pytest.skip("needs `ip netns`")
         _ip("link", "add", self.link, "type", "veth", "peer", "name", "eth7", "netns", self.name)
-        _ip("addr", "add", f"{self.ours}/24", "dev", self.link)
+        _ip("addr", "add", f"{self.ours}/30", "dev", self.link)
         _ip("link", "set", self.link, "up")
-        for words in (["addr", "add", f"{self.theirs}/24", "dev", "eth7"], ["link", "set", "eth7", "up"],
+        for words in (["addr", "add", f"{self.theirs}/30", "dev", "eth7"], ["link", "set", "eth7", "up"],
                       ["link", "set", "lo", "up"]):  # fmt: skip
             _ip("-n", self.name, *words)
         return self

@@ -28,7 +28,8 @@ BLOCKS = 27
 # A queue of its own: notes what it was asked for, runs the job apart from itself, waits as --wait and -K say.
 QUEUE = r"""#!/bin/bash
 here=$(dirname "$0")
-printf '%s\n' "$(basename "$0")" "$@" "--" >> "$here/asked"
+printf '%s\n' "$(basename "$0")" "$@" "--" > "$here/asking.$$"
+cat "$here/asking.$$" >> "$here/asked"  # in one piece, whoever else asks
 if [ -e "$here/closed" ]; then echo "Batch job submission failed: the queue is closed" >&2; exit 1; fi
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -46,7 +47,8 @@ wait $!
 """
 CANCEL = r"""#!/bin/bash
 here=$(dirname "$0")
-printf '%s\n' "$(basename "$0")" "$@" "--" >> "$here/asked"
+printf '%s\n' "$(basename "$0")" "$@" "--" > "$here/asking.$$"
+cat "$here/asking.$$" >> "$here/asked"  # in one piece, whoever else asks
 for pid in $(cat "$here/pids"); do kill -9 $pid 2>/dev/null; done
 exit 0
 """

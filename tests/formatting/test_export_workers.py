@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from disks import tmpfs
 from killing import run_killed
 
 from incasem_like.errors import DiskFullError, InputError
@@ -84,13 +85,8 @@ def test_an_export_begun_otherwise_is_refused_until_it_may_be_begun_again(labels
 
 @pytest.fixture
 def small_disk(tmp_path):
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=800k", "none", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with tmpfs(tmp_path / "disk", "size=800k") as place:
+        yield place
 
 
 def test_a_full_disk_leaves_no_half_section_and_is_gone_on_with(labels, small_disk, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from disks import tmpfs
 
 from incasem_like.blockwise import list_jobs
 from incasem_like.blockwise.done_log import read_log
@@ -137,14 +138,9 @@ def test_a_job_that_is_cancelled_ends_soon_is_interrupted_and_goes_on(prediction
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 16 MiB, most of which is taken."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounting = ["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(place)]
-    if subprocess.run(mounting, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    (place / "filler").write_bytes(bytes(14 * 2**20))
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with tmpfs(tmp_path / "disk", "size=16m") as place:
+        (place / "filler").write_bytes(bytes(14 * 2**20))
+        yield place
 
 
 @pytest.mark.slow

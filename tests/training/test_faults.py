@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import tmpfs
 
 LARGE = ("model.num_fmaps=14", "training.iterations=30", "training.save_every=5", "validation.data=null")
 ENDLESS = "training.iterations=1000000"
@@ -20,13 +21,8 @@ MEGABYTE = 1 << 20
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of its own of 24 MB, at the place where the laboratory's runs go."""
-    place = tmp_path / "runs"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a small tmpfs")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with tmpfs(tmp_path / "runs", "size=24m") as place:
+        yield place
 
 
 @contextlib.contextmanager

@@ -1,10 +1,9 @@
 """Fixtures: volumes with random voxels, small file systems, a web server."""
 
+import contextlib
 import functools
 import http.server
-import os
-import shutil
-import subprocess
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from disks import tmpfs
 
 from incasem_like.volumes import Volume, create_volume
 
@@ -52,22 +52,9 @@ def random_voxels(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> np.ndarr
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """Return a function that mounts a file system of few bytes; skips where that is not permitted."""
-    mounted: list[Path] = []
-
-    def mount(options: str) -> Path:
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir(exist_ok=True)
-        if os.geteuid() != 0 or shutil.which("mount") is None:
-            pytest.skip("mounting a tmpfs needs root")
-        told = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
-        if told.returncode:
-            pytest.skip(f"mounting a tmpfs is not permitted here: {told.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", folder], check=False)
+    with contextlib.ExitStack() as mounted:
+        numbers = itertools.count()
+        yield lambda options: mounted.enter_context(tmpfs(tmp_path / f"disk{next(numbers)}", options))
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
