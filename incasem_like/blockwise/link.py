@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -71,17 +72,23 @@ class Link:
             os.write(self._wake_out, b"!")
 
     def _run(self) -> None:
-        lost_at = time.monotonic()
+        lost_at, said = time.monotonic(), False
         while True:
             try:
                 connection, token = self._connect()
                 with connection:
                     channel = self._shake_hands(connection, token)
-                    lost_at = time.monotonic()
+                    lost_at, said = time.monotonic(), False
                     self._talk(connection, channel)
-            except (OSError, ProtocolError, ValueError):
-                if not self._reconnect or time.monotonic() - lost_at > self._reconnect:
+            except (OSError, ProtocolError, ValueError) as error:
+                gone = time.monotonic() - lost_at
+                if not self._reconnect or gone > self._reconnect:
+                    if self._reconnect:
+                        _say(f"The scheduler was not reached for {gone:.0f} s, so this worker ends: {error}.")
                     os._exit(LOST)
+                if not said:
+                    _say(f"The scheduler cannot be reached, tried again for {self._reconnect:g} s: {error}.")
+                    said = True
                 self._watch()
                 time.sleep(SECONDS_BETWEEN_ATTEMPTS)
 
@@ -152,6 +159,11 @@ class Link:
         began, limit = self.block_began, self.time_limit
         if began is not None and limit is not None and time.monotonic() - began > limit + SECONDS_BEYOND_LIMIT:
             os._exit(TIMED_OUT)
+
+
+def _say(words: str) -> None:
+    """Tell the worker's log, from which the scheduler takes a worker's last words."""
+    print(words, file=sys.stderr, flush=True)
 
 
 def _received(connection: socket.socket) -> bytes:

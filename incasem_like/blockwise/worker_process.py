@@ -182,7 +182,10 @@ def main() -> NoReturn:
                 os._exit(LOST)
             raise
         seen.append(True)
-        made = socket.create_connection((known["host"], known["port"]), timeout=20)
+        try:
+            made = socket.create_connection((known["host"], known["port"]), timeout=20)
+        except OSError as error:
+            raise OSError(f"{known['host']} port {known['port']}, {error.strerror or error}") from error
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made, bytes.fromhex(known["token"])
 

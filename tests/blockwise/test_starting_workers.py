@@ -1,6 +1,10 @@
 """Workers that cannot start, or go by another shell, or are left behind by their launcher."""
 
+import json
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +18,7 @@ from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
 from incasem_like.blockwise.check_workers import usable_workers
 from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.launchers import Place, WorkerGroup
+from incasem_like.blockwise.link import LOST
 from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.volumes import open_volume
@@ -99,3 +104,18 @@ def test_a_worker_that_comes_back_keeps_its_place(tmp_path: Path) -> None:
         assert [started.name for started in fleet.tend(2)] == ["command-1"]
     finally:
         fleet.end(())
+
+
+def test_a_worker_that_cannot_reach_the_scheduler_says_where_and_why(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    connection = tmp_path / "connection.json"
+    connection.write_text(json.dumps({"host": "127.0.0.1", "port": port, "token": "00" * 32}))
+    words = [sys.executable, "-m", "incasem_like.blockwise.worker_process", "--name", "lsf-1", "--reconnect", "0.5"]
+    ended = subprocess.run([*words, "--connection", connection], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == LOST
+    first, last = ended.stderr.splitlines()
+    assert first == (
+        f"The scheduler cannot be reached, tried again for 0.5 s: 127.0.0.1 port {port}, Connection refused."
+    )
+    assert last.startswith("The scheduler was not reached for 1 s, so this worker ends: 127.0.0.1 port")
