@@ -97,6 +97,14 @@ def test_the_output_of_a_prediction_that_died_is_known_by_its_place() -> None:
 def test_a_prediction_that_was_resumed_comes_from_the_one_it_resumed() -> None:
     resumed = run("predictions", 5, RAW, result={"prediction_id": 3})
     assert ("predictions/3", "predictions/5", "resumed") in links(gather([PREDICTION, resumed]))
+    parents = (("trainings", 1), ("predictions", 3))
+    noted = run("predictions", 5, RAW, parents=parents, parent=PREDICTION.parent, result={"prediction_id": 3})
+    found = {link for link in links(gather([TRAINING, PREDICTION, noted])) if link[1] == "predictions/5"}
+    assert found == {
+        (data_key(CELL), "predictions/5", "raw"),
+        ("trainings/1", "predictions/5", "checkpoint 500, sha256 ffffffff"),
+        ("predictions/3", "predictions/5", "resumed"),
+    }
 
 
 def test_a_prediction_that_got_another_id_wrote_what_its_first_id_stands_on() -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Predictions lie in a group that names both runs, even those that did not get to say where they wrote.
 _PREDICTED = re.compile(r"^(.*/predictions/(?:train|ensemble)_[\d_]+/predict_(\d+))(?:/|$)")
+_RESUMED = "resumed"
 _SHOWN_OF_HASHES = 8
 
 
@@ -157,16 +158,20 @@ class _Gathering:
     def _parents(self, run: RunSummary) -> Iterable[tuple[str, str]]:
         parent = run.parent if isinstance(run.parent, Mapping) else {}
         for kind, run_id in run.parents:
+            if kind == run.kind == "predictions":
+                yield run_key(kind, run_id), _RESUMED
+                continue
             of_it = [origin for origin in origins(parent) if (kind, run_id) in named_runs(origin)] or [parent]
             yield run_key(kind, run_id), " and ".join(filter(None, map(_words_of, of_it)))
         resumed = run.result.get("prediction_id") if isinstance(run.result, Mapping) else None
+        # what a run that noted no parent of this kind says by its result
         if run.kind == "predictions" and isinstance(resumed, int) and resumed != run.id:
             before = self.runs.get(run_key(run.kind, resumed))
             theirs, mine = set(outputs(before)) if before is not None else set(), set(outputs(run))
             if (
                 not theirs or not mine or theirs & mine
             ):  # else it is the id that the run itself had before it was delivered or copied
-                yield run_key(run.kind, resumed), "resumed"
+                yield run_key(run.kind, resumed), _RESUMED
 
 
 def _words_of(origin: Mapping[str, Any]) -> str:
