@@ -11,8 +11,6 @@ from incasem_like.blockwise.launchers import LAUNCHERS, Place
 from incasem_like.blockwise.workers_file import LOOPBACK, Workers, load_workers
 from incasem_like.errors import InputError
 
-PROGRAMS = {"slurm": "sbatch", "lsf": "bsub"}
-
 
 def usable_workers(path: Path | None) -> Workers | None:
     """Read a workers file, and make sure as far as can be told from here that its workers can start.
@@ -34,10 +32,11 @@ def usable_workers(path: Path | None) -> Workers | None:
 
 def worker_problems(workers: Workers) -> Iterator[InputError]:
     """Yield what is in the workers' way: programs that are not here, too few GPUs, an address of others."""
-    for launcher in sorted({group.launcher for group in workers.groups} & PROGRAMS.keys()):
-        if shutil.which(PROGRAMS[launcher]) is None:
+    for launcher in sorted({group.launcher for group in workers.groups}):
+        program = LAUNCHERS[launcher].program
+        if program is not None and shutil.which(program) is None:
             yield InputError(
-                f"Workers are to be started by {launcher}, but there is no program {PROGRAMS[launcher]} here: "
+                f"Workers are to be started by {launcher}, but there is no program {program} here: "
                 "run this on a machine that can submit jobs."
             )
     for group in workers.groups:

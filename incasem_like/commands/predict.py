@@ -19,7 +19,7 @@ from incasem_like.commands.prediction_runs import (
     training_ids,
     with_given,
 )
-from incasem_like.commands.records import check_commit, further_observers
+from incasem_like.commands.records import check_commit, run_options
 from incasem_like.commands.tracked import run_tracked, script_folder
 from incasem_like.terminal import report_written, shown_path
 
@@ -117,11 +117,7 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
             resume=line.own.resume,
             workers=workers,
             started=started,
-            run_name=line.name,
-            comment=line.comment,
-            run_id=line.id,
-            sources=[script],
-            observers=further_observers(line, script_folder(script)),
+            **run_options(line, script),
         )
     except BaseException:
         if begun:

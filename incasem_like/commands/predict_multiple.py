@@ -20,7 +20,7 @@ from incasem_like.commands.prediction_runs import (
     training_ids,
     with_given,
 )
-from incasem_like.commands.records import check_commit, further_observers, store_flags
+from incasem_like.commands.records import check_commit, run_options, store_flags
 from incasem_like.commands.tracked import run_tracked, script_folder
 from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import report_written, shown_path
@@ -122,11 +122,7 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
                 workers=workers,
                 anew=line.own.new,
                 watching=Watching(started, measured, series_figure),
-                run_name=line.name,
-                comment=line.comment,
-                run_id=line.id,
-                sources=[script],
-                observers=further_observers(line, script_folder(script)),
+                **run_options(line, script),
             )
         except BaseException:
             if begun:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from incasem_like.commands.tracked import script_folder
 from incasem_like.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,6 +60,21 @@ def further_observers(line: CommandLine, folder: Path) -> list[RunObserver]:
     folders = [Path.cwd(), folder]
     slack = [read_observer(line.slack, folders, "SlackObserver")] if line.slack else []
     return [*slack, *(read_observer(path, folders) for path in line.observers)]
+
+
+def run_options(line: CommandLine, script: Path) -> dict[str, Any]:
+    """Say what the command line says of the run itself, as ``tracking.run_experiment`` takes it.
+
+    Raises:
+        InputError: As ``further_observers``.
+    """
+    return {
+        "run_name": line.name,
+        "comment": line.comment,
+        "run_id": line.id,
+        "sources": [script],
+        "observers": further_observers(line, script_folder(script)),
+    }
 
 
 def check_commit(record: RunRecord, script: Path) -> None:

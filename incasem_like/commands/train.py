@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from incasem_like.commands.cpu_memory import keep_freed_memory
-from incasem_like.commands.records import further_observers, open_run_store, store_flags
+from incasem_like.commands.records import open_run_store, run_options, store_flags
 from incasem_like.commands.tracked import run_tracked, script_folder
 from incasem_like.commands.training_order import CONTINUE, REPEAT, TrainingOrder, add_flags, read_order
 from incasem_like.errors import DiskFullError, RunTakenError, StoreError
@@ -51,7 +51,6 @@ def main(script: Path) -> NoReturn:
 def _train(order: TrainingOrder, config: TrainingConfig, line: CommandLine, script: Path) -> None:
     from incasem_like.training.experiment import train
 
-    folder = script_folder(script)
     config = _with_data_of_the_run(order, config)
     if config.torch.device_name == "cpu":
         keep_freed_memory()
@@ -71,11 +70,7 @@ def _train(order: TrainingOrder, config: TrainingConfig, line: CommandLine, scri
             continued=order.continued,
             repeats=order.record.id if order.record is not None and order.mode == REPEAT else None,
             started=started,
-            observers=further_observers(line, folder),
-            run_name=line.name,
-            comment=line.comment,
-            run_id=line.id,
-            sources=[script],
+            **run_options(line, script),
         )
     except (KeyboardInterrupt, SystemExit, OSError, DiskFullError, StoreError) as error:
         if begun and not line.unobserved and not isinstance(error, RunTakenError):

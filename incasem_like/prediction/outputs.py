@@ -77,22 +77,22 @@ class OutputPlace:
                 "or set prediction.directories.prefix to another folder."
             )
 
-    @property
-    def nearest_folder(self) -> Path:
-        """The innermost folder on the way there that exists."""
-        return next(folder for folder in [self.folder, *self.folder.parents] if folder.is_dir())
-
     def check_writable(self) -> None:
         """Make sure, as far as can be told without writing, that something can be written there.
 
         Raises:
             InputError: It cannot.
         """
-        if not os.access(self.nearest_folder, os.W_OK):
+        folder = nearest_folder(self.folder)
+        if not os.access(folder, os.W_OK):
             raise InputError(
-                f"Nothing can be written into {self.nearest_folder}: change its permissions, or set "
-                "prediction.directories.prefix."
+                f"Nothing can be written into {folder}: change its permissions, or set prediction.directories.prefix."
             )
+
+
+def nearest_folder(path: Path) -> Path:
+    """Give the innermost folder on the way to a path that exists."""
+    return next(folder for folder in [path, *path.parents] if folder.is_dir())
 
 
 class RegionOutput:

@@ -94,12 +94,13 @@ def described(region: Region) -> Mapping[str, Any]:
 
 def describe_region(plan: PredictionPlan, region: Region) -> dict[str, Any]:
     """Say all that the values of a region's prediction depend on."""
+    hashes = region.content_hashes
     return {
         **plan.networks_description,
         "region": [list(region.roi.begin), list(region.roi.shape)],
         "origin": list(region.raw_roi.begin),
-        "raw": region.raw.content_hash,
-        "mask": None if region.mask is None else region.mask.content_hash,
+        "raw": hashes[str(region.raw.address)],
+        "mask": None if region.mask is None else hashes[str(region.mask.address)],
         "output_dtype": plan.config.prediction.output_dtype,
         "precision": plan.config.torch.precision,
         "test_time_augmentation": plan.config.prediction.test_time_augmentation,

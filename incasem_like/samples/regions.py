@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -65,9 +66,10 @@ class Region:
         """Factor that brings stored raw to 0-1: by the range of an integer dtype, 1 for floats."""
         return RAW_SCALES[self.raw.dtype.name]
 
-    @property
+    @cached_property
     def content_hashes(self) -> dict[str, str]:
-        """Address -> content hash of every volume of the region."""
+        """Address -> content hash of every volume of the region, as it was when first asked: that takes a look at all
+        chunk files."""
         return {str(volume.address): volume.content_hash for volume in self.volumes}
 
     @property

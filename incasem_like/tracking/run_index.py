@@ -14,6 +14,8 @@ from incasem_like.tracking.files.layout import write_whole
 
 _VERSION = 4
 
+_SECONDS_WHILE_LIVE = 300.0
+
 Stamp = Sequence[Any]
 Payload = dict[str, Any]
 
@@ -38,8 +40,8 @@ class RunIndex(ABC):
         """Read some runs and make the payload of each, a dict fit for JSON; those that are gone are left out."""
 
     @abstractmethod
-    def is_settled(self, stamp: Stamp, payload: Payload) -> bool:
-        """Whether a run is worth a line: neither just written nor about to be written again at its next heartbeat."""
+    def is_settled(self, run_id: int, stamp: Stamp, payload: Payload) -> bool:
+        """Whether a run is worth a line, see ``has_settled``."""
 
     def payloads(self, stamps: Mapping[int, Stamp]) -> dict[int, Payload]:
         """Give the payload of every run, by id, sorted.
@@ -58,7 +60,7 @@ class RunIndex(ABC):
         settled = [
             self._line(run_id, stamps[run_id], payload, pool)
             for run_id, payload in changed.items()
-            if self.is_settled(stamps[run_id], payload)
+            if self.is_settled(run_id, stamps[run_id], payload)
         ]
         if settled:
             self._write([*current.values(), *settled], pool)
@@ -96,6 +98,17 @@ class RunIndex(ABC):
                 return
             except OSError:
                 continue
+
+
+def has_settled(age: float, least: float, status: Any) -> bool:
+    """Tell a run that is neither just written nor about to be written again at its next heartbeat.
+
+    Args:
+        age: Seconds since it was last written; of a clock that is ahead, the other way round.
+        least: Seconds within which another write might not show.
+        status: What it says of itself, as far as that is known.
+    """
+    return abs(age) > least and (abs(age) > _SECONDS_WHILE_LIVE or status != "RUNNING")
 
 
 def place_in_cache(store: str, name: str) -> Path:

@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from tracked_networks import track_network
 
 from incasem_like.blockwise.workers_file import Workers
-from incasem_like.config import TrainingConfig, load_training_config
+from incasem_like.config import load_training_config
 from incasem_like.errors import ConfigError
-from incasem_like.networks import build_network, save_checkpoint
 from incasem_like.prediction.channels import ChannelGroup, activated
 from incasem_like.prediction.experiment import predict_data
 from incasem_like.prediction.planning.plan import plan_prediction
 from incasem_like.prediction.planning.preflight import examine_prediction
-from incasem_like.tracking import run_experiment
 from incasem_like.training.preflight import check_network
 
 GROUPS = [
@@ -30,18 +29,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def training(laboratory, enliven):
     """A tracked training of a network of five channels, of which three are affinities."""
-    values = laboratory.training_config.model_dump(mode="json")
-    values["model"] |= {"outputs": GROUPS, "num_fmaps_out": 5}
-    config = TrainingConfig.from_values(values, lambda key: "here")
-    laboratory.network = enliven(build_network(config.model))
-
-    def register(run):
-        path = laboratory.runs / "models" / f"{run.id:04d}" / "model_checkpoint_1"
-        save_checkpoint(path, laboratory.network)
-        run.register_checkpoint(path, 1, {})
-
-    run_experiment(name="train", config=config.model_dump(mode="json"), main=register, store=laboratory.training_store)
-    return laboratory.training_store.get(2)
+    return track_network(laboratory, enliven, outputs=GROUPS, num_fmaps_out=5)
 
 
 def one_shot_logits(laboratory, begin, shape):

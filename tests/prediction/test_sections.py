@@ -4,31 +4,18 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from tracked_networks import track_network
 
 from incasem_like.blockwise.workers_file import Workers
-from incasem_like.config import TrainingConfig
-from incasem_like.networks import build_network, save_checkpoint
 from incasem_like.prediction.experiment import predict_data
 from incasem_like.prediction.planning.preflight import examine_prediction
-from incasem_like.tracking import run_experiment
 
 
 @pytest.fixture
 def training(laboratory, enliven, monkeypatch, tmp_path):
     """A tracked training of a network on sections."""
     monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
-    values = laboratory.training_config.model_dump(mode="json")
-    values["model"]["downsample_factors"] = [[2, 2]]
-    config = TrainingConfig.from_values(values, lambda key: "here")
-    laboratory.network = enliven(build_network(config.model)).eval()
-
-    def register(run):
-        path = laboratory.runs / "models" / f"{run.id:04d}" / "model_checkpoint_1"
-        save_checkpoint(path, laboratory.network)
-        run.register_checkpoint(path, 1, {})
-
-    run_experiment(name="train", config=config.model_dump(mode="json"), main=register, store=laboratory.training_store)
-    return laboratory.training_store.get(2)
+    return track_network(laboratory, enliven, downsample_factors=[[2, 2]])
 
 
 def one_by_one(laboratory, begin, shape):

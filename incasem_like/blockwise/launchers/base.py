@@ -151,9 +151,11 @@ class Launcher(ABC):
 
     Attributes:
         calls_back: Whether its workers connect to a port of the scheduler.
+        program: What has to be installed here to start them, if anything.
     """
 
     calls_back = True
+    program: str | None = None
 
     def __init__(self, group: WorkerGroup, place: Place, label: str) -> None:
         self.group, self.place, self.label = group, place, label

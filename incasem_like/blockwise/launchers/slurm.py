@@ -11,6 +11,8 @@ MEGABYTE = 2**20
 class SlurmLauncher(CommandLauncher):
     """Submits jobs; ``scancel`` by name ends them, since the name is unique and known before the id is."""
 
+    program = "sbatch"
+
     def start(self, name: str, index: int) -> Started:
         """Submit a job; see ``Launcher.start``."""
         job = f"{self.place.folder.name}-{name}"

@@ -16,7 +16,7 @@ import torch
 
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.prediction.blocks import region_block_shape
-from incasem_like.prediction.outputs import OutputPlace, chunk_shape_for
+from incasem_like.prediction.outputs import OutputPlace, chunk_shape_for, nearest_folder
 from incasem_like.prediction.planning.memory import BYTES_OF_A_PROCESS, worker_count
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.region_task import read_begun
@@ -83,7 +83,7 @@ def examine_regions(
         with found.noting():
             costs.append(_examine_region(found, plan, region, place, speed, workers, resume))
             place.check_writable()
-            folder = _nearest_folder(place.container)
+            folder = nearest_folder(place.container)
             needed[folder] = needed.get(folder, 0) + costs[-1].disk_left(kept)
     for folder, size in needed.items():
         with found.noting():
@@ -214,10 +214,6 @@ def _cores(workers: Workers) -> int:
     here = sum((group.count or 1) * group.cores for group in workers.groups if group.launcher == "local")
     elsewhere = sum((group.count or 1) * group.cores for group in workers.groups if group.launcher != "local")
     return min(here, len(os.sched_getaffinity(0))) + elsewhere
-
-
-def _nearest_folder(path: Path) -> Path:
-    return next(folder for folder in [path, *path.parents] if folder.is_dir())
 
 
 def _size(number: float) -> str:

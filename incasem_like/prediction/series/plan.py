@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class SeriesPlan:
         pairs = set(done)
         return [one for one in self.checkpoints if (one.iteration, one.sha256) not in pairs]
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """Hash of all that makes it this series and no other, but for how many checkpoints there are by now."""
         config, plan = self.config, replace(self.plan, config=self.config)

@@ -20,13 +20,12 @@ from incasem_like.tracking.packing import (
     unpack_configs,
     unpack_record,
 )
-from incasem_like.tracking.run_index import Payload, RunIndex, Stamp, place_in_cache
+from incasem_like.tracking.run_index import Payload, RunIndex, Stamp, has_settled, place_in_cache
 from incasem_like.tracking.summaries import RunSummary
 
 _RECORD_FILES = ("run.json", "info.json", ANNOTATIONS)
 _CONFIG_FILES = ("config.json",)
 _SECONDS_UNTIL_SETTLED = 2.0  # two writes within one tick of a file system's clock may look alike
-_SECONDS_WHILE_LIVE = 300.0
 
 
 def read_summaries(folder: Path, kind: str, config_keys: Sequence[str], inputs: bool) -> list[RunSummary]:
@@ -57,9 +56,8 @@ class _FileIndex(RunIndex):
         super().__init__(name, shared, (folder / f".{name}.index", place_in_cache(str(folder.absolute()), name)))
         self.folder = folder
 
-    def is_settled(self, stamp: Stamp, payload: Payload) -> bool:
-        age = abs(time.time() - max(stamp[::2]) / 1e9)
-        return age > _SECONDS_UNTIL_SETTLED and (age > _SECONDS_WHILE_LIVE or payload.get("status") != "RUNNING")
+    def is_settled(self, run_id: int, stamp: Stamp, payload: Payload) -> bool:
+        return has_settled(time.time() - max(stamp[::2]) / 1e9, _SECONDS_UNTIL_SETTLED, payload.get("status"))
 
 
 class _Records(_FileIndex):

@@ -22,7 +22,7 @@ from incasem_like.tracking.packing import (
     unpack_record,
 )
 from incasem_like.tracking.plain import from_bson
-from incasem_like.tracking.run_index import Payload, RunIndex, Stamp, place_in_cache
+from incasem_like.tracking.run_index import Payload, RunIndex, Stamp, has_settled, place_in_cache
 from incasem_like.tracking.summaries import RunSummary
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ UNFINISHED = "unfinished"
 REVISION = "revision"  # changes with each change from outside the run that none of the others would tell
 _RUNS_IN_ONE_ANSWER = 500
 _SECONDS_UNTIL_SETTLED = 60.0
-_SECONDS_WHILE_LIVE = 300.0
 # What changes whenever a summary does: by a run at work, Sacred's as well; by persons, in Omniboard; by ``runs``.
 _TELLING = ("status", "heartbeat", "stop_time", "session", REVISION, "omniboard", "result", "experiment.name")
 # Whole small parts rather than many fields of them: a server takes its time over each path that it is asked for.
@@ -61,9 +60,9 @@ def read_summaries(
         stamps = {run_id: _stamp(run) for run_id, run in found.items()}
         configs: Mapping[int, Any] = {}
         if config_keys:
-            index = _Configs(database, where, "configs", SHARED_IN_CONFIGS)
+            index = _Configs(database, where, found, "configs", SHARED_IN_CONFIGS)
             configs = unpack_configs(index.payloads(stamps), config_keys)
-        records = _Records(database, where, "summaries", SHARED_IN_RECORDS).payloads(stamps)
+        records = _Records(database, where, found, "summaries", SHARED_IN_RECORDS).payloads(stamps)
         summaries = [
             unpack_record(kind, run_id, payload, configs.get(run_id), inputs) for run_id, payload in records.items()
         ]
@@ -79,20 +78,23 @@ class _DatabaseIndex(RunIndex):
     Args:
         database: Where the runs are.
         where: See ``read_summaries``.
+        found: Of each run what tells a change.
         name: What the index is called.
         shared: See ``RunIndex``.
     """
 
-    def __init__(self, database: Database[Any], where: str, name: str, shared: str) -> None:
+    def __init__(
+        self, database: Database[Any], where: str, found: Mapping[int, Mapping[str, Any]], name: str, shared: str
+    ) -> None:
         super().__init__(name, shared, [place_in_cache(where, name)])
-        self.database = database
+        self.database, self._found = database, found
 
-    def is_settled(self, stamp: Stamp, payload: Payload) -> bool:
-        heard = (payload.get("times") or [None])[-1]
-        if heard is None:
+    def is_settled(self, run_id: int, stamp: Stamp, payload: Payload) -> bool:
+        run = self._found[run_id]
+        heard = utc_moment(run.get("heartbeat"))
+        if heard is None or "damage" in payload:
             return False
-        age = abs((datetime.now(UTC) - datetime.fromisoformat(heard)).total_seconds())
-        return age > _SECONDS_UNTIL_SETTLED and (age > _SECONDS_WHILE_LIVE or payload.get("status") != "RUNNING")
+        return has_settled((datetime.now(UTC) - heard).total_seconds(), _SECONDS_UNTIL_SETTLED, run.get("status"))
 
 
 class _Records(_DatabaseIndex):
@@ -102,8 +104,9 @@ class _Records(_DatabaseIndex):
 
 class _Configs(_DatabaseIndex):
     def digest(self, run_ids: Sequence[int]) -> dict[int, Payload]:
-        fields = ("config", "heartbeat", "status")
-        return {run["_id"]: _config(run) for run in _find(self.database, run_ids, fields)}
+        return {
+            run["_id"]: pack_config(from_bson(run.get("config"))) for run in _find(self.database, run_ids, ["config"])
+        }
 
 
 def _find(database: Database[Any], run_ids: Sequence[int] | None, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
@@ -138,13 +141,6 @@ def _record(run: Mapping[str, Any]) -> Payload:
         return pack_record({**run, "info": info, "result": result, "config": config})
     except Exception as error:  # whatever else wrote here: one odd document does not hide the others
         return pack_damage(f"its document makes no sense ({type(error).__name__}: {error})")
-
-
-def _config(run: Mapping[str, Any]) -> Payload:
-    """Take a configuration apart; with what tells whether its run is over."""
-    heartbeat = utc_moment(run.get("heartbeat"))
-    times = [heartbeat and heartbeat.isoformat()]
-    return {**pack_config(from_bson(run.get("config"))), "times": times, "status": run.get("status")}
 
 
 def _points(database: Database[Any], ids: Sequence[int], names: Sequence[str]) -> dict[int, dict[str, Any]]:
