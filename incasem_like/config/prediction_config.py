@@ -71,6 +71,12 @@ class PredictionSection(Section):
         description="Tiles that the network takes together; null = 1, on a GPU more where tiles are small. Without "
         "effect on a CPU, where the U-Net takes a tile slab by slab, and on networks on sections.",
     )
+    survey: Literal["auto", "here", "worker"] = Field(
+        "auto",
+        description="Where it is found out how fast tiles are, how much memory they may take and whether a lower "
+        "precision is exact enough: on this machine, or by one of the workers (`--workers`), which is started before "
+        "the others. auto = by a worker where `torch.device` is on machines of workers only.",
+    )
     num_workers: Count = Field(8, description="Threads or processes that read and write beside the network; 0 = none.")
     output_dtype: Literal["float32", "float16", "uint8"] = Field(
         "float32", description="Type of the probability maps; `uint8` is probability x 255."

@@ -1,10 +1,17 @@
 """Networks: architectures and their geometry, losses, and the checkpoint file."""
 
 from incasem_like.networks.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
-from incasem_like.networks.devices import autocast_dtype, check_device, enough_memory, torch_device
+from incasem_like.networks.devices import (
+    autocast_dtype,
+    check_device,
+    enough_memory,
+    for_this_machine,
+    has_device,
+    torch_device,
+)
 from incasem_like.networks.geometry import NetworkGeometry
 from incasem_like.networks.losses import build_loss
-from incasem_like.networks.registry import build_network, count_parameters, network_geometry
+from incasem_like.networks.registry import build_network, count_parameters, forward_maps, network_geometry
 from incasem_like.networks.sections import geometry_in_volumes, on_volumes
 
 __all__ = [
@@ -16,7 +23,10 @@ __all__ = [
     "check_device",
     "count_parameters",
     "enough_memory",
+    "for_this_machine",
+    "forward_maps",
     "geometry_in_volumes",
+    "has_device",
     "load_checkpoint",
     "network_geometry",
     "on_volumes",

@@ -36,6 +36,21 @@ def check_device(config: TorchConfig) -> None:
         _check_compiler()
 
 
+def has_device(config: TorchConfig) -> bool:
+    """Say whether the device is on this machine."""
+    kind, _, index = config.device_name.partition(":")
+    if kind == "cuda":
+        return torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count()
+    return kind != "mps" or torch.backends.mps.is_available()
+
+
+def for_this_machine(config: TorchConfig) -> TorchConfig:
+    """Give the configuration as it is where its device is here, else one by which a network can be looked at."""
+    if has_device(config):
+        return config
+    return config.model_copy(update={"device": "cpu", "precision": "fp32", "compile": False})
+
+
 def torch_device(config: TorchConfig) -> torch.device:
     """Give the device that ``torch.device`` names; ``cuda`` without an index is GPU 0."""
     return torch.device("cuda:0" if config.device_name == "cuda" else config.device_name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from incasem_like.networks.forward_maps import ForwardMaps
 from incasem_like.networks.geometry import NetworkGeometry
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class OneConv3d(nn.Module):
     def geometry_of(model: ModelConfig) -> NetworkGeometry:
         """Any size is valid; the outermost output voxel of each side has seen padding."""
         return GEOMETRY
+
+    @staticmethod
+    def forward_maps_of(model: ModelConfig) -> ForwardMaps:
+        """The input and the output."""
+        return ForwardMaps(model.in_channels + model.num_fmaps_out, max(model.in_channels, model.num_fmaps_out))
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """Map ``(b, in_channels, z, y, x)`` to logits ``(b, num_fmaps_out, z, y, x)``."""

@@ -15,6 +15,7 @@ from incasem_like.terminal import nearest
 
 if TYPE_CHECKING:
     from incasem_like.config import ModelConfig
+    from incasem_like.networks.forward_maps import ForwardMaps
     from incasem_like.networks.geometry import NetworkGeometry
 
 
@@ -26,6 +27,11 @@ class Architecture(Protocol):
     @staticmethod
     def geometry_of(model: Any) -> NetworkGeometry:
         """Work out the sizes from the configuration alone."""
+        ...
+
+    @staticmethod
+    def forward_maps_of(model: Any) -> ForwardMaps:
+        """Work out what of a forward pass is in memory at once."""
         ...
 
     @classmethod
@@ -65,6 +71,15 @@ def network_geometry(model: ModelConfig) -> NetworkGeometry:
         ConfigError: As ``build_network``.
     """
     return _architecture(model).geometry_of(model)
+
+
+def forward_maps(model: ModelConfig) -> ForwardMaps:
+    """Work out what of a forward pass of the network is in memory at once, without building it.
+
+    Raises:
+        ConfigError: As ``build_network``.
+    """
+    return _architecture(model).forward_maps_of(model)
 
 
 def count_parameters(network: nn.Module) -> int:

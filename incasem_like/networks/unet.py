@@ -6,6 +6,7 @@ incasem's last convolution behind it: valid convolutions, no normalisation, a re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from incasem_like.errors import ConfigError
+from incasem_like.networks.forward_maps import ForwardMaps
 from incasem_like.networks.section_convolution import convolution_3d
 from incasem_like.networks.unet_geometry import Kernel, UnetLayout, convolution_crop, cropped_size
 
@@ -195,6 +197,26 @@ class Unet(nn.Module):
     def geometry_of(model: ModelConfig) -> NetworkGeometry:
         """Work out the sizes from the configuration alone."""
         return UnetLayout.from_config(model).geometry()
+
+    @staticmethod
+    def forward_maps_of(model: ModelConfig) -> ForwardMaps:
+        """Follow a tile down and up again; skipped maps wait for it."""
+        factors = UnetLayout.from_config(model).factors
+        voxels = [1.0 / math.prod(map(math.prod, factors[:level])) for level in range(len(factors) + 1)]
+        maps = [model.num_fmaps * model.fmap_inc_factor**level for level in range(len(factors) + 1)]
+        sizes = [number * share for number, share in zip(maps, voxels, strict=True)]
+        read, given = float(model.in_channels), float(model.num_fmaps_out)
+        together, widest = read + sizes[0] + given, max(read, given, *sizes)
+        for level, size in enumerate(sizes):
+            taken = 0.0 if level == 0 else maps[level - 1] * voxels[level]
+            together = max(together, read + sum(sizes[:level]) + taken + 2 * size)
+        for level, below in enumerate(sizes[1:]):
+            upsampled = maps[level + 1] * voxels[level]
+            joined = upsampled + sizes[level]
+            joining, convolving = sizes[level] + upsampled + joined, joined + 2 * sizes[level]
+            together = max(together, read + sum(sizes[:level]) + below + max(joining, convolving))
+            widest = max(widest, joined)
+        return ForwardMaps(together, widest)
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """Map ``(b, in_channels, z, y, x)`` to logits ``(b, num_fmaps_out, z', y', x')``.

@@ -72,7 +72,7 @@ def predict_data(
     """
     records = [training, *further]
     config = _with_training_runs(config, records)
-    plan = plan_ensemble(config, records)
+    plan = plan_ensemble(config, records, workers)
     for place in plan.places(resume or 0):
         place.check_writable()
     runs = store()

@@ -3,6 +3,7 @@ import torch
 
 from incasem_like.blockwise.launchers.base import WorkerGroup
 from incasem_like.blockwise.workers_file import Workers
+from incasem_like.networks.forward_maps import ForwardMaps
 from incasem_like.prediction.planning import memory as memory_module
 from incasem_like.prediction.planning.memory import (
     BYTES_OF_A_PROCESS,
@@ -84,11 +85,11 @@ def test_a_machine_without_control_groups_has_no_such_limit(tmp_path):
 
 
 def test_slabs_take_memory_by_their_cross_section_and_hardly_by_depth():
-    memory = TileMemory(32, 1, 2, 1, streamed=True, whole=False, stride=8, lost=94)
+    memory = TileMemory(32, 1, 2, 1, forward=None, whole=False, stride=8, lost=94)
     shallow, deep, wide = (float(memory.bytes(*size)) for size in ((200, 300, 300), (400, 300, 300), (200, 600, 300)))
     assert deep == shallow
-    averaged = TileMemory(32, 1, 2, 1, streamed=True, whole=True, stride=8, lost=94)
+    averaged = TileMemory(32, 1, 2, 1, forward=None, whole=True, stride=8, lost=94)
     assert float(averaged.bytes(400, 300, 300)) > deep
     assert wide > 1.6 * shallow
-    whole = TileMemory(32, 1, 2, 1, streamed=False, whole=True, stride=8, lost=94)
+    whole = TileMemory(32, 1, 2, 1, forward=ForwardMaps(200, 96), whole=True, stride=8, lost=94)
     assert float(whole.bytes(400, 300, 300)) == 2 * float(whole.bytes(200, 300, 300))

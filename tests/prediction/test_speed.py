@@ -6,7 +6,7 @@ from incasem_like.prediction.planning.memory import TileMemory
 from incasem_like.prediction.planning.speed import SpeedCache, fitted, measurable_sizes, measure_speed
 from incasem_like.prediction.planning.tile_size import UNMEASURED
 
-MEMORY = TileMemory(8, 1, 2, 1, True, False, 4, 42)
+MEMORY = TileMemory(8, 1, 2, 1, None, False, 4, 42)
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from incasem_like.config import ModelConfig
-from incasem_like.networks import build_network, network_geometry
+from incasem_like.networks import build_network, forward_maps, network_geometry
 from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.prediction.outputs import chunk_shape_for, fills_chunks
 from incasem_like.prediction.planning.memory import MOST_HOST_BYTES_BESIDE_GPU, TileMemory
+from incasem_like.prediction.planning.speed import measurable_sizes
 from incasem_like.prediction.planning.tile_size import (
     MOST_SECONDS_PER_TILE,
     UNMEASURED,
@@ -20,7 +21,8 @@ from incasem_like.volumes import Roi
 GIB = 2**30
 ORIGIN = (0, 0, 0)
 # A network of 32 maps that keeps all of them at once, and one that is run in slabs.
-WHOLE, STREAMED = (TileMemory(32, 1, 2, 1, streamed, not streamed, 8, 94) for streamed in (False, True))
+WHOLE = TileMemory(32, 1, 2, 1, forward_maps(ModelConfig()), whole=True, stride=8, lost=94)
+STREAMED = TileMemory(32, 1, 2, 1, None, whole=False, stride=8, lost=94)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,16 @@ def test_more_memory_means_less_work(geometry):
     choices = [choose(geometry, region(600), gib) for gib in (1, 4, 16)]
     assert [choice.read for choice in choices] == sorted((choice.read for choice in choices), reverse=True)
     assert all(geometry.is_valid(choice.input_size) for choice in choices)
+
+
+def test_on_a_gpu_no_tensor_has_more_values_than_cuda_counts(geometry):
+    """96 maps come together at full resolution, so that a tile has 281 voxels along each axis at most."""
+    on_gpu = replace(WHOLE, on_gpu=True)
+    z, y, x = choose(geometry, region(600), 1000, on_gpu).input_size
+    assert 0.5 * 2**31 < z * y * x * 96 < 2**31
+    assert list(measurable_sizes(geometry, replace(on_gpu, batch_size=10**6), 1e18, 1e18)) == []
+    z, y, x = choose(geometry, region(600), 1000).input_size
+    assert z * y * x * 96 > 2**31
 
 
 def test_memory_bounds_the_tile_and_slabs_allow_larger_ones(geometry):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import groupby, product
 from operator import itemgetter
 
@@ -72,9 +73,12 @@ class TiledPredictor:
         self.geometry, self._variants = geometry_for(augmentation, geometry), variants_for(augmentation, geometry)
         self.device, self.autocast, self.channels_last = device, autocast, channels_last
         self.channels = tuple(channels)
-        self._downloads = Downloads(device)
         self.in_slabs = len(self._variants) == 1 and streams(network, device)
         self.read_ahead, self.batch_size = read_ahead, 1 if self.in_slabs else batch_size
+
+    @cached_property
+    def _downloads(self) -> Downloads:
+        return Downloads(self.device)  # not before it is used: a scheduler divides regions without the workers' GPU
 
     def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
         """Give the size of the tiles that ``roi`` is predicted in, in voxels; those at its end may be smaller.

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import PredictionConfig, TrainingConfig, resolve_training_config
 from incasem_like.errors import ConfigError
+from incasem_like.networks import for_this_machine
 from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.loading import load_network, tile_memory
 from incasem_like.prediction.computing.predictor import Predictor
 from incasem_like.prediction.computing.weights import NetworkPlace, joint_predictor
 from incasem_like.prediction.planning.checkpoint_choice import checkpoint_for, choose_checkpoint
-from incasem_like.prediction.planning.plan import PredictionPlan, in_exact_precision, plan_prediction
+from incasem_like.prediction.planning.plan import PredictionPlan, plan_prediction
+from incasem_like.prediction.planning.settling import settled
 from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed
 from incasem_like.samples import Region
 from incasem_like.tracking import RunRecord
@@ -132,27 +134,32 @@ class EnsemblePlan(PredictionPlan):
         return sorted(self.members, key=lambda member: member.network is not self.network)
 
 
-def plan_ensemble(config: PredictionConfig, records: Sequence[RunRecord]) -> PredictionPlan:
+def plan_ensemble(
+    config: PredictionConfig, records: Sequence[RunRecord], workers: Workers | None = None
+) -> PredictionPlan:
     """Find and check all that the mean of several networks needs; of one it is that one's plan.
 
     Args:
         config: The configuration of the prediction.
         records: The training runs.
+        workers: Who predicts; None for this process.
 
     Raises:
         ConfigError: As ``plan_prediction``; or the networks do not mean the same, or the numbers of weights or
             checkpoints are not that of the runs.
         DataError, CheckpointError: As ``plan_prediction``.
+        InputError, IncasemError: As ``settled``.
     """
     check_counts(config, len(records))
-    first = plan_prediction(config, records[0])
-    if len(records) == 1:
-        return first
-    return ensemble_of(config, [first, *(add_member(config, first, *one) for one in enumerate(records[1:], 1))])
+    first = plan_prediction(config, records[0], workers=workers)
+    others = [add_member(config, first, *one) for one in enumerate(records[1:], 1)]
+    return ensemble_of(config, settled([first, *others], workers))
 
 
-def ensemble_of(config: PredictionConfig, members: Sequence[PredictionPlan]) -> EnsemblePlan:
-    """Put members together with the weights that are configured."""
+def ensemble_of(config: PredictionConfig, members: Sequence[PredictionPlan]) -> PredictionPlan:
+    """Put members together with the weights that are configured; one alone stays as it is."""
+    if len(members) == 1:
+        return members[0]
     return EnsemblePlan.of(members, config.prediction.weights or (1.0,) * len(members))
 
 
@@ -177,7 +184,7 @@ def add_member(config: PredictionConfig, first: PredictionPlan, index: int, reco
 
     Args:
         config: The configuration of the prediction.
-        first: The plan of the first network.
+        first: The plan of the first network, not settled yet.
         index: Which of the runs this is.
         record: The training run.
 
@@ -188,17 +195,8 @@ def add_member(config: PredictionConfig, first: PredictionPlan, index: int, reco
     training = resolve_training_config(record.config, directories=config.directories)
     check_same_meaning(first.training_run_id, first.training, record.id, training)
     checkpoint = choose_checkpoint(record, checkpoint_for(config, index))
-    network = load_network(training.model, config.torch, checkpoint.path)
-    plan = replace(
-        first,
-        config=config,
-        precision=None,
-        training=training,
-        training_run_id=record.id,
-        checkpoint=checkpoint,
-        network=network,
-    )
-    return in_exact_precision(plan)
+    network = load_network(training.model, for_this_machine(config.torch), checkpoint.path)
+    return replace(first, training=training, training_run_id=record.id, checkpoint=checkpoint, network=network)
 
 
 def check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, other: TrainingConfig) -> None:

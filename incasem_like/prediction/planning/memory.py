@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from incasem_like.networks.forward_maps import ForwardMaps
 from incasem_like.networks.unet_streaming import VOXELS_AT_ONCE
 from incasem_like.prediction.computing.tiles import PLANES_READ
 from incasem_like.prediction.outputs import LONGEST_CHUNK_EDGE
@@ -33,8 +34,8 @@ BYTES_OF_A_PROCESS = 3 * 2**30 // 4
 BYTES_PER_FLOAT = 4
 # The libraries compute in blocks of 8 maps, so that fewer take as much.
 SMALLEST_BLOCK_OF_MAPS = 8
-# Of a forward pass, bytes per input voxel and feature map of the finest level: measured on CPU, and rounded up.
-BYTES_PER_VOXEL_AND_MAP = 16
+# Values that one tensor on a GPU may have: beyond it, some of CUDA's kernels fail or take memory without measure.
+MOST_VALUES_OF_A_TENSOR = 2**31 - 1
 # Of a network that is run in slabs: slabs of the finest level that are there at the same time.
 SLABS_AT_ONCE = 8
 
@@ -51,7 +52,7 @@ class TileMemory:
         channels: Of its input.
         classes: Of its output.
         tiles_ahead: Tiles, or the parts that they are read in, read before their turn.
-        streamed: The network is run in slabs along z.
+        forward: What is in memory at once where a tile is computed as a whole; None: the network runs in slabs along z.
         whole: All the same tiles are read and given as a whole.
         stride: Of the network along z.
         lost: Planes of context along z, both sides together.
@@ -63,7 +64,7 @@ class TileMemory:
     channels: int
     classes: int
     tiles_ahead: int
-    streamed: bool
+    forward: ForwardMaps | None
     whole: bool
     stride: int
     lost: int
@@ -73,8 +74,8 @@ class TileMemory:
     def bytes(self, z: Numbers, y: Numbers, x: Numbers) -> Floats:
         """Estimate the bytes for tiles of the given edges, which may be arrays."""
         maps = max(self.feature_maps, SMALLEST_BLOCK_OF_MAPS)
-        if not self.streamed:
-            network = self.batch_size * z * y * x * maps * BYTES_PER_VOXEL_AND_MAP
+        if self.forward is not None:
+            network = self.batch_size * z * y * x * self.forward.together * BYTES_PER_FLOAT
             return np.asarray(network if self.on_gpu else network + self._around_the_network(z, y, x))
         slab = np.maximum(np.minimum(VOXELS_AT_ONCE, z * y * x), self.stride * y * x)
         waiting = y * x * np.minimum(self.lost, z)
@@ -83,6 +84,11 @@ class TileMemory:
         read, written = (z, z) if self.whole else (np.minimum(z, PLANES_READ), np.minimum(z, LONGEST_CHUNK_EDGE))
         tile = y * x * (self.channels * (2 + self.tiles_ahead) * read + 3 * self.classes * written)
         return np.asarray(((SLABS_AT_ONCE * slab + waiting) * maps + tile) * BYTES_PER_FLOAT)
+
+    def fits_tensors(self, z: Numbers, y: Numbers, x: Numbers) -> npt.NDArray[np.bool_]:
+        """Say whether the largest tensor has no more values than one may have where the network computes."""
+        widest = self.forward.widest if self.forward is not None and self.on_gpu else 0.0
+        return np.asarray(self.batch_size * z * y * x * widest <= MOST_VALUES_OF_A_TENSOR)
 
     def host_bytes(self, z: Numbers, y: Numbers, x: Numbers) -> Floats:
         """Estimate the bytes of the host's memory that tiles take beside a GPU; 0 where ``bytes`` counts them."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from incasem_like.config import (
@@ -20,17 +19,18 @@ from incasem_like.config import (
     resolve_training_config,
 )
 from incasem_like.errors import ConfigError
-from incasem_like.networks import NetworkGeometry, check_device, count_parameters, torch_device
+from incasem_like.networks import NetworkGeometry, count_parameters, for_this_machine, torch_device
 from incasem_like.prediction.channels import channel_groups, check_channels
 from incasem_like.prediction.computing.loading import load_network, make_predictor, prediction_geometry, tile_memory
 from incasem_like.prediction.computing.predictor import Predictor
-from incasem_like.prediction.computing.variants import NONE, geometry_for, variants_for
+from incasem_like.prediction.computing.variants import geometry_for, variants_for
 from incasem_like.prediction.computing.weights import CheckpointPlace, NetworkPlace
 from incasem_like.prediction.outputs import OutputPlace, prediction_group
 from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
 from incasem_like.prediction.planning.memory import TileMemory, usable_memory, worker_count
-from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision
-from incasem_like.prediction.planning.speed import SpeedCache, fitted, measurable_sizes, measure_speed
+from incasem_like.prediction.planning.precision import PrecisionCheck
+from incasem_like.prediction.planning.speed import fitted, measured_tiles
+from incasem_like.prediction.planning.survey import Survey, check_place
 from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
 from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord
@@ -39,7 +39,7 @@ from incasem_like.tracking.plain import without_credentials
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
-# Tiles are measured with no more than this part of the work there is.
+# Measuring tiles is worth its time only where there is much to predict: no more than this part of it.
 WORTH_IT = 20
 
 
@@ -54,8 +54,10 @@ class PredictionPlan:
         checkpoint: The weights.
         data: The data configuration.
         regions: Its entries, opened.
-        network: On its device, weights loaded.
+        network: On its device, or on the CPU where that is not here; weights loaded.
         precision: How the configured precision was held against fp32; None where there was nothing to check.
+        elsewhere: The network computes on other machines, and a worker there is asked what this one cannot tell.
+        survey: What it said; None where it was not asked, or not yet.
     """
 
     config: PredictionConfig
@@ -66,6 +68,8 @@ class PredictionPlan:
     regions: tuple[Region, ...]
     network: nn.Module
     precision: PrecisionCheck | None = None
+    elsewhere: bool = False
+    survey: Survey | None = None
 
     @property
     def training_run_ids(self) -> tuple[int, ...]:
@@ -130,13 +134,12 @@ class PredictionPlan:
         if configured is not None:
             return self.describe_tiles(region, configured)
         memory = self._tile_memory()
-        limit = usable_memory(torch_device(self.config.torch), workers) / self.networks_at_once
+        limit = self._usable_memory(workers) / self.networks_at_once
         count = worker_count(workers)
 
         def choose(speed: TileSpeed) -> TileChoice:
             return choose_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, limit, speed, count)
 
-        # Measuring is worth its time only where there is much to predict.
         return choose(self.speed(most_voxels=choose(self.speed(most_voxels=0)).read // WORTH_IT))
 
     def describe_tiles(self, region: Region, input_size: Sequence[int]) -> TileChoice:
@@ -149,32 +152,27 @@ class PredictionPlan:
         return describe_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, input_size)
 
     @property
+    def knows_tiles(self) -> bool:
+        """Whether there is what tiles are chosen by, or nothing to choose."""
+        configured = self.config.prediction.input_size_voxels is not None
+        return configured or self.survey is not None or not self.elsewhere
+
+    @property
     def on_gpu(self) -> bool:
         """Whether the network computes on a GPU."""
         return torch_device(self.config.torch).type == "cuda"
 
     def speed(self, most_voxels: float) -> TileSpeed:
-        """Say how long tiles take on this machine, in all positions that are averaged.
+        """Say how long tiles take where the network computes, in all positions that are averaged.
 
         Args:
-            most_voxels: Measure, where that has not been done before, with tiles of so many voxels together at most.
+            most_voxels: Measure here, where that has not been done before, with so many voxels in all at most.
         """
-        section, model = self.config.prediction, self.training.model
-        cache = SpeedCache(self._facts(), torch_device(self.config.torch))
-        measured = cache.read()
-        if not measured and most_voxels:
-            memory = tile_memory(self.network, model, self.config.torch, NONE)
-            plain = section.model_copy(update={"test_time_augmentation": NONE})
-            geometry = prediction_geometry(model)
-            sizes = measurable_sizes(geometry, memory, usable_memory(torch_device(self.config.torch)), most_voxels)
-            measured = measure_speed(
-                lambda size: make_predictor(self.network, model, self.config.torch, plain, size),
-                model.in_channels,
-                sizes,
-            )
-            cache.write(measured)
-            if self.on_gpu:  # this process may only schedule, and its workers use the same GPU
-                torch.cuda.empty_cache()
+        section = self.config.prediction
+        if self.elsewhere:
+            measured = [] if self.survey is None else self.survey.measured
+        else:
+            measured = measured_tiles(self.network, self.training.model, self.config.torch, section, most_voxels)
         return fitted(measured).times(len(variants_for(section.test_time_augmentation, self.geometry)))
 
     def _tile_memory(self) -> TileMemory:
@@ -182,15 +180,11 @@ class PredictionPlan:
         augmentation, batch_size = section.test_time_augmentation, section.batch_size
         return tile_memory(self.network, self.training.model, self.config.torch, augmentation, batch_size)
 
-    def _facts(self) -> dict[str, Any]:
-        """Say what the time of a tile depends on besides the machine."""
-        torch_config = self.config.torch
-        return {
-            "model": self.training.model.model_dump(mode="json"),
-            "precision": torch_config.precision,
-            "channels_last": torch_config.channels_last,
-            "compile": torch_config.compile,
-        }
+    def _usable_memory(self, workers: Workers | None) -> float:
+        device = torch_device(self.config.torch)
+        if self.survey is None:
+            return usable_memory(device, workers)
+        return self.survey.memory if self.on_gpu else min(self.survey.memory, usable_memory(device, workers))
 
     def predictor(self, input_size: Sequence[int]) -> Predictor:
         """Make what predicts with tiles of that size."""
@@ -218,14 +212,18 @@ class PredictionPlan:
 
 
 def plan_prediction(
-    config: PredictionConfig, record: RunRecord, checkpoint: ChosenCheckpoint | None = None
+    config: PredictionConfig,
+    record: RunRecord,
+    checkpoint: ChosenCheckpoint | None = None,
+    workers: Workers | None = None,
 ) -> PredictionPlan:
-    """Find and check all that a prediction needs.
+    """Find and check all that a prediction needs, but for what ``settled`` finds out.
 
     Args:
         config: The configuration of the prediction.
         record: The training run.
         checkpoint: The weights; None for what ``prediction.checkpoint`` says.
+        workers: Who predicts; None for this process.
 
     Raises:
         ConfigError: ``prediction.data`` is missing or wrong, the device is not there, or the tiles do not suit the
@@ -234,7 +232,7 @@ def plan_prediction(
         CheckpointError: The checkpoint is missing, changed since it was tracked, or of another architecture.
     """
     required_file(config.prediction.data, "prediction.data")
-    check_device(config.torch)
+    elsewhere = check_place(config, workers)
     training = resolve_training_config(record.config, directories=config.directories)
     data = load_regions_config(config, training)
     regions = open_regions(
@@ -245,20 +243,10 @@ def plan_prediction(
         downsample_factor=training.data.downsample_factor,
     )
     checkpoint = checkpoint or choose_checkpoint(record, checkpoint_for(config, 0))
-    network = load_network(training.model, config.torch, checkpoint.path)
-    plan = PredictionPlan(config, training, record.id, checkpoint, data, tuple(regions), network)
+    network = load_network(training.model, for_this_machine(config.torch), checkpoint.path)
+    plan = PredictionPlan(config, training, record.id, checkpoint, data, tuple(regions), network, elsewhere=elsewhere)
     check_tiles(plan)
-    return in_exact_precision(plan)
-
-
-def in_exact_precision(plan: PredictionPlan) -> PredictionPlan:
-    """Check the configured precision on the plan's volumes; where it is not exact enough, it gives way to fp32."""
-    config = plan.config
-    check = check_precision(plan.network, plan.training.model, config.torch, config.prediction, plan.regions)
-    if check is None:
-        return plan
-    in_use = config.torch.model_copy(update={"precision": check.used})
-    return replace(plan, precision=check, config=config.model_copy(update={"torch": in_use}))
+    return plan
 
 
 def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> DataConfig:

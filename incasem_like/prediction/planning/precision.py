@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +18,6 @@ from incasem_like.prediction.computing.loading import make_predictor, prediction
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.samples import Region
 from incasem_like.volumes import Coordinate, Roi
-
-logger = logging.getLogger(__name__)
 
 FULL = "fp32"
 # Of the values of the tile, so many in 1000 have to lie within the tolerance.
@@ -48,6 +45,10 @@ class PrecisionCheck:
     tolerance: float
     region: str
 
+    def applied(self, config: TorchConfig) -> TorchConfig:
+        """Give the configuration with the precision that is exact enough."""
+        return config.model_copy(update={"precision": self.used})
+
     def __str__(self) -> str:
         found = (
             f"torch.precision={self.asked} changes {OF_A_THOUSAND} of 1000 values of a tile of {self.region} by "
@@ -58,6 +59,11 @@ class PrecisionCheck:
         return f"{found}, but prediction.precision_tolerance allows {self.tolerance:g}: predicting in {self.used}."
 
 
+def is_to_be_checked(config: TorchConfig, section: PredictionSection) -> bool:
+    """Say whether the configured precision is a lower one, and a tolerance is set."""
+    return config.precision != FULL and section.precision_tolerance is not None
+
+
 def check_precision(
     network: nn.Module,
     model: ModelConfig,
@@ -65,21 +71,18 @@ def check_precision(
     section: PredictionSection,
     regions: Sequence[Region],
 ) -> PrecisionCheck | None:
-    """Hold the configured precision against fp32 on a tile of each region, and warn where it is not exact enough.
+    """Hold the configured precision against fp32 on a tile of each region.
 
     Returns:
         The comparison with the greatest difference; None in fp32, and where no tolerance is set.
     """
     tolerance = section.precision_tolerance
-    if config.precision == FULL or tolerance is None or not regions:
+    if tolerance is None or not is_to_be_checked(config, section) or not regions:
         return None
     plain = section.model_copy(update={"test_time_augmentation": NONE, "num_workers": 0})
     found = [(_difference(network, model, config, plain, region), region.name) for region in regions]
     worst, name = max(found)
-    check = PrecisionCheck(config.precision, config.precision if worst <= tolerance else FULL, worst, tolerance, name)
-    if check.used == FULL:
-        logger.warning("%s", check)
-    return check
+    return PrecisionCheck(config.precision, config.precision if worst <= tolerance else FULL, worst, tolerance, name)
 
 
 def _difference(

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from incasem_like.blockwise.check_workers import worker_problems
 from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.config import PredictionConfig, resolve_training_config
-from incasem_like.networks import check_device
+from incasem_like.networks import for_this_machine
 from incasem_like.prediction.computing.loading import load_network
 from incasem_like.prediction.experiment import check_resumable
 from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
 from incasem_like.prediction.planning.ensemble_plan import add_member, check_counts, ensemble_of
-from incasem_like.prediction.planning.plan import PredictionPlan, check_tiles, in_exact_precision, load_regions_config
+from incasem_like.prediction.planning.plan import PredictionPlan, check_tiles, load_regions_config
 from incasem_like.prediction.planning.preflight_regions import Preflight, examine_regions
+from incasem_like.prediction.planning.settling import settled
+from incasem_like.prediction.planning.survey import check_place
 from incasem_like.samples import Region, open_regions
 from incasem_like.terminal import shown_path
 
@@ -49,7 +51,7 @@ def examine_prediction(
     with found.noting():
         records = [training(), *further()]
         check_counts(config, len(records))
-        plan = note_plan(found, config, records)
+        plan = note_plan(found, config, records, workers=workers)
     if plan is not None:
         prediction_id = resume or next_id(runs)
         with found.noting():
@@ -82,7 +84,7 @@ def note_surroundings(
             with found.noting():
                 raise problem
     with found.noting():
-        check_device(config.torch)
+        check_place(config, workers)
     return runs, workers
 
 
@@ -91,6 +93,7 @@ def note_plan(
     config: PredictionConfig,
     records: Sequence[RunRecord],
     checkpoint: ChosenCheckpoint | None = None,
+    workers: Workers | None = None,
 ) -> PredictionPlan | None:
     """Do what ``plan_ensemble`` does, going on behind each problem as far as what is left makes sense.
 
@@ -99,37 +102,46 @@ def note_plan(
         config: The configuration of the prediction.
         records: The training runs.
         checkpoint: Of the first; None for what the configuration says.
+        workers: Who predicts; none of them is started.
     """
-    record = records[0]
-    plan: PredictionPlan | None = None
+    members: list[PredictionPlan] = []
     with found.noting():
-        trained = resolve_training_config(record.config, directories=config.directories)
-        data: DataConfig | None = None
+        first = _note_first(found, config, records[0], checkpoint, workers)
+        members += [] if first is None else [first]
+    for index, record in enumerate(records[1:] if members else (), 1):
         with found.noting():
-            data = load_regions_config(config, trained)
-        regions = [] if data is None else _open_regions(found, config, trained, data)
-        chosen = network = None
-        with found.noting():
-            chosen = checkpoint or choose_checkpoint(record, checkpoint_for(config, 0))
-            check_device(config.torch)
-            network = load_network(trained.model, config.torch, chosen.path)
-        if regions and data is not None and chosen is not None and network is not None:
-            made = PredictionPlan(config, trained, record.id, chosen, data, tuple(regions), network)
-            check_tiles(made)
-            plan = in_exact_precision(made)
-            _note_network(found, plan)
-    return plan if plan is None or len(records) == 1 else _note_others(found, config, plan, records)
+            members.append(add_member(config, members[0], index, record))
+    settled_members: list[PredictionPlan] = []
+    with found.noting():
+        settled_members += settled(members, workers, ask=False) if members else []
+    for member in settled_members:
+        _note_network(found, member)
+    return ensemble_of(config, settled_members) if len(settled_members) == len(records) else None
 
 
-def _note_others(
-    found: Preflight, config: PredictionConfig, first: PredictionPlan, records: Sequence[RunRecord]
+def _note_first(
+    found: Preflight,
+    config: PredictionConfig,
+    record: RunRecord,
+    checkpoint: ChosenCheckpoint | None,
+    workers: Workers | None,
 ) -> PredictionPlan | None:
-    members = [first]
-    for index, record in enumerate(records[1:], 1):
-        with found.noting():
-            members.append(add_member(config, first, index, record))
-            _note_network(found, members[-1])
-    return ensemble_of(config, members) if len(members) == len(records) else None
+    """Do what ``plan_prediction`` does for the first network, as far as what is left makes sense."""
+    trained = resolve_training_config(record.config, directories=config.directories)
+    data: DataConfig | None = None
+    with found.noting():
+        data = load_regions_config(config, trained)
+    regions = [] if data is None else _open_regions(found, config, trained, data)
+    chosen = network = None
+    with found.noting():
+        chosen = checkpoint or choose_checkpoint(record, checkpoint_for(config, 0))
+        elsewhere = check_place(config, workers)
+        network = load_network(trained.model, for_this_machine(config.torch), chosen.path)
+    if not regions or data is None or chosen is None or network is None:
+        return None
+    plan = PredictionPlan(config, trained, record.id, chosen, data, tuple(regions), network, elsewhere=elsewhere)
+    check_tiles(plan)
+    return plan
 
 
 def _note_network(found: Preflight, plan: PredictionPlan) -> None:

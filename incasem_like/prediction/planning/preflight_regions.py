@@ -19,6 +19,7 @@ from incasem_like.prediction.blocks import region_block_shape
 from incasem_like.prediction.outputs import OutputPlace, chunk_shape_for, nearest_folder
 from incasem_like.prediction.planning.memory import BYTES_OF_A_PROCESS, worker_count
 from incasem_like.prediction.planning.plan import PredictionPlan
+from incasem_like.prediction.planning.speed import MEASURED_VOXELS
 from incasem_like.prediction.region_task import read_begun
 from incasem_like.samples import Region
 from incasem_like.terminal import counted, duration, shown_path
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from incasem_like.prediction.planning.tile_size import TileSpeed
 
 GIB = 2**30
-# A dry run may take some seconds to find out how fast this machine is.
-MEASURED_VOXELS = 3e7
 
 
 @dataclass
@@ -88,7 +87,7 @@ def examine_regions(
     for folder, size in needed.items():
         with found.noting():
             _examine_disk(found, folder, size)
-    if not costs:
+    if not costs or not all(cost.is_known for cost in costs):
         return
     with found.noting():
         _examine_memory(found, plan, costs, workers)
@@ -100,6 +99,7 @@ class _Cost:
     """What a region takes.
 
     Attributes:
+        is_known: Whether its tiles are; else it counts as one block, and of the rest ``disk`` alone means something.
         seconds: For all of it, one block after the other.
         blocks: In all.
         left: Of them, those that are not done.
@@ -108,6 +108,7 @@ class _Cost:
         disk: Bytes on disk at most.
     """
 
+    is_known: bool
     seconds: float
     blocks: int
     left: int
@@ -136,28 +137,36 @@ def _examine_region(
 ) -> _Cost:
     """Say how a region is cut up and where it goes."""
     begun = read_begun(place) if resume else None
-    if begun is not None:
-        choice = plan.describe_tiles(region, begun.input_size)
-    else:
+    if begun is None:
         place.check_free(half_made=resume)
-        choice = plan.choose_tiles(region, workers)
-    predictor, shape = plan.predictor(choice.input_size), region.roi.shape
+    section, channels, shape = plan.config.prediction, plan.training.model.num_fmaps_out, region.roi.shape
+    size = int(region.roi.size * (channels * np.dtype(section.output_dtype).itemsize + (not place.channels)))
+    into = (
+        f"  into {shown_path(place.folder)}: {_written(place, channels)} of {section.output_dtype}, at most "
+        f"{_size(size)} on disk."
+    )
+    if begun is None and not plan.knows_tiles:
+        found.lines += [
+            f"{region.name}: {_times(shape)} voxels; a worker that is started first finds out what tiles are good, and "
+            "so how much memory and time this takes.",
+            into,
+        ]
+        return _Cost(is_known=False, seconds=0, blocks=1, left=1, tile_bytes=0, host_bytes=0, disk=size)
+    choice = plan.choose_tiles(region, workers) if begun is None else plan.describe_tiles(region, begun.input_size)
+    predictor = plan.predictor(choice.input_size)
     steps = predictor.steps(region.roi, region.raw_roi.begin)
     block = region_block_shape(predictor, region, chunk_shape_for(steps, shape))
     blocks = math.prod(-(-length // edge) for length, edge in zip(shape, block, strict=True))
-    section, channels = plan.config.prediction, plan.training.model.num_fmaps_out
-    size = int(region.roi.size * (channels * np.dtype(section.output_dtype).itemsize + (not place.channels)))
     written = tuple(min(edge, length) for edge, length in zip(steps, shape, strict=True))
     done = "" if begun is None else f"; {counted(begun.done, 'block')} {'is' if begun.done == 1 else 'are'} done"
     found.lines += [
         f"{region.name}: {_times(shape)} voxels in {counted(choice.tiles, 'tile')}, {counted(blocks, 'block')}; a tile "
         f"reads {_times(choice.input_size)} and gives {'' if choice.tiles == 1 else 'up to '}{_times(written)} voxels"
         f"{done}.",
-        f"  into {shown_path(place.folder)}: {_written(place, channels)} of "
-        f"{section.output_dtype}, at most {_size(size)} on disk.",
+        into,
     ]
     left = blocks if begun is None else blocks - begun.done
-    return _Cost(choice.seconds(speed, region.roi.size), blocks, left, choice.bytes, choice.host_bytes, size)
+    return _Cost(True, choice.seconds(speed, region.roi.size), blocks, left, choice.bytes, choice.host_bytes, size)
 
 
 def _written(place: OutputPlace, channels: int) -> str:
@@ -192,6 +201,8 @@ def _examine_disk(found: Preflight, folder: Path, size: int) -> None:
 def _time_sentence(
     plan: PredictionPlan, speed: TileSpeed, costs: Sequence[_Cost], times: int, workers: Workers | None
 ) -> str:
+    if plan.elsewhere and not speed.measured:
+        return "Expected time: not known, since no worker has been asked how fast it is."
     if not speed.measured:
         return "Expected time: not known, since the tiles of this network do not fit into the memory here."
     masked = "; tiles that the mask clears take none" if any(region.mask is not None for region in plan.regions) else ""
@@ -201,6 +212,11 @@ def _time_sentence(
         return f"Expected time: {duration(alone)} on this machine with {counted(threads, 'thread')}{masked}."
     count = worker_count(workers)
     together = sum(cost.seconds_with(count, times) for cost in costs)
+    if plan.survey is not None:
+        return (
+            f"Expected time: {duration(together)} on {counted(count, 'worker')}, if they are all as fast as the one "
+            f"that was measured, on {plan.survey.device}{masked}."
+        )
     if not plan.on_gpu:
         together *= threads * count / _cores(workers)
     return (

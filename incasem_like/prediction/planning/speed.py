@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import math
 import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from incasem_like.networks import NetworkGeometry
+from incasem_like.config import ModelConfig
+from incasem_like.config.prediction_config import PredictionSection
+from incasem_like.config.shared_sections import TorchConfig
+from incasem_like.networks import NetworkGeometry, torch_device
+from incasem_like.prediction.computing.loading import make_predictor, prediction_geometry, tile_memory
 from incasem_like.prediction.computing.tiles import TiledPredictor
-from incasem_like.prediction.planning.memory import TileMemory
+from incasem_like.prediction.computing.variants import NONE
+from incasem_like.prediction.planning.kept import Kept
+from incasem_like.prediction.planning.memory import TileMemory, usable_memory
 from incasem_like.prediction.planning.tile_size import UNMEASURED, TileSpeed
-from incasem_like.tracking.checkpoints.cache import cache_directory
 from incasem_like.volumes import Roi
 
 FORMAT = 1
@@ -28,6 +30,8 @@ FORMAT = 1
 GROWTH = 1.3
 ENOUGH_SECONDS = 4.0
 MOST_TILES = 6
+# What may be measured where nothing else limits it: some seconds of work.
+MEASURED_VOXELS = 3e7
 Measured = list[tuple[int, int, float]]
 
 
@@ -46,7 +50,7 @@ def measurable_sizes(
     for _ in range(MOST_TILES):
         most_voxels -= math.prod(size)
         z, y, x = map(float, size)
-        if most_voxels < 0 or memory.bytes(z, y, x) > limit:
+        if most_voxels < 0 or memory.bytes(z, y, x) > limit or not memory.fits_tensors(z, y, x):
             return
         yield size
         size = geometry.nearest_valid([max(edge + 1, round(edge * GROWTH)) for edge in size])[1]
@@ -106,42 +110,63 @@ def fitted(measured: Sequence[tuple[int, int, float]]) -> TileSpeed:
     return TileSpeed(UNMEASURED.per_input * usual, UNMEASURED.per_output * usual)
 
 
-class SpeedCache:
-    """Measured tiles of one network on this machine, kept under what they depend on; losing them costs seconds.
+def measured_tiles(
+    network: nn.Module, model: ModelConfig, config: TorchConfig, section: PredictionSection, most_voxels: float
+) -> Measured:
+    """Say how long tiles of a network take on this machine: as was found out before, else measure.
+
+    Args:
+        network: On its device.
+        model: Its architecture.
+        config: Device and arithmetic.
+        section: How it predicts, but for test-time augmentation, which is reckoned with elsewhere.
+        most_voxels: That the measured tiles may have together; with 0, nothing is measured.
+    """
+    device = torch_device(config)
+    facts = {
+        "model": model.model_dump(mode="json"),
+        "precision": config.precision,
+        "channels_last": config.channels_last,
+        "compile": config.compile,
+    }
+    cache = SpeedCache(facts, device)
+    measured = cache.read()
+    if measured or not most_voxels:
+        return measured
+    memory, plain = (
+        tile_memory(network, model, config, NONE),
+        section.model_copy(update={"test_time_augmentation": NONE}),
+    )
+    sizes = measurable_sizes(prediction_geometry(model), memory, usable_memory(device), most_voxels)
+    measured = measure_speed(lambda size: make_predictor(network, model, config, plain, size), model.in_channels, sizes)
+    cache.write(measured)
+    if device.type == "cuda":  # this process may only schedule, and its workers use the same GPU
+        torch.cuda.empty_cache()
+    return measured
+
+
+class SpeedCache(Kept):
+    """Measured tiles of one network on this machine, kept under what they depend on.
 
     Args:
         facts: What the time depends on besides the machine; JSON-able.
+        device: What computes.
     """
 
     def __init__(self, facts: Mapping[str, Any], device: torch.device) -> None:
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-        known = {
-            "format": FORMAT,
-            "torch": torch.__version__,
-            "device": name,
-            "threads": torch.get_num_threads(),
-            **facts,
-        }
-        key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-        self.path: Path = cache_directory() / "speed" / f"{key[:32]}.json"
+        known = {"torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads()}
+        super().__init__("speed", {"format": FORMAT, **known, **facts})
 
     def read(self) -> Measured:
         """Give the tiles that were measured before; none where there is no such file, or half of one."""
         try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            return [(int(read), int(written), float(seconds)) for read, written, seconds in kept]
-        except (OSError, ValueError, TypeError):
+            return [(int(read), int(written), float(seconds)) for read, written, seconds in super().read()]
+        except (ValueError, TypeError):
             return []
 
-    def write(self, measured: Measured) -> None:
-        """Keep them; where the cache cannot be written they are measured again next time."""
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(measured), encoding="utf-8")
-            beside.replace(self.path)
 
-
-def _processor() -> str:
-    """Name the processor of this machine; with the host's name, since one cache may serve several machines."""
+def device_name(device: torch.device) -> str:
+    """Name a GPU, else this machine: with the host's name, since one cache may serve several machines."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
     return f"{platform.node()} {platform.machine()} {os.cpu_count()}"

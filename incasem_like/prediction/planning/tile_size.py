@@ -120,7 +120,7 @@ def choose_input_size(
     tiles = _product_over_axes([counts for _, counts, _ in axes])
     read = _product_over_axes([costs for _, _, costs in axes])
     seconds = speed.seconds(read, float(roi.size), tiles)
-    allowed = (used <= limit) & (beside <= MOST_HOST_BYTES_BESIDE_GPU)
+    allowed = (used <= limit) & (beside <= MOST_HOST_BYTES_BESIDE_GPU) & memory.fits_tensors(*edges)
     if speed.measured:
         allowed &= (seconds / tiles <= MOST_SECONDS_PER_TILE) | (tiles == tiles.max())
     rank = np.where(allowed, seconds / tiles * np.ceil(tiles / workers), np.inf)

@@ -110,7 +110,7 @@ def predict_series(
         CheckpointError: No checkpoint gives numbers.
         IncasemError: Blocks failed.
     """
-    series = plan_series(config, training)
+    series = plan_series(config, training, workers)
     for place in series.plan.places(0):
         place.check_writable()
     runs = store()

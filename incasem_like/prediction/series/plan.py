@@ -9,24 +9,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import SeriesConfig, resolve_training_config
 from incasem_like.errors import ConfigError, InputError
+from incasem_like.networks import for_this_machine
 from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.loading import load_network
 from incasem_like.prediction.outputs import OutputPlace
 from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint
 from incasem_like.prediction.planning.plan import (
     PredictionPlan,
-    in_exact_precision,
     load_regions_config,
     plan_prediction,
 )
+from incasem_like.prediction.planning.settling import settled, surveyed
 from incasem_like.prediction.regions import describe_region, described
 from incasem_like.prediction.series.choice import choose_series
 from incasem_like.terminal import nearest
 from incasem_like.tracking import RunRecord
+
+if TYPE_CHECKING:
+    from incasem_like.blockwise.workers_file import Workers
 
 MEASURES = ("dice_class", "jaccard_class", "precision", "recall")
 DEFAULT_METRIC = "dice_class_1"
@@ -41,12 +45,14 @@ class SeriesPlan:
         plan: The plan of the first checkpoint.
         checkpoints: All of them, by iteration.
         metric: What the best one goes by; None where nothing is measured.
+        workers: Who predicts; None for this process.
     """
 
     config: SeriesConfig
     plan: PredictionPlan
     checkpoints: tuple[ChosenCheckpoint, ...]
     metric: str | None
+    workers: Workers | None = None
 
     @property
     def measures(self) -> bool:
@@ -58,17 +64,22 @@ class SeriesPlan:
         """Names of the regions, in the order of the data configuration."""
         return [region.name for region in self.plan.regions]
 
-    def plan_of(self, checkpoint: ChosenCheckpoint) -> PredictionPlan:
+    def plan_of(self, checkpoint: ChosenCheckpoint, *, ask: bool = True) -> PredictionPlan:
         """Load the network of one checkpoint.
+
+        Args:
+            checkpoint: One of them.
+            ask: Start a worker where one has to be asked; see ``settled``.
 
         Raises:
             CheckpointError: It is damaged.
+            InputError, IncasemError: As ``settled``.
         """
         if checkpoint == self.plan.checkpoint:
             return self.plan
-        network = load_network(self.plan.training.model, self.config.torch, checkpoint.path)
+        network = load_network(self.plan.training.model, for_this_machine(self.config.torch), checkpoint.path)
         plan = replace(self.plan, config=self.config, checkpoint=checkpoint, network=network, precision=None)
-        return in_exact_precision(plan)
+        return settled([plan], self.workers, ask=ask)[0]
 
     def places(self, run_id: int, iteration: int) -> list[OutputPlace]:
         """Say where the prediction of one iteration goes."""
@@ -122,25 +133,29 @@ def _part(iteration: int) -> str:
     return f"iteration_{iteration:06d}"
 
 
-def plan_series(config: SeriesConfig, record: RunRecord) -> SeriesPlan:
+def plan_series(config: SeriesConfig, record: RunRecord, workers: Workers | None = None) -> SeriesPlan:
     """Find and check all that a series needs.
 
     Args:
         config: The configuration.
         record: The training run.
+        workers: Who predicts; None for this process.
 
     Raises:
         ConfigError: As ``plan_prediction``; or nothing would be left of the series, or the metric is none.
         DataError: As ``plan_prediction``.
         CheckpointError: As ``choose_series``; or one is of another architecture.
+        InputError, IncasemError: As ``settled``.
     """
     config, metric = with_measures(config, record)
     checkpoints = choose_series(record, config.series)
-    plan = plan_prediction(config, record, checkpoints[0])
+    plan = plan_prediction(config, record, checkpoints[0], workers)
     if config.series.checkpoint_dir is not None:  # nobody registered what is in them
         for checkpoint in checkpoints[1:]:
-            load_network(plan.training.model, config.torch, checkpoint.path)
-    return SeriesPlan(config, plan, tuple(checkpoints), metric)
+            load_network(plan.training.model, for_this_machine(config.torch), checkpoint.path)
+    if plan.elsewhere and workers is not None:  # once for all of them, each of which is then known at its turn
+        surveyed([replace(plan, checkpoint=checkpoint) for checkpoint in checkpoints], workers)
+    return SeriesPlan(config, settled([plan], workers)[0], tuple(checkpoints), metric, workers)
 
 
 def with_measures(config: SeriesConfig, record: RunRecord) -> tuple[SeriesConfig, str | None]:

@@ -42,7 +42,7 @@ def examine_series(
     runs, workers = note_surroundings(found, config, store, workers_file)
     series: SeriesPlan | None = None
     with found.noting():
-        series = _note_series(found, config, training())
+        series = _note_series(found, config, training(), workers)
     if series is not None:
         with found.noting():
             earlier = None if anew or runs is None else find_earlier(runs, series)
@@ -50,7 +50,9 @@ def examine_series(
     return found
 
 
-def _note_series(found: Preflight, config: SeriesConfig, record: RunRecord) -> SeriesPlan | None:
+def _note_series(
+    found: Preflight, config: SeriesConfig, record: RunRecord, workers: Workers | None
+) -> SeriesPlan | None:
     """Do what ``plan_series`` does, going on behind each problem as far as what is left makes sense."""
     checkpoints: list[ChosenCheckpoint] = []
     metric: str | None = None
@@ -60,8 +62,8 @@ def _note_series(found: Preflight, config: SeriesConfig, record: RunRecord) -> S
         config, metric = with_measures(config, record)
     if not checkpoints:
         return None
-    plan = note_plan(found, config, [record], checkpoints[0])
-    return None if plan is None else SeriesPlan(config, plan, tuple(checkpoints), metric)
+    plan = note_plan(found, config, [record], checkpoints[0], workers)
+    return None if plan is None else SeriesPlan(config, plan, tuple(checkpoints), metric, workers)
 
 
 def _examine(
@@ -76,7 +78,9 @@ def _examine(
         return
     run_id = new_id if earlier is None else earlier.run_id
     places = series.places(run_id, left[0].iteration or 0)
-    begun = earlier is not None and check_begun_alike(series.plan_of(left[0]), places, "add --new to start another run")
+    begun = earlier is not None and check_begun_alike(
+        series.plan_of(left[0], ask=False), places, "add --new to start another run"
+    )
     keep = series.config.series.keep
     on_disk = {"all": len(left), "best": min(2, len(left)), "none": 1}[keep]
     measured = f"measured by {series.metric}" if series.measures else "not measured, for no entry names labels"

@@ -1,0 +1,40 @@
+"""What was measured once, kept in the user's cache under all that it depends on; losing it costs measuring it again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from incasem_like.tracking.checkpoints.cache import cache_directory
+from incasem_like.volumes.provenance import digest
+
+
+class Kept:
+    """One file of the cache.
+
+    Args:
+        kind: What such files hold; the name of their folder.
+        facts: What this one's content depends on; JSON-able.
+    """
+
+    def __init__(self, kind: str, facts: Mapping[str, Any]) -> None:
+        self.path: Path = cache_directory() / kind / f"{digest(dict(facts))[:32]}.json"
+
+    def read(self) -> Any:
+        """Give what was kept; None where there is no such file, or half of one."""
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def write(self, value: Any) -> None:
+        """Keep a JSON-able value; where the cache cannot be written, it is measured again next time."""
+        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(json.dumps(value), encoding="utf-8")
+            beside.replace(self.path)

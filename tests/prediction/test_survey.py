@@ -1,0 +1,193 @@
+"""Workers on other machines are asked what only they can tell: their memory, their speed, how exact they compute.
+
+A stand-in for a machine with a GPU: a worker that takes ``torch.device=0`` for the CPU, which this machine refuses.
+"""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from incasem_like.blockwise import list_jobs
+from incasem_like.blockwise.workers_file import Workers, load_workers
+from incasem_like.errors import ConfigError, InputError
+from incasem_like.prediction.planning.ensemble_plan import plan_ensemble
+from incasem_like.prediction.planning.plan import plan_prediction
+from incasem_like.prediction.planning.preflight import examine_prediction
+from incasem_like.prediction.planning.settling import settled
+from incasem_like.prediction.planning.survey import Inquiry
+from incasem_like.prediction.region_task import read_begun
+
+GPU, BF16 = "torch.device=0", "torch.precision=bf16"
+TILES = "prediction.input_size_voxels=[44,44,44]"
+STAND_IN = """
+import torch
+from incasem_like import networks
+from incasem_like.networks import devices
+
+def torch_device(config):
+    assert config.device_name == "cuda:0"
+    return torch.device("cpu")
+
+for module in (networks, devices):
+    module.torch_device, module.check_device = torch_device, lambda config: None
+"""
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("INCASEM_JOBS", str(tmp_path / "jobs"))
+
+
+def workers_file(folder, *set_up):
+    lines = json.dumps(["export OMP_NUM_THREADS=1", *set_up])
+    (folder / "workers.yaml").write_text(f"{{launcher: command, command: '{{command}}', set_up: {lines}}}")
+    return folder / "workers.yaml"
+
+
+@pytest.fixture
+def gpu_node(tmp_path):
+    """A workers file of one worker that has a GPU, as it says."""
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node" / "sitecustomize.py").write_text(STAND_IN)
+    return workers_file(tmp_path, f'export PYTHONPATH="$PYTHONPATH:{tmp_path / "node"}"')
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The networks that workers were asked about, by the hash of their checkpoint, a list for each worker."""
+    inquiries = []
+    monkeypatch.setattr(
+        Inquiry,
+        "__reduce__",
+        lambda inquiry: (
+            inquiries.append([place.checkpoint.sha256 for place in inquiry.networks])
+            or (Inquiry, (inquiry.networks, inquiry.section, inquiry.regions))
+        ),
+    )
+    return inquiries
+
+
+def probabilities(place):
+    container = zarr.open(str(place.container), mode="r")
+    return np.stack([np.asarray(container[place.probability_map(number)]) for number in (0, 1)])
+
+
+def jobs():
+    return [job.name for job in list_jobs()]
+
+
+def test_a_scheduler_without_a_gpu_has_its_workers_predict_on_theirs(laboratory, gpu_node, asked):
+    workers = load_workers(gpu_node)
+    done = laboratory.predict(laboratory.config(None, GPU), workers=workers)
+    place = done.places["cell_er"]
+    assert np.abs(probabilities(place) - laboratory.one_shot((12, -18, 3), (25, 30, 28))).max() < 1e-5
+    assert laboratory.store.get(1).config["torch"]["device"] == 0
+    assert len(asked) == 1
+    assert sorted(jobs()) == ["predict", "survey"]
+
+    again = laboratory.predict(laboratory.config(None, GPU), workers=workers)
+    assert np.array_equal(probabilities(again.places["cell_er"]), probabilities(place))
+    assert read_begun(again.places["cell_er"]).input_size == read_begun(place).input_size
+    assert sorted(jobs()) == ["predict", "predict", "survey"]
+
+
+def test_tiles_and_blocks_are_those_of_the_workers_device(laboratory, gpu_node):
+    """A GPU takes many small tiles together, and a block is as many."""
+    config = laboratory.config({"wide": laboratory.wide_entry()}, GPU, TILES)
+    plan = plan_ensemble(config, [laboratory.training], load_workers(gpu_node))
+    assert plan.on_gpu
+    assert plan.survey is None  # with tiles configured, and in fp32, there is nothing to ask
+    assert plan.predictor((44, 44, 44)).batch_size == 16
+    assert next(plan.network.parameters()).device.type == "cpu"
+    assert plan.network_places[0].torch.device == 0
+    assert jobs() == []
+
+
+def test_an_inexact_precision_gives_way_by_what_a_worker_found(laboratory, gpu_node, caplog, asked):
+    updates = ["prediction.survey=worker", BF16, "prediction.precision_tolerance=0.00001", TILES]
+    workers = load_workers(workers_file(gpu_node.parent))
+    plan = plan_ensemble(laboratory.config(None, *updates), [laboratory.training], workers)
+    here = plan_ensemble(laboratory.config(None, *updates, "prediction.survey=here"), [laboratory.training])
+    assert plan.precision == here.precision
+    assert plan.config.torch.precision == "fp32"
+    assert caplog.text.count("prediction.precision_tolerance allows 1e-05: predicting in fp32.") == 2
+    assert len(asked) == 1
+    moved = {"cell_er": laboratory.entry(offset=[13, -18, 3])}
+    plan_ensemble(laboratory.config(moved, *updates), [laboratory.training], workers)
+    assert len(asked) == 2  # what was found of one region says nothing of another
+
+
+def test_one_worker_is_asked_about_all_networks_of_an_ensemble(laboratory, tmp_path, asked):
+    config = laboratory.config(None, "prediction.survey=worker", "prediction.checkpoint=[1,2]", BF16)
+    workers = load_workers(workers_file(tmp_path))
+    plan = plan_ensemble(config, [laboratory.training] * 2, workers)
+    assert asked == [[laboratory.training.checkpoint(iteration).sha256 for iteration in (1, 2)]]
+    assert [member.precision.asked for member in plan.members] == ["bf16", "bf16"]
+    assert plan.speed(most_voxels=0).measured
+    assert plan.choose_tiles(plan.regions[0], workers).tiles >= 1
+
+
+def test_one_worker_is_asked_about_all_checkpoints_of_a_series(series, tmp_path, asked):
+    updates, path = [BF16, "prediction.survey=worker"], workers_file(tmp_path)
+    done = series.predict(*updates, workers=load_workers(path))
+    assert done.predicted == 2
+    assert asked == [[series.training.checkpoint(iteration).sha256 for iteration in (1, 2)]]
+    assert sorted(jobs()) == ["predict", "predict", "survey"]
+
+    shutil.rmtree(tmp_path / "cache")
+    series.register(3)
+    found = series.examine(*updates, workers_file=path)
+    assert found.problems == []
+    assert "run 1 goes on, 1 of them are left" in "\n".join(found.lines)
+    assert len(asked) == 1
+
+
+def test_a_dry_run_starts_no_worker_and_knows_what_one_has_said(laboratory, gpu_node):
+    config = laboratory.config(None, GPU)
+
+    def examine():
+        return examine_prediction(config, lambda: laboratory.training, lambda: laboratory.store, workers_file=gpu_node)
+
+    before = examine()
+    assert before.problems == []
+    said = "\n".join(before.lines)
+    assert "cell_er: 25 x 30 x 28 voxels; a worker that is started first finds out what tiles are good" in said
+    assert "at most" in said
+    assert "Memory" not in said
+    assert jobs() == []
+
+    settled([plan_prediction(config, laboratory.training, workers=load_workers(gpu_node))], load_workers(gpu_node))
+    said = "\n".join(examine().lines)
+    assert "a tile reads " in said
+    assert "of its GPU" in said
+    assert "on 1 worker, if they are all as fast as the one that was measured, on " in said
+
+
+def test_a_worker_that_cannot_predict_says_why_and_nothing_is_begun(laboratory, tmp_path, run_predict):
+    laboratory.config()
+    refused = run_predict("--run_id", "1", "--workers", str(workers_file(tmp_path)), updates=[GPU])
+    assert refused.returncode == 2
+    (sentence,) = [line for line in refused.stderr.splitlines() if "GPU" in line]
+    assert re.search(r"The worker on \S+, asked how it would predict, cannot: torch.device=0 asks for a GPU", sentence)
+    assert laboratory.store.ids() == []
+    assert not (laboratory.container / "volumes/predictions").exists()
+    assert not list((tmp_path / "cache").rglob("*.json"))
+
+
+@pytest.mark.parametrize("updates", [[GPU], [GPU, "prediction.survey=here"]])
+def test_without_workers_elsewhere_the_gpu_has_to_be_here(laboratory, updates):
+    with pytest.raises(ConfigError, match="this machine has none that CUDA can use"):
+        plan_ensemble(laboratory.config(None, *updates), [laboratory.training], Workers.local(2))
+
+
+def test_a_worker_is_asked_only_where_there_is_one(laboratory):
+    with pytest.raises(InputError, match=r"survey=worker .* there are none: give them by --workers, or set"):
+        plan_ensemble(laboratory.config(None, "prediction.survey=worker"), [laboratory.training])
