@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +44,11 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
     for group in workers.groups:
         if group.launcher == "local" and group.python is not None and shutil.which(group.python) is None:
             yield InputError(f"python in the workers file is {group.python}, but there is no such program: correct it.")
+        if (missing := _missing_program(group.command)) is not None:
+            yield InputError(
+                f"command in the workers file begins with {missing}, but there is no such program here: correct it, or "
+                "run this where it is installed."
+            )
         launcher_class = LAUNCHERS[group.launcher]
         try:
             _ = launcher_class(group, Place(Path(), b"", 0.0), group.launcher).count
@@ -53,6 +60,15 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
             socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
         except OSError as error:
             yield cannot_listen(address, port, error)
+
+
+def _missing_program(command: str | None) -> str | None:
+    """Give the program that a command begins with if the shell knows none of that name, as far as that can be told."""
+    word = re.match(r"\s*([\w./+-]+)(?=\s)", command or "")
+    if word is None:  # a variable, quotes, the worker itself: the shell makes of it what it likes
+        return None
+    known = subprocess.run(["/bin/sh", "-c", 'command -v -- "$0"', word[1]], capture_output=True, check=False)
+    return None if known.returncode == 0 else word[1]
 
 
 def cannot_listen(address: str, port: int, error: OSError) -> InputError:

@@ -15,6 +15,14 @@ from incasem_like.errors import InputError
     [
         ("{python: /no/such/python}", r"python in the workers file is /no/such/python, but there is no such program"),
         (
+            "{launcher: command, command: 'srunn -p gpu {command}'}",
+            r"command in the workers file begins with srunn, but there is no such program here: correct it",
+        ),
+        (
+            "{launcher: command, command: '/no/such/ssh node7 {command}'}",
+            r"command in the workers file begins with /no/such/ssh, but there is no such program here",
+        ),
+        (
             "{launcher: command, command: '{command}', scheduler: {listen: 203.0.113.9}}",
             r"on 203\.0\.113\.9 port 0 \(Cannot assign requested address\): set scheduler\.listen",
         ),
@@ -24,6 +32,14 @@ def test_what_is_in_their_way_is_one_sentence(tmp_path: Path, text: str, sentenc
     (tmp_path / "workers.yaml").write_text(text)
     with pytest.raises(InputError, match=sentence):
         usable_workers(tmp_path / "workers.yaml")
+
+
+@pytest.mark.parametrize(
+    "command", ["{command}", "exec {command}", "A=1 nice {command}", "'nice' {command}", "$RUN {command}"]
+)
+def test_commands_that_a_shell_understands_are_not_in_their_way(tmp_path: Path, command: str) -> None:
+    (tmp_path / "workers.yaml").write_text(f'{{launcher: command, command: "{command}"}}')
+    assert usable_workers(tmp_path / "workers.yaml") is not None
 
 
 def test_last_words_that_each_attempt_repeats_are_said_once(tmp_path: Path) -> None:
