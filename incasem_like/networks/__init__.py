@@ -3,6 +3,7 @@
 from incasem_like.networks.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from incasem_like.networks.devices import (
     autocast_dtype,
+    check_arithmetic,
     check_device,
     enough_memory,
     for_this_machine,
@@ -20,6 +21,7 @@ __all__ = [
     "autocast_dtype",
     "build_loss",
     "build_network",
+    "check_arithmetic",
     "check_device",
     "count_parameters",
     "enough_memory",

@@ -16,24 +16,37 @@ if TYPE_CHECKING:
     from incasem_like.config import TorchConfig
 
 
-def check_device(config: TorchConfig) -> None:
+def check_device(config: TorchConfig, way_out: str = "start this where there is one") -> None:
     """Make sure that the device is there, takes the precision, and can compile if it is asked to.
+
+    Args:
+        config: Device and arithmetic.
+        way_out: What else a person can do where there is no GPU.
 
     Raises:
         ConfigError: One of these does not hold.
     """
     kind, _, index = config.device_name.partition(":")
     if kind == "cuda":
-        _check_gpu(config, int(index or 0))
+        _check_gpu(config, int(index or 0), way_out)
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("torch.device=mps needs a Mac with an Apple GPU, which this is not: set torch.device=cpu.")
-    if config.precision == "fp16" and kind != "cuda":
+    check_arithmetic(config)
+    if config.compile and kind == "cpu":
+        _check_compiler()
+
+
+def check_arithmetic(config: TorchConfig) -> None:
+    """Make sure that the kind of device takes the precision, wherever it is.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if config.precision == "fp16" and not config.device_name.startswith("cuda"):
         raise ConfigError(
             f"torch.precision=fp16 needs a CUDA GPU, but torch.device is {config.device}: "
             "set torch.precision to bf16 or fp32."
         )
-    if config.compile and kind == "cpu":
-        _check_compiler()
 
 
 def has_device(config: TorchConfig) -> bool:
@@ -77,12 +90,12 @@ def enough_memory(remedy: str) -> Iterator[None]:
         raise IncasemError(f"The memory of the GPU does not suffice: {remedy}.") from error
 
 
-def _check_gpu(config: TorchConfig, index: int) -> None:
+def _check_gpu(config: TorchConfig, index: int, way_out: str) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         raise ConfigError(
             f"torch.device={config.device} asks for a GPU, but this machine has none that CUDA can use: "
-            "set torch.device=cpu, or start this where there is one."
+            f"set torch.device=cpu, or {way_out}."
         )
     if index >= count:
         there = "is GPU 0 alone" if count == 1 else f"are GPUs 0 to {count - 1}"

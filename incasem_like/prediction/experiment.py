@@ -12,6 +12,8 @@ from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.prediction.outputs import OutputPlace
 from incasem_like.prediction.planning.ensemble_plan import plan_ensemble
 from incasem_like.prediction.planning.plan import PredictionPlan
+from incasem_like.prediction.planning.settling import settled
+from incasem_like.prediction.region_task import read_begun
 from incasem_like.prediction.regions import Observing, Order, check_begun_alike, described, predict_regions
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
 from incasem_like.volumes.provenance import command_line
@@ -72,12 +74,7 @@ def predict_data(
     """
     records = [training, *further]
     config = _with_training_runs(config, records)
-    plan = plan_ensemble(config, records, workers)
-    for place in plan.places(resume or 0):
-        place.check_writable()
-    runs = store()
-    if resume is not None:
-        check_resumable(plan, resume, runs)
+    plan, runs = _checked_plan(config, records, store, resume, workers)
     observing = observing if config.prediction.log_metrics else None
     finished: list[FinishedPrediction] = []
 
@@ -100,6 +97,27 @@ def predict_data(
         **options,
     )
     return finished[0]
+
+
+def _checked_plan(
+    config: PredictionConfig,
+    records: Sequence[RunRecord],
+    store: Callable[[], RunStore | None],
+    resume: int | None,
+    workers: Workers | None,
+) -> tuple[PredictionPlan, RunStore | None]:
+    """Plan, all that is quickly checked first: a worker that has to be asked may wait in a queue."""
+    plan = plan_ensemble(config, records, workers)
+    places = plan.places(resume or 0)
+    for place in places:
+        place.check_writable()
+    runs = store()
+    if resume is None:
+        return settled(plan, workers), runs
+    check_resumable(plan, resume, runs)
+    plan = settled(plan, workers, tiles=any(read_begun(place) is None for place in places))
+    check_resumable(plan, resume, runs)
+    return plan, runs
 
 
 def _with_training_runs(config: PredictionConfig, records: Sequence[RunRecord]) -> PredictionConfig:

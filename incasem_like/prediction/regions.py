@@ -16,7 +16,7 @@ from incasem_like.prediction.computing.predictor import Predictor
 from incasem_like.prediction.computing.weights import PredictorSetUp
 from incasem_like.prediction.outputs import OutputPlace, RegionOutput, chunk_shape_for
 from incasem_like.prediction.planning.plan import PredictionPlan
-from incasem_like.prediction.region_task import Begun, RegionTask, TileObserver, read_begun
+from incasem_like.prediction.region_task import RegionTask, TileObserver, read_begun
 from incasem_like.samples import Region
 from incasem_like.volumes import make_provenance
 from incasem_like.volumes.geometry import nanometres
@@ -108,7 +108,7 @@ def describe_region(plan: PredictionPlan, region: Region) -> dict[str, Any]:
 
 
 def check_begun_alike(plan: PredictionPlan, places: Sequence[OutputPlace], remedy: str) -> bool:
-    """Make sure that what was begun goes on with what it was begun with.
+    """Make sure that what was begun goes on with what it was begun with; in precision too, once it is settled.
 
     Args:
         plan: What is to be predicted now.
@@ -124,15 +124,24 @@ def check_begun_alike(plan: PredictionPlan, places: Sequence[OutputPlace], remed
     begun = [read_begun(place) for place in places]
     for region, place, left in zip(plan.regions, places, begun, strict=True):
         if left is not None:
-            _check_same(place, left, describe_region(plan, region), remedy)
+            description, before = json.loads(json.dumps(describe_region(plan, region))), left.description
+            if not plan.knows_precision:
+                description, before = _without_precision(description), _without_precision(before)
+            _check_same(place, before, description, remedy)
     return any(left is not None for left in begun)
 
 
-def _check_same(place: OutputPlace, begun: Begun, description: Mapping[str, Any], remedy: str) -> None:
-    for key, value in json.loads(json.dumps(description)).items():
-        if begun.description.get(key) != value:
+def _without_precision(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_precision(one) for key, one in value.items() if key != "precision"}
+    return [_without_precision(one) for one in value] if isinstance(value, list) else value
+
+
+def _check_same(place: OutputPlace, begun: Mapping[str, Any], description: Mapping[str, Any], remedy: str) -> None:
+    for key, value in description.items():
+        if begun.get(key) != value:
             raise InputError(
-                f"The prediction in {place.folder} was begun with {key} {_short(begun.description.get(key))}, "
+                f"The prediction in {place.folder} was begun with {key} {_short(begun.get(key))}, "
                 f"and would go on with {_short(value)}: {remedy}."
             )
 

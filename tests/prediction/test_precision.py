@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import zarr
 
-from incasem_like.prediction.planning.ensemble_plan import plan_ensemble
+from incasem_like.prediction.planning.plan import plan_prediction
 from incasem_like.prediction.planning.precision import lively_part, nearly_greatest_difference
+from incasem_like.prediction.planning.settling import settled
 
 BF16 = "torch.precision=bf16"
 
@@ -16,7 +17,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def plan(laboratory, *updates):
-    return plan_ensemble(laboratory.config(None, *updates), [laboratory.training])
+    return settled(plan_prediction(laboratory.config(None, *updates), laboratory.training))
 
 
 def probabilities(place):
@@ -93,7 +94,7 @@ def test_the_tile_is_taken_where_raw_varies_inside_the_mask(tmp_path, laboratory
     entry = {**laboratory.entry(raw="volumes/quiet"), "offset": None, "shape": None}
 
     def part(**changes):
-        planned = plan_ensemble(laboratory.config({"cell_er": {**entry, **changes}}), [laboratory.training])
+        planned = plan_prediction(laboratory.config({"cell_er": {**entry, **changes}}), laboratory.training)
         (region,) = planned.regions
         return lively_part(region) - region.roi.begin
 

@@ -63,10 +63,11 @@ def test_every_problem_is_named_at_once(laboratory, examine, tmp_path):
     workers = tmp_path / "workers.yaml"
     workers.write_text("launcher: local\ncolour: red\n")
     config = laboratory.config(entries, "torch.device=99", "prediction.checkpoint=7")
-    problems = "\n".join(examine(config, workers_file=workers).problems)
-    for part in ("volumes/nothing", "outside asks for", "torch.device=99", "no checkpoint '7'", "colour"):
-        assert part in problems
-    assert problems.count("\n") == 4
+    # Whether a GPU has to be here follows from the workers.
+    for problems, one in ((examine(config, workers_file=workers).problems, "colour"), (examine(config).problems, "99")):
+        assert len(problems) == 4
+        for part in ("volumes/nothing", "outside asks for", "no checkpoint '7'", one):
+            assert part in "\n".join(problems)
     assert laboratory.store.ids() == []
 
 

@@ -6,6 +6,7 @@ A stand-in for a machine with a GPU: a worker that takes ``torch.device=0`` for 
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ import torch
 import zarr
 
 from incasem_like.blockwise import list_jobs
+from incasem_like.blockwise.launchers import WorkerGroup
 from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.errors import ConfigError, InputError
 from incasem_like.prediction.planning.ensemble_plan import plan_ensemble
-from incasem_like.prediction.planning.plan import plan_prediction
+from incasem_like.prediction.planning.kept import Kept
 from incasem_like.prediction.planning.preflight import examine_prediction
 from incasem_like.prediction.planning.settling import settled
 from incasem_like.prediction.planning.survey import Inquiry
@@ -69,7 +71,7 @@ def asked(monkeypatch):
         "__reduce__",
         lambda inquiry: (
             inquiries.append([place.checkpoint.sha256 for place in inquiry.networks])
-            or (Inquiry, (inquiry.networks, inquiry.section, inquiry.regions))
+            or (Inquiry, (inquiry.networks, inquiry.section, inquiry.regions, inquiry.tiles))
         ),
     )
     return inquiries
@@ -78,6 +80,10 @@ def asked(monkeypatch):
 def probabilities(place):
     container = zarr.open(str(place.container), mode="r")
     return np.stack([np.asarray(container[place.probability_map(number)]) for number in (0, 1)])
+
+
+def planned(laboratory, config, workers=None, networks=1):
+    return settled(plan_ensemble(config, [laboratory.training] * networks, workers), workers)
 
 
 def jobs():
@@ -102,7 +108,7 @@ def test_a_scheduler_without_a_gpu_has_its_workers_predict_on_theirs(laboratory,
 def test_tiles_and_blocks_are_those_of_the_workers_device(laboratory, gpu_node):
     """A GPU takes many small tiles together, and a block is as many."""
     config = laboratory.config({"wide": laboratory.wide_entry()}, GPU, TILES)
-    plan = plan_ensemble(config, [laboratory.training], load_workers(gpu_node))
+    plan = planned(laboratory, config, load_workers(gpu_node))
     assert plan.on_gpu
     assert plan.survey is None  # with tiles configured, and in fp32, there is nothing to ask
     assert plan.predictor((44, 44, 44)).batch_size == 16
@@ -114,21 +120,21 @@ def test_tiles_and_blocks_are_those_of_the_workers_device(laboratory, gpu_node):
 def test_an_inexact_precision_gives_way_by_what_a_worker_found(laboratory, gpu_node, caplog, asked):
     updates = ["prediction.survey=worker", BF16, "prediction.precision_tolerance=0.00001", TILES]
     workers = load_workers(workers_file(gpu_node.parent))
-    plan = plan_ensemble(laboratory.config(None, *updates), [laboratory.training], workers)
-    here = plan_ensemble(laboratory.config(None, *updates, "prediction.survey=here"), [laboratory.training])
+    plan = planned(laboratory, laboratory.config(None, *updates), workers)
+    here = planned(laboratory, laboratory.config(None, *updates, "prediction.survey=here"))
     assert plan.precision == here.precision
     assert plan.config.torch.precision == "fp32"
     assert caplog.text.count("prediction.precision_tolerance allows 1e-05: predicting in fp32.") == 2
     assert len(asked) == 1
     moved = {"cell_er": laboratory.entry(offset=[13, -18, 3])}
-    plan_ensemble(laboratory.config(moved, *updates), [laboratory.training], workers)
+    planned(laboratory, laboratory.config(moved, *updates), workers)
     assert len(asked) == 2  # what was found of one region says nothing of another
 
 
 def test_one_worker_is_asked_about_all_networks_of_an_ensemble(laboratory, tmp_path, asked):
     config = laboratory.config(None, "prediction.survey=worker", "prediction.checkpoint=[1,2]", BF16)
     workers = load_workers(workers_file(tmp_path))
-    plan = plan_ensemble(config, [laboratory.training] * 2, workers)
+    plan = planned(laboratory, config, workers, networks=2)
     assert asked == [[laboratory.training.checkpoint(iteration).sha256 for iteration in (1, 2)]]
     assert [member.precision.asked for member in plan.members] == ["bf16", "bf16"]
     assert plan.speed(most_voxels=0).measured
@@ -143,11 +149,40 @@ def test_one_worker_is_asked_about_all_checkpoints_of_a_series(series, tmp_path,
     assert sorted(jobs()) == ["predict", "predict", "survey"]
 
     shutil.rmtree(tmp_path / "cache")
+    assert series.predict(*updates, workers=load_workers(path)).predicted == 0  # and needs nobody for that
     series.register(3)
     found = series.examine(*updates, workers_file=path)
     assert found.problems == []
     assert "run 1 goes on, 1 of them are left" in "\n".join(found.lines)
     assert len(asked) == 1
+
+
+def test_what_cannot_be_kept_is_asked_once_all_the_same(series, tmp_path, asked, monkeypatch):
+    monkeypatch.setattr(Kept, "write", lambda kept, value: None)
+    done = series.predict(BF16, "prediction.survey=worker", workers=load_workers(workers_file(tmp_path)))
+    assert done.predicted == 2
+    assert len(asked) == 1
+
+
+def test_what_says_nothing_of_speed_asks_nobody_again(laboratory, tmp_path, asked):
+    updates = ["prediction.survey=worker", "prediction.test_time_augmentation=mirrors"]
+    planned(laboratory, laboratory.config(None, updates[0]), load_workers(workers_file(tmp_path)))
+    workers = load_workers(workers_file(tmp_path))
+    longer = Workers(tuple(replace(group, time=7200.0, count=5) for group in workers.groups), workers.scheduler)
+    moved = laboratory.config({"cell_er": laboratory.entry(offset=[13, -18, 3])}, *updates)
+    assert planned(laboratory, moved, longer).survey.measured
+    assert len(asked) == 1
+    more = Workers(tuple(replace(group, cores=2) for group in workers.groups), workers.scheduler)
+    planned(laboratory, moved, more)
+    assert len(asked) == 2
+
+
+def test_two_may_ask_the_same_at_once(laboratory, gpu_node, start_predict):
+    laboratory.config()
+    started = [start_predict("--run_id", "1", "--workers", str(gpu_node), updates=[GPU]) for _ in range(2)]
+    ended = [(one.communicate(), one.returncode) for one in started]
+    assert [status for _, status in ended] == [0, 0], ended
+    assert jobs().count("survey") == 2
 
 
 def test_a_dry_run_starts_no_worker_and_knows_what_one_has_said(laboratory, gpu_node):
@@ -164,11 +199,47 @@ def test_a_dry_run_starts_no_worker_and_knows_what_one_has_said(laboratory, gpu_
     assert "Memory" not in said
     assert jobs() == []
 
-    settled([plan_prediction(config, laboratory.training, workers=load_workers(gpu_node))], load_workers(gpu_node))
+    planned(laboratory, config, load_workers(gpu_node))
     said = "\n".join(examine().lines)
     assert "a tile reads " in said
     assert "of its GPU" in said
     assert "on 1 worker, if they are all as fast as the one that was measured, on " in said
+
+
+def test_a_dry_run_does_not_take_a_precision_that_is_not_settled_for_another_one(laboratory, tmp_path, asked):
+    path = workers_file(tmp_path)
+    config = laboratory.config(None, BF16, "prediction.survey=worker", "prediction.precision_tolerance=0.00001", TILES)
+    laboratory.predict(config, workers=load_workers(path))
+    assert read_begun(plan_ensemble(config, [laboratory.training], load_workers(path)).places(1)[0]).done
+    shutil.rmtree(tmp_path / "cache")
+    found = examine_prediction(
+        config, lambda: laboratory.training, lambda: laboratory.store, resume=1, workers_file=path
+    )
+    assert found.problems == []
+    assert "Precision: a worker that is started first holds torch.precision=bf16 against fp32." in found.lines
+    assert len(asked) == 1
+
+
+def test_what_is_quickly_checked_is_checked_before_a_worker_is_asked(laboratory, tmp_path, asked):
+    config = laboratory.config(None, "prediction.survey=worker")
+    workers = load_workers(workers_file(tmp_path))
+    with pytest.raises(InputError, match="predict_0099 holds no prediction that was begun"):
+        laboratory.predict(config, workers=workers, resume=99)
+    with pytest.raises(ConfigError, match=r"fp16 needs a CUDA GPU, but torch\.device is cpu"):
+        laboratory.predict(laboratory.config(None, "prediction.survey=worker", "torch.precision=fp16"), workers=workers)
+    assert asked == []
+
+
+def test_a_dry_run_with_a_wrong_workers_file_speaks_of_nothing_else(laboratory, tmp_path):
+    (tmp_path / "workers.yaml").write_text("launcher: cloud")
+    found = examine_prediction(
+        laboratory.config(None, GPU),
+        lambda: laboratory.training,
+        lambda: laboratory.store,
+        workers_file=tmp_path / "workers.yaml",
+    )
+    assert len(found.problems) == 1
+    assert "launcher" in found.problems[0]
 
 
 def test_a_worker_that_cannot_predict_says_why_and_nothing_is_begun(laboratory, tmp_path, run_predict):
@@ -179,6 +250,7 @@ def test_a_worker_that_cannot_predict_says_why_and_nothing_is_begun(laboratory, 
     assert re.search(r"The worker on \S+, asked how it would predict, cannot: torch.device=0 asks for a GPU", sentence)
     assert laboratory.store.ids() == []
     assert not (laboratory.container / "volumes/predictions").exists()
+    assert sentence.endswith("The workers file asks for no GPU: add gpus: 1 there.")
     assert not list((tmp_path / "cache").rglob("*.json"))
 
 
@@ -186,6 +258,11 @@ def test_a_worker_that_cannot_predict_says_why_and_nothing_is_begun(laboratory, 
 def test_without_workers_elsewhere_the_gpu_has_to_be_here(laboratory, updates):
     with pytest.raises(ConfigError, match="this machine has none that CUDA can use"):
         plan_ensemble(laboratory.config(None, *updates), [laboratory.training], Workers.local(2))
+    both = Workers((WorkerGroup(), WorkerGroup(launcher="slurm")))
+    with pytest.raises(ConfigError, match="this machine has none that CUDA can use"):
+        plan_ensemble(laboratory.config(None, *updates), [laboratory.training], both)
+    with pytest.raises(ConfigError, match=r"start this where there is one, or have workers .* \(--workers\)\.$"):
+        plan_ensemble(laboratory.config(None, *updates), [laboratory.training])
 
 
 def test_a_worker_is_asked_only_where_there_is_one(laboratory):

@@ -15,7 +15,6 @@ from incasem_like.prediction.computing.predictor import Predictor
 from incasem_like.prediction.computing.weights import NetworkPlace, joint_predictor
 from incasem_like.prediction.planning.checkpoint_choice import checkpoint_for, choose_checkpoint
 from incasem_like.prediction.planning.plan import PredictionPlan, plan_prediction
-from incasem_like.prediction.planning.settling import settled
 from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed
 from incasem_like.samples import Region
 from incasem_like.tracking import RunRecord
@@ -70,6 +69,11 @@ class EnsemblePlan(PredictionPlan):
                 for member, weight in members
             ]
         }
+
+    @property
+    def knows_precision(self) -> bool:
+        """Whether it is settled in which precision each network computes."""
+        return all(member.knows_precision for member in self.members)
 
     @property
     def iteration(self) -> int:
@@ -137,7 +141,7 @@ class EnsemblePlan(PredictionPlan):
 def plan_ensemble(
     config: PredictionConfig, records: Sequence[RunRecord], workers: Workers | None = None
 ) -> PredictionPlan:
-    """Find and check all that the mean of several networks needs; of one it is that one's plan.
+    """Find and check all that the mean of several networks needs, unsettled; of one it is that one's plan.
 
     Args:
         config: The configuration of the prediction.
@@ -148,12 +152,11 @@ def plan_ensemble(
         ConfigError: As ``plan_prediction``; or the networks do not mean the same, or the numbers of weights or
             checkpoints are not that of the runs.
         DataError, CheckpointError: As ``plan_prediction``.
-        InputError, IncasemError: As ``settled``.
     """
     check_counts(config, len(records))
     first = plan_prediction(config, records[0], workers=workers)
     others = [add_member(config, first, *one) for one in enumerate(records[1:], 1)]
-    return ensemble_of(config, settled([first, *others], workers))
+    return ensemble_of(config, [first, *others])
 
 
 def ensemble_of(config: PredictionConfig, members: Sequence[PredictionPlan]) -> PredictionPlan:

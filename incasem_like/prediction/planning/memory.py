@@ -121,6 +121,11 @@ def usable_memory(device: torch.device, workers: Workers | None = None) -> float
     return min(limits)
 
 
+def usable_memory_of_gpu(device: torch.device) -> float:
+    """Say how many bytes a tile may take on a GPU that is otherwise free."""
+    return float(SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[1])
+
+
 def worker_count(workers: Workers | None) -> int:
     """Say how many processes predict side by side: as many as are asked for, else one per GPU here, else one."""
     if workers is None:

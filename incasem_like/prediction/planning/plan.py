@@ -28,7 +28,7 @@ from incasem_like.prediction.computing.weights import CheckpointPlace, NetworkPl
 from incasem_like.prediction.outputs import OutputPlace, prediction_group
 from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
 from incasem_like.prediction.planning.memory import TileMemory, usable_memory, worker_count
-from incasem_like.prediction.planning.precision import PrecisionCheck
+from incasem_like.prediction.planning.precision import PrecisionCheck, is_to_be_checked
 from incasem_like.prediction.planning.speed import fitted, measured_tiles
 from incasem_like.prediction.planning.survey import Survey, check_place
 from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
@@ -56,7 +56,7 @@ class PredictionPlan:
         regions: Its entries, opened.
         network: On its device, or on the CPU where that is not here; weights loaded.
         precision: How the configured precision was held against fp32; None where there was nothing to check.
-        elsewhere: The network computes on other machines, and a worker there is asked what this one cannot tell.
+        asks_worker: A worker is asked how fast and exact the network is where it computes, which cannot be told here.
         survey: What it said; None where it was not asked, or not yet.
     """
 
@@ -68,7 +68,7 @@ class PredictionPlan:
     regions: tuple[Region, ...]
     network: nn.Module
     precision: PrecisionCheck | None = None
-    elsewhere: bool = False
+    asks_worker: bool = False
     survey: Survey | None = None
 
     @property
@@ -152,10 +152,15 @@ class PredictionPlan:
         return describe_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, input_size)
 
     @property
+    def knows_precision(self) -> bool:
+        """Whether it is settled in which precision the network computes."""
+        return self.precision is not None or not is_to_be_checked(self.config.torch, self.config.prediction)
+
+    @property
     def knows_tiles(self) -> bool:
         """Whether there is what tiles are chosen by, or nothing to choose."""
         configured = self.config.prediction.input_size_voxels is not None
-        return configured or self.survey is not None or not self.elsewhere
+        return configured or self.survey is not None or not self.asks_worker
 
     @property
     def on_gpu(self) -> bool:
@@ -169,7 +174,7 @@ class PredictionPlan:
             most_voxels: Measure here, where that has not been done before, with so many voxels in all at most.
         """
         section = self.config.prediction
-        if self.elsewhere:
+        if self.asks_worker:
             measured = [] if self.survey is None else self.survey.measured
         else:
             measured = measured_tiles(self.network, self.training.model, self.config.torch, section, most_voxels)
@@ -181,10 +186,10 @@ class PredictionPlan:
         return tile_memory(self.network, self.training.model, self.config.torch, augmentation, batch_size)
 
     def _usable_memory(self, workers: Workers | None) -> float:
-        device = torch_device(self.config.torch)
-        if self.survey is None:
-            return usable_memory(device, workers)
-        return self.survey.memory if self.on_gpu else min(self.survey.memory, usable_memory(device, workers))
+        if self.survey is not None and self.on_gpu:
+            return self.survey.memory
+        # Of the host's memory the workers file tells more than what was free when a worker was asked.
+        return usable_memory(torch_device(self.config.torch), workers)
 
     def predictor(self, input_size: Sequence[int]) -> Predictor:
         """Make what predicts with tiles of that size."""
@@ -217,7 +222,7 @@ def plan_prediction(
     checkpoint: ChosenCheckpoint | None = None,
     workers: Workers | None = None,
 ) -> PredictionPlan:
-    """Find and check all that a prediction needs, but for what ``settled`` finds out.
+    """Find and check all that a prediction needs, but for what ``settling.settled`` finds out.
 
     Args:
         config: The configuration of the prediction.
@@ -232,7 +237,7 @@ def plan_prediction(
         CheckpointError: The checkpoint is missing, changed since it was tracked, or of another architecture.
     """
     required_file(config.prediction.data, "prediction.data")
-    elsewhere = check_place(config, workers)
+    asks_worker = check_place(config, workers)
     training = resolve_training_config(record.config, directories=config.directories)
     data = load_regions_config(config, training)
     regions = open_regions(
@@ -244,7 +249,9 @@ def plan_prediction(
     )
     checkpoint = checkpoint or choose_checkpoint(record, checkpoint_for(config, 0))
     network = load_network(training.model, for_this_machine(config.torch), checkpoint.path)
-    plan = PredictionPlan(config, training, record.id, checkpoint, data, tuple(regions), network, elsewhere=elsewhere)
+    plan = PredictionPlan(
+        config, training, record.id, checkpoint, data, tuple(regions), network, asks_worker=asks_worker
+    )
     check_tiles(plan)
     return plan
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,18 +47,18 @@ def examine_prediction(
         workers_file: ``workers.yaml``, where workers are to predict.
     """
     found = Preflight()
-    runs, workers = note_surroundings(found, config, store, workers_file)
+    around = note_surroundings(found, config, store, workers_file)
     plan: PredictionPlan | None = None
     with found.noting():
         records = [training(), *further()]
         check_counts(config, len(records))
-        plan = note_plan(found, config, records, workers=workers)
+        plan = note_plan(found, config, records, around)
     if plan is not None:
-        prediction_id = resume or next_id(runs)
+        prediction_id = resume or next_id(around.runs)
         with found.noting():
             if resume is not None:
-                check_resumable(plan, resume, runs)
-        examine_regions(found, plan, plan.places(prediction_id), workers, resume=resume is not None)
+                check_resumable(plan, resume, around.runs)
+        examine_regions(found, plan, plan.places(prediction_id), around.workers, resume=resume is not None)
     return found
 
 
@@ -66,15 +67,31 @@ def next_id(runs: RunStore | None) -> int:
     return max(runs.ids() if runs is not None else (), default=0) + 1
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a prediction needs besides its plan; what is not there is None.
+
+    Attributes:
+        runs: The store of prediction runs.
+        workers: Who predicts.
+        asks_worker: Whether one of them is asked first; None where no device can be used.
+    """
+
+    runs: RunStore | None
+    workers: Workers | None
+    asks_worker: bool | None
+
+
 def note_surroundings(
     found: Preflight,
     config: PredictionConfig,
     store: Callable[[], RunStore | None],
     workers_file: Path | None,
-) -> tuple[RunStore | None, Workers | None]:
-    """Look at run store, workers and device, and give the first two where they are there."""
+) -> Surroundings:
+    """Look at run store, workers and device."""
     runs: RunStore | None = None
     workers: Workers | None = None
+    asks_worker: bool | None = None
     with found.noting():
         runs = store()
     with found.noting():
@@ -83,48 +100,48 @@ def note_surroundings(
         for problem in worker_problems(workers):
             with found.noting():
                 raise problem
-    with found.noting():
-        check_place(config, workers)
-    return runs, workers
+    if workers is not None or workers_file is None:
+        with found.noting():
+            asks_worker = check_place(config, workers)
+    return Surroundings(runs, workers, asks_worker)
 
 
 def note_plan(
     found: Preflight,
     config: PredictionConfig,
     records: Sequence[RunRecord],
+    around: Surroundings,
     checkpoint: ChosenCheckpoint | None = None,
-    workers: Workers | None = None,
 ) -> PredictionPlan | None:
-    """Do what ``plan_ensemble`` does, going on behind each problem as far as what is left makes sense.
+    """Do what ``plan_ensemble`` and ``settled`` do, going on behind each problem as far as what is left makes sense.
 
     Args:
         found: Gets lines and problems.
         config: The configuration of the prediction.
         records: The training runs.
+        around: Where it is to happen; no worker is started.
         checkpoint: Of the first; None for what the configuration says.
-        workers: Who predicts; none of them is started.
     """
     members: list[PredictionPlan] = []
     with found.noting():
-        first = _note_first(found, config, records[0], checkpoint, workers)
+        first = _note_first(found, config, records[0], around, checkpoint)
         members += [] if first is None else [first]
     for index, record in enumerate(records[1:] if members else (), 1):
         with found.noting():
             members.append(add_member(config, members[0], index, record))
-    settled_members: list[PredictionPlan] = []
-    with found.noting():
-        settled_members += settled(members, workers, ask=False) if members else []
-    for member in settled_members:
-        _note_network(found, member)
-    return ensemble_of(config, settled_members) if len(settled_members) == len(records) else None
+    for index, member in enumerate(members):
+        with found.noting():
+            members[index] = settled(member, around.workers, ask=False)
+            _note_network(found, members[index])
+    return ensemble_of(config, members) if len(members) == len(records) else None
 
 
 def _note_first(
     found: Preflight,
     config: PredictionConfig,
     record: RunRecord,
+    around: Surroundings,
     checkpoint: ChosenCheckpoint | None,
-    workers: Workers | None,
 ) -> PredictionPlan | None:
     """Do what ``plan_prediction`` does for the first network, as far as what is left makes sense."""
     trained = resolve_training_config(record.config, directories=config.directories)
@@ -135,11 +152,12 @@ def _note_first(
     chosen = network = None
     with found.noting():
         chosen = checkpoint or choose_checkpoint(record, checkpoint_for(config, 0))
-        elsewhere = check_place(config, workers)
         network = load_network(trained.model, for_this_machine(config.torch), chosen.path)
-    if not regions or data is None or chosen is None or network is None:
+    if not regions or data is None or chosen is None or network is None or around.asks_worker is None:
         return None
-    plan = PredictionPlan(config, trained, record.id, chosen, data, tuple(regions), network, elsewhere=elsewhere)
+    plan = PredictionPlan(
+        config, trained, record.id, chosen, data, tuple(regions), network, asks_worker=around.asks_worker
+    )
     check_tiles(plan)
     return plan
 
@@ -149,6 +167,9 @@ def _note_network(found: Preflight, plan: PredictionPlan) -> None:
     found.lines.append(f"Network: training run {plan.training_run_id}{iteration}: {shown_path(plan.checkpoint.path)}")
     if plan.precision is not None:
         found.lines.append(f"Precision: {plan.precision}")
+    elif not plan.knows_precision:
+        asked = plan.config.torch.precision
+        found.lines.append(f"Precision: a worker that is started first holds torch.precision={asked} against fp32.")
 
 
 def _open_regions(

@@ -201,8 +201,8 @@ def _examine_disk(found: Preflight, folder: Path, size: int) -> None:
 def _time_sentence(
     plan: PredictionPlan, speed: TileSpeed, costs: Sequence[_Cost], times: int, workers: Workers | None
 ) -> str:
-    if plan.elsewhere and not speed.measured:
-        return "Expected time: not known, since no worker has been asked how fast it is."
+    if plan.asks_worker and not speed.measured:
+        return "Expected time: not known, since no worker has measured how fast its device is."
     if not speed.measured:
         return "Expected time: not known, since the tiles of this network do not fit into the memory here."
     masked = "; tiles that the mask clears take none" if any(region.mask is not None for region in plan.regions) else ""

@@ -10,6 +10,7 @@ import base64
 import json
 import pickle
 import platform
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,10 @@ import torch
 from incasem_like.blockwise.ledger import LedgerTask, Pieces
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import ConfigError, IncasemError, InputError
-from incasem_like.networks import check_device, has_device, torch_device
+from incasem_like.networks import check_arithmetic, check_device, has_device, torch_device
 from incasem_like.prediction.computing.weights import NetworkPlace
 from incasem_like.prediction.planning.kept import Kept
-from incasem_like.prediction.planning.memory import usable_memory
+from incasem_like.prediction.planning.memory import usable_memory, usable_memory_of_gpu
 from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked
 from incasem_like.prediction.planning.speed import MEASURED_VOXELS, Measured, device_name, measured_tiles
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from incasem_like.samples import Region
 
 FORMAT = 1
-_OF_SECTION = {"input_size_voxels", "batch_size", "num_workers", "precision_tolerance", "test_time_augmentation"}
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Survey:
 
     Attributes:
         device: Name of what it computes on.
-        memory: Bytes that a tile may take there.
-        measured: Of some tiles the voxels that were read and written, and the seconds; none where tiles are configured.
+        memory: Bytes that a tile may take there, on a GPU that is otherwise free, or of the host's memory.
+        measured: Of some tiles the voxels that were read and written, and the seconds; none where that is not asked.
         precision: How the configured precision was held against fp32; None where there was nothing to check.
     """
 
@@ -68,49 +68,65 @@ class Survey:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """What is asked: about these networks, for predicting these regions in that way."""
+    """What is asked.
+
+    Attributes:
+        networks: About which.
+        section: How they are to predict.
+        regions: What they are to predict.
+        tiles: Whether their tiles are to be chosen, so that speed counts.
+    """
 
     networks: tuple[NetworkPlace, ...]
     section: PredictionSection
     regions: tuple[Region, ...]
+    tiles: bool
 
-    def answered_here(self) -> list[Survey]:
-        """Find it out on this machine.
+    @property
+    def asks_anything(self) -> bool:
+        """Whether there is anything to find out."""
+        return self.tiles or any(is_to_be_checked(place.torch, self.section) for place in self.networks)
+
+    def answered_here(self, index: int) -> Survey:
+        """Find it out of one of the networks on this machine.
 
         Raises:
             ConfigError: The device is not there.
             CheckpointError, StoreError: As ``CheckpointPlace.fetch``.
             IncasemError: The memory does not suffice.
         """
-        return [self._examine(place) for place in self.networks]
-
-    def _examine(self, place: NetworkPlace) -> Survey:
+        place = self.networks[index]
         network, device = place.load(), torch_device(place.torch)
-        memory = usable_memory(device)
         precision = check_precision(network, place.model, place.torch, self.section, self.regions)
         measured: Measured = []
-        if self.section.input_size_voxels is None:
+        if self.tiles:
             config = place.torch if precision is None else precision.applied(place.torch)
             measured = measured_tiles(network, place.model, config, self.section, MEASURED_VOXELS)
+        memory = usable_memory_of_gpu(device) if device.type == "cuda" else usable_memory(device)
         return Survey(device_name(device), memory, measured, precision)
 
     def kept(self, place: NetworkPlace, workers: Workers) -> Kept:
         """Say where the answer about one of the networks is kept."""
         checked = is_to_be_checked(place.torch, self.section)
+        group = _one_of(workers).groups[0]
         facts = {
             "format": FORMAT,
             "torch": torch.__version__,
             "model": place.model.model_dump(mode="json"),
             "arithmetic": place.torch.model_dump(mode="json"),
-            "section": self.section.model_dump(mode="json", include=_OF_SECTION),
-            "worker": asdict(_one_of(workers).groups[0]),
-            "checked": [place.checkpoint.sha256, *map(_looked_at, self.regions)] if checked else None,
+            "worker": asdict(replace(group, time=None)),
+            "host": platform.node() if group.launcher in ("local", "command") else None,
+            "tiles": [self.section.batch_size, self.section.num_workers] if self.tiles else None,
+            "checked": [place.checkpoint.sha256, self.section.precision_tolerance, *map(_looked_at, self.regions)]
+            if checked
+            else None,
         }
         return Kept("surveys", facts)
 
 
 def _looked_at(region: Region) -> list[Any]:
-    return [list(region.roi.begin), list(region.roi.shape), sorted(region.content_hashes.values())]
+    hashes, volumes = region.content_hashes, [region.raw, *([] if region.mask is None else [region.mask])]
+    return [list(region.roi.begin), list(region.roi.shape), [hashes[str(volume.address)] for volume in volumes]]
 
 
 def check_place(config: PredictionConfig, workers: Workers | None) -> bool:
@@ -119,22 +135,22 @@ def check_place(config: PredictionConfig, workers: Workers | None) -> bool:
     Raises:
         ConfigError: It is not here, or there is no worker to ask.
     """
-    choice = config.prediction.survey
+    choice, device = config.prediction.survey, config.torch
     if choice == "worker" and workers is None:
         raise ConfigError(
             "prediction.survey=worker has a worker measured, but there are none: give them by --workers, "
             "or set prediction.survey=auto."
         )
-    elsewhere = workers is not None and any(group.launcher != "local" for group in workers.groups)
-    asks = choice == "worker" or (choice == "auto" and elsewhere and not has_device(config.torch))
-    if not asks:
-        check_device(config.torch)
+    elsewhere = workers is not None and all(group.launcher != "local" for group in workers.groups)
+    gpu_elsewhere = elsewhere and device.device_name.startswith("cuda") and not has_device(device)
+    asks = choice == "worker" or (choice == "auto" and gpu_elsewhere)
+    if elsewhere and asks:
+        check_arithmetic(device)
+    elif workers is None:
+        check_device(device, "start this where there is one, or have workers that have one predict (--workers)")
+    else:
+        check_device(device)
     return asks
-
-
-def is_wanted(config: PredictionConfig) -> bool:
-    """Say whether there is anything to be found out: tiles to be chosen, or a precision to be checked."""
-    return config.prediction.input_size_voxels is None or is_to_be_checked(config.torch, config.prediction)
 
 
 def survey(inquiry: Inquiry, workers: Workers, *, ask: bool = True) -> list[Survey | None]:
@@ -149,14 +165,22 @@ def survey(inquiry: Inquiry, workers: Workers, *, ask: bool = True) -> list[Surv
         InputError: The worker cannot predict.
         IncasemError: No worker can be started.
     """
+    if not inquiry.asks_anything:
+        return [None] * len(inquiry.networks)
     kept = [inquiry.kept(place, workers) for place in inquiry.networks]
     known = {one.path: _read(one) for one in kept}
     unknown = {one.path: (one, place) for one, place in zip(kept, inquiry.networks, strict=True) if not known[one.path]}
+    problems: list[InputError] = []
     if unknown and ask:
         asked = replace(inquiry, networks=tuple(place for _, place in unknown.values()))
         for (one, _), answer in zip(unknown.values(), _ask_worker(asked, workers), strict=True):
+            if isinstance(answer, InputError):
+                problems.append(answer)
+                continue
             one.write(asdict(answer))
             known[one.path] = answer
+    if problems:
+        raise problems[0]
     return [known[one.path] for one in kept]
 
 
@@ -172,32 +196,39 @@ def _one_of(workers: Workers) -> Workers:
     return Workers((replace((elsewhere or workers.groups)[0], count=1),), workers.scheduler)
 
 
-def _ask_worker(inquiry: Inquiry, workers: Workers) -> list[Survey]:
-    packed = base64.b64encode(pickle.dumps(inquiry)).decode()
+def _ask_worker(inquiry: Inquiry, workers: Workers) -> list[Survey | InputError]:
+    """Have a worker answer for one network after the other; what it cannot answer is an error in its place."""
+    one = _one_of(workers)
+    checkpoints = [place.checkpoint for place in inquiry.networks]
     task = LedgerTask(
         "survey",
-        like=Pieces(("the survey by a worker",), "surveys"),
+        like=Pieces(tuple(f"training run {of.training_run_id}, {of.path.name}" for of in checkpoints), "networks"),
         inputs=(),
         function=answer_inquiry,
-        parameters={"inquiry": packed},
+        # Each call has a ledger of its own: others may ask the same at the same time.
+        parameters={"inquiry": base64.b64encode(pickle.dumps(inquiry)).decode(), "call": uuid.uuid4().hex},
         block_shape=(1, 1, 1),
     )
     try:
-        task.run(workers=_one_of(workers), description="Measuring on a worker")
-        (written,) = task.results()
+        task.run(workers=one, description="Measuring on a worker")
+        answers = [json.loads(written.tobytes()) for written in task.results()]
     finally:
         task.forget()
-    answer = json.loads(written.tobytes())
-    if "problem" in answer:
-        raise InputError(f"The worker on {answer['host']}, asked how it would predict, cannot: {answer['problem']}")
-    return [Survey.restored(values) for values in answer["surveys"]]
+    lacks_gpu = inquiry.networks[0].torch.device_name.startswith("cuda") and not one.groups[0].gpus
+    hint = " The workers file asks for no GPU: add gpus: 1 there." if lacks_gpu else ""
+    return [
+        InputError(f"The worker on {answer['host']}, asked how it would predict, cannot: {answer['problem']}{hint}")
+        if "problem" in answer
+        else Survey.restored(answer)
+        for answer in answers
+    ]
 
 
 def answer_inquiry(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
-    """Answer in a worker, as JSON in bytes: the surveys, or the sentence that says why there are none."""
+    """Answer for one network in a worker, as JSON in bytes: the survey, or the sentence that says why there is none."""
     inquiry: Inquiry = pickle.loads(base64.b64decode(parameters["inquiry"]))
     try:
-        answer: Any = {"surveys": [asdict(one) for one in inquiry.answered_here()]}
+        answer: dict[str, Any] = asdict(inquiry.answered_here(block.number))
     except IncasemError as error:
         answer = {"problem": str(error), "host": platform.node()}
     return np.frombuffer(json.dumps(answer).encode(), dtype=np.uint8)

@@ -118,6 +118,9 @@ def predict_series(
     left = series.left(entry.key for entry in (earlier.entries if earlier is not None else ()))
     if earlier is not None and not left:
         return FinishedSeries(earlier.run_id, series, earlier.entries, 0)
+    if series.plan.asks_worker:  # only now, since it may wait in a queue
+        series = series.surveyed(left, workers)
+        _check_alike(series, earlier, left)
     finished: list[FinishedSeries] = []
 
     def work(run: Run) -> dict[str, Any]:
@@ -147,10 +150,14 @@ def _gone_on_with(series: SeriesPlan, runs: RunStore, wanted: int | None) -> Ear
     earlier = find_earlier(runs, series)
     if earlier is None or wanted not in (None, earlier.run_id):
         return None
-    for checkpoint in series.left(entry.key for entry in earlier.entries)[:1]:
-        places = series.places(earlier.run_id, checkpoint.iteration or 0)
-        check_begun_alike(series.plan_of(checkpoint), places, "add --new to start another run")
+    _check_alike(series, earlier, series.left(entry.key for entry in earlier.entries))
     return earlier
+
+
+def _check_alike(series: SeriesPlan, earlier: Earlier | None, left: Sequence[ChosenCheckpoint]) -> None:
+    if earlier is not None and left:
+        places = series.places(earlier.run_id, left[0].iteration or 0)
+        check_begun_alike(series.plan_of(left[0]), places, "add --new to start another run")
 
 
 def _of_labelled(observing: Observing | None) -> Observing | None:

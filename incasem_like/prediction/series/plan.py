@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from incasem_like.prediction.planning.plan import (
     load_regions_config,
     plan_prediction,
 )
-from incasem_like.prediction.planning.settling import settled, surveyed
+from incasem_like.prediction.planning.settling import settled_by, surveyed
 from incasem_like.prediction.regions import describe_region, described
 from incasem_like.prediction.series.choice import choose_series
 from incasem_like.terminal import nearest
@@ -31,6 +31,7 @@ from incasem_like.tracking import RunRecord
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
+    from incasem_like.prediction.planning.survey import Survey
 
 MEASURES = ("dice_class", "jaccard_class", "precision", "recall")
 DEFAULT_METRIC = "dice_class_1"
@@ -42,17 +43,17 @@ class SeriesPlan:
 
     Attributes:
         config: The configuration, ``log_metrics`` as it is carried out.
-        plan: The plan of the first checkpoint.
+        plan: The plan of the first checkpoint; ``plan_of`` settles it.
         checkpoints: All of them, by iteration.
         metric: What the best one goes by; None where nothing is measured.
-        workers: Who predicts; None for this process.
+        surveys: What a worker said of checkpoints, by their hash, where one is asked.
     """
 
     config: SeriesConfig
     plan: PredictionPlan
     checkpoints: tuple[ChosenCheckpoint, ...]
     metric: str | None
-    workers: Workers | None = None
+    surveys: Mapping[str, Survey | None] = field(default_factory=dict)
 
     @property
     def measures(self) -> bool:
@@ -64,22 +65,29 @@ class SeriesPlan:
         """Names of the regions, in the order of the data configuration."""
         return [region.name for region in self.plan.regions]
 
-    def plan_of(self, checkpoint: ChosenCheckpoint, *, ask: bool = True) -> PredictionPlan:
-        """Load the network of one checkpoint.
+    def surveyed(
+        self, checkpoints: Sequence[ChosenCheckpoint], workers: Workers | None, *, ask: bool = True
+    ) -> SeriesPlan:
+        """Have a worker asked about checkpoints, all of them by one; arguments and errors as for ``settled``."""
+        plans = [replace(self.plan, config=self.config, checkpoint=checkpoint) for checkpoint in checkpoints]
+        found = surveyed(plans, workers, ask=ask)
+        return replace(
+            self, surveys={checkpoint.sha256: one for checkpoint, one in zip(checkpoints, found, strict=True)}
+        )
 
-        Args:
-            checkpoint: One of them.
-            ask: Start a worker where one has to be asked; see ``settled``.
+    def plan_of(self, checkpoint: ChosenCheckpoint) -> PredictionPlan:
+        """Load the network of one checkpoint, and settle its precision.
 
         Raises:
             CheckpointError: It is damaged.
-            InputError, IncasemError: As ``settled``.
         """
-        if checkpoint == self.plan.checkpoint:
-            return self.plan
-        network = load_network(self.plan.training.model, for_this_machine(self.config.torch), checkpoint.path)
-        plan = replace(self.plan, config=self.config, checkpoint=checkpoint, network=network, precision=None)
-        return settled([plan], self.workers, ask=ask)[0]
+        network = self.plan.network
+        if checkpoint != self.plan.checkpoint:
+            network = load_network(self.plan.training.model, for_this_machine(self.config.torch), checkpoint.path)
+        plan = replace(
+            self.plan, config=self.config, checkpoint=checkpoint, network=network, precision=None, survey=None
+        )
+        return settled_by(plan, self.surveys.get(checkpoint.sha256))
 
     def places(self, run_id: int, iteration: int) -> list[OutputPlace]:
         """Say where the prediction of one iteration goes."""
@@ -145,7 +153,6 @@ def plan_series(config: SeriesConfig, record: RunRecord, workers: Workers | None
         ConfigError: As ``plan_prediction``; or nothing would be left of the series, or the metric is none.
         DataError: As ``plan_prediction``.
         CheckpointError: As ``choose_series``; or one is of another architecture.
-        InputError, IncasemError: As ``settled``.
     """
     config, metric = with_measures(config, record)
     checkpoints = choose_series(record, config.series)
@@ -153,9 +160,7 @@ def plan_series(config: SeriesConfig, record: RunRecord, workers: Workers | None
     if config.series.checkpoint_dir is not None:  # nobody registered what is in them
         for checkpoint in checkpoints[1:]:
             load_network(plan.training.model, for_this_machine(config.torch), checkpoint.path)
-    if plan.elsewhere and workers is not None:  # once for all of them, each of which is then known at its turn
-        surveyed([replace(plan, checkpoint=checkpoint) for checkpoint in checkpoints], workers)
-    return SeriesPlan(config, settled([plan], workers)[0], tuple(checkpoints), metric, workers)
+    return SeriesPlan(config, plan, tuple(checkpoints), metric)
 
 
 def with_measures(config: SeriesConfig, record: RunRecord) -> tuple[SeriesConfig, str | None]:

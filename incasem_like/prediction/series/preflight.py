@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from incasem_like.prediction.planning.preflight import next_id, note_plan, note_surroundings
+from incasem_like.prediction.planning.preflight import Surroundings, next_id, note_plan, note_surroundings
 from incasem_like.prediction.planning.preflight_regions import Preflight, examine_regions
 from incasem_like.prediction.regions import check_begun_alike
 from incasem_like.prediction.series.choice import choose_series
@@ -39,20 +39,18 @@ def examine_series(
         anew: Whether another run is to be started in any case.
     """
     found = Preflight()
-    runs, workers = note_surroundings(found, config, store, workers_file)
+    around = note_surroundings(found, config, store, workers_file)
     series: SeriesPlan | None = None
     with found.noting():
-        series = _note_series(found, config, training(), workers)
+        series = _note_series(found, config, training(), around)
     if series is not None:
         with found.noting():
-            earlier = None if anew or runs is None else find_earlier(runs, series)
-            _examine(found, series, workers, earlier, next_id(runs))
+            earlier = None if anew or around.runs is None else find_earlier(around.runs, series)
+            _examine(found, series, around.workers, earlier, next_id(around.runs))
     return found
 
 
-def _note_series(
-    found: Preflight, config: SeriesConfig, record: RunRecord, workers: Workers | None
-) -> SeriesPlan | None:
+def _note_series(found: Preflight, config: SeriesConfig, record: RunRecord, around: Surroundings) -> SeriesPlan | None:
     """Do what ``plan_series`` does, going on behind each problem as far as what is left makes sense."""
     checkpoints: list[ChosenCheckpoint] = []
     metric: str | None = None
@@ -62,8 +60,8 @@ def _note_series(
         config, metric = with_measures(config, record)
     if not checkpoints:
         return None
-    plan = note_plan(found, config, [record], checkpoints[0], workers)
-    return None if plan is None else SeriesPlan(config, plan, tuple(checkpoints), metric, workers)
+    plan = note_plan(found, config, [record], around, checkpoints[0])
+    return None if plan is None else SeriesPlan(config, plan, tuple(checkpoints), metric)
 
 
 def _examine(
@@ -78,12 +76,11 @@ def _examine(
         return
     run_id = new_id if earlier is None else earlier.run_id
     places = series.places(run_id, left[0].iteration or 0)
-    begun = earlier is not None and check_begun_alike(
-        series.plan_of(left[0], ask=False), places, "add --new to start another run"
-    )
+    plan = series.surveyed(left[:1], workers, ask=False).plan_of(left[0])
+    begun = earlier is not None and check_begun_alike(plan, places, "add --new to start another run")
     keep = series.config.series.keep
     on_disk = {"all": len(left), "best": min(2, len(left)), "none": 1}[keep]
     measured = f"measured by {series.metric}" if series.measures else "not measured, for no entry names labels"
     kept = {"all": "all stay on disk", "best": "the best stays on disk", "none": "none stays on disk"}[keep]
     found.lines.append(f"Each is {measured}; {kept}. What follows is of iteration {left[0].iteration}.")
-    examine_regions(found, series.plan, places, workers, resume=begun, times=len(left), kept=on_disk)
+    examine_regions(found, plan, places, workers, resume=begun, times=len(left), kept=on_disk)
