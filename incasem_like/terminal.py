@@ -222,9 +222,9 @@ def _short(number: float) -> str:
     return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
 
 
-def report_written(what: str, where: str, next_command: str | None = None) -> None:
-    """Print what was written and where, and the next sensible command."""
-    print(f"Wrote {what}: {where}")
+def report_written(what: str, where: str, next_command: str | None = None, *, already: bool = False) -> None:
+    """Print what was written and where, or was there already, and the next sensible command."""
+    print(f"{'Already there:' if already else 'Wrote'} {what}: {where}")
     if next_command:
         print(f"Next: {next_command}")
 

@@ -167,16 +167,18 @@ def say_how_to_resume(prediction_id: int) -> None:
 
 def say_finished(finished: FinishedPrediction, evaluate_script: Path) -> None:
     """Print where the prediction is, the scores, and the command that measures it."""
-    if finished.result["voxels_predicted"] == 0:
+    already = finished.result["voxels_predicted"] == 0
+    if already:
         print(f"Prediction {finished.prediction_id} was already complete.")
     for name, value in finished.scores.items():
         if len(finished.places) > 1 or name.endswith("_ds_0"):  # of one region the mean says nothing new
             print(f"{name}: {value:.4f}")
     first, *others = finished.places.items()
     for name, place in others:
-        report_written(f"prediction of {name}", shown_path(place.container / place.group))
+        report_written(f"prediction of {name}", shown_path(place.container / place.group), already=already)
     command = None
     if not first[1].channels:
         probabilities = f"{shown_path(first[1].container)}/{first[1].probability_map(1)}"
         command = shlex.join(["python", shown_path(evaluate_script), "-p", probabilities, "-l", "YOUR_LABELS"])
-    report_written(f"prediction of {first[0]}", shown_path(first[1].container / first[1].group), command)
+    where = shown_path(first[1].container / first[1].group)
+    report_written(f"prediction of {first[0]}", where, command, already=already)
