@@ -75,6 +75,13 @@ class Job:
         log = read_log(self.output)
         return {} if log is None else dict(log.failed)
 
+    def last_words(self) -> dict[str, str]:
+        """Say by name what workers elsewhere, or the queue about them, said last; of those that said anything."""
+        from incasem_like.blockwise.launchers.base import last_words
+
+        said = {path.stem: last_words(path) for kind in ("*.log", "*.out") for path in sorted(self.folder.glob(kind))}
+        return {name: words for name, words in sorted(said.items()) if words}
+
     def cancel(self) -> None:
         """Ask the scheduler to stop, on whatever machine it runs; it does within seconds, blocks done are kept.
 

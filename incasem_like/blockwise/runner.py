@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ from incasem_like.blockwise.task import BlockTask
 from incasem_like.blockwise.worker import Worker
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import Progress
+
+SECONDS_UNTIL_TOLD = 20.0  # that no worker has come; those of this machine take a few
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -101,6 +105,7 @@ class _Call:
         self._progress: Progress | None = None
         self._noting = threading.Lock()  # blocks of this process are written, and noted, in another thread
         self._waits = True  # for the first worker that has set up the task
+        self._waits_until: float | None = time.monotonic() + SECONDS_UNTIL_TOLD  # None: one has connected
         self._begun: dict[int, int] = {}  # voxels of blocks under way that progress shows already
 
     @contextlib.contextmanager
@@ -188,10 +193,22 @@ class _Call:
         """
         if any(worker["block"] is not None for worker in workers):
             self._start_clock()
+        self._tell_of_waiting(bool(workers))
         if self.record is not None and self.record.due:
             self.record.update(len(self._log.done), len(self.queue.failed), workers)
             if self.record.cancelled:
                 raise JobCancelled
+
+    def _tell_of_waiting(self, connected: bool) -> None:
+        """Say beside the progress where to look when no worker comes; a queue may have reasons, a firewall too."""
+        if self.record is None or self._progress is None or self._waits_until is None:
+            return
+        if connected or not self._waits:
+            self._waits_until = None
+            self._progress.note = ""
+        elif time.monotonic() > self._waits_until:
+            self._waits_until = math.inf
+            self._progress.advance(0, note=f"no worker yet, incasem-like jobs show {self.record.id} tells more")
 
 
 class JobCancelled(KeyboardInterrupt):

@@ -85,6 +85,10 @@ def show_job(job_id: str, jobs_directory: Path | None, as_json: bool) -> None:
             [Column("worker"), Column("machine"), Column("process", True), Column("block", True), Column("for", True)],
             [_worker_row(worker) for worker in job.workers],
         )
+    elif job.state == "running" and (said := job.last_words()):
+        print("\nno worker is connected; last said by")
+        for name, words in said.items():
+            print(f"  {name}: {words}")
     if failed:
         _print_failed(job, failed)
 

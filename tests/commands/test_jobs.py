@@ -54,6 +54,33 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "jobs"
 
 
+def test_while_no_worker_comes_what_was_said_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = ["sleep 1000; : {command}", "echo the partition is full; sleep 1000; : {command}"]
+    groups = [{"launcher": "command", "command": command} for command in commands]
+    (tmp_path / "workers.yaml").write_text(json.dumps({"workers": groups}))
+    script = SCRIPT.replace("run_blockwise(task)", "run_blockwise(task, workers=load_workers(HERE / 'workers.yaml'))")
+    impatient = """
+from incasem_like import terminal
+from incasem_like.blockwise import runner
+from incasem_like.blockwise.workers_file import load_workers
+
+runner.SECONDS_UNTIL_TOLD, terminal.SECONDS_BETWEEN_LINES = 1, 0.5
+HERE = """
+    (tmp_path / "fill.py").write_text(script.replace("\nHERE = ", impatient, 1))
+    running = start(tmp_path)
+    try:
+        assert running.stderr is not None
+        told = running.stderr.readline()
+        (job,) = list_jobs()
+        assert told.endswith(f"no worker yet, incasem-like jobs show {job.id} tells more\n")
+        answer(["jobs", "show", job.id])
+        said = "no worker is connected; last said by\n  command2-1: the partition is full\n"
+        assert capsys.readouterr().out.endswith(said)
+    finally:
+        running.terminate()
+        running.communicate(timeout=60)
+
+
 def start(folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "fill.py"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -127,10 +127,11 @@ class Started:
 
     def last_words(self) -> str:
         """Return the last lines that the worker wrote, or the queue about it, in one line."""
-        return (self.output is not None and _tail(self.output)) or _tail(self.log)
+        return (self.output is not None and last_words(self.output)) or last_words(self.log)
 
 
-def _tail(path: Path) -> str:
+def last_words(path: Path) -> str:
+    """Return the last different lines of a log, in one line; nothing where there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _LAST_BYTES))
