@@ -25,6 +25,7 @@ COMMANDS = {
     "retry": Member(_HERE, "retry_job", "repeat a job's command: does what failed or is left"),
     "cancel": Member(_HERE, "cancel_job", "stop a job that runs, here or on another machine"),
 }
+STATES = ("running", "finished", "failed", "interrupted", "cancelled", "died")
 FAILED_SHOWN, MATCHES_SHOWN = 20, 5
 
 _folder = click.option(
@@ -46,16 +47,21 @@ def jobs() -> None:
 
 
 @click.command("list")
+@click.argument("states", metavar="[STATE]...", nargs=-1, type=click.Choice(STATES))
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Show the latest N only.")
 @_folder
 @_as_json
-def list_all(jobs_directory: Path | None, as_json: bool) -> None:
-    """List jobs, the latest first."""
-    found = _all_jobs(jobs_directory)
+def list_all(states: Sequence[str], limit: int | None, jobs_directory: Path | None, as_json: bool) -> None:
+    """List jobs, the latest first.
+
+    STATE chooses those that are running, finished, failed, interrupted, cancelled or died.
+    """
+    found = [job for job in _all_jobs(jobs_directory) if not states or job.state in states][:limit]
     if as_json:
         print(json.dumps([_plain(job) for job in found], indent=2))
         return
     if not found:
-        print(f"No jobs yet in {_place(jobs_directory)}.")
+        print(f"No jobs {'of that state' if states else 'yet'} in {_place(jobs_directory)}.")
         return
     headings = (("id", False), ("state", False), ("job", False), ("done", True), ("failed", True), ("left", True))
     columns = [Column(title, right) for title, right in (*headings, ("started", False), ("output", False))]

@@ -171,6 +171,30 @@ def test_the_workers_of_a_job_that_died_are_said_to_be_of_the_past(
     assert shown[shown.index("when last heard of:") + 2].split()[:2] == ["slurm-1", "node7"]
 
 
+def test_jobs_of_some_states_are_listed_the_latest_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ids(*words: str) -> list[str]:
+        answer(["jobs", "list", *words, "--json"])
+        return [job["id"] for job in json.loads(capsys.readouterr().out)]
+
+    for output in ("first", "second"):
+        (tmp_path / "fill.py").write_text(SCRIPT.replace('"ones"', f'"{output}"'))
+        (tmp_path / "mended").touch()
+        with start(tmp_path) as ended:
+            ended.communicate()
+    (tmp_path / "mended").unlink()
+    (tmp_path / "fill.py").write_text(SCRIPT)
+    with start(tmp_path) as ended:
+        ended.communicate()
+    failed, second, first = ids()
+    assert ids("finished") == [second, first]
+    assert ids("finished", "--limit", "1") == [second]
+    assert ids("failed", "running") == [failed]
+    answer(["jobs", "list", "died"])
+    assert capsys.readouterr().out.startswith("No jobs of that state in ")
+    with pytest.raises(InputError, match="'done' is not one of 'running', 'finished'"):
+        answer(["jobs", "list", "done"])
+
+
 def test_of_many_jobs_that_begin_alike_some_are_named(jobs: Path) -> None:
     for number in range(7):
         record(jobs, f"ab{number}")
