@@ -7,8 +7,13 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["browser.fixtures", "mongo_server.fixtures"]
+
+# How long an example takes says more of what else the machine does than of what is tested.
+settings.register_profile("busy_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy_machine")
 
 # A shell that starts a command in the background makes it ignore ctrl-C, and nohup the closing of the terminal; what
 # it starts inherits that. The tests of interruption mean the behaviour at a terminal, wherever they are started from.

@@ -65,7 +65,7 @@ def test_shards_are_what_blocks_are_made_of(tmp_path: Path) -> None:
     assert block_grid(sharded, (4, 4, 4), (0, 0, 0), None).step == (8, 8, 8)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(position=st.tuples(*[st.integers(0, 12)] * 3))
 def test_a_block_owns_its_chunks_whatever_the_region(output: Volume, position: Any) -> None:
     roi = Roi(output.roi.begin + Coordinate(position), (7, 7, 7))
@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_refused(output: Volume) -> None:
         block_grid(output, (8, 8, 8), (0, 0, -1), None)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(begin=st.tuples(*[st.integers(0, 12)] * 3), shape=st.tuples(*[st.integers(1, 7)] * 3))
 def test_blocks_fill_their_region_once_and_their_voxels_are_counted(output: Volume, begin: Any, shape: Any) -> None:
     roi = Roi(output.roi.begin + Coordinate(begin), shape)

@@ -43,7 +43,7 @@ sizes = st.tuples(*[st.integers(1, 9)] * 3)
 chunks = st.tuples(*[st.integers(1, 6)] * 3)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     shape=sizes,
     chunk=chunks,
@@ -73,7 +73,7 @@ def test_zarr_python_reads_what_we_write(
     assert np.array_equal(volume.as_zarr()[:], expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=sizes,
     chunk=chunks,

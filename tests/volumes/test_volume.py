@@ -50,7 +50,7 @@ def test_mirror_is_numpys_reflect(size: int, begin: int, length: int) -> None:
     assert np.array_equal(mirrored_indices(begin, begin + length, size), padded[begin + before :][:length])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_padding_is_numpys_padding(random_volume: Make, data: st.DataObject) -> None:
     voxels = np.random.default_rng(3).integers(0, 255, (6, 7, 8), dtype=np.uint8)
