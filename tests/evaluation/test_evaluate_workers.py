@@ -46,7 +46,7 @@ def result_of(tmp_path, run_id):
 
 def test_kills_of_workers_and_scheduler_do_not_show_in_the_counts(scene, tmp_path):
     flags = ("--threshold_start", "0.25", "--threshold_stop", "0.75", "--threshold_step", "0.25")
-    done = run_killed(command(*flags), ["worker", "scheduler", "both"], tmp_path / "jobs", tmp_path, progress=60)
+    done = run_killed(command(*flags), ["worker", "scheduler", "both"], tmp_path / "jobs", tmp_path, progress=20)
     assert done.returncode == 0, done.stderr
     result = result_of(tmp_path, 3)
     valid, labelled = scene["mask"] != 0, scene["labels"] != 0

@@ -72,7 +72,7 @@ def chunk_bytes(folder):
 def test_kills_of_workers_and_scheduler_do_not_show_in_the_chunks(stage, cell, tmp_path):
     kills = ["worker", "scheduler"] if stage == "import" else ["worker", "scheduler", "both"]
     killed = command(stage, "killed", "--workers", "w.yaml")
-    done = run_killed(killed, kills, cell, tmp_path, progress=5 if stage == "import" else 40)
+    done = run_killed(killed, kills, cell, tmp_path, progress=5 if stage == "import" else 15)
     assert done.returncode == 0, done.stderr
     subprocess.run(command(stage, "undisturbed", "-n", "1"), cwd=tmp_path, check=True, capture_output=True, timeout=60)
     assert open_volume(cell, "killed").complete
