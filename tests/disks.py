@@ -19,5 +19,7 @@ def tmpfs(place: Path, options: str) -> Iterator[Path]:
     told = subprocess.run(mounting, capture_output=True, text=True, check=False)
     if told.returncode:
         pytest.skip(f"needs the right to mount a tmpfs: {told.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
