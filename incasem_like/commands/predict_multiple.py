@@ -7,7 +7,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from incasem_like.prediction.series.experiment import FinishedSeries
     from incasem_like.prediction.series.plan import SeriesPlan
     from incasem_like.prediction.series.record import Entry
-    from incasem_like.tracking import CommandLine
+    from incasem_like.tracking import CommandLine, RunStore
     from incasem_like.training.tensorboard import TensorBoardLog
 
 EXAMPLE = "--run_id 12 --start 1000 --keep best with config_prediction.yaml prediction.data=my_data.json"
@@ -100,12 +100,13 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
     with contextlib.ExitStack() as opened:
         begun: list[int] = []
         boards: list[TensorBoardLog] = []
+        store = cache(partial(prediction_store, line, config))
 
         def started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint]) -> None:
             begun.append(run_id)
             say_started(run_id, series, left)
-            if run_id and series.measures:
-                boards.append(opened.enter_context(_tensorboard(config, run_id, left)))
+            if series.measures and (runs := store()) is not None:
+                boards.append(opened.enter_context(_tensorboard(runs, run_id, left)))
 
         def measured(run_id: int, entry: Entry) -> None:
             say_measured(entry)
@@ -117,7 +118,7 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
             return predict_series(
                 config,
                 training,
-                store=lambda: prediction_store(line, config),
+                store=store,
                 observing=PredictionMetrics,
                 workers=workers,
                 anew=line.own.new,
@@ -150,10 +151,16 @@ def examine(config: SeriesConfig, line: CommandLine) -> None:
     )
 
 
-def _tensorboard(config: SeriesConfig, run_id: int, left: Sequence[ChosenCheckpoint]) -> TensorBoardLog:
+def _tensorboard(store: RunStore, run_id: int, left: Sequence[ChosenCheckpoint]) -> TensorBoardLog:
+    """Open the run's log, in which runs of its number in other stores may write too."""
+    from incasem_like.tracking.deletion.model_files import share
+    from incasem_like.tracking.model_folders import series_log_folder
     from incasem_like.training.tensorboard import TensorBoardLog
 
-    return TensorBoardLog(config.directories.runs / "tensorboard" / f"predict_{run_id:04d}", left[0].iteration)
+    folder = series_log_folder(store.runs_directory, run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    share(folder, [(store.description, run_id)])
+    return TensorBoardLog(folder, left[0].iteration)
 
 
 def say_started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint]) -> None:

@@ -1,4 +1,4 @@
-"""The folders of training runs in the runs directory: what they are called, and which numbers are in use."""
+"""The folders of runs in the runs directory: what they are called, and which numbers are in use."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def folder_name(run_id: int) -> str:
 def models_folder(runs_directory: Path, run_id: int) -> Path:
     """Say where a training run keeps its checkpoints."""
     return runs_directory / MODELS / folder_name(run_id)
+
+
+def series_log_folder(runs_directory: Path, run_id: int) -> Path:
+    """Say where a prediction with many checkpoints keeps its TensorBoard log, apart from that of a training."""
+    return runs_directory / "tensorboard" / f"predict_{folder_name(run_id)}"
 
 
 def highest_number(runs_directory: Path) -> int:

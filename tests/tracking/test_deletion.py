@@ -1,6 +1,7 @@
 """Deleting runs: what goes, what stays since others need it, and what breaks off halfway."""
 
 import shutil
+import sys
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -13,6 +14,7 @@ from incasem_like.tracking import Run, RunRecord, RunStore, open_store, run_expe
 from incasem_like.tracking.deletion.deleting import finish_deletion
 from incasem_like.tracking.deletion.model_files import owners, share
 from incasem_like.tracking.files.store import FileStore
+from incasem_like.tracking.model_folders import series_log_folder
 from incasem_like.tracking.mongo.store import MongoStore
 
 WriteRun = Callable[..., None]
@@ -76,7 +78,8 @@ def test_a_deleted_run_leaves_nothing_and_its_neighbours_whole(store: RunStore) 
         ]
 
 
-def test_the_last_run_takes_the_sources_with_it(store: RunStore) -> None:
+def test_the_last_run_takes_the_sources_with_it(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)  # what runs the tests would be kept too
     run_experiment(name="x", config={}, main=lambda run: None, store=store)
     run_experiment(name="x", config={}, main=lambda run: None, store=store)
     assert store.delete(1).sources == 0
@@ -260,6 +263,35 @@ def test_a_run_in_mongodb_that_somebody_just_took_up_is_left_to_them(
     assert database.ids() == [1]
     assert database.half_deleted() == []
     assert "seen" not in database.get(1).info
+
+
+def test_the_log_of_a_series_goes_with_the_last_run_that_wrote_into_it(store: RunStore, tmp_path: Path) -> None:
+    here, there = (open_store(tmp_path / name, "predictions", store.runs_directory) for name in ("here", "there"))
+    for predictions in (here, there):
+        run_experiment(name="predict_multiple", config={}, main=lambda run: None, store=predictions)
+    log = series_log_folder(store.runs_directory, 1)
+    log.mkdir(parents=True)
+    (log / "events.out.tfevents.1").write_bytes(bytes(1000))
+    for predictions in (here, there):
+        share(log, [(predictions.description, 1)])
+    assert here.delete(1).folders == ()
+    assert owners(log) == [(there.description, 1)]
+    freed = there.delete(1)
+    assert (freed.folders, freed.kept) == ((log,), ())
+    assert freed.bytes > 1000
+    assert not log.exists()
+
+
+def test_a_log_of_which_nobody_knows_whose_it_is_stays(store: RunStore) -> None:
+    predictions = store.sibling("predictions")
+    for _ in range(2):
+        run_experiment(name="predict_multiple", config={}, main=lambda run: None, store=predictions)
+    for run_id in (1, 2):
+        series_log_folder(store.runs_directory, run_id).mkdir(parents=True)
+    share(series_log_folder(store.runs_directory, 2), [("another store", 2)])
+    assert str(series_log_folder(store.runs_directory, 1)) in predictions.delete(1).kept[0]
+    assert predictions.delete(2).kept == ()
+    assert all(series_log_folder(store.runs_directory, run_id).is_dir() for run_id in (1, 2))
 
 
 def test_a_prediction_has_no_folders_to_free(store: RunStore) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.tracking.checkpoints import file_sha256
 from incasem_like.tracking.deletion.freed import Freed
 from incasem_like.tracking.files.layout import write_whole
-from incasem_like.tracking.model_folders import BESIDE_MODELS, models_folder
+from incasem_like.tracking.model_folders import BESIDE_MODELS, models_folder, series_log_folder
 
 if TYPE_CHECKING:
     from incasem_like.tracking.records import RunRecord
@@ -22,7 +22,7 @@ DELETED_PREFIX = ".deleting-"
 
 
 def owners(folder: Path) -> list[tuple[str, int]]:
-    """List the runs that share a folder of checkpoints, by store and id; empty for the usual folder of one run."""
+    """List the runs that a folder is noted to belong to, by store and id; none for the usual one of a training."""
     try:
         entries = json.loads((folder / OWNERS).read_text(encoding="utf-8"))
         return [(str(entry["store"]), int(entry["run_id"])) for entry in entries]
@@ -31,7 +31,7 @@ def owners(folder: Path) -> list[tuple[str, int]]:
 
 
 def share(folder: Path, runs: Iterable[tuple[str, int]]) -> None:
-    """Note that a folder of checkpoints belongs to runs of several stores, so that deleting one leaves it to the rest.
+    """Note whose a folder is: checkpoints of runs of several stores, a log; deleting one run leaves it to the rest.
 
     Args:
         folder: The folder, which may be shared already.
@@ -60,9 +60,25 @@ def free_model_files(record: RunRecord) -> Freed:
             freed += _remove_folders(record.store.runs_directory, own, len(files))
         else:
             freed += _remove_files(files)
+    if record.kind == "predictions":
+        freed += _free_log(series_log_folder(record.store.runs_directory, record.id), me)
     if record.kind == "trainings" and own.is_dir() and own not in freed.folders and not owners(own):
         freed += Freed(kept=(f"{own} stays: nothing in it is known to be of run {record.id}.",))
     return freed
+
+
+def _free_log(folder: Path, me: tuple[str, int]) -> Freed:
+    """Delete a log that nobody else has written into, as its owners tell."""
+    known = owners(folder)
+    others = [owner for owner in known if owner != me]
+    if not known and folder.is_dir():
+        return Freed(kept=(f"{folder} stays: it is not known whose it is.",))
+    if me not in known:
+        return Freed()
+    if others:
+        _write_owners(folder, others)
+        return Freed()
+    return Freed(bytes=remove_tree(folder), folders=(folder,))
 
 
 def remove_tree(folder: Path) -> int:
