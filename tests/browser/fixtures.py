@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import pytest
 
 Found = TypeVar("Found")
+# Nothing waits for so long where all is well: a machine may have other work, and a first page is slow to come
+SECONDS_TO_APPEAR = 90.0
 # Without a GPU, and in containers that have no user to drop to and little shared memory
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1700,1100")
 
@@ -50,23 +52,40 @@ class Page:
         """All elements that a CSS selector finds now."""
         return list(self.driver.find_elements("css selector", css))
 
-    def one(self, css: str, seconds: float = 15) -> Any:
+    def one(self, css: str, seconds: float = SECONDS_TO_APPEAR) -> Any:
         """The first element that a CSS selector finds, once it is there."""
         return self.wait(lambda: self.all(css), f"nothing is {css}", seconds)[0]
 
-    def link(self, text: str, seconds: float = 15) -> Any:
+    def link(self, text: str, seconds: float = SECONDS_TO_APPEAR) -> Any:
         """The link or button of that text, once it is there."""
         path = f"//a[normalize-space()='{text}'] | //button[normalize-space()='{text}']"
         return self.wait(
             lambda: self.driver.find_elements("xpath", path), f"there is no link or button '{text}'", seconds
         )[0]
 
+    def click_link(self, text: str) -> None:
+        """Click the link or button of that text, once it is there."""
+        self.click(lambda: self.link(text), f"the link or button '{text}' cannot be clicked")
+
+    def click(self, find: Callable[[], Any], otherwise: str) -> None:
+        """Click what is found; what is drawn anew or covered by something for a moment is found and clicked again.
+
+        Raises:
+            AssertionError: It could not be clicked in time.
+        """
+
+        def clicked() -> bool:
+            find().click()
+            return True
+
+        self.wait(clicked, otherwise)
+
     def text(self, css: str = "body") -> str:
         """The text that is shown within the first element of a selector."""
         found = self.all(css)
         return str(found[0].text) if found else ""
 
-    def wait(self, look: Callable[[], Found], otherwise: str, seconds: float = 15) -> Found:
+    def wait(self, look: Callable[[], Found], otherwise: str, seconds: float = SECONDS_TO_APPEAR) -> Found:
         """Look again and again until there is something, and give it; what changes under its eyes is looked at anew.
 
         Raises:

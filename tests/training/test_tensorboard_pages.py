@@ -2,9 +2,9 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,18 +51,17 @@ def trained(tiny_project: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 @pytest.fixture(scope="module")
 def address(trained: tuple[Path, RunStore]) -> Iterator[str]:
-    """TensorBoard as train.py says to start it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(trained[0]), "--port", str(port)]
+    """TensorBoard as train.py says to start it, on a port that it chooses itself."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(trained[0]), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
-        said = []
-        while "Press CTRL+C" not in "".join(said):
-            said.append(process.stderr.readline())
-            assert said[-1], f"TensorBoard ended: {''.join(said)}"
-        yield f"http://127.0.0.1:{port}"
+        said = ""
+        while (found := re.search(r"at http://\S+?:(\d+)/.*Press CTRL\+C", said)) is None:
+            said += (line := process.stderr.readline())
+            assert line, f"TensorBoard ended: {said}"
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # a full pipe would hold it up
+        yield f"http://127.0.0.1:{found[1]}"
     finally:
         process.terminate()
         process.wait()
@@ -73,8 +72,12 @@ def elements(page: Page, css: str) -> list[Any]:
 
 
 def click(page: Page, css: str, words: str) -> None:
-    found = page.wait(lambda: [entry for entry in elements(page, css) if words in entry.text], f"there is no {words}")
-    page.driver.execute_script("arguments[0].click()", found[0])
+    def clicked() -> bool:
+        found = [entry for entry in elements(page, css) if words in entry.text]
+        page.driver.execute_script("arguments.length && arguments[0].click()", *found[:1])
+        return bool(found)
+
+    page.wait(clicked, f"there is no {words}")
 
 
 def cells(page: Page) -> list[str]:
@@ -86,17 +89,20 @@ def test_the_settings_that_differ_stand_beside_what_came_of_them(
 ) -> None:
     page.driver.set_window_size(2600, 1100)
     page.open(f"{address}/#hparams")
-    shown = page.wait(lambda: found if "0002 quick learner" in (found := cells(page)) else None, "no run is listed", 40)
+    results = {"result/best_dice_class_1", "result/loss_train_0", "result/iteration"}
+    words = {"0001 slow learner", "0002 quick learner", "training.optimizer.lr", *results}
+    best = {f"{trained[1].get(run_id).result['best_value']:.5}" for run_id in (1, 2)}
+
+    def is_complete() -> bool:
+        shown = cells(page)
+        numbers = {f"{float(text):.5}" for text in shown if re.fullmatch(r"[\d.e-]+", text)}
+        return words <= set(shown) and best <= numbers
+
+    page.wait(is_complete, f"the table lacks something of {sorted(words | best)}")
     page.picture("hparams_table")
-    assert "0001 slow learner" in shown
-    assert "training.optimizer.lr" in shown
-    assert {"result/best_dice_class_1", "result/loss_train_0", "result/iteration"} <= set(shown)
-    for run_id in (1, 2):
-        best = trained[1].get(run_id).result["best_value"]
-        assert f"{best:.5}" in {f"{float(text):.5}" for text in shown if re.fullmatch(r"[\d.e-]+", text)}
     click(page, "paper-tab", "PARALLEL COORDINATES VIEW")
     axes = {"training.optimizer.lr", "result/best_dice_class_1"}
-    page.wait(lambda: axes <= {label.text for label in elements(page, "svg text")}, "the axes are not drawn", 20)
+    page.wait(lambda: axes <= {label.text for label in elements(page, "svg text")}, "the axes are not drawn")
     page.picture("hparams_parallel_coordinates")
 
 
@@ -104,9 +110,9 @@ def test_curves_and_slices_of_both_runs_are_there(page: Page, address: str) -> N
     page.driver.set_window_size(1700, 1100)
     page.open(f"{address}/#timeseries")
     for run in ("0001/training", "0002/training", "0001/validation/right"):
-        page.wait(lambda run=run: run in page.text(), f"{run} is not listed", 40)
+        page.wait(lambda run=run: run in page.text(), f"{run} is not listed")
     page.wait(lambda: "loss_0" in page.text(), "there is no curve of the loss")
     page.picture("curves")
     page.open(f"{address}/#images")
-    page.wait(lambda: any(image.size["height"] > 50 for image in elements(page, "img")), "no slices are shown", 30)
+    page.wait(lambda: any(image.size["height"] > 50 for image in elements(page, "img")), "no slices are shown")
     page.picture("slices")

@@ -62,7 +62,7 @@ def space_of(browser: Any, source: str) -> dict[str, tuple[float, str]]:
     with viewer.txn() as state:
         state.layers["volume"] = neuroglancer.ImageLayer(source=source)
     browser.get(viewer.get_viewer_url())
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not viewer.state.dimensions.names and time.monotonic() < deadline:
         time.sleep(0.1)
     found = viewer.state.dimensions
