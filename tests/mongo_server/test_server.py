@@ -7,8 +7,9 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pymongo
@@ -18,38 +19,59 @@ from mongo_server import server as server_module
 from mongo_server.fixtures import KillableServer
 from mongo_server.server import FOLDER, ServerMissingError, build
 
-# A server that was lost is looked for twice a second
-QUICK = {"serverSelectionTimeoutMS": 1500, "connectTimeoutMS": 1000, "socketTimeoutMS": 1000}
+# A server that was lost is looked for twice a second; one that has just started has all of its code still to load
+QUICK = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000, "socketTimeoutMS": 3000}
+SECONDS_TO_ANSWER = 60.0
+Found = TypeVar("Found")
 
 pytestmark = pytest.mark.mongo
+
+
+@contextlib.contextmanager
+def connected(url: str, **options: Any) -> "Iterator[pymongo.MongoClient[Any]]":
+    """A client that gives up soon, once the server has answered it."""
+    with pymongo.MongoClient(url, **QUICK, **options) as client:
+        _asked_until_answered(lambda: client.admin.command("ping"))
+        yield client
+
+
+def _asked_until_answered(ask: Callable[[], Found]) -> Found:
+    """Ask again while the client still looks for its server, or gives up connections of before."""
+    deadline = time.monotonic() + SECONDS_TO_ANSWER
+    while True:
+        try:
+            return ask()
+        except pymongo.errors.AutoReconnect:
+            assert time.monotonic() < deadline, "no answer"
+            time.sleep(0.02)
 
 
 def test_what_was_acknowledged_survives_kill_9_and_is_served_at_the_same_address(
     killable_server: KillableServer,
 ) -> None:
-    with pymongo.MongoClient(killable_server.direct_url, **QUICK) as client:
+    with connected(killable_server.direct_url) as client:
         for number in range(50):
             client["incasem_trainings"]["runs"].insert_one({"_id": number})
         killable_server.kill()
         with pytest.raises(pymongo.errors.ConnectionFailure):
             client["incasem_trainings"]["runs"].insert_one({"_id": 50})
         killable_server.restart()
-        assert client["incasem_trainings"]["runs"].count_documents({}) == 50
+        assert _asked_until_answered(lambda: client["incasem_trainings"]["runs"].count_documents({})) == 50
 
 
 def test_a_suspended_server_answers_again_when_it_is_resumed(killable_server: KillableServer) -> None:
-    with pymongo.MongoClient(killable_server.direct_url, **QUICK) as client:
+    with connected(killable_server.direct_url) as client:
         client["a"]["b"].insert_one({"_id": 1})
         killable_server.mongo.suspend()
         with pytest.raises(pymongo.errors.NetworkTimeout):
             client["a"]["b"].insert_one({"_id": 2})
         killable_server.mongo.resume()
-        assert client["a"]["b"].find_one({"_id": 1}) == {"_id": 1}
+        assert _asked_until_answered(lambda: client["a"]["b"].find_one({"_id": 1})) == {"_id": 1}
 
 
 def test_the_proxy_delays_hangs_and_cuts(killable_server: KillableServer) -> None:
     proxy = killable_server.proxy
-    with pymongo.MongoClient(killable_server.url, retryReads=False, **QUICK) as client:
+    with connected(killable_server.url, retryReads=False) as client:
         things = client["a"]["b"]
         things.insert_one({"_id": 1})
         proxy.delay = 0.1
@@ -61,20 +83,12 @@ def test_the_proxy_delays_hangs_and_cuts(killable_server: KillableServer) -> Non
         with pytest.raises(pymongo.errors.AutoReconnect):  # timed out, or cancelled by the client's own watch
             things.find_one()
         proxy.restore()
-        assert _asked_until_answered(things) == {"_id": 1}
+        assert _asked_until_answered(things.find_one) == {"_id": 1}
         proxy.cut()
         with pytest.raises(pymongo.errors.ConnectionFailure):
             things.find_one()
         proxy.restore()
-        assert _asked_until_answered(things) == {"_id": 1}
-
-
-def _asked_until_answered(things: Any) -> Any:
-    """Ask again while the client still gives up connections of before."""
-    for _ in range(20):
-        with contextlib.suppress(pymongo.errors.AutoReconnect):
-            return things.find_one()
-    raise AssertionError("no answer")
+        assert _asked_until_answered(things.find_one) == {"_id": 1}
 
 
 def test_the_server_ends_with_a_process_that_is_killed(killable_server: KillableServer, tmp_path: Path) -> None:
@@ -93,8 +107,18 @@ def test_the_server_ends_with_a_process_that_is_killed(killable_server: Killable
     server = psutil.Process(int(parent.stdout.readline()))
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    psutil.wait_procs([server], timeout=10)
-    assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+    deadline = time.monotonic() + 60
+    while not _has_ended(server):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Say whether a process has ended, whether or not somebody has fetched its exit status."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.mark.parametrize("missing", ["java", "mvn"])

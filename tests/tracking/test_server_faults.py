@@ -26,7 +26,10 @@ Start = Callable[..., "subprocess.Popen[str]"]
 pytestmark = pytest.mark.mongo
 
 CONFIG = {"tracking": {"max_points": 50, "store_checkpoints": "none"}}
-IMPATIENT = "?serverSelectionTimeoutMS=1000&connectTimeoutMS=1000&socketTimeoutMS=3000"
+# Time enough for a server that has just started and has all of its code still to load, on a machine with other work
+IMPATIENT = "?serverSelectionTimeoutMS=3000&connectTimeoutMS=3000&socketTimeoutMS=3000"
+# A run waits for a server that does not answer once, for two seconds; every flush would make it more than this
+SECONDS_FOR_ALL_CALLS = 15.0
 
 WRITER = """
     import sys, time
@@ -58,9 +61,8 @@ WRITER = """
 def faulty(
     killable_server: KillableServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[KillableServer, MongoStore]:
-    """A server to be harmed and a store on it; waiting times are shortened."""
+    """A server to be harmed and a store on it; attempts to deliver follow each other soon."""
     monkeypatch.setattr(mongo_observer, "SECONDS_BETWEEN_ATTEMPTS", 0.1)
-    monkeypatch.setattr(mongo_observer, "SECONDS_BETWEEN_FINAL_ATTEMPTS", 0.1)
     return killable_server, store_at(killable_server, tmp_path)
 
 
@@ -96,7 +98,9 @@ def test_a_server_killed_and_restarted_under_load_lacks_nothing_in_the_end(
     assert len(read_log(store.metrics_log(1) or Path())["loss"].steps) == 1200
 
 
-def test_a_long_outage_holds_nothing_up_and_is_made_good(faulty: tuple[KillableServer, MongoStore]) -> None:
+def test_a_long_outage_holds_nothing_up_and_is_made_good(
+    faulty: tuple[KillableServer, MongoStore], caplog: pytest.LogCaptureFixture
+) -> None:
     server, store = faulty
 
     def main(run: Run) -> float:
@@ -105,19 +109,20 @@ def test_a_long_outage_holds_nothing_up_and_is_made_good(faulty: tuple[KillableS
         timed("flush")
         server.proxy.cut()
         path = store.runs_directory / "checkpoint"
-        for step in range(1, 300):  # thirty attempts to deliver
+        for step in range(1, 300):
             timed("log_scalar", "loss", 1 / step, step)
             if step % 30 == 0:
                 path.write_text(str(step))
                 timed("register_checkpoint", path, step)
                 timed("add_artifact", f"at {step}", f"{step}.txt")
             time.sleep(0.01)
+        wait_until(lambda: any("its record is delivered later" in line for line in caplog.messages))
         server.proxy.restore()
-        wait_until(lambda: store.get(1).info.get("summary", {}).get("loss", {}).get("last_step") == 299)
-        return timed.longest
+        wait_until(lambda: _last_step(store) == 299)
+        return timed.total
 
-    longest = run_experiment(name="train", config=CONFIG, main=main, store=store)
-    assert longest < 6.0
+    with caplog.at_level(logging.WARNING):
+        assert run_experiment(name="train", config=CONFIG, main=main, store=store) < SECONDS_FOR_ALL_CALLS
     record = store.get(1)
     assert record.status == "COMPLETED"
     assert len(record.artifacts) == 9
@@ -143,9 +148,9 @@ def test_a_server_that_hangs_holds_nothing_up(killable_server: KillableServer, t
             timed("register_checkpoint", path, step)
             timed("flush")
         killable_server.proxy.restore()
-        return timed.longest
+        return timed.total
 
-    assert run_experiment(name="train", config=CONFIG, main=main, store=store) < 6.0
+    assert run_experiment(name="train", config=CONFIG, main=main, store=store) < SECONDS_FOR_ALL_CALLS
     assert store.get(1).status == "COMPLETED"
     assert store.get(1).checkpoint("last").iteration == 5
     assert isinstance(store, MongoStore)
@@ -169,7 +174,7 @@ def test_a_run_killed_in_an_outage_loses_nothing(
     process.send_signal(signal.SIGKILL)
     process.wait()
     server.restart()
-    assert store.get(1).status == "KILLED"
+    wait_until(lambda: _status(store) == "KILLED")
     assert store.get(1).info.get("step", 0) < 200
     assert [synced.what for synced in sync_journals(store)] == ["record delivered"]
     record = store.get(1)
@@ -192,9 +197,10 @@ def test_a_run_that_goes_on_is_not_synced(
     server.proxy.cut()
     process.stdin.write("\n")
     process.stdin.flush()
-    while process.stdout.readline().strip() != "100":
-        pass
+    while (line := process.stdout.readline()).strip() != "100":
+        assert line
     server.proxy.restore()
+    wait_until(lambda: _status(store) == "RUNNING")
     outcomes = [synced.delivered_as for synced in sync_journals(store)]
     assert outcomes in ([None], [])  # nothing is left where it was quicker itself
     assert store.get(1).status == "RUNNING"
@@ -250,6 +256,14 @@ def _status(store: RunStore) -> str:
         return store.get(1).status
     except StoreError:
         return ""
+
+
+def _last_step(store: RunStore) -> int | None:
+    """Give the last step of run 1 that has been delivered, as soon as the driver has found its server again."""
+    try:
+        return store.get(1).info.get("summary", {}).get("loss", {}).get("last_step")
+    except StoreError:
+        return None
 
 
 def test_no_document_grows_with_the_run(server_store: MongoStore) -> None:
