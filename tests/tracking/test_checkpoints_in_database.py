@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,13 +19,14 @@ from incasem_like.tracking.checkpoints import missing_uploads, upload_missing
 from incasem_like.tracking.mongo import uploader
 from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
 from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.mongo.uploader import CheckpointUploader
 from incasem_like.tracking.recording import checkpoints as recording
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts follow each other soon."""
     monkeypatch.setattr(uploader, "SECONDS_BETWEEN_ATTEMPTS", 0.05)
-    monkeypatch.setattr(uploader, "SECONDS_WITHOUT_PROGRESS", 0.5)
 
 
 class Gate:
@@ -39,7 +41,7 @@ class Gate:
         self.began.append(path.name)
         if self.error is not None:
             raise self.error
-        assert self.open.wait(20)
+        assert self.open.wait(60)
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def forget(run: Run, iteration: int) -> None:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -144,13 +146,20 @@ def test_the_training_never_waits_and_what_lies_between_is_passed_over(database:
 
     run_experiment(name="train", config=config(), main=main, store=database)
     assert stored(database) == ["model_checkpoint_5", "training_state_5"]
-    assert {name.rpartition("_")[2] for name in gate.began} <= {"1", "5"}
+    iterations = list(dict.fromkeys(name.rpartition("_")[2] for name in gate.began))
+    assert len(iterations) <= 2  # what was the newest when the upload began, and what is now
+    assert iterations[-1] == "5"
     assert len(database.get(1).metrics["loss"].values) == 5
 
 
 def test_a_database_that_refuses_harms_nothing_and_is_said_once(
-    database: MongoStore, gate: Gate, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    database: MongoStore,
+    gate: Gate,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(uploader, "SECONDS_WITHOUT_PROGRESS", 0.5)
     gate.error = pymongo.errors.OperationFailure("quota", 8000, {"codeName": "OutOfDiskSpace"})
 
     def main(run: Run) -> str:
@@ -212,14 +221,20 @@ def test_a_run_that_was_stopped_does_not_wait_for_long(
 
 
 def test_ctrl_c_ends_the_wait_for_an_upload_and_not_the_run(
-    database: MongoStore, gate: Gate, caplog: pytest.LogCaptureFixture
+    database: MongoStore, gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settle, ctrl_c = CheckpointUploader._settle, (threading.get_ident(), signal.SIGINT)
+
+    def interrupted(self: CheckpointUploader, seconds: float) -> bool:
+        """Wait, and be interrupted while waiting."""
+        monkeypatch.setattr(CheckpointUploader, "_settle", settle)
+        threading.Timer(0.1, signal.pthread_kill, ctrl_c).start()
+        return settle(self, seconds)
+
+    monkeypatch.setattr(CheckpointUploader, "_settle", interrupted)
+
     def main(run: Run) -> str:
         write_checkpoint(run, 1)
-        import _thread
-
-        timer = threading.Timer(0.3, _thread.interrupt_main)
-        timer.start()
         return "done"
 
     with caplog.at_level(logging.WARNING, "incasem_like.tracking"):

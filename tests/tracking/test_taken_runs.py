@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tracking.continued_runs import interrupted, logging_up_to, stored, track
+from tracking.faulty_servers import wait_until
 
 from incasem_like.errors import InputError, RunNotFoundError, StoreError
 from incasem_like.tracking import Continuation, Run, RunStore, open_store, run_experiment
@@ -93,7 +94,7 @@ def test_a_continuation_that_finds_nothing_to_go_on_from_leaves_the_run_as_it_wa
 
 
 CONTINUE = """
-    import json, sys, time
+    import sys
     from pathlib import Path
     from incasem_like.terminal import run_guarded
     from incasem_like.tracking import Continuation, open_store, run_experiment
@@ -101,7 +102,7 @@ CONTINUE = """
     def main(run):
         run.log_scalar("who", float(sys.argv[2]), 1)
         print("has it", flush=True)
-        time.sleep(3)
+        sys.stdin.readline()
     print("ready", flush=True)
     sys.stdin.readline()
     config = {"tracking": {"store_checkpoints": "none"}}
@@ -125,7 +126,8 @@ def test_of_processes_that_continue_one_run_at_once_one_gets_it(
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    outcomes = [process.communicate(timeout=60) for process in processes]
+    wait_until(lambda: sum(process.poll() is not None for process in processes) >= 3)
+    outcomes = [process.communicate("\n", timeout=60) for process in processes]  # lets the one that has the run go on
     codes = [process.returncode for process in processes]
     assert sorted(codes) == [0, 2, 2, 2], outcomes
     for code, (output, errors) in zip(codes, outcomes, strict=True):
