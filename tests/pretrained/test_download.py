@@ -88,7 +88,7 @@ Downloader(models, {server.url!r}, open_session()).file(published, models / "thi
     process = subprocess.Popen([sys.executable, "-c", code])
     part = models / "thing.bin.part"
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not (part.is_file() and part.stat().st_size > 400_000):
             assert time.monotonic() < deadline
             time.sleep(0.02)

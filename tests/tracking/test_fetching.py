@@ -219,7 +219,7 @@ def test_two_that_want_the_same_file_fetch_it_once(cache_folder: Path) -> None:
     def slowly() -> Iterator[bytes]:
         times.append(1)
         began.release()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         yield b"ab"
 
     def fetch() -> None:
@@ -228,11 +228,11 @@ def test_two_that_want_the_same_file_fetch_it_once(cache_folder: Path) -> None:
     threads = [threading.Thread(target=fetch) for _ in range(2)]
     for thread in threads:
         thread.start()
-    assert began.acquire(timeout=10)
+    assert began.acquire(timeout=60)
     assert not began.acquire(timeout=0.2)
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert (len(times), len(set(found)), found[0].read_bytes()) == (1, 1, b"ab")
 
 

@@ -45,7 +45,7 @@ def test_nobody_waits_for_a_thread_that_is_gone() -> None:
     heart.stop()
     start = time.monotonic()
     heart.now()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 45
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -57,7 +57,7 @@ def test_a_thread_that_dies_while_somebody_waits_lets_go_of_him() -> None:
     heart.start()
     waiting = threading.Thread(target=heart.now, daemon=True)
     waiting.start()
-    waiting.join(timeout=10)
+    waiting.join(timeout=45)
     assert not waiting.is_alive()
 
 
@@ -67,6 +67,6 @@ def test_waiting_for_a_beat_that_hangs_ends_in_time() -> None:
     heart.start()
     start = time.monotonic()
     assert not heart.wait(heart.ask(), seconds=0.1)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 45
     let_go.set()
     heart.stop()

@@ -145,11 +145,11 @@ def test_an_observer_that_hangs_does_not_hold_the_run_up(
             run.flush()
 
     track(shield, main=work)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 25
     assert len(shield._waiting) <= 20
     assert "Hanging did not take the end of the run" in caplog.text
     hanging.let_go.set()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "completed" not in hanging.calls and time.monotonic() < deadline:
         time.sleep(0.01)
     assert hanging.calls[-1] == "completed"

@@ -56,7 +56,7 @@ def test_incasems_json_file_is_read(tmp_path: Path) -> None:
 def test_what_is_no_server_is_refused_without_quoting_it() -> None:
     for url in ("postgres://u:s3cret@h", "/data/runs"):
         finished = subprocess.run(
-            ["node", "start.js", url], cwd=OMNIBOARD, capture_output=True, text=True, check=False, timeout=20
+            ["node", "start.js", url], cwd=OMNIBOARD, capture_output=True, text=True, check=False, timeout=60
         )
         assert finished.returncode == 2
         assert "no address of a MongoDB server" in finished.stderr

@@ -48,7 +48,7 @@ WAITING = """
 
 
 def _ids(process: "subprocess.Popen[str]") -> list[int]:
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=90)
     assert process.returncode == 0, errors
     return [int(line) for line in output.splitlines() if line.isdigit()]
 
@@ -103,7 +103,7 @@ def test_a_request_to_end_ends_a_run_as_interrupted(
 ) -> None:
     process = _started(start_python)
     process.send_signal(number)
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=90)
     assert process.returncode == 128 + number
     assert output.strip() == "cleaning up"
     assert errors == f"Ended by {number.name}: run 1 is on record as INTERRUPTED.\n"
@@ -117,7 +117,7 @@ def test_a_request_to_end_ends_a_run_as_interrupted(
 def test_ctrl_c_ends_a_run_as_interrupted_with_status_130(tmp_path: Path, start_python: Start) -> None:
     process = _started(start_python)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=90)
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert errors.startswith("Interrupted.")
@@ -130,7 +130,7 @@ def test_ctrl_c_again_and_again_still_closes_the_record(tmp_path: Path, start_py
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         time.sleep(0.002)
-    process.communicate(timeout=30)
+    process.communicate(timeout=90)
     assert _store(tmp_path).get(1).status == "INTERRUPTED"
 
 
@@ -155,7 +155,7 @@ def test_an_error_of_a_person_is_one_sentence_and_a_failed_run(tmp_path: Path, s
         run_guarded(lambda: run_experiment(name="train", config={}, main=main, store=store))
     """
     process = start_python(code)
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=90)
     assert (process.returncode, output, errors) == (2, "", "error: volumes/raw is missing: import it.\n")
     assert _store(tmp_path).get(1).status == "FAILED"
 

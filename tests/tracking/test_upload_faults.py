@@ -50,7 +50,7 @@ def store_of(url: str, tmp_path: Path) -> MongoStore:
     return found
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
