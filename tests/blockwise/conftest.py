@@ -42,8 +42,7 @@ def note(block, parameters):
     """Misbehave at the block and in the way that the file beside this one says; note that it came to that."""
     plan = Path(__file__).with_name("accident")
     way, _, number = plan.read_text().partition(":") if plan.exists() else ("", "", "")
-    if way == "slow":
-        time.sleep(0.1)
+    time.sleep({"slow": 0.25, "unhurried": 0.1}.get(way, 0))  # the second where there are many blocks
     if number and block.number == int(number):
         plan.with_name("happened").touch()
         accident(way)
@@ -66,7 +65,7 @@ def accident(way):
     if way == "kill_all":
         os.killpg(0, signal.SIGKILL)
     if way == "wait":
-        time.sleep(60)
+        time.sleep(300)
     if way == "freeze":
         os.kill(os.getpid(), signal.SIGSTOP)
 

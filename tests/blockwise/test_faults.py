@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from disks import tmpfs
+from killing import works
 
 from incasem_like.blockwise import BlockTask, create_or_resume_output, run_blockwise, try_blockwise
 from incasem_like.blockwise.workers_file import load_workers
@@ -36,7 +37,7 @@ def chunk_bytes(volume: Volume) -> dict[str, bytes]:
 
 def workers_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     try:
-        return psutil.Process(process.pid).children(recursive=True)
+        return [one for one in psutil.Process(process.pid).children(recursive=True) if works(one)]
     except psutil.NoSuchProcess:
         return []
 
@@ -68,7 +69,7 @@ def test_twenty_kills_at_random_moments_do_not_show_in_the_bytes(
     seed = int.from_bytes(os.urandom(4))
     print(f"seed {seed}")
     chance = random.Random(seed)
-    accident("slow")
+    accident("unhurried")
     running = script("killed", 2)
     log = tmp_path / "cell.zarr/killed/.blocks.jsonl"
     done_before, kills = set(), 0
@@ -83,15 +84,16 @@ def test_twenty_kills_at_random_moments_do_not_show_in_the_bytes(
             continue
         kills += 1
         if whom != "scheduler" and workers:
-            chance.choice(workers).kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since
+                chance.choice(workers).kill()
         if whom != "a worker":
             running.kill()
-            running.wait(10)
+            running.wait(60)
             done_before.add(lines(log))
             running = script("killed", 2)
     assert len(done_before) > 3
     accident("")
-    told, said = running.communicate(timeout=60)
+    told, said = running.communicate(timeout=120)
     assert running.returncode == 0, said
     assert "already False" in told
     killed = open_volume(str(raw.address.container), "killed")
@@ -170,7 +172,8 @@ class OtherHost:
 
     def __exit__(self, *_: object) -> None:
         for pid in _ip("netns", "pids", self.name).stdout.split():
-            os.kill(int(pid), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
         _ip("link", "del", self.link)
         _ip("netns", "del", self.name)
 
@@ -218,11 +221,12 @@ def test_a_cut_link_loses_nothing(
     accident("slow")
     running = script("cut", workers_there(other_host, tmp_path / "w.yaml", silence=4, reconnect=60))
     log = tmp_path / "cell.zarr/cut/.blocks.jsonl"
-    assert within(30, log_grows(log, by=5))
+    assert within(90, log_grows(log, by=5))
     there = _ip("netns", "pids", other_host.name).stdout.split()
     other_host.cut()
     time.sleep(seconds)
     other_host.mend()
+    accident("")
     told, said = running.communicate(timeout=90)
     assert running.returncode == 0, said
     assert told.startswith("done 27")

@@ -55,7 +55,7 @@ def test_a_block_is_noted_when_it_is_written_not_when_the_next_is_computed(
     def look_first(block, parameters):  # type: ignore[no-untyped-def]
         if block.number == 5:
             deadline = threading.Event()
-            for _ in range(200):
+            for _ in range(2000):
                 log = read_log(str(task.output.address))
                 if log is not None and 4 in log.done:
                     seen.append(block.number)

@@ -1,5 +1,6 @@
 """Workers by command, Slurm and LSF: stand-ins for the queues' programs on PATH, real workers behind them."""
 
+import contextlib
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from killing import works
 
 from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
 from incasem_like.blockwise.channel import Channel
@@ -163,13 +165,15 @@ def test_a_preempted_worker_finishes_its_block_and_hands_back_the_others(
     accident("slow")
     running = script("preempted", 2)
     log = tmp_path / "cell.zarr/preempted/.blocks.jsonl"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not log.exists() or len(log.read_text().splitlines()) < 5:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     for worker in psutil.Process(running.pid).children():
-        worker.terminate()
-    told, said = running.communicate(timeout=60)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.terminate()
+    accident("")
+    told, said = running.communicate(timeout=120)
     assert running.returncode == 0, said
     assert told.startswith("done 27")
     noted = [json.loads(line)["done"] for line in log.read_text().splitlines()[1:]]
@@ -192,7 +196,7 @@ def test_any_command_starts_workers(smoothing: Smoothing, smoothed: np.ndarray, 
 
 
 def connection_of(jobs: Path) -> dict[str, Any]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not (found := list(jobs.glob("*/connection.json"))):
         assert time.monotonic() < deadline, "no scheduler has said where it listens"
         time.sleep(0.05)
@@ -226,7 +230,8 @@ def test_strangers_are_not_heard_and_do_not_disturb(
                 pass
         except OSError:
             pass  # it has hung up on us
-    told, said = running.communicate(timeout=60)
+    accident("")
+    told, said = running.communicate(timeout=120)
     assert running.returncode == 0, said
     assert told.strip() == f"done {BLOCKS} skipped 0 already False"
     for one in silent:
@@ -241,18 +246,18 @@ def test_workers_of_a_killed_scheduler_go_on_with_the_next_one(
     path.write_text("{launcher: command, count: 1, command: '{command}'}")
     first = script("passed_on", path)
     log = tmp_path / "cell.zarr/passed_on/.blocks.jsonl"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not log.exists() or len(log.read_text().splitlines()) < 4:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    (survivor,) = [one for one in psutil.Process(first.pid).children(True) if "worker_process" in str(one.cmdline())]
+    (survivor,) = filter(works, psutil.Process(first.pid).children(recursive=True))
     first.kill()
-    first.wait(10)
+    first.wait(60)
     assert survivor.is_running()
     path.write_text("{launcher: command, count: 1, command: 'sleep 1000; {command}'}")
-    told, said = script("passed_on", path).communicate(timeout=60)
+    told, said = script("passed_on", path).communicate(timeout=120)
     assert "done" in told, said
-    survivor.wait(20)
+    survivor.wait(60)
     assert json.loads((log).read_text().splitlines()[-1])["done"] < BLOCKS
 
 
@@ -263,7 +268,7 @@ def test_each_local_worker_gets_its_own_gpus(tmp_path: Path, monkeypatch: pytest
     assert launcher.count == 2
     for index, gpus in enumerate(["4,5", "6,7"]):
         started = launcher.start(f"local-{index}", index)
-        started.process.wait(20)
+        started.process.wait(60)
         assert started.last_words() == f"GPUS={gpus}"
     with pytest.raises(InputError, match="3 workers with 2 GPUs each are asked for, but this machine shows 4"):
         _ = LocalLauncher(WorkerGroup(count=3, gpus=2), Place(tmp_path, b"t", 0), "local").count

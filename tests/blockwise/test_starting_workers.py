@@ -1,6 +1,7 @@
 """Workers that cannot start, or go by another shell, or are left behind by their launcher."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -62,9 +63,9 @@ def test_a_worker_out_of_reach_ends_when_its_scheduler_was_interrupted(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=30)
+    running.communicate(timeout=90)
     assert running.returncode == 130
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(str(jobs) in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -93,10 +94,11 @@ def test_what_keeps_workers_from_starting_is_said_before_anything_is_begun(
 
 def test_a_worker_that_comes_back_keeps_its_place(tmp_path: Path) -> None:
     group = WorkerGroup(launcher="command", count=2, command="sleep 60; {command}")
-    fleet = Fleet([group], Place(tmp_path, b"token", 0.0), wait=0.3)
+    fleet = Fleet([group], Place(tmp_path, b"token", 0.0), wait=60)
     assert fleet.tend(2) == []  # those of a scheduler that was killed have a moment to come back
     fleet.came("command-1")
-    time.sleep(0.4)
+    for slot in fleet._slots:  # the moment is over
+        slot.not_before = 0.0
     try:
         assert [started.name for started in fleet.tend(2)] == ["command-2"]
         fleet.came("command-2")
@@ -111,11 +113,11 @@ def test_a_worker_that_cannot_reach_the_scheduler_says_where_and_why(tmp_path: P
         port = closed.getsockname()[1]
     connection = tmp_path / "connection.json"
     connection.write_text(json.dumps({"host": "127.0.0.1", "port": port, "token": "00" * 32}))
-    words = [sys.executable, "-m", "incasem_like.blockwise.worker_process", "--name", "lsf-1", "--reconnect", "0.5"]
+    words = [sys.executable, "-m", "incasem_like.blockwise.worker_process", "--name", "lsf-1", "--reconnect", "2.5"]
     ended = subprocess.run([*words, "--connection", connection], capture_output=True, text=True, timeout=60)
     assert ended.returncode == LOST
     first, last = ended.stderr.splitlines()
     assert first == (
-        f"The scheduler cannot be reached, tried again for 0.5 s: 127.0.0.1 port {port}, Connection refused."
+        f"The scheduler cannot be reached, tried again for 2.5 s: 127.0.0.1 port {port}, Connection refused."
     )
-    assert last.startswith("The scheduler was not reached for 1 s, so this worker ends: 127.0.0.1 port")
+    assert re.match(r"The scheduler was not reached for \d+ s, so this worker ends: 127\.0\.0\.1 port", last)

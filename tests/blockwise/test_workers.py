@@ -1,5 +1,6 @@
 """Workers that hang, die, fail, set themselves up, are cancelled; several outputs; the record that others read."""
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from killing import works
 
 from incasem_like.blockwise import BlockTask, create_or_resume_output, list_jobs, run_blockwise, try_blockwise
 from incasem_like.blockwise.done_log import LOG_NAME
@@ -39,8 +41,7 @@ def test_a_worker_that_hangs_dies_or_fails_is_replaced_and_nothing_is_missing(
     assert summary
     assert (summary.done, summary.failed) == (BLOCKS, ())
     assert np.array_equal(written(task), smoothed)
-    mine = psutil.Process().children(recursive=True)
-    assert not [one for one in mine if "worker_process" in " ".join(one.cmdline())]
+    assert not any(map(works, psutil.Process().children(recursive=True)))
 
 
 def test_a_block_that_always_hangs_is_named_and_the_others_finish(
@@ -158,7 +159,7 @@ def test_another_model_is_refused(smoothing: Smoothing) -> None:
         run_blockwise(smoothing(model_hash="bb22"))
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -178,7 +179,7 @@ def test_a_job_can_be_watched_and_cancelled_and_goes_on(
     assert job.seconds_left > 0
     assert job.command.endswith("/watched 2")
     job.cancel()
-    _, said = running.communicate(timeout=30)
+    _, said = running.communicate(timeout=90)
     assert running.returncode == 130
     assert "Interrupted" in said
     (job,) = list_jobs(jobs)
@@ -186,7 +187,7 @@ def test_a_job_can_be_watched_and_cancelled_and_goes_on(
     with pytest.raises(InputError, match="is cancelled, so there is nothing to cancel"):
         job.cancel()
     accident("")
-    told, _ = script("watched", 2).communicate(timeout=60)
+    told, _ = script("watched", 2).communicate(timeout=120)
     assert f"skipped {job.done}" in told
 
 
@@ -197,7 +198,7 @@ def test_a_job_whose_process_is_gone_has_died(
     running = script("gone", 2)
     assert wait_for(lambda: [job for job in list_jobs(jobs) if job.state == "running"])
     os.killpg(running.pid, signal.SIGKILL)
-    running.wait(10)
+    running.wait(60)
     assert [job.state for job in list_jobs(jobs)] == ["died"]
 
 
@@ -218,27 +219,31 @@ def test_a_local_run_listens_on_nothing(
     accident("wait:5")
     running = script("quiet", 2)
     assert wait_for((tmp_path / "happened").exists)
-    processes = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
-    assert len(processes) >= 3
-    listening = [one for process in processes for one in process.net_connections() if one.status == "LISTEN"]
-    words = [word for process in processes for word in process.cmdline()]
+    looked_at, listening, words = 0, [], []
+    for process in [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that was only there for a moment
+            listening += [one for one in process.net_connections() if one.status == "LISTEN"]
+            words += process.cmdline()
+            looked_at += 1
     os.killpg(running.pid, signal.SIGKILL)
-    running.wait(10)
+    running.wait(60)
+    assert looked_at >= 3
     assert not listening
     assert not [word for word in words if len(word) >= 32 and set(word) <= set("0123456789abcdef")]
 
 
 def test_a_preempted_worker_that_reads_ahead_hands_back_what_it_has_not_written(
-    smoothing: Smoothing, functions: ModuleType, smoothed: np.ndarray, tmp_path: Path
+    smoothing: Smoothing, functions: ModuleType, accident: Callable[[str], None], smoothed: np.ndarray, tmp_path: Path
 ) -> None:
+    accident("slow")
     events, ended = tmp_path / "events", []
 
     def preempt() -> None:
         if wait_for(lambda: events.exists() and events.read_text().count("written") >= 3):
-            for worker in psutil.Process().children():
-                if "worker_process" in " ".join(worker.cmdline()):
-                    worker.terminate()
-                    ended.append(worker)
+            for worker in filter(works, psutil.Process().children()):
+                worker.terminate()
+                ended.append(worker)
+        accident("")
 
     watcher = threading.Thread(target=preempt)
     watcher.start()
