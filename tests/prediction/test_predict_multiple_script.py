@@ -95,7 +95,7 @@ def test_the_best_iteration_is_said_drawn_and_kept(call, laboratory):
 @pytest.mark.slow
 @pytest.mark.parametrize("wait_for", ["iteration_000001", "iteration_000002"])
 def test_killed_at_any_checkpoint_the_same_command_finishes_it(call, laboratory, wait_for):
-    laboratory.config({"cell_er": laboratory.wide_entry()})
+    laboratory.config({"cell_er": laboratory.wide_entry((40, 120, 120))})  # 32 blocks
     place = laboratory.container / "volumes/predictions/train_0001/predict_0001" / wait_for
     with call.start("--run_id", "1", updates=[WIDE_TILES]) as process:
         log = place / "segmentation" / ".blocks.jsonl"

@@ -52,7 +52,7 @@ def test_real_tiles_are_timed_and_kept(make_network, cache):
     sizes = list(measurable_sizes(network.geometry, MEMORY, 2**40, 10**6))
     measured = measure_speed(predictor, 1, iter(sizes))
     assert len(measured) == len(sizes)
-    assert measured[-1][2] > measured[0][2] > 0
+    assert all(seconds > 0 for _read, _written, seconds in measured)
     kept = SpeedCache({"model": "a"}, torch.device("cpu"))
     assert kept.read() == []
     kept.write(measured)

@@ -1,5 +1,6 @@
 """train.py as a person uses it: on a small volume, in a process of its own, from another folder."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -26,7 +27,7 @@ def command(tiny_project: Path, runs: Path, *words: str, flags: tuple[str, ...] 
 def train(tiny_project: Path, runs: Path, *words: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(tiny_project, runs, *words, flags=flags), cwd=tiny_project, capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
     )  # fmt: skip
 
 
@@ -108,7 +109,7 @@ def test_a_seed_left_open_is_drawn_and_tracked(tiny_project: Path, tmp_path: Pat
 def building_on(tiny_project: Path, runs: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(SCRIPT), *words, *([] if "with" in words else ["with"]), f"directories.runs={runs}"],
-        cwd=tiny_project, capture_output=True, text=True, check=False, timeout=120,
+        cwd=tiny_project, capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -177,11 +178,14 @@ def test_ctrl_c_leaves_an_interrupted_run_with_a_whole_checkpoint(tiny_project: 
         cwd=tiny_project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     folder = tmp_path / "models" / "0001"
-    deadline = time.monotonic() + 90
-    while not (folder / "training_state_3").exists() and time.monotonic() < deadline:
+    checkpoint, deadline = folder / "training_state_3", time.monotonic() + 240
+    while process.poll() is None and not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's workers as well
-    _, complaint = process.communicate(timeout=60)
+    came = checkpoint.exists()
+    with contextlib.suppress(ProcessLookupError):  # it has failed before
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's workers as well
+    _, complaint = process.communicate(timeout=120)
+    assert came, f"no checkpoint has come: {complaint}"
     assert process.returncode == 130, complaint
     assert "Traceback" not in complaint
     record = open_store(None, "trainings", tmp_path).get(1)
@@ -191,8 +195,10 @@ def test_ctrl_c_leaves_an_interrupted_run_with_a_whole_checkpoint(tiny_project: 
     assert load_checkpoint(last.path).optimizer_state is not None
 
 
-def test_help_answers_within_a_second() -> None:
-    start = time.monotonic()
-    finished = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True)
+def test_help_imports_nothing_slow() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-X", "importtime", str(SCRIPT), "--help"], capture_output=True, text=True, check=True
+    )
     assert "training.iterations=2000" in finished.stdout
-    assert time.monotonic() - start < 10  # the bound of one second is measured apart: tests share a busy machine
+    slow = ("torch", "tensorstore", "sacred", "gunpowder", "numpy", "pydantic", "tensorboard")
+    assert not [package for package in slow if f" {package}\n" in finished.stderr]
