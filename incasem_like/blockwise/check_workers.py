@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -9,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from incasem_like.blockwise.job import jobs_directory
 from incasem_like.blockwise.launchers import LAUNCHERS, Place
 from incasem_like.blockwise.workers_file import LOOPBACK, Workers, load_workers
 from incasem_like.errors import InputError
@@ -55,6 +57,13 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
         except InputError as problem:
             yield problem
     if any(LAUNCHERS[group.launcher].calls_back for group in workers.groups):
+        records = jobs_directory()
+        there = next(folder for folder in [records, *records.parents] if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            yield InputError(
+                f"Workers find their scheduler by a file in {records}, but nothing can be written there: set "
+                "INCASEM_JOBS to a folder that all their machines see."
+            )
         address, port = workers.scheduler.listen or LOOPBACK, workers.scheduler.port
         try:
             socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()

@@ -79,8 +79,10 @@ class Job:
         """Say by name what workers elsewhere, or the queue about them, said last; of those that said anything."""
         from incasem_like.blockwise.launchers.base import last_words
 
-        said = {path.stem: last_words(path) for kind in ("*.log", "*.out") for path in sorted(self.folder.glob(kind))}
-        return {name: words for name, words in sorted(said.items()) if words}
+        # Of a queue's worker the log has the queue's words, the other file its own, once there are any.
+        files = [path for kind in ("*.log", "*.out") for path in sorted(self.folder.glob(kind))]
+        said = {path.stem: words for path in files if (words := last_words(path))}
+        return dict(sorted(said.items()))
 
     def cancel(self) -> None:
         """Ask the scheduler to stop, on whatever machine it runs; it does within seconds, blocks done are kept.

@@ -42,6 +42,20 @@ def test_commands_that_a_shell_understands_are_not_in_their_way(tmp_path: Path, 
     assert usable_workers(tmp_path / "workers.yaml") is not None
 
 
+def test_workers_elsewhere_need_a_folder_of_jobs_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("INCASEM_JOBS", str(tmp_path / "file" / "jobs"))
+    (tmp_path / "workers.yaml").write_text("{launcher: command, command: '{command}'}")
+    with pytest.raises(
+        InputError, match=r"by a file in .*/file/jobs, but nothing can be written there: set INCASEM_JOBS"
+    ):
+        usable_workers(tmp_path / "workers.yaml")
+    (tmp_path / "workers.yaml").write_text("{launcher: local}")
+    assert usable_workers(tmp_path / "workers.yaml") is not None
+
+
 def test_last_words_that_each_attempt_repeats_are_said_once(tmp_path: Path) -> None:
     group = WorkerGroup(launcher="command", command="echo the partition is closed; echo ask the office; : {command}")
     launcher = CommandLauncher(group, Place(tmp_path, b"t", 0), "command")

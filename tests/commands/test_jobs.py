@@ -73,6 +73,7 @@ HERE = """
         told = running.stderr.readline()
         (job,) = list_jobs()
         assert told.endswith(f"no worker yet, incasem-like jobs show {job.id} tells more\n")
+        (job.folder / "command2-1.out").touch()  # as a queue makes it before the worker has said anything
         answer(["jobs", "show", job.id])
         said = "no worker is connected; last said by\n  command2-1: the partition is full\n"
         assert capsys.readouterr().out.endswith(said)

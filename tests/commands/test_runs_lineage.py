@@ -117,6 +117,16 @@ def test_data_that_are_gone_are_still_on_record(whole_way: Lab, tmp_path: Path) 
     assert "prediction 1" in whole_way.ask("runs", "lineage", 1).output
 
 
+def test_data_of_a_run_that_was_deleted_name_it(whole_way: Lab, tmp_path: Path) -> None:
+    group = "volumes/predictions/train_0001/predict_0035"
+    raw = open_volume(tmp_path / "cell.zarr", "volumes/raw_equalized")
+    make_dataset(tmp_path / "cell.zarr", f"{group}/segmentation", "predict.py", [raw], 35)
+    for asked in (group, f"{group}/segmentation"):
+        answered = whole_way.ask("runs", "lineage", tmp_path / "cell.zarr" / asked)
+        assert answered.output.startswith("prediction 35")
+        assert "not in this store" in answered.output
+
+
 def test_what_nobody_knows_is_refused(whole_way: Lab, tmp_path: Path) -> None:
     assert "no such dataset" in whole_way.refused("runs", "lineage", tmp_path / "other.zarr/volumes/raw")
     assert "There is no training run 9" in whole_way.refused("runs", "lineage", 9)

@@ -6,6 +6,7 @@ A stand-in for a machine with a GPU: a worker that takes ``torch.device=0`` for 
 import json
 import re
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -183,6 +184,26 @@ def test_two_may_ask_the_same_at_once(laboratory, gpu_node, start_predict):
     ended = [(one.communicate(), one.returncode) for one in started]
     assert [status for _, status in ended] == [0, 0], ended
     assert jobs().count("survey") == 2
+
+
+def test_a_survey_that_was_killed_is_the_same_job_when_it_is_repeated(laboratory, gpu_node, start_predict, tmp_path):
+    laboratory.config()
+    waiting = gpu_node.with_name("waiting.yaml")
+    waiting.write_text(gpu_node.read_text().replace("'{command}'", f"'{tmp_path}/queue {{command}}'"))
+    (tmp_path / "queue").write_text('#!/bin/bash\n[ -e "$0.open" ] || sleep 1000\nexec "$@"\n')
+    (tmp_path / "queue").chmod(0o755)
+    first = start_predict("--run_id", "1", "--workers", str(waiting), updates=[GPU])
+    while "survey" not in jobs():
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.kill()
+    first.communicate()
+    assert [job.state for job in list_jobs()] == ["died"]
+    (tmp_path / "queue.open").touch()
+    again = start_predict("--run_id", "1", "--workers", str(waiting), updates=[GPU])
+    assert again.communicate()[0]
+    assert again.returncode == 0
+    assert sorted((job.name, job.state) for job in list_jobs()) == [("predict", "finished"), ("survey", "finished")]
 
 
 def test_a_dry_run_starts_no_worker_and_knows_what_one_has_said(laboratory, gpu_node):

@@ -172,7 +172,7 @@ def _check_run(key: str, runs: Sequence[RunSummary], where: str) -> None:
 
 def _find_dataset(subject: str, runs: Sequence[RunSummary], where: str) -> tuple[str, str | None]:
     """Find the node of a dataset or container, and its address where it is to have a node of its own."""
-    from incasem_like.tracking.lineage import data_key, input_hashes, making_of, split_address, written_by
+    from incasem_like.tracking.lineage import data_key, input_hashes, making_of, run_key, split_address, written_by
     from incasem_like.volumes import parse_address
 
     address = str(parse_address(subject)) if "://" in subject else str(Path(subject).expanduser().absolute())
@@ -180,7 +180,7 @@ def _find_dataset(subject: str, runs: Sequence[RunSummary], where: str) -> tuple
     made = making_of(provenance)
     made_by = written_by(address, runs, made)
     if made_by is not None:
-        return made_by, None
+        return made_by, None if made_by in {run_key(run.kind, run.id) for run in runs} else address
     read = {one for run in runs for one in input_hashes(run)}
     known = address in read or any(split_address(one)[0] == address for one in read)
     if not known and provenance is None and not _is_container(address):

@@ -13,12 +13,15 @@ import platform
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from incasem_like.blockwise.done_log import held
+from incasem_like.blockwise.job import private_folder
 from incasem_like.blockwise.ledger import LedgerTask, Pieces
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import ConfigError, IncasemError, InputError
@@ -28,6 +31,7 @@ from incasem_like.prediction.planning.kept import Kept
 from incasem_like.prediction.planning.memory import usable_memory, usable_memory_of_gpu
 from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked
 from incasem_like.prediction.planning.speed import MEASURED_VOXELS, Measured, device_name, measured_tiles
+from incasem_like.volumes.provenance import digest
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.task import Block
@@ -173,7 +177,8 @@ def survey(inquiry: Inquiry, workers: Workers, *, ask: bool = True) -> list[Surv
     problems: list[InputError] = []
     if unknown and ask:
         asked = replace(inquiry, networks=tuple(place for _, place in unknown.values()))
-        for (one, _), answer in zip(unknown.values(), _ask_worker(asked, workers), strict=True):
+        place = _ledger_place(digest([path.name for path in unknown])[:10])
+        for (one, _), answer in zip(unknown.values(), _ask_worker(asked, workers, place), strict=True):
             if isinstance(answer, InputError):
                 problems.append(answer)
                 continue
@@ -196,7 +201,17 @@ def _one_of(workers: Workers) -> Workers:
     return Workers((replace((elsewhere or workers.groups)[0], count=1),), workers.scheduler)
 
 
-def _ask_worker(inquiry: Inquiry, workers: Workers) -> list[Survey | InputError]:
+def _ledger_place(name: str) -> Path:
+    """Name the ledger by what is asked, so that a call that is repeated is the same job; not while others ask that."""
+    place = private_folder("ledgers") / f"survey-{name}.zarr"
+    try:
+        with held(place):
+            return place
+    except InputError:
+        return place.with_name(f"survey-{name}-{uuid.uuid4().hex[:8]}.zarr")
+
+
+def _ask_worker(inquiry: Inquiry, workers: Workers, place: Path) -> list[Survey | InputError]:
     """Have a worker answer for one network after the other; what it cannot answer is an error in its place."""
     one = _one_of(workers)
     checkpoints = [place.checkpoint for place in inquiry.networks]
@@ -205,15 +220,13 @@ def _ask_worker(inquiry: Inquiry, workers: Workers) -> list[Survey | InputError]
         like=Pieces(tuple(f"training run {of.training_run_id}, {of.path.name}" for of in checkpoints), "networks"),
         inputs=(),
         function=answer_inquiry,
-        # Each call has a ledger of its own: others may ask the same at the same time.
-        parameters={"inquiry": base64.b64encode(pickle.dumps(inquiry)).decode(), "call": uuid.uuid4().hex},
+        parameters={"inquiry": base64.b64encode(pickle.dumps(inquiry)).decode()},
         block_shape=(1, 1, 1),
+        place=place,
     )
-    try:
-        task.run(workers=one, description="Measuring on a worker")
-        answers = [json.loads(written.tobytes()) for written in task.results()]
-    finally:
-        task.forget()
+    task.run(workers=one, description="Measuring on a worker", overwrite=True)
+    answers = [json.loads(written.tobytes()) for written in task.results()]
+    task.forget()
     lacks_gpu = inquiry.networks[0].torch.device_name.startswith("cuda") and not one.groups[0].gpus
     hint = " The workers file asks for no GPU: add gpus: 1 there." if lacks_gpu else ""
     return [

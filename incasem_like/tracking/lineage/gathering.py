@@ -105,10 +105,9 @@ class _Gathering:
                 source, name = self._source(address)
                 if source != key:
                     self._link(source, key, (name + version).strip())
-        for address in self.apart:
-            self._source(address)
+        asked = [self._source(address)[0] for address in self.apart]
         nodes = {key: _run_node(key, run) for key, run in self.runs.items()}
-        for key in [*(source for source, _ in self.labels), *self.details]:
+        for key in [*(source for source, _ in self.labels), *self.details, *asked]:
             nodes.setdefault(key, _other_node(key))
         for key, lines in self.details.items():
             nodes[key] = replace(nodes[key], details=(*nodes[key].details, *lines))
