@@ -19,10 +19,10 @@ from incasem_like.blockwise.worker import Worker
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import Progress
 
-SECONDS_UNTIL_TOLD = 20.0  # that no worker has come; those of this machine take a few
-
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
+
+SECONDS_UNTIL_TOLD = 20.0  # that no worker has come; those of this machine take a few
 
 
 def run_blockwise(

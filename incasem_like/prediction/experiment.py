@@ -115,8 +115,10 @@ def _checked_plan(
     if resume is None:
         return settled(plan, workers), runs
     check_resumable(plan, resume, runs)
+    known = plan.knows_precision
     plan = settled(plan, workers, tiles=any(read_begun(place) is None for place in places))
-    check_resumable(plan, resume, runs)
+    if not known:  # and so was left out of what was compared
+        check_resumable(plan, resume, runs)
     return plan, runs
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from incasem_like.tracking.checkpoints.cache import cache_directory
+from incasem_like.tracking.files.layout import write_whole
 from incasem_like.volumes.provenance import digest
 
 
@@ -33,8 +33,6 @@ class Kept:
 
     def write(self, value: Any) -> None:
         """Keep a JSON-able value; where the cache cannot be written, it is measured again next time."""
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(value), encoding="utf-8")
-            beside.replace(self.path)
+            write_whole(self.path, lambda file: file.write(json.dumps(value).encode()))

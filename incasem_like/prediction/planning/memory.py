@@ -73,10 +73,10 @@ class TileMemory:
 
     def bytes(self, z: Numbers, y: Numbers, x: Numbers) -> Floats:
         """Estimate the bytes for tiles of the given edges, which may be arrays."""
-        maps = max(self.feature_maps, SMALLEST_BLOCK_OF_MAPS)
         if self.forward is not None:
             network = self.batch_size * z * y * x * self.forward.together * BYTES_PER_FLOAT
             return np.asarray(network if self.on_gpu else network + self._around_the_network(z, y, x))
+        maps = max(self.feature_maps, SMALLEST_BLOCK_OF_MAPS)
         slab = np.maximum(np.minimum(VOXELS_AT_ONCE, z * y * x), self.stride * y * x)
         waiting = y * x * np.minimum(self.lost, z)
         # Raw values: what the network takes, and what is read ahead. Probabilities: what is collected, put together and

@@ -118,9 +118,7 @@ def predict_series(
     left = series.left(entry.key for entry in (earlier.entries if earlier is not None else ()))
     if earlier is not None and not left:
         return FinishedSeries(earlier.run_id, series, earlier.entries, 0)
-    if series.plan.asks_worker:  # only now, since it may wait in a queue
-        series = series.surveyed(left, workers)
-        _check_alike(series, earlier, left)
+    series = _checked(series, earlier, left, workers)
     finished: list[FinishedSeries] = []
 
     def work(run: Run) -> dict[str, Any]:
@@ -146,12 +144,21 @@ def predict_series(
 
 
 def _gone_on_with(series: SeriesPlan, runs: RunStore, wanted: int | None) -> Earlier | None:
-    """Find the run to go on with, and make sure that what it left half-done is begun alike."""
+    """Find the run to go on with."""
     earlier = find_earlier(runs, series)
-    if earlier is None or wanted not in (None, earlier.run_id):
-        return None
-    _check_alike(series, earlier, series.left(entry.key for entry in earlier.entries))
-    return earlier
+    return None if earlier is None or wanted not in (None, earlier.run_id) else earlier
+
+
+def _checked(
+    series: SeriesPlan, earlier: Earlier | None, left: Sequence[ChosenCheckpoint], workers: Workers | None
+) -> SeriesPlan:
+    """Make sure that what was left half-done is begun alike; then ask a worker, if so, which may wait in a queue."""
+    _check_alike(series, earlier, left)
+    if not series.plan.asks_worker:
+        return series
+    series = series.surveyed(left, workers)
+    _check_alike(series, earlier, left)
+    return series
 
 
 def _check_alike(series: SeriesPlan, earlier: Earlier | None, left: Sequence[ChosenCheckpoint]) -> None:
