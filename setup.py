@@ -17,10 +17,13 @@ setup(
     install_requires=[
         "ConfigArgParse>=1.7",
         "click>=8.1",
+        "dask-jobqueue>=0.9",
+        "distributed>=2026.8",
         "GitPython>=3.1",
         "PyYAML>=6",
         "funlib.geometry>=0.3",
         "gunpowder==1.4.4",
+        "imagecodecs>=2025.3.30",
         "jinja2>=3.1",
         "lightning-fabric>=2.6",
         "matplotlib>=3.9",
@@ -42,7 +45,9 @@ setup(
     ],
     entry_points={"console_scripts": ["incasem-like = incasem_like.commands.cli:main"]},
     extras_require={
+        "dashboard": ["bokeh>=3.1"],  # the pages of Dask's dashboard
         "test": [
+            "bokeh>=3.1",
             "daisy==2.0.0",  # the peer of benchmarks/bench_blockwise.py
             "hypothesis>=6",
             "import-linter>=2.5",
