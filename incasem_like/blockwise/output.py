@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.blockwise.done_log import held
+from incasem_like.blockwise.done_log import held, refuse_remote
 from incasem_like.errors import InputError
 from incasem_like.volumes import Volume, create_volume, dataset_exists, open_volume, parse_address
 
@@ -39,8 +39,10 @@ def create_or_resume_output(
 
     Raises:
         InputError: What is there has another shape, type or place in the world; or another process is writing what is
-            to be replaced.
+            to be replaced; or the place is remote.
     """
+    address = parse_address(place, dataset)
+    refuse_remote(address)
     wanted: dict[str, Any] = {
         "shape": tuple(shape),
         "axes": axes,
@@ -49,7 +51,7 @@ def create_or_resume_output(
         "offset": tuple(float(position) for position in offset)[-len(voxel_size) :],
     }
     if overwrite or not dataset_exists(place, dataset):
-        with held(str(parse_address(place, dataset))):
+        with held(str(address)):
             return create_volume(place, dataset, overwrite=overwrite, **wanted, **options)
     output = open_volume(place, dataset, writable=True, allow_incomplete=True)
     _refuse_difference(output, wanted)

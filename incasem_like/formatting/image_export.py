@@ -17,7 +17,7 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.export_record import RECORD_NAME, difference, make_record, read_record, write_record
 from incasem_like.formatting.section_writing import UNFINISHED, SectionPlan, make_plan, write_slab
 from incasem_like.formatting.workers import useful_workers
-from incasem_like.volumes import Volume, open_volume
+from incasem_like.volumes import Volume, check_outputs, open_volume
 
 LEDGER_NAME = ".blocks.zarr"
 
@@ -201,6 +201,11 @@ def export_all(
     planned = [
         SectionExport(volume, directory, **options) for volume, (_, _, directory) in zip(volumes, exports, strict=True)
     ]
+    check_outputs(
+        [export.directory for export in planned],
+        [volume.address for volume in volumes],
+        "choose another --out_directory or --out_datasets",
+    )
     for export in planned:
         export.check()
     for export in planned:
@@ -249,8 +254,8 @@ def _check_replaceable(directory: Path, record: Mapping[str, Any], overwrite: bo
     present = list(directory.iterdir())
     if not present:
         return
+    there = read_record(directory)
     if not overwrite:
-        there = read_record(directory)
         what = "exists already" if not there else f"was exported with {difference(there, record)}"
         if there == record:
             what = "lacks some of its sections"
@@ -259,3 +264,8 @@ def _check_replaceable(directory: Path, record: Mapping[str, Any], overwrite: bo
         is_ours = path.name == RECORD_NAME or (path.name.startswith("section_") and path.suffix == ".tif")
         if not is_ours:
             raise InputError(f"{directory} holds {path.name}, which is no exported section: choose another folder.")
+    if not there:
+        raise InputError(
+            f"{directory} holds sections without the {RECORD_NAME} of an export, perhaps originals: choose another "
+            "folder, or remove them yourself."
+        )

@@ -18,7 +18,7 @@ from incasem_like.formatting.outputs import DatasetWritten
 from incasem_like.formatting.sections import SectionSequence, find_sections
 from incasem_like.formatting.slabs import SlabReader
 from incasem_like.formatting.workers import useful_workers
-from incasem_like.volumes import Coordinate, Roi, Volume, make_provenance
+from incasem_like.volumes import Coordinate, Roi, Volume, check_outputs, make_provenance, parse_address
 from incasem_like.volumes.geometry import nanometres
 
 Triple = tuple[int, int, int]
@@ -136,6 +136,11 @@ def import_all(
     Yields:
         Each order as it is done.
     """
+    check_outputs(
+        [parse_address(order.container, order.dataset) for order in orders],
+        [order.source for order in orders],
+        "choose another --output_file or --output_dataset",
+    )
     checked = [(order, check_import(order)) for order in orders]
     for order, sequence in checked:
         yield order, import_sections(order, sequence, num_workers=num_workers, overwrite=overwrite, workers=workers)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from incasem_like.config import DataEntry
 from incasem_like.errors import DataError
 from incasem_like.targets import class_map
-from incasem_like.volumes import Coordinate, Roi, Volume
+from incasem_like.volumes import Address, Coordinate, Roi, Volume, parse_address
 from incasem_like.volumes.geometry import nanometres
 from incasem_like.volumes.padding import read_mirrored
 
@@ -71,6 +71,13 @@ class Region:
         """Address -> content hash of every volume of the region, as it was when first asked: that takes a look at all
         chunk files."""
         return {str(volume.address): volume.content_hash for volume in self.volumes}
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Addresses of all volumes that the entry names, those that are not opened included."""
+        entry = self.entry
+        names = [entry.raw, *entry.labels, *filter(None, [entry.mask]), *entry.metric_masks]
+        return [parse_address(entry.file, name) for name in names]
 
     @property
     def volumes(self) -> list[Volume]:

@@ -12,7 +12,15 @@ from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, ru
 from incasem_like.errors import DataError, InputError
 from incasem_like.segmentation.probabilities import probability_scale, stored_threshold
 from incasem_like.tracking import run_experiment
-from incasem_like.volumes import Volume, dataset_exists, describe_roi, make_provenance, open_volume
+from incasem_like.volumes import (
+    Volume,
+    check_outputs,
+    dataset_exists,
+    describe_roi,
+    make_provenance,
+    open_volume,
+    parse_address,
+)
 from incasem_like.volumes.agreement import check_same_voxels
 
 if TYPE_CHECKING:
@@ -48,13 +56,11 @@ class ThresholdSegmentation:
         """Open the probability map and the mask, if any, and check all that can be wrong.
 
         Raises:
-            InputError: The threshold is no probability, or the output would replace the input.
+            InputError: The threshold is no probability, or the output would replace an input.
             DataError: A volume is missing, is no probability map, or the mask is on another grid or does not cover it.
         """
         if not 0 <= self.threshold <= 1:
             raise InputError(f"--threshold is {self.threshold:g}, but must be from 0 to 1.")
-        if self.out_dataset.strip("/") == self.dataset.strip("/"):
-            raise InputError(f"--out_dataset {self.out_dataset} is the probability map itself: choose another name.")
         prediction = open_volume(self.prediction_filename, self.dataset)
         if prediction.axes != "zyx":
             raise DataError(
@@ -62,11 +68,13 @@ class ThresholdSegmentation:
                 "is needed: name one class's dataset, such as prob_maps/class_1."
             )
         probability_scale(prediction)
-        if not (self.mask or self.mask_filename):
-            return [prediction]
-        mask = open_volume(self.mask_filename or self.prediction_filename, self.mask or DEFAULT_MASK)
-        _check_mask(mask, prediction)
-        return [prediction, mask]
+        inputs = [prediction]
+        if self.mask or self.mask_filename:
+            inputs.append(open_volume(self.mask_filename or self.prediction_filename, self.mask or DEFAULT_MASK))
+            _check_mask(inputs[1], prediction)
+        output = parse_address(self.prediction_filename, self.out_dataset)
+        check_outputs([output], [volume.address for volume in inputs], "choose another --out_dataset")
+        return inputs
 
     def make_task(self, inputs: Sequence[Volume], run_id: int | None, overwrite: bool) -> BlockTask:
         """Create or reopen the output and describe the blockwise work on it."""

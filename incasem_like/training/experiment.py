@@ -14,6 +14,7 @@ from incasem_like.training.checkpoints import CheckpointFolder
 from incasem_like.training.continuing import put_in_order
 from incasem_like.training.folders import RunFolders, check_unused
 from incasem_like.training.foreground import warn_of_missing_classes
+from incasem_like.volumes import check_outputs
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
@@ -131,11 +132,17 @@ def run_training(
     """Put a training together inside its run, and do it.
 
     Raises:
-        InputError: The folder of a new run holds checkpoints of another store's run.
+        InputError: The folder of a new run holds checkpoints of another store's run, or the run writes where it reads.
     """
     from incasem_like.training.hyperparameters import hyperparameters
     from incasem_like.training.tensorboard import TensorBoardLog
 
+    regions = (*checked.training_regions, *checked.validation_regions)
+    check_outputs(
+        [folders.models, folders.tensorboard, folders.snapshots],
+        [address for region in regions for address in region.addresses],
+        "copy the input elsewhere",
+    )
     resumption, checkpoint = beginning.resumption, None
     if resumption is None:
         check_unused(folders)
@@ -151,7 +158,7 @@ def run_training(
         trainer = build_trainer(checked, run, folders, tensorboard, beginning)
         if checkpoint is not None:
             trainer.restore(checkpoint)
-        run.inputs([_described(region) for region in (*checked.training_regions, *checked.validation_regions)])
+        run.inputs([_described(region) for region in regions])
         return trainer.fit()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -76,12 +77,12 @@ def create_volume(
 def _write_new(address: Address, storage: ArrayFormat, layout: Layout, attributes: Document, overwrite: bool) -> None:
     """Write the documents of groups and array; the array exists, incomplete, from the last one on."""
     documents = storage.array_documents(layout, {**attributes, **storage.space_attributes(layout), "complete": False})
-    _make_room(address, storage, overwrite)
-    _make_groups(address, storage)
-    store = Documents(address)
-    for name, document in documents:
-        store.write(join(address.dataset, name), document)
-    _announce(address, storage, layout)
+    with _replaced(address, storage, overwrite):
+        _make_groups(address, storage)
+        store = Documents(address)
+        for name, document in documents:
+            store.write(join(address.dataset, name), document)
+        _announce(address, storage, layout)
 
 
 def _choose_format(address: Address, name: str | None) -> ArrayFormat:
@@ -117,8 +118,9 @@ def _format_of_group(address: Address) -> str | None:
     return next((name for name, known in FORMATS.items() if known.is_group(documents)), None)
 
 
-def _make_room(address: Address, storage: ArrayFormat, overwrite: bool) -> None:
-    """Refuse or remove what is at the address; the document that makes it an array goes first."""
+@contextlib.contextmanager
+def _replaced(address: Address, storage: ArrayFormat, overwrite: bool) -> Iterator[None]:
+    """Refuse what is at the address, or replace it by what is written inside; where that fails it comes back."""
     try:
         there = find_array(address)
     except DataError:
@@ -127,11 +129,13 @@ def _make_room(address: Address, storage: ArrayFormat, overwrite: bool) -> None:
         there = storage, {}
     if there is None:
         _refuse_group_or_file(address)
+        yield
         return
     if not overwrite:
         raise InputError(f"{address} exists already: add --overwrite to replace it, or choose another name.")
     if not address.is_local:
         Documents(address).delete(address.dataset, first=there[0].array_file)
+        yield
         return
     folder = Path(str(address))
     doomed = folder.with_name(f".{folder.name}.deleted-{uuid.uuid4().hex[:8]}")
@@ -141,8 +145,14 @@ def _make_room(address: Address, storage: ArrayFormat, overwrite: bool) -> None:
         raise InputError(
             f"{address} cannot be replaced ({error.strerror}): change its permissions or choose another place."
         ) from error
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(doomed, folder)
+        raise
     for leftover in folder.parent.glob(f".{folder.name}.deleted-*"):  # of a process killed here, too
-        shutil.rmtree(leftover, ignore_errors=True)
+        leftover.unlink() if leftover.is_symlink() else shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _refuse_group_or_file(address: Address) -> None:

@@ -86,7 +86,7 @@ def test_a_second_call_finds_it_done_and_another_threshold_is_refused(probabilit
     ("changes", "error", "message"),
     [
         ({"threshold": 60}, InputError, "from 0 to 1"),
-        ({"out_dataset": "probs"}, InputError, "is the probability map itself"),
+        ({"out_dataset": "probs"}, InputError, "would replace the input"),
         ({"dataset": "ids"}, DataError, "uint32 without a scale"),
         ({"dataset": "channels"}, DataError, "name one class's dataset"),
         ({"mask": "small"}, DataError, "covers z 0-5, y 0-8, x 0-3, but the probability map z 0-5, y 0-8, x 0-6"),

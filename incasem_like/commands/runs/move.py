@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,7 +92,8 @@ def copy_runs(runs: Sequence[Reference], target: str, new_ids: bool, kind: str, 
 
     records = [run.get(stores, kind) for run in dict.fromkeys(runs)]
     other = StoreChoice(target, stores.runs_directory)
-    if other.open(kind).description == stores.open(kind).description:
+    here, there = (os.path.realpath(choice.open(kind).description) for choice in (stores, other))
+    if here == there:
         raise InputError(f"--to names the store that the runs are in, {stores.open(kind).description}: name another.")
     for record in copy(records, other.open(kind), keep_ids=not new_ids):
         _say_new(record)
