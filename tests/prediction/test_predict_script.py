@@ -143,3 +143,31 @@ def test_killed_and_resumed_by_id_alone_it_is_the_same_prediction(call, laborato
         np.testing.assert_array_equal(
             found, np.asarray(zarr.open(str(place.with_name("predict_0003")), mode="r")[dataset])
         )
+
+
+@pytest.mark.parametrize("script", [SCRIPT, SCRIPT.with_name("predict_multiple.py")])
+def test_a_mask_that_the_prediction_would_replace_is_refused_and_stays(script, call, laboratory, write_volume):
+    part = "/iteration_000001" if script != SCRIPT else ""
+    group = laboratory.container / f"volumes/predictions/train_0001/predict_0001{part}"
+    mask = np.ones((40, 44, 36), dtype=np.uint8)
+    write_volume(laboratory.container, "volumes/earlier/prob_maps/class_1", mask)
+    group.parent.mkdir(parents=True)
+    group.symlink_to(laboratory.container / "volumes/earlier")
+    (laboratory.folder / "data/link.zarr").symlink_to("cell.zarr")
+    named = {"file": "link.zarr", "mask": "volumes/earlier/prob_maps/class_1"}
+    laboratory.config({"cell_er": laboratory.entry(**named)})
+    command = call.command("--run_id", "1", updates=["prediction.input_size_voxels=[44,44,44]"])
+    done = subprocess.run(
+        [command[0], str(script), *command[2:]], capture_output=True, text=True, env=call.environment()
+    )
+    assert done.returncode == 2, done.stderr
+    assert ("already holds a prediction" if part else "holds the input") in done.stderr
+    found = zarr.open(str(laboratory.container), mode="r")["volumes/earlier/prob_maps/class_1"][:]
+    np.testing.assert_array_equal(found, mask)
+    laboratory.config({"other": laboratory.entry(file="link.zarr"), "cell_er": laboratory.entry()})
+    group.unlink()
+    done = subprocess.run(
+        [command[0], str(script), *command[2:]], capture_output=True, text=True, env=call.environment()
+    )
+    assert done.returncode == 2, done.stderr
+    assert "overlap" in done.stderr
