@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.commands.tracked import script_folder
 from incasem_like.errors import InputError
+from incasem_like.terminal import shown_path
 
 if TYPE_CHECKING:
     from sacred.observers import RunObserver
@@ -43,7 +44,9 @@ def store_flags(line: CommandLine) -> list[str]:
     """The flags that lead to the same store again; without a password."""
     from incasem_like.tracking.plain import without_credentials
 
-    named = ["-F" if line.own.file_storage else "-m", str(without_credentials(line.store))] if line.store else []
+    if line.own.file_storage:
+        return ["-F", shown_path(Path(str(line.store)))]
+    named = ["-m", str(without_credentials(line.store))] if line.store else []
     return [*named, "--offline"] if line.offline else named
 
 
