@@ -35,19 +35,25 @@ class BlockSummary:
         """Whether there was nothing left to do."""
         return bool(self) and self.done == 0
 
-    def error(self, task: BlockTask) -> IncasemError:
-        """Make one error of all failed blocks, of the class of the blocks' own errors where they agree."""
+    def error(self, task: BlockTask, command: str | None = None) -> IncasemError:
+        """Make one error of all failed blocks, of the class of the blocks' own errors where they agree.
+
+        Args:
+            task: Whose blocks they are.
+            command: What retries them, where that is not what was typed. Errors of the input are not retried.
+        """
         first = self.failed[0]
         kinds = {type(block.last.error) for block in self.failed}
         kind = kinds.pop() if len(kinds) == 1 else IncasemError
         if kind not in (DataError, InputError):
             kind = IncasemError
         place = task.name_of(first.number)
-        others = "The others are done; the" if len(self.failed) < self.total else "The"
-        summary = kind(
-            f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {first.last.error} "
-            f"{others} same command tries the failed ones again."
-        )
+        what = f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {first.last.error}"
+        if kind is IncasemError:
+            others = "The others are done; " if len(self.failed) < self.total else ""
+            again = f"{'the same command' if command is None else f'`{command}`'} retries the failed ones."
+            what = f"{what} {others}{again if others else again[0].upper() + again[1:]}"
+        summary = kind(what)
         summary.add_note(first.last.trace)  # notes are shown with --debug
         for block in self.failed[:20]:
             where = task.name_of(block.number)

@@ -82,5 +82,6 @@ class Worker:
 
 def describe_error(error: Exception, worker: str) -> BlockError:
     """Keep an error as one of ours, with its traceback."""
-    known = as_known_error(error) or IncasemError(f"{type(error).__name__}: {error}")
+    unexpected = IncasemError(f"An unexpected error ({type(error).__name__}: {error}), shown whole by --debug.")
+    known = as_known_error(error) or unexpected
     return BlockError(known, traceback.format_exc(), worker)

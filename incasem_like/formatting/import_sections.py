@@ -18,6 +18,7 @@ from incasem_like.formatting.outputs import DatasetWritten
 from incasem_like.formatting.sections import SectionSequence, find_sections
 from incasem_like.formatting.slabs import SlabReader
 from incasem_like.formatting.workers import useful_workers
+from incasem_like.terminal import shell_command
 from incasem_like.volumes import Coordinate, Roi, Volume, check_outputs, make_provenance, parse_address
 from incasem_like.volumes.geometry import nanometres
 
@@ -60,11 +61,11 @@ class SequenceImport:
     @property
     def next_command(self) -> str:
         """The sensible command after this import."""
-        stage = "python scripts/01_data_formatting"
-        where = f"-f {self.container} -d {self.dataset}"
+        stage, where = "scripts/01_data_formatting", ("-f", self.container, "-d", self.dataset)
         if "labels" in self.dataset:
-            return f"{stage}/60_create_metric_mask.py {where} -o {self.dataset.replace('labels', 'metric_masks')}"
-        return f"{stage}/40_equalize_histogram.py {where}"
+            mask = self.dataset.replace("labels", "metric_masks")
+            return shell_command("python", f"{stage}/60_create_metric_mask.py", *where, "-o", mask)
+        return shell_command("python", f"{stage}/40_equalize_histogram.py", *where)
 
 
 def plan_imports(

@@ -82,6 +82,8 @@ def predict_data(
     records = [training, *further]
     config = _with_training_runs(config, records)
     plan, runs = _checked_plan(config, records, store, resume, workers)
+    if runs is not None and options.get("run_id") is not None:
+        runs.check_unused(options["run_id"], "--resume")
     observing = observing if config.prediction.log_metrics else None
     finished: list[FinishedPrediction] = []
 

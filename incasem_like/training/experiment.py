@@ -79,7 +79,10 @@ def train(
     beginning = BeginningFinder(checked, trainings or (lambda: _required(store())), continued)
     if continued is not None and beginning.leaves_nothing_to_do:
         return FinishedTraining(RunFolders.of_run(runs, continued.id), dict(continued.result), was_complete=True)
+    run_store = store()
     if continued is None and options.get("run_id") is not None:
+        if run_store is not None:
+            run_store.check_unused(options["run_id"], "--continue_run")
         check_unused(RunFolders.of_run(runs, options["run_id"]))
 
     def work(run: Run) -> FinishedTraining:
@@ -88,7 +91,7 @@ def train(
             run.set_info("repeats", repeats)
         return FinishedTraining(folders, run_training(checked, run, folders, beginning.found, started))
 
-    return _track(work, checked, beginning, store(), options)
+    return _track(work, checked, beginning, run_store, options)
 
 
 def _track(

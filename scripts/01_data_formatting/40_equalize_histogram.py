@@ -2,6 +2,7 @@
 """Equalise the histogram of a volume locally (3-D CLAHE), without seams between blocks."""
 
 import argparse
+import json
 
 from incasem_like.terminal import add_worker_flags, run_script, script_parser
 
@@ -38,7 +39,8 @@ def main(arguments: argparse.Namespace) -> None:
     written = equalize_histogram(
         derivation, kernel=tuple(kernel), clip_limit=arguments.clip_limit, bins=arguments.nbins
     )
-    written.report("the equalised volume", f'name it as "raw": "{arguments.out_dataset}" in a data configuration')
+    name = json.dumps(arguments.out_dataset)
+    written.report("the equalised volume", f'name it as "raw": {name} in a data configuration')
 
 
 if __name__ == "__main__":

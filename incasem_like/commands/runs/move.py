@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from incasem_like.commands.runs.options import (
     store_options,
 )
 from incasem_like.errors import InputError
-from incasem_like.terminal import report_written, shown_path
+from incasem_like.terminal import report_written, shell_command, shown_path
 from incasem_like.tracking.address import singular
 
 if TYPE_CHECKING:
@@ -53,7 +52,8 @@ def export_runs(words: Sequence[str], no_checkpoints: bool, kind: str, stores: S
     for record, place in zip(records, places, strict=True):
         export_run(record, place, with_checkpoints=not no_checkpoints)
         print(f"Exported {called(record)}: {shown_path(place)}")
-    print(f"Next: incasem-like runs import {shown_path(target)} [--mongodb URL]")
+    print("To take it into another store, add --mongodb URL or --file_storage DIR to this:")
+    print(f"Next: {shell_command('incasem-like', 'runs', 'import', shown_path(target))}")
 
 
 @click.command("import")
@@ -74,7 +74,7 @@ def import_runs(folders: Sequence[Path], new_ids: bool, stores: StoreChoice) -> 
         _say_new(record)
     if len(records) == 1:
         words = ["incasem-like", "runs", "show", f"{records[0].kind}/{records[0].id}", *stores.flags()]
-        print(f"Next: {shlex.join(words)}")
+        print(f"Next: {shell_command(*words)}")
 
 
 @click.command("copy")
