@@ -6,6 +6,7 @@ import argparse
 import errno
 import logging
 import os
+import re
 import shlex
 import sys
 import time
@@ -45,7 +46,12 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
 
     def error(message: str) -> NoReturn:
         # argparse would print the usage too, a dozen lines here, and the one that matters would be the last of them.
-        parser.exit(InputError.exit_status, f"error: {' '.join(message.split())}: see {parser.prog} --help.\n")
+        said = " ".join(message.split())
+        said = re.sub(
+            r"^Unable to open config file: (.*)\. Error: \[Errno \d+\] ([^:]*).*", r"\1 cannot be read (\2)", said
+        )
+        said = re.sub(r"^Couldn't parse config file: (.*)", r"The --config file is not valid YAML (\1)", said)
+        parser.exit(InputError.exit_status, f"error: {said}: see {parser.prog} --help.\n")
         raise AssertionError
 
     parser.error = error  # type: ignore[method-assign]

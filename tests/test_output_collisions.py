@@ -12,7 +12,7 @@ import tifffile
 
 from incasem_like.blockwise import create_or_resume_output
 from incasem_like.errors import InputError
-from incasem_like.volumes import check_outputs, create_volume
+from incasem_like.volumes import check_outputs, create_volume, make_provenance, open_volume
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 IMPORT = "01_data_formatting/00_image_sequences_to_zarr.py"
@@ -219,6 +219,15 @@ def test_remote_addresses_are_normalised(output, source, clash):
 def test_an_output_beside_its_inputs_is_fine(folder):
     check_outputs(["data/c.zarr/volumes/map_2"], ["data/c.zarr/volumes/map"], "do not")
     check_outputs(["sections/c.zarr/volumes/raw"], [Path("sections")], "do not")  # in a folder of images, beside them
+
+
+def test_inputs_in_the_provenance_of_an_output_are_protected(folder):
+    before = contents(folder)
+    provenance = make_provenance("copy", {}, [open_volume("data/c.zarr/volumes/map")])
+    layout = {"shape": (6, 8, 8), "dtype": "uint8", "voxel_size": (5, 5, 5), "provenance": provenance}
+    with pytest.raises(InputError, match="would replace the input"):
+        create_or_resume_output("to_container.zarr", "inner/map", overwrite=True, **layout)
+    assert contents(folder) == before
 
 
 def test_what_is_replaced_comes_back_where_its_successor_cannot_be_made(folder, monkeypatch):

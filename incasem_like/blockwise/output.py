@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from incasem_like.blockwise.done_log import held, refuse_remote
 from incasem_like.errors import InputError
-from incasem_like.volumes import Volume, create_volume, dataset_exists, open_volume, parse_address
+from incasem_like.volumes import Volume, check_outputs, create_volume, dataset_exists, open_volume, parse_address
 
 
 def create_or_resume_output(
@@ -39,10 +39,12 @@ def create_or_resume_output(
 
     Raises:
         InputError: What is there has another shape, type or place in the world; or another process is writing what is
-            to be replaced; or the place is remote.
+            to be replaced; or the place is remote, or an input named in ``provenance``.
     """
     address = parse_address(place, dataset)
     refuse_remote(address)
+    inputs = (options.get("provenance") or {}).get("inputs", ())
+    check_outputs([address], [item["address"] for item in inputs], "choose another output")
     wanted: dict[str, Any] = {
         "shape": tuple(shape),
         "axes": axes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from incasem_like.blockwise.queue import FailedBlock
@@ -49,10 +50,12 @@ class BlockSummary:
             kind = IncasemError
         place = task.name_of(first.number)
         what = f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {first.last.error}"
+        if len(self.failed) < self.total:
+            what += " The others are done."
         if kind is IncasemError:
-            others = "The others are done; " if len(self.failed) < self.total else ""
-            again = f"{'the same command' if command is None else f'`{command}`'} retries the failed ones."
-            what = f"{what} {others}{again if others else again[0].upper() + again[1:]}"
+            anew = "--overwrite" in sys.argv and not task.names  # which would delete those that are done
+            same = f"the same command {'without --overwrite' if anew else 'again'}"
+            what += f" To retry the failed ones, run {same if command is None else f'`{command}`'}."
         summary = kind(what)
         summary.add_note(first.last.trace)  # notes are shown with --debug
         for block in self.failed[:20]:

@@ -20,6 +20,7 @@ from incasem_like.commands.prediction_runs import (
 )
 from incasem_like.commands.records import check_commit, run_options
 from incasem_like.commands.tracked import run_tracked, script_folder
+from incasem_like.errors import InputError, RunTakenError
 from incasem_like.terminal import report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
@@ -118,8 +119,8 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
             started=started,
             **run_options(line, script),
         )
-    except BaseException:
-        if begun:
+    except BaseException as error:
+        if begun and not isinstance(error, (InputError, RunTakenError)):  # which would end it again
             say_how_to_resume(begun[0])
         raise
 

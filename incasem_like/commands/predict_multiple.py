@@ -21,6 +21,7 @@ from incasem_like.commands.prediction_runs import (
 )
 from incasem_like.commands.records import check_commit, run_options, runs_directory, store_flags
 from incasem_like.commands.tracked import run_tracked, script_folder
+from incasem_like.errors import InputError, RunTakenError
 from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import report_written, shell_command, shown_path
 
@@ -124,8 +125,8 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
                 watching=Watching(started, measured, series_figure),
                 **run_options(line, script),
             )
-        except BaseException:
-            if begun:
+        except BaseException as error:
+            if begun and not isinstance(error, (InputError, RunTakenError)):  # which would end it again
                 print(f"Go on with: {continuing_command()}", file=sys.stderr)
             raise
 

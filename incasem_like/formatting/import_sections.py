@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -114,9 +115,10 @@ def check_import(order: SequenceImport) -> SectionSequence:
     sequence = find_sections(order.source, order.regex)
     conversion = _conversion(order)
     conversion.check(sequence.files[0].colours)
-    if min(order.voxel_size) <= 0 or min(order.chunk_shape) < 1:
+    if not all(0 < size < math.inf for size in order.voxel_size) or min(order.chunk_shape) < 1:
         raise InputError(
-            f"Got resolution {list(order.voxel_size)} and chunks {list(order.chunk_shape)}: all must be above 0."
+            f"Got resolution {list(order.voxel_size)} and chunks {list(order.chunk_shape)}: "
+            "all must be numbers above 0."
         )
     _crop(order, sequence.shape)
     # Most wrong types show in the first section; one more decoding spares an import that fails half-way.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +91,8 @@ def order_volumes(
     check_shape(shape)
     if format not in ("tiff", "zarr"):
         raise InputError(f"The format {format} is not known: use tiff or zarr.")
-    if num_volumes < 1 or min(voxel_size) <= 0:
-        raise InputError(f"Got {num_volumes} volumes of voxel size {list(voxel_size)}: both must be above 0.")
+    if num_volumes < 1 or not all(0 < size < math.inf for size in voxel_size):
+        raise InputError(f"Got {num_volumes} volumes of voxel size {list(voxel_size)}: all must be numbers above 0.")
     if format == "zarr" and output.suffix != ".zarr":
         output = output / "volume.zarr" if not output.suffix else output.with_suffix(".zarr")
     places = [output] if num_volumes == 1 else [output.with_stem(f"{output.stem}_{i:03d}") for i in range(num_volumes)]

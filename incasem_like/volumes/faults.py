@@ -19,6 +19,7 @@ _NOT_PERMITTED = (
     "HTTP status: 403",
     "code='403'",
 )
+_TOO_LONG = "File name too long"
 _DAMAGED = {"FAILED_PRECONDITION", "DATA_LOSS", "INVALID_ARGUMENT", "OUT_OF_RANGE"}
 _UNREACHABLE = {"ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNAUTHENTICATED", "CANCELLED"}
 
@@ -43,7 +44,7 @@ def translated(address: object, doing: str) -> Iterator[None]:
     except (ValueError, OSError, RuntimeError) as error:
         message = str(error)
         status = _STATUS.match(message)
-        if status is None and not any(words in message for words in _NO_SPACE + _NOT_PERMITTED):
+        if status is None and not any(words in message for words in (*_NO_SPACE, *_NOT_PERMITTED, _TOO_LONG)):
             raise
         raise _meaning(status[1] if status else "", message, str(address), doing) from error
 
@@ -58,6 +59,8 @@ def _meaning(status: str, message: str, address: str, doing: str) -> IncasemErro
         )
     if status == "PERMISSION_DENIED" or any(words in message for words in _NOT_PERMITTED):
         return InputError(f"Not permitted while {doing} {place}: change its permissions or choose another place.")
+    if _TOO_LONG in message:
+        return InputError(f"{address} has a name that is too long for the file system: choose a shorter one.")
     if doing == "writing" and status in {"NOT_FOUND", *_DAMAGED}:
         return InputError(f"{address} cannot be written ({reason}): choose a folder that can be.")
     if status == "NOT_FOUND":
@@ -73,7 +76,7 @@ def _meaning(status: str, message: str, address: str, doing: str) -> IncasemErro
         )
     if status in _UNREACHABLE:
         return DataError(f"{address} cannot be reached ({reason}): check the address and the connection.")
-    return DataError(f"{doing.capitalize()} {address} failed ({reason}).")
+    return DataError(f"{doing.capitalize()} {address} failed ({reason}): check the path.")
 
 
 def short_reason(message: str) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import zarr
 
+from incasem_like.tracking import run_experiment
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "03_predict" / "predict.py"
 
 
@@ -162,6 +164,7 @@ def test_a_mask_that_the_prediction_would_replace_is_refused_and_stays(script, c
     )
     assert done.returncode == 2, done.stderr
     assert ("already holds a prediction" if part else "holds the input") in done.stderr
+    assert "Go on with" not in done.stderr
     found = zarr.open(str(laboratory.container), mode="r")["volumes/earlier/prob_maps/class_1"][:]
     np.testing.assert_array_equal(found, mask)
     laboratory.config({"other": laboratory.entry(file="link.zarr"), "cell_er": laboratory.entry()})
@@ -171,3 +174,13 @@ def test_a_mask_that_the_prediction_would_replace_is_refused_and_stays(script, c
     )
     assert done.returncode == 2, done.stderr
     assert "overlap" in done.stderr
+
+
+def test_the_id_of_an_existing_run_is_refused_with_what_to_do(call, laboratory):
+    run_experiment(name="predict", config={}, main=lambda run: None, store=laboratory.store)
+    done = call("--run_id", "1", "--id", "1")
+    assert done.returncode == 2
+    assert "Run 1 exists already in" in done.stderr
+    assert "leave --id out for the next free id, choose another, or resume that run with --resume 1" in done.stderr
+    assert "Go on with" not in done.stderr
+    assert laboratory.store.ids() == [1]
