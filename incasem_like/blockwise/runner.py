@@ -232,7 +232,7 @@ def _recorded(call: _Call) -> Iterator[None]:
         state = "interrupted"
         raise
     except BaseException as error:
-        said = str(error) if isinstance(error, IncasemError) else f"Unexpected error ({type(error).__name__}: {error})"
+        said = str(error) if isinstance(error, IncasemError) else f"{type(error).__name__}: {error}"
         raise
     finally:
         summary = call.summary()

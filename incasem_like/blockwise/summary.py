@@ -49,7 +49,8 @@ class BlockSummary:
         if kind not in (DataError, InputError):
             kind = IncasemError
         place = task.name_of(first.number)
-        what = f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {first.last.error}"
+        said = str(first.last.error).rstrip(".")
+        what = f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {said}."
         if len(self.failed) < self.total:
             what += " The others are done."
         if kind is IncasemError:

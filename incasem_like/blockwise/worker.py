@@ -82,6 +82,5 @@ class Worker:
 
 def describe_error(error: Exception, worker: str) -> BlockError:
     """Keep an error as one of ours, with its traceback."""
-    unexpected = IncasemError(f"An unexpected error ({type(error).__name__}: {error}), shown whole by --debug.")
-    known = as_known_error(error) or unexpected
+    known = as_known_error(error) or IncasemError(f"{type(error).__name__}: {error}")
     return BlockError(known, traceback.format_exc(), worker)

@@ -28,8 +28,8 @@ def check_records(store: RunStore, settled: timedelta) -> Iterator[Finding]:
         if run.status == DAMAGED:
             problem = f"{name} is damaged: {run.damage}."
             repair = (
-                f"Restore it from a backup, or delete {run.kind}/{run.id} with 'incasem-like runs delete' and the flags "
-                "of this store."
+                f"Restore it from a backup, or delete {run.kind}/{run.id} with 'incasem-like runs delete' and the "
+                "flags of this store."
             )
             yield Finding(store.description, problem, repair)
         elif run.id in dead:
