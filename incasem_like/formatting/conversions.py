@@ -138,14 +138,13 @@ def _rgb_to_inverted_grey(values: Array, conversion: Conversion) -> Array:
 
 def _relabel_to(values: Array, conversion: Conversion) -> Array:
     """Give everything that is not 0 one label."""
-    return np.where(foreground(values, conversion.source), np.uint64(conversion._label()), np.uint64(0))
+    return foreground(values, conversion.source or "The image") * np.uint64(conversion._label())
 
 
 def _relabel_to_uid(values: Array, conversion: Conversion) -> Array:
     """Give everything that is not 0 a number that follows from the folder's path: the same in every run."""
-    return np.where(
-        foreground(values, conversion.source), np.uint64(path_uid(conversion.source, conversion.dtype)), np.uint64(0)
-    )
+    uid = np.uint64(path_uid(conversion.source, conversion.dtype))
+    return foreground(values, conversion.source or "The image") * uid
 
 
 def path_uid(path: str, dtype: str) -> int:

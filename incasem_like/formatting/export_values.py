@@ -27,14 +27,7 @@ logger = logging.getLogger(__name__)
 EXPORT_DTYPES = ("uint8", "uint16", "uint32", "float32")
 LARGEST_EXACT_FLOAT32 = 2**24
 VOXELS_AT_ONCE = 2**22
-# ImageJ opens integers of 32 bits as float32, which is exact to 2**24; Pillow opens them as int32; neither opens 64.
-READABLE = {
-    "uint8": (0, 2**8 - 1),
-    "uint16": (0, 2**16 - 1),
-    "int16": (-(2**15), 2**15 - 1),
-    "uint32": (0, LARGEST_EXACT_FLOAT32),
-    "int32": (-LARGEST_EXACT_FLOAT32, LARGEST_EXACT_FLOAT32),
-}
+READABLE = ("uint8", "uint16", "int16", "uint32", "int32")  # by ImageJ and Pillow, which do not open 64 bits
 
 
 def readable_dtype(volume: Volume, num_workers: int = 1, workers: Workers | None = None) -> str | None:
@@ -51,7 +44,7 @@ def readable_dtype(volume: Volume, num_workers: int = 1, workers: Workers | None
         None where the volume's own type will do (see ``conversion_to``).
 
     Raises:
-        DataError: No type holds the range.
+        DataError: No such type holds the range.
     """
     if volume.dtype == np.float64:
         logger.warning(
@@ -66,16 +59,22 @@ def readable_dtype(volume: Volume, num_workers: int = 1, workers: Workers | None
     ranges = np.array(list(task.results()))
     task.forget()
     low, high = int(ranges[:, 0].min()), int(ranges[:, 1].max())
-    for name, (least, greatest) in READABLE.items():
-        if least <= low and high <= greatest:
-            return name
-    remedy = "renumber the objects from 1 (fastremap.renumber, skimage.segmentation.relabel_sequential) and export that"
-    if low >= 0 and high < 2**32:
-        remedy = f"give --dtype uint32, which tifffile reads exactly, or {remedy}"
-    raise DataError(
-        f"{volume.address} holds integers from {low} to {high}, but in a TIFF that ImageJ and Pillow open exactly they "
-        f"end at {LARGEST_EXACT_FLOAT32}: {remedy}."
-    )
+    fitting = [name for name in READABLE if np.iinfo(name).min <= low and high <= np.iinfo(name).max]
+    if not fitting:
+        raise DataError(
+            f"{volume.address} holds integers from {low} to {high}, but image viewers open TIFFs of 32 bits at most: "
+            "renumber the objects from 1 (fastremap.renumber, skimage.segmentation.relabel_sequential) and export that."
+        )
+    if max(high, -low) > LARGEST_EXACT_FLOAT32:
+        logger.warning(
+            "%s holds integers from %d to %d: ImageJ rounds those beyond %d to floats, and Pillow takes those from "
+            "2147483648 for negative.",
+            volume.address,
+            low,
+            high,
+            LARGEST_EXACT_FLOAT32,
+        )
+    return fitting[0]
 
 
 def conversion_to(dtype: str | None, volume: Volume) -> tuple[np.dtype[Any], Conversion]:

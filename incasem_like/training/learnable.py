@@ -101,15 +101,19 @@ def warn_of_content(key: str, found: Sequence[EntryContent], num_classes: int) -
             part,
             _names(found),
         )
+    lacking = [
+        f"{entry.region.name} (no {_classes(missing)})"
+        for entry in found
+        if entry.classes and (missing := entry.missing - nowhere)
+    ]
+    if lacking:
+        log.warning("Classes that entries of %s name labels for are missing: %s.", key, ", ".join(lacking))
     for entry in found:
-        name, everywhere = entry.region.name, "everywhere" if entry.certain else "in the part looked at"
         if not entry.classes:
-            log.warning("The mask of %s is 0 %s: %s.", name, everywhere, REMEDY)
-        elif missing := entry.missing - nowhere:
-            datasets = ", ".join(entry.region.labels[one].dataset for one in sorted(missing))
-            log.warning("%s has no voxel of %s (%s) %s: %s.", name, _classes(missing), datasets, everywhere, REMEDY)
+            where = "everywhere" if entry.certain else "in the part looked at"
+            log.warning("The mask of %s is 0 %s: %s.", entry.region.name, where, REMEDY)
         if entry.constant is not None:
-            log.warning("The raw of %s is %g everywhere: %s.", name, entry.constant, REMEDY)
+            log.warning("The raw of %s is %g everywhere: %s.", entry.region.name, entry.constant, REMEDY)
 
 
 def look_into(regions: Sequence[Region], *, measured: bool) -> list[EntryContent]:
