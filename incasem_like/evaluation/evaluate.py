@@ -151,7 +151,6 @@ def prepare_evaluation(
         check_same_voxels(volume, prediction)
     for volume in (labels, *masks):
         check_label_dtype(volume)
-    check_probability_map(prediction)
     padding = Coordinate(roi_padding)
     roi = Roi(prediction.roi.begin + padding, prediction.roi.shape - padding * 2)
     if min(roi.shape) <= 0:
@@ -161,6 +160,7 @@ def prepare_evaluation(
         )
     for volume in (labels, *masks):
         roi = _covered(volume, prediction, roi, intersect)
+    check_probability_map(prediction)
     return Evaluation(prediction, labels, tuple(masks), roi, label_class)
 
 

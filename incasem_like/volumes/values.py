@@ -49,7 +49,7 @@ def check_labels(labels: Array, name: str = "The array", begin: Sequence[int] = 
         VoxelValueError: Another value, with its position.
     """
     kind = labels.dtype.kind
-    if kind == "b" or not labels.size or (kind == "u" and int(labels.max()) < RESERVED_IDS):
+    if kind == "b" or not labels.size or (kind == "u" and labels.dtype.itemsize < 8):
         return
     if kind == "u":
         invalid = labels >= np.uint64(RESERVED_IDS)
