@@ -17,14 +17,7 @@ from incasem_like.formatting.workers import useful_workers
 from incasem_like.segmentation.probabilities import check_probability_map
 from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi
 from incasem_like.volumes.agreement import check_same_voxels, spaced
-from incasem_like.volumes.values import (
-    check_label_dtype,
-    check_labels,
-    check_probabilities,
-    foreground,
-    inside,
-    probability_scale,
-)
+from incasem_like.volumes.values import check_label_dtype, check_probabilities, foreground, inside, probability_scale
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -108,11 +101,9 @@ def count_block(block: Block, parameters: Mapping[str, Any]) -> Array:
         if valid is not None and not valid.any():
             continue
         label_class = parameters["label_class"]
-        found, name = labels.read(part), str(labels.address)
-        if label_class is None:
-            target = foreground(found, name, part.begin)
-        else:
-            check_labels(found, name, part.begin)
+        found = labels.read(part)
+        target = foreground(found, str(labels.address), part.begin)
+        if label_class is not None:
             target = found == label_class
         probabilities = prediction.read(part)
         check_probabilities(probabilities, scale, str(prediction.address), part.begin, valid)

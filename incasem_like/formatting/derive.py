@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask
+from incasem_like.blockwise.parts import shuffled_parts
 from incasem_like.formatting.outputs import DatasetWritten, Derivation
 from incasem_like.volumes.values import check_label_dtype, check_labels
 from incasem_like.volumes.volume import Outside
 
 ArrayFunction = Callable[..., npt.NDArray[np.uint8]]
+VOXELS_AT_ONCE = 1 << 22
 
 
 def derive_volume(
@@ -41,6 +43,8 @@ def derive_volume(
     """
     source = derivation.open_source()
     check_label_dtype(source)
+    looked_at = shuffled_parts(source, source.roi, VOXELS_AT_ONCE)[0]  # before an output is created
+    check_labels(source.read(looked_at), str(source.address), looked_at.begin)
     name = function.__name__
     output = derivation.open_output(source, name, parameters)
     task = BlockTask(

@@ -67,12 +67,8 @@ def readable_dtype(volume: Volume, num_workers: int = 1, workers: Workers | None
         )
     if max(high, -low) > LARGEST_EXACT_FLOAT32:
         logger.warning(
-            "%s holds integers from %d to %d: ImageJ rounds those beyond %d to floats, and Pillow takes those from "
-            "2147483648 for negative.",
-            volume.address,
-            low,
-            high,
-            LARGEST_EXACT_FLOAT32,
+            f"{volume.address} holds integers from {low} to {high}: ImageJ rounds those beyond {LARGEST_EXACT_FLOAT32} "
+            "to floats, and Pillow takes those from 2147483648 for negative."
         )
     return fitting[0]
 
@@ -92,41 +88,29 @@ def conversion_to(dtype: str | None, volume: Volume) -> tuple[np.dtype[Any], Con
         The dtype of the result and the function from stored to exported values, which takes the values and the absolute
         voxel of the first one, and raises VoxelValueError on a value that does not fit.
     """
-    source, scale, name = volume.dtype, stated_scale(volume), str(volume.address)
+    source, scale, name = volume.dtype, stated_scale(volume) or 1.0, str(volume.address)
     kept = {"bool": "uint8", "int8": "int16", "float16": "float32"}.get(source.name, source.name)
     target: np.dtype[Any] = np.dtype(dtype or kept)
-    if target == source:
-        return target, lambda values, begin: values
-    if target.kind == "f":
-        divisor = scale if scale and source.kind in "ui" else 1.0
-        return target, lambda values, begin: _as_float(values, divisor, target, name, begin)
-    if source.kind == "f":
-        return target, lambda values, begin: _spread(values, scale or 1.0, target, name, begin)
-    return target, lambda values, begin: _as_integer(values, target, name, begin)
+
+    def convert(values: Array, begin: Coordinate) -> Array:
+        if source.kind == "f" and target.kind != "f":
+            check_probabilities(values, scale, name, begin, remedy="export without --dtype, or rescale the values")
+            return np.rint(np.clip(values / np.float64(scale), 0, 1) * np.iinfo(target).max).astype(target)
+        if source.kind in "ui" and target != source:
+            _check_fits(values, target, name, begin)
+            values = values / scale if target.kind == "f" and scale != 1 else values
+        return values.astype(target, copy=False)
+
+    return target, convert
 
 
-def _as_float(values: Array, divisor: float, target: np.dtype[Any], name: str, begin: Coordinate) -> Array:
-    if values.dtype.kind in "ui":
-        exact = (-LARGEST_EXACT_FLOAT32, LARGEST_EXACT_FLOAT32)
-        _check_fits(values, exact, f"{target} cannot hold exactly: give --dtype uint32", name, begin)
-    return (values / divisor).astype(target) if divisor != 1 else values.astype(target)
-
-
-def _spread(values: Array, scale: float, target: np.dtype[Any], name: str, begin: Coordinate) -> Array:
-    check_probabilities(values, scale, name, begin, remedy="export without --dtype, or rescale the values")
-    return np.rint(np.clip(values.astype(np.float64) / scale, 0, 1) * np.iinfo(target).max).astype(target)
-
-
-def _as_integer(values: Array, target: np.dtype[Any], name: str, begin: Coordinate) -> Array:
-    limits = np.iinfo(target)
-    ends = (int(limits.min), int(limits.max))
-    if values.dtype.kind != "b":
-        _check_fits(values, ends, f"{target} cannot hold: choose a wider --dtype or none", name, begin)
-    return values.astype(target)
-
-
-def _check_fits(values: Array, ends: tuple[int, int], otherwise: str, name: str, begin: Coordinate) -> None:
-    invalid = (values < ends[0]) | (values > ends[1])
+def _check_fits(values: Array, target: np.dtype[Any], name: str, begin: Coordinate) -> None:
+    least, greatest = -LARGEST_EXACT_FLOAT32, LARGEST_EXACT_FLOAT32
+    remedy = "hold exactly: give --dtype uint32"
+    if target.kind != "f":
+        least, greatest = int(np.iinfo(target).min), int(np.iinfo(target).max)
+        remedy = "hold: choose a wider --dtype or none"
+    invalid = (values < least) | (values > greatest)
     if invalid.any():
         value, position = first_where(values, invalid, begin)
-        raise VoxelValueError(f"{name} holds {value} at {position}, which {otherwise}.")
+        raise VoxelValueError(f"{name} holds {value} at {position}, which {target} cannot {remedy}.")

@@ -41,11 +41,6 @@ class EntryContent:
     certain: bool
     constant: float | None
 
-    @property
-    def missing(self) -> set[int]:
-        """Classes that the entry names labels for, and that were not seen."""
-        return self.region.labels.keys() - self.classes
-
 
 def check_training_data(config: TrainingConfig, regions: Sequence[Region]) -> None:
     """Check that the training data can teach anything, and warn of entries that cannot.
@@ -104,7 +99,7 @@ def warn_of_content(key: str, found: Sequence[EntryContent], num_classes: int) -
     lacking = [
         f"{entry.region.name} (no {_classes(missing)})"
         for entry in found
-        if entry.classes and (missing := entry.missing - nowhere)
+        if entry.classes and (missing := entry.region.labels.keys() - entry.classes - nowhere)
     ]
     if lacking:
         log.warning("Classes that entries of %s name labels for are missing: %s.", key, ", ".join(lacking))

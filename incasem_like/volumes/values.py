@@ -16,14 +16,15 @@ from incasem_like.errors import DataError, VoxelValueError
 from incasem_like.volumes.volume import Volume
 
 Array = npt.NDArray[Any]
-logger = logging.getLogger(__name__)
+_warn_once = functools.cache(logging.getLogger(__name__).warning)
 
 LABEL_KINDS = "bui"
 RESERVED_IDS = 2**64 - 3  # and above: -3, -2 and -1 as uint64, which Paintera and CREMI store for unlabelled voxels
+MAP_REMEDY = 'rescale the map, set the attribute "scale" to the value that means probability 1, or mask such voxels out'
 FLOAT_ROUNDING = 1e-5  # how far a float probability may lie outside [0, 1]; float16 is coarser
 
 
-def check_label_dtype(volume: Volume, name: str | None = None) -> None:
+def check_label_dtype(volume: Volume) -> None:
     """Check that a dataset of labels, or a mask, holds integers.
 
     Raises:
@@ -31,8 +32,8 @@ def check_label_dtype(volume: Volume, name: str | None = None) -> None:
     """
     if volume.dtype.kind not in LABEL_KINDS:
         raise DataError(
-            f"{name or volume.address} holds {volume.dtype}, but labels and masks are integers: choose another "
-            "dataset, or store it as integers."
+            f"{volume.address} holds {volume.dtype}, but labels and masks are integers: choose another dataset, or "
+            "store it as integers."
         )
 
 
@@ -91,16 +92,10 @@ def inside(mask: Array, name: str = "The array", begin: Sequence[int] = (), step
         VoxelValueError: As ``check_labels``.
     """
     found = foreground(mask, name, begin, step)
-    if mask.dtype.kind != "b" and multiprocessing.parent_process() is None:  # workers leave the warning to the first
-        unusual = (mask > 1) & (mask != 255)
-        if unusual.any():
-            _warn_of_mask(name)
+    first = multiprocessing.parent_process() is None  # workers leave the warning to it
+    if first and mask.dtype.kind != "b" and ((mask > 1) & (mask != 255)).any():
+        _warn_once(f"{name} is used as a mask and holds more than 0 and 1 (or 255): every value but 0 is inside.")
     return found
-
-
-@functools.cache
-def _warn_of_mask(name: str) -> None:
-    logger.warning("%s is used as a mask and holds more than 0 and 1 (or 255): every value but 0 is inside.", name)
 
 
 def stated_scale(volume: Volume) -> float | None:
@@ -137,16 +132,8 @@ def probability_scale(volume: Volume) -> float:
     )
 
 
-UNITS_REMEDY = 'rescale the map, set the attribute "scale" to the value that means probability 1, or mask such voxels'
-
-
 def check_probabilities(
-    values: Array,
-    scale: float,
-    name: str,
-    begin: Sequence[int] = (),
-    counted: Array | None = None,
-    remedy: str = UNITS_REMEDY,
+    values: Array, scale: float, name: str, begin: Sequence[int], counted: Array | None = None, remedy: str = ""
 ) -> None:
     """Check that stored values are probabilities.
 
@@ -155,7 +142,7 @@ def check_probabilities(
         scale: The stored value of probability 1.
         name, begin: As for ``check_labels``.
         counted: Where it is False anything may be stored; None checks all.
-        remedy: What to do otherwise, for the error.
+        remedy: For the error; by default that of a probability map.
 
     Raises:
         VoxelValueError: A value is NaN, or outside 0 to ``scale`` by more than rounding.
@@ -173,7 +160,8 @@ def check_probabilities(
     if invalid.any():
         value, position = first_where(values, invalid, begin)
         raise VoxelValueError(
-            f"{name} holds {value:g} at {position}, but probabilities are stored as 0 to {scale:g} here: {remedy}."
+            f"{name} holds {value:g} at {position}, but probabilities are stored as 0 to {scale:g} here: "
+            f"{remedy or MAP_REMEDY}."
         )
 
 

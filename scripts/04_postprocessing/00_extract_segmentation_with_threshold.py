@@ -11,13 +11,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = script_parser("Segment a probability map: 1 where p >= threshold and the mask is not 0, else 0 (uint8).")
     add = parser.add_argument
     add("--prediction_filename", required=True, metavar="ZARR", help="container of the probability map")
-    add(
-        "-d",
-        "--dataset",
-        required=True,
-        metavar="DS",
-        help="map of one class: float 0-1, uint8 0-255, or by its attribute scale",
-    )
+    add("-d", "--dataset", required=True, metavar="DS", help="probability map of one class, float 0-1 or uint8 0-255")
     add("--mask_filename", metavar="ZARR", help="container of a mask (default: the prediction's, if --mask is given)")
     add("-m", "--mask", metavar="DS", help="mask dataset (default: volumes/mask, if --mask_filename is given)")
     add("-o", "--out_dataset", required=True, metavar="DS", help="the segmentation, in the prediction's container")

@@ -13,13 +13,7 @@ def make_parser() -> argparse.ArgumentParser:
     metrics = ("jaccard", "dice", "precision_recall")
     add("--metric", choices=metrics, default="jaccard", help="decides the best threshold; all are shown")
     add("-l", "--labels", required=True, metavar="ZARR/DS", help="labels; every non-zero id counts as the object")
-    add(
-        "-p",
-        "--prediction_probas",
-        required=True,
-        metavar="ZARR/DS",
-        help="one class: float 0-1, uint8 0-255, or by its attribute scale",
-    )
+    add("-p", "--prediction_probas", required=True, metavar="ZARR/DS", help="one class, float 0-1 or uint8 0-255")
     add("--mask", metavar="ZARR/DS", help="only voxels where it is not 0 count")
     add("--metric_mask", metavar="ZARR/DS", help="only voxels where it is not 0 count, such as an exclusion zone's")
     add("--roi_padding", type=int, nargs="+", default=[0], help="voxels left out at each side: one number, or z y x")
