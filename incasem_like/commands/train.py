@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from incasem_like.commands.cpu_memory import keep_freed_memory
 from incasem_like.commands.records import open_run_store, run_options, runs_directory, store_flags
 from incasem_like.commands.tracked import run_tracked, script_folder
-from incasem_like.commands.training_order import CONTINUE, REPEAT, TrainingOrder, add_flags, read_order
+from incasem_like.commands.training_order import CONTINUE, REPEAT, START, TrainingOrder, add_flags, read_order
 from incasem_like.errors import DiskFullError, RunTakenError, StoreError
 from incasem_like.terminal import report_written, shell_command, shown_path
 
@@ -67,7 +67,8 @@ def _train(order: TrainingOrder, config: TrainingConfig, line: CommandLine, scri
             ),
             trainings=lambda: open_run_store(line, "trainings", config.directories, config.tracking),
             continued=order.continued,
-            repeats=order.record.id if order.record is not None and order.mode == REPEAT else None,
+            repeats=order.record if order.mode == REPEAT else None,
+            starts_from=order.record if order.mode == START else None,
             started=started,
             **run_options(line, script),
         )

@@ -115,13 +115,13 @@ def value_range(volume: Volume, folder: Path | None, **workers: Any) -> tuple[fl
     return low, high
 
 
-def range_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    """Find the range of one block."""
+def range_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """Find the least and the greatest value of one block."""
     volume = block.inputs[0]
     ranges = []
     for part in aligned_parts(volume, block.write_roi, LEAST_BLOCK):
         values = volume.read(part)
-        ranges.append((float(values.min()), float(values.max())))
+        ranges.append((values.min(), values.max()))
     found = np.array(ranges)
     return np.array([found[:, 0].min(), found[:, 1].max()])
 

@@ -31,7 +31,7 @@ class SectionPlan:
         volume: A 3-D volume (zyx).
         first_number: Number of the first section.
         dtype: Of the written values.
-        convert: From stored to written values.
+        convert: From stored to written values; see ``conversion_to``.
     """
 
     volume: Volume
@@ -74,8 +74,7 @@ def make_plan(volume: Volume, dtype: str | None, absolute: bool) -> SectionPlan:
         raise InputError(
             f"{volume.address} begins at section {first}, which no file name can say: leave --absolute out."
         )
-    scale = volume.attributes.get("scale")
-    target, convert = conversion_to(dtype, np.dtype(volume.dtype), float(scale) if scale else None)
+    target, convert = conversion_to(dtype, volume)
     return SectionPlan(volume, first, target, convert)
 
 
@@ -153,9 +152,6 @@ def _bands(plan: SectionPlan, start: int, stop: int) -> Iterator[tuple[int, Arra
     rows = chunk_rows * max(1, BAND_BYTES // ((stop - start) * chunk_rows * width * itemsize))
     for row in range(0, height, rows):
         shape = Coordinate(stop - start, min(rows, height - row), width)
-        band = volume.read(Roi(volume.roi.begin + Coordinate(start, row, 0), shape))
-        try:
-            converted = plan.convert(band)
-        except DataError as error:
-            raise DataError(f"{volume.address}: {error}") from error
+        begin = volume.roi.begin + Coordinate(start, row, 0)
+        converted = plan.convert(volume.read(Roi(begin, shape)), begin)
         yield row, converted.astype(plan.dtype.newbyteorder("="), copy=False)

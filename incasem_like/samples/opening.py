@@ -10,8 +10,7 @@ from incasem_like.errors import ConfigError, DataError
 from incasem_like.samples.regions import RAW_SCALES, Region, downsampled
 from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
 from incasem_like.volumes.agreement import check_place_known, warn_between_voxels
-
-LABEL_KINDS = "uib"
+from incasem_like.volumes.values import LABEL_KINDS
 
 
 def open_regions(

@@ -11,9 +11,8 @@ from incasem_like.errors import IncasemError
 from incasem_like.tracking.model_folders import highest_number
 from incasem_like.training.beginning import Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder
-from incasem_like.training.continuing import put_in_order
+from incasem_like.training.continuing import put_in_order, warn_of_changed_volumes
 from incasem_like.training.folders import RunFolders, check_unused
-from incasem_like.training.foreground import warn_of_missing_classes
 from incasem_like.volumes import check_outputs
 
 if TYPE_CHECKING:
@@ -53,7 +52,8 @@ def train(
     store: Callable[[], RunStore | None],
     trainings: Callable[[], RunStore] | None = None,
     continued: RunRecord | None = None,
-    repeats: int | None = None,
+    repeats: RunRecord | None = None,
+    starts_from: RunRecord | None = None,
     started: Callable[[RunFolders, Beginning], None] = lambda folders, beginning: None,
     **options: Any,
 ) -> FinishedTraining:
@@ -65,6 +65,8 @@ def train(
         trainings: Opens the store of the training that ``training.start_from`` names; by default the run's own.
         continued: A run of that store to go on with, instead of a new one.
         repeats: The run whose configuration this is, for the record.
+        starts_from: The run whose configuration and weights this starts with. Of this and ``repeats``, data that have
+            changed since are reported.
         started: Called when the run is this process's own, before the first iteration.
         **options: run_name, comment, run_id, observers, sources, as ``tracking.run_experiment`` takes them.
 
@@ -75,6 +77,8 @@ def train(
     from incasem_like.training.preflight import check_training
 
     checked = check_training(with_seed(config))
+    if (record := repeats or starts_from) is not None:
+        warn_of_changed_volumes(record, checked)
     runs = config.directories.runs
     beginning = BeginningFinder(checked, trainings or (lambda: _required(store())), continued)
     if continued is not None and beginning.leaves_nothing_to_do:
@@ -88,7 +92,7 @@ def train(
     def work(run: Run) -> FinishedTraining:
         folders = RunFolders.of_run(runs, run.id) if run.id else RunFolders.unobserved(runs)
         if repeats is not None:
-            run.set_info("repeats", repeats)
+            run.set_info("repeats", repeats.id)
         return FinishedTraining(folders, run_training(checked, run, folders, beginning.found, started))
 
     return _track(work, checked, beginning, run_store, options)
@@ -152,7 +156,6 @@ def run_training(
     else:
         checkpoint = put_in_order(resumption, run, CheckpointFolder(folders.models))
     started(folders, beginning)
-    _look_for_classes(checked)
     if beginning.start is not None:
         run.set_info("parent", beginning.start.lineage)
     first_step = None if resumption is None else resumption.iteration + 1
@@ -163,13 +166,6 @@ def run_training(
             trainer.restore(checkpoint)
         run.inputs([_described(region) for region in regions])
         return trainer.fit()
-
-
-def _look_for_classes(checked: CheckedTraining) -> None:
-    classes = checked.config.data.num_classes
-    warn_of_missing_classes("training.data", checked.training_regions, classes)
-    if checked.validation_regions:
-        warn_of_missing_classes("validation.data", checked.validation_regions, classes)
 
 
 def _required(store: RunStore | None) -> RunStore:

@@ -187,3 +187,12 @@ def test_labels_on_the_voxels_of_raw_are_not_told_of_for_float_noise(cell, caplo
     cell.put("volumes/labels/er", np.ones((32, 36, 40), np.uint8), offset=(7, 4, 4))  # 7 * 4.6 is 32.199999999999996
     opened(cell, cell.entry(offset=(8, 8, 8), shape=(4, 4, 4)))
     assert not caplog.records
+
+
+def test_a_negative_label_is_refused_at_its_voxel_before_downsampling(cell):
+    labels = np.zeros((40, 44, 48), np.int16)
+    labels[20, 30, 10] = -1
+    cell.put("volumes/labels/er", labels)
+    region = opened(cell, cell.entry(), downsample_factor=2)[0]
+    with pytest.raises(DataError, match=r"volumes/labels/er of cell_1 holds the label -1 at z 20, y 30, x 10"):
+        region.read_labels(region.roi)
