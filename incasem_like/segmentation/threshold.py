@@ -56,11 +56,7 @@ class ThresholdSegmentation:
         if self.out_dataset.strip("/") == self.dataset.strip("/"):
             raise InputError(f"--out_dataset {self.out_dataset} is the probability map itself: choose another name.")
         prediction = open_volume(self.prediction_filename, self.dataset)
-        if prediction.axes != "zyx":
-            raise DataError(
-                f"{prediction.address} has shape {list(prediction.shape)} ({prediction.axes}), but a map of one class "
-                "is needed: name one class's dataset, such as prob_maps/class_1."
-            )
+        prediction.require_zyx()
         probability_scale(prediction)
         if not (self.mask or self.mask_filename):
             return [prediction]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import multiprocessing
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from incasem_like.errors import DataError, DiskFullError, IncasemError, InputError
 
+logger = logging.getLogger(__name__)
 _STATUS = re.compile(r"^([A-Z_]{4,}): ")
 _FILE = re.compile(r'(?:local file|key) "([^"]+)"')
 _DETAIL = re.compile(r" \[[a-z_]+='.*$", re.DOTALL)
@@ -82,3 +86,14 @@ def short_reason(message: str) -> str:
     about_file = re.split(r'(?:local file|key) "[^"]+": ', text)
     clause = about_file[-1] if len(about_file) > 1 else text.rsplit(": ", 1)[-1]
     return clause.split(";")[0].strip().rstrip(".") or "no reason given"
+
+
+def warn_once(sentence: str) -> None:
+    """Log a warning, the same one once; worker processes leave it to the process that started them."""
+    if multiprocessing.parent_process() is None:
+        _warn(sentence)
+
+
+@functools.cache
+def _warn(sentence: str) -> None:
+    logger.warning(sentence)

@@ -1,0 +1,110 @@
+"""Arrays that TensorStore cannot decode but zarr-python can: its filters, compressors and types; read only."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from incasem_like.errors import DataError
+from incasem_like.volumes.address import Address
+from incasem_like.volumes.formats.base import ArrayFormat, Document
+from incasem_like.volumes.store import context
+
+
+class _Chunks(MutableMapping[str, bytes]):
+    """The keys of an array as zarr-python wants them, its metadata as they were read here."""
+
+    def __init__(self, address: Address, array: Document) -> None:
+        import tensorstore
+
+        self._keys = tensorstore.KvStore.open(address.kvstore(address.dataset), context=context()).result()
+        self._array = json.dumps(array).encode()
+
+    def __getitem__(self, key: str) -> bytes:
+        if key == ".zarray":
+            return self._array
+        found = self._keys.read(key).result()
+        if found.state != "value":
+            raise KeyError(key)
+        return bytes(found.value)
+
+    def __setitem__(self, key: str, value: bytes) -> None:
+        raise PermissionError(key)
+
+    def __delitem__(self, key: str) -> None:
+        raise PermissionError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([".zarray"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def open_array(address: Address, format_: ArrayFormat, documents: dict[str, Document], mode: str = "r") -> Any:
+    """Open an array with zarr-python; its axes are in the order of the index, z, y, x, for every format.
+
+    Raises:
+        DataError: The format is one that the installed zarr-python cannot read.
+    """
+    import zarr
+
+    if format_.name == "n5" and hasattr(zarr, "N5FSStore"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that zarr-python 3 has no N5
+            return zarr.open_array(zarr.N5FSStore(address.container), mode=mode, path=address.dataset)
+    if format_.name == "zarr2" and mode == "r":
+        return zarr.open_array(_Chunks(address, documents.get("assumed", documents[".zarray"])), mode=mode)
+    if format_.name == "zarr2" or (format_.name == "zarr3" and int(zarr.__version__.split(".")[0]) >= 3):
+        return zarr.open_array(address.location, mode=mode)
+    raise DataError(f"{address} is {format_.name}, which zarr-python {zarr.__version__} cannot read: use read().")
+
+
+def open_as_tensorstore(address: Address, format_: ArrayFormat, documents: dict[str, Document]) -> Any:
+    """Open an array with zarr-python and return it as a TensorStore that decodes its chunks on demand.
+
+    Raises:
+        DataError: It holds no numbers, or zarr-python cannot decode it either; the codec is named.
+    """
+    import tensorstore
+
+    try:
+        array = open_array(address, format_, documents)
+    except Exception as error:  # zarr-python and numcodecs raise whatever their JSON leads them to
+        raise DataError(
+            f"{address} cannot be decoded: it uses {_codecs(documents)}, which neither TensorStore nor zarr-python "
+            "reads; write it anew in a common compression (blosc, zstd, gzip)."
+        ) from error
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise DataError(
+            f"{address} holds values of type {array.dtype}, but a volume holds integers, floats or booleans."
+        )
+
+    def read(domain: Any, into: Any, _parameters: Any) -> None:
+        if array.fill_value is None:  # zarr-python leaves such voxels as they are
+            into[...] = 0
+        try:
+            array.get_basic_selection(domain.index_exp, out=into)
+        except Exception as error:
+            raise ValueError(f"DATA_LOSS: {error}") from error
+
+    store = tensorstore.virtual_chunked(
+        read,
+        dtype=tensorstore.dtype(array.dtype.newbyteorder("=").type),
+        shape=array.shape,
+        chunk_layout=tensorstore.ChunkLayout(read_chunk_shape=array.chunks, write_chunk_shape=array.chunks),
+        context=context(),
+    )
+    return store.T if format_.name == "n5" else store
+
+
+def _codecs(documents: dict[str, Document]) -> str:
+    """Return the names of an array's filters and compressor, and its type."""
+    array = documents.get(".zarray") or documents.get("attributes.json", {})
+    compression = array.get("compressor", array.get("compression", array.get("compressionType")))
+    filters = array.get("filters")
+    codecs = [*(filters if isinstance(filters, list) else []), *([compression] if compression else [])]
+    names = [str(codec.get("id", codec.get("type"))) if isinstance(codec, dict) else str(codec) for codec in codecs]
+    return f"{' and '.join(names) or 'no compression'} on {array.get('dtype', array.get('dataType'))}"
