@@ -27,6 +27,21 @@ _DAMAGED = {"FAILED_PRECONDITION", "DATA_LOSS", "INVALID_ARGUMENT", "OUT_OF_RANG
 _UNREACHABLE = {"ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNAUTHENTICATED", "CANCELLED"}
 
 
+class NotOpenedError(DataError):
+    """An array whose metadata are damaged, or use what TensorStore does not support.
+
+    Attributes:
+        reason: In TensorStore's words.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(
+            f"{address} cannot be opened ({reason}): its metadata are damaged or use what is not supported; "
+            "restore them, or rewrite it with zarr-python."
+        )
+        self.reason = reason
+
+
 @contextmanager
 def translated(address: object, doing: str) -> Iterator[None]:
     """Turn TensorStore's errors into one sentence about ``address``.
@@ -67,10 +82,7 @@ def _meaning(status: str, message: str, address: str, doing: str) -> IncasemErro
     if status == "NOT_FOUND":
         return DataError(f"{address} has no {place}: check the path.")
     if doing == "opening" and status in _DAMAGED:
-        return DataError(
-            f"{address} cannot be opened ({reason}): its metadata are damaged or use what is not supported; "
-            "restore them, or rewrite it with zarr-python."
-        )
+        return NotOpenedError(address, reason)
     if status in _DAMAGED:
         return DataError(
             f"{address} is damaged: {place} cannot be decoded ({reason}); restore that file or write the dataset again."

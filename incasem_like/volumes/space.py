@@ -80,22 +80,25 @@ def settle(statements: Sequence[Statement], default_axes: tuple[str, ...], where
     letters = [letter for letter in "zyx" if letter in axes]
     sizes: list[tuple[str, tuple[float, ...]]] = []
     offsets: list[tuple[str, tuple[float, ...]]] = []
-    without_unit = []
+    unitless: dict[str, tuple[str, tuple[float, ...]]] = {}
     for statement in statements:
         own = axes if statement.ordered else _letters(statement, default_axes, where) or axes
-        for values, found in ((statement.scale, sizes), (statement.offset, offsets)):
-            if values is None:
-                continue
-            lengths = _lengths(statement, values, own, letters, where)
-            if lengths is not None:
-                found.append((statement.key, lengths))
-            elif found is sizes and any(value != 1 for value in values):
-                without_unit.append(statement.key)
+        for what, values, found in (("size", statement.scale, sizes), ("offset", statement.offset, offsets)):
+            if values is not None:
+                lengths, in_nm = _lengths(statement, values, own, letters, where)
+                if in_nm:
+                    found.append((statement.key, lengths))
+                elif any(length != (what == "size") for length in lengths):  # 1 and 0 are what nobody gave
+                    unitless.setdefault(what, (statement.key, lengths))
     if any(not all(size > 0 for size in lengths) for _, lengths in sizes):
         key, lengths = next((key, lengths) for key, lengths in sizes if min(lengths) <= 0)
         raise DataError(f"{where} has a voxel size of {list(lengths)} nm in {key}: correct it, it must be positive.")
-    if not sizes and without_unit:
-        warn_once(f"{where} has numbers without a unit in {without_unit[0]}, so its voxel size is unknown.")
+    if not sizes and "size" in unitless:
+        warn_once(f"{where} has numbers without a unit in {unitless['size'][0]}, so its voxel size is unknown.")
+    if not offsets and "offset" in unitless:
+        if sizes:
+            raise DataError(f"{where} has an offset without a unit in {unitless['offset'][0]}: add the unit there.")
+        offsets.append(unitless["offset"])  # which nothing can be done with, as long as the voxel size is unknown
     for key, lengths in sizes[1:]:
         if not same_voxel_size(lengths, sizes[0][1]):
             _warn_contradiction(where, "voxel size", sizes[0], (key, lengths))
@@ -164,8 +167,8 @@ def _letter(name: str, kind: str) -> str:
 
 def _lengths(
     statement: Statement, values: Any, axes: Sequence[str], letters: Sequence[str], where: str
-) -> tuple[float, ...] | None:
-    """Return the numbers of a statement for z, y and x in nm; None when they have no unit."""
+) -> tuple[tuple[float, ...], bool]:
+    """Return the numbers of a statement for z, y and x in nm, and whether they are: False when they have no unit."""
     if not isinstance(values, list | tuple) or not all(
         isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values
     ):
@@ -180,7 +183,7 @@ def _lengths(
         unit = statement.units if single else units.get(letter)
         if is_no_unit(unit):
             if unit is not None or statement.convention is None:
-                return None
+                return tuple(float(numbers[other]) for other in letters), False
             unit = statement.convention
             if statement.warns:
                 warn_once(f"{where} has {statement.key} without a unit: it is read as {unit}.")
@@ -188,7 +191,7 @@ def _lengths(
         if factor is None:
             raise DataError(f"{where} has the unit {unit!r} in {statement.key}, which is no known length: correct it.")
         lengths.append(float(exact(numbers[letter]) * factor))
-    return tuple(lengths)
+    return tuple(lengths), True
 
 
 def _along(axes: Sequence[str], values: Any, statement: Statement, where: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.volumes.address import Address
-from incasem_like.volumes.faults import translated
+from incasem_like.volumes.faults import NotOpenedError, translated
 from incasem_like.volumes.formats.base import ArrayFormat, Document
 from incasem_like.volumes.store import context
 from incasem_like.volumes.zarr_python import open_as_tensorstore
@@ -58,10 +58,10 @@ def open_handle(
 
     try:
         opened = _open(address, format_, documents, writable)
-    except DataError as error:
-        if format_.name not in ("zarr2", "n5") or not isinstance(error.__cause__, ValueError):
+    except NotOpenedError as error:
+        if format_.name not in ("zarr2", "n5"):
             raise
-        opened = open_as_tensorstore(address, format_, documents)
+        opened = open_as_tensorstore(address, format_, documents, error)
         if writable:
             raise InputError(
                 f"{address} uses a compression or a type that is only read: write to another dataset."
@@ -73,6 +73,10 @@ def open_handle(
     opened, names = _selected(address, opened, names)
     if not writable:
         opened, names = _without_singletons(opened, names)
+    if set(names) - set("tczyx"):
+        raise DataError(
+            f"{address} has the axes {', '.join(names)}, but only volumes with axes z, y, x and channels are read."
+        )
     if "t" in names:
         size = opened.shape[names.index("t")]
         raise DataError(
@@ -96,11 +100,13 @@ def _open(address: Address, format_: ArrayFormat, documents: dict[str, Document]
         spec["scale_metadata"] = {"key": documents["info"]["scales"][0]["key"]}
     if not address.is_local:
         spec["recheck_cached_data"] = "open"
-    if "assumed" in documents:
-        spec |= {"metadata": documents["assumed"], "assume_metadata": True, "open": True}
-        with translated(address, "opening"):
-            return tensorstore.open(spec, context=context(), read=True, write=writable).result()
     with translated(address, "opening"):
+        if "assumed" in documents:
+            spec |= {"metadata": documents["assumed"], "assume_metadata": True, "open": True}
+            try:
+                return tensorstore.open(spec, context=context(), read=True, write=writable).result()
+            except ValueError as error:  # of the specification itself, which has no status
+                raise ValueError(f"INVALID_ARGUMENT: {error}") from error
         return tensorstore.open(spec, context=context(), read=True, write=writable, open=True).result()
 
 

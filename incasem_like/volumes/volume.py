@@ -141,8 +141,8 @@ class Volume:
         offset = self._world().offset or (0.0,) * len(self.spatial_shape)
         if any(offset) and self.voxel_size is None:
             raise DataError(
-                f"{self.address} has an offset of [{', '.join(f'{nm:g}' for nm in offset)}] nm but no voxel size, so "
-                f"its position in voxels is unknown: {self.describe_resolution()}."
+                f"{self.address} has an offset of [{', '.join(f'{nm:g}' for nm in offset)}] but no voxel size in nm, so"
+                f" its position in voxels is unknown: {self.describe_resolution()}."
             )
         return offset
 
@@ -164,8 +164,9 @@ class Volume:
             return
         remedy = "a 3-D dataset is needed"
         if self.axes == "czyx":
+            dataset = self.dataset or self.container.rpartition("/")[2]
             remedy = (
-                f"one channel is needed: choose one as {self.dataset}@c=0 to {self.dataset}@c={self.shape[0] - 1}, or "
+                f"one channel is needed: choose one as {dataset}@c=0 to {dataset}@c={self.shape[0] - 1}, or "
                 "name one class's dataset, such as prob_maps/class_1"
             )
         raise DataError(f"{name or self.address} has shape {list(self.shape)} ({self.axes}), but {remedy}.")

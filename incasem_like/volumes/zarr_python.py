@@ -7,8 +7,11 @@ import warnings
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+import numpy as np
+
 from incasem_like.errors import DataError
 from incasem_like.volumes.address import Address
+from incasem_like.volumes.faults import NotOpenedError
 from incasem_like.volumes.formats.base import ArrayFormat, Document
 from incasem_like.volumes.store import context
 
@@ -62,8 +65,10 @@ def open_array(address: Address, format_: ArrayFormat, documents: dict[str, Docu
     raise DataError(f"{address} is {format_.name}, which zarr-python {zarr.__version__} cannot read: use read().")
 
 
-def open_as_tensorstore(address: Address, format_: ArrayFormat, documents: dict[str, Document]) -> Any:
-    """Open an array with zarr-python and return it as a TensorStore that decodes its chunks on demand.
+def open_as_tensorstore(
+    address: Address, format_: ArrayFormat, documents: dict[str, Document], refused: NotOpenedError
+) -> Any:
+    """Open an array that TensorStore refused with zarr-python, as a TensorStore that decodes its chunks on demand.
 
     Raises:
         DataError: It holds no numbers, or zarr-python cannot decode it either; the codec is named.
@@ -74,8 +79,8 @@ def open_as_tensorstore(address: Address, format_: ArrayFormat, documents: dict[
         array = open_array(address, format_, documents)
     except Exception as error:  # zarr-python and numcodecs raise whatever their JSON leads them to
         raise DataError(
-            f"{address} cannot be decoded: it uses {_codecs(documents)}, which neither TensorStore nor zarr-python "
-            "reads; write it anew in a common compression (blosc, zstd, gzip)."
+            f"{address} cannot be opened ({refused.reason}): its metadata are damaged, or what it uses, "
+            f"{_codecs(documents)}, is not supported; restore them, or rewrite it with blosc, zstd or gzip."
         ) from error
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise DataError(
@@ -83,10 +88,10 @@ def open_as_tensorstore(address: Address, format_: ArrayFormat, documents: dict[
         )
 
     def read(domain: Any, into: Any, _parameters: Any) -> None:
-        if array.fill_value is None:  # zarr-python leaves such voxels as they are
-            into[...] = 0
         try:
-            array.get_basic_selection(domain.index_exp, out=into)
+            # zarr-python leaves voxels without a chunk and without a fill value as they are.
+            voxels = np.zeros(domain.shape, array.dtype)
+            into[...] = array.get_basic_selection(domain.index_exp, out=voxels)
         except Exception as error:
             raise ValueError(f"DATA_LOSS: {error}") from error
 

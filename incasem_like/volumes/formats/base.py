@@ -92,7 +92,7 @@ class ArrayFormat(ABC):
 
     def default_axes(self, rank: int) -> tuple[str, ...]:
         """Return the axes of an array whose metadata do not name them, in TensorStore's order."""
-        return tuple("tczyx"[-rank:])
+        return ("?",) * (rank - 5) + tuple("tczyx"[max(0, 5 - rank) :])
 
     def spec(self, kvstore: object) -> Document:
         """Return the TensorStore specification that opens the array in this folder."""

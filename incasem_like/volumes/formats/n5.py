@@ -101,4 +101,4 @@ class N5(ArrayFormat):
 
     def default_axes(self, rank: int) -> tuple[str, ...]:
         """Fastest axis first."""
-        return tuple("xyzct"[:rank])
+        return tuple("xyzct"[:rank]) + ("?",) * (rank - 5)
