@@ -14,27 +14,32 @@ from incasem_like.volumes.formats.base import ArrayFormat, Document
 _PART = re.compile(r"c|(c\.)?\d+(\.\d+)*")
 
 
-def examine_chunks(address: Address, documents: dict[str, Document]) -> dict[str, Document]:
-    """Compare the names of an array's chunk files with its metadata.
+def correct_metadata(address: Address, documents: dict[str, Document]) -> dict[str, Document]:
+    """Correct a ``.zarray`` where it is known to be wrong, or right but more than TensorStore takes.
 
-    Some writers nest the chunks of a Zarr v2 in folders and do not say so in ``dimension_separator``.
+    - Some writers nest the chunks in folders and do not say so in ``dimension_separator``; seen in local arrays.
+    - zarr-python writes whether its zstd adds a checksum, which makes no difference to who reads it.
 
     Returns:
-        The documents; with one named ``assumed``, to read instead of the array's own, where that is wrong.
+        The documents; if anything was corrected with one named ``assumed``, to be used instead of the array's own.
     """
     array = documents.get(".zarray")
-    if array is None or not address.is_local or len(array.get("shape", ())) < 2:
+    if array is None:
         return documents
-    stated = array.get("dimension_separator", ".")
-    if stated in _separators(Path(address.location), stated) or not (found := _separators(Path(address.location))):
-        return documents
-    separator = found.pop()
-    warn_once(
-        f"{address.location} has chunk files named as in 0{separator}0, but "
-        f"{f'dimension_separator {stated!r}' if 'dimension_separator' in array else 'no dimension_separator'} in its "
-        ".zarray: it is read as they are named."
-    )
-    return {**documents, "assumed": {**array, "dimension_separator": separator}}
+    corrected = dict(array)
+    compressor, shape = array.get("compressor"), array.get("shape")
+    if isinstance(compressor, dict) and compressor.get("id") == "zstd":
+        corrected["compressor"] = {key: value for key, value in compressor.items() if key != "checksum"}
+    if address.is_local and isinstance(shape, list) and len(shape) > 1:
+        stated = array.get("dimension_separator", ".")
+        found = _separator(Path(address.location), stated) or _separator(Path(address.location), None)
+        if found not in (None, stated):
+            corrected["dimension_separator"] = found
+            warn_once(
+                f"{address.location} has chunk files named as in 0{found}0, but its .zarray says "
+                f"{array.get('dimension_separator', 'no')} dimension_separator: it is read as they are named."
+            )
+    return documents if corrected == array else {**documents, "assumed": corrected}
 
 
 def has_chunks(address: Address, format_: ArrayFormat) -> bool:
@@ -44,13 +49,10 @@ def has_chunks(address: Address, format_: ArrayFormat) -> bool:
     return next(_chunks(Path(address.location)), None) is not None
 
 
-def _separators(folder: Path, wanted: str | None = None) -> set[str]:
+def _separator(folder: Path, wanted: str | None) -> str | None:
     """Return the separator that chunk names have, looking for one that is wanted as long as it takes."""
-    for name in _chunks(folder, nested=wanted != "."):
-        separator = "/" if "/" in name else "."
-        if wanted in (None, separator):
-            return {separator}
-    return set()
+    separators = ("/" if "/" in name else "." for name in _chunks(folder, nested=wanted != "."))
+    return next((separator for separator in separators if wanted in (None, separator)), None)
 
 
 def _chunks(folder: Path, nested: bool = True) -> Iterator[str]:

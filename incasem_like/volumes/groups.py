@@ -10,7 +10,7 @@ from incasem_like.volumes import ome
 from incasem_like.volumes.address import CONTAINER_SUFFIXES, Address, join
 from incasem_like.volumes.formats.base import ArrayFormat, Document
 from incasem_like.volumes.formats.statements import level_statements
-from incasem_like.volumes.space import Space, Statement, settle
+from incasem_like.volumes.space import Space, Statement, resolve_space
 from incasem_like.volumes.store import Documents
 
 GROUP_FILES = (".zgroup", ".zattrs", "zarr.json", "attributes.json")
@@ -53,7 +53,7 @@ def find_space(address: Address, format_: ArrayFormat, documents: dict[str, Docu
     if not written_here and format_.name != "precomputed":
         for group, path in groups_above(address):
             found += _group_statements(group, path, format_.name == "n5", attributes)
-    return settle(found, format_.default_axes(format_.rank(documents)), str(address))
+    return resolve_space(found, format_.default_axes(format_.rank(documents)), str(address))
 
 
 def _group_statements(group: Address, path: str, n5: bool, array: Document) -> list[Statement]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from incasem_like.errors import DataError, InputError
 from incasem_like.terminal import nearest
 from incasem_like.volumes.address import CONTAINER_SUFFIXES, Address, join, parse_address
-from incasem_like.volumes.chunk_files import examine_chunks
+from incasem_like.volumes.chunk_files import correct_metadata
 from incasem_like.volumes.consolidated import array_paths
 from incasem_like.volumes.faults import warn_once
 from incasem_like.volumes.formats import FORMATS, ArrayFormat
@@ -152,7 +152,7 @@ def open_volume(
         if scale is None:
             raise DataError(describe_missing(address))
         found = FORMATS["precomputed"], {"info": scale[1]}
-    volume = Volume(address, found[0], examine_chunks(address, found[1]), writable=writable)
+    volume = Volume(address, found[0], correct_metadata(address, found[1]), writable=writable)
     if writable:
         _check_writable(volume)
     if not volume.complete and not allow_incomplete:

@@ -1,7 +1,7 @@
 """Where an array lies in the world: all that its metadata state, brought to one voxel size, offset and axis order.
 
-Every format and writer has its own keys. Each key becomes a ``Statement``; ``settle`` compares them. The array's own
-attributes come before those of the groups above it, and of several keys the first that states a value is used; a later
+Every format and writer has its own keys. Each key becomes a ``Statement``; ``resolve_space`` compares them. The array's
+own attributes come before those of the groups above it. Of several keys the first that states a value is used; a later
 one that contradicts it is reported. Axis orders that contradict each other are refused.
 """
 
@@ -65,7 +65,7 @@ class Statement:
     ordered: bool = True
 
 
-def settle(statements: Sequence[Statement], default_axes: tuple[str, ...], where: str) -> Space:
+def resolve_space(statements: Sequence[Statement], default_axes: tuple[str, ...], where: str) -> Space:
     """Bring statements to one voxel size, offset and axis order.
 
     Args:
@@ -76,7 +76,7 @@ def settle(statements: Sequence[Statement], default_axes: tuple[str, ...], where
     Raises:
         DataError: A statement cannot be understood, or two name the axes differently.
     """
-    axes = _settle_axes(statements, default_axes, where)
+    axes = _resolve_axes(statements, default_axes, where)
     letters = [letter for letter in "zyx" if letter in axes]
     sizes: list[tuple[str, tuple[float, ...]]] = []
     offsets: list[tuple[str, tuple[float, ...]]] = []
@@ -84,21 +84,21 @@ def settle(statements: Sequence[Statement], default_axes: tuple[str, ...], where
     for statement in statements:
         own = axes if statement.ordered else _letters(statement, default_axes, where) or axes
         for what, values, found in (("size", statement.scale, sizes), ("offset", statement.offset, offsets)):
-            if values is not None:
-                lengths, in_nm = _lengths(statement, values, own, letters, where)
-                if in_nm:
-                    found.append((statement.key, lengths))
-                elif any(length != (what == "size") for length in lengths):  # 1 and 0 are what nobody gave
-                    unitless.setdefault(what, (statement.key, lengths))
-    if any(not all(size > 0 for size in lengths) for _, lengths in sizes):
-        key, lengths = next((key, lengths) for key, lengths in sizes if min(lengths) <= 0)
-        raise DataError(f"{where} has a voxel size of {list(lengths)} nm in {key}: correct it, it must be positive.")
+            if values is None:
+                continue
+            lengths, in_nm = _lengths(statement, values, own, letters, where)
+            if what == "size" and min(lengths, default=1) <= 0:
+                raise DataError(f"{where} has the voxel size {values} in {statement.key}: correct it, it must be positive.")
+            if in_nm:
+                found.append((statement.key, lengths))
+            elif any(length != (what == "size") for length in lengths):  # 1 and 0 are what nobody gave
+                unitless.setdefault(what, (statement.key, lengths))
     if not sizes and "size" in unitless:
         warn_once(f"{where} has numbers without a unit in {unitless['size'][0]}, so its voxel size is unknown.")
     if not offsets and "offset" in unitless:
         if sizes:
             raise DataError(f"{where} has an offset without a unit in {unitless['offset'][0]}: add the unit there.")
-        offsets.append(unitless["offset"])  # which nothing can be done with, as long as the voxel size is unknown
+        offsets.append(unitless["offset"])  # of no use, as long as the voxel size is unknown, but not 0
     for key, lengths in sizes[1:]:
         if not same_voxel_size(lengths, sizes[0][1]):
             _warn_contradiction(where, "voxel size", sizes[0], (key, lengths))
@@ -113,8 +113,8 @@ def _warn_contradiction(where: str, what: str, used: tuple[str, Sequence[float]]
     warn_once(f"{where} has the {what} {told[0]}, but {told[1]}: the first is used; correct the wrong one.")
 
 
-def _settle_axes(statements: Sequence[Statement], default_axes: tuple[str, ...], where: str) -> tuple[str, ...]:
-    named: tuple[str, tuple[str, ...]] | None = None
+def _resolve_axes(statements: Sequence[Statement], default_axes: tuple[str, ...], where: str) -> tuple[str, ...]:
+    named = []
     for statement in statements:
         letters = _letters(statement, default_axes, where) if statement.ordered else None
         if letters is None:
@@ -124,13 +124,16 @@ def _settle_axes(statements: Sequence[Statement], default_axes: tuple[str, ...],
                 f"{where} has {len(default_axes)} axes, but {statement.key} names {len(letters)} "
                 f"({', '.join(letters)}): correct it."
             )
-        if named is not None and letters != named[1]:
+        says_order = any(str(name).strip().lower() in ("z", "y", "x") for name in statement.names)  # dim_0 does not
+        named.append((not says_order, statement.key, letters))
+    named.sort(key=lambda found: found[0])
+    for no_order, key, letters in named[1:]:
+        if not no_order and letters != named[0][2]:
             raise DataError(
-                f"{where} has the axes {', '.join(named[1])} in {named[0]}, but {', '.join(letters)} in "
-                f"{statement.key}: correct the wrong one."
+                f"{where} has the axes {', '.join(named[0][2])} in {named[0][1]}, but {', '.join(letters)} in {key}: "
+                "correct the wrong one."
             )
-        named = named or (statement.key, letters)
-    return default_axes if named is None else named[1]
+    return named[0][2] if named else default_axes
 
 
 def _letters(statement: Statement, default_axes: tuple[str, ...], where: str) -> tuple[str, ...] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -14,36 +13,6 @@ from incasem_like.volumes.address import Address
 from incasem_like.volumes.faults import NotOpenedError
 from incasem_like.volumes.formats.base import ArrayFormat, Document
 from incasem_like.volumes.store import context
-
-
-class _Chunks(MutableMapping[str, bytes]):
-    """The keys of an array as zarr-python wants them, its metadata as they were read here."""
-
-    def __init__(self, address: Address, array: Document) -> None:
-        import tensorstore
-
-        self._keys = tensorstore.KvStore.open(address.kvstore(address.dataset), context=context()).result()
-        self._array = json.dumps(array).encode()
-
-    def __getitem__(self, key: str) -> bytes:
-        if key == ".zarray":
-            return self._array
-        found = self._keys.read(key).result()
-        if found.state != "value":
-            raise KeyError(key)
-        return bytes(found.value)
-
-    def __setitem__(self, key: str, value: bytes) -> None:
-        raise PermissionError(key)
-
-    def __delitem__(self, key: str) -> None:
-        raise PermissionError(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([".zarray"])
-
-    def __len__(self) -> int:
-        return 1
 
 
 def open_array(address: Address, format_: ArrayFormat, documents: dict[str, Document], mode: str = "r") -> Any:
@@ -59,7 +28,9 @@ def open_array(address: Address, format_: ArrayFormat, documents: dict[str, Docu
             warnings.simplefilter("ignore", FutureWarning)  # that zarr-python 3 has no N5
             return zarr.open_array(zarr.N5FSStore(address.container), mode=mode, path=address.dataset)
     if format_.name == "zarr2" and mode == "r":
-        return zarr.open_array(_Chunks(address, documents.get("assumed", documents[".zarray"])), mode=mode)
+        chunks = (zarr.DirectoryStore if address.is_local else zarr.storage.FSStore)(address.location)
+        array = json.dumps(documents.get("assumed", documents[".zarray"])).encode()  # as read and corrected here
+        return zarr.open_array({".zarray": array}, chunk_store=chunks, mode=mode)
     if format_.name == "zarr2" or (format_.name == "zarr3" and int(zarr.__version__.split(".")[0]) >= 3):
         return zarr.open_array(address.location, mode=mode)
     raise DataError(f"{address} is {format_.name}, which zarr-python {zarr.__version__} cannot read: use read().")

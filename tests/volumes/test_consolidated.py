@@ -66,8 +66,8 @@ def make(place: str) -> None:
 
 
 def test_processes_that_write_at_once_lose_no_entry(container: Path) -> None:
-    names = [f"volumes/eq_{number}" for number in range(8)]
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
+    names = [f"volumes/eq_{number}" for number in range(4)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
         pool.map(make, [str(container / name) for name in names])
     assert all(consolidated(container, name)["complete"] for name in names)
 

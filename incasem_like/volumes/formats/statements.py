@@ -110,7 +110,7 @@ def _xyz(values: Any) -> list[str] | None:
 
 
 def _times(values: Any, factors: Any) -> Any:
-    """Multiply elementwise; values that cannot be multiplied are left for ``settle`` to refuse."""
+    """Multiply elementwise; values that cannot be multiplied are left for ``resolve_space`` to refuse."""
     if not (isinstance(values, list) and isinstance(factors, list)):
         return values
     try:
