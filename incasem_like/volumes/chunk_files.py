@@ -19,6 +19,7 @@ def correct_metadata(address: Address, documents: dict[str, Document]) -> dict[s
 
     - Some writers nest the chunks in folders and do not say so in ``dimension_separator``; seen in local arrays.
     - zarr-python writes whether its zstd adds a checksum, which makes no difference to who reads it.
+    - Members that are null, or C, in most arrays are missing in some.
 
     Returns:
         The documents; if anything was corrected with one named ``assumed``, to be used instead of the array's own.
@@ -26,7 +27,7 @@ def correct_metadata(address: Address, documents: dict[str, Document]) -> dict[s
     array = documents.get(".zarray")
     if array is None:
         return documents
-    corrected = dict(array)
+    corrected = {"filters": None, "fill_value": None, "order": "C", **array}
     compressor, shape = array.get("compressor"), array.get("shape")
     if isinstance(compressor, dict) and compressor.get("id") == "zstd":
         corrected["compressor"] = {key: value for key, value in compressor.items() if key != "checksum"}

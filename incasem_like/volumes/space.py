@@ -88,7 +88,9 @@ def resolve_space(statements: Sequence[Statement], default_axes: tuple[str, ...]
                 continue
             lengths, in_nm = _lengths(statement, values, own, letters, where)
             if what == "size" and min(lengths, default=1) <= 0:
-                raise DataError(f"{where} has the voxel size {values} in {statement.key}: correct it, it must be positive.")
+                raise DataError(
+                    f"{where} has the voxel size {values} in {statement.key}: correct it, it must be positive."
+                )
             if in_nm:
                 found.append((statement.key, lengths))
             elif any(length != (what == "size") for length in lengths):  # 1 and 0 are what nobody gave
