@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path
 
+from incasem_like.errors import InputError
 from incasem_like.volumes import ome
 from incasem_like.volumes.address import CONTAINER_SUFFIXES, Address, join
 from incasem_like.volumes.formats.base import ArrayFormat, Document
@@ -59,10 +61,13 @@ def find_space(address: Address, format_: ArrayFormat, documents: dict[str, Docu
 def _group_statements(group: Address, path: str, n5: bool, array: Document) -> list[Statement]:
     found = []
     for name in ("attributes.json",) if n5 else (".zattrs", "zarr.json"):
-        document = Documents(group).read(name)
+        document = None
+        # Stores that cannot be listed say of what is not there that it is not permitted.
+        with contextlib.suppress(*([] if group.is_local else [InputError])):
+            document = Documents(group).read(name)
         if document is None:
             continue
-        attributes = document.get("attributes", {}) if name == "zarr.json" else document
+        attributes = (document.get("attributes") or {}) if name == "zarr.json" else document
         where = f"{group}/{name}"
         found += ome.statements(attributes, path, where, ordered=not n5)
         if n5 and "dimensions" not in document:

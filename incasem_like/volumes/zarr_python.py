@@ -29,8 +29,9 @@ def open_array(address: Address, format_: ArrayFormat, documents: dict[str, Docu
             return zarr.open_array(zarr.N5FSStore(address.container), mode=mode, path=address.dataset)
     if format_.name == "zarr2" and mode == "r":
         chunks = (zarr.DirectoryStore if address.is_local else zarr.storage.FSStore)(address.location)
-        array = json.dumps(documents.get("assumed", documents[".zarray"])).encode()  # as read and corrected here
-        return zarr.open_array({".zarray": array}, chunk_store=chunks, mode=mode)
+        known = {**documents, ".zarray": documents.get("assumed", documents[".zarray"])}  # as read and corrected here
+        store = {name: json.dumps(document).encode() for name, document in known.items()}
+        return zarr.open_array(store, chunk_store=chunks, mode=mode)
     if format_.name == "zarr2" or (format_.name == "zarr3" and int(zarr.__version__.split(".")[0]) >= 3):
         return zarr.open_array(address.location, mode=mode)
     raise DataError(f"{address} is {format_.name}, which zarr-python {zarr.__version__} cannot read: use read().")

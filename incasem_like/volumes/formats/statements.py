@@ -12,7 +12,6 @@ from incasem_like.volumes.geometry import exact
 from incasem_like.volumes.space import Statement
 
 Document = dict[str, Any]
-_STEP = re.compile(r"\s*([\d.eE+-]+)\s*(\D*)")
 
 
 def attribute_statements(attributes: Document, n5: bool = False) -> list[Statement]:
@@ -24,7 +23,6 @@ def attribute_statements(attributes: Document, n5: bool = False) -> list[Stateme
     - ``transform`` (OpenOrganelle): names its axes.
     - ``pixelResolution``, ``downsamplingFactors`` (n5-viewer, BigDataViewer): always x, y, z, of the full resolution;
       a bare list is in micrometres.
-    - ``dimension_units`` (neuroglancer): ``["40 nm", "4.6 nm", "4.6 nm"]``.
     """
     given = attributes.get
     found = []
@@ -45,15 +43,7 @@ def attribute_statements(attributes: Document, n5: bool = False) -> list[Stateme
     if isinstance(transform, dict):
         found.append(transform_statement(transform, "transform", ordered=not n5))
     factors = None if isinstance(transform, dict) else given("downsamplingFactors")
-    found += pixel_statement(attributes, "pixelResolution", factors)
-    steps = given("dimension_units")
-    if isinstance(steps, list) and any(steps):
-        read = [_STEP.fullmatch(step) if isinstance(step, str) else None for step in steps]
-        scale = [float(step[1]) if step else 1.0 for step in read]
-        found.append(
-            Statement("dimension_units", scale=scale, units=[step[2].strip() if step else "" for step in read])
-        )
-    return found
+    return found + pixel_statement(attributes, "pixelResolution", factors)
 
 
 def transform_statement(transform: Document, key: str, ordered: bool) -> Statement:
@@ -69,12 +59,8 @@ def pixel_statement(attributes: Document, key: str, factors: Any = None) -> list
         return []
     bare = not isinstance(pixel, dict)
     size, unit = (pixel, None) if bare else (pixel.get("dimensions"), pixel.get("unit"))
-    names = _xyz(size)
-    return [
-        Statement(
-            key, names, None, _times(size, factors), None, unit, "um" if bare else None, warns=bare, ordered=False
-        )
-    ]
+    convention = "um" if bare else None
+    return [Statement(key, _xyz(size), None, _times(size, factors), None, unit, convention, warns=bare, ordered=False)]
 
 
 def level_statements(group: Document, level: str, factors: Any, where: str) -> list[Statement]:

@@ -55,7 +55,7 @@ class Zarr3(ArrayFormat):
 
     def attributes_of(self, document: Document) -> Document:
         """The member ``attributes``."""
-        return dict(document.get("attributes", {}))
+        return dict(document.get("attributes") or {})
 
     def with_attributes(self, document: Document, attributes: Document) -> Document:
         """Change the member ``attributes``."""
