@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise.done_log import held, refuse_remote
+from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import InputError
 from incasem_like.volumes import Volume, check_outputs, create_volume, dataset_exists, open_volume, parse_address
 
@@ -19,7 +20,7 @@ def create_or_resume_output(
     *,
     shape: Sequence[int],
     dtype: npt.DTypeLike,
-    voxel_size: Sequence[float],
+    voxel_size: Sequence[float] | None,
     offset: Sequence[float] = (0, 0, 0),
     axes: str = "zyx",
     overwrite: bool = False,
@@ -49,8 +50,8 @@ def create_or_resume_output(
         "shape": tuple(shape),
         "axes": axes,
         "dtype": np.dtype(dtype),
-        "voxel_size": tuple(float(size) for size in voxel_size),
-        "offset": tuple(float(position) for position in offset)[-len(voxel_size) :],
+        "voxel_size": None if voxel_size is None else tuple(float(size) for size in voxel_size),
+        "offset": tuple(float(position) for position in offset)[-len(axes.lstrip("c")) :],
     }
     if overwrite or not dataset_exists(place, dataset):
         with held(str(address)):
@@ -63,7 +64,8 @@ def create_or_resume_output(
 def _refuse_difference(output: Volume, wanted: Mapping[str, Any]) -> None:
     for name, value in wanted.items():
         found = getattr(output, name)
-        if found != value:
+        same = same_voxel_size(found, value) if name == "voxel_size" and found and value else found == value
+        if not same:
             said = name.replace("_", " ")
             raise InputError(
                 f"{output.address} exists already with {said} {_plain(found)}, but {said} {_plain(value)} is needed: "

@@ -48,6 +48,7 @@ def equalize_histogram(
         InputError: A wrong parameter, or an output made otherwise.
     """
     source = derivation.open_source()
+    source.require_chunks()
     _check(source, kernel, clip_limit, bins)
     parameters = {"kernel_size": list(kernel), "clip_limit": clip_limit, "bins": bins}
     values: tuple[float, float] | None = None

@@ -67,11 +67,7 @@ class ThresholdSegmentation:
         if not 0 <= self.threshold <= 1:
             raise InputError(f"--threshold is {self.threshold:g}, but must be from 0 to 1.")
         prediction = open_volume(self.prediction_filename, self.dataset)
-        if prediction.axes != "zyx":
-            raise DataError(
-                f"{prediction.address} has shape {list(prediction.shape)} ({prediction.axes}), but a map of one class "
-                "is needed: name one class's dataset, such as prob_maps/class_1."
-            )
+        prediction.require_zyx()
         check_probability_map(prediction)
         masks = []
         if self.mask or self.mask_filename:

@@ -67,7 +67,7 @@ class _Place:
         if isinstance(location, Path):
             return cls(str(location), _local_chain(location), is_folder=True)
         address = parse_address(location) if isinstance(location, str) else location
-        chain = _local_chain(Path(str(address))) if address.is_local else _remote_chain(str(address))
+        chain = _local_chain(Path(address.location)) if address.is_local else _remote_chain(address.location)
         return cls(str(address), chain, is_folder=False)
 
     def is_at(self, other: _Place) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import multiprocessing
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from incasem_like.errors import DataError, DiskFullError, IncasemError, InputError
 
+logger = logging.getLogger(__name__)
 _STATUS = re.compile(r"^([A-Z_]{4,}): ")
 _FILE = re.compile(r'(?:local file|key) "([^"]+)"')
 _DETAIL = re.compile(r" \[[a-z_]+='.*$", re.DOTALL)
@@ -22,6 +26,21 @@ _NOT_PERMITTED = (
 _TOO_LONG = "File name too long"
 _DAMAGED = {"FAILED_PRECONDITION", "DATA_LOSS", "INVALID_ARGUMENT", "OUT_OF_RANGE"}
 _UNREACHABLE = {"ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNAUTHENTICATED", "CANCELLED"}
+
+
+class NotOpenedError(DataError):
+    """An array whose metadata are damaged, or use what TensorStore does not support.
+
+    Attributes:
+        reason: In TensorStore's words.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(
+            f"{address} cannot be opened ({reason}): its metadata are damaged or use what is not supported; "
+            "restore them, or rewrite it with zarr-python."
+        )
+        self.reason = reason
 
 
 @contextmanager
@@ -66,10 +85,7 @@ def _meaning(status: str, message: str, address: str, doing: str) -> IncasemErro
     if status == "NOT_FOUND":
         return DataError(f"{address} has no {place}: check the path.")
     if doing == "opening" and status in _DAMAGED:
-        return DataError(
-            f"{address} cannot be opened ({reason}): its metadata are damaged or use what is not supported; "
-            "restore them, or rewrite it with zarr-python."
-        )
+        return NotOpenedError(address, reason)
     if status in _DAMAGED:
         return DataError(
             f"{address} is damaged: {place} cannot be decoded ({reason}); restore that file or write the dataset again."
@@ -85,3 +101,14 @@ def short_reason(message: str) -> str:
     about_file = re.split(r'(?:local file|key) "[^"]+": ', text)
     clause = about_file[-1] if len(about_file) > 1 else text.rsplit(": ", 1)[-1]
     return clause.split(";")[0].strip().rstrip(".") or "no reason given"
+
+
+def warn_once(sentence: str) -> None:
+    """Log a warning, the same one once; worker processes leave it to the process that started them."""
+    if multiprocessing.parent_process() is None:
+        _warn(sentence)
+
+
+@functools.cache
+def _warn(sentence: str) -> None:
+    logger.warning(sentence)

@@ -103,7 +103,7 @@ def chunk_files(address: Address, leave_out: set[str]) -> list[tuple[str, int, i
     """
     if not address.is_local:
         return []
-    folder, lines = Path(str(address)), []
+    folder, lines = Path(address.location), []
     for place, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):

@@ -10,7 +10,12 @@ ZYX = ("Z", "Y", "X")
 parser = script_parser("Equalise the histogram of a volume locally (3-D CLAHE), without seams between blocks.")
 add = parser.add_argument
 add("-f", "--filename", required=True, help="Zarr or N5 container, read and written")
-add("-d", "--dataset", default="volumes/raw", help="grey values: uint8, uint16 or floats in [0, 1]")
+add(
+    "-d",
+    "--dataset",
+    default="volumes/raw",
+    help="grey values: uint8, uint16 or floats in [0, 1]; one channel as raw@c=1",
+)
 add("-o", "--out_dataset", default="volumes/raw_equalized_0.02", help="result, uint8")
 add("-c", "--chunk_shape", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="chunks of the result, voxels")
 add(

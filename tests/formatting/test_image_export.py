@@ -239,7 +239,7 @@ def test_channels_are_refused(tmp_path):
         axes="czyx",
         chunk_shape=None,
     )
-    with pytest.raises(DataError, match="only 3-D datasets become sections"):
+    with pytest.raises(DataError, match="one channel is needed: choose one as affs@c=0"):
         export_sections(volume, tmp_path / "sections")
 
 
