@@ -68,7 +68,7 @@ def _train(order: TrainingOrder, config: TrainingConfig, line: CommandLine, scri
             ),
             trainings=lambda: open_run_store(line, "trainings", config.directories, config.tracking),
             continued=order.continued,
-            repeats=order.record.id if order.record is not None and order.mode == REPEAT else None,
+            repeats=order.record if order.mode == REPEAT else None,
             started=started,
             **run_options(line, script),
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import IncasemError
 from incasem_like.tracking.model_folders import highest_number
+from incasem_like.training.arithmetic import record_arithmetic
 from incasem_like.training.beginning import Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder
 from incasem_like.training.continuing import put_in_order
@@ -52,7 +53,7 @@ def train(
     store: Callable[[], RunStore | None],
     trainings: Callable[[], RunStore] | None = None,
     continued: RunRecord | None = None,
-    repeats: int | None = None,
+    repeats: RunRecord | None = None,
     started: Callable[[RunFolders, Beginning], None] = lambda folders, beginning: None,
     **options: Any,
 ) -> FinishedTraining:
@@ -84,7 +85,8 @@ def train(
     def work(run: Run) -> FinishedTraining:
         folders = RunFolders.of_run(runs, run.id) if run.id else RunFolders.unobserved(runs)
         if repeats is not None:
-            run.set_info("repeats", repeats)
+            run.set_info("repeats", repeats.id)
+        record_arithmetic(run, config.torch, repeats)
         return FinishedTraining(folders, run_training(checked, run, folders, beginning.found, started))
 
     return _track(work, checked, beginning, store(), options)
