@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from incasem_like import __version__
 from incasem_like.errors import InputError
+from incasem_like.tracking.files.layout import write_whole
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -78,7 +78,5 @@ def write_report(report: Report, path: Path) -> Path:
     if path.exists() and not path.read_bytes().startswith(b"<!doctype html>"):
         raise InputError(f"{path} is no HTML page and would be replaced: name another file.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(page, encoding="utf-8")
-    os.replace(beside, path)
+    write_whole(path, lambda file: file.write(page.encode()))
     return path
