@@ -25,7 +25,7 @@ class Conversion:
 
     Attributes:
         dtype: Type to store.
-        name: ``RgbToGray``, ``RgbToGrayInversion``, ``ColourMapIndices``, ``RelabelTo:VALUE``, ``RelabelToUid`` or None.
+        name: A key of ``CONVERSIONS`` (with a value: ``RelabelTo:VALUE``), or None.
         invert: Replace every value by the greatest of the file's bits minus it, or of the type if that is less.
         source: Folder that the sections come from; what ``RelabelToUid`` hashes.
     """
@@ -74,8 +74,8 @@ class Conversion:
             )
         if pixels.colour_map and self.name is None and not labels:
             raise InputError(
-                "The sections have a colour map: give --conversion RgbToGray for the grey values that a viewer shows, or "
-                "ColourMapIndices for the stored numbers."
+                "The sections have a colour map: give --conversion RgbToGray for the grey values that a viewer shows, "
+                "or ColourMapIndices for the stored numbers."
             )
         if self.takes_colours and (pixels.dtype not in ("uint8", "uint16")):
             raise InputError(

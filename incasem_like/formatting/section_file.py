@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+Origin = tuple[tuple[str, int], ...]
+VoxelSize = tuple[float | None, float | None, float | None]
 SECTION_AXES = {"Z": "section", "T": "time point", "C": "channel"}
 
 
@@ -27,6 +29,10 @@ class Pixels:
     bits: int
     colours: int = 1
     colour_map: bool = False
+
+    def __str__(self) -> str:
+        kind = "colours" if self.colours > 1 else "indices of a colour map" if self.colour_map else "grey values"
+        return f"{kind} of {self.bits} bits ({self.dtype})"
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,8 @@ class SectionFile(ABC):
     pages: int
     shape: tuple[int, int]
     pixels: Pixels
-    origin: tuple[tuple[str, int], ...]
-    voxel_size: tuple[float | None, float | None, float | None]
+    origin: Origin
+    voxel_size: VoxelSize
     notes: tuple[str, ...]
 
     @abstractmethod

@@ -16,6 +16,7 @@ from incasem_like.formatting.tiff_sections import inspect_tiff
 
 SUFFIX = r"(?:\.ome)?\.(?:tiff?|tf[28]|btf|lsm|stk)$"
 TIFF_NAME = re.compile(rf".*{SUFFIX}", re.IGNORECASE)
+EVERYTHING = ReadOptions()
 HIDDEN = re.compile(r"\.|(thumbs\.db|desktop\.ini)$", re.IGNORECASE)  # of macOS, Windows and editors
 LAST_NUMBER = rf".*?(\d+)\D*{SUFFIX}"
 
@@ -61,7 +62,7 @@ class SectionSequence:
         return digest.hexdigest()
 
 
-def find_sections(source: Path, regex: str | None = None, options: ReadOptions = ReadOptions()) -> SectionSequence:
+def find_sections(source: Path, regex: str | None = None, options: ReadOptions = EVERYTHING) -> SectionSequence:
     """List the sections of a folder (or of one multi-page TIFF) in the order of their numbers, read as numbers.
 
     Args:
@@ -155,7 +156,7 @@ def _check_alike(files: tuple[SectionFile, ...]) -> None:
             )
         if file.pixels != first.pixels:
             raise DataError(
-                f"{file.path} holds {_described(file)}, but {Path(first.path).name} holds {_described(first)}: "
+                f"{file.path} holds {file.pixels}, but {Path(first.path).name} holds {first.pixels}: "
                 "sections must be of one type."
             )
         for (axis, position), (_, other) in zip(file.origin, first.origin, strict=False):
@@ -164,10 +165,3 @@ def _check_alike(files: tuple[SectionFile, ...]) -> None:
                     f"{file.path} holds {SECTION_AXES.get(axis, axis)} {position}, but {Path(first.path).name} holds "
                     f"{other}: choose one with --channel or --time, or import them one by one."
                 )
-
-
-def _described(file: SectionFile) -> str:
-    kind = (
-        "colours" if file.pixels.colours > 1 else "indices of a colour map" if file.pixels.colour_map else "grey values"
-    )
-    return f"{kind} of {file.pixels.bits} bits ({file.pixels.dtype})"

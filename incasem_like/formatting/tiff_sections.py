@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from incasem_like.errors import DataError, IncasemError
 from incasem_like.formatting.section_file import Pixels, ReadOptions, SectionFile
-from incasem_like.formatting.tiff_axes import find_planes, find_voxel_size
+from incasem_like.formatting.tiff_axes import find_planes, find_voxel_size, is_stack
 
 if TYPE_CHECKING:
     import tifffile
@@ -115,7 +115,10 @@ def inspect_tiff(path: Path, options: ReadOptions, tried: set[int]) -> TiffSecti
         DataError: The file is truncated, or holds what cannot be understood; named.
         InputError: A channel or time point must be chosen.
     """
-    ifds, layouts, notes, shapes = [], set(), set(), []
+    ifds: list[int] = []
+    layouts: set[_Layout] = set()
+    notes: set[str] = set()
+    shapes: list[str] = []
     with _opened(str(path)) as tiff:
         try:
             with _broken_chain(path):
@@ -127,7 +130,7 @@ def inspect_tiff(path: Path, options: ReadOptions, tried: set[int]) -> TiffSecti
                     _check_data(page, path)
                     _try_decoding(page, path, tried)
             if len(layouts) > 1:
-                found = "; ".join(sorted(f"{one.shape[0]} x {one.shape[1]} {one.pixels.dtype}" for one in layouts)[:3])
+                found = "; ".join(sorted(f"{one.shape[0]} x {one.shape[1]}, {one.pixels}" for one in layouts)[:3])
                 raise DataError(f"The pages of {path} differ in size or type ({found}): split the file.")
             if len(ifds) < len(tiff.pages):
                 notes.add(f"left out {len(tiff.pages) - len(ifds)} page(s) of reduced resolution or with masks")
@@ -157,7 +160,7 @@ def inspect_tiff(path: Path, options: ReadOptions, tried: set[int]) -> TiffSecti
 
 def _full_pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
     """Yield the pages of full resolution that are no masks; all pages where there are none."""
-    found = False
+    found = len(tiff.pages) == 0  # which walks the whole chain, so that tifffile notices a loop in it
     for page in tiff.pages:
         if not page.subfiletype & REDUCED_OR_MASK:
             found = True
@@ -216,8 +219,8 @@ def _colour_map(page: tifffile.TiffPage) -> Array | None:
     """Return the colours of an indexed image, (indices, 3), uint8; None where they are the indices as grey values."""
     if page.colormap is None:
         return None
-    colours = np.asarray(page.colormap, np.uint16).T
-    colours = colours if colours.max() < 256 else colours >> 8  # some writers have 8-bit maps
+    colours = np.asarray(page.colormap).T
+    colours = colours if colours.max() < 256 else colours // 256  # some writers have 8-bit maps
     ramp = np.linspace(0, 255, len(colours)).astype(np.uint8)
     return None if np.array_equal(colours, np.stack([ramp] * 3, 1)) else colours.astype(np.uint8)
 
@@ -235,7 +238,7 @@ def _notes(page: tifffile.TiffPage) -> Iterator[str]:
 
 def _stack_offset(first: tifffile.TiffPage, planes: int, pages: int, path: Path) -> int | None:
     """Return where uncompressed planes begin that follow one another behind one page, None if each has its page."""
-    if pages > 1 or planes == 1 or not first.is_final or first.shaped[0] > 1:
+    if pages > 1 or not is_stack(first, planes):
         return None
     begin = int(first.dataoffsets[0])
     needed, size = begin + planes * first.nbytes // first.imagedepth, path.stat().st_size
@@ -251,12 +254,12 @@ def _check_data(page: tifffile.TiffPage, path: Path) -> None:
     """Check that the strips or tiles of a page are all listed, large enough, and within the file."""
     offsets, counts = page.dataoffsets, page.databytecounts
     wanted, plain = prod(page.chunked), page.is_contiguous
-    if not plain and min(len(offsets), len(counts)) < wanted and page.compression not in JPEG:
+    if not plain and min(len(offsets), len(counts)) < wanted and page.compression != 6:
         raise DataError(f"{path} is truncated: it has {len(offsets)} of {wanted} strips or tiles: copy it again.")
     if page.compression == 1 and not plain and 0 not in counts and sum(counts) * 8 < page.size * page.bitspersample:
         raise DataError(f"{path} is truncated: its strips hold {sum(counts)} bytes of {page.nbytes}: copy it again.")
     end = offsets[0] + page.nbytes if plain else max((o + c for o, c in zip(offsets, counts, strict=False)), default=0)
-    if end > (size := path.stat().st_size):
+    if end > (size := page.parent.filehandle.size):
         raise DataError(f"{path} is truncated: its data end at byte {end}, but the file has {size}: copy it again.")
 
 
