@@ -81,10 +81,10 @@ def test_axes_without_a_name(path):
     with pytest.raises(DataError, match=r"more than one axis without a name \(\[3, 4, 20, 18\]\)"):
         find_sections(path)
     tifffile.imwrite(path, STACK, metadata={"axes": "ZXY"}, photometric="minisblack")
-    with pytest.raises(DataError, match="axes ZXY of .* not Y x X"):
+    with pytest.raises(DataError, match=r"axes ZXY of .* not Y x X"):
         find_sections(path)
     tifffile.imwrite(path, STACK.reshape(12, 20, 9, 2), metadata={"axes": "ZYXS"}, photometric="minisblack")
-    with pytest.raises(DataError, match="axes ZYXS of .* not Y x X"):
+    with pytest.raises(DataError, match=r"axes ZYXS of .* not Y x X"):
         find_sections(path)  # tifffile makes 240 pages of 9 x 2 of it
 
 
