@@ -36,27 +36,28 @@ def usable_workers(path: Path | None) -> Workers | None:
 
 def worker_problems(workers: Workers) -> Iterator[InputError]:
     """Yield what is in the workers' way: programs that are not here, too few GPUs, an address of others."""
-    for launcher in sorted({group.launcher for group in workers.groups}):
-        program = LAUNCHERS[launcher].program
+    launchers = [LAUNCHERS[group.launcher](group, Place(Path()), group.launcher) for group in workers.groups]
+    for launcher in launchers:
+        program = launcher.program
         if program is not None and shutil.which(program) is None:
             yield InputError(
-                f"Workers are to be started by {launcher}, but there is no program {program} here: "
+                f"Workers are to be started by {launcher.group.launcher}, but there is no program {program} here: "
                 "run this on a machine that can submit jobs."
             )
-    for group in workers.groups:
-        if group.launcher == "local" and group.python is not None and shutil.which(group.python) is None:
+    for launcher in launchers:
+        group = launcher.group
+        if launcher.local and group.python is not None and shutil.which(group.python) is None:
             yield InputError(f"python in the workers file is {group.python}, but there is no such program: correct it.")
         if (missing := _missing_program(group.command)) is not None:
             yield InputError(
                 f"command in the workers file begins with {missing}, but there is no such program here: correct it, or "
                 "run this where it is installed."
             )
-        launcher_class = LAUNCHERS[group.launcher]
         try:
-            _ = launcher_class(group, Place(Path(), b"", 0.0), group.launcher).count
+            _ = launcher.count
         except InputError as problem:
             yield problem
-    if any(LAUNCHERS[group.launcher].calls_back for group in workers.groups):
+    if not all(launcher.local for launcher in launchers):
         records = jobs_directory()
         there = next(folder for folder in [records, *records.parents] if folder.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ from incasem_like.errors import IncasemError
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a worker that ended without having worked is started again
 ATTEMPTS = 3
-SECONDS_TO_END, SECONDS_TO_END_ELSEWHERE = 10.0, 2.0
-SECONDS_TO_HEED = 1.0
+SECONDS_TO_END_BY_ITSELF = 3.0  # for workers elsewhere, once their scheduler's file is gone
+SECONDS_TO_OBEY = 1.0
+SECONDS_TO_CANCEL = 30.0  # for a queue to take the word
 
 
 @dataclass
@@ -22,10 +25,10 @@ class _Slot:
     launcher: Launcher
     index: int
     name: str
+    always: bool  # also while no block waits
     started: Started | None = None
     not_before: float = 0.0
     barren: int = 0
-    taken: bool = False  # by a worker that another call has started
 
 
 class Fleet:
@@ -44,37 +47,33 @@ class Fleet:
         for position, group in enumerate(groups):
             label = group.launcher if len(groups) == 1 else f"{group.launcher}{position + 1}"
             launcher = LAUNCHERS[group.launcher](group, place, label)
-            names = [f"{label}-{number + 1}" for number in range(launcher.count)]
-            self._slots += [_Slot(launcher, index, name, not_before=first) for index, name in enumerate(names)]
+            least = launcher.count if group.minimum is None else group.minimum
+            self._slots += [
+                _Slot(launcher, index, f"{label}-{index + 1}", index < least, not_before=first)
+                for index in range(launcher.count)
+            ]
 
-    def __len__(self) -> int:
-        return len(self._slots)
+    def tend(self, left: int, waiting: int, connected: Collection[str]) -> None:
+        """Start the workers that are missing, those that ended again.
 
-    @property
-    def calls_back(self) -> bool:
-        """Whether workers connect to a port of the scheduler."""
-        return any(slot.launcher.calls_back for slot in self._slots)
-
-    def tend(self, wanted: int) -> list[Started]:
-        """Start workers up to a number, those that ended again.
-
-        Returns:
-            Those just started.
+        Args:
+            left: Blocks that are neither done nor failed; no more workers are started.
+            waiting: Blocks that no worker has.
+            connected: Names of the workers that work, perhaps started by an earlier call.
 
         Raises:
             IncasemError: Workers end again and again before they have set up the task.
             InputError: The program that starts them is not there.
         """
-        now, fresh = time.monotonic(), []
-        for slot in self._slots[:wanted]:
+        now = time.monotonic()
+        for slot in self._slots[:left]:
             if slot.started is not None and slot.started.poll() is not None:
-                self._ended(slot, now)
-            if slot.started is None and not slot.taken and now >= slot.not_before:
+                self._note_end(slot, now)
+            free = slot.started is None and slot.name not in connected
+            if free and now >= slot.not_before and (slot.always or waiting):
                 slot.started = slot.launcher.start(slot.name, slot.index)
-                fresh.append(slot.started)
-        return fresh
 
-    def _ended(self, slot: _Slot, now: float) -> None:
+    def _note_end(self, slot: _Slot, now: float) -> None:
         ended, slot.started = slot.started, None
         slot.barren += 1  # taken back by worked()
         self._barren += 1
@@ -87,24 +86,22 @@ class Fleet:
                 f'"{words or "nothing"}": mend that and run the same command again; its log is {ended.log}.'
             )
 
-    def came(self, name: str) -> None:
-        """Note that a worker has connected; where it is none of this call's, its place is not filled again."""
-        slot = self._find(name)
-        if slot is not None and slot.started is None:
-            slot.taken = True
-
-    def went(self, name: str) -> None:
-        """Note that a worker is gone, so that its place can be filled."""
-        slot = self._find(name)
-        if slot is not None:
-            slot.taken = False
-
     def worked(self, name: str) -> None:
         """Note that a worker has set up the task or done a block: workers are all right then."""
         self._barren = 0
         slot = self._find(name)
         if slot is not None:
             slot.barren = -1
+
+    def is_local(self, name: str) -> bool:
+        """Return whether a worker is a child of this process."""
+        slot = self._find(name)
+        return slot is not None and slot.launcher.local
+
+    def may_leave(self, name: str) -> bool:
+        """Return whether a worker is only there for blocks that wait."""
+        slot = self._find(name)
+        return slot is not None and not slot.always
 
     def exit_status(self, name: str, seconds: float) -> int | None:
         """Return how a worker that has gone ended, waiting a little; None where that cannot be told."""
@@ -116,10 +113,10 @@ class Fleet:
             time.sleep(0.005)
         return slot.started.poll()
 
-    def last_words(self, name: str) -> str:
-        """Return what a worker said last."""
-        slot = self._find(name)
-        return slot.started.last_words() if slot is not None and slot.started is not None else ""
+    def last_words(self) -> str:
+        """Return what some worker, or the queue about it, said last."""
+        said = (slot.started.last_words() for slot in self._slots if slot.started is not None)
+        return next(filter(None, said), "")
 
     def stop(self, name: str) -> None:
         """End a worker at once; another one takes its place when the fleet is tended."""
@@ -127,19 +124,17 @@ class Fleet:
         if slot is not None and slot.started is not None:
             _end([slot.started])
 
-    def end(self, told: Collection[str]) -> None:
+    def end(self, *, gently: bool) -> None:
         """End all workers.
 
         Args:
-            told: Names of those that were told to stop, which may take some seconds for it.
+            gently: Give those elsewhere a moment to end by themselves.
         """
         started = [slot.started for slot in self._slots if slot.started is not None]
-        now = time.monotonic()
+        deadline = time.monotonic() + (SECONDS_TO_END_BY_ITSELF if gently else 0.0)
         for one in started:
-            # What stands for a worker elsewhere needs no time: the worker itself has nothing left to lose.
-            deadline = now + (SECONDS_TO_END if one.link is not None else SECONDS_TO_END_ELSEWHERE)
-            while one.name in told and one.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.005)
+            while not one.is_worker and one.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
         _end(started)
 
     def _find(self, name: str) -> _Slot | None:
@@ -147,11 +142,14 @@ class Fleet:
 
 
 def _end(started: Sequence[Started]) -> None:
-    """End workers together: those that do not heed it, since they hang, are killed."""
+    """End workers together: those that do not obey, since they hang, are killed."""
     alive = [one for one in started if one.poll() is None]
-    for one in alive:
-        one.stop()
-    deadline = time.monotonic() + SECONDS_TO_HEED
+    asking = [asked for one in alive if (asked := one.stop()) is not None]
+    deadline = time.monotonic() + SECONDS_TO_CANCEL
+    for asked in asking:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            asked.wait(max(0.0, deadline - time.monotonic()))
+    deadline = time.monotonic() + SECONDS_TO_OBEY
     for one in alive:
         while one.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)

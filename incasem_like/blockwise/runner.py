@@ -119,7 +119,7 @@ class _Call:
     def run_here(self, prepared: Any) -> None:
         """Run all blocks in this process."""
         self._waits = False
-        worker = Worker(self.task, "this process", prepared, self.advance)
+        worker = Worker(self.task, "this process", prepared, self._advance_here)
         with contextlib.closing(run_here(self.queue, worker, lambda number: self.done([number]))) as outcomes:
             for number, error in outcomes:
                 if error is None:
@@ -127,14 +127,14 @@ class _Call:
                 elif isinstance(error.error, HOPELESS):
                     raise error.error
                 else:
-                    self._show(-self._begun.pop(number, 0))
+                    self.retract(number)
                     if failed := self.queue.error(number, error):
                         self.failed(failed)
                 self.look([])
 
     def run_on(self, workers: Workers | None, count: int) -> None:
         """Run all blocks on workers, by default so many on this machine."""
-        from incasem_like.blockwise.hosting import run_on_workers
+        from incasem_like.blockwise.engine import run_on_workers
         from incasem_like.blockwise.workers_file import Workers
 
         assert self.record is not None
@@ -157,10 +157,18 @@ class _Call:
             self._show(voxels - sum(self._begun.pop(number, 0) for number in numbers))
 
     def advance(self, number: int, voxels: int) -> None:
-        """Show progress within a block of this process."""
+        """Show progress within a block."""
         with self._noting:
             self._begun[number] = self._begun.get(number, 0) + voxels
             self._show(voxels)
+
+    def retract(self, number: int) -> None:
+        """Take back the progress within a block that will be begun again."""
+        with self._noting:
+            self._show(-self._begun.pop(number, 0))
+
+    def _advance_here(self, number: int, voxels: int) -> None:
+        self.advance(number, voxels)
         self.look([])
 
     def _show(self, voxels: int) -> None:
@@ -185,7 +193,7 @@ class _Call:
             about["name"] = self.task.name_of(block.number)
         self._log.record_failed(block.number, about)
 
-    def look(self, workers: Sequence[dict[str, Any]]) -> None:
+    def look(self, workers: Sequence[dict[str, Any]], dashboard: str = "") -> None:
         """Update the job's record when it is time.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from incasem_like.blockwise.launchers.base import WorkerGroup
+from incasem_like.blockwise.launchers import LAUNCHERS, QUEUES, WorkerGroup
 from incasem_like.config.kinds import Count, NotNegative, Positive, Text, Words, contradiction
 from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document
@@ -70,7 +70,7 @@ Port = Annotated[Count, Field(le=65535), Words("a port number from 0 to 65535")]
 class GroupSection(Document):
     """Workers of one kind."""
 
-    launcher: Literal["local", "slurm", "lsf", "command"] = Field("local", description="What starts the workers.")
+    launcher: Literal[tuple(LAUNCHERS)] = Field("local", description="What starts the workers.")  # type: ignore[valid-type]
     count: Positive | None = Field(None, description="Workers; null = one per GPU on this machine, else 1.")
     cores: Positive = Field(1, description="CPU cores of each worker, and threads that its libraries start.")
     memory: Memory | None = Field(None, description="Memory of each worker, asked of the queue.")
@@ -121,6 +121,7 @@ class SchedulerSection(Document):
     advertise: Text | None = Field(None, description="Address that workers connect to; null = `listen`.")
     block_time_limit: Duration | None = Field(None, description="Time one block may take; null = the task's own.")
     silence: Duration = Field(180.0, description="A worker of another machine that is silent so long is given up.")
+    worker_timeout: Duration | None = Field(None, description="Time the first worker may take; null = wait.")
     reconnect: NotNegative = Field(300.0, description="Seconds that workers look for a lost scheduler.")
 
 
@@ -135,6 +136,8 @@ class Workers:
 
     groups: tuple[WorkerGroup, ...]
     scheduler: SchedulerSection = field(default_factory=SchedulerSection)
+    cluster: str | None = None
+    dashboard: bool = False
 
     @classmethod
     def local(cls, count: int) -> Workers:
@@ -156,7 +159,7 @@ def load_workers(path: Path) -> Workers:
     scheduler = SchedulerSection.from_values(settings, lambda _key: f"under scheduler in {path}")
     groups = tuple(_group(entry, f"in {where}") for entry, where in _entries(values, path))
     for group in groups:
-        if group.launcher in ("slurm", "lsf") and scheduler.listen is None:
+        if group.launcher in QUEUES and scheduler.listen is None:
             raise ConfigError(
                 f"Workers of {group.launcher} run on other machines, so {path} must say where the scheduler listens "
                 "for them: add scheduler: {listen: ADDRESS}, an address of this machine in the cluster's network."

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from distributed import Client, Security
 from killing import works
 
 from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
-from incasem_like.blockwise.channel import Channel
 from incasem_like.blockwise.launchers import Place, WorkerGroup
 from incasem_like.blockwise.launchers.local import LocalLauncher
 from incasem_like.blockwise.workers_file import Workers, load_workers
@@ -121,9 +121,9 @@ def test_the_set_up_lines_and_thread_limits_reach_the_worker(
     task = smoothing(function=functions.serve, set_up=functions.lay_table)
     run_blockwise(task, workers=workers(tmp_path, SLURM))
     assert (open_volume(task.output.address).read() == 3).all()
-    script = next((tmp_path / "jobs").glob("*/slurm.sh")).read_text()
+    script = next((tmp_path / "jobs").glob("*/slurm-1.sh")).read_text()
     assert "export LOCAL_GPU=seven\n" in script
-    assert "token" not in script.lower()
+    assert "KEY" not in script
 
 
 def test_a_queue_that_takes_no_jobs_is_said(smoothing: Smoothing, queue: Path, tmp_path: Path) -> None:
@@ -213,23 +213,20 @@ def test_strangers_are_not_heard_and_do_not_disturb(
     running = script("public", path)
     place = connection_of(jobs)
     listening = [one.laddr for one in psutil.Process(running.pid).net_connections() if one.status == "LISTEN"]
-    assert [(address.ip, address.port) for address in listening] == [("127.0.0.1", place["port"])]
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert place["port"] in {address.port for address in listening}
+    for address in listening:  # Dask's own server for HTTP among them, which knows no page
+        with socket.create_connection((address.ip, address.port)) as stranger:
+            stranger.sendall(b"GET /info/main/workers.html HTTP/1.1\r\nHost: x\r\n\r\n")
+            stranger.settimeout(30)
+            with contextlib.suppress(ConnectionError):
+                assert b"200 OK" not in stranger.recv(1000)
     silent = [socket.create_connection((place["host"], place["port"])) for _ in range(100)]
-    for said in (b"GET / HTTP/1.1\r\n\r\n", bytes(1000)):
-        with socket.create_connection((place["host"], place["port"])) as stranger:
-            stranger.sendall(said)
+    for address, security in ((place["address"], Security.temporary()), (f"tcp://127.0.0.1:{place['port']}", None)):
+        with pytest.raises(OSError):
+            Client(address, security=security, timeout=5, set_as_default=False)
     with socket.create_connection((place["host"], place["port"])) as stranger:
-        forger = Channel(bytes(32), "worker")
-        stranger.sendall(forger.opening())
-        stranger.settimeout(10)
-        try:
-            forger.feed(stranger.recv(1000))
-            stranger.sendall(forger.pack({"type": "hello", "name": "x", "host": "x", "pid": 1}))
-            stranger.sendall(forger.pack({"type": "results", "results": [[n, 0.1, None] for n in range(BLOCKS)]}))
-            while stranger.recv(1000):
-                pass
-        except OSError:
-            pass  # it has hung up on us
+        stranger.sendall(bytes(1000))
     accident("")
     told, said = running.communicate(timeout=120)
     assert running.returncode == 0, said
@@ -264,14 +261,14 @@ def test_workers_of_a_killed_scheduler_go_on_with_the_next_one(
 def test_each_local_worker_gets_its_own_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     launcher = LocalLauncher(WorkerGroup(gpus=2, set_up=("echo GPUS=$CUDA_VISIBLE_DEVICES; exit",)),
-                             Place(tmp_path, b"t", 0), "local")  # fmt: skip
+                             Place(tmp_path), "local")  # fmt: skip
     assert launcher.count == 2
     for index, gpus in enumerate(["4,5", "6,7"]):
         started = launcher.start(f"local-{index}", index)
         started.process.wait(60)
         assert started.last_words() == f"GPUS={gpus}"
     with pytest.raises(InputError, match="3 workers with 2 GPUs each are asked for, but this machine shows 4"):
-        _ = LocalLauncher(WorkerGroup(count=3, gpus=2), Place(tmp_path, b"t", 0), "local").count
+        _ = LocalLauncher(WorkerGroup(count=3, gpus=2), Place(tmp_path), "local").count
 
 
 def test_a_command_on_an_address_that_is_not_here_is_said(smoothing: Smoothing, tmp_path: Path) -> None:
