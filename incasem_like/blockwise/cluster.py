@@ -79,7 +79,7 @@ class Cluster:
     def worked(self, name: str) -> None:
         """Note that a worker did something."""
 
-    def describe_death(self, name: str) -> str:
+    def describe_death(self, name: str, pid: int) -> str:
         """Return how a worker ended, in a sentence without its full stop."""
         return f"The worker {name} died"
 
@@ -140,9 +140,9 @@ class OwnCluster(Cluster):
         """Note that a worker did something."""
         self._fleet.worked(name)
 
-    def describe_death(self, name: str) -> str:
+    def describe_death(self, name: str, pid: int) -> str:
         """Return how a worker ended, see ``Cluster.describe_death``."""
-        status = self._fleet.exit_status(name, 1.0 if self._fleet.is_local(name) else 0.0)
+        status = self._fleet.exit_status(name, pid)
         died = f"The worker {name} died"
         if status == -9:
             died += " by signal 9, perhaps for want of memory: fewer workers need less"

@@ -251,8 +251,9 @@ class _Call:
 
     def _find_killer(self, left: Sequence[int], death: KilledWorker) -> None:
         """Blame the block that a worker was at when it died, and no other; where several may be, find out which."""
-        name = name_of(death.last_worker.name) if self._cluster.owned else str(death.last_worker.name)
-        marks = read_marks(self._folder, death.last_worker.address)
+        worker = death.last_worker
+        name = name_of(worker.name) if self._cluster.owned else str(worker.name)
+        marks = read_marks(self._folder, worker.address)
         at = set(left) if marks is None else marks.numbers
         if marks is not None and marks.overdue is not None:
             at = {marks.overdue}
@@ -266,7 +267,7 @@ class _Call:
                 words = f"The block took longer than the time limit of {self._sent.time_limit:g} s"
                 error: IncasemError = InputError(f"{words}.")
             else:
-                error = IncasemError(f"{self._cluster.describe_death(name)}.")
+                error = IncasemError(f"{self._cluster.describe_death(name, worker.pid)}.")
             self._vain_deaths = 0
             self._fail(number, BlockError(error, worker=name, deaths=death.allowed_failures + 1))
         self._vain_deaths += not possible

@@ -27,6 +27,7 @@ class _Slot:
     name: str
     always: bool  # also while no block waits
     started: Started | None = None
+    before: Started | None = None  # the one that ended last
     not_before: float = 0.0
     barren: int = 0
 
@@ -75,6 +76,7 @@ class Fleet:
 
     def _note_end(self, slot: _Slot, now: float) -> None:
         ended, slot.started = slot.started, None
+        slot.before = ended
         slot.barren += 1  # taken back by worked()
         self._barren += 1
         if slot.barren > 1:
@@ -103,15 +105,26 @@ class Fleet:
         slot = self._find(name)
         return slot is not None and not slot.always
 
-    def exit_status(self, name: str, seconds: float) -> int | None:
-        """Return how a worker that has gone ended, waiting a little; None where that cannot be told."""
+    def exit_status(self, name: str, pid: int) -> int | None:
+        """Return how a worker that is gone ended; None where that cannot be told.
+
+        Args:
+            name: Of the worker.
+            pid: Its process, which tells it from the one that has taken its place since.
+        """
         slot = self._find(name)
-        if slot is None or slot.started is None:
+        if slot is None:
             return None
-        deadline = time.monotonic() + seconds
-        while slot.started.poll() is None and time.monotonic() < deadline:
+        started = slot.started
+        deadline = time.monotonic() + SECONDS_TO_OBEY
+        while started is not None and started.poll() is None and time.monotonic() < deadline:
+            if started.is_worker and started.process.pid != pid:
+                break
             time.sleep(0.005)
-        return slot.started.poll()
+        for one in (started, slot.before):
+            if one is not None and one.poll() is not None and (not one.is_worker or one.process.pid == pid):
+                return one.poll()
+        return None
 
     def last_words(self) -> str:
         """Return what some worker, or the queue about it, said last."""
