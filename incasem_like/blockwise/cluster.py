@@ -19,12 +19,13 @@ from incasem_like.blockwise.check_workers import cannot_listen
 from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.launchers import Place
 from incasem_like.blockwise.workers_file import LOOPBACK, SchedulerSection, Workers
-from incasem_like.errors import InputError
+from incasem_like.errors import IncasemError, InputError
 
 dask.config.set({"logging.distributed": "critical"})  # what users must know, they read in our own words
 from distributed import Client, Scheduler, Security, SpecCluster  # noqa: E402
 from distributed.metrics import time as dask_time  # noqa: E402
 
+CLUSTER_LOST = "The Dask cluster was lost: once it is there again, the same command continues."
 EVERYWHERE = ("0.0.0.0", "::")
 SECONDS_TO_COME_BACK = 3.0
 SECONDS_BETWEEN_QUESTIONS = 2.0
@@ -40,7 +41,7 @@ SETTINGS = {
     "distributed.scheduler.validate": False,
     "distributed.worker.memory.terminate": False,
 }
-BARE = {"distributed.scheduler.http.routes": []}
+BARE: dict[str, Any] = {"distributed.scheduler.http.routes": []}
 
 
 class Cluster:
@@ -59,14 +60,17 @@ class Cluster:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.dashboard = ""
+        self.dashboard = str(client.dashboard_link or "")
         self._asked = 0.0
         self._found: Mapping[str, Mapping[str, Any]] = {}
 
     def workers(self) -> Sequence[dict[str, Any]]:
         """Describe the workers: ``address``, ``name``, ``host``, ``pid``, ``threads``."""
         if time.monotonic() - self._asked > SECONDS_BETWEEN_QUESTIONS:
-            self._found = self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"]
+            try:
+                self._found = self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"]
+            except (OSError, AttributeError, RuntimeError) as error:
+                raise IncasemError(CLUSTER_LOST) from error
             self._asked = time.monotonic()
         return [
             {"address": address, "name": str(one["name"]), "host": one["host"], "pid": 0, "threads": one["nthreads"]}
@@ -189,8 +193,8 @@ def own_cluster(workers: Workers, folder: Path, threads: int, block_limit: float
         client = stack.enter_context(Client(cluster, set_as_default=False))
         _write_connection(place, settings, cluster.scheduler.address, security, threads)
         made = OwnCluster(client, cluster.scheduler, fleet, silences)
-        if workers.dashboard:
-            made.dashboard = str(cluster.dashboard_link)
+        port = cluster.scheduler.http_server.port
+        made.dashboard = f"http://127.0.0.1:{port}/status" if workers.dashboard else ""
         try:
             yield made
             gently = True

@@ -61,7 +61,7 @@ class SentTask:
     owned: bool
 
 
-class TaskPlugin(WorkerPlugin):
+class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
     """Brings a task to each worker of a cluster, also to those that come later.
 
     Args:
@@ -77,8 +77,9 @@ class TaskPlugin(WorkerPlugin):
         self.task = _TaskHere(self.sent, self.name, worker)
 
     def teardown(self, worker: DaskWorker) -> None:
-        """Let go of the task, see ``WorkerPlugin``."""
+        """Let go of the task, see ``WorkerPlugin``; not in this thread, since a block may be under way."""
         self.task.ended = True
+        threading.Thread(target=self.task.end, name="end", daemon=True).start()
 
 
 def run_batch(topic: str, numbers: list[int], alone: bool) -> None:
@@ -107,7 +108,7 @@ class _TaskHere:
         self._events = _Events(worker, topic)
         self._worker: Worker | None = None
         self._stages: Stages | None = None
-        self._read: SimpleQueue[Read] = SimpleQueue()
+        self._read: SimpleQueue[Read | None] = SimpleQueue()
         threading.Thread(target=self._watch, name="blocks", daemon=True).start()
 
     def run(self, numbers: list[int], alone: bool) -> None:
@@ -126,6 +127,15 @@ class _TaskHere:
         if self._stages is not None and not alone:
             self._wait_for(set(numbers))
         self._events.send()
+
+    def end(self) -> None:
+        """End the threads, and free what the set-up has made."""
+        with self._gate:
+            if self._stages is not None:
+                self._wait_for(set(self._under_way))
+                self._read.put(None)
+                self._stages.close()
+            self._worker = self._stages = None
 
     def _set_up(self) -> None:
         """Unpickle and set up the task, or end the process, or the call where every other worker would fail too."""
@@ -162,8 +172,8 @@ class _TaskHere:
     def _compute(self) -> None:
         """Compute what is read, for as long as the process lives: one thread, as a device wants it."""
         assert self._stages is not None
-        while True:
-            self._stages.compute(self._read.get())
+        while (read := self._read.get()) is not None:
+            self._stages.compute(read)
 
     def _report(self, number: int, seconds: float, error: BlockError | None) -> None:
         self._events.result(number, seconds, error)
@@ -199,7 +209,7 @@ def _unpickled(sent: SentTask) -> BlockTask:
     if sent.main is not None:
         from multiprocessing import spawn
 
-        spawn.prepare(dict([sent.main]))  # type: ignore[attr-defined]
+        spawn.prepare(dict([sent.main]))
     task = pickle.loads(sent.payload)
     assert isinstance(task, BlockTask)
     return task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from incasem_like.blockwise.cluster import Cluster, name_of, own_cluster
+from incasem_like.blockwise.cluster import CLUSTER_LOST, Cluster, name_of, own_cluster
 from incasem_like.blockwise.dask_task import SentTask, TaskPlugin, read_marks, run_batch
 from incasem_like.blockwise.queue import HOPELESS, BlockError, BlockQueue, FailedBlock
 from incasem_like.blockwise.standing import standing_cluster
@@ -28,6 +29,7 @@ AHEAD = 0.25  # seconds of work in a batch, beside which what Dask does for it c
 MOST_AHEAD = 256
 BATCHES_PER_THREAD = 2  # so that a worker need not wait for this process
 STAGED_BATCH = 3  # blocks, of which a worker that reads ahead has two batches
+SECONDS_FOR_A_STANDING_WORKER = 60.0
 VAIN_DEATHS = 20  # workers that may die one after the other without a block being done or blamed
 
 
@@ -68,9 +70,10 @@ def run_on_workers(task: BlockTask, queue: BlockQueue, workers: Workers, folder:
     limit = workers.scheduler.block_time_limit or task.time_limit
     sent = _sent_task(task, folder, limit, owned=workers.cluster is None)
     threads = 2 if task.staged else 1
-    context = standing_cluster(workers) if workers.cluster else own_cluster(workers, folder, threads, limit)
+    context = standing_cluster(workers.cluster) if workers.cluster else own_cluster(workers, folder, threads, limit)
     with context as cluster:
-        _Call(task, sent, queue, cluster, workers.scheduler.worker_timeout, tell).run()
+        patience = workers.scheduler.worker_timeout or (None if cluster.owned else SECONDS_FOR_A_STANDING_WORKER)
+        _Call(task, sent, queue, cluster, patience, tell).run()
 
 
 def _sent_task(task: BlockTask, folder: Path, limit: float, owned: bool) -> SentTask:
@@ -107,7 +110,13 @@ class _Call:
     """One call: what is handed out, and what is heard."""
 
     def __init__(
-        self, task: BlockTask, sent: SentTask, queue: BlockQueue, cluster: Cluster, patience: float | None, tell: Listener
+        self,
+        task: BlockTask,
+        sent: SentTask,
+        queue: BlockQueue,
+        cluster: Cluster,
+        patience: float | None,
+        tell: Listener,
     ) -> None:
         self._task, self._sent, self._queue, self._cluster, self._tell = task, sent, queue, cluster, tell
         self._patience = patience
@@ -135,9 +144,9 @@ class _Call:
                 self._hear()
         finally:
             if not self._cluster.owned:
-                client.cancel([batch.future for batch in self._batches.values()])
-                client.unregister_worker_plugin(self._topic)
-                client.unsubscribe_topic(self._topic)
+                with contextlib.suppress(OSError, ValueError):  # where the cluster is gone
+                    client.cancel([batch.future for batch in self._batches.values()])
+                    client.unregister_worker_plugin(self._topic)
 
     def _look(self) -> None:
         """Do what is due: workers to replace, progress to show."""
@@ -240,7 +249,7 @@ class _Call:
             del self._batch_of[number]
             self._tell.retract(number)
         if future.status == "cancelled":
-            raise IncasemError("The Dask cluster was lost: once it is there again, the same command continues.")
+            raise IncasemError(CLUSTER_LOST)
         if future.status == "error":
             error = future.exception()
             if not isinstance(error, KilledWorker):
@@ -273,8 +282,8 @@ class _Call:
         self._vain_deaths += not possible
         if self._vain_deaths > VAIN_DEATHS:
             raise IncasemError(
-                f"{VAIN_DEATHS} workers died one after the other without a block at fault, the last one {name}: look at "
-                f"{self._folder}."
+                f"{VAIN_DEATHS} workers died one after the other without a block at fault, the last one {name}: "
+                f"look at {self._folder}."
             )
 
     def _fail(self, number: int, error: BlockError) -> None:

@@ -50,6 +50,7 @@ class Job:
         directory: Where it was started.
         error: Why it failed, in a sentence; empty otherwise.
         workers: Of each worker connected: ``name``, ``host``, ``pid``, ``block`` (number or None), ``seconds`` on it.
+        dashboard: Address of Dask's pages on the workers, on that machine; empty where they are not shown.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Job:
     directory: Path
     error: str
     workers: Sequence[Mapping[str, Any]]
+    dashboard: str = ""
 
     def failed_blocks(self) -> dict[int, dict[str, Any]]:
         """Read the failed blocks with their errors; keys as in ``LogContent``."""
@@ -133,12 +135,14 @@ class JobRecord:
 
     Attributes:
         folder: Of this job.
+        dashboard: Address of Dask's pages, or nothing.
     """
 
     def __init__(self, task: BlockTask, total: int, done: int, command: str | None = None) -> None:
         output = os.path.abspath(str(task.output.address))
         self.id = hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:10]
         self.folder = private_folder(self.id)
+        self.dashboard = ""
         self._begun, self._written, self._first = time.monotonic(), 0.0, done
         now = _now()
         self._known: dict[str, Any] = {
@@ -170,13 +174,14 @@ class JobRecord:
         rate = (done - self._first) / max(seconds, 1e-9)
         left = self._known["total"] - done - failed
         self._known.update(
-            done=done, failed=failed, workers=list(workers), rate=rate, seconds_left=left / rate if rate else None
-        )
+            done=done, failed=failed, workers=list(workers), rate=rate, seconds_left=left / rate if rate else None,
+            dashboard=self.dashboard,
+        )  # fmt: skip
         self._write()
 
     def end(self, state: str, error: str = "") -> None:
         """Write how it ended."""
-        self._known.update(state=state, error=error, workers=[], seconds_left=None)
+        self._known.update(state=state, error=error, workers=[], seconds_left=None, dashboard="")
         self._write()
 
     def _write(self) -> None:

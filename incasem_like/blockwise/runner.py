@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -83,11 +86,12 @@ def try_blockwise(
         pending = [number for number in range(len(task.grid)) if number not in log.done]
         call = _Call(task, log, pending, command)
         if pending:
-            with _recorded(call), call.shown(description or task.name):
+            with _ended_by_sigterm(), _recorded(call), call.shown(description or task.name):
                 if workers is None and num_workers <= 1:
                     call.run_here(prepared)
                 else:
-                    call.run_on(workers, min(num_workers, len(pending)))
+                    cores = len(os.sched_getaffinity(0))
+                    call.run_on(workers, min(num_workers, len(pending), max(2, cores)))
         summary = call.summary()
         if summary:
             task.mark_complete()
@@ -201,6 +205,9 @@ class _Call:
         """
         if any(worker["block"] is not None for worker in workers):
             self._start_clock()
+        if dashboard and self.record is not None and self.record.dashboard != dashboard:
+            self.record.dashboard = dashboard
+            print(f"Dashboard: {dashboard}", file=sys.stderr)
         self._tell_of_waiting(bool(workers))
         if self.record is not None and self.record.due:
             self.record.update(len(self._log.done), len(self.queue.failed), workers)
@@ -221,6 +228,32 @@ class _Call:
 
 class JobCancelled(KeyboardInterrupt):
     """Somebody has cancelled the job from elsewhere; to this process as good as ctrl-C."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM has come; what ctrl-C ends, it ends too."""
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the work inside in order, jobs in queues included, and then this process as it would have."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

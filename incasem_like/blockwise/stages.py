@@ -51,9 +51,7 @@ class Stages:
     The end of a ``with`` ends the threads.
     """
 
-    def __init__(
-        self, worker: Worker, deliver: Callable[[Read], None], report: Report, began: Began = _ignore
-    ) -> None:
+    def __init__(self, worker: Worker, deliver: Callable[[Read], None], report: Report, began: Began = _ignore) -> None:
         self._worker, self._deliver, self._report, self._began = worker, deliver, report, began
         self._waiting: deque[int] = deque()
         self._more = threading.Semaphore(0)
@@ -73,6 +71,10 @@ class Stages:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads."""
         self._ended = True
         self._room.release()
         self._more.release()

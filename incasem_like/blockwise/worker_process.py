@@ -87,9 +87,7 @@ class WorkerProcess:
                 _print(f"The scheduler was not reached for {elapsed:.0f} s, so this worker ends: {reason}.")
                 os._exit(LOST)
             if not said:
-                _print(
-                    f"The scheduler cannot be reached, tried again for {self._arguments.reconnect:g} s: {reason}."
-                )
+                _print(f"The scheduler cannot be reached, tried again for {self._arguments.reconnect:g} s: {reason}.")
                 said = True
             time.sleep(SECONDS_BETWEEN_ATTEMPTS)
 

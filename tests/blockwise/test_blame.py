@@ -69,9 +69,7 @@ def task(tmp_path: Path, blocks: int, killers: list[int], **changes: Any) -> Blo
     ("blocks", "killers"),
     [(100, [7, 50]), pytest.param(1000, list(range(30, 1000, 50)), marks=pytest.mark.slow)],
 )
-def test_no_good_block_is_blamed(
-    tmp_path: Path, functions: Any, blocks: int, killers: list[int], staged: bool
-) -> None:
+def test_no_good_block_is_blamed(tmp_path: Path, functions: Any, blocks: int, killers: list[int], staged: bool) -> None:
     stages = {"read": functions.read_slowly, "write": functions.write_slowly, "function": functions.compute_or_die}
     filling = task(tmp_path, blocks, killers, **(stages if staged else {"function": functions.fill_or_die}))
     summary = try_blockwise(filling, num_workers=2)

@@ -13,6 +13,7 @@ from incasem_like.errors import InputError
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("{count: 1000}", r"1000 workers are to run on this machine, but it has \d+ cores: reduce count"),
         ("{python: /no/such/python}", r"python in the workers file is /no/such/python, but there is no such program"),
         (
             "{launcher: command, command: 'srunn -p gpu {command}'}",

@@ -44,6 +44,7 @@ class WorkerGroup:
         options: Further options of the command that submits a job.
         command: For the launcher ``command``: how to run ``{command}``.
         python: Interpreter on the workers' machines; None for this one.
+        address: Of a Dask cluster that stands already, launcher ``cluster``: nothing is started.
     """
 
     launcher: str = "local"
@@ -58,6 +59,7 @@ class WorkerGroup:
     options: tuple[str, ...] = ()
     command: str | None = None
     python: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,9 @@ def _condor(job: Job) -> list[str]:
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     log.unlink(missing_ok=True)
     quoted = shlex.quote(str(log))
-    status = f"sed -n 's/.*return value \\([0-9]*\\).*/\\1/p' {quoted} | tail -n 1"
-    return ["sh", "-c", f"condor_submit {shlex.quote(str(file))} && condor_wait {quoted} && exit $({status})"]
+    status = f"status=$(sed -n 's/.*return value \\([0-9]*\\).*/\\1/p' {quoted} | tail -n 1)"
+    wait = f"condor_wait {quoted} && {status} && exit ${{status:-1}}"  # none of a job that a signal ended
+    return ["sh", "-c", f"condor_submit {shlex.quote(str(file))} && {wait}"]
 
 
 def _oar(job: Job) -> list[str]:
@@ -158,7 +159,9 @@ QUEUES = {
     "lsf": Queue("bsub", _lsf, "bkill -J {name}", "-P "),
     "pbs": Queue("qsub", _pbs, "qdel $(grep -o '^[0-9][^ ]*' {log} | tail -n 1)", "-A "),
     "sge": Queue("qsub", _sge, "qdel {name}", "-P "),
-    "htcondor": Queue("condor_submit", _condor, "condor_rm -constraint 'JobBatchName == \"{name}\"'", "accounting_group="),
+    "htcondor": Queue(
+        "condor_submit", _condor, "condor_rm -constraint 'JobBatchName == \"{name}\"'", "accounting_group="
+    ),
     "oar": Queue("oarsub", _oar, "oardel $(sed -n 's/^OAR_JOB_ID=//p' {log} | tail -n 1)", "--project="),
 }
 
