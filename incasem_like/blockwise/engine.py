@@ -154,9 +154,10 @@ class _Call:
         if now - self._looked < SECONDS_BETWEEN_LOOKS:
             return
         self._looked = now
-        self._cluster.tend(len(self._queue), self._queue.waiting)
         workers = self._cluster.workers()
         self._threads = sum(worker["threads"] for worker in workers)
+        beyond = max(0, len(self._batches) - self._threads)  # batches that wait in Dask
+        self._cluster.tend(len(self._queue), self._queue.waiting + beyond)
         self._came = self._came or bool(workers)
         if not self._came and self._patience is not None and now - self._began > self._patience:
             words = self._cluster.last_words()
