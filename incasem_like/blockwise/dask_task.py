@@ -27,7 +27,7 @@ from distributed import WorkerPlugin, get_worker
 
 from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.stages import COMPUTING, NOTHING, Read, Stages
-from incasem_like.blockwise.task import BlockTask
+from incasem_like.blockwise.task import WorkTask
 from incasem_like.blockwise.worker import Worker, describe_error
 from incasem_like.errors import DiskFullError, InputError
 
@@ -45,7 +45,7 @@ class SentTask:
     """What a worker needs to run the blocks of a task.
 
     Attributes:
-        payload: The pickled ``BlockTask``.
+        payload: The pickled ``WorkTask``.
         main: Name or path of the main module, where the payload refers to it; see ``multiprocessing.spawn``.
         sys_path: Where the caller finds its modules.
         folder: For the marks.
@@ -203,7 +203,7 @@ class _TaskHere:
             self._events.send()
 
 
-def _unpickled(sent: SentTask) -> BlockTask:
+def _unpickled(sent: SentTask) -> WorkTask:
     """Unpickle a task, where its functions are found as the caller finds them."""
     sys.path += [path for path in sent.sys_path if path not in sys.path]
     if sent.main is not None:
@@ -211,7 +211,7 @@ def _unpickled(sent: SentTask) -> BlockTask:
 
         spawn.prepare(dict([sent.main]))
     task = pickle.loads(sent.payload)
-    assert isinstance(task, BlockTask)
+    assert isinstance(task, WorkTask)
     return task
 
 

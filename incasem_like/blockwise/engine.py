@@ -18,7 +18,7 @@ from incasem_like.blockwise.cluster import CLUSTER_LOST, Cluster, name_of, own_c
 from incasem_like.blockwise.dask_task import SentTask, TaskPlugin, read_marks, run_batch
 from incasem_like.blockwise.queue import HOPELESS, BlockError, BlockQueue, FailedBlock
 from incasem_like.blockwise.standing import standing_cluster
-from incasem_like.blockwise.task import BlockTask
+from incasem_like.blockwise.task import WorkTask
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import IncasemError, InputError
 
@@ -52,7 +52,7 @@ class Listener(Protocol):
         """Look at what workers do."""
 
 
-def run_on_workers(task: BlockTask, queue: BlockQueue, workers: Workers, folder: Path, tell: Listener) -> None:
+def run_on_workers(task: WorkTask, queue: BlockQueue, workers: Workers, folder: Path, tell: Listener) -> None:
     """Run the blocks of a queue on workers.
 
     Args:
@@ -76,7 +76,7 @@ def run_on_workers(task: BlockTask, queue: BlockQueue, workers: Workers, folder:
         _Call(task, sent, queue, cluster, patience, tell).run()
 
 
-def _sent_task(task: BlockTask, folder: Path, limit: float, owned: bool) -> SentTask:
+def _sent_task(task: WorkTask, folder: Path, limit: float, owned: bool) -> SentTask:
     try:
         payload = pickle.dumps(task)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -111,7 +111,7 @@ class _Call:
 
     def __init__(
         self,
-        task: BlockTask,
+        task: WorkTask,
         sent: SentTask,
         queue: BlockQueue,
         cluster: Cluster,

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from incasem_like.blockwise.done_log import read_log
-from incasem_like.blockwise.task import BlockTask
+from incasem_like.blockwise.task import WorkTask
 from incasem_like.errors import InputError
 
 SECONDS_BETWEEN_UPDATES = 1.0
@@ -138,8 +138,8 @@ class JobRecord:
         dashboard: Address of Dask's pages, or nothing.
     """
 
-    def __init__(self, task: BlockTask, total: int, done: int, command: str | None = None) -> None:
-        output = os.path.abspath(str(task.output.address))
+    def __init__(self, task: WorkTask, total: int, done: int, command: str | None = None) -> None:
+        output = os.path.abspath(task.folder)
         self.id = hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:10]
         self.folder = private_folder(self.id)
         self.dashboard = ""
@@ -228,14 +228,14 @@ def _describe_host() -> dict[str, Any]:
     return {"hostname": socket.gethostname(), **describe_process()}
 
 
-def _going_on(task: BlockTask) -> str:
+def _going_on(task: WorkTask) -> str:
     """Say what to type to go on with a task, where it does not say so itself: what was typed, but begin nothing anew.
 
-    Pieces of work that are files of their own keep the flag, since those not reached yet are still to be replaced.
+    Items that are files of their own keep the flag, since those not reached yet are still to be replaced.
     """
     from incasem_like.volumes.provenance import OVERWRITE, command_line
 
-    return command_line({} if task.names else OVERWRITE)
+    return command_line({} if task.grid is None else OVERWRITE)
 
 
 def _runnable(command: str) -> str:

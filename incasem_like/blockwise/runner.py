@@ -17,7 +17,7 @@ from incasem_like.blockwise.here import run_here
 from incasem_like.blockwise.job import JobRecord
 from incasem_like.blockwise.queue import HOPELESS, BlockQueue, FailedBlock
 from incasem_like.blockwise.summary import BlockSummary
-from incasem_like.blockwise.task import BlockTask
+from incasem_like.blockwise.task import WorkTask
 from incasem_like.blockwise.worker import Worker
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import Progress
@@ -29,7 +29,7 @@ SECONDS_UNTIL_TOLD = 20.0  # that no worker has come; those of this machine take
 
 
 def run_blockwise(
-    task: BlockTask,
+    task: WorkTask,
     *,
     num_workers: int = 1,
     workers: Workers | None = None,
@@ -67,7 +67,7 @@ def run_blockwise(
 
 
 def try_blockwise(
-    task: BlockTask,
+    task: WorkTask,
     *,
     num_workers: int = 1,
     workers: Workers | None = None,
@@ -82,8 +82,8 @@ def try_blockwise(
         IncasemError: No worker can work.
         KeyboardInterrupt: Interrupted, or cancelled from elsewhere.
     """
-    with DoneLog(task.output, task.fingerprint()) as log:
-        pending = [number for number in range(len(task.grid)) if number not in log.done]
+    with DoneLog(task.folder, task.fingerprint(), complete=task.complete) as log:
+        pending = [number for number in range(len(task)) if number not in log.done]
         call = _Call(task, log, pending, command)
         if pending:
             with _ended_by_sigterm(), _recorded(call), call.shown(description or task.name):
@@ -101,11 +101,11 @@ def try_blockwise(
 class _Call:
     """One call: the queue, and where what comes of its blocks is noted."""
 
-    def __init__(self, task: BlockTask, log: DoneLog, pending: Sequence[int], command: str | None) -> None:
+    def __init__(self, task: WorkTask, log: DoneLog, pending: Sequence[int], command: str | None) -> None:
         self.task, self._log = task, log
         self._pending, self._voxels = len(pending), 0
         self.queue = BlockQueue(pending, task.retries)
-        self.record = JobRecord(task, len(task.grid), len(log.done), command) if pending else None
+        self.record = JobRecord(task, len(task), len(log.done), command) if pending else None
         self._progress: Progress | None = None
         self._noting = threading.Lock()  # blocks of this process are written, and noted, in another thread
         self._waits = True  # for the first worker that has set up the task
@@ -115,8 +115,8 @@ class _Call:
     @contextlib.contextmanager
     def shown(self, description: str) -> Iterator[None]:
         """Show progress for the time of a ``with``."""
-        total = self.task.grid.roi.size
-        already = self.task.grid.voxels(sorted(self._log.done))
+        total = self.task.size
+        already = self.task.amount(sorted(self._log.done))
         with Progress(description, total, self.task.unit, already=already) as self._progress:
             yield
 
@@ -147,7 +147,7 @@ class _Call:
     def summary(self) -> BlockSummary:
         """Say what came of it."""
         failed = tuple(sorted(self.queue.failed.values(), key=lambda block: block.number))
-        total = len(self.task.grid)
+        total = len(self.task)
         done = self._pending - len(self.queue) - len(failed)
         return BlockSummary(total, done, total - self._pending, failed, self._voxels)
 
@@ -156,7 +156,7 @@ class _Call:
         self._start_clock()
         with self._noting:
             self._log.record(*numbers)
-            voxels = self.task.grid.voxels(numbers)
+            voxels = self.task.amount(numbers)
             self._voxels += voxels
             self._show(voxels - sum(self._begun.pop(number, 0) for number in numbers))
 
@@ -188,13 +188,10 @@ class _Call:
 
     def failed(self, block: FailedBlock) -> None:
         """Note a block that failed for good."""
-        roi = self.task.grid.write_roi(block.number)
         about: dict[str, Any] = {
             "error": str(block.last.error), "kind": type(block.last.error).__name__, "trace": block.last.trace[-6000:],
-            "attempts": block.attempts, "worker": block.last.worker, "roi": [list(roi.begin), list(roi.shape)],
+            "attempts": block.attempts, "worker": block.last.worker, **self.task.place_of(block.number),
         }  # fmt: skip
-        if self.task.names:
-            about["name"] = self.task.name_of(block.number)
         self._log.record_failed(block.number, about)
 
     def look(self, workers: Sequence[dict[str, Any]], dashboard: str = "") -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from incasem_like.blockwise.queue import BlockError
-from incasem_like.blockwise.task import Block
+from incasem_like.blockwise.task import WorkItem
 from incasem_like.blockwise.worker import Worker
 
 READ_AHEAD = 2  # blocks that lie read in memory; one more is being computed, one written, one waits to be written
@@ -35,7 +35,7 @@ class Read:
     """A block whose data are in memory, or why they are not."""
 
     number: int
-    block: Block | None
+    block: WorkItem | None
     error: BlockError | None
 
 
@@ -56,7 +56,7 @@ class Stages:
         self._waiting: deque[int] = deque()
         self._more = threading.Semaphore(0)
         self._room = threading.Semaphore(READ_AHEAD)
-        self._computed: Queue[tuple[int, Block, Any, float] | None] = Queue(1)
+        self._computed: Queue[tuple[int, WorkItem, Any, float] | None] = Queue(1)
         self._ended = False
         self._threads = [
             threading.Thread(target=stage, name=stage.__name__.strip("_"), daemon=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from incasem_like.blockwise.queue import FailedBlock
-from incasem_like.blockwise.task import BlockTask
+from incasem_like.blockwise.task import WorkTask
 from incasem_like.errors import DataError, IncasemError, InputError
 
 
@@ -35,7 +35,7 @@ class BlockSummary:
         """Whether there was nothing left to do."""
         return bool(self) and self.done == 0
 
-    def error(self, task: BlockTask) -> IncasemError:
+    def error(self, task: WorkTask) -> IncasemError:
         """Make one error of all failed blocks, of the class of the blocks' own errors where they agree."""
         first = self.failed[0]
         kinds = {type(block.last.error) for block in self.failed}

@@ -164,9 +164,7 @@ def test_workers_that_no_block_waits_for_leave_where_that_is_asked(
     accident: Callable[[str], None],
     jobs: Path,
 ) -> None:
-    text = (
-        "{launcher: slurm, adaptive: {minimum: 0, maximum: 3}, scheduler: {listen: 127.0.0.1, block_time_limit: 6s}}"
-    )
+    text = "{launcher: slurm, adaptive: {minimum: 0, maximum: 3}, scheduler: {listen: 127.0.0.1, block_time_limit: 6s}}"
     accident("wait:26")  # the last one, for as long as it may
     summary = try_blockwise(smoothing(retries=0), workers=workers(tmp_path, text))
     assert [block.number for block in summary.failed] == [26]
