@@ -18,6 +18,7 @@ import dask.config
 from incasem_like.blockwise.check_workers import cannot_listen
 from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.launchers import Place
+from incasem_like.blockwise.worker_process import QUIET
 from incasem_like.blockwise.workers_file import LOOPBACK, SchedulerSection, Workers
 from incasem_like.errors import IncasemError, InputError
 
@@ -32,6 +33,7 @@ SECONDS_BETWEEN_QUESTIONS = 2.0
 SECONDS_TO_CLOSE = 5.0
 LEAST_SILENCE = 10.0  # a busy machine delays heartbeats, of which there are one or two a second
 SETTINGS = {
+    **QUIET,
     "distributed.scheduler.allowed-failures": 0,  # the queue of blocks counts
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.work-stealing": False,

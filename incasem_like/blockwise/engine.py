@@ -290,5 +290,11 @@ class _Call:
     def _fail(self, number: int, error: BlockError) -> None:
         self._tell.retract(number)
         failed = self._queue.error(number, error)
-        if failed is not None:
-            self._tell.failed(failed)
+        if failed is None:
+            return
+        self._tell.failed(failed)
+        if error.deaths and isinstance(error.error, InputError) and not self._mean:
+            raise InputError(
+                f"No block was done within the time limit of {self._sent.time_limit:g} s: set scheduler.block_time_limit "
+                "in the workers file to a longer time, or make the blocks smaller."
+            )

@@ -26,7 +26,15 @@ LOST = 3  # exit status, see dask_task
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_BETWEEN_ATTEMPTS = 1.0
 SECONDS_TO_CONNECT = 20.0
+QUIET = {  # Dask looks at itself fifty times a second, which short blocks would feel
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.tick.limit": "1h",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.admin.system-monitor.disk": False,
+    "distributed.admin.system-monitor.gil.enabled": False,
+}
 SETTINGS = {
+    **QUIET,
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,
     "distributed.worker.use-file-locking": False,

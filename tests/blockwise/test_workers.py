@@ -54,6 +54,15 @@ def test_a_block_that_always_hangs_is_named_and_the_others_finish(
     assert "time limit of 1 s" in str(summary.failed[0].last.error)
 
 
+def test_a_time_limit_that_every_block_exceeds_ends_the_call(
+    smoothing: Smoothing, accident: Callable[[str], None]
+) -> None:
+    accident("too slow")
+    with pytest.raises(InputError, match=r"No block was done within the time limit of 0\.1 s: set scheduler") as error:
+        run_blockwise(smoothing(time_limit=0.1, block_shape=(24, 24, 24)), num_workers=2)
+    assert error.value.exit_status == 2
+
+
 def test_failed_blocks_are_kept_with_their_errors_until_they_are_done(
     smoothing: Smoothing, accident: Callable[[str], None]
 ) -> None:
