@@ -295,6 +295,6 @@ class _Call:
         self._tell.failed(failed)
         if error.deaths and isinstance(error.error, InputError) and not self._mean:
             raise InputError(
-                f"No block was done within the time limit of {self._sent.time_limit:g} s: set scheduler.block_time_limit "
-                "in the workers file to a longer time, or make the blocks smaller."
+                f"No block was done within the time limit of {self._sent.time_limit:g} s: set "
+                "scheduler.block_time_limit in the workers file to a longer time, or make the blocks smaller."
             )

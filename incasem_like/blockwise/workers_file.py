@@ -176,8 +176,8 @@ class Workers:
     @classmethod
     def local(cls, count: int) -> Workers:
         """Describe so many workers on this machine, which share its cores."""
-        cores = max(1, len(os.sched_getaffinity(0)) // count)
-        return cls((WorkerGroup(count=count, cores=cores),))
+        count = max(1, count)
+        return cls((WorkerGroup(count=count, cores=max(1, len(os.sched_getaffinity(0)) // count)),))
 
 
 def load_workers(source: Path | str) -> Workers:
