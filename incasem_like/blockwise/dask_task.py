@@ -29,9 +29,9 @@ from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.stages import COMPUTING, NOTHING, Read, Stages
 from incasem_like.blockwise.task import WorkTask
 from incasem_like.blockwise.worker import Worker, describe_error
+from incasem_like.blockwise.worker_process import BROKEN, TIMED_OUT
 from incasem_like.errors import DiskFullError, InputError
 
-LOST, TIMED_OUT, ANOTHER_TASK, BROKEN = 3, 4, 5, 6  # exit statuses of a worker process
 LEAVING = threading.Event()  # set when this process is to end after the present block
 SECONDS_TOGETHER = 0.05  # results that come within so short a time go in one event
 SECONDS_BETWEEN_LOOKS = 0.25
@@ -114,6 +114,8 @@ class _TaskHere:
     def run(self, numbers: list[int], alone: bool) -> None:
         """Run a batch; see ``run_batch``."""
         with self._gate:
+            if self.ended:
+                return
             if self._worker is None:
                 self._set_up()
             if self._stages is None or alone:

@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from incasem_like.blockwise.launchers import LAUNCHERS, Launcher, Place, Started, WorkerGroup
-from incasem_like.errors import IncasemError
+from incasem_like.blockwise.worker_process import BROKEN
+from incasem_like.errors import IncasemError, InputError
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a worker that ended without having worked is started again
 ATTEMPTS = 3
@@ -64,7 +65,7 @@ class Fleet:
 
         Raises:
             IncasemError: Workers end again and again before they have set up the task.
-            InputError: The program that starts them is not there.
+            InputError: So does what starts them: a queue that refuses, a set_up that fails, a program that is missing.
         """
         now = time.monotonic()
         for slot in self._slots[:left]:
@@ -82,9 +83,10 @@ class Fleet:
         if slot.barren > 1:
             slot.not_before = now + min(FIRST_WAIT * 2**slot.barren, LONGEST_WAIT)
         if ended is not None and self._barren > max(ATTEMPTS, len(self._slots)):
-            words = ended.last_words()
-            raise IncasemError(
-                f"Workers end before they can begin, status {ended.poll()}, the last one saying "
+            status, words = ended.poll() or 0, ended.last_words()
+            kind = IncasemError if status == BROKEN or status < 0 else InputError  # else a queue or the set_up refuses
+            raise kind(
+                f"Workers end before they can begin, status {status}, the last one saying "
                 f'"{words or "nothing"}": mend that and run the same command again; its log is {ended.log}.'
             )
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from distributed import Worker
 
-LOST = 3  # exit status, see dask_task
+LOST, TIMED_OUT, BROKEN = 3, 4, 6  # exit statuses: of what the worker ended
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_BETWEEN_ATTEMPTS = 1.0
 SECONDS_TO_CONNECT = 20.0

@@ -142,8 +142,9 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
 def test_a_queue_that_refuses_is_quoted(smoothing: Smoothing, queue: Path, tmp_path: Path, launcher: str) -> None:
     (queue / "closed").touch()
     text = f"{{launcher: {launcher}, scheduler: {{listen: 127.0.0.1}}}}"
-    with pytest.raises(IncasemError, match=r"status 1, .*the queue is closed"):
+    with pytest.raises(InputError, match=r"status 1, .*the queue is closed") as error:
         run_blockwise(smoothing(), workers=workers(tmp_path, text))
+    assert error.value.exit_status == 2
 
 
 def test_a_job_that_the_queue_kills_is_submitted_again(
