@@ -17,7 +17,6 @@ setup(
     install_requires=[
         "ConfigArgParse>=1.7",
         "click>=8.1",
-        "dask-jobqueue>=0.9",
         "distributed>=2026.8",
         "GitPython>=3.1",
         "PyYAML>=6",
@@ -49,7 +48,6 @@ setup(
         "dashboard": ["bokeh>=3.1"],  # the pages of Dask's dashboard
         "test": [
             "bokeh>=3.1",
-            "daisy==2.0.0",  # the peer of benchmarks/bench_blockwise.py
             "hypothesis>=6",
             "import-linter>=2.5",
             "mongomock>=4.3",

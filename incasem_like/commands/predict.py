@@ -90,9 +90,9 @@ def read_config(line: CommandLine, folder: Path) -> PredictionConfig:
 
 def predict(config: PredictionConfig, line: CommandLine, script: Path) -> FinishedPrediction:
     """Find the training runs and predict with them."""
-    from incasem_like.blockwise.check_workers import usable_workers
+    from incasem_like.blockwise.workers_file import given_workers
 
-    workers = usable_workers(line.own.workers)
+    workers = given_workers(line.own)
     trainings = [find_training(line, config, training_id) for training_id in training_ids(config)]
     if line.own.check_commit:
         for training in trainings:

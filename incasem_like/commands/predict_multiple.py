@@ -86,9 +86,9 @@ def read_config(line: CommandLine, folder: Path) -> SeriesConfig:
 
 def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSeries:
     """Find the training run and predict with its checkpoints."""
-    from incasem_like.blockwise.check_workers import usable_workers
+    from incasem_like.blockwise.workers_file import given_workers
 
-    workers = usable_workers(line.own.workers)
+    workers = given_workers(line.own)
     training = find_training(line, config, training_ids(config)[0])
     if line.own.check_commit:
         check_commit(training, script)

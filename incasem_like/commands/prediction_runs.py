@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from incasem_like.commands.records import CHECK_COMMIT
 from incasem_like.commands.records import open_run_store as open_store_of
 from incasem_like.errors import InputError, StoreError
-from incasem_like.terminal import shell_command, shown_path
+from incasem_like.terminal import WORKERS_HELP, shell_command, shown_path, workers_source
 
 if TYPE_CHECKING:
     from incasem_like.config import PredictionConfig
@@ -30,9 +30,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that all commands that predict have."""
     for name, meaning in _STORES:
         parser.add_argument(name, metavar="URL", help=meaning)
-    parser.add_argument(
-        "--workers", type=Path, metavar="FILE", help="workers.yaml: workers here or on a cluster (docs/blockwise.md)"
-    )
+    parser.add_argument("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
+    parser.add_argument("--dashboard", action="store_true", help="print the address of a page on what workers do")
     parser.add_argument(
         "--dry_run", action="store_true", help="say what would be done, in what time and space, and what stops it"
     )

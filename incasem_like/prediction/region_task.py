@@ -72,7 +72,7 @@ class RegionTask:
     ) -> None:
         self.region, self.output, self._predictor = set_up.region, output, predictor
         self._task = region_blocks(output, set_up, predictor, description)
-        with DoneLog(self._task.output, self._task.fingerprint()):
+        with DoneLog(self._task.folder, self._task.fingerprint(), complete=self._task.complete):
             pass
 
     def run(self, observer: TileObserver | None, workers: Workers | None, command: str) -> int:

@@ -23,7 +23,7 @@ import torch
 
 from incasem_like.blockwise.done_log import claimed
 from incasem_like.blockwise.job import private_folder
-from incasem_like.blockwise.ledger import LedgerTask, Pieces
+from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import ConfigError, IncasemError, InputError
 from incasem_like.networks import check_arithmetic, check_device, has_device, torch_device
@@ -35,7 +35,7 @@ from incasem_like.prediction.planning.speed import MEASURED_VOXELS, Measured, de
 from incasem_like.volumes.provenance import digest
 
 if TYPE_CHECKING:
-    from incasem_like.blockwise.task import Block
+    from incasem_like.blockwise.task import WorkItem
     from incasem_like.config import PredictionConfig
     from incasem_like.config.prediction_config import PredictionSection
     from incasem_like.samples import Region
@@ -224,12 +224,12 @@ def _ask_worker(inquiry: Inquiry, workers: Workers, place: Path) -> list[Survey 
     checkpoints = [place.checkpoint for place in inquiry.networks]
     task = LedgerTask(
         "survey",
-        like=Pieces(tuple(f"training run {of.training_run_id}, {of.path.name}" for of in checkpoints), "networks"),
+        tuple(f"training run {of.training_run_id}, {of.path.name}" for of in checkpoints),
         inputs=(),
         function=answer_inquiry,
         parameters={"inquiry": base64.b64encode(pickle.dumps(inquiry)).decode()},
-        block_shape=(1, 1, 1),
         place=place,
+        unit="networks",
     )
     task.run(workers=one, description="Measuring on a worker", overwrite=True)
     answers = [json.loads(written.tobytes()) for written in task.results()]
@@ -244,11 +244,11 @@ def _ask_worker(inquiry: Inquiry, workers: Workers, place: Path) -> list[Survey 
     ]
 
 
-def answer_inquiry(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
+def answer_inquiry(item: WorkItem, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
     """Answer for one network in a worker, as JSON in bytes: the survey, or the sentence that says why there is none."""
     inquiry: Inquiry = pickle.loads(base64.b64decode(parameters["inquiry"]))
     try:
-        answer: dict[str, Any] = asdict(inquiry.answered_here(block.number))
+        answer: dict[str, Any] = asdict(inquiry.answered_here(item.number))
     except IncasemError as error:
         answer = {"problem": str(error), "host": platform.node()}
     return np.frombuffer(json.dumps(answer).encode(), dtype=np.uint8)
