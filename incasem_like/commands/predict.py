@@ -131,15 +131,14 @@ def examine(config: PredictionConfig, line: CommandLine) -> None:
     Raises:
         InputError: Something would stop it.
     """
-    from incasem_like.prediction.planning.preflight import examine_prediction
+    from incasem_like.prediction.experiment import examine_prediction
 
     find = partial(find_training, line, config)
     say_examined(
         examine_prediction(
             config,
-            lambda: find(training_ids(config)[0]),
+            lambda: [find(training_id) for training_id in training_ids(config)],
             lambda: prediction_store(line, config),
-            further=lambda: [find(training_id) for training_id in training_ids(config)[1:]],
             resume=line.own.resume,
             workers_file=line.own.workers,
         )

@@ -27,11 +27,10 @@ from incasem_like.terminal import report_written, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.config import SeriesConfig
-    from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint
     from incasem_like.prediction.series.experiment import FinishedSeries
-    from incasem_like.prediction.series.plan import SeriesPlan
-    from incasem_like.prediction.series.record import Entry
+    from incasem_like.prediction.series.plan import Entry, SeriesPlan
     from incasem_like.tracking import CommandLine, RunStore
+    from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint
     from incasem_like.training.tensorboard import TensorBoardLog
 
 EXAMPLE = "--run_id 12 --start 1000 --keep best with config_prediction.yaml prediction.data=my_data.json"
@@ -137,7 +136,7 @@ def examine(config: SeriesConfig, line: CommandLine) -> None:
     Raises:
         InputError: Something would stop it.
     """
-    from incasem_like.prediction.series.preflight import examine_series
+    from incasem_like.prediction.series.experiment import examine_series
 
     find = partial(find_training, line, config)
     say_examined(
@@ -169,7 +168,7 @@ def say_started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint
     known = f"; {done} of {len(series.checkpoints)} are done" if done else ""
     print(
         f"Prediction run {run_id} with {len(left)} checkpoint{'s' if len(left) > 1 else ''} of training run "
-        f"{series.plan.training_run_id}, iterations {left[0].iteration} to {left[-1].iteration}{known}",
+        f"{series.plan.lead.training_run_id}, iterations {left[0].iteration} to {left[-1].iteration}{known}",
         flush=True,
     )
 
@@ -194,7 +193,7 @@ def say_finished(finished: FinishedSeries, line: CommandLine, predict_script: Pa
             print(f"Figure: {artifact_command(line, series.config, finished.run_id, SERIES_FIGURE)}")
     _say_where(finished)
     if best is not None:
-        words = ["--run_id", series.plan.training_run_id, "--checkpoint", best.iteration, *store_flags(line)]
+        words = ["--run_id", series.plan.lead.training_run_id, "--checkpoint", best.iteration, *store_flags(line)]
         command = shlex.join(["python", shown_path(predict_script), *map(str, words)])
         print(f"Next: {command} with config_prediction.yaml prediction.data=YOUR_DATA.json")
 

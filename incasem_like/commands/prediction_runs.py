@@ -16,7 +16,7 @@ from incasem_like.terminal import shown_path
 
 if TYPE_CHECKING:
     from incasem_like.config import PredictionConfig
-    from incasem_like.prediction.planning.preflight_regions import Preflight
+    from incasem_like.prediction.planning.preflight import Preflight
     from incasem_like.tracking import CommandLine, RunRecord, RunStore
 
 Config = TypeVar("Config", bound="PredictionConfig")

@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from incasem_like.blockwise.done_log import read_log
 from incasem_like.errors import InputError
 from incasem_like.prediction.channels import ChannelGroup
 from incasem_like.volumes import Roi, Volume, create_volume, dataset_exists, open_volume
 
 LONGEST_CHUNK_EDGE = 128
 SHORTEST_CHUNK_EDGE = 32
-# What probability 1 is stored as; said in the attribute "scale".
+# What probability 1 is stored as; the attribute "scale" of the dataset.
 SCALES = {"uint8": 255, "float16": 1, "float32": 1}
 
 
 def prediction_group(training_run_id: int, prediction_run_id: int) -> str:
-    """Name the group, inside a container, of what one prediction run wrote with one training run's network."""
+    """Return the group, inside a container, of what one prediction run wrote with one training run's network."""
     return f"volumes/predictions/train_{training_run_id:04d}/predict_{prediction_run_id:04d}"
 
 
@@ -48,7 +49,7 @@ class OutputPlace:
 
     @property
     def main(self) -> str:
-        """Dataset that tells whether a prediction is there: the class map, else the first of the channels."""
+        """Dataset that tells whether a prediction is there: the class map, or the first of the channels."""
         return self.segmentation if not self.channels else f"{self.group}/{self.channels[0].name}"
 
     @property
@@ -60,25 +61,28 @@ class OutputPlace:
         """Dataset of one class's probabilities."""
         return f"{self.group}/prob_maps/class_{class_id}"
 
-    def check_free(self, *, half_made: bool = False) -> None:
-        """Make sure that nothing is overwritten.
+    def datasets(self, num_classes: int) -> list[str]:
+        """Names of all datasets, the main one first; ``num_classes`` counts the background."""
+        if self.channels:
+            return [f"{self.group}/{channel.name}" for channel in self.channels]
+        return [self.segmentation, *map(self.probability_map, range(num_classes))]
+
+    def check_free(self, *, resuming: bool = False) -> None:
+        """Check that nothing is overwritten.
 
         Args:
-            half_made: Whether what a killed run has left may be: datasets that are not complete.
+            resuming: Whether datasets that a killed run left incomplete may be.
 
         Raises:
             InputError: A prediction of that number is there already.
         """
         if dataset_exists(self.container, self.main) and not (
-            half_made and not open_volume(self.container, self.main, allow_incomplete=True).complete
+            resuming and not open_volume(self.container, self.main, allow_incomplete=True).complete
         ):
-            raise InputError(
-                f"{self.folder} already holds a prediction, made under another run store: move it away, "
-                "or set prediction.directories.prefix to another folder."
-            )
+            refuse_foreign_prediction(self.folder)
 
     def check_writable(self) -> None:
-        """Make sure, as far as can be told without writing, that something can be written there.
+        """Check, as far as possible without writing, that the output can be written.
 
         Raises:
             InputError: It cannot.
@@ -90,9 +94,41 @@ class OutputPlace:
             )
 
 
+def refuse_foreign_prediction(folder: Path) -> None:
+    """Raise InputError: another run's prediction is where this one's would go."""
+    raise InputError(
+        f"{folder} already holds a prediction, made under another run store: move it away, "
+        "or set prediction.directories.prefix to another folder."
+    )
+
+
 def nearest_folder(path: Path) -> Path:
-    """Give the innermost folder on the way to a path that exists."""
+    """Return the innermost existing folder on the way to a path."""
     return next(folder for folder in [path, *path.parents] if folder.is_dir())
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an earlier run left of a region's prediction.
+
+    Attributes:
+        description: What it was begun with, including ``input_size``.
+        done: Number of finished blocks.
+    """
+
+    description: Mapping[str, Any]
+    done: int
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """Tiles that it was begun with, in voxels."""
+        return tuple(self.description["input_size"])
+
+
+def read_begun(place: OutputPlace) -> Begun | None:
+    """Read what an earlier run left; None where it did not begin."""
+    log = read_log(place.container / place.main)
+    return None if log is None else Begun(log.fingerprint["parameters"], len(log.done))
 
 
 class RegionOutput:
@@ -100,8 +136,8 @@ class RegionOutput:
 
     Args:
         datasets: The main one first: the class map, uint8, the class of the highest probability, 0 where the mask is 0,
-            with a probability map per class behind it; or, of other channels, a dataset with channels for each group.
-            Values are floats, or uint8 holding value x 255. The mask leaves them alone.
+            followed by a probability map per class; or, of other channels, a dataset with channels for each group.
+            Values are floats, or uint8 holding value x 255. The mask does not change them.
     """
 
     def __init__(self, datasets: Sequence[Volume]) -> None:
@@ -122,23 +158,21 @@ class RegionOutput:
                 without channels.
         """
         values: dict[str, Any] = {"dtype": output_dtype, "attributes": {"scale": SCALES[output_dtype]}, **layout}
-        if not place.channels:
-            maps = [create_volume(place.container, place.probability_map(c), **values) for c in range(num_classes)]
-            return cls([create_volume(place.container, place.segmentation, dtype="uint8", **layout), *maps])
-        made = []
-        for group in reversed(place.channels):
-            in_front = {key: (group.channels, *layout[key]) for key in ("shape", "chunk_shape")}
-            name = f"{place.group}/{group.name}"
-            made.append(create_volume(place.container, name, **{**values, **in_front, "axes": "czyx"}))
-        return cls(made[::-1])
+        created = []
+        for index, name in reversed(list(enumerate(place.datasets(num_classes)))):
+            options = values
+            if place.channels:
+                count = place.channels[index].channels
+                options = {**values, **{key: (count, *layout[key]) for key in ("shape", "chunk_shape")}, "axes": "czyx"}
+            elif name == place.segmentation:
+                options = {"dtype": "uint8", **layout}
+            created.append(create_volume(place.container, name, **options))
+        return cls(created[::-1])
 
     @classmethod
     def reopen(cls, place: OutputPlace, num_classes: int) -> RegionOutput:
-        """Open the datasets of an earlier run to go on writing."""
-        if place.channels:
-            names = [f"{place.group}/{group.name}" for group in place.channels]
-        else:
-            names = [place.segmentation, *(place.probability_map(c) for c in range(num_classes))]
+        """Open the datasets of an earlier run to continue writing."""
+        names = place.datasets(num_classes)
         return cls([open_volume(place.container, name, writable=True, allow_incomplete=True) for name in names])
 
     def write(self, tile: Roi, probabilities: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]) -> None:
@@ -160,16 +194,16 @@ class RegionOutput:
             self.main.write(most_probable(probabilities) * mask, tile)
 
     def read_probabilities(self, tile: Roi) -> npt.NDArray[np.float32]:
-        """Read (channels, z, y, x) values in [0, 1] of what is written."""
+        """Read the written values, (channels, z, y, x) in [0, 1]."""
         parts = [volume.read(tile) for volume in self._values]
         stored = np.stack(parts) if self._of_classes else np.concatenate(parts)
         return stored.astype(np.float32) / np.float32(SCALES[stored.dtype.name])
 
 
 def most_probable(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Give the class of the highest of (classes, z, y, x) probabilities, the first of equals.
+    """Return the class of the highest of (classes, z, y, x) probabilities, the first of equals.
 
-    ``numpy.argmax`` over the first axis takes ten times as long, which is felt beside a small network.
+    ``numpy.argmax`` over the first axis takes ten times as long, which counts beside a small network.
     """
     highest, classes = probabilities[0].copy(), np.zeros(probabilities.shape[1:], dtype=np.uint8)
     for class_id, values in enumerate(probabilities[1:], start=1):
@@ -179,7 +213,7 @@ def most_probable(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint
 
 
 def stored_probabilities(values: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Turn probabilities in [0, 1] into what is stored: floats as they are, uint8 x 255 and rounded."""
+    """Convert probabilities in [0, 1] to the stored type: floats unscaled, uint8 x 255 and rounded."""
     if dtype.kind == "f":
         return values.astype(dtype, copy=False)
     return np.rint(values * SCALES[dtype.name]).astype(dtype)
@@ -199,7 +233,7 @@ def chunk_shape_for(step: Sequence[int], shape: Sequence[int]) -> tuple[int, ...
 
 
 def fills_chunks(step: int) -> bool:
-    """Say whether tiles that far apart along an axis make chunks of a usual size."""
+    """Return whether tiles that far apart along an axis make chunks of a usual size."""
     return _chunk_edge(step) <= LONGEST_CHUNK_EDGE
 
 

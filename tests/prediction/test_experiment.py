@@ -11,8 +11,8 @@ import zarr
 
 from incasem_like.errors import CheckpointError, ConfigError, DataError, InputError
 from incasem_like.networks import save_checkpoint
-from incasem_like.prediction.planning.checkpoint_choice import choose_checkpoint
 from incasem_like.tracking import open_store
+from incasem_like.tracking.checkpoint_choice import choose_checkpoint
 from incasem_like.volumes import open_volume
 
 RAW_SHAPE, RAW_BEGIN = (40, 44, 36), (10, -20, 0)
@@ -140,7 +140,7 @@ def test_tiles_outside_the_mask_are_passed_over_and_stay_zero(laboratory, predic
     entries = {"cell_er": laboratory.entry(mask="volumes/mask")}
     config = laboratory.config(entries, "prediction.input_size_voxels=[28,44,44]")
     place = laboratory.predict(config).places["cell_er"]
-    assert {int(write.begin[0]) for _, write in predicted} == {22, 32}
+    assert {int(tile.write_roi.begin[0]) for tile in predicted} == {22, 32}
     maps = np.stack([stored(place, f"prob_maps/class_{c}") for c in range(2)])
     assert not maps[:, :10].any()
     assert np.abs(maps[:, 10:] - laboratory.one_shot((12, -18, 3), (25, 30, 28))[:, 10:]).max() < 1e-5

@@ -78,7 +78,7 @@ def test_what_is_said_of_a_choice_is_so(geometry, tiles, roi, gib):
     choice = choose(geometry, roi, gib)
     made = tiles(choice.input_size, roi)
     assert choice.tiles == len(made)
-    assert choice.read == sum(read.size for read, _ in made)
+    assert choice.read == sum(tile.read_roi.size for tile in made)
     assert choice == describe_input_size(geometry, roi, ORIGIN, WHOLE, choice.input_size)
 
 
@@ -110,7 +110,7 @@ def test_tiles_of_a_choice_fill_whole_chunks(geometry, tiles):
     for edge in (333, 601, 1000):
         roi = region(edge)
         choice = choose(geometry, roi, 2, STREAMED)
-        steps = next(write.shape for _, write in tiles(choice.input_size, roi))
+        steps = tiles(choice.input_size, roi)[0].write_roi.shape
         chunks = chunk_shape_for(steps, roi.shape)
         assert all(step >= edge or step % chunk == 0 for step, chunk in zip(steps, chunks, strict=True))
     assert fills_chunks(8)

@@ -14,7 +14,7 @@ from killing import works
 
 from incasem_like.errors import CheckpointError
 from incasem_like.prediction.blocks import block_shape
-from incasem_like.prediction.computing.weights import CheckpointPlace
+from incasem_like.prediction.computing.loading import CheckpointSource
 from incasem_like.tracking import file_sha256
 from incasem_like.volumes import Coordinate
 
@@ -126,14 +126,14 @@ def test_a_worker_fetches_the_weights_by_their_hash(laboratory, tmp_path, monkey
     monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
     tracked = laboratory.training.checkpoint("best")
     known = {"sha256": tracked.sha256, "training_run_id": 1, "store": None, "runs_directory": laboratory.runs}
-    assert CheckpointPlace(path=tracked.path, **known).fetch() == tracked.path
+    assert CheckpointSource(path=tracked.path, **known).fetch() == tracked.path
     # Another machine, where the file lies elsewhere: the run store knows it.
-    assert CheckpointPlace(path=Path("/elsewhere") / tracked.path.name, **known).fetch() == tracked.path
+    assert CheckpointSource(path=Path("/elsewhere") / tracked.path.name, **known).fetch() == tracked.path
     changed = tmp_path / "changed"
     changed.write_bytes(tracked.path.read_bytes() + b"x")
-    assert file_sha256(CheckpointPlace(path=changed, **known).fetch()) == tracked.sha256
+    assert file_sha256(CheckpointSource(path=changed, **known).fetch()) == tracked.sha256
     with pytest.raises(CheckpointError, match="not on this worker's machine"):
-        CheckpointPlace(path=changed, **{**known, "sha256": "0" * 64}).fetch()
+        CheckpointSource(path=changed, **{**known, "sha256": "0" * 64}).fetch()
 
 
 @pytest.mark.parametrize(

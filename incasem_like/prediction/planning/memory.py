@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
+from incasem_like.config import ModelConfig
+from incasem_like.config.shared_sections import TorchConfig
+from incasem_like.networks import forward_maps, torch_device
 from incasem_like.networks.forward_maps import ForwardMaps
+from incasem_like.networks.inference import streams
 from incasem_like.networks.unet_streaming import VOXELS_AT_ONCE
-from incasem_like.prediction.computing.tiles import PLANES_READ
+from incasem_like.prediction.computing.loading import prediction_geometry
+from incasem_like.prediction.computing.tiles import MOST_TILES_AHEAD, PLANES_READ
+from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.outputs import LONGEST_CHUNK_EDGE
 
 if TYPE_CHECKING:
@@ -98,6 +105,27 @@ class TileMemory:
         """Estimate the bytes of whole tiles that are read ahead and written behind."""
         per_voxel = TILES_READ * self.channels + TILES_WRITTEN * self.classes
         return np.asarray(self.batch_size * z * y * x * per_voxel * BYTES_PER_FLOAT)
+
+
+def tile_memory(
+    network: nn.Module, model: ModelConfig, config: TorchConfig, augmentation: str, batch_size: int | None = None
+) -> TileMemory:
+    """Return the memory of tiles of a network, with that test-time augmentation, and so many at a time."""
+    geometry = prediction_geometry(model)
+    device = torch_device(config)
+    return TileMemory(
+        # What the network keeps at full resolution; the memory it needs goes by that.
+        feature_maps=max(model.num_fmaps if model.type == "Unet" else 1, model.num_fmaps_out, model.in_channels),
+        channels=model.in_channels,
+        classes=model.num_fmaps_out,
+        tiles_ahead=MOST_TILES_AHEAD[device.type],
+        forward=None if streams(network, device) else forward_maps(model),
+        whole=augmentation != NONE,
+        stride=geometry.stride[0],
+        lost=geometry.lost[0],
+        batch_size=batch_size or 1,
+        on_gpu=device.type == "cuda",
+    )
 
 
 def usable_memory(device: torch.device, workers: Workers | None = None) -> float:

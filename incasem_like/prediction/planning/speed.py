@@ -17,11 +17,12 @@ from incasem_like.config import ModelConfig
 from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.config.shared_sections import TorchConfig
 from incasem_like.networks import NetworkGeometry, torch_device
-from incasem_like.prediction.computing.loading import make_predictor, prediction_geometry, tile_memory
+from incasem_like.prediction.computing.loading import make_predictor, prediction_geometry
 from incasem_like.prediction.computing.tiles import TiledPredictor
+from incasem_like.prediction.computing.tiling import Tile
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.planning.kept import Kept
-from incasem_like.prediction.planning.memory import TileMemory, usable_memory
+from incasem_like.prediction.planning.memory import TileMemory, tile_memory, usable_memory
 from incasem_like.prediction.planning.tile_size import UNMEASURED, TileSpeed
 from incasem_like.volumes import Roi
 
@@ -73,7 +74,7 @@ def measure_speed(
     for size in sizes:
         predictor = make_predictor(size)
         written = predictor.geometry.output_size(size)
-        tile = (Roi((0, 0, 0), size), Roi(predictor.geometry.context, written))
+        tile = Tile(Roi((0, 0, 0), size), Roi(predictor.geometry.context, written))
         raw = np.random.default_rng(0).random((channels, *size), dtype=np.float32)
         seconds = _seconds(predictor, raw, tile)
         if not measured or seconds < ENOUGH_SECONDS / 10:
@@ -85,7 +86,7 @@ def measure_speed(
     return measured
 
 
-def _seconds(predictor: TiledPredictor, raw: Any, tile: tuple[Roi, Roi]) -> float:
+def _seconds(predictor: TiledPredictor, raw: Any, tile: Tile) -> float:
     begun = time.monotonic()
     for _ in predictor.predict_tiles(lambda roi: raw, [tile]):
         pass

@@ -26,7 +26,7 @@ from incasem_like.blockwise.ledger import LedgerTask, Pieces
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import ConfigError, IncasemError, InputError
 from incasem_like.networks import check_arithmetic, check_device, has_device, torch_device
-from incasem_like.prediction.computing.weights import NetworkPlace
+from incasem_like.prediction.computing.loading import NetworkSource
 from incasem_like.prediction.planning.kept import Kept
 from incasem_like.prediction.planning.memory import usable_memory, usable_memory_of_gpu
 from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked
@@ -81,7 +81,7 @@ class Inquiry:
         tiles: Whether their tiles are to be chosen, so that speed counts.
     """
 
-    networks: tuple[NetworkPlace, ...]
+    networks: tuple[NetworkSource, ...]
     section: PredictionSection
     regions: tuple[Region, ...]
     tiles: bool
@@ -109,7 +109,7 @@ class Inquiry:
         memory = usable_memory_of_gpu(device) if device.type == "cuda" else usable_memory(device)
         return Survey(device_name(device), memory, measured, precision)
 
-    def kept(self, place: NetworkPlace, workers: Workers) -> Kept:
+    def kept(self, place: NetworkSource, workers: Workers) -> Kept:
         """Say where the answer about one of the networks is kept."""
         checked = is_to_be_checked(place.torch, self.section)
         group = _one_of(workers).groups[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,6 +44,17 @@ class TileSpeed:
     def seconds(self, read: Numbers, written: Numbers, tiles: Numbers) -> Floats:
         """Give the time for so many tiles that read and write so many voxels together."""
         return np.asarray(self.per_input * read + self.per_output * written + self.per_tile * tiles)
+
+    @classmethod
+    def total(cls, speeds: Iterable[TileSpeed]) -> TileSpeed:
+        """Return the speed where every tile is predicted by several networks, one after the other."""
+        speeds = list(speeds)
+        return cls(
+            per_input=sum(speed.per_input for speed in speeds),
+            per_output=sum(speed.per_output for speed in speeds),
+            per_tile=sum(speed.per_tile for speed in speeds),
+            measured=all(speed.measured for speed in speeds),
+        )
 
     def times(self, count: int) -> TileSpeed:
         """Give the speed where every tile is predicted so many times."""

@@ -1,18 +1,18 @@
-"""The choice of the weights that predict, held against what their training run registered."""
+"""The choice of the checkpoint that a prediction or another training uses, verified against its registered hash."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from incasem_like.config import PredictionConfig
 from incasem_like.errors import CheckpointError
-from incasem_like.tracking import RunRecord, file_sha256
+from incasem_like.tracking.checkpoints import file_sha256
+from incasem_like.tracking.records import RunRecord
 
 
 @dataclass(frozen=True)
 class ChosenCheckpoint:
-    """The weights a prediction is made with.
+    """The chosen weights.
 
     Attributes:
         path: The file.
@@ -25,14 +25,8 @@ class ChosenCheckpoint:
     iteration: int | None
 
 
-def checkpoint_for(config: PredictionConfig, index: int) -> str | None:
-    """Say which checkpoint is wanted of one of the training runs."""
-    which = config.prediction.checkpoint
-    return which[index] if isinstance(which, tuple) else which
-
-
 def choose_checkpoint(record: RunRecord, which: str | None) -> ChosenCheckpoint:
-    """Find a checkpoint and hold it against what its training run registered.
+    """Find a checkpoint and verify it against what its training run registered.
 
     Args:
         record: The training run.
