@@ -16,6 +16,7 @@ from incasem_like.commands.prediction_runs import (
     open_run_store,
     prediction_store,
     say_examined,
+    share_the_cores,
     training_ids,
     with_given,
 )
@@ -36,6 +37,7 @@ MANY: dict[str, Any] = {"nargs": "+", "action": "extend"}
 
 def main(script: Path) -> NoReturn:
     """Predict as the command line of ``script`` says."""
+    share_the_cores()
     folder = script_folder(script)
 
     def work(config: PredictionConfig, line: CommandLine) -> None:

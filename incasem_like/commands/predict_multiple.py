@@ -17,6 +17,7 @@ from incasem_like.commands.prediction_runs import (
     find_training,
     prediction_store,
     say_examined,
+    share_the_cores,
     training_ids,
     with_given,
 )
@@ -49,6 +50,7 @@ SERIES_FLAGS = (
 
 def main(script: Path) -> NoReturn:
     """Predict as the command line of ``script`` says."""
+    share_the_cores()
     folder = script_folder(script)
 
     def work(config: SeriesConfig, line: CommandLine) -> None:
@@ -168,7 +170,7 @@ def say_started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint
     known = f"; {done} of {len(series.checkpoints)} are done" if done else ""
     print(
         f"Prediction run {run_id} with {len(left)} checkpoint{'s' if len(left) > 1 else ''} of training run "
-        f"{series.plan.lead.training_run_id}, iterations {left[0].iteration} to {left[-1].iteration}{known}",
+        f"{series.plan.training_run_ids[0]}, iterations {left[0].iteration} to {left[-1].iteration}{known}",
         flush=True,
     )
 
@@ -193,7 +195,7 @@ def say_finished(finished: FinishedSeries, line: CommandLine, predict_script: Pa
             print(f"Figure: {artifact_command(line, series.config, finished.run_id, SERIES_FIGURE)}")
     _say_where(finished)
     if best is not None:
-        words = ["--run_id", series.plan.lead.training_run_id, "--checkpoint", best.iteration, *store_flags(line)]
+        words = ["--run_id", series.plan.training_run_ids[0], "--checkpoint", best.iteration, *store_flags(line)]
         command = shlex.join(["python", shown_path(predict_script), *map(str, words)])
         print(f"Next: {command} with config_prediction.yaml prediction.data=YOUR_DATA.json")
 

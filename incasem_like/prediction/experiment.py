@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -171,29 +172,20 @@ def resuming_command(prediction_id: int) -> str:
 def _check_resumable(plan: PredictionPlan, prediction_id: int, runs: RunStore | None) -> None:
     """Check, before a run is started, that a prediction was begun and is resumed with what it was begun with.
 
-    Args:
-        plan: What is to be predicted now.
-        prediction_id: Number of the prediction.
-        runs: Knows also those that were killed before their first dataset.
-
     Raises:
         InputError: It was not, or something differs; it is named.
     """
     places = plan.places(prediction_id)
-    begun = check_begun_alike(plan, places, "predict anew, without --resume")
-    if not begun and not _was_killed_early(plan, prediction_id, runs):
-        raise InputError(f"{places[0].folder} holds no prediction that was begun: predict anew, without --resume.")
-
-
-def _was_killed_early(plan: PredictionPlan, prediction_id: int, runs: RunStore | None) -> bool:
-    try:
+    if check_begun_alike(plan, places, "predict anew, without --resume"):
+        return
+    record = None
+    with contextlib.suppress(RunNotFoundError):
         record = None if runs is None else runs.get(prediction_id)
-    except RunNotFoundError:
-        return False
-    if record is None or record.status in ("RUNNING", "COMPLETED"):
-        return False
-    trained = record.config.get("prediction", {}).get("run_id_training")
-    return (trained if isinstance(trained, list) else [trained]) == list(plan.training_run_ids)
+    if record is not None and record.status not in ("RUNNING", "COMPLETED"):  # killed before its first dataset
+        trained = record.config.get("prediction", {}).get("run_id_training")
+        if (trained if isinstance(trained, list) else [trained]) == list(plan.training_run_ids):
+            return
+    raise InputError(f"{places[0].folder} holds no prediction that was begun: predict anew, without --resume.")
 
 
 def examine_prediction(
@@ -207,10 +199,10 @@ def examine_prediction(
     """Find out what a prediction would do; nothing is written but the measured speed, into the user's cache.
 
     Args:
-        config: The configuration of the prediction.
+        config: As for ``predict_data``.
         trainings: Finds the training runs.
-        store: Opens the store of prediction runs.
-        resume: Number of the prediction to resume.
+        store: As for ``predict_data``.
+        resume: As for ``predict_data``.
         workers_file: ``workers.yaml``, where workers are to predict.
     """
     found = Preflight()

@@ -33,8 +33,8 @@ class OutputPlace:
 
     Attributes:
         container: The Zarr or N5 container.
-        group: The group in it: ``volumes/predictions/train_0001/predict_0002``, and below that the entry's name when
-            another entry of the same prediction goes to the same container.
+        group: ``volumes/predictions/train_0001/predict_0002``, and below that the entry's name where several entries
+            go to the same container.
         channels: What is written, a dataset (channels, z, y, x) each; none where all channels are classes.
     """
 
@@ -68,25 +68,14 @@ class OutputPlace:
         return [self.segmentation, *map(self.probability_map, range(num_classes))]
 
     def check_free(self, *, resuming: bool = False) -> None:
-        """Check that nothing is overwritten.
-
-        Args:
-            resuming: Whether datasets that a killed run left incomplete may be.
-
-        Raises:
-            InputError: A prediction of that number is there already.
-        """
+        """Raise InputError if a prediction is there already; ``resuming`` may overwrite an incomplete one."""
         if dataset_exists(self.container, self.main) and not (
             resuming and not open_volume(self.container, self.main, allow_incomplete=True).complete
         ):
             refuse_foreign_prediction(self.folder)
 
     def check_writable(self) -> None:
-        """Check, as far as possible without writing, that the output can be written.
-
-        Raises:
-            InputError: It cannot.
-        """
+        """Raise InputError if the output cannot be written, as far as that is known without writing."""
         folder = nearest_folder(self.folder)
         if not os.access(folder, os.W_OK):
             raise InputError(
@@ -109,12 +98,7 @@ def nearest_folder(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Begun:
-    """What an earlier run left of a region's prediction.
-
-    Attributes:
-        description: What it was begun with, including ``input_size``.
-        done: Number of finished blocks.
-    """
+    """What an earlier run left of a region's prediction: what it was begun with, and the number of finished blocks."""
 
     description: Mapping[str, Any]
     done: int
@@ -150,14 +134,11 @@ class RegionOutput:
     def create(cls, place: OutputPlace, num_classes: int, output_dtype: str, layout: Mapping[str, Any]) -> RegionOutput:
         """Create the datasets, incomplete and full of zeros; the main one last.
 
-        Args:
-            place: Where.
-            num_classes: Number of classes with background.
-            output_dtype: Of the values: float32, float16 or uint8.
-            layout: shape, voxel_size, offset, chunk_shape and provenance, as ``create_volume`` takes them, of a dataset
-                without channels.
+        ``layout`` is what ``create_volume`` takes, of a dataset without channels.
         """
         values: dict[str, Any] = {"dtype": output_dtype, "attributes": {"scale": SCALES[output_dtype]}, **layout}
+        if output_dtype != "uint8" and place.container.suffix != ".n5":  # not every reader of N5 has more than gzip
+            values["compression"] = "lz4"  # noise in floats takes zstd five times as long and is hardly smaller
         created = []
         for index, name in reversed(list(enumerate(place.datasets(num_classes)))):
             options = values
@@ -176,13 +157,7 @@ class RegionOutput:
         return cls([open_volume(place.container, name, writable=True, allow_incomplete=True) for name in names])
 
     def write(self, tile: Roi, probabilities: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]) -> None:
-        """Write one tile.
-
-        Args:
-            tile: Where, in absolute voxels.
-            probabilities: (channels, z, y, x) in [0, 1].
-            mask: (z, y, x), 0 or 1.
-        """
+        """Write one tile: (channels, z, y, x) in [0, 1], and its mask (z, y, x), 0 or 1."""
         at = 0
         for volume in self._values:
             if self._of_classes:
@@ -224,10 +199,6 @@ def chunk_shape_for(step: Sequence[int], shape: Sequence[int]) -> tuple[int, ...
 
     Along each axis the tile itself if its edge is at most 128, else its largest divisor from 32 to 128, or again the
     tile itself where it has none. Tiles that would give chunks below 32 share chunks of several tiles.
-
-    Args:
-        step: Distance of the tiles in voxels.
-        shape: Shape of the dataset.
     """
     return tuple(min(_chunk_edge(tile), length) for tile, length in zip(step, shape, strict=True))
 

@@ -39,6 +39,7 @@ class TileObserver(Protocol):
         ...
 
 
+# From a region, its index in the data configuration and the number of classes; None where it is not measured.
 Observing = Callable[[Region, int, int], TileObserver | None]
 
 
@@ -51,8 +52,7 @@ class Request:
         prediction_id: The run that they belong to.
         command: What to type to resume after an interruption.
         resumes: Whether datasets of an earlier call may be there.
-        observing: Makes what measures a region from the region, its index in the data configuration and the number of
-            classes, or None for one that is not measured; None measures nothing.
+        observing: Makes what measures a region; None measures nothing.
     """
 
     tool: str
@@ -65,12 +65,7 @@ class Request:
 def predict_regions(
     plan: PredictionPlan, places: Sequence[OutputPlace], request: Request
 ) -> tuple[int, dict[str, float]]:
-    """Predict all regions of a plan, or what is missing of them.
-
-    Args:
-        plan: What predicts what.
-        places: Where each region's prediction goes.
-        request: How.
+    """Predict all regions of a plan, or what is missing of them, each into its place.
 
     Returns:
         How many voxels were missing, and the defined scores by name: of each region, and their means.
@@ -124,7 +119,7 @@ def describe_region(plan: PredictionPlan, region: Region) -> dict[str, Any]:
         "raw": hashes[str(region.raw.address)],
         "mask": None if region.mask is None else hashes[str(region.mask.address)],
         "output_dtype": plan.config.prediction.output_dtype,
-        "precision": plan.lead.torch.precision,
+        "precision": plan.lead.source.torch.precision,
         "test_time_augmentation": plan.config.prediction.test_time_augmentation,
     }
 
@@ -132,16 +127,11 @@ def describe_region(plan: PredictionPlan, region: Region) -> dict[str, Any]:
 def check_begun_alike(plan: PredictionPlan, places: Sequence[OutputPlace], remedy: str) -> bool:
     """Check that what was begun is resumed with what it was begun with; in precision too, once it is resolved.
 
-    Args:
-        plan: What is to be predicted now.
-        places: Where.
-        remedy: What to do otherwise.
-
     Returns:
         Whether anything was begun.
 
     Raises:
-        InputError: Something differs; it is named.
+        InputError: Something differs; it is named, and ``remedy`` says what to do.
     """
     found = [read_begun(place) for place in places]
     for region, place, begun in zip(plan.regions, places, found, strict=True):

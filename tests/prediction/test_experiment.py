@@ -225,7 +225,7 @@ def test_resuming_predicts_only_what_is_missing_and_shows_the_observer_all(labor
     place = finished.places["cell_er"]
     assert open_volume(place.container, place.segmentation).complete
     assert 13 < len(predicted) < 18
-    assert finished.result["voxels_predicted"] == sum(write.size for _, write in predicted)
+    assert finished.result["voxels_predicted"] == sum(tile.write_roi.size for tile in predicted)
     again = laboratory.predict(interrupted, resume=1, observing=Recorder)
     assert again.scores == finished.scores
     assert again.result["voxels_predicted"] == 0

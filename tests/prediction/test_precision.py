@@ -25,7 +25,7 @@ def probabilities(place):
 
 def test_what_is_exact_enough_is_used(laboratory, caplog):
     planned = plan(laboratory, BF16, "prediction.precision_tolerance=1")
-    assert planned.torch.precision == "bf16"
+    assert planned.source.torch.precision == "bf16"
     assert 0 < planned.precision.difference < 0.2
     assert "999 of 1000 values of a tile of cell_er by at most 0.0" in str(planned.precision)
     assert caplog.text == ""
@@ -33,7 +33,7 @@ def test_what_is_exact_enough_is_used(laboratory, caplog):
 
 def test_what_is_too_coarse_gives_way_to_fp32_with_a_sentence(laboratory, caplog):
     planned = plan(laboratory, BF16, "prediction.precision_tolerance=0.00001")
-    assert planned.torch.precision == planned.precision.used == "fp32"
+    assert planned.source.torch.precision == planned.precision.used == "fp32"
     assert "prediction.precision_tolerance allows 1e-05: predicting in fp32." in caplog.text
 
 

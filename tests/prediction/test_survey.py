@@ -123,7 +123,7 @@ def test_an_inexact_precision_gives_way_by_what_a_worker_found(laboratory, gpu_n
     plan = planned(laboratory, laboratory.config(None, *updates), workers)
     here = planned(laboratory, laboratory.config(None, *updates, "prediction.survey=here"))
     assert plan.lead.precision == here.lead.precision
-    assert plan.lead.torch.precision == "fp32"
+    assert plan.lead.source.torch.precision == "fp32"
     assert caplog.text.count("prediction.precision_tolerance allows 1e-05: predicting in fp32.") == 2
     assert len(asked) == 1
     moved = {"cell_er": laboratory.entry(offset=[13, -18, 3])}

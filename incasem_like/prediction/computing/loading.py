@@ -33,51 +33,12 @@ from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.prediction.computing.variants import geometry_for
 from incasem_like.samples import Region
 from incasem_like.tracking import file_sha256, open_store
+from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint
 from incasem_like.tracking.checkpoints.cache import find_in_cache
 
 # Fewer do not fill a GPU.
 VOXELS_OF_A_BATCH = 2**21
 MOST_TILES_OF_A_BATCH = 16
-
-
-@dataclass(frozen=True)
-class CheckpointSource:
-    """Where a worker finds the weights.
-
-    Attributes:
-        path: Where the scheduler has them.
-        sha256: Of the file.
-        training_run_id: Of the run that registered it.
-        store: Address of the training runs' store without credentials, which belong into the workers' environment
-            (``INCASEM_TRACKING_URL``); None for that environment's, or for files.
-        runs_directory: Folder of runs.
-    """
-
-    path: Path
-    sha256: str
-    training_run_id: int
-    store: str | None
-    runs_directory: Path
-
-    def fetch(self) -> Path:
-        """Return the file on this machine; it is fetched from the run store into the cache if it is not here.
-
-        Raises:
-            CheckpointError: It cannot be found.
-            StoreError: The run store does not answer.
-        """
-        if self.path.is_file() and file_sha256(self.path) == self.sha256:
-            return self.path
-        if (cached := find_in_cache(self.path.name, self.sha256)) is not None:
-            return cached
-        record = open_store(self.store, "trainings", self.runs_directory).get(self.training_run_id)
-        for checkpoint in record.checkpoints:
-            if checkpoint.sha256 == self.sha256:
-                return checkpoint.fetch()
-        raise CheckpointError(
-            f"{self.path} is not on this worker's machine, and training run {self.training_run_id} registered no such "
-            "file: put it where all workers see it."
-        )
 
 
 @dataclass(frozen=True)
@@ -87,24 +48,47 @@ class NetworkSource:
     Attributes:
         model: Its architecture.
         torch: Device and arithmetic.
-        checkpoint: Its weights.
+        checkpoint: Its weights, as the scheduler has them.
+        training_run_id: Of the run that registered them.
+        store: Address of that run's store without credentials, which belong into the workers' environment
+            (``INCASEM_TRACKING_URL``); None for that environment's, or for files.
+        runs_directory: Folder of runs.
         weight: Of its probabilities in the mean of several networks.
     """
 
     model: ModelConfig
     torch: TorchConfig
-    checkpoint: CheckpointSource
+    checkpoint: ChosenCheckpoint
+    training_run_id: int
+    store: str | None
+    runs_directory: Path
     weight: float = 1.0
 
     def load(self) -> nn.Module:
-        """Load the network.
+        """Load the network; errors as ``fetch``, and ConfigError where the device is not there."""
+        check_device(self.torch)
+        return load_network(self.model, self.torch, self.fetch())
+
+    def fetch(self) -> Path:
+        """Return the checkpoint on this machine; from the run store it comes into the cache if it is not here.
 
         Raises:
-            CheckpointError: The checkpoint cannot be found.
-            ConfigError: The device is not there.
+            CheckpointError: It cannot be found.
+            StoreError: The run store does not answer.
         """
-        check_device(self.torch)
-        return load_network(self.model, self.torch, self.checkpoint.fetch())
+        path, sha256 = self.checkpoint.path, self.checkpoint.sha256
+        if path.is_file() and file_sha256(path) == sha256:
+            return path
+        if (cached := find_in_cache(path.name, sha256)) is not None:
+            return cached
+        record = open_store(self.store, "trainings", self.runs_directory).get(self.training_run_id)
+        for checkpoint in record.checkpoints:
+            if checkpoint.sha256 == sha256:
+                return checkpoint.fetch()
+        raise CheckpointError(
+            f"{path} is not on this worker's machine, and training run {self.training_run_id} registered no such "
+            "file: put it where all workers see it."
+        )
 
 
 @dataclass(frozen=True)
@@ -163,53 +147,44 @@ def prediction_geometry(model: ModelConfig) -> NetworkGeometry:
 
 
 def make_predictor(
-    network: nn.Module, model: ModelConfig, config: TorchConfig, section: PredictionSection, input_size: Sequence[int]
+    network: nn.Module, source: NetworkSource, section: PredictionSection, input_size: Sequence[int]
 ) -> TiledPredictor:
     """Return the predictor of a loaded network in tiles of that size.
 
     Raises:
         ConfigError: The network cannot take ``input_size``, or cannot be transposed for test-time augmentation.
     """
-    device = torch_device(config)
+    device = torch_device(source.torch)
     fills_gpu = max(1, min(MOST_TILES_OF_A_BATCH, VOXELS_OF_A_BATCH // math.prod(input_size)))
     return TiledPredictor(
         network,
-        geometry=prediction_geometry(model),
+        geometry=prediction_geometry(source.model),
         input_size=input_size,
         device=device,
-        autocast=autocast_dtype(config),
-        channels_last=_channels_last(config),
+        autocast=autocast_dtype(source.torch),
+        channels_last=_channels_last(source.torch),
         num_workers=section.num_workers,
         batch_size=section.batch_size or (fills_gpu if device.type == "cuda" else 1),
         augmentation=section.test_time_augmentation,
-        channels=channel_groups(model),
+        channels=channel_groups(source.model),
     )
 
 
 def joint_predictor(
     networks: Sequence[tuple[nn.Module, NetworkSource]], section: PredictionSection, input_size: Sequence[int]
 ) -> Predictor:
-    """Return the predictor of one network, or of the mean of several.
-
-    Args:
-        networks: Loaded. The tiles of the first are those of all.
-        section: How they predict.
-        input_size: Tiles of the first one, in voxels.
+    """Return the predictor of one loaded network, or of the mean of several, in tiles of that size of the first.
 
     Raises:
         ConfigError: The first network cannot take such tiles.
     """
-    members: list[TiledPredictor] = []
-    size = tuple(input_size)
-    for network, source in networks:
-        if members:
-            written = prediction_geometry(networks[0][1].model).output_size(input_size)
-            geometry = geometry_for(section.test_time_augmentation, prediction_geometry(source.model))
-            size = geometry.input_for_output(written)
-        members.append(make_predictor(network, source.model, source.torch, section, size))
-    if len(members) == 1:
-        return members[0]
-    return EnsemblePredictor(members, [source.weight for _, source in networks])
+    (network, first), *others = networks
+    members = [make_predictor(network, first, section, input_size)]
+    for network, source in others:
+        geometry = geometry_for(section.test_time_augmentation, prediction_geometry(source.model))
+        size = geometry.input_for_output(prediction_geometry(first.model).output_size(input_size))
+        members.append(make_predictor(network, source, section, size))
+    return EnsemblePredictor(members, [source.weight for _, source in networks]) if others else members[0]
 
 
 def _channels_last(config: TorchConfig) -> bool:

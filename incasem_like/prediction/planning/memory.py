@@ -12,13 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from incasem_like.config import ModelConfig
-from incasem_like.config.shared_sections import TorchConfig
 from incasem_like.networks import forward_maps, torch_device
 from incasem_like.networks.forward_maps import ForwardMaps
 from incasem_like.networks.inference import streams
 from incasem_like.networks.unet_streaming import VOXELS_AT_ONCE
-from incasem_like.prediction.computing.loading import prediction_geometry
+from incasem_like.prediction.computing.loading import NetworkSource, prediction_geometry
 from incasem_like.prediction.computing.tiles import MOST_TILES_AHEAD, PLANES_READ
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.outputs import LONGEST_CHUNK_EDGE
@@ -108,11 +106,10 @@ class TileMemory:
 
 
 def tile_memory(
-    network: nn.Module, model: ModelConfig, config: TorchConfig, augmentation: str, batch_size: int | None = None
+    network: nn.Module, source: NetworkSource, augmentation: str, batch_size: int | None = None
 ) -> TileMemory:
     """Return the memory of tiles of a network, with that test-time augmentation, and so many at a time."""
-    geometry = prediction_geometry(model)
-    device = torch_device(config)
+    model, geometry, device = source.model, prediction_geometry(source.model), torch_device(source.torch)
     return TileMemory(
         # What the network keeps at full resolution; the memory it needs goes by that.
         feature_maps=max(model.num_fmaps if model.type == "Unet" else 1, model.num_fmaps_out, model.in_channels),

@@ -6,32 +6,25 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from incasem_like.config import DataConfig, PredictionConfig, TrainingConfig, output_container
-from incasem_like.config.shared_sections import TorchConfig
 from incasem_like.networks import NetworkGeometry, count_parameters, torch_device
 from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.ensemble import Predictor
-from incasem_like.prediction.computing.loading import (
-    CheckpointSource,
-    NetworkSource,
-    joint_predictor,
-    prediction_geometry,
-)
+from incasem_like.prediction.computing.loading import NetworkSource, joint_predictor, prediction_geometry
 from incasem_like.prediction.computing.variants import geometry_for, variants_for
 from incasem_like.prediction.outputs import OutputPlace, prediction_group
 from incasem_like.prediction.planning.memory import TileMemory, tile_memory, usable_memory, worker_count
-from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked
+from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked, with_precision
 from incasem_like.prediction.planning.speed import fitted, measured_tiles
 from incasem_like.prediction.planning.survey import Inquiry, Survey, survey
 from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
 from incasem_like.samples import Region
-from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint
-from incasem_like.tracking.plain import without_credentials
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -48,39 +41,34 @@ class PlannedNetwork:
     """One of the networks that predict.
 
     Attributes:
+        source: Its checkpoint and arithmetic, of which the precision is the one in use.
         training: The configuration of its training run, with the folders of this machine.
-        training_run_id: The id of that run.
-        checkpoint: The weights.
         module: On its device, or on the CPU where that is not here; weights loaded.
-        torch: Device and arithmetic; the precision is the one in use.
-        weight: Of its probabilities in the mean.
         precision: How the configured precision compares with fp32; None where there was nothing to check.
         survey: What a worker found out; None where none was asked, or not yet.
     """
 
+    source: NetworkSource
     training: TrainingConfig
-    training_run_id: int
-    checkpoint: ChosenCheckpoint
     module: nn.Module
-    torch: TorchConfig
-    weight: float = 1.0
     precision: PrecisionCheck | None = None
     survey: Survey | None = None
 
     @property
     def lineage(self) -> dict[str, Any]:
         """Where the network comes from, for the record of the run and of each dataset."""
+        checkpoint = self.source.checkpoint
         return {
-            "training_run_id": self.training_run_id,
-            "checkpoint": str(self.checkpoint.path),
-            "sha256": self.checkpoint.sha256,
-            "iteration": self.checkpoint.iteration,
+            "training_run_id": self.source.training_run_id,
+            "checkpoint": str(checkpoint.path),
+            "sha256": checkpoint.sha256,
+            "iteration": checkpoint.iteration,
         }
 
     @property
     def description(self) -> dict[str, Any]:
         """What of the network the values depend on."""
-        return {"checkpoint": self.checkpoint.sha256, "model": self.training.model.model_dump(mode="json")}
+        return {"checkpoint": self.source.checkpoint.sha256, "model": self.source.model.model_dump(mode="json")}
 
 
 @dataclass(frozen=True)
@@ -121,14 +109,14 @@ class PredictionPlan:
     @property
     def training_run_ids(self) -> tuple[int, ...]:
         """The training runs whose networks predict."""
-        return tuple(network.training_run_id for network in self.networks)
+        return tuple(network.source.training_run_id for network in self.networks)
 
     @property
     def lineage(self) -> dict[str, Any]:
         """Where each network comes from, and its weight."""
         if len(self.networks) == 1:
             return self.lead.lineage
-        return {"members": [{**network.lineage, "weight": network.weight} for network in self.networks]}
+        return {"members": [{**one.lineage, "weight": one.source.weight} for one in self.networks]}
 
     @property
     def networks_description(self) -> dict[str, Any]:
@@ -137,21 +125,21 @@ class PredictionPlan:
             return self.lead.description
         return {
             "networks": [
-                {**network.description, "precision": network.torch.precision, "weight": network.weight}
-                for network in self.networks
+                {**one.description, "precision": one.source.torch.precision, "weight": one.source.weight}
+                for one in self.networks
             ]
         }
 
     @property
     def iteration(self) -> int:
         """The iteration that scores are logged at; 0 where there is none, or more than one."""
-        iterations = {network.checkpoint.iteration or 0 for network in self.networks}
+        iterations = {network.source.checkpoint.iteration or 0 for network in self.networks}
         return iterations.pop() if len(iterations) == 1 else 0
 
     @property
     def sources(self) -> tuple[NetworkSource, ...]:
         """Where workers find the networks, the lead first."""
-        return tuple(self._source(network) for network in self._lead_first)
+        return tuple(network.source for network in self._lead_first)
 
     @property
     def num_params(self) -> int:
@@ -172,7 +160,7 @@ class PredictionPlan:
     def knows_precision(self) -> bool:
         """Whether it is resolved in which precision each network computes."""
         section = self.config.prediction
-        return all(one.precision is not None or not is_to_be_checked(one.torch, section) for one in self.networks)
+        return all(one.precision or not is_to_be_checked(one.source.torch, section) for one in self.networks)
 
     @property
     def knows_tiles(self) -> bool:
@@ -181,7 +169,7 @@ class PredictionPlan:
         return configured or self.lead.survey is not None or not self.asks_worker
 
     def choose_tiles(self, region: Region, input_size: Sequence[int] | None = None) -> TileChoice:
-        """Choose the tiles of a region: the given size, else the configured one, else the quickest in the memory there.
+        """Choose the tiles of a region: of the given size, else the configured one, else the quickest in the memory.
 
         Raises:
             ConfigError: The given or configured one is too small for the network.
@@ -208,37 +196,34 @@ class PredictionPlan:
     def speed(self, most_voxels: float) -> TileSpeed:
         """Return how long a tile takes all networks together, in all positions that are averaged.
 
-        Args:
-            most_voxels: Measure here, where that has not been done before, with at most so many voxels in all.
+        Where that was not measured before, it is now, with at most ``most_voxels`` in all.
         """
         section, speeds = self.config.prediction, []
         for network in self.networks:
             if self.asks_worker:
                 measured = [] if network.survey is None else network.survey.measured
             else:
-                measured = measured_tiles(network.module, network.training.model, network.torch, section, most_voxels)
+                measured = measured_tiles(network.module, network.source, section, most_voxels)
             positions = variants_for(section.test_time_augmentation, self._geometry(network))
             speeds.append(fitted(measured).times(len(positions)))
-        return TileSpeed.total(speeds)
+        return reduce(add, speeds)
 
     def predictor(self, input_size: Sequence[int]) -> Predictor:
         """Return the predictor in tiles of that size of the lead."""
-        loaded = [(network.module, self._source(network)) for network in self._lead_first]
+        loaded = [(network.module, network.source) for network in self._lead_first]
         return joint_predictor(loaded, self.config.prediction, input_size)
 
     def group(self, prediction_id: int) -> str:
         """Return the group, inside each container, of what a prediction run writes."""
         if len(self.networks) == 1:
-            return prediction_group(self.lead.training_run_id, prediction_id)
+            return prediction_group(self.training_run_ids[0], prediction_id)
         runs = "_".join(f"{run_id:04d}" for run_id in self.training_run_ids)
         return f"volumes/predictions/ensemble_{runs}/predict_{prediction_id:04d}"
 
     def places(self, prediction_id: int, part: str | None = None) -> list[OutputPlace]:
         """Return where each region's prediction goes; entries that share a container get a group each.
 
-        Args:
-            prediction_id: The run.
-            part: One of several predictions of that run, which get a group each.
+        ``part`` is one of several predictions of that run, which get a group each.
         """
         group = self.group(prediction_id) if part is None else f"{self.group(prediction_id)}/{part}"
         folders = self.config.directories.data, self.config.prediction.directories.prefix
@@ -256,7 +241,7 @@ class PredictionPlan:
         section = self.config.prediction
         if not self.asks_worker or self.workers is None:
             return list(networks)
-        sources = tuple(map(self._source, networks))
+        sources = tuple(network.source for network in networks)
         inquiry = Inquiry(sources, section, self.regions, tiles and section.input_size_voxels is None)
         found = survey(inquiry, self.workers, ask=ask)
         return [replace(network, survey=one) for network, one in zip(networks, found, strict=True)]
@@ -269,13 +254,12 @@ class PredictionPlan:
         if self.asks_worker:
             check = None if network.survey is None else network.survey.precision
         else:
-            section = self.config.prediction
-            check = check_precision(network.module, network.training.model, network.torch, section, self.regions)
+            check = check_precision(network.module, network.source, self.config.prediction, self.regions)
         if check is None:
             return network
         if check.used != check.asked:
             log.warning("%s", check)
-        return replace(network, precision=check, torch=check.applied(network.torch))
+        return replace(network, precision=check, source=with_precision(network.source, check.used))
 
     def resolved(self, *, ask: bool = True, tiles: bool = True) -> PredictionPlan:
         """Return the plan with what depends on the device: precision, and speed and memory of tiles.
@@ -297,15 +281,8 @@ class PredictionPlan:
 
     def _geometry(self, network: PlannedNetwork) -> NetworkGeometry:
         augmentation = self.config.prediction.test_time_augmentation
-        return geometry_for(augmentation, prediction_geometry(network.training.model))
+        return geometry_for(augmentation, prediction_geometry(network.source.model))
 
     def _tile_memory(self, network: PlannedNetwork) -> TileMemory:
         section = self.config.prediction
-        model, augmentation = network.training.model, section.test_time_augmentation
-        return tile_memory(network.module, model, self.config.torch, augmentation, section.batch_size)
-
-    def _source(self, network: PlannedNetwork) -> NetworkSource:
-        chosen, url, runs = network.checkpoint, self.config.tracking.url, self.config.directories.runs
-        store = url if url == without_credentials(url) else None
-        checkpoint = CheckpointSource(chosen.path, chosen.sha256, network.training_run_id, store, runs)
-        return NetworkSource(network.training.model, network.torch, checkpoint, network.weight)
+        return tile_memory(network.module, network.source, section.test_time_augmentation, section.batch_size)

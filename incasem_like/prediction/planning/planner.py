@@ -13,10 +13,11 @@ from incasem_like.config import (
     required_file,
     resolve_training_config,
 )
+from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError, IncasemError
 from incasem_like.networks import for_this_machine
 from incasem_like.prediction.channels import SIGMOID, channel_groups
-from incasem_like.prediction.computing.loading import load_network
+from incasem_like.prediction.computing.loading import NetworkSource, load_network
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
 from incasem_like.prediction.planning.preflight import Preflight
@@ -24,6 +25,7 @@ from incasem_like.prediction.planning.survey import check_place
 from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord
 from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint, choose_checkpoint
+from incasem_like.tracking.plain import without_credentials
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -61,6 +63,8 @@ def plan_prediction(
     asks_worker: bool | None = None
     regions: list[Region] = []
     networks: list[PlannedNetwork] = []
+    url, runs = config.tracking.url, config.directories.runs
+    store = url if url == without_credentials(url) else None
     with found.collecting():
         data = load_regions_config(config, trainings[0])
     if knows_workers:
@@ -76,7 +80,8 @@ def plan_prediction(
             chosen = checkpoint or choose_checkpoint(record, wanted)
             module = load_network(training.model, for_this_machine(config.torch), chosen.path)
             weight = weights[index] if weights else 1.0
-            networks.append(PlannedNetwork(training, record.id, chosen, module, config.torch, weight))
+            source = NetworkSource(training.model, config.torch, chosen, record.id, store, runs, weight)
+            networks.append(PlannedNetwork(source, training, module))
     if data is None or asks_worker is None or not regions or len(networks) < len(records):
         found.stop()
     plan = PredictionPlan(config, data, tuple(regions), tuple(networks), workers, asks_worker)
@@ -186,8 +191,10 @@ def _check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, oth
     Raises:
         ConfigError: Something differs; it is named.
     """
+    voxel_size = first.data.voxel_size
+    other_size = voxel_size if same_voxel_size(voxel_size, other.data.voxel_size) else other.data.voxel_size
     for key, words, before, now in (
-        ("data.voxel_size", "voxels of {} nm", list(first.data.voxel_size), list(other.data.voxel_size)),
+        ("data.voxel_size", "voxels of {} nm", list(voxel_size), list(other_size)),
         ("data.downsample_factor", "every {}. voxel", first.data.downsample_factor, other.data.downsample_factor),
         ("data.num_classes", "{} classes with background", first.data.num_classes, other.data.num_classes),
         ("model.in_channels", "{} channels of raw", first.model.in_channels, other.model.in_channels),

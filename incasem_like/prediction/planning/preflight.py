@@ -96,16 +96,14 @@ def next_id(runs: RunStore | None) -> int:
 def report_networks(found: Preflight, plan: PredictionPlan) -> None:
     """Report checkpoint and precision of each network."""
     for network in plan.networks:
-        checkpoint = network.checkpoint
+        source, checkpoint = network.source, network.source.checkpoint
         iteration = "" if checkpoint.iteration is None else f", iteration {checkpoint.iteration}"
-        found.lines.append(f"Network: training run {network.training_run_id}{iteration}: {shown_path(checkpoint.path)}")
+        found.lines.append(f"Network: training run {source.training_run_id}{iteration}: {shown_path(checkpoint.path)}")
         if network.precision is not None:
             found.lines.append(f"Precision: {network.precision}")
         elif not plan.knows_precision:
-            precision = network.torch.precision
-            found.lines.append(
-                f"Precision: a worker that is started first compares torch.precision={precision} with fp32."
-            )
+            asked = f"torch.precision={source.torch.precision}"
+            found.lines.append(f"Precision: a worker that is started first compares {asked} with fp32.")
 
 
 def examine_regions(
@@ -123,9 +121,9 @@ def examine_regions(
         found: Gets lines and problems.
         plan: What predicts what.
         places: Where each region's prediction goes.
-        resume: Whether it was begun before.
-        times: How many such predictions are made, one after the other.
-        kept: How many of them are on disk at once.
+        resume: It was begun before.
+        times: Number of such predictions, one after the other.
+        kept: Number of them that are on disk at once.
     """
     speed = plan.speed(most_voxels=MEASURED_VOXELS)
     costs: list[_Cost] = []
@@ -147,25 +145,15 @@ def examine_regions(
 
 @dataclass(frozen=True)
 class _Cost:
-    """What a region takes.
-
-    Attributes:
-        is_known: Whether its tiles are known; otherwise it counts as one block, and only ``disk`` means something.
-        seconds: For all of it, one block after the other.
-        blocks: In all.
-        left: Blocks that are not done.
-        tile_bytes: Memory of a tile where the network computes.
-        host_bytes: Memory of a tile on the host besides.
-        disk: Bytes on disk at most.
-    """
+    """What a region takes; where its tiles are not known, only ``disk`` means something."""
 
     is_known: bool = False
-    seconds: float = 0
+    seconds: float = 0  # one block after the other
     blocks: int = 1
-    left: int = 1
-    tile_bytes: int = 0
-    host_bytes: int = 0
-    disk: int = 0
+    left: int = 1  # blocks that are not done
+    tile_bytes: int = 0  # memory of a tile where the network computes
+    host_bytes: int = 0  # and on the host besides
+    disk: int = 0  # bytes at most
 
     def disk_left(self, kept: int) -> int:
         """Return how many bytes are still to be written at most, of so many predictions that are on disk at once."""

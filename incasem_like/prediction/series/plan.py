@@ -17,7 +17,7 @@ from incasem_like.networks import for_this_machine
 from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.loading import load_network
 from incasem_like.prediction.outputs import OutputPlace, refuse_foreign_prediction
-from incasem_like.prediction.planning.plan import PredictionPlan
+from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
 from incasem_like.prediction.planning.planner import load_regions_config, plan_prediction
 from incasem_like.prediction.planning.preflight import Preflight
 from incasem_like.prediction.regions import describe_region, region_record
@@ -87,9 +87,9 @@ class SeriesPlan:
 
     def surveyed(self, checkpoints: Sequence[ChosenCheckpoint], *, ask: bool = True) -> SeriesPlan:
         """Have one worker asked about all these checkpoints; errors as for ``PredictionPlan.resolved``."""
-        networks = [replace(self.plan.lead, checkpoint=checkpoint) for checkpoint in checkpoints]
+        networks = [self._network(checkpoint) for checkpoint in checkpoints]
         found = self.plan.surveyed(networks, ask=ask)
-        return replace(self, surveys={network.checkpoint.sha256: network.survey for network in found})
+        return replace(self, surveys={one.source.checkpoint.sha256: one.survey for one in found})
 
     def plan_of(self, checkpoint: ChosenCheckpoint) -> PredictionPlan:
         """Load the network of one checkpoint, and resolve its precision.
@@ -97,13 +97,16 @@ class SeriesPlan:
         Raises:
             CheckpointError: It is damaged.
         """
-        network = self.plan.lead
-        if checkpoint != network.checkpoint:
-            torch_config = for_this_machine(self.config.torch)
-            module = load_network(network.training.model, torch_config, checkpoint.path)
-            network = replace(network, checkpoint=checkpoint, module=module)
-        network = replace(network, survey=self.surveys.get(checkpoint.sha256))
+        network = self._network(checkpoint)
+        if checkpoint != self.plan.lead.source.checkpoint:
+            module = load_network(network.source.model, for_this_machine(self.config.torch), checkpoint.path)
+            network = replace(network, module=module)
         return replace(self.plan, networks=(self.plan.in_exact_precision(network),))
+
+    def _network(self, checkpoint: ChosenCheckpoint) -> PlannedNetwork:
+        lead = self.plan.lead
+        survey = self.surveys.get(checkpoint.sha256)
+        return replace(lead, source=replace(lead.source, checkpoint=checkpoint), survey=survey)
 
     def places(self, run_id: int, iteration: int) -> list[OutputPlace]:
         """Return where the prediction of one iteration goes."""
@@ -145,7 +148,7 @@ class SeriesPlan:
     def identity(self) -> str:
         """Hash of all that makes it this series and no other, except for how many checkpoints there are by now."""
         facts: dict[str, Any] = {
-            "training": self.plan.lead.training_run_id,
+            "training": self.plan.training_run_ids[0],
             "regions": [
                 {**describe_region(self.plan, region), "checkpoint": None, **region_record(region)}
                 for region in self.plan.regions
@@ -190,10 +193,10 @@ def plan_series(
         config, metric = with_measures(config, record)
     with found.collecting():
         checkpoints = choose_series(record, config.series)
+    checkpoint = checkpoints[0] if checkpoints else None
+    plan = plan_prediction(config, [record], workers, checkpoint=checkpoint, found=found, knows_workers=knows_workers)
     if not checkpoints:
         found.stop()
-    checkpoint = checkpoints[0]
-    plan = plan_prediction(config, [record], workers, checkpoint=checkpoint, found=found, knows_workers=knows_workers)
     if config.series.checkpoint_dir is not None:  # nobody registered what is in them
         for checkpoint in checkpoints[1:]:
             with found.collecting():

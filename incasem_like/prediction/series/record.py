@@ -36,7 +36,7 @@ def find_earlier(runs: RunStore, series: SeriesPlan) -> Earlier | None:
         InputError: It is still running.
         StoreError: The run store does not answer.
     """
-    parent = ("trainings", series.plan.lead.training_run_id)
+    parent = ("trainings", series.plan.training_run_ids[0])
     for summary in reversed(runs.summaries()):
         if summary.command != COMMAND or parent not in summary.parents:
             continue
@@ -72,7 +72,7 @@ class SeriesRecord:
         if earlier is None:
             series.check_free(run.id)
         iterations = listed([checkpoint.iteration or 0 for checkpoint in series.checkpoints])
-        record_plan(run, series.plan, {"training_run_id": series.plan.lead.training_run_id, "iterations": iterations})
+        record_plan(run, series.plan, {"training_run_id": series.plan.training_run_ids[0], "iterations": iterations})
         self._save()
 
     def add(self, entry: Entry) -> None:
@@ -89,7 +89,7 @@ class SeriesRecord:
         folders: Sequence[Any] = [] if shown is None else series.folders(self._run.id, shown.iteration)
         return {
             "prediction_id": self._run.id,
-            "training_run_id": series.plan.lead.training_run_id,
+            "training_run_id": series.plan.training_run_ids[0],
             "checkpoints": len(self.entries),
             "best_iteration": None if best is None else best.iteration,
             "best_value": None if best is None or series.metric is None else best.scores[series.metric],
