@@ -95,7 +95,7 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
         check_commit(training, script)
 
     from incasem_like.evaluation.prediction_metrics import PredictionMetrics
-    from incasem_like.prediction.series.experiment import Watching, continuing_command, predict_series
+    from incasem_like.prediction.series.experiment import continuing_command, predict_series
     from incasem_like.viewing.series_figure import series_figure
 
     with contextlib.ExitStack() as opened:
@@ -123,7 +123,9 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
                 observing=PredictionMetrics,
                 workers=workers,
                 anew=line.own.new,
-                watching=Watching(started, measured, series_figure),
+                started=started,
+                measured=measured,
+                draw=series_figure,
                 **run_options(line, script),
             )
         except BaseException:

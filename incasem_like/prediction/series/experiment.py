@@ -62,24 +62,6 @@ class FinishedSeries:
         return self.plan.kept_of(self.entries)
 
 
-@dataclass(frozen=True)
-class Watching:
-    """Callbacks during a series.
-
-    Attributes:
-        started: Called with the run's id, the plan and the remaining checkpoints, before the first tile.
-        measured: Called with the run's id and the results of each checkpoint.
-        draw: Makes the figure, PNG, of scores by iteration, the regions' names, and the best score and iteration.
-    """
-
-    started: Callable[[int, SeriesPlan, Sequence[ChosenCheckpoint]], None] = lambda run_id, plan, left: None
-    measured: Callable[[int, Entry], None] = lambda run_id, entry: None
-    draw: Draw | None = None
-
-
-WATCHED_BY_NOBODY = Watching()
-
-
 def predict_series(
     config: SeriesConfig,
     training: RunRecord,
@@ -88,7 +70,9 @@ def predict_series(
     observing: Observing | None = None,
     workers: Workers | None = None,
     anew: bool = False,
-    watching: Watching = WATCHED_BY_NOBODY,
+    started: Callable[[int, SeriesPlan, Sequence[ChosenCheckpoint]], None] = lambda run_id, plan, remaining: None,
+    measured: Callable[[int, Entry], None] = lambda run_id, entry: None,
+    draw: Draw | None = None,
     **options: Any,
 ) -> FinishedSeries:
     """Predict every region of ``prediction.data`` with many checkpoints, as a tracked run.
@@ -103,7 +87,9 @@ def predict_series(
         observing: Makes what measures a region, as ``regions.Request`` takes it; used where there are labels.
         workers: Processes, here or elsewhere, that predict block by block; None predicts in this process.
         anew: Start another run in any case.
-        watching: Callbacks.
+        started: Called with the run's id, the plan and the remaining checkpoints, before the first tile.
+        measured: Called with the run's id and the results of each checkpoint.
+        draw: Makes the figure, PNG, of scores by iteration, the regions' names, and the best score and iteration.
         **options: run_name, comment, run_id, sources, observers, as ``tracking.run_experiment`` takes them.
 
     Raises:
@@ -133,13 +119,14 @@ def predict_series(
 
     def work(run: Run) -> dict[str, Any]:
         record = SeriesRecord(run, series, earlier)
-        watching.started(run.id, series, remaining)
+        started(run.id, series, remaining)
         request = Request(TOOL, run.id, continuing_command(), earlier is not None, observe)
         for checkpoint in remaining:
             entry = _predict(series, checkpoint, request)
             record.add(entry)
-            _draw(run, series, record.entries, watching)
-            watching.measured(run.id, entry)
+            if draw is not None:
+                _add_figure(run, series, record.entries, draw)
+            measured(run.id, entry)
         if all(entry.problem for entry in record.entries):
             raise DivergedError(record.entries[-1].problem)
         finished.append(FinishedSeries(run.id, series, tuple(record.entries), len(remaining)))
@@ -176,12 +163,12 @@ def _predict(series: SeriesPlan, checkpoint: ChosenCheckpoint, request: Request)
     return replace(entry, scores=scores, voxels=voxels, seconds=round(time.monotonic() - started, 2))
 
 
-def _draw(run: Run, series: SeriesPlan, entries: Sequence[Entry], watching: Watching) -> None:
+def _add_figure(run: Run, series: SeriesPlan, entries: Sequence[Entry], draw: Draw) -> None:
     scores = {entry.iteration: entry.scores for entry in entries if entry.scores}
-    if watching.draw is not None and scores:
+    if scores:
         best = series.best_of(entries)
         point = None if best is None or series.metric is None else (series.metric, best.iteration)
-        run.add_artifact(watching.draw(scores, series.region_names, point), SERIES_FIGURE)
+        run.add_artifact(draw(scores, series.region_names, point), SERIES_FIGURE)
 
 
 def continuing_command() -> str:
