@@ -84,6 +84,8 @@ def predict_data(
     changes = {"run_id_training": ids if len(ids) > 1 else ids[0]}
     config = config.model_copy(update={"prediction": config.prediction.model_copy(update=changes)})
     plan, runs = _checked_plan(config, records, store, resume, workers)
+    if runs is not None and options.get("run_id") is not None:
+        runs.check_unused(options["run_id"], "--resume")
     observing = observing if config.prediction.log_metrics else None
     finished: list[FinishedPrediction] = []
 
@@ -123,6 +125,7 @@ def _checked_plan(
     runs = store()
     if resume is None:
         return plan.resolved(), runs
+    plan.check_not_read(places)
     _check_resumable(plan, resume, runs)
     known = plan.knows_precision
     plan = plan.resolved(tiles=any(read_begun(place) is None for place in places))

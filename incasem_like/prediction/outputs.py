@@ -147,6 +147,8 @@ class RegionOutput:
                 options = {**values, **{key: (count, *layout[key]) for key in ("shape", "chunk_shape")}, "axes": "czyx"}
             elif name == place.segmentation:
                 options = {"dtype": "uint8", **layout}
+                if num_classes == 2:  # the map can be evaluated as the probabilities 0 and 1 of its one class
+                    options["attributes"] = {"scale": 1}
             created.append(create_volume(place.container, name, **options))
         return cls(created[::-1])
 

@@ -71,10 +71,11 @@ def predict_regions(
         How many voxels were missing, and the defined scores by name: of each region, and their means.
 
     Raises:
-        InputError: A prediction is already there.
+        InputError: A prediction is already there, or an output is an input of any region.
         CheckpointError: The network's output is not finite.
         IncasemError: Blocks failed; all others are done.
     """
+    plan.check_not_read(places)
     # All are begun before the first is predicted, so that another run can resume any of them.
     begun = [_begin(plan, region, place, request) for region, place in zip(plan.regions, places, strict=True)]
     voxels, scores = 0, dict[str, float]()

@@ -209,6 +209,21 @@ class RunStore(RunExchange):
         document = self.read_document(run_id)
         return None if document is None else RunRecord(self, run_id, document)
 
+    def check_unused(self, run_id: int, resume: str | None = None) -> None:
+        """Check that there is no run of a wanted id.
+
+        Args:
+            run_id: The id.
+            resume: Flag of the script that resumes such a run, if there is one.
+
+        Raises:
+            InputError: There is one.
+        """
+        from incasem_like.tracking.recording.sessions import id_taken
+
+        if run_id in self.ids():
+            raise id_taken(run_id, self.description, resume)
+
     def heard_of(self, run_ids: Iterable[int]) -> set[int]:
         """Give those of some runs that live although they look dead by the clocks of two machines.
 

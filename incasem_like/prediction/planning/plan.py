@@ -25,6 +25,7 @@ from incasem_like.prediction.planning.speed import fitted, measured_tiles
 from incasem_like.prediction.planning.survey import Inquiry, Survey, survey
 from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
 from incasem_like.samples import Region
+from incasem_like.volumes import Address, check_outputs
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -233,6 +234,12 @@ class PredictionPlan:
             OutputPlace(container, group if times[container] == 1 else f"{group}/{region.name}", channels)
             for container, region in zip(containers, self.regions, strict=True)
         ]
+
+    def check_not_read(self, places: Sequence[OutputPlace]) -> None:
+        """Raise InputError if a prediction would replace a volume of the data configuration."""
+        groups = [Address(str(place.container), place.group) for place in places]
+        inputs = [address for region in self.regions for address in region.addresses]
+        check_outputs(groups, inputs, "set prediction.directories.prefix to another folder, or name other inputs")
 
     def surveyed(
         self, networks: Sequence[PlannedNetwork], *, ask: bool = True, tiles: bool = True

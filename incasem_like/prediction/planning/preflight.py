@@ -125,6 +125,8 @@ def examine_regions(
         times: Number of such predictions, one after the other.
         kept: Number of them that are on disk at once.
     """
+    with found.collecting():
+        plan.check_not_read(places)
     speed = plan.speed(most_voxels=MEASURED_VOXELS)
     costs: list[_Cost] = []
     needed: dict[Path, int] = {}

@@ -63,12 +63,14 @@ class SeriesRecord:
         entries: The results of the checkpoints so far, by iteration.
 
     Raises:
-        InputError: The predictions of another run are where those of this one go.
+        InputError: The predictions of another run are where those of this one go, or an earlier one is an input.
     """
 
     def __init__(self, run: Run, series: SeriesPlan, earlier: Earlier | None) -> None:
         self._run, self._series = run, series
         self.entries: list[Entry] = [] if earlier is None else list(earlier.entries)
+        for entry in self.entries:
+            series.plan.check_not_read(series.places(run.id, entry.iteration))
         if earlier is None:
             series.check_free(run.id)
         iterations = listed([checkpoint.iteration or 0 for checkpoint in series.checkpoints])

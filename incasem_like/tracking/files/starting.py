@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from incasem_like.errors import InputError, RunNotFoundError, StoreError
+from incasem_like.errors import RunNotFoundError, StoreError
 from incasem_like.tracking.files.exclusive import exclusive
 from incasem_like.tracking.files.layout import METRICS_LOG, write_whole
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog
@@ -20,6 +20,7 @@ from incasem_like.tracking.recording.sessions import (
     continued_meta,
     describe_session,
     how_it_ended,
+    id_taken,
     new_token,
     noted_by_the_run,
     resume_metrics,
@@ -49,9 +50,7 @@ def make_run_folder(folder: Path, wanted: int | None, id_above: int = 0) -> Path
         try:
             (folder / str(run_id)).mkdir()
         except FileExistsError:
-            raise InputError(
-                f"There is a run {run_id} in {folder} already: choose another --id or leave it out."
-            ) from None
+            raise id_taken(run_id, str(folder)) from None
         if run_id > highest:
             _note(folder, run_id)
     return folder / str(run_id)

@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import pymongo.errors
 
-from incasem_like.errors import InputError, StoreError
+from incasem_like.errors import StoreError
 from incasem_like.tracking.journal import Journal, Journals
 from incasem_like.tracking.mongo.refusals import refusal
 from incasem_like.tracking.mongo.shared_files import keep, name_in_run
 from incasem_like.tracking.plain import plain, to_bson
-from incasem_like.tracking.recording.sessions import OpenedRun, Start, begin_metrics, describe_session, new_token
+from incasem_like.tracking.recording.sessions import (
+    OpenedRun,
+    Start,
+    begin_metrics,
+    describe_session,
+    id_taken,
+    new_token,
+)
 
 if TYPE_CHECKING:
     import gridfs
@@ -104,9 +111,7 @@ def errors_of_a_start(description: str, run_id: int | None) -> Iterator[None]:
     try:
         yield
     except pymongo.errors.DuplicateKeyError:
-        raise InputError(
-            f"There is a run {run_id} in {description} already: choose another --id or leave it out."
-        ) from None
+        raise id_taken(run_id, description) from None
     except pymongo.errors.ConnectionFailure:
         raise StoreError(
             f"{description} stopped answering: start the server and run the same command again, or add --offline to it."

@@ -159,6 +159,20 @@ def how_it_ended(
     return "KILLED"
 
 
+def id_taken(run_id: int | None, description: str, resume: str | None = None) -> InputError:
+    """Return the error that says that a run of a wanted id exists.
+
+    Args:
+        run_id: The id.
+        description: Of the store.
+        resume: Flag of the script that resumes such a run, if there is one.
+    """
+    remedy = f", or resume that run with {resume} {run_id} instead" if resume else ""
+    return InputError(
+        f"Run {run_id} exists already in {description}: leave --id out for the next free id, choose another{remedy}."
+    )
+
+
 def still_going_on(run_id: int, description: str, host: Mapping[str, Any]) -> InputError:
     """Make the error of continuing a run that another process is writing."""
     where = f"process {host.get('pid', '?')} on {host.get('hostname') or 'an unknown machine'}"

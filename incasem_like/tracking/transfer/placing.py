@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.errors import CheckpointError, DiskFullError
+from incasem_like.errors import CheckpointError, StoreError
+from incasem_like.terminal import as_known_error
 from incasem_like.tracking.checkpoints import file_sha256
 from incasem_like.tracking.deletion.model_files import owners, share
 from incasem_like.tracking.model_folders import BESIDE_MODELS, models_folder
@@ -134,8 +135,8 @@ def _copy(source: Path, target: Path, *, link: bool) -> None:
             shutil.copyfile(source, beside)
         os.replace(beside, target)
     except OSError as error:
-        raise DiskFullError(
-            f"{target} cannot be written ({error.strerror or error}): make room and try again."
+        raise as_known_error(error) or StoreError(
+            f"{target} cannot be written ({error.strerror or error}): check its folder and disk."
         ) from None
     finally:
         beside.unlink(missing_ok=True)
