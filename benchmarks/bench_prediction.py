@@ -3,7 +3,9 @@
 The same U-Net, weights, volume and threads. gunpowder scans with incasem's tiles: 204 voxels in, 110 out. On a CPU the
 network is incasem's with fewer feature maps (``--num_fmaps``, 8 of 32), so that the run takes minutes; nothing else is
 reduced. All are measured in turn, ``--rounds`` times, so that other work on the machine slows them alike; the best of
-each counts. Processor time is given too: it hardly depends on such work.
+each counts. Processor time is given too: it hardly depends on such work, as long as torch's threads sleep while they
+wait for each other (``OMP_WAIT_POLICY=PASSIVE``, which predict.py sets); spinning threads use four times as much of it
+on a busy machine, whatever they compute.
 
 ``--device cuda`` measures incasem's network in fp32, bf16 and compiled on a GPU, and what share of the chip's rate of
 multiplying matrices each reaches.
@@ -29,6 +31,7 @@ import torch
 from prediction_laboratory import INPUT, OUTPUT, Laboratory, gunpowder_seconds, make_laboratory
 
 from incasem_like.commands.cpu_memory import use_huge_pages
+from incasem_like.commands.prediction_runs import share_the_cores
 from incasem_like.config import PredictionConfig
 from incasem_like.networks.inference import inference
 from incasem_like.prediction.experiment import predict_data
@@ -238,6 +241,9 @@ def main() -> None:
     if on_gpu and not torch.cuda.is_available():
         print("No GPU that CUDA can use is here: this part of the benchmark is left out.")
         return
+    if "OMP_WAIT_POLICY" not in os.environ:  # torch reads it when it is imported
+        share_the_cores()
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     use_huge_pages()
     warnings.simplefilter("ignore")
     num_fmaps = arguments.num_fmaps or (32 if on_gpu else 8)

@@ -145,7 +145,7 @@ def check_begun_alike(plan: PredictionPlan, places: Sequence[OutputPlace], remed
             if before.get(key) != value:
                 raise InputError(
                     f"The prediction in {place.folder} was begun with {key} {_short(before.get(key))}, "
-                    f"and would go on with {_short(value)}: {remedy}."
+                    f"and would be resumed with {_short(value)}: {remedy}."
                 )
     return any(begun is not None for begun in found)
 

@@ -153,7 +153,7 @@ def test_one_worker_is_asked_about_all_checkpoints_of_a_series(series, tmp_path,
     series.register(3)
     found = series.examine(*updates, workers_file=path)
     assert found.problems == []
-    assert "run 1 goes on, 1 of them are left" in "\n".join(found.lines)
+    assert "run 1 is resumed, 1 of them are left" in "\n".join(found.lines)
     assert len(asked) == 1
 
 

@@ -91,7 +91,7 @@ class TileMemory:
         return np.asarray(((SLABS_AT_ONCE * slab + waiting) * maps + tile) * BYTES_PER_FLOAT)
 
     def fits_tensors(self, z: Numbers, y: Numbers, x: Numbers) -> npt.NDArray[np.bool_]:
-        """Say whether the largest tensor has no more values than one may have where the network computes."""
+        """Return whether the largest tensor has no more values than one may have where the network computes."""
         widest = self.forward.widest if self.forward is not None and self.on_gpu else 0.0
         return np.asarray(self.batch_size * z * y * x * widest <= MOST_VALUES_OF_A_TENSOR)
 
@@ -126,7 +126,7 @@ def tile_memory(
 
 
 def usable_memory(device: torch.device, workers: Workers | None = None) -> float:
-    """Say how many bytes a tile may take where the network computes.
+    """Return how many bytes a tile may take where the network computes.
 
     Args:
         device: Where that is.
@@ -147,12 +147,12 @@ def usable_memory(device: torch.device, workers: Workers | None = None) -> float
 
 
 def usable_memory_of_gpu(device: torch.device) -> float:
-    """Say how many bytes a tile may take on a GPU that is otherwise free."""
+    """Return how many bytes a tile may take on a GPU that is otherwise free."""
     return float(SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[1])
 
 
 def worker_count(workers: Workers | None) -> int:
-    """Say how many processes predict side by side: as many as are asked for, else one per GPU here, else one."""
+    """Return how many processes predict side by side: as many as are asked for, else one per GPU here, else one."""
     if workers is None:
         return 1
     per_gpu = {
@@ -164,7 +164,7 @@ def worker_count(workers: Workers | None) -> int:
 
 
 def available_host_memory() -> float:
-    """Say how many bytes this process can still take: of the machine's memory, and of what its control groups allow."""
+    """Return how many bytes this process can still take: of the machine's memory, and of what its control groups allow."""
     import psutil
 
     return float(min([psutil.virtual_memory().available, *cgroup_memory_left()]))

@@ -89,7 +89,7 @@ def with_precision(source: NetworkSource, precision: str) -> NetworkSource:
 
 
 def nearly_greatest_difference(exact: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
-    """Give the difference that 999 of 1000 values do not exceed; infinite where some are not numbers."""
+    """Return the difference that 999 of 1000 values do not exceed; infinite where some are not numbers."""
     differences = np.abs(exact - other).ravel()
     if not np.isfinite(differences).all():
         return float("inf")
@@ -98,12 +98,12 @@ def nearly_greatest_difference(exact: npt.NDArray[np.float32], other: npt.NDArra
 
 def lively_part(region: Region) -> Roi:
     """Choose a part of a region that is not mere background: of nine, that where raw varies most inside the mask."""
-    # The first of equals, so that a prediction that is gone on with finds the same.
+    # The first of equals, so that a resumed prediction finds the same.
     return max(_parts(region.roi), key=partial(_liveliness, region))
 
 
 def _parts(roi: Roi) -> Iterator[Roi]:
-    """Give parts at the middle of a region and towards its corners."""
+    """Yield parts at the middle of a region and towards its corners."""
     shape = Coordinate(min(EDGE, length) for length in roi.shape)
     room = roi.shape - shape
     middle, *others = PLACES

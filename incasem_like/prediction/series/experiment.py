@@ -199,7 +199,7 @@ def examine_series(
         series = plan_series(config, training(), workers, found=found, knows_workers=knows_workers)
         earlier = None if anew or runs is None else find_earlier(runs, series)
         remaining = series.remaining(() if earlier is None else earlier.entries)
-        resumed = "" if earlier is None else f"; run {earlier.run_id} goes on, {len(remaining)} of them are left"
+        resumed = "" if earlier is None else f"; run {earlier.run_id} is resumed, {len(remaining)} of them are left"
         iterations = [checkpoint.iteration or 0 for checkpoint in series.checkpoints]
         found.lines.append(f"Checkpoints: {len(iterations)} of iteration {listed(iterations)}{resumed}.")
         if not remaining:
