@@ -164,7 +164,7 @@ def worker_count(workers: Workers | None) -> int:
 
 
 def available_host_memory() -> float:
-    """Return how many bytes this process can still take: of the machine's memory, and of what its control groups allow."""
+    """Return how many bytes this process can still take: of the machine and of what its control groups allow."""
     import psutil
 
     return float(min([psutil.virtual_memory().available, *cgroup_memory_left()]))
