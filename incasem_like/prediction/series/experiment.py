@@ -18,9 +18,16 @@ from incasem_like.prediction.planning.preflight import (
     next_id,
     report_networks,
 )
-from incasem_like.prediction.regions import Observing, Request, check_begun_alike, predict_regions
+from incasem_like.prediction.regions import (
+    Observing,
+    Request,
+    TileObserver,
+    check_begun_alike,
+    predict_regions,
+)
 from incasem_like.prediction.series.plan import Entry, SeriesPlan, plan_series
 from incasem_like.prediction.series.record import COMMAND, Earlier, SeriesRecord, find_earlier
+from incasem_like.samples import Region
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
 from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint
 from incasem_like.tracking.checkpoints.choice import listed
@@ -114,7 +121,7 @@ def predict_series(
         _check_begun_alike(series, earlier, remaining)
     finished: list[FinishedSeries] = []
 
-    def observe(region: Any, index: int, classes: int) -> Any:
+    def observe(region: Region, index: int, classes: int) -> TileObserver | None:
         return observing(region, index, classes) if observing is not None and region.labels else None
 
     def work(run: Run) -> dict[str, Any]:
