@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from incasem_like.errors import InputError
-from incasem_like.tracking.plain import without_credentials
+from incasem_like.tracking.values import without_credentials
 
 KINDS = ("trainings", "predictions", "segmentations", "evaluations", "bootstrapping")
 ENVIRONMENT_VARIABLE = "INCASEM_TRACKING_URL"

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from incasem_like.tracking.moments import utc_moment
+from incasem_like.tracking.values import utc_moment
 
 OLDEST_HEARTBEAT = timedelta(minutes=5)
 _TICKS_AMONG_THE_FIELDS = 19  # of /proc/PID/stat, counted from the state, which follows the name in parentheses

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from incasem_like.tracking.moments import as_utc
+from incasem_like.tracking.values import as_utc
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric over a run: a value and a UTC time at each step, in the order they were logged."""
+
+    name: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    timestamps: tuple[datetime, ...]
+
 
 MAX_POINTS = 2000
 Point = tuple[int, float, datetime]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import IncasemError
-from incasem_like.tracking.model_folders import highest_number
+from incasem_like.tracking.model.checkpoints import highest_number
 from incasem_like.training.beginning import Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder
 from incasem_like.training.continuing import put_in_order

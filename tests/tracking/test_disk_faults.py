@@ -12,8 +12,8 @@ import pytest
 
 from incasem_like.errors import DiskFullError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.files import observer as file_observer
-from incasem_like.tracking.metrics_log_reading import read_log
+from incasem_like.tracking.metrics_log import read_log
+from incasem_like.tracking.recording import folder_observer as file_observer
 from incasem_like.tracking.recording import sacred_run
 
 

@@ -6,7 +6,7 @@ import pytest
 from tracking.ailing_stores import WriteRun, findings, mend, write_training
 
 from incasem_like.tracking import run_experiment
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 pytestmark = pytest.mark.usefixtures("small_package")
 

@@ -9,11 +9,12 @@ import pytest
 from bson import json_util
 from tracking.continued_runs import logging_up_to, track
 
-from incasem_like.tracking import Continuation, RunRecord, RunStore, open_store
+from incasem_like.tracking import Continuation, RunRecord, RunStore, delete_run, open_store
 from incasem_like.tracking.doctor import examine
-from incasem_like.tracking.queries import parse_condition, select_runs
-from incasem_like.tracking.sync import sync_journals
-from incasem_like.tracking.transfer import copy_runs, import_runs
+from incasem_like.tracking.moving.sync import sync_journals
+from incasem_like.tracking.moving.transfer import copy_runs, import_runs
+from incasem_like.tracking.queries.conditions import parse_condition
+from incasem_like.tracking.queries.select import select_runs
 
 FIXTURES = Path(__file__).parent / "fixtures"
 EARLIER_CONFIG = {"tracking": {"max_points": 8, "store_checkpoints": "best,last"}}
@@ -118,7 +119,7 @@ def test_new_runs_go_on_above_earlier_ones_and_earlier_ones_are_deleted(earlier:
     assert any(
         "deletion of training run 5 broke off" in found.problem for found in examine([earlier], earlier.runs_directory)
     )
-    freed = earlier.delete(1, force=True)
+    freed = delete_run(earlier, 1, force=True)
     assert (freed.runs, freed.metrics, freed.artifacts, freed.checkpoints) == (1, 2, 1, 3)
     assert not (earlier.runs_directory / "models" / "0001").exists()
 

@@ -12,9 +12,10 @@ from tracking.faulty_servers import wait_until
 
 from incasem_like.errors import StoreError
 from incasem_like.tracking import Continuation, Run, RunStore, run_experiment
-from incasem_like.tracking.mongo import observer as mongo_observer
-from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.sync import sync_journals, undelivered
+from incasem_like.tracking.mirror import live as mongo_observer
+from incasem_like.tracking.mirror.push import undelivered
+from incasem_like.tracking.moving.sync import sync_journals
+from incasem_like.tracking.stores.mongo import MongoStore
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from incasem_like.tracking import open_store
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking import delete_run, open_store
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 WriteRun = Callable[..., None]
 
@@ -23,16 +23,16 @@ def _age(folder: Path, seconds: float) -> None:
 
 
 def _count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    import incasem_like.tracking.files.summaries as module
+    import incasem_like.tracking.stores.index as module
 
     read: list[Path] = []
-    whole = module._record
+    whole = module._folder_record
 
     def counted(directory: Path) -> dict[str, Any]:
         read.append(directory)
         return whole(directory)
 
-    monkeypatch.setattr(module, "_record", counted)
+    monkeypatch.setattr(module, "_folder_record", counted)
     return read
 
 
@@ -96,7 +96,7 @@ def test_an_index_whose_lines_are_odd_is_no_error(indexed: FileStore) -> None:
 def test_a_store_that_cannot_be_written_keeps_its_index_with_the_user(
     indexed: FileStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import incasem_like.tracking.run_index as module
+    import incasem_like.tracking.stores.index as module
 
     whole = module.write_whole
 
@@ -115,7 +115,7 @@ def test_a_store_that_cannot_be_written_keeps_its_index_with_the_user(
 
 def test_deleted_and_new_runs_come_and_go_from_the_index(indexed: FileStore, write_run: WriteRun) -> None:
     indexed.summaries()
-    indexed.delete(5)
+    delete_run(indexed, 5)
     write_run(indexed, 30)
     assert [run.id for run in indexed.summaries()] == [*range(1, 5), *range(6, 21), 30]
 
@@ -139,11 +139,11 @@ def listed(database: MongoStore, write_run: WriteRun) -> MongoStore:
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The ids of the runs whose records are fetched from databases."""
-    import incasem_like.tracking.mongo.summaries as module
+    import incasem_like.tracking.stores.index as module
 
     found: list[int] = []
-    whole = module._record
-    monkeypatch.setattr(module, "_record", lambda run: (found.append(run["_id"]), whole(run))[1])
+    whole = module._database_record
+    monkeypatch.setattr(module, "_database_record", lambda run: (found.append(run["_id"]), whole(run))[1])
     return found
 
 
@@ -189,7 +189,7 @@ def test_what_is_noted_of_a_run_afterwards_is_noticed(listed: MongoStore, fetche
 
 
 def test_runs_come_and_go_from_the_list_of_a_database(listed: MongoStore, write_run: WriteRun) -> None:
-    listed.delete(5)
+    delete_run(listed, 5)
     listed.database["runs"].delete_one({"_id": 9})
     write_run(listed, 30, config={"seed": 30})
     found = listed.summaries(("seed",))

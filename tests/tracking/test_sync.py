@@ -7,8 +7,9 @@ import pytest
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.sync import deliver_journal, offline_store, open_offline, sync_journals
+from incasem_like.tracking.mirror.push import deliver_journal
+from incasem_like.tracking.moving.sync import offline_store, open_offline, sync_journals
+from incasem_like.tracking.stores.mongo import MongoStore
 
 CONFIG: dict[str, Any] = {"tracking": {"max_points": 10, "store_checkpoints": "none"}}
 
@@ -78,14 +79,14 @@ def test_ids_of_offline_runs_go_on_above_those_this_machine_knows(database: Mong
 
 
 def test_delivering_that_broke_off_is_taken_up(database: MongoStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    from incasem_like.tracking.files.store import FileStore
+    from incasem_like.tracking.moving import sync
 
-    def stop(store: FileStore, run_id: int, *, force: bool = False) -> None:
+    def stop(store: RunStore, run_id: int, *, force: bool = False) -> None:
         raise KeyboardInterrupt
 
     offline(database)
     with monkeypatch.context() as patched:
-        patched.setattr(FileStore, "delete", stop)
+        patched.setattr(sync, "delete_run", stop)
         with pytest.raises(KeyboardInterrupt):
             sync_journals(database)
     assert offline_store(database).ids() == [1]

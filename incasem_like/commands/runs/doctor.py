@@ -61,7 +61,7 @@ def examine_stores(repair: bool, yes: bool, thorough: bool, also: Sequence[str],
 
 def stores_of(choice: StoreChoice, also: Sequence[str]) -> list[RunStore]:
     """Open all stores that are known to have runs in the runs directory, each once."""
-    from incasem_like.tracking.sync import OFFLINE
+    from incasem_like.tracking.moving.sync import OFFLINE
 
     urls = [choice.url, *also, os.environ.get(ENVIRONMENT_VARIABLE)]
     folders = [choice.runs_directory / "tracking", choice.runs_directory / OFFLINE]

@@ -17,9 +17,10 @@ from incasem_like.commands.tables import Column, cell, is_number, print_table
 from incasem_like.errors import InputError
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.queries import Field, Selection
-    from incasem_like.tracking.store import RunStore
-    from incasem_like.tracking.summaries import RunSummary
+    from incasem_like.tracking.model.summaries import RunSummary
+    from incasem_like.tracking.queries.fields import Field
+    from incasem_like.tracking.queries.select import Selection
+    from incasem_like.tracking.stores.base import RunStore
 
 _ALWAYS = ("id", "name", "status", "started", "took")
 _ALSO = {
@@ -62,7 +63,8 @@ def list_runs(
     stores: StoreChoice,
 ) -> None:
     """List runs, the newest first."""
-    from incasem_like.tracking.queries import parse_condition, select_runs
+    from incasem_like.tracking.queries.conditions import parse_condition
+    from incasem_like.tracking.queries.select import select_runs
 
     if as_json and as_csv:
         raise InputError("A list has one form: give --json or --csv, not both.")

@@ -44,7 +44,7 @@ class StoreChoice:
 
     def open(self, kind: str) -> RunStore:
         """Open the store of one kind of run; it stays open for the rest of the command."""
-        from incasem_like.tracking.store import open_store
+        from incasem_like.tracking.opening import open_store
 
         if kind not in self._opened:
             self._opened[kind] = open_store(self.url, kind, self.runs_directory)
@@ -57,7 +57,7 @@ class StoreChoice:
     def flags(self) -> list[str]:
         """What to type again to reach the same store; without a URL that holds a password."""
         from incasem_like.terminal import shown_path
-        from incasem_like.tracking.plain import without_credentials
+        from incasem_like.tracking.values import without_credentials
 
         flags = ["--mongodb" if "://" in self.url else "-F", str(without_credentials(self.url))] if self.url else []
         if self.runs_directory != default_runs_directory():

@@ -22,7 +22,7 @@ from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.prediction.computing.variants import geometry_for
 from incasem_like.samples import Region
 from incasem_like.tracking import file_sha256, open_store
-from incasem_like.tracking.checkpoints.cache import find_in_cache
+from incasem_like.tracking.model.cache import find_in_cache
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from incasem_like.prediction.planning.survey import Survey, check_place
 from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
 from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord
-from incasem_like.tracking.plain import without_credentials
+from incasem_like.tracking.values import without_credentials
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers

@@ -11,7 +11,7 @@ from incasem_like.config import SeriesSection
 from incasem_like.errors import CheckpointError
 from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint
 from incasem_like.tracking import CheckpointRecord, RunRecord, file_sha256
-from incasem_like.tracking.checkpoints.choice import listed, rank
+from incasem_like.tracking.model.checkpoints import listed, rank
 
 log = logging.getLogger("incasem_like.prediction")
 

@@ -23,7 +23,7 @@ from incasem_like.prediction.series.record import (
     kept_of,
 )
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
-from incasem_like.tracking.recording.sessions import Continuation
+from incasem_like.tracking.sessions import Continuation
 from incasem_like.volumes.provenance import command_line
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from incasem_like.prediction.regions import check_begun_alike
 from incasem_like.prediction.series.choice import choose_series
 from incasem_like.prediction.series.plan import SeriesPlan, with_measures
 from incasem_like.prediction.series.record import Earlier, find_earlier
-from incasem_like.tracking.checkpoints.choice import listed
+from incasem_like.tracking.model.checkpoints import listed
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from incasem_like.tracking.address import singular
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.summaries import RunSummary
+    from incasem_like.tracking.model.summaries import RunSummary
 
 Quantity = Literal["plain", "time", "seconds", "bytes", "status"]
 _LOWER = re.compile(r"loss|error|distance|voi|hausdorff|arand|cremi", re.IGNORECASE)
@@ -60,7 +60,7 @@ def config_field(name: str, key: str) -> Field:
 
 def result_field(name: str, key: str) -> Field:
     """A value of what the run came to, by its dotted key."""
-    from incasem_like.tracking.summaries import flatten
+    from incasem_like.tracking.model.summaries import flatten
 
     return Field(name, f"result.{key}", lambda run: flatten(run.result).get(key))
 

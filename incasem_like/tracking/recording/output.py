@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, TextIO
 
-from incasem_like.tracking.plain import without_credentials
+from incasem_like.tracking.values import without_credentials
 
 _MOVES_CURSOR = re.compile(r"\x1b\[(?:\d*[ABFGHJK]|\?25[lh])|\r(?!\n)")
 _CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -1,0 +1,455 @@
+"""Writing a run into MongoDB, in writes that may be repeated and that carry the session's token."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mimetypes
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gridfs.errors
+import pymongo.errors
+from bson import ObjectId
+
+from incasem_like.errors import InputError, StoreError
+from incasem_like.tracking.address import singular
+from incasem_like.tracking.metrics_log import AlreadyWrittenError, read_table
+from incasem_like.tracking.run_folder import Journal, PendingArtifact
+from incasem_like.tracking.series import BoundedSeries, MetricTable, max_points
+from incasem_like.tracking.sessions import new_token, tokens
+from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.index import REVISION, UNFINISHED
+from incasem_like.tracking.stores.mongo import (
+    FORMAT,
+    IMPORTING,
+    _now,
+    clear_metrics,
+    highest_id,
+    keep,
+    name_in_run,
+    note_id,
+)
+from incasem_like.tracking.values import naive_utc, plain, to_bson
+
+if TYPE_CHECKING:
+    import gridfs
+    from pymongo.database import Database
+
+    from incasem_like.tracking.run_folder import PortableRun, RenewedIds
+    from incasem_like.tracking.stores.mongo import MongoStore
+
+_COLUMNS = ("steps", "values", "timestamps")
+
+
+class SessionLostError(Exception):
+    """Another process has the run now."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How much of a series the database has: stride, kept points, length of the full series."""
+
+    stride: int
+    points: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What goes to the database at once.
+
+    Attributes:
+        fields: Of the run's document, to be set.
+        metrics: Of each metric the fields to be set in its document, and the mark once they are.
+        artifacts: Files that it lacks.
+        whole: Whether this is all there is, and not only what is new.
+        version: Counts the states of the run, for the sender.
+    """
+
+    fields: dict[str, Any]
+    metrics: dict[str, tuple[dict[str, Any], Mark]] = field(default_factory=dict)
+    artifacts: Sequence[PendingArtifact] = ()
+    whole: bool = False
+    version: int = 0
+
+
+class Delivery:
+    """Writes one run for one session.
+
+    Args:
+        database: Where to.
+        files: Its GridFS.
+        run_id: The run.
+        token: Of the session.
+        metric_ids: Ids of the metrics documents there are, by name.
+    """
+
+    def __init__(
+        self,
+        database: Database[Any],
+        files: gridfs.GridFS,
+        run_id: int,
+        token: str,
+        metric_ids: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.runs, self.metrics, self.files = database["runs"], database["metrics"], files
+        self.run_id, self.token = run_id, token
+        self._metric_ids = dict(metric_ids or {})
+
+    def send(self, parcel: Parcel, artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+        """Send a parcel.
+
+        Args:
+            parcel: What is to be sent.
+            artifacts: The entries of the files that the run has in the database.
+
+        Returns:
+            The entries of its files then; None where the database has lost something, so that all is to be sent again.
+
+        Raises:
+            SessionLostError: Another process continued the run.
+            pymongo.errors.PyMongoError: The server did not take it, or not all of it.
+        """
+        which = {"_id": self.run_id, "session": self.token}
+        change: dict[str, Any] = {"$set": {**parcel.fields, "artifacts": [dict(entry) for entry in artifacts]}}
+        if "stop_time" not in parcel.fields:
+            change["$unset"] = {"stop_time": ""}  # somebody may have taken the run for dead
+        try:
+            outcome = self.runs.update_one(which, change, upsert=True)
+        except pymongo.errors.DuplicateKeyError:
+            raise SessionLostError from None
+        if outcome.upserted_id is not None and not parcel.whole:
+            return None
+        if not all(self._send_metric(name, fields) for name, (fields, _) in parcel.metrics.items()):
+            return None
+        return self._send_artifacts(parcel.artifacts, artifacts)
+
+    def link(self, name: str) -> dict[str, str]:
+        """Give the entry of ``info.metrics`` by which Omniboard finds a metric."""
+        return {"name": name, "id": str(self._metric_id(name))}
+
+    def _metric_id(self, name: str) -> Any:
+        """Give a metric's id: always the same for the same run and name, so that two writers never make two of it."""
+        if name not in self._metric_ids:
+            digest = hashlib.sha256(f"{self.run_id}\0{name}".encode()).digest()
+            self._metric_ids[name] = ObjectId(digest[:12])
+        return self._metric_ids[name]
+
+    def _send_metric(self, name: str, fields: Mapping[str, Any]) -> bool:
+        which = {"_id": self._metric_id(name), "session": self.token}
+        is_whole = "steps" in fields
+        try:
+            outcome = self.metrics.update_one(which, {"$set": dict(fields)}, upsert=True)
+        except pymongo.errors.DuplicateKeyError:
+            if self.runs.find_one({"_id": self.run_id, "session": self.token}, {"_id": 1}) is None:
+                raise SessionLostError from None
+            self.metrics.delete_one({"_id": self._metric_id(name)})  # of a run of this id that was deleted
+            return False
+        return is_whole or outcome.upserted_id is None
+
+    def _send_artifacts(
+        self, pending: Sequence[PendingArtifact], present: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        entries = [dict(entry) for entry in present]
+        for artifact in pending:
+            file_id = ObjectId(artifact.id)
+            self._put(artifact, file_id)
+            before = [entry["file_id"] for entry in entries if entry["name"] == artifact.name]
+            others = [entry for entry in entries if entry["name"] != artifact.name]
+            entries = [*others, {"name": artifact.name, "file_id": file_id}]
+            which = {"_id": self.run_id, "session": self.token}
+            if self.runs.update_one(which, {"$set": {"artifacts": entries}}).matched_count == 0:
+                raise SessionLostError
+            for old in before:
+                if old != file_id:
+                    self.files.delete(old)
+        return entries
+
+    def _put(self, artifact: PendingArtifact, file_id: ObjectId) -> None:
+        name = f"artifact://{self.runs.name}/{self.run_id}/{artifact.name}"
+        for _ in range(2):
+            try:
+                with open(artifact.path, "rb") as content:
+                    self.files.put(content, _id=file_id, filename=name, content_type=artifact.content_type)
+                return
+            except gridfs.errors.FileExists:  # an attempt that broke off may have left some of it
+                if self.files.exists(file_id):
+                    return
+                self.files.delete(file_id)
+
+
+def series_update(
+    name: str, run_id: int, series: BoundedSeries, mark: Mark | None
+) -> tuple[dict[str, Any], Mark] | None:
+    """Find the fields by which a metrics document becomes equal to a series; None where it is.
+
+    Positions are set one by one rather than appended to, so that a write that is repeated, because nobody knows whether
+    it came through, does no harm.
+
+    Args:
+        name: Of the metric.
+        run_id: Of the run.
+        series: What the document should hold.
+        mark: What it holds; None for all to be written.
+    """
+    new = Mark(series.stride, len(series.points), series.count)
+    if new == mark:
+        return None
+    document = series.as_document()
+    if mark is None or mark.stride != series.stride or mark.points > new.points or mark.points == 0:
+        return {"name": name, "run_id": run_id, **document}, new
+    fields = {"stride": series.stride, "count": series.count}
+    for position in range(mark.points - 1, new.points):
+        fields.update({f"{column}.{position}": document[column][position] for column in _COLUMNS})
+    return fields, new
+
+
+def whole_parcel(entry: Mapping[str, Any], table: MetricTable, artifacts: Sequence[PendingArtifact]) -> Parcel:
+    """Make a parcel of all that is known of a run."""
+    fields = {key: value for key, value in entry.items() if key not in ("_id", "artifacts")}
+    updates = {name: series_update(name, entry["_id"], series, None) for name, series in table.series.items()}
+    return Parcel(fields, {name: found for name, found in updates.items() if found}, artifacts, whole=True)
+
+
+_ATTEMPTS = 3
+
+
+class Outcome(Enum):
+    """What became of a journal."""
+
+    DELIVERED = "delivered"
+    SUPERSEDED = "the run was continued elsewhere since, and the database knows better"
+    FOREIGN = "it belongs to a run of another server"
+
+
+def deliver(
+    journal: Journal, database: Database[Any], files: gridfs.GridFS, limit: int | None, description: str
+) -> Outcome:
+    """Deliver what a journal holds, and let go of it; where it does not belong into the database, it stays.
+
+    Args:
+        journal: Of a run that no process writes.
+        database: Where to.
+        files: Its GridFS.
+        limit: Points of each metric in the database; None for what the run's configuration says.
+        description: Of the database.
+
+    Raises:
+        pymongo.errors.PyMongoError: The server did not take it, or not all of it.
+        StoreError: The journal is damaged.
+    """
+    entry = journal.read()
+    if entry is None:
+        return Outcome.DELIVERED
+    present = database["runs"].find_one({"_id": entry["_id"]}, {"session": 1, "info.sessions": 1, "artifacts": 1})
+    if present is None and not journal.is_for(description):
+        return Outcome.FOREIGN
+    if present is not None and present.get("session") != entry["session"]:
+        return Outcome.SUPERSEDED if entry["session"] in tokens(present.get("info")) else Outcome.FOREIGN
+    if entry.get("status") == "RUNNING":
+        entry.update(status="KILLED", stop_time=entry.get("heartbeat") or entry.get("start_time"))
+    ids = {found["name"]: found["_id"] for found in database["metrics"].find({"run_id": entry["_id"]}, {"name": 1})}
+    delivery = Delivery(database, files, entry["_id"], entry["session"], ids)
+    table = read_table(journal.log.path, limit or max_points(entry.get("config") or {}))
+    entry[REVISION] = new_token()
+    entry["info"] = {**(entry.get("info") or {}), "metrics": [delivery.link(name) for name in table.series]}
+    parcel = whole_parcel(entry, table, journal.artifacts())
+    artifacts = _artifacts(entry, present or {})
+    try:
+        for _ in range(_ATTEMPTS):
+            if delivery.send(parcel, artifacts) is not None:
+                journal.clear()
+                return Outcome.DELIVERED
+    except SessionLostError:
+        return Outcome.SUPERSEDED
+    raise pymongo.errors.OperationFailure("The run is deleted while it is written.")
+
+
+def _artifacts(entry: Mapping[str, Any], present: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the files that the database has of a run; a process that was killed may not have noted the last of them."""
+    both = [*(entry.get("artifacts") or ()), *(present.get("artifacts") or ())]
+    return list({artifact["name"]: artifact for artifact in both}.values())
+
+
+_TIMES = ("start_time", "stop_time", "heartbeat")
+
+
+def receive_into_database(
+    store: MongoStore,
+    portable: PortableRun,
+    wanted: int | None,
+    id_above: int,
+    renew: Callable[[int], RenewedIds],
+) -> int:
+    """Take a run in, see ``RunStore.receive``; until all of it is there, its document is marked as unfinished."""
+    run_id = _reserve(store, portable, wanted, id_above)
+    try:
+        _fill(store, portable, run_id, renew(run_id))
+    except BaseException as error:
+        with contextlib.suppress(pymongo.errors.PyMongoError, StoreError):
+            store.free_record(run_id)
+        if isinstance(error, pymongo.errors.DocumentTooLarge):
+            raise InputError(
+                f"{singular(portable.kind).capitalize()} run {portable.id} of {portable.origin} is too large for a "
+                "document of MongoDB (16 MiB): keep it as files."
+            ) from None
+        raise
+    return run_id
+
+
+def _reserve(store: MongoStore, portable: PortableRun, wanted: int | None, id_above: int) -> int:
+    runs = store.database["runs"]
+    while True:
+        run_id = max(highest_id(store.database), id_above) + 1 if wanted is None else wanted
+        mark = {"_id": run_id, UNFINISHED: IMPORTING, "status": "IMPORTING", "heartbeat": _now()}
+        try:
+            runs.insert_one(mark)
+        except pymongo.errors.DuplicateKeyError:
+            if wanted is not None:
+                raise InputError(f"There is a run {wanted} in {store.description} already: import it anew.") from None
+            continue
+        note_id(store.database, run_id)
+        clear_metrics(store.database, run_id)
+        return run_id
+
+
+def _fill(store: MongoStore, portable: PortableRun, run_id: int, renewed: RenewedIds) -> None:
+    document = {**to_bson(plain(portable.document))}
+    document.update({key: naive_utc(document[key]) for key in _TIMES if key in document})
+    kept = _keep_stored(store, portable)
+    links = _write_metrics(store, portable, run_id, str(document.get("session") or ""))
+    document.update(
+        _id=run_id,
+        format=document.get("format") or FORMAT,
+        experiment={**(document.get("experiment") or {}), "sources": kept["experiment.sources"]},
+        resources=kept["resources"],
+        artifacts=[_put_artifact(store, run_id, *each) for each in portable.artifacts()],
+        config=to_bson(plain(portable.config)),
+        info={**to_bson(plain(renewed.info)), "metrics": links},
+        result=to_bson(plain(renewed.result)),
+        captured_out=portable.output,
+    )
+    document[REVISION] = new_token()
+    if portable.annotations:
+        document["omniboard"] = to_bson(plain(portable.annotations))
+    if portable.metrics_log is not None:
+        _keep_log(store, run_id, tokens(renewed.info), portable.metrics_log)
+    store.database["runs"].replace_one({"_id": run_id, UNFINISHED: IMPORTING}, document)
+    name_in_run(store.database, run_id, kept, partial(_keep_stored, store, portable))
+
+
+def _write_metrics(store: MongoStore, portable: PortableRun, run_id: int, session: str) -> list[dict[str, str]]:
+    """Write the metrics, at most as many points of each as the run's configuration says; gives the links to them."""
+    delivery = Delivery(store.database, store.files, run_id, session)
+    limit = max_points(portable.config)
+    links = []
+    for name, points in portable.metrics.items():
+        update = series_update(name, run_id, BoundedSeries.from_document(points, limit), None)
+        assert update is not None
+        links.append(delivery.link(name))
+        owner = {"session": session} if session else {}
+        store.database["metrics"].insert_one({"_id": ObjectId(links[-1]["id"]), **update[0], **owner})
+    return links
+
+
+def _keep_stored(store: MongoStore, portable: PortableRun) -> dict[str, list[Any]]:
+    """Keep the run's sources and resources; gives what its document says of them, by field."""
+    base = str((portable.document.get("experiment") or {}).get("base_dir") or "")
+    return {
+        "experiment.sources": [_keep(store, base, *each) for each in portable.stored("sources")],
+        "resources": [_keep(store, base, *each) for each in portable.stored("resources")],
+    }
+
+
+def _keep(store: MongoStore, base: str, name: str, path: Path | None, noted: str) -> list[Any]:
+    if path is None:
+        return [name, noted]
+    content = path.read_bytes()
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return [name, keep(store.database, store.files, str(Path(base) / name), md5, lambda: content)]
+
+
+def _put_artifact(store: MongoStore, run_id: int, name: str, path: Path) -> dict[str, Any]:
+    address = f"artifact://{store.database['runs'].name}/{run_id}/{name}"
+    with open(path, "rb") as content:
+        file_id = store.files.put(content, filename=address, content_type=mimetypes.guess_type(name)[0])
+    return {"name": name, "file_id": file_id}
+
+
+def _keep_log(store: MongoStore, run_id: int, sessions: list[str], log: Path) -> None:
+    """Keep all metrics where the store looks for them on this machine, unless they are there."""
+    if store.journals.complete_log(run_id, sessions) is None:
+        shutil.copyfile(log, store.journals.make(run_id).log.path)
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What became of a run of which something was left on this machine.
+
+    Attributes:
+        kind: Of the run.
+        run_id: Its id on this machine.
+        delivered_as: Its id in the store; None where it was left as it is.
+        what: What was done, or why nothing was; for a person.
+    """
+
+    kind: str
+    run_id: int
+    delivered_as: int | None
+    what: str
+
+
+def undelivered(store: RunStore) -> list[Journal]:
+    """List the journals that hold what the store lacks, of runs that are over."""
+    from incasem_like.tracking.stores.mongo import MongoStore
+
+    if not isinstance(store, MongoStore):
+        return []
+    return [journal for journal in store.journals if journal.is_undelivered and not journal.is_held]
+
+
+def deliver_journal(store: RunStore, run_id: int) -> Synced | None:
+    """Deliver what is left on this machine of one run, before it is looked at; None where nothing is.
+
+    Raises:
+        StoreError: The store does not answer, or refuses to be written.
+    """
+    from incasem_like.tracking.stores.mongo import MongoStore
+
+    if not isinstance(store, MongoStore):
+        return None
+    mine = [journal for journal in store.journals if journal.is_undelivered and journal.run_id == run_id]
+    found = [_deliver_journal(store, journal) for journal in mine]
+    return found[0] if found else None
+
+
+def _deliver_from(store: MongoStore, journal: Journal) -> Outcome:
+    """Deliver what is left in the journal of a run that is over; the caller holds its log.
+
+    Raises:
+        InputError: The record is too large.
+        StoreError: The server does not answer, or refuses; or the journal is damaged.
+    """
+    with store.errors("written"):
+        return deliver(journal, store.database, store.files, None, store.description)
+
+
+def _deliver_journal(store: MongoStore, journal: Journal) -> Synced:
+
+    try:
+        journal.log.open()
+    except AlreadyWrittenError:
+        return Synced(store.kind, journal.run_id, None, "still goes on and delivers itself")
+    try:
+        outcome = _deliver_from(store, journal)
+    finally:
+        journal.log.close()
+    if outcome is Outcome.DELIVERED:
+        return Synced(store.kind, journal.run_id, journal.run_id, "record delivered")
+    return Synced(store.kind, journal.run_id, None, f"{journal.folder} stays: {outcome.value}")

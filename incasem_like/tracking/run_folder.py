@@ -1,0 +1,395 @@
+"""Runs in folders: the journal of a run in a database, and the folder of an exported run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from incasem_like.disk import copy_whole, write_whole
+from incasem_like.errors import DataError, StoreError
+from incasem_like.tracking.address import KINDS
+from incasem_like.tracking.metrics_log import MetricsLog, is_complete, is_held, was_written_in
+from incasem_like.tracking.model.cache import file_sha256
+
+METRICS_LOG = "metrics.jsonl"
+ANNOTATIONS = "annotations.json"
+OWN_FILES = frozenset({"run.json", "config.json", "info.json", "metrics.json", METRICS_LOG, "cout.txt", ANNOTATIONS})
+
+
+def artifact_file_name(name: str) -> str:
+    """Name the file that holds an artifact: its own name, unless that is one of the run's own files."""
+    return f"artifact_{name}" if name in OWN_FILES or name.startswith("artifact_") else name
+
+
+_FOLDER = Path("tracking", "journal")
+_MOST_FOLDERS = 1000
+
+
+@dataclass(frozen=True)
+class PendingArtifact:
+    """A file of a run that is not in the database yet.
+
+    Attributes:
+        id: The id it will have in GridFS, 24 hexadecimal digits.
+        name: What the run calls it.
+        content_type: Its MIME type, or None.
+        path: The copy in the journal.
+    """
+
+    id: str
+    name: str
+    content_type: str | None
+    path: Path
+
+
+class Journal:
+    """The journal of one run.
+
+    Args:
+        folder: Its folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = MetricsLog(folder / METRICS_LOG)
+
+    def __repr__(self) -> str:
+        return f"Journal({str(self.folder)!r})"
+
+    @property
+    def run_id(self) -> int:
+        """The run's id in the database, as the folder's name has it."""
+        return int(self.folder.name.rpartition("_")[2].partition(".")[0])
+
+    @property
+    def is_undelivered(self) -> bool:
+        """Whether the database lacks something that is here."""
+        return (self.folder / "run.json").is_file()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the run goes on."""
+        return is_held(self.log.path)
+
+    def write(self, run: dict[str, Any], description: str) -> None:
+        """Note the state of a run that is about to be sent.
+
+        Args:
+            run: Its document, as MongoDB takes it.
+            description: Of the database, without credentials.
+        """
+        from bson import json_util
+
+        text = json_util.dumps({"database": description, "run": run})
+        write_whole(self.folder / "run.json", lambda file: file.write(text.encode()))
+
+    def read(self) -> dict[str, Any] | None:
+        """Read the state that was to be sent; None where all was delivered.
+
+        Raises:
+            StoreError: The file is damaged.
+        """
+        content = self._content()
+        return None if content is None else dict(content["run"])
+
+    def is_for(self, description: str) -> bool:
+        """Whether what was to be sent was to go to the database of that description."""
+        content = self._content()
+        return content is not None and content["database"] == description
+
+    def _content(self) -> dict[str, Any] | None:
+        from bson import json_util
+        from bson.json_util import JSONOptions
+
+        path = self.folder / "run.json"
+        try:
+            content = json_util.loads(path.read_text(encoding="utf-8"), json_options=JSONOptions(tz_aware=False))
+            return {"run": content["run"], "database": content["database"]}
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(f"{path} is damaged: restore it from a backup, or delete it to give it up.") from None
+
+    def add_artifact(self, file_id: str, name: str, source: Path, content_type: str | None) -> PendingArtifact:
+        """Keep a copy of a file until the database has it."""
+        folder = self.folder / "artifacts"
+        folder.mkdir(exist_ok=True)
+        path = folder / file_id
+        copy_whole(source, path)
+        described = json.dumps({"name": name, "content_type": content_type})
+        write_whole(path.with_suffix(".json"), lambda file: file.write(described.encode()))
+        return PendingArtifact(file_id, name, content_type, path)
+
+    def artifacts(self) -> list[PendingArtifact]:
+        """List the files that the database lacks, in the order they were added."""
+        described = sorted((self.folder / "artifacts").glob("*.json"))
+        found = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in described]
+        return [
+            PendingArtifact(path.stem, entry["name"], entry["content_type"], path.with_suffix(""))
+            for path, entry in found
+        ]
+
+    def drop_artifact(self, artifact: PendingArtifact) -> None:
+        """Let go of a file that the database has."""
+        artifact.path.with_suffix(".json").unlink(missing_ok=True)
+        artifact.path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def opening(self) -> Iterator[None]:
+        """Open the log for a block that begins with it, and leave it open.
+
+        Where the block breaks off, what it wrote into the log is taken back, and a journal that holds nothing goes.
+
+        Raises:
+            AlreadyWrittenError: The run goes on.
+        """
+        try:
+            self.log.open()
+            with self.log.all_or_nothing():
+                yield
+        except BaseException:
+            self.log.close()
+            self._remove_if_empty()
+            raise
+
+    def _remove_if_empty(self) -> None:
+        entries = list(self.folder.iterdir())
+        if all(path == self.log.path and path.stat().st_size == 0 for path in entries):
+            shutil.rmtree(self.folder)
+
+    def clear(self) -> None:
+        """Let go of all that was delivered; the metrics stay."""
+        (self.folder / "run.json").unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
+
+
+class Journals:
+    """The journals of one database's runs on this machine.
+
+    Args:
+        runs_directory: The folder of training runs.
+        database: The database's name.
+    """
+
+    def __init__(self, runs_directory: Path, database: str) -> None:
+        self.folder, self.database = Path(runs_directory) / _FOLDER, database
+
+    def make(self, run_id: int) -> Journal:
+        """Make the journal of a new run; one of another server's run of that id stays as it is.
+
+        Raises:
+            StoreError: The folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self._paths(run_id):
+                try:
+                    path.mkdir()
+                except FileExistsError:
+                    continue
+                return Journal(path)
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder} cannot be written ({error.strerror or error}): what a run logs is kept there until the "
+                "database has it; check its rights and the space on its disk."
+            ) from None
+        raise StoreError(f"{self.folder} holds {_MOST_FOLDERS} journals of run {run_id}: delete those of old servers.")
+
+    def find(self, run_id: int, sessions: list[str]) -> Journal | None:
+        """Find the journal of a run; None where it never went on on this machine.
+
+        Args:
+            run_id: The run.
+            sessions: Tokens of all its sessions, by which it is told from another server's run of that id.
+        """
+        mine = (journal for journal in self if journal.run_id == run_id and journal.log.path.is_file())
+        return next((journal for journal in mine if was_written_in(journal.log.path, sessions)), None)
+
+    def complete_log(self, run_id: int, sessions: list[str]) -> Path | None:
+        """Find the log that has all of a run's metrics; None where part of the run went on on another machine."""
+        journal = self.find(run_id, sessions)
+        return journal.log.path if journal is not None and is_complete(journal.log.path, sessions) else None
+
+    def remove(self, run_id: int, sessions: list[str]) -> int:
+        """Delete what this machine keeps of a run that was deleted; gives the bytes that frees."""
+        journal = self.find(run_id, sessions)
+        if journal is None:
+            return 0
+        size = sum(path.stat().st_size for path in journal.folder.rglob("*") if path.is_file())
+        shutil.rmtree(journal.folder)
+        return size
+
+    def __iter__(self) -> Iterator[Journal]:
+        """Go through all of them, by id."""
+        start = f"{self.database}_"
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        ids = {name: name.removeprefix(start).partition(".")[0] for name in names if name.startswith(start)}
+        for name in sorted((name for name in ids if ids[name].isdigit()), key=lambda name: (int(ids[name]), name)):
+            yield Journal(self.folder / name)
+
+    def _paths(self, run_id: int) -> Iterator[Path]:
+        for number in range(1, _MOST_FOLDERS + 1):
+            yield self.folder / f"{self.database}_{run_id}{f'.{number}' if number > 1 else ''}"
+
+
+MANIFEST = "manifest.json"
+FORMAT, VERSION = "incasem-like run", 1
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class RenewedIds:
+    """What a run says of itself by ids of runs and paths of checkpoints, as these are where it came to.
+
+    Attributes:
+        info: What it noted.
+        result: What it came to.
+    """
+
+    info: Mapping[str, Any]
+    result: Any
+
+
+class PortableRun:
+    """An exported run.
+
+    Args:
+        folder: Its folder.
+
+    Raises:
+        DataError: It is no exported run, or one of a later version of this package.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / MANIFEST).is_file():
+            raise DataError(
+                f"{folder} is no exported run, for it has no {MANIFEST}: name a folder that runs export made."
+            )
+        manifest = self._read(MANIFEST)
+        if manifest.get("format") == FORMAT and manifest.get("version", 0) > VERSION:
+            raise DataError(
+                f"{folder} was exported by a later version of this package (format {manifest['version']}, this one "
+                f"reads {VERSION}): update the package."
+            )
+        number, kind = manifest.get("id"), manifest.get("kind")
+        known = isinstance(manifest.get("version"), int) and isinstance(number, int) and kind in KINDS
+        if manifest.get("format") != FORMAT or not known or not isinstance(manifest.get("files"), dict):
+            raise DataError(
+                f"{self.folder / MANIFEST} is not that of an exported run: name a folder that runs export made."
+            )
+        self.manifest = manifest
+
+    @property
+    def kind(self) -> str:
+        """What kind of run it is: trainings, predictions and so on."""
+        return str(self.manifest["kind"])
+
+    @property
+    def id(self) -> int:
+        """The id that it had."""
+        return int(self.manifest["id"])
+
+    @property
+    def origin(self) -> str:
+        """The store that it came from."""
+        return str(self.manifest["store"])
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """Its document as ``run.json`` has it: times as text, artifacts by name, sources as paths in the folder."""
+        return self._read("run.json")
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Its configuration."""
+        return self._read("config.json")
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What it noted of itself."""
+        return self._read("info.json")
+
+    @cached_property
+    def annotations(self) -> dict[str, Any]:
+        """Tags and notes."""
+        return self._read(ANNOTATIONS)
+
+    @property
+    def output(self) -> str:
+        """What it printed."""
+        path = self.folder / "cout.txt"
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Its metrics as a store holds them: steps, values, timestamps, stride and count by name."""
+        return self._read("metrics.json")
+
+    @property
+    def metrics_log(self) -> Path | None:
+        """The log of all its metrics; None where it was not at hand."""
+        path = self.folder / METRICS_LOG
+        return path if path.is_file() else None
+
+    def artifacts(self) -> Iterator[tuple[str, Path]]:
+        """Go through the files stored with the run: name, path."""
+        for name in self.document.get("artifacts") or ():
+            yield name, self.folder / artifact_file_name(name)
+
+    def stored(self, what: str) -> Iterator[tuple[str, Path | None, str]]:
+        """Go through its ``sources`` or ``resources``: name, path (None for what is not here), what was noted of it."""
+        owner = self.document if what == "resources" else self.document.get("experiment") or {}
+        for name, relative in owner.get(what) or ():
+            yield str(name), self.folder / relative if str(relative).startswith(f"_{what}/") else None, str(relative)
+
+    def checkpoint(self, sha256: str) -> Path | None:
+        """Find the file of that hash; None where it was not exported."""
+        relative = (self.manifest.get("checkpoints") or {}).get(sha256)
+        return None if relative is None else self.folder / relative
+
+    def verify(self) -> None:
+        """Hold every file against its hash.
+
+        Raises:
+            DataError: One is missing or damaged, or points out of the folder.
+        """
+        for relative, entry in self._files().items():
+            path = self.folder / relative
+            if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
+                raise DataError(
+                    f"{self.folder / MANIFEST} names {relative}, which is outside the folder: do not use it."
+                )
+            if not path.is_file():
+                raise DataError(f"{path} is missing from the exported run: copy the whole folder again.")
+            if path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
+                raise DataError(f"{path} changed since the run was exported: copy the whole folder again.")
+        stored = [path for what in ("sources", "resources") for _, path, _ in self.stored(what) if path is not None]
+        for path in (*stored, *(path for _, path in self.artifacts())):
+            if path.relative_to(self.folder).as_posix() not in self._files():
+                raise DataError(f"{path} is not in the list of the exported run's files: copy the whole folder again.")
+        for sha256, relative in (self.manifest.get("checkpoints") or {}).items():
+            if (self._files().get(relative) or {}).get("sha256") != sha256:
+                raise DataError(f"{self.folder / MANIFEST} names a checkpoint {relative} that is none: do not use it.")
+
+    def _files(self) -> Mapping[str, Mapping[str, Any]]:
+        files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
+        return files
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path} is damaged ({error}): copy the whole folder again.") from None
+        if not isinstance(content, dict):
+            raise DataError(f"{path} is damaged (it holds no mapping): copy the whole folder again.")
+        return content

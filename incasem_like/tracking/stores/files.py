@@ -1,0 +1,466 @@
+"""Runs kept as files, in the layout of Sacred's file storage: ``incasem_<kind>/<id>/run.json`` and so on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from incasem_like.disk import copy_whole, exclusive, write_whole
+from incasem_like.errors import DamagedRecordError, InputError, RunNotFoundError, StoreError
+from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog, is_held, read_log
+from incasem_like.tracking.model.checkpoints import DELETED_PREFIX, folder_size
+from incasem_like.tracking.run_folder import ANNOTATIONS, METRICS_LOG, artifact_file_name
+from incasem_like.tracking.series import Metric
+from incasem_like.tracking.stores.base import Freed, RunRecord, RunStore, refuse_empty_tags
+from incasem_like.tracking.values import as_mapping, as_sequence, as_utc, naive_utc, plain
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.model.summaries import RunSummary
+    from incasem_like.tracking.run_folder import PortableRun, RenewedIds
+
+SHELVES = ("_sources", "_resources")
+
+
+def keep(shelf: Path, source: Path) -> Path:
+    """Keep one copy of a file for all runs, named by its content's MD5 as Sacred does; gives where it is."""
+    with open(source, "rb") as content:
+        digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    target = shelf / f"{source.stem}_{digest}{source.suffix}"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy_whole(source, target)
+    return target
+
+
+def named_by(document: Mapping[str, Any]) -> set[str]:
+    """List the files that a run's document names, by their paths below the folder of the runs."""
+    sources = as_mapping(document.get("experiment")).get("sources")
+    pairs = [*as_sequence(sources), *as_sequence(document.get("resources"))]
+    names = [pair[1] for pair in pairs if isinstance(pair, list) and len(pair) == 2]
+    return {name for name in names if isinstance(name, str) and name.startswith(tuple(f"{each}/" for each in SHELVES))}
+
+
+def unnamed(folder: Path, names: Iterable[str], near: int = 0) -> set[str]:
+    """Find those of some files that no run names; none while a run is being begun or one cannot be read.
+
+    Args:
+        folder: The folder of the runs.
+        names: Paths below it.
+        near: Runs of neighbouring ids are asked first, for they share most.
+    """
+    left, runs = set(names), [path for path in folder.iterdir() if path.name.isdecimal()]
+    for run in sorted(runs, key=lambda run: abs(int(run.name) - near)):
+        if not left:
+            break
+        try:
+            text = (run / "run.json").read_text(encoding="utf-8")
+            json.loads(text)
+        except (OSError, ValueError):
+            return set()  # it has not said yet, or cannot say, which it needs
+        left = {name for name in left if json.dumps(name) not in text}
+    return left
+
+
+def free_unnamed_files(folder: Path, names: Iterable[str], near: int = 0) -> Freed:
+    """Delete those of some files that no run names; see ``unnamed``."""
+    freed = Freed()
+    with exclusive(folder):  # no run can begin meanwhile, which might find its sources kept here already
+        for name in unnamed(folder, names, near):
+            path = folder / name
+            if path.is_file():
+                freed += Freed(sources=1, bytes=path.stat().st_size)
+                path.unlink()
+    return freed
+
+
+HIGHEST_ID = "highest_id"
+
+
+def make_run_folder(folder: Path, wanted: int | None, id_above: int = 0) -> Path:
+    """Make the folder of a new run below a store's folder.
+
+    Args:
+        folder: The store's; made where it is missing.
+        wanted: The id that was asked for; None for the next one, above all that ever were.
+        id_above: The next one is above this too.
+
+    Raises:
+        InputError: There is a run of the wanted id.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder):
+        highest = highest_id(folder)
+        run_id = max(highest, id_above) + 1 if wanted is None else wanted
+        try:
+            (folder / str(run_id)).mkdir()
+        except FileExistsError:
+            raise InputError(
+                f"There is a run {run_id} in {folder} already: choose another --id or leave it out."
+            ) from None
+        if run_id > highest:
+            _note(folder, run_id)
+    return folder / str(run_id)
+
+
+def note_id(folder: Path, run_id: int) -> None:
+    """Note that an id is used, whatever becomes of its run."""
+    with exclusive(folder):
+        if run_id >= highest_id(folder):
+            _note(folder, run_id)
+
+
+def _note(folder: Path, run_id: int) -> None:
+    write_whole(folder / HIGHEST_ID, lambda file: file.write(f"{run_id}\n".encode()))
+
+
+def highest_id(folder: Path) -> int:
+    """Find the highest id that a store of files ever gave, to runs that were deleted since too."""
+    file = folder / HIGHEST_ID
+    noted = file.read_text().strip() if file.is_file() else ""
+    present = [int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()]
+    return max([0, *present, *([int(noted)] if noted.isdecimal() else [])])
+
+
+def change_annotations(directory: Path, add_tags: Sequence[str], remove_tags: Sequence[str], notes: str | None) -> None:
+    """Change tags and notes; a file of their own holds them, which the run itself never writes."""
+    with errors_of_writing(directory), exclusive(directory.parent):
+        path = directory / ANNOTATIONS
+        noted = read_annotations(directory)
+        kept = [tag for tag in noted.get("tags", []) if tag not in remove_tags]
+        noted["tags"] = list(dict.fromkeys([*kept, *(tag for tag in add_tags if tag not in remove_tags)]))
+        if notes is not None:
+            noted["notes"] = notes
+        _write_json(path, noted)
+
+
+def read_annotations(directory: Path) -> dict[str, Any]:
+    """Read tags and notes; empty where there are none, or none that can be read."""
+    try:
+        noted = json.loads((directory / ANNOTATIONS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
+
+
+def write_end(directory: Path, document: dict[str, Any], status: str, stop_time: datetime | None) -> None:
+    """Write how a run ended into its document."""
+    moment = naive_utc(stop_time)
+    with errors_of_writing(directory):
+        _write_json(directory / "run.json", {**document, "status": status, "stop_time": moment and moment.isoformat()})
+
+
+def write_notes(directory: Path, info: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write entries of a run's info."""
+    with errors_of_writing(directory):
+        _write_json(directory / "info.json", {**info, **plain(facts)})
+
+
+def take_from_sight(folder: Path, run_id: int) -> None:
+    """Rename a run's folder, so that no reader takes it for a run any more."""
+    with errors_of_writing(folder):
+        aside = folder / f"{DELETED_PREFIX}{run_id}"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(folder / str(run_id), aside)
+
+
+@contextlib.contextmanager
+def nobody_else_writing(directory: Path, description: str) -> Iterator[None]:
+    """Hold a run that is over, so that nobody takes it up to continue it meanwhile.
+
+    Raises:
+        InputError: Somebody just did.
+    """
+    log = MetricsLog(directory / METRICS_LOG)
+    if not log.path.is_file():
+        yield  # Sacred's own observer wrote it
+        return
+    try:
+        with errors_of_writing(directory):
+            log.open()
+    except AlreadyWrittenError:
+        raise InputError(f"Run {directory.name} in {description} still goes on: stop it first.") from None
+    try:
+        yield
+    finally:
+        log.close()
+
+
+def half_deleted(folder: Path) -> list[int]:
+    """List the ids of runs that were taken from sight and are not gone yet."""
+    if not folder.is_dir():
+        return []
+    names = (entry.name.removeprefix(DELETED_PREFIX) for entry in folder.glob(f"{DELETED_PREFIX}*"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def free_folder(folder: Path, run_id: int) -> Freed:
+    """Delete what is left of a run that was taken from sight, and the sources and resources that no other run names.
+
+    Args:
+        folder: The folder of the runs.
+        run_id: The run.
+    """
+    aside = folder / f"{DELETED_PREFIX}{run_id}"
+    document = _read_mapping(aside / "run.json")
+    artifacts, metrics = as_sequence(document.get("artifacts")), _read_mapping(aside / "metrics.json")
+    with errors_of_writing(folder):
+        freed = Freed(runs=1, metrics=len(metrics), artifacts=len(artifacts), bytes=folder_size(aside))
+        freed += free_unnamed_files(folder, named_by(document), run_id)
+        shutil.rmtree(aside)
+    return freed
+
+
+def read_what_is_left(folder: Path, run_id: int) -> dict[str, Any] | None:
+    """Read what can be read of a run that was taken from sight; None where it is gone."""
+    aside = folder / f"{DELETED_PREFIX}{run_id}"
+    if not aside.is_dir():
+        return None
+    parts = {name: _read_mapping(aside / f"{name}.json") for name in ("config", "info")}
+    return {**_read_mapping(aside / "run.json"), **parts}
+
+
+@contextlib.contextmanager
+def errors_of_writing(folder: Path) -> Iterator[None]:
+    """Say in one sentence that a folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be changed ({error.strerror or error}): check its rights and the space on its disk."
+        ) from None
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    text = json.dumps(value, sort_keys=True, indent=2)
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def read_stored(folder: Path, entries: Any) -> Iterator[tuple[str, bytes | None]]:
+    """Read a run's sources or resources: name, content or None.
+
+    Args:
+        folder: The store's.
+        entries: Of the run's document: pairs of name and path below ``folder``.
+    """
+    for entry in entries or ():
+        if not (isinstance(entry, (list, tuple)) and len(entry) == 2):
+            continue
+        path = folder / str(entry[1])
+        yield str(entry[0]), path.read_bytes() if path.is_file() else None
+
+
+def receive_into_folder(
+    folder: Path, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]
+) -> int:
+    """Take a run in, see ``RunStore.receive``; without ``run.json``, written last, its folder counts as no run."""
+    with errors_of_writing(folder):
+        directory = make_run_folder(folder, wanted, id_above)
+        try:
+            _write(folder, directory, portable, renew(int(directory.name)))
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+    return int(directory.name)
+
+
+def half_received(folder: Path) -> dict[int, float]:
+    """List the runs without ``run.json``: id, seconds since their folder or a file in it last changed."""
+    if not folder.is_dir():
+        return {}
+    found = [path for path in folder.iterdir() if path.name.isdecimal() and not (path / "run.json").exists()]
+    now = time.time()
+    return {
+        int(path.name): now - max(each.stat().st_mtime for each in (path, *path.glob("*")))
+        for path in found
+        if path.is_dir() and not is_held(path / METRICS_LOG)
+    }
+
+
+def _write(folder: Path, directory: Path, portable: PortableRun, renewed: RenewedIds) -> None:
+    _write_plain_json(directory / "config.json", portable.config, sort_keys=False)
+    _write_plain_json(directory / "info.json", renewed.info)
+    _write_plain_json(directory / "metrics.json", portable.metrics)
+    if portable.annotations:
+        _write_plain_json(directory / ANNOTATIONS, portable.annotations)
+    write_whole(directory / "cout.txt", lambda file: file.write(portable.output.encode("utf-8", "replace")))
+    if portable.metrics_log is not None:
+        copy_whole(portable.metrics_log, directory / METRICS_LOG)
+    for name, path in portable.artifacts():
+        copy_whole(path, directory / artifact_file_name(name))
+    experiment = dict(portable.document.get("experiment") or {})
+    experiment["sources"] = [_keep(folder, "_sources", *each) for each in portable.stored("sources")]
+    resources = [_keep(folder, "_resources", *each) for each in portable.stored("resources")]
+    changed = {"experiment": experiment, "resources": resources, "result": renewed.result}
+    _write_plain_json(directory / "run.json", {**portable.document, **changed})
+
+
+def _keep(folder: Path, shelf: str, name: str, path: Path | None, noted: str) -> list[str]:
+    return [name, noted if path is None else keep(folder / shelf, path).relative_to(folder).as_posix()]
+
+
+def _write_plain_json(path: Path, value: Mapping[str, Any], *, sort_keys: bool = True) -> None:
+    text = json.dumps(plain(value), indent=2, sort_keys=sort_keys)
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+class FileStore(RunStore):
+    """Runs below ``folder/<id>/``; needs no server, and a run can be read with any text editor."""
+
+    def __init__(self, folder: Path, kind: str, runs_directory: Path, id_above: int = 0) -> None:
+        super().__init__(kind, runs_directory, description=str(folder))
+        self.folder, self.id_above = Path(folder), id_above
+
+    def ids(self) -> list[int]:  # noqa: D102
+        if not self.folder.is_dir():
+            return []
+        return sorted(
+            int(entry.name)
+            for entry in self.folder.iterdir()
+            if entry.name.isdecimal() and str(int(entry.name)) == entry.name and (entry / "run.json").is_file()
+        )
+
+    def read_document(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
+        return _read_directory(self.folder / str(run_id))
+
+    def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
+        path = self.folder / str(run_id) / artifact_file_name(name)
+        if not path.is_file():
+            raise StoreError(f"The file {path} of run {run_id} is missing: restore it from a backup.")
+        return path.read_bytes()
+
+    def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
+        directory = self.folder / str(run_id)
+        log = directory / METRICS_LOG
+        if log.is_file():
+            return read_log(log)
+        return {
+            name: Metric(
+                name, tuple(points["steps"]), tuple(points["values"]), tuple(map(as_utc, points["timestamps"]))
+            )
+            for name, points in self.read_metric_documents(run_id).items()
+        }
+
+    def read_metric_documents(self, run_id: int) -> dict[str, dict[str, Any]]:  # noqa: D102
+        return _read_json(self.folder / str(run_id) / "metrics.json") or {}
+
+    def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes | None]]:  # noqa: D102
+        document = _read_json(self._directory(run_id) / "run.json")
+        owner = document if what == "resources" else document.get("experiment") or {}
+        return read_stored(self.folder, owner.get(what))
+
+    def is_free(self, run_id: int) -> bool:  # noqa: D102
+        return not any((self.folder / name).exists() for name in (str(run_id), f"{DELETED_PREFIX}{run_id}"))
+
+    def half_received(self) -> dict[int, float]:  # noqa: D102
+        return half_received(self.folder)
+
+    def free_half_received(self, run_id: int) -> None:  # noqa: D102
+        if not (self.folder / str(run_id) / "run.json").exists():
+            take_from_sight(self.folder, run_id)
+            free_folder(self.folder, run_id)
+
+    def sibling(self, kind: str) -> FileStore:  # noqa: D102
+        return FileStore(self.folder.with_name(f"incasem_{kind}"), kind, self.runs_directory)
+
+    def summaries(  # noqa: D102
+        self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
+    ) -> list[RunSummary]:
+        from incasem_like.tracking.stores.index import summarize_folder
+
+        return summarize_folder(self.folder, self.kind, config_keys, inputs)
+
+    def annotate(  # noqa: D102
+        self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None
+    ) -> None:
+        refuse_empty_tags(add_tags)
+        change_annotations(self._directory(run_id), add_tags, remove_tags, notes)
+
+    def set_state(self, run_id: int, status: str, stop_time: datetime | None) -> None:  # noqa: D102
+        directory = self._directory(run_id)
+        self._without_end(run_id)
+        with nobody_else_writing(directory, self.description):
+            self._without_end(run_id)  # looked at again, now that it stays as it is
+            write_end(directory, _read_json(directory / "run.json"), status, stop_time)
+
+    def note(self, run_id: int, facts: Mapping[str, Any]) -> None:  # noqa: D102
+        directory = self._directory(run_id)
+        self.refuse_live(run_id)
+        with nobody_else_writing(directory, self.description):
+            write_notes(directory, _read_json(directory / "info.json") or {}, facts)
+
+    def begin_deletion(self, run_id: int) -> None:  # noqa: D102
+
+        directory = self._directory(run_id)
+        with contextlib.suppress(DamagedRecordError):  # which is no reason to keep it
+            self.refuse_live(run_id)
+        with nobody_else_writing(directory, self.description), errors_of_writing(self.folder):
+            note_id(self.folder, run_id)
+            take_from_sight(self.folder, run_id)
+
+    def half_deleted(self) -> list[int]:  # noqa: D102
+        return half_deleted(self.folder)
+
+    def read_half_deleted(self, run_id: int) -> RunRecord | None:  # noqa: D102
+        document = read_what_is_left(self.folder, run_id)
+        return None if document is None else RunRecord(self, run_id, document)
+
+    def free_record(self, run_id: int) -> Freed:  # noqa: D102
+        return free_folder(self.folder, run_id)
+
+    def _directory(self, run_id: int) -> Path:
+        directory = self.folder / str(run_id)
+        if not (directory / "run.json").is_file():
+            raise RunNotFoundError(self._not_found(run_id))
+        return directory
+
+    def metrics_log(self, run_id: int) -> Path | None:  # noqa: D102
+        log = self.folder / str(run_id) / METRICS_LOG
+        return log if log.is_file() else None
+
+
+def _read_directory(directory: Path) -> dict[str, Any] | None:
+    document = _read_json(directory / "run.json")
+    if document is None:
+        return None
+    if not isinstance(document, dict):
+        raise _damaged(directory / "run.json", "it holds no mapping")
+    output = directory / "cout.txt"
+    return {
+        **document,
+        "config": _read_json(directory / "config.json"),
+        "info": _read_json(directory / "info.json"),
+        "omniboard": read_annotations(directory),
+        "captured_out": output.read_text(encoding="utf-8", errors="replace") if output.is_file() else "",
+    }
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, reason: object) -> DamagedRecordError:
+    return DamagedRecordError(
+        f"The run record {path} is damaged ({reason}): restore it from a backup, or delete the run with "
+        "'incasem-like runs delete'."
+    )
