@@ -381,9 +381,9 @@ class FileStore(RunStore):
     def summaries(  # noqa: D102
         self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
     ) -> list[RunSummary]:
-        from incasem_like.tracking.stores.index import summarize_folder
+        from incasem_like.tracking.stores.index import FolderIndex
 
-        return summarize_folder(self.folder, self.kind, config_keys, inputs)
+        return FolderIndex(self.folder).summaries(self.kind, config_keys, inputs)
 
     def annotate(  # noqa: D102
         self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None

@@ -21,7 +21,7 @@ from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import OpenedRun, new_token, tokens
 from incasem_like.tracking.stores.base import Freed, RunRecord, RunStore, refuse_empty_tags
 from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, connection_options, no_answer, refusal
-from incasem_like.tracking.stores.index import REVISION, UNFINISHED, summarize_database
+from incasem_like.tracking.stores.index import REVISION, UNFINISHED, DatabaseIndex
 from incasem_like.tracking.values import (
     as_mapping,
     as_sequence,
@@ -436,9 +436,8 @@ class MongoStore(RunStore):
         self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
     ) -> list[RunSummary]:
         with self.errors():
-            return summarize_database(
-                self.database, f"{self.server}/{self.database.name}", self.kind, config_keys, inputs, metrics
-            )
+            index = DatabaseIndex(self.database, f"{self.server}/{self.database.name}")
+            return index.summaries(self.kind, config_keys, inputs, metrics)
 
     def annotate(  # noqa: D102
         self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None
