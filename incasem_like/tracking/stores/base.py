@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
-from incasem_like.errors import InputError, RunNotFoundError
+from incasem_like.errors import DamagedRecordError, InputError, RunNotFoundError, StoreError
 from incasem_like.terminal import nearest
 from incasem_like.tracking.address import KINDS, singular
 from incasem_like.tracking.background import SECONDS_BETWEEN_HEARTBEATS
@@ -335,6 +338,10 @@ class Watch:
         }
 
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+_ATTEMPTS_TO_ANNOTATE = 1000
+
+
 class RunExchange(ABC):
     """The part of a store by which runs leave and come in."""
 
@@ -430,6 +437,34 @@ class RunStore(RunExchange):
         """
 
     @abstractmethod
+    def patch(self, run_id: int, changes: Mapping[str, Any], expect: Mapping[str, Any] = NOTHING) -> bool:
+        """Change fields of a run's document at once, if some fields are still what they are expected to be.
+
+        Args:
+            run_id: The run.
+            changes: New values by field, ``status``, or by section and field, ``info.parent``; None removes a field.
+            expect: Values as ``read_document`` returned them, None for a missing one.
+
+        Returns:
+            Whether they were as expected, so that the change was made.
+
+        Raises:
+            RunNotFoundError: There is no such run, where the store can tell that from an unexpected value.
+            StoreError: The store cannot be written.
+        """
+
+    def hold(self, run_id: int) -> AbstractContextManager[None]:
+        """Keep others from claiming a run that is over, where ``patch`` alone does not.
+
+        Raises:
+            InputError: Somebody just did.
+        """
+        return contextlib.nullcontext()
+
+    @abstractmethod
+    def tombstone(self, run_id: int, session: str | None) -> bool:
+        """Hide a run for good and note that its id is used; return False where it is not that session's any more."""
+
     def annotate(
         self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None
     ) -> None:
@@ -446,10 +481,20 @@ class RunStore(RunExchange):
             InputError: A tag is empty.
             StoreError: The store cannot be written.
         """
+        refuse_empty_tags(add_tags)
+        for _ in range(_ATTEMPTS_TO_ANNOTATE):
+            noted = as_mapping((self.read_document(run_id) or {}).get("omniboard"))
+            tags = dict.fromkeys([*as_sequence(noted.get("tags")), *add_tags])
+            changes: dict[str, Any] = {"omniboard.tags": [tag for tag in tags if tag not in remove_tags]}
+            if notes is not None:
+                changes["omniboard.notes"] = notes
+            if self.patch(run_id, changes, {"omniboard.tags": noted.get("tags")}):
+                return
+            self.get(run_id)
+        raise StoreError(f"The tags of run {run_id} in {self.description} change all the time: try again.")
 
-    @abstractmethod
     def set_state(self, run_id: int, status: str, stop_time: datetime | None) -> None:
-        """Set down how a run ended that could not do so itself.
+        """Record how a run ended that could not do so itself.
 
         Args:
             run_id: A run that says RUNNING and is not alive; one that only looks dead is watched first.
@@ -461,8 +506,12 @@ class RunStore(RunExchange):
             InputError: The run goes on, or says by itself how it ended.
             StoreError: The store cannot be written.
         """
+        record = self._without_end(run_id)
+        expect = {"status": "RUNNING", "heartbeat": record.document.get("heartbeat")}
+        with self.hold(run_id):
+            if not self.patch(run_id, {"status": status, "stop_time": stop_time}, expect):
+                self._without_end(run_id)  # it was heard of, or came to its end, in the meantime
 
-    @abstractmethod
     def note(self, run_id: int, facts: Mapping[str, Any]) -> None:
         """Set entries of ``info`` of a run that is over, such as a checkpoint that came later.
 
@@ -475,16 +524,30 @@ class RunStore(RunExchange):
             InputError: The run goes on, and writes its info itself.
             StoreError: The store cannot be written.
         """
+        session = self.refuse_live(run_id).document.get("session")
+        with self.hold(run_id):
+            if not self.patch(run_id, {f"info.{key}": value for key, value in facts.items()}, {"session": session}):
+                self._refuse_continued(run_id)
 
-    @abstractmethod
     def begin_deletion(self, run_id: int) -> None:
-        """Take a run from sight, as the first step of deleting it; its id stays used.
+        """Hide a run, as the first step of deleting it; its id stays used.
 
         Raises:
             RunNotFoundError: There is no such run.
             InputError: The run goes on.
             StoreError: The store cannot be written.
         """
+        session = None
+        with contextlib.suppress(DamagedRecordError):  # which is no reason to keep it
+            session = self.refuse_live(run_id).document.get("session")
+        with self.hold(run_id):
+            if not self.tombstone(run_id, session):
+                self._refuse_continued(run_id)
+
+    def _refuse_continued(self, run_id: int) -> NoReturn:
+        """Raise the error of a run that was continued between two looks at it."""
+        self.refuse_live(run_id)
+        raise InputError(f"Run {run_id} in {self.description} was just continued: look at it again.")
 
     @abstractmethod
     def half_deleted(self) -> list[int]:

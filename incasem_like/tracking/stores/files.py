@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +20,7 @@ from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog, i
 from incasem_like.tracking.model.checkpoints import DELETED_PREFIX, folder_size
 from incasem_like.tracking.run_folder import ANNOTATIONS, METRICS_LOG, artifact_file_name
 from incasem_like.tracking.series import Metric
-from incasem_like.tracking.stores.base import Freed, RunRecord, RunStore, refuse_empty_tags
+from incasem_like.tracking.stores.base import NOTHING, Freed, RunRecord, RunStore
 from incasem_like.tracking.values import as_mapping, as_sequence, as_utc, naive_utc, plain
 
 if TYPE_CHECKING:
@@ -129,16 +130,11 @@ def highest_id(folder: Path) -> int:
     return max([0, *present, *([int(noted)] if noted.isdecimal() else [])])
 
 
-def change_annotations(directory: Path, add_tags: Sequence[str], remove_tags: Sequence[str], notes: str | None) -> None:
-    """Change tags and notes; a file of their own holds them, which the run itself never writes."""
-    with errors_of_writing(directory), exclusive(directory.parent):
-        path = directory / ANNOTATIONS
-        noted = read_annotations(directory)
-        kept = [tag for tag in noted.get("tags", []) if tag not in remove_tags]
-        noted["tags"] = list(dict.fromkeys([*kept, *(tag for tag in add_tags if tag not in remove_tags)]))
-        if notes is not None:
-            noted["notes"] = notes
-        _write_json(path, noted)
+def _file_of(key: str) -> str:
+    """Return the name of the file that holds a field of a run's document."""
+    return {"config": "config.json", "info": "info.json", "omniboard": ANNOTATIONS}.get(
+        key.partition(".")[0], "run.json"
+    )
 
 
 def read_annotations(directory: Path) -> dict[str, Any]:
@@ -148,19 +144,6 @@ def read_annotations(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}
-
-
-def write_end(directory: Path, document: dict[str, Any], status: str, stop_time: datetime | None) -> None:
-    """Write how a run ended into its document."""
-    moment = naive_utc(stop_time)
-    with errors_of_writing(directory):
-        _write_json(directory / "run.json", {**document, "status": status, "stop_time": moment and moment.isoformat()})
-
-
-def write_notes(directory: Path, info: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Write entries of a run's info."""
-    with errors_of_writing(directory):
-        _write_json(directory / "info.json", {**info, **plain(facts)})
 
 
 def take_from_sight(folder: Path, run_id: int) -> None:
@@ -385,33 +368,35 @@ class FileStore(RunStore):
 
         return FolderIndex(self.folder).summaries(self.kind, config_keys, inputs)
 
-    def annotate(  # noqa: D102
-        self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None
-    ) -> None:
-        refuse_empty_tags(add_tags)
-        change_annotations(self._directory(run_id), add_tags, remove_tags, notes)
-
-    def set_state(self, run_id: int, status: str, stop_time: datetime | None) -> None:  # noqa: D102
+    def patch(self, run_id: int, changes: Mapping[str, Any], expect: Mapping[str, Any] = NOTHING) -> bool:  # noqa: D102
         directory = self._directory(run_id)
-        self._without_end(run_id)
-        with nobody_else_writing(directory, self.description):
-            self._without_end(run_id)  # looked at again, now that it stays as it is
-            write_end(directory, _read_json(directory / "run.json"), status, stop_time)
+        with errors_of_writing(directory), exclusive(self.folder):
+            files: dict[str, dict[str, Any]] = {}
+            for key in (*expect, *changes):
+                name = _file_of(key)
+                if name not in files:
+                    files[name] = (
+                        read_annotations(directory) if name == ANNOTATIONS else _read_json(directory / name) or {}
+                    )
+            if any(files[_file_of(key)].get(key.partition(".")[2] or key) != value for key, value in expect.items()):
+                return False
+            for key, value in changes.items():
+                content, field = files[_file_of(key)], key.partition(".")[2] or key
+                content.pop(field, None)
+                if value is not None:
+                    content[field] = plain(naive_utc(value) if isinstance(value, datetime) else value)
+            for name in dict.fromkeys(map(_file_of, changes)):
+                _write_json(directory / name, files[name])
+        return True
 
-    def note(self, run_id: int, facts: Mapping[str, Any]) -> None:  # noqa: D102
-        directory = self._directory(run_id)
-        self.refuse_live(run_id)
-        with nobody_else_writing(directory, self.description):
-            write_notes(directory, _read_json(directory / "info.json") or {}, facts)
+    def hold(self, run_id: int) -> AbstractContextManager[None]:  # noqa: D102
+        return nobody_else_writing(self._directory(run_id), self.description)
 
-    def begin_deletion(self, run_id: int) -> None:  # noqa: D102
-
-        directory = self._directory(run_id)
-        with contextlib.suppress(DamagedRecordError):  # which is no reason to keep it
-            self.refuse_live(run_id)
-        with nobody_else_writing(directory, self.description), errors_of_writing(self.folder):
+    def tombstone(self, run_id: int, session: str | None) -> bool:  # noqa: D102
+        with errors_of_writing(self.folder):
             note_id(self.folder, run_id)
             take_from_sight(self.folder, run_id)
+        return True
 
     def half_deleted(self) -> list[int]:  # noqa: D102
         return half_deleted(self.folder)

@@ -8,24 +8,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import gridfs
 import gridfs.errors
 import pymongo
 import pymongo.errors
 
-from incasem_like.errors import InputError, RunNotFoundError, StoreError
+from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.run_folder import Journal, Journals
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import OpenedRun, new_token, tokens
-from incasem_like.tracking.stores.base import Freed, RunRecord, RunStore, refuse_empty_tags
+from incasem_like.tracking.stores.base import NOTHING, Freed, RunRecord, RunStore
 from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, connection_options, no_answer, refusal
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED, DatabaseIndex
 from incasem_like.tracking.values import (
     as_mapping,
     as_sequence,
     as_utc,
+    escape_key,
     from_bson,
     naive_utc,
     plain,
@@ -255,43 +256,6 @@ def _insert(database: Database[Any], entry: Mapping[str, Any], wanted: int | Non
 DELETING, IMPORTING = "deleting", "importing"
 
 
-def change_annotations(
-    database: Database[Any], run_id: int, add_tags: Sequence[str], remove_tags: Sequence[str], notes: str | None
-) -> bool:
-    """Change tags and notes where Omniboard keeps them; False where there is no such run."""
-    runs, which = database["runs"], {"_id": run_id, UNFINISHED: {"$exists": False}}
-    change: dict[str, Any] = {"$addToSet": {"omniboard.tags": {"$each": list(dict.fromkeys(add_tags))}}}
-    if notes is not None:
-        change["$set"] = {"omniboard.notes": notes}
-    if runs.update_one(which, change).matched_count == 0:
-        return False
-    if remove_tags:
-        runs.update_one(which, {"$pull": {"omniboard.tags": {"$in": list(remove_tags)}}})
-    return True
-
-
-def write_end(
-    database: Database[Any], run_id: int, heartbeat: datetime | None, status: str, stop_time: datetime | None
-) -> bool:
-    """Write how a run ended; False where it was heard of since ``heartbeat``, or says by itself how it ended."""
-    which = {"_id": run_id, "status": "RUNNING", "heartbeat": naive_utc(heartbeat)}
-    changed = database["runs"].update_one(which, {"$set": {"status": status, "stop_time": naive_utc(stop_time)}})
-    return bool(changed.matched_count)
-
-
-def write_notes(database: Database[Any], run_id: int, session: str | None, facts: Mapping[str, Any]) -> bool:
-    """Write entries of a run's info; False where it is not that session's any more."""
-    entries = {f"info.{key}": value for key, value in to_bson(plain(facts)).items()} | {REVISION: new_token()}
-    return bool(database["runs"].update_one({"_id": run_id, "session": session}, {"$set": entries}).matched_count)
-
-
-def take_from_sight(database: Database[Any], run_id: int, session: str | None) -> bool:
-    """Mark a run so that no reader takes it for a run any more; False where it is not that session's any more."""
-    # Without its session nobody who looked at it before can take it to continue it.
-    mark = {"$set": {UNFINISHED: DELETING, "session": DELETING}}
-    return bool(database["runs"].update_one({"_id": run_id, "session": session}, mark).matched_count)
-
-
 def half_deleted(database: Database[Any]) -> list[int]:
     """List the ids of runs that were taken from sight and are not gone yet."""
     return sorted(run["_id"] for run in database["runs"].find({UNFINISHED: DELETING}, {"_id": 1}))
@@ -439,42 +403,27 @@ class MongoStore(RunStore):
             index = DatabaseIndex(self.database, f"{self.server}/{self.database.name}")
             return index.summaries(self.kind, config_keys, inputs, metrics)
 
-    def annotate(  # noqa: D102
-        self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None
-    ) -> None:
-        refuse_empty_tags(add_tags)
+    def patch(self, run_id: int, changes: Mapping[str, Any], expect: Mapping[str, Any] = NOTHING) -> bool:  # noqa: D102
+        change: dict[str, dict[str, Any]] = {"$set": {}, "$unset": {}}
+        for key, value in changes.items():
+            section, _, field = key.partition(".")
+            if value is None:
+                change["$unset"][key] = ""
+            else:
+                written = naive_utc(value) if isinstance(value, datetime) else to_bson(plain(value))
+                change["$set"][f"{section}.{escape_key(field)}" if field else key] = written
+        if any(key.startswith("info.") for key in changes):
+            change["$set"][REVISION] = new_token()
         with self.errors("written"):
-            found = change_annotations(self.database, run_id, add_tags, remove_tags, notes)
-        if not found:
-            raise RunNotFoundError(self._not_found(run_id))
+            which = {"_id": run_id, **_WHOLE, **expect}
+            asked = {operator: fields for operator, fields in change.items() if fields}
+            return bool(self.database["runs"].update_one(which, asked).matched_count)
 
-    def set_state(self, run_id: int, status: str, stop_time: datetime | None) -> None:  # noqa: D102
-        record = self._without_end(run_id)
-        with self.errors("written"):
-            changed = write_end(self.database, run_id, record.heartbeat, status, stop_time)
-        if not changed:  # it was heard of, or came to its end, in the meantime
-            self._without_end(run_id)
-
-    def note(self, run_id: int, facts: Mapping[str, Any]) -> None:  # noqa: D102
-        session = self.refuse_live(run_id).document.get("session")
-        with self.errors("written"):
-            noted = write_notes(self.database, run_id, session, facts)
-        if not noted:
-            self._refuse_continued(run_id)
-
-    def begin_deletion(self, run_id: int) -> None:  # noqa: D102
-
-        session = self.refuse_live(run_id).document.get("session")
+    def tombstone(self, run_id: int, session: str | None) -> bool:  # noqa: D102
         with self.errors("written"):
             note_id(self.database, run_id)
-            taken = take_from_sight(self.database, run_id, session)
-        if not taken:
-            self._refuse_continued(run_id)
-
-    def _refuse_continued(self, run_id: int) -> NoReturn:
-        """Say that a run went on between two looks at it."""
-        self.refuse_live(run_id)
-        raise InputError(f"Run {run_id} in {self.description} was just continued: look at it again.")
+        # Without its session nobody who looked at it before can claim it.
+        return self.patch(run_id, {UNFINISHED: DELETING, "session": DELETING}, {"session": session})
 
     def half_deleted(self) -> list[int]:  # noqa: D102
         with self.errors():
