@@ -10,19 +10,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from incasem_like.errors import InputError
+from incasem_like.tracking.kinds import KINDS
 from incasem_like.tracking.values import without_credentials
 
-KINDS = ("trainings", "predictions", "segmentations", "evaluations", "bootstrapping")
 ENVIRONMENT_VARIABLE = "INCASEM_TRACKING_URL"
 _HOST_AND_PORT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.-]*:\d{1,5}$")
 _UNESCAPED = re.compile(r"[\s'\"]")
 _USER_AND_HOST = re.compile(r"^[^/\\]+:[^/\\]*@[A-Za-z0-9][A-Za-z0-9.,:-]*(/.*)?$")
 _DEFAULT_DATABASES = ("", "admin")
-
-
-def singular(kind: str) -> str:
-    """Name one run of a kind: ``training`` for ``trainings``."""
-    return kind.removesuffix("s")
 
 
 @dataclass(frozen=True)

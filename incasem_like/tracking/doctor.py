@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.disk import copy_whole
 from incasem_like.errors import CheckpointError, InputError, StoreError
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import kind_named, singular
 from incasem_like.tracking.mirror.checkpoints import missing_uploads, upload_missing
 from incasem_like.tracking.mirror.push import deliver_journal, undelivered
 from incasem_like.tracking.model.cache import cached_path, file_sha256
@@ -525,6 +525,6 @@ def _examine(stores: Sequence[RunStore], runs_directory: Path, thorough: bool, s
             yield from check_shelves(store, settled)
         else:
             yield from check_database(store, settled)
-    trainings = [store for store in stores if store.kind == "trainings"]
+    trainings = [store for store in stores if kind_named(store.kind).keeps_checkpoints]
     yield from check_checkpoints(trainings, thorough)
     yield from check_folders(trainings, runs_directory, settled)

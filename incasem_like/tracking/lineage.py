@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import RUN_KINDS, singular
 from incasem_like.tracking.model.summaries import named_runs, origins
 
 if TYPE_CHECKING:
@@ -88,11 +88,7 @@ class Lineage:
 
 
 _CONTAINER = re.compile(r"^(.*?\.(?:zarr|n5))(?:/(.*))?$", re.IGNORECASE)
-_KINDS_BY_TOOL = {
-    "predict.py": "predictions",
-    "predict_multiple.py": "predictions",
-    "extract_segmentation_with_threshold": "segmentations",
-}
+_KINDS_BY_TOOL = {tool: kind.name for kind in RUN_KINDS for tool in kind.tools}
 
 
 @dataclass(frozen=True)

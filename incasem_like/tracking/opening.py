@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.address import KINDS, FolderAddress, parse_address
+from incasem_like.tracking.address import FolderAddress, parse_address
+from incasem_like.tracking.kinds import KINDS
 from incasem_like.tracking.stores.base import RunStore
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 
 from incasem_like.disk import copy_whole, write_whole
 from incasem_like.errors import DataError, StoreError
-from incasem_like.tracking.address import KINDS
+from incasem_like.tracking.kinds import KINDS
 from incasem_like.tracking.metrics_log import MetricsLog, is_complete, is_held, was_written_in
 from incasem_like.tracking.model.cache import file_sha256
 

@@ -12,7 +12,7 @@ from incasem_like.commands.runs.listing import FILTERS
 from incasem_like.commands.runs.options import StoreChoice, kind_option, store_options
 from incasem_like.commands.tables import Column, cell, print_table
 from incasem_like.errors import InputError
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import singular
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary

@@ -15,7 +15,7 @@ from incasem_like.commands.runs.options import Reference, RunReference, StoreCho
 from incasem_like.commands.tables import NOTHING, Column, cell, print_table
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest, report_written, shown_path
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import singular
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord

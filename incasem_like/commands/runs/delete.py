@@ -20,7 +20,7 @@ from incasem_like.commands.runs.options import (
 from incasem_like.commands.tables import Column, cell, print_table, size
 from incasem_like.errors import DamagedRecordError, InputError
 from incasem_like.terminal import shown_path
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.model.summaries import DAMAGED
 from incasem_like.tracking.moving.deletion import delete_run
 

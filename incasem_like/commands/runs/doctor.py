@@ -11,7 +11,8 @@ import click
 
 from incasem_like.commands.runs.options import StoreChoice, store_options
 from incasem_like.errors import IncasemError, InputError
-from incasem_like.tracking.address import ENVIRONMENT_VARIABLE, KINDS
+from incasem_like.tracking.address import ENVIRONMENT_VARIABLE
+from incasem_like.tracking.kinds import KINDS
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunStore

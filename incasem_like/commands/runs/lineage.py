@@ -160,7 +160,7 @@ def _line(node: Node, label: str) -> str:
 
 def _check_run(key: str, runs: Sequence[RunSummary], where: str) -> None:
     from incasem_like.errors import RunNotFoundError
-    from incasem_like.tracking.address import singular
+    from incasem_like.tracking.kinds import singular
     from incasem_like.tracking.model.checkpoints import listed
 
     kind, _, number = key.partition("/")

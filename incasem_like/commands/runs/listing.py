@@ -15,6 +15,7 @@ import click
 from incasem_like.commands.runs.options import StoreChoice, kind_option, store_options
 from incasem_like.commands.tables import Column, cell, is_number, print_table
 from incasem_like.errors import InputError
+from incasem_like.tracking.kinds import kind_named
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
     from incasem_like.tracking.stores.base import RunStore
 
 _ALWAYS = ("id", "name", "status", "started", "took")
-_ALSO = {
-    "trainings": ("iteration", "dice", "loss", "organelle", "tags"),
-    "predictions": ("parent", "data", "dice", "tags"),
-    "segmentations": ("parent", "data", "tags"),
-    "evaluations": ("parent", "data", "dice", "jaccard", "tags"),
-    "bootstrapping": ("parent", "data", "dice", "tags"),
-}
 FILTERS = """\b
 FILTER is NAME OPERATOR VALUE: status=COMPLETED  'dice>0.8'  training.optimizer.lr=1e-4  name~mito  tag=good
                                organelle=er  'started>2026-01-01'  'took<2h'  parent=none
@@ -87,7 +81,7 @@ def list_runs(
 def read_columns(columns: str | None, stores: Sequence[RunStore]) -> tuple[list[str], list[str]]:
     """Read ``--columns``: the names asked for, and the usual ones, which stay where none or ``+…`` are asked for."""
     usual = [] if len(stores) == 1 else ["kind"]
-    usual += [*_ALWAYS, *dict.fromkeys(name for store in stores for name in _ALSO[store.kind])]
+    usual += [*_ALWAYS, *dict.fromkeys(name for store in stores for name in kind_named(store.kind).columns)]
     if columns is None:
         return [], usual
     if not _split(columns.removeprefix("+")):

@@ -20,7 +20,7 @@ from incasem_like.commands.runs.options import (
 )
 from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shown_path
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import singular
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord

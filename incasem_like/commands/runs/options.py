@@ -13,7 +13,7 @@ import click
 
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.address import KINDS, singular
+from incasem_like.tracking.kinds import KINDS, singular
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord, RunStore, RunSummary

@@ -14,7 +14,7 @@ from incasem_like.commands.runs.listing import plain
 from incasem_like.commands.runs.metrics import metric_summaries
 from incasem_like.commands.runs.options import Reference, RunReference, StoreChoice, kind_option, store_options
 from incasem_like.commands.tables import Column, cell, print_table, size
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.model.summaries import origins
 
 if TYPE_CHECKING:

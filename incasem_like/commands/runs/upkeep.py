@@ -10,7 +10,7 @@ import click
 
 from incasem_like.commands.runs.options import KindOfRun, StoreChoice, called_first, store_options
 from incasem_like.commands.tables import cell
-from incasem_like.tracking.address import KINDS, singular
+from incasem_like.tracking.kinds import KINDS, singular
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunStore

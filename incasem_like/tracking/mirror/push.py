@@ -18,7 +18,7 @@ import pymongo.errors
 from bson import ObjectId
 
 from incasem_like.errors import InputError, StoreError
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, read_table
 from incasem_like.tracking.run_folder import Journal, PendingArtifact
 from incasem_like.tracking.series import BoundedSeries, MetricTable, max_points

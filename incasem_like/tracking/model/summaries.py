@@ -10,14 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from incasem_like.tracking.kinds import KINDS_BY_KEY, kind_named
 from incasem_like.tracking.liveness import honest_status
 from incasem_like.tracking.values import as_mapping, as_sequence, utc_moment
-
-KINDS_BY_KEY = {
-    "training_run_id": "trainings",
-    "prediction_run_id": "predictions",
-    "segmentation_run_id": "segmentations",
-}
 
 
 def origins(parent: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -185,7 +180,7 @@ def summarize(
     parents = tuple((kind, number) for kind, number in condensed["parents"])
     parent = condensed["parent"]
     if parent is None and parents:
-        parent = {f"{parents[0][0][:-1]}_run_id": parents[0][1]}
+        parent = {kind_named(parents[0][0]).parent_key: parents[0][1]}
     return RunSummary(
         kind,
         run_id,
@@ -242,7 +237,7 @@ def summary_of_points(steps: Any, values: Any) -> dict[str, float]:
 
 
 def _parents(info: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, int]]:
-    noted = [*origins(as_mapping(info.get("parent"))), {"prediction_run_id": info.get("prediction_run_id")}]
+    noted = [*origins(as_mapping(info.get("parent"))), {key: info.get(key) for key in KINDS_BY_KEY}]
     found = list(dict.fromkeys(parent for one in noted for parent in named_runs(one)))
     if found or "parent" in info:
         return found

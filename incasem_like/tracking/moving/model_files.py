@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.disk import write_whole
 from incasem_like.errors import CheckpointError, DiskFullError
+from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import BESIDE_MODELS, models_folder, remove_tree, series_log_folder
 from incasem_like.tracking.stores.base import Freed
@@ -67,7 +68,7 @@ def free_model_files(record: RunRecord) -> Freed:
             freed += _remove_files(files)
     if record.kind == "predictions":
         freed += _free_log(series_log_folder(record.store.runs_directory, record.id), me)
-    if record.kind == "trainings" and own.is_dir() and own not in freed.folders and not owners(own):
+    if kind_named(record.kind).keeps_checkpoints and own.is_dir() and own not in freed.folders and not owners(own):
         freed += Freed(kept=(f"{own} stays: nothing in it is known to be of run {record.id}.",))
     return freed
 
@@ -153,7 +154,7 @@ class ModelFiles:
     @classmethod
     def of_portable(cls, portable: PortableRun, store: RunStore) -> ModelFiles:
         """The checkpoints of an exported run."""
-        return cls(store, portable.checkpoint, portable.kind == "trainings")
+        return cls(store, portable.checkpoint, kind_named(portable.kind).keeps_checkpoints)
 
     @classmethod
     def of_record(cls, record: RunRecord, store: RunStore) -> ModelFiles:
@@ -164,7 +165,7 @@ class ModelFiles:
         return cls(
             store,
             lambda sha256: fetch_if_possible(files[sha256], record.id) if sha256 in files else None,
-            record.kind == "trainings",
+            kind_named(record.kind).keeps_checkpoints,
             folder if same and folder.is_dir() else None,
             (record.store.description, record.id),
         )

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from incasem_like.errors import InputError, StoreError
-from incasem_like.tracking.address import KINDS, singular
+from incasem_like.tracking.kinds import KINDS, KINDS_BY_KEY, singular
 from incasem_like.tracking.metrics_log import read_table
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import highest_number
-from incasem_like.tracking.model.summaries import KINDS_BY_KEY, condense, summarize
+from incasem_like.tracking.model.summaries import condense, summarize
 from incasem_like.tracking.moving.model_files import ModelFiles, fetch_if_possible
 from incasem_like.tracking.run_folder import (
     ANNOTATIONS,

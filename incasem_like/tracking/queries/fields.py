@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import singular
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from incasem_like.errors import DamagedRecordError, InputError, RunNotFoundError, StoreError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.address import KINDS, singular
 from incasem_like.tracking.background import SECONDS_BETWEEN_HEARTBEATS
+from incasem_like.tracking.kinds import KINDS, singular
 from incasem_like.tracking.liveness import find_process, honest_status
 from incasem_like.tracking.model.checkpoints import (
     EARLIER_FOLDERS,

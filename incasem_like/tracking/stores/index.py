@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from incasem_like.tracking.kinds import KINDS_BY_KEY
 from incasem_like.tracking.model.cache import cache_directory
 from incasem_like.tracking.model.summaries import (
     PARENTS_IN_CONFIG,
@@ -329,8 +330,8 @@ _TELLING = ("status", "heartbeat", "stop_time", "session", REVISION, "omniboard"
 _FIELDS = {
     "records": (
         *("status", "start_time", "stop_time", "heartbeat", "result", "command", "meta", "host", "omniboard"),
-        *("experiment.name", "info.parent", "info.prediction_run_id", "info.summary", "info.checkpoints"),
-        *("info.inputs", *(f"config.{key}" for key in PARENTS_IN_CONFIG)),
+        *("experiment.name", "info.parent", "info.summary", "info.checkpoints"),
+        *("info.inputs", *(f"info.{key}" for key in KINDS_BY_KEY), *(f"config.{key}" for key in PARENTS_IN_CONFIG)),
     ),
     "configs": ("config",),
 }

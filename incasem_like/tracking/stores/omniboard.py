@@ -8,32 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pymongo.errors
 
+from incasem_like.tracking.kinds import kind_named
+
 if TYPE_CHECKING:
     from pymongo.database import Database
 
 COLUMNS = "omniboard.custom.columns"
-# Omniboard's own metric columns read whole series; the summary in info has the same numbers, of the full series
-_COLUMNS_OF_KIND: dict[str, tuple[tuple[str, str], ...]] = {
-    "trainings": (
-        ("Dice, best", "info.summary.dice_class_1.max"),
-        ("Loss", "info.summary.loss_train_0.last"),
-        ("Iteration", "info.summary.loss_train_0.last_step"),
-        ("Learning rate", "config.training.optimizer.lr"),
-        ("Training data", "config.training.data"),
-        ("Started from run", "info.parent.training_run_id"),
-    ),
-    "predictions": (
-        ("Training run", "info.parent.training_run_id"),
-        ("Checkpoint iteration", "info.parent.iteration"),
-        ("Data", "config.prediction.data"),
-        ("Dice", "info.summary.dice_class_1_ds_0.last"),
-    ),
-    "segmentations": (("Prediction run", "info.prediction_run_id"),),
-    "evaluations": (
-        ("Prediction run", "info.prediction_run_id"),
-        ("Dice, best", "info.summary.dice.max"),
-    ),
-}
 
 
 def begin_columns(database: Database[Any], kind: str) -> None:
@@ -45,7 +25,7 @@ def begin_columns(database: Database[Any], kind: str) -> None:
         database: The database of a kind of run.
         kind: trainings, predictions, segmentations, evaluations or bootstrapping.
     """
-    wanted = _COLUMNS_OF_KIND.get(kind, ())
+    wanted = kind_named(kind).omniboard_columns
     with contextlib.suppress(pymongo.errors.PyMongoError):
         if not wanted or database["runs"].find_one({}, {"_id": 1}) or database[COLUMNS].find_one({}, {"_id": 1}):
             return
