@@ -1,21 +1,22 @@
-"""Runs in folders: the journal of a run in a database, and the folder of an exported run."""
+"""A run in a folder: in a store of files, as the journal of a run in a database, or exported."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from incasem_like.disk import copy_whole, write_whole
-from incasem_like.errors import DataError, StoreError
+from incasem_like.errors import DamagedRecordError, DataError, IncasemError, StoreError
 from incasem_like.tracking.kinds import KINDS
 from incasem_like.tracking.metrics_log import MetricsLog, is_complete, is_held, was_written_in
 from incasem_like.tracking.model.cache import file_sha256
+from incasem_like.tracking.values import plain
 
 METRICS_LOG = "metrics.jsonl"
 ANNOTATIONS = "annotations.json"
@@ -25,6 +26,98 @@ OWN_FILES = frozenset({"run.json", "config.json", "info.json", "metrics.json", M
 def artifact_file_name(name: str) -> str:
     """Name the file that holds an artifact: its own name, unless that is one of the run's own files."""
     return f"artifact_{name}" if name in OWN_FILES or name.startswith("artifact_") else name
+
+
+def damaged_record(path: Path, reason: object) -> DamagedRecordError:
+    """Make the error of a file of a run in a store that cannot be read."""
+    return DamagedRecordError(
+        f"The run record {path} is damaged ({reason}): restore it from a backup, or delete the run with "
+        "'incasem-like runs delete'."
+    )
+
+
+class RunFolder:
+    """A run in a folder, in the layout of Sacred's file storage; every file appears whole or not at all.
+
+    ``run.json``, ``config.json``, ``info.json``, ``annotations.json`` (tags and notes), ``cout.txt``, ``metrics.json``
+    (bounded), ``metrics.jsonl`` (all of them) and artifacts under their names.
+
+    Args:
+        folder: The folder.
+        damaged: Makes the error of a file that cannot be read.
+    """
+
+    def __init__(self, folder: Path, damaged: Callable[[Path, object], IncasemError] = damaged_record) -> None:
+        self.folder, self._damaged = Path(folder), damaged
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.folder)!r})"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether there is a record; it is written after all else."""
+        return (self.folder / "run.json").is_file()
+
+    @property
+    def log_path(self) -> Path:
+        """The log of all metrics."""
+        return self.folder / METRICS_LOG
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Read a file of the run that holds a mapping; empty where it is missing."""
+        content = self._load(name)
+        if content is None:
+            return {}
+        if not isinstance(content, dict):
+            raise self._damaged(self.folder / name, "it holds no mapping")
+        return content
+
+    def read_leniently(self, name: str) -> dict[str, Any]:
+        """Read a file of the run; empty where it cannot be read."""
+        try:
+            return self.read(name)
+        except (IncasemError, OSError):
+            return {}
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        """Tags and notes, which the run itself never writes; empty where they cannot be read."""
+        return self.read_leniently(ANNOTATIONS)
+
+    @property
+    def output(self) -> str:
+        """What the run printed."""
+        path = self.folder / "cout.txt"
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+    def read_document(self) -> dict[str, Any] | None:
+        """Read all but metrics and files; None where there is no run."""
+        if self._load("run.json") is None:
+            return None
+        parts = {"config": self._load("config.json"), "info": self._load("info.json"), "omniboard": self.annotations}
+        return {**self.read("run.json"), **parts, "captured_out": self.output}
+
+    def write(self, name: str, content: Any) -> None:
+        """Write a file of the run; of a configuration the order is kept."""
+        text = json.dumps(plain(content), sort_keys=name != "config.json", indent=2)
+        write_whole(self.folder / name, lambda file: file.write(text.encode()))
+
+    def write_output(self, text: str) -> None:
+        """Write what the run printed."""
+        write_whole(self.folder / "cout.txt", lambda file: file.write(text.encode("utf-8", "replace")))
+
+    def artifact(self, name: str) -> Path:
+        """Return the path of an artifact."""
+        return self.folder / artifact_file_name(name)
+
+    def _load(self, name: str) -> Any:
+        path = self.folder / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(path, error) from None
 
 
 _FOLDER = Path("tracking", "journal")
@@ -256,23 +349,27 @@ class RenewedIds:
     result: Any
 
 
-class PortableRun:
-    """An exported run.
+def _damaged_export(path: Path, reason: object) -> DataError:
+    return DataError(f"{path} is damaged ({reason}): copy the whole folder again.")
+
+
+class PortableRun(RunFolder):
+    """An exported run: a run's folder with ``_sources/``, ``checkpoints/`` and a list of hashes.
 
     Args:
         folder: Its folder.
 
     Raises:
-        DataError: It is no exported run, or one of a later version of this package.
+        DataError: It is not an exported run, or one of a later version of this package.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+        super().__init__(folder, _damaged_export)
         if not (self.folder / MANIFEST).is_file():
             raise DataError(
                 f"{folder} is no exported run, for it has no {MANIFEST}: name a folder that runs export made."
             )
-        manifest = self._read(MANIFEST)
+        manifest = self.read(MANIFEST)
         if manifest.get("format") == FORMAT and manifest.get("version", 0) > VERSION:
             raise DataError(
                 f"{folder} was exported by a later version of this package (format {manifest['version']}, this one "
@@ -284,64 +381,33 @@ class PortableRun:
             raise DataError(
                 f"{self.folder / MANIFEST} is not that of an exported run: name a folder that runs export made."
             )
-        self.manifest = manifest
-
-    @property
-    def kind(self) -> str:
-        """What kind of run it is: trainings, predictions and so on."""
-        return str(self.manifest["kind"])
-
-    @property
-    def id(self) -> int:
-        """The id that it had."""
-        return int(self.manifest["id"])
-
-    @property
-    def origin(self) -> str:
-        """The store that it came from."""
-        return str(self.manifest["store"])
+        self.manifest, self.kind, self.id = manifest, str(kind), int(manifest["id"])
+        self.origin = str(manifest["store"])
 
     @cached_property
     def document(self) -> dict[str, Any]:
         """Its document as ``run.json`` has it: times as text, artifacts by name, sources as paths in the folder."""
-        return self._read("run.json")
+        return self.read("run.json")
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """Its configuration."""
-        return self._read("config.json")
+        return self.read("config.json")
 
     @cached_property
     def info(self) -> dict[str, Any]:
         """What it noted of itself."""
-        return self._read("info.json")
-
-    @cached_property
-    def annotations(self) -> dict[str, Any]:
-        """Tags and notes."""
-        return self._read(ANNOTATIONS)
-
-    @property
-    def output(self) -> str:
-        """What it printed."""
-        path = self.folder / "cout.txt"
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        return self.read("info.json")
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Its metrics as a store holds them: steps, values, timestamps, stride and count by name."""
-        return self._read("metrics.json")
-
-    @property
-    def metrics_log(self) -> Path | None:
-        """The log of all its metrics; None where it was not at hand."""
-        path = self.folder / METRICS_LOG
-        return path if path.is_file() else None
+        return self.read("metrics.json")
 
     def artifacts(self) -> Iterator[tuple[str, Path]]:
         """Go through the files stored with the run: name, path."""
         for name in self.document.get("artifacts") or ():
-            yield name, self.folder / artifact_file_name(name)
+            yield name, self.artifact(name)
 
     def stored(self, what: str) -> Iterator[tuple[str, Path | None, str]]:
         """Go through its ``sources`` or ``resources``: name, path (None for what is not here), what was noted of it."""
@@ -381,15 +447,3 @@ class PortableRun:
     def _files(self) -> Mapping[str, Mapping[str, Any]]:
         files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
         return files
-
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (ValueError, OSError) as error:
-            raise DataError(f"{path} is damaged ({error}): copy the whole folder again.") from None
-        if not isinstance(content, dict):
-            raise DataError(f"{path} is damaged (it holds no mapping): copy the whole folder again.")
-        return content

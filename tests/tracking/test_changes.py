@@ -93,7 +93,7 @@ def test_two_processes_that_tag_one_run_take_turns(tmp_path: Path, write_run: Wr
 def test_a_store_of_files_that_cannot_be_written_says_so(
     tmp_path: Path, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from incasem_like.tracking.stores import files as changes
+    from incasem_like.tracking import run_folder
 
     store = open_store(None, "trainings", tmp_path)
     write_run(store, 1)
@@ -101,7 +101,7 @@ def test_a_store_of_files_that_cannot_be_written_says_so(
     def refused(path: Path, write: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(changes, "write_whole", refused)
+    monkeypatch.setattr(run_folder, "write_whole", refused)
     with pytest.raises(StoreError, match="cannot be changed \\(Permission denied\\)"):
         store.annotate(1, add_tags=["x"])
 

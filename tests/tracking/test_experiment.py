@@ -210,20 +210,20 @@ def test_an_unobserved_run_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_an_observer_that_fails_for_a_while_is_not_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from incasem_like.tracking.recording import folder_observer as file_observer
+    from incasem_like.tracking import run_folder
 
     store = open_store(None, "trainings", tmp_path)
-    working = file_observer.write_whole
+    working = run_folder.write_whole
 
     def full(path: Path, write: Any) -> None:
         raise OSError(28, "No space left on device", str(path))
 
     def main(run: Run) -> None:
-        monkeypatch.setattr(file_observer, "write_whole", full)
+        monkeypatch.setattr(run_folder, "write_whole", full)
         for step in range(3):
             run.log_scalar("loss", 1.0, step)
             run.flush()
-        monkeypatch.setattr(file_observer, "write_whole", working)
+        monkeypatch.setattr(run_folder, "write_whole", working)
         run.log_scalar("loss", 1.0, 3)
 
     with caplog.at_level(logging.WARNING):

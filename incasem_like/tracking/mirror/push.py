@@ -338,8 +338,8 @@ def _fill(store: MongoStore, portable: PortableRun, run_id: int, renewed: Renewe
     document[REVISION] = new_token()
     if portable.annotations:
         document["omniboard"] = to_bson(plain(portable.annotations))
-    if portable.metrics_log is not None:
-        _keep_log(store, run_id, tokens(renewed.info), portable.metrics_log)
+    if portable.log_path.is_file():
+        _keep_log(store, run_id, tokens(renewed.info), portable.log_path)
     store.database["runs"].replace_one({"_id": run_id, UNFINISHED: IMPORTING}, document)
     name_in_run(store.database, run_id, kept, partial(_keep_stored, store, portable))
 

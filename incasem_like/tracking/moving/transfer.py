@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -28,10 +27,9 @@ from incasem_like.tracking.run_folder import (
     VERSION,
     PortableRun,
     RenewedIds,
-    artifact_file_name,
+    RunFolder,
 )
 from incasem_like.tracking.series import MetricTable, max_points
-from incasem_like.tracking.values import plain
 
 if TYPE_CHECKING:
     from incasem_like.tracking.stores.base import RunRecord, RunStore
@@ -88,6 +86,7 @@ def _whole(record: RunRecord) -> RunRecord:
 
 
 def _write(record: RunRecord, folder: Path, with_checkpoints: bool) -> None:
+    exported = RunFolder(folder)
     document = record.document
     run = {key: value for key, value in document.items() if key not in _NOT_IN_RUN_JSON}
     if record.status != record.recorded_status:  # whoever reads it elsewhere cannot find out that it was killed
@@ -95,16 +94,16 @@ def _write(record: RunRecord, folder: Path, with_checkpoints: bool) -> None:
     run["artifacts"] = [_portable(name) for name in record.artifacts]
     run["experiment"] = {**record.experiment, "sources": _write_stored(record, folder, "sources")}
     run["resources"] = _write_stored(record, folder, "resources")
-    _write_json(folder / "run.json", run)
-    _write_json(folder / "config.json", record.config, sort_keys=False)
-    _write_json(folder / "info.json", record.info)
-    _write_json(folder / ANNOTATIONS, document.get("omniboard") or {})
-    (folder / "cout.txt").write_text(record.captured_output, encoding="utf-8", errors="replace")
+    exported.write("run.json", run)
+    exported.write("config.json", record.config)
+    exported.write("info.json", record.info)
+    exported.write(ANNOTATIONS, document.get("omniboard") or {})
+    exported.write_output(record.captured_output)
     _write_metrics(record, folder)
     for name in record.artifacts:
-        (folder / artifact_file_name(_portable(name))).write_bytes(record.artifact(name))
+        exported.artifact(_portable(name)).write_bytes(record.artifact(name))
     checkpoints = _write_checkpoints(record, folder) if with_checkpoints else {}
-    _write_json(folder / MANIFEST, {**_description(record, folder), "checkpoints": checkpoints})
+    exported.write(MANIFEST, {**_description(record, folder), "checkpoints": checkpoints})
 
 
 def _description(record: RunRecord, folder: Path) -> dict[str, Any]:
@@ -144,7 +143,7 @@ def _write_metrics(record: RunRecord, folder: Path) -> None:
         documents = read_table(log, max_points(record.config)).as_documents()
     else:
         documents = record.store.read_metric_documents(record.id)
-    _write_json(folder / "metrics.json", documents)
+    RunFolder(folder).write("metrics.json", documents)
 
 
 def _write_checkpoints(record: RunRecord, folder: Path) -> dict[str, str]:
@@ -165,10 +164,6 @@ def _write_checkpoints(record: RunRecord, folder: Path) -> dict[str, str]:
 def _portable(name: str) -> str:
     """Name an artifact so that it stays in its folder."""
     return name.replace("/", "_") if name.strip(".") else f"artifact{name}"
-
-
-def _write_json(path: Path, value: Mapping[str, Any], *, sort_keys: bool = True) -> None:
-    path.write_text(json.dumps(plain(value), indent=2, sort_keys=sort_keys), encoding="utf-8")
 
 
 def _umask() -> int:

@@ -106,11 +106,12 @@ def recorder_of(store: RunStore, *, continues: Continuation | None = None, id_ab
     from incasem_like.tracking.stores.files import FileStore
 
     if isinstance(store, FileStore):
-        from incasem_like.tracking.recording.folder_observer import FileObserver
+        from incasem_like.tracking.recording.claim import claim_in_folder
+        from incasem_like.tracking.recording.writer import RunWriter
 
-        return FileObserver(store.folder, continues=continues, id_above=max(id_above, store.id_above))
+        return RunWriter(partial(claim_in_folder, store.folder, continues, max(id_above, store.id_above)))
     from incasem_like.tracking.mirror.live import MongoRunObserver
-    from incasem_like.tracking.recording.claim import claim_in_database
+    from incasem_like.tracking.recording.claim_database import claim_in_database
     from incasem_like.tracking.stores.mongo import MongoStore
     from incasem_like.tracking.stores.omniboard import begin_columns
 

@@ -15,17 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from incasem_like.disk import copy_whole, exclusive, write_whole
-from incasem_like.errors import DamagedRecordError, InputError, RunNotFoundError, StoreError
+from incasem_like.errors import InputError, RunNotFoundError, StoreError
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog, is_held, read_log
 from incasem_like.tracking.model.checkpoints import DELETED_PREFIX, folder_size
-from incasem_like.tracking.run_folder import ANNOTATIONS, METRICS_LOG, artifact_file_name
+from incasem_like.tracking.run_folder import (
+    ANNOTATIONS,
+    METRICS_LOG,
+    PortableRun,
+    RenewedIds,
+    RunFolder,
+)
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.stores.base import NOTHING, Freed, RunRecord, RunStore
-from incasem_like.tracking.values import as_mapping, as_sequence, as_utc, naive_utc, plain
+from incasem_like.tracking.values import as_mapping, as_sequence, as_utc, naive_utc
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
-    from incasem_like.tracking.run_folder import PortableRun, RenewedIds
+    from incasem_like.tracking.run_folder import PortableRun, RenewedIds, RunFolder
 
 SHELVES = ("_sources", "_resources")
 
@@ -137,15 +143,6 @@ def _file_of(key: str) -> str:
     )
 
 
-def read_annotations(directory: Path) -> dict[str, Any]:
-    """Read tags and notes; empty where there are none, or none that can be read."""
-    try:
-        noted = json.loads((directory / ANNOTATIONS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return noted if isinstance(noted, dict) else {}
-
-
 def take_from_sight(folder: Path, run_id: int) -> None:
     """Rename a run's folder, so that no reader takes it for a run any more."""
     with errors_of_writing(folder):
@@ -192,22 +189,14 @@ def free_folder(folder: Path, run_id: int) -> Freed:
         run_id: The run.
     """
     aside = folder / f"{DELETED_PREFIX}{run_id}"
-    document = _read_mapping(aside / "run.json")
-    artifacts, metrics = as_sequence(document.get("artifacts")), _read_mapping(aside / "metrics.json")
+    run = RunFolder(aside)
+    document, metrics = run.read_leniently("run.json"), run.read_leniently("metrics.json")
+    artifacts = as_sequence(document.get("artifacts"))
     with errors_of_writing(folder):
         freed = Freed(runs=1, metrics=len(metrics), artifacts=len(artifacts), bytes=folder_size(aside))
         freed += free_unnamed_files(folder, named_by(document), run_id)
         shutil.rmtree(aside)
     return freed
-
-
-def read_what_is_left(folder: Path, run_id: int) -> dict[str, Any] | None:
-    """Read what can be read of a run that was taken from sight; None where it is gone."""
-    aside = folder / f"{DELETED_PREFIX}{run_id}"
-    if not aside.is_dir():
-        return None
-    parts = {name: _read_mapping(aside / f"{name}.json") for name in ("config", "info")}
-    return {**_read_mapping(aside / "run.json"), **parts}
 
 
 @contextlib.contextmanager
@@ -219,19 +208,6 @@ def errors_of_writing(folder: Path) -> Iterator[None]:
         raise StoreError(
             f"{folder} cannot be changed ({error.strerror or error}): check its rights and the space on its disk."
         ) from None
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    text = json.dumps(value, sort_keys=True, indent=2)
-    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def read_stored(folder: Path, entries: Any) -> Iterator[tuple[str, bytes | None]]:
@@ -255,7 +231,7 @@ def receive_into_folder(
     with errors_of_writing(folder):
         directory = make_run_folder(folder, wanted, id_above)
         try:
-            _write(folder, directory, portable, renew(int(directory.name)))
+            _write(folder, RunFolder(directory), portable, renew(int(directory.name)))
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
@@ -275,31 +251,26 @@ def half_received(folder: Path) -> dict[int, float]:
     }
 
 
-def _write(folder: Path, directory: Path, portable: PortableRun, renewed: RenewedIds) -> None:
-    _write_plain_json(directory / "config.json", portable.config, sort_keys=False)
-    _write_plain_json(directory / "info.json", renewed.info)
-    _write_plain_json(directory / "metrics.json", portable.metrics)
+def _write(folder: Path, run: RunFolder, portable: PortableRun, renewed: RenewedIds) -> None:
+    run.write("config.json", portable.config)
+    run.write("info.json", renewed.info)
+    run.write("metrics.json", portable.metrics)
     if portable.annotations:
-        _write_plain_json(directory / ANNOTATIONS, portable.annotations)
-    write_whole(directory / "cout.txt", lambda file: file.write(portable.output.encode("utf-8", "replace")))
-    if portable.metrics_log is not None:
-        copy_whole(portable.metrics_log, directory / METRICS_LOG)
+        run.write(ANNOTATIONS, portable.annotations)
+    run.write_output(portable.output)
+    if portable.log_path.is_file():
+        copy_whole(portable.log_path, run.log_path)
     for name, path in portable.artifacts():
-        copy_whole(path, directory / artifact_file_name(name))
+        copy_whole(path, run.artifact(name))
     experiment = dict(portable.document.get("experiment") or {})
     experiment["sources"] = [_keep(folder, "_sources", *each) for each in portable.stored("sources")]
     resources = [_keep(folder, "_resources", *each) for each in portable.stored("resources")]
     changed = {"experiment": experiment, "resources": resources, "result": renewed.result}
-    _write_plain_json(directory / "run.json", {**portable.document, **changed})
+    run.write("run.json", {**portable.document, **changed})
 
 
 def _keep(folder: Path, shelf: str, name: str, path: Path | None, noted: str) -> list[str]:
     return [name, noted if path is None else keep(folder / shelf, path).relative_to(folder).as_posix()]
-
-
-def _write_plain_json(path: Path, value: Mapping[str, Any], *, sort_keys: bool = True) -> None:
-    text = json.dumps(plain(value), indent=2, sort_keys=sort_keys)
-    write_whole(path, lambda file: file.write(text.encode()))
 
 
 class FileStore(RunStore):
@@ -319,18 +290,17 @@ class FileStore(RunStore):
         )
 
     def read_document(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
-        return _read_directory(self.folder / str(run_id))
+        return self.run_folder(run_id).read_document()
 
     def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
-        path = self.folder / str(run_id) / artifact_file_name(name)
+        path = self.run_folder(run_id).artifact(name)
         if not path.is_file():
             raise StoreError(f"The file {path} of run {run_id} is missing: restore it from a backup.")
         return path.read_bytes()
 
     def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
-        directory = self.folder / str(run_id)
-        log = directory / METRICS_LOG
-        if log.is_file():
+        log = self.metrics_log(run_id)
+        if log is not None:
             return read_log(log)
         return {
             name: Metric(
@@ -340,10 +310,10 @@ class FileStore(RunStore):
         }
 
     def read_metric_documents(self, run_id: int) -> dict[str, dict[str, Any]]:  # noqa: D102
-        return _read_json(self.folder / str(run_id) / "metrics.json") or {}
+        return self.run_folder(run_id).read("metrics.json")
 
     def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes | None]]:  # noqa: D102
-        document = _read_json(self._directory(run_id) / "run.json")
+        document = RunFolder(self._directory(run_id)).read("run.json")
         owner = document if what == "resources" else document.get("experiment") or {}
         return read_stored(self.folder, owner.get(what))
 
@@ -369,24 +339,19 @@ class FileStore(RunStore):
         return FolderIndex(self.folder).summaries(self.kind, config_keys, inputs)
 
     def patch(self, run_id: int, changes: Mapping[str, Any], expect: Mapping[str, Any] = NOTHING) -> bool:  # noqa: D102
-        directory = self._directory(run_id)
-        with errors_of_writing(directory), exclusive(self.folder):
-            files: dict[str, dict[str, Any]] = {}
-            for key in (*expect, *changes):
-                name = _file_of(key)
-                if name not in files:
-                    files[name] = (
-                        read_annotations(directory) if name == ANNOTATIONS else _read_json(directory / name) or {}
-                    )
+        run = RunFolder(self._directory(run_id))
+        with errors_of_writing(run.folder), exclusive(self.folder):
+            names = {_file_of(key) for key in (*expect, *changes)}
+            files = {name: run.annotations if name == ANNOTATIONS else run.read(name) for name in names}
             if any(files[_file_of(key)].get(key.partition(".")[2] or key) != value for key, value in expect.items()):
                 return False
             for key, value in changes.items():
                 content, field = files[_file_of(key)], key.partition(".")[2] or key
                 content.pop(field, None)
                 if value is not None:
-                    content[field] = plain(naive_utc(value) if isinstance(value, datetime) else value)
+                    content[field] = naive_utc(value) if isinstance(value, datetime) else value
             for name in dict.fromkeys(map(_file_of, changes)):
-                _write_json(directory / name, files[name])
+                run.write(name, files[name])
         return True
 
     def hold(self, run_id: int) -> AbstractContextManager[None]:  # noqa: D102
@@ -402,11 +367,18 @@ class FileStore(RunStore):
         return half_deleted(self.folder)
 
     def read_half_deleted(self, run_id: int) -> RunRecord | None:  # noqa: D102
-        document = read_what_is_left(self.folder, run_id)
-        return None if document is None else RunRecord(self, run_id, document)
+        aside = RunFolder(self.folder / f"{DELETED_PREFIX}{run_id}")
+        if not aside.folder.is_dir():
+            return None
+        parts = {name: aside.read_leniently(f"{name}.json") for name in ("config", "info")}
+        return RunRecord(self, run_id, {**aside.read_leniently("run.json"), **parts})
 
     def free_record(self, run_id: int) -> Freed:  # noqa: D102
         return free_folder(self.folder, run_id)
+
+    def run_folder(self, run_id: int) -> RunFolder:
+        """Return the folder of a run, which need not exist."""
+        return RunFolder(self.folder / str(run_id))
 
     def _directory(self, run_id: int) -> Path:
         directory = self.folder / str(run_id)
@@ -415,37 +387,5 @@ class FileStore(RunStore):
         return directory
 
     def metrics_log(self, run_id: int) -> Path | None:  # noqa: D102
-        log = self.folder / str(run_id) / METRICS_LOG
+        log = self.run_folder(run_id).log_path
         return log if log.is_file() else None
-
-
-def _read_directory(directory: Path) -> dict[str, Any] | None:
-    document = _read_json(directory / "run.json")
-    if document is None:
-        return None
-    if not isinstance(document, dict):
-        raise _damaged(directory / "run.json", "it holds no mapping")
-    output = directory / "cout.txt"
-    return {
-        **document,
-        "config": _read_json(directory / "config.json"),
-        "info": _read_json(directory / "info.json"),
-        "omniboard": read_annotations(directory),
-        "captured_out": output.read_text(encoding="utf-8", errors="replace") if output.is_file() else "",
-    }
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, reason: object) -> DamagedRecordError:
-    return DamagedRecordError(
-        f"The run record {path} is damaged ({reason}): restore it from a backup, or delete the run with "
-        "'incasem-like runs delete'."
-    )

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from incasem_like.errors import DamagedRecordError
 from incasem_like.tracking.kinds import KINDS_BY_KEY
 from incasem_like.tracking.model.cache import cache_directory
 from incasem_like.tracking.model.summaries import (
@@ -31,7 +32,7 @@ from incasem_like.tracking.model.summaries import (
     summary_of_points,
     without_collection,
 )
-from incasem_like.tracking.run_folder import ANNOTATIONS
+from incasem_like.tracking.run_folder import ANNOTATIONS, RunFolder
 from incasem_like.tracking.values import as_mapping, from_bson, utc_moment
 
 if TYPE_CHECKING:
@@ -276,28 +277,28 @@ def _stamp_of_file(path: str) -> str:
 
 def _folder_record(directory: Path) -> Row:
     try:
-        document = {**_mapping(directory / "run.json"), "info": _mapping(directory / "info.json")}
-        document["omniboard"] = _mapping(directory / ANNOTATIONS)
+        run = RunFolder(directory, _unreadable)
+        document = {**run.read("run.json"), "info": run.read("info.json"), "omniboard": run.read(ANNOTATIONS)}
         info = document["info"]
         if "parent" not in info:  # only runs that do not note it themselves have it in their configuration
-            document["config"] = _mapping(directory / "config.json")
+            document["config"] = run.read("config.json")
         if "summary" not in info:  # Sacred's own observer wrote it
-            document["info"] = {**info, "summary": _summary_of_metrics(directory / "metrics.json")}
-    except _DamagedError as error:
+            document["info"] = {**info, "summary": _summary_of_metrics(run.read("metrics.json"))}
+    except (DamagedRecordError, OSError) as error:
         return _damage_row(str(error))
     return _record_row(document)
 
 
 def _folder_config(directory: Path) -> Row:
     try:
-        return _config_row(_mapping(directory / "config.json"))
-    except _DamagedError:
+        return _config_row(RunFolder(directory, _unreadable).read("config.json"))
+    except (DamagedRecordError, OSError):
         return _config_row({})
 
 
-def _summary_of_metrics(path: Path) -> dict[str, dict[str, float]]:
+def _summary_of_metrics(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     found = {}
-    for name, points in _mapping(path).items():
+    for name, points in metrics.items():
         if isinstance(points, Mapping):
             summary = summary_of_points(points.get("steps"), points.get("values"))
             if summary:
@@ -305,23 +306,8 @@ def _summary_of_metrics(path: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-class _DamagedError(Exception):
-    """A file of a run is not what it should be; the message names it."""
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """Read a file of a run that holds a mapping; empty where it is missing."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise _DamagedError(f"{path} cannot be read: {error}") from None
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise _DamagedError(f"{path} holds no mapping but a {type(value).__name__}")
-    return value
+def _unreadable(path: Path, reason: object) -> DamagedRecordError:
+    return DamagedRecordError(f"{path} cannot be read: {reason}")
 
 
 # What changes whenever a summary does: by a run at work, Sacred's as well; by persons, in Omniboard; by ``runs``.

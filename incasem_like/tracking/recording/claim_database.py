@@ -1,0 +1,290 @@
+"""Claiming a run in MongoDB: a new one, or one that is resumed, so that one process alone writes it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pymongo.errors
+
+from incasem_like.errors import InputError, RunNotFoundError, StoreError
+from incasem_like.tracking.metrics_log import (
+    AlreadyWrittenError,
+    RunMetrics,
+    base_of,
+    goes_on_from,
+)
+from incasem_like.tracking.mirror.push import series_update
+from incasem_like.tracking.run_folder import Journal
+from incasem_like.tracking.series import MetricTable
+from incasem_like.tracking.sessions import (
+    Continuation,
+    OpenedRun,
+    Start,
+    begin_metrics,
+    continued_meta,
+    describe_session,
+    new_token,
+    noted_by_the_run,
+    resume_metrics,
+    tokens,
+)
+from incasem_like.tracking.stores.connection import refusal
+from incasem_like.tracking.stores.index import UNFINISHED
+from incasem_like.tracking.stores.mongo import FORMAT, Begun, Place, _insert, clear_metrics, keep, name_in_run
+from incasem_like.tracking.values import from_bson, plain, to_bson
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
+
+from incasem_like.tracking.recording.claim import how_it_ended, still_going_on
+
+_OF_THE_END = ("stop_time", "fail_trace", "result")
+_SOURCES = "experiment.sources"
+
+
+def open_new_document(place: Place, start: Start, wanted: int | None, id_above: int, limit: int) -> Begun:
+    """Enter a new run.
+
+    Args:
+        place: Where it is kept.
+        start: What is to be recorded.
+        wanted: The id that was asked for; None for the next one, above all that ever were.
+        id_above: The next one is above this too.
+        limit: Points of each metric in the database.
+
+    Raises:
+        InputError: There is a run of the wanted id.
+        StoreError: The server does not take it.
+    """
+    token = new_token()
+    session = describe_session(token, start)
+    named: Mapping[str, Any] = _keep_sources(place, start.ex_info)
+    experiment = {**to_bson(plain(start.ex_info)), "sources": named[_SOURCES]}
+    entry: dict[str, Any] = {
+        "experiment": experiment,
+        "format": FORMAT,
+        "command": start.command,
+        "host": to_bson(plain(start.host_info)),
+        "start_time": start.start_time,
+        "config": to_bson(plain(start.config)),
+        "meta": to_bson(plain(start.meta_info)),
+        "status": "RUNNING",
+        "resources": [],
+        "artifacts": [],
+        "captured_out": "",
+        "info": {"sessions": to_bson(plain([session]))},
+        "heartbeat": None,
+        "session": token,
+    }
+    try:
+        run_id = _insert(place.database, entry, wanted, id_above)
+        named = name_in_run(place.database, run_id, named, partial(_keep_sources, place, start.ex_info))
+        experiment["sources"] = named[_SOURCES]
+        clear_metrics(place.database, run_id)
+        journal = place.journals.make(run_id)
+        with journal.opening():
+            metrics = begin_metrics(journal.log, token, limit)
+    except BaseException:
+        with contextlib.suppress(pymongo.errors.PyMongoError):
+            place.database["runs"].delete_one({"session": token})
+        raise
+    return Begun(OpenedRun({"_id": run_id, **entry}, metrics, [session]), journal, {})
+
+
+@contextlib.contextmanager
+def errors_of_a_start(description: str, run_id: int | None) -> Iterator[None]:
+    """Say in one sentence why a run cannot be started."""
+    try:
+        yield
+    except pymongo.errors.DuplicateKeyError:
+        raise InputError(
+            f"There is a run {run_id} in {description} already: choose another --id or leave it out."
+        ) from None
+    except pymongo.errors.ConnectionFailure:
+        raise StoreError(
+            f"{description} stopped answering: start the server and run the same command again, or add --offline to it."
+        ) from None
+    except pymongo.errors.OperationFailure as error:
+        raise refusal(description, "written", error) from None
+
+
+def _keep_sources(place: Place, ex_info: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Store the sources that the database does not have yet; gives what the run's document says of them, by field."""
+    entries = []
+    for name, md5 in ex_info["sources"]:
+        path = Path(ex_info["base_dir"]) / name
+        entries.append([name, keep(place.database, place.files, str(path), md5, path.read_bytes)])
+    return {_SOURCES: entries}
+
+
+_ATTEMPTS_TO_TAKE = 5
+_OURS = (  # not the tags and notes of persons, which may change meanwhile
+    *("_id", "experiment", "format", "command", "start_time", "resources", "artifacts", "captured_out", "info"),
+    "heartbeat",
+)
+_OF_A_SESSION = {"session", "status", "host", "heartbeat", *_OF_THE_END}
+
+
+def claim_in_database(
+    place: Place, continues: Continuation | None, id_above: int, start: Start, wanted: int | None, limit: int
+) -> Begun:
+    """Enter a new run, or take one that is to be continued.
+
+    Args:
+        place: Where it is kept.
+        continues: The run to go on with; None for a new one.
+        id_above: The id of a new run is above this.
+        start: What surrounds the process that writes it.
+        wanted: The id that was asked for; None for the next one.
+        limit: Points of each metric in the database.
+    """
+    with errors_of_a_start(place.description, wanted):
+        if continues is None:
+            return open_new_document(place, start, wanted, id_above, limit)
+        return claim_document(place, start, continues, limit)
+
+
+def claim_document(place: Place, start: Start, continuation: Continuation, limit: int) -> Begun:
+    """Take a run.
+
+    Args:
+        place: Where it is kept.
+        start: What surrounds the process that goes on.
+        continuation: The run and the iteration it goes on from.
+        limit: Points of each metric in the database.
+
+    Raises:
+        RunNotFoundError: There is no such run.
+        InputError: It still goes on.
+        StoreError: The server does not answer, or another process was quicker.
+    """
+    from incasem_like.tracking.mirror.push import deliver
+
+    run_id, token = continuation.run_id, new_token()
+    document = _read_document(place, run_id)
+    journal = place.journals.find(run_id, tokens(from_bson(document.get("info") or {})))
+    journal = journal or place.journals.make(run_id)
+    try:
+        with journal.opening():  # nobody here can take the run meanwhile
+            deliver(journal, place.database, place.files, limit, place.description)  # what an outage kept back
+            with _taken(place, run_id, token, start) as (document, ended):
+                iteration = continuation.iteration  # not before: it may be looked up in the run
+                metrics, metric_ids = _resume(place, journal, document, token, iteration, limit)
+    except AlreadyWrittenError:
+        raise still_going_on(run_id, place.description, document.get("host") or {}) from None
+    session = {**describe_session(token, start, iteration), "before": ended}
+    return Begun(_opened(document, start, session, metrics), journal, metric_ids)
+
+
+def _resume(
+    place: Place, journal: Journal, document: Mapping[str, Any], token: str, iteration: int, limit: int
+) -> tuple[RunMetrics, dict[str, Any]]:
+    """Withdraw what a run logged after an iteration; gives its metrics and the ids of their documents."""
+    info, run_id = from_bson(document.get("info") or {}), document["_id"]
+    present = list(place.database["metrics"].find({"run_id": run_id}))
+    if not goes_on_from(journal.log.path, tokens(info)):
+        journal.log.add_marker(base=base_of(_table(present, info)))
+    metrics = resume_metrics(journal.log, token, iteration, info, limit)
+    return metrics, _take_metrics(place.database, present, metrics.table, token, run_id)
+
+
+def _opened(document: Mapping[str, Any], start: Start, session: Mapping[str, Any], metrics: RunMetrics) -> OpenedRun:
+    """Put together what is known of a run now that it is this process's."""
+    info = from_bson(document.get("info") or {})
+    entry = {
+        **{key: document[key] for key in _OURS if key in document},
+        "host": to_bson(plain(start.host_info)),
+        "meta": to_bson(continued_meta(from_bson(document.get("meta")), start.meta_info)),
+        "config": to_bson(plain(start.config)),
+        "status": "RUNNING",
+        "session": session["token"],
+    }
+    sessions = [*(info.get("sessions") or ()), dict(session)]
+    return OpenedRun(entry, metrics, sessions, noted_by_the_run(info), str(document.get("captured_out") or ""))
+
+
+def _read_document(place: Place, run_id: int) -> dict[str, Any]:
+    found = place.database["runs"].find_one({"_id": run_id, UNFINISHED: {"$exists": False}})
+    if found is None:
+        raise RunNotFoundError(f"There is no run {run_id} in {place.description} to continue: name one that is there.")
+    return dict(found)
+
+
+@contextlib.contextmanager
+def _taken(place: Place, run_id: int, token: str, start: Start) -> Iterator[tuple[dict[str, Any], str]]:
+    """Have a run for a block that goes on with it; give it back as it was where that cannot be.
+
+    Yields:
+        Its document as it was, and how it had ended.
+    """
+    document: dict[str, Any] = {}
+    try:
+        for _ in range(_ATTEMPTS_TO_TAKE):
+            found = _read_document(place, run_id)
+            if found.get("session") == token:
+                break
+            document, ended = (
+                found,
+                how_it_ended(found, run_id, place.description, lambda: _read_document(place, run_id)),
+            )
+            with contextlib.suppress(pymongo.errors.ConnectionFailure):  # it may have come through: the next look tells
+                if _make_ours(place, document, token, start):
+                    break
+        else:
+            raise StoreError(f"Run {run_id} in {place.description} changes all the time: see who writes it, try again.")
+        yield document, ended
+    except BaseException:
+        _give_back(place, run_id, document, token)
+        raise
+
+
+def _make_ours(place: Place, document: Mapping[str, Any], token: str, start: Start) -> bool:
+    """Make a run this session's, unless it is heard of, or taken by another process, at that very moment."""
+    as_found = {key: document.get(key) for key in ("_id", "session", "status", "heartbeat")}
+    mine = {
+        "session": token,
+        "status": "RUNNING",
+        "host": to_bson(plain(start.host_info)),
+        "heartbeat": start.start_time,
+    }
+    change = {"$set": mine, "$unset": dict.fromkeys(_OF_THE_END, "")}
+    return bool(place.database["runs"].update_one(as_found, change).matched_count)
+
+
+def _give_back(place: Place, run_id: int, document: Mapping[str, Any], token: str) -> None:
+    """Leave a run that cannot be gone on with as it was, if it was taken; without a server there is no way to."""
+    before = {key: document[key] for key in _OF_A_SESSION if key in document}
+    new = dict.fromkeys(_OF_A_SESSION - before.keys(), "")
+    change = {operator: fields for operator, fields in (("$set", before), ("$unset", new)) if fields}
+    if document:
+        with contextlib.suppress(pymongo.errors.PyMongoError):
+            place.database["runs"].update_one({"_id": run_id, "session": token}, change)
+
+
+def _table(present: list[dict[str, Any]], info: Mapping[str, Any]) -> MetricTable:
+    """Take what the database has of the metrics, for want of their log."""
+    table = MetricTable(max([2, *(len(document["steps"]) for document in present)]))
+    for document in present:
+        table.put(document["name"], document, (info.get("summary") or {}).get(document["name"]))
+    return table
+
+
+def _take_metrics(
+    database: Database[Any], present: list[dict[str, Any]], table: MetricTable, token: str, run_id: int
+) -> dict[str, Any]:
+    """Make the metrics documents this session's, without what was withdrawn; give their ids."""
+    ids: dict[str, Any] = {}
+    for document in present:
+        series = table.series.get(document["name"])
+        if series is None or document["name"] in ids:
+            database["metrics"].delete_one({"_id": document["_id"]})
+            continue
+        update = series_update(document["name"], run_id, series, None)
+        assert update is not None
+        database["metrics"].update_one({"_id": document["_id"]}, {"$set": {**update[0], "session": token}})
+        ids[document["name"]] = document["_id"]
+    return ids
