@@ -21,6 +21,10 @@ class DataError(InputError):
     """A volume or image is missing, unreadable, incomplete or contradicts what was said about it."""
 
 
+class VoxelValueError(DataError):
+    """A voxel holds a value that its dataset cannot have: a negative label, a probability outside [0, 1], NaN."""
+
+
 class RunNotFoundError(InputError):
     """The run store holds no run of that id, or the run lacks what was asked of it."""
 

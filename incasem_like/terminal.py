@@ -6,6 +6,8 @@ import argparse
 import errno
 import logging
 import os
+import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -44,7 +46,12 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
 
     def error(message: str) -> NoReturn:
         # argparse would print the usage too, a dozen lines here, and the one that matters would be the last of them.
-        parser.exit(InputError.exit_status, f"error: {' '.join(message.split())}: see {parser.prog} --help.\n")
+        said = " ".join(message.split())
+        said = re.sub(
+            r"^Unable to open config file: (.*)\. Error: \[Errno \d+\] ([^:]*).*", r"\1 cannot be read (\2)", said
+        )
+        said = re.sub(r"^Couldn't parse config file: (.*)", r"The --config file is not valid YAML (\1)", said)
+        parser.exit(InputError.exit_status, f"error: {said}: see {parser.prog} --help.\n")
         raise AssertionError
 
     parser.error = error  # type: ignore[method-assign]
@@ -117,6 +124,9 @@ def as_known_error(error: BaseException) -> IncasemError | None:
             return InputError(f"A file stands where a folder is needed{place and ':'}{place}: choose another place.")
         if error.errno == errno.EISDIR:
             return InputError(f"A folder stands where a file is needed{place and ':'}{place}: choose another place.")
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            what = "has too long a name" if error.errno == errno.ENAMETOOLONG else "is a link that leads to itself"
+            return InputError(f"A path {what}{place and ':'}{place}: choose another place.")
     return None
 
 
@@ -227,6 +237,11 @@ def report_written(what: str, where: str, next_command: str | None = None, *, al
     print(f"{'Already there:' if already else 'Wrote'} {what}: {where}")
     if next_command:
         print(f"Next: {next_command}")
+
+
+def shell_command(*words: object) -> str:
+    """Return a command that can be pasted into a shell: words with blanks or special characters are quoted."""
+    return shlex.join(map(str, words))
 
 
 def shown_path(path: Path) -> str:

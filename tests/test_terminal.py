@@ -1,5 +1,6 @@
 import errno
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def test_success_exits_with_zero():
         (PermissionError(errno.EACCES, "denied", "/data/x"), 2),
         (FileExistsError(errno.EEXIST, "exists", "/data/x"), 2),
         (IsADirectoryError(errno.EISDIR, "is a directory", "/data/x"), 2),
+        (OSError(errno.ELOOP, "too many links", "/data/x"), 2),
+        (OSError(errno.ENAMETOOLONG, "too long", "/data/x"), 2),
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -113,3 +116,26 @@ def test_an_interruption_says_which_command_goes_on_or_leaves_that_to_who_knows(
     assert "The same command goes on" in capsys.readouterr().err
     exit_status_of(raising(KeyboardInterrupt("Interrupted.")))
     assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_a_command_that_is_pasted_into_a_shell_arrives_as_it_was(tmp_path):
+    words = ["my cell.zarr", "it's", '"quoted"', "$HOME", "a;b", "*", "", "~", "back\\slash", Path("a b/c"), 7]
+    said = terminal.shell_command(sys.executable, "-c", "import sys; print(sys.argv[1:])", *words)
+    done = subprocess.run(["/bin/sh", "-c", said], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str([str(word) for word in words])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "wrong.yaml cannot be read (No such file or directory): see"), ("a: [1", "not valid YAML (")],
+)
+def test_a_config_file_that_cannot_be_read_is_one_sentence(content, sentence, tmp_path, monkeypatch, capsys):
+    if content is not None:
+        (tmp_path / "wrong.yaml").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        terminal.script_parser("Do it.").parse_args(["--config", "wrong.yaml"])
+    [said] = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert sentence in said
+    assert "Errno" not in said

@@ -24,7 +24,7 @@ from typing import Any
 
 from incasem_like.errors import InputError
 from incasem_like.terminal import as_known_error
-from incasem_like.volumes import Volume
+from incasem_like.volumes import Address, Volume
 
 LOG_NAME = ".blocks.jsonl"
 SECONDS_BETWEEN_SYNCS = 1.0
@@ -48,10 +48,7 @@ class DoneLog:
     """
 
     def __init__(self, output: Volume, fingerprint: dict[str, Any]) -> None:
-        if not output.address.is_local:
-            raise InputError(
-                f"{output.address} is remote, but blockwise outputs must be local: choose a local path, then copy it."
-            )
+        refuse_remote(output.address)
         self._output = output
         self.path = Path(str(output.address)) / LOG_NAME
         self._known = json.loads(json.dumps(fingerprint))
@@ -138,6 +135,18 @@ class DoneLog:
         except OSError as error:
             os.ftruncate(self._file, before)
             raise as_known_error(error) or error from error
+
+
+def refuse_remote(address: Address) -> None:
+    """Check that an output is local, before what is there is replaced.
+
+    Raises:
+        InputError: It is remote.
+    """
+    if not address.is_local:
+        raise InputError(
+            f"{address} is remote, but blockwise outputs must be local: choose a local path, then copy it."
+        )
 
 
 def _lock(log: int, output: Path) -> None:

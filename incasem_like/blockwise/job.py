@@ -24,6 +24,7 @@ from typing import Any
 from incasem_like.blockwise.done_log import read_log
 from incasem_like.blockwise.task import BlockTask
 from incasem_like.errors import InputError
+from incasem_like.terminal import shell_command
 
 SECONDS_BETWEEN_UPDATES = 1.0
 DAYS_KEPT = 30
@@ -235,7 +236,7 @@ def _going_on(task: BlockTask) -> str:
 
 def _runnable(command: str) -> str:
     """Name the interpreter in a command that begins with ``python``."""
-    return shlex.join([sys.executable, *shlex.split(command)[1:]])
+    return shell_command(sys.executable, *shlex.split(command)[1:])
 
 
 def _now() -> str:

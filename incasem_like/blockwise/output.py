@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.blockwise.done_log import held
+from incasem_like.blockwise.done_log import held, refuse_remote
+from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import InputError
-from incasem_like.volumes import Volume, create_volume, dataset_exists, open_volume, parse_address
+from incasem_like.volumes import Volume, check_outputs, create_volume, dataset_exists, open_volume, parse_address
 
 
 def create_or_resume_output(
@@ -19,7 +20,7 @@ def create_or_resume_output(
     *,
     shape: Sequence[int],
     dtype: npt.DTypeLike,
-    voxel_size: Sequence[float],
+    voxel_size: Sequence[float] | None,
     offset: Sequence[float] = (0, 0, 0),
     axes: str = "zyx",
     overwrite: bool = False,
@@ -39,17 +40,21 @@ def create_or_resume_output(
 
     Raises:
         InputError: What is there has another shape, type or place in the world; or another process is writing what is
-            to be replaced.
+            to be replaced; or the place is remote, or an input named in ``provenance``.
     """
+    address = parse_address(place, dataset)
+    refuse_remote(address)
+    inputs = (options.get("provenance") or {}).get("inputs", ())
+    check_outputs([address], [item["address"] for item in inputs], "choose another output")
     wanted: dict[str, Any] = {
         "shape": tuple(shape),
         "axes": axes,
         "dtype": np.dtype(dtype),
-        "voxel_size": tuple(float(size) for size in voxel_size),
-        "offset": tuple(float(position) for position in offset)[-len(voxel_size) :],
+        "voxel_size": None if voxel_size is None else tuple(float(size) for size in voxel_size),
+        "offset": tuple(float(position) for position in offset)[-len(axes.lstrip("c")) :],
     }
     if overwrite or not dataset_exists(place, dataset):
-        with held(str(parse_address(place, dataset))):
+        with held(str(address)):
             return create_volume(place, dataset, overwrite=overwrite, **wanted, **options)
     output = open_volume(place, dataset, writable=True, allow_incomplete=True)
     _refuse_difference(output, wanted)
@@ -59,7 +64,8 @@ def create_or_resume_output(
 def _refuse_difference(output: Volume, wanted: Mapping[str, Any]) -> None:
     for name, value in wanted.items():
         found = getattr(output, name)
-        if found != value:
+        same = same_voxel_size(found, value) if name == "voxel_size" and found and value else found == value
+        if not same:
             said = name.replace("_", " ")
             raise InputError(
                 f"{output.address} exists already with {said} {_plain(found)}, but {said} {_plain(value)} is needed: "

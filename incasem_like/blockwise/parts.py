@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator
 from itertools import product
 
@@ -24,6 +25,13 @@ def aligned_parts(volume: Volume, roi: Roi, voxels: int) -> Iterator[Roi]:
     last = (roi.end - origin - 1) // part_shape
     for index in product(*(range(low, high + 1) for low, high in zip(first, last, strict=True))):
         yield Roi(origin + Coordinate(index) * part_shape, part_shape).intersect(roi)
+
+
+def shuffled_parts(volume: Volume, roi: Roi, voxels: int) -> list[Roi]:
+    """Return ``aligned_parts`` in a random order, always the same: what lies anywhere in a region is soon met."""
+    parts = list(aligned_parts(volume, roi, voxels))
+    random.Random(0).shuffle(parts)
+    return parts
 
 
 def grown_block(volume: Volume, roi: Roi, least_voxels: int, most_blocks: int = MOST_BLOCKS) -> tuple[int, ...]:

@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from incasem_like.errors import CheckpointError, ConfigError, DiskFullError, IncasemError
+from incasem_like.errors import CheckpointError, ConfigError, DiskFullError, IncasemError, VoxelValueError
 
 DEATHS = 5  # times that a block may be the one at which a worker died before it counts as failed
-HOPELESS = (DiskFullError, CheckpointError)  # what one block meets, every other one will: the whole call ends
+# What one block meets every other one will, or it spoils the result of all: the whole call ends.
+HOPELESS = (DiskFullError, CheckpointError, VoxelValueError)
 
 
 @dataclass(frozen=True)

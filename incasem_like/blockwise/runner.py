@@ -59,7 +59,7 @@ def run_blockwise(
         command=command,
     )
     if not summary:
-        raise summary.error(task)
+        raise summary.error(task, command)
     return summary
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from incasem_like.blockwise.queue import FailedBlock
@@ -35,19 +36,28 @@ class BlockSummary:
         """Whether there was nothing left to do."""
         return bool(self) and self.done == 0
 
-    def error(self, task: BlockTask) -> IncasemError:
-        """Make one error of all failed blocks, of the class of the blocks' own errors where they agree."""
+    def error(self, task: BlockTask, command: str | None = None) -> IncasemError:
+        """Make one error of all failed blocks, of the class of the blocks' own errors where they agree.
+
+        Args:
+            task: Whose blocks they are.
+            command: What retries them, where that is not what was typed. Errors of the input are not retried.
+        """
         first = self.failed[0]
         kinds = {type(block.last.error) for block in self.failed}
         kind = kinds.pop() if len(kinds) == 1 else IncasemError
         if kind not in (DataError, InputError):
             kind = IncasemError
         place = task.name_of(first.number)
-        others = "The others are done; the" if len(self.failed) < self.total else "The"
-        summary = kind(
-            f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {first.last.error} "
-            f"{others} same command tries the failed ones again."
-        )
+        said = str(first.last.error).rstrip(".")
+        what = f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {said}."
+        if len(self.failed) < self.total:
+            what += " The others are done."
+        if kind is IncasemError:
+            anew = "--overwrite" in sys.argv and not task.names  # which would delete those that are done
+            same = f"the same command {'without --overwrite' if anew else 'again'}"
+            what += f" To retry the failed ones, run {same if command is None else f'`{command}`'}."
+        summary = kind(what)
         summary.add_note(first.last.trace)  # notes are shown with --debug
         for block in self.failed[:20]:
             where = task.name_of(block.number)

@@ -163,6 +163,6 @@ def _layout(volume: Volume) -> dict[str, Any]:
     return {
         "shape": list(volume.shape),
         "dtype": volume.dtype.str,
-        "voxel size": list(volume.voxel_size),
+        "voxel size": None if volume.voxel_size is None else list(volume.voxel_size),
         "offset": list(volume.offset),
     }

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from incasem_like.commands.run_flags import LEVELS, about_sacred_flag, add_run_flags
 from incasem_like.errors import ConfigError, InputError
 from incasem_like.terminal import nearest
+from incasem_like.tracking.address import as_folder
 
 COMMANDS = ("print_config",)
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -89,7 +90,7 @@ def parse_command_line(
         loglevel=_level(own.loglevel),
         unobserved=own.unobserved,
         debug=own.debug,
-        store=own.mongodb or own.file_storage,
+        store=own.mongodb or (own.file_storage and as_folder(own.file_storage)),
         offline=own.offline,
         slack=Path(own.slack) if own.slack else None,
         observers=tuple(Path(name) for name in own.observer or ()),

@@ -13,7 +13,7 @@ import click
 from incasem_like.commands.lazy_group import LazyGroup, Member
 from incasem_like.commands.tables import NOTHING, Column, cell, print_table
 from incasem_like.errors import InputError
-from incasem_like.terminal import duration, nearest, shown_path
+from incasem_like.terminal import duration, nearest, shell_command, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.job import Job
@@ -96,7 +96,7 @@ def show_job(job_id: str, jobs_directory: Path | None, as_json: bool) -> None:
         for name, words in said.items():
             print(f"  {name}: {words}")
     if failed:
-        _print_failed(job, failed)
+        _print_failed(job, failed, jobs_directory)
 
 
 @click.command("retry")
@@ -122,7 +122,7 @@ def cancel_job(job_id: str, jobs_directory: Path | None) -> None:
     """Stop a job; blocks that are done stay done, and retry goes on with the rest."""
     job = find_job(job_id, jobs_directory)
     job.cancel()
-    print(f"Job {job.id} ({job.name}) stops within seconds; go on with: incasem-like jobs retry {job.id}")
+    print(f"Job {job.id} ({job.name}) stops within seconds; go on with: {_command('retry', job, jobs_directory)}")
 
 
 def find_job(job_id: str, directory: Path | None) -> Job:
@@ -187,14 +187,19 @@ def _facts(job: Job) -> Sequence[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts if value != ""]
 
 
-def _print_failed(job: Job, failed: Mapping[int, Mapping[str, Any]]) -> None:
+def _command(verb: str, job: Job, directory: Path | None, *flags: str) -> str:
+    place = [] if directory is None else ["--jobs_directory", shown_path(directory)]
+    return shell_command("incasem-like", "jobs", verb, job.id, *place, *flags)
+
+
+def _print_failed(job: Job, failed: Mapping[int, Mapping[str, Any]], directory: Path | None) -> None:
     blocks = "1 failed block" if len(failed) == 1 else f"{len(failed)} failed blocks"
-    print(f"\n{blocks}, tried again by: incasem-like jobs retry {job.id}")
+    print(f"\n{blocks}, tried again by: {_command('retry', job, directory)}")
     for number, entry in sorted(failed.items())[:FAILED_SHOWN]:
         attempts = "1 attempt" if entry.get("attempts", 1) == 1 else f"{entry['attempts']} attempts"
         print(f"  block {number} at {_region(entry)}, {attempts}: {entry.get('error')}")
     if len(failed) > FAILED_SHOWN:
-        print(f"  and {len(failed) - FAILED_SHOWN} more: incasem-like jobs show {job.id} --json")
+        print(f"  and {len(failed) - FAILED_SHOWN} more: {_command('show', job, directory, '--json')}")
 
 
 def _worker_row(worker: Mapping[str, Any]) -> list[str]:

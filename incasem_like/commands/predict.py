@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -21,7 +20,8 @@ from incasem_like.commands.prediction_runs import (
 )
 from incasem_like.commands.records import check_commit, run_options
 from incasem_like.commands.tracked import run_tracked, script_folder
-from incasem_like.terminal import report_written, shown_path
+from incasem_like.errors import InputError, RunTakenError
+from incasem_like.terminal import report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
@@ -119,8 +119,8 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
             started=started,
             **run_options(line, script),
         )
-    except BaseException:
-        if begun:
+    except BaseException as error:
+        if begun and not isinstance(error, (InputError, RunTakenError)):  # which would end it again
             say_how_to_resume(begun[0])
         raise
 
@@ -179,6 +179,6 @@ def say_finished(finished: FinishedPrediction, evaluate_script: Path) -> None:
     command = None
     if not first[1].channels:
         probabilities = f"{shown_path(first[1].container)}/{first[1].probability_map(1)}"
-        command = shlex.join(["python", shown_path(evaluate_script), "-p", probabilities, "-l", "YOUR_LABELS"])
+        command = shell_command("python", shown_path(evaluate_script), "-p", probabilities, "-l", "YOUR_LABELS")
     where = shown_path(first[1].container / first[1].group)
     report_written(f"prediction of {first[0]}", where, command, already=already)

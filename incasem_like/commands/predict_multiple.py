@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import cache, partial
@@ -20,10 +19,11 @@ from incasem_like.commands.prediction_runs import (
     training_ids,
     with_given,
 )
-from incasem_like.commands.records import check_commit, run_options, store_flags
+from incasem_like.commands.records import check_commit, run_options, runs_directory, store_flags
 from incasem_like.commands.tracked import run_tracked, script_folder
+from incasem_like.errors import InputError, RunTakenError
 from incasem_like.prediction import SERIES_FIGURE
-from incasem_like.terminal import report_written, shown_path
+from incasem_like.terminal import report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
@@ -126,8 +126,8 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
                 watching=Watching(started, measured, series_figure),
                 **run_options(line, script),
             )
-        except BaseException:
-            if begun:
+        except BaseException as error:
+            if begun and not isinstance(error, (InputError, RunTakenError)):  # which would end it again
                 print(f"Go on with: {continuing_command()}", file=sys.stderr)
             raise
 
@@ -196,8 +196,8 @@ def say_finished(finished: FinishedSeries, line: CommandLine, predict_script: Pa
     _say_where(finished)
     if best is not None:
         words = ["--run_id", series.plan.training_run_id, "--checkpoint", best.iteration, *store_flags(line)]
-        command = shlex.join(["python", shown_path(predict_script), *map(str, words)])
-        print(f"Next: {command} with config_prediction.yaml prediction.data=YOUR_DATA.json")
+        words += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json", *runs_directory(series.config)]
+        print(f"Next: {shell_command('python', shown_path(predict_script), *words)}")
 
 
 def _say_where(finished: FinishedSeries) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from incasem_like.commands.records import CHECK_COMMIT
 from incasem_like.commands.records import open_run_store as open_store_of
 from incasem_like.errors import InputError, StoreError
-from incasem_like.terminal import shown_path
+from incasem_like.terminal import shell_command, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
@@ -99,10 +98,11 @@ def artifact_command(line: CommandLine, config: PredictionConfig, run_id: int, n
 
     url, runs = line.own.mongodb_predictions or line.store, config.directories.runs
     in_files = line.own.file_storage and not line.own.mongodb_predictions
-    store = ["-F" if in_files else "--mongodb", str(without_credentials(url))] if url else []
+    shown = shown_path(Path(url)) if in_files and url else str(without_credentials(url))
+    store = ["-F" if in_files else "--mongodb", shown] if url else []
     where = [] if runs == default_runs_directory() else ["--runs_directory", shown_path(runs)]
     words = ["incasem-like", "runs", "show", f"predictions/{run_id}", "--artifact", name, *store, *where]
-    return f"{shlex.join(words)} > {name}"
+    return f"{shell_command(*words)} > {shell_command(name)}"
 
 
 def say_examined(found: Preflight) -> None:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.commands.tracked import script_folder
 from incasem_like.errors import InputError
+from incasem_like.terminal import shown_path
 
 if TYPE_CHECKING:
     from sacred.observers import RunObserver
 
     from incasem_like.commands.command_line import CommandLine
+    from incasem_like.config import PredictionConfig, TrainingConfig
     from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
     from incasem_like.tracking import RunRecord, RunStore
 
@@ -44,8 +46,18 @@ def store_flags(line: CommandLine) -> list[str]:
     """The flags that lead to the same store again; without a password."""
     from incasem_like.tracking.values import without_credentials
 
-    named = ["-F" if line.own.file_storage else "-m", str(without_credentials(line.store))] if line.store else []
+    if line.own.file_storage:
+        return ["-F", shown_path(Path(str(line.store)))]
+    named = ["-m", str(without_credentials(line.store))] if line.store else []
     return [*named, "--offline"] if line.offline else named
+
+
+def runs_directory(config: TrainingConfig | PredictionConfig) -> list[str]:
+    """The ``key=value`` that leads to the same runs directory again; none for the usual one."""
+    from incasem_like.config import default_runs_directory
+
+    runs = config.directories.runs
+    return [] if runs == default_runs_directory() else [f"directories.runs={shown_path(runs)}"]
 
 
 def further_observers(line: CommandLine, folder: Path) -> list[RunObserver]:

@@ -25,8 +25,8 @@ _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any], str], ...] = (
     (
         ("-m", "--mongodb", "--mongo_db"),
         {"metavar": "URL"},
-        "keep the run in MongoDB: URL, host:port or a JSON file with url, db_name; otherwise where tracking.url or "
-        "the environment variable INCASEM_TRACKING_URL says",
+        "keep the run in MongoDB: URL, host:port[:database] or a JSON file with url, db_name; otherwise where "
+        "tracking.url or the environment variable INCASEM_TRACKING_URL says",
     ),
     (
         ("-F", "--file_storage"),

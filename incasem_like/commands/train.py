@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from incasem_like.commands.cpu_memory import keep_freed_memory
-from incasem_like.commands.records import open_run_store, run_options, store_flags
+from incasem_like.commands.records import open_run_store, run_options, runs_directory, store_flags
 from incasem_like.commands.tracked import run_tracked, script_folder
-from incasem_like.commands.training_order import CONTINUE, REPEAT, TrainingOrder, add_flags, read_order
+from incasem_like.commands.training_order import CONTINUE, REPEAT, START, TrainingOrder, add_flags, read_order
 from incasem_like.errors import DiskFullError, RunTakenError, StoreError
-from incasem_like.terminal import report_written, shown_path
+from incasem_like.terminal import report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
@@ -68,7 +67,8 @@ def _train(order: TrainingOrder, config: TrainingConfig, line: CommandLine, scri
             ),
             trainings=lambda: open_run_store(line, "trainings", config.directories, config.tracking),
             continued=order.continued,
-            repeats=order.record.id if order.record is not None and order.mode == REPEAT else None,
+            repeats=order.record if order.mode == REPEAT else None,
+            starts_from=order.record if order.mode == START else None,
             started=started,
             **run_options(line, script),
         )
@@ -125,7 +125,7 @@ def _say_started(order: TrainingOrder, config: TrainingConfig, folders: RunFolde
             if "data_configs" not in str(now)  # of its own copies was told already
         ]
         print(f"It repeats run {order.record.id}{' with ' + ', '.join(changed) if changed else ''}.")
-    print(f"Watch it: tensorboard --logdir {shlex.quote(shown_path(folders.tensorboard.parent))}", flush=True)
+    print(f"Watch it: tensorboard --logdir {shell_command(shown_path(folders.tensorboard.parent))}", flush=True)
 
 
 def _say_schedule(order: TrainingOrder, config: TrainingConfig) -> None:
@@ -140,21 +140,19 @@ def _say_schedule(order: TrainingOrder, config: TrainingConfig) -> None:
 
 def continue_command(line: CommandLine, config: TrainingConfig, run_id: int, script: Path) -> str:
     """The command that goes on with a training."""
-    return shlex.join(["python", shown_path(script), CONTINUE, str(run_id), *store_flags(line), *_where(config)])
+    return shell_command("python", shown_path(script), CONTINUE, run_id, *store_flags(line), *_where(config))
 
 
 def _where(config: TrainingConfig) -> list[str]:
-    from incasem_like.config import default_runs_directory
-
-    usual = config.directories.runs == default_runs_directory()
-    return [] if usual else ["with", f"directories.runs={shown_path(config.directories.runs)}"]
+    values = runs_directory(config)
+    return ["with", *values] if values else []
 
 
 def predict_command(line: CommandLine, config: TrainingConfig, run_id: int, predict_script: Path) -> str:
     """The command that predicts with what was trained."""
-    where = _where(config)
-    command = ["python", shown_path(predict_script), "--run_id", str(run_id), *store_flags(line)]
-    return shlex.join([*command, "with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json", *where[1:]])
+    run = ("--run_id", run_id, *store_flags(line))
+    values = ("config_prediction.yaml", "prediction.data=YOUR_DATA.json", *runs_directory(config))
+    return shell_command("python", shown_path(predict_script), *run, "with", *values)
 
 
 def _say_finished(finished: FinishedTraining, config: TrainingConfig, line: CommandLine, script: Path) -> None:

@@ -27,7 +27,7 @@ class EntryFields(Section):
         description="Container of the volumes (Zarr or N5), relative to `directories.data`, else to the JSON."
     )
     voxel_size: VoxelSize = Field(
-        description="Voxel size in nm, z, y, x; has to be that of the volumes and of all entries."
+        description="Voxel size in nm, z, y, x; has to be that of all entries, and of the volumes that give theirs."
     )
     offset: Position | None = Field(
         None,
@@ -37,7 +37,9 @@ class EntryFields(Section):
     shape: Size | None = Field(
         None, description="Extent of the region in voxels, z, y, x; absent = up to the end of the raw volume."
     )
-    raw: Text = Field(description="Dataset of the raw volume: uint8, uint16, or float from 0 to 1.")
+    raw: Text = Field(
+        description="Dataset of the raw volume: uint8, uint16, or float from 0 to 1; one of its channels as `raw@c=1`."
+    )
     labels: dict[str, Positive] = Field(
         default_factory=dict,
         description="Label datasets and the class, 1 to n, that their voxels above 0 belong to; absent = no labels.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from incasem_like.errors import IncasemError
-from incasem_like.terminal import duration
+from incasem_like.terminal import duration, shell_command
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class StageRunner:
             KeyboardInterrupt: The script was interrupted.
         """
         words = [str(self.shown(argument)) for argument in arguments]
-        command = shlex.join(["python", f"scripts/{script}", *words])
+        command = shell_command("python", f"scripts/{script}", *words)
         print(f"\n[{stage}] {command}", flush=True)
         started = time.monotonic()
         status = self._run([sys.executable, f"scripts/{script}", *words])

@@ -14,9 +14,10 @@ from incasem_like.blockwise.parts import aligned_parts, grown_block
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.thresholds import ThresholdSweep
 from incasem_like.formatting.workers import useful_workers
-from incasem_like.segmentation.probabilities import probability_scale
+from incasem_like.segmentation.probabilities import check_probability_map
 from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi
 from incasem_like.volumes.agreement import check_same_voxels, spaced
+from incasem_like.volumes.values import check_label_dtype, check_probabilities, foreground, inside, probability_scale
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -46,7 +47,6 @@ class Evaluation:
 
     def task(self, thresholds: Sequence[float]) -> LedgerTask:
         """Describe the blockwise work: the counts of each block are kept until those of all are there."""
-        probability_scale(self.prediction)  # refuses what cannot be probabilities before any block does
         volumes = (self.prediction, self.labels, *self.masks)
         return LedgerTask(
             "evaluate",
@@ -86,20 +86,28 @@ def count_block(block: Block, parameters: Mapping[str, Any]) -> Array:
 
     Returns:
         (2, thresholds + 1): ``ThresholdSweep.counts``.
+
+    Raises:
+        VoxelValueError: A voxel that counts holds no probability, or a label is negative.
     """
     prediction, labels, *masks = block.inputs
-    sweep = ThresholdSweep(parameters["thresholds"], prediction.dtype, probability_scale(prediction))
+    scale = probability_scale(prediction)
+    sweep = ThresholdSweep(parameters["thresholds"], prediction.dtype, scale)
     for part in aligned_parts(prediction, block.write_roi, VOXELS_AT_ONCE):
         valid: Array | None = None
         for mask in masks:
-            inside = mask.read(part) != 0
-            valid = inside if valid is None else valid & inside
+            counted = inside(mask.read(part), str(mask.address), part.begin)
+            valid = counted if valid is None else valid & counted
         if valid is not None and not valid.any():
             continue
         label_class = parameters["label_class"]
         found = labels.read(part)
-        target = found != 0 if label_class is None else found == label_class
-        sweep.update(prediction.read(part), target, valid)
+        target = foreground(found, str(labels.address), part.begin)
+        if label_class is not None:
+            target = found == label_class
+        probabilities = prediction.read(part)
+        check_probabilities(probabilities, scale, str(prediction.address), part.begin, valid)
+        sweep.update(probabilities, target, valid)
     return sweep.counts
 
 
@@ -124,13 +132,16 @@ def prepare_evaluation(
         intersect: Measure only what all volumes cover, instead of refusing when one lacks a part.
 
     Raises:
-        DataError: A volume has channels, another voxel size, or does not cover the prediction.
+        DataError: A volume has channels, another voxel size or type, or does not cover the prediction; or the
+            prediction cannot be probabilities.
         InputError: The padding is negative or leaves nothing.
     """
     if min(roi_padding) < 0:
         raise InputError(f"--roi_padding is {spaced(roi_padding)}, but cannot be negative: use 0 for none.")
     for volume in (prediction, labels, *masks):
         check_same_voxels(volume, prediction)
+    for volume in (labels, *masks):
+        check_label_dtype(volume)
     padding = Coordinate(roi_padding)
     roi = Roi(prediction.roi.begin + padding, prediction.roi.shape - padding * 2)
     if min(roi.shape) <= 0:
@@ -140,6 +151,7 @@ def prepare_evaluation(
         )
     for volume in (labels, *masks):
         roi = _covered(volume, prediction, roi, intersect)
+    check_probability_map(prediction)
     return Evaluation(prediction, labels, tuple(masks), roi, label_class)
 
 

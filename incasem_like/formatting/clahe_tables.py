@@ -89,23 +89,25 @@ def _boxes(end: tuple[int, ...], step: tuple[int, ...]) -> list[Box]:
     ]
 
 
-def value_range(volume: Volume, folder: Path, **workers: Any) -> tuple[float, float]:
+def value_range(volume: Volume, folder: Path | None, **workers: Any) -> tuple[float, float]:
     """Find the least and the greatest value of a volume.
 
     Args:
         volume: To be equalised.
-        folder: Where blocks that are done are noted.
+        folder: Where blocks that are done are noted; None for the records of jobs.
         **workers: ``num_workers`` and ``workers`` of ``run_blockwise``.
 
     Raises:
         DataError: Floats outside [0, 1] or not finite.
     """
     blocks = grown_block(volume, volume.roi, LEAST_BLOCK)
-    place = folder / ".clahe_range.zarr"
+    place = None if folder is None else folder / ".clahe_range.zarr"
     task = LedgerTask("find range of values", volume, (str(volume.address),), range_block, {}, blocks, place=place)
     task.run(description="Finding the range of values", **workers)
     ranges = np.array(list(task.results()))  # NaN, where there is one, comes through
     low, high = float(ranges[:, 0].min()), float(ranges[:, 1].max())
+    if folder is None:
+        task.forget()
     if volume.dtype.kind == "f" and not (low >= 0 and high <= 1):
         raise DataError(
             f"{volume.address} holds floats from {low:g} to {high:g}, but only 0 to 1 can be equalised: rescale them."
@@ -113,13 +115,13 @@ def value_range(volume: Volume, folder: Path, **workers: Any) -> tuple[float, fl
     return low, high
 
 
-def range_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    """Find the range of one block."""
+def range_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """Find the least and the greatest value of one block."""
     volume = block.inputs[0]
     ranges = []
     for part in aligned_parts(volume, block.write_roi, LEAST_BLOCK):
         values = volume.read(part)
-        ranges.append((float(values.min()), float(values.max())))
+        ranges.append((values.min(), values.max()))
     found = np.array(ranges)
     return np.array([found[:, 0].min(), found[:, 1].max()])
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.terminal import nearest
+from incasem_like.volumes.values import foreground
 
 Array = npt.NDArray[Any]
 IMPORT_DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
@@ -137,12 +138,13 @@ def _rgb_to_inverted_grey(values: Array, conversion: Conversion) -> Array:
 
 def _relabel_to(values: Array, conversion: Conversion) -> Array:
     """Give everything that is not 0 one label."""
-    return np.where(values != 0, np.uint64(conversion._label()), np.uint64(0))
+    return foreground(values, conversion.source or "The image") * np.uint64(conversion._label())
 
 
 def _relabel_to_uid(values: Array, conversion: Conversion) -> Array:
     """Give everything that is not 0 a number that follows from the folder's path: the same in every run."""
-    return np.where(values != 0, np.uint64(path_uid(conversion.source, conversion.dtype)), np.uint64(0))
+    uid = np.uint64(path_uid(conversion.source, conversion.dtype))
+    return foreground(values, conversion.source or "The image") * uid
 
 
 def path_uid(path: str, dtype: str) -> int:

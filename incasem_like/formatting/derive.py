@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask
-from incasem_like.errors import DataError
+from incasem_like.blockwise.parts import shuffled_parts
 from incasem_like.formatting.outputs import DatasetWritten, Derivation
+from incasem_like.volumes.values import check_label_dtype, check_labels
 from incasem_like.volumes.volume import Outside
 
 ArrayFunction = Callable[..., npt.NDArray[np.uint8]]
+VOXELS_AT_ONCE = 1 << 22
 
 
 def derive_volume(
@@ -40,10 +42,9 @@ def derive_volume(
         InputError: An output made with other parameters, or the input itself as output.
     """
     source = derivation.open_source()
-    if source.dtype.kind not in "biu":
-        raise DataError(
-            f"{source.address} holds {source.dtype}, but labels are integers: name a dataset of labels with --dataset."
-        )
+    check_label_dtype(source)
+    looked_at = shuffled_parts(source, source.roi, VOXELS_AT_ONCE)[0]  # before an output is created
+    check_labels(source.read(looked_at), str(source.address), looked_at.begin)
     name = function.__name__
     output = derivation.open_output(source, name, parameters)
     task = BlockTask(
@@ -67,6 +68,8 @@ class _BlockFunction:
         functools.update_wrapper(self, function)
 
     def __call__(self, block: Block, parameters: Mapping[str, Any]) -> None:
-        labels = block.inputs[0].read(block.read_roi, outside=self.outside)
+        source = block.inputs[0]
+        labels = source.read(block.read_roi, outside=self.outside)
         inner = (block.write_roi - block.read_roi.begin).to_slices()
+        check_labels(labels[inner], str(source.address), block.write_roi.begin)
         block.output.write(np.ascontiguousarray(self.function(labels, **parameters)[inner]), block.write_roi)

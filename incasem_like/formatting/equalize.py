@@ -48,15 +48,19 @@ def equalize_histogram(
         InputError: A wrong parameter, or an output made otherwise.
     """
     source = derivation.open_source()
+    source.require_chunks()
     _check(source, kernel, clip_limit, bins)
     parameters = {"kernel_size": list(kernel), "clip_limit": clip_limit, "bins": bins}
+    values: tuple[float, float] | None = None
+    if derivation.overwrite:  # what is there is not deleted for values that cannot be equalised
+        values = value_range(source, None, num_workers=derivation.workers(source), workers=derivation.cluster)
     output = derivation.open_output(source, "equalize_histogram", parameters)
     inputs, blocks = (str(source.address),), derivation.chunk_shape
     task = BlockTask("equalize_histogram", output, inputs, equalize_block, parameters, blocks)
     if not output.complete:
         with DoneLog(output, task.fingerprint()):
             pass  # refuses an output begun with other parameters before the volume is measured
-        _measure(source, output, parameters, derivation)
+        _measure(source, output, parameters, derivation, values)
     written = derivation.run(task, source, "Equalising")
     for left in Path(str(output.address)).glob(".clahe_*"):
         shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -80,7 +84,13 @@ def _tables_path(output: Volume) -> Path:
     return Path(str(output.address)) / ".clahe_tables.npy"
 
 
-def _measure(source: Volume, output: Volume, parameters: Mapping[str, Any], derivation: Derivation) -> None:
+def _measure(
+    source: Volume,
+    output: Volume,
+    parameters: Mapping[str, Any],
+    derivation: Derivation,
+    values: tuple[float, float] | None,
+) -> None:
     """Make the tables and the ranges, unless an interrupted call has left them; the file of ranges is written last."""
     path = _tables_path(output)
     ranges = path.with_suffix(".json")
@@ -88,7 +98,7 @@ def _measure(source: Volume, output: Volume, parameters: Mapping[str, Any], deri
         return
     here = derivation.workers(source)
     workers = {"num_workers": here, "workers": derivation.cluster}
-    low, high = value_range(source, path.parent, **workers)
+    low, high = values or value_range(source, path.parent, **workers)
     scale = GreyScale(source.dtype.name, low, high, parameters["bins"])
     work = Equalization(str(source.address), tuple(parameters["kernel_size"]), parameters["clip_limit"], scale)
     edges = make_tables(work, path, **workers)

@@ -25,7 +25,7 @@ def make_record(plan: SectionPlan, dtype: str | None, absolute: bool) -> dict[st
     return {
         "source": str(volume.address),
         "source_content": volume.content_hash,
-        "voxel_size": list(volume.voxel_size),
+        "voxel_size": None if volume.voxel_size is None else list(volume.voxel_size),
         "offset": list(volume.offset),
         "shape": [int(size) for size in volume.shape],
         "dtype": plan.dtype.name,

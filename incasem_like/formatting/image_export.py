@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
@@ -15,9 +15,10 @@ from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.export_record import RECORD_NAME, difference, make_record, read_record, write_record
+from incasem_like.formatting.export_values import READABLE, readable_dtype
 from incasem_like.formatting.section_writing import UNFINISHED, SectionPlan, make_plan, write_slab
 from incasem_like.formatting.workers import useful_workers
-from incasem_like.volumes import Volume, open_volume
+from incasem_like.volumes import Volume, check_outputs, open_volume
 
 LEDGER_NAME = ".blocks.zarr"
 
@@ -31,6 +32,7 @@ class ExportSummary:
     first_file: Path
     last_file: Path
     dtype: str
+    source_dtype: str
     already_complete: bool
 
 
@@ -41,8 +43,7 @@ class SectionExport:
     Attributes:
         volume: A 3-D volume (zyx).
         directory: The folder to make; ``section_<number>.tif`` go into it.
-        dtype: None keeps the values as they are (bool becomes uint8 and float16 becomes float32, without loss);
-            else see ``export_values.conversion_to``.
+        dtype: See ``export_values.conversion_to``.
         absolute: Number sections by absolute voxel position, which keeps the z offset, instead of from 0.
         overwrite: Replace a folder of earlier sections.
     """
@@ -80,6 +81,23 @@ class SectionExport:
             return False
         present = {path.name for path in self.directory.iterdir()}
         return all(self.plan.file_name(index) in present for index in range(self.plan.sections))
+
+    def in_readable_dtype(self, num_workers: int = 1, workers: Workers | None = None) -> SectionExport:
+        """Return this export in the type that common readers open; an earlier call's choice for the same data holds.
+
+        Args:
+            num_workers, workers: See ``readable_dtype``.
+
+        Raises:
+            DataError: As ``plan`` and ``readable_dtype``.
+        """
+        if self.dtype is not None or self.plan.dtype.itemsize <= 2:
+            return self
+        for folder in (self.directory, self.partial):
+            chosen = replace(self, dtype=str(read_record(folder).get("dtype")))
+            if chosen.dtype in READABLE and chosen.record == read_record(folder):
+                return chosen
+        return replace(self, dtype=readable_dtype(self.volume, num_workers, workers))
 
     def check(self) -> None:
         """Refuse what cannot be exported before anything is written.
@@ -166,7 +184,8 @@ class SectionExport:
     def _summary(self, *, already_complete: bool) -> ExportSummary:
         plan = self.plan
         first, last = (self.directory / plan.file_name(index) for index in (0, plan.sections - 1))
-        return ExportSummary(self.directory, plan.sections, first, last, plan.dtype.name, already_complete)
+        dtypes = plan.dtype.name, self.volume.dtype.name
+        return ExportSummary(self.directory, plan.sections, first, last, *dtypes, already_complete)
 
 
 def export_slab(block: Block, parameters: Mapping[str, Any]) -> None:
@@ -199,8 +218,14 @@ def export_all(
                 volume.address,
             )
     planned = [
-        SectionExport(volume, directory, **options) for volume, (_, _, directory) in zip(volumes, exports, strict=True)
+        SectionExport(volume, directory, **options).in_readable_dtype(num_workers, workers)
+        for volume, (_, _, directory) in zip(volumes, exports, strict=True)
     ]
+    check_outputs(
+        [export.directory for export in planned],
+        [volume.address for volume in volumes],
+        "choose another --out_directory or --out_datasets",
+    )
     for export in planned:
         export.check()
     for export in planned:
@@ -249,8 +274,8 @@ def _check_replaceable(directory: Path, record: Mapping[str, Any], overwrite: bo
     present = list(directory.iterdir())
     if not present:
         return
+    there = read_record(directory)
     if not overwrite:
-        there = read_record(directory)
         what = "exists already" if not there else f"was exported with {difference(there, record)}"
         if there == record:
             what = "lacks some of its sections"
@@ -259,3 +284,8 @@ def _check_replaceable(directory: Path, record: Mapping[str, Any], overwrite: bo
         is_ours = path.name == RECORD_NAME or (path.name.startswith("section_") and path.suffix == ".tif")
         if not is_ours:
             raise InputError(f"{directory} holds {path.name}, which is no exported section: choose another folder.")
+    if not there:
+        raise InputError(
+            f"{directory} holds sections without the {RECORD_NAME} of an export, perhaps originals: choose another "
+            "folder, or remove them yourself."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,8 @@ from incasem_like.formatting.outputs import DatasetWritten
 from incasem_like.formatting.sections import SectionSequence, find_sections
 from incasem_like.formatting.slabs import SlabReader
 from incasem_like.formatting.workers import useful_workers
-from incasem_like.volumes import Coordinate, Roi, Volume, make_provenance
+from incasem_like.terminal import shell_command
+from incasem_like.volumes import Coordinate, Roi, Volume, check_outputs, make_provenance, parse_address
 from incasem_like.volumes.geometry import nanometres
 
 Triple = tuple[int, int, int]
@@ -60,11 +62,11 @@ class SequenceImport:
     @property
     def next_command(self) -> str:
         """The sensible command after this import."""
-        stage = "python scripts/01_data_formatting"
-        where = f"-f {self.container} -d {self.dataset}"
+        stage, where = "scripts/01_data_formatting", ("-f", self.container, "-d", self.dataset)
         if "labels" in self.dataset:
-            return f"{stage}/60_create_metric_mask.py {where} -o {self.dataset.replace('labels', 'metric_masks')}"
-        return f"{stage}/40_equalize_histogram.py {where}"
+            mask = self.dataset.replace("labels", "metric_masks")
+            return shell_command("python", f"{stage}/60_create_metric_mask.py", *where, "-o", mask)
+        return shell_command("python", f"{stage}/40_equalize_histogram.py", *where)
 
 
 def plan_imports(
@@ -113,9 +115,10 @@ def check_import(order: SequenceImport) -> SectionSequence:
     sequence = find_sections(order.source, order.regex)
     conversion = _conversion(order)
     conversion.check(sequence.files[0].colours)
-    if min(order.voxel_size) <= 0 or min(order.chunk_shape) < 1:
+    if not all(0 < size < math.inf for size in order.voxel_size) or min(order.chunk_shape) < 1:
         raise InputError(
-            f"Got resolution {list(order.voxel_size)} and chunks {list(order.chunk_shape)}: all must be above 0."
+            f"Got resolution {list(order.voxel_size)} and chunks {list(order.chunk_shape)}: "
+            "all must be numbers above 0."
         )
     _crop(order, sequence.shape)
     # Most wrong types show in the first section; one more decoding spares an import that fails half-way.
@@ -136,6 +139,11 @@ def import_all(
     Yields:
         Each order as it is done.
     """
+    check_outputs(
+        [parse_address(order.container, order.dataset) for order in orders],
+        [order.source for order in orders],
+        "choose another --output_file or --output_dataset",
+    )
     checked = [(order, check_import(order)) for order in orders]
     for order, sequence in checked:
         yield order, import_sections(order, sequence, num_workers=num_workers, overwrite=overwrite, workers=workers)

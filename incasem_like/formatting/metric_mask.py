@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from incasem_like.volumes.values import foreground
+
 
 def metric_mask(labels: npt.NDArray[Any], outwards: int, inwards: int) -> npt.NDArray[np.uint8]:
     """Mark the voxels that count.
@@ -23,7 +25,7 @@ def metric_mask(labels: npt.NDArray[Any], outwards: int, inwards: int) -> npt.ND
     Returns:
         uint8: 1 counts, 0 is left out.
     """
-    objects = labels != 0
+    objects = foreground(labels)
     dilated = grow(objects, outwards)
     # What is beyond the array is no object: a rim of outside lets it eat inwards.
     outside = np.pad(~objects, 1, constant_values=True) if inwards > 0 else ~objects

@@ -11,10 +11,9 @@ import numpy as np
 
 from incasem_like.blockwise import BlockTask, create_or_resume_output, run_blockwise
 from incasem_like.blockwise.workers_file import Workers, given_workers
-from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.workers import useful_workers
 from incasem_like.terminal import report_written
-from incasem_like.volumes import Volume, make_provenance, open_volume
+from incasem_like.volumes import Volume, check_outputs, make_provenance, open_volume, parse_address
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,10 @@ class Derivation:
             InputError: It would be replaced by the result.
         """
         source = open_volume(self.container, self.dataset)
-        if source.axes != "zyx":
-            raise DataError(
-                f"{source.address} has axes {source.axes}, but zyx is needed: choose a dataset of one channel."
-            )
-        if self.out_dataset.strip("/") == self.dataset.strip("/"):
-            raise InputError(f"The result would replace {source.address}: choose another --out_dataset.")
+        source.require_zyx()
+        check_outputs(
+            [parse_address(self.container, self.out_dataset)], [source.address], "choose another --out_dataset"
+        )
         return source
 
     def open_output(self, source: Volume, tool: str, parameters: Mapping[str, Any]) -> Volume:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.errors import DataError, InputError
+from incasem_like.errors import InputError
 from incasem_like.formatting.export_values import Conversion, conversion_to
 from incasem_like.volumes import Coordinate, Roi, Volume
 
@@ -31,7 +31,7 @@ class SectionPlan:
         volume: A 3-D volume (zyx).
         first_number: Number of the first section.
         dtype: Of the written values.
-        convert: From stored to written values.
+        convert: From stored to written values; see ``conversion_to``.
     """
 
     volume: Volume
@@ -62,20 +62,13 @@ def make_plan(volume: Volume, dtype: str | None, absolute: bool) -> SectionPlan:
         DataError: The volume has channels, or no voxel.
         InputError: It begins at a section that no file name can say.
     """
-    if len(volume.shape) != 3:
-        raise DataError(
-            f"{volume.address} has shape {tuple(volume.shape)} ({volume.axes}), but only 3-D datasets become sections: "
-            "name one channel's dataset."
-        )
-    if 0 in volume.shape:
-        raise DataError(f"{volume.address} has shape {tuple(volume.shape)} and holds no voxel: nothing to export.")
+    volume.require_zyx()
     first = int(volume.roi.begin[0]) if absolute else 0
     if first < 0:
         raise InputError(
             f"{volume.address} begins at section {first}, which no file name can say: leave --absolute out."
         )
-    scale = volume.attributes.get("scale")
-    target, convert = conversion_to(dtype, np.dtype(volume.dtype), float(scale) if scale else None)
+    target, convert = conversion_to(dtype, volume)
     return SectionPlan(volume, first, target, convert)
 
 
@@ -121,7 +114,8 @@ def _allocate(path: Path, plan: SectionPlan) -> int:
     import tifffile
 
     _, height, width = (int(size) for size in plan.volume.shape)
-    _, *in_plane = plan.volume.voxel_size
+    size = plan.volume.voxel_size
+    scale = None if size is None else tuple(_per_centimetre(length) for length in (size[2], size[1]))
     place = tifffile.imwrite(
         path,
         data=None,
@@ -129,8 +123,8 @@ def _allocate(path: Path, plan: SectionPlan) -> int:
         dtype=plan.dtype,
         photometric="minisblack",
         metadata=None,
-        resolution=tuple(_per_centimetre(size) for size in reversed(in_plane)),
-        resolutionunit="CENTIMETER",
+        resolution=scale,
+        resolutionunit="CENTIMETER" if scale else "NONE",
         returnoffset=True,
     )
     assert place is not None
@@ -153,9 +147,6 @@ def _bands(plan: SectionPlan, start: int, stop: int) -> Iterator[tuple[int, Arra
     rows = chunk_rows * max(1, BAND_BYTES // ((stop - start) * chunk_rows * width * itemsize))
     for row in range(0, height, rows):
         shape = Coordinate(stop - start, min(rows, height - row), width)
-        band = volume.read(Roi(volume.roi.begin + Coordinate(start, row, 0), shape))
-        try:
-            converted = plan.convert(band)
-        except DataError as error:
-            raise DataError(f"{volume.address}: {error}") from error
+        begin = volume.roi.begin + Coordinate(start, row, 0)
+        converted = plan.convert(volume.read(Roi(begin, shape)), begin)
         yield row, converted.astype(plan.dtype.newbyteorder("="), copy=False)

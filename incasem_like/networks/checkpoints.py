@@ -122,7 +122,10 @@ def load_checkpoint(path: Path, network: nn.Module | None = None, optimizer: Opt
         try:
             optimizer.load_state_dict(checkpoint.optimizer_state)
         except (ValueError, KeyError) as error:
-            raise CheckpointError(f"The optimizer state in {path} does not fit this optimizer: {error}.") from error
+            raise CheckpointError(
+                f"The optimizer state in {path} does not fit this optimizer ({str(error).rstrip('.')}): start from its "
+                "weights with a new optimizer instead."
+            ) from error
     return checkpoint
 
 

@@ -14,7 +14,14 @@ from incasem_like.prediction.planning.ensemble_plan import plan_ensemble
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.planning.settling import settled
 from incasem_like.prediction.region_task import read_begun
-from incasem_like.prediction.regions import Observing, Order, check_begun_alike, described, predict_regions
+from incasem_like.prediction.regions import (
+    Observing,
+    Order,
+    check_begun_alike,
+    check_not_read,
+    described,
+    predict_regions,
+)
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
 from incasem_like.volumes.provenance import command_line
 
@@ -75,6 +82,8 @@ def predict_data(
     records = [training, *further]
     config = _with_training_runs(config, records)
     plan, runs = _checked_plan(config, records, store, resume, workers)
+    if runs is not None and options.get("run_id") is not None:
+        runs.check_unused(options["run_id"], "--resume")
     observing = observing if config.prediction.log_metrics else None
     finished: list[FinishedPrediction] = []
 
@@ -114,6 +123,7 @@ def _checked_plan(
     runs = store()
     if resume is None:
         return settled(plan, workers), runs
+    check_not_read(plan, places)
     check_resumable(plan, resume, runs)
     known = plan.knows_precision
     plan = settled(plan, workers, tiles=any(read_begun(place) is None for place in places))

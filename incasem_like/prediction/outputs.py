@@ -124,7 +124,9 @@ class RegionOutput:
         values: dict[str, Any] = {"dtype": output_dtype, "attributes": {"scale": SCALES[output_dtype]}, **layout}
         if not place.channels:
             maps = [create_volume(place.container, place.probability_map(c), **values) for c in range(num_classes)]
-            return cls([create_volume(place.container, place.segmentation, dtype="uint8", **layout), *maps])
+            # With one class the map can be evaluated as its probabilities 0 and 1.
+            scale: dict[str, Any] = {"attributes": {"scale": 1}} if num_classes == 2 else {}
+            return cls([create_volume(place.container, place.segmentation, dtype="uint8", **scale, **layout), *maps])
         made = []
         for group in reversed(place.channels):
             in_front = {key: (group.channels, *layout[key]) for key in ("shape", "chunk_shape")}

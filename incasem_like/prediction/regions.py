@@ -18,7 +18,7 @@ from incasem_like.prediction.outputs import OutputPlace, RegionOutput, chunk_sha
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.region_task import RegionTask, TileObserver, read_begun
 from incasem_like.samples import Region
-from incasem_like.volumes import make_provenance
+from incasem_like.volumes import Address, check_outputs, make_provenance
 from incasem_like.volumes.geometry import nanometres
 
 if TYPE_CHECKING:
@@ -63,10 +63,11 @@ def predict_regions(plan: PredictionPlan, places: Sequence[OutputPlace], order: 
         How many voxels were missing, and the defined scores by name: of each region, and their means.
 
     Raises:
-        InputError: A prediction is there that was not to be.
+        InputError: A prediction is there that was not to be, or an output is an input of any region.
         CheckpointError: The network gives values that are not numbers.
         IncasemError: Blocks failed; all others are done.
     """
+    check_not_read(plan, places)
     tasks = [_begin(plan, region, place, order) for region, place in zip(plan.regions, places, strict=True)]
     voxels, scores = 0, dict[str, float]()
     for index, task in enumerate(tasks):
@@ -76,6 +77,17 @@ def predict_regions(plan: PredictionPlan, places: Sequence[OutputPlace], order: 
             found = {name: float(value) for name, value in observer.scores().items()}
             scores.update({name: value for name, value in found.items() if math.isfinite(value)})
     return voxels, _with_means(scores)
+
+
+def check_not_read(plan: PredictionPlan, places: Sequence[OutputPlace]) -> None:
+    """Check that predictions replace no volume of the data configuration.
+
+    Raises:
+        InputError: One does.
+    """
+    groups = [Address(str(place.container), place.group) for place in places]
+    inputs = [address for region in plan.regions for address in region.addresses]
+    check_outputs(groups, inputs, "set prediction.directories.prefix to another folder, or name other inputs")
 
 
 def _with_means(scores: Mapping[str, float]) -> dict[str, float]:

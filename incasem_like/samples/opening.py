@@ -9,9 +9,9 @@ from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError, DataError
 from incasem_like.samples.regions import RAW_SCALES, Region, downsampled
 from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
-from incasem_like.volumes.agreement import check_place_known, warn_between_voxels
-
-LABEL_KINDS = "uib"
+from incasem_like.volumes.agreement import warn_between_voxels
+from incasem_like.volumes.faults import warn_once
+from incasem_like.volumes.values import LABEL_KINDS
 
 
 def open_regions(
@@ -93,8 +93,12 @@ def _check_configured_voxel_size(entry: DataEntry, voxel_size: Sequence[float]) 
 
 
 def _check_voxel_size(entry: DataEntry, volume: Volume) -> None:
-    known = check_place_known(volume, f"{volume.dataset} of {entry.name}", entry.voxel_size)
-    if known and not same_voxel_size(volume.voxel_size, entry.voxel_size):
+    if volume.voxel_size is None:
+        warn_once(
+            f"{volume.dataset} of {entry.name} does not give its voxel size: the {_numbers(entry.voxel_size)} nm of "
+            f"the data configuration are used; to have them verified, {volume.describe_resolution(entry.voxel_size)}."
+        )
+    elif not same_voxel_size(volume.voxel_size, entry.voxel_size):
         raise DataError(
             f"{volume.dataset} says its voxels are {_numbers(volume.voxel_size)} nm, but {entry.name} says "
             f'{_numbers(entry.voxel_size)}: correct "voxel_size" or the array\'s resolution attribute.'
@@ -102,11 +106,8 @@ def _check_voxel_size(entry: DataEntry, volume: Volume) -> None:
 
 
 def _check_raw(entry: DataEntry, raw: Volume) -> None:
-    if raw.axes != "zyx":
-        raise DataError(
-            f"{raw.dataset} of {entry.name} has the axes {raw.axes}, but raw has to be z, y, x: "
-            "choose a dataset with one channel."
-        )
+    raw.require_zyx(f"{raw.dataset} of {entry.name}")
+    raw.require_chunks(f"{raw.dataset} of {entry.name}")
     if raw.dtype.name not in RAW_SCALES:
         raise DataError(
             f"{raw.dataset} of {entry.name} is {raw.dtype.name}, but raw has to be uint8, uint16, "
@@ -115,10 +116,11 @@ def _check_raw(entry: DataEntry, raw: Volume) -> None:
 
 
 def _check_label(entry: DataEntry, volume: Volume) -> None:
-    if volume.axes != "zyx" or volume.dtype.kind not in LABEL_KINDS:
+    volume.require_zyx(f"{volume.dataset} of {entry.name}")
+    if volume.dtype.kind not in LABEL_KINDS:
         raise DataError(
-            f"{volume.dataset} of {entry.name} is {volume.dtype.name} with the axes {volume.axes}, but labels and "
-            "masks have to be integers with z, y, x: choose another dataset or convert it."
+            f"{volume.dataset} of {entry.name} is {volume.dtype.name}, but labels and masks have to be integers: "
+            "choose another dataset or convert it."
         )
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from incasem_like.config import DataEntry
 from incasem_like.errors import DataError
 from incasem_like.targets import class_map
-from incasem_like.volumes import Coordinate, Roi, Volume
+from incasem_like.volumes import Address, Coordinate, Roi, Volume, parse_address
 from incasem_like.volumes.geometry import nanometres
 from incasem_like.volumes.padding import read_mirrored
+from incasem_like.volumes.values import foreground, inside
 
 Outside = Literal["error", "constant", "reflect"]
 RAW_SCALES = {"uint8": 1 / 255, "uint16": 1 / 65535, "float16": 1.0, "float32": 1.0, "float64": 1.0}
@@ -31,7 +32,7 @@ class Region:
         entry: The entry as configured.
         roi: Extent of the region.
         raw: Intensities.
-        labels: Class id -> volume whose voxels above 0 belong to that class; empty = all background.
+        labels: Class id -> volume whose voxels belong to that class unless they are 0; empty = all background.
         mask: Where it is 0 nothing is learnt; None = everywhere 1.
         metric_masks: Where one of them is 0 nothing is measured.
         downsample_factor: Every n-th voxel is taken along each axis.
@@ -73,6 +74,13 @@ class Region:
         return {str(volume.address): volume.content_hash for volume in self.volumes}
 
     @property
+    def addresses(self) -> list[Address]:
+        """Addresses of all volumes that the entry names, those that are not opened included."""
+        entry = self.entry
+        names = [entry.raw, *entry.labels, *filter(None, [entry.mask]), *entry.metric_masks]
+        return [parse_address(entry.file, name) for name in names]
+
+    @property
     def volumes(self) -> list[Volume]:
         """All volumes of the region, raw first."""
         masks = [] if self.mask is None else [self.mask]
@@ -107,10 +115,19 @@ class Region:
         return normalised
 
     def read_labels(self, roi: Roi) -> NDArray[np.uint8]:
-        """Read class ids; 0 = background, also beyond the label volumes."""
+        """Read class ids; 0 = background, also beyond the label volumes.
+
+        Raises:
+            VoxelValueError: A label is negative.
+        """
         if not self.labels:
             return np.zeros(tuple(roi.shape), dtype=np.uint8)
-        return class_map({class_id: self._read(volume, roi) for class_id, volume in self.labels.items()})
+        return class_map(
+            {
+                class_id: foreground(self._read(volume, roi), *self._where(volume, roi))
+                for class_id, volume in self.labels.items()
+            }
+        )
 
     def read_mask(self, roi: Roi) -> NDArray[np.uint8]:
         """Read the mask as 0 and 1; 0 beyond the mask volume, 1 everywhere if the entry has no mask."""
@@ -121,10 +138,14 @@ class Region:
         return self._conjunction(roi, [*([] if self.mask is None else [self.mask]), *self.metric_masks])
 
     def _conjunction(self, roi: Roi, volumes: list[Volume]) -> NDArray[np.uint8]:
-        inside = np.ones(tuple(roi.shape), dtype=bool)
+        everywhere = np.ones(tuple(roi.shape), dtype=bool)
         for volume in volumes:
-            inside &= self._read(volume, roi) > 0
-        return inside.view(np.uint8)
+            everywhere &= inside(self._read(volume, roi), *self._where(volume, roi))
+        return everywhere.view(np.uint8)
+
+    def _where(self, volume: Volume, roi: Roi) -> tuple[str, Coordinate, int]:
+        """Name a volume, the first voxel of what is read of it, and the step between voxels, for errors."""
+        return f"{volume.dataset} of {self.name}", roi.begin * self.downsample_factor, self.downsample_factor
 
     def _read(self, volume: Volume, roi: Roi, outside: Outside = "constant", fill: float = 0) -> NDArray[Any]:
         factor = self.downsample_factor

@@ -1,4 +1,4 @@
-"""How probabilities are stored, and which stored value is the least that reaches a threshold."""
+"""Whether a volume is a probability map, and which stored value is the least that reaches a threshold."""
 
 from __future__ import annotations
 
@@ -7,28 +7,41 @@ from typing import Any
 
 import numpy as np
 
+from incasem_like.blockwise.parts import shuffled_parts
 from incasem_like.errors import DataError
 from incasem_like.volumes import Volume
+from incasem_like.volumes.values import probability_scale, stated_scale
+
+VOXELS_AT_ONCE = 1 << 22
+MOST_VOXELS = 1 << 31  # that are read to tell a map from a segmentation, some minutes at worst
 
 
-def probability_scale(volume: Volume) -> float:
-    """Say which stored value means probability 1: the ``scale`` attribute, else 255 for uint8 and 1 for floats.
+def check_probability_map(volume: Volume) -> None:
+    """Check that a volume holds probabilities, as far as that can be told without reading all of it.
+
+    Of uint8 without the attribute ``scale``, which means x255, blocks are read in random order up to the first value
+    above 1. Where only 0 and 1 are found it may be a segmentation as well, which would score as good as nothing.
 
     Raises:
-        DataError: The values cannot be probabilities: another integer type without a scale, or channels.
+        DataError: It cannot be probabilities, or is uint8 that holds only 0 and 1 and has no ``scale``.
     """
-    dtype = np.dtype(volume.dtype)
-    scale = volume.attributes.get("scale")
-    if isinstance(scale, int | float) and scale > 0:
-        return float(scale)
-    if dtype == np.uint8:
-        return 255.0
-    if dtype.kind == "f":
-        return 1.0
-    raise DataError(
-        f"{volume.address} holds {dtype} without a scale attribute, which cannot be probabilities: "
-        "name a float or uint8 probability map."
-    )
+    probability_scale(volume)
+    if volume.dtype != np.uint8 or stated_scale(volume) is not None:
+        return
+    has_one, read = False, 0
+    for part in shuffled_parts(volume, volume.roi, VOXELS_AT_ONCE):
+        highest = int(volume.read(part).max())
+        if highest > 1:
+            return
+        has_one, read = has_one or highest == 1, read + part.size
+        if read > MOST_VOXELS:
+            break
+    if has_one:
+        raise DataError(
+            f"{volume.address} holds only 0 and 1 as uint8, so it may be a segmentation or probabilities x255: add "
+            f'"scale": 1 (segmentation) or "scale": 255 (probabilities) to its attributes, '
+            f"{volume.format.attributes_file}."
+        )
 
 
 def stored_threshold(threshold: float, dtype: np.dtype[Any], scale: float) -> int | float:

@@ -7,13 +7,25 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.blockwise.parts import shuffled_parts
 from incasem_like.errors import DataError, InputError
-from incasem_like.segmentation.probabilities import probability_scale, stored_threshold
+from incasem_like.segmentation.probabilities import VOXELS_AT_ONCE, check_probability_map, stored_threshold
 from incasem_like.tracking import run_experiment
-from incasem_like.volumes import Volume, dataset_exists, describe_roi, make_provenance, open_volume
+from incasem_like.volumes import (
+    Roi,
+    Volume,
+    check_outputs,
+    dataset_exists,
+    describe_roi,
+    make_provenance,
+    open_volume,
+    parse_address,
+)
 from incasem_like.volumes.agreement import check_same_voxels
+from incasem_like.volumes.values import check_label_dtype, check_probabilities, inside, probability_scale
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -48,25 +60,24 @@ class ThresholdSegmentation:
         """Open the probability map and the mask, if any, and check all that can be wrong.
 
         Raises:
-            InputError: The threshold is no probability, or the output would replace the input.
+            InputError: The threshold is no probability, or the output would replace an input.
             DataError: A volume is missing, is no probability map, or the mask is on another grid or does not cover it.
+            VoxelValueError: In a block looked at, a voxel inside the mask holds no probability.
         """
         if not 0 <= self.threshold <= 1:
             raise InputError(f"--threshold is {self.threshold:g}, but must be from 0 to 1.")
-        if self.out_dataset.strip("/") == self.dataset.strip("/"):
-            raise InputError(f"--out_dataset {self.out_dataset} is the probability map itself: choose another name.")
         prediction = open_volume(self.prediction_filename, self.dataset)
-        if prediction.axes != "zyx":
-            raise DataError(
-                f"{prediction.address} has shape {list(prediction.shape)} ({prediction.axes}), but a map of one class "
-                "is needed: name one class's dataset, such as prob_maps/class_1."
-            )
-        probability_scale(prediction)
-        if not (self.mask or self.mask_filename):
-            return [prediction]
-        mask = open_volume(self.mask_filename or self.prediction_filename, self.mask or DEFAULT_MASK)
-        _check_mask(mask, prediction)
-        return [prediction, mask]
+        prediction.require_zyx()
+        check_probability_map(prediction)
+        masks = []
+        if self.mask or self.mask_filename:
+            masks = [open_volume(self.mask_filename or self.prediction_filename, self.mask or DEFAULT_MASK)]
+            _check_mask(masks[0], prediction)
+        output = parse_address(self.prediction_filename, self.out_dataset)
+        check_outputs([output], [volume.address for volume in (prediction, *masks)], "choose another --out_dataset")
+        # A map in other units shows in any of its blocks, before an output is created.
+        _read_probabilities(prediction, masks, shuffled_parts(prediction, prediction.roi, VOXELS_AT_ONCE)[0])
+        return [prediction, *masks]
 
     def make_task(self, inputs: Sequence[Volume], run_id: int | None, overwrite: bool) -> BlockTask:
         """Create or reopen the output and describe the blockwise work on it."""
@@ -80,6 +91,7 @@ class ThresholdSegmentation:
             voxel_size=prediction.voxel_size,
             offset=prediction.offset,
             chunk_shape=self.chunk_shape,
+            attributes={"scale": 1},  # so that it can be evaluated as the probabilities 0 and 1
             overwrite=overwrite,
             provenance=make_provenance("extract_segmentation_with_threshold", parameters, inputs, run_id),
         )
@@ -132,13 +144,31 @@ def segment_as_run(
 
 
 def threshold_block(block: Block, parameters: Mapping[str, Any]) -> None:
-    """Segment one block; ``parameters`` holds the ``threshold``, the inputs are the map and, if any, the mask."""
+    """Segment one block; ``parameters`` holds the ``threshold``, the inputs are the map and, if any, the mask.
+
+    Raises:
+        VoxelValueError: A voxel inside the mask holds no probability.
+    """
     prediction = block.inputs[0]
-    least = stored_threshold(parameters["threshold"], prediction.dtype, probability_scale(prediction))
-    reached = prediction.read(block.write_roi) >= least
-    for mask in block.inputs[1:]:
-        reached &= mask.read(block.write_roi) != 0
+    probabilities, counted = _read_probabilities(prediction, block.inputs[1:], block.write_roi)
+    reached = probabilities >= stored_threshold(
+        parameters["threshold"], prediction.dtype, probability_scale(prediction)
+    )
+    if counted is not None:
+        reached &= counted
     block.output.write(reached.view(np.uint8), block.write_roi)
+
+
+def _read_probabilities(
+    prediction: Volume, masks: Sequence[Volume], roi: Roi
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+    """Read stored probabilities and where they count, None for everywhere; they are checked there."""
+    counted = None
+    for mask in masks:
+        counted = inside(mask.read(roi), str(mask.address), roi.begin)
+    probabilities = prediction.read(roi)
+    check_probabilities(probabilities, probability_scale(prediction), str(prediction.address), roi.begin, counted)
+    return probabilities, counted
 
 
 def _segment(task: BlockTask, num_workers: int, workers: Workers | None, run_id: int | None) -> dict[str, Any]:
@@ -148,6 +178,7 @@ def _segment(task: BlockTask, num_workers: int, workers: Workers | None, run_id:
 
 def _check_mask(mask: Volume, prediction: Volume) -> None:
     check_same_voxels(mask, prediction)
+    check_label_dtype(mask)
     if not mask.roi.contains(prediction.roi):
         raise DataError(
             f"{mask.address} covers {describe_roi(mask.roi)}, but the probability map {describe_roi(prediction.roi)}: "

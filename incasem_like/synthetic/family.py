@@ -16,6 +16,7 @@ from incasem_like.blockwise.ledger import LedgerTask, Pieces
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.synthetic.parameters import OpticLobeParameters
 from incasem_like.synthetic.writing import VolumeOrder, columns_there, make_volume, refuse_what_is_there
+from incasem_like.volumes import check_outputs
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def make_volumes(
         InputError: A place that holds something else, or another family that was begun there, without ``overwrite``.
         IncasemError: As ``run_blockwise``.
     """
+    check_outputs([order.output for order in orders], [], "choose another --output")
     there = [None if overwrite else columns_there(order) for order in orders]
     if None in there:
         for order, columns in zip(orders, there, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from incasem_like.blockwise.done_log import first_difference
 from incasem_like.errors import DataError, InputError
 from incasem_like.synthetic.optic_lobe import SyntheticVolume, check_shape, generate_optic_lobe
 from incasem_like.synthetic.parameters import OpticLobeParameters
+from incasem_like.terminal import shell_command
 from incasem_like.volumes import Volume, create_volume, dataset_exists, make_provenance, open_volume
 
 TOOL = "generate_optic_lobe"
@@ -48,12 +50,12 @@ class VolumeOrder:
     @property
     def next_command(self) -> str:
         """The sensible command after this volume is there."""
-        scripts = "python scripts/01_data_formatting"
+        scripts = "scripts/01_data_formatting"
         if self.format == "zarr":
-            return f"{scripts}/40_equalize_histogram.py -f {self.output} -d {DATASETS[0]}"
-        sizes = " ".join(f"{size:g}" for size in self.voxel_size)
-        sections = f"{scripts}/00_image_sequences_to_zarr.py -i {self.output / FOLDERS[0]}"
-        return f"{sections} -f {self.output}.zarr --resolution {sizes}"
+            return shell_command("python", f"{scripts}/40_equalize_histogram.py", "-f", self.output, "-d", DATASETS[0])
+        sections = ("-i", self.output / FOLDERS[0], "-f", f"{self.output}.zarr")
+        sizes = (f"{size:g}" for size in self.voxel_size)
+        return shell_command("python", f"{scripts}/00_image_sequences_to_zarr.py", *sections, "--resolution", *sizes)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -89,8 +91,8 @@ def order_volumes(
     check_shape(shape)
     if format not in ("tiff", "zarr"):
         raise InputError(f"The format {format} is not known: use tiff or zarr.")
-    if num_volumes < 1 or min(voxel_size) <= 0:
-        raise InputError(f"Got {num_volumes} volumes of voxel size {list(voxel_size)}: both must be above 0.")
+    if num_volumes < 1 or not all(0 < size < math.inf for size in voxel_size):
+        raise InputError(f"Got {num_volumes} volumes of voxel size {list(voxel_size)}: all must be numbers above 0.")
     if format == "zarr" and output.suffix != ".zarr":
         output = output / "volume.zarr" if not output.suffix else output.with_suffix(".zarr")
     places = [output] if num_volumes == 1 else [output.with_stem(f"{output.stem}_{i:03d}") for i in range(num_volumes)]

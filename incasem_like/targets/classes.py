@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem_like.errors import InputError
+from incasem_like.volumes.values import foreground
 
 BACKGROUND = 0
 MAX_CLASS_ID = 255
@@ -20,13 +21,13 @@ def class_map(masks: Mapping[int, NDArray[Any]]) -> NDArray[np.uint8]:
     A voxel that more than one class claims is contradictory and becomes background, as in incasem.
 
     Args:
-        masks: Class id (1-255) -> array of any dtype and one common shape; any value above 0 belongs to the class.
+        masks: Class id (1-255) -> array of one common shape; every voxel that is not 0 belongs to the class.
 
     Returns:
         Class ids, 0 = background, of the masks' shape.
 
     Raises:
-        InputError: No mask, an id outside 1-255, or masks of different shapes.
+        InputError: No mask, an id outside 1-255, masks of different shapes, or negative values in one.
     """
     if not masks:
         raise InputError("A class map needs at least one mask, but none was given: name a label dataset.")
@@ -42,9 +43,9 @@ def class_map(masks: Mapping[int, NDArray[Any]]) -> NDArray[np.uint8]:
             raise InputError(
                 f"Class id {class_id} is outside 1-{MAX_CLASS_ID}: number the classes from 1, 0 is background."
             )
-        foreground = mask > 0
-        merged[foreground] = class_id
+        found = foreground(mask)
+        merged[found] = class_id
         if len(masks) > 1:
-            merged[foreground & claimed] = BACKGROUND
-            claimed |= foreground
+            merged[found & claimed] = BACKGROUND
+            claimed |= found
     return merged

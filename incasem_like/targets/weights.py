@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem_like.errors import InputError
+from incasem_like.volumes.values import foreground
 
 
 def class_fractions(labels: NDArray[np.integer], mask: NDArray[Any], num_classes: int) -> NDArray[np.float64]:
@@ -24,7 +25,7 @@ def class_fractions(labels: NDArray[np.integer], mask: NDArray[Any], num_classes
     Raises:
         InputError: A class id inside the mask is not below ``num_classes``.
     """
-    inside = labels[mask > 0]
+    inside = labels[foreground(mask)]
     counts = np.bincount(inside.ravel(), minlength=num_classes)
     if counts.size > num_classes:
         raise InputError(
@@ -68,7 +69,7 @@ def balance_weights(
     weights = 1.0 / (num_classes * np.clip(fractions, clipmin, clipmax))
     weights[fractions == 0] = 0.0
     # Labels outside the mask may hold anything; class 0 stands in for them.
-    inside = mask > 0
+    inside = foreground(mask)
     scale = weights.astype(np.float32)[np.where(inside, labels, 0)]
     scale *= inside
     return scale

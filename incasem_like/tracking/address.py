@@ -13,10 +13,16 @@ from incasem_like.errors import InputError
 from incasem_like.tracking.kinds import KINDS
 from incasem_like.tracking.values import without_credentials
 
+SCHEMES = ("mongodb", "mongodb+srv")
 ENVIRONMENT_VARIABLE = "INCASEM_TRACKING_URL"
-_HOST_AND_PORT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.-]*:\d{1,5}$")
+_SERVER = re.compile(
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::(?P<port>\d{1,5}))?"
+    r"(?:(?P<sign>[:/])(?P<database>[^\s:/?.!]*)(?P<collection>\.[^\s:/?!]+)?(?P<options>\?\S*)?)?"
+)
+_KNOWN_HOST = re.compile(r"localhost|\d+(\.\d+){3}|\[.*\]", re.IGNORECASE)
+_BROKEN_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(:/|//)")
+FORMS = "mongodb://HOST:PORT, HOST:PORT, HOST:PORT:DATABASE, localhost, a .json file, or a folder as ./NAME or /PATH"
 _UNESCAPED = re.compile(r"[\s'\"]")
-_USER_AND_HOST = re.compile(r"^[^/\\]+:[^/\\]*@[A-Za-z0-9][A-Za-z0-9.,:-]*(/.*)?$")
 _DEFAULT_DATABASES = ("", "admin")
 
 
@@ -54,40 +60,91 @@ def parse_address(url: str | Path | None, runs_directory: Path) -> FolderAddress
     """Find out what kind of store an address means.
 
     Args:
-        url: ``mongodb://…`` or ``mongodb+srv://…``; ``host:port``; a JSON file ``{"url": …, "db_name": …}`` as incasem
-            has them; a folder; or None for the environment variable ``INCASEM_TRACKING_URL`` and, where that is not
-            set, ``<runs_directory>/tracking``.
+        url: ``mongodb://…`` or ``mongodb+srv://…``; ``host:port``, ``host:port:database`` or ``host:port/database`` as
+            Sacred and Omniboard have them, ``localhost`` or an IP address without a port; a JSON file ``{"url": …,
+            "db_name": …}`` as incasem has them; a folder that exists, or a path that begins with ``/``, ``./``, ``../``
+            or ``~`` or has a slash; or None for the environment variable ``INCASEM_TRACKING_URL`` and, where that is
+            not set, ``<runs_directory>/tracking``. A ``Path`` is a folder or JSON file.
         runs_directory: The folder of training runs, home of the default store.
 
     Raises:
-        InputError: The JSON file is missing or lacks its keys, or the URL has a scheme that no store answers to, blanks
-            or quotation marks, or credentials without a scheme.
+        InputError: The JSON file is missing or lacks its keys, or the text is none of these forms, has blanks or
+            quotation marks in a URL, or credentials without a scheme.
     """
     text = os.path.expandvars(str(url)) if url else os.environ.get(ENVIRONMENT_VARIABLE, "")
     if not text:
         return FolderAddress(runs_directory / "tracking")
-    if text.startswith(("mongodb://", "mongodb+srv://")):
-        return _mongo_address(text, _database_in_path(text))
-    if "://" in text:
-        scheme = text.split("://")[0]
-        raise InputError(
-            f"A tracking URL cannot start with {scheme}://: give mongodb://host:port, host:port or a folder."
-        )
+    scheme, has_scheme, rest = text.partition("://")
+    if has_scheme and scheme.lower() in SCHEMES:
+        return _mongo_address(f"{scheme.lower()}://{rest}", _database_in_path(text))
+    if has_scheme:
+        raise InputError(f"A tracking URL cannot start with {scheme}://: give {FORMS}.")
     if text.lower().endswith(".json"):
         return _read_json(Path(text).expanduser())
-    if _HOST_AND_PORT.match(text) and not Path(text).exists():
-        return _mongo_address(f"mongodb://{text}", None)
-    if _USER_AND_HOST.match(text) and not Path(text).exists():  # not quoted, since it holds a password
-        raise InputError(
-            "A tracking URL with a user name and password begins with mongodb://: write "
-            "mongodb://USER:PASSWORD@HOST:PORT."
-        )
     folder = Path(text).expanduser().absolute()
+    if not isinstance(url, Path) and not folder.exists() and not text.startswith(("/", "./", "../", "~")):
+        if server := _server(text):
+            return server
+        _refuse_unclear(text)
     if folder.is_file():
         raise InputError(
             f"{folder} is a file, but runs are kept in a folder: name one, a .json file or mongodb://host."
         )
     return FolderAddress(folder)
+
+
+def as_folder(text: str) -> str:
+    """Return the folder that a flag names as an absolute path, which ``parse_address`` never reads as a server."""
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def _server(text: str) -> MongoAddress | None:
+    """Read Sacred's and Omniboard's ``host:port:database`` and the like; None where the text is no server.
+
+    Raises:
+        InputError: A port that cannot be, or a collection of Sacred's, which has no place here.
+    """
+    found = _SERVER.fullmatch(text)
+    if found is None or not (found["port"] or (_KNOWN_HOST.fullmatch(found["host"]) and found["sign"] != ":")):
+        return None
+    if found["port"] and not 0 < int(found["port"]) < 2**16:
+        raise InputError(f"{text} has a port that is not between 1 and 65535: give {FORMS}.")
+    if found["collection"] not in (None, ".runs"):
+        raise InputError(
+            f"{text} names the collection {found['collection'][1:]}, but runs are kept in the collection 'runs': "
+            f"write {text.replace(found['collection'], '')}."
+        )
+    port = f":{found['port']}" if found["port"] else ""
+    options = f"/{found['options']}" if found["options"] else ""
+    database = found["database"] or ""
+    return _mongo_address(
+        f"mongodb://{found['host']}{port}{options}", None if database in _DEFAULT_DATABASES else database
+    )
+
+
+def _refuse_unclear(text: str) -> None:
+    """Refuse a text that is no server and need not be a folder, rather than make a folder of that name.
+
+    Raises:
+        InputError: Unless it is a path with a slash.
+    """
+    first, slash, _ = text.partition("/")
+    broken = _BROKEN_SCHEME.match(text)
+    if slash and not broken and (Path(first).is_dir() or not re.search(r"[:.]|^localhost$", first)):
+        return
+    if "@" in text:  # not quoted, since it may hold a password
+        raise InputError(
+            "A tracking URL with a user name and password begins with mongodb://: write "
+            "mongodb://USER:PASSWORD@HOST:PORT."
+        )
+    if broken:
+        raise InputError(f"{text} is not a valid tracking URL: give {FORMS}.")
+    if re.fullmatch(r"[\w.-]+", text):
+        raise InputError(
+            f"{text} may mean a folder or a MongoDB server: write ./{text} for the folder, or mongodb://{text} or "
+            f"{text}:27017 for the server."
+        )
+    raise InputError(f"{text} is neither a MongoDB server nor an existing folder: give {FORMS}.")
 
 
 def _database_in_path(url: str) -> str | None:
@@ -123,7 +180,10 @@ def _read_json(path: Path) -> MongoAddress:
             f"The database file {path} lacks a url that can be read: write JSON of the form "
             '{"url": "localhost:27017", "db_name": "incasem_trainings"}.'
         )
-    full = url if "://" in url else f"mongodb://{url}"
-    if not full.startswith(("mongodb://", "mongodb+srv://")):
-        raise InputError(f'"url" in {path} must be mongodb://… or host:port, found {full.split("://")[0]}://.')
+    if "://" not in url and (server := _server(url)):
+        return _mongo_address(server.url, name) if name else server
+    scheme, _, rest = (url if "://" in url else f"mongodb://{url}").partition("://")
+    if scheme.lower() not in SCHEMES:
+        raise InputError(f'"url" in {path} must be mongodb://… or host:port, found {scheme}://.')
+    full = f"{scheme.lower()}://{rest}"
     return _mongo_address(full, name or _database_in_path(full))

@@ -159,7 +159,10 @@ def check_records(store: RunStore, settled: timedelta) -> Iterator[Finding]:
         name = f"{singular(run.kind).capitalize()} run {run.id}"
         if run.status == DAMAGED:
             problem = f"{name} is damaged: {run.damage}."
-            repair = f"Restore it from a backup, or delete it: incasem-like runs delete {run.kind}/{run.id}"
+            repair = (
+                f"Restore it from a backup, or delete {run.kind}/{run.id} with 'incasem-like runs delete' and the "
+                "flags of this store."
+            )
             yield Finding(store.description, problem, repair)
         elif run.id in dead:
             heard = run.heartbeat or run.start_time

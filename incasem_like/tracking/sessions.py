@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from incasem_like.errors import RunTakenError
+from incasem_like.errors import InputError, RunTakenError
 from incasem_like.tracking.metrics_log import MetricsLog, RunMetrics, read_table
 from incasem_like.tracking.series import MetricTable
 from incasem_like.tracking.values import as_mapping, as_sequence, plain
@@ -125,6 +125,20 @@ def continued_meta(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> 
     old, new = dict(before or {}), plain(now)
     options = {**(old.get("options") or {}), **_given(new.get("options") or {})}
     return {**old, **_given(new), "options": options}
+
+
+def id_taken(run_id: int | None, description: str, resume: str | None = None) -> InputError:
+    """Return the error that says that a run of a wanted id exists.
+
+    Args:
+        run_id: The id.
+        description: Of the store.
+        resume: Flag of the script that resumes such a run, if there is one.
+    """
+    remedy = f", or resume that run with {resume} {run_id} instead" if resume else ""
+    return InputError(
+        f"Run {run_id} exists already in {description}: leave --id out for the next free id, choose another{remedy}."
+    )
 
 
 def taken_over(run_id: int, description: str) -> RunTakenError:

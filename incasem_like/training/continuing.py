@@ -16,7 +16,8 @@ from incasem_like.training.checkpoints import CheckpointFolder, is_sound
 from incasem_like.training.data_configs import same_data, tracked_data
 
 if TYPE_CHECKING:
-    from incasem_like.config import TrainingConfig
+    from incasem_like.config import DataConfig, TrainingConfig
+    from incasem_like.samples import Region
     from incasem_like.tracking import CheckpointRecord, Run, RunRecord
     from incasem_like.training.preflight import CheckedTraining
 
@@ -98,13 +99,12 @@ def check_same_data(record: RunRecord, checked: CheckedTraining) -> None:
     """
     if tracked_data(record, "training") is not None:  # a run of incasem keeps them under other names
         for section, data in (("training", checked.training_data), ("validation", checked.validation_data)):
-            before, now = tracked_data(record, section), None if data is None else data.text
-            if before != now and (before is None or now is None or not same_data(before, now)):
+            if not _says_the_same(tracked_data(record, section), data):
                 raise ConfigError(
                     f"{section}.data says something else than run {record.id} was trained with: leave it out to "
                     f"continue the run, or start a new training from it with --start_from {record.id}."
                 )
-    _warn_of_changed_volumes(record, checked)
+    warn_of_changed_volumes(record, checked)
 
 
 def find_resumption(record: RunRecord, folder: CheckpointFolder) -> Resumption:
@@ -209,9 +209,22 @@ def _flat(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[t
             yield (*prefix, key), value
 
 
-def _warn_of_changed_volumes(record: RunRecord, checked: CheckedTraining) -> None:
+def _says_the_same(before: str | None, data: DataConfig | None) -> bool:
+    now = None if data is None else data.text
+    return before == now or (before is not None and now is not None and same_data(before, now))
+
+
+def warn_of_changed_volumes(record: RunRecord, checked: CheckedTraining) -> None:
+    """Warn of volumes that look different from what a run has read, where the data configuration is that of the run."""
     before = {entry.get("name"): sorted((entry.get("content_hashes") or {}).values()) for entry in record.inputs}
-    regions = [*checked.training_regions, *checked.validation_regions]
+    regions: list[Region] = []
+    for section, data, entries in (
+        ("training", checked.training_data, checked.training_regions),
+        ("validation", checked.validation_data, checked.validation_regions),
+    ):
+        tracked = tracked_data(record, section)
+        if tracked is None or _says_the_same(tracked, data):
+            regions += entries
     changed = [
         region.name
         for region in regions
@@ -219,8 +232,8 @@ def _warn_of_changed_volumes(record: RunRecord, checked: CheckedTraining) -> Non
     ]
     if changed:
         log.warning(
-            "The volumes of %s were written or copied since run %d read them: unless they hold the same voxels, what "
-            "follows is another training.",
+            "The volumes of %s were written or copied since run %d read them: unless they hold the same voxels, this "
+            "is another training.",
             ", ".join(dict.fromkeys(changed)),
             record.id,
         )

@@ -11,9 +11,9 @@ from incasem_like.errors import IncasemError
 from incasem_like.tracking.model.checkpoints import highest_number
 from incasem_like.training.beginning import Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder
-from incasem_like.training.continuing import put_in_order
+from incasem_like.training.continuing import put_in_order, warn_of_changed_volumes
 from incasem_like.training.folders import RunFolders, check_unused
-from incasem_like.training.foreground import warn_of_missing_classes
+from incasem_like.volumes import check_outputs
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
@@ -52,7 +52,8 @@ def train(
     store: Callable[[], RunStore | None],
     trainings: Callable[[], RunStore] | None = None,
     continued: RunRecord | None = None,
-    repeats: int | None = None,
+    repeats: RunRecord | None = None,
+    starts_from: RunRecord | None = None,
     started: Callable[[RunFolders, Beginning], None] = lambda folders, beginning: None,
     **options: Any,
 ) -> FinishedTraining:
@@ -64,6 +65,8 @@ def train(
         trainings: Opens the store of the training that ``training.start_from`` names; by default the run's own.
         continued: A run of that store to go on with, instead of a new one.
         repeats: The run whose configuration this is, for the record.
+        starts_from: The run whose configuration and weights this starts with. Of this and ``repeats``, data that have
+            changed since are reported.
         started: Called when the run is this process's own, before the first iteration.
         **options: run_name, comment, run_id, observers, sources, as ``tracking.run_experiment`` takes them.
 
@@ -74,20 +77,25 @@ def train(
     from incasem_like.training.preflight import check_training
 
     checked = check_training(with_seed(config))
+    if (record := repeats or starts_from) is not None:
+        warn_of_changed_volumes(record, checked)
     runs = config.directories.runs
     beginning = BeginningFinder(checked, trainings or (lambda: _required(store())), continued)
     if continued is not None and beginning.leaves_nothing_to_do:
         return FinishedTraining(RunFolders.of_run(runs, continued.id), dict(continued.result), was_complete=True)
+    run_store = store()
     if continued is None and options.get("run_id") is not None:
+        if run_store is not None:
+            run_store.check_unused(options["run_id"], "--continue_run")
         check_unused(RunFolders.of_run(runs, options["run_id"]))
 
     def work(run: Run) -> FinishedTraining:
         folders = RunFolders.of_run(runs, run.id) if run.id else RunFolders.unobserved(runs)
         if repeats is not None:
-            run.set_info("repeats", repeats)
+            run.set_info("repeats", repeats.id)
         return FinishedTraining(folders, run_training(checked, run, folders, beginning.found, started))
 
-    return _track(work, checked, beginning, store(), options)
+    return _track(work, checked, beginning, run_store, options)
 
 
 def _track(
@@ -131,18 +139,23 @@ def run_training(
     """Put a training together inside its run, and do it.
 
     Raises:
-        InputError: The folder of a new run holds checkpoints of another store's run.
+        InputError: The folder of a new run holds checkpoints of another store's run, or the run writes where it reads.
     """
     from incasem_like.training.hyperparameters import hyperparameters
     from incasem_like.training.tensorboard import TensorBoardLog
 
+    regions = (*checked.training_regions, *checked.validation_regions)
+    check_outputs(
+        [folders.models, folders.tensorboard, folders.snapshots],
+        [address for region in regions for address in region.addresses],
+        "copy the input elsewhere",
+    )
     resumption, checkpoint = beginning.resumption, None
     if resumption is None:
         check_unused(folders)
     else:
         checkpoint = put_in_order(resumption, run, CheckpointFolder(folders.models))
     started(folders, beginning)
-    _look_for_classes(checked)
     if beginning.start is not None:
         run.set_info("parent", beginning.start.lineage)
     first_step = None if resumption is None else resumption.iteration + 1
@@ -151,15 +164,8 @@ def run_training(
         trainer = build_trainer(checked, run, folders, tensorboard, beginning)
         if checkpoint is not None:
             trainer.restore(checkpoint)
-        run.inputs([_described(region) for region in (*checked.training_regions, *checked.validation_regions)])
+        run.inputs([_described(region) for region in regions])
         return trainer.fit()
-
-
-def _look_for_classes(checked: CheckedTraining) -> None:
-    classes = checked.config.data.num_classes
-    warn_of_missing_classes("training.data", checked.training_regions, classes)
-    if checked.validation_regions:
-        warn_of_missing_classes("validation.data", checked.validation_regions, classes)
 
 
 def _required(store: RunStore | None) -> RunStore:

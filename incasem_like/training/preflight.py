@@ -54,11 +54,12 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
 
     Raises:
         ConfigError: The configuration contradicts network, data or machine; the nearest setting that fits is named.
-        DataError: A dataset is missing, incomplete or not what the data configuration says.
+        DataError: A dataset is missing, incomplete or not what the data configuration says, or nothing can be learnt.
         InputError: The runs directory cannot be written.
         DiskFullError: Not even two checkpoints would fit on the disk.
     """
     from incasem_like.samples.settings import SampleSettings
+    from incasem_like.training.learnable import check_training_data, look_into, warn_of_content
 
     check_network(config.model)
     check_block_sizes(config)
@@ -71,6 +72,9 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
     check_validation_tiles(config, validation_regions)
     check_device(config.torch)
     check_space(config.model, config.directories.runs)
+    check_training_data(config, training_regions)
+    if validation_regions:
+        warn_of_content("validation.data", look_into(validation_regions, measured=True), config.data.num_classes)
     return CheckedTraining(config, training_data, validation_data, training_regions, validation_regions, settings)
 
 

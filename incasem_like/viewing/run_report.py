@@ -58,7 +58,7 @@ def slices_of_volumes(raw: Volume, truth: Volume | None, prediction: Volume) -> 
     figure = ortho_slices_figure(
         read_planes(raw, roi, centre),
         {title: read_planes(volume, roi, centre) for title, volume in overlays.items()},
-        plane_aspects(raw.voxel_size),
+        plane_aspects(raw.voxel_size or (1, 1, 1)),
     )
     z, y, x = centre
     return Picture("Slices", f"Planes through voxel z {z}, y {y}, x {x} of {prediction.address}.", figure)

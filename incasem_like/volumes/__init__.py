@@ -4,6 +4,7 @@ TensorStore is loaded when the first array is opened, not by importing this pack
 """
 
 from incasem_like.volumes.address import Address, parse_address
+from incasem_like.volumes.collisions import check_outputs
 from incasem_like.volumes.creating import create_volume
 from incasem_like.volumes.geometry import Coordinate, NanometreRoi, Roi, describe_roi, nanometres, voxel_position
 from incasem_like.volumes.opening import dataset_exists, list_datasets, open_volume
@@ -16,6 +17,7 @@ __all__ = [
     "NanometreRoi",
     "Roi",
     "Volume",
+    "check_outputs",
     "create_volume",
     "dataset_exists",
     "describe_roi",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from incasem_like.errors import InputError
@@ -12,6 +12,8 @@ from incasem_like.errors import InputError
 CONTAINER_SUFFIXES = (".zarr", ".n5")
 REMOTE_SCHEMES = ("s3", "gs", "http", "https")
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+# Behind a dataset: the channel and the time point to read of it, such as raw@c=1 or raw@c=1,t=0.
+_SELECTION = re.compile(r"@((?:[ct]=\d+)(?:,[ct]=\d+)*)/?$")
 # What neuroglancer puts before the URL of a source; the format is recognised from the data, so it carries nothing.
 _VIEWER_PREFIX = re.compile(r"^(zarr[23]?|n5|precomputed)://(?=/|[a-z0-9+]+://)", re.IGNORECASE)
 
@@ -23,12 +25,20 @@ class Address:
     Attributes:
         container: Absolute local path or URL of the container, without a slash at its end.
         dataset: Path of the array inside it, ``""`` when the container is itself the array.
+        selection: Axis and index of what is read of it, where that is one channel or time point: ``(("c", 1),)``.
     """
 
     container: str
     dataset: str = ""
+    selection: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
+        chosen = ",".join(f"{axis}={index}" for axis, index in self.selection)
+        return f"{self.location}@{chosen}" if chosen else self.location
+
+    @property
+    def location(self) -> str:
+        """Local path or URL of the array, whatever is selected of it."""
         return f"{self.container}/{self.dataset}" if self.dataset else self.container
 
     @property
@@ -56,6 +66,8 @@ class Address:
 def parse_address(place: str | os.PathLike[str], dataset: str | None = None) -> Address:
     """Read ``cell.zarr/volumes/raw``, or a container and a dataset given apart.
 
+    Either may end in a selection, ``raw@c=1``: the one channel (c) or time point (t) to read, counted from 0.
+
     Args:
         place: Local path or ``s3://``, ``gs://``, ``http(s)://``, ``file://`` URL of an array or a container.
         dataset: Path inside the container; None when ``place`` has it.
@@ -64,6 +76,12 @@ def parse_address(place: str | os.PathLike[str], dataset: str | None = None) -> 
         InputError: For a URL scheme that cannot be read.
     """
     text = _VIEWER_PREFIX.sub("", os.fspath(place).strip())
+    whole = text if dataset is None else dataset
+    if chosen := _SELECTION.search(whole.strip()):
+        pairs = (part.split("=") for part in chosen[1].split(","))
+        rest = whole.strip()[: chosen.start()]
+        address = parse_address(rest) if dataset is None else parse_address(text, rest)
+        return replace(address, selection=tuple(sorted((axis, int(index)) for axis, index in pairs)))
     if text.lower().startswith("file://"):
         text = text[len("file://") :]
     scheme = _SCHEME.match(text)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.terminal import nearest
-from incasem_like.volumes import ome
+from incasem_like.volumes import consolidated, ome
 from incasem_like.volumes.address import Address, join, parse_address
 from incasem_like.volumes.formats import FORMATS, ArrayFormat, Layout
 from incasem_like.volumes.layout import checked_layout
@@ -30,7 +31,7 @@ def create_volume(
     *,
     shape: Sequence[int],
     dtype: npt.DTypeLike,
-    voxel_size: Sequence[float],
+    voxel_size: Sequence[float] | None,
     offset: Sequence[float] = (0, 0, 0),
     axes: str = "zyx",
     chunk_shape: Sequence[int] | None = None,
@@ -49,7 +50,7 @@ def create_volume(
         dataset: Path inside the container when ``place`` is the container.
         shape: In voxels, channels first where there are any.
         dtype: Integer, float or bool.
-        voxel_size, offset: (z, y, x) in nm; fractions are kept as written.
+        voxel_size, offset: (z, y, x) in nm; fractions are kept as written. None: the voxel size is unknown.
         axes: ``"zyx"``, or ``"czyx"`` with channels.
         chunk_shape: Unit of reading, at most the shape; 128 along each axis if None. (z, y, x) means one channel each.
         shard_shape: For zarr3: several chunks in one file, a multiple of ``chunk_shape``.
@@ -64,6 +65,8 @@ def create_volume(
         DiskFullError: No space is left.
     """
     address = place if isinstance(place, Address) else parse_address(place, dataset)
+    if address.selection:
+        raise InputError(f"{address} names a channel of an array: name the array to write without '@'.")
     storage = _choose_format(address, format)
     layout = checked_layout(
         shape, dtype, axes, voxel_size, offset, chunk_shape, shard_shape, compression, fill_value, str(address)
@@ -76,12 +79,14 @@ def create_volume(
 def _write_new(address: Address, storage: ArrayFormat, layout: Layout, attributes: Document, overwrite: bool) -> None:
     """Write the documents of groups and array; the array exists, incomplete, from the last one on."""
     documents = storage.array_documents(layout, {**attributes, **storage.space_attributes(layout), "complete": False})
-    _make_room(address, storage, overwrite)
-    _make_groups(address, storage)
-    store = Documents(address)
-    for name, document in documents:
-        store.write(join(address.dataset, name), document)
-    _announce(address, storage, layout)
+    with _replaced(address, storage, overwrite):
+        consolidated.refresh(address)  # without what was replaced; and before anything is written, if it cannot be
+        _make_groups(address, storage)
+        store = Documents(address)
+        for name, document in documents:
+            store.write(join(address.dataset, name), document)
+        _announce(address, storage, layout)
+        consolidated.refresh(address)
 
 
 def _choose_format(address: Address, name: str | None) -> ArrayFormat:
@@ -117,8 +122,9 @@ def _format_of_group(address: Address) -> str | None:
     return next((name for name, known in FORMATS.items() if known.is_group(documents)), None)
 
 
-def _make_room(address: Address, storage: ArrayFormat, overwrite: bool) -> None:
-    """Refuse or remove what is at the address; the document that makes it an array goes first."""
+@contextlib.contextmanager
+def _replaced(address: Address, storage: ArrayFormat, overwrite: bool) -> Iterator[None]:
+    """Refuse what is at the address, or replace it by what is written inside; where that fails it comes back."""
     try:
         there = find_array(address)
     except DataError:
@@ -127,13 +133,15 @@ def _make_room(address: Address, storage: ArrayFormat, overwrite: bool) -> None:
         there = storage, {}
     if there is None:
         _refuse_group_or_file(address)
+        yield
         return
     if not overwrite:
         raise InputError(f"{address} exists already: add --overwrite to replace it, or choose another name.")
     if not address.is_local:
         Documents(address).delete(address.dataset, first=there[0].array_file)
+        yield
         return
-    folder = Path(str(address))
+    folder = Path(address.location)
     doomed = folder.with_name(f".{folder.name}.deleted-{uuid.uuid4().hex[:8]}")
     try:
         os.rename(folder, doomed)
@@ -141,14 +149,20 @@ def _make_room(address: Address, storage: ArrayFormat, overwrite: bool) -> None:
         raise InputError(
             f"{address} cannot be replaced ({error.strerror}): change its permissions or choose another place."
         ) from error
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(doomed, folder)
+        raise
     for leftover in folder.parent.glob(f".{folder.name}.deleted-*"):  # of a process killed here, too
-        shutil.rmtree(leftover, ignore_errors=True)
+        leftover.unlink() if leftover.is_symlink() else shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _refuse_group_or_file(address: Address) -> None:
     if not address.is_local:
         return
-    path = Path(str(address))
+    path = Path(address.location)
     for part in (path, *path.parents):
         if part.is_file():
             raise InputError(f"{address} cannot be written: {part} is a file; choose another place.")

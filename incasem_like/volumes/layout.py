@@ -18,7 +18,7 @@ def checked_layout(
     shape: Sequence[int],
     dtype: npt.DTypeLike,
     axes: str,
-    voxel_size: Sequence[float],
+    voxel_size: Sequence[float] | None,
     offset: Sequence[float],
     chunk_shape: Sequence[int] | None,
     shard_shape: Sequence[int] | None,
@@ -42,11 +42,12 @@ def checked_layout(
     if len(size) != len(axes) or min(size) < 1:
         raise InputError(f"{where} needs a shape of {len(axes)} positive numbers ({axes}), got {list(shape)}.")
     spatial = len(axes.lstrip("c"))
-    voxel, start = tuple(float(nm) for nm in voxel_size), tuple(float(nm) for nm in offset)[-spatial:]
-    if len(voxel) != spatial or min(voxel) <= 0 or len(start) != spatial:
+    voxel = None if voxel_size is None else tuple(float(nm) for nm in voxel_size)
+    start = tuple(float(nm) for nm in offset)[-spatial:]
+    if len(start) != spatial or (voxel is not None and (len(voxel) != spatial or min(voxel) <= 0)):
         raise InputError(
             f"{where} needs {spatial} numbers for voxel size (positive) and offset in nm, "
-            f"got {list(voxel_size)} and {list(offset)}."
+            f"got {list(voxel or ())} and {list(offset)}."
         )
     if compression not in (None, *COMPRESSIONS):
         raise InputError(f"The compression {compression} is not known: choose one of {', '.join(COMPRESSIONS)}.")

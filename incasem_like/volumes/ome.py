@@ -11,7 +11,16 @@ voxel draw all images of a group half a voxel lower; they stay aligned with one 
 
 from __future__ import annotations
 
-from incasem_like.volumes.formats.base import Document, Layout, Space, in_nm, numbers
+import posixpath
+from collections.abc import Callable
+from operator import add, mul
+from typing import Any
+
+from incasem_like.errors import DataError
+from incasem_like.volumes.formats.base import Document, Layout, numbers
+from incasem_like.volumes.formats.statements import transform_statement
+from incasem_like.volumes.geometry import exact
+from incasem_like.volumes.space import Statement
 
 VERSIONS = {"zarr2": "0.4", "zarr3": "0.5"}
 
@@ -23,10 +32,12 @@ def image_of(layout: Layout, name: str) -> Document:
         layout: Of the array.
         name: Of the array in its group; becomes the image's name and path.
     """
-    channels = len(layout.axes) - len(layout.voxel_size)
+    channels = len(layout.axes) - len(layout.offset)
+    unit = {} if layout.voxel_size is None else {"unit": "nanometer"}  # a scale is required, and means nothing without
     axes = [{"name": axis, "type": "channel"} for axis in layout.axes[:channels]]
-    axes += [{"name": axis, "type": "space", "unit": "nanometer"} for axis in layout.axes[channels:]]
-    transformations: list[Document] = [{"type": "scale", "scale": [1] * channels + numbers(layout.voxel_size)}]
+    axes += [{"name": axis, "type": "space", **unit} for axis in layout.axes[channels:]]
+    size = numbers(layout.voxel_size or [1] * len(layout.offset))
+    transformations: list[Document] = [{"type": "scale", "scale": [1] * channels + size}]
     if any(layout.offset):
         transformations.append({"type": "translation", "translation": [0] * channels + numbers(layout.offset)})
     return {"name": name, "axes": axes, "datasets": [{"path": name, "coordinateTransformations": transformations}]}
@@ -51,54 +62,60 @@ def with_image(attributes: Document, image: Document, format_name: str) -> Docum
     return holder
 
 
-def read_image(attributes: Document, path: str) -> Space | None:
-    """Find the array ``path`` in a group's multiscales and return its voxel size and offset in nm, or None."""
+def statements(attributes: Document, path: str, where: str, ordered: bool) -> list[Statement]:
+    """Return what a group's multiscales state about the array ``path`` below it; nothing when they do not list it.
+
+    Args:
+        attributes: Of the group.
+        path: From the group to the array.
+        where: The group's file, for messages.
+        ordered: Whether axes are in the order of the array; they are not in an N5.
+
+    Raises:
+        DataError: A transformation is neither a scale nor a translation, or has not one number per axis.
+    """
     holder = attributes.get("ome", attributes)
-    for image in holder.get("multiscales", []) if isinstance(holder, dict) else []:
+    images = holder.get("multiscales") if isinstance(holder, dict) else None
+    for image in images if isinstance(images, list) else []:
         for dataset in image.get("datasets", []) if isinstance(image, dict) else []:
-            if str(dataset.get("path", "")).strip("/") == path:
-                return _space(image, dataset)
-    return None
+            if isinstance(dataset, dict) and posixpath.normpath(str(dataset.get("path"))).strip("/") == path:
+                return [_statement(image, dataset, f"multiscales of {where}", ordered)]
+    return []
 
 
 def _paths(image: Document) -> list[str]:
     return [str(dataset.get("path", "")) for dataset in image.get("datasets", [])]
 
 
-def _space(image: Document, dataset: Document) -> Space | None:
-    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image.get("axes", [])]
-    spatial = [
-        index
-        for index, axis in enumerate(axes)
-        if axis.get("type", "space") == "space" and axis.get("name") in ("z", "y", "x")
-    ]
-    scale, translation = [1.0] * len(axes), [0.0] * len(axes)
-    steps = [*dataset.get("coordinateTransformations", []), *image.get("coordinateTransformations", [])]
-    for step in steps:
-        values = step.get(step.get("type"))
-        if not isinstance(values, list) or len(values) != len(axes):
+def _statement(image: Document, dataset: Document, key: str, ordered: bool) -> Statement:
+    if isinstance(dataset.get("transform"), dict):  # OpenOrganelle's, before version 0.4 had its own
+        return transform_statement(dataset["transform"], key, ordered)
+    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image.get("axes") or []]
+    names, types, units = ([axis.get(member) for axis in axes] or None for member in ("name", "type", "unit"))
+    scale: list[Any] | None = None
+    translation: list[Any] | None = None
+    for step in [*(dataset.get("coordinateTransformations") or []), *(image.get("coordinateTransformations") or [])]:
+        kind, values = step.get("type"), step.get(step.get("type"))
+        if kind == "identity":
             continue
-        if step["type"] == "scale":
-            scale = [old * new for old, new in zip(scale, values, strict=True)]
-            translation = [old * new for old, new in zip(translation, values, strict=True)]
-        elif step["type"] == "translation":
-            translation = [old + new for old, new in zip(translation, values, strict=True)]
-    if not spatial:
-        return None
-    units = [axes[index].get("unit") for index in spatial]
-    named = _ordered([axes[index]["name"] for index in spatial])
-    names = tuple(str(axis.get("name")) for axis in axes)
-    return Space(
-        _pick(in_nm([scale[index] for index in spatial], units), named),
-        _pick(in_nm([translation[index] for index in spatial], units), named),
-        names,
-    )
+        if (
+            kind not in ("scale", "translation")
+            or not isinstance(values, list)
+            or not all(isinstance(value, int | float) for value in values)
+            or len(values) != len(axes or scale or translation or values)
+        ):
+            raise DataError(
+                f"{key} has a transformation of type {kind} that is not understood ({values}): only scale and "
+                "translation are, with one number per axis."
+            )
+        ones, zeros = [1] * len(values), [0] * len(values)
+        if kind == "scale":
+            scale = _combined(mul, scale or ones, values)
+            translation = _combined(mul, translation or zeros, values)
+        else:
+            translation = _combined(add, translation or zeros, values)
+    return Statement(key, names, types, scale, translation, units, ordered=ordered)
 
 
-def _ordered(names: list[str]) -> list[int]:
-    """Return where z, y and x (those that are there) stand among ``names``."""
-    return [names.index(name) for name in "zyx" if name in names]
-
-
-def _pick(values: tuple[float, ...], order: list[int]) -> tuple[float, ...]:
-    return tuple(values[index] for index in order)
+def _combined(operation: Callable[[Any, Any], Any], one: list[Any], other: list[Any]) -> list[Any]:
+    return [float(operation(exact(a), exact(b))) for a, b in zip(one, other, strict=True)]

@@ -9,7 +9,11 @@ from pathlib import Path
 from incasem_like.errors import DataError, InputError
 from incasem_like.terminal import nearest
 from incasem_like.volumes.address import CONTAINER_SUFFIXES, Address, join, parse_address
+from incasem_like.volumes.chunk_files import correct_metadata
+from incasem_like.volumes.consolidated import array_paths
+from incasem_like.volumes.faults import warn_once
 from incasem_like.volumes.formats import FORMATS, ArrayFormat
+from incasem_like.volumes.groups import GROUP_FILES
 from incasem_like.volumes.store import Document, Documents
 from incasem_like.volumes.volume import Volume
 
@@ -28,12 +32,10 @@ def locate(place: Place, dataset: str | None = None) -> Address:
     if address.dataset or not address.is_local or address.container.lower().endswith(CONTAINER_SUFFIXES):
         return address
     outermost = path = Path(address.container)
-    while path.parent != path and any(
-        (path.parent / name).is_file() for name in (".zgroup", "zarr.json", "attributes.json")
-    ):
+    while path.parent != path and any((path.parent / name).is_file() for name in GROUP_FILES):
         outermost = path = path.parent
     inside = Path(address.container).relative_to(outermost).as_posix()
-    return Address(outermost.as_posix(), "" if inside == "." else inside)
+    return Address(outermost.as_posix(), "" if inside == "." else inside, address.selection)
 
 
 def find_array(address: Address) -> tuple[ArrayFormat, dict[str, Document]] | None:
@@ -50,6 +52,8 @@ def find_array(address: Address) -> tuple[ArrayFormat, dict[str, Document]] | No
         array = documents.read(join(address.dataset, known.array_file))
         if array is None or not known.is_array(array):
             continue
+        if known.array_file == ".zarray" and address.is_local and (Path(address.location) / "zarr.json").is_file():
+            warn_once(f"{address.location} has both .zarray and zarr.json: .zarray is read; remove the outdated one.")
         found = {known.array_file: array}
         if known.attributes_file != known.array_file:
             found[known.attributes_file] = documents.read(join(address.dataset, known.attributes_file)) or {}
@@ -76,15 +80,15 @@ def dataset_exists(place: Place, dataset: str | None = None) -> bool:
 def list_datasets(place: Place) -> list[str]:
     """List the arrays in a container, by their paths in it; ``""`` when the container is itself an array.
 
-    Stores that cannot be listed (HTTP) give an empty list.
+    HTTP cannot be listed: there the arrays are those of the container's consolidated metadata, if it has any.
     """
     address = place if isinstance(place, Address) else parse_address(place)
     if not address.is_local:
         return _list_remote(address)
     found = []
-    for folder, folders, files in os.walk(str(address)):
+    for folder, folders, files in os.walk(address.location):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(folder).relative_to(str(address)).as_posix()
+        inside = Path(folder).relative_to(address.location).as_posix()
         if any(known.array_file in files and _is_array(Path(folder), known) for known in FORMATS.values()):
             found.append("" if inside == "." else inside)
             folders.clear()
@@ -101,9 +105,10 @@ def _is_array(folder: Path, known: ArrayFormat) -> bool:
 
 def _list_remote(address: Address) -> list[str]:
     if address.container.lower().startswith("http"):
-        return []
-    keys = Documents(address).list(address.dataset)
-    folders = {key.rpartition("/")[0] for key in keys if key.rpartition("/")[2] in _ARRAY_FILES}
+        folders = set(array_paths(address))
+    else:
+        keys = Documents(address).list(address.dataset)
+        folders = {key.rpartition("/")[0] for key in keys if key.rpartition("/")[2] in _ARRAY_FILES}
     places = {folder: replace(address, dataset=join(address.dataset, folder)) for folder in folders}
     return sorted(folder for folder, place in places.items() if find_array(place) is not None)
 
@@ -127,6 +132,8 @@ def open_volume(
 ) -> Volume:
     """Open an array of any format that the registry knows.
 
+    Of several channels or time points one is chosen behind the name, ``raw@c=1``; a lone one is left out.
+
     Args:
         place: ``path/to/container.zarr/volumes/raw``, or the container alone; a local path or an ``s3://``, ``gs://``,
             ``http://``, ``https://`` URL.
@@ -145,12 +152,14 @@ def open_volume(
         if scale is None:
             raise DataError(describe_missing(address))
         found = FORMATS["precomputed"], {"info": scale[1]}
-    volume = Volume(address, *found, writable=writable)
+    volume = Volume(address, found[0], correct_metadata(address, found[1]), writable=writable)
     if writable:
         _check_writable(volume)
     if not volume.complete and not allow_incomplete:
         raise DataError(_describe_incomplete(volume))
     volume.open()
+    if not writable and "complete" not in volume.attributes and not volume.has_chunks:
+        warn_once(f"{address.location} has no chunk on disk, so every voxel is the fill value.")
     return volume
 
 
@@ -159,11 +168,13 @@ def _check_writable(volume: Volume) -> None:
         raise InputError(
             f"{volume.address} is a {volume.format.name} volume, which is only read: write to a Zarr or N5."
         )
+    if volume.address.selection:
+        raise InputError(f"{volume.address} names a channel of an array: name the array to write without '@'.")
     if volume.address.container.lower().startswith("http"):
         raise InputError(
             f"{volume.address} is reached by HTTP, which is only read: write to a local path, s3:// or gs://."
         )
-    if volume.address.is_local and not os.access(str(volume.address), os.W_OK):
+    if volume.address.is_local and not os.access(volume.address.location, os.W_OK):
         raise InputError(f"Not permitted to write {volume.address}: change its permissions or choose another place.")
 
 
@@ -175,6 +186,10 @@ def _describe_incomplete(volume: Volume) -> str:
 
 def describe_missing(address: Address) -> str:
     """Say what is missing on the way to an array, and what is there instead."""
+    here = Path(address.location)
+    zipped = next((path for path in (here, *here.parents) if path.suffix.lower() == ".zip" and path.is_file()), None)
+    if address.is_local and zipped is not None:
+        return f"{zipped} is a zip archive, which is not read: unpack it (`unzip`) and name the folder."
     if address.is_local and not Path(address.container).exists():
         parent = Path(address.container).parent
         there = sorted(path.name for path in parent.iterdir()) if parent.is_dir() else []

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import incasem_like
+from incasem_like.terminal import shell_command
 from incasem_like.volumes.address import Address
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def command_line(leave_out: Mapping[str, int] = MappingProxyType({})) -> str:
         leave_out: Flags that are not told, by name, and how many words belong to each as its value.
     """
     words = [] if sys.argv[:1] == [""] else list(sys.argv)
-    return _PASSWORD.sub(r"\1:***@", shlex.join(["python", *_without(words, leave_out)]))
+    return _PASSWORD.sub(r"\1:***@", shell_command("python", *_without(words, leave_out)))
 
 
 def _without(words: Sequence[str], leave_out: Mapping[str, int]) -> list[str]:
@@ -103,7 +103,7 @@ def chunk_files(address: Address, leave_out: set[str]) -> list[tuple[str, int, i
     """
     if not address.is_local:
         return []
-    folder, lines = Path(str(address)), []
+    folder, lines = Path(address.location), []
     for place, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from incasem_like.errors import DataError
+from incasem_like.errors import DataError, InputError
 from incasem_like.volumes.address import Address
-from incasem_like.volumes.faults import translated
+from incasem_like.volumes.faults import NotOpenedError, translated
 from incasem_like.volumes.formats.base import ArrayFormat, Document
 from incasem_like.volumes.store import context
+from incasem_like.volumes.zarr_python import open_as_tensorstore
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,62 @@ class Handle:
 
 
 def open_handle(
-    address: Address, format_: ArrayFormat, documents: dict[str, Document], axes: tuple[str, ...] | None, writable: bool
+    address: Address, format_: ArrayFormat, documents: dict[str, Document], axes: tuple[str, ...], writable: bool
 ) -> Handle:
-    """Open an array.
+    """Open an array, with zarr-python where TensorStore cannot decode it.
+
+    To read, a channel axis of one channel is left out, as is a time axis of one point.
 
     Args:
-        address: Where it is.
+        address: Where it is, and which channel or time point of it.
         format_: Its format.
         documents: Its documents by name; a precomputed volume's first scale is the one to open.
-        axes: Names of its axes in TensorStore's order; None for the format's default.
+        axes: Names of its axes in TensorStore's order.
         writable: Whether it will be written.
 
     Raises:
         DataError: Damaged, out of reach, or of axes or values that cannot be used.
+        InputError: It is to be written, but can only be read.
     """
+    import tensorstore
+
+    try:
+        opened = _open(address, format_, documents, writable)
+    except NotOpenedError as error:
+        if format_.name not in ("zarr2", "n5"):
+            raise
+        opened = open_as_tensorstore(address, format_, documents, error)
+        if writable:
+            raise InputError(
+                f"{address} uses a compression or a type that is only read: write to another dataset."
+            ) from error
+    if 0 in opened.shape:
+        raise DataError(f"{address} has the shape {list(opened.shape)}, which holds no voxel.")
+    opened = opened[tensorstore.d[:].translate_to[0]]
+    names = list(axes)
+    opened, names = _selected(address, opened, names)
+    if not writable:
+        opened, names = _without_singletons(opened, names)
+    if set(names) - set("tczyx"):
+        raise DataError(
+            f"{address} has the axes {', '.join(names)}, but only volumes with axes z, y, x and channels are read."
+        )
+    if "t" in names:
+        size = opened.shape[names.index("t")]
+        raise DataError(
+            f"{address} has {size} time points (axis t): choose one by its number behind the dataset, from "
+            f"{_choice(address, 't', 0)} to {_choice(address, 't', size - 1)}."
+        )
+    order = [names.index(name) for name in "czyx" if name in names]
+    if "".join(names[axis] for axis in order) not in ("zyx", "czyx", "yx", "cyx"):
+        raise DataError(
+            f"{address} has the axes {', '.join(names)}, but only volumes with axes z, y, x and channels are read."
+        )
+    view = opened[tensorstore.d[order].transpose[:]]
+    return _handle(address, view, "".join(names[axis] for axis in order))
+
+
+def _open(address: Address, format_: ArrayFormat, documents: dict[str, Document], writable: bool) -> Any:
     import tensorstore
 
     spec = format_.spec(_kvstore(address, documents))
@@ -58,32 +101,47 @@ def open_handle(
     if not address.is_local:
         spec["recheck_cached_data"] = "open"
     with translated(address, "opening"):
-        opened = tensorstore.open(spec, context=context(), read=True, write=writable, open=True).result()
-    opened = opened[tensorstore.d[:].translate_to[0]]
-    names = list(axes or format_.default_axes(opened.rank))
-    opened, names = _without_singletons(opened, names, format_.name == "precomputed")
-    order = [names.index(name) for name in "czyx" if name in names]
-    if len(order) != len(names) or "".join(names[axis] for axis in order) not in ("zyx", "czyx", "yx", "cyx"):
-        raise DataError(
-            f"{address} has the axes {', '.join(names)}, but only volumes with axes z, y, x and channels are read."
-        )
-    view = opened[tensorstore.d[order].transpose[:]]
-    return _handle(address, view, "".join(names[axis] for axis in order))
+        if "assumed" in documents:
+            spec |= {"metadata": documents["assumed"], "assume_metadata": True, "open": True}
+            try:
+                return tensorstore.open(spec, context=context(), read=True, write=writable).result()
+            except ValueError as error:  # of the specification itself, which has no status
+                raise ValueError(f"INVALID_ARGUMENT: {error}") from error
+        return tensorstore.open(spec, context=context(), read=True, write=writable, open=True).result()
 
 
 def _kvstore(address: Address, documents: dict[str, Document]) -> dict[str, object] | str:
     return address.kvstore("" if "info" in documents and documents["info"].get("scales") else address.dataset)
 
 
-def _without_singletons(store: Any, names: list[str], precomputed: bool) -> tuple[Any, list[str]]:
-    """Drop a time axis of one point, and a lone channel beside it or in precomputed volumes, which always have one."""
-    droppable = {"t"} | ({"c"} if precomputed or "t" in names else set())
-    for name in sorted(droppable & set(names)):
-        axis = names.index(name)
-        if store.shape[axis] == 1:
-            store = store[tuple(0 if index == axis else slice(None) for index in range(store.rank))]
-            names = [other for other in names if other != name]
+def _selected(address: Address, store: Any, names: list[str]) -> tuple[Any, list[str]]:
+    """Take the channel or time point that the address chooses."""
+    for name, index in address.selection:
+        size = store.shape[names.index(name)] if name in names else 0
+        if index >= size:
+            what = f"{size} of them, from 0" if size else f"the axes {', '.join(names)}"
+            raise DataError(f"{address} names {name}={index}, but the array has {what}: correct it.")
+        store, names = _taken(store, names, name, index)
     return store, names
+
+
+def _without_singletons(store: Any, names: list[str]) -> tuple[Any, list[str]]:
+    """Drop a time axis of one point and a channel axis of one channel."""
+    for name in "tc":
+        if name in names and store.shape[names.index(name)] == 1:
+            store, names = _taken(store, names, name, 0)
+    return store, names
+
+
+def _taken(store: Any, names: list[str], name: str, index: int) -> tuple[Any, list[str]]:
+    axis = names.index(name)
+    store = store[tuple(index if place == axis else slice(None) for place in range(store.rank))]
+    return store, [other for other in names if other != name]
+
+
+def _choice(address: Address, axis: str, index: int) -> str:
+    chosen = replace(address, selection=(*address.selection, (axis, index)))
+    return str(chosen).rpartition("/")[2]
 
 
 def _handle(address: Address, view: Any, axes: str) -> Handle:

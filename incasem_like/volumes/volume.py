@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from funlib.geometry import Roi
 
 from incasem_like.errors import DataError, InputError
+from incasem_like.volumes import consolidated
 from incasem_like.volumes.address import Address, join
+from incasem_like.volumes.chunk_files import has_chunks
 from incasem_like.volumes.faults import translated
-from incasem_like.volumes.formats.base import ArrayFormat, Space
+from incasem_like.volumes.formats.base import ArrayFormat
 from incasem_like.volumes.geometry import NanometreRoi, describe_roi, voxel_position
+from incasem_like.volumes.groups import find_space
 from incasem_like.volumes.padding import Array, read_mirrored, read_with_constant
 from incasem_like.volumes.provenance import chunk_files, digest
-from incasem_like.volumes.space import find_space
+from incasem_like.volumes.space import Space
 from incasem_like.volumes.store import Document, Documents
 from incasem_like.volumes.tensorstores import Handle, open_handle
+from incasem_like.volumes.zarr_python import open_array
 
 Outside = Literal["error", "constant", "reflect"]
 
@@ -105,24 +108,88 @@ class Volume:
         return self.open().write_chunk_shape
 
     @property
-    def voxel_size_known(self) -> bool:
-        """False when the metadata do not give a voxel size and 1 nm is assumed."""
-        return self._world().voxel_size is not None
+    def voxel_size(self) -> tuple[float, ...] | None:
+        """(z, y, x) in nm; None when the metadata do not give it."""
+        return self._world().voxel_size
 
-    @property
-    def voxel_size(self) -> tuple[float, ...]:
-        """(z, y, x) in nm; 1 nm each when not known."""
-        return self._world().voxel_size or (1.0,) * len(self.spatial_shape)
+    def require_voxel_size(self) -> tuple[float, ...]:
+        """Return the voxel size (z, y, x) in nm.
+
+        Raises:
+            DataError: It is unknown; the sentence says how to add it.
+        """
+        if self.voxel_size is None:
+            raise DataError(f"{self.address} does not give its voxel size: {self.describe_resolution()}.")
+        return self.voxel_size
+
+    def describe_resolution(self, voxel_size: Sequence[float] | None = None) -> str:
+        """Return what to do so that the metadata give the voxel size: the one given, nm, z, y, x, or any."""
+        n5 = self.format.name == "n5"
+        values = [f"{nm:g}" for nm in voxel_size] if voxel_size else list(self.axes.lstrip("c"))
+        listed = f"[{', '.join(reversed(values) if n5 else values)}]"
+        file = f"{self.address.location}/{self.format.attributes_file}"
+        inside = ' below "attributes"' if self.format.name == "zarr3" else ""
+        return f'add "resolution": {listed} in nm to {file}{inside}'
 
     @property
     def offset(self) -> tuple[float, ...]:
-        """Position of the first voxel (z, y, x) in nm; 0 when not known."""
-        return self._world().offset or (0.0,) * len(self.spatial_shape)
+        """Position of the first voxel (z, y, x) in nm; 0 when not known.
+
+        Raises:
+            DataError: It is given, but no voxel size, without which the position in voxels is unknown.
+        """
+        offset = self._world().offset or (0.0,) * len(self.spatial_shape)
+        if any(offset) and self.voxel_size is None:
+            raise DataError(
+                f"{self.address} has an offset of [{', '.join(f'{nm:g}' for nm in offset)}] but no voxel size in nm, so"
+                f" its position in voxels is unknown: {self.describe_resolution()}."
+            )
+        return offset
 
     @property
     def roi(self) -> Roi:
-        """The whole volume in absolute voxels (offset / voxel size + index)."""
-        return Roi(voxel_position(self.offset, self.voxel_size), self.spatial_shape)
+        """The whole volume in absolute voxels (offset / voxel size + index); from 0 when the voxel size is unknown."""
+        return Roi(voxel_position(self.offset, self.voxel_size or (1.0,) * len(self.offset)), self.spatial_shape)
+
+    def require_zyx(self, name: str | None = None) -> None:
+        """Refuse a volume of several channels, or one that is not 3-D.
+
+        Args:
+            name: What errors call it; by default its address.
+
+        Raises:
+            DataError: Its axes are not z, y, x.
+        """
+        if self.axes == "zyx":
+            return
+        remedy = "a 3-D dataset is needed"
+        if self.axes == "czyx":
+            dataset = self.dataset or self.container.rpartition("/")[2]
+            remedy = (
+                f"one channel is needed: choose one as {dataset}@c=0 to {dataset}@c={self.shape[0] - 1}, or "
+                "name one class's dataset, such as prob_maps/class_1"
+            )
+        raise DataError(f"{name or self.address} has shape {list(self.shape)} ({self.axes}), but {remedy}.")
+
+    @property
+    def has_chunks(self) -> bool:
+        """False when no chunk is on disk, so that every voxel is the fill value; True where that cannot be told."""
+        return has_chunks(self.address, self.format)
+
+    def require_chunks(self, name: str | None = None) -> None:
+        """Refuse an array of which nothing is on disk where it would make a result without meaning.
+
+        Args:
+            name: What errors call it; by default its address.
+
+        Raises:
+            DataError: It has no chunk.
+        """
+        if not self.has_chunks:
+            raise DataError(
+                f"{name or self.address} has no chunk on disk, so every voxel is the fill value: copy its chunk files, "
+                "or write the dataset again."
+            )
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -223,7 +290,11 @@ class Volume:
             return self.format.with_attributes(document, {**self.format.attributes_of(document), **changes})
 
         name = self.format.attributes_file
-        self._documents[name] = Documents(self.address).update(join(self.dataset, name), change)
+        key, store = join(self.dataset, name), Documents(self.address)
+        # Before, so that a call that is stopped in between and repeated mends it; after, for what others changed.
+        consolidated.refresh(self.address, {name: change(store.read(key) or {})})
+        self._documents[name] = store.update(key, change)
+        consolidated.refresh(self.address)
         self._attributes = self.format.attributes_of(self._documents[name])
         self._space = None
 
@@ -235,18 +306,7 @@ class Volume:
         Raises:
             DataError: The format is one that the installed zarr-python cannot read.
         """
-        import zarr
-
-        mode = "r+" if self.writable else "r"
-        if self.format.name == "n5" and hasattr(zarr, "N5FSStore"):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # that zarr-python 3 has no N5
-                return zarr.open_array(zarr.N5FSStore(self.container), mode=mode, path=self.dataset)
-        if self.format.name == "zarr2" or (self.format.name == "zarr3" and int(zarr.__version__.split(".")[0]) >= 3):
-            return zarr.open_array(str(self.address), mode=mode)
-        raise DataError(
-            f"{self.address} is {self.format.name}, which zarr-python {zarr.__version__} cannot read: use read()."
-        )
+        return open_array(self.address, self.format, self._documents, "r+" if self.writable else "r")
 
     @property
     def content_hash(self) -> str:
@@ -259,6 +319,7 @@ class Volume:
         about = {
             "shape": handle.shape, "dtype": handle.dtype.str, "axes": handle.axes, "chunks": handle.chunk_shape,
             "voxel_size": self.voxel_size, "offset": self.offset, "provenance": self.provenance,
+            **({"selection": self.address.selection} if self.address.selection else {}),
         }  # fmt: skip
         chunks = chunk_files(self.address, {self.format.array_file, self.format.attributes_file})
         return digest([about, chunks])
@@ -271,7 +332,7 @@ class Volume:
     def _checked(self, roi: Roi | NanometreRoi | None, doing: str) -> Roi:
         if roi is None:
             return self.roi
-        wanted = roi.to_voxels(self.voxel_size) if isinstance(roi, NanometreRoi) else roi
+        wanted = roi.to_voxels(self.require_voxel_size()) if isinstance(roi, NanometreRoi) else roi
         if wanted.dims != len(self.spatial_shape):
             raise InputError(
                 f"{self.address} has {len(self.spatial_shape)} spatial axes, got a region of {wanted.dims}."

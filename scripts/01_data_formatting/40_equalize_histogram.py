@@ -2,6 +2,7 @@
 """Equalise the histogram of a volume locally (3-D CLAHE), without seams between blocks."""
 
 import argparse
+import json
 
 from incasem_like.terminal import add_worker_flags, run_script, script_parser
 
@@ -9,7 +10,12 @@ ZYX = ("Z", "Y", "X")
 parser = script_parser("Equalise the histogram of a volume locally (3-D CLAHE), without seams between blocks.")
 add = parser.add_argument
 add("-f", "--filename", required=True, help="Zarr or N5 container, read and written")
-add("-d", "--dataset", default="volumes/raw", help="grey values: uint8, uint16 or floats in [0, 1]")
+add(
+    "-d",
+    "--dataset",
+    default="volumes/raw",
+    help="grey values: uint8, uint16 or floats in [0, 1]; one channel as raw@c=1",
+)
 add("-o", "--out_dataset", default="volumes/raw_equalized_0.02", help="result, uint8")
 add("-c", "--chunk_shape", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="chunks of the result, voxels")
 add(
@@ -38,7 +44,8 @@ def main(arguments: argparse.Namespace) -> None:
     written = equalize_histogram(
         derivation, kernel=tuple(kernel), clip_limit=arguments.clip_limit, bins=arguments.nbins
     )
-    written.report("the equalised volume", f'name it as "raw": "{arguments.out_dataset}" in a data configuration')
+    name = json.dumps(arguments.out_dataset)
+    written.report("the equalised volume", f'name it as "raw": {name} in a data configuration')
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 """Turn instance labels into a class map of their boundaries."""
 
 import argparse
+import json
 
 from incasem_like.terminal import add_worker_flags, run_script, script_parser
 
@@ -30,9 +31,8 @@ def main(arguments: argparse.Namespace) -> None:
     derivation = Derivation.from_arguments(arguments)
     parameters = {"thickness": arguments.thickness} | ({"axes": [1, 2]} if arguments.in_plane else {})
     written = derive_volume(derivation, boundary_labels, parameters, context=arguments.thickness, outside="reflect")
-    written.report(
-        "the boundary labels", f'name them in "labels": {{"{arguments.out_dataset}": 1}} of a data configuration'
-    )
+    name = json.dumps(arguments.out_dataset)
+    written.report("the boundary labels", f'name them in "labels": {{{name}: 1}} of a data configuration')
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 """Mask the voxels near object boundaries, which scores should leave out."""
 
 import argparse
+import json
 
 from incasem_like.terminal import add_worker_flags, run_script, script_parser
 
@@ -30,7 +31,8 @@ def main(arguments: argparse.Namespace) -> None:
         raise InputError(f"The voxels to exclude are {list(zone.values())}, but cannot be below 0: give 0 or more.")
     derivation = Derivation.from_arguments(arguments)
     written = derive_volume(derivation, metric_mask, zone, context=max(zone.values()))
-    written.report("the metric mask", f'name it in "metric_masks": ["{arguments.out_dataset}"] of a data configuration')
+    name = json.dumps(arguments.out_dataset)
+    written.report("the metric mask", f'name it in "metric_masks": [{name}] of a data configuration')
 
 
 if __name__ == "__main__":

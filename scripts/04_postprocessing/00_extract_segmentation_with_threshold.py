@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
+from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser, shell_command
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,8 +43,9 @@ def main(arguments: argparse.Namespace) -> None:
     if result["run_id"] is None:
         print(f"Already complete: {result['address']}")
         return
-    export = f"-f {request.prediction_filename} -d {request.out_dataset} -o SECTIONS"
-    following = f"python scripts/04_postprocessing/20_convert_zarr_to_image_sequence.py {export}"
+    script = "scripts/04_postprocessing/20_convert_zarr_to_image_sequence.py"
+    where = ("-f", request.prediction_filename, "-d", request.out_dataset, "-o", "SECTIONS")
+    following = shell_command("python", script, *where)
     report_written(f"segmentation ({result['blocks']} blocks)", result["address"], following)
     if store is not None:
         report_written(f"segmentation run {result['run_id']}", store.description)

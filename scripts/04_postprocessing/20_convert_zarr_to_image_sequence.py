@@ -1,4 +1,4 @@
-"""Write datasets as folders of numbered TIFF sections, values kept as they are."""
+"""Write datasets as folders of numbered TIFF sections that common image viewers open, values kept as they are."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("-o", "--out_directory", type=Path, required=True, help="folder that gets one folder per dataset")
     add("--out_datasets", action="append", nargs="+", metavar="NAME", help="folder names (default: the dataset names)")
     add(
-        "--dtype", choices=("uint8", "uint16", "uint32", "float32"), help="convert; probabilities spread over the range"
+        "--dtype",
+        choices=("uint8", "uint16", "uint32", "float32"),
+        help="convert; probabilities spread over the range (default: the type of the data; of integers of more than 16 "
+        "bits the smallest that holds all values and that ImageJ and Pillow open)",
     )
     add("--absolute", action="store_true", help="number sections by absolute z position in voxels instead of from 0")
     add("--overwrite", action="store_true", help="replace folders of earlier exports")
@@ -36,6 +39,8 @@ def main(arguments: argparse.Namespace) -> None:
             print(f"Already complete: {summary.directory}")
             continue
         what = f"{summary.sections} {summary.dtype} sections, {summary.first_file.name} to {summary.last_file.name}"
+        if summary.dtype != summary.source_dtype:
+            what = f"{summary.source_dtype} values as {what}"
         report_written(what, str(summary.directory))
 
 

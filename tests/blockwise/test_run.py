@@ -63,6 +63,7 @@ def test_a_failing_block_is_reported_and_the_others_finish(
     accident("")
     assert error.value.exit_status == 1
     assert 'raise ValueError("the voxels' in error.value.__notes__[0]
+    assert "The others are done. To retry the failed ones, run the same command again." in str(error.value)
     with pytest.raises(DataError, match="incomplete"):
         open_volume(smoothing().output.address)
     again = run_blockwise(smoothing())
@@ -75,6 +76,7 @@ def test_a_block_that_finds_bad_data_blames_the_data(smoothing: Smoothing, accid
     with pytest.raises(DataError, match="not what they should be") as error:
         run_blockwise(smoothing())
     assert error.value.exit_status == 2
+    assert "again" not in str(error.value)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

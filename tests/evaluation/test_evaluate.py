@@ -8,7 +8,8 @@ import pytest
 from incasem_like.blockwise.parts import aligned_parts
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.evaluate import prepare_evaluation
-from incasem_like.volumes import Coordinate, Roi
+from incasem_like.segmentation.threshold import ThresholdSegmentation, segment_as_run
+from incasem_like.volumes import Coordinate, Roi, open_volume
 
 SHAPE = (9, 10, 11)
 
@@ -72,6 +73,47 @@ def test_one_class_of_a_class_map(arrays, make_volume):
     prediction, labels = make_volume("prediction", arrays["prediction"]), make_volume("labels", classes)
     swept = sweep(prepare_evaluation(prediction, labels, label_class=2), (0.0,))
     assert swept.tp.tolist() == [(classes == 2).sum()]
+
+
+def test_a_segmentation_scores_as_one(arrays, make_volume, tmp_path):
+    make_volume("prediction", arrays["prediction"])
+    labels = make_volume("labels", arrays["labels"])
+    threshold = ThresholdSegmentation(
+        prediction_filename=str(tmp_path / "cell.zarr"), dataset="prediction", out_dataset="seg", threshold=0.7
+    )
+    segment_as_run(threshold, store=None)
+    swept = sweep(prepare_evaluation(open_volume(tmp_path / "cell.zarr", "seg"), labels), (0.1, 0.5, 1.0))
+    predicted, labelled = arrays["prediction"] >= np.float32(0.7), arrays["labels"] != 0
+    assert swept.tp.tolist() == [(predicted & labelled).sum()] * 3
+    assert swept.fp.tolist() == [(predicted & ~labelled).sum()] * 3
+    perfect = make_volume("perfect", labelled)  # bool
+    assert sweep(prepare_evaluation(perfect, labels), (0.5,)).scores()["dice"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("prediction", lambda a: (a["labels"] > 0).astype(np.uint8), "holds only 0 and 1 as uint8"),
+        ("prediction", lambda a: a["prediction"] * 255, r"prediction holds .* but probabilities are stored as 0 to 1"),
+        ("prediction", lambda a: np.where(a["labels"] > 0, np.nan, a["prediction"]), "prediction holds nan at z"),
+        ("prediction", lambda a: a["labels"], "uint32 without a scale"),
+        ("labels", lambda a: a["labels"].astype(np.float32), "labels holds float32, but labels and masks are integers"),
+        ("labels", lambda a: a["labels"].astype(np.int32) - 1, "labels holds the label -1 at z"),
+        ("mask", lambda a: a["prediction"], "mask holds float32, but labels and masks are integers"),
+        ("mask", lambda a: a["mask"].astype(np.int16) - 1, "mask holds the label -1 at z"),
+    ],
+)
+@pytest.mark.parametrize("label_class", [None, 1])
+def test_values_that_mean_nothing_are_refused_and_not_measured(name, array, message, label_class, arrays, make_volume):
+    arrays[name] = array(arrays)
+    volumes = {name: make_volume(name, array) for name, array in arrays.items()}
+
+    def measure():
+        given = volumes["prediction"], volumes["labels"], [volumes["mask"]]
+        return sweep(prepare_evaluation(*given, label_class=label_class), (0.5,))
+
+    with pytest.raises(DataError, match=message):
+        measure()
 
 
 def test_labels_that_lack_a_part_name_the_part_that_fits(arrays, make_volume):

@@ -29,6 +29,12 @@ def test_relabel_to_a_value():
     assert out.ravel().tolist() == [0, 70000, 70000]
 
 
+@pytest.mark.parametrize("conversion", [Conversion("uint8", "RelabelTo:1"), Conversion("uint32", "RelabelToUid")])
+def test_negative_values_are_no_labels(conversion):
+    with pytest.raises(DataError, match="The image holds the label -1 at z 0, y 0, x 1"):
+        conversion.apply(np.array([[[0, -1, 2]]], dtype=np.int16), "x")
+
+
 def test_relabel_to_uid_is_the_same_in_every_process_and_differs_by_folder():
     labels = np.array([[[0, 3, 255]]], dtype=np.uint8)
     out = Conversion("uint32", "RelabelToUid", source="/data/mito_1").apply(labels, "x").ravel()

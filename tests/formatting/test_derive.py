@@ -11,6 +11,8 @@ from incasem_like.formatting.outputs import Derivation
 from incasem_like.targets import boundary_labels
 from incasem_like.volumes import create_volume, open_volume
 
+ZONE = {"outwards": 2, "inwards": 2}
+
 
 @pytest.fixture
 def labels():
@@ -51,6 +53,21 @@ def test_processes_give_the_same(container, labels, monkeypatch):
     derivation = Derivation(container, "labels", "mask", chunk_shape=(7, 6, 5), num_workers=2)
     derive_volume(derivation, metric_mask, {"outwards": 2, "inwards": 2}, context=2)
     np.testing.assert_array_equal(open_volume(container, "mask").read(), metric_mask(labels, 2, 2))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("int32", -1), ("uint64", 2**64 - 1)])
+@pytest.mark.parametrize(("function", "parameters"), [(metric_mask, ZONE), (boundary_labels, {"thickness": 2})])
+def test_a_negative_label_is_refused_with_its_place(dtype, value, function, parameters, tmp_path, labels):
+    wrong = labels.astype(dtype)
+    wrong[19, 0, 3] = value
+    volume = create_volume(
+        tmp_path / "d.zarr", "labels", shape=labels.shape, dtype=dtype, voxel_size=(4, 4, 4), offset=(8, 0, 4)
+    )
+    volume.write(wrong)
+    volume.mark_complete()
+    with pytest.raises(DataError, match=r"labels holds the label .* at z 21, y 0, x 4"):
+        derive_volume(Derivation(str(tmp_path / "d.zarr"), "labels", "out", (8, 8, 8)), function, parameters, context=2)
+    assert not (tmp_path / "d.zarr/out").exists()
 
 
 def test_second_call_and_other_parameters(container):

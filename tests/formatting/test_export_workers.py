@@ -61,8 +61,7 @@ def test_a_slab_with_a_value_that_does_not_fit_is_named_and_leaves_nothing(label
     labels.write(small)
     done = run_killed(command("out", "--dtype", "uint8"), [], tmp_path, tmp_path)
     assert done.returncode == 2
-    assert "1 of 120 blocks failed, the first one at z 100-101, y 0-29, x 0-39" in done.stderr
-    assert "hold 256, which uint8 cannot hold" in done.stderr
+    assert "labels holds 256 at z 101, y 0, x 0, which uint8 cannot hold" in done.stderr
     assert not list((tmp_path / "out").iterdir())
 
 

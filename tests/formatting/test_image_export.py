@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting import image_export, section_writing
@@ -47,7 +48,7 @@ def read_sections(directory):
     return np.stack([tifffile.imread(path) for path in sorted(directory.glob("*.tif"))])
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "int32", "uint64", "float32"])
 def test_values_and_dtype_come_back_as_they_were(dtype, make_volume, tmp_path):
     generator = np.random.default_rng(1)
     array = (generator.normal(size=SHAPE) * 1e3).astype(dtype)
@@ -69,6 +70,53 @@ def test_bands_smaller_than_a_section_give_the_same_files(make_volume, tmp_path,
     monkeypatch.setattr(section_writing, "BAND_BYTES", 1)
     export_sections(make_volume(array), tmp_path / "sections")
     np.testing.assert_array_equal(read_sections(tmp_path / "sections"), array)
+
+
+@pytest.mark.parametrize(
+    ("stored", "values", "dtype"),
+    [
+        ("int64", [0, 1], "uint8"),
+        ("uint64", [0, 255], "uint8"),
+        ("uint32", [7, 256], "uint16"),
+        ("int64", [0, 65_535], "uint16"),
+        ("int32", [-3, 40], "int16"),
+        ("uint64", [0, 65_536], "uint32"),
+        ("int64", [0, 2**24], "uint32"),
+        ("int64", [-40_000, 3], "int32"),
+        ("int8", [-128, 127], "int16"),
+    ],
+)
+def test_integers_get_the_smallest_type_that_pillow_opens(stored, values, dtype, make_volume, tmp_path):
+    array = np.random.default_rng(3).choice(np.array(values, stored), SHAPE)
+    array[0, 0, :2] = values
+    make_volume(array)
+    pairs = pair_datasets([str(tmp_path / "cell.zarr")], [["volumes/raw"]], tmp_path / "out")
+    (summary,) = export_all(pairs)
+    assert (summary.dtype, summary.source_dtype) == (dtype, stored)
+    sections = sorted(summary.directory.glob("*.tif"))
+    assert tifffile.imread(sections[0]).dtype == dtype
+    opened = np.stack([np.asarray(Image.open(path)) for path in sections])
+    np.testing.assert_array_equal(opened.astype(np.int64), array.astype(np.int64))
+
+
+def test_an_export_done_is_known_without_reading_the_labels_again(make_volume, tmp_path, monkeypatch):
+    make_volume(np.ones(SHAPE, dtype=np.int64))
+    pairs = pair_datasets([str(tmp_path / "cell.zarr")], [["volumes/raw"]], tmp_path / "out")
+    assert [summary.dtype for summary in export_all(pairs)] == ["uint8"]
+    monkeypatch.setattr(image_export, "readable_dtype", None)
+    assert [summary.already_complete for summary in export_all(pairs)] == [True]
+
+
+def test_ids_that_no_viewer_opens_are_refused_and_those_it_rounds_are_reported(make_volume, tmp_path, caplog):
+    make_volume(np.full(SHAPE, 2**24 + 1, dtype=np.uint64), "many")
+    make_volume(np.full(SHAPE, 2**63 + 1, dtype=np.uint64), "huge")
+    many, huge = pair_datasets([str(tmp_path / "cell.zarr")], [["many", "huge"]], tmp_path / "out")
+    with pytest.raises(DataError, match=r"integers from 9223372036854775809 to 92.*5809, but .* renumber the objects"):
+        list(export_all([huge]))
+    assert not (tmp_path / "out").exists()
+    with caplog.at_level(logging.WARNING):
+        assert [summary.dtype for summary in export_all([many])] == ["uint32"]
+    assert "ImageJ rounds those beyond 16777216" in caplog.text
 
 
 def test_float16_widens_and_bool_becomes_a_mask(make_volume, tmp_path):
@@ -99,10 +147,10 @@ def test_scaled_probabilities_become_floats_by_their_scale(make_volume, tmp_path
 @pytest.mark.parametrize(
     ("value", "stored", "dtype", "message"),
     [
-        (300, "uint16", "uint8", "hold 300, which uint8 cannot hold"),
-        (-1, "int16", "uint16", "hold -1, which uint16 cannot"),
-        (1.5, "float32", "uint8", r"Only values in \[0, 1\]"),
-        (float("nan"), "float32", "uint8", r"Only values in \[0, 1\]"),
+        (300, "uint16", "uint8", "holds 300 at z 5, y 5, x 5, which uint8 cannot hold"),
+        (-1, "int16", "uint16", "holds -1 at z 5, y 5, x 5, which uint16 cannot"),
+        (1.5, "float32", "uint8", r"holds 1.5 at z 5, y 5, x 5, but probabilities are stored as 0 to 1 here: export"),
+        (float("nan"), "float32", "uint8", r"holds nan at z 5, y 5, x 5, but probabilities"),
         (2**24 + 1, "uint32", "float32", "cannot hold exactly"),
     ],
 )
@@ -191,7 +239,7 @@ def test_channels_are_refused(tmp_path):
         axes="czyx",
         chunk_shape=None,
     )
-    with pytest.raises(DataError, match="only 3-D datasets become sections"):
+    with pytest.raises(DataError, match="one channel is needed: choose one as affs@c=0"):
         export_sections(volume, tmp_path / "sections")
 
 
@@ -239,7 +287,7 @@ def test_the_script_exports_from_any_folder(make_volume, tmp_path):
     make_volume(array, "volumes/labels")
     done = run_script("-f", "cell.zarr", "-d", "volumes/labels", "-o", "out", "--out_datasets", "er", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
-    assert "7 uint32 sections" in done.stdout
+    assert "Wrote uint32 values as 7 uint16 sections" in done.stdout
     np.testing.assert_array_equal(read_sections(tmp_path / "out/er"), array)
     again = run_script("-f", "cell.zarr", "-d", "volumes/labels", "-o", "out", "--out_datasets", "er", cwd=tmp_path)
     assert "Already complete" in again.stdout

@@ -124,6 +124,7 @@ def test_an_early_value_that_does_not_fit_is_found_before_anything_is_written(or
         ({"offset": (0, 0, 30)}, "choose a part"),
         ({"shape": (21, 0, 0)}, "choose a part"),
         ({"voxel_size": (0.0, 1.0, 1.0)}, "above 0"),
+        ({"voxel_size": (float("nan"), 1.0, 1.0)}, "above 0"),
         ({"chunk_shape": (0, 8, 8)}, "above 0"),
         ({"dtype": "int7"}, "did you mean"),
     ],

@@ -185,3 +185,16 @@ def test_output_folder_not_writable(run_stage, write_sections, grey, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o555)
     refused(run_stage(IMPORT, "-i", folder, "-f", "locked/c.zarr"), "locked")
     refused(run_stage(SYNTHETIC, "--output", "locked/lobe", "--shape", 12, 12, 12), "locked")
+
+
+def test_the_next_command_can_be_pasted_whatever_names_hold(run_stage, write_sections, grey, tmp_path):
+    folder, container = write_sections(grey, "my sections; $1"), tmp_path / "it's my cell.zarr"
+    done = run_stage(IMPORT, "-i", folder, "-f", container, "-d", "volumes/labels/a b", "-n", 1)
+    assert done.returncode == 0, done.stderr
+    [following] = [line.removeprefix("Next: ") for line in done.stdout.splitlines() if line.startswith("Next: ")]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    pasted = subprocess.run(
+        ["/bin/sh", "-c", f"{following} -n 1"], cwd=SCRIPTS.parents[1], env=environment, capture_output=True, text=True
+    )
+    assert pasted.returncode == 0, pasted.stderr
+    assert zarr.open_group(str(container), mode="r")["volumes/metric_masks/a b"].shape == grey.shape

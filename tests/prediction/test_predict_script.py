@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import zarr
 
+from incasem_like.tracking import run_experiment
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "03_predict" / "predict.py"
 
 
@@ -143,3 +145,42 @@ def test_killed_and_resumed_by_id_alone_it_is_the_same_prediction(call, laborato
         np.testing.assert_array_equal(
             found, np.asarray(zarr.open(str(place.with_name("predict_0003")), mode="r")[dataset])
         )
+
+
+@pytest.mark.parametrize("script", [SCRIPT, SCRIPT.with_name("predict_multiple.py")])
+def test_a_mask_that_the_prediction_would_replace_is_refused_and_stays(script, call, laboratory, write_volume):
+    part = "/iteration_000001" if script != SCRIPT else ""
+    group = laboratory.container / f"volumes/predictions/train_0001/predict_0001{part}"
+    mask = np.ones((40, 44, 36), dtype=np.uint8)
+    write_volume(laboratory.container, "volumes/earlier/prob_maps/class_1", mask)
+    group.parent.mkdir(parents=True)
+    group.symlink_to(laboratory.container / "volumes/earlier")
+    (laboratory.folder / "data/link.zarr").symlink_to("cell.zarr")
+    named = {"file": "link.zarr", "mask": "volumes/earlier/prob_maps/class_1"}
+    laboratory.config({"cell_er": laboratory.entry(**named)})
+    command = call.command("--run_id", "1", updates=["prediction.input_size_voxels=[44,44,44]"])
+    done = subprocess.run(
+        [command[0], str(script), *command[2:]], capture_output=True, text=True, env=call.environment()
+    )
+    assert done.returncode == 2, done.stderr
+    assert ("already holds a prediction" if part else "holds the input") in done.stderr
+    assert "Go on with" not in done.stderr
+    found = zarr.open(str(laboratory.container), mode="r")["volumes/earlier/prob_maps/class_1"][:]
+    np.testing.assert_array_equal(found, mask)
+    laboratory.config({"other": laboratory.entry(file="link.zarr"), "cell_er": laboratory.entry()})
+    group.unlink()
+    done = subprocess.run(
+        [command[0], str(script), *command[2:]], capture_output=True, text=True, env=call.environment()
+    )
+    assert done.returncode == 2, done.stderr
+    assert "overlap" in done.stderr
+
+
+def test_the_id_of_an_existing_run_is_refused_with_what_to_do(call, laboratory):
+    run_experiment(name="predict", config={}, main=lambda run: None, store=laboratory.store)
+    done = call("--run_id", "1", "--id", "1")
+    assert done.returncode == 2
+    assert "Run 1 exists already in" in done.stderr
+    assert "leave --id out for the next free id, choose another, or resume that run with --resume 1" in done.stderr
+    assert "Go on with" not in done.stderr
+    assert laboratory.store.ids() == [1]

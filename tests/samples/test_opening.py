@@ -117,13 +117,13 @@ def test_the_voxel_size_after_downsampling_is_exact(cell):
         ({"labels": {"volumes/labels/er": 1, "volumes/labels/gol": 2}}, "has labels of class 2"),
         ({"labels": {}}, "names labels, but they are needed"),
         ({"labels": {"volumes/far": 1}}, "volumes/far covers z 500-507"),
-        ({"labels": {"volumes/float": 1}}, "volumes/float of cell_1 is float32 with the axes zyx"),
+        ({"labels": {"volumes/float": 1}}, "volumes/float of cell_1 is float32, but labels"),
         ({"raw": "volumes/int32"}, "volumes/int32 of cell_1 is int32, but raw has to be uint8, uint16"),
         (
             {"labels": {"volumes/coarse": 1}},
             "volumes/coarse says its voxels are [9.2, 10, 10] nm, but cell_1 says [4.6, 5, 5]",
         ),
-        ({"labels": {"volumes/placed": 1}}, "has an offset of [46, 0, 0] nm but no voxel size"),
+        ({"labels": {"volumes/placed": 1}}, "has an offset of [46, 0, 0] but no voxel size"),
         ({"voxel_size": (5.0, 5.0, 5.0)}, "cell_1 has voxel size [5, 5, 5] nm, but data.voxel_size is [4.6, 5, 5]"),
     ],
 )
@@ -151,9 +151,37 @@ def test_a_missing_container_and_an_incomplete_dataset_are_refused(cell, tmp_pat
         opened(cell, cell.entry(raw="volumes/half"), need_labels=False)
 
 
-def test_a_voxel_size_the_array_does_not_know_is_taken_from_the_entry(cell):
+def test_a_voxel_size_the_array_does_not_know_is_taken_from_the_entry_and_said(cell, caplog):
     cell.put("volumes/raw", np.zeros((40, 44, 48), np.uint8), voxel_size=None)
     assert opened(cell, cell.entry(labels={}), need_labels=False)[0].voxel_size == VOXEL_SIZE
+    assert "volumes/raw of cell_1 does not give its voxel size: the [4.6, 5, 5] nm of the data" in caplog.text
+
+
+def test_the_voxel_size_that_a_group_gives_is_compared_with_the_entry(cell):
+    cell.put("volumes/raw", np.ones((40, 44, 48), np.uint8), voxel_size=None)
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
+    steps = [{"type": "scale", "scale": [0.04, 0.005, 0.005]}]
+    datasets = [{"path": "volumes/raw", "coordinateTransformations": steps}]
+    cell.root.attrs["multiscales"] = [{"axes": axes, "datasets": datasets}]
+    with pytest.raises(DataError, match=r"volumes/raw says its voxels are \[40, 5, 5\] nm"):
+        opened(cell, cell.entry(labels={}), need_labels=False)
+
+
+def test_channels_are_chosen_behind_the_names_of_datasets(cell):
+    voxels = np.random.default_rng(0).integers(0, 255, (3, 40, 44, 48), np.uint8)
+    cell.put("volumes/stains", voxels)
+    labels = {"volumes/stains@c=0": 1, "volumes/stains@c=2": 2}
+    (region,) = opened(cell, cell.entry(raw="volumes/stains@c=1", labels=labels), num_classes=3)
+    assert np.array_equal(region.read_stored_raw(region.roi), voxels[1])
+    assert np.array_equal(region.labels[2].read(), voxels[2])
+    with pytest.raises(DataError, match=r"volumes/stains of cell_1 .* choose one as volumes/stains@c=0"):
+        opened(cell, cell.entry(raw="volumes/stains"))
+
+
+def test_raw_of_which_nothing_is_on_disk_is_refused(cell):
+    cell.root.create_dataset("volumes/empty", shape=(40, 44, 48), dtype="u1").attrs["resolution"] = list(VOXEL_SIZE)
+    with pytest.raises(DataError, match="volumes/empty of cell_1 has no chunk on disk"):
+        opened(cell, cell.entry(raw="volumes/empty"))
 
 
 def test_float_raw_beyond_zero_to_one_is_refused_when_read(cell):
@@ -187,3 +215,12 @@ def test_labels_on_the_voxels_of_raw_are_not_told_of_for_float_noise(cell, caplo
     cell.put("volumes/labels/er", np.ones((32, 36, 40), np.uint8), offset=(7, 4, 4))  # 7 * 4.6 is 32.199999999999996
     opened(cell, cell.entry(offset=(8, 8, 8), shape=(4, 4, 4)))
     assert not caplog.records
+
+
+def test_a_negative_label_is_refused_at_its_voxel_before_downsampling(cell):
+    labels = np.zeros((40, 44, 48), np.int16)
+    labels[20, 30, 10] = -1
+    cell.put("volumes/labels/er", labels)
+    region = opened(cell, cell.entry(), downsample_factor=2)[0]
+    with pytest.raises(DataError, match=r"volumes/labels/er of cell_1 holds the label -1 at z 20, y 30, x 10"):
+        region.read_labels(region.roi)

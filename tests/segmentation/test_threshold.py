@@ -86,12 +86,18 @@ def test_a_second_call_finds_it_done_and_another_threshold_is_refused(probabilit
     ("changes", "error", "message"),
     [
         ({"threshold": 60}, InputError, "from 0 to 1"),
-        ({"out_dataset": "probs"}, InputError, "is the probability map itself"),
+        ({"out_dataset": "probs"}, InputError, "would replace the input"),
         ({"dataset": "ids"}, DataError, "uint32 without a scale"),
         ({"dataset": "channels"}, DataError, "name one class's dataset"),
         ({"mask": "small"}, DataError, "covers z 0-5, y 0-8, x 0-3, but the probability map z 0-5, y 0-8, x 0-6"),
         ({"mask": "coarse"}, DataError, r"voxels of 9\.2 8 8 nm, but .* has 4\.6 4 4 nm"),
         ({"mask": "none"}, DataError, "none"),
+        ({"mask": "probs"}, DataError, "holds float32, but labels and masks are integers"),
+        ({"mask": "negative"}, DataError, "negative holds the label -1 at z 0, y 0, x 0"),
+        ({"dataset": "zero_one"}, DataError, r'holds only 0 and 1 as uint8.*"scale": 1 \(segmentation\).*\.zattrs'),
+        ({"dataset": "levels"}, DataError, r"levels holds 40 at z 0, y 0, x 1, but .* 0 to 1 here"),
+        ({"dataset": "logits"}, DataError, r"logits holds -3 at z 5, y 8, x 6"),
+        ({"dataset": "nan"}, DataError, r"nan holds nan at z 2, y 0, x 0"),
     ],
 )
 def test_what_cannot_be_segmented_is_one_sentence(changes, error, message, probabilities, make_volume, tmp_path):
@@ -99,9 +105,47 @@ def test_what_cannot_be_segmented_is_one_sentence(changes, error, message, proba
     make_volume("ids", np.zeros(SHAPE, dtype=np.uint32))
     make_volume("channels", np.zeros((2, *SHAPE), dtype=np.float32), axes="czyx")
     make_volume("small", np.ones((6, 9, 4), dtype=np.uint8))
+    make_volume("negative", np.full(SHAPE, -1, dtype=np.int8))
+    make_volume("zero_one", (probabilities > 0.5).astype(np.uint8))
+    make_volume("levels", np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE) * 40)
+    logits, nan = probabilities.copy(), probabilities.copy()
+    logits[-1, -1, -1], nan[2:] = -3, np.nan
+    make_volume("logits", logits)
+    make_volume("nan", nan)
     make_volume("coarse", np.ones(SHAPE, dtype=np.uint8), voxel_size=(9.2, 8.0, 8.0))
     with pytest.raises(error, match=message):
         segment_as_run(request(tmp_path, **changes), store=None)
+    assert not (tmp_path / "cell.zarr/seg").exists()
+
+
+@pytest.mark.parametrize("levels", [[0, 2], [0, 255], [0, 0]])
+def test_uint8_without_a_scale_is_x255_unless_it_holds_only_0_and_1(levels, make_volume, tmp_path):
+    stored = np.random.default_rng(3).choice(np.array(levels, np.uint8), SHAPE)
+    make_volume("probs", stored)
+    segment_as_run(request(tmp_path, threshold=0.5), store=None)
+    np.testing.assert_array_equal(open_volume(tmp_path / "cell.zarr", "seg").read(), stored >= 127.5)
+
+
+def test_what_lies_outside_the_mask_may_hold_anything(probabilities, make_volume, tmp_path):
+    mask = np.random.default_rng(4).integers(0, 2, SHAPE).astype(np.uint8)
+    make_volume("probs", np.where(mask, probabilities, np.nan).astype(np.float32))
+    make_volume("mask", mask)
+    segment_as_run(request(tmp_path, mask="mask"), store=None)
+    np.testing.assert_array_equal(
+        open_volume(tmp_path / "cell.zarr", "seg").read(), (probabilities >= np.float32(0.6)) & (mask == 1)
+    )
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_bad_value_met_late_ends_the_work_and_leaves_no_complete_segmentation(
+    num_workers, probabilities, make_volume, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("incasem_like.segmentation.threshold.VOXELS_AT_ONCE", 1)  # a block is looked at beforehand
+    probabilities[-1, -1, -1] = 7
+    make_volume("probs", probabilities)
+    with pytest.raises(DataError, match="probs holds 7 at z 5, y 8, x 6"):
+        segment_as_run(request(tmp_path), store=None, num_workers=num_workers)
+    assert not open_volume(tmp_path / "cell.zarr", "seg", allow_incomplete=True).complete
 
 
 def run(*flags, cwd):

@@ -32,7 +32,7 @@ def test_flags_of_sacred_are_known_by_their_short_names() -> None:
     )
     assert (line.name, line.comment, line.id, line.print_config) == ("A", "a remark", 7, True)
     assert (line.loglevel, line.unobserved, line.debug, line.store) == (10, True, True, "db:1")
-    assert parse("-F", "folder").store == "folder"
+    assert parse("-F", "folder").store == str(Path.cwd() / "folder")  # a folder, whatever it is called
     assert parse("--mongo_db=db:1").store == "db:1"
     assert parse("--debug").debug
     assert not parse().debug

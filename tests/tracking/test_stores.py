@@ -10,7 +10,7 @@ import pytest
 
 from incasem_like.errors import IncasemError, InputError, RunNotFoundError, StoreError
 from incasem_like.tracking import RunStore, open_store, run_experiment
-from incasem_like.tracking.address import FolderAddress, MongoAddress, parse_address
+from incasem_like.tracking.address import FolderAddress, MongoAddress, as_folder, parse_address
 from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.stores.mongo import MongoStore
 
@@ -88,6 +88,83 @@ def test_runs_are_files_below_the_runs_directory_unless_an_address_says_otherwis
 def test_a_scheme_without_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot start with postgres://"):
         parse_address("postgres://u:p@h", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "trainings", "predictions"),
+    [
+        ("localhost", "mongodb://localhost", "incasem_trainings", "incasem_predictions"),
+        ("127.0.0.1", "mongodb://127.0.0.1", "incasem_trainings", "incasem_predictions"),
+        ("[::1]", "mongodb://[::1]", "incasem_trainings", "incasem_predictions"),
+        ("[::1]:27018:lab", "mongodb://[::1]:27018", "lab", "lab_predictions"),
+        ("localhost:27017:incasem_trainings", "mongodb://localhost:27017", "incasem_trainings", "incasem_predictions"),
+        ("db.example.org:27017:lab", "mongodb://db.example.org:27017", "lab", "lab_predictions"),
+        ("db:27017:lab.runs", "mongodb://db:27017", "lab", "lab_predictions"),
+        ("db:27017/lab", "mongodb://db:27017", "lab", "lab_predictions"),
+        ("localhost/lab", "mongodb://localhost", "lab", "lab_predictions"),
+        ("db:27017/lab?replicaSet=x", "mongodb://db:27017/?replicaSet=x", "lab", "lab_predictions"),
+        ("mongodb:27017", "mongodb://mongodb:27017", "incasem_trainings", "incasem_predictions"),
+        ("MongoDB://db/lab", "mongodb://db/lab", "lab", "lab_predictions"),
+    ],
+)
+def test_the_forms_of_sacred_and_omniboard_mean_a_server(
+    text: str, url: str, trainings: str, predictions: str, tmp_path: Path
+) -> None:
+    address = parse_address(text, tmp_path)
+    assert isinstance(address, MongoAddress)
+    assert (address.url, address.database("trainings"), address.database("predictions")) == (
+        url,
+        trainings,
+        predictions,
+    )
+    (tmp_path / "db.json").write_text(json.dumps({"url": text}))
+    assert parse_address(tmp_path / "db.json", tmp_path) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "my_runs",
+            "my_runs may mean a folder or a MongoDB server: write ./my_runs .* mongodb://my_runs or my_runs:27017",
+        ),
+        ("db.example.org", "write ./db.example.org for the folder, or mongodb://db.example.org"),
+        ("mongodb:/localhost:27017", "not a valid tracking URL"),
+        ("mongodb//localhost", "not a valid tracking URL"),
+        ("mongodb:localhost", "neither a MongoDB server nor an existing folder"),
+        ("localhost:lab", "neither a MongoDB server"),
+        ("::1", "neither a MongoDB server"),
+        ("db.example.org/lab", "neither a MongoDB server"),
+        ("db:27017:lab:7", "neither a MongoDB server"),
+        ("my runs", "neither a MongoDB server"),
+        ("db:27017:lab.metrics", "write db:27017:lab[.]"),
+        ("db:70000", "between 1 and 65535"),
+        ("db:0:lab", "between 1 and 65535"),
+        ("mongodb:/ada:s3cret@db", "write mongodb://USER:PASSWORD@HOST:PORT"),
+        ("ada:s3cret@db:27017:lab", "write mongodb://USER:PASSWORD@HOST:PORT"),
+    ],
+)
+def test_what_is_not_recognised_is_an_error_and_makes_no_folder(
+    text: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=sentence) as error:
+        open_store(text, "trainings", tmp_path)
+    assert "s3cret" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text", ["./localhost", "../x", "a/b", ".", "there", "localhost:1", "v1.2/runs", "{}/new", "new/"]
+)
+def test_a_folder_is_a_path_or_exists(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("there", "localhost:1", "v1.2"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    text = text.format(tmp_path)
+    assert parse_address(text, tmp_path) == FolderAddress(Path(text).absolute())
+    assert parse_address(Path("localhost"), tmp_path) == FolderAddress(tmp_path / "localhost")
+    assert parse_address(as_folder("localhost"), tmp_path) == FolderAddress(tmp_path / "localhost")
 
 
 def test_each_kind_has_its_own_folder_and_its_own_ids(tmp_path: Path) -> None:

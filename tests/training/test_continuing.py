@@ -46,7 +46,12 @@ class Bench:
         return load_training_config([self.project / "tiny.yaml"], [*data, *here, *LEAN, *updates])
 
     def train(
-        self, *updates: str, continued: int | None = None, crash: int | None = None, interrupt: int | None = None
+        self,
+        *updates: str,
+        continued: int | None = None,
+        crash: int | None = None,
+        interrupt: int | None = None,
+        **records: RunRecord,
     ) -> FinishedTraining | None:
         """Train; None when it crashed, which it does after the update of iteration ``crash``, or was interrupted."""
         report = Trainer._report
@@ -61,7 +66,7 @@ class Bench:
         record = None if continued is None else self.store.get(continued)
         with pytest.MonkeyPatch.context() as patch, contextlib.suppress(CrashError, KeyboardInterrupt):
             patch.setattr(Trainer, "_report", crashing)
-            return train(self.configure(*updates), store=lambda: self.store, continued=record)
+            return train(self.configure(*updates), store=lambda: self.store, continued=record, **records)
         return None
 
     @property
@@ -265,6 +270,27 @@ def test_volumes_that_changed_are_told_of(crashed: Bench, caplog: pytest.LogCapt
     crashed.train(continued=1, crash=7)
     os.utime(chunk, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert "The volumes of left, right were written or copied since run 1 read them" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["repeats", "starts_from"])
+def test_a_repeated_or_further_training_is_told_of_changed_volumes_of_the_same_data(
+    mode: str, crashed: Bench, caplog: pytest.LogCaptureFixture, tiny_project: Path, tmp_path: Path
+) -> None:
+    record = crashed.store.get(1)
+    assert crashed.train(crash=1, **{mode: record}) is None
+    assert "volumes" not in caplog.text
+    chunk = max((tiny_project / "cell.zarr/volumes/raw").rglob("*"), key=lambda path: path.stat().st_size)
+    times = chunk.stat()
+    chunk.touch()
+    try:
+        crashed.train(crash=1, **{mode: record})
+        assert "The volumes of left, right were written or copied since run 1 read them" in caplog.text
+        caplog.clear()
+        other = write_data(tiny_project, tmp_path, shape=[48, 48, 27])
+        crashed.train(f"training.data={other}", crash=1, **{mode: record})
+        assert "The volumes of right were written" in caplog.text  # the validation's data are the same ones
+    finally:
+        os.utime(chunk, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def test_no_whole_checkpoint_is_one_sentence_and_touches_nothing(crashed: Bench) -> None:

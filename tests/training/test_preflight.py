@@ -1,3 +1,5 @@
+import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from incasem_like.errors import ConfigError, DiskFullError, InputError
+from incasem_like.errors import ConfigError, DataError, DiskFullError, InputError
 from incasem_like.training import preflight
 from incasem_like.training.preflight import (
     check_block_sizes,
@@ -15,6 +17,7 @@ from incasem_like.training.preflight import (
     check_validation_tiles,
     check_writable,
 )
+from incasem_like.volumes import create_volume
 
 UNET = {"type": "Unet", "num_fmaps": 2, "downsample_factors": [[2, 2, 2]]}  # inputs 20 + 2 n, outputs 18 less
 
@@ -117,3 +120,19 @@ def test_training_data_must_be_named(make_config: Callable[..., Any]) -> None:
 def write(folder: Path) -> str:
     (folder / "data.json").write_text("{}")
     return str(folder / "data.json")
+
+
+def test_data_that_teach_nothing_are_an_error_and_validation_data_that_measure_nothing_a_warning(
+    configure: Callable[..., Any], tiny_project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    create_volume(
+        tiny_project / "cell.zarr", "volumes/nothing", shape=(48, 48, 48), dtype="uint8", voxel_size=(8, 8, 8)
+    ).mark_complete()
+    data = json.loads((tiny_project / "validate.json").read_text())
+    data["right"] |= {"file": str(tiny_project / "cell.zarr"), "mask": "volumes/nothing"}
+    (tmp_path / "masked.json").write_text(json.dumps(data))
+    with pytest.raises(DataError, match=r"The mask of training\.data is 0 everywhere in right, so nothing"):
+        check_training(configure(f"training.data={tmp_path}/masked.json"))
+    with caplog.at_level(logging.WARNING):
+        check_training(configure(f"validation.data={tmp_path}/masked.json"))
+    assert "The mask of right is 0 everywhere" in caplog.text

@@ -60,6 +60,14 @@ def test_a_training_leaves_a_run_with_everything(trained: tuple[Path, Any], tiny
     assert {found["name"] for found in record.inputs} == {"left", "right"}
 
 
+def test_the_id_of_an_existing_run_is_refused_with_what_to_do(trained: tuple[Path, Any], tiny_project: Path) -> None:
+    runs, _ = trained
+    refused = train(tiny_project, runs, flags=("--id", "1"))
+    assert refused.returncode == 2
+    assert f"Run 1 exists already in {runs}/tracking/incasem_trainings: leave --id out" in refused.stderr
+    assert "or resume that run with --continue_run 1" in refused.stderr
+
+
 def sum_of_parameters(runs: Path) -> int:
     return sum(
         tensor.numel() for tensor in load_checkpoint(runs / "models/0001/model_checkpoint_6").network_state.values()

@@ -1,8 +1,8 @@
 """Each mistake and each accident gets one sentence of the right class."""
 
+import json
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,19 +93,15 @@ def test_damaged_metadata_are_named(tmp_path: Path, format_name: str, file: str)
 
 
 def test_an_array_that_cannot_be_decoded_says_what_it_uses(tmp_path: Path) -> None:
-    import numcodecs
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        zarr.open_array(
-            str(tmp_path / "odd.zarr"), mode="w", shape=(4, 4, 4), chunks=2, dtype="u1", compressor=numcodecs.LZMA()
-        )
-    with pytest.raises(DataError, match=r"odd.zarr cannot be opened .*lzma") as error:
+    zarr.open_array(str(tmp_path / "odd.zarr"), mode="w", shape=(4, 4, 4), chunks=2, dtype="u1")
+    document = json.loads((tmp_path / "odd.zarr/.zarray").read_text())
+    (tmp_path / "odd.zarr/.zarray").write_text(json.dumps({**document, "compressor": {"id": "jpegxr"}}))
+    with pytest.raises(DataError, match=r"odd.zarr cannot be opened .*, jpegxr on \|u1") as error:
         open_volume(tmp_path / "odd.zarr")
     assert sentence(error)
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 2, 3, 4, 4)])
+@pytest.mark.parametrize("shape", [(3,), (2, 2, 2, 3, 4, 4)])
 def test_arrays_that_are_no_volumes(tmp_path: Path, shape: tuple[int, ...]) -> None:
     zarr.open_array(str(tmp_path / "odd.zarr"), mode="w", shape=shape, chunks=2, dtype="u1")
     with pytest.raises(DataError, match="only volumes with axes z, y, x and channels are read"):

@@ -63,7 +63,6 @@ def test_fractions_come_back_as_written(tmp_path: Path, container: str, format_n
     assert (volume.voxel_size, volume.offset) == place
     assert volume.roi == Roi((-3, 7, 1234567), (2, 3, 4))
     assert volume.axes == axes
-    assert volume.voxel_size_known
 
 
 def test_incasems_attributes_are_on_the_array_in_its_form(tmp_path: Path) -> None:
@@ -181,10 +180,14 @@ def test_n5_metadata_of_other_tools(tmp_path: Path, attributes: Any, voxel_size:
     assert (volume.voxel_size, volume.offset) == (voxel_size, offset)
 
 
-def test_without_a_voxel_size_one_nanometre_is_assumed_and_said(tmp_path: Path) -> None:
+def test_an_unknown_voxel_size_stays_unknown(tmp_path: Path) -> None:
     zarr.open_array(str(tmp_path / "bare.zarr"), mode="w", shape=(2, 3, 4), dtype="u1", chunks=2)
     volume = open_volume(tmp_path / "bare.zarr")
-    assert (volume.voxel_size, volume.offset, volume.voxel_size_known) == ((1, 1, 1), (0, 0, 0), False)
+    assert (volume.voxel_size, volume.offset, volume.roi) == (None, (0, 0, 0), Roi((0, 0, 0), (2, 3, 4)))
+    with pytest.raises(
+        DataError, match=r'does not give its voxel size: add "resolution": \[z, y, x\] in nm to .*attrs'
+    ):
+        volume.require_voxel_size()
     assert volume.complete
 
 
@@ -194,7 +197,7 @@ def test_gunpowder_snapshots_say_voxel_size(tmp_path: Path) -> None:
     )
     array.attrs.update({"voxel_size": [8, 4, 4], "offset": [80, 4, 4]})
     volume = open_volume(tmp_path / "batch.zarr/raw")
-    assert (volume.axes, volume.voxel_size, volume.roi) == ("czyx", (8, 4, 4), Roi((10, 1, 1), (2, 3, 4)))
+    assert (volume.axes, volume.voxel_size, volume.roi) == ("zyx", (8, 4, 4), Roi((10, 1, 1), (2, 3, 4)))
 
 
 def test_incomplete_data_are_refused_with_the_command_that_goes_on(tmp_path: Path) -> None:

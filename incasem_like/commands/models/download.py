@@ -12,7 +12,7 @@ import click
 
 from incasem_like.commands.models.options import find_models, models_folder, place_options
 from incasem_like.commands.tables import size
-from incasem_like.terminal import Progress, report_written, shown_path
+from incasem_like.terminal import Progress, report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.pretrained.downloading.downloader import Downloaded
@@ -70,7 +70,9 @@ def download_models(
             here.append(downloader.model(model_id, listed.models[model_id]))
             _say(here[-1])
     words = [*([shown_path(here[0].path)] if database else []), *map(str, chosen if models else ())]
-    print(f"Next: incasem-like models import {' '.join(words)}".rstrip())
+    for flag, path in (("--manifest", manifest), ("--models_directory", models_directory)):
+        words += [] if path is None else [flag, shown_path(path.expanduser().absolute())]
+    print(f"Next: {shell_command('incasem-like', 'models', 'import', *words)}")
 
 
 def _say(found: Downloaded) -> None:

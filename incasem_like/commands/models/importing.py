@@ -11,7 +11,7 @@ import click
 from incasem_like.commands.models.options import models_folder, place_options
 from incasem_like.commands.runs.options import StoreChoice, store_options
 from incasem_like.errors import InputError
-from incasem_like.terminal import shown_path
+from incasem_like.terminal import shell_command, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.pretrained.importing import Imported, Importer
@@ -135,11 +135,9 @@ def _say_next(done: list[Imported], stores: StoreChoice) -> None:
     """Print the command that uses what was imported."""
     if not done:
         return
-    import shlex
-
     flags = [word for word in stores.flags() if word]
     if flags:
-        print(f"Next: incasem-like runs show {done[0].run_id} {shlex.join(flags)}")
+        print(f"Next: {shell_command('incasem-like', 'runs', 'show', done[0].run_id, *flags)}")
         return
     print(
         f"Next: python scripts/03_predict/predict.py --run_id {done[0].run_id} with config_prediction.yaml "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from incasem_like.commands.runs.listing import FILTERS
 from incasem_like.commands.runs.options import StoreChoice, kind_option, store_options
 from incasem_like.commands.tables import Column, cell, print_table
 from incasem_like.errors import InputError
+from incasem_like.terminal import shell_command
 from incasem_like.tracking.kinds import singular
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _say_best(run: RunSummary, value: float, metric: str, chosen: str, stores: S
         command = ["python", "scripts/03_predict/predict.py", "--run_id", str(run.id), "--checkpoint", str(step)]
         command += _store_flags(stores)
         command += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json"]
-        print(f"Next: {shlex.join(command)}")
+        print(f"Next: {shell_command(*command)}")
 
 
 def _store_flags(stores: StoreChoice) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from incasem_like.commands.runs.options import (
     store_options,
 )
 from incasem_like.errors import InputError
-from incasem_like.terminal import report_written, shown_path
+from incasem_like.terminal import report_written, shell_command, shown_path
 from incasem_like.tracking.kinds import singular
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def export_runs(words: Sequence[str], no_checkpoints: bool, kind: str, stores: S
     for record, place in zip(records, places, strict=True):
         export_run(record, place, with_checkpoints=not no_checkpoints)
         print(f"Exported {called(record)}: {shown_path(place)}")
-    print(f"Next: incasem-like runs import {shown_path(target)} [--mongodb URL]")
+    print("To take it into another store, add --mongodb URL or --file_storage DIR to this:")
+    print(f"Next: {shell_command('incasem-like', 'runs', 'import', shown_path(target))}")
 
 
 @click.command("import")
@@ -73,7 +74,7 @@ def import_runs(folders: Sequence[Path], new_ids: bool, stores: StoreChoice) -> 
         _say_new(record)
     if len(records) == 1:
         words = ["incasem-like", "runs", "show", f"{records[0].kind}/{records[0].id}", *stores.flags()]
-        print(f"Next: {shlex.join(words)}")
+        print(f"Next: {shell_command(*words)}")
 
 
 @click.command("copy")
@@ -91,7 +92,8 @@ def copy_runs(runs: Sequence[Reference], target: str, new_ids: bool, kind: str, 
 
     records = [run.get(stores, kind) for run in dict.fromkeys(runs)]
     other = StoreChoice(target, stores.runs_directory)
-    if other.open(kind).description == stores.open(kind).description:
+    here, there = (os.path.realpath(choice.open(kind).description) for choice in (stores, other))
+    if here == there:
         raise InputError(f"--to names the store that the runs are in, {stores.open(kind).description}: name another.")
     for record in copy(records, other.open(kind), keep_ids=not new_ids):
         _say_new(record)

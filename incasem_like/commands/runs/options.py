@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import click
 
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
+from incasem_like.tracking.address import as_folder
 from incasem_like.tracking.kinds import KINDS, singular
 
 if TYPE_CHECKING:
@@ -59,7 +61,11 @@ class StoreChoice:
         from incasem_like.terminal import shown_path
         from incasem_like.tracking.values import without_credentials
 
-        flags = ["--mongodb" if "://" in self.url else "-F", str(without_credentials(self.url))] if self.url else []
+        flags: list[str] = []
+        if self.url:
+            in_folder = os.path.isabs(self.url)
+            named = shown_path(Path(self.url)) if in_folder else str(without_credentials(self.url))
+            flags = ["-F" if in_folder else "--mongodb", named]
         if self.runs_directory != default_runs_directory():
             flags += ["--runs_directory", shown_path(self.runs_directory)]
         return flags
@@ -92,7 +98,8 @@ def store_options(command: Command) -> Command:
         if mongodb and file_storage:
             raise InputError("Runs are looked for in one store: give --mongodb or --file_storage, not both.")
         directory = runs_directory.expanduser().absolute() if runs_directory else default_runs_directory()
-        return command(*arguments, stores=StoreChoice(mongodb or file_storage, directory), **options)
+        folder = as_folder(file_storage) if file_storage else None
+        return command(*arguments, stores=StoreChoice(mongodb or folder, directory), **options)
 
     for decorate in reversed(
         (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import PredictionConfig, TrainingConfig, resolve_training_config
+from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError
 from incasem_like.networks import for_this_machine
 from incasem_like.prediction.channels import channel_groups
@@ -217,6 +218,8 @@ def check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, othe
         ("model.in_channels", "{} channels of raw", first.model.in_channels, other.model.in_channels),
         ("model.outputs", "{} as outputs", _outputs(first), _outputs(other)),
     ):
+        if isinstance(before, tuple) and isinstance(now, tuple) and same_voxel_size(before, now):
+            continue
         if before != now:
             shown = [words.format(list(value) if isinstance(value, tuple) else value) for value in (before, now)]
             raise ConfigError(

@@ -21,6 +21,7 @@ from incasem_like.prediction.planning.memory import BYTES_OF_A_PROCESS, worker_c
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.planning.speed import MEASURED_VOXELS
 from incasem_like.prediction.region_task import read_begun
+from incasem_like.prediction.regions import check_not_read
 from incasem_like.samples import Region
 from incasem_like.terminal import counted, duration, shown_path
 
@@ -75,6 +76,8 @@ def examine_regions(
         times: How many such predictions are made, one after the other.
         kept: How many of them are on disk at once.
     """
+    with found.noting():
+        check_not_read(plan, places)
     speed = plan.speed(most_voxels=MEASURED_VOXELS)
     costs: list[_Cost] = []
     needed: dict[Path, int] = {}

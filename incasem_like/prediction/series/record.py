@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from incasem_like.prediction.regions import described
+from incasem_like.prediction.regions import check_not_read, described
 from incasem_like.prediction.series.plan import SeriesPlan
 from incasem_like.tracking import Run, RunRecord, RunStore
 from incasem_like.tracking.model.checkpoints import listed
@@ -115,7 +115,7 @@ class SeriesRecord:
         earlier: What it has done before; None for a new run.
 
     Raises:
-        InputError: The predictions of another run are where those of this one go.
+        InputError: The predictions of another run are where those of this one go, or an earlier one is an input.
 
     Attributes:
         entries: What each checkpoint came to so far, by iteration.
@@ -124,6 +124,8 @@ class SeriesRecord:
     def __init__(self, run: Run, series: SeriesPlan, earlier: Earlier | None) -> None:
         self._run, self._series = run, series
         self.entries: list[Entry] = [] if earlier is None else list(earlier.entries)
+        for entry in self.entries:
+            check_not_read(series.plan, series.places(run.id, entry.iteration))
         if earlier is None:
             series.check_free(run.id)
         iterations = listed([checkpoint.iteration or 0 for checkpoint in series.checkpoints])

@@ -278,7 +278,7 @@ def _download(url: str) -> Iterator[bytes]:
                 yield block
     except (URLError, OSError, ValueError) as error:
         raise StoreError(
-            f"The checkpoint at {url} cannot be downloaded ({error}): check the network and try again."
+            f"The checkpoint at {url} cannot be downloaded ({error}): check the network and the address."
         ) from None
 
 

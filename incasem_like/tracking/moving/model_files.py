@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.disk import write_whole
-from incasem_like.errors import CheckpointError, DiskFullError
+from incasem_like.errors import CheckpointError, StoreError
+from incasem_like.terminal import as_known_error
 from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import BESIDE_MODELS, models_folder, remove_tree, series_log_folder
@@ -242,8 +243,8 @@ def _copy(source: Path, target: Path, *, link: bool) -> None:
             shutil.copyfile(source, beside)
         os.replace(beside, target)
     except OSError as error:
-        raise DiskFullError(
-            f"{target} cannot be written ({error.strerror or error}): make room and try again."
+        raise as_known_error(error) or StoreError(
+            f"{target} cannot be written ({error.strerror or error}): check its folder and disk."
         ) from None
     finally:
         beside.unlink(missing_ok=True)

@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.tracking.liveness import find_process, is_alive
-from incasem_like.tracking.metrics_log import (
-    AlreadyWrittenError,
-    MetricsLog,
-    base_of,
-)
+from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog, base_of
 from incasem_like.tracking.run_folder import RunFolder
 from incasem_like.tracking.series import MetricTable
 from incasem_like.tracking.sessions import (

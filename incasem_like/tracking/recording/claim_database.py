@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pymongo.errors
 
-from incasem_like.errors import InputError, RunNotFoundError, StoreError
-from incasem_like.tracking.metrics_log import (
-    AlreadyWrittenError,
-    RunMetrics,
-    base_of,
-    goes_on_from,
-)
+from incasem_like.errors import RunNotFoundError, StoreError
+from incasem_like.tracking.metrics_log import AlreadyWrittenError, RunMetrics, base_of, goes_on_from
 from incasem_like.tracking.mirror.push import series_update
 from incasem_like.tracking.run_folder import Journal
 from incasem_like.tracking.series import MetricTable
@@ -27,6 +22,7 @@ from incasem_like.tracking.sessions import (
     begin_metrics,
     continued_meta,
     describe_session,
+    id_taken,
     new_token,
     noted_by_the_run,
     resume_metrics,
@@ -101,9 +97,7 @@ def errors_of_a_start(description: str, run_id: int | None) -> Iterator[None]:
     try:
         yield
     except pymongo.errors.DuplicateKeyError:
-        raise InputError(
-            f"There is a run {run_id} in {description} already: choose another --id or leave it out."
-        ) from None
+        raise id_taken(run_id, description) from None
     except pymongo.errors.ConnectionFailure:
         raise StoreError(
             f"{description} stopped answering: start the server and run the same command again, or add --offline to it."

@@ -29,6 +29,7 @@ from incasem_like.tracking.model.checkpoints import (
     listed,
 )
 from incasem_like.tracking.series import Metric
+from incasem_like.tracking.sessions import id_taken
 from incasem_like.tracking.values import as_mapping, as_sequence, utc_moment
 
 if TYPE_CHECKING:
@@ -582,6 +583,19 @@ class RunStore(RunExchange):
         """Look a run up; None where there is no such run."""
         document = self.read_document(run_id)
         return None if document is None else RunRecord(self, run_id, document)
+
+    def check_unused(self, run_id: int, resume: str | None = None) -> None:
+        """Check that there is no run of a wanted id.
+
+        Args:
+            run_id: The id.
+            resume: Flag of the script that resumes such a run, if there is one.
+
+        Raises:
+            InputError: There is one.
+        """
+        if run_id in self.ids():
+            raise id_taken(run_id, self.description, resume)
 
     def heard_of(self, run_ids: Iterable[int]) -> set[int]:
         """Give those of some runs that live although they look dead by the clocks of two machines.

@@ -26,6 +26,7 @@ from incasem_like.tracking.run_folder import (
     RunFolder,
 )
 from incasem_like.tracking.series import Metric
+from incasem_like.tracking.sessions import id_taken
 from incasem_like.tracking.stores.base import NOTHING, Freed, RunRecord, RunStore
 from incasem_like.tracking.values import as_mapping, as_sequence, as_utc, naive_utc
 
@@ -109,9 +110,7 @@ def make_run_folder(folder: Path, wanted: int | None, id_above: int = 0) -> Path
         try:
             (folder / str(run_id)).mkdir()
         except FileExistsError:
-            raise InputError(
-                f"There is a run {run_id} in {folder} already: choose another --id or leave it out."
-            ) from None
+            raise id_taken(run_id, str(folder)) from None
         if run_id > highest:
             _note(folder, run_id)
     return folder / str(run_id)

@@ -10,29 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from incasem_like.errors import InputError
-from incasem_like.volumes.geometry import exact
+from incasem_like.volumes.space import Statement
 
 Document = dict[str, Any]
-UNITS_IN_NM = {
-    "a": 0.1, "angstrom": 0.1, "nm": 1, "nanometer": 1, "nanometre": 1,
-    "um": 1000, "µm": 1000, "micrometer": 1000, "micrometre": 1000, "micron": 1000,
-    "mm": 10**6, "millimeter": 10**6, "millimetre": 10**6, "m": 10**9, "meter": 10**9, "metre": 10**9,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Space:
-    """Where an array lies in the world, as its metadata say it.
-
-    Attributes:
-        voxel_size: (z, y, x) in nm, None when the metadata do not say.
-        offset: (z, y, x) in nm, None when the metadata do not say.
-        axes: Names of the axes in the order TensorStore shows them, None for the format's default.
-    """
-
-    voxel_size: tuple[float, ...] | None = None
-    offset: tuple[float, ...] | None = None
-    axes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +25,7 @@ class Layout:
         axes: ``"zyx"`` or ``"czyx"``.
         chunk_shape: Unit of reading.
         shard_shape: Unit of writing, a multiple of ``chunk_shape``; None without shards.
-        voxel_size: (z, y, x) in nm.
+        voxel_size: (z, y, x) in nm, None when unknown.
         offset: (z, y, x) in nm.
         compression: ``"zstd"``, ``"gzip"`` or ``"none"``; None for the format's default.
         fill_value: Value of voxels never written.
@@ -56,7 +36,7 @@ class Layout:
     axes: str
     chunk_shape: tuple[int, ...]
     shard_shape: tuple[int, ...] | None
-    voxel_size: tuple[float, ...]
+    voxel_size: tuple[float, ...] | None
     offset: tuple[float, ...]
     compression: str | None
     fill_value: float
@@ -103,12 +83,16 @@ class ArrayFormat(ABC):
         """Return the attributes that tell readers of this format voxel size, offset and axes."""
 
     @abstractmethod
-    def read_space(self, documents: dict[str, Document], rank: int) -> Space:
-        """Read voxel size, offset and axes from an array's documents, given by name."""
+    def statements(self, documents: dict[str, Document]) -> list[Statement]:
+        """Return what an array's documents, by name, state about voxel size, offset and axes."""
+
+    def rank(self, documents: dict[str, Document]) -> int:
+        """Return the number of axes of an array."""
+        return len(documents[self.array_file].get("shape", ()))
 
     def default_axes(self, rank: int) -> tuple[str, ...]:
         """Return the axes of an array whose metadata do not name them, in TensorStore's order."""
-        return tuple("tczyx"[-rank:])
+        return ("?",) * (rank - 5) + tuple("tczyx"[max(0, 5 - rank) :])
 
     def spec(self, kvstore: object) -> Document:
         """Return the TensorStore specification that opens the array in this folder."""
@@ -123,25 +107,6 @@ def number(value: float) -> int | float:
 def numbers(values: Sequence[float]) -> list[int | float]:
     """Apply ``number`` to each."""
     return [number(value) for value in values]
-
-
-def in_nm(values: Sequence[float], units: Sequence[str | None] | str | None) -> tuple[float, ...]:
-    """Convert lengths with their units to nm; a unit not known counts as nm."""
-    each = [units] * len(values) if units is None or isinstance(units, str) else list(units)
-    factors = [UNITS_IN_NM.get((unit or "nm").lower(), 1) for unit in each]
-    return tuple(float(exact(value) * exact(factor)) for value, factor in zip(values, factors, strict=False))
-
-
-def triple(value: object, rank: int) -> tuple[float, ...] | None:
-    """Return the spatial numbers of an attribute such as ``resolution``, its last three; None when it has none."""
-    if not isinstance(value, list | tuple) or not value:
-        return None
-    if not all(isinstance(item, int | float) and not isinstance(item, bool) for item in value):
-        return None
-    spatial = min(rank, 3)
-    if len(value) < spatial:
-        return None
-    return tuple(float(item) for item in value[-spatial:])
 
 
 def refuse_shards(layout: Layout, name: str) -> None:

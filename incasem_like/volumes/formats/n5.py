@@ -7,19 +7,10 @@ because neuroglancer, BigDataViewer, Paintera and gunpowder read them so; our ow
 
 from __future__ import annotations
 
-from typing import Any
-
 from incasem_like.errors import InputError
-from incasem_like.volumes.formats.base import (
-    ArrayFormat,
-    Document,
-    Layout,
-    Space,
-    in_nm,
-    numbers,
-    refuse_shards,
-    triple,
-)
+from incasem_like.volumes.formats.base import ArrayFormat, Document, Layout, numbers, refuse_shards
+from incasem_like.volumes.formats.statements import attribute_statements
+from incasem_like.volumes.space import Statement
 
 _OWN_MEMBERS = ("n5", "dimensions", "blockSize", "dataType", "compression", "compressionType")
 _COMPRESSIONS: dict[str, Document] = {
@@ -85,59 +76,29 @@ class N5(ArrayFormat):
 
     def space_attributes(self, layout: Layout) -> Document:
         """Lists in the order x, y, z, channel; neuroglancer wants one entry per axis in all but ``offset``."""
+        attributes: Document = {"axes": list(reversed(layout.axes)), "offset": numbers(layout.offset[::-1])}
+        if layout.voxel_size is None:
+            return attributes
         channels = len(layout.axes) - len(layout.voxel_size)
         resolution = numbers(layout.voxel_size[::-1])
-        attributes: Document = {
-            "axes": list(reversed(layout.axes)),
-            "resolution": resolution + [1] * channels,
-            "units": ["nm"] * len(resolution) + [""] * channels,
-            "offset": numbers(layout.offset[::-1]),
-        }
+        attributes["resolution"] = resolution + [1] * channels
+        attributes["units"] = ["nm"] * len(resolution) + [""] * channels
         if channels == 0:
             attributes["pixelResolution"] = {"unit": "nm", "dimensions": resolution}
         return attributes
 
-    def read_space(self, documents: dict[str, Document], rank: int) -> Space:
-        """Read ``transform`` (OpenOrganelle, names its axes), ``resolution`` with ``units``, or ``pixelResolution``."""
+    def statements(self, documents: dict[str, Document]) -> list[Statement]:
+        """Read ``axes`` and the attributes."""
         attributes = documents.get("attributes.json", {})
         axes = attributes.get("axes")
-        if not (isinstance(axes, list) and len(axes) == rank and set(axes) <= set("tczyx") and len(set(axes)) == rank):
-            axes = None
-        offset = _reversed_triple(attributes.get("offset"), rank)
-        named = None if axes is None else tuple(axes)
-        transform = _transform(attributes.get("transform"))
-        if transform is not None and "resolution" not in attributes:
-            return Space(transform[0], transform[1], named)
-        resolution = _reversed_triple(attributes.get("resolution"), rank)
-        if resolution is not None:
-            units = attributes.get("units")
-            spatial = [str(unit) for unit in units[: len(resolution)]][::-1] if isinstance(units, list) else None
-            return Space(in_nm(resolution, spatial), offset, named)
-        pixel = attributes.get("pixelResolution")
-        dimensions, unit = (pixel.get("dimensions"), pixel.get("unit")) if isinstance(pixel, dict) else (pixel, "um")
-        size = _reversed_triple(dimensions, rank)
-        return Space(in_nm(size, str(unit or "um")) if size else None, offset, named)
+        if isinstance(axes, list):
+            axes = [axis.get("name") if isinstance(axis, dict) else axis for axis in axes]
+        return [Statement("axes", axes), *attribute_statements(attributes, n5=True)]
+
+    def rank(self, documents: dict[str, Document]) -> int:
+        """Return the length of ``dimensions``."""
+        return len(documents[self.array_file].get("dimensions", ()))
 
     def default_axes(self, rank: int) -> tuple[str, ...]:
         """Fastest axis first."""
-        return tuple("xyzct"[:rank])
-
-
-def _reversed_triple(value: object, rank: int) -> tuple[float, ...] | None:
-    """Return the first three numbers (x, y, z; then channels) as z, y, x."""
-    if not isinstance(value, list):
-        return None
-    return triple(value[: min(rank, 3)][::-1], rank)
-
-
-def _transform(value: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Read OpenOrganelle's ``transform``, whose lists follow its own ``axes``: voxel size, offset (z, y, x)."""
-    if not isinstance(value, dict) or sorted(value.get("axes", [])) != ["x", "y", "z"]:
-        return None
-    order = [value["axes"].index(name) for name in "zyx"]
-    units = value.get("units") or ["nm"] * 3
-    scale, translate = value.get("scale", []), value.get("translate", [0, 0, 0])
-    if len(scale) != 3 or len(translate) != 3 or len(units) != 3:
-        return None
-    ordered = [units[axis] for axis in order]
-    return in_nm([scale[axis] for axis in order], ordered), in_nm([translate[axis] for axis in order], ordered)
+        return tuple("xyzct"[:rank]) + ("?",) * (rank - 5)

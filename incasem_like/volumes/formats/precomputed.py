@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from incasem_like.errors import InputError
-from incasem_like.volumes.formats.base import ArrayFormat, Document, Layout, Space
+from incasem_like.errors import DataError, InputError
+from incasem_like.volumes.formats.base import ArrayFormat, Document, Layout
+from incasem_like.volumes.geometry import exact
+from incasem_like.volumes.space import Statement
 
 
 class Precomputed(ArrayFormat):
@@ -43,13 +45,22 @@ class Precomputed(ArrayFormat):
         """Refused: this format is read only."""
         raise InputError("Precomputed volumes are only read: write a Zarr or N5.")
 
-    def read_space(self, documents: dict[str, Document], rank: int) -> Space:
+    def statements(self, documents: dict[str, Document]) -> list[Statement]:
         """Read ``resolution`` (x, y, z in nm) and ``voxel_offset`` (x, y, z in voxels) of the finest scale."""
-        from incasem_like.volumes.geometry import nanometres
-
         scale = documents["info"]["scales"][0]
-        voxel_size = tuple(float(size) for size in scale["resolution"][::-1])
-        return Space(voxel_size, nanometres(scale.get("voxel_offset", [0, 0, 0])[::-1], voxel_size))
+        size, begin = scale.get("resolution"), scale.get("voxel_offset", [0, 0, 0])
+        try:
+            offset = [float(exact(first) * exact(step)) for first, step in zip(begin, size, strict=True)]
+        except (TypeError, ValueError):
+            raise DataError(
+                f"A precomputed volume has resolution {size!r} and voxel_offset {begin!r} in its info, but three "
+                "numbers each are needed: correct them."
+            ) from None
+        return [Statement("resolution of info", scale=size, offset=offset, convention="nm")]
+
+    def rank(self, documents: dict[str, Document]) -> int:
+        """x, y, z and channels, of which there is at least one."""
+        return 4
 
     def default_axes(self, rank: int) -> tuple[str, ...]:
         """x, y, z, channel."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from incasem_like.volumes.formats.base import ArrayFormat, Document, Layout, Space, numbers, refuse_shards, triple
+from incasem_like.volumes.formats.base import ArrayFormat, Document, Layout, numbers, refuse_shards
+from incasem_like.volumes.formats.statements import attribute_statements
+from incasem_like.volumes.space import Statement
 
 _COMPRESSORS: dict[str, Document | None] = {
     "gzip": {"id": "gzip", "level": 3},
@@ -63,29 +65,23 @@ class Zarr2(ArrayFormat):
 
     def space_attributes(self, layout: Layout) -> Document:
         """incasem's ``resolution`` and ``offset``; what names and scales axes for neuroglancer and xarray."""
-        return {
-            "resolution": numbers(layout.voxel_size),
-            "offset": numbers(layout.offset),
-            "_ARRAY_DIMENSIONS": list(layout.axes),
-            "dimension_units": dimension_units(layout),
-        }
+        return {**size_attributes(layout), "_ARRAY_DIMENSIONS": list(layout.axes)}
 
-    def read_space(self, documents: dict[str, Document], rank: int) -> Space:
-        """Read the attributes above; ``voxel_size``, which gunpowder's snapshots write, too."""
+    def statements(self, documents: dict[str, Document]) -> list[Statement]:
+        """Read the attributes; xarray's names of the axes first."""
         attributes = documents.get(".zattrs", {})
-        return zarr_space(attributes, attributes.get("_ARRAY_DIMENSIONS"), rank)
+        names = Statement("_ARRAY_DIMENSIONS", attributes.get("_ARRAY_DIMENSIONS"))
+        return [names, *attribute_statements(attributes)]
 
 
-def dimension_units(layout: Layout) -> list[str]:
-    """Return the size of a step along each axis as neuroglancer reads it: ``["", "40 nm", "4.6 nm", "4.6 nm"]``."""
+def size_attributes(layout: Layout) -> Document:
+    """Return incasem's ``resolution`` and ``offset``, and neuroglancer's steps: ``["", "40 nm", "4.6 nm", "4.6 nm"]``.
+
+    An unknown voxel size is left out.
+    """
+    place: Document = {"offset": numbers(layout.offset)}
+    if layout.voxel_size is None:
+        return place
     steps = [f"{size} nm" for size in numbers(layout.voxel_size)]
-    return [""] * (len(layout.axes) - len(steps)) + steps
-
-
-def zarr_space(attributes: Document, names: object, rank: int) -> Space:
-    """Read voxel size and offset from the attributes of a Zarr array; ``names`` are its dimensions' names, if any."""
-    axes = None
-    if isinstance(names, list) and len(names) == rank and set(names) <= set("tczyx") and len(set(names)) == rank:
-        axes = tuple(names)
-    resolution = attributes.get("resolution", attributes.get("voxel_size"))
-    return Space(triple(resolution, rank), triple(attributes.get("offset"), rank), axes)
+    channels = [""] * (len(layout.axes) - len(steps))
+    return {"resolution": numbers(layout.voxel_size), **place, "dimension_units": channels + steps}

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from incasem_like.errors import InputError
-from incasem_like.volumes.formats.base import ArrayFormat, Document, Layout, Space, numbers
-from incasem_like.volumes.formats.zarr2 import dimension_units, zarr_space
+from incasem_like.volumes.formats.base import ArrayFormat, Document, Layout
+from incasem_like.volumes.formats.statements import attribute_statements
+from incasem_like.volumes.formats.zarr2 import size_attributes
+from incasem_like.volumes.space import Statement
 
 
 class Zarr3(ArrayFormat):
@@ -53,7 +55,7 @@ class Zarr3(ArrayFormat):
 
     def attributes_of(self, document: Document) -> Document:
         """The member ``attributes``."""
-        return dict(document.get("attributes", {}))
+        return dict(document.get("attributes") or {})
 
     def with_attributes(self, document: Document, attributes: Document) -> Document:
         """Change the member ``attributes``."""
@@ -61,16 +63,13 @@ class Zarr3(ArrayFormat):
 
     def space_attributes(self, layout: Layout) -> Document:
         """incasem's ``resolution`` and ``offset``; ``dimension_units`` for neuroglancer."""
-        return {
-            "resolution": numbers(layout.voxel_size),
-            "offset": numbers(layout.offset),
-            "dimension_units": dimension_units(layout),
-        }
+        return size_attributes(layout)
 
-    def read_space(self, documents: dict[str, Document], rank: int) -> Space:
-        """Read the attributes above."""
+    def statements(self, documents: dict[str, Document]) -> list[Statement]:
+        """Read ``dimension_names`` and the attributes."""
         document = documents.get("zarr.json", {})
-        return zarr_space(self.attributes_of(document), document.get("dimension_names"), rank)
+        names = Statement("dimension_names", document.get("dimension_names"))
+        return [names, *attribute_statements(self.attributes_of(document))]
 
 
 def _codecs(layout: Layout) -> list[Document]:

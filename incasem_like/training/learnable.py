@@ -1,0 +1,170 @@
+"""Whether there is something to learn: masks, labels and raw are looked at before the first iteration."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from incasem_like.blockwise.parts import shuffled_parts
+from incasem_like.errors import ConfigError, DataError
+from incasem_like.samples.regions import downsampled
+from incasem_like.volumes import Coordinate, Roi, Volume
+
+if TYPE_CHECKING:
+    from incasem_like.config import TrainingConfig
+    from incasem_like.samples import Region
+
+log = logging.getLogger(__name__)
+
+VOXELS_AT_ONCE = 1 << 22
+MOST_VOXELS = 1 << 30  # of labels, and of raw, that are read of a data configuration: about a minute at worst
+REMEDY = 'check its datasets, "offset" and "shape"'
+
+
+@dataclass(frozen=True)
+class EntryContent:
+    """What was found in an entry.
+
+    Attributes:
+        region: The entry.
+        classes: Classes of which a voxel that counts was seen, background included.
+        certain: Whether no further class can be there; False where only a part was read.
+        constant: The value of its raw, if all voxels have the same.
+    """
+
+    region: Region
+    classes: frozenset[int]
+    certain: bool
+    constant: float | None
+
+
+def check_training_data(config: TrainingConfig, regions: Sequence[Region]) -> None:
+    """Check that the training data can teach anything, and warn of entries that cannot.
+
+    Blocks are read until all classes were seen and raw varies, usually a few.
+
+    Raises:
+        DataError: The mask is 0 everywhere, all voxels that count are of one class, or raw is constant.
+        ConfigError: ``loss.weight`` leaves less than two classes.
+        VoxelValueError: A label is negative.
+    """
+    found = look_into(regions, measured=False)
+    names, seen = _names(found), frozenset[int]().union(*(entry.classes for entry in found))
+    if all(entry.certain for entry in found):
+        if not seen:
+            raise DataError(
+                f"The mask of training.data is 0 everywhere in {names}, so nothing can be learnt: {REMEDY}."
+            )
+        if len(seen) == 1:
+            only = "background" if 0 in seen else _classes(seen)
+            raise DataError(
+                f"Every voxel of training.data that counts is {only} in {names}, so nothing can be learnt: {REMEDY}."
+            )
+        if sum(config.loss.weight[one] > 0 for one in seen) < 2:
+            raise ConfigError(
+                f"loss.weight={list(config.loss.weight)} leaves less than two of the classes {sorted(seen)} of "
+                "training.data, so nothing can be learnt: give two of them a weight above 0."
+            )
+    if all(entry.constant is not None for entry in found):
+        raise DataError(
+            f"The raw of training.data is {found[0].constant:g} everywhere in {names}, so nothing can be learnt: "
+            f"{REMEDY}."
+        )
+    warn_of_content("training.data", found, config.data.num_classes)
+
+
+def warn_of_content(key: str, found: Sequence[EntryContent], num_classes: int) -> None:
+    """Warn of classes that occur nowhere, and of entries without a class they name, a mask, or a varying raw.
+
+    Args:
+        key: The configuration's key for the data, ``training.data``.
+        found: What its entries hold.
+        num_classes: Background included.
+    """
+    nowhere = set(range(1, num_classes)).difference(*(entry.classes for entry in found))
+    if nowhere:
+        part = "" if all(entry.certain for entry in found) else "a part of "
+        log.warning(
+            "No voxel of %s that counts belongs to %s (looked at: %s%s), so it can be neither learnt nor measured: "
+            'check "labels", masks, offset and shape.',
+            key,
+            _classes(nowhere),
+            part,
+            _names(found),
+        )
+    lacking = [
+        f"{entry.region.name} (no {_classes(missing)})"
+        for entry in found
+        if entry.classes and (missing := entry.region.labels.keys() - entry.classes - nowhere)
+    ]
+    if lacking:
+        log.warning("Classes that entries of %s name labels for are missing: %s.", key, ", ".join(lacking))
+    for entry in found:
+        if not entry.classes:
+            where = "everywhere" if entry.certain else "in the part looked at"
+            log.warning("The mask of %s is 0 %s: %s.", entry.region.name, where, REMEDY)
+        if entry.constant is not None:
+            log.warning("The raw of %s is %g everywhere: %s.", entry.region.name, entry.constant, REMEDY)
+
+
+def look_into(regions: Sequence[Region], *, measured: bool) -> list[EntryContent]:
+    """Read blocks of entries until it is known what they hold, or ``MOST_VOXELS`` were read.
+
+    Args:
+        regions: Opened entries.
+        measured: Whether those voxels count where results are measured, instead of those that are learnt.
+    """
+    most = MOST_VOXELS // len(regions)
+    return [
+        EntryContent(region, *_classes_of(region, measured, most), _constant_raw(region, most)) for region in regions
+    ]
+
+
+def _classes_of(region: Region, measured: bool, most: int) -> tuple[frozenset[int], bool]:
+    volumes = list(region.labels.values())
+    wanted, seen, read = {0, *region.labels}, set[int](), 0
+    signed = any(volume.dtype.kind == "i" for volume in volumes)  # negative labels are looked for everywhere
+    for part in _parts(region, (volumes or [region.mask or region.raw])[0]):
+        if read > most:
+            return frozenset(seen), wanted <= seen
+        counted = region.read_metric_mask(part) if measured else region.read_mask(part)
+        seen |= set(np.flatnonzero(np.bincount(region.read_labels(part)[counted > 0])).tolist())
+        read += part.size
+        if wanted <= seen and not signed:
+            break
+    return frozenset(seen), True
+
+
+def _constant_raw(region: Region, most: int) -> float | None:
+    first, read = None, 0
+    for part in _parts(region, region.raw):
+        raw = region.read_stored_raw(part)
+        if raw.dtype.kind == "f":
+            region.normalised(raw)  # refuses NaN and what leaves 0 to 1
+        first = raw.flat[0] if first is None else first
+        if read > most or (raw != first).any():
+            return None
+        read += part.size
+    return None if first is None else float(first)
+
+
+def _parts(region: Region, volume: Volume) -> Iterator[Roi]:
+    """Yield the region in parts that are read from whole chunks of a volume."""
+    factor = region.downsample_factor
+    stored = Roi(region.roi.begin * factor, (region.roi.shape - 1) * factor + Coordinate(1, 1, 1))
+    for part in shuffled_parts(volume, stored, VOXELS_AT_ONCE):
+        taken = downsampled(part, factor)
+        if not taken.empty:
+            yield taken
+
+
+def _names(found: Sequence[EntryContent]) -> str:
+    return ", ".join(entry.region.name for entry in found)
+
+
+def _classes(numbers: set[int] | frozenset[int]) -> str:
+    return f"class{'es' if len(numbers) > 1 else ''} {', '.join(map(str, sorted(numbers)))}"

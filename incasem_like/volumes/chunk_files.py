@@ -1,0 +1,68 @@
+"""The chunk files of a local array: whether there are any, and how their names are put together."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from incasem_like.volumes.address import Address
+from incasem_like.volumes.faults import warn_once
+from incasem_like.volumes.formats.base import ArrayFormat, Document
+
+_PART = re.compile(r"c|(c\.)?\d+(\.\d+)*")
+
+
+def correct_metadata(address: Address, documents: dict[str, Document]) -> dict[str, Document]:
+    """Correct a ``.zarray`` where it is known to be wrong, or right but more than TensorStore takes.
+
+    - Some writers nest the chunks in folders and do not say so in ``dimension_separator``; seen in local arrays.
+    - zarr-python writes whether its zstd adds a checksum, which makes no difference to who reads it.
+    - Members that are null, or C, in most arrays are missing in some.
+
+    Returns:
+        The documents; if anything was corrected with one named ``assumed``, to be used instead of the array's own.
+    """
+    array = documents.get(".zarray")
+    if array is None:
+        return documents
+    corrected = {"filters": None, "fill_value": None, "order": "C", **array}
+    compressor, shape = array.get("compressor"), array.get("shape")
+    if isinstance(compressor, dict) and compressor.get("id") == "zstd":
+        corrected["compressor"] = {key: value for key, value in compressor.items() if key != "checksum"}
+    if address.is_local and isinstance(shape, list) and len(shape) > 1:
+        stated = array.get("dimension_separator", ".")
+        found = _separator(Path(address.location), stated) or _separator(Path(address.location), None)
+        if found not in (None, stated):
+            corrected["dimension_separator"] = found
+            warn_once(
+                f"{address.location} has chunk files named as in 0{found}0, but its .zarray says "
+                f"{array.get('dimension_separator', 'no')} dimension_separator: it is read as they are named."
+            )
+    return documents if corrected == array else {**documents, "assumed": corrected}
+
+
+def has_chunks(address: Address, format_: ArrayFormat) -> bool:
+    """Return whether an array has any chunk; True where that cannot be told cheaply (remote, precomputed)."""
+    if not address.is_local or format_.name == "precomputed":
+        return True
+    return next(_chunks(Path(address.location)), None) is not None
+
+
+def _separator(folder: Path, wanted: str | None) -> str | None:
+    """Return the separator that chunk names have, looking for one that is wanted as long as it takes."""
+    separators = ("/" if "/" in name else "." for name in _chunks(folder, nested=wanted != "."))
+    return next((separator for separator in separators if wanted in (None, separator)), None)
+
+
+def _chunks(folder: Path, nested: bool = True) -> Iterator[str]:
+    """Yield names of chunk files, in the order of the folder; links that lead nowhere are not there."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not _PART.fullmatch(entry.name):
+                continue
+            if entry.is_file():
+                yield entry.name
+            elif nested and entry.is_dir():
+                yield from (f"{entry.name}/{name}" for name in _chunks(Path(entry.path)))
