@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import mimetypes
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from incasem_like.disk import copy_whole, write_whole
+from incasem_like.disk import write_whole
 from incasem_like.errors import DamagedRecordError, DataError, IncasemError, StoreError
+from incasem_like.tracking.documents import from_document
 from incasem_like.tracking.kinds import KINDS
 from incasem_like.tracking.metrics_log import MetricsLog, is_complete, is_held, was_written_in
 from incasem_like.tracking.model.cache import file_sha256
-from incasem_like.tracking.values import plain
+from incasem_like.tracking.sessions import OpenedRun
+from incasem_like.tracking.values import as_sequence, plain
 
 METRICS_LOG = "metrics.jsonl"
 ANNOTATIONS = "annotations.json"
@@ -52,6 +56,11 @@ class RunFolder:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.folder)!r})"
+
+    @property
+    def run_id(self) -> int:
+        """The run's id, which is the folder's name."""
+        return int(self.folder.name)
 
     @property
     def is_run(self) -> bool:
@@ -121,7 +130,25 @@ class RunFolder:
 
 
 _FOLDER = Path("tracking", "journal")
+_PENDING = "pending.json"
 _MOST_FOLDERS = 1000
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that this process writes from now on.
+
+    Attributes:
+        folder: Its folder.
+        run: What is known of it.
+        document: The document that its database has of it; empty for a run that is kept as files.
+        metric_ids: The ids of its metrics there, by name.
+    """
+
+    folder: RunFolder
+    run: OpenedRun
+    document: dict[str, Any] = field(default_factory=dict)
+    metric_ids: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,19 +168,20 @@ class PendingArtifact:
     path: Path
 
 
-class Journal:
-    """The journal of one run.
+def _damaged_journal(path: Path, reason: object) -> StoreError:
+    return StoreError(f"{path} is damaged ({reason}): restore it from a backup, or delete it to give it up.")
+
+
+class Journal(RunFolder):
+    """The folder of a run in a database: its log stays for good, the rest until the database has all of it.
 
     Args:
         folder: Its folder.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.log = MetricsLog(folder / METRICS_LOG)
-
-    def __repr__(self) -> str:
-        return f"Journal({str(self.folder)!r})"
+        super().__init__(folder, _damaged_journal)
+        self.log = MetricsLog(self.log_path)
 
     @property
     def run_id(self) -> int:
@@ -163,75 +191,67 @@ class Journal:
     @property
     def is_undelivered(self) -> bool:
         """Whether the database lacks something that is here."""
-        return (self.folder / "run.json").is_file()
+        return (self.folder / _PENDING).is_file() or self._is_of_earlier_version()
 
     @property
     def is_held(self) -> bool:
         """Whether the run goes on."""
         return is_held(self.log.path)
 
-    def write(self, run: dict[str, Any], description: str) -> None:
-        """Note the state of a run that is about to be sent.
+    @property
+    def database(self) -> str:
+        """The description of the database that lacks something."""
+        return str(self.read(_PENDING).get("database"))
 
-        Args:
-            run: Its document, as MongoDB takes it.
-            description: Of the database, without credentials.
-        """
+    def mark(self, description: str) -> None:
+        """Note that the database of that description is about to lack something."""
+        self.write(_PENDING, {"database": description})
+
+    def unmark(self) -> None:
+        """Note that the database has all."""
+        (self.folder / _PENDING).unlink(missing_ok=True)
+
+    def pending_artifact(self, name: str) -> PendingArtifact:
+        """Describe a file that the database lacks; its id is that of its content, so that it is never stored twice."""
+        path = self.artifact(name)
+        digest = hashlib.sha256(f"{self.run_id}\0{name}\0".encode() + path.read_bytes()).hexdigest()
+        return PendingArtifact(digest[:24], name, mimetypes.guess_type(name)[0], path)
+
+    def pending_artifacts(self) -> list[PendingArtifact]:
+        """List the files that the database lacks, in the order they were added."""
+        names = as_sequence(self.read("run.json").get("artifacts"))
+        return [self.pending_artifact(name) for name in names if self.artifact(name).is_file()]
+
+    def upgrade(self) -> None:
+        """Turn what an earlier version left, a document of MongoDB in one file, into a run's folder."""
+        if not self._is_of_earlier_version():
+            return
         from bson import json_util
-
-        text = json_util.dumps({"database": description, "run": run})
-        write_whole(self.folder / "run.json", lambda file: file.write(text.encode()))
-
-    def read(self) -> dict[str, Any] | None:
-        """Read the state that was to be sent; None where all was delivered.
-
-        Raises:
-            StoreError: The file is damaged.
-        """
-        content = self._content()
-        return None if content is None else dict(content["run"])
-
-    def is_for(self, description: str) -> bool:
-        """Whether what was to be sent was to go to the database of that description."""
-        content = self._content()
-        return content is not None and content["database"] == description
-
-    def _content(self) -> dict[str, Any] | None:
-        from bson import json_util
-        from bson.json_util import JSONOptions
 
         path = self.folder / "run.json"
+        options = json_util.JSONOptions(tz_aware=False)
         try:
-            content = json_util.loads(path.read_text(encoding="utf-8"), json_options=JSONOptions(tz_aware=False))
-            return {"run": content["run"], "database": content["database"]}
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            raise StoreError(f"{path} is damaged: restore it from a backup, or delete it to give it up.") from None
+            content = json_util.loads(path.read_text(encoding="utf-8"), json_options=options)
+            run, database = from_document(content["run"]), content["database"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged_journal(path, error) from None
+        for described in sorted((self.folder / "artifacts").glob("*.json")):
+            name = json.loads(described.read_text(encoding="utf-8"))["name"]
+            if described.with_suffix("").is_file():
+                described.with_suffix("").replace(self.artifact(name))
+            run["artifacts"] = list(dict.fromkeys([*run["artifacts"], name]))
+        self.write("config.json", run.pop("config", None) or {})
+        self.write("info.json", run.pop("info"))
+        self.write_output(str(run.pop("captured_out", None) or ""))
+        self.mark(database)
+        self.write("run.json", {key: value for key, value in run.items() if key != "_id"})
+        shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
 
-    def add_artifact(self, file_id: str, name: str, source: Path, content_type: str | None) -> PendingArtifact:
-        """Keep a copy of a file until the database has it."""
-        folder = self.folder / "artifacts"
-        folder.mkdir(exist_ok=True)
-        path = folder / file_id
-        copy_whole(source, path)
-        described = json.dumps({"name": name, "content_type": content_type})
-        write_whole(path.with_suffix(".json"), lambda file: file.write(described.encode()))
-        return PendingArtifact(file_id, name, content_type, path)
-
-    def artifacts(self) -> list[PendingArtifact]:
-        """List the files that the database lacks, in the order they were added."""
-        described = sorted((self.folder / "artifacts").glob("*.json"))
-        found = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in described]
-        return [
-            PendingArtifact(path.stem, entry["name"], entry["content_type"], path.with_suffix(""))
-            for path, entry in found
-        ]
-
-    def drop_artifact(self, artifact: PendingArtifact) -> None:
-        """Let go of a file that the database has."""
-        artifact.path.with_suffix(".json").unlink(missing_ok=True)
-        artifact.path.unlink(missing_ok=True)
+    def _is_of_earlier_version(self) -> bool:
+        try:
+            return "database" in self.read("run.json")
+        except StoreError:
+            return True
 
     @contextlib.contextmanager
     def opening(self) -> Iterator[None]:
@@ -257,9 +277,11 @@ class Journal:
             shutil.rmtree(self.folder)
 
     def clear(self) -> None:
-        """Let go of all that was delivered; the metrics stay."""
-        (self.folder / "run.json").unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
+        """Delete all but the metrics; what says that something is undelivered goes last."""
+        for path in self.folder.iterdir():
+            if path.name not in (METRICS_LOG, _PENDING):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.unmark()
 
 
 class Journals:

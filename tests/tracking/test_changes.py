@@ -68,6 +68,8 @@ def test_a_live_run_can_be_tagged_and_goes_on(store: RunStore) -> None:
 
 
 def test_two_who_tag_at_once_do_not_lose_each_others_tags(store: RunStore, write_run: WriteRun) -> None:
+    if "mongomock" in store.description:
+        pytest.skip("mongomock compares and changes a document in two steps: needs files or a server")
     write_run(store, 1)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: store.annotate(1, add_tags=[f"tag {number}"]), range(24)))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tracking.moved_runs import write_journal
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
@@ -112,7 +113,7 @@ def test_the_journal_of_one_run_can_be_asked_for(database: MongoStore) -> None:
     assert deliver_journal(offline_store(database), 1) is None
     (journal,) = database.journals
     document = {**(database.database["runs"].find_one({"_id": 1}) or {}), "result": "later"}
-    journal.write(document, database.description)
+    write_journal(journal, document, database.description)
     synced = deliver_journal(database, 1)
     assert synced is not None
     assert synced.delivered_as == 1
@@ -123,7 +124,7 @@ def test_files_that_a_killed_process_did_not_note_any_more_stay_with_the_run(dat
     run_experiment(name="train", config=CONFIG, main=work, store=database)
     (journal,) = database.journals
     document = database.database["runs"].find_one({"_id": 1}) or {}
-    journal.write({**document, "artifacts": []}, database.description)
+    write_journal(journal, {**document, "artifacts": []}, database.description)
     assert deliver_journal(database, 1) is not None
     assert database.get(1).artifact("a.txt") == b"text"
 
@@ -133,7 +134,9 @@ def test_what_cannot_be_delivered_is_named_and_does_not_hold_up_the_rest(databas
         run_experiment(name="train", config=CONFIG, main=work, store=database)
     damaged, whole = database.journals
     (damaged.folder / "run.json").write_text('{"run": ')
-    whole.write({**(database.database["runs"].find_one({"_id": 2}) or {}), "result": "later"}, database.description)
+    write_journal(
+        whole, {**(database.database["runs"].find_one({"_id": 2}) or {}), "result": "later"}, database.description
+    )
     offline(database)
     offline(database, id_above=5)
     (offline_store(database).folder / "1" / "config.json").write_text("{")

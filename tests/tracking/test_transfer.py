@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from tracking.moved_runs import assert_same, points, train
+from tracking.moved_runs import assert_same, points, train, write_journal
 
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.tracking import Run, RunStore, delete_run, open_store, run_experiment
@@ -177,7 +177,7 @@ def test_what_an_outage_kept_from_the_store_is_delivered_before_a_run_moves(
     original = train(mongomock_store)
     (journal,) = mongomock_store.journals
     found = mongomock_store.database["runs"].find_one({"_id": 1})
-    journal.write({**found, "result": {"dice": 0.75}}, mongomock_store.description)
+    write_journal(journal, {**found, "result": {"dice": 0.75}}, mongomock_store.description)
     assert copy_run(original, elsewhere).result == {"dice": 0.75}
 
 

@@ -18,6 +18,7 @@ import pymongo.errors
 from bson import ObjectId
 
 from incasem_like.errors import InputError, StoreError
+from incasem_like.tracking.documents import FORMAT, to_document
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, read_table
 from incasem_like.tracking.run_folder import Journal, PendingArtifact
@@ -26,16 +27,16 @@ from incasem_like.tracking.sessions import new_token, tokens
 from incasem_like.tracking.stores.base import RunStore
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED
 from incasem_like.tracking.stores.mongo import (
-    FORMAT,
     IMPORTING,
     _now,
+    artifact_address,
     clear_metrics,
     highest_id,
     keep,
     name_in_run,
     note_id,
 )
-from incasem_like.tracking.values import naive_utc, plain, to_bson
+from incasem_like.tracking.values import plain, to_bson
 
 if TYPE_CHECKING:
     import gridfs
@@ -172,7 +173,7 @@ class Delivery:
         return entries
 
     def _put(self, artifact: PendingArtifact, file_id: ObjectId) -> None:
-        name = f"artifact://{self.runs.name}/{self.run_id}/{artifact.name}"
+        name = artifact_address(self.runs.database, self.run_id, artifact.name)
         for _ in range(2):
             try:
                 with open(artifact.path, "rb") as content:
@@ -244,11 +245,13 @@ def deliver(
         pymongo.errors.PyMongoError: The server did not take it, or not all of it.
         StoreError: The journal is damaged.
     """
-    entry = journal.read()
-    if entry is None:
+    journal.upgrade()
+    run = journal.read_document() if journal.is_undelivered else None
+    if run is None:
         return Outcome.DELIVERED
+    entry = {"_id": journal.run_id, **to_document({key: value for key, value in run.items() if key != "omniboard"})}
     present = database["runs"].find_one({"_id": entry["_id"]}, {"session": 1, "info.sessions": 1, "artifacts": 1})
-    if present is None and not journal.is_for(description):
+    if present is None and journal.database != description:
         return Outcome.FOREIGN
     if present is not None and present.get("session") != entry["session"]:
         return Outcome.SUPERSEDED if entry["session"] in tokens(present.get("info")) else Outcome.FOREIGN
@@ -259,8 +262,8 @@ def deliver(
     table = read_table(journal.log.path, limit or max_points(entry.get("config") or {}))
     entry[REVISION] = new_token()
     entry["info"] = {**(entry.get("info") or {}), "metrics": [delivery.link(name) for name in table.series]}
-    parcel = whole_parcel(entry, table, journal.artifacts())
-    artifacts = _artifacts(entry, present or {})
+    parcel = whole_parcel(entry, table, journal.pending_artifacts())
+    artifacts = _artifacts(database, journal.run_id, present or {})
     try:
         for _ in range(_ATTEMPTS):
             if delivery.send(parcel, artifacts) is not None:
@@ -271,13 +274,13 @@ def deliver(
     raise pymongo.errors.OperationFailure("The run is deleted while it is written.")
 
 
-def _artifacts(entry: Mapping[str, Any], present: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List the files that the database has of a run; a process that was killed may not have noted the last of them."""
-    both = [*(entry.get("artifacts") or ()), *(present.get("artifacts") or ())]
-    return list({artifact["name"]: artifact for artifact in both}.values())
-
-
-_TIMES = ("start_time", "stop_time", "heartbeat")
+def _artifacts(database: Database[Any], run_id: int, present: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the files that the database has of a run; its document may not name the last of them, or be lost."""
+    prefix = artifact_address(database, run_id, "")
+    stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"filename": 1}).sort("uploadDate", 1)
+    found = {str(file["filename"]).removeprefix(prefix): file["_id"] for file in stored}
+    found |= {entry["name"]: entry["file_id"] for entry in present.get("artifacts") or ()}
+    return [{"name": name, "file_id": file_id} for name, file_id in found.items()]
 
 
 def receive_into_database(
@@ -320,8 +323,7 @@ def _reserve(store: MongoStore, portable: PortableRun, wanted: int | None, id_ab
 
 
 def _fill(store: MongoStore, portable: PortableRun, run_id: int, renewed: RenewedIds) -> None:
-    document = {**to_bson(plain(portable.document))}
-    document.update({key: naive_utc(document[key]) for key in _TIMES if key in document})
+    document = to_document(portable.document)
     kept = _keep_stored(store, portable)
     links = _write_metrics(store, portable, run_id, str(document.get("session") or ""))
     document.update(
@@ -376,7 +378,7 @@ def _keep(store: MongoStore, base: str, name: str, path: Path | None, noted: str
 
 
 def _put_artifact(store: MongoStore, run_id: int, name: str, path: Path) -> dict[str, Any]:
-    address = f"artifact://{store.database['runs'].name}/{run_id}/{name}"
+    address = artifact_address(store.database, run_id, name)
     with open(path, "rb") as content:
         file_id = store.files.put(content, filename=address, content_type=mimetypes.guess_type(name)[0])
     return {"name": name, "file_id": file_id}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.tracking.liveness import find_process, is_alive
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog, base_of
-from incasem_like.tracking.run_folder import RunFolder
+from incasem_like.tracking.run_folder import Begun, RunFolder
 from incasem_like.tracking.series import MetricTable
 from incasem_like.tracking.sessions import (
     Continuation,
@@ -35,7 +35,7 @@ _OF_THE_END = ("stop_time", "fail_trace", "result")
 
 def claim_in_folder(
     store: Path, continues: Continuation | None, id_above: int, start: Start, wanted: int | None, limit: int
-) -> tuple[RunFolder, OpenedRun]:
+) -> Begun:
     """Begin a run in a store of files, or claim one that is to be continued; whoever claims it writes its record.
 
     Args:
@@ -72,12 +72,10 @@ def claim_in_folder(
         "heartbeat": None,
         "session": token,
     }
-    return run, OpenedRun(entry, begin_metrics(log, token, limit), [describe_session(token, start)])
+    return Begun(run, OpenedRun(entry, begin_metrics(log, token, limit), [describe_session(token, start)]))
 
 
-def _resume_in_folder(
-    run: RunFolder, start: Start, continuation: Continuation, limit: int
-) -> tuple[RunFolder, OpenedRun]:
+def _resume_in_folder(run: RunFolder, start: Start, continuation: Continuation, limit: int) -> Begun:
     run_id, description = continuation.run_id, str(run.folder.parent)
     if not run.is_run:
         raise RunNotFoundError(f"There is no run {run_id} in {description} to continue: name one that is there.")
@@ -106,7 +104,7 @@ def _resume_in_folder(
     }
     session = {**describe_session(token, start, iteration), "before": ended}
     sessions = [*(info.get("sessions") or ()), session]
-    return run, OpenedRun(entry, metrics, sessions, noted_by_the_run(info), run.output)
+    return Begun(run, OpenedRun(entry, metrics, sessions, noted_by_the_run(info), run.output))
 
 
 def _base_of_files(metrics: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:

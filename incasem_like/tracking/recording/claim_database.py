@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pymongo.errors
 
 from incasem_like.errors import RunNotFoundError, StoreError
+from incasem_like.tracking.documents import FORMAT, from_document, to_document
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, RunMetrics, base_of, goes_on_from
 from incasem_like.tracking.mirror.push import series_update
-from incasem_like.tracking.run_folder import Journal
+from incasem_like.tracking.run_folder import Begun, Journal
 from incasem_like.tracking.series import MetricTable
 from incasem_like.tracking.sessions import (
     Continuation,
@@ -30,8 +31,8 @@ from incasem_like.tracking.sessions import (
 )
 from incasem_like.tracking.stores.connection import refusal
 from incasem_like.tracking.stores.index import UNFINISHED
-from incasem_like.tracking.stores.mongo import FORMAT, Begun, Place, _insert, clear_metrics, keep, name_in_run
-from incasem_like.tracking.values import from_bson, plain, to_bson
+from incasem_like.tracking.stores.mongo import Place, _insert, clear_metrics, keep, name_in_run
+from incasem_like.tracking.values import from_bson
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -59,27 +60,25 @@ def open_new_document(place: Place, start: Start, wanted: int | None, id_above: 
     token = new_token()
     session = describe_session(token, start)
     named: Mapping[str, Any] = _keep_sources(place, start.ex_info)
-    experiment = {**to_bson(plain(start.ex_info)), "sources": named[_SOURCES]}
     entry: dict[str, Any] = {
-        "experiment": experiment,
+        "experiment": {**start.ex_info, "sources": named[_SOURCES]},
         "format": FORMAT,
         "command": start.command,
-        "host": to_bson(plain(start.host_info)),
+        "host": start.host_info,
         "start_time": start.start_time,
-        "config": to_bson(plain(start.config)),
-        "meta": to_bson(plain(start.meta_info)),
+        "meta": start.meta_info,
         "status": "RUNNING",
         "resources": [],
         "artifacts": [],
-        "captured_out": "",
-        "info": {"sessions": to_bson(plain([session]))},
         "heartbeat": None,
         "session": token,
     }
+    started = {**entry, "config": start.config, "captured_out": "", "info": {"sessions": [session]}}
+    document = {**to_document(started), "artifacts": []}
     try:
-        run_id = _insert(place.database, entry, wanted, id_above)
+        run_id = _insert(place.database, document, wanted, id_above)
         named = name_in_run(place.database, run_id, named, partial(_keep_sources, place, start.ex_info))
-        experiment["sources"] = named[_SOURCES]
+        entry["experiment"]["sources"] = document["experiment"]["sources"] = named[_SOURCES]
         clear_metrics(place.database, run_id)
         journal = place.journals.make(run_id)
         with journal.opening():
@@ -88,7 +87,7 @@ def open_new_document(place: Place, start: Start, wanted: int | None, id_above: 
         with contextlib.suppress(pymongo.errors.PyMongoError):
             place.database["runs"].delete_one({"session": token})
         raise
-    return Begun(OpenedRun({"_id": run_id, **entry}, metrics, [session]), journal, {})
+    return Begun(journal, OpenedRun(entry, metrics, [session]), document)
 
 
 @contextlib.contextmanager
@@ -116,10 +115,7 @@ def _keep_sources(place: Place, ex_info: Mapping[str, Any]) -> dict[str, list[An
 
 
 _ATTEMPTS_TO_TAKE = 5
-_OURS = (  # not the tags and notes of persons, which may change meanwhile
-    *("_id", "experiment", "format", "command", "start_time", "resources", "artifacts", "captured_out", "info"),
-    "heartbeat",
-)
+_OURS = ("experiment", "format", "command", "start_time", "resources", "artifacts")
 _OF_A_SESSION = {"session", "status", "host", "heartbeat", *_OF_THE_END}
 
 
@@ -171,7 +167,21 @@ def claim_document(place: Place, start: Start, continuation: Continuation, limit
     except AlreadyWrittenError:
         raise still_going_on(run_id, place.description, document.get("host") or {}) from None
     session = {**describe_session(token, start, iteration), "before": ended}
-    return Begun(_opened(document, start, session, metrics), journal, metric_ids)
+    run = from_document(document)
+    info = run["info"]
+    entry = {
+        **{key: run[key] for key in _OURS if key in run},
+        "host": start.host_info,
+        "meta": continued_meta(run.get("meta"), start.meta_info),
+        "status": "RUNNING",
+        "session": token,
+        "heartbeat": start.start_time,
+    }
+    sessions = [*(info.get("sessions") or ()), session]
+    opened = OpenedRun(entry, metrics, sessions, noted_by_the_run(info), str(run.get("captured_out") or ""))
+    ours = (*_OURS, "config", "meta", "info", "captured_out")  # tags and notes may change meanwhile
+    taken = {key: document[key] for key in ours if key in document}
+    return Begun(journal, opened, {**taken, **_of_this_session(token, start)}, metric_ids)
 
 
 def _resume(
@@ -184,21 +194,6 @@ def _resume(
         journal.log.add_marker(base=base_of(_table(present, info)))
     metrics = resume_metrics(journal.log, token, iteration, info, limit)
     return metrics, _take_metrics(place.database, present, metrics.table, token, run_id)
-
-
-def _opened(document: Mapping[str, Any], start: Start, session: Mapping[str, Any], metrics: RunMetrics) -> OpenedRun:
-    """Put together what is known of a run now that it is this process's."""
-    info = from_bson(document.get("info") or {})
-    entry = {
-        **{key: document[key] for key in _OURS if key in document},
-        "host": to_bson(plain(start.host_info)),
-        "meta": to_bson(continued_meta(from_bson(document.get("meta")), start.meta_info)),
-        "config": to_bson(plain(start.config)),
-        "status": "RUNNING",
-        "session": session["token"],
-    }
-    sessions = [*(info.get("sessions") or ()), dict(session)]
-    return OpenedRun(entry, metrics, sessions, noted_by_the_run(info), str(document.get("captured_out") or ""))
 
 
 def _read_document(place: Place, run_id: int) -> dict[str, Any]:
@@ -239,14 +234,13 @@ def _taken(place: Place, run_id: int, token: str, start: Start) -> Iterator[tupl
 def _make_ours(place: Place, document: Mapping[str, Any], token: str, start: Start) -> bool:
     """Make a run this session's, unless it is heard of, or taken by another process, at that very moment."""
     as_found = {key: document.get(key) for key in ("_id", "session", "status", "heartbeat")}
-    mine = {
-        "session": token,
-        "status": "RUNNING",
-        "host": to_bson(plain(start.host_info)),
-        "heartbeat": start.start_time,
-    }
-    change = {"$set": mine, "$unset": dict.fromkeys(_OF_THE_END, "")}
+    change = {"$set": _of_this_session(token, start), "$unset": dict.fromkeys(_OF_THE_END, "")}
     return bool(place.database["runs"].update_one(as_found, change).matched_count)
+
+
+def _of_this_session(token: str, start: Start) -> dict[str, Any]:
+    session = {"session": token, "status": "RUNNING", "host": start.host_info, "heartbeat": start.start_time}
+    return to_document(session)
 
 
 def _give_back(place: Place, run_id: int, document: Mapping[str, Any], token: str) -> None:

@@ -103,14 +103,14 @@ def recorder_of(store: RunStore, *, continues: Continuation | None = None, id_ab
         continues: The run to go on with, which the observer's start takes from everybody else; None for a new one.
         id_above: The id of a new run is above this, and above all ids that the store ever gave.
     """
+    from incasem_like.tracking.recording.writer import RunWriter
     from incasem_like.tracking.stores.files import FileStore
 
     if isinstance(store, FileStore):
         from incasem_like.tracking.recording.claim import claim_in_folder
-        from incasem_like.tracking.recording.writer import RunWriter
 
         return RunWriter(partial(claim_in_folder, store.folder, continues, max(id_above, store.id_above)))
-    from incasem_like.tracking.mirror.live import MongoRunObserver
+    from incasem_like.tracking.mirror.live import Mirror
     from incasem_like.tracking.recording.claim_database import claim_in_database
     from incasem_like.tracking.stores.mongo import MongoStore
     from incasem_like.tracking.stores.omniboard import begin_columns
@@ -118,8 +118,7 @@ def recorder_of(store: RunStore, *, continues: Continuation | None = None, id_ab
     assert isinstance(store, MongoStore)
     if continues is None:
         begin_columns(store.database, store.kind)
-    claim = partial(claim_in_database, store.place, continues, id_above)
-    return MongoRunObserver(store.place, claim, is_continued=continues is not None)
+    return RunWriter(partial(claim_in_database, store.place, continues, id_above), Mirror(store.place))
 
 
 def _work(

@@ -16,18 +16,17 @@ import pymongo
 import pymongo.errors
 
 from incasem_like.errors import InputError, StoreError
-from incasem_like.tracking.run_folder import Journal, Journals
+from incasem_like.tracking.documents import from_document
+from incasem_like.tracking.run_folder import Journals
 from incasem_like.tracking.series import Metric
-from incasem_like.tracking.sessions import OpenedRun, new_token, tokens
+from incasem_like.tracking.sessions import new_token, tokens
 from incasem_like.tracking.stores.base import NOTHING, Freed, RunRecord, RunStore
 from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, connection_options, no_answer, refusal
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED, DatabaseIndex
 from incasem_like.tracking.values import (
-    as_mapping,
     as_sequence,
     as_utc,
     escape_key,
-    from_bson,
     naive_utc,
     plain,
     to_bson,
@@ -180,7 +179,6 @@ def named_pairs(document: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
 
 
 log = logging.getLogger("incasem_like.tracking")
-FORMAT = "MongoObserver-0.7.0"
 SECONDS_FOR_THE_INDEX = 10.0
 
 
@@ -192,15 +190,6 @@ class Place:
     files: gridfs.GridFS
     journals: Journals
     description: str
-
-
-@dataclass(frozen=True)
-class Begun:
-    """A run that this process writes: what is known of it, its journal, and the ids of its metrics documents."""
-
-    run: OpenedRun
-    journal: Journal
-    metric_ids: dict[str, Any]
 
 
 def highest_id(database: Database[Any]) -> int:
@@ -281,16 +270,20 @@ def free_run(database: Database[Any], files: gridfs.GridFS, checkpoints: Checkpo
     )
 
 
+def artifact_address(database: Database[Any], run_id: int, name: str) -> str:
+    """Return the file name of an artifact in GridFS, as Sacred and Omniboard have it."""
+    return f"artifact://{database['runs'].name}/{run_id}/{name}"
+
+
 def artifact_ids(database: Database[Any], document: Mapping[str, Any]) -> set[Any]:
     """Find the files of a run's artifacts: those it names, and those stored for it that it does not name (yet)."""
     named = {entry.get("file_id") for entry in as_sequence(document.get("artifacts")) if isinstance(entry, Mapping)}
-    prefix = f"artifact://{database['runs'].name}/{document.get('_id')}/"
+    prefix = artifact_address(database, int(document.get("_id") or 0), "")
     stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"_id": 1})
     return {file_id for file_id in named if file_id is not None} | {file["_id"] for file in stored}
 
 
 _WHOLE = {UNFINISHED: {"$exists": False}}  # not one that is half deleted
-_FIELDS_WITH_OUR_KEYS = ("config", "info", "result", "meta", "host")
 
 
 class MongoStore(RunStore):
@@ -330,15 +323,7 @@ class MongoStore(RunStore):
     def read_document(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
         with self.errors():
             found = self.database["runs"].find_one({"_id": run_id, **_WHOLE})
-        return None if found is None else self._plain(found)
-
-    @staticmethod
-    def _plain(found: dict[str, Any]) -> dict[str, Any]:
-        document = {key: from_bson(value) if key in _FIELDS_WITH_OUR_KEYS else value for key, value in found.items()}
-        artifacts = [entry for entry in as_sequence(found.get("artifacts")) if isinstance(entry, Mapping)]
-        document["artifacts"] = [str(entry.get("name")) for entry in artifacts]
-        document["info"] = {key: value for key, value in as_mapping(document.get("info")).items() if key != "metrics"}
-        return document
+        return None if found is None else from_document(found)
 
     def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
         with self.errors():
@@ -432,7 +417,7 @@ class MongoStore(RunStore):
     def read_half_deleted(self, run_id: int) -> RunRecord | None:  # noqa: D102
         with self.errors():
             found = self.database["runs"].find_one({"_id": run_id, UNFINISHED: DELETING})
-        return None if found is None else RunRecord(self, run_id, self._plain(found))
+        return None if found is None else RunRecord(self, run_id, from_document(found))
 
     def free_record(self, run_id: int) -> Freed:  # noqa: D102
         sessions = self._sessions(run_id)
