@@ -57,7 +57,7 @@ class MongoAddress:
 
 
 def parse_address(url: str | Path | None, runs_directory: Path) -> FolderAddress | MongoAddress:
-    """Find out what kind of store an address means.
+    """Parse an address into the kind of store that it means.
 
     Args:
         url: ``mongodb://…`` or ``mongodb+srv://…``; ``host:port``, ``host:port:database`` or ``host:port/database`` as

@@ -42,7 +42,7 @@ class Heartbeat(threading.Thread):
                 self._condition.notify_all()
 
     def ask(self) -> int:
-        """Have it beat soon, without waiting; gives what to hand to ``wait``."""
+        """Request a beat soon, without waiting; return what to pass to ``wait``."""
         with self._condition:
             self._asked += 1
             self._condition.notify_all()

@@ -62,7 +62,7 @@ class Finding:
 
 
 def check_checkpoints(stores: Sequence[RunStore], thorough: bool) -> Iterator[Finding]:
-    """Hold the checkpoints of training runs against their records."""
+    """Compare the checkpoints of training runs with their records."""
     for store in stores:
         for run in store.summaries():
             if run.status == "RUNNING" or not run.checkpoints:
@@ -107,7 +107,7 @@ def _check_run(store: RunStore, run: RunSummary, thorough: bool) -> Iterator[Fin
 
 
 def _state_of(file: TrackedFile, thorough: bool) -> str:
-    """Say whether the file in the runs directory is right, missing or changed."""
+    """Return whether the file in the runs directory is right, missing or changed."""
     present = [path for path in file.candidates if path.is_file()]
     if not present:
         return "missing"
@@ -118,17 +118,17 @@ def _state_of(file: TrackedFile, thorough: bool) -> str:
 
 
 def _elsewhere(file: TrackedFile) -> bool:
-    """Say whether the cache, the database or a publisher has it."""
+    """Return whether the cache, the database or a publisher has it."""
     return cached_path(file.name, file.sha256).is_file() or file.url is not None or file.sha256 in file.places.stored
 
 
 def _ran_here(record: RunRecord) -> bool:
-    """Say whether a run's files should be on this machine; another one's runs keep theirs there."""
+    """Return whether a run's files should be on this machine; another one's runs keep theirs there."""
     return record.host.get("hostname") in (None, socket.gethostname())
 
 
 def _restore(file: TrackedFile) -> None:
-    """Put the right file into the place of the changed one."""
+    """Replace the changed file by the right one."""
     found = file.fetch()
     target = file.candidates[0]
     if found == target:
@@ -140,7 +140,7 @@ def _restore(file: TrackedFile) -> None:
 
 
 def _forget(store: RunStore, run_id: int, checkpoint: CheckpointRecord) -> None:
-    """Take a checkpoint out of its run's record, unless it is there again."""
+    """Remove a checkpoint from its run's record, unless it is there again."""
     try:
         for file in checkpoint.files:
             file.fetch()
@@ -285,7 +285,7 @@ def _is_stray(path: Path, account: _Account) -> bool:
 
 
 def _is_there(path: Path, size: int | None) -> bool:
-    """Say whether a registered file is there, which proves that the folder is that run's."""
+    """Return whether a registered file is there, which proves that the folder is that run's."""
     return size is not None and path.is_file() and path.stat().st_size == size
 
 
@@ -367,7 +367,7 @@ class _Look:
         return cls(runs, found, datetime.now(UTC).replace(tzinfo=None) - settled, live)
 
     def is_settled(self, moment: Any) -> bool:
-        """Say whether something of that time is not in the making."""
+        """Return whether something of that time is not in the making."""
         made = naive_utc(moment)
         return made is None or made < self.before
 
@@ -494,7 +494,7 @@ def _distinct(key: str) -> list[dict[str, Any]]:
 
 
 def _made(file_id: Any) -> datetime | None:
-    """Say when an id was made, if it is one of MongoDB's own."""
+    """Return when an id was made, if it is one of MongoDB's own."""
     made: datetime | None = getattr(file_id, "generation_time", None)
     return made
 

@@ -106,7 +106,7 @@ class Making:
     sources: tuple[str, ...] = ()
 
     def describe(self, address: str) -> str:
-        """Say it of the dataset at an address: ``raw_equalized_0.02: equalize_histogram from raw``."""
+        """Describe the dataset at an address: ``raw_equalized_0.02: equalize_histogram from raw``."""
         container = split_address(address)[0]
         names = [source.removeprefix(f"{container}/").removeprefix("volumes/") for source in self.sources]
         return f"{dataset_name(address)}: {self.tool}{' from ' if names else ''}{', '.join(names)}"
@@ -165,7 +165,7 @@ _SHOWN_OF_HASHES = 8
 def gather(
     summaries: Iterable[RunSummary], makings: Mapping[str, Making] | None = None, apart: Collection[str] = ()
 ) -> Lineage:
-    """Put the lineage of runs together.
+    """Build the lineage of runs.
 
     A run links to the runs it names as parents, to the run whose output it reads, and to the other data it reads: to
     their container, or to a dataset of its own that was made from what a run wrote, or is to stand apart.
@@ -313,7 +313,7 @@ class _Gathering:
 
 
 def _words_of(origin: Mapping[str, Any]) -> str:
-    """Say which checkpoint of a training was used."""
+    """Describe the checkpoint of a training that was used."""
     sha256, iteration = str(origin.get("sha256") or "")[:_SHOWN_OF_HASHES], origin.get("iteration")
     words = ["" if iteration is None else f"checkpoint {iteration}", f"sha256 {sha256}" if sha256 else ""]
     return ", ".join(filter(None, words))

@@ -66,7 +66,7 @@ class MetricsLog:
         os.ftruncate(file, self._length)
 
     def add_points(self, name: str, points: Iterable[tuple[int, float, datetime]]) -> None:
-        """Take points of a metric; ``save`` writes them."""
+        """Add points of a metric; ``save`` writes them."""
         start = f'{START_OF_A_POINT.decode()}: {json.dumps(name)}, "step": '
         for step, value, moment in points:
             number = repr(value)
@@ -74,7 +74,7 @@ class MetricsLog:
             self._pending.append(f'{start}{step}, "value": {number}, "time": "{moment.isoformat()}"}}\n')
 
     def add_marker(self, **content: Any) -> None:
-        """Take a line that says something of those before it; ``save`` writes it."""
+        """Add a line about those before it; ``save`` writes it."""
         self._pending.append(json.dumps(content) + "\n")
 
     def save(self) -> None:
@@ -102,7 +102,7 @@ class MetricsLog:
 
     @contextlib.contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """Take back what a block wrote that breaks off."""
+        """Truncate what a block wrote that fails."""
         before = self._length
         try:
             yield
@@ -114,7 +114,7 @@ class MetricsLog:
             raise
 
     def close(self) -> None:
-        """Let go of the log; another process may hold it now."""
+        """Release the log; another process may lock it now."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -135,7 +135,7 @@ def _lock(file: int) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Find out whether a process holds a log now."""
+    """Return whether a process holds a log now."""
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -187,7 +187,7 @@ def read_table(path: Path, limit: int = MAX_POINTS) -> MetricTable:
 
 
 def goes_on_from(path: Path, sessions: list[str]) -> bool:
-    """Find out whether a log ends where a run ended, so that it may be continued.
+    """Return whether a log ends where a run ended, so that it may be resumed.
 
     Args:
         path: Of the log.
@@ -198,7 +198,7 @@ def goes_on_from(path: Path, sessions: list[str]) -> bool:
 
 
 def is_complete(path: Path, sessions: list[str]) -> bool:
-    """Find out whether a log holds a run's metrics at full resolution, from its first session to its last."""
+    """Return whether a log holds a run's metrics at full resolution, from its first session to its last."""
     if not path.is_file() or not goes_on_from(path, sessions):
         return False
     base = _written_by(path)[1] or {}
@@ -206,7 +206,7 @@ def is_complete(path: Path, sessions: list[str]) -> bool:
 
 
 def was_written_in(path: Path, sessions: list[str]) -> bool:
-    """Find out whether one of a run's sessions wrote a log."""
+    """Return whether one of a run's sessions wrote a log."""
     return any(marker.get("session") in sessions for _, marker in _markers(path) if "session" in marker)
 
 
@@ -257,7 +257,7 @@ def _points_that_count(
 
 
 def _every_line(path: Path, table: MetricTable) -> Iterator[tuple[str, int, float, str]]:
-    """Give each point of a log while doing to the table what the other lines say."""
+    """Yield each point of a log, and apply the other lines to the table."""
     for _, content in _lines(path):
         if "name" in content:
             yield content["name"], content["step"], content["value"], content["time"]
@@ -310,7 +310,7 @@ class RunMetrics:
         self.log, self.table = log, table
 
     def take(self, metrics_by_name: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take new points, in the form in which Sacred gives them to observers, and write them to the log.
+        """Add new points, in the form in which Sacred passes them to observers, and write them to the log.
 
         Raises:
             OSError: The log does not take them now; the next call tries again, and the table has them anyway.

@@ -341,7 +341,7 @@ class Journals:
         return size
 
     def __iter__(self) -> Iterator[Journal]:
-        """Go through all of them, by id."""
+        """Yield all of them, by id."""
         start = f"{self.database}_"
         names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
         ids = {name: name.removeprefix(start).partition(".")[0] for name in names if name.startswith(start)}
@@ -427,12 +427,12 @@ class PortableRun(RunFolder):
         return self.read("metrics.json")
 
     def artifacts(self) -> Iterator[tuple[str, Path]]:
-        """Go through the files stored with the run: name, path."""
+        """Yield the files stored with the run: name, path."""
         for name in self.document.get("artifacts") or ():
             yield name, self.artifact(name)
 
     def stored(self, what: str) -> Iterator[tuple[str, Path | None, str]]:
-        """Go through its ``sources`` or ``resources``: name, path (None for what is not here), what was noted of it."""
+        """Yield its ``sources`` or ``resources``: name, path (None for what is not here), what was noted of it."""
         owner = self.document if what == "resources" else self.document.get("experiment") or {}
         for name, relative in owner.get(what) or ():
             yield str(name), self.folder / relative if str(relative).startswith(f"_{what}/") else None, str(relative)
@@ -443,7 +443,7 @@ class PortableRun(RunFolder):
         return None if relative is None else self.folder / relative
 
     def verify(self) -> None:
-        """Hold every file against its hash.
+        """Check every file against its hash.
 
         Raises:
             DataError: One is missing or damaged, or points out of the folder.

@@ -73,7 +73,7 @@ def new_token() -> str:
 
 
 def describe_session(token: str, start: Start, iteration: int = 0) -> dict[str, Any]:
-    """Give what a run notes of a process that writes it: token, start, machine, process, commits and iteration."""
+    """Describe a process that writes a run: token, start, machine, process, commits and iteration."""
     return {
         "token": token,
         "start": start.start_time.isoformat(),
@@ -94,7 +94,7 @@ def begin_metrics(log: MetricsLog, token: str, limit: int) -> RunMetrics:
 def resume_metrics(
     log: MetricsLog, token: str, iteration: int, info: Mapping[str, Any] | None, limit: int
 ) -> RunMetrics:
-    """Go on with the log of a continued run: what it logged after the iteration it goes on from is withdrawn."""
+    """Resume the log of a run: what it logged after the iteration it resumes from is withdrawn."""
     log.add_marker(session=token)
     log.add_marker(withdrawn_after=iteration, counts=counts_at(info, iteration))
     log.save()
@@ -108,7 +108,7 @@ def tokens(info: Mapping[str, Any] | None) -> list[str]:
 
 
 def noted_by_the_run(info: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Give what a run noted of itself, without what its observer added."""
+    """Return what a run noted in its info, without what its writer added."""
     return {key: value for key, value in (info or {}).items() if key not in OBSERVER_KEYS}
 
 
@@ -121,7 +121,7 @@ def counts_at(info: Mapping[str, Any] | None, iteration: int) -> dict[str, int] 
 
 
 def continued_meta(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring together options and comment of a run and of the call that continues it; what the call leaves out stays."""
+    """Merge options and comment of a run and of the call that resumes it; what the call leaves out stays."""
     old, new = dict(before or {}), plain(now)
     options = {**(old.get("options") or {}), **_given(new.get("options") or {})}
     return {**old, **_given(new), "options": options}

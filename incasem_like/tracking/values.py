@@ -117,10 +117,10 @@ def naive_utc(value: Any) -> datetime | None:
 
 
 def as_mapping(value: Any) -> Mapping[str, Any]:
-    """Take a value for a mapping; an empty one where it is something else."""
+    """Return a value that is a mapping; an empty one for anything else."""
     return value if type(value) is dict or isinstance(value, Mapping) else {}
 
 
 def as_sequence(value: Any) -> Sequence[Any]:
-    """Take a value for a list; an empty one where it is something else."""
+    """Return a value that is a list or tuple; an empty one for anything else."""
     return value if isinstance(value, (list, tuple)) else ()

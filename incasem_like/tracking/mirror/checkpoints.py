@@ -158,7 +158,7 @@ class CheckpointUploader(threading.Thread):
         self._finishing = self._stopping = self._lost = False
 
     def keep(self, checkpoints: Sequence[CheckpointRecord]) -> None:
-        """Say which checkpoints the run has now, all safe on disk; returns at once."""
+        """Set the checkpoints that the run has now, all safe on disk; return at once."""
         with self._condition:
             self._wanted = self._policy.wanted(checkpoints)
             self._version += 1
@@ -245,7 +245,7 @@ class CheckpointUploader(threading.Thread):
         self._conclude(version)
 
     def _has_lost_the_run(self, files: CheckpointCopies) -> bool:
-        """Find out whether another process continued the run, which then has the say over its checkpoints."""
+        """Return whether another process resumed the run, which then decides about its checkpoints."""
         session = files.session(self._run_id)
         if session is not None and self._session not in (None, session):
             with self._condition:
@@ -288,7 +288,7 @@ class CheckpointUploader(threading.Thread):
             self._condition.notify_all()
 
     def _complain(self, error: Exception) -> None:
-        """Say what is wrong, once until it is mended or something else is."""
+        """Warn of what is wrong, once until it is repaired or something else is wrong."""
         import pymongo.errors
 
         if isinstance(error, pymongo.errors.OperationFailure):

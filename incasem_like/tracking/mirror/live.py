@@ -16,7 +16,7 @@ from incasem_like.tracking.documents import to_document
 from incasem_like.tracking.mirror.push import Delivery, Mark, Parcel, SessionLostError, series_update, whole_parcel
 from incasem_like.tracking.run_folder import Begun, Journal, PendingArtifact
 from incasem_like.tracking.sessions import taken_over
-from incasem_like.tracking.stores.mongo import Place
+from incasem_like.tracking.stores.mongo import MongoStore
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_BETWEEN_ATTEMPTS = 10.0
@@ -34,15 +34,15 @@ class Mirror:
     session's token: who lost the run to another process learns it and stops.
 
     Args:
-        place: The database, its GridFS and its journals.
+        store: The database, its GridFS and its journals.
 
     Attributes:
         lock: Held while the run's folder is written and while what is sent is put together.
         lost: Why this process may not write the run any more, or None.
     """
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, store: MongoStore) -> None:
+        self.store = store
         self.lock = threading.RLock()
         self.lost: Exception | None = None
         self._entry: dict[str, Any] = {}
@@ -56,11 +56,11 @@ class Mirror:
         self._courier = Heartbeat(self._deliver, SECONDS_BETWEEN_ATTEMPTS, "delivery")
 
     def begin(self, begun: Begun) -> None:
-        """Take a run that this process has claimed."""
+        """Start to mirror a run that this process has claimed."""
         assert isinstance(begun.folder, Journal)
         self._journal, self._metrics, self._entry = begun.folder, begun.run.metrics, dict(begun.document)
         run_id, token = self._journal.run_id, str(self._entry["session"])
-        self._delivery = Delivery(self.place.database, self.place.files, run_id, token, begun.metric_ids)
+        self._delivery = Delivery(self.store.database, self.store.files, run_id, token, begun.metric_ids)
         self._pending: list[PendingArtifact] = []
         self._artifacts = list(self._entry.pop("artifacts", None) or ())
         self._courier.start()
@@ -84,7 +84,7 @@ class Mirror:
         self._mark()
 
     def ask(self) -> None:
-        """Have what is new delivered soon."""
+        """Push what is new soon, without waiting."""
         self._courier.ask()
 
     def settle(self, seconds: float) -> None:
@@ -100,7 +100,7 @@ class Mirror:
     def _mark(self) -> None:
         """Note on this machine that the server lacks something, if it is more than that the run goes on."""
         if self._delivered != self._version and not self._is_marked:
-            self._journal.mark(self.place.description)
+            self._journal.mark(self.store.description)
             self._is_marked = True
 
     def _deliver(self) -> None:
@@ -151,7 +151,7 @@ class Mirror:
             self._journal.unmark()
             self._is_marked = False
         if self._away:
-            log.warning("%s answers again: the run's record is delivered.", self.place.description)
+            log.warning("%s answers again: the run's record is delivered.", self.store.description)
         self._whole &= not parcel.whole
         self._away = self._is_slow = False
         self._next_attempt = 0.0
@@ -160,14 +160,14 @@ class Mirror:
         with self.lock:
             if not self._away:
                 log.warning(
-                    "%s %s: the run goes on and its record is delivered later.", self.place.description, _reason(error)
+                    "%s %s: the run goes on and its record is delivered later.", self.store.description, _reason(error)
                 )
             self._away = self._whole = True
             self._next_attempt = time.monotonic() + SECONDS_BETWEEN_ATTEMPTS
 
     def _lose(self) -> None:
         with self.lock:
-            self.lost = taken_over(self._journal.run_id, self.place.description)
+            self.lost = taken_over(self._journal.run_id, self.store.description)
             self._journal.clear()
         log.warning("%s", self.lost)
 
@@ -191,14 +191,14 @@ class Mirror:
                 return
         log.warning(
             "%s did not come back: what it lacks of run %s is kept in %s, and 'incasem-like runs sync' delivers it.",
-            self.place.description,
+            self.store.description,
             self._journal.run_id,
             self._journal.folder,
         )
 
 
 def _reason(error: Exception) -> str:
-    """Say why the server did not take something; in words that quote neither addresses nor values."""
+    """Describe why the server refused something, without quoting addresses or values."""
     if isinstance(error, pymongo.errors.ConnectionFailure):
         return "does not answer"
     if isinstance(error, pymongo.errors.WTimeoutError):

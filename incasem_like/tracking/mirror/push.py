@@ -132,11 +132,11 @@ class Delivery:
         return self._send_artifacts(parcel.artifacts, artifacts)
 
     def link(self, name: str) -> dict[str, str]:
-        """Give the entry of ``info.metrics`` by which Omniboard finds a metric."""
+        """Return the entry of ``info.metrics`` by which Omniboard finds a metric."""
         return {"name": name, "id": str(self._metric_id(name))}
 
     def _metric_id(self, name: str) -> Any:
-        """Give a metric's id: always the same for the same run and name, so that two writers never make two of it."""
+        """Return a metric's id: always the same for the same run and name, so that two writers never make two of it."""
         if name not in self._metric_ids:
             digest = hashlib.sha256(f"{self.run_id}\0{name}".encode()).digest()
             self._metric_ids[name] = ObjectId(digest[:12])
@@ -290,7 +290,7 @@ def receive_into_database(
     id_above: int,
     renew: Callable[[int], RenewedIds],
 ) -> int:
-    """Take a run in, see ``RunStore.receive``; until all of it is there, its document is marked as unfinished."""
+    """Write an exported run into the database; until all of it is there, its document is marked as unfinished."""
     run_id = _reserve(store, portable, wanted, id_above)
     try:
         _fill(store, portable, run_id, renew(run_id))
@@ -361,7 +361,7 @@ def _write_metrics(store: MongoStore, portable: PortableRun, run_id: int, sessio
 
 
 def _keep_stored(store: MongoStore, portable: PortableRun) -> dict[str, list[Any]]:
-    """Keep the run's sources and resources; gives what its document says of them, by field."""
+    """Store the run's sources and resources; return their entries in its document, by field."""
     base = str((portable.document.get("experiment") or {}).get("base_dir") or "")
     return {
         "experiment.sources": [_keep(store, base, *each) for each in portable.stored("sources")],
@@ -385,7 +385,7 @@ def _put_artifact(store: MongoStore, run_id: int, name: str, path: Path) -> dict
 
 
 def _keep_log(store: MongoStore, run_id: int, sessions: list[str], log: Path) -> None:
-    """Keep all metrics where the store looks for them on this machine, unless they are there."""
+    """Copy the log of all metrics to where the store looks for it on this machine, unless it is there."""
     if store.journals.complete_log(run_id, sessions) is None:
         shutil.copyfile(log, store.journals.make(run_id).log.path)
 

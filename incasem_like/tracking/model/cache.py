@@ -32,7 +32,7 @@ BYTES_WORTH_A_PROGRESS_BAR = 16 << 20
 
 @contextlib.contextmanager
 def transfer_progress(description: str, size: int) -> Iterator[Callable[[int], None]]:
-    """Give a function that takes numbers of bytes as they are done; a file that is there at once shows nothing.
+    """Yield a function that is called with the number of bytes transferred; a small file shows no progress.
 
     Args:
         description: What is shown: ``Fetching model_checkpoint_40``.
@@ -50,7 +50,7 @@ _IS_A_HASH = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
 def cache_directory() -> Path:
-    """Give ``$INCASEM_CACHE``, else ``$XDG_CACHE_HOME/incasem-like``, else ``~/.cache/incasem-like``.
+    """Return ``$INCASEM_CACHE``, else ``$XDG_CACHE_HOME/incasem-like``, else ``~/.cache/incasem-like``.
 
     Whatever lies there may be deleted at any time; it is then fetched again.
     """
@@ -61,7 +61,7 @@ def cache_directory() -> Path:
 
 
 def cached_path(name: str, sha256: str) -> Path:
-    """Say where the cache keeps a file, whether it is there or not; its own name is kept."""
+    """Return the path of a file in the cache, whether it exists or not; it ends with the file's own name."""
     return cache_directory() / "checkpoints" / sha256 / (name.strip(".") or "checkpoint")
 
 
@@ -130,7 +130,7 @@ def _write_checked(path: Path, sha256: str, size: int, blocks: Callable[[], Iter
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write into a folder, where the file system has locks."""
+    """Lock a folder against other processes that write into it, where the file system has locks."""
     with open(folder / ".lock", "w") as lock:
         _lock(lock)
         yield

@@ -49,22 +49,22 @@ BESIDE_MODELS = ("tensorboard", "snapshots")
 
 
 def folder_name(run_id: int) -> str:
-    """Give the name of a run's own folders: its id with four digits, as incasem has them."""
+    """Return the name of a run's own folders: its id with four digits, as in incasem."""
     return f"{run_id:04d}"
 
 
 def models_folder(runs_directory: Path, run_id: int) -> Path:
-    """Say where a training run keeps its checkpoints."""
+    """Return the folder of a training run's checkpoints."""
     return runs_directory / MODELS / folder_name(run_id)
 
 
 def series_log_folder(runs_directory: Path, run_id: int) -> Path:
-    """Say where a prediction with many checkpoints keeps its TensorBoard log, apart from that of a training."""
+    """Return the TensorBoard folder of a prediction with many checkpoints, which is not that of a training."""
     return runs_directory / "tensorboard" / f"predict_{folder_name(run_id)}"
 
 
 def highest_number(runs_directory: Path) -> int:
-    """Give the highest id that has a folder of checkpoints, whichever store knows that run; 0 for none."""
+    """Return the highest id that has a folder of checkpoints, whichever store knows that run; 0 for none."""
     folder = runs_directory / MODELS
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdecimal()), default=0)
@@ -201,16 +201,16 @@ class TrackedFile:
         return (by_length or [path for path in self.candidates if path.is_file()] or self.candidates)[0]
 
     def can_be_had(self) -> bool:
-        """Say whether it seems to be somewhere; lengths are looked at, but no file is read."""
+        """Return whether it seems to be available anywhere; lengths are compared, but no file is read."""
         is_here = self.seems_here() or self._has_its_length(cached_path(self.name, self.sha256))
         return is_here or self.url is not None or self.sha256 in self.places.stored
 
     def is_nowhere(self) -> bool:
-        """Say whether there is no trace of it: it cannot be had, and no other file stands in its place."""
+        """Return whether it is not available and no other file has its path."""
         return not self.can_be_had() and not any(path.is_file() for path in self.candidates)
 
     def seems_here(self) -> bool:
-        """Say whether a file of its length is where it should be in the folders of runs; nothing is read."""
+        """Return whether a file of its length has its path in a folder of runs; nothing is read."""
         return any(map(self._has_its_length, self.candidates))
 
     def here(self) -> Path | None:
@@ -247,7 +247,7 @@ class TrackedFile:
         return path.is_file() and path.stat().st_size == self.bytes
 
     def _difference(self, path: Path) -> str:
-        """Say how a file differs from the one that was tracked; empty when it is that one."""
+        """Describe how a file differs from the one that was tracked; empty when it is that one."""
         if not path.is_file():
             return "missing"
         if (size := path.stat().st_size) != self.bytes:
@@ -256,7 +256,7 @@ class TrackedFile:
         return "" if digest == self.sha256 else f"SHA-256 {digest[:12]}…, not {self.sha256[:12]}…"
 
     def _give_up(self, problems: list[tuple[Path, str]]) -> Path:
-        """Say truthfully where it was looked for and what was found there."""
+        """Raise the error that names the paths that were tried and what was found there."""
         changed = [f"{path} is another file ({difference})" for path, difference in problems if difference != "missing"]
         missing = [str(path) for path, difference in problems if difference == "missing"]
         absent = f"{' and '.join(missing)} {'do' if len(missing) > 1 else 'does'} not exist" if missing else ""
@@ -336,7 +336,7 @@ class CheckpointRecord:
         return self.model.bytes
 
     def can_be_had(self) -> bool:
-        """Say whether the file of network and optimizer seems to be on this machine or in the store; reads nothing."""
+        """Return whether the file of the network seems to be on this machine or in the store; nothing is read."""
         return self.model.can_be_had()
 
     def fetch(self) -> Path:
@@ -369,7 +369,7 @@ class CheckpointRecord:
 
 
 def is_checkpoint_entry(entry: Any) -> bool:
-    """Say whether something is an entry of ``info.checkpoints`` that can be read, whoever wrote it."""
+    """Return whether something is an entry of ``info.checkpoints`` that can be read, whoever wrote it."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("iteration"), int):
         return False
     return _names_a_file(entry) and (not entry.get("state") or _names_a_file(entry["state"]))
@@ -442,7 +442,7 @@ def _first_to_be_had(
     further: Callable[[], Sequence[CheckpointRecord]],
     run: str,
 ) -> CheckpointRecord:
-    """Take the first that is somewhere; when none is, the first, so that fetching it says what is missing."""
+    """Return the first that is available; where none is, the first, so that fetching it reports what is missing."""
     wanted = ranked[0]
     if not wanted.model.is_nowhere():
         return wanted

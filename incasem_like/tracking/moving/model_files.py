@@ -98,7 +98,7 @@ def _proven(record: RunRecord) -> dict[Path, list[Path]]:
 
 
 def _registered(record: RunRecord) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Go through the registered checkpoints below the runs directory; those elsewhere may be another copy's run's."""
+    """Yield the registered checkpoints below the runs directory; those elsewhere may belong to another copy's run."""
     here = record.store.runs_directory
     for entry in record.info.get("checkpoints") or ():
         if isinstance(entry, Mapping) and isinstance(entry.get("path"), str):
@@ -172,14 +172,14 @@ class ModelFiles:
         )
 
     def fit(self, run_id: int) -> bool:
-        """Say whether the folder of that number is free for them; it is, too, when they are in it already."""
+        """Return whether the folder of that number is free for them, or holds them already."""
         folder = models_folder(self.store.runs_directory, run_id)
         if not self.matter or folder == self.stays_in or not folder.is_dir():
             return True
         return not any(path.is_file() for path in folder.iterdir())
 
     def place(self, run_id: int, entries: Sequence[Any]) -> list[Any]:
-        """Bring them to the folder of a run; gives what is to be registered of them.
+        """Copy them into the folder of a run; return what is to be registered of them.
 
         Args:
             run_id: The run's new id.
@@ -223,7 +223,7 @@ def fetch_if_possible(file: TrackedFile, run_id: int) -> Path | None:
 
 
 def _link_logs(runs_directory: Path, before: str, now: str) -> None:
-    """Give the TensorBoard logs and snapshots of a run that is renumbered its new number too."""
+    """Copy the TensorBoard logs and snapshots of a run that gets another id to the folders of that id."""
     for name in BESIDE_MODELS:
         source, target = runs_directory / name / before, runs_directory / name / now
         if source.is_dir() and not target.exists():
@@ -231,7 +231,7 @@ def _link_logs(runs_directory: Path, before: str, now: str) -> None:
 
 
 def _copy(source: Path, target: Path, *, link: bool) -> None:
-    """Bring a file to its place whole; as a second name of the same file where that is asked for and possible."""
+    """Copy a file so that it appears whole; as a hard link where that is asked for and possible."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     beside.unlink(missing_ok=True)

@@ -47,7 +47,7 @@ def sync_journals(store: RunStore) -> list[Synced]:
 
 
 def offline_store(store: RunStore) -> FileStore:
-    """Give the store of the runs of a kind that wait on this machine for their database."""
+    """Return the store of the runs of a kind that wait on this machine for their database."""
     return FileStore(store.runs_directory / OFFLINE / f"incasem_{store.kind}", store.kind, store.runs_directory)
 
 

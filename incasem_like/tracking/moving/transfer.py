@@ -78,7 +78,7 @@ def export_run(record: RunRecord, folder: Path, *, with_checkpoints: bool = True
 
 
 def _whole(record: RunRecord) -> RunRecord:
-    """Give a run's record, if it is over, after what an outage kept from its store has been delivered."""
+    """Return a run's record, if it is over, after its pending part has been pushed."""
     from incasem_like.tracking.mirror.push import deliver_journal
 
     record.store.refuse_live(record.id)
@@ -181,7 +181,7 @@ _SAME_MOMENT = timedelta(milliseconds=1)  # MongoDB's clock
 def import_run(
     folder: Path, store: RunStore, *, keep_id: bool = True, renumbered: Renumbered | None = None
 ) -> RunRecord:
-    """Bring an exported run into a store, with its checkpoints into ``models/<id>/`` of the runs directory.
+    """Import an exported run into a store, and its checkpoints into ``models/<id>/`` of the runs directory.
 
     Args:
         folder: What ``export_run`` made.
@@ -203,7 +203,7 @@ def import_run(
 
 
 def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = True) -> list[RunRecord]:
-    """Bring several exported runs in, each among the runs of its kind, and keep them tied to each other.
+    """Import several exported runs, each among the runs of its kind, and renew the ids by which they name each other.
 
     Args:
         folders: What ``export_run`` made; parents need not come before children.
@@ -251,7 +251,7 @@ def bring_in(
 def receive(
     store: RunStore, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]
 ) -> int:
-    """Take an exported run in; it is in sight when all of it is there.
+    """Write an exported run into a store; it becomes visible when all of it is there.
 
     Args:
         store: Where it goes.
@@ -279,7 +279,7 @@ def receive(
 
 
 def _renewing(portable: PortableRun, files: ModelFiles, renumbered: Renumbered) -> Callable[[int], RenewedIds]:
-    """Say what the run says of itself in its new place; its checkpoints are brought there on the way."""
+    """Return a function that renews the ids and paths that a run notes; it also copies the checkpoints."""
 
     def renew(run_id: int) -> RenewedIds:
         info = {**portable.info, **_parents(portable.info, renumbered)}
@@ -295,7 +295,7 @@ def _renewing(portable: PortableRun, files: ModelFiles, renumbered: Renumbered) 
 
 
 def _result(portable: PortableRun, renumbered: Renumbered) -> Any:
-    """Give what the run came to; a prediction says which it is, or which one it resumed."""
+    """Return the run's result; a prediction's names its own id, or that of the one it resumed."""
     result = portable.document.get("result")
     if not isinstance(result, Mapping) or not isinstance(result.get(PREDICTION_ID), int):
         return result

@@ -47,7 +47,7 @@ class Field:
 
 
 def better(metric: str) -> Literal["max", "min"] | None:
-    """Tell whether the largest or the smallest value of a metric is best; None where its name does not tell."""
+    """Return whether the largest or the smallest value of a metric is best; None where its name does not tell."""
     if _LOWER.search(metric):
         return "min"
     return "max" if _HIGHER.search(metric) else None

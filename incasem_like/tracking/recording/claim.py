@@ -119,7 +119,7 @@ def _base_of_files(metrics: Mapping[str, Any], info: Mapping[str, Any]) -> dict[
 def how_it_ended(
     document: Mapping[str, Any], run_id: int, description: str, again: Callable[[], Mapping[str, Any]]
 ) -> str:
-    """Give the state of a run that is about to be continued: COMPLETED, INTERRUPTED, FAILED or KILLED.
+    """Return the state of a run that is about to be resumed: COMPLETED, INTERRUPTED, FAILED or KILLED.
 
     Args:
         document: Its document; times as ISO text or datetime.

@@ -118,7 +118,7 @@ def recorder_of(store: RunStore, *, continues: Continuation | None = None, id_ab
     assert isinstance(store, MongoStore)
     if continues is None:
         begin_columns(store.database, store.kind)
-    return RunWriter(partial(claim_in_database, store.place, continues, id_above), Mirror(store.place))
+    return RunWriter(partial(claim_in_database, store, continues, id_above), Mirror(store))
 
 
 def _work(
@@ -140,7 +140,7 @@ def _sacred_run(
     sources: Sequence[Path],
     run_id: int | None,
 ) -> TrackedSacredRun:
-    """Put together Sacred's run; what surrounds it is looked up only if somebody observes it."""
+    """Make Sacred's run; its surroundings are looked up only if there is an observer."""
     from incasem_like.tracking.recording.sacred_run import TrackedSacredRun
     from incasem_like.tracking.recording.surroundings import describe_experiment, describe_process
     from incasem_like.tracking.sacred_parts import get_host_info
@@ -158,7 +158,7 @@ def _sacred_run(
 
 @contextlib.contextmanager
 def _signals_interrupt(run: Run) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP interrupt the run, but not its closing; the latter two then end the process.
+    """Interrupt the run, but not its closing, on SIGINT, SIGTERM and SIGHUP; the latter two then end the process.
 
     Signals that follow within a few seconds are ignored: impatient fingers, and a process group that gets one twice.
     Signals that whoever started the process had ignored (``nohup``) stay ignored.

@@ -53,7 +53,7 @@ class RunCheckpoints:
         self._change(entry["path"], entry)
 
     def forget(self, path: Path) -> None:
-        """Take a checkpoint off the list."""
+        """Remove a checkpoint from the list."""
         self._change(self._relative(path), None)
 
     @property
@@ -112,7 +112,7 @@ class RunCheckpoints:
         self._run.flush()
 
     def _tell_uploader(self) -> None:
-        """Say which checkpoints there are; a run without any, such as a prediction, starts no thread."""
+        """Pass the checkpoints on to the uploader; a run without any, such as a prediction, starts no thread."""
         entries = self._run.info.get("checkpoints")
         if self._uploader is None or entries is None:
             return
@@ -168,7 +168,7 @@ class Run:
         self._sacred.log_scalar(name, float(value), int(step))
 
     def metric_counts(self) -> dict[str, int]:
-        """Give the number of values logged so far of each metric."""
+        """Return the number of values logged so far of each metric."""
         return self._sacred.buffer.counts()
 
     def set_info(self, key: str, value: Any) -> None:
@@ -222,7 +222,7 @@ class Run:
         self.checkpoints.register(path, iteration, metrics or {}, state)
 
     def forget_checkpoint(self, path: Path) -> None:
-        """Take a checkpoint out of the record and write it now; call this before the file is deleted."""
+        """Remove a checkpoint from the record and write it now; call this before the file is deleted."""
         self.checkpoints.forget(path)
 
     def save(self) -> None:

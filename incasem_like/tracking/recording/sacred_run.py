@@ -45,7 +45,7 @@ class MetricBuffer:
             self._counts.update(counts)
 
     def add(self, name: str, value: float, step: int) -> None:
-        """Take a point."""
+        """Add a point."""
         moment = datetime.now(UTC).replace(tzinfo=None)
         with self._lock:
             self._points.append((name, step, value, moment))
@@ -55,7 +55,7 @@ class MetricBuffer:
             self._overflow()
 
     def counts(self) -> dict[str, int]:
-        """Give the number of points of each metric over the whole run."""
+        """Return the number of points of each metric over the whole run."""
         with self._lock:
             return dict(self._counts)
 
@@ -159,7 +159,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
                 self._take_up(observer)
 
     def _take_up(self, observer: RunObserver) -> None:
-        """Go on with what a continued run has noted, printed and logged already."""
+        """Restore what a resumed run has noted, printed and logged already."""
         opened = getattr(observer, "opened", None)
         if opened is None:
             return
@@ -180,12 +180,12 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
             self._heartbeat = None
 
     def log_scalar(self, metric_name: str, value: float, step: int) -> None:
-        """Take a point; it leaves with the next heartbeat."""
+        """Add a point; it is written at the next heartbeat."""
         self.check_still_ours()
         self.buffer.add(metric_name, value, step)
 
     def save(self) -> None:
-        """Have metrics, output and info written on this machine now.
+        """Write metrics, output and info on this machine now.
 
         Raises:
             DiskFullError: There is no space for the metrics.
@@ -219,7 +219,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
         return [run.metrics.log for run in opened if run.metrics.log.refused is not None]
 
     def check_still_ours(self) -> None:
-        """Make sure that this process still has the run.
+        """Check that this process still has the run.
 
         Raises:
             StoreError: Another process continued it.
@@ -287,7 +287,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
 
 
 def _folders_before(noted: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep in mind where a run wrote before it was continued with another folder: older checkpoints are still there."""
+    """Return the folders that a run wrote to before it was resumed with another: older checkpoints are there."""
     last = noted.get("runs_directory")
     folders = noted.get(EARLIER_FOLDERS) or []
     if last in (None, now.get("runs_directory")) or last in folders:
@@ -297,7 +297,7 @@ def _folders_before(noted: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
 
 @contextlib.contextmanager
 def _signals_held_back(*, deliver: bool) -> Iterator[None]:
-    """Keep signals that end a run from breaking into a block; afterwards deliver or forget the first that came."""
+    """Defer signals that end a run until a block is done; then raise the first that came, or drop it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

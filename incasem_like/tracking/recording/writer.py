@@ -115,7 +115,7 @@ class RunWriter(RunObserver):  # type: ignore[misc]
                 self.opened.metrics.log.close()
 
     def settle(self, seconds: float) -> None:
-        """Give a database a moment to take what is new."""
+        """Wait a moment for a database to take what is new."""
         if self._mirror is not None:
             self._mirror.settle(seconds)
 
@@ -174,7 +174,7 @@ class RunWriter(RunObserver):  # type: ignore[misc]
         self._metrics_due = time.monotonic() + (time.monotonic() - start) / _SHARE_OF_TIME_FOR_METRICS
 
     def _check_ours(self) -> None:
-        """Make sure that nobody continued the run: its entry is as it was written last, or of the same session."""
+        """Check that no other process resumed the run: its entry is as it was written last, or of the same session."""
         if self._mirror is not None:
             return  # the database says so
         try:

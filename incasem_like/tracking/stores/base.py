@@ -281,7 +281,7 @@ Key = TypeVar("Key")
 
 
 def signs_of_life(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """Give of a run's document what changes with each heartbeat, or when it ends or is continued."""
+    """Return the fields of a run's document that change with each heartbeat, or when it ends or is resumed."""
     return tuple(str(document.get(key)) for key in ("session", "status", "heartbeat"))
 
 
@@ -320,7 +320,7 @@ class Watch:
         self._silent: dict[int, object] = {}
 
     def heard_of(self, run_ids: Iterable[int]) -> set[int]:
-        """Give those of some runs that are heard of; all are watched at once, and only those that need it."""
+        """Return those of some runs that are alive; all are watched at once, and only those that need it."""
         doubtful = {run_id: signs for run_id, signs in self._look(run_ids).items() if signs != self._silent.get(run_id)}
         if not doubtful:
             return set()
@@ -364,7 +364,7 @@ class RunExchange(ABC):
 
     @abstractmethod
     def is_free(self, run_id: int) -> bool:
-        """Say whether a run can have this id: there is none of it, and nothing is left of a deleted one."""
+        """Return whether a run can have this id: there is none of it, and nothing is left of a deleted one."""
 
     @abstractmethod
     def half_received(self) -> dict[int, float]:
@@ -455,7 +455,7 @@ class RunStore(RunExchange):
         """
 
     def hold(self, run_id: int) -> AbstractContextManager[None]:
-        """Keep others from claiming a run that is over, where ``patch`` alone does not.
+        """Lock a run that is over against being claimed, where ``patch`` alone does not.
 
         Raises:
             InputError: Somebody just did.
@@ -556,7 +556,7 @@ class RunStore(RunExchange):
 
     @abstractmethod
     def read_half_deleted(self, run_id: int) -> RunRecord | None:
-        """Give what is left of the record of a run whose deletion began; None where it cannot be read any more."""
+        """Return what is left of the record of a run whose deletion began; None where it cannot be read any more."""
 
     @abstractmethod
     def free_record(self, run_id: int) -> Freed:
@@ -598,14 +598,14 @@ class RunStore(RunExchange):
             raise id_taken(run_id, self.description, resume)
 
     def heard_of(self, run_ids: Iterable[int]) -> set[int]:
-        """Give those of some runs that live although they look dead by the clocks of two machines.
+        """Return those of some runs that live although they look dead by the clocks of two machines.
 
         This watches for longer than a heartbeat takes, once for all of them; where none looks like that, not at all.
         """
         return self._watch.heard_of(run_ids)
 
     def refuse_live(self, run_id: int) -> RunRecord:
-        """Give a run's record, if it is over; one that only looks dead is watched first, see ``heard_of``.
+        """Return a run's record, if it is over; one that only looks dead is watched first, see ``heard_of``.
 
         Raises:
             InputError: The run goes on.
@@ -620,7 +620,7 @@ class RunStore(RunExchange):
         return record
 
     def _without_end(self, run_id: int) -> RunRecord:
-        """Give the record of a run that died without saying so; raise InputError for any other."""
+        """Return the record of a run that died without saying so; raise InputError for any other."""
         record = self.refuse_live(run_id)
         if record.recorded_status != "RUNNING":
             raise InputError(
@@ -641,7 +641,7 @@ class RunStore(RunExchange):
 
 
 def refuse_empty_tags(tags: Sequence[str]) -> None:
-    """Make sure that each tag has a text.
+    """Check that no tag is empty.
 
     Raises:
         InputError: One has none.

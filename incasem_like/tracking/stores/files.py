@@ -38,7 +38,7 @@ SHELVES = ("_sources", "_resources")
 
 
 def keep(shelf: Path, source: Path) -> Path:
-    """Keep one copy of a file for all runs, named by its content's MD5 as Sacred does; gives where it is."""
+    """Store one copy of a file for all runs, named by its content's MD5 as Sacred does; return its path."""
     with open(source, "rb") as content:
         digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     target = shelf / f"{source.stem}_{digest}{source.suffix}"
@@ -152,7 +152,7 @@ def take_from_sight(folder: Path, run_id: int) -> None:
 
 @contextlib.contextmanager
 def nobody_else_writing(directory: Path, description: str) -> Iterator[None]:
-    """Hold a run that is over, so that nobody takes it up to continue it meanwhile.
+    """Lock a run that is over, so that no process resumes it meanwhile.
 
     Raises:
         InputError: Somebody just did.
@@ -200,7 +200,7 @@ def free_folder(folder: Path, run_id: int) -> Freed:
 
 @contextlib.contextmanager
 def errors_of_writing(folder: Path) -> Iterator[None]:
-    """Say in one sentence that a folder cannot be written."""
+    """Raise one sentence where a folder cannot be written."""
     try:
         yield
     except OSError as error:
@@ -226,7 +226,7 @@ def read_stored(folder: Path, entries: Any) -> Iterator[tuple[str, bytes | None]
 def receive_into_folder(
     folder: Path, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]
 ) -> int:
-    """Take a run in, see ``RunStore.receive``; without ``run.json``, written last, its folder counts as no run."""
+    """Write an exported run into the store; without ``run.json``, written last, its folder is not a run."""
     with errors_of_writing(folder):
         directory = make_run_folder(folder, wanted, id_above)
         try:

@@ -48,7 +48,7 @@ class CheckpointFiles:
 
     @contextlib.contextmanager
     def on_own_connection(self) -> Iterator[CheckpointFiles]:
-        """Give the same files through another connection, so that a slow upload holds nothing else up."""
+        """Yield the same files through another connection, so that a slow upload delays nothing else."""
         if self._reconnect is None:
             yield self
             return
@@ -68,7 +68,7 @@ class CheckpointFiles:
             return [_stored_file(found) for found in self._files.find(_of_run("_id", run_id))]
 
     def session(self, run_id: int) -> str | None:
-        """Give the token of the process that has a run; None where the run is not there or has none.
+        """Return the token of the process that has a run; None where the run is not there or has none.
 
         Raises:
             pymongo.errors.PyMongoError: The server is away or refuses.
@@ -86,7 +86,7 @@ class CheckpointFiles:
             return [_stored_file(found) for found in self._files.find({"_id": {"$regex": f"^{_SCHEME}"}})]
 
     def read(self, stored: StoredFile) -> Iterator[bytes]:
-        """Give a file's content piece by piece; whoever reads it compares the hash.
+        """Yield a file's content in chunks; the caller compares the hash.
 
         Raises:
             StoreError: The server does not answer.
@@ -185,7 +185,7 @@ class CheckpointFiles:
         return True
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Take files out, the entry first, so that no entry is ever without its pieces.
+        """Delete files, the entry first, so that no entry is ever without its chunks.
 
         Raises:
             pymongo.errors.PyMongoError: The server is away or refuses.
@@ -195,7 +195,7 @@ class CheckpointFiles:
             self._chunks.delete_many({"files_id": file_id})
 
     def remove_run(self, run_id: int) -> int:
-        """Take out all files of a run, and pieces that broken uploads left; gives the bytes of the whole files.
+        """Delete all files of a run, and chunks that broken uploads left; return the bytes of the whole files.
 
         Raises:
             StoreError: The server does not answer or refuses.
@@ -207,7 +207,7 @@ class CheckpointFiles:
         return sum(stored.bytes for stored in whole)
 
     def remove_partial(self, run_id: int, keep: Iterable[str] = ()) -> int:
-        """Take out pieces of a run that broken uploads left, but not those of the hashes ``keep``; gives their number.
+        """Delete chunks of a run that broken uploads left, except those of the hashes ``keep``; return their number.
 
         Nobody may be uploading files of this run meanwhile.
 

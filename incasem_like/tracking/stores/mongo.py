@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -86,7 +85,7 @@ def keep(database: Database[Any], files: gridfs.GridFS, filename: str, md5: str,
 def name_in_run(
     database: Database[Any], run_id: int, named: Mapping[str, list[Any]], keep_again: Callable[[], dict[str, list[Any]]]
 ) -> Mapping[str, list[Any]]:
-    """Make sure that what a run has just named is there to stay, and name what had to be stored again.
+    """Check that the files a run has just named will stay, and name those that had to be stored again.
 
     Args:
         database: Of the run.
@@ -170,7 +169,7 @@ def named_by_runs(database: Database[Any], keys: Iterable[Any], apart_from: int 
 
 
 def named_pairs(document: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Go through what a run says of its sources and resources: name, and id or path."""
+    """Yield name and id, or path, of a run's sources and resources."""
     experiment = document.get("experiment")
     sources = experiment.get("sources") if isinstance(experiment, Mapping) else None
     for pair in (*as_sequence(sources), *as_sequence(document.get("resources"))):
@@ -180,16 +179,6 @@ def named_pairs(document: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_FOR_THE_INDEX = 10.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run is kept: its database, the database's GridFS, its journals, and its description for messages."""
-
-    database: Database[Any]
-    files: gridfs.GridFS
-    journals: Journals
-    description: str
 
 
 def highest_id(database: Database[Any]) -> int:
@@ -205,7 +194,7 @@ def note_id(database: Database[Any], run_id: int) -> None:
 
 
 def clear_metrics(database: Database[Any], run_id: int) -> None:
-    """Make sure that there are no metrics of a new run, of one of its id that is gone, and that an index finds them.
+    """Delete metrics that another run of a new run's id left, and create the index that finds metrics.
 
     Sacred makes no index. Where a database is so large that making it takes long, the run starts without: a person can
     make it at leisure, and ids are not given twice as a rule.
@@ -437,12 +426,6 @@ class MongoStore(RunStore):
         with self.errors():
             found = self.database["runs"].find_one({"_id": run_id}, {"info.sessions": 1}) or {}
         return tokens(found.get("info"))
-
-    @property
-    def place(self) -> Place:
-        """Where its runs are kept."""
-
-        return Place(self.database, self.files, self.journals, self.description)
 
     @contextlib.contextmanager
     def errors(self, doing: str = "read") -> Iterator[None]:

@@ -17,7 +17,7 @@ COLUMNS = "omniboard.custom.columns"
 
 
 def begin_columns(database: Database[Any], kind: str) -> None:
-    """Give a database that holds no run yet its columns; whoever removes one of them there does not get it back.
+    """Write the columns of a database that holds no run yet; one that is removed there later does not come back.
 
     A server that is away or takes no writes is passed over: the start of the run says so.
 
@@ -35,7 +35,7 @@ def begin_columns(database: Database[Any], kind: str) -> None:
 
 
 def _id_of(name: str) -> Any:
-    """Give the same id for the same column, so that two first runs at once do not make it twice."""
+    """Return the same id for the same column, so that two first runs at once do not make it twice."""
     from bson import ObjectId
 
     return ObjectId(hashlib.sha256(name.encode()).digest()[:12])
