@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from incasem_like.errors import CheckpointError
 from incasem_like.terminal import Progress
 from incasem_like.tracking.model.cache import transfer_progress
-from incasem_like.tracking.model.checkpoints import CheckpointCopies, CheckpointRecord, StorePolicy, TrackedFile
+from incasem_like.tracking.model.checkpoints import CheckpointRecord, StorePolicy, TrackedFile
 from incasem_like.tracking.values import without_credentials
 
 if TYPE_CHECKING:
     from incasem_like.tracking.stores.base import RunRecord, RunStore
+    from incasem_like.tracking.stores.gridfs import CheckpointFiles
 
 
 def missing_uploads(record: RunRecord, *, verify: bool = False) -> list[CheckpointRecord]:
@@ -96,7 +97,7 @@ def _wanted(record: RunRecord) -> list[CheckpointRecord]:
     return StorePolicy.from_config(record.config).wanted(record.checkpoints)
 
 
-def _upload(files: CheckpointCopies, run_id: int, checkpoint: CheckpointRecord, replace: bool) -> bool:
+def _upload(files: CheckpointFiles, run_id: int, checkpoint: CheckpointRecord, replace: bool) -> bool:
     """Upload both files of a checkpoint, instead of what is there or unless it is; False when they are not here."""
     found = [(file, path) for file in checkpoint.files if (path := file.here())]
     if len(found) < len(checkpoint.files):
@@ -143,7 +144,7 @@ class CheckpointUploader(threading.Thread):
         policy: Which checkpoints the database should hold.
     """
 
-    def __init__(self, files: CheckpointCopies, run_id: int, policy: StorePolicy) -> None:
+    def __init__(self, files: CheckpointFiles, run_id: int, policy: StorePolicy) -> None:
         super().__init__(name="checkpoint-upload", daemon=True)
         self._files, self._run_id, self._policy = files, run_id, policy
         self._condition = threading.Condition()
@@ -221,7 +222,7 @@ class CheckpointUploader(threading.Thread):
             before, seconds = self._finishing, 1.0 if self._finishing else SECONDS_BETWEEN_ATTEMPTS
             self._condition.wait_for(lambda: self._stopping or self._finishing != before, seconds)
 
-    def _synchronize(self, files: CheckpointCopies) -> None:
+    def _synchronize(self, files: CheckpointFiles) -> None:
         """Upload what is missing, then take out what is too much; stop early when the run's wishes have changed."""
         with self._condition:
             version, wanted = self._version, list(self._wanted)
@@ -244,7 +245,7 @@ class CheckpointUploader(threading.Thread):
                 self._partial_may_be_left = False
         self._conclude(version)
 
-    def _has_lost_the_run(self, files: CheckpointCopies) -> bool:
+    def _has_lost_the_run(self, files: CheckpointFiles) -> bool:
         """Return whether another process resumed the run, which then decides about its checkpoints."""
         session = files.session(self._run_id)
         if session is not None and self._session not in (None, session):
@@ -254,7 +255,7 @@ class CheckpointUploader(threading.Thread):
         self._session = self._session or session
         return self._lost
 
-    def _upload(self, files: CheckpointCopies, record: CheckpointRecord, file: TrackedFile) -> None:
+    def _upload(self, files: CheckpointFiles, record: CheckpointRecord, file: TrackedFile) -> None:
         """Upload one file; one that cannot be read, or is another by now, is said once and left out."""
         if file.sha256 in self._hopeless:
             return

@@ -229,36 +229,33 @@ class Outcome(Enum):
     FOREIGN = "it belongs to a run of another server"
 
 
-def deliver(
-    journal: Journal, database: Database[Any], files: gridfs.GridFS, limit: int | None, description: str
-) -> Outcome:
-    """Deliver what a journal holds, and let go of it; where it does not belong into the database, it stays.
+def deliver(store: MongoStore, journal: Journal, limit: int | None = None) -> Outcome:
+    """Push what a journal holds, and clear it; where it does not belong into the database, it stays.
 
     Args:
+        store: The database.
         journal: Of a run that no process writes.
-        database: Where to.
-        files: Its GridFS.
         limit: Points of each metric in the database; None for what the run's configuration says.
-        description: Of the database.
 
     Raises:
         pymongo.errors.PyMongoError: The server did not take it, or not all of it.
         StoreError: The journal is damaged.
     """
+    database = store.database
     journal.upgrade()
     run = journal.read_document() if journal.is_undelivered else None
     if run is None:
         return Outcome.DELIVERED
     entry = {"_id": journal.run_id, **to_document({key: value for key, value in run.items() if key != "omniboard"})}
     present = database["runs"].find_one({"_id": entry["_id"]}, {"session": 1, "info.sessions": 1, "artifacts": 1})
-    if present is None and journal.database != description:
+    if present is None and journal.database != store.description:
         return Outcome.FOREIGN
     if present is not None and present.get("session") != entry["session"]:
         return Outcome.SUPERSEDED if entry["session"] in tokens(present.get("info")) else Outcome.FOREIGN
     if entry.get("status") == "RUNNING":
         entry.update(status="KILLED", stop_time=entry.get("heartbeat") or entry.get("start_time"))
     ids = {found["name"]: found["_id"] for found in database["metrics"].find({"run_id": entry["_id"]}, {"name": 1})}
-    delivery = Delivery(database, files, entry["_id"], entry["session"], ids)
+    delivery = Delivery(database, store.files, entry["_id"], entry["session"], ids)
     table = read_table(journal.log.path, limit or max_points(entry.get("config") or {}))
     entry[REVISION] = new_token()
     entry["info"] = {**(entry.get("info") or {}), "metrics": [delivery.link(name) for name in table.series]}
@@ -431,25 +428,14 @@ def deliver_journal(store: RunStore, run_id: int) -> Synced | None:
     return found[0] if found else None
 
 
-def _deliver_from(store: MongoStore, journal: Journal) -> Outcome:
-    """Deliver what is left in the journal of a run that is over; the caller holds its log.
-
-    Raises:
-        InputError: The record is too large.
-        StoreError: The server does not answer, or refuses; or the journal is damaged.
-    """
-    with store.errors("written"):
-        return deliver(journal, store.database, store.files, None, store.description)
-
-
 def _deliver_journal(store: MongoStore, journal: Journal) -> Synced:
-
     try:
         journal.log.open()
     except AlreadyWrittenError:
         return Synced(store.kind, journal.run_id, None, "still goes on and delivers itself")
     try:
-        outcome = _deliver_from(store, journal)
+        with store.errors("written"):
+            outcome = deliver(store, journal)
     finally:
         journal.log.close()
     if outcome is Outcome.DELIVERED:

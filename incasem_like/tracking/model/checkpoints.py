@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain
@@ -77,49 +76,13 @@ EARLIER_FOLDERS = "earlier_runs_directories"
 
 
 class CheckpointCopies(Protocol):
-    """A run store's own copies of checkpoints."""
-
-    description: str
+    """A run store's own copies of checkpoints, as far as they are read here."""
 
     def of_run(self, run_id: int) -> list[StoredFile]:
         """List the files of a run."""
 
-    def everything(self) -> list[StoredFile]:
-        """List the files of all runs."""
-
     def read(self, stored: StoredFile) -> Iterator[bytes]:
-        """Read a file piece by piece."""
-
-    def is_sound(self, stored: StoredFile) -> bool:
-        """Check a file's hash."""
-
-    def on_own_connection(self) -> AbstractContextManager[CheckpointCopies]:
-        """Open the same copies through another connection."""
-
-    def session(self, run_id: int) -> str | None:
-        """Return the token of the process that has a run."""
-
-    def upload(
-        self,
-        path: Path,
-        run_id: int,
-        sha256: str,
-        entry: Mapping[str, Any] | None = None,
-        proceed: Callable[[int], bool] = ...,
-    ) -> bool:
-        """Copy a file into the store."""
-
-    def remove(self, ids: Iterable[str]) -> None:
-        """Remove files."""
-
-    def remove_run(self, run_id: int) -> int:
-        """Remove all files of a run."""
-
-    def remove_partial(self, run_id: int, keep: Iterable[str] = ()) -> int:
-        """Remove what broken uploads of a run left."""
-
-    def as_store_errors(self) -> AbstractContextManager[None]:
-        """Raise errors of the server as ``StoreError``."""
+        """Read a file in chunks."""
 
 
 class Places:

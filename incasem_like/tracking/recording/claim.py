@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.tracking.liveness import find_process, is_alive
-from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog, base_of
+from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog, RunMetrics, base_of
 from incasem_like.tracking.run_folder import Begun, RunFolder
 from incasem_like.tracking.series import MetricTable
 from incasem_like.tracking.sessions import (
@@ -25,7 +25,7 @@ from incasem_like.tracking.sessions import (
 from incasem_like.tracking.stores.base import signs_of_life, watch
 from incasem_like.tracking.stores.files import keep as keep_file
 from incasem_like.tracking.stores.files import make_run_folder
-from incasem_like.tracking.values import utc_moment
+from incasem_like.tracking.values import as_mapping, utc_moment
 
 if TYPE_CHECKING:
     pass
@@ -53,25 +53,12 @@ def claim_in_folder(
     if continues is not None:
         return _resume_in_folder(RunFolder(store / str(continues.run_id)), start, continues, limit)
     run, token = RunFolder(make_run_folder(store, wanted, id_above)), new_token()
-    sources = [
-        (name, keep_file(store / "_sources", Path(start.ex_info["base_dir"], name)))
-        for name, _ in start.ex_info["sources"]
-    ]
-    start.ex_info["sources"] = [[name, path.relative_to(store).as_posix()] for name, path in sources]
+    files = {name: Path(start.ex_info["base_dir"], name) for name, _ in start.ex_info["sources"]}
+    kept = {name: keep_file(store / "_sources", path) for name, path in files.items()}
+    sources = [[name, path.relative_to(store).as_posix()] for name, path in kept.items()]
     log = MetricsLog(run.log_path)
     log.open()
-    entry: dict[str, Any] = {
-        "experiment": start.ex_info,
-        "command": start.command,
-        "host": start.host_info,
-        "start_time": start.start_time.isoformat(),
-        "meta": start.meta_info,
-        "status": "RUNNING",
-        "resources": [],
-        "artifacts": [],
-        "heartbeat": None,
-        "session": token,
-    }
+    entry = begun_entry(start, sources, token)
     return Begun(run, OpenedRun(entry, begin_metrics(log, token, limit), [describe_session(token, start)]))
 
 
@@ -95,16 +82,49 @@ def _resume_in_folder(run: RunFolder, start: Start, continuation: Continuation, 
     except BaseException:
         log.close()
         raise
-    entry: dict[str, Any] = {
-        **{key: value for key, value in before.items() if key not in _OF_THE_END},
+    return Begun(run, resumed_run({**before, "info": info}, run.output, start, (token, iteration, ended), metrics))
+
+
+def begun_entry(start: Start, sources: list[Any], token: str) -> dict[str, Any]:
+    """Make the entry of a run that begins: its document but for configuration, info and output."""
+    return {
+        "experiment": {**start.ex_info, "sources": sources},
+        "command": start.command,
+        "host": start.host_info,
+        "start_time": start.start_time,
+        "meta": start.meta_info,
+        "status": "RUNNING",
+        "resources": [],
+        "artifacts": [],
+        "heartbeat": None,
+        "session": token,
+    }
+
+
+def resumed_run(
+    before: Mapping[str, Any], output: str, start: Start, session: tuple[str, int, str], metrics: RunMetrics
+) -> OpenedRun:
+    """Describe a run that this process resumes.
+
+    Args:
+        before: The run as it was, with what it noted under ``info``.
+        output: What it has printed.
+        start: What surrounds the process that resumes it.
+        session: Token of the new session, the iteration it resumes from, and how the run had ended.
+        metrics: Its metrics, without what was withdrawn.
+    """
+    token, iteration, ended = session
+    info = as_mapping(before.get("info"))
+    entry = {
+        **{key: value for key, value in before.items() if key not in ("info", *_OF_THE_END)},
         "host": start.host_info,
         "meta": continued_meta(before.get("meta"), start.meta_info),
         "status": "RUNNING",
         "session": token,
+        "heartbeat": start.start_time,
     }
-    session = {**describe_session(token, start, iteration), "before": ended}
-    sessions = [*(info.get("sessions") or ()), session]
-    return Begun(run, OpenedRun(entry, metrics, sessions, noted_by_the_run(info), run.output))
+    sessions = [*(info.get("sessions") or ()), {**describe_session(token, start, iteration), "before": ended}]
+    return OpenedRun(entry, metrics, sessions, noted_by_the_run(info), output)
 
 
 def _base_of_files(metrics: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:

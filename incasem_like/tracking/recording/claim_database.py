@@ -21,11 +21,9 @@ from incasem_like.tracking.sessions import (
     OpenedRun,
     Start,
     begin_metrics,
-    continued_meta,
     describe_session,
     id_taken,
     new_token,
-    noted_by_the_run,
     resume_metrics,
     tokens,
 )
@@ -37,9 +35,11 @@ from incasem_like.tracking.values import from_bson
 if TYPE_CHECKING:
     from pymongo.database import Database
 
-from incasem_like.tracking.recording.claim import how_it_ended, still_going_on
+from incasem_like.tracking.recording.claim import begun_entry, how_it_ended, resumed_run, still_going_on
 
 _OF_THE_END = ("stop_time", "fail_trace", "result")
+# Not tags and notes, which may change meanwhile, nor what others wrote.
+_STAYS = ("experiment", "format", "command", "start_time", "resources", "artifacts", "meta", "info")
 _SOURCES = "experiment.sources"
 
 
@@ -60,19 +60,7 @@ def open_new_document(store: MongoStore, start: Start, wanted: int | None, id_ab
     token = new_token()
     session = describe_session(token, start)
     named: Mapping[str, Any] = _keep_sources(store, start.ex_info)
-    entry: dict[str, Any] = {
-        "experiment": {**start.ex_info, "sources": named[_SOURCES]},
-        "format": FORMAT,
-        "command": start.command,
-        "host": start.host_info,
-        "start_time": start.start_time,
-        "meta": start.meta_info,
-        "status": "RUNNING",
-        "resources": [],
-        "artifacts": [],
-        "heartbeat": None,
-        "session": token,
-    }
+    entry = {**begun_entry(start, named[_SOURCES], token), "format": FORMAT}
     started = {**entry, "config": start.config, "captured_out": "", "info": {"sessions": [session]}}
     document = {**to_document(started), "artifacts": []}
     try:
@@ -115,7 +103,6 @@ def _keep_sources(store: MongoStore, ex_info: Mapping[str, Any]) -> dict[str, li
 
 
 _ATTEMPTS_TO_TAKE = 5
-_OURS = ("experiment", "format", "command", "start_time", "resources", "artifacts")
 _OF_A_SESSION = {"session", "status", "host", "heartbeat", *_OF_THE_END}
 
 
@@ -160,26 +147,17 @@ def claim_document(store: MongoStore, start: Start, continuation: Continuation, 
     journal = journal or store.journals.make(run_id)
     try:
         with journal.opening():  # nobody here can take the run meanwhile
-            deliver(journal, store.database, store.files, limit, store.description)  # what an outage kept back
+            deliver(store, journal, limit)  # what an outage kept back
             with _taken(store, run_id, token, start) as (document, ended):
                 iteration = continuation.iteration  # not before: it may be looked up in the run
                 metrics, metric_ids = _resume(store, journal, document, token, iteration, limit)
     except AlreadyWrittenError:
         raise still_going_on(run_id, store.description, document.get("host") or {}) from None
-    session = {**describe_session(token, start, iteration), "before": ended}
     run = from_document(document)
-    info = run["info"]
-    entry = {
-        **{key: run[key] for key in _OURS if key in run},
-        "host": start.host_info,
-        "meta": continued_meta(run.get("meta"), start.meta_info),
-        "status": "RUNNING",
-        "session": token,
-        "heartbeat": start.start_time,
-    }
-    sessions = [*(info.get("sessions") or ()), session]
-    opened = OpenedRun(entry, metrics, sessions, noted_by_the_run(info), str(run.get("captured_out") or ""))
-    ours = (*_OURS, "config", "meta", "info", "captured_out")  # tags and notes may change meanwhile
+    output = str(run.get("captured_out") or "")
+    before = {key: run[key] for key in _STAYS if key in run}
+    opened = resumed_run(before, output, start, (token, iteration, ended), metrics)
+    ours = (*opened.entry, "config", "meta", "info", "captured_out")
     taken = {key: document[key] for key in ours if key in document}
     return Begun(journal, opened, {**taken, **_of_this_session(token, start)}, metric_ids)
 

@@ -33,8 +33,8 @@ from incasem_like.tracking.sessions import id_taken
 from incasem_like.tracking.values import as_mapping, as_sequence, utc_moment
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.model.checkpoints import CheckpointCopies
     from incasem_like.tracking.model.summaries import RunSummary
+    from incasem_like.tracking.stores.gridfs import CheckpointFiles
 
 
 @dataclass(frozen=True)
@@ -409,7 +409,7 @@ class RunStore(RunExchange):
         """Read a file stored with a run."""
 
     @property
-    def checkpoint_files(self) -> CheckpointCopies | None:
+    def checkpoint_files(self) -> CheckpointFiles | None:
         """The store's own copies of checkpoints; None for a store that keeps none, as files do."""
         return None
 
