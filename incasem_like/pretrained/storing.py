@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.tracking.metrics_log import MetricsLog
 from incasem_like.tracking.model.checkpoints import highest_number
-from incasem_like.tracking.moving.transfer import receive
 from incasem_like.tracking.run_folder import (
     ANNOTATIONS,
     FORMAT,
@@ -56,9 +55,7 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
         portable = _portable(run, Path(temporary), store)
         above = highest_number(store.runs_directory)
         result = portable.document.get("result")
-        return receive(
-            store, portable, run_id, above, lambda found: RenewedIds({**portable.info, **note(found)}, result)
-        )
+        return store.put(portable, run_id, above, lambda found: RenewedIds({**portable.info, **note(found)}, result))
 
 
 def _portable(run: ForeignRun, folder: Path, store: RunStore) -> PortableRun:

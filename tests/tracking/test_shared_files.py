@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from incasem_like.tracking import RunStore, delete_run, open_store, run_experiment
-from incasem_like.tracking.mirror import push as transfer
 from incasem_like.tracking.moving.transfer import copy_run
 from incasem_like.tracking.recording import claim_database as claim
 from incasem_like.tracking.stores import files as shared_by_files
 from incasem_like.tracking.stores import mongo as shared_files
+from incasem_like.tracking.stores import mongo as transfer
 from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.stores.mongo import MongoStore
 

@@ -224,8 +224,8 @@ def test_sources_are_stored_once_for_all_runs(store: RunStore, elsewhere: RunSto
 def test_an_import_that_fails_leaves_nothing(
     store: RunStore, elsewhere: RunStore, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from incasem_like.tracking.mirror import push as into_mongo
     from incasem_like.tracking.stores import files as into_files
+    from incasem_like.tracking.stores import mongo as into_mongo
 
     original = train(elsewhere)
 

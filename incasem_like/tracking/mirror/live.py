@@ -12,8 +12,8 @@ from typing import Any
 import pymongo.errors
 
 from incasem_like.tracking.background import Heartbeat
-from incasem_like.tracking.documents import to_document
-from incasem_like.tracking.mirror.push import Delivery, Mark, Parcel, SessionLostError, series_update, whole_parcel
+from incasem_like.tracking.documents import Mark, series_update, to_document
+from incasem_like.tracking.mirror.push import Delivery, Parcel, SessionLostError, whole_parcel
 from incasem_like.tracking.run_folder import Begun, Journal, PendingArtifact
 from incasem_like.tracking.sessions import taken_over
 from incasem_like.tracking.stores.mongo import MongoStore

@@ -2,63 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import mimetypes
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gridfs.errors
 import pymongo.errors
 from bson import ObjectId
 
-from incasem_like.errors import InputError, StoreError
-from incasem_like.tracking.documents import FORMAT, to_document
-from incasem_like.tracking.kinds import singular
+from incasem_like.tracking.documents import Mark, metric_id, series_update, to_document
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, read_table
 from incasem_like.tracking.run_folder import Journal, PendingArtifact
-from incasem_like.tracking.series import BoundedSeries, MetricTable, max_points
+from incasem_like.tracking.series import MetricTable, max_points
 from incasem_like.tracking.sessions import new_token, tokens
 from incasem_like.tracking.stores.base import RunStore
-from incasem_like.tracking.stores.index import REVISION, UNFINISHED
+from incasem_like.tracking.stores.index import REVISION
 from incasem_like.tracking.stores.mongo import (
-    IMPORTING,
-    _now,
     artifact_address,
-    clear_metrics,
-    highest_id,
-    keep,
-    name_in_run,
-    note_id,
 )
-from incasem_like.tracking.values import plain, to_bson
 
 if TYPE_CHECKING:
     import gridfs
     from pymongo.database import Database
 
-    from incasem_like.tracking.run_folder import PortableRun, RenewedIds
     from incasem_like.tracking.stores.mongo import MongoStore
-
-_COLUMNS = ("steps", "values", "timestamps")
 
 
 class SessionLostError(Exception):
     """Another process has the run now."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """How much of a series the database has: stride, kept points, length of the full series."""
-
-    stride: int
-    points: int
-    count: int
 
 
 @dataclass(frozen=True)
@@ -137,10 +109,7 @@ class Delivery:
 
     def _metric_id(self, name: str) -> Any:
         """Return a metric's id: always the same for the same run and name, so that two writers never make two of it."""
-        if name not in self._metric_ids:
-            digest = hashlib.sha256(f"{self.run_id}\0{name}".encode()).digest()
-            self._metric_ids[name] = ObjectId(digest[:12])
-        return self._metric_ids[name]
+        return self._metric_ids.setdefault(name, metric_id(self.run_id, name))
 
     def _send_metric(self, name: str, fields: Mapping[str, Any]) -> bool:
         which = {"_id": self._metric_id(name), "session": self.token}
@@ -183,32 +152,6 @@ class Delivery:
                 if self.files.exists(file_id):
                     return
                 self.files.delete(file_id)
-
-
-def series_update(
-    name: str, run_id: int, series: BoundedSeries, mark: Mark | None
-) -> tuple[dict[str, Any], Mark] | None:
-    """Find the fields by which a metrics document becomes equal to a series; None where it is.
-
-    Positions are set one by one rather than appended to, so that a write that is repeated, because nobody knows whether
-    it came through, does no harm.
-
-    Args:
-        name: Of the metric.
-        run_id: Of the run.
-        series: What the document should hold.
-        mark: What it holds; None for all to be written.
-    """
-    new = Mark(series.stride, len(series.points), series.count)
-    if new == mark:
-        return None
-    document = series.as_document()
-    if mark is None or mark.stride != series.stride or mark.points > new.points or mark.points == 0:
-        return {"name": name, "run_id": run_id, **document}, new
-    fields = {"stride": series.stride, "count": series.count}
-    for position in range(mark.points - 1, new.points):
-        fields.update({f"{column}.{position}": document[column][position] for column in _COLUMNS})
-    return fields, new
 
 
 def whole_parcel(entry: Mapping[str, Any], table: MetricTable, artifacts: Sequence[PendingArtifact]) -> Parcel:
@@ -278,113 +221,6 @@ def _artifacts(database: Database[Any], run_id: int, present: Mapping[str, Any])
     found = {str(file["filename"]).removeprefix(prefix): file["_id"] for file in stored}
     found |= {entry["name"]: entry["file_id"] for entry in present.get("artifacts") or ()}
     return [{"name": name, "file_id": file_id} for name, file_id in found.items()]
-
-
-def receive_into_database(
-    store: MongoStore,
-    portable: PortableRun,
-    wanted: int | None,
-    id_above: int,
-    renew: Callable[[int], RenewedIds],
-) -> int:
-    """Write an exported run into the database; until all of it is there, its document is marked as unfinished."""
-    run_id = _reserve(store, portable, wanted, id_above)
-    try:
-        _fill(store, portable, run_id, renew(run_id))
-    except BaseException as error:
-        with contextlib.suppress(pymongo.errors.PyMongoError, StoreError):
-            store.free_record(run_id)
-        if isinstance(error, pymongo.errors.DocumentTooLarge):
-            raise InputError(
-                f"{singular(portable.kind).capitalize()} run {portable.id} of {portable.origin} is too large for a "
-                "document of MongoDB (16 MiB): keep it as files."
-            ) from None
-        raise
-    return run_id
-
-
-def _reserve(store: MongoStore, portable: PortableRun, wanted: int | None, id_above: int) -> int:
-    runs = store.database["runs"]
-    while True:
-        run_id = max(highest_id(store.database), id_above) + 1 if wanted is None else wanted
-        mark = {"_id": run_id, UNFINISHED: IMPORTING, "status": "IMPORTING", "heartbeat": _now()}
-        try:
-            runs.insert_one(mark)
-        except pymongo.errors.DuplicateKeyError:
-            if wanted is not None:
-                raise InputError(f"There is a run {wanted} in {store.description} already: import it anew.") from None
-            continue
-        note_id(store.database, run_id)
-        clear_metrics(store.database, run_id)
-        return run_id
-
-
-def _fill(store: MongoStore, portable: PortableRun, run_id: int, renewed: RenewedIds) -> None:
-    document = to_document(portable.document)
-    kept = _keep_stored(store, portable)
-    links = _write_metrics(store, portable, run_id, str(document.get("session") or ""))
-    document.update(
-        _id=run_id,
-        format=document.get("format") or FORMAT,
-        experiment={**(document.get("experiment") or {}), "sources": kept["experiment.sources"]},
-        resources=kept["resources"],
-        artifacts=[_put_artifact(store, run_id, *each) for each in portable.artifacts()],
-        config=to_bson(plain(portable.config)),
-        info={**to_bson(plain(renewed.info)), "metrics": links},
-        result=to_bson(plain(renewed.result)),
-        captured_out=portable.output,
-    )
-    document[REVISION] = new_token()
-    if portable.annotations:
-        document["omniboard"] = to_bson(plain(portable.annotations))
-    if portable.log_path.is_file():
-        _keep_log(store, run_id, tokens(renewed.info), portable.log_path)
-    store.database["runs"].replace_one({"_id": run_id, UNFINISHED: IMPORTING}, document)
-    name_in_run(store.database, run_id, kept, partial(_keep_stored, store, portable))
-
-
-def _write_metrics(store: MongoStore, portable: PortableRun, run_id: int, session: str) -> list[dict[str, str]]:
-    """Write the metrics, at most as many points of each as the run's configuration says; gives the links to them."""
-    delivery = Delivery(store.database, store.files, run_id, session)
-    limit = max_points(portable.config)
-    links = []
-    for name, points in portable.metrics.items():
-        update = series_update(name, run_id, BoundedSeries.from_document(points, limit), None)
-        assert update is not None
-        links.append(delivery.link(name))
-        owner = {"session": session} if session else {}
-        store.database["metrics"].insert_one({"_id": ObjectId(links[-1]["id"]), **update[0], **owner})
-    return links
-
-
-def _keep_stored(store: MongoStore, portable: PortableRun) -> dict[str, list[Any]]:
-    """Store the run's sources and resources; return their entries in its document, by field."""
-    base = str((portable.document.get("experiment") or {}).get("base_dir") or "")
-    return {
-        "experiment.sources": [_keep(store, base, *each) for each in portable.stored("sources")],
-        "resources": [_keep(store, base, *each) for each in portable.stored("resources")],
-    }
-
-
-def _keep(store: MongoStore, base: str, name: str, path: Path | None, noted: str) -> list[Any]:
-    if path is None:
-        return [name, noted]
-    content = path.read_bytes()
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return [name, keep(store.database, store.files, str(Path(base) / name), md5, lambda: content)]
-
-
-def _put_artifact(store: MongoStore, run_id: int, name: str, path: Path) -> dict[str, Any]:
-    address = artifact_address(store.database, run_id, name)
-    with open(path, "rb") as content:
-        file_id = store.files.put(content, filename=address, content_type=mimetypes.guess_type(name)[0])
-    return {"name": name, "file_id": file_id}
-
-
-def _keep_log(store: MongoStore, run_id: int, sessions: list[str], log: Path) -> None:
-    """Copy the log of all metrics to where the store looks for it on this machine, unless it is there."""
-    if store.journals.complete_log(run_id, sessions) is None:
-        shutil.copyfile(log, store.journals.make(run_id).log.path)
 
 
 @dataclass(frozen=True)

@@ -241,41 +241,11 @@ def bring_in(
     _refuse_same(portable, store)
     above = highest_number(store.runs_directory) if files.matter else 0
     wanted = portable.id if keep_id and _is_free(portable, store, files) else None
-    run_id = receive(store, portable, wanted, above, _renewing(portable, files, renumbered))
+    run_id = store.put(portable, wanted, above, _renewing(portable, files, renumbered))
     record = store.get(run_id)
     if store.checkpoint_files is not None:
         _upload(record)
     return record
-
-
-def receive(
-    store: RunStore, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]
-) -> int:
-    """Write an exported run into a store; it becomes visible when all of it is there.
-
-    Args:
-        store: Where it goes.
-        portable: The run.
-        wanted: The id that it is to have; None for the next one, above all that ever were.
-        id_above: The next one is above this too.
-        renew: Asked, with its id, for what it says of itself by ids of runs and paths, as these are here.
-
-    Returns:
-        Its id.
-
-    Raises:
-        InputError: There is a run of the wanted id.
-        StoreError: The store cannot be written.
-    """
-    from incasem_like.tracking.mirror.push import receive_into_database
-    from incasem_like.tracking.stores.files import FileStore, receive_into_folder
-    from incasem_like.tracking.stores.mongo import MongoStore
-
-    if isinstance(store, FileStore):
-        return receive_into_folder(store.folder, portable, wanted, id_above, renew)
-    assert isinstance(store, MongoStore)
-    with store.errors("written"):
-        return receive_into_database(store, portable, wanted, id_above, renew)
 
 
 def _renewing(portable: PortableRun, files: ModelFiles, renumbered: Renumbered) -> Callable[[int], RenewedIds]:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pymongo.errors
 
 from incasem_like.errors import RunNotFoundError, StoreError
-from incasem_like.tracking.documents import FORMAT, from_document, to_document
+from incasem_like.tracking.documents import FORMAT, from_document, series_update, to_document
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, RunMetrics, base_of, goes_on_from
-from incasem_like.tracking.mirror.push import series_update
 from incasem_like.tracking.run_folder import Begun, Journal
 from incasem_like.tracking.series import MetricTable
 from incasem_like.tracking.sessions import (

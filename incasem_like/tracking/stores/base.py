@@ -34,6 +34,7 @@ from incasem_like.tracking.values import as_mapping, as_sequence, utc_moment
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
+    from incasem_like.tracking.run_folder import PortableRun, RenewedIds
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
 
 
@@ -365,6 +366,24 @@ class RunExchange(ABC):
     @abstractmethod
     def is_free(self, run_id: int) -> bool:
         """Return whether a run can have this id: there is none of it, and nothing is left of a deleted one."""
+
+    @abstractmethod
+    def put(self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]) -> int:
+        """Write an exported run into the store; it becomes visible when all of it is there.
+
+        Args:
+            portable: The run.
+            wanted: The id that it is to have; None for the next one, above all that ever were.
+            id_above: The next one is above this too.
+            renew: Returns, for its id, what it notes of ids of runs and paths, as these are here.
+
+        Returns:
+            Its id.
+
+        Raises:
+            InputError: There is a run of the wanted id.
+            StoreError: The store cannot be written.
+        """
 
     @abstractmethod
     def half_received(self) -> dict[int, float]:

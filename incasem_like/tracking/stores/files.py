@@ -223,20 +223,6 @@ def read_stored(folder: Path, entries: Any) -> Iterator[tuple[str, bytes | None]
         yield str(entry[0]), path.read_bytes() if path.is_file() else None
 
 
-def receive_into_folder(
-    folder: Path, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]
-) -> int:
-    """Write an exported run into the store; without ``run.json``, written last, its folder is not a run."""
-    with errors_of_writing(folder):
-        directory = make_run_folder(folder, wanted, id_above)
-        try:
-            _write(folder, RunFolder(directory), portable, renew(int(directory.name)))
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-    return int(directory.name)
-
-
 def half_received(folder: Path) -> dict[int, float]:
     """List the runs without ``run.json``: id, seconds since their folder or a file in it last changed."""
     if not folder.is_dir():
@@ -318,6 +304,18 @@ class FileStore(RunStore):
 
     def is_free(self, run_id: int) -> bool:  # noqa: D102
         return not any((self.folder / name).exists() for name in (str(run_id), f"{DELETED_PREFIX}{run_id}"))
+
+    def put(  # noqa: D102
+        self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]
+    ) -> int:
+        with errors_of_writing(self.folder):
+            directory = make_run_folder(self.folder, wanted, id_above)
+            try:  # without run.json, written last, the folder is not a run
+                _write(self.folder, RunFolder(directory), portable, renew(int(directory.name)))
+            except BaseException:
+                shutil.rmtree(directory, ignore_errors=True)
+                raise
+        return int(directory.name)
 
     def half_received(self) -> dict[int, float]:  # noqa: D102
         return half_received(self.folder)

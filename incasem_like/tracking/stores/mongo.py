@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
+import mimetypes
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -15,9 +19,10 @@ import pymongo
 import pymongo.errors
 
 from incasem_like.errors import InputError, StoreError
-from incasem_like.tracking.documents import from_document
-from incasem_like.tracking.run_folder import Journals
-from incasem_like.tracking.series import Metric
+from incasem_like.tracking.documents import FORMAT, from_document, metric_id, series_update, to_document
+from incasem_like.tracking.kinds import singular
+from incasem_like.tracking.run_folder import Journals, PortableRun, RenewedIds
+from incasem_like.tracking.series import BoundedSeries, Metric, max_points
 from incasem_like.tracking.sessions import new_token, tokens
 from incasem_like.tracking.stores.base import NOTHING, Freed, RunRecord, RunStore
 from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, connection_options, no_answer, refusal
@@ -275,6 +280,112 @@ def artifact_ids(database: Database[Any], document: Mapping[str, Any]) -> set[An
 _WHOLE = {UNFINISHED: {"$exists": False}}  # not one that is half deleted
 
 
+def receive_into_database(
+    store: MongoStore,
+    portable: PortableRun,
+    wanted: int | None,
+    id_above: int,
+    renew: Callable[[int], RenewedIds],
+) -> int:
+    """Write an exported run into the database; until all of it is there, its document is marked as unfinished."""
+    run_id = _reserve(store, portable, wanted, id_above)
+    try:
+        _fill(store, portable, run_id, renew(run_id))
+    except BaseException as error:
+        with contextlib.suppress(pymongo.errors.PyMongoError, StoreError):
+            store.free_record(run_id)
+        if isinstance(error, pymongo.errors.DocumentTooLarge):
+            raise InputError(
+                f"{singular(portable.kind).capitalize()} run {portable.id} of {portable.origin} is too large for a "
+                "document of MongoDB (16 MiB): keep it as files."
+            ) from None
+        raise
+    return run_id
+
+
+def _reserve(store: MongoStore, portable: PortableRun, wanted: int | None, id_above: int) -> int:
+    runs = store.database["runs"]
+    while True:
+        run_id = max(highest_id(store.database), id_above) + 1 if wanted is None else wanted
+        mark = {"_id": run_id, UNFINISHED: IMPORTING, "status": "IMPORTING", "heartbeat": _now()}
+        try:
+            runs.insert_one(mark)
+        except pymongo.errors.DuplicateKeyError:
+            if wanted is not None:
+                raise InputError(f"There is a run {wanted} in {store.description} already: import it anew.") from None
+            continue
+        note_id(store.database, run_id)
+        clear_metrics(store.database, run_id)
+        return run_id
+
+
+def _fill(store: MongoStore, portable: PortableRun, run_id: int, renewed: RenewedIds) -> None:
+    document = to_document(portable.document)
+    kept = _keep_stored(store, portable)
+    links = _write_metrics(store, portable, run_id, str(document.get("session") or ""))
+    document.update(
+        _id=run_id,
+        format=document.get("format") or FORMAT,
+        experiment={**(document.get("experiment") or {}), "sources": kept["experiment.sources"]},
+        resources=kept["resources"],
+        artifacts=[_put_artifact(store, run_id, *each) for each in portable.artifacts()],
+        config=to_bson(plain(portable.config)),
+        info={**to_bson(plain(renewed.info)), "metrics": links},
+        result=to_bson(plain(renewed.result)),
+        captured_out=portable.output,
+    )
+    document[REVISION] = new_token()
+    if portable.annotations:
+        document["omniboard"] = to_bson(plain(portable.annotations))
+    if portable.log_path.is_file():
+        _keep_log(store, run_id, tokens(renewed.info), portable.log_path)
+    store.database["runs"].replace_one({"_id": run_id, UNFINISHED: IMPORTING}, document)
+    name_in_run(store.database, run_id, kept, partial(_keep_stored, store, portable))
+
+
+def _write_metrics(store: MongoStore, portable: PortableRun, run_id: int, session: str) -> list[dict[str, str]]:
+    """Write the metrics, at most as many points of each as the run's configuration says; gives the links to them."""
+    limit = max_points(portable.config)
+    links = []
+    for name, points in portable.metrics.items():
+        update = series_update(name, run_id, BoundedSeries.from_document(points, limit), None)
+        assert update is not None
+        owner = {"session": session} if session else {}
+        store.database["metrics"].insert_one({"_id": metric_id(run_id, name), **update[0], **owner})
+        links.append({"name": name, "id": str(metric_id(run_id, name))})
+    return links
+
+
+def _keep_stored(store: MongoStore, portable: PortableRun) -> dict[str, list[Any]]:
+    """Store the run's sources and resources; return their entries in its document, by field."""
+    base = str((portable.document.get("experiment") or {}).get("base_dir") or "")
+    return {
+        "experiment.sources": [_keep(store, base, *each) for each in portable.stored("sources")],
+        "resources": [_keep(store, base, *each) for each in portable.stored("resources")],
+    }
+
+
+def _keep(store: MongoStore, base: str, name: str, path: Path | None, noted: str) -> list[Any]:
+    if path is None:
+        return [name, noted]
+    content = path.read_bytes()
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return [name, keep(store.database, store.files, str(Path(base) / name), md5, lambda: content)]
+
+
+def _put_artifact(store: MongoStore, run_id: int, name: str, path: Path) -> dict[str, Any]:
+    address = artifact_address(store.database, run_id, name)
+    with open(path, "rb") as content:
+        file_id = store.files.put(content, filename=address, content_type=mimetypes.guess_type(name)[0])
+    return {"name": name, "file_id": file_id}
+
+
+def _keep_log(store: MongoStore, run_id: int, sessions: list[str], log: Path) -> None:
+    """Copy the log of all metrics to where the store looks for it on this machine, unless it is there."""
+    if store.journals.complete_log(run_id, sessions) is None:
+        shutil.copyfile(log, store.journals.make(run_id).log.path)
+
+
 class MongoStore(RunStore):
     """Runs in one database.
 
@@ -342,6 +453,12 @@ class MongoStore(RunStore):
     def is_free(self, run_id: int) -> bool:  # noqa: D102
         with self.errors():
             return self.database["runs"].find_one({"_id": run_id}, {"_id": 1}) is None
+
+    def put(  # noqa: D102
+        self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]
+    ) -> int:
+        with self.errors("written"):
+            return receive_into_database(self, portable, wanted, id_above, renew)
 
     def half_received(self) -> dict[int, float]:  # noqa: D102
         with self.errors():
