@@ -40,7 +40,7 @@ listed = CliRunner().invoke(cli, ["runs", "list", "--kind", "sw", "--runs_direct
 assert "best_value" in listed.output and "0.75" in listed.output, listed.output
 shown = CliRunner().invoke(cli, ["runs", "show", "trainings/1", "--runs_directory", "runs"], catch_exceptions=False)
 assert "sweep 1" in shown.output, shown.output
-there = open_store("moved", "trainings", Path("moved"))
+there = open_store("./moved", "trainings", Path("moved"))
 copies = copy_runs([trainings.get(1), sweeps.get(1)], there, keep_ids=False)
 assert {(copy.kind, copy.id) for copy in copies} == {("sweeps", 1), ("trainings", 1)}
 assert delete_run(trainings, 1).runs == delete_run(sweeps, 1).runs == 1
