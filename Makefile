@@ -41,6 +41,7 @@ types: $(STAMP)
 
 contract: $(STAMP)
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_import_loops.py
 
 docs: $(STAMP)
 	$(BIN)/python -m incasem_like.config.reference

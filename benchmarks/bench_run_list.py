@@ -21,9 +21,9 @@ import yaml
 from mongo import mongo_url
 
 from incasem_like.tracking import RunStore, open_store, run_experiment
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.plain import to_bson
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
+from incasem_like.tracking.values import to_bson
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "run_list.json"

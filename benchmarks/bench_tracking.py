@@ -16,7 +16,7 @@ import psutil
 from mongo import mongo_url, run_stock, stock_mongo_observer
 
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.recording.sacred_quietly import FileStorageObserver
+from incasem_like.tracking.sacred_parts import FileStorageObserver
 
 RESULTS = Path(__file__).parent / "results" / "tracking.json"
 ITERATIONS = 100_000

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from incasem_like.tracking.recording.sacred_quietly import MongoObserver
+from incasem_like.tracking.sacred_parts import MongoObserver
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

@@ -25,10 +25,10 @@ from incasem_like.errors import InputError, RunTakenError
 from incasem_like.terminal import report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
+    from incasem_like.commands.command_line import CommandLine
     from incasem_like.config import PredictionConfig
     from incasem_like.prediction.experiment import FinishedPrediction
     from incasem_like.prediction.planning.plan import PredictionPlan
-    from incasem_like.tracking import CommandLine
 
 EXAMPLE = "--run_id 12 --name mito with config_prediction.yaml prediction.data=my_data.json"
 # Several values, in one flag or in several of the same name.
@@ -149,7 +149,7 @@ def examine(config: PredictionConfig, line: CommandLine) -> None:
 
 def say_started(run_id: int, plan: PredictionPlan) -> None:
     """Print what predicts what."""
-    from incasem_like.tracking.origins import origins
+    from incasem_like.tracking.model.summaries import origins
 
     print(f"Prediction run {run_id} with {' and '.join(map(_described, origins(plan.lineage)))}", flush=True)
 

@@ -27,11 +27,12 @@ from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
+    from incasem_like.commands.command_line import CommandLine
     from incasem_like.config import SeriesConfig
     from incasem_like.prediction.series.experiment import FinishedSeries
     from incasem_like.prediction.series.plan import Entry, SeriesPlan
-    from incasem_like.tracking import CommandLine, RunStore
-    from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint
+    from incasem_like.tracking import RunStore
+    from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
     from incasem_like.training.tensorboard import TensorBoardLog
 
 EXAMPLE = "--run_id 12 --start 1000 --keep best with config_prediction.yaml prediction.data=my_data.json"
@@ -156,8 +157,8 @@ def examine(config: SeriesConfig, line: CommandLine) -> None:
 
 def _tensorboard(store: RunStore, run_id: int, left: Sequence[ChosenCheckpoint]) -> TensorBoardLog:
     """Open the run's log, in which runs of its number in other stores may write too."""
-    from incasem_like.tracking.deletion.model_files import share
-    from incasem_like.tracking.model_folders import series_log_folder
+    from incasem_like.tracking.model.checkpoints import series_log_folder
+    from incasem_like.tracking.moving.model_files import share
     from incasem_like.training.tensorboard import TensorBoardLog
 
     folder = series_log_folder(store.runs_directory, run_id)

@@ -15,9 +15,10 @@ from incasem_like.errors import InputError, StoreError
 from incasem_like.terminal import WORKERS_HELP, shell_command, shown_path, workers_source
 
 if TYPE_CHECKING:
+    from incasem_like.commands.command_line import CommandLine
     from incasem_like.config import PredictionConfig
     from incasem_like.prediction.planning.preflight import Preflight
-    from incasem_like.tracking import CommandLine, RunRecord, RunStore
+    from incasem_like.tracking import RunRecord, RunStore
 
 Config = TypeVar("Config", bound="PredictionConfig")
 NO_TRAINING = "No training run is named: add --run_id ID, the id that train.py printed."
@@ -102,7 +103,7 @@ def prediction_store(line: CommandLine, config: PredictionConfig) -> RunStore | 
 def artifact_command(line: CommandLine, config: PredictionConfig, run_id: int, name: str) -> str:
     """The command that gets a file that a prediction run keeps."""
     from incasem_like.config import default_runs_directory
-    from incasem_like.tracking.plain import without_credentials
+    from incasem_like.tracking.values import without_credentials
 
     url, runs = line.own.mongodb_predictions or line.store, config.directories.runs
     in_files = line.own.file_storage and not line.own.mongodb_predictions

@@ -12,9 +12,10 @@ from incasem_like.terminal import shown_path
 if TYPE_CHECKING:
     from sacred.observers import RunObserver
 
+    from incasem_like.commands.command_line import CommandLine
     from incasem_like.config import PredictionConfig, TrainingConfig
     from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
-    from incasem_like.tracking import CommandLine, RunRecord, RunStore
+    from incasem_like.tracking import RunRecord, RunStore
 
 CHECK_COMMIT = "refuse to run unless the code is that of the tracked run: same commit, no changed files"
 
@@ -33,7 +34,7 @@ def open_run_store(
     """
     url = own or line.store or tracking.url
     if line.offline:
-        from incasem_like.tracking.sync import open_offline
+        from incasem_like.tracking.moving.sync import open_offline
 
         return open_offline(url, kind, directories.runs)
     from incasem_like.tracking import open_store
@@ -43,7 +44,7 @@ def open_run_store(
 
 def store_flags(line: CommandLine) -> list[str]:
     """The flags that lead to the same store again; without a password."""
-    from incasem_like.tracking.plain import without_credentials
+    from incasem_like.tracking.values import without_credentials
 
     if line.own.file_storage:
         return ["-F", shown_path(Path(str(line.store)))]
@@ -67,7 +68,7 @@ def further_observers(line: CommandLine, folder: Path) -> list[RunObserver]:
     """
     if not line.slack and not line.observers:
         return []
-    from incasem_like.tracking.recording.observer_files import read_observer
+    from incasem_like.tracking.recording.observers import read_observer
 
     folders = [Path.cwd(), folder]
     slack = [read_observer(line.slack, folders, "SlackObserver")] if line.slack else []

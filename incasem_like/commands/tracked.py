@@ -15,7 +15,7 @@ from incasem_like.terminal import run_guarded
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from incasem_like.tracking import CommandLine
+    from incasem_like.commands.command_line import CommandLine
 
 Config = TypeVar("Config", bound="BaseModel")
 
@@ -34,7 +34,7 @@ def run_tracked(
         read_config: Makes the validated configuration of what the command line says.
         work: Does what the command is for.
     """
-    from incasem_like.tracking.command_line import parse_command_line
+    from incasem_like.commands.command_line import parse_command_line
 
     def act() -> None:
         line = parse_command_line(sys.argv[1:], parser, example=example)
@@ -42,7 +42,7 @@ def run_tracked(
             logging.getLogger().setLevel(line.loglevel)
         config = read_config(line)
         if line.print_config or line.command == "print_config":
-            from incasem_like.tracking import format_config
+            from incasem_like.commands.command_line import format_config
 
             print(format_config(config.model_dump(mode="json")))
         if line.command != "print_config":

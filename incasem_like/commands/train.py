@@ -16,8 +16,8 @@ from incasem_like.errors import DiskFullError, RunTakenError, StoreError
 from incasem_like.terminal import report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
+    from incasem_like.commands.command_line import CommandLine
     from incasem_like.config import TrainingConfig
-    from incasem_like.tracking import CommandLine
     from incasem_like.training.beginning import Beginning
     from incasem_like.training.experiment import FinishedTraining
     from incasem_like.training.folders import RunFolders

@@ -12,9 +12,10 @@ from incasem_like.commands.records import CHECK_COMMIT, check_commit, open_run_s
 from incasem_like.errors import InputError, RunNotFoundError
 
 if TYPE_CHECKING:
+    from incasem_like.commands.command_line import CommandLine
     from incasem_like.config import Places, TrainingConfig
     from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
-    from incasem_like.tracking import CommandLine, RunRecord
+    from incasem_like.tracking import RunRecord
 
 REPEAT, CONTINUE, START = "--repeat_run", "--continue_run", "--start_from"
 

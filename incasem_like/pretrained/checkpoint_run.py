@@ -15,7 +15,7 @@ from incasem_like.networks import build_network, load_checkpoint, network_geomet
 from incasem_like.pretrained.architecture import Architecture, recognize, updates_seen
 from incasem_like.pretrained.foreign import ForeignRun, blank_document, model_info, model_tags, origin
 from incasem_like.pretrained.translation import translate
-from incasem_like.tracking.checkpoints import file_sha256
+from incasem_like.tracking.model.cache import file_sha256
 
 if TYPE_CHECKING:
     from incasem_like.networks import Checkpoint

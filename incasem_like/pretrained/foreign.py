@@ -10,9 +10,9 @@ from typing import Any
 from incasem_like.errors import ConfigError
 from incasem_like.pretrained.manifest import PublishedModel
 from incasem_like.pretrained.translation import parent_of, translate
-from incasem_like.tracking.plain import plain, without_credentials
-from incasem_like.tracking.records import Metric
-from incasem_like.tracking.summaries import unpickled
+from incasem_like.tracking.model.summaries import unpickled
+from incasem_like.tracking.series import Metric
+from incasem_like.tracking.values import plain, without_credentials
 
 ORIGIN = "imported"
 

@@ -14,8 +14,10 @@ from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, check_fit
 from incasem_like.pretrained.foreign import ORIGIN, ForeignRun
 from incasem_like.pretrained.placing import check_place, place
 from incasem_like.pretrained.storing import write_run
-from incasem_like.tracking.checkpoints.uploads import upload_missing
-from incasem_like.tracking.transfer import PortableRun, export_run, import_run
+from incasem_like.tracking.mirror.checkpoints import upload_missing
+from incasem_like.tracking.moving.deletion import delete_run
+from incasem_like.tracking.moving.transfer import export_run, import_run
+from incasem_like.tracking.run_folder import PortableRun
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord, RunStore
@@ -113,7 +115,7 @@ class Importer:
                 checkpoint = _held(taken, PortableRun(before))
             if checkpoint is not None and not usable(run, checkpoint):
                 checkpoint = None
-            self.store.delete(taken.id, force=True)
+            delete_run(self.store, taken.id, force=True)
             try:
                 return self._write(replace(run, tags=tags, notes=notes), checkpoint, taken.id)
             except BaseException:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import InputError
-from incasem_like.tracking.checkpoints import file_sha256
-from incasem_like.tracking.deletion.model_files import owners, share
-from incasem_like.tracking.model_folders import models_folder
+from incasem_like.tracking.model.cache import file_sha256
+from incasem_like.tracking.model.checkpoints import models_folder
+from incasem_like.tracking.moving.model_files import owners, share
 
 if TYPE_CHECKING:
     from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint
-    from incasem_like.tracking.store import RunStore
+    from incasem_like.tracking.stores.base import RunStore
 
 
 def check_place(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int, registered: Sequence[str] = ()) -> None:

@@ -17,7 +17,7 @@ from incasem_like.pretrained.foreign import ForeignRun
 from incasem_like.pretrained.importing import usable
 from incasem_like.pretrained.manifest import Manifest, find_checkpoint
 from incasem_like.pretrained.mock_db import id_in_name, is_mock_db, is_run_file, prediction_of, read_mock_db, read_run
-from incasem_like.tracking.checkpoints import listed
+from incasem_like.tracking.model.checkpoints import listed
 
 Kind = Literal["dump", "mock_db", "json", "checkpoint"]
 # Records come before checkpoints, which are then entered in them.

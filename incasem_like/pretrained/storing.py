@@ -9,18 +9,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.tracking.files.layout import ANNOTATIONS, METRICS_LOG, artifact_file_name
 from incasem_like.tracking.metrics_log import MetricsLog
-from incasem_like.tracking.model_folders import highest_number
-from incasem_like.tracking.plain import plain
-from incasem_like.tracking.recording.sessions import Start, begin_metrics, describe_session, new_token
+from incasem_like.tracking.model.checkpoints import highest_number
+from incasem_like.tracking.run_folder import (
+    ANNOTATIONS,
+    FORMAT,
+    MANIFEST,
+    METRICS_LOG,
+    VERSION,
+    PortableRun,
+    RenewedIds,
+    artifact_file_name,
+)
 from incasem_like.tracking.series import max_points
-from incasem_like.tracking.transfer.portable import FORMAT, MANIFEST, VERSION, PortableRun, RenewedIds
+from incasem_like.tracking.sessions import Start, begin_metrics, describe_session, new_token
+from incasem_like.tracking.values import plain
 
 if TYPE_CHECKING:
     from incasem_like.pretrained.foreign import ForeignRun
-    from incasem_like.tracking.records import Metric
-    from incasem_like.tracking.store import RunStore
+    from incasem_like.tracking.series import Metric
+    from incasem_like.tracking.stores.base import RunStore
 
 _TIMES = ("start_time", "stop_time", "heartbeat")
 _FILES_OF_THEIR_OWN = ("config", "info", "captured_out")
@@ -47,9 +55,7 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
         portable = _portable(run, Path(temporary), store)
         above = highest_number(store.runs_directory)
         result = portable.document.get("result")
-        return store.receive(
-            portable, run_id, above, lambda found: RenewedIds({**portable.info, **note(found)}, result)
-        )
+        return store.put(portable, run_id, above, lambda found: RenewedIds({**portable.info, **note(found)}, result))
 
 
 def _portable(run: ForeignRun, folder: Path, store: RunStore) -> PortableRun:

@@ -14,7 +14,7 @@ from incasem_like.config import TrainingConfig
 from incasem_like.config.checking import fields_of, section_of
 from incasem_like.config.reading import parse_yaml
 from incasem_like.errors import ConfigError
-from incasem_like.tracking.summaries import unpickled
+from incasem_like.tracking.model.summaries import unpickled
 
 Keys = tuple[str, ...]
 # A wrong guess at these would give a network other than the one that was trained, or other voxels.

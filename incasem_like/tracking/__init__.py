@@ -1,29 +1,30 @@
 """Experiments, runs, checkpoints, metrics and lineage, kept as files or in MongoDB."""
 
-from incasem_like.tracking.checkpoints import CheckpointRecord, file_sha256, missing_uploads, upload_missing
-from incasem_like.tracking.command_line import CommandLine, format_config, parse_command_line
-from incasem_like.tracking.recording.experiment import run_experiment
+from incasem_like.tracking.mirror.checkpoints import missing_uploads, upload_missing
+from incasem_like.tracking.model.cache import file_sha256
+from incasem_like.tracking.model.checkpoints import CheckpointRecord
+from incasem_like.tracking.model.summaries import CheckpointSummary, RunSummary
+from incasem_like.tracking.moving.deletion import delete_run
+from incasem_like.tracking.opening import open_store
+from incasem_like.tracking.recording.recorder import run_experiment
 from incasem_like.tracking.recording.run import Run
-from incasem_like.tracking.recording.sessions import Continuation
-from incasem_like.tracking.records import Metric, RunRecord
-from incasem_like.tracking.store import RunStore, open_store
-from incasem_like.tracking.summaries import CheckpointSummary, RunSummary
+from incasem_like.tracking.series import Metric
+from incasem_like.tracking.sessions import Continuation
+from incasem_like.tracking.stores.base import RunRecord, RunStore
 
 __all__ = [
     "CheckpointRecord",
     "CheckpointSummary",
-    "CommandLine",
     "Continuation",
     "Metric",
     "Run",
     "RunRecord",
     "RunStore",
     "RunSummary",
+    "delete_run",
     "file_sha256",
-    "format_config",
     "missing_uploads",
     "open_store",
-    "parse_command_line",
     "run_experiment",
     "upload_missing",
 ]

@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from incasem_like.errors import InputError
-from incasem_like.tracking.plain import without_credentials
+from incasem_like.tracking.kinds import KINDS
+from incasem_like.tracking.values import without_credentials
 
-KINDS = ("trainings", "predictions", "segmentations", "evaluations", "bootstrapping")
 SCHEMES = ("mongodb", "mongodb+srv")
 ENVIRONMENT_VARIABLE = "INCASEM_TRACKING_URL"
 _SERVER = re.compile(
@@ -24,11 +24,6 @@ _BROKEN_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(:/|//)")
 FORMS = "mongodb://HOST:PORT, HOST:PORT, HOST:PORT:DATABASE, localhost, a .json file, or a folder as ./NAME or /PATH"
 _UNESCAPED = re.compile(r"[\s'\"]")
 _DEFAULT_DATABASES = ("", "admin")
-
-
-def singular(kind: str) -> str:
-    """Name one run of a kind: ``training`` for ``trainings``."""
-    return kind.removesuffix("s")
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class MongoAddress:
 
 
 def parse_address(url: str | Path | None, runs_directory: Path) -> FolderAddress | MongoAddress:
-    """Find out what kind of store an address means.
+    """Parse an address into the kind of store that it means.
 
     Args:
         url: ``mongodb://…`` or ``mongodb+srv://…``; ``host:port``, ``host:port:database`` or ``host:port/database`` as

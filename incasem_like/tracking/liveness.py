@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from incasem_like.tracking.moments import utc_moment
+from incasem_like.tracking.values import utc_moment
 
 OLDEST_HEARTBEAT = timedelta(minutes=5)
 _TICKS_AMONG_THE_FIELDS = 19  # of /proc/PID/stat, counted from the state, which follows the name in parentheses
@@ -21,7 +21,7 @@ _SECONDS_STARTS_MAY_DIFFER = 2.0
 def is_alive(
     host: Mapping[str, Any], heartbeat: datetime | None, start: datetime | None, now: datetime | None = None
 ) -> bool:
-    """Find out whether the process that writes a run is still there.
+    """Return whether the process that writes a run is still there.
 
     On the machine and in the pid namespace of the run the process itself is looked for, so that the answer is right at
     once and stays right while the server is away. A process of a boot before this one is dead. Of another machine or
@@ -62,7 +62,7 @@ def find_process(host: Mapping[str, Any], heartbeat: datetime | None, start: dat
 def honest_status(
     recorded: str, host: Mapping[str, Any], heartbeat: datetime | None, start: datetime | None = None
 ) -> str:
-    """Give the state of a run: as recorded, but KILLED for one that says RUNNING and whose process is gone."""
+    """Return the state of a run: as recorded, but KILLED for one that says RUNNING and whose process is gone."""
     if recorded != "RUNNING":
         return recorded or "UNKNOWN"
     return recorded if is_alive(host, heartbeat, start) else "KILLED"
@@ -76,7 +76,7 @@ def boot_id() -> str | None:
 
 
 def boot_time() -> datetime:
-    """Give the moment of this machine's boot."""
+    """Return the moment of this machine's boot."""
     import psutil
 
     return datetime.fromtimestamp(psutil.boot_time(), UTC)
@@ -91,7 +91,7 @@ def pid_namespace() -> str | None:
 
 
 def process_start(pid: int) -> float | None:
-    """Give the start of a process, seconds since 1970; None where there is no such process, or only its remains."""
+    """Return the start of a process, seconds since 1970; None where there is no such process, or only its remains."""
     import psutil
 
     try:
@@ -102,7 +102,7 @@ def process_start(pid: int) -> float | None:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Give the start of a process in ticks since the boot, which no setting of the clock changes; None if unknown."""
+    """Return the start of a process in ticks since the boot, which no setting of the clock changes; None if unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return int(fields[_TICKS_AMONG_THE_FIELDS])

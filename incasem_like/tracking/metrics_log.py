@@ -12,12 +12,18 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
+import math
 import os
 import time
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from incasem_like.errors import DiskFullError, IncasemError, StoreError
+from incasem_like.tracking.series import MAX_POINTS, Metric, MetricTable
 
 START_OF_A_POINT = b'{"name"'
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
@@ -60,7 +66,7 @@ class MetricsLog:
         os.ftruncate(file, self._length)
 
     def add_points(self, name: str, points: Iterable[tuple[int, float, datetime]]) -> None:
-        """Take points of a metric; ``save`` writes them."""
+        """Add points of a metric; ``save`` writes them."""
         start = f'{START_OF_A_POINT.decode()}: {json.dumps(name)}, "step": '
         for step, value, moment in points:
             number = repr(value)
@@ -68,7 +74,7 @@ class MetricsLog:
             self._pending.append(f'{start}{step}, "value": {number}, "time": "{moment.isoformat()}"}}\n')
 
     def add_marker(self, **content: Any) -> None:
-        """Take a line that says something of those before it; ``save`` writes it."""
+        """Add a line about those before it; ``save`` writes it."""
         self._pending.append(json.dumps(content) + "\n")
 
     def save(self) -> None:
@@ -96,7 +102,7 @@ class MetricsLog:
 
     @contextlib.contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """Take back what a block wrote that breaks off."""
+        """Truncate what a block wrote that fails."""
         before = self._length
         try:
             yield
@@ -108,7 +114,7 @@ class MetricsLog:
             raise
 
     def close(self) -> None:
-        """Let go of the log; another process may hold it now."""
+        """Release the log; another process may lock it now."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -129,7 +135,7 @@ def _lock(file: int) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Find out whether a process holds a log now."""
+    """Return whether a process holds a log now."""
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -154,3 +160,173 @@ def _length_of_whole_lines(path: Path) -> int:
                 return start + newline + 1
             end = start
     return 0
+
+
+log = logging.getLogger("incasem_like.tracking")
+
+
+def read_log(path: Path) -> dict[str, Metric]:
+    """Read all metrics of a log, without what was withdrawn."""
+    columns: defaultdict[str, list[tuple[int, float, datetime]]] = defaultdict(list)
+    for name, step, value, moment in _points_that_count(path):
+        columns[name].append((step, value, datetime.fromisoformat(moment).replace(tzinfo=UTC)))
+    return {name: Metric(name, *zip(*points, strict=True)) for name, points in columns.items()}
+
+
+def read_table(path: Path, limit: int = MAX_POINTS) -> MetricTable:
+    """Make from a log what a store holds of a run's metrics; takes no memory that grows with the log."""
+    table = MetricTable(limit)
+    markers = _markers(path)
+    if any("base" in marker for _, marker in markers):
+        for name, step, value, moment in _every_line(path, table):
+            table.add(name, step, value, datetime.fromisoformat(moment))
+        return table
+    for name, step, value, moment in _points_that_count(path, markers):
+        table.add(name, step, value, datetime.fromisoformat(moment))
+    return table
+
+
+def goes_on_from(path: Path, sessions: list[str]) -> bool:
+    """Return whether a log ends where a run ended, so that it may be resumed.
+
+    Args:
+        path: Of the log.
+        sessions: Tokens of all the run's sessions.
+    """
+    written, base = _written_by(path)
+    return bool(written) and (sessions == written if base is None else sessions[-len(written) :] == written)
+
+
+def is_complete(path: Path, sessions: list[str]) -> bool:
+    """Return whether a log holds a run's metrics at full resolution, from its first session to its last."""
+    if not path.is_file() or not goes_on_from(path, sessions):
+        return False
+    base = _written_by(path)[1] or {}
+    return all(metric.get("stride", 1) == 1 for metric in base.values())
+
+
+def was_written_in(path: Path, sessions: list[str]) -> bool:
+    """Return whether one of a run's sessions wrote a log."""
+    return any(marker.get("session") in sessions for _, marker in _markers(path) if "session" in marker)
+
+
+def base_of(table: MetricTable) -> dict[str, Any]:
+    """Write what is known of a run's metrics as the content of a ``base`` line."""
+    documents = table.as_documents()
+    for name, document in documents.items():
+        document["timestamps"] = [moment.isoformat() for moment in document["timestamps"]]
+        document["summary"] = table.summary.get(name)
+    return documents
+
+
+def _written_by(path: Path) -> tuple[list[str], dict[str, Any] | None]:
+    """List the sessions that wrote a log since its last base, and give that."""
+    written: list[str] = []
+    base = None
+    for _, marker in _markers(path):
+        if "base" in marker:
+            written, base = [], marker["base"]
+        elif "session" in marker:
+            written.append(marker["session"])
+    return written, base
+
+
+def _points_that_count(
+    path: Path, markers: list[tuple[int, dict[str, Any]]] | None = None
+) -> Iterator[tuple[str, int, float, str]]:
+    """Read the points of a log and of its base, in order, without what was withdrawn later on."""
+    markers = _markers(path) if markers is None else markers
+    withdrawals = [
+        (line, -math.inf if "base" in marker else marker["withdrawn_after"])
+        for line, marker in markers
+        if "base" in marker or "withdrawn_after" in marker
+    ]
+    bound = _lowest(withdrawals, -1)
+    for number, content in _lines(path):
+        if withdrawals and withdrawals[0][0] <= number:
+            withdrawals.pop(0)
+            bound = _lowest(withdrawals, number)
+        if "name" in content:
+            if content["step"] <= bound:
+                yield content["name"], content["step"], content["value"], content["time"]
+            continue
+        for name, metric in content.get("base", {}).items():
+            for step, value, moment in zip(metric["steps"], metric["values"], metric["timestamps"], strict=True):
+                if step <= bound:
+                    yield name, step, value, moment
+
+
+def _every_line(path: Path, table: MetricTable) -> Iterator[tuple[str, int, float, str]]:
+    """Yield each point of a log, and apply the other lines to the table."""
+    for _, content in _lines(path):
+        if "name" in content:
+            yield content["name"], content["step"], content["value"], content["time"]
+        elif "base" in content:
+            table.series.clear()
+            table.summary.clear()
+            for name, metric in content["base"].items():
+                table.put(name, metric, metric.get("summary"))
+        elif "withdrawn_after" in content:
+            table.withdraw(content["withdrawn_after"], content.get("counts"))
+
+
+def _lowest(withdrawals: list[tuple[int, float]], line: int) -> float:
+    return min((step for number, step in withdrawals if number > line), default=math.inf)
+
+
+def _markers(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    with open(path, "rb") as file:
+        lines = [(number, line) for number, line in enumerate(file) if not line.startswith(START_OF_A_POINT)]
+    return [(number, content) for number, line in lines if (content := _read(path, line)) is not None]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with open(path, "rb") as file:
+        for number, line in enumerate(file):
+            content = _read(path, line)
+            if content is not None:
+                yield number, content
+
+
+def _read(path: Path, line: bytes) -> dict[str, Any] | None:
+    """Read a line; None for one that is not whole: the run was killed, or is just now, in the middle of it."""
+    try:
+        content = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        log.warning("A line of %s is damaged and left out.", path)
+        return None
+    return content if isinstance(content, dict) else None
+
+
+class RunMetrics:
+    """Takes what a run logs; nothing in memory grows with the run.
+
+    Args:
+        log: The full-resolution log, open.
+        table: What the store holds.
+    """
+
+    def __init__(self, log: MetricsLog, table: MetricTable) -> None:
+        self.log, self.table = log, table
+
+    def take(self, metrics_by_name: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add new points, in the form in which Sacred passes them to observers, and write them to the log.
+
+        Raises:
+            OSError: The log does not take them now; the next call tries again, and the table has them anyway.
+        """
+        for name, columns in metrics_by_name.items():
+            points = list(zip(columns["steps"], columns["values"], columns["timestamps"], strict=True))
+            self.log.add_points(name, points)
+            for step, value, moment in points:
+                self.table.add(name, step, value, moment)
+        self.log.save()
+
+
+def not_saved(log: MetricsLog, run_id: int | None) -> IncasemError:
+    """Make the error of a run whose metrics cannot be written: it must not go on as if nothing were missing."""
+    assert log.refused is not None
+    said = f"The metrics of run {run_id} cannot be written to {log.path} ({log.refused.strerror or log.refused})"
+    if log.refused.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFullError(f"{said}: free some space, then continue the run.")
+    return StoreError(f"{said}: check the disk, then continue the run.")

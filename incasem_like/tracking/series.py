@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from incasem_like.tracking.moments import as_utc
+from incasem_like.tracking.values import as_utc
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric over a run: a value and a UTC time at each step, in the order they were logged."""
+
+    name: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    timestamps: tuple[datetime, ...]
+
 
 MAX_POINTS = 2000
 Point = tuple[int, float, datetime]
@@ -37,7 +52,7 @@ class BoundedSeries:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], limit: int = MAX_POINTS) -> BoundedSeries:
-        """Take up a series from what a store holds of it; without stride and count, as Sacred writes it, all of it."""
+        """Make a series from a store's document; one without stride and count, as Sacred writes it, is complete."""
         series = cls(limit)
         moments = (as_utc(moment).replace(tzinfo=None) for moment in document["timestamps"])
         series.points = list(zip(document["steps"], document["values"], moments, strict=True))
@@ -58,7 +73,7 @@ class BoundedSeries:
             self._thin()
 
     def withdraw(self, after_step: int, count: int | None = None) -> None:
-        """Take back the points after a step, for a run whose full series is not at hand.
+        """Withdraw the points after a step, for a run whose full series is not at hand.
 
         Args:
             after_step: The last step to stay.
@@ -77,7 +92,7 @@ class BoundedSeries:
         self._last_is_extra = last % self.stride != 0 if staying else False
 
     def as_document(self) -> dict[str, Any]:
-        """Give what a metrics document holds of the series: steps, values, timestamps, stride and count."""
+        """Return the metrics document of the series: steps, values, timestamps, stride and count."""
         return {
             "steps": [step for step, _, _ in self.points],
             "values": [value for _, value, _ in self.points],
@@ -123,7 +138,7 @@ class MetricTable:
         self._summarize(name, step, value)
 
     def put(self, name: str, document: Mapping[str, Any], summary: Mapping[str, Any] | None = None) -> None:
-        """Take up a metric from what a store holds of it, with its summary where it was kept."""
+        """Add a metric from a store's document of it, with its summary where there is one."""
         self.series[name] = BoundedSeries.from_document(document, self.limit)
         if summary is not None:
             self.summary[name] = dict(summary)
@@ -132,15 +147,15 @@ class MetricTable:
             self._summarize(name, step, value)
 
     def as_documents(self) -> dict[str, dict[str, Any]]:
-        """Give what a store holds of each metric."""
+        """Return the document of each metric."""
         return {name: series.as_document() for name, series in self.series.items()}
 
     def counts(self) -> dict[str, int]:
-        """Give the length of each full series."""
+        """Return the length of each full series."""
         return {name: series.count for name, series in self.series.items()}
 
     def withdraw(self, after_step: int, counts: Mapping[str, int] | None = None) -> None:
-        """Take back what was logged after a step, as ``BoundedSeries.withdraw`` does; a metric without points goes.
+        """Withdraw what was logged after a step, see ``BoundedSeries.withdraw``; a metric without points is removed.
 
         A smallest or largest value that was itself taken back is looked for among the kept points, until the run comes
         to where it had been.

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from incasem_like.disk import copy_whole
 from incasem_like.errors import CheckpointError, ConfigError
-from incasem_like.tracking.files.layout import copy_whole
 from incasem_like.training.checkpoints import CheckpointFolder, is_sound
 from incasem_like.training.data_configs import same_data, tracked_data
 

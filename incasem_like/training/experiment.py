@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import IncasemError
-from incasem_like.tracking.model_folders import highest_number
+from incasem_like.tracking.model.checkpoints import highest_number
 from incasem_like.training.arithmetic import record_arithmetic
 from incasem_like.training.beginning import Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from incasem_like.errors import InputError
-from incasem_like.tracking.model_folders import MODELS, folder_name
+from incasem_like.tracking.model.checkpoints import MODELS, folder_name
 from incasem_like.training.checkpoints import CheckpointFolder
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import singular
 from incasem_like.viewing.figures import Curve, curves_figure
 
 if TYPE_CHECKING:

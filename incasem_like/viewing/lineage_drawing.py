@@ -7,17 +7,11 @@ from dataclasses import replace
 from html import escape
 from itertools import pairwise
 
+from incasem_like.tracking.kinds import RUN_KINDS
 from incasem_like.tracking.lineage import DATA, Lineage, Link, Node
 from incasem_like.viewing.lineage_layout import Box, lay_out
 
-_FILLS = {
-    "data": "#eceff1",
-    "trainings": "#d6e9f8",
-    "predictions": "#dcefd9",
-    "segmentations": "#fdeccf",
-    "evaluations": "#eadff2",
-    "bootstrapping": "#f9dcdc",
-}
+_FILLS = {DATA: "#eceff1", **{kind.name: kind.color for kind in RUN_KINDS}}
 _BAD_STATES = ("FAILED", "KILLED", "DAMAGED", "MISSING")
 _FONT = "font-family='Helvetica, Arial, sans-serif'"
 _TITLE_SIZE, _TEXT_SIZE, _LINE, _PADDING = 13, 11, 15, 9

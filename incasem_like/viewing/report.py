@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from incasem_like import __version__
+from incasem_like.disk import write_whole
 from incasem_like.errors import InputError
-from incasem_like.tracking.files.layout import write_whole
 
 TEMPLATE = Path(__file__).with_name("report.html")
 

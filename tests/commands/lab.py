@@ -18,8 +18,8 @@ import pytest
 from incasem_like.commands.cli import answer
 from incasem_like.terminal import run_guarded
 from incasem_like.tracking import RunStore, open_store
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Lab:
 
 def _write(store: RunStore, run_id: int, document: dict[str, Any]) -> None:
     if isinstance(store, MongoStore):
-        from incasem_like.tracking.plain import to_bson
+        from incasem_like.tracking.values import to_bson
 
         store.database["runs"].insert_one({"_id": run_id, **to_bson(document)})
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from commands.lab import Lab
 
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 PARENT = {"parent": {"training_run_id": 1, "iteration": 30, "sha256": "c" * 64}}
 
@@ -116,7 +116,7 @@ def test_what_a_prediction_wrote_into_a_volume_stays(lab: Lab, tmp_path: Path) -
 
 
 def test_a_run_whose_clock_is_behind_keeps_all_of_them(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    from incasem_like.tracking import watching
+    from incasem_like.tracking.stores import base as watching
 
     lab.add(1)
     lab.add(2, name="ER, cell 2", status="RUNNING", stop_time=None)

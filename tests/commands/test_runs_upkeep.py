@@ -63,7 +63,7 @@ def test_a_run_of_another_machine_that_was_heard_of_lately_stays(lab: Lab) -> No
 
 
 def test_a_run_whose_clock_is_behind_is_watched_and_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    from incasem_like.tracking import watching
+    from incasem_like.tracking.stores import base as watching
 
     for run_id in (1, 2):
         lab.add(run_id, name=f"run_{run_id}", status="RUNNING", stop_time=None)
@@ -89,7 +89,7 @@ def test_without_an_outage_there_is_nothing_to_deliver(lab: Lab) -> None:
 
 def test_a_run_begun_offline_is_delivered(lab: Lab) -> None:
     from incasem_like.tracking import Run, run_experiment
-    from incasem_like.tracking.sync import offline_store
+    from incasem_like.tracking.moving.sync import offline_store
 
     def work(run: Run) -> str:
         run.log_scalar("loss", 0.5, 1)

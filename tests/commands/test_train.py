@@ -8,7 +8,7 @@ import pytest
 
 from incasem_like.commands import train as command
 from incasem_like.errors import DiskFullError, IncasemError
-from incasem_like.tracking.recording.sessions import taken_over
+from incasem_like.tracking.sessions import taken_over
 from incasem_like.training import experiment
 from incasem_like.training.beginning import Beginning
 from incasem_like.training.folders import RunFolders

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from incasem_like.commands.command_line import CommandLine, parse_command_line
 from incasem_like.commands.predict import find_training
 from incasem_like.commands.records import check_commit, open_run_store
 from incasem_like.commands.train import continue_command, predict_command
 from incasem_like.commands.training_order import TrainingOrder, add_flags, read_order
 from incasem_like.config import PredictionConfig, TrainingConfig
 from incasem_like.errors import ConfigError, InputError, RunNotFoundError, StoreError
-from incasem_like.tracking import CommandLine, RunRecord, open_store, parse_command_line, run_experiment
+from incasem_like.tracking import RunRecord, open_store, run_experiment
 from incasem_like.training.continuing import differences
 from incasem_like.training.data_configs import with_tracked_data
 

@@ -23,9 +23,9 @@ from incasem_like.networks import load_checkpoint
 from incasem_like.pretrained.importing import Imported, Importer
 from incasem_like.pretrained.manifest import read_manifest
 from incasem_like.pretrained.sources import Description, Sources
-from incasem_like.tracking import RunStore, file_sha256, open_store, run_experiment
-from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.transfer import export_run, import_run
+from incasem_like.tracking import RunStore, delete_run, file_sha256, open_store, run_experiment
+from incasem_like.tracking.moving.transfer import export_run, import_run
+from incasem_like.tracking.stores.mongo import MongoStore
 
 SMALL = incasem_runs.config(**SMALL_MODEL)
 
@@ -263,7 +263,7 @@ def test_a_machine_that_has_only_the_database_gets_the_checkpoint_from_there(
     monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
     put(sources, Importer(store, upload=False), checkpoint_file)
     assert store.checkpoint_files.of_run(1841) == []
-    store.delete(1841)
+    delete_run(store, 1841)
     put(sources, Importer(store), checkpoint_file)
     shutil.rmtree(store.runs_directory)
     there = MongoStore(store.database, "trainings", tmp_path / "elsewhere").get(1841).checkpoint("last").fetch()
@@ -276,7 +276,7 @@ def test_a_deleted_import_leaves_the_file_that_it_was_made_of(
 ) -> None:
     put(sources, Importer(store), checkpoint_file)
     content = checkpoint_file.read_bytes()
-    store.delete(1841)
+    delete_run(store, 1841)
     assert not (store.runs_directory / "models" / "1841").exists()
     assert checkpoint_file.read_bytes() == content
     assert put(sources, Importer(store), checkpoint_file)[0].how == "imported"
@@ -288,7 +288,7 @@ def test_two_stores_of_one_runs_directory_share_the_files_of_an_import(
     other = open_store(tmp_path / "other", "trainings", store.runs_directory)
     for one in (store, other):
         put(sources, Importer(one), checkpoint_file)
-    store.delete(1841)
+    delete_run(store, 1841)
     assert other.get(1841).checkpoint("last").fetch().read_bytes() == checkpoint_file.read_bytes()
 
 

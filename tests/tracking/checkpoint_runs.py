@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from incasem_like.tracking import Run, RunStore, run_experiment
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 DICE = {10: 0.5, 20: 0.9, 30: math.nan, 40: 0.7}
 

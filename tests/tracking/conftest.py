@@ -14,9 +14,8 @@ import pytest
 
 from incasem_like.tracking import RunStore, open_store
 from incasem_like.tracking.address import MongoAddress, parse_address
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.connecting import connect
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore, connect
 
 _SOURCES = tempfile.mkdtemp(prefix="incasem-test-sources-")  # the same code need not be archived by every test
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from incasem_like.tracking import Run, RunStore, run_experiment
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 EMPTY: dict[str, Any] = {}
 

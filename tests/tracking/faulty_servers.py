@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 from incasem_like.tracking import Run
-from incasem_like.tracking.metrics_log_reading import read_log
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.metrics_log import read_log
+from incasem_like.tracking.stores.mongo import MongoStore
 
 
 def assert_equal_to_the_log(store: MongoStore, run_id: int = 1, limit: int = 50) -> None:

@@ -1,9 +1,14 @@
 """Trainings that are moved in tests, and the comparison of what came with what was."""
 
 import json
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
+
+from bson import json_util
 
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
+from incasem_like.tracking.run_folder import Journal
 
 
 def train(store: RunStore, points: int = 3, run_id: int | None = None) -> RunRecord:
@@ -62,3 +67,9 @@ def points(record: RunRecord) -> dict[str, list[tuple[int, str]]]:
         name: [(step, repr(value)) for step, value in zip(metric.steps, metric.values, strict=True)]
         for name, metric in record.metrics.items()
     }
+
+
+def write_journal(journal: Journal, document: Mapping[str, Any], description: str) -> None:
+    """Leave in a journal what a process of an earlier version left that was killed during an outage."""
+    content = json_util.dumps({"database": description, "run": document})
+    (journal.folder / "run.json").write_text(content)

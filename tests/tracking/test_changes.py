@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from incasem_like.errors import InputError, RunNotFoundError, StoreError
-from incasem_like.tracking import Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking import Run, RunStore, delete_run, open_store, run_experiment
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("small_package")
@@ -50,7 +50,7 @@ def test_wrong_tags_and_runs_are_refused(store: RunStore, write_run: WriteRun) -
     with pytest.raises(RunNotFoundError, match="no training run 2"):
         store.set_state(2, "KILLED", None)
     with pytest.raises(RunNotFoundError, match="no training run 2"):
-        store.delete(2)
+        delete_run(store, 2)
     assert store.get(1).tags == ()
 
 
@@ -68,6 +68,8 @@ def test_a_live_run_can_be_tagged_and_goes_on(store: RunStore) -> None:
 
 
 def test_two_who_tag_at_once_do_not_lose_each_others_tags(store: RunStore, write_run: WriteRun) -> None:
+    if "mongomock" in store.description:
+        pytest.skip("mongomock compares and changes a document in two steps: needs files or a server")
     write_run(store, 1)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: store.annotate(1, add_tags=[f"tag {number}"]), range(24)))
@@ -93,7 +95,7 @@ def test_two_processes_that_tag_one_run_take_turns(tmp_path: Path, write_run: Wr
 def test_a_store_of_files_that_cannot_be_written_says_so(
     tmp_path: Path, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from incasem_like.tracking.files import changes
+    from incasem_like.tracking import run_folder
 
     store = open_store(None, "trainings", tmp_path)
     write_run(store, 1)
@@ -101,7 +103,7 @@ def test_a_store_of_files_that_cannot_be_written_says_so(
     def refused(path: Path, write: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(changes, "write_whole", refused)
+    monkeypatch.setattr(run_folder, "write_whole", refused)
     with pytest.raises(StoreError, match="cannot be changed \\(Permission denied\\)"):
         store.annotate(1, add_tags=["x"])
 
@@ -124,7 +126,7 @@ def test_a_run_that_lives_is_neither_ended_nor_deleted(store: RunStore) -> None:
         with pytest.raises(InputError, match=r"Run 1 in .* still goes on \(process \d+ on .*\): stop it first"):
             store.set_state(1, "KILLED", None)
         with pytest.raises(InputError, match="still goes on"):
-            store.delete(1, force=True)
+            delete_run(store, 1, force=True)
 
     run_experiment(name="x", config={}, main=work, store=store)
     assert store.get(1).status == "COMPLETED"

@@ -15,12 +15,11 @@ from tracking.checkpoint_runs import config, pieces, stored, train, write_checkp
 
 from incasem_like.errors import StoreError
 from incasem_like.tracking import Run, run_experiment
-from incasem_like.tracking.checkpoints import missing_uploads, upload_missing
-from incasem_like.tracking.mongo import uploader
-from incasem_like.tracking.mongo.checkpoint_files import CheckpointFiles
-from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.mongo.uploader import CheckpointUploader
-from incasem_like.tracking.recording import checkpoints as recording
+from incasem_like.tracking.mirror import checkpoints as uploader
+from incasem_like.tracking.mirror.checkpoints import CheckpointUploader, missing_uploads, upload_missing
+from incasem_like.tracking.recording import run as recording
+from incasem_like.tracking.stores.gridfs import CheckpointFiles
+from incasem_like.tracking.stores.mongo import MongoStore
 
 
 @pytest.fixture(autouse=True)

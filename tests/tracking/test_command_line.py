@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from incasem_like.commands.command_line import CommandLine, format_config, parse_command_line
 from incasem_like.errors import InputError
 from incasem_like.terminal import script_parser
-from incasem_like.tracking import CommandLine, format_config, parse_command_line
 
 
 def parse(*argv: str) -> CommandLine:
@@ -103,7 +103,8 @@ def test_a_database_password_is_not_shown_by_what_was_parsed() -> None:
 def test_help_explains_with_and_gives_an_example_without_importing_sacred() -> None:
     code = (
         "import sys; from incasem_like.terminal import script_parser\n"
-        "from incasem_like.tracking import parse_command_line, run_experiment, open_store\n"
+        "from incasem_like.commands.command_line import parse_command_line\n"
+        "from incasem_like.tracking import run_experiment, open_store\n"
         "try: parse_command_line(['-h'], script_parser('Train a network.', prog='train.py'), example='with c.yaml')\n"
         "finally: sys.exit(10 * bool({'sacred', 'pymongo', 'numpy', 'torch'} & set(sys.modules)))"
     )

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tracking.continued_runs import interrupt, interrupted, logging_up_to, stored, track
 
-from incasem_like.tracking import Continuation, Run, RunStore, open_store
-from incasem_like.tracking.files.store import FileStore
+from incasem_like.tracking import Continuation, Run, RunStore, delete_run, open_store
+from incasem_like.tracking.stores.files import FileStore
 
 
 def test_a_continued_run_equals_one_that_was_never_interrupted(store: RunStore) -> None:
@@ -154,7 +154,7 @@ def test_values_that_are_not_numbers_and_steps_in_any_order_survive(store: RunSt
 
 def test_ids_are_never_given_twice_and_start_above_what_was_asked(store: RunStore) -> None:
     assert [track(store, lambda run: run.id) for _ in range(3)] == [1, 2, 3]
-    store.delete(3)
+    delete_run(store, 3)
     assert track(store, lambda run: run.id) == 4
     assert track(store, lambda run: run.id, id_above=30) == 31
     assert track(store, lambda run: run.id, id_above=7) == 32
@@ -164,7 +164,7 @@ def test_the_id_of_a_deleted_run_of_another_program_is_not_given_again(
     store: RunStore, write_run: Callable[..., None]
 ) -> None:
     write_run(store, 9)
-    store.delete(9)
+    delete_run(store, 9)
     assert track(store, lambda run: run.id) == 10
 
 
@@ -181,7 +181,7 @@ def test_deleting_a_run_frees_its_log_too(store: RunStore, tmp_path: Path) -> No
     track(store, logging_up_to(20))
     log = store.metrics_log(1)
     assert log is not None
-    freed = store.delete(1)
+    freed = delete_run(store, 1)
     assert not log.parent.exists()
     assert freed.bytes >= 20 * len('{"name": "loss", "step": 1}')
 

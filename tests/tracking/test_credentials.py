@@ -8,9 +8,9 @@ import pytest
 from mongo_server.guard import Guard
 
 from incasem_like.errors import InputError, StoreError
-from incasem_like.tracking import Continuation, Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.sync import sync_journals
+from incasem_like.tracking import Continuation, Run, RunStore, delete_run, open_store, run_experiment
+from incasem_like.tracking.moving.sync import sync_journals
+from incasem_like.tracking.stores.mongo import MongoStore
 
 pytestmark = [pytest.mark.mongo, pytest.mark.usefixtures("small_package")]
 
@@ -58,7 +58,7 @@ def test_a_user_with_the_password_does_all_and_it_is_written_nowhere(
     assert guarded_server.mechanisms == [mechanism or "SCRAM-SHA-1"]
     said = "".join([everything_written(store, tmp_path), caplog.text, *capfd.readouterr(), repr(store.description)])
     assert "s3cret" not in said
-    assert store.delete(1).runs == 1
+    assert delete_run(store, 1).runs == 1
 
 
 def test_a_wrong_password_is_said_so_and_not_quoted(

@@ -7,8 +7,8 @@ import pymongo.errors
 import pytest
 
 from incasem_like.tracking import Run, run_experiment
-from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.transfer import copy_run
+from incasem_like.tracking.moving.transfer import copy_run
+from incasem_like.tracking.stores.mongo import MongoStore
 
 pytestmark = pytest.mark.usefixtures("small_package")
 CONFIG = {"tracking": {"store_checkpoints": "none"}}

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from incasem_like.errors import InputError, RunNotFoundError
-from incasem_like.tracking import Run, RunRecord, RunStore, open_store, run_experiment
-from incasem_like.tracking.deletion.deleting import finish_deletion
-from incasem_like.tracking.deletion.model_files import owners, share
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.model_folders import series_log_folder
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking import Run, RunRecord, RunStore, delete_run, open_store, run_experiment
+from incasem_like.tracking.model.checkpoints import series_log_folder
+from incasem_like.tracking.moving.deletion import finish_deletion
+from incasem_like.tracking.moving.model_files import owners, share
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("small_package")
@@ -57,7 +57,7 @@ def _files_left(store: RunStore) -> int:
 
 def test_a_deleted_run_leaves_nothing_and_its_neighbours_whole(store: RunStore) -> None:
     assert [_train(store), _train(store), _train(store)] == [1, 2, 3]
-    freed = store.delete(2)
+    freed = delete_run(store, 2)
     assert (freed.runs, freed.metrics, freed.artifacts, freed.sources, freed.checkpoints) == (1, 2, 1, 0, 2)
     assert freed.bytes > 0
     assert freed.kept == ()
@@ -82,8 +82,8 @@ def test_the_last_run_takes_the_sources_with_it(store: RunStore, monkeypatch: py
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)  # what runs the tests would be kept too
     run_experiment(name="x", config={}, main=lambda run: None, store=store)
     run_experiment(name="x", config={}, main=lambda run: None, store=store)
-    assert store.delete(1).sources == 0
-    assert store.delete(2).sources == 1
+    assert delete_run(store, 1).sources == 0
+    assert delete_run(store, 2).sources == 1
     assert _files_left(store) == 0
 
 
@@ -96,9 +96,9 @@ def test_a_run_that_others_came_from_is_kept_unless_forced(store: RunStore, writ
     assert [(run.kind, run.id) for run in store.children(1)] == [("trainings", 2), ("predictions", 4)]
     assert [(run.kind, run.id) for run in store.sibling("predictions").children(5)] == [("evaluations", 1)]
     with pytest.raises(InputError, match=r"other runs came from it|came from \(training 2, prediction 4\)"):
-        store.delete(1)
+        delete_run(store, 1)
     assert store.ids() == [1, 2]
-    store.delete(1, force=True)
+    delete_run(store, 1, force=True)
     assert store.ids() == [2]
     assert store.sibling("predictions").ids() == [4, 5]
 
@@ -107,14 +107,14 @@ def test_folders_of_another_stores_run_of_the_same_number_stay(store: RunStore, 
     _train(store)
     other = open_store(tmp_path / "other", "trainings", store.runs_directory)
     run_experiment(name="train", config={}, main=lambda run: None, store=other)
-    freed = other.delete(1)
+    freed = delete_run(other, 1)
     models = store.runs_directory / "models" / "0001"
     assert (models / "model_checkpoint_10").is_file()
     assert (freed.folders, freed.checkpoints) == ((), 0)
     assert str(models) in freed.kept[0]
     (models / "model_checkpoint_5").write_text("changed")
     (models / "model_checkpoint_10").write_text("changed")
-    assert store.delete(1).folders == ()
+    assert delete_run(store, 1).folders == ()
     assert models.is_dir()
 
 
@@ -128,7 +128,7 @@ def test_checkpoints_in_another_runs_directory_stay(store: RunStore, tmp_path: P
     copy = open_store(None, "trainings", tmp_path / "copy")
     keys = ("checkpoints", "runs_directory")
     run_experiment(name="x", config={}, main=lambda run: [run.set_info(key, info[key]) for key in keys], store=copy)
-    assert copy.delete(1).checkpoints == 0
+    assert delete_run(copy, 1).checkpoints == 0
     assert outside.is_file()
     assert store.get(1).checkpoint(10).fetch().is_file()
 
@@ -142,10 +142,10 @@ def test_a_folder_that_two_stores_share_goes_with_the_last_of_them(store: RunSto
         name="train", config={}, main=lambda run: run.set_info("checkpoints", info["checkpoints"]), store=other
     )
     share(models, [(store.description, 1), (other.description, 1)])
-    freed = store.delete(1)
+    freed = delete_run(store, 1)
     assert (freed.folders, len(freed.kept)) == ((), 1)
     assert owners(models) == [(other.description, 1)]
-    assert other.delete(1).checkpoints == 2
+    assert delete_run(other, 1).checkpoints == 2
     assert not models.exists()
 
 
@@ -156,7 +156,7 @@ def test_copies_of_checkpoints_in_the_database_are_freed(mongomock_store: MongoS
     for run_id in (1, 2):
         for checkpoint in store.get(run_id).checkpoints:
             store.checkpoint_files.upload(checkpoint.path, run_id, checkpoint.sha256)
-    assert store.delete(1).stored_checkpoints == 2
+    assert delete_run(store, 1).stored_checkpoints == 2
     assert {stored.run_id for stored in store.checkpoint_files.everything()} == {2}
 
 
@@ -171,15 +171,15 @@ def test_a_deletion_that_broke_off_is_out_of_sight_and_can_be_finished(
         raise KeyboardInterrupt
 
     places = {
-        "at once": ("incasem_like.tracking.deletion.deleting.free_model_files", killed),
-        "models gone": (f"{type(store).__module__}.changes.{_freeing(store)}", killed),
+        "at once": ("incasem_like.tracking.moving.deletion.free_model_files", killed),
+        "models gone": (f"{type(store).__module__}.{_freeing(store)}", killed),
         "half of the folders gone": ("os.rename", _after(killed, 1 + isinstance(store, FileStore))),
         "record half gone": _in_the_record(store, killed),
     }
     with monkeypatch.context() as patch:
         patch.setattr(*places[moment])
         with pytest.raises(KeyboardInterrupt):
-            store.delete(1)
+            delete_run(store, 1)
     assert store.ids() == [2]
     assert [run.id for run in store.summaries()] == [2]
     assert store.read_document(1) is None
@@ -190,7 +190,7 @@ def test_a_deletion_that_broke_off_is_out_of_sight_and_can_be_finished(
     assert not list(store.runs_directory.glob("*/*0001*"))
     assert store.get(2).artifact("data.json") == b"{}"
     before = _files_left(store)
-    store.delete(2)
+    delete_run(store, 2)
     assert _files_left(store) < before
 
 
@@ -200,8 +200,8 @@ def _freeing(store: RunStore) -> str:
 
 def _in_the_record(store: RunStore, killed: Callable[..., None]) -> tuple[str, Callable[..., None]]:
     if isinstance(store, FileStore):
-        return "incasem_like.tracking.files.changes.named_by", killed
-    return "incasem_like.tracking.mongo.changes.artifact_ids", killed
+        return "incasem_like.tracking.stores.files.named_by", killed
+    return "incasem_like.tracking.stores.mongo.artifact_ids", killed
 
 
 def _after(killed: Callable[..., None], calls: int) -> Callable[..., None]:
@@ -232,7 +232,7 @@ def test_a_run_of_files_that_somebody_just_took_up_is_not_deleted(tmp_path: Path
             change(1)
     log.close()
     assert store.get(1).recorded_status == "RUNNING"
-    store.delete(1)
+    delete_run(store, 1)
 
 
 def test_a_run_in_mongodb_that_is_being_deleted_cannot_be_taken_up(mongomock_store: MongoStore) -> None:
@@ -257,7 +257,7 @@ def test_a_run_in_mongodb_that_somebody_just_took_up_is_left_to_them(
 
     monkeypatch.setattr(MongoStore, "refuse_live", look_too_early)
     with pytest.raises(InputError, match="was just continued"):
-        database.delete(1)
+        delete_run(database, 1)
     with pytest.raises(InputError, match="was just continued"):
         database.note(1, {"seen": True})
     assert database.ids() == [1]
@@ -274,9 +274,9 @@ def test_the_log_of_a_series_goes_with_the_last_run_that_wrote_into_it(store: Ru
     (log / "events.out.tfevents.1").write_bytes(bytes(1000))
     for predictions in (here, there):
         share(log, [(predictions.description, 1)])
-    assert here.delete(1).folders == ()
+    assert delete_run(here, 1).folders == ()
     assert owners(log) == [(there.description, 1)]
-    freed = there.delete(1)
+    freed = delete_run(there, 1)
     assert (freed.folders, freed.kept) == ((log,), ())
     assert freed.bytes > 1000
     assert not log.exists()
@@ -289,8 +289,8 @@ def test_a_log_of_which_nobody_knows_whose_it_is_stays(store: RunStore) -> None:
     for run_id in (1, 2):
         series_log_folder(store.runs_directory, run_id).mkdir(parents=True)
     share(series_log_folder(store.runs_directory, 2), [("another store", 2)])
-    assert str(series_log_folder(store.runs_directory, 1)) in predictions.delete(1).kept[0]
-    assert predictions.delete(2).kept == ()
+    assert str(series_log_folder(store.runs_directory, 1)) in delete_run(predictions, 1).kept[0]
+    assert delete_run(predictions, 2).kept == ()
     assert all(series_log_folder(store.runs_directory, run_id).is_dir() for run_id in (1, 2))
 
 
@@ -298,8 +298,8 @@ def test_a_prediction_has_no_folders_to_free(store: RunStore) -> None:
     _train(store)
     predictions = store.sibling("predictions")
     run_experiment(name="predict", config={}, main=lambda run: None, store=predictions)
-    freed = predictions.delete(1)
+    freed = delete_run(predictions, 1)
     assert (freed.runs, freed.folders, freed.kept) == (1, (), ())
     assert (store.runs_directory / "models" / "0001" / "model_checkpoint_5").is_file()
     shutil.rmtree(store.runs_directory / "models")
-    assert store.delete(1).checkpoints == 0
+    assert delete_run(store, 1).checkpoints == 0

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from incasem_like.errors import DiskFullError
-from incasem_like.tracking import Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.files import observer as file_observer
-from incasem_like.tracking.metrics_log_reading import read_log
+from incasem_like.tracking import Run, RunStore, open_store, run_experiment, run_folder
+from incasem_like.tracking.metrics_log import read_log
 from incasem_like.tracking.recording import sacred_run
+from incasem_like.tracking.recording import writer as file_observer
 
 
 def test_a_disk_too_full_for_metrics_takes_how_the_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(None, "trainings", tmp_path)
-    working = file_observer.write_whole
+    working = run_folder.write_whole
 
     def nearly_full(path: Path, write: Any) -> None:
         if path.name == "metrics.json":
@@ -28,7 +28,7 @@ def test_a_disk_too_full_for_metrics_takes_how_the_run_ended(tmp_path: Path, mon
 
     def main(run: Run) -> None:
         run.log_scalar("loss", 1.0, 1)
-        monkeypatch.setattr(file_observer, "write_whole", nearly_full)
+        monkeypatch.setattr(run_folder, "write_whole", nearly_full)
         raise RuntimeError("no space for the checkpoint")
 
     with pytest.raises(RuntimeError):

@@ -10,8 +10,8 @@ import pytest
 from tracking.ailing_stores import WriteRun, findings, folder_of, mend, write_training
 
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 pytestmark = pytest.mark.usefixtures("small_package")
 

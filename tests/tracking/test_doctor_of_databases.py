@@ -4,9 +4,10 @@ from datetime import datetime, timedelta
 
 import pytest
 from tracking.ailing_stores import WriteRun, findings, mend, write_training
+from tracking.moved_runs import write_journal
 
 from incasem_like.tracking import run_experiment
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 pytestmark = pytest.mark.usefixtures("small_package")
 
@@ -95,7 +96,7 @@ def test_files_that_are_gone_are_named(database: MongoStore) -> None:
 def test_a_journal_that_was_not_delivered_is_delivered(database: MongoStore) -> None:
     run_experiment(name="x", config={}, main=lambda run: None, store=database)
     (journal,) = database.journals
-    journal.write({**database.database["runs"].find_one({"_id": 1}), "result": 0.75}, database.description)  # type: ignore[dict-item]
+    write_journal(journal, {**database.database["runs"].find_one({"_id": 1}), "result": 0.75}, database.description)  # type: ignore[dict-item]
     (finding,) = found = findings(database)
     assert "is not all there" in finding.problem
     mend(found)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import incasem_like
 from incasem_like.errors import InputError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.plain import from_bson, plain, to_bson, without_credentials
+from incasem_like.tracking.values import from_bson, plain, to_bson, without_credentials
 
 STAND_INS = "\uff0e\uff04\uff05"  # full-width dot, dollar and percent sign, which stand for others in MongoDB
 CONFIG = {
@@ -66,8 +66,8 @@ def test_the_record_holds_what_a_methods_section_needs(store: RunStore) -> None:
     (content,) = [content for name, content in store.read_stored(1, "sources") if name.endswith("incasem_like.zip")]
     assert content is not None
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        module = archive.read("incasem_like/tracking/recording/experiment.py")
-    assert module == Path(*incasem_like.__path__, "tracking", "recording", "experiment.py").read_bytes()
+        module = archive.read("incasem_like/tracking/recording/recorder.py")
+    assert module == Path(*incasem_like.__path__, "tracking", "recording", "recorder.py").read_bytes()
 
 
 def test_results_and_metrics_are_plain_numbers(store: RunStore) -> None:
@@ -210,20 +210,20 @@ def test_an_unobserved_run_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_an_observer_that_fails_for_a_while_is_not_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from incasem_like.tracking.files import observer as file_observer
+    from incasem_like.tracking import run_folder
 
     store = open_store(None, "trainings", tmp_path)
-    working = file_observer.write_whole
+    working = run_folder.write_whole
 
     def full(path: Path, write: Any) -> None:
         raise OSError(28, "No space left on device", str(path))
 
     def main(run: Run) -> None:
-        monkeypatch.setattr(file_observer, "write_whole", full)
+        monkeypatch.setattr(run_folder, "write_whole", full)
         for step in range(3):
             run.log_scalar("loss", 1.0, step)
             run.flush()
-        monkeypatch.setattr(file_observer, "write_whole", working)
+        monkeypatch.setattr(run_folder, "write_whole", working)
         run.log_scalar("loss", 1.0, 3)
 
     with caplog.at_level(logging.WARNING):

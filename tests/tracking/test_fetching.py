@@ -13,9 +13,9 @@ import pytest
 
 from incasem_like.errors import CheckpointError, DiskFullError
 from incasem_like.tracking import Continuation, Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.checkpoints import cache
-from incasem_like.tracking.checkpoints.cache import cache_directory, fetch_into_cache
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.model import cache
+from incasem_like.tracking.model.cache import cache_directory, fetch_into_cache
+from incasem_like.tracking.stores.mongo import MongoStore
 
 DICE = {10: 0.5, 20: 0.9, 30: 0.6, 40: 0.7}
 CONFIG: dict[str, Any] = {"training": {"checkpoints": {"best_metric": "dice_class_1", "best_mode": "max"}}}

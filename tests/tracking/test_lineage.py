@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from incasem_like.tracking.lineage import Lineage, Making, data_key, gather, making_of, split_address, written_by
-from incasem_like.tracking.summaries import RunSummary
+from incasem_like.tracking.model.summaries import RunSummary
 
 CELL = "/data/cell.zarr"
 RAW, LABELS = f"{CELL}/volumes/raw", f"{CELL}/volumes/labels/er"

@@ -10,8 +10,8 @@ import pytest
 
 from incasem_like.tracking import liveness
 from incasem_like.tracking.liveness import is_alive
-from incasem_like.tracking.recording.sacred_quietly import get_host_info
 from incasem_like.tracking.recording.surroundings import describe_process
+from incasem_like.tracking.sacred_parts import get_host_info
 
 NOW = datetime.now(UTC)
 LONG_AGO = NOW - timedelta(days=9)

@@ -9,7 +9,7 @@ import pytest
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking import Continuation, Run, run_experiment
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 pytestmark = pytest.mark.usefixtures("small_package")
 CONFIG = {"tracking": {"store_checkpoints": "none"}}

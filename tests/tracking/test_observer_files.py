@@ -13,8 +13,8 @@ from sacred.observers import RunObserver
 
 from incasem_like.errors import ConfigError, InputError
 from incasem_like.tracking import open_store, run_experiment
-from incasem_like.tracking.recording import guarded
-from incasem_like.tracking.recording.observer_files import read_observer
+from incasem_like.tracking.recording import observers as guarded
+from incasem_like.tracking.recording.observers import read_observer
 
 SECRET = "T00000/B00000/aVerySecretPath"
 

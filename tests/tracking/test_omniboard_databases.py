@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from incasem_like.tracking.address import KINDS, MongoAddress, parse_address
+from incasem_like.tracking.address import MongoAddress, parse_address
+from incasem_like.tracking.kinds import KINDS
 
 OMNIBOARD = Path(__file__).resolve().parents[2] / "scripts" / "omniboard"
 CODE = "console.log(JSON.stringify(require('./databases').databases(process.argv[1])))"

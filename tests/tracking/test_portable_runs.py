@@ -11,8 +11,8 @@ import pytest
 from tracking.moved_runs import points, train
 
 from incasem_like.errors import DataError, InputError, StoreError
-from incasem_like.tracking import RunStore, open_store
-from incasem_like.tracking.transfer import copy_run, copy_runs, export_run, import_run, import_runs
+from incasem_like.tracking import RunStore, delete_run, open_store
+from incasem_like.tracking.moving.transfer import copy_run, copy_runs, export_run, import_run, import_runs
 
 WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("small_package")
@@ -25,7 +25,7 @@ def test_an_exported_run_needs_neither_its_store_nor_its_checkpoints(store: RunS
     before, metrics, kept = original, points(original), [one.fetch().read_bytes() for one in original.checkpoints]
     artifacts = {name: original.artifact(name) for name in original.artifacts}
     sources = list(store.read_stored(1, "sources"))
-    store.delete(1)
+    delete_run(store, 1)
     shutil.rmtree(store.runs_directory)
     moved = folder.rename(tmp_path / "moved")
     other = open_store(None, "trainings", tmp_path / "new" / "machine")
@@ -125,7 +125,7 @@ def test_an_export_does_not_overwrite_and_does_not_stay_half_made(
         export_run(record, tmp_path / "full")
     (tmp_path / "empty").mkdir()
     assert export_run(record, tmp_path / "empty").is_dir()
-    from incasem_like.tracking.transfer import exporting
+    from incasem_like.tracking.moving import transfer as exporting
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")

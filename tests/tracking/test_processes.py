@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from incasem_like.tracking import RunStore, open_store
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

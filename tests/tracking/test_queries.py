@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from incasem_like.errors import InputError
-from incasem_like.tracking.queries import Vocabulary, better, parse_condition, select_runs
-from incasem_like.tracking.queries.values import read_bytes, read_period, read_seconds
-from incasem_like.tracking.summaries import CheckpointSummary, RunSummary, select
+from incasem_like.tracking.model.summaries import CheckpointSummary, RunSummary, select
+from incasem_like.tracking.queries.conditions import parse_condition, read_bytes, read_period, read_seconds
+from incasem_like.tracking.queries.fields import better
+from incasem_like.tracking.queries.select import Vocabulary, select_runs
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -1,7 +1,9 @@
 """The cache of what lists show of runs: it holds what did not change, notices what did, and may be lost at any time."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from incasem_like.tracking import open_store
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking import delete_run, open_store
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 WriteRun = Callable[..., None]
 
@@ -23,16 +25,16 @@ def _age(folder: Path, seconds: float) -> None:
 
 
 def _count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    import incasem_like.tracking.files.summaries as module
+    import incasem_like.tracking.stores.index as module
 
     read: list[Path] = []
-    whole = module._record
+    whole = module._folder_record
 
     def counted(directory: Path) -> dict[str, Any]:
         read.append(directory)
         return whole(directory)
 
-    monkeypatch.setattr(module, "_record", counted)
+    monkeypatch.setattr(module, "_folder_record", counted)
     return read
 
 
@@ -70,52 +72,50 @@ def test_a_run_just_written_is_not_trusted_to_the_index(indexed: FileStore) -> N
     assert indexed.summaries()[3].result == 2
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"[", b"\xff\xfe\x00", b'["summaries",0]\n[1]', b'["summaries",1]\n[1,2,3', b"3"]
-)
-def test_a_damaged_index_is_made_anew(indexed: FileStore, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def cached_index() -> Path:
+    (path,) = Path(os.environ["INCASEM_CACHE"], "run_index").glob("*.sqlite")
+    return path
+
+
+def write_other_version(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE configs")
+        connection.execute("UPDATE records SET record = '{}'")
+        connection.execute("PRAGMA user_version = 4")
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_bytes(b"[" * 5000),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:5000]),
+    "another version": write_other_version,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_index_is_made_anew(indexed: FileStore, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = indexed.summaries(("seed",))
-    for name in (".summaries.index", ".configs.index"):
-        assert (indexed.folder / name).is_file()
-        (indexed.folder / name).write_bytes(content)
+    DAMAGES[damage](cached_index())
     assert indexed.summaries(("seed",)) == whole
+    indexed.summaries(("seed",))
     read = _count_reads(monkeypatch)
     assert indexed.summaries(("seed",)) == whole
     assert read == []
 
 
-def test_an_index_whose_lines_are_odd_is_no_error(indexed: FileStore) -> None:
+def test_an_index_that_is_in_use_costs_time_only(indexed: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("incasem_like.tracking.stores.index._SECONDS_TO_WAIT_FOR_OTHERS", 0.05)
     whole = indexed.summaries(("seed",))
-    for name in (".summaries.index", ".configs.index"):
-        path = indexed.folder / name
-        first, *lines = path.read_text().splitlines()
-        path.write_text("\n".join([first, '[1,2,3,"absent"]', "[[],{}]", "7", '"text"', *lines[:-10]]))
-    assert indexed.summaries(("seed",)) == whole
-
-
-def test_a_store_that_cannot_be_written_keeps_its_index_with_the_user(
-    indexed: FileStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import incasem_like.tracking.run_index as module
-
-    whole = module.write_whole
-
-    def refused(path: Path, write: Any) -> None:
-        if path.is_relative_to(indexed.folder):
-            raise PermissionError(13, "Permission denied")
-        whole(path, write)
-
-    monkeypatch.setattr(module, "write_whole", refused)
-    first = indexed.summaries()
-    assert not list(indexed.folder.glob(".*"))
-    read = _count_reads(monkeypatch)
-    assert indexed.summaries() == first
-    assert read == []
+    indexed.annotate(3, add_tags=["x"])
+    _age(indexed.folder, 1000)
+    with contextlib.closing(sqlite3.connect(cached_index(), isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert [run.id for run in indexed.summaries(("seed",))] == [run.id for run in whole]
 
 
 def test_deleted_and_new_runs_come_and_go_from_the_index(indexed: FileStore, write_run: WriteRun) -> None:
     indexed.summaries()
-    indexed.delete(5)
+    delete_run(indexed, 5)
     write_run(indexed, 30)
     assert [run.id for run in indexed.summaries()] == [*range(1, 5), *range(6, 21), 30]
 
@@ -139,11 +139,11 @@ def listed(database: MongoStore, write_run: WriteRun) -> MongoStore:
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The ids of the runs whose records are fetched from databases."""
-    import incasem_like.tracking.mongo.summaries as module
+    import incasem_like.tracking.stores.index as module
 
     found: list[int] = []
-    whole = module._record
-    monkeypatch.setattr(module, "_record", lambda run: (found.append(run["_id"]), whole(run))[1])
+    whole = module._database_record
+    monkeypatch.setattr(module, "_database_record", lambda run: (found.append(run["_id"]), whole(run))[1])
     return found
 
 
@@ -189,7 +189,7 @@ def test_what_is_noted_of_a_run_afterwards_is_noticed(listed: MongoStore, fetche
 
 
 def test_runs_come_and_go_from_the_list_of_a_database(listed: MongoStore, write_run: WriteRun) -> None:
-    listed.delete(5)
+    delete_run(listed, 5)
     listed.database["runs"].delete_one({"_id": 9})
     write_run(listed, 30, config={"seed": 30})
     found = listed.summaries(("seed",))
@@ -209,17 +209,15 @@ def test_a_run_that_may_still_be_written_is_fetched_each_time(
     assert fetched == [1, 1]
 
 
-@pytest.mark.parametrize("content", [b"", b"[", b"\xff\xfe\x00", b'["summaries",0]\n[1]', b"3"])
-def test_a_damaged_cache_of_a_database_is_made_anew(listed: MongoStore, fetched: list[int], content: bytes) -> None:
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_of_a_database_is_made_anew(listed: MongoStore, fetched: list[int], damage: str) -> None:
     whole = listed.summaries(("seed",))
-    files = list(Path(os.environ["INCASEM_CACHE"], "run_index").iterdir())
-    assert len(files) == 2
-    for path in files:
-        path.write_bytes(content)
+    DAMAGES[damage](cached_index())
     assert listed.summaries(("seed",)) == whole
-    assert len(fetched) == 20
+    listed.summaries(("seed",))
+    fetched.clear()
     assert listed.summaries(("seed",)) == whole
-    assert len(fetched) == 20
+    assert fetched == []
 
 
 def test_without_a_cache_that_can_be_written_runs_are_listed_all_the_same(

@@ -17,10 +17,10 @@ from tracking.faulty_servers import Stopwatch, assert_equal_to_the_log, wait_unt
 
 from incasem_like.errors import StoreError
 from incasem_like.tracking import Continuation, Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.metrics_log_reading import read_log
-from incasem_like.tracking.mongo import observer as mongo_observer
-from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.sync import sync_journals
+from incasem_like.tracking.metrics_log import read_log
+from incasem_like.tracking.mirror import live as mongo_observer
+from incasem_like.tracking.moving.sync import sync_journals
+from incasem_like.tracking.stores.mongo import MongoStore
 
 Start = Callable[..., "subprocess.Popen[str]"]
 pytestmark = pytest.mark.mongo
@@ -35,7 +35,7 @@ WRITER = """
     import sys, time
     from pathlib import Path
     from incasem_like.tracking import open_store, run_experiment
-    from incasem_like.tracking.mongo import observer
+    from incasem_like.tracking.mirror import live as observer
     observer.SECONDS_BETWEEN_ATTEMPTS = 0.1
     def main(run):
         for step in range(1, 100000):

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from incasem_like.tracking import RunStore, open_store, run_experiment
-from incasem_like.tracking.files import shared_files as shared_by_files
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo import shared_files, starting, transfer
-from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.transfer import copy_run
+from incasem_like.tracking import RunStore, delete_run, open_store, run_experiment
+from incasem_like.tracking.moving.transfer import copy_run
+from incasem_like.tracking.recording import claim_database as claim
+from incasem_like.tracking.stores import files as shared_by_files
+from incasem_like.tracking.stores import mongo as shared_files
+from incasem_like.tracking.stores import mongo as transfer
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("small_package")
@@ -55,7 +57,7 @@ def test_a_source_deleted_before_the_run_is_entered_is_stored_again(
     database: MongoStore, script: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(database, script)
-    done = once(monkeypatch, starting, "_insert", lambda: database.delete(1), before=True)
+    done = once(monkeypatch, claim, "_insert", lambda: delete_run(database, 1), before=True)
     run_id = train(database, script)
     assert (run_id, done[0].sources) == (2, len(sources(database, 2)))
     assert sources(database, 2)["script.py"] == script.read_bytes()
@@ -68,7 +70,7 @@ def test_a_run_that_begins_while_its_sources_are_deleted_has_them(
 ) -> None:
     train(database, script)
     done = once(monkeypatch, shared_files, step, lambda: train(database, script), before=step == "free_files")
-    database.delete(1)
+    delete_run(database, 1)
     assert done == [2]
     assert sources(database, 2)["script.py"] == script.read_bytes()
     assert None not in sources(database, 2).values()
@@ -81,7 +83,7 @@ def test_a_run_that_is_copied_while_its_sources_are_deleted_has_them(
     train(files, script)
     copy_run(files.get(1), database)
     again = train(files, script)
-    done = once(monkeypatch, transfer, "_write_metrics", lambda: database.delete(1), before=True)
+    done = once(monkeypatch, transfer, "_write_metrics", lambda: delete_run(database, 1), before=True)
     copy_run(files.get(again), database)
     assert done[0].sources == 2
     assert sources(database, 2)["script.py"] == script.read_bytes()
@@ -91,10 +93,10 @@ def test_a_run_that_is_copied_while_its_sources_are_deleted_has_them(
 def test_a_source_that_another_run_needs_stays_and_is_shared_on(database: MongoStore, script: Path) -> None:
     assert [train(database, script) for _ in range(3)] == [1, 2, 3]
     stored = database.database["fs.files"].count_documents({})
-    assert database.delete(1).sources == 0
+    assert delete_run(database, 1).sources == 0
     train(database, script)
     assert database.database["fs.files"].count_documents({}) == stored
-    assert database.delete(2).sources + database.delete(3).sources + database.delete(4).sources == stored
+    assert delete_run(database, 2).sources + delete_run(database, 3).sources + delete_run(database, 4).sources == stored
 
 
 def test_in_files_a_run_does_not_begin_while_sources_are_deleted(
@@ -110,7 +112,7 @@ def test_in_files_a_run_does_not_begin_while_sources_are_deleted(
         beginning.join(0.5)  # it waits, or is done by now
 
     once(monkeypatch, shared_by_files, "unnamed", begin, before=False)
-    store.delete(1)
+    delete_run(store, 1)
     beginning.join()
     assert sources(store, 2)["script.py"] == script.read_bytes()
     assert None not in sources(store, 2).values()
@@ -129,7 +131,7 @@ def test_sources_stay_while_a_run_is_being_started(tmp_path: Path) -> None:
     assert isinstance(store, FileStore)
     run_experiment(name="x", config={}, main=lambda run: None, store=store)
     (store.folder / "2").mkdir()  # it has found its sources stored, and not said so yet
-    assert store.delete(1).sources == 0
+    assert delete_run(store, 1).sources == 0
     assert len(list((store.folder / "_sources").iterdir())) == 1
 
 
@@ -144,8 +146,8 @@ def test_which_sources_others_need_is_found_in_few_questions(
     runs = type(database.database["runs"])
     find_one = runs.find_one
     monkeypatch.setattr(runs, "find_one", lambda self, *query: asked.append(query) or find_one(self, *query))
-    assert database.delete(3).sources == 0
+    assert delete_run(database, 3).sources == 0
     assert len(asked) < 10
     monkeypatch.undo()
-    assert database.delete(2).sources == 10
+    assert delete_run(database, 2).sources == 10
     assert database.database["fs.files"].count_documents({}) == 30

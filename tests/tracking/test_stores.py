@@ -11,8 +11,8 @@ import pytest
 from incasem_like.errors import IncasemError, InputError, RunNotFoundError, StoreError
 from incasem_like.tracking import RunStore, open_store, run_experiment
 from incasem_like.tracking.address import FolderAddress, MongoAddress, as_folder, parse_address
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 
 @pytest.fixture(autouse=True)

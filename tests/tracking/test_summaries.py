@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from incasem_like.tracking import Run, RunStore, RunSummary, open_store, run_experiment
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("small_package")

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tracking.moved_runs import write_journal
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.sync import deliver_journal, offline_store, open_offline, sync_journals
+from incasem_like.tracking.mirror.push import deliver_journal
+from incasem_like.tracking.moving.sync import offline_store, open_offline, sync_journals
+from incasem_like.tracking.stores.mongo import MongoStore
 
 CONFIG: dict[str, Any] = {"tracking": {"max_points": 10, "store_checkpoints": "none"}}
 
@@ -78,14 +80,14 @@ def test_ids_of_offline_runs_go_on_above_those_this_machine_knows(database: Mong
 
 
 def test_delivering_that_broke_off_is_taken_up(database: MongoStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    from incasem_like.tracking.files.store import FileStore
+    from incasem_like.tracking.moving import sync
 
-    def stop(store: FileStore, run_id: int, *, force: bool = False) -> None:
+    def stop(store: RunStore, run_id: int, *, force: bool = False) -> None:
         raise KeyboardInterrupt
 
     offline(database)
     with monkeypatch.context() as patched:
-        patched.setattr(FileStore, "delete", stop)
+        patched.setattr(sync, "delete_run", stop)
         with pytest.raises(KeyboardInterrupt):
             sync_journals(database)
     assert offline_store(database).ids() == [1]
@@ -111,7 +113,7 @@ def test_the_journal_of_one_run_can_be_asked_for(database: MongoStore) -> None:
     assert deliver_journal(offline_store(database), 1) is None
     (journal,) = database.journals
     document = {**(database.database["runs"].find_one({"_id": 1}) or {}), "result": "later"}
-    journal.write(document, database.description)
+    write_journal(journal, document, database.description)
     synced = deliver_journal(database, 1)
     assert synced is not None
     assert synced.delivered_as == 1
@@ -122,7 +124,7 @@ def test_files_that_a_killed_process_did_not_note_any_more_stay_with_the_run(dat
     run_experiment(name="train", config=CONFIG, main=work, store=database)
     (journal,) = database.journals
     document = database.database["runs"].find_one({"_id": 1}) or {}
-    journal.write({**document, "artifacts": []}, database.description)
+    write_journal(journal, {**document, "artifacts": []}, database.description)
     assert deliver_journal(database, 1) is not None
     assert database.get(1).artifact("a.txt") == b"text"
 
@@ -132,7 +134,9 @@ def test_what_cannot_be_delivered_is_named_and_does_not_hold_up_the_rest(databas
         run_experiment(name="train", config=CONFIG, main=work, store=database)
     damaged, whole = database.journals
     (damaged.folder / "run.json").write_text('{"run": ')
-    whole.write({**(database.database["runs"].find_one({"_id": 2}) or {}), "result": "later"}, database.description)
+    write_journal(
+        whole, {**(database.database["runs"].find_one({"_id": 2}) or {}), "result": "later"}, database.description
+    )
     offline(database)
     offline(database, id_above=5)
     (offline_store(database).folder / "1" / "config.json").write_text("{")

@@ -39,14 +39,14 @@ def test_a_run_that_is_not_there_is_not_continued(store: RunStore) -> None:
 def test_who_lost_the_run_stops_writing_and_says_so(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a machine that hung for so long that another one had reason to think it dead."""
     from incasem_like.tracking import metrics_log
-    from incasem_like.tracking.recording import sessions
+    from incasem_like.tracking.recording import claim
 
     def main(run: Run) -> None:
         run.log_scalar("loss", 0.5, 1)
         run.flush()
         with monkeypatch.context() as patched:
             patched.setattr(metrics_log, "_lock", lambda file: True)
-            patched.setattr(sessions, "is_alive", lambda *arguments: False)
+            patched.setattr(claim, "is_alive", lambda *arguments: False)
             track(store, logging_up_to(20, first=2), continues=Continuation(1, 1))
         run.log_scalar("loss", 99.0, 2)
         run.flush()
@@ -64,12 +64,12 @@ def test_who_lost_the_run_and_logs_nothing_more_learns_it_at_the_end(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from incasem_like.tracking import metrics_log
-    from incasem_like.tracking.recording import sessions
+    from incasem_like.tracking.recording import claim
 
     def main(run: Run) -> str:
         with monkeypatch.context() as patched:
             patched.setattr(metrics_log, "_lock", lambda file: True)
-            patched.setattr(sessions, "is_alive", lambda *arguments: False)
+            patched.setattr(claim, "is_alive", lambda *arguments: False)
             track(store, lambda run: "theirs", continues=Continuation(1, 1))
         run.set_info("seen", "mine")
         return "mine"

@@ -6,14 +6,14 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from tracking.moved_runs import assert_same, points, train
+from tracking.moved_runs import assert_same, points, train, write_journal
 
 from incasem_like.errors import IncasemError, InputError
-from incasem_like.tracking import Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.deletion.model_files import owners
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.transfer import copy_run, copy_runs, export_run, import_run
+from incasem_like.tracking import Run, RunStore, delete_run, open_store, run_experiment
+from incasem_like.tracking.moving.model_files import owners
+from incasem_like.tracking.moving.transfer import copy_run, copy_runs, export_run, import_run
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("small_package")
@@ -29,7 +29,7 @@ def test_a_run_goes_to_files_and_back_and_is_the_same(store: RunStore, elsewhere
         assert one.fetch().is_relative_to(tmp_path / "elsewhere" / "models" / "0001")
         assert one.fetch().read_bytes() == other.fetch().read_bytes()
         assert one.fetch_state().read_bytes() == other.fetch_state().read_bytes()
-    store.delete(1)
+    delete_run(store, 1)
     back = copy_run(away, store)
     assert back.id == 1
     assert_same(back, away)
@@ -58,7 +58,7 @@ def test_a_copied_run_can_be_continued(store: RunStore, elsewhere: RunStore) -> 
     def work(run: Run) -> None:
         run.log_scalar("loss", 7.0, 2)
 
-    from incasem_like.tracking.recording.sessions import Continuation
+    from incasem_like.tracking.sessions import Continuation
 
     run_experiment(name="train", config=copy.config, main=work, store=store, continues=Continuation(copy.id, 1))
     record = store.get(copy.id)
@@ -131,9 +131,9 @@ def test_stores_of_one_runs_directory_share_the_checkpoints(store: RunStore, tmp
     assert copy.id == 1
     assert owners(models) == [(store.description, 1), (second.description, 1)]
     assert [one.fetch() for one in copy.checkpoints] == [one.fetch() for one in original.checkpoints]
-    assert store.delete(1).kept != ()
+    assert delete_run(store, 1).kept != ()
     assert second.get(1).checkpoint("last").fetch().is_file()
-    assert second.delete(1).checkpoints == 2
+    assert delete_run(second, 1).checkpoints == 2
     assert not models.exists()
 
 
@@ -144,7 +144,7 @@ def test_a_run_that_is_renumbered_has_checkpoints_of_its_own(store: RunStore, tm
     second = open_store(tmp_path / "second", "trainings", store.runs_directory)
     copy = copy_run(original, second, keep_id=False)
     assert copy.id == 2  # above the folders of checkpoints, one of which is another run's
-    store.delete(1)
+    delete_run(store, 1)
     assert not (store.runs_directory / "tensorboard" / "0001").exists()
     assert (store.runs_directory / "tensorboard" / "0002" / "events").read_text() == "curve"
     assert copy.checkpoint("last").fetch() == store.runs_directory / "models" / "0002" / "model_checkpoint_10"
@@ -177,7 +177,7 @@ def test_what_an_outage_kept_from_the_store_is_delivered_before_a_run_moves(
     original = train(mongomock_store)
     (journal,) = mongomock_store.journals
     found = mongomock_store.database["runs"].find_one({"_id": 1})
-    journal.write({**found, "result": {"dice": 0.75}}, mongomock_store.description)
+    write_journal(journal, {**found, "result": {"dice": 0.75}}, mongomock_store.description)
     assert copy_run(original, elsewhere).result == {"dice": 0.75}
 
 
@@ -216,7 +216,7 @@ def test_sources_are_stored_once_for_all_runs(store: RunStore, elsewhere: RunSto
         assert isinstance(store, FileStore)
         stored = len(list((store.folder / "_sources").iterdir()))
     assert stored == len({*contents[0], *contents[1]})
-    store.delete(1)
+    delete_run(store, 1)
     assert list(store.read_stored(2, "sources")) == contents[1]
 
 
@@ -224,8 +224,8 @@ def test_sources_are_stored_once_for_all_runs(store: RunStore, elsewhere: RunSto
 def test_an_import_that_fails_leaves_nothing(
     store: RunStore, elsewhere: RunStore, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from incasem_like.tracking.files import transfer as into_files
-    from incasem_like.tracking.mongo import transfer as into_mongo
+    from incasem_like.tracking.stores import files as into_files
+    from incasem_like.tracking.stores import mongo as into_mongo
 
     original = train(elsewhere)
 
@@ -282,7 +282,7 @@ def test_runs_of_sacred_itself_move(store: RunStore, elsewhere: RunStore, tmp_pa
     assert copy.artifact("artifact.txt") == b"read by the run"
     (resource_read,) = elsewhere.read_stored(1, "resources")  # in MongoDB Sacred notes it and does not store it
     assert resource_read == (str(resource), None if isinstance(store, MongoStore) else b"read by the run")
-    store.delete(1)
+    delete_run(store, 1)
     back = copy_run(copy, store)
     assert store.summaries()[0].summary["dice"]["last_step"] == 2499
     assert back.metrics["dice"].steps[0] == 0

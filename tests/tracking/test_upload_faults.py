@@ -13,10 +13,11 @@ import pytest
 from mongo_server.fixtures import KillableServer
 
 from incasem_like.tracking import Run, missing_uploads, open_store, run_experiment
-from incasem_like.tracking.checkpoints import file_sha256
-from incasem_like.tracking.mongo import checkpoint_files, uploader
-from incasem_like.tracking.mongo.store import MongoStore
-from incasem_like.tracking.sync import sync_journals
+from incasem_like.tracking.mirror import checkpoints as uploader
+from incasem_like.tracking.model.cache import file_sha256
+from incasem_like.tracking.moving.sync import sync_journals
+from incasem_like.tracking.stores import gridfs as checkpoint_files
+from incasem_like.tracking.stores.mongo import MongoStore
 
 pytestmark = pytest.mark.mongo
 PIECE = checkpoint_files.CHUNK_BYTES

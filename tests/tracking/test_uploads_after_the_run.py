@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tracking.checkpoint_runs import pieces, stored, train
 
-from incasem_like.tracking import watching
-from incasem_like.tracking.checkpoints import missing_uploads, runs_lacking_uploads, upload_missing
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.mirror.checkpoints import missing_uploads, runs_lacking_uploads, upload_missing
+from incasem_like.tracking.stores import base as watching
+from incasem_like.tracking.stores.mongo import MongoStore
 
 
 def test_runs_that_lack_uploads_are_found_where_their_files_are(database: MongoStore, tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from incasem_like.disk import write_whole
 from incasem_like.errors import IncasemError, InputError
-from incasem_like.tracking import Continuation, RunStore, run_experiment, watching
-from incasem_like.tracking.files.layout import write_whole
-from incasem_like.tracking.files.store import FileStore
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking import Continuation, RunStore, delete_run, run_experiment
+from incasem_like.tracking.stores import base as watching
+from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.mongo import MongoStore
 
 WriteRun = Callable[..., None]
 BEHIND = datetime(2026, 1, 1, 12)
@@ -75,7 +76,7 @@ def take(store: RunStore) -> Any:
     [
         pytest.param(take, id="continue"),
         pytest.param(lambda store: store.set_state(1, "KILLED", BEHIND), id="close"),
-        pytest.param(lambda store: store.delete(1), id="delete"),
+        pytest.param(lambda store: delete_run(store, 1), id="delete"),
         pytest.param(lambda store: store.note(1, {"a": 1}), id="note"),
     ],
 )
@@ -117,7 +118,7 @@ def test_several_runs_are_watched_at_once_and_only_once(
     assert store.heard_of([1, 2, 3, 4]) == set()
     assert watched == [f"Runs 1, 2, 3 in {store.description}"]
     store.set_state(1, "KILLED", BEHIND)
-    store.delete(2)
+    delete_run(store, 2)
     assert len(watched) == 1, "what was silent then is silent now: it shows the same signs"
     beat_once(store, 3, BEHIND + timedelta(seconds=10))
     store.set_state(3, "KILLED", BEHIND)
@@ -134,7 +135,7 @@ def test_a_run_that_is_deleted_while_it_is_watched_is_gone(
     def meanwhile(seconds: float) -> None:
         if other.find(1) is not None:
             monkeypatch.setattr(watching, "time", time)
-            other.delete(1)
+            delete_run(other, 1)
 
     monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=time.monotonic, sleep=meanwhile))
     with pytest.raises(IncasemError):

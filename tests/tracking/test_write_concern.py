@@ -12,8 +12,7 @@ from pymongo.monitoring import CommandListener, CommandStartedEvent
 from incasem_like.errors import StoreError
 from incasem_like.tracking import Run, run_experiment
 from incasem_like.tracking.address import MongoAddress, parse_address
-from incasem_like.tracking.mongo import connecting
-from incasem_like.tracking.mongo.store import MongoStore
+from incasem_like.tracking.stores.mongo import MongoStore, connect
 
 pytestmark = pytest.mark.usefixtures("small_package")
 CONFIG = {"tracking": {"store_checkpoints": "last"}}
@@ -42,7 +41,7 @@ def connected(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[
     monkeypatch.setattr(pymongo, "MongoClient", partial(pymongo.MongoClient, event_listeners=[writes]))
     address = parse_address(url, folder)
     assert isinstance(address, MongoAddress)
-    return connecting.connect(address, "trainings", folder), writes
+    return connect(address, "trainings", folder), writes
 
 
 def train(run: Run) -> None:

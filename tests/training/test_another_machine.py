@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from incasem_like.tracking import RunStore, missing_uploads, open_store
-from incasem_like.tracking.checkpoints import file_sha256
+from incasem_like.tracking.model.cache import file_sha256
 
 pytestmark = [pytest.mark.mongo, pytest.mark.slow]
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"

@@ -59,7 +59,7 @@ def note_run(run: Reference, text: str | None, replace: bool, kind: str, stores:
 @store_options
 def tag_run(run: Reference, tags: Sequence[str], kind: str, stores: StoreChoice) -> None:
     """Add tags (+good, or just good) to a run and take others away (-draft); without any show its tags."""
-    from incasem_like.tracking.store import refuse_empty_tags
+    from incasem_like.tracking.stores.base import refuse_empty_tags
 
     record = run.get(stores, kind)
     gone = [tag[1:] for tag in tags if tag.startswith("-")]

@@ -12,11 +12,11 @@ from incasem_like.commands.runs.options import StoreChoice, kind_option, store_o
 from incasem_like.commands.tables import Column, cell, print_table
 from incasem_like.errors import InputError
 from incasem_like.terminal import shell_command
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import singular
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.queries import Field
-    from incasem_like.tracking.summaries import RunSummary
+    from incasem_like.tracking.model.summaries import RunSummary
+    from incasem_like.tracking.queries.fields import Field
 
 
 @click.command("best", epilog=FILTERS)
@@ -35,7 +35,9 @@ def best_runs(
     Of scores (dice, jaccard, precision, recall, …) the largest is best, of losses and errors the smallest; of anything
     else say --largest or --smallest.
     """
-    from incasem_like.tracking.queries import better, parse_condition, select_runs
+    from incasem_like.tracking.queries.conditions import parse_condition
+    from incasem_like.tracking.queries.fields import better
+    from incasem_like.tracking.queries.select import select_runs
 
     if largest and smallest:
         raise InputError("One value is best: give --largest or --smallest, not both.")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from incasem_like.tracking import CheckpointRecord, RunRecord
-    from incasem_like.tracking.checkpoints import TrackedFile
+    from incasem_like.tracking.model.checkpoints import TrackedFile
 
 
 @click.command("checkpoints")
@@ -60,7 +60,7 @@ def list_checkpoints(run: Reference, quick: bool, kind: str, stores: StoreChoice
 
 def places(file: TrackedFile) -> list[str]:
     """Say where a file can be had: disk, cache, database, URL."""
-    from incasem_like.tracking.checkpoints.cache import cached_path
+    from incasem_like.tracking.model.cache import cached_path
 
     found = ["disk"] if _on_disk(file) else []
     found += ["cache"] if cached_path(file.name, file.sha256).is_file() else []
@@ -77,7 +77,7 @@ def condition(checkpoint: CheckpointRecord, *, quick: bool) -> str:
 
 
 def _state_of(file: TrackedFile, quick: bool) -> str:
-    from incasem_like.tracking.checkpoints import file_sha256
+    from incasem_like.tracking.model.cache import file_sha256
 
     on_disk = _on_disk(file)
     if on_disk is None:
@@ -109,7 +109,7 @@ def _policy(record: RunRecord) -> tuple[str | None, str]:
 
 
 def _best(record: RunRecord) -> int | None:
-    from incasem_like.tracking.checkpoints import rank
+    from incasem_like.tracking.model.checkpoints import rank
 
     metric, mode = _policy(record)
     ranked = rank(record.checkpoints, metric, mode)

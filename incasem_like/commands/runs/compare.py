@@ -15,7 +15,7 @@ from incasem_like.commands.runs.options import Reference, RunReference, StoreCho
 from incasem_like.commands.tables import NOTHING, Column, cell, print_table
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest, report_written, shown_path
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import singular
 from incasem_like.training.arithmetic import KEY, WARNING, arithmetic_differences
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def compare_runs(
 
 def config_differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     """The configuration keys in which runs differ, with each run's value; one that has no such key has none."""
-    from incasem_like.tracking.summaries import flatten
+    from incasem_like.tracking.model.summaries import flatten
 
     flat = [flatten(record.config) for record in records]
     keys = dict.fromkeys(key for config in flat for key in config)
@@ -71,7 +71,7 @@ def metric_values(
     Raises:
         InputError: No run has a metric that is wanted.
     """
-    from incasem_like.tracking.queries import better
+    from incasem_like.tracking.queries.fields import better
 
     summaries = [metric_summaries(record) for record in records]
     known = sorted({name for summary in summaries for name in summary})
@@ -140,7 +140,7 @@ def _config_cell(value: Any) -> str:
 
 
 def _metric_cells(name: str, values: Sequence[tuple[float, int] | None]) -> list[str]:
-    from incasem_like.tracking.queries import better
+    from incasem_like.tracking.queries.fields import better
 
     direction = better(name)
     defined = [value for pair in values if pair is not None and (value := pair[0]) == value]
@@ -174,7 +174,7 @@ def _as_json(
 
 
 def _write_plot(records: Sequence[RunRecord], metrics: Sequence[str], path: Path) -> None:
-    from incasem_like.tracking.files.layout import write_whole
+    from incasem_like.disk import write_whole
     from incasem_like.viewing.comparison import comparison_figure
 
     png = comparison_figure(records, metrics)

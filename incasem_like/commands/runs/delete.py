@@ -20,12 +20,13 @@ from incasem_like.commands.runs.options import (
 from incasem_like.commands.tables import Column, cell, print_table, size
 from incasem_like.errors import DamagedRecordError, InputError
 from incasem_like.terminal import shown_path
-from incasem_like.tracking.address import singular
-from incasem_like.tracking.summaries import DAMAGED
+from incasem_like.tracking.kinds import singular
+from incasem_like.tracking.model.summaries import DAMAGED
+from incasem_like.tracking.moving.deletion import delete_run
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord
-    from incasem_like.tracking.deletion.freed import Freed
+    from incasem_like.tracking.stores.base import Freed
 
 Key = tuple[str, int]
 
@@ -54,7 +55,7 @@ def delete_runs(runs: Sequence[Reference], yes: bool, force: bool, kind: str, st
         return 0
     for key in _children_first(records, children):
         record = records[key]
-        freed = record.store.delete(record.id, force=force)
+        freed = delete_run(record.store, record.id, force=force)
         print(f"Deleted {called(record)}: {_described(freed)}.")
         for folder in freed.folders:
             print(f"  {shown_path(folder)}")

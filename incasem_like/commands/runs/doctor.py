@@ -11,7 +11,8 @@ import click
 
 from incasem_like.commands.runs.options import StoreChoice, store_options
 from incasem_like.errors import IncasemError, InputError
-from incasem_like.tracking.address import ENVIRONMENT_VARIABLE, KINDS
+from incasem_like.tracking.address import ENVIRONMENT_VARIABLE
+from incasem_like.tracking.kinds import KINDS
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunStore
@@ -61,7 +62,7 @@ def examine_stores(repair: bool, yes: bool, thorough: bool, also: Sequence[str],
 
 def stores_of(choice: StoreChoice, also: Sequence[str]) -> list[RunStore]:
     """Open all stores that are known to have runs in the runs directory, each once."""
-    from incasem_like.tracking.sync import OFFLINE
+    from incasem_like.tracking.moving.sync import OFFLINE
 
     urls = [choice.url, *also, os.environ.get(ENVIRONMENT_VARIABLE)]
     folders = [choice.runs_directory / "tracking", choice.runs_directory / OFFLINE]

@@ -16,7 +16,7 @@ from incasem_like.terminal import report_written, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.tracking.lineage import Lineage, Link, Making, Node
-    from incasem_like.tracking.summaries import RunSummary
+    from incasem_like.tracking.model.summaries import RunSummary
 
 
 @click.command("lineage")
@@ -160,8 +160,8 @@ def _line(node: Node, label: str) -> str:
 
 def _check_run(key: str, runs: Sequence[RunSummary], where: str) -> None:
     from incasem_like.errors import RunNotFoundError
-    from incasem_like.tracking.address import singular
-    from incasem_like.tracking.checkpoints import listed
+    from incasem_like.tracking.kinds import singular
+    from incasem_like.tracking.model.checkpoints import listed
 
     kind, _, number = key.partition("/")
     ids = sorted(run.id for run in runs if run.kind == kind)
@@ -225,7 +225,7 @@ def _as_json(lineage: Lineage, focus: str) -> dict[str, Any]:
 
 
 def _draw(lineage: Lineage, focus: str, path: Path) -> None:
-    from incasem_like.tracking.files.layout import write_whole
+    from incasem_like.disk import write_whole
     from incasem_like.viewing.lineage_drawing import lineage_svg
 
     text = lineage_svg(lineage, focus)

@@ -15,20 +15,15 @@ import click
 from incasem_like.commands.runs.options import StoreChoice, kind_option, store_options
 from incasem_like.commands.tables import Column, cell, is_number, print_table
 from incasem_like.errors import InputError
+from incasem_like.tracking.kinds import kind_named
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.queries import Field, Selection
-    from incasem_like.tracking.store import RunStore
-    from incasem_like.tracking.summaries import RunSummary
+    from incasem_like.tracking.model.summaries import RunSummary
+    from incasem_like.tracking.queries.fields import Field
+    from incasem_like.tracking.queries.select import Selection
+    from incasem_like.tracking.stores.base import RunStore
 
 _ALWAYS = ("id", "name", "status", "started", "took")
-_ALSO = {
-    "trainings": ("iteration", "dice", "loss", "organelle", "tags"),
-    "predictions": ("parent", "data", "dice", "tags"),
-    "segmentations": ("parent", "data", "tags"),
-    "evaluations": ("parent", "data", "dice", "jaccard", "tags"),
-    "bootstrapping": ("parent", "data", "dice", "tags"),
-}
 FILTERS = """\b
 FILTER is NAME OPERATOR VALUE: status=COMPLETED  'dice>0.8'  training.optimizer.lr=1e-4  name~mito  tag=good
                                organelle=er  'started>2026-01-01'  'took<2h'  parent=none
@@ -62,7 +57,8 @@ def list_runs(
     stores: StoreChoice,
 ) -> None:
     """List runs, the newest first."""
-    from incasem_like.tracking.queries import parse_condition, select_runs
+    from incasem_like.tracking.queries.conditions import parse_condition
+    from incasem_like.tracking.queries.select import select_runs
 
     if as_json and as_csv:
         raise InputError("A list has one form: give --json or --csv, not both.")
@@ -85,7 +81,7 @@ def list_runs(
 def read_columns(columns: str | None, stores: Sequence[RunStore]) -> tuple[list[str], list[str]]:
     """Read ``--columns``: the names asked for, and the usual ones, which stay where none or ``+…`` are asked for."""
     usual = [] if len(stores) == 1 else ["kind"]
-    usual += [*_ALWAYS, *dict.fromkeys(name for store in stores for name in _ALSO[store.kind])]
+    usual += [*_ALWAYS, *dict.fromkeys(name for store in stores for name in kind_named(store.kind).columns)]
     if columns is None:
         return [], usual
     if not _split(columns.removeprefix("+")):

@@ -20,7 +20,7 @@ from incasem_like.commands.runs.options import (
 )
 from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shell_command, shown_path
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import singular
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord
@@ -38,7 +38,7 @@ def export_runs(words: Sequence[str], no_checkpoints: bool, kind: str, stores: S
 
     Of several runs each gets a folder in FOLDER. Checkpoints that lie in the database only are fetched.
     """
-    from incasem_like.tracking.transfer import export_run
+    from incasem_like.tracking.moving.transfer import export_run
 
     *typed, folder = words
     references = [reference for word in typed if (reference := read_reference(word))]
@@ -66,7 +66,7 @@ def import_runs(folders: Sequence[Path], new_ids: bool, stores: StoreChoice) -> 
     FOLDER is what runs export wrote, of one run or of several. Runs that come together stay tied to each other. Their
     checkpoints go into models/ of the runs directory, and into the database where the store is one.
     """
-    from incasem_like.tracking.transfer import import_runs as bring_in
+    from incasem_like.tracking.moving.transfer import import_runs as bring_in
 
     places = [place for folder in folders for place in portable_folders(folder.expanduser().absolute())]
     records = bring_in(places, stores.open("trainings"), keep_ids=not new_ids)
@@ -88,7 +88,7 @@ def copy_runs(runs: Sequence[Reference], target: str, new_ids: bool, kind: str, 
 
     Ids are kept where they are free. Runs that are copied together stay tied to each other.
     """
-    from incasem_like.tracking.transfer import copy_runs as copy
+    from incasem_like.tracking.moving.transfer import copy_runs as copy
 
     records = [run.get(stores, kind) for run in dict.fromkeys(runs)]
     other = StoreChoice(target, stores.runs_directory)
@@ -105,7 +105,7 @@ def portable_folders(folder: Path) -> list[Path]:
     Raises:
         InputError: There is none.
     """
-    from incasem_like.tracking.transfer.portable import MANIFEST
+    from incasem_like.tracking.run_folder import MANIFEST
 
     if (folder / MANIFEST).is_file():
         return [folder]

@@ -14,7 +14,8 @@ import click
 
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.address import KINDS, as_folder, singular
+from incasem_like.tracking.address import as_folder
+from incasem_like.tracking.kinds import KINDS, singular
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord, RunStore, RunSummary
@@ -45,7 +46,7 @@ class StoreChoice:
 
     def open(self, kind: str) -> RunStore:
         """Open the store of one kind of run; it stays open for the rest of the command."""
-        from incasem_like.tracking.store import open_store
+        from incasem_like.tracking.opening import open_store
 
         if kind not in self._opened:
             self._opened[kind] = open_store(self.url, kind, self.runs_directory)
@@ -58,7 +59,7 @@ class StoreChoice:
     def flags(self) -> list[str]:
         """What to type again to reach the same store; without a URL that holds a password."""
         from incasem_like.terminal import shown_path
-        from incasem_like.tracking.plain import without_credentials
+        from incasem_like.tracking.values import without_credentials
 
         flags: list[str] = []
         if self.url:

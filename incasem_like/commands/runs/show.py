@@ -14,12 +14,12 @@ from incasem_like.commands.runs.listing import plain
 from incasem_like.commands.runs.metrics import metric_summaries
 from incasem_like.commands.runs.options import Reference, RunReference, StoreChoice, kind_option, store_options
 from incasem_like.commands.tables import Column, cell, print_table, size
-from incasem_like.tracking.address import singular
-from incasem_like.tracking.origins import origins
+from incasem_like.tracking.kinds import singular
+from incasem_like.tracking.model.summaries import origins
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord
-    from incasem_like.tracking.summaries import RunSummary
+    from incasem_like.tracking.model.summaries import RunSummary
 
 _LINES_OF_TRACE = 12
 _SHOWN_OF_HASHES = 12
@@ -42,7 +42,7 @@ def show_run(run: Reference, what: str | None, artifact: str | None, kind: str, 
     if artifact is not None:
         sys.stdout.buffer.write(record.artifact(artifact))
     elif what == "config":
-        from incasem_like.tracking import format_config
+        from incasem_like.commands.command_line import format_config
 
         print(format_config(record.config), end="")
     elif what == "output":
@@ -178,7 +178,7 @@ def _show_metrics(record: RunRecord) -> None:
 def _show_result(record: RunRecord) -> None:
     if record.result is None:
         return
-    from incasem_like.tracking.summaries import flatten
+    from incasem_like.tracking.model.summaries import flatten
 
     flat = flatten(record.result) if isinstance(record.result, dict) else {"": record.result}
     print("\nresult")

@@ -10,11 +10,11 @@ import click
 
 from incasem_like.commands.runs.options import KindOfRun, StoreChoice, called_first, store_options
 from incasem_like.commands.tables import cell
-from incasem_like.tracking.address import KINDS, singular
+from incasem_like.tracking.kinds import KINDS, singular
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunStore
-    from incasem_like.tracking.summaries import RunSummary
+    from incasem_like.tracking.model.summaries import RunSummary
 
 _one_kind = click.option("--kind", type=KindOfRun(), help=f"Runs of this kind only: {', '.join(KINDS)}.")
 
@@ -48,7 +48,7 @@ def reap_runs(kind: str | None, stores: StoreChoice) -> None:
 
 def _reap(store: RunStore, run: RunSummary) -> bool:
     """Close one record; False where delivering it showed how the run ended by itself."""
-    from incasem_like.tracking.sync import deliver_journal
+    from incasem_like.tracking.mirror.push import deliver_journal
 
     deliver_journal(store, run.id)
     record = store.get(run.id)
@@ -70,7 +70,7 @@ def sync_runs(kind: str | None, stores: StoreChoice) -> int:
     Looks in the runs directory of this machine; runs that go on deliver themselves. The exit status is 1 when
     something stays behind.
     """
-    from incasem_like.tracking.sync import sync_journals
+    from incasem_like.tracking.moving.sync import sync_journals
 
     synced = [one for store in chosen_stores(stores, kind).values() for one in sync_journals(store)]
     for one in synced:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from incasem_like.tracking.checkpoints.cache import cache_directory
-from incasem_like.tracking.files.layout import write_whole
+from incasem_like.disk import write_whole
+from incasem_like.tracking.model.cache import cache_directory
 from incasem_like.volumes.provenance import digest
 
 

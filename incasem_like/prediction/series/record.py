@@ -10,7 +10,7 @@ from typing import Any
 from incasem_like.prediction.experiment import record_plan
 from incasem_like.prediction.series.plan import Entry, SeriesPlan
 from incasem_like.tracking import Run, RunStore
-from incasem_like.tracking.checkpoints.choice import listed
+from incasem_like.tracking.model.checkpoints import listed
 
 COMMAND = "predict_multiple"
 KEY = "series"

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from incasem_like.disk import exclusive, write_whole
 from incasem_like.errors import InputError
-from incasem_like.tracking.files.exclusive import exclusive
-from incasem_like.tracking.files.layout import write_whole
 
 LOG_NAME = "downloads.json"
 

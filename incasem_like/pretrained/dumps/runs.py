@@ -13,9 +13,9 @@ from bson import json_util
 
 from incasem_like.pretrained.dumps.dump import CHUNKS, FILES, METRICS, RUNS, Dump, Place
 from incasem_like.pretrained.foreign import ORIGIN, ForeignRun, configuration, origin
-from incasem_like.tracking.plain import plain, without_credentials
-from incasem_like.tracking.records import Metric
-from incasem_like.tracking.summaries import unpickled
+from incasem_like.tracking.model.summaries import unpickled
+from incasem_like.tracking.series import Metric
+from incasem_like.tracking.values import plain, without_credentials
 
 ORIGINAL_RECORD = "original_run.json"
 _NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f]")

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from incasem_like.tracking.address import singular
+from incasem_like.tracking.kinds import singular
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.summaries import RunSummary
+    from incasem_like.tracking.model.summaries import RunSummary
 
 Quantity = Literal["plain", "time", "seconds", "bytes", "status"]
 _LOWER = re.compile(r"loss|error|distance|voi|hausdorff|arand|cremi", re.IGNORECASE)
@@ -47,7 +47,7 @@ class Field:
 
 
 def better(metric: str) -> Literal["max", "min"] | None:
-    """Tell whether the largest or the smallest value of a metric is best; None where its name does not tell."""
+    """Return whether the largest or the smallest value of a metric is best; None where its name does not tell."""
     if _LOWER.search(metric):
         return "min"
     return "max" if _HIGHER.search(metric) else None
@@ -60,7 +60,7 @@ def config_field(name: str, key: str) -> Field:
 
 def result_field(name: str, key: str) -> Field:
     """A value of what the run came to, by its dotted key."""
-    from incasem_like.tracking.summaries import flatten
+    from incasem_like.tracking.model.summaries import flatten
 
     return Field(name, f"result.{key}", lambda run: flatten(run.result).get(key))
 

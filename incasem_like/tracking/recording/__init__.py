@@ -1,1 +1,1 @@
-"""Making a record of work while it goes on: the run, its life cycle, output, surroundings, heartbeat."""
+"""Recording a run while it goes on."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, TextIO
 
-from incasem_like.tracking.plain import without_credentials
+from incasem_like.tracking.values import without_credentials
 
 _MOVES_CURSOR = re.compile(r"\x1b\[(?:\d*[ABFGHJK]|\?25[lh])|\r(?!\n)")
 _CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -59,7 +59,7 @@ class OutputCapture:
         self._replaced.clear()
 
     def take(self, text: str) -> None:
-        """Keep a piece of output."""
+        """Add a piece of output."""
         if not text or _MOVES_CURSOR.search(text):
             return
         text = _CONTROL_SEQUENCE.sub("", text)
@@ -75,7 +75,7 @@ class OutputCapture:
                 self._dropped = True
 
     def text(self) -> str:
-        """Give all that was kept, without credentials."""
+        """Return the output, without credentials."""
         with self._lock:
             gap = "\n[… output left out …]\n" if self._dropped else ""
             kept = "".join(self._head) + gap + "".join(self._tail)
@@ -117,7 +117,7 @@ def _reader_may_be_gone() -> Iterator[None]:
 
 
 def _redirect_handlers(before: Any, after: Any) -> None:
-    """Let the root logger's handlers, which hold the stream of their making, write to another."""
+    """Redirect the root logger's handlers from one stream to another."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is before:
             handler.setStream(after)

@@ -3,26 +3,76 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
 import signal
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from incasem_like.errors import IncasemError
-from incasem_like.tracking.checkpoints import EARLIER_FOLDERS
-from incasem_like.tracking.metrics_log import MetricsLog
-from incasem_like.tracking.plain import plain, without_credentials
-from incasem_like.tracking.recording.heartbeat import SECONDS_BETWEEN_HEARTBEATS, Heartbeat
-from incasem_like.tracking.recording.metric_buffer import MetricBuffer
+from incasem_like.tracking.background import SECONDS_BETWEEN_HEARTBEATS, Heartbeat
+from incasem_like.tracking.metrics_log import MetricsLog, not_saved
+from incasem_like.tracking.model.checkpoints import EARLIER_FOLDERS
 from incasem_like.tracking.recording.output import OutputCapture
-from incasem_like.tracking.recording.run_metrics import not_saved
-from incasem_like.tracking.recording.sacred_quietly import RunObserver, SacredInterrupt, SacredRunBase
+from incasem_like.tracking.sacred_parts import RunObserver, SacredInterrupt, SacredRunBase
+from incasem_like.tracking.values import plain, without_credentials
+
+MOST_POINTS = 20_000
+
+
+class MetricBuffer:
+    """Takes points from any thread at little cost.
+
+    Args:
+        overflow: Called when more points wait than memory should hold; must not wait for anything.
+    """
+
+    def __init__(self, overflow: Callable[[], object]) -> None:
+        self._overflow = overflow
+        self._lock = threading.Lock()
+        self._points: list[tuple[str, int, float, datetime]] = []
+        self._counts: Counter[str] = Counter()
+
+    def start_from(self, counts: Mapping[str, int]) -> None:
+        """Count on from what a continued run has logged before."""
+        with self._lock:
+            self._counts.update(counts)
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Add a point."""
+        moment = datetime.now(UTC).replace(tzinfo=None)
+        with self._lock:
+            self._points.append((name, step, value, moment))
+            self._counts[name] += 1
+            full = len(self._points) % MOST_POINTS == 0
+        if full:
+            self._overflow()
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of points of each metric over the whole run."""
+        with self._lock:
+            return dict(self._counts)
+
+    def take(self) -> dict[str, dict[str, Any]]:
+        """Hand over the points since the last call, in the form in which Sacred gives them to observers."""
+        with self._lock:
+            points, self._points = self._points, []
+        found: dict[str, dict[str, Any]] = {}
+        for name, step, value, moment in points:
+            columns = found.get(name)
+            if columns is None:
+                columns = found[name] = {"name": name, "steps": [], "values": [], "timestamps": []}
+            columns["steps"].append(step)
+            columns["values"].append(value)
+            columns["timestamps"].append(moment)
+        return found
+
 
 log = logging.getLogger("incasem_like.tracking")
 Outcome = TypeVar("Outcome")
@@ -92,7 +142,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
         return outcome
 
     def _emit_started(self) -> None:
-        self.status, self.start_time = "RUNNING", datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+        self.status, self.start_time = "RUNNING", datetime.now(UTC).replace(tzinfo=None)
         for observer in self.observers:
             run_id = observer.started_event(
                 ex_info=self.experiment_info,
@@ -109,7 +159,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
                 self._take_up(observer)
 
     def _take_up(self, observer: RunObserver) -> None:
-        """Go on with what a continued run has noted, printed and logged already."""
+        """Restore what a resumed run has noted, printed and logged already."""
         opened = getattr(observer, "opened", None)
         if opened is None:
             return
@@ -130,12 +180,12 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
             self._heartbeat = None
 
     def log_scalar(self, metric_name: str, value: float, step: int) -> None:
-        """Take a point; it leaves with the next heartbeat."""
+        """Add a point; it is written at the next heartbeat."""
         self.check_still_ours()
         self.buffer.add(metric_name, value, step)
 
     def save(self) -> None:
-        """Have metrics, output and info written on this machine now.
+        """Write metrics, output and info on this machine now.
 
         Raises:
             DiskFullError: There is no space for the metrics.
@@ -169,7 +219,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
         return [run.metrics.log for run in opened if run.metrics.log.refused is not None]
 
     def check_still_ours(self) -> None:
-        """Make sure that this process still has the run.
+        """Check that this process still has the run.
 
         Raises:
             StoreError: Another process continued it.
@@ -194,7 +244,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
         """Send metrics, output and info; called by the heartbeat's thread alone."""
         self._get_captured_output()
         metrics = self.buffer.take()
-        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+        now = datetime.now(UTC).replace(tzinfo=None)
         info = self.info
         for observer in self._begun:
             self._safe_call(observer, "log_metrics", metrics_by_name=metrics, info=dict(info))
@@ -237,7 +287,7 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
 
 
 def _folders_before(noted: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep in mind where a run wrote before it was continued with another folder: older checkpoints are still there."""
+    """Return the folders that a run wrote to before it was resumed with another: older checkpoints are there."""
     last = noted.get("runs_directory")
     folders = noted.get(EARLIER_FOLDERS) or []
     if last in (None, now.get("runs_directory")) or last in folders:
@@ -247,7 +297,7 @@ def _folders_before(noted: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
 
 @contextlib.contextmanager
 def _signals_held_back(*, deliver: bool) -> Iterator[None]:
-    """Keep signals that end a run from breaking into a block; afterwards deliver or forget the first that came."""
+    """Defer signals that end a run until a block is done; then raise the first that came, or drop it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,1 +1,0 @@
-"""Runs kept as files: the store and the observer that writes one run."""

@@ -1,0 +1,1 @@
+"""Copying runs and checkpoints into MongoDB."""

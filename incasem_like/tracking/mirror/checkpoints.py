@@ -1,0 +1,333 @@
+"""Copying checkpoints into MongoDB, during a run and after it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from incasem_like.errors import CheckpointError
+from incasem_like.terminal import Progress
+from incasem_like.tracking.model.cache import transfer_progress
+from incasem_like.tracking.model.checkpoints import CheckpointRecord, StorePolicy, TrackedFile
+from incasem_like.tracking.values import without_credentials
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.stores.base import RunRecord, RunStore
+    from incasem_like.tracking.stores.gridfs import CheckpointFiles
+
+
+def missing_uploads(record: RunRecord, *, verify: bool = False) -> list[CheckpointRecord]:
+    """List the checkpoints that the run's store should hold by ``tracking.store_checkpoints`` and does not.
+
+    Args:
+        record: The run.
+        verify: Read the store's copies through; damaged ones count as missing.
+
+    Raises:
+        StoreError: The server does not answer.
+    """
+    files, wanted = record.store.checkpoint_files, _wanted(record)
+    if files is None or not wanted:
+        return []
+    sound = {copy.sha256 for copy in files.of_run(record.id) if not verify or files.is_sound(copy)}
+    return [one for one in wanted if any(file.sha256 not in sound for file in one.files)]
+
+
+def runs_lacking_uploads(store: RunStore) -> list[RunRecord]:
+    """Find the runs that are over and whose missing checkpoints this machine has: ``upload_missing`` helps them.
+
+    Raises:
+        StoreError: The server does not answer.
+    """
+    files = store.checkpoint_files
+    if files is None:
+        return []
+    stored = {(copy.run_id, copy.sha256) for copy in files.everything()}
+    suspects = [
+        summary.id
+        for summary in store.summaries()
+        if summary.status != "RUNNING"
+        and any(
+            (summary.id, one.sha256) not in stored and (store.runs_directory / one.path).is_file()
+            for one in summary.checkpoints
+        )
+    ]
+    records = [store.get(run_id) for run_id in suspects]
+    return [record for record in records if any(_seems_here(one) for one in missing_uploads(record))]
+
+
+def upload_missing(record: RunRecord, *, verify: bool = False) -> list[CheckpointRecord]:
+    """Finish what a run could not upload before it ended; a run that goes on does so itself and is left alone.
+
+    Copies that better ones replace are then taken out. What this machine does not have the files of stays missing.
+
+    Args:
+        record: The run.
+        verify: Read the store's copies through, and replace damaged ones.
+
+    Returns:
+        The checkpoints that were uploaded.
+
+    Raises:
+        StoreError: The server does not answer, or refuses.
+    """
+    files, wanted = record.store.checkpoint_files, _wanted(record)
+    if files is None or not wanted or record.status == "RUNNING":
+        return []
+    missing = missing_uploads(record, verify=verify)
+    if record.seems_dead and record.store.heard_of([record.id]):
+        return []  # it lives, by a clock that is behind, and has the say over its copies
+    with files.as_store_errors():
+        uploaded = [one for one in missing if _upload(files, record.id, one, verify)]
+        if len(uploaded) == len(missing):
+            named = {file.sha256 for one in wanted for file in one.files}
+            files.remove([copy.id for copy in files.of_run(record.id) if copy.sha256 not in named])
+            files.remove_partial(record.id)
+    return uploaded
+
+
+def _seems_here(checkpoint: CheckpointRecord) -> bool:
+    return all(file.seems_here() for file in checkpoint.files)
+
+
+def _wanted(record: RunRecord) -> list[CheckpointRecord]:
+    return StorePolicy.from_config(record.config).wanted(record.checkpoints)
+
+
+def _upload(files: CheckpointFiles, run_id: int, checkpoint: CheckpointRecord, replace: bool) -> bool:
+    """Upload both files of a checkpoint, instead of what is there or unless it is; False when they are not here."""
+    found = [(file, path) for file in checkpoint.files if (path := file.here())]
+    if len(found) < len(checkpoint.files):
+        return False
+    if replace:
+        hashes = [file.sha256 for file in checkpoint.files]
+        files.remove([copy.id for copy in files.of_run(run_id) if copy.sha256 in hashes])
+    for file, path in found:
+        with transfer_progress(f"Uploading {file.name}", file.bytes) as advance:
+            proceed = _Advancing(advance)
+            files.upload(path, run_id, file.sha256, checkpoint.entry if file is checkpoint.model else None, proceed)
+            proceed(file.bytes)
+    return True
+
+
+class _Advancing:
+    """Turns the bytes done so far into the bytes done since."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance, self._before = advance, 0
+
+    def __call__(self, done: int) -> bool:
+        self._advance(done - self._before)
+        self._before = done
+        return True
+
+
+log = logging.getLogger("incasem_like.tracking")
+SECONDS_BETWEEN_ATTEMPTS = 10.0
+SECONDS_WITHOUT_A_WORD = 2.0
+SECONDS_WITHOUT_PROGRESS = 20.0
+
+
+class CheckpointUploader(threading.Thread):
+    """Makes the database hold those of a run's checkpoints that the policy names, and no others.
+
+    The run only says which checkpoints it has now; that never waits. Uploads begin with the newest. One that has begun
+    is finished even when a newer one has come meanwhile, so that a slow line brings something home; those between are
+    passed over. What the database has beyond the policy's choice is taken out once all of that choice is in.
+
+    Args:
+        files: The checkpoints in the database.
+        run_id: The run.
+        policy: Which checkpoints the database should hold.
+    """
+
+    def __init__(self, files: CheckpointFiles, run_id: int, policy: StorePolicy) -> None:
+        super().__init__(name="checkpoint-upload", daemon=True)
+        self._files, self._run_id, self._policy = files, run_id, policy
+        self._condition = threading.Condition()
+        self._wanted: list[CheckpointRecord] = []
+        self._version = self._settled = 0
+        self._inside: set[str] = set()
+        self._hopeless: set[str] = set()
+        self._partial_may_be_left = True
+        self._sent = 0
+        self._problem = ""
+        self._session: str | None = None
+        self._finishing = self._stopping = self._lost = False
+
+    def keep(self, checkpoints: Sequence[CheckpointRecord]) -> None:
+        """Set the checkpoints that the run has now, all safe on disk; return at once."""
+        with self._condition:
+            self._wanted = self._policy.wanted(checkpoints)
+            self._version += 1
+            self._condition.notify_all()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing to do: what the database should hold is in, or cannot be given to it."""
+        with self._condition:
+            return self._settled == self._version
+
+    @property
+    def missing(self) -> list[CheckpointRecord]:
+        """The checkpoints that the database should hold and does not; none of a run that another process has now."""
+        with self._condition:
+            if self._lost:
+                return []
+            return [record for record in self._wanted if any(self._is_missing(file) for file in record.files)]
+
+    def finish(self, seconds: float) -> list[CheckpointRecord]:
+        """Wait until the database holds what it should, at most some seconds, with a word on how far it has come.
+
+        A database that takes nothing for a while, and ctrl-C, end the wait sooner. The thread ends.
+
+        Returns:
+            The checkpoints that are still missing.
+        """
+        deadline = time.monotonic() + seconds
+        with self._condition:
+            self._finishing = True
+            self._condition.notify_all()
+        try:
+            if not self._settle(min(SECONDS_WITHOUT_A_WORD, seconds)):
+                self._watch(deadline)
+        except KeyboardInterrupt:
+            log.warning("The upload of checkpoints was interrupted.")
+        with self._condition:
+            self._stopping = True
+            self._condition.notify_all()
+        return self.missing
+
+    def run(self) -> None:  # noqa: D102
+        while not self._stopping:
+            try:
+                with self._files.on_own_connection() as files:
+                    while self._wait_for_work():
+                        self._synchronize(files)
+            except Exception as error:  # whatever it is, the training goes on
+                self._complain(error)
+                self._rest()
+
+    def _wait_for_work(self) -> bool:
+        with self._condition:
+            self._condition.wait_for(lambda: self._stopping or self._settled != self._version)
+            return not self._stopping
+
+    def _rest(self) -> None:
+        """Wait before another attempt; the end of the run calls for one at once."""
+        with self._condition:
+            before, seconds = self._finishing, 1.0 if self._finishing else SECONDS_BETWEEN_ATTEMPTS
+            self._condition.wait_for(lambda: self._stopping or self._finishing != before, seconds)
+
+    def _synchronize(self, files: CheckpointFiles) -> None:
+        """Upload what is missing, then take out what is too much; stop early when the run's wishes have changed."""
+        with self._condition:
+            version, wanted = self._version, list(self._wanted)
+        if self._has_lost_the_run(files):
+            return
+        stored = {copy.sha256: copy for copy in files.of_run(self._run_id)}
+        with self._condition:
+            self._inside = set(stored)
+        for record in wanted:
+            for file in record.files:
+                if self._is_missing(file):
+                    self._upload(files, record, file)
+                if self._stopping or self._version != version:
+                    return
+        named = {file.sha256 for record in wanted for file in record.files}
+        if not named & self._hopeless and not self._has_lost_the_run(files):
+            files.remove([copy.id for sha256, copy in stored.items() if sha256 not in named])
+            if self._partial_may_be_left:
+                files.remove_partial(self._run_id)
+                self._partial_may_be_left = False
+        self._conclude(version)
+
+    def _has_lost_the_run(self, files: CheckpointFiles) -> bool:
+        """Return whether another process resumed the run, which then decides about its checkpoints."""
+        session = files.session(self._run_id)
+        if session is not None and self._session not in (None, session):
+            with self._condition:
+                self._lost = self._stopping = True
+                self._condition.notify_all()
+        self._session = self._session or session
+        return self._lost
+
+    def _upload(self, files: CheckpointFiles, record: CheckpointRecord, file: TrackedFile) -> None:
+        """Upload one file; one that cannot be read, or is another by now, is said once and left out."""
+        if file.sha256 in self._hopeless:
+            return
+
+        def proceed(done: int) -> bool:
+            with self._condition:
+                self._sent = done
+                return not self._stopping and (not self._finishing or record in self._wanted)
+
+        entry = record.entry if file is record.model else None
+        try:
+            is_in = files.upload(file.path, self._run_id, file.sha256, entry, proceed)
+        except (CheckpointError, OSError) as error:
+            with self._condition:
+                if record in self._wanted:
+                    self._hopeless.add(file.sha256)
+                    log.warning("A checkpoint does not go into %s: %s", self._files.description, error)
+            return
+        with self._condition:
+            self._sent = 0
+            self._partial_may_be_left |= not is_in
+            if is_in:
+                self._inside.add(file.sha256)
+
+    def _conclude(self, version: int) -> None:
+        with self._condition:
+            self._settled = version
+            if self._problem:
+                log.warning("%s takes checkpoints again.", self._files.description)
+            self._problem = ""
+            self._condition.notify_all()
+
+    def _complain(self, error: Exception) -> None:
+        """Warn of what is wrong, once until it is repaired or something else is wrong."""
+        import pymongo.errors
+
+        if isinstance(error, pymongo.errors.OperationFailure):
+            reason = f"refuses them ({(error.details or {}).get('codeName') or f'code {error.code}'})"
+        elif isinstance(error, pymongo.errors.PyMongoError):
+            reason = "does not answer"
+        else:
+            reason = f"could not be given them ({without_credentials(f'{type(error).__name__}: {error}')})"
+        if reason != self._problem and not self._stopping:
+            self._problem = reason
+            log.warning(
+                "Checkpoints wait to be uploaded, the training goes on: %s %s.", self._files.description, reason
+            )
+
+    def _is_missing(self, file: TrackedFile) -> bool:
+        return file.sha256 not in self._inside
+
+    def _settle(self, seconds: float) -> bool:
+        with self._condition:
+            return self._condition.wait_for(
+                lambda: self._settled == self._version or self._lost or not self.is_alive(), seconds
+            )
+
+    def _left(self) -> int:
+        """Bytes that still have to be sent."""
+        with self._condition:
+            missing = {file.sha256: file.bytes for one in self._wanted for file in one.files if self._is_missing(file)}
+            return max(sum(missing.values()) - self._sent, 0)
+
+    def _watch(self, deadline: float) -> None:
+        """Show how far it has come until all is in, nothing moves any more, or the time is up."""
+        left, moved = self._left(), time.monotonic()
+        with Progress(f"Uploading checkpoints to {self._files.description}", left, "B") as progress:
+            while not self._settle(0.5):
+                before, left = left, self._left()
+                now = time.monotonic()
+                moved = now if left != before else moved
+                progress.advance(before - left)
+                if now > deadline or now - moved > SECONDS_WITHOUT_PROGRESS:
+                    return
+            progress.advance(left)

@@ -1,0 +1,208 @@
+"""Copying a run into MongoDB while it goes on: a server that is away, slow or killed costs nothing."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pymongo.errors
+
+from incasem_like.tracking.background import Heartbeat
+from incasem_like.tracking.documents import Mark, series_update, to_document
+from incasem_like.tracking.mirror.push import Delivery, Parcel, SessionLostError, whole_parcel
+from incasem_like.tracking.run_folder import Begun, Journal, PendingArtifact
+from incasem_like.tracking.sessions import taken_over
+from incasem_like.tracking.stores.mongo import MongoStore
+
+log = logging.getLogger("incasem_like.tracking")
+SECONDS_BETWEEN_ATTEMPTS = 10.0
+FINAL_ATTEMPTS = 3
+_ALWAYS = ("status", "heartbeat", "stop_time")  # somebody may have written that the run was dead
+SECONDS_BETWEEN_FINAL_ATTEMPTS = 1.0
+SECONDS_FOR_THE_END = 30.0
+
+
+class Mirror:
+    """Keeps the documents that Omniboard reads (runs, metrics, fs.files) equal to one run's folder.
+
+    The run is written on this machine first; a thread of the mirror's own brings it to the server, so that no outage
+    ever holds the run up. What could not be delivered by the end stays in the run's journal. Every write carries the
+    session's token: who lost the run to another process learns it and stops.
+
+    Args:
+        store: The database, its GridFS and its journals.
+
+    Attributes:
+        lock: Held while the run's folder is written and while what is sent is put together.
+        lost: Why this process may not write the run any more, or None.
+    """
+
+    def __init__(self, store: MongoStore) -> None:
+        self.store = store
+        self.lock = threading.RLock()
+        self.lost: Exception | None = None
+        self._entry: dict[str, Any] = {}
+        self._changed: set[str] = set()
+        self._marks: dict[str, Mark] = {}
+        self._whole = self._is_marked = False
+        self._version = self._delivered = 0
+        self._delivered_beat: datetime | None = None
+        self._away = self._is_slow = False
+        self._next_attempt = 0.0
+        self._courier = Heartbeat(self._deliver, SECONDS_BETWEEN_ATTEMPTS, "delivery")
+
+    def begin(self, begun: Begun) -> None:
+        """Start to mirror a run that this process has claimed."""
+        assert isinstance(begun.folder, Journal)
+        self._journal, self._metrics, self._entry = begun.folder, begun.run.metrics, dict(begun.document)
+        run_id, token = self._journal.run_id, str(self._entry["session"])
+        self._delivery = Delivery(self.store.database, self.store.files, run_id, token, begun.metric_ids)
+        self._pending: list[PendingArtifact] = []
+        self._artifacts = list(self._entry.pop("artifacts", None) or ())
+        self._courier.start()
+
+    def update(self, fields: Mapping[str, Any]) -> None:
+        """Note fields that the database should have, before they are written on this machine; needs the lock."""
+        for key, value in to_document(fields).items():
+            if key == "info":  # Omniboard finds the metrics by these links
+                value["metrics"] = [self._delivery.link(name) for name in self._metrics.table.series]
+            if key not in self._entry or self._entry[key] != value:
+                self._entry[key] = value
+                if key != "heartbeat":
+                    self._changed.add(key)
+                    self._version += 1
+        self._mark()
+
+    def add_artifact(self, name: str) -> None:
+        """Note a file of the run's folder that the database should have; needs the lock."""
+        self._pending.append(self._journal.pending_artifact(name))
+        self._version += 1
+        self._mark()
+
+    def ask(self) -> None:
+        """Push what is new soon, without waiting."""
+        self._courier.ask()
+
+    def settle(self, seconds: float) -> None:
+        """Wait a moment for what was said to be delivered; not at all while the server is known to be slow or away."""
+        if self._away or self._is_slow or self.lost is not None:
+            return
+        self._is_slow = not self._courier.wait(self._courier.ask(), seconds)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._courier.stop(seconds=1.0)
+
+    def _mark(self) -> None:
+        """Note on this machine that the server lacks something, if it is more than that the run goes on."""
+        if self._delivered != self._version and not self._is_marked:
+            self._journal.mark(self.store.description)
+            self._is_marked = True
+
+    def _deliver(self) -> None:
+        """Send what is new; called by the delivery's thread alone."""
+        with self.lock:
+            beat = self._entry.get("heartbeat")
+            is_new = self._whole or self._delivered != self._version or self._delivered_beat != beat
+            if self.lost is not None or not is_new or time.monotonic() < self._next_attempt:
+                return
+            parcel = self._pack()
+        try:
+            artifacts = self._delivery.send(parcel, self._artifacts)
+        except SessionLostError:
+            self._lose()
+        except Exception as error:
+            self._wait_for_the_server(error)
+        else:
+            with self.lock:
+                self._acknowledge(parcel, artifacts)
+
+    def _pack(self) -> Parcel:
+        table = self._metrics.table
+        if self._whole:
+            whole = whole_parcel({**self._entry, "_id": self._journal.run_id}, table, list(self._pending))
+            return Parcel(whole.fields, whole.metrics, whole.artifacts, whole=True, version=self._version)
+        fields = {key: self._entry[key] for key in {*self._changed, *_ALWAYS} if key in self._entry}
+        updates = {
+            name: series_update(name, self._journal.run_id, series, self._marks.get(name))
+            for name, series in table.series.items()
+        }
+        news = {name: update for name, update in updates.items() if update is not None}
+        self._changed.clear()
+        return Parcel(fields, news, list(self._pending), version=self._version)
+
+    def _acknowledge(self, parcel: Parcel, artifacts: list[dict[str, Any]] | None) -> None:
+        if artifacts is None:  # the server was restored from an older state: it gets all again
+            self._whole, self._next_attempt = True, 0.0
+            self._courier.ask()
+            return
+        self._artifacts = artifacts
+        self._marks.update({name: mark for name, (_, mark) in parcel.metrics.items()})
+        for artifact in parcel.artifacts:
+            self._pending.remove(artifact)
+            if not any(other.path == artifact.path for other in self._pending):
+                artifact.path.unlink(missing_ok=True)
+        self._delivered, self._delivered_beat = parcel.version, parcel.fields.get("heartbeat")
+        if self._delivered == self._version:
+            self._journal.unmark()
+            self._is_marked = False
+        if self._away:
+            log.warning("%s answers again: the run's record is delivered.", self.store.description)
+        self._whole &= not parcel.whole
+        self._away = self._is_slow = False
+        self._next_attempt = 0.0
+
+    def _wait_for_the_server(self, error: Exception) -> None:
+        with self.lock:
+            if not self._away:
+                log.warning(
+                    "%s %s: the run goes on and its record is delivered later.", self.store.description, _reason(error)
+                )
+            self._away = self._whole = True
+            self._next_attempt = time.monotonic() + SECONDS_BETWEEN_ATTEMPTS
+
+    def _lose(self) -> None:
+        with self.lock:
+            self.lost = taken_over(self._journal.run_id, self.store.description)
+            self._journal.clear()
+        log.warning("%s", self.lost)
+
+    def finish(self) -> None:
+        """Deliver the whole run at its end, whatever befell the database meanwhile: a backup put back, a rollback."""
+        with self.lock:
+            if self.lost is not None:
+                return
+            self._whole = True
+            self._version += 1
+            self._mark()
+        end = time.monotonic() + SECONDS_FOR_THE_END
+        for attempt in range(FINAL_ATTEMPTS):
+            if attempt:
+                time.sleep(SECONDS_BETWEEN_FINAL_ATTEMPTS)
+            self._next_attempt = 0.0
+            self._courier.wait(self._courier.ask(), max(0.0, end - time.monotonic()))
+            if self._delivered == self._version:
+                self._journal.clear()
+            if self._delivered == self._version or self.lost is not None:
+                return
+        log.warning(
+            "%s did not come back: what it lacks of run %s is kept in %s, and 'incasem-like runs sync' delivers it.",
+            self.store.description,
+            self._journal.run_id,
+            self._journal.folder,
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Describe why the server refused something, without quoting addresses or values."""
+    if isinstance(error, pymongo.errors.ConnectionFailure):
+        return "does not answer"
+    if isinstance(error, pymongo.errors.WTimeoutError):
+        return "cannot bring the record to most members of its replica set"
+    if isinstance(error, pymongo.errors.OperationFailure):
+        return f"refuses the record (code {error.code})"
+    return f"cannot be given the record ({type(error).__name__})"

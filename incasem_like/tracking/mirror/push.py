@@ -1,0 +1,279 @@
+"""Writing a run into MongoDB, in writes that may be repeated and that carry the session's token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import gridfs.errors
+import pymongo.errors
+from bson import ObjectId
+
+from incasem_like.tracking.documents import Mark, metric_id, series_update, to_document
+from incasem_like.tracking.metrics_log import AlreadyWrittenError, read_table
+from incasem_like.tracking.run_folder import Journal, PendingArtifact
+from incasem_like.tracking.series import MetricTable, max_points
+from incasem_like.tracking.sessions import new_token, tokens
+from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.index import REVISION
+from incasem_like.tracking.stores.mongo import (
+    artifact_address,
+)
+
+if TYPE_CHECKING:
+    import gridfs
+    from pymongo.database import Database
+
+    from incasem_like.tracking.stores.mongo import MongoStore
+
+
+class SessionLostError(Exception):
+    """Another process has the run now."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What goes to the database at once.
+
+    Attributes:
+        fields: Of the run's document, to be set.
+        metrics: Of each metric the fields to be set in its document, and the mark once they are.
+        artifacts: Files that it lacks.
+        whole: Whether this is all there is, and not only what is new.
+        version: Counts the states of the run, for the sender.
+    """
+
+    fields: dict[str, Any]
+    metrics: dict[str, tuple[dict[str, Any], Mark]] = field(default_factory=dict)
+    artifacts: Sequence[PendingArtifact] = ()
+    whole: bool = False
+    version: int = 0
+
+
+class Delivery:
+    """Writes one run for one session.
+
+    Args:
+        database: Where to.
+        files: Its GridFS.
+        run_id: The run.
+        token: Of the session.
+        metric_ids: Ids of the metrics documents there are, by name.
+    """
+
+    def __init__(
+        self,
+        database: Database[Any],
+        files: gridfs.GridFS,
+        run_id: int,
+        token: str,
+        metric_ids: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.runs, self.metrics, self.files = database["runs"], database["metrics"], files
+        self.run_id, self.token = run_id, token
+        self._metric_ids = dict(metric_ids or {})
+
+    def send(self, parcel: Parcel, artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+        """Send a parcel.
+
+        Args:
+            parcel: What is to be sent.
+            artifacts: The entries of the files that the run has in the database.
+
+        Returns:
+            The entries of its files then; None where the database has lost something, so that all is to be sent again.
+
+        Raises:
+            SessionLostError: Another process continued the run.
+            pymongo.errors.PyMongoError: The server did not take it, or not all of it.
+        """
+        which = {"_id": self.run_id, "session": self.token}
+        change: dict[str, Any] = {"$set": {**parcel.fields, "artifacts": [dict(entry) for entry in artifacts]}}
+        if "stop_time" not in parcel.fields:
+            change["$unset"] = {"stop_time": ""}  # somebody may have taken the run for dead
+        try:
+            outcome = self.runs.update_one(which, change, upsert=True)
+        except pymongo.errors.DuplicateKeyError:
+            raise SessionLostError from None
+        if outcome.upserted_id is not None and not parcel.whole:
+            return None
+        if not all(self._send_metric(name, fields) for name, (fields, _) in parcel.metrics.items()):
+            return None
+        return self._send_artifacts(parcel.artifacts, artifacts)
+
+    def link(self, name: str) -> dict[str, str]:
+        """Return the entry of ``info.metrics`` by which Omniboard finds a metric."""
+        return {"name": name, "id": str(self._metric_id(name))}
+
+    def _metric_id(self, name: str) -> Any:
+        """Return a metric's id: always the same for the same run and name, so that two writers never make two of it."""
+        return self._metric_ids.setdefault(name, metric_id(self.run_id, name))
+
+    def _send_metric(self, name: str, fields: Mapping[str, Any]) -> bool:
+        which = {"_id": self._metric_id(name), "session": self.token}
+        is_whole = "steps" in fields
+        try:
+            outcome = self.metrics.update_one(which, {"$set": dict(fields)}, upsert=True)
+        except pymongo.errors.DuplicateKeyError:
+            if self.runs.find_one({"_id": self.run_id, "session": self.token}, {"_id": 1}) is None:
+                raise SessionLostError from None
+            self.metrics.delete_one({"_id": self._metric_id(name)})  # of a run of this id that was deleted
+            return False
+        return is_whole or outcome.upserted_id is None
+
+    def _send_artifacts(
+        self, pending: Sequence[PendingArtifact], present: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        entries = [dict(entry) for entry in present]
+        for artifact in pending:
+            file_id = ObjectId(artifact.id)
+            self._put(artifact, file_id)
+            before = [entry["file_id"] for entry in entries if entry["name"] == artifact.name]
+            others = [entry for entry in entries if entry["name"] != artifact.name]
+            entries = [*others, {"name": artifact.name, "file_id": file_id}]
+            which = {"_id": self.run_id, "session": self.token}
+            if self.runs.update_one(which, {"$set": {"artifacts": entries}}).matched_count == 0:
+                raise SessionLostError
+            for old in before:
+                if old != file_id:
+                    self.files.delete(old)
+        return entries
+
+    def _put(self, artifact: PendingArtifact, file_id: ObjectId) -> None:
+        name = artifact_address(self.runs.database, self.run_id, artifact.name)
+        for _ in range(2):
+            try:
+                with open(artifact.path, "rb") as content:
+                    self.files.put(content, _id=file_id, filename=name, content_type=artifact.content_type)
+                return
+            except gridfs.errors.FileExists:  # an attempt that broke off may have left some of it
+                if self.files.exists(file_id):
+                    return
+                self.files.delete(file_id)
+
+
+def whole_parcel(entry: Mapping[str, Any], table: MetricTable, artifacts: Sequence[PendingArtifact]) -> Parcel:
+    """Make a parcel of all that is known of a run."""
+    fields = {key: value for key, value in entry.items() if key not in ("_id", "artifacts")}
+    updates = {name: series_update(name, entry["_id"], series, None) for name, series in table.series.items()}
+    return Parcel(fields, {name: found for name, found in updates.items() if found}, artifacts, whole=True)
+
+
+_ATTEMPTS = 3
+
+
+class Outcome(Enum):
+    """What became of a journal."""
+
+    DELIVERED = "delivered"
+    SUPERSEDED = "the run was continued elsewhere since, and the database knows better"
+    FOREIGN = "it belongs to a run of another server"
+
+
+def deliver(store: MongoStore, journal: Journal, limit: int | None = None) -> Outcome:
+    """Push what a journal holds, and clear it; where it does not belong into the database, it stays.
+
+    Args:
+        store: The database.
+        journal: Of a run that no process writes.
+        limit: Points of each metric in the database; None for what the run's configuration says.
+
+    Raises:
+        pymongo.errors.PyMongoError: The server did not take it, or not all of it.
+        StoreError: The journal is damaged.
+    """
+    database = store.database
+    journal.upgrade()
+    run = journal.read_document() if journal.is_undelivered else None
+    if run is None:
+        return Outcome.DELIVERED
+    entry = {"_id": journal.run_id, **to_document({key: value for key, value in run.items() if key != "omniboard"})}
+    present = database["runs"].find_one({"_id": entry["_id"]}, {"session": 1, "info.sessions": 1, "artifacts": 1})
+    if present is None and journal.database != store.description:
+        return Outcome.FOREIGN
+    if present is not None and present.get("session") != entry["session"]:
+        return Outcome.SUPERSEDED if entry["session"] in tokens(present.get("info")) else Outcome.FOREIGN
+    if entry.get("status") == "RUNNING":
+        entry.update(status="KILLED", stop_time=entry.get("heartbeat") or entry.get("start_time"))
+    ids = {found["name"]: found["_id"] for found in database["metrics"].find({"run_id": entry["_id"]}, {"name": 1})}
+    delivery = Delivery(database, store.files, entry["_id"], entry["session"], ids)
+    table = read_table(journal.log.path, limit or max_points(entry.get("config") or {}))
+    entry[REVISION] = new_token()
+    entry["info"] = {**(entry.get("info") or {}), "metrics": [delivery.link(name) for name in table.series]}
+    parcel = whole_parcel(entry, table, journal.pending_artifacts())
+    artifacts = _artifacts(database, journal.run_id, present or {})
+    try:
+        for _ in range(_ATTEMPTS):
+            if delivery.send(parcel, artifacts) is not None:
+                journal.clear()
+                return Outcome.DELIVERED
+    except SessionLostError:
+        return Outcome.SUPERSEDED
+    raise pymongo.errors.OperationFailure("The run is deleted while it is written.")
+
+
+def _artifacts(database: Database[Any], run_id: int, present: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the files that the database has of a run; its document may not name the last of them, or be lost."""
+    prefix = artifact_address(database, run_id, "")
+    stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"filename": 1}).sort("uploadDate", 1)
+    found = {str(file["filename"]).removeprefix(prefix): file["_id"] for file in stored}
+    found |= {entry["name"]: entry["file_id"] for entry in present.get("artifacts") or ()}
+    return [{"name": name, "file_id": file_id} for name, file_id in found.items()]
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What became of a run of which something was left on this machine.
+
+    Attributes:
+        kind: Of the run.
+        run_id: Its id on this machine.
+        delivered_as: Its id in the store; None where it was left as it is.
+        what: What was done, or why nothing was; for a person.
+    """
+
+    kind: str
+    run_id: int
+    delivered_as: int | None
+    what: str
+
+
+def undelivered(store: RunStore) -> list[Journal]:
+    """List the journals that hold what the store lacks, of runs that are over."""
+    from incasem_like.tracking.stores.mongo import MongoStore
+
+    if not isinstance(store, MongoStore):
+        return []
+    return [journal for journal in store.journals if journal.is_undelivered and not journal.is_held]
+
+
+def deliver_journal(store: RunStore, run_id: int) -> Synced | None:
+    """Deliver what is left on this machine of one run, before it is looked at; None where nothing is.
+
+    Raises:
+        StoreError: The store does not answer, or refuses to be written.
+    """
+    from incasem_like.tracking.stores.mongo import MongoStore
+
+    if not isinstance(store, MongoStore):
+        return None
+    mine = [journal for journal in store.journals if journal.is_undelivered and journal.run_id == run_id]
+    found = [_deliver_journal(store, journal) for journal in mine]
+    return found[0] if found else None
+
+
+def _deliver_journal(store: MongoStore, journal: Journal) -> Synced:
+    try:
+        journal.log.open()
+    except AlreadyWrittenError:
+        return Synced(store.kind, journal.run_id, None, "still goes on and delivers itself")
+    try:
+        with store.errors("written"):
+            outcome = deliver(store, journal)
+    finally:
+        journal.log.close()
+    if outcome is Outcome.DELIVERED:
+        return Synced(store.kind, journal.run_id, journal.run_id, "record delivered")
+    return Synced(store.kind, journal.run_id, None, f"{journal.folder} stays: {outcome.value}")

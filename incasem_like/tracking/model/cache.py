@@ -1,0 +1,162 @@
+"""Files of checkpoints that were fetched from elsewhere, cached on this machine by their hash."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from incasem_like.errors import CheckpointError, DiskFullError
+from incasem_like.terminal import Progress
+
+_BYTES_AT_ONCE = 1 << 20
+
+
+def file_sha256(path: Path) -> str:
+    """Compute the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BYTES_AT_ONCE):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+BYTES_WORTH_A_PROGRESS_BAR = 16 << 20
+
+
+@contextlib.contextmanager
+def transfer_progress(description: str, size: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function that is called with the number of bytes transferred; a small file shows no progress.
+
+    Args:
+        description: What is shown: ``Fetching model_checkpoint_40``.
+        size: Length of the file in bytes.
+    """
+    if size < BYTES_WORTH_A_PROGRESS_BAR:
+        yield lambda count: None
+        return
+    with Progress(description, size, "B") as progress:
+        yield progress.advance
+
+
+ENVIRONMENT_VARIABLE = "INCASEM_CACHE"
+_IS_A_HASH = re.compile(r"[0-9a-f]{64}").fullmatch
+
+
+def cache_directory() -> Path:
+    """Return ``$INCASEM_CACHE``, else ``$XDG_CACHE_HOME/incasem-like``, else ``~/.cache/incasem-like``.
+
+    Whatever lies there may be deleted at any time; it is then fetched again.
+    """
+    if own := os.environ.get(ENVIRONMENT_VARIABLE):
+        return Path(own).expanduser().absolute()
+    general = os.environ.get("XDG_CACHE_HOME")
+    return (Path(general) if general else Path.home() / ".cache") / "incasem-like"
+
+
+def cached_path(name: str, sha256: str) -> Path:
+    """Return the path of a file in the cache, whether it exists or not; it ends with the file's own name."""
+    return cache_directory() / "checkpoints" / sha256 / (name.strip(".") or "checkpoint")
+
+
+def find_in_cache(name: str, sha256: str) -> Path | None:
+    """Look a file up; one that does not have its hash any more is as good as not there."""
+    path = cached_path(name, sha256)
+    try:
+        return path if file_sha256(path) == sha256 else None
+    except OSError:
+        return None
+
+
+def fetch_into_cache(name: str, sha256: str, size: int, blocks: Callable[[], Iterable[bytes]], origin: str) -> Path:
+    """Fetch a file unless it is in the cache; it appears there whole and right or not at all.
+
+    Processes that want the same file at once wait for the one that fetches it.
+
+    Args:
+        name: What the file is called.
+        sha256: Its hash.
+        size: Its length in bytes, for the progress shown.
+        blocks: Starts the transfer; gives the content piece by piece.
+        origin: Where it comes from, for messages.
+
+    Raises:
+        CheckpointError: What came does not have the hash, or the cache cannot be written.
+        DiskFullError: The disk of the cache is full.
+    """
+    if not _IS_A_HASH(sha256):
+        raise CheckpointError(
+            f"{name} is on record without a SHA-256, so it is not fetched: choose another checkpoint."
+        )
+    path = cached_path(name, sha256)
+    with _errors_of_the_cache(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.parent):
+            found = find_in_cache(name, sha256)
+            if found is not None:
+                return found
+            for abandoned in path.parent.glob(".*.part"):
+                abandoned.unlink(missing_ok=True)
+            _write_checked(path, sha256, size, blocks, origin)
+    return path
+
+
+def _write_checked(path: Path, sha256: str, size: int, blocks: Callable[[], Iterable[bytes]], origin: str) -> None:
+    digest = hashlib.sha256()
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as file, transfer_progress(f"Fetching {path.name}", size) as advance:
+            for block in blocks():
+                digest.update(block)
+                file.write(block)
+                advance(len(block))
+            file.flush()
+            os.fsync(file.fileno())
+        if digest.hexdigest() != sha256:
+            raise CheckpointError(
+                f"The copy of {path.name} in {origin} is damaged (SHA-256 {digest.hexdigest()[:12]}…, not "
+                f"{sha256[:12]}…): choose another checkpoint, or put the file back from the machine that made it."
+            )
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes that write into it, where the file system has locks."""
+    with open(folder / ".lock", "w") as lock:
+        _lock(lock)
+        yield
+
+
+def _lock(file: IO[str]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+
+
+@contextlib.contextmanager
+def _errors_of_the_cache(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"No space is left in {folder} for a checkpoint that is fetched: free some, or set "
+                f"{ENVIRONMENT_VARIABLE} to a folder on another disk."
+            ) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise CheckpointError(
+                f"A checkpoint cannot be fetched into {folder} ({error.strerror}): set {ENVIRONMENT_VARIABLE} to a "
+                "folder that can be written."
+            ) from None
+        raise

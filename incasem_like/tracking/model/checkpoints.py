@@ -1,0 +1,497 @@
+"""Checkpoints of runs: their record, the folders and stores their files may be in, and the choice among them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from incasem_like.errors import CheckpointError, StoreError
+from incasem_like.tracking.model.cache import cached_path, fetch_into_cache, file_sha256, find_in_cache
+
+if TYPE_CHECKING:
+    pass
+
+DELETED_PREFIX = ".deleting-"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a checkpoint that the database has whole.
+
+    Attributes:
+        id: Its id in GridFS.
+        run_id: The run it belongs to.
+        sha256: Of its content.
+        bytes: Its length.
+        name: Its name: ``model_checkpoint_<iteration>`` or ``training_state_<iteration>``.
+        entry: Of a model's file the run's entry of the checkpoint; else empty.
+    """
+
+    id: str
+    run_id: int
+    sha256: str
+    bytes: int
+    name: str
+    entry: dict[str, Any] = field(default_factory=dict)
+
+
+MODELS = "models"
+BESIDE_MODELS = ("tensorboard", "snapshots")
+
+
+def folder_name(run_id: int) -> str:
+    """Return the name of a run's own folders: its id with four digits, as in incasem."""
+    return f"{run_id:04d}"
+
+
+def models_folder(runs_directory: Path, run_id: int) -> Path:
+    """Return the folder of a training run's checkpoints."""
+    return runs_directory / MODELS / folder_name(run_id)
+
+
+def series_log_folder(runs_directory: Path, run_id: int) -> Path:
+    """Return the TensorBoard folder of a prediction with many checkpoints, which is not that of a training."""
+    return runs_directory / "tensorboard" / f"predict_{folder_name(run_id)}"
+
+
+def highest_number(runs_directory: Path) -> int:
+    """Return the highest id that has a folder of checkpoints, whichever store knows that run; 0 for none."""
+    folder = runs_directory / MODELS
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+_SECONDS_WITHOUT_A_BYTE = 60
+_BYTES_AT_ONCE = 1 << 20
+# Under this a run notes which folders of runs it wrote to before it was continued with another one
+EARLIER_FOLDERS = "earlier_runs_directories"
+
+
+class CheckpointCopies(Protocol):
+    """A run store's own copies of checkpoints, as far as they are read here."""
+
+    def of_run(self, run_id: int) -> list[StoredFile]:
+        """List the files of a run."""
+
+    def read(self, stored: StoredFile) -> Iterator[bytes]:
+        """Read a file in chunks."""
+
+
+class Places:
+    """Where the files of one run may be.
+
+    Args:
+        run_id: The run.
+        folders: Folders of runs that its paths may be relative to: this machine's first, then those that the run wrote
+            to, on whatever machine, the latest first.
+        host: Name of the machine it ran on, or empty.
+        stored_files: The run store's own copies; None for a store that keeps none.
+        description: The run store, for messages.
+    """
+
+    def __init__(
+        self,
+        run_id: int,
+        folders: Iterable[Path],
+        host: str,
+        stored_files: CheckpointCopies | None,
+        description: str,
+    ) -> None:
+        self.run_id, self.host, self.description = run_id, host, description
+        self.folders = list(dict.fromkeys(folders))
+        self.stored_files = stored_files
+
+    @cached_property
+    def stored(self) -> dict[str, StoredFile]:
+        """The run store's copies by hash, as they were when first asked for."""
+        found = self.stored_files.of_run(self.run_id) if self.stored_files is not None else []
+        return {copy.sha256: copy for copy in found}
+
+
+@dataclass(frozen=True)
+class TrackedFile:
+    """A file as it was when a run registered it.
+
+    Attributes:
+        registered: Its path, relative to the runs directory or absolute.
+        sha256: Of its content.
+        bytes: Its length.
+        places: Where it may be.
+        url: Where it was published, or None.
+    """
+
+    registered: str
+    sha256: str
+    bytes: int
+    places: Places = field(compare=False, repr=False)
+    url: str | None = None
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any], places: Places) -> TrackedFile:
+        """Read what a run registered: path, sha256, bytes and perhaps a url."""
+        url = entry.get("url")
+        path = entry.get("path") or PurePosixPath(url or "").name
+        return cls(path, entry["sha256"], int(entry["bytes"]), places, url)
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What ``from_entry`` reads."""
+        entry: dict[str, Any] = {"path": self.registered, "sha256": self.sha256, "bytes": self.bytes}
+        return entry if self.url is None else {**entry, "url": self.url}
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return PurePosixPath(self.registered).name
+
+    @property
+    def candidates(self) -> list[Path]:
+        """Paths where it may be, the likeliest first: below this machine's runs directory, where the run wrote it."""
+        return list(dict.fromkeys(folder / self.registered for folder in self.places.folders))
+
+    @property
+    def path(self) -> Path:
+        """The candidate that has a file of its length, else one that has a file, else the likeliest."""
+        by_length = [path for path in self.candidates if self._has_its_length(path)]
+        return (by_length or [path for path in self.candidates if path.is_file()] or self.candidates)[0]
+
+    def can_be_had(self) -> bool:
+        """Return whether it seems to be available anywhere; lengths are compared, but no file is read."""
+        is_here = self.seems_here() or self._has_its_length(cached_path(self.name, self.sha256))
+        return is_here or self.url is not None or self.sha256 in self.places.stored
+
+    def is_nowhere(self) -> bool:
+        """Return whether it is not available and no other file has its path."""
+        return not self.can_be_had() and not any(path.is_file() for path in self.candidates)
+
+    def seems_here(self) -> bool:
+        """Return whether a file of its length has its path in a folder of runs; nothing is read."""
+        return any(map(self._has_its_length, self.candidates))
+
+    def here(self) -> Path | None:
+        """Find it in the folders of runs; files are held against their hash."""
+        return next((path for path in self.candidates if not self._difference(path)), None)
+
+    def fetch(self) -> Path:
+        """Find it, fetch it if need be, and make sure that it is the one that was tracked.
+
+        Raises:
+            CheckpointError: It is nowhere to be had, or the copy elsewhere is damaged.
+            StoreError: The run store, or where it was published, does not answer.
+        """
+        problems = []
+        for path in self.candidates:
+            difference = self._difference(path)
+            if not difference:
+                return path
+            problems.append((path, difference))
+        found = find_in_cache(self.name, self.sha256)
+        return found or self._fetch_from_afar() or self._give_up(problems)
+
+    def _fetch_from_afar(self) -> Path | None:
+        copy = self.places.stored.get(self.sha256)
+        if copy is not None:
+            assert self.places.stored_files is not None
+            read = partial(self.places.stored_files.read, copy)
+            return fetch_into_cache(self.name, self.sha256, self.bytes, read, self.places.description)
+        if self.url is not None:
+            return fetch_into_cache(self.name, self.sha256, self.bytes, partial(_download, self.url), self.url)
+        return None
+
+    def _has_its_length(self, path: Path) -> bool:
+        return path.is_file() and path.stat().st_size == self.bytes
+
+    def _difference(self, path: Path) -> str:
+        """Describe how a file differs from the one that was tracked; empty when it is that one."""
+        if not path.is_file():
+            return "missing"
+        if (size := path.stat().st_size) != self.bytes:
+            return f"{size} bytes, not {self.bytes}"
+        digest = file_sha256(path)
+        return "" if digest == self.sha256 else f"SHA-256 {digest[:12]}…, not {self.sha256[:12]}…"
+
+    def _give_up(self, problems: list[tuple[Path, str]]) -> Path:
+        """Raise the error that names the paths that were tried and what was found there."""
+        changed = [f"{path} is another file ({difference})" for path, difference in problems if difference != "missing"]
+        missing = [str(path) for path, difference in problems if difference == "missing"]
+        absent = f"{' and '.join(missing)} {'do' if len(missing) > 1 else 'does'} not exist" if missing else ""
+        machine = f" on {self.places.host}" if self.places.host else ""
+        copies = f", and {self.places.description} has no copy" if self.places.stored_files is not None else ""
+        raise CheckpointError(
+            f"The checkpoint file {self.name} that run {self.places.run_id}{machine} tracked cannot be had here: "
+            f"{', '.join([*changed, *filter(None, [absent])])}{copies}; restore the file, or choose another checkpoint."
+        )
+
+
+def _download(url: str) -> Iterator[bytes]:
+    from urllib.error import URLError
+    from urllib.request import urlopen  # takes 30 ms to import, which every command would pay
+
+    try:
+        with urlopen(url, timeout=_SECONDS_WITHOUT_A_BYTE) as answer:
+            while block := answer.read(_BYTES_AT_ONCE):
+                yield block
+    except (URLError, OSError, ValueError) as error:
+        raise StoreError(
+            f"The checkpoint at {url} cannot be downloaded ({error}): check the network and the address."
+        ) from None
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """A checkpoint as the run registered it.
+
+    Attributes:
+        iteration: Number of updates the network had seen.
+        model: The file of network and optimizer.
+        state: The file that exact continuation needs beside it; None where none was registered.
+        metrics: Validation metrics at that iteration, by name.
+    """
+
+    iteration: int
+    model: TrackedFile
+    state: TrackedFile | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any], places: Places) -> CheckpointRecord:
+        """Read an entry of ``info.checkpoints``: iteration, path, sha256, bytes, and perhaps metrics, state, url."""
+        state = entry.get("state")
+        return cls(
+            int(entry["iteration"]),
+            TrackedFile.from_entry(entry, places),
+            TrackedFile.from_entry(state, places) if state else None,
+            dict(entry.get("metrics") or {}),
+        )
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The entry of ``info.checkpoints`` that ``from_entry`` reads."""
+        entry = {"iteration": self.iteration, **self.model.entry, "metrics": dict(self.metrics)}
+        return entry if self.state is None else {**entry, "state": self.state.entry}
+
+    @property
+    def files(self) -> list[TrackedFile]:
+        """The training state, where there is one, and the model: whoever has the latter whole has both."""
+        return [self.model] if self.state is None else [self.state, self.model]
+
+    @property
+    def path(self) -> Path:
+        """Where the file is or was on this machine, absolute; ``fetch`` makes sure of it."""
+        return self.model.path
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file's content when it was registered."""
+        return self.model.sha256
+
+    @property
+    def bytes(self) -> int:
+        """Length of the file."""
+        return self.model.bytes
+
+    def can_be_had(self) -> bool:
+        """Return whether the file of the network seems to be on this machine or in the store; nothing is read."""
+        return self.model.can_be_had()
+
+    def fetch(self) -> Path:
+        """Find the file, on this machine or else in the run store, hold it against its hash and return its path.
+
+        What comes from the store is kept in the cache of this machine.
+
+        Raises:
+            CheckpointError: The file that was tracked is nowhere to be had, or the store's copy is damaged.
+            StoreError: The run store does not answer.
+        """
+        return self.model.fetch()
+
+    def fetch_state(self) -> Path:
+        """Find the training state in the same way; of a run that registered none, the file beside the model's.
+
+        Raises:
+            CheckpointError: There is none, so that the training cannot be continued from here.
+            StoreError: The run store does not answer.
+        """
+        if self.state is not None:
+            return self.state.fetch()
+        beside = self.path.with_name(f"training_state_{self.iteration}")
+        if beside.is_file():
+            return beside
+        raise CheckpointError(
+            f"The checkpoint {self.path.name} has no training state, so the training cannot be continued from it: "
+            "start a new training from it."
+        )
+
+
+def is_checkpoint_entry(entry: Any) -> bool:
+    """Return whether something is an entry of ``info.checkpoints`` that can be read, whoever wrote it."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("iteration"), int):
+        return False
+    return _names_a_file(entry) and (not entry.get("state") or _names_a_file(entry["state"]))
+
+
+def _names_a_file(entry: Any) -> bool:
+    if not isinstance(entry, Mapping):
+        return False
+    place = entry.get("path") or entry.get("url")
+    return isinstance(place, str) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("bytes"), int)
+
+
+log = logging.getLogger("incasem_like.tracking")
+
+
+def choose_checkpoint(
+    records: Sequence[CheckpointRecord],
+    which: str | int,
+    *,
+    metric: str | None,
+    mode: str,
+    run: str,
+    superseded: Callable[[], Sequence[CheckpointRecord]] = tuple,
+) -> CheckpointRecord:
+    """Choose a checkpoint among those of a run.
+
+    ``best`` and ``last`` fall, with a warning, on the next one in line where the first is neither on this machine nor
+    in the run store: the machine that trains may have died before it was uploaded. They don't where the file is here
+    but changed: that must be seen to.
+
+    Args:
+        records: The run's checkpoints, by iteration.
+        which: ``best``, ``last``, an iteration, or the path of one of the files.
+        metric: What ``best`` goes by; of equals the latest wins, undefined values (NaN) do not take part.
+        mode: ``max`` or ``min``.
+        run: The run's name in messages.
+        superseded: Gives older ones that the run keeps no more, but whose copy the run store still has.
+
+    Raises:
+        CheckpointError: There is no such checkpoint.
+    """
+    if not records:
+        raise CheckpointError(f"{run[0].upper()}{run[1:]} has no checkpoint: choose another run.")
+    there = listed([record.iteration for record in records])
+    if which == "last":
+        return _first_to_be_had("last", list(reversed(records)), lambda: list(reversed(superseded())), run)
+    if which == "best":
+        problem = f"{run[0].upper()}{run[1:]} has no checkpoint measured by '{metric}'"
+        ranked = rank(records, metric, mode) or _no_best(records, problem, there)
+        return _first_to_be_had("best", ranked, lambda: rank(superseded(), metric, mode), run)
+    text = str(which)
+    for record in chain(records, _lazily(superseded)):
+        if Path(text).absolute() in record.model.candidates or (text.isdigit() and int(text) == record.iteration):
+            return record
+    raise CheckpointError(
+        f"{run[0].upper()}{run[1:]} has no checkpoint '{text}': choose best, last or one of the iterations {there}."
+    )
+
+
+def rank(records: Sequence[CheckpointRecord], metric: str | None, mode: str) -> list[CheckpointRecord]:
+    """Sort the checkpoints that were measured, the best first; of equals the latest comes first."""
+    sign = -1.0 if mode == "min" else 1.0
+    measured = [record for record in records if not math.isnan(record.metrics.get(metric or "", math.nan))]
+    return sorted(measured, key=lambda record: (sign * record.metrics[metric or ""], record.iteration), reverse=True)
+
+
+def _first_to_be_had(
+    word: str,
+    ranked: Sequence[CheckpointRecord],
+    further: Callable[[], Sequence[CheckpointRecord]],
+    run: str,
+) -> CheckpointRecord:
+    """Return the first that is available; where none is, the first, so that fetching it reports what is missing."""
+    wanted = ranked[0]
+    if not wanted.model.is_nowhere():
+        return wanted
+    chosen = next((record for record in chain(ranked, _lazily(further)) if record.can_be_had()), wanted)
+    if chosen is not wanted:
+        log.warning(
+            "The %s checkpoint of %s, iteration %d, is neither on this machine nor in the run store: iteration %d is "
+            "taken, the %s one that can be had.",
+            word,
+            run,
+            wanted.iteration,
+            chosen.iteration,
+            word,
+        )
+    return chosen
+
+
+def _lazily(make: Callable[[], Sequence[CheckpointRecord]]) -> Iterator[CheckpointRecord]:
+    yield from make()
+
+
+def _no_best(records: Sequence[CheckpointRecord], problem: str, there: str) -> NoReturn:
+    known = ", ".join(sorted({name for record in records for name in record.metrics})) or "none"
+    raise CheckpointError(f"{problem} (metrics known: {known}): choose last or one of the iterations {there}.")
+
+
+def listed(numbers: list[int]) -> str:
+    """Write sorted numbers for a message: all of them, or the first and last few."""
+    if len(numbers) <= 8:
+        return ", ".join(map(str, numbers))
+    return f"{', '.join(map(str, numbers[:3]))}, … {', '.join(map(str, numbers[-3:]))}"
+
+
+DEFAULT = "best,last"
+
+
+@dataclass(frozen=True)
+class StorePolicy:
+    """The choice among a run's checkpoints.
+
+    Attributes:
+        words: Out of ``best``, ``last``, ``all``, ``none``.
+        metric: What ``best`` goes by.
+        mode: ``max`` or ``min``.
+    """
+
+    words: frozenset[str]
+    metric: str | None
+    mode: str
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> StorePolicy:
+        """Read a run's configuration; one without the key counts as ``best,last``."""
+        words = (config.get("tracking") or {}).get("store_checkpoints") or DEFAULT
+        chosen = (config.get("training") or {}).get("checkpoints") or {}
+        return cls(
+            frozenset(word.strip() for word in words.split(",")),
+            chosen.get("best_metric"),
+            chosen.get("best_mode") or "max",
+        )
+
+    def wanted(self, records: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
+        """Choose among the checkpoints that a run has now; the newest comes first."""
+        newest_first = sorted(records, key=lambda record: record.iteration, reverse=True)
+        if "none" in self.words or not newest_first:
+            return []
+        if "all" in self.words:
+            return newest_first
+        chosen = newest_first[:1] if "last" in self.words else []
+        best = rank(records, self.metric, self.mode)[:1] if "best" in self.words else []
+        return chosen + [record for record in best if record not in chosen]
+
+
+def remove_tree(folder: Path) -> int:
+    """Delete a folder, which is gone from sight at once; gives the bytes that it held."""
+    if not folder.exists():
+        return 0
+    aside = folder if folder.name.startswith(DELETED_PREFIX) else folder.with_name(DELETED_PREFIX + folder.name)
+    if aside != folder:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(folder, aside)
+    size = folder_size(aside)
+    shutil.rmtree(aside)
+    return size
+
+
+def folder_size(folder: Path) -> int:
+    """Sum up the bytes of the files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

@@ -1,1 +1,0 @@
-"""Runs kept in MongoDB: the store and the observer that writes one run."""

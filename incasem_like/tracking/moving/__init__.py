@@ -1,0 +1,1 @@
+"""Moving and deleting runs: export, import, copy, sync, delete."""

@@ -1,0 +1,153 @@
+"""Delivering what a run store did not get in time: journals of outages, checkpoints, and runs begun with --offline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from incasem_like.disk import write_whole
+from incasem_like.errors import InputError, StoreError
+from incasem_like.tracking.address import FolderAddress, parse_address
+from incasem_like.tracking.metrics_log import is_held
+from incasem_like.tracking.mirror.push import Synced, _deliver_journal
+from incasem_like.tracking.moving.deletion import delete_run, finish_deletion
+from incasem_like.tracking.opening import open_store
+from incasem_like.tracking.run_folder import METRICS_LOG, Journals
+from incasem_like.tracking.sessions import tokens
+from incasem_like.tracking.stores.base import RunRecord, RunStore
+from incasem_like.tracking.stores.files import FileStore
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.stores.mongo import MongoStore
+
+OFFLINE = Path("tracking", "offline")
+_NEW_IDS = "new_ids.json"
+
+
+def sync_journals(store: RunStore) -> list[Synced]:
+    """Deliver what is left on this machine of runs that are over; a run that goes on delivers itself.
+
+    Doing it again, or breaking it off, does no harm.
+
+    Args:
+        store: Of the runs of one kind; its runs directory is where journals and offline runs are looked for.
+
+    Raises:
+        StoreError: The store does not answer.
+    """
+    from incasem_like.tracking.stores.mongo import MongoStore
+
+    found = list(_offline_runs(store))
+    if isinstance(store, MongoStore):
+        found += _journals(store)
+    return found
+
+
+def offline_store(store: RunStore) -> FileStore:
+    """Return the store of the runs of a kind that wait on this machine for their database."""
+    return FileStore(store.runs_directory / OFFLINE / f"incasem_{store.kind}", store.kind, store.runs_directory)
+
+
+def open_offline(url: str | Path | None, kind: str, runs_directory: Path) -> RunStore:
+    """Open the store for a run that may not wait for its database; a store of files is not away and stays.
+
+    Ids go on above those of the database's runs that this machine knows of, so that as few as possible are taken when
+    the run is delivered: the datasets that it writes carry its id.
+
+    Args:
+        url: Of the database; see ``parse_address``.
+        kind: Of the run.
+        runs_directory: The folder of training runs.
+
+    Raises:
+        InputError: The address cannot be understood.
+    """
+    address = parse_address(url, runs_directory)
+    if isinstance(address, FolderAddress):
+        return open_store(url, kind, runs_directory)
+    known = [journal.run_id for journal in Journals(runs_directory, address.database(kind))]
+    folder = runs_directory / OFFLINE / f"incasem_{kind}"
+    return FileStore(folder, kind, runs_directory, id_above=max(known, default=0))
+
+
+def _journals(store: MongoStore) -> Iterator[Synced]:
+    from incasem_like.tracking.mirror.checkpoints import runs_lacking_uploads, upload_missing
+
+    for journal in store.journals:
+        if journal.is_undelivered:
+            yield _or_why_not(store, journal.run_id, partial(_deliver_journal, store, journal))
+    for record in runs_lacking_uploads(store):
+        iterations = ", ".join(str(checkpoint.iteration) for checkpoint in upload_missing(record))
+        if iterations:
+            yield Synced(store.kind, record.id, record.id, f"checkpoints uploaded: {iterations}")
+
+
+def _offline_runs(store: RunStore) -> Iterator[Synced]:
+    waiting = offline_store(store)
+    if waiting.description == store.description:
+        return
+    for run_id in waiting.half_deleted():
+        finish_deletion(waiting, run_id)
+    for run_id in waiting.ids():
+        yield _or_why_not(store, run_id, partial(_deliver_offline, waiting, run_id, store))
+
+
+def _deliver_offline(waiting: FileStore, run_id: int, store: RunStore) -> Synced:
+    from incasem_like.tracking.moving.transfer import copy_run
+
+    record = waiting.get(run_id)
+    if record.status == "RUNNING" or is_held(waiting.folder / str(run_id) / METRICS_LOG):
+        return Synced(store.kind, run_id, None, "still goes on: deliver it when it is over")
+    if record.status != record.recorded_status:
+        waiting.set_state(run_id, record.status, record.heartbeat or record.start_time)
+        record = waiting.get(run_id)
+    new_id = _already_there(store, record)
+    if new_id is None:
+        new_id = copy_run(record, store, renumbered=_renumbered(store)).id
+    if new_id != run_id:
+        _note_new_id(store, run_id, new_id)
+    delete_run(waiting, run_id, force=True)  # its checkpoints stay: they belong to the run in the store by now
+    renamed = "" if new_id == run_id else f" as run {new_id}, since its id was taken"
+    return Synced(store.kind, run_id, new_id, f"run delivered{renamed}")
+
+
+def _or_why_not(store: RunStore, run_id: int, deliver: Callable[[], Synced]) -> Synced:
+    """Deliver a run; one that is damaged or too large must not keep those behind it from being delivered.
+
+    Raises:
+        StoreError: The store does not answer.
+    """
+    try:
+        return deliver()
+    except (InputError, StoreError) as error:
+        store.is_free(run_id)  # raises when it is the store that fails
+        return Synced(store.kind, run_id, None, str(error).rstrip("."))
+
+
+def _already_there(store: RunStore, record: RunRecord) -> int | None:
+    """Find the run in the store, in case it was delivered and the process ended before it could clear up here."""
+    mine = set(tokens(record.info))
+    for run_id in reversed(store.ids()):
+        if run_id < record.id or not mine:
+            break
+        if mine & set(tokens((store.read_document(run_id) or {}).get("info"))):
+            return run_id
+    return None
+
+
+def _renumbered(store: RunStore) -> dict[tuple[str, int], int]:
+    """Look up the ids that offline runs got in their database, for what their children note of them."""
+    path = store.runs_directory / OFFLINE / _NEW_IDS
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {(kind, int(old)): new for kind, ids in found.items() for old, new in ids.items()}
+
+
+def _note_new_id(store: RunStore, run_id: int, new_id: int) -> None:
+    found: dict[str, dict[str, int]] = {}
+    for (kind, old), new in {**_renumbered(store), (store.kind, run_id): new_id}.items():
+        found.setdefault(kind, {})[str(old)] = new
+    text = json.dumps(found)
+    write_whole(store.runs_directory / OFFLINE / _NEW_IDS, lambda file: file.write(text.encode()))

@@ -1,0 +1,40 @@
+"""Opening the run store that an address names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from incasem_like.errors import InputError
+from incasem_like.terminal import nearest
+from incasem_like.tracking.address import FolderAddress, parse_address
+from incasem_like.tracking.kinds import KINDS
+from incasem_like.tracking.stores.base import RunStore
+
+if TYPE_CHECKING:
+    pass
+
+
+def open_store(url: str | Path | None, kind: str, runs_directory: Path) -> RunStore:
+    """Open the store of one kind of run.
+
+    Args:
+        url: See ``parse_address``; None keeps runs as files in ``<runs_directory>/tracking/incasem_<kind>/<id>/``.
+        kind: trainings, predictions, segmentations or evaluations.
+        runs_directory: The folder of training runs.
+
+    Raises:
+        InputError: The address cannot be understood, or the server refuses the credentials.
+        StoreError: No server answers there.
+    """
+    if kind not in KINDS:
+        raise InputError(f"There are no runs of kind '{kind}'{nearest(kind, KINDS)}: choose one of {', '.join(KINDS)}.")
+    address = parse_address(url, Path(runs_directory))
+    if isinstance(address, FolderAddress):
+        from incasem_like.tracking.stores.files import FileStore
+
+        return FileStore(address.folder / f"incasem_{kind}", kind, runs_directory)
+
+    from incasem_like.tracking.stores.mongo import connect
+
+    return connect(address, kind, runs_directory)

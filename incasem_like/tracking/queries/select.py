@@ -1,0 +1,329 @@
+"""The meaning of names in runs, and the runs that meet some conditions, sorted, with the fields asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cmp_to_key
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.errors import InputError, StoreError
+from incasem_like.terminal import nearest
+from incasem_like.tracking.queries.conditions import Condition
+from incasem_like.tracking.queries.fields import (
+    ALIASES,
+    COMMON_FIELDS,
+    ORGANELLE,
+    Field,
+    config_field,
+    metric_field,
+    organelle_labels,
+    result_field,
+)
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.model.summaries import RunSummary
+    from incasem_like.tracking.stores.base import RunStore
+
+_VALUES = ("last", "min", "max")
+_MOST_CANDIDATES = 8
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The names that some runs know.
+
+    Attributes:
+        metrics: Names of their metrics.
+        config_keys: Dotted keys of their configurations.
+        result_keys: Dotted keys of their results.
+    """
+
+    metrics: Sequence[str] = ()
+    config_keys: Sequence[str] = ()
+    result_keys: Sequence[str] = ()
+
+    def find(self, name: str) -> Field | None:
+        """Find what a name means; None where nothing has it.
+
+        A whole name comes first: a common field (status, started, tags, …), a metric, a configuration key, a result.
+        Then short names: the end of a configuration key or result (``lr`` for training.optimizer.lr), then the
+        beginning of a metric's name, for which the foreground counts (``dice`` for dice_class_1). ``.last``, ``.min``
+        or ``.max`` behind a metric choose its value; without, it is its best, or its last where none is better.
+
+        Raises:
+            InputError: Several things have that short name; the message lists them.
+        """
+        if field := COMMON_FIELDS.get(ALIASES.get(name, name)):
+            return field
+        for tier in (self._whole(name), self._ends(name), self._beginnings(name)):
+            if len(tier) == 1:
+                return tier[0]
+            if tier:
+                raise InputError(f"'{name}' may mean {_listed([field.meaning for field in tier])}: write which.")
+        return None
+
+    def get(self, name: str) -> Field:
+        """Find what a name means.
+
+        Raises:
+            InputError: Nothing has that name; the message names the nearest. Or several things have it.
+        """
+        field = self.find(name)
+        if field is None:
+            known = [*COMMON_FIELDS, *ALIASES, *self.metrics, *self.config_keys, *self.result_keys]
+            short = [key.rpartition(".")[2] for key in self.config_keys]
+            short += [metric.partition("_")[0] for metric in self.metrics]
+            inside = [key for key in (*self.config_keys, *self.metrics) if name and name in key.split(".")]
+            hint = f": it is a section, choose {_listed(inside)}." if inside else nearest(name, [*known, *short])
+            if not self.config_keys and not self.metrics:
+                hint = ", for there are none yet: name another store."
+            raise InputError(f"No run has a field, metric or configuration key '{name}'{hint or ': correct the name.'}")
+        return field
+
+    def _whole(self, name: str) -> list[Field]:
+        if name in self.metrics:
+            return [metric_field(name, name)]
+        metric, _, value = name.rpartition(".")
+        if value in _VALUES and metric in self.metrics:
+            return [metric_field(name, metric, value)]
+        if name in self.config_keys:
+            return [config_field(name, name)]
+        key = name.removeprefix("result.")
+        return [result_field(name, key)] if key in self.result_keys else []
+
+    def _ends(self, name: str) -> list[Field]:
+        keys = [key for key in self.config_keys if key.endswith(f".{name}")]
+        results = [key for key in self.result_keys if key.endswith(f".{name}")]
+        return [config_field(name, key) for key in keys] or [result_field(name, key) for key in results]
+
+    def _beginnings(self, name: str) -> list[Field]:
+        metric, _, value = name.rpartition(".")
+        short, wanted = (metric, value) if value in _VALUES else (name, None)
+        foreground = re.compile(rf"{re.escape(short)}_class_[1-9]\d*$")
+        found = [metric for metric in self.metrics if foreground.match(metric)]
+        found = found or [metric for metric in self.metrics if metric.startswith(f"{short}_")]
+        return [metric_field(name, metric, wanted) for metric in sorted(found)]
+
+
+def may_be_config(name: str) -> bool:
+    """Whether a name has to be looked for in configurations: common fields are not."""
+    return ALIASES.get(name, name) not in COMMON_FIELDS
+
+
+def keys_named(name: str, keys: Iterable[str]) -> list[str]:
+    """The configuration keys that a name may mean."""
+    return [key for key in keys if key == name or key.endswith(f".{name}")]
+
+
+def metrics_named(name: str) -> list[str]:
+    """The metrics that a name may mean, for stores that have to be told what to look for."""
+    metric, _, value = name.rpartition(".")
+    short = metric if value in _VALUES else name
+    return [short, f"{short}_class_1"]
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = list(names[:_MOST_CANDIDATES])
+    more = [f"{len(names) - len(shown)} more"] if len(names) > len(shown) else []
+    *first, last = [*shown, *more]
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+Key = tuple[str, int]
+
+
+def inherited(field: Field, runs: Sequence[RunSummary], stores: Sequence[RunStore]) -> Field:
+    """Make of the field ``organelle`` one that looks at a run's ancestors where its own data name none.
+
+    A prediction reads no labels: it is about what its training was about, and so is what was made of it.
+
+    Args:
+        field: The common field.
+        runs: Of all kinds that were asked for.
+        stores: Theirs.
+    """
+    known = _with_ancestors(runs, stores)
+
+    def read(run: RunSummary, below: tuple[Key, ...] = ()) -> tuple[str, ...]:
+        if own := organelle_labels(run):
+            return own
+        lineage = (*below, (run.kind, run.id))
+        above = [known[parent] for parent in run.parents if parent in known and parent not in lineage]
+        return tuple(dict.fromkeys(name for parent in above for name in read(parent, lineage))) or run.tags
+
+    return replace(field, read=read)
+
+
+def _with_ancestors(runs: Sequence[RunSummary], stores: Sequence[RunStore]) -> dict[Key, RunSummary]:
+    """Gather runs by kind and id, with those of further kinds that some of them came from."""
+    known = {(run.kind, run.id): run for run in runs}
+    read = {store.kind for store in stores}
+    while further := {kind for run in known.values() if not organelle_labels(run) for kind, _ in run.parents} - read:
+        for kind in sorted(further):
+            read.add(kind)
+            known |= {(run.kind, run.id): run for run in stores[0].sibling(kind).summaries(inputs=True)}
+    return known
+
+
+# So many of the newest and oldest runs are asked what names they know, before all of them are.
+_NEWEST, _OLDEST = 60, 20
+_NEWEST_READ, _OLDEST_READ = 8, 2
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was found.
+
+    Attributes:
+        runs: The runs that meet all conditions, of all kinds that were asked, in the order asked for.
+        fields: What each asked name means, by the name as typed.
+        total: How many runs there were before the conditions.
+    """
+
+    runs: Sequence[RunSummary]
+    fields: Mapping[str, Field]
+    total: int
+
+
+def select_runs(
+    stores: Sequence[RunStore],
+    conditions: Sequence[Condition] = (),
+    *,
+    names: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    sort: Sequence[str] = (),
+) -> Selection:
+    """Find the runs of some stores that meet all conditions.
+
+    Args:
+        stores: One store for each kind of run.
+        conditions: What has to hold.
+        names: Further names whose meaning is wanted, of columns.
+        optional: Common fields and metrics whose meaning is wanted too where runs know them.
+        sort: Names to sort by, the first weighs most; a minus before a name puts the largest first. Runs without a
+            value come last. Without: the newest first.
+
+    Raises:
+        InputError: A name means nothing or several things to these runs; or a condition's value does not suit it.
+    """
+    needed = list(dict.fromkeys([*(c.name for c in conditions), *names, *(name.removeprefix("-") for name in sort)]))
+    asked = list(dict.fromkeys([*needed, *optional]))
+    found, vocabularies = _read(stores, asked, _known_keys(stores, needed))
+    if any(_find(name, vocabularies) is None for name in needed):
+        found, vocabularies = _read(stores, asked, None)
+    fields = {name: _find(name, vocabularies) or _united(vocabularies).get(name) for name in needed}
+    fields |= {name: field for name in optional if (field := _find_leniently(name, vocabularies))}
+    if ORGANELLE in fields:
+        fields[ORGANELLE] = inherited(fields[ORGANELLE], found, stores)
+    tests = [condition.compile(fields[condition.name]) for condition in conditions]
+    runs = [run for run in found if all(test(run) for test in tests)]
+    runs.sort(key=lambda run: (run.start_time is not None, run.start_time, run.id) if len(stores) > 1 else run.id)
+    runs.reverse()
+    for name in reversed(sort):
+        runs.sort(key=_order(fields[name.removeprefix("-")], descending=name.startswith("-")))
+    return Selection(runs, fields, len(found))
+
+
+def _read(
+    stores: Sequence[RunStore], asked: Sequence[str], known: Sequence[str] | None
+) -> tuple[list[RunSummary], dict[str, Vocabulary]]:
+    """Read summaries with the configuration keys that the names may mean.
+
+    Args:
+        stores: Where to look.
+        asked: The names.
+        known: The configuration keys of some runs. With None all runs are asked for all names they know.
+
+    Returns:
+        The runs, and what names mean to those of each kind.
+    """
+    keys = ["*"] if known is None else [key for name in asked for key in keys_named(name, known)]
+    fields = [field for name in asked if (field := Vocabulary().find(name))]
+    keys += [key for field in fields for key in field.config_keys]
+    inputs = any(field.needs_inputs for field in fields)
+    metrics = [metric for name in asked if may_be_config(name) for metric in metrics_named(name)]
+    wanted = tuple(dict.fromkeys(keys))
+    by_kind = {store.kind: store.summaries(wanted, inputs=inputs, metrics=metrics) for store in stores}
+    vocabularies = {kind: _vocabulary(runs, known) for kind, runs in by_kind.items()}
+    return [run for runs in by_kind.values() for run in runs], vocabularies
+
+
+def _vocabulary(runs: Sequence[RunSummary], known: Sequence[str] | None) -> Vocabulary:
+    if known is not None and len(runs) > _NEWEST + _OLDEST:
+        runs = [*runs[:_OLDEST], *runs[-_NEWEST:]]
+    return Vocabulary(
+        metrics=sorted({name for run in runs for name in run.summary}),
+        config_keys=sorted({key for run in runs for key in run.config} | set(known or ())),
+        result_keys=sorted({key for run in runs for key in _result_keys(run.result)}),
+    )
+
+
+def _united(vocabularies: Mapping[str, Vocabulary]) -> Vocabulary:
+    parts = list(vocabularies.values())
+    return Vocabulary(
+        metrics=[name for part in parts for name in part.metrics],
+        config_keys=[name for part in parts for name in part.config_keys],
+        result_keys=[name for part in parts for name in part.result_keys],
+    )
+
+
+def _find(name: str, vocabularies: Mapping[str, Vocabulary]) -> Field | None:
+    """What a name means to each kind of run: ``dice`` is dice_class_1 of a training and dice of an evaluation."""
+    found = {kind: field for kind, known in vocabularies.items() if (field := known.find(name))}
+    if len(found) <= 1:
+        return next(iter(found.values()), None)
+
+    def read(run: RunSummary) -> Any:
+        field = found.get(run.kind)
+        return None if field is None else field.read(run)
+
+    first, *others = found.values()
+    meaning = " or ".join(dict.fromkeys([first.meaning, *(field.meaning for field in others)]))
+    return replace(first, meaning=meaning, read=read)
+
+
+def _result_keys(result: Any) -> Iterable[str]:
+    from incasem_like.tracking.model.summaries import flatten
+
+    return flatten(result) if isinstance(result, Mapping) else ()
+
+
+def _known_keys(stores: Sequence[RunStore], asked: Sequence[str]) -> list[str]:
+    """The configuration keys of the newest and oldest runs, where a name may be one."""
+    from incasem_like.tracking.model.summaries import flatten
+
+    if not any(map(may_be_config, asked)):
+        return []
+    keys: set[str] = set()
+    for store in stores:
+        ids = store.ids()
+        for run_id in dict.fromkeys([*ids[:_OLDEST_READ], *ids[-_NEWEST_READ:]]):
+            with contextlib.suppress(StoreError):  # a damaged record is listed as such, and knows no keys
+                keys |= flatten((store.read_document(run_id) or {}).get("config")).keys()
+    return sorted(keys)
+
+
+def _find_leniently(name: str, vocabularies: Mapping[str, Vocabulary]) -> Field | None:
+    try:
+        return _find(name, vocabularies)
+    except InputError:
+        return None
+
+
+def _order(field: Field, *, descending: bool) -> Callable[[RunSummary], Any]:
+    """A key to sort by: numbers and times by size, the rest as text; runs without a value last either way."""
+    sign = -1 if descending else 1
+
+    def compare(first: Any, second: Any) -> int:
+        if first in (None, ()) or second in (None, ()):
+            return int(first in (None, ())) - int(second in (None, ()))
+        try:
+            return sign * (int(first > second) - int(first < second))
+        except TypeError:
+            return sign * (int(str(first) > str(second)) - int(str(first) < str(second)))
+
+    key = cmp_to_key(compare)
+    return lambda run: key(field.read(run))

@@ -1,0 +1,197 @@
+"""Further Sacred observers, described in files and kept from disturbing the run."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import logging
+import shutil
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.config.locations import find_file
+from incasem_like.config.reading import read_keys
+from incasem_like.errors import InputError
+from incasem_like.terminal import nearest
+from incasem_like.tracking.sacred_parts import RunObserver
+
+if TYPE_CHECKING:
+    from sacred.observers import RunObserver
+
+log = logging.getLogger("incasem_like.tracking")
+SECONDS_TO_FINISH = 10.0
+MOST_WAITING = 1000
+
+
+class GuardedObserver(RunObserver):  # type: ignore[misc]
+    """Passes the events of a run on to another observer.
+
+    Heartbeats that it is too slow for are left out, for the next one says the same and more; should it hang for long,
+    the oldest events go. What it fails with is told by its type alone: messages quote addresses, and the address of a
+    Slack webhook is its password.
+
+    Args:
+        observer: Any Sacred observer. The id it gives the run does not count.
+        name: What it is called in messages.
+    """
+
+    def __init__(self, observer: Any, name: str) -> None:
+        self.observer, self.name = observer, name
+        self._waiting: deque[tuple[str, dict[str, Any]]] = deque()
+        self._condition = threading.Condition()
+        self._busy = False
+        self._thread: threading.Thread | None = None
+        self._complained: set[str] = set()
+        self._files: Path | None = None
+
+    def started_event(self, **event: Any) -> None:  # noqa: D102
+        self._pass_on("started_event", event)
+
+    def heartbeat_event(self, **event: Any) -> None:  # noqa: D102
+        self._pass_on("heartbeat_event", event)
+
+    def log_metrics(self, metrics_by_name: dict[str, Any], info: dict[str, Any]) -> None:  # noqa: D102
+        if metrics_by_name:
+            self._pass_on("log_metrics", {"metrics_by_name": metrics_by_name, "info": info})
+
+    def resource_event(self, **event: Any) -> None:  # noqa: D102
+        self._pass_on("resource_event", event)
+
+    def artifact_event(self, name: str, filename: str, **event: Any) -> None:  # noqa: D102
+        if self._files is None:
+            self._files = Path(tempfile.mkdtemp(prefix="observed_"))
+        kept = Path(tempfile.mkdtemp(dir=self._files)) / Path(filename).name
+        shutil.copyfile(filename, kept)  # who added it may delete it before it is looked at
+        self._pass_on("artifact_event", {"name": name, "filename": str(kept), **event})
+
+    def completed_event(self, **event: Any) -> None:  # noqa: D102
+        self._pass_on("completed_event", event)
+
+    def interrupted_event(self, **event: Any) -> None:  # noqa: D102
+        self._pass_on("interrupted_event", event)
+
+    def failed_event(self, **event: Any) -> None:  # noqa: D102
+        self._pass_on("failed_event", event)
+
+    def join(self) -> None:
+        """Wait a little for what is on its way."""
+        self._pass_on("join", {})
+        with self._condition:
+            done = self._condition.wait_for(lambda: not self._waiting and not self._busy, timeout=SECONDS_TO_FINISH)
+        if self._files is not None and done:
+            shutil.rmtree(self._files, ignore_errors=True)
+        if not done:
+            log.warning("%s did not take the end of the run within %g s.", self.name, SECONDS_TO_FINISH)
+
+    def _pass_on(self, method: str, event: dict[str, Any]) -> None:
+        with self._condition:
+            if method == "heartbeat_event" and self._waiting and self._waiting[-1][0] == method:
+                self._waiting.pop()
+            elif len(self._waiting) >= MOST_WAITING:
+                self._waiting.popleft()
+                self._complain("is too slow: some of the run is kept from it", "slow")
+            self._waiting.append((method, copy.deepcopy(event)))  # it gets what was so now, and may change its own
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="observer", daemon=True)
+                self._thread.start()
+            self._condition.notify_all()
+
+    def _work(self) -> None:
+        method = ""
+        while method != "join":
+            with self._condition:
+                self._condition.wait_for(lambda: bool(self._waiting))
+                method, event = self._waiting.popleft()
+                self._busy = True
+            try:
+                getattr(self.observer, method)(**event)
+            except BaseException as error:
+                self._complain(f"failed ({type(error).__name__}): the run goes on without it", method)
+            with self._condition:
+                self._busy = False
+                self._condition.notify_all()
+
+    def _complain(self, what: str, occasion: str) -> None:
+        if occasion not in self._complained:
+            self._complained.add(occasion)
+            log.warning("%s %s.", self.name, what)
+
+
+CLASS_KEY = "observer"
+_KNOWN_BY_KEYS = (("SlackObserver", {"webhook_url"}), ("TelegramObserver", {"token", "chat_id"}))
+_NOT_FOR_ONE_RUN = {"RunObserver", "TinyDbReader"}
+
+
+def read_observer(path: Path, folders: Sequence[Path], class_name: str | None = None) -> RunObserver:
+    """Make the observer that a file describes; it follows a run without ever holding it up or failing it.
+
+    Args:
+        path: JSON or YAML with the observer's settings and, under ``observer``, its class: a name of
+            ``sacred.observers`` or ``package.module.Class``. A file with ``webhook_url`` is Slack's, one with
+            ``token`` and ``chat_id`` Telegram's.
+        folders: Where a relative path is looked for.
+        class_name: The class, where the file need not name it.
+
+    Raises:
+        InputError: The file is missing or names no class, or the class does not take the settings. What the settings
+            are is never said, since they hold passwords.
+    """
+
+    found = find_file(path.expanduser(), folders, "--slack" if class_name == "SlackObserver" else "--observer")
+    settings = read_keys(found)
+    name = str(settings.pop(CLASS_KEY, None) or class_name or _class_by_keys(settings, found))
+    return GuardedObserver(_construct(_find_class(name, found), settings, found), f"{name} of {found}")
+
+
+def _class_by_keys(settings: Mapping[str, Any], path: Path) -> str:
+    for name, keys in _KNOWN_BY_KEYS:
+        if keys <= settings.keys():
+            return name
+    raise InputError(
+        f"{path} does not say what follows the run: write '{CLASS_KEY}: CLASS' into it, with the name of one of "
+        "Sacred's observers, such as SlackObserver."
+    )
+
+
+def _find_class(name: str, path: Path) -> Any:
+    from incasem_like.tracking.sacred_parts import observers
+
+    module, _, short = name.rpartition(".")
+    known = sorted(set(observers.__all__) - _NOT_FOR_ONE_RUN)
+    try:
+        found = getattr(importlib.import_module(module) if module else observers, short, None)
+    except ImportError as error:
+        raise InputError(f"{path} names {name}, but {error.name} is not installed: install it with pip.") from None
+    if not callable(getattr(found, "started_event", None)):
+        raise InputError(
+            f"{path} names the observer '{name}', which there is not{nearest(name, known)}: Sacred has "
+            f"{', '.join(known)}; another package's is written package.module.Class."
+        )
+    return found
+
+
+def _construct(kind: Any, settings: dict[str, Any], path: Path) -> Any:
+    try:
+        if not hasattr(kind, "from_config"):
+            return kind(**settings)
+        with tempfile.TemporaryDirectory() as folder:  # without the class, which Sacred's own readers do not know
+            file = Path(folder) / "observer.json"
+            file.touch(mode=0o600)
+            file.write_text(json.dumps(settings), encoding="utf-8")
+            return kind.from_config(str(file))
+    except ImportError as error:
+        raise InputError(
+            f"{kind.__name__} of {path} needs the package {error.name or 'that it names'}: install it with pip."
+        ) from None
+    except TypeError as error:  # names of settings that are missing or too many, never values
+        problem = str(error).rpartition(") ")[2] or type(error).__name__
+        raise InputError(f"{kind.__name__} does not take the settings in {path} ({problem}): correct them.") from None
+    except Exception as error:
+        raise InputError(
+            f"{kind.__name__} cannot be set up from {path} ({type(error).__name__}): correct its settings."
+        ) from None

@@ -1,0 +1,190 @@
+"""Running a piece of work as a tracked experiment."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from incasem_like.tracking.recording.run import Run
+from incasem_like.tracking.series import max_points
+from incasem_like.tracking.sessions import Continuation
+from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.values import plain, without_credentials
+
+if TYPE_CHECKING:
+    from sacred.observers import RunObserver
+
+    from incasem_like.tracking.recording.sacred_run import TrackedSacredRun
+
+Result = TypeVar("Result")
+SECONDS_TO_CLOSE = 5.0
+
+
+class RunTerminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM or SIGHUP; whoever cleans up after ctrl-C cleans up after this too."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
+
+
+def run_experiment(
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    main: Callable[[Run], Result],
+    store: RunStore | None,
+    runs_directory: Path | None = None,
+    run_name: str | None = None,
+    comment: str | None = None,
+    run_id: int | None = None,
+    artifacts: Mapping[str, str | Path] | None = None,
+    sources: Sequence[Path] = (),
+    observers: Sequence[RunObserver] = (),
+    continues: Continuation | None = None,
+    id_above: int = 0,
+) -> Result:
+    """Run ``main`` with a record of it in a store, and give what it returns.
+
+    The record holds the configuration, what the work logs, prints and returns, host, commit, packages, sources,
+    artifacts and, at the end, COMPLETED, FAILED with the traceback, or INTERRUPTED.
+
+    Args:
+        name: What is run: ``train``, ``predict``.
+        config: Resolved configuration as plain values; recorded without the credentials in its URLs.
+        main: The work; gets the ``Run`` to log to. What it returns is recorded as the result, as plain values.
+        store: Where the record goes; None for a run without a record, whose id is 0.
+        runs_directory: For checkpoint paths of a run without a store; otherwise the store knows it.
+        run_name: The name a person gave the run (``--name``).
+        comment: A remark (``--comment``).
+        run_id: A wanted id (``--id``); by default the store's next one.
+        artifacts: Files to keep, by name: a ``Path`` to the file, or a ``str`` that is the text itself.
+        sources: Further source files to keep; the script and this package's modules are kept anyway.
+        observers: Further Sacred observers.
+        continues: A run of this store to go on with, instead of a new one.
+        id_above: The id of a new run is above this, so that it finds no files of another store's run.
+
+    Raises:
+        InputError: There is a run of the wanted id.
+        StoreError: The store cannot be written.
+        SystemExit: SIGTERM (status 143) or SIGHUP (129) ended the run. Whatever ``main`` raises passes through.
+    """
+    meta = {"command": name, "comment": comment, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
+    watching = [*_recording(store, continues, id_above, config), *observers]
+    shown_name = str(without_credentials(run_name or name))
+    sacred_run = _sacred_run(name, shown_name, config, watching, meta, sources, run_id)
+    run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd(), shown_name)
+    with _signals_interrupt(run):
+        return sacred_run(partial(_work, run, main, artifacts or {}, store))
+
+
+def _recording(
+    store: RunStore | None, continues: Continuation | None, id_above: int, config: Mapping[str, Any]
+) -> list[RunObserver]:
+    if store is None:
+        return []
+    observer = recorder_of(store, continues=continues, id_above=id_above)
+    observer.max_points = max_points(config)
+    return [observer]
+
+
+def recorder_of(store: RunStore, *, continues: Continuation | None = None, id_above: int = 0) -> Any:
+    """Make the Sacred observer that writes one run into a store.
+
+    Args:
+        store: Where the run is kept.
+        continues: The run to go on with, which the observer's start takes from everybody else; None for a new one.
+        id_above: The id of a new run is above this, and above all ids that the store ever gave.
+    """
+    from incasem_like.tracking.recording.writer import RunWriter
+    from incasem_like.tracking.stores.files import FileStore
+
+    if isinstance(store, FileStore):
+        from incasem_like.tracking.recording.claim import claim_in_folder
+
+        return RunWriter(partial(claim_in_folder, store.folder, continues, max(id_above, store.id_above)))
+    from incasem_like.tracking.mirror.live import Mirror
+    from incasem_like.tracking.recording.claim_database import claim_in_database
+    from incasem_like.tracking.stores.mongo import MongoStore
+    from incasem_like.tracking.stores.omniboard import begin_columns
+
+    assert isinstance(store, MongoStore)
+    if continues is None:
+        begin_columns(store.database, store.kind)
+    return RunWriter(partial(claim_in_database, store, continues, id_above), Mirror(store))
+
+
+def _work(
+    run: Run, main: Callable[[Run], Result], artifacts: Mapping[str, str | Path], store: RunStore | None
+) -> Result:
+    for name, content in artifacts.items():
+        run.add_artifact(content, name)
+    run.flush()
+    with run.checkpoints.kept_in(store):
+        return main(run)
+
+
+def _sacred_run(
+    command: str,
+    shown_name: str,
+    config: Mapping[str, Any],
+    observers: list[RunObserver],
+    meta: dict[str, Any],
+    sources: Sequence[Path],
+    run_id: int | None,
+) -> TrackedSacredRun:
+    """Make Sacred's run; its surroundings are looked up only if there is an observer."""
+    from incasem_like.tracking.recording.sacred_run import TrackedSacredRun
+    from incasem_like.tracking.recording.surroundings import describe_experiment, describe_process
+    from incasem_like.tracking.sacred_parts import get_host_info
+
+    return TrackedSacredRun(
+        command=command,
+        config=without_credentials(plain(config)),
+        observers=observers,
+        experiment_info=describe_experiment(shown_name, sources) if observers else {},
+        host_info={**get_host_info([]), **describe_process()} if observers else {},
+        meta_info=without_credentials(plain(meta)),
+        run_id=run_id,
+    )
+
+
+@contextlib.contextmanager
+def _signals_interrupt(run: Run) -> Iterator[None]:
+    """Interrupt the run, but not its closing, on SIGINT, SIGTERM and SIGHUP; the latter two then end the process.
+
+    Signals that follow within a few seconds are ignored: impatient fingers, and a process group that gets one twice.
+    Signals that whoever started the process had ignored (``nohup``) stay ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    last = -SECONDS_TO_CLOSE
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal last
+        if time.monotonic() - last < SECONDS_TO_CLOSE:
+            return
+        last = time.monotonic()
+        raise KeyboardInterrupt if number == signal.SIGINT else RunTerminated(number)
+
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    except RunTerminated as terminated:
+        name = signal.Signals(terminated.number).name
+        print(f"Ended by {name}: run {run.id} is on record as INTERRUPTED.", file=sys.stderr)
+        raise SystemExit(128 + terminated.number) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

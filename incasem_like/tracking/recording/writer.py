@@ -1,0 +1,193 @@
+"""The observer that writes one run into its folder, so that a reader or a crash at any moment finds whole files."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.disk import copy_whole
+from incasem_like.tracking.run_folder import Begun
+from incasem_like.tracking.sacred_parts import RunObserver
+from incasem_like.tracking.series import MAX_POINTS
+from incasem_like.tracking.sessions import OpenedRun, Start, taken_over
+from incasem_like.tracking.values import plain
+
+if TYPE_CHECKING:
+    from incasem_like.tracking.mirror.live import Mirror
+
+_SHARE_OF_TIME_FOR_METRICS = 0.02
+Claim = Callable[[Start, int | None, int], Begun]
+
+
+class RunWriter(RunObserver):  # type: ignore[misc]
+    """Writes one run in Sacred's layout.
+
+    Beyond Sacred: every file appears whole; metrics are appended to ``metrics.jsonl`` at each heartbeat, so that their
+    cost does not grow with the run, and ``metrics.json`` holds a bounded part of them; a run can be continued, by one
+    process at a time, which holds the log's lock for as long as it lives.
+
+    Args:
+        claim: Begins the run or claims it, for what Sacred reports at the start, a wanted id and a number of points.
+        mirror: Copies the run into a database; None for a run that is kept as files.
+
+    Attributes:
+        max_points: Points of each metric in ``metrics.json``.
+        opened: The run, once it has started.
+    """
+
+    def __init__(self, claim: Claim, mirror: Mirror | None = None) -> None:
+        self._claim, self._mirror = claim, mirror
+        self.max_points = MAX_POINTS
+        self.opened: OpenedRun | None = None
+        self._lost: Exception | None = None
+        self._lock = mirror.lock if mirror is not None else threading.RLock()
+        self._metrics_due = 0.0
+        self._written: dict[str, Any] = {}
+        self._stamp_of_record: tuple[int, int] | None = None
+
+    @property
+    def lost(self) -> Exception | None:
+        """Why this process may not write the run any more, or None."""
+        return self._lost if self._mirror is None else self._mirror.lost
+
+    def started_event(self, _id: int | None, **event: Any) -> int:  # noqa: D102
+        start = Start(**event)
+        with self._lock:
+            begun = self._claim(start, _id, self.max_points)
+            self._run, self.opened = begun.folder, begun.run
+            if self._mirror is not None:
+                self._mirror.begin(begun)
+                self._mirror.update({"config": start.config})
+            self._write_output(self.opened.output)
+            self._run.write("config.json", start.config)
+            self._write_info(self.opened.info)
+            self._write_record(**self.opened.entry)  # last: a folder without it is not a run yet
+            self._ask()
+            return self._run.run_id
+
+    def heartbeat_event(self, info: dict[str, Any], captured_out: str, beat_time: datetime, result: Any) -> None:  # noqa: D102
+        with self._lock:
+            if self.lost is None:
+                self._write_record(heartbeat=beat_time.isoformat(), result=result)
+                self._write_info(info)
+                self._write_output(captured_out)
+                self._ask()
+
+    def artifact_event(  # noqa: D102
+        self, name: str, filename: str, metadata: dict[str, Any] | None = None, content_type: str | None = None
+    ) -> None:
+        with self._lock:
+            if self.lost is None:
+                copy_whole(Path(filename), self._run.artifact(name))
+                if self._mirror is not None:
+                    self._mirror.add_artifact(name)
+                self._write_record(artifacts=list(dict.fromkeys([*self._opened.entry["artifacts"], name])))
+                self._ask()
+
+    def log_metrics(self, metrics_by_name: dict[str, dict[str, Any]], info: dict[str, Any]) -> None:
+        """Append new points to ``metrics.jsonl``; make ``metrics.json`` anew when that costs little."""
+        with self._lock:
+            if self.lost is None:
+                self._check_ours()
+                self._opened.metrics.take(metrics_by_name)
+                if metrics_by_name and time.monotonic() >= self._metrics_due:
+                    self._write_metrics()
+
+    def completed_event(self, stop_time: datetime, result: Any) -> None:  # noqa: D102
+        self._end(stop_time, status="COMPLETED", result=result)
+
+    def interrupted_event(self, interrupt_time: datetime, status: str) -> None:  # noqa: D102
+        self._end(interrupt_time, status=status)
+
+    def failed_event(self, fail_time: datetime, fail_trace: list[str]) -> None:  # noqa: D102
+        self._end(fail_time, status="FAILED", fail_trace=fail_trace)
+
+    def join(self) -> None:
+        """Release the run."""
+        if self._mirror is not None:
+            self._mirror.close()
+        with self._lock:
+            if self.opened is not None:
+                self.opened.metrics.log.close()
+
+    def settle(self, seconds: float) -> None:
+        """Wait a moment for a database to take what is new."""
+        if self._mirror is not None:
+            self._mirror.settle(seconds)
+
+    def _ask(self) -> None:
+        if self._mirror is not None:
+            self._mirror.ask()
+
+    @property
+    def _opened(self) -> OpenedRun:
+        assert self.opened is not None
+        return self.opened
+
+    def _end(self, stop_time: datetime, **fields: Any) -> None:
+        """Write how the run ended, after its metrics; a disk that is too full for those may take it."""
+        with self._lock:
+            if self.lost is None:
+                try:
+                    self._write_metrics()
+                finally:
+                    self._write_record(stop_time=stop_time.isoformat(), **fields)
+        if self._mirror is not None:
+            self._mirror.finish()
+
+    def _write_record(self, **fields: Any) -> None:
+        """Write the run's own entry, only as long as the run is this process's."""
+        self._opened.entry.update(fields)
+        if self._mirror is not None:
+            self._mirror.update(fields)
+        elif self._stamp_of_record is not None:
+            self._check_ours()
+        self._run.write("run.json", self._opened.entry)
+        self._stamp_of_record = _stamp(self._run.folder / "run.json")
+
+    def _write_info(self, info: dict[str, Any]) -> None:
+        content = {**info, "sessions": self._opened.sessions, "summary": self._opened.metrics.table.summary}
+        if content != self._written.get("info"):
+            if self._mirror is not None:
+                self._mirror.update({"info": content})
+            self._run.write("info.json", content)
+            self._written["info"] = plain(content)
+
+    def _write_output(self, text: str) -> None:
+        if text != self._written.get("output"):
+            if self._mirror is not None:
+                self._mirror.update({"captured_out": text})
+            self._run.write_output(text)
+            self._written["output"] = text
+
+    def _write_metrics(self) -> None:
+        """Write what Sacred's own readers, and stores that runs are moved to, take the metrics from."""
+        self._opened.metrics.take({})
+        if self._mirror is not None:
+            return  # its database holds the bounded part, and the log makes it anew
+        start = time.monotonic()
+        self._run.write("metrics.json", self._opened.metrics.table.as_documents())
+        self._metrics_due = time.monotonic() + (time.monotonic() - start) / _SHARE_OF_TIME_FOR_METRICS
+
+    def _check_ours(self) -> None:
+        """Check that no other process resumed the run: its entry is as it was written last, or of the same session."""
+        if self._mirror is not None:
+            return  # the database says so
+        try:
+            if _stamp(self._run.folder / "run.json") == self._stamp_of_record:
+                return
+        except OSError:
+            return  # it is about to be written anew; a file system that fails for a moment must not cost metrics
+        found = self._run.read_leniently("run.json")
+        if found and found.get("session") != self._opened.entry["session"]:
+            self._lost = taken_over(self._run.run_id, str(self._run.folder.parent))
+            raise self._lost
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns

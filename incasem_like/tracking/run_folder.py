@@ -1,0 +1,471 @@
+"""A run in a folder: in a store of files, as the journal of a run in a database, or exported."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mimetypes
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from incasem_like.disk import write_whole
+from incasem_like.errors import DamagedRecordError, DataError, IncasemError, StoreError
+from incasem_like.tracking.documents import from_document
+from incasem_like.tracking.kinds import KINDS
+from incasem_like.tracking.metrics_log import MetricsLog, is_complete, is_held, was_written_in
+from incasem_like.tracking.model.cache import file_sha256
+from incasem_like.tracking.sessions import OpenedRun
+from incasem_like.tracking.values import as_sequence, plain
+
+METRICS_LOG = "metrics.jsonl"
+ANNOTATIONS = "annotations.json"
+OWN_FILES = frozenset({"run.json", "config.json", "info.json", "metrics.json", METRICS_LOG, "cout.txt", ANNOTATIONS})
+
+
+def artifact_file_name(name: str) -> str:
+    """Name the file that holds an artifact: its own name, unless that is one of the run's own files."""
+    return f"artifact_{name}" if name in OWN_FILES or name.startswith("artifact_") else name
+
+
+def damaged_record(path: Path, reason: object) -> DamagedRecordError:
+    """Make the error of a file of a run in a store that cannot be read."""
+    return DamagedRecordError(
+        f"The run record {path} is damaged ({reason}): restore it from a backup, or delete the run with "
+        "'incasem-like runs delete'."
+    )
+
+
+class RunFolder:
+    """A run in a folder, in the layout of Sacred's file storage; every file appears whole or not at all.
+
+    ``run.json``, ``config.json``, ``info.json``, ``annotations.json`` (tags and notes), ``cout.txt``, ``metrics.json``
+    (bounded), ``metrics.jsonl`` (all of them) and artifacts under their names.
+
+    Args:
+        folder: The folder.
+        damaged: Makes the error of a file that cannot be read.
+    """
+
+    def __init__(self, folder: Path, damaged: Callable[[Path, object], IncasemError] = damaged_record) -> None:
+        self.folder, self._damaged = Path(folder), damaged
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.folder)!r})"
+
+    @property
+    def run_id(self) -> int:
+        """The run's id, which is the folder's name."""
+        return int(self.folder.name)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether there is a record; it is written after all else."""
+        return (self.folder / "run.json").is_file()
+
+    @property
+    def log_path(self) -> Path:
+        """The log of all metrics."""
+        return self.folder / METRICS_LOG
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Read a file of the run that holds a mapping; empty where it is missing."""
+        content = self._load(name)
+        if content is None:
+            return {}
+        if not isinstance(content, dict):
+            raise self._damaged(self.folder / name, "it holds no mapping")
+        return content
+
+    def read_leniently(self, name: str) -> dict[str, Any]:
+        """Read a file of the run; empty where it cannot be read."""
+        try:
+            return self.read(name)
+        except (IncasemError, OSError):
+            return {}
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        """Tags and notes, which the run itself never writes; empty where they cannot be read."""
+        return self.read_leniently(ANNOTATIONS)
+
+    @property
+    def output(self) -> str:
+        """What the run printed."""
+        path = self.folder / "cout.txt"
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+    def read_document(self) -> dict[str, Any] | None:
+        """Read all but metrics and files; None where there is no run."""
+        if self._load("run.json") is None:
+            return None
+        parts = {"config": self._load("config.json"), "info": self._load("info.json"), "omniboard": self.annotations}
+        return {**self.read("run.json"), **parts, "captured_out": self.output}
+
+    def write(self, name: str, content: Any) -> None:
+        """Write a file of the run; of a configuration the order is kept."""
+        text = json.dumps(plain(content), sort_keys=name != "config.json", indent=2)
+        write_whole(self.folder / name, lambda file: file.write(text.encode()))
+
+    def write_output(self, text: str) -> None:
+        """Write what the run printed."""
+        write_whole(self.folder / "cout.txt", lambda file: file.write(text.encode("utf-8", "replace")))
+
+    def artifact(self, name: str) -> Path:
+        """Return the path of an artifact."""
+        return self.folder / artifact_file_name(name)
+
+    def _load(self, name: str) -> Any:
+        path = self.folder / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(path, error) from None
+
+
+_FOLDER = Path("tracking", "journal")
+_PENDING = "pending.json"
+_MOST_FOLDERS = 1000
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that this process writes from now on.
+
+    Attributes:
+        folder: Its folder.
+        run: What is known of it.
+        document: The document that its database has of it; empty for a run that is kept as files.
+        metric_ids: The ids of its metrics there, by name.
+    """
+
+    folder: RunFolder
+    run: OpenedRun
+    document: dict[str, Any] = field(default_factory=dict)
+    metric_ids: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PendingArtifact:
+    """A file of a run that is not in the database yet.
+
+    Attributes:
+        id: The id it will have in GridFS, 24 hexadecimal digits.
+        name: What the run calls it.
+        content_type: Its MIME type, or None.
+        path: The copy in the journal.
+    """
+
+    id: str
+    name: str
+    content_type: str | None
+    path: Path
+
+
+def _damaged_journal(path: Path, reason: object) -> StoreError:
+    return StoreError(f"{path} is damaged ({reason}): restore it from a backup, or delete it to give it up.")
+
+
+class Journal(RunFolder):
+    """The folder of a run in a database: its log stays for good, the rest until the database has all of it.
+
+    Args:
+        folder: Its folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, _damaged_journal)
+        self.log = MetricsLog(self.log_path)
+
+    @property
+    def run_id(self) -> int:
+        """The run's id in the database, as the folder's name has it."""
+        return int(self.folder.name.rpartition("_")[2].partition(".")[0])
+
+    @property
+    def is_undelivered(self) -> bool:
+        """Whether the database lacks something that is here."""
+        return (self.folder / _PENDING).is_file() or self._is_of_earlier_version()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the run goes on."""
+        return is_held(self.log.path)
+
+    @property
+    def database(self) -> str:
+        """The description of the database that lacks something."""
+        return str(self.read(_PENDING).get("database"))
+
+    def mark(self, description: str) -> None:
+        """Note that the database of that description is about to lack something."""
+        self.write(_PENDING, {"database": description})
+
+    def unmark(self) -> None:
+        """Note that the database has all."""
+        (self.folder / _PENDING).unlink(missing_ok=True)
+
+    def pending_artifact(self, name: str) -> PendingArtifact:
+        """Describe a file that the database lacks; its id is that of its content, so that it is never stored twice."""
+        path = self.artifact(name)
+        digest = hashlib.sha256(f"{self.run_id}\0{name}\0".encode() + path.read_bytes()).hexdigest()
+        return PendingArtifact(digest[:24], name, mimetypes.guess_type(name)[0], path)
+
+    def pending_artifacts(self) -> list[PendingArtifact]:
+        """List the files that the database lacks, in the order they were added."""
+        names = as_sequence(self.read("run.json").get("artifacts"))
+        return [self.pending_artifact(name) for name in names if self.artifact(name).is_file()]
+
+    def upgrade(self) -> None:
+        """Turn what an earlier version left, a document of MongoDB in one file, into a run's folder."""
+        if not self._is_of_earlier_version():
+            return
+        from bson import json_util
+
+        path = self.folder / "run.json"
+        options = json_util.JSONOptions(tz_aware=False)
+        try:
+            content = json_util.loads(path.read_text(encoding="utf-8"), json_options=options)
+            run, database = from_document(content["run"]), content["database"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged_journal(path, error) from None
+        for described in sorted((self.folder / "artifacts").glob("*.json")):
+            name = json.loads(described.read_text(encoding="utf-8"))["name"]
+            if described.with_suffix("").is_file():
+                described.with_suffix("").replace(self.artifact(name))
+            run["artifacts"] = list(dict.fromkeys([*run["artifacts"], name]))
+        self.write("config.json", run.pop("config", None) or {})
+        self.write("info.json", run.pop("info"))
+        self.write_output(str(run.pop("captured_out", None) or ""))
+        self.mark(database)
+        self.write("run.json", {key: value for key, value in run.items() if key != "_id"})
+        shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
+
+    def _is_of_earlier_version(self) -> bool:
+        try:
+            return "database" in self.read("run.json")
+        except StoreError:
+            return True
+
+    @contextlib.contextmanager
+    def opening(self) -> Iterator[None]:
+        """Open the log for a block that begins with it, and leave it open.
+
+        Where the block breaks off, what it wrote into the log is taken back, and a journal that holds nothing goes.
+
+        Raises:
+            AlreadyWrittenError: The run goes on.
+        """
+        try:
+            self.log.open()
+            with self.log.all_or_nothing():
+                yield
+        except BaseException:
+            self.log.close()
+            self._remove_if_empty()
+            raise
+
+    def _remove_if_empty(self) -> None:
+        entries = list(self.folder.iterdir())
+        if all(path == self.log.path and path.stat().st_size == 0 for path in entries):
+            shutil.rmtree(self.folder)
+
+    def clear(self) -> None:
+        """Delete all but the metrics; what says that something is undelivered goes last."""
+        for path in self.folder.iterdir():
+            if path.name not in (METRICS_LOG, _PENDING):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.unmark()
+
+
+class Journals:
+    """The journals of one database's runs on this machine.
+
+    Args:
+        runs_directory: The folder of training runs.
+        database: The database's name.
+    """
+
+    def __init__(self, runs_directory: Path, database: str) -> None:
+        self.folder, self.database = Path(runs_directory) / _FOLDER, database
+
+    def make(self, run_id: int) -> Journal:
+        """Make the journal of a new run; one of another server's run of that id stays as it is.
+
+        Raises:
+            StoreError: The folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self._paths(run_id):
+                try:
+                    path.mkdir()
+                except FileExistsError:
+                    continue
+                return Journal(path)
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder} cannot be written ({error.strerror or error}): what a run logs is kept there until the "
+                "database has it; check its rights and the space on its disk."
+            ) from None
+        raise StoreError(f"{self.folder} holds {_MOST_FOLDERS} journals of run {run_id}: delete those of old servers.")
+
+    def find(self, run_id: int, sessions: list[str]) -> Journal | None:
+        """Find the journal of a run; None where it never went on on this machine.
+
+        Args:
+            run_id: The run.
+            sessions: Tokens of all its sessions, by which it is told from another server's run of that id.
+        """
+        mine = (journal for journal in self if journal.run_id == run_id and journal.log.path.is_file())
+        return next((journal for journal in mine if was_written_in(journal.log.path, sessions)), None)
+
+    def complete_log(self, run_id: int, sessions: list[str]) -> Path | None:
+        """Find the log that has all of a run's metrics; None where part of the run went on on another machine."""
+        journal = self.find(run_id, sessions)
+        return journal.log.path if journal is not None and is_complete(journal.log.path, sessions) else None
+
+    def remove(self, run_id: int, sessions: list[str]) -> int:
+        """Delete what this machine keeps of a run that was deleted; gives the bytes that frees."""
+        journal = self.find(run_id, sessions)
+        if journal is None:
+            return 0
+        size = sum(path.stat().st_size for path in journal.folder.rglob("*") if path.is_file())
+        shutil.rmtree(journal.folder)
+        return size
+
+    def __iter__(self) -> Iterator[Journal]:
+        """Yield all of them, by id."""
+        start = f"{self.database}_"
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        ids = {name: name.removeprefix(start).partition(".")[0] for name in names if name.startswith(start)}
+        for name in sorted((name for name in ids if ids[name].isdigit()), key=lambda name: (int(ids[name]), name)):
+            yield Journal(self.folder / name)
+
+    def _paths(self, run_id: int) -> Iterator[Path]:
+        for number in range(1, _MOST_FOLDERS + 1):
+            yield self.folder / f"{self.database}_{run_id}{f'.{number}' if number > 1 else ''}"
+
+
+MANIFEST = "manifest.json"
+FORMAT, VERSION = "incasem-like run", 1
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class RenewedIds:
+    """What a run says of itself by ids of runs and paths of checkpoints, as these are where it came to.
+
+    Attributes:
+        info: What it noted.
+        result: What it came to.
+    """
+
+    info: Mapping[str, Any]
+    result: Any
+
+
+def _damaged_export(path: Path, reason: object) -> DataError:
+    return DataError(f"{path} is damaged ({reason}): copy the whole folder again.")
+
+
+class PortableRun(RunFolder):
+    """An exported run: a run's folder with ``_sources/``, ``checkpoints/`` and a list of hashes.
+
+    Args:
+        folder: Its folder.
+
+    Raises:
+        DataError: It is not an exported run, or one of a later version of this package.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, _damaged_export)
+        if not (self.folder / MANIFEST).is_file():
+            raise DataError(
+                f"{folder} is no exported run, for it has no {MANIFEST}: name a folder that runs export made."
+            )
+        manifest = self.read(MANIFEST)
+        if manifest.get("format") == FORMAT and manifest.get("version", 0) > VERSION:
+            raise DataError(
+                f"{folder} was exported by a later version of this package (format {manifest['version']}, this one "
+                f"reads {VERSION}): update the package."
+            )
+        number, kind = manifest.get("id"), manifest.get("kind")
+        known = isinstance(manifest.get("version"), int) and isinstance(number, int) and kind in KINDS
+        if manifest.get("format") != FORMAT or not known or not isinstance(manifest.get("files"), dict):
+            raise DataError(
+                f"{self.folder / MANIFEST} is not that of an exported run: name a folder that runs export made."
+            )
+        self.manifest, self.kind, self.id = manifest, str(kind), int(manifest["id"])
+        self.origin = str(manifest["store"])
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """Its document as ``run.json`` has it: times as text, artifacts by name, sources as paths in the folder."""
+        return self.read("run.json")
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Its configuration."""
+        return self.read("config.json")
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What it noted of itself."""
+        return self.read("info.json")
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Its metrics as a store holds them: steps, values, timestamps, stride and count by name."""
+        return self.read("metrics.json")
+
+    def artifacts(self) -> Iterator[tuple[str, Path]]:
+        """Yield the files stored with the run: name, path."""
+        for name in self.document.get("artifacts") or ():
+            yield name, self.artifact(name)
+
+    def stored(self, what: str) -> Iterator[tuple[str, Path | None, str]]:
+        """Yield its ``sources`` or ``resources``: name, path (None for what is not here), what was noted of it."""
+        owner = self.document if what == "resources" else self.document.get("experiment") or {}
+        for name, relative in owner.get(what) or ():
+            yield str(name), self.folder / relative if str(relative).startswith(f"_{what}/") else None, str(relative)
+
+    def checkpoint(self, sha256: str) -> Path | None:
+        """Find the file of that hash; None where it was not exported."""
+        relative = (self.manifest.get("checkpoints") or {}).get(sha256)
+        return None if relative is None else self.folder / relative
+
+    def verify(self) -> None:
+        """Check every file against its hash.
+
+        Raises:
+            DataError: One is missing or damaged, or points out of the folder.
+        """
+        for relative, entry in self._files().items():
+            path = self.folder / relative
+            if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
+                raise DataError(
+                    f"{self.folder / MANIFEST} names {relative}, which is outside the folder: do not use it."
+                )
+            if not path.is_file():
+                raise DataError(f"{path} is missing from the exported run: copy the whole folder again.")
+            if path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
+                raise DataError(f"{path} changed since the run was exported: copy the whole folder again.")
+        stored = [path for what in ("sources", "resources") for _, path, _ in self.stored(what) if path is not None]
+        for path in (*stored, *(path for _, path in self.artifacts())):
+            if path.relative_to(self.folder).as_posix() not in self._files():
+                raise DataError(f"{path} is not in the list of the exported run's files: copy the whole folder again.")
+        for sha256, relative in (self.manifest.get("checkpoints") or {}).items():
+            if (self._files().get(relative) or {}).get("sha256") != sha256:
+                raise DataError(f"{self.folder / MANIFEST} names a checkpoint {relative} that is none: do not use it.")
+
+    def _files(self) -> Mapping[str, Mapping[str, Any]]:
+        files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
+        return files

@@ -1,0 +1,153 @@
+"""The processes that write one run, one after the other: the one that started it and those that continued it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from incasem_like.errors import InputError, RunTakenError
+from incasem_like.tracking.metrics_log import MetricsLog, RunMetrics, read_table
+from incasem_like.tracking.series import MetricTable
+from incasem_like.tracking.values import as_mapping, as_sequence, plain
+
+OBSERVER_KEYS = ("sessions", "summary", "metrics")  # of info; what the observer adds to what the run notes
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A run to go on with.
+
+    Attributes:
+        run_id: The run.
+        after_step: Where it goes on from; what it logged after that is withdrawn. A function is asked once, when the
+            run has been taken: until then another process may still move it.
+    """
+
+    run_id: int
+    after_step: int | Callable[[], int]
+
+    @cached_property
+    def iteration(self) -> int:
+        """Where it goes on from."""
+        return self.after_step if isinstance(self.after_step, int) else self.after_step()
+
+
+@dataclass(frozen=True)
+class Start:
+    """What Sacred tells an observer at the start of a run: the event's arguments, under its names."""
+
+    ex_info: dict[str, Any]
+    command: str
+    host_info: dict[str, Any]
+    start_time: datetime
+    config: dict[str, Any]
+    meta_info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run that this process, and no other, writes from now on.
+
+    Attributes:
+        entry: Its document but for config, info and output, in the form in which the store keeps it.
+        metrics: Those it has already.
+        sessions: The processes that wrote it, this one last.
+        info: What it has noted of itself.
+        output: What it has printed.
+    """
+
+    entry: dict[str, Any]
+    metrics: RunMetrics
+    sessions: list[dict[str, Any]]
+    info: dict[str, Any] = field(default_factory=dict)
+    output: str = ""
+
+
+def new_token() -> str:
+    """Make the name of a session, which its writes carry."""
+    return uuid.uuid4().hex
+
+
+def describe_session(token: str, start: Start, iteration: int = 0) -> dict[str, Any]:
+    """Describe a process that writes a run: token, start, machine, process, commits and iteration."""
+    return {
+        "token": token,
+        "start": start.start_time.isoformat(),
+        "hostname": start.host_info.get("hostname"),
+        "pid": start.host_info.get("pid"),
+        "commits": [repository.get("commit") for repository in start.ex_info.get("repositories") or ()],
+        "from_iteration": iteration,
+    }
+
+
+def begin_metrics(log: MetricsLog, token: str, limit: int) -> RunMetrics:
+    """Begin the log of a new run."""
+    log.add_marker(session=token)
+    log.save()
+    return RunMetrics(log, MetricTable(limit))
+
+
+def resume_metrics(
+    log: MetricsLog, token: str, iteration: int, info: Mapping[str, Any] | None, limit: int
+) -> RunMetrics:
+    """Resume the log of a run: what it logged after the iteration it resumes from is withdrawn."""
+    log.add_marker(session=token)
+    log.add_marker(withdrawn_after=iteration, counts=counts_at(info, iteration))
+    log.save()
+    return RunMetrics(log, read_table(log.path, limit))
+
+
+def tokens(info: Mapping[str, Any] | None) -> list[str]:
+    """List the tokens of all sessions of a run."""
+    sessions = as_sequence(as_mapping(info).get("sessions"))
+    return [str(session.get("token")) for session in sessions if isinstance(session, Mapping)]
+
+
+def noted_by_the_run(info: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a run noted in its info, without what its writer added."""
+    return {key: value for key, value in (info or {}).items() if key not in OBSERVER_KEYS}
+
+
+def counts_at(info: Mapping[str, Any] | None, iteration: int) -> dict[str, int] | None:
+    """Look up how many points each metric had when a checkpoint was registered; None where nobody noted it."""
+    for entry in (info or {}).get("checkpoints") or ():
+        if entry.get("iteration") == iteration and isinstance(entry.get("counts"), Mapping):
+            return {name: int(count) for name, count in entry["counts"].items()}
+    return None
+
+
+def continued_meta(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge options and comment of a run and of the call that resumes it; what the call leaves out stays."""
+    old, new = dict(before or {}), plain(now)
+    options = {**(old.get("options") or {}), **_given(new.get("options") or {})}
+    return {**old, **_given(new), "options": options}
+
+
+def id_taken(run_id: int | None, description: str, resume: str | None = None) -> InputError:
+    """Return the error that says that a run of a wanted id exists.
+
+    Args:
+        run_id: The id.
+        description: Of the store.
+        resume: Flag of the script that resumes such a run, if there is one.
+    """
+    remedy = f", or resume that run with {resume} {run_id} instead" if resume else ""
+    return InputError(
+        f"Run {run_id} exists already in {description}: leave --id out for the next free id, choose another{remedy}."
+    )
+
+
+def taken_over(run_id: int, description: str) -> RunTakenError:
+    """Make the error of a process that finds that its run is another's."""
+    return RunTakenError(
+        f"Run {run_id} in {description} was continued by another process, which had reason to think this one dead: "
+        "this one ends here and leaves the record to it."
+    )
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}

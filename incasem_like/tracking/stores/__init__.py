@@ -1,0 +1,1 @@
+"""Stores of runs: files and MongoDB."""

@@ -1,0 +1,60 @@
+"""Connections to a MongoDB server, and its errors in one sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import pymongo
+import pymongo.errors
+
+from incasem_like.errors import StoreError
+
+if TYPE_CHECKING:
+    pass
+
+_UNAUTHORIZED = 13
+
+
+def no_answer(description: str) -> StoreError:
+    """Make the error of a server that is gone."""
+    return StoreError(f"{description} does not answer: start the server and try again.")
+
+
+def refusal(description: str, doing: str, error: pymongo.errors.OperationFailure) -> StoreError:
+    """Make the error of a server that refuses.
+
+    Args:
+        description: Of the database.
+        doing: What it was to be: ``read``, ``written``.
+        error: What the server said; its own words may quote what they should not.
+    """
+    if isinstance(error, pymongo.errors.WTimeoutError):
+        return StoreError(
+            f"{description} cannot bring a write to most members of its replica set: start those that are down, or add "
+            "w=1 to the URL, which may lose the newest entries when a member fails."
+        )
+    if error.code == _UNAUTHORIZED:
+        return StoreError(
+            f"{description} refuses to be {doing} without a user name and password that have the right to: give them "
+            "as mongodb://USER:PASSWORD@HOST:PORT, or have its administrator grant readWrite."
+        )
+    return StoreError(f"{description} refuses to be {doing} (code {error.code}): check the user's rights.")
+
+
+AUTHENTICATION_FAILED = 18
+# What a replica set has not given to most of its members it may take back when one of them fails. It says that it could
+# not within a shorter time than the client waits for an answer. A server by itself takes no notice of either.
+_UNLESS_THE_URL_SAYS_OTHERWISE = {
+    "serverSelectionTimeoutMS": 4000,
+    "connectTimeoutMS": 4000,
+    "socketTimeoutMS": 20000,
+    "w": "majority",
+    "wTimeoutMS": 15000,
+}
+
+
+def connection_options(url: str) -> dict[str, Any]:
+    """Return the options of a client that the URL leaves open."""
+    said = {name.lower() for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True)}
+    return {name: value for name, value in _UNLESS_THE_URL_SAYS_OTHERWISE.items() if name.lower() not in said}

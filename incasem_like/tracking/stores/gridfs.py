@@ -1,0 +1,247 @@
+"""Copies of checkpoints in GridFS: streamed in pieces, known by run and hash, gone on with after a break."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pymongo.errors
+
+from incasem_like.errors import CheckpointError
+from incasem_like.tracking.model.cache import file_sha256
+from incasem_like.tracking.model.checkpoints import StoredFile
+from incasem_like.tracking.stores.connection import no_answer, refusal
+from incasem_like.tracking.values import from_bson, to_bson
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
+
+CHUNK_BYTES = 1 << 20
+_CHUNKS_IN_ONE_ANSWER = 8
+_CHANGED = "{path} changed after it was tracked, so the database gets no copy of it: restore it or train on."
+_INDEX = "files_id_1_n_1"  # every driver's GridFS makes it with the first file
+_SCHEME = "checkpoint://runs/"
+Proceed = Callable[[int], bool]
+
+
+class CheckpointFiles:
+    """The checkpoints in one database, in its GridFS (``fs.files``, ``fs.chunks``).
+
+    A file's id is made of its run and hash. What a broken upload left is therefore known by its id: the next one goes
+    on from there, and until its last piece is in there is no entry that anybody could take for a whole file.
+
+    Args:
+        database: The database.
+        description: Of it, for messages, without credentials.
+        reconnect: Opens it through another connection.
+    """
+
+    def __init__(
+        self, database: Database[Any], description: str, reconnect: Callable[[], Database[Any]] | None = None
+    ) -> None:
+        self.description, self._database, self._reconnect = description, database, reconnect
+        self._files, self._chunks = database["fs.files"], database["fs.chunks"]
+
+    @contextlib.contextmanager
+    def on_own_connection(self) -> Iterator[CheckpointFiles]:
+        """Yield the same files through another connection, so that a slow upload delays nothing else."""
+        if self._reconnect is None:
+            yield self
+            return
+        database = self._reconnect()
+        try:
+            yield CheckpointFiles(database, self.description)
+        finally:
+            database.client.close()
+
+    def of_run(self, run_id: int) -> list[StoredFile]:
+        """List the files of a run.
+
+        Raises:
+            StoreError: The server does not answer.
+        """
+        with self.as_store_errors():
+            return [_stored_file(found) for found in self._files.find(_of_run("_id", run_id))]
+
+    def session(self, run_id: int) -> str | None:
+        """Return the token of the process that has a run; None where the run is not there or has none.
+
+        Raises:
+            pymongo.errors.PyMongoError: The server is away or refuses.
+        """
+        found = self._database["runs"].find_one({"_id": run_id}, {"session": 1}) or {}
+        return found.get("session")
+
+    def everything(self) -> list[StoredFile]:
+        """List the files of all runs.
+
+        Raises:
+            StoreError: The server does not answer.
+        """
+        with self.as_store_errors():
+            return [_stored_file(found) for found in self._files.find({"_id": {"$regex": f"^{_SCHEME}"}})]
+
+    def read(self, stored: StoredFile) -> Iterator[bytes]:
+        """Yield a file's content in chunks; the caller compares the hash.
+
+        Raises:
+            StoreError: The server does not answer.
+        """
+        with self.as_store_errors():
+            pieces = self._chunks.find({"files_id": stored.id}, {"data": 1}).sort("n", pymongo.ASCENDING)
+            for piece in pieces.batch_size(_CHUNKS_IN_ONE_ANSWER):
+                yield bytes(piece["data"])
+
+    def is_sound(self, stored: StoredFile) -> bool:
+        """Read a file through and compare its hash.
+
+        Raises:
+            StoreError: The server does not answer.
+        """
+        digest = hashlib.sha256()
+        for piece in self.read(stored):
+            digest.update(piece)
+        return digest.hexdigest() == stored.sha256
+
+    def upload(
+        self,
+        path: Path,
+        run_id: int,
+        sha256: str,
+        entry: Mapping[str, Any] | None = None,
+        proceed: Proceed = lambda done: True,
+    ) -> bool:
+        """Copy a file into the database; holds one piece of it in memory at a time.
+
+        Args:
+            path: The file.
+            run_id: Its run.
+            sha256: The hash it has to have.
+            entry: Of a model's file the run's entry of the checkpoint.
+            proceed: Asked before each piece, with the bytes that are in; False gives the upload up.
+
+        Returns:
+            Whether it is in; False when it was given up, and pieces are left to go on with.
+
+        Raises:
+            CheckpointError: The file is not the one of that hash any more.
+            OSError: The file is missing or cannot be read.
+            pymongo.errors.PyMongoError: The server is away, full, or refuses.
+        """
+        file_id = f"{_prefix(run_id)}{sha256}"
+        if self._files.find_one({"_id": file_id}, {"_id": 1}) is not None:
+            return True
+        if file_sha256(path) != sha256:  # before a piece is sent, for pieces that are in are not compared again
+            raise CheckpointError(_CHANGED.format(path=path))
+        if _INDEX not in self._chunks.index_information():
+            self._chunks.create_index([("files_id", 1), ("n", 1)], unique=True)
+        digest, length = hashlib.sha256(), 0
+        present = self._pieces_present(file_id)
+        with open(path, "rb") as file:
+            for number, piece in enumerate(iter(lambda: file.read(CHUNK_BYTES), b"")):
+                if not proceed(length):
+                    return False
+                digest.update(piece)
+                length += len(piece)
+                if number >= present:
+                    self._insert_piece(file_id, number, piece)
+        if digest.hexdigest() != sha256:
+            self.remove([file_id])
+            raise CheckpointError(_CHANGED.format(path=path))
+        return self._conclude(file_id, path.name, length, {"run_id": run_id, "sha256": sha256, "entry": entry or {}})
+
+    def _pieces_present(self, file_id: str) -> int:
+        """Count the pieces that an earlier upload left, if they are the first ones without a gap; else clear them."""
+        count = int(self._chunks.count_documents({"files_id": file_id}))
+        last = self._chunks.find_one({"files_id": file_id}, {"n": 1}, sort=[("n", pymongo.DESCENDING)])
+        if last is None or last["n"] == count - 1:
+            return count
+        self._chunks.delete_many({"files_id": file_id})
+        return 0
+
+    def _insert_piece(self, file_id: str, number: int, piece: bytes) -> None:
+        # The server may have taken a piece whose acknowledgement was lost; what has this id has this content.
+        with contextlib.suppress(pymongo.errors.DuplicateKeyError):
+            self._chunks.insert_one({"files_id": file_id, "n": number, "data": piece})
+
+    def _conclude(self, file_id: str, name: str, length: int, metadata: dict[str, Any]) -> bool:
+        """Enter the file, unless another process took pieces of it out in the meantime."""
+        if self._chunks.count_documents({"files_id": file_id}) != -(-length // CHUNK_BYTES):
+            self.remove([file_id])
+            return False
+        document = {
+            "filename": f"{_prefix(metadata['run_id'])}{name}",
+            "length": length,
+            "chunkSize": CHUNK_BYTES,
+            "uploadDate": datetime.now(UTC),
+            "contentType": "application/octet-stream",
+            "metadata": to_bson(metadata),
+        }
+        self._files.update_one({"_id": file_id}, {"$setOnInsert": document}, upsert=True)
+        return True
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Delete files, the entry first, so that no entry is ever without its chunks.
+
+        Raises:
+            pymongo.errors.PyMongoError: The server is away or refuses.
+        """
+        for file_id in ids:
+            self._files.delete_one({"_id": file_id})
+            self._chunks.delete_many({"files_id": file_id})
+
+    def remove_run(self, run_id: int) -> int:
+        """Delete all files of a run, and chunks that broken uploads left; return the bytes of the whole files.
+
+        Raises:
+            StoreError: The server does not answer or refuses.
+        """
+        with self.as_store_errors():
+            whole = self.of_run(run_id)
+            self.remove([stored.id for stored in whole])
+            self._chunks.delete_many(_of_run("files_id", run_id))
+        return sum(stored.bytes for stored in whole)
+
+    def remove_partial(self, run_id: int, keep: Iterable[str] = ()) -> int:
+        """Delete chunks of a run that broken uploads left, except those of the hashes ``keep``; return their number.
+
+        Nobody may be uploading files of this run meanwhile.
+
+        Raises:
+            StoreError: The server does not answer or refuses.
+        """
+        with self.as_store_errors():
+            ids = set(self._chunks.distinct("files_id", _of_run("files_id", run_id)))
+            ids -= {stored.id for stored in self.of_run(run_id)} | {f"{_prefix(run_id)}{sha256}" for sha256 in keep}
+            removed = [self._chunks.delete_many({"files_id": file_id}).deleted_count for file_id in ids]
+        return sum(removed)
+
+    @contextlib.contextmanager
+    def as_store_errors(self) -> Iterator[None]:
+        """Turn errors of the server into ``StoreError``."""
+        try:
+            yield
+        except pymongo.errors.ConnectionFailure:
+            raise no_answer(self.description) from None
+        except pymongo.errors.OperationFailure as error:
+            raise refusal(self.description, "read or written", error) from None
+
+
+def _prefix(run_id: int) -> str:
+    return f"{_SCHEME}{run_id}/"
+
+
+def _of_run(key: str, run_id: int) -> dict[str, Any]:
+    return {key: {"$regex": f"^{_prefix(run_id)}"}}
+
+
+def _stored_file(found: Mapping[str, Any]) -> StoredFile:
+    metadata = from_bson(found["metadata"])
+    name = str(found["filename"]).rpartition("/")[2]
+    return StoredFile(
+        found["_id"], metadata["run_id"], metadata["sha256"], found["length"], name, dict(metadata.get("entry") or {})
+    )
