@@ -187,6 +187,28 @@ def held(output: str | Path) -> Iterator[None]:
         os.close(log)
 
 
+@contextlib.contextmanager
+def claimed(output: Path) -> Iterator[None]:
+    """Keep other processes off the name of an output, from before it is created until after it is removed.
+
+    Args:
+        output: Folder of its array, which need not exist. The lock is a file beside it, removed at the end.
+
+    Raises:
+        InputError: Another process has claimed it.
+    """
+    path = output.with_name(f".{output.name}.lock")
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(lock, path)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+
+
 @dataclass(frozen=True)
 class LogContent:
     """What a log says, as read without holding it.

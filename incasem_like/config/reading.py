@@ -55,7 +55,7 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{where} is not valid YAML{line} ({problem}): correct it.") from None
+        raise ConfigError(f"{where} is not valid YAML{line}: {problem}.") from None
 
 
 def read_text(path: Path, what: str) -> str:

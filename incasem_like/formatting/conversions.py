@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.errors import DataError, InputError
+from incasem_like.formatting.section_file import Pixels
 from incasem_like.terminal import nearest
 from incasem_like.volumes.values import foreground
 
@@ -25,8 +26,8 @@ class Conversion:
 
     Attributes:
         dtype: Type to store.
-        name: ``RgbToGrayInversion``, ``RelabelTo:VALUE``, ``RelabelToUid`` or None.
-        invert: Replace every value by the greatest of the type minus it.
+        name: A key of ``CONVERSIONS`` (with a value: ``RelabelTo:VALUE``), or None.
+        invert: Replace every value by the greatest of the file's bits minus it, or of the type if that is less.
         source: Folder that the sections come from; what ``RelabelToUid`` hashes.
     """
 
@@ -35,8 +36,17 @@ class Conversion:
     invert: bool = False
     source: str = ""
 
-    def check(self, colours: int) -> None:
+    @property
+    def takes_colours(self) -> bool:
+        """True when grey values are made from colours."""
+        return self.name in ("RgbToGray", "RgbToGrayInversion")
+
+    def check(self, pixels: Pixels, labels: bool = False) -> None:
         """Refuse what cannot work before anything is read.
+
+        Args:
+            pixels: Type of the sections.
+            labels: The sections are labels, so that the indices of a colour map are their values.
 
         Raises:
             InputError: Unknown type or conversion, or one that does not suit the other or the images.
@@ -58,26 +68,43 @@ class Conversion:
             raise InputError(
                 f"RelabelToUid needs room for its numbers, but --dtype is {self.dtype}: use uint32 or uint64."
             )
-        if colours > 1 and kind != "RgbToGrayInversion":
+        if pixels.colours > 1 and not self.takes_colours:
             raise InputError(
-                f"The sections have {colours} colour channels: give --conversion RgbToGrayInversion, "
-                "or export them as grey images."
+                f"The sections have {pixels.colours} colour channels: give --conversion RgbToGray or "
+                "RgbToGrayInversion, or export them as grey images."
+            )
+        if pixels.colour_map and self.name is None and not labels:
+            raise InputError(
+                "The sections have a colour map: give --conversion RgbToGray for the grey values that a viewer shows, "
+                "or ColourMapIndices for the stored numbers."
+            )
+        if self.takes_colours and (pixels.dtype not in ("uint8", "uint16")):
+            raise InputError(
+                f"{kind} takes images of 8 or 16 bits, but these hold {pixels.dtype}: leave it out for grey values, "
+                "or export colours with 8 bits."
             )
         if self.invert and np.dtype(self.dtype).kind != "u":
             raise InputError(
                 f"--invert works on unsigned integers, but --dtype is {self.dtype}: leave one of them out."
             )
 
-    def apply(self, values: Array, where: str) -> Array:
-        """Convert a section; ``where`` names the file in an error.
+    def apply(self, values: Array, where: str, bits: int = 64) -> Array:
+        """Convert a section, ``(y, x)`` or ``(y, x, 3)``.
+
+        Args:
+            values: The section.
+            where: Names the file in an error.
+            bits: Of a sample in the file.
 
         Raises:
             DataError: A value that the type cannot hold.
         """
         if self.name is not None:
             values = CONVERSIONS[self.name.partition(":")[0]](values, self)
+        if self.name == "RgbToGrayInversion":
+            values = _inverted(values, bits)
         converted = cast_exactly(values, np.dtype(self.dtype), where)
-        return np.asarray(np.iinfo(converted.dtype).max - converted) if self.invert else converted
+        return _inverted(converted, bits) if self.invert else converted
 
     def _label(self) -> int:
         """The value of ``RelabelTo:VALUE``."""
@@ -124,16 +151,21 @@ def _lossy(where: str, value: object, dtype: np.dtype[Any], better: str) -> str:
     return f"{where} holds the value {value}, which {dtype} cannot hold: give --dtype {better}, or rescale the images."
 
 
-def _rgb_to_inverted_grey(values: Array, conversion: Conversion) -> Array:
-    """Weigh colours to luma (ITU-R 601-2, as Pillow's ``L``) and invert; transparency is ignored."""
-    if values.dtype != np.uint8:
-        raise DataError(
-            f"RgbToGrayInversion takes 8-bit images, but these hold {values.dtype}: export them with 8 bits."
-        )
-    if values.ndim == 3:
-        return np.asarray(255 - values)
-    weighted = values[..., :3].astype(np.uint32) @ np.array([19595, 38470, 7471], dtype=np.uint32)
-    return np.asarray(255 - ((weighted + 0x8000) >> 16).astype(np.uint8))
+def _inverted(values: Array, bits: int) -> Array:
+    top = min(2**bits - 1, int(np.iinfo(values.dtype).max))
+    return np.asarray(values.dtype.type(top) - values)
+
+
+def _rgb_to_grey(values: Array, conversion: Conversion) -> Array:
+    """Weigh colours to luma (ITU-R 601-2, as Pillow's ``L``); grey values stay."""
+    if values.ndim == 2:
+        return values
+    weighted = values.astype(np.uint32) @ np.array([19595, 38470, 7471], dtype=np.uint32)
+    return np.asarray(((weighted + 0x8000) >> 16).astype(values.dtype))
+
+
+def _keep(values: Array, conversion: Conversion) -> Array:
+    return values
 
 
 def _relabel_to(values: Array, conversion: Conversion) -> Array:
@@ -154,7 +186,9 @@ def path_uid(path: str, dtype: str) -> int:
 
 
 CONVERSIONS: dict[str, Callable[[Array, Conversion], Array]] = {
-    "RgbToGrayInversion": _rgb_to_inverted_grey,
+    "RgbToGray": _rgb_to_grey,
+    "RgbToGrayInversion": _rgb_to_grey,
+    "ColourMapIndices": _keep,
     "RelabelTo": _relabel_to,
     "RelabelToUid": _relabel_to_uid,
 }

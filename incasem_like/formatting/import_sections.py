@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import InputError
 from incasem_like.formatting.conversions import Conversion
 from incasem_like.formatting.outputs import DatasetWritten
+from incasem_like.formatting.section_file import ReadOptions
 from incasem_like.formatting.sections import SectionSequence, find_sections
 from incasem_like.formatting.slabs import SlabReader
 from incasem_like.formatting.workers import useful_workers
@@ -41,6 +42,9 @@ class SequenceImport:
         conversion: Named conversion, or None.
         invert: Replace values by the greatest of the type minus them.
         regex: Selects files; group 1 is the section number.
+        channel: Channel to take of files that have several, counted from 0.
+        time: Time point to take of files that have several, counted from 0.
+        section_axis: Axis of the files that becomes z: Z, T or C.
         offset: First voxel to take, also the dataset's place in the world.
         shape: Voxels to take, 0 for the rest.
         voxel_size: nm.
@@ -54,6 +58,9 @@ class SequenceImport:
     conversion: str | None = None
     invert: bool = False
     regex: str | None = None
+    channel: int | None = None
+    time: int | None = None
+    section_axis: str = "Z"
     offset: Triple = (0, 0, 0)
     shape: Triple = (0, 0, 0)
     voxel_size: tuple[float, float, float] = (5.0, 5.0, 5.0)
@@ -112,9 +119,10 @@ def check_import(order: SequenceImport) -> SectionSequence:
     Raises:
         InputError, DataError: What is wrong, in a sentence.
     """
-    sequence = find_sections(order.source, order.regex)
     conversion = _conversion(order)
-    conversion.check(sequence.files[0].colours)
+    sequence = find_sections(order.source, order.regex, _options(order, conversion))
+    first = sequence.files[0]
+    conversion.check(first.pixels, "labels" in order.dataset)
     if not all(0 < size < math.inf for size in order.voxel_size) or min(order.chunk_shape) < 1:
         raise InputError(
             f"Got resolution {list(order.voxel_size)} and chunks {list(order.chunk_shape)}: "
@@ -122,8 +130,7 @@ def check_import(order: SequenceImport) -> SectionSequence:
         )
     _crop(order, sequence.shape)
     # Most wrong types show in the first section; one more decoding spares an import that fails half-way.
-    first = sequence.files[0]
-    conversion.apply(next(first.read(range(1))), first.path)
+    conversion.apply(next(first.read(range(1))), first.path, first.pixels.bits)
     return sequence
 
 
@@ -178,6 +185,7 @@ def import_sections(
         "source": str(order.source.absolute()),
         "sections": sequence.fingerprint(),
         "regex": order.regex,
+        "options": asdict(_options(order, _conversion(order))),
         "dtype": order.dtype,
         "conversion": order.conversion,
         "invert": order.invert,
@@ -197,7 +205,7 @@ def import_sections(
     task = BlockTask("import_sections", output, (), import_slab, parameters, (order.chunk_shape[0], *shape[1:]))
     here = _affordable_workers(num_workers, output)
     summary = run_blockwise(task, num_workers=here, workers=workers, description=f"Importing {order.source.name}")
-    return DatasetWritten(str(output.address), summary.already_complete, _left_out(order.source, sequence))
+    return DatasetWritten(str(output.address), summary.already_complete, _report(order, sequence))
 
 
 def _affordable_workers(num_workers: int, output: Volume) -> int:
@@ -205,6 +213,10 @@ def _affordable_workers(num_workers: int, output: Volume) -> int:
     section = output.shape[1] * output.shape[2] * output.dtype.itemsize
     slab = min(SLAB_BYTES, output.chunk_shape[0] * section)
     return min(useful_workers(num_workers, int(np.prod(output.shape))), max(1, ALL_SLABS_BYTES // slab))
+
+
+def _options(order: SequenceImport, conversion: Conversion) -> ReadOptions:
+    return ReadOptions(order.channel, order.time, order.section_axis, conversion.takes_colours)
 
 
 def _conversion(order: SequenceImport) -> Conversion:
@@ -229,16 +241,25 @@ def _crop(order: SequenceImport, whole: Triple) -> tuple[Triple, Triple]:
     return order.offset, (wanted[0], wanted[1], wanted[2])
 
 
-def _left_out(source: Path, sequence: SectionSequence) -> str:
-    if not sequence.ignored:
-        return ""
-    named = ", ".join(sequence.ignored[:3]) + (", ..." if len(sequence.ignored) > 3 else "")
-    return f"Left out {len(sequence.ignored)} of the files in {source}, which are no sections: {named}"
+def _report(order: SequenceImport, sequence: SectionSequence) -> str:
+    """Return what the user should know of the files: their number, what was ignored, another voxel size."""
+    lines = [f"{sequence.shape[0]} section(s) in {len(sequence.files)} file(s) of {order.source}", *sequence.notes]
+    if sequence.files[0].pixels.colour_map:
+        lines.append("The colour map was ignored: the stored numbers are the values")
+    stated = sequence.files[0].voxel_size
+    if any(size and abs(size / given - 1) > 0.01 for size, given in zip(stated, order.voxel_size, strict=True)):
+        sizes = " x ".join(f"{size:g}" if size else "?" for size in stated)
+        given = " x ".join(f"{size:g}" for size in order.voxel_size)
+        lines.append(f"Warning: the files state a voxel size of {sizes} nm (z, y, x), but --resolution is {given}")
+    if sequence.ignored:
+        named = ", ".join(sequence.ignored[:3]) + (", ..." if len(sequence.ignored) > 3 else "")
+        lines.append(f"Left out {len(sequence.ignored)} of the files in {order.source}, which are no sections: {named}")
+    return "\n".join(lines)
 
 
 @lru_cache(maxsize=2)
-def _sections_of(source: str, regex: str | None, fingerprint: str) -> SectionSequence:
-    return find_sections(Path(source), regex)
+def _sections_of(source: str, regex: str | None, options: ReadOptions, fingerprint: str) -> SectionSequence:
+    return find_sections(Path(source), regex, options)
 
 
 def import_slab(block: Block, parameters: Mapping[str, Any]) -> None:
@@ -250,7 +271,7 @@ def import_slab(block: Block, parameters: Mapping[str, Any]) -> None:
     z, y, x = (slice(start, start + size) for start, size in zip(begin, indices.shape, strict=True))
     line_of_chunks = indices.shape[0] * output.chunk_shape[1] * indices.shape[2] * output.dtype.itemsize
     reader = SlabReader(
-        _sections_of(source, parameters["regex"], parameters["sections"]),
+        _sections_of(source, parameters["regex"], ReadOptions(**parameters["options"]), parameters["sections"]),
         Conversion(parameters["dtype"], parameters["conversion"], parameters["invert"], source),
         band_rows=output.chunk_shape[1] * max(1, BAND_BYTES // line_of_chunks),
         memory=SLAB_BYTES,

@@ -69,4 +69,4 @@ class SlabReader:
     def _sections(self, box: Box) -> Iterator[Array]:
         for file, pages, _ in self.sequence.locate(box[0].start, box[0].stop):
             for section in file.read(pages):
-                yield np.ascontiguousarray(self.conversion.apply(section[box[1:]], file.path))
+                yield np.ascontiguousarray(self.conversion.apply(section[box[1:]], file.path, file.pixels.bits))

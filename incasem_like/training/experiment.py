@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import IncasemError
 from incasem_like.tracking.model_folders import highest_number
+from incasem_like.training.arithmetic import record_arithmetic
 from incasem_like.training.beginning import Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder
 from incasem_like.training.continuing import put_in_order, warn_of_changed_volumes
@@ -93,6 +94,7 @@ def train(
         folders = RunFolders.of_run(runs, run.id) if run.id else RunFolders.unobserved(runs)
         if repeats is not None:
             run.set_info("repeats", repeats.id)
+        record_arithmetic(run, config.torch, repeats)
         return FinishedTraining(folders, run_training(checked, run, folders, beginning.found, started))
 
     return _track(work, checked, beginning, run_store, options)

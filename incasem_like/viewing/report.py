@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from incasem_like import __version__
 from incasem_like.errors import InputError
+from incasem_like.tracking.files.layout import write_whole
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -67,7 +67,7 @@ def write_report(report: Report, path: Path) -> Path:
         path: Where to write the HTML file; its folder is made.
 
     Raises:
-        InputError: A folder stands there.
+        InputError: A folder, or a file that is no page, stands there.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -75,8 +75,8 @@ def write_report(report: Report, path: Path) -> Path:
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(report=report, version=__version__)
     if path.is_dir():
         raise InputError(f"{path} is a folder: name the HTML file to write.")
+    if path.exists() and not path.read_bytes().startswith(b"<!doctype html>"):
+        raise InputError(f"{path} is no HTML page and would be replaced: name another file.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(page, encoding="utf-8")
-    os.replace(beside, path)
+    write_whole(path, lambda file: file.write(page.encode()))
     return path

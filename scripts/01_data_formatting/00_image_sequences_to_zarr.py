@@ -14,16 +14,18 @@ add("-c", is_config_file=True, metavar="FILE", help="same as --config")  # type:
 add("-i", "--input_dir", type=Path, nargs="+", required=True, help="folders of .tif/.tiff, one per dataset, or TIFFs")
 add("-f", "--output_file", required=True, help="container to write, .zarr or .n5")
 add("-d", "--output_dataset", nargs="+", default=["volumes/raw"], help="one per folder")
-add(
-    "-r", "--image_regex", help="group 1 = section number; default .*_(\\d+).*\\.tif$, else the last number in the name"
-)
+add("-r", "--image_regex", help="selects files; group 1 = section number; by default the last number in the name")
+add("--channel", type=int, metavar="N", help="channel to import of files that have several, counted from 0")
+add("--time", type=int, metavar="N", help="time point to import of files that have several, counted from 0")
+add("--section_axis", choices=("Z", "T", "C"), default="Z", help="axis of multi-page files whose pages are sections")
 add("--dtype", nargs="+", default=["uint8"], help="type to store, one or one per folder; refused if a value is lost")
 add("--offset", type=int, nargs=3, default=WHOLE, metavar=ZYX, help="crop: first voxel; kept as the array's offset")
 add("--shape", type=int, nargs=3, default=WHOLE, metavar=ZYX, help="crop: voxels; 0 = the rest")
 add("--resolution", type=float, nargs=3, default=(5.0, 5.0, 5.0), metavar=ZYX, help="voxel size, nanometres")
 add("--chunks", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="voxels")
-add("--conversion", nargs="+", default=["None"], help="None, RgbToGrayInversion, RelabelTo:VALUE or RelabelToUid")
-add("--invert", action="store_true", help="replace every value by the type's greatest minus it")
+kinds = "None, RgbToGray, RgbToGrayInversion, ColourMapIndices, RelabelTo:VALUE or RelabelToUid"
+add("--conversion", nargs="+", default=["None"], help=kinds)
+add("--invert", action="store_true", help="replace every value by the greatest of the file's bits minus it")
 add_worker_flags(parser)
 add("--overwrite", action="store_true", help="replace datasets that are there")
 
@@ -42,6 +44,9 @@ def main(arguments: argparse.Namespace) -> None:
         container=arguments.output_file,
         invert=arguments.invert,
         regex=arguments.image_regex,
+        channel=arguments.channel,
+        time=arguments.time,
+        section_axis=arguments.section_axis,
         offset=tuple(arguments.offset),
         shape=tuple(arguments.shape),
         voxel_size=tuple(arguments.resolution),

@@ -35,18 +35,18 @@ def test_ctrl_c_while_processes_start_reaches_only_the_parent(tmp_path: Path) ->
 
 
 def test_error_in_the_parent_ends_processes_in_the_middle_of_their_work() -> None:
-    begun = time.monotonic()
-    children = []
+    children, begun = [], []
 
     def interrupted() -> None:
         with process_pool(1) as pool:
             children.append(pool.submit(os.getpid).result())
             pool.submit(time.sleep, 60)
+            begun.append(time.monotonic())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun[0] < 45
     _assert_ends(children[0])
 
 

@@ -170,6 +170,17 @@ def test_runs_are_compared_where_they_differ(four_trainings: Lab) -> None:
     assert as_json["metrics"]["dice_class_1"] == [{"value": 0.62, "iteration": 20}, None]
 
 
+def test_a_comparison_says_what_keeps_runs_from_being_equal_bit_for_bit(lab: Lab) -> None:
+    for run_id, threads in enumerate((2, 2, 8), start=1):
+        lab.add(run_id, info={"arithmetic": [{"threads": threads, "torch": "2.13.0"}]})
+    lab.add(4)
+    assert "bit for bit" not in lab.ask("runs", "compare", 1, 2).output
+    assert "bit for bit" not in lab.ask("runs", "compare", 3, 4).output
+    assert "expected bit for bit: threads 2 | 2 | 8.\n" in lab.ask("runs", "compare", 1, 2, 3).output
+    as_json = json.loads(lab.ask("runs", "compare", 2, 3, "--json").output)
+    assert as_json["arithmetic"] == {"threads": ["2", "8"]}
+
+
 def test_a_comparison_wants_two_runs_and_metrics_they_have(four_trainings: Lab) -> None:
     assert "two runs or more" in four_trainings.refused("runs", "compare", 1, 1)
     assert "did you mean 'loss'" in four_trainings.refused("runs", "compare", 1, 2, "--metric", "los")

@@ -6,19 +6,19 @@ from PIL import Image
 
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.conversions import Conversion, cast_exactly, path_uid
+from incasem_like.formatting.section_file import Pixels
 
 
-def test_colour_becomes_inverted_luma_as_pillow_has_it():
-    colours = np.random.default_rng(0).integers(0, 256, (1, 30, 20, 3)).astype(np.uint8)
-    expected = 255 - np.asarray(Image.fromarray(colours[0]).convert("L"))
-    conversion = Conversion("uint8", "RgbToGrayInversion")
-    np.testing.assert_array_equal(conversion.apply(colours, "x.tif")[0], expected)
-    opaque = np.concatenate([colours, np.full((1, 30, 20, 1), 9, np.uint8)], axis=-1)
-    np.testing.assert_array_equal(conversion.apply(opaque, "x.tif")[0], expected)
+@pytest.mark.parametrize(("name", "inverted"), [("RgbToGray", False), ("RgbToGrayInversion", True)])
+def test_colour_becomes_luma_as_pillow_has_it(name, inverted):
+    colours = np.random.default_rng(0).integers(0, 256, (30, 20, 3)).astype(np.uint8)
+    grey = np.asarray(Image.fromarray(colours).convert("L"))
+    np.testing.assert_array_equal(Conversion("uint8", name).apply(colours, "x.tif"), 255 - grey if inverted else grey)
 
 
-def test_grey_goes_through_the_colour_conversion_inverted():
-    grey = np.array([[[0, 10, 255]]], dtype=np.uint8)
+def test_grey_goes_through_the_colour_conversions():
+    grey = np.array([[0, 10, 255]], dtype=np.uint8)
+    np.testing.assert_array_equal(Conversion("uint8", "RgbToGray").apply(grey, "x"), grey)
     np.testing.assert_array_equal(Conversion("uint8", "RgbToGrayInversion").apply(grey, "x"), 255 - grey)
 
 
@@ -42,10 +42,13 @@ def test_relabel_to_uid_is_the_same_in_every_process_and_differs_by_folder():
     assert path_uid("/data/mito_2", "uint32") != path_uid("/data/mito_1", "uint32")
 
 
-@pytest.mark.parametrize(("dtype", "top"), [("uint8", 255), ("uint16", 65535)])
-def test_inversion_is_relative_to_the_stored_type(dtype, top):
-    values = np.array([[[0, 1, 200]]], dtype=np.uint8)
-    np.testing.assert_array_equal(Conversion(dtype, invert=True).apply(values, "x").ravel(), [top, top - 1, top - 200])
+@pytest.mark.parametrize(
+    ("bits", "dtype", "top"),
+    [(1, "uint8", 1), (8, "uint8", 255), (8, "uint16", 255), (12, "uint16", 4095), (16, "uint8", 255)],
+)
+def test_inversion_is_relative_to_the_bits_of_the_file(bits, dtype, top):
+    values = np.array([[0, 1]], dtype=np.uint8)
+    np.testing.assert_array_equal(Conversion(dtype, invert=True).apply(values, "x", bits).ravel(), [top, top - 1])
 
 
 @pytest.mark.parametrize(
@@ -81,18 +84,24 @@ def test_a_type_that_keeps_every_value_is_taken(values, dtype):
     np.testing.assert_array_equal(converted.astype(float), values.astype(float))
 
 
+GREY, COLOURS = Pixels("uint8", 8), Pixels("uint8", 8, 3)
+
+
 @pytest.mark.parametrize(
-    ("conversion", "colours", "complaint"),
+    ("conversion", "pixels", "complaint"),
     [
-        (Conversion("unit8"), 1, "did you mean 'uint8'"),
-        (Conversion("uint8", "RgbToGreyInversion"), 1, "did you mean 'RgbToGrayInversion'"),
-        (Conversion("uint8", "RelabelTo"), 1, "RelabelTo:1"),
-        (Conversion("uint8", "RelabelTo:300"), 1, "RelabelTo:1"),
-        (Conversion("uint8", "RelabelToUid"), 1, "uint32 or uint64"),
-        (Conversion("uint8"), 3, "3 colour channels"),
-        (Conversion("float32", invert=True), 1, "unsigned"),
+        (Conversion("unit8"), GREY, "did you mean 'uint8'"),
+        (Conversion("uint8", "RgbToGreyInversion"), GREY, "did you mean 'RgbToGrayInversion'"),
+        (Conversion("uint8", "RelabelTo"), GREY, "RelabelTo:1"),
+        (Conversion("uint8", "RelabelTo:300"), GREY, "RelabelTo:1"),
+        (Conversion("uint8", "RelabelToUid"), GREY, "uint32 or uint64"),
+        (Conversion("uint8"), COLOURS, "3 colour channels"),
+        (Conversion("uint32", "RelabelTo:1"), COLOURS, "3 colour channels"),
+        (Conversion("uint8"), Pixels("uint8", 8, colour_map=True), "ColourMapIndices"),
+        (Conversion("float32", "RgbToGray"), Pixels("float32", 32, 3), "8 or 16 bits"),
+        (Conversion("float32", invert=True), GREY, "unsigned"),
     ],
 )
-def test_what_cannot_work_is_refused_before_reading(conversion, colours, complaint):
+def test_what_cannot_work_is_refused_before_reading(conversion, pixels, complaint):
     with pytest.raises(InputError, match=complaint):
-        conversion.check(colours)
+        conversion.check(pixels)

@@ -21,7 +21,7 @@ def write(folder, names, stack=STACK):
         tifffile.imwrite(folder / name, section)
 
 
-@pytest.mark.parametrize("pattern", ["s_{}.tif", "{}.tif", "{:04d}.TIFF", "cell 3 z{}.TiF", "slice_{}_ch2.tif"])
+@pytest.mark.parametrize("pattern", ["s_{}.tif", "{}.tif", "{:04d}.TIFF", "cell 3 z{}.TiF", "cell_5nm_z{:03d}.tif"])
 def test_numbers_order_as_numbers_whatever_the_name(tmp_path, pattern):
     write(tmp_path, [pattern.format(i + 1) for i in range(12)])
     np.testing.assert_array_equal(read(find_sections(tmp_path)), STACK)
@@ -45,8 +45,8 @@ def test_other_files_are_left_out_and_counted(tmp_path):
     "options",
     [
         {"photometric": "minisblack"},
-        {"imagej": True},
-        {"ome": True, "photometric": "minisblack"},
+        {"imagej": True, "metadata": {"axes": "ZYX"}},
+        {"ome": True, "photometric": "minisblack", "metadata": {"axes": "ZYX"}},
         {"metadata": None, "photometric": "minisblack", "compression": "zlib"},
     ],
 )
@@ -70,7 +70,7 @@ def test_colours_come_last(tmp_path, planar):
     shape = (5, 4, 3) if planar == "contig" else (3, 5, 4)
     tifffile.imwrite(tmp_path / "c.tif", np.zeros(shape, np.uint8), photometric="rgb", planarconfig=planar)
     sequence = find_sections(tmp_path)
-    assert (sequence.shape, sequence.files[0].colours, read(sequence).shape) == ((1, 5, 4), 3, (1, 5, 4, 3))
+    assert (sequence.shape, sequence.files[0].pixels.colours, read(sequence).shape) == ((1, 5, 4), 3, (1, 5, 4, 3))
 
 
 def test_missing_folder(tmp_path):
@@ -92,9 +92,10 @@ def test_missing_sections_are_named(tmp_path):
         find_sections(tmp_path)
 
 
-def test_a_number_twice(tmp_path):
-    write(tmp_path, ["s_1.tif", "s_01.tif"])
-    with pytest.raises(DataError, match="both have section number 1"):
+@pytest.mark.parametrize("names", [["s_1.tif", "s_01.tif"], ["s_1_ch1.tif", "s_2_ch1.tif"]])
+def test_a_number_twice(tmp_path, names):
+    write(tmp_path, names)
+    with pytest.raises(DataError, match=r"both have section number 1: .* --image_regex"):
         find_sections(tmp_path)
 
 
@@ -110,7 +111,9 @@ def test_other_size_and_other_type_name_the_file(tmp_path):
     with pytest.raises(DataError, match=r"s_2.tif has 4 x 4 pixels, but s_0.tif has 5 x 4"):
         find_sections(tmp_path)
     tifffile.imwrite(tmp_path / "s_2.tif", STACK[0].astype(np.uint8))
-    with pytest.raises(DataError, match=r"s_2.tif holds 1 channel\(s\) of uint8"):
+    with pytest.raises(
+        DataError, match=r"s_2.tif holds grey values of 8 bits \(uint8\), but s_0.tif holds grey values of 16 bits"
+    ):
         find_sections(tmp_path)
 
 

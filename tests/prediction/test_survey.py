@@ -6,7 +6,9 @@ A stand-in for a machine with a GPU: a worker that takes ``torch.device=0`` for 
 import json
 import re
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +18,12 @@ import zarr
 
 from incasem_like.blockwise import list_jobs
 from incasem_like.blockwise.launchers import WorkerGroup
+from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.errors import ConfigError, InputError
 from incasem_like.prediction.experiment import examine_prediction
 from incasem_like.prediction.outputs import read_begun
+from incasem_like.prediction.planning import survey
 from incasem_like.prediction.planning.kept import Kept
 from incasem_like.prediction.planning.planner import plan_prediction
 from incasem_like.prediction.planning.survey import Inquiry
@@ -177,12 +181,27 @@ def test_what_says_nothing_of_speed_asks_nobody_again(laboratory, tmp_path, aske
     assert len(asked) == 2
 
 
-def test_two_may_ask_the_same_at_once(laboratory, gpu_node, start_predict):
-    laboratory.config()
-    started = [start_predict("--run_id", "1", "--workers", str(gpu_node), updates=[GPU]) for _ in range(2)]
-    ended = [(one.communicate(), one.returncode) for one in started]
-    assert [status for _, status in ended] == [0, 0], ended
-    assert jobs().count("survey") == 2
+def test_two_may_ask_the_same_at_once(laboratory, tmp_path, monkeypatch):
+    """Both choose a ledger before either begins, and both are done before either reads its answers."""
+    both = threading.Barrier(2)
+
+    class InStep(LedgerTask):
+        def run(self, **options):
+            both.wait(60)
+            return super().run(**options)
+
+        def results(self):
+            both.wait(60)
+            return super().results()
+
+    monkeypatch.setattr(survey, "LedgerTask", InStep)
+    config = laboratory.config(None, "prediction.survey=worker")
+    workers = load_workers(workers_file(tmp_path))
+    with ThreadPoolExecutor(2) as pool:
+        plans = list(pool.map(lambda _: planned(laboratory, config, workers), range(2)))
+    assert all(plan.survey.measured for plan in plans)
+    assert [(job.name, job.state) for job in list_jobs()] == [("survey", "finished")] * 2
+    assert list((tmp_path / "jobs" / "ledgers").iterdir()) == []
 
 
 def test_a_survey_that_was_killed_is_the_same_job_when_it_is_repeated(laboratory, gpu_node, start_predict, tmp_path):

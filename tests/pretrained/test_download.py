@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from incasem_like.errors import DownloadError, InputError
 from incasem_like.pretrained.downloading import downloader
 from incasem_like.pretrained.downloading.downloader import Content, Downloaded, Downloader
 from incasem_like.pretrained.downloading.fetching import ATTEMPTS_WITHOUT_PROGRESS, NotThereError, open_session
+from incasem_like.pretrained.downloading.log import DownloadLog
 from incasem_like.pretrained.manifest import PublishedFile, read_manifest
 
 DATA = os.urandom(1 << 20)
@@ -100,6 +102,29 @@ Downloader(models, {server.url!r}, open_session()).file(published, models / "thi
     assert not (models / "thing.bin").exists()
     assert fetch(server, models).path.read_bytes() == DATA
     assert int((server.ranges[-1] or "bytes=0-")[6:-1]) > 400_000
+
+
+def test_two_models_that_come_at_once_are_both_in_the_log(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is recorded while the first is between reading the log and writing it."""
+    models.mkdir()
+    first, second = models / "first.bin", models / "second.bin"
+    first.touch()
+    second.touch()
+    log, read = DownloadLog(models), DownloadLog._read
+    other = threading.Thread(target=DownloadLog(models).add, args=(second, "b" * 64, ""))
+
+    def read_slowly(one: DownloadLog) -> object:
+        entries = read(one)
+        if one is log:
+            other.start()
+            other.join(0.5)  # it waits for its turn; without turns it would be done by then
+        return entries
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DownloadLog, "_read", read_slowly)
+        log.add(first, "a" * 64, "")
+        other.join(60)
+    assert [log.get(path) is not None for path in (first, second)] == [True, True]
 
 
 @pytest.mark.parametrize("obeys", [True, False])

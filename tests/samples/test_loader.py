@@ -49,7 +49,7 @@ def test_workers_end_with_a_training_that_is_killed(samples, tmp_path):
     assert len(workers) == 2
     training.kill()
     training.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(alive(pid) for pid in workers)

@@ -149,7 +149,7 @@ def test_ids_count_up_from_one_and_a_wanted_id_is_taken_once(store: RunStore) ->
     ids = [track(store, lambda run: run.id) for _ in range(2)]
     assert ids == [1, 2]
     assert track(store, lambda run: run.id, run_id=12) == 12
-    with pytest.raises(InputError, match=r"run 12 in .* already"):
+    with pytest.raises(InputError, match=r"Run 12 exists already in .*: leave --id out"):
         track(store, run_id=12)
     assert track(store, lambda run: run.id) == 13
     assert store.ids() == [1, 2, 12, 13]

@@ -272,6 +272,18 @@ def test_volumes_that_changed_are_told_of(crashed: Bench, caplog: pytest.LogCapt
     assert "The volumes of left, right were written or copied since run 1 read them" in caplog.text
 
 
+def test_other_arithmetic_is_reported_and_recorded(
+    crashed: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashed.train(continued=1, crash=7)
+    assert "bit for bit" not in caplog.text
+    assert len(crashed.store.get(1).info["arithmetic"]) == 1
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    crashed.train(continued=1, crash=7)
+    assert "The same numbers are not to be expected bit for bit: MKL_CBWR unset, now COMPATIBLE." in caplog.messages
+    assert [one.get("MKL_CBWR") for one in crashed.store.get(1).info["arithmetic"]] == [None, "COMPATIBLE"]
+
+
 @pytest.mark.parametrize("mode", ["repeats", "starts_from"])
 def test_a_repeated_or_further_training_is_told_of_changed_volumes_of_the_same_data(
     mode: str, crashed: Bench, caplog: pytest.LogCaptureFixture, tiny_project: Path, tmp_path: Path

@@ -16,6 +16,7 @@ from incasem_like.commands.tables import NOTHING, Column, cell, print_table
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest, report_written, shown_path
 from incasem_like.tracking.address import singular
+from incasem_like.training.arithmetic import KEY, WARNING, arithmetic_differences
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord
@@ -101,6 +102,9 @@ def _print(
         )
     else:
         print("The configurations are the same.")
+    if differing := _arithmetic(records):
+        told = "; ".join(f"{name} {' | '.join(values)}" for name, values in differing.items())
+        print(f"\n{WARNING}: {told}.")
     if table:
         print()
         rows = [[name, *_metric_cells(name, values)] for name, values in table.items()]
@@ -123,6 +127,10 @@ def _facts(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
         "tags": [record.tags for record in records],
     }
     return {name: values for name, values in facts.items() if any(values)}
+
+
+def _arithmetic(records: Sequence[RunRecord]) -> dict[str, list[str]]:
+    return arithmetic_differences([record.info.get(KEY) or [] for record in records])
 
 
 def _config_cell(value: Any) -> str:
@@ -157,6 +165,7 @@ def _as_json(
             key: [{} if value is _ABSENT else {"value": plain(value)} for value in values]
             for key, values in differences.items()
         },
+        "arithmetic": _arithmetic(records),
         "metrics": {
             name: [None if pair is None else {"value": plain(pair[0]), "iteration": pair[1]} for pair in values]
             for name, values in table.items()

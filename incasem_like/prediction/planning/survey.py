@@ -7,11 +7,12 @@ says is kept in the user's cache.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import pickle
 import platform
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from incasem_like.blockwise.done_log import held
+from incasem_like.blockwise.done_log import claimed
 from incasem_like.blockwise.job import private_folder
 from incasem_like.blockwise.ledger import LedgerTask, Pieces
 from incasem_like.blockwise.workers_file import Workers
@@ -177,8 +178,9 @@ def survey(inquiry: Inquiry, workers: Workers, *, ask: bool = True) -> list[Surv
     problems: list[InputError] = []
     if unknown and ask:
         asked = replace(inquiry, networks=tuple(place for _, place in unknown.values()))
-        place = _ledger_place(digest([path.name for path in unknown])[:10])
-        for (one, _), answer in zip(unknown.values(), _ask_worker(asked, workers, place), strict=True):
+        with _claimed_ledger(digest([path.name for path in unknown])[:10]) as place:
+            answers = _ask_worker(asked, workers, place)
+        for (one, _), answer in zip(unknown.values(), answers, strict=True):
             if isinstance(answer, InputError):
                 problems.append(answer)
                 continue
@@ -201,14 +203,19 @@ def _one_of(workers: Workers) -> Workers:
     return Workers((replace((elsewhere or workers.groups)[0], count=1),), workers.scheduler)
 
 
-def _ledger_place(name: str) -> Path:
-    """Name the ledger by what is asked, so that a call that is repeated is the same job; not while others ask that."""
+@contextlib.contextmanager
+def _claimed_ledger(name: str) -> Iterator[Path]:
+    """Yield a ledger named by what is asked, so that a repeated call is the same job; another while a process asks it.
+
+    The claim lasts until the answers are read: a ledger is unlocked between its creation, its run and its removal.
+    """
     place = private_folder("ledgers") / f"survey-{name}.zarr"
-    try:
-        with held(place):
-            return place
-    except InputError:
-        return place.with_name(f"survey-{name}-{uuid.uuid4().hex[:8]}.zarr")
+    with contextlib.ExitStack() as claim:
+        try:
+            claim.enter_context(claimed(place))
+        except InputError:
+            place = place.with_name(f"survey-{name}-{uuid.uuid4().hex[:8]}.zarr")
+        yield place
 
 
 def _ask_worker(inquiry: Inquiry, workers: Workers, place: Path) -> list[Survey | InputError]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from incasem_like.errors import InputError
+from incasem_like.tracking.files.exclusive import exclusive
+from incasem_like.tracking.files.layout import write_whole
 
 LOG_NAME = "downloads.json"
 
@@ -46,11 +48,11 @@ class DownloadLog:
         """Note a file that is here now."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         entry = LoggedFile(sha256, file.stat().st_size, url, now)
-        self._write({**self._read(), self._name(file): entry})
+        self._change(lambda entries: {**entries, self._name(file): entry})
 
     def forget(self, file: Path) -> None:
         """Trust the next copy, whatever it holds."""
-        self._write({name: entry for name, entry in self._read().items() if name != self._name(file)})
+        self._change(lambda entries: {name: entry for name, entry in entries.items() if name != self._name(file)})
 
     def _name(self, file: Path) -> str:
         return os.path.relpath(file, self.models_directory)
@@ -66,12 +68,9 @@ class DownloadLog:
                 f"{self.path} is damaged: repair it, or delete it and trust the next copy of each model as the first."
             ) from None
 
-    def _write(self, entries: Mapping[str, LoggedFile]) -> None:
-        beside = self.path.with_name(f".{LOG_NAME}.{os.getpid()}")
-        text = json.dumps({name: asdict(entry) for name, entry in sorted(entries.items())}, indent=2)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(text + "\n", encoding="utf-8")
-            os.replace(beside, self.path)
-        finally:
-            beside.unlink(missing_ok=True)
+    def _change(self, change: Callable[[dict[str, LoggedFile]], dict[str, LoggedFile]]) -> None:
+        """Read, change and write the log, one process at a time: another model may be downloaded meanwhile."""
+        self.models_directory.mkdir(parents=True, exist_ok=True)
+        with exclusive(self.models_directory):
+            entries = {name: asdict(entry) for name, entry in sorted(change(self._read()).items())}
+            write_whole(self.path, lambda file: file.write(json.dumps(entries, indent=2).encode() + b"\n"))

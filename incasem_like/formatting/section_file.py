@@ -1,0 +1,83 @@
+"""The interface between a file that holds sections, whatever its format, and their import."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+Origin = tuple[tuple[str, int], ...]
+VoxelSize = tuple[float | None, float | None, float | None]
+SECTION_AXES = {"Z": "section", "T": "time point", "C": "channel"}
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Type of the values that ``SectionFile.read`` returns.
+
+    Attributes:
+        dtype: NumPy type.
+        bits: Bits of a sample in the file: 1 for a bilevel image, although its type is uint8.
+        colours: 1 for grey values, 3 for red, green and blue.
+        colour_map: True when the values are indices of a colour map.
+    """
+
+    dtype: str
+    bits: int
+    colours: int = 1
+    colour_map: bool = False
+
+    def __str__(self) -> str:
+        kind = "colours" if self.colours > 1 else "indices of a colour map" if self.colour_map else "grey values"
+        return f"{kind} of {self.bits} bits ({self.dtype})"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """The part of a file to read, where it has more than one channel or time point, and how.
+
+    Attributes:
+        channel: Channel to read, counted from 0; None when there is only one.
+        time: Time point to read, counted from 0; None when there is only one.
+        section_axis: Axis whose positions become sections, a key of ``SECTION_AXES``.
+        apply_colour_map: Return colours instead of the indices of a colour map.
+    """
+
+    channel: int | None = None
+    time: int | None = None
+    section_axis: str = "Z"
+    apply_colour_map: bool = False
+
+
+@dataclass(frozen=True)
+class SectionFile(ABC):
+    """A file with sections of one size and type. A subclass per format reads them.
+
+    Attributes:
+        path: The file.
+        pages: Number of sections in it.
+        shape: Rows and columns of a section.
+        pixels: Type of the values.
+        origin: Position on the axes that are not z, y or x, such as ``(("C", 0), ("T", 2))``.
+        voxel_size: z, y, x in nm as the file states it, None where it does not.
+        notes: What was ignored or changed while reading, for the user.
+    """
+
+    path: str
+    pages: int
+    shape: tuple[int, int]
+    pixels: Pixels
+    origin: Origin
+    voxel_size: VoxelSize
+    notes: tuple[str, ...]
+
+    @abstractmethod
+    def read(self, pages: range) -> Iterator[npt.NDArray[Any]]:
+        """Yield some of the sections as a viewer shows them: ``(y, x)``, or ``(y, x, 3)`` in colour.
+
+        Raises:
+            DataError: The file cannot be decoded; names it.
+        """
