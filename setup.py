@@ -17,7 +17,6 @@ setup(
     install_requires=[
         "ConfigArgParse>=1.7",
         "click>=8.1",
-        "dask-jobqueue>=0.9",
         "distributed>=2026.8",
         "GitPython>=3.1",
         "PyYAML>=6",
@@ -28,6 +27,7 @@ setup(
         "lightning-fabric>=2.6",
         "matplotlib>=3.9",
         "numpy>=2",
+        "pillow>=11",
         "psutil>=6",
         "pydantic>=2.11",
         "pymongo>=4.10",
@@ -48,7 +48,6 @@ setup(
         "dashboard": ["bokeh>=3.1"],  # the pages of Dask's dashboard
         "test": [
             "bokeh>=3.1",
-            "daisy==2.0.0",  # the peer of benchmarks/bench_blockwise.py
             "hypothesis>=6",
             "import-linter>=2.5",
             "mongomock>=4.3",

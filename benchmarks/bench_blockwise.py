@@ -1,132 +1,128 @@
-"""What scheduling costs, against daisy 2: same grid, same number of worker processes, finished blocks kept on disk.
+"""What the engine under blocks costs, against daisy 2: same grid, two worker processes, finished blocks kept on disk.
 
-The blocks do nothing, or wait 5 ms, so that all that is measured is what an engine adds: the wall time from the end of
-one block to the begin of the next in the same worker, which is what a worker loses; and the processor time of a further
-block, scheduler and workers together. The engines take turns. Ours notes every block in its log, checks the output's
-fingerprint and proves every message; daisy keeps its tracking group. Takes two to three minutes.
+The blocks do nothing, or wait, so that all that is measured is what an engine adds. The engines take turns, and medians
+are printed. Beside clock time stands the processor time of the calling process and its workers, which other load on the
+machine changes little. daisy runs in an environment of its own, which is made in the cache at the first call.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
+import resource
 import shutil
 import statistics
-import struct
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import daisy
-import daisy.logging
-from block_functions import GAPS, WAIT, daisy_nothing, daisy_wait, nothing, wait
+from block_functions import nothing, wait
 
 from incasem_like.blockwise import Block, BlockTask, run_blockwise
 from incasem_like.volumes import create_volume
 
 RESULTS = Path(__file__).parent / "results" / "blockwise.json"
+PEER = Path(__file__).with_name("daisy_blocks.py")
+DAISY = "daisy==2.0.0"
 WORKERS = 2
-BLOCKS = 100_000
-WAITING_BLOCKS = (1_000, 4_000)
-ROUNDS = 3
+Measured = dict[str, float]
 
 
-def seconds(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    assert action()
-    return time.perf_counter() - start
-
-
-def cpu_seconds(action: Callable[[], object]) -> float:
-    """Return what the scheduler and its workers use of the processors."""
-    before = os.times()
-    assert action()
-    after = os.times()
-    return sum(after[:4]) - sum(before[:4])
-
-
-def marginal(engine: Callable[[int], Callable[[], object]]) -> tuple[float, float]:
-    """Return in ms what one more block takes of the processors, and the wall time between two blocks of a worker.
-
-    The start of the workers falls out of both; waiting takes no processor.
-    """
-    few, many = WAITING_BLOCKS
-    first, _ = _cpu_and_gap(engine(few))
-    second, gap = _cpu_and_gap(engine(many))
-    return (second - first) / (many - few) * 1000, gap * 1000
-
-
-def _cpu_and_gap(action: Callable[[], object]) -> tuple[float, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[GAPS] = folder
-        used = cpu_seconds(action)
-        noted = [gap for path in Path(folder).iterdir() for (gap,) in struct.iter_unpack("d", path.read_bytes())]
-    return used, statistics.fmean(noted)
-
-
-def ours(folder: Path, function: Callable[[Block, Mapping[str, Any]], None], blocks: int) -> Callable[[], object]:
+def ours(
+    folder: Path, function: Callable[[Block, Mapping[str, Any]], None], blocks: int, seconds: float = 0.0, **again: bool
+) -> Measured:
+    """Run blocks on our engine, or only resume what is done."""
     output = create_volume(
         folder / "ours.zarr/out",
-        shape=(blocks // 1000, 100, 10),
+        shape=(blocks // 10, 10, 1),
         dtype="uint8",
         voxel_size=(1, 1, 1),
         chunk_shape=(1, 1, 1),
         overwrite=True,
     )
-    task = BlockTask("empty", output, (), function, {}, (1, 1, 1))
-    return lambda: run_blockwise(task, num_workers=WORKERS)
+    task = BlockTask("empty", output, (), function, {"seconds": seconds}, (1, 1, 1))
+    if again:
+        run_blockwise(task, num_workers=WORKERS)
+    before, began = os.times(), time.perf_counter()
+    run_blockwise(task, num_workers=WORKERS)
+    used = sum(os.times()[:4]) - sum(before[:4])
+    return {"seconds": time.perf_counter() - began, "cpu": used}
 
 
-def theirs(folder: Path, function: Callable[[daisy.Block], None], blocks: int) -> Callable[[], object]:
-    tracking = folder / "daisy"
-    shutil.rmtree(tracking, ignore_errors=True)
-    one = daisy.Roi((0, 0, 0), (1, 1, 1))
-    task = daisy.Task(
-        "empty",
-        total_roi=daisy.Roi((0, 0, 0), (blocks // 1000, 100, 10)),
-        read_roi=one,
-        write_roi=one,
-        process_function=function,
-        read_write_conflict=False,
-        max_workers=WORKERS,
-        tracking_path=str(tracking),
-    )
-    return lambda: daisy.run_blockwise(task, progress=False, summary=False)
+def daisy_python() -> str:
+    """Return an interpreter that has daisy."""
+    if find_spec("daisy") is not None:
+        return sys.executable
+    place = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "incasem-like" / "bench-daisy"
+    if not (place / "bin/python").exists():
+        subprocess.run([sys.executable, "-m", "venv", place], check=True)
+        subprocess.run([place / "bin/pip", "install", "--quiet", DAISY], check=True)
+    return str(place / "bin/python")
 
 
-def measure(folder: Path) -> list[dict[str, Any]]:
+def theirs(python: str, folder: Path, kind: str, blocks: int) -> Measured:
+    """Run blocks on daisy."""
+    place = folder / "daisy"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    said = subprocess.check_output([python, PEER, kind, str(blocks), place], text=True, cwd=place)
+    measured: Measured = json.loads(said.splitlines()[-1])
+    return measured
+
+
+def median(rounds: list[Measured], key: str) -> float:
+    return statistics.median(one[key] for one in rounds)
+
+
+def measure(folder: Path, rounds: int, blocks: int, most: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
+    python = daisy_python()
 
-    def compare(name: str, unit: str, mine: float, peers: float) -> None:
-        rows.append({"name": name, "unit": unit, "ours": mine, "daisy": peers, "ratio": peers / mine})
-        print(f"{name}: {mine:.3g} {unit}, daisy {peers:.3g} {unit}: {peers / mine:.2f} times as fast", flush=True)
+    def note(name: str, mine: list[Measured], peers: list[Measured] | None = None, **further: float) -> None:
+        row: dict[str, Any] = {"name": name, "seconds": median(mine, "seconds"), "cpu": median(mine, "cpu"), **further}
+        text = f"{name}: {row['seconds']:.2f} s, processors {row['cpu']:.2f} s"
+        if peers:
+            row |= {"daisy seconds": median(peers, "seconds"), "daisy cpu": median(peers, "cpu")}
+            text += f"; daisy {row['daisy seconds']:.2f} s, processors {row['daisy cpu']:.2f} s"
+        rows.append(row)
+        print(text + "".join(f"; {key} {value:.4g}" for key, value in further.items()), flush=True)
 
-    empty, peers_empty = ours(folder, nothing, BLOCKS), theirs(folder, daisy_nothing, BLOCKS)
-    compare(f"{BLOCKS} empty blocks, {WORKERS} workers", "s", seconds(empty), seconds(peers_empty))
-    compare("the same again, all done already", "s", seconds(empty), seconds(peers_empty))
-    added = [
-        (marginal(partial(ours, folder, wait)), marginal(partial(theirs, folder, daisy_wait))) for _ in range(ROUNDS)
-    ]
-    for position, what in enumerate(("processor time of a block", "wall time between two blocks of a worker")):
-        mine, peers = (statistics.median(found[engine][position] for found in added) for engine in (0, 1))
-        compare(f"{what}, blocks of {WAIT * 1000:g} ms, median of {ROUNDS} rounds", "ms", mine, peers)
+    turns = [(ours(folder, nothing, blocks), theirs(python, folder, "nothing", blocks)) for _ in range(rounds)]
+    note(f"{blocks} empty blocks", *map(list, zip(*turns, strict=True)))
+    note(f"{blocks} blocks that are done already", [ours(folder, nothing, blocks, again=True) for _ in range(rounds)])
+    note("a call of 1000 empty blocks", [ours(folder, nothing, 1000) for _ in range(rounds)])
+    turns = [(ours(folder, wait, 4000, 0.005), theirs(python, folder, "wait", 4000)) for _ in range(rounds)]
+    note("4000 blocks of 5 ms", *map(list, zip(*turns, strict=True)))
+    few, many = ([ours(folder, wait, count, 1.0) for _ in range(rounds)] for count in (20, 80))
+    added = (median(many, "seconds") - median(few, "seconds")) / (60 / WORKERS) - 1
+    note("80 blocks of 1 s", many, **{"share added to a block": added})
+    if most:
+        run = ours(folder, nothing, most)
+        note(f"{most} empty blocks", [run], MiB=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return rows
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--blocks", type=int, default=100_000)
+    parser.add_argument("--most", type=int, default=1_000_000, help="blocks for the memory of the caller; 0: none")
+    arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench_blockwise_"))
     os.environ["INCASEM_JOBS"] = str(folder / "jobs")
-    daisy.logging.set_log_basedir(str(folder / "daisy_logs"))
     try:
-        rows = measure(folder)
+        rows = measure(folder, arguments.rounds, arguments.blocks, arguments.most)
     finally:
         shutil.rmtree(folder)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": platform.machine(), "daisy": daisy.__version__, "rows": rows}, indent=2))
+    RESULTS.write_text(json.dumps({"machine": platform.machine(), "peer": DAISY, "rows": rows}, indent=2))
 
 
 if __name__ == "__main__":

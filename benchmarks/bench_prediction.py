@@ -3,7 +3,9 @@
 The same U-Net, weights, volume and threads. gunpowder scans with incasem's tiles: 204 voxels in, 110 out. On a CPU the
 network is incasem's with fewer feature maps (``--num_fmaps``, 8 of 32), so that the run takes minutes; nothing else is
 reduced. All are measured in turn, ``--rounds`` times, so that other work on the machine slows them alike; the best of
-each counts. Processor time is given too: it hardly depends on such work.
+each counts. Processor time is given too: it hardly depends on such work, as long as torch's threads sleep while they
+wait for each other (``OMP_WAIT_POLICY=PASSIVE``, which predict.py sets); spinning threads use four times as much of it
+on a busy machine, whatever they compute.
 
 ``--device cuda`` measures incasem's network in fp32, bf16 and compiled on a GPU, and what share of the chip's rate of
 multiplying matrices each reaches.
@@ -29,12 +31,14 @@ import torch
 from prediction_laboratory import INPUT, OUTPUT, Laboratory, gunpowder_seconds, make_laboratory
 
 from incasem_like.commands.cpu_memory import use_huge_pages
+from incasem_like.commands.prediction_runs import share_the_cores
 from incasem_like.config import PredictionConfig
 from incasem_like.networks.inference import inference
 from incasem_like.prediction.experiment import predict_data
+from incasem_like.prediction.outputs import read_begun
 from incasem_like.prediction.planning.memory import usable_memory
-from incasem_like.prediction.planning.plan import PredictionPlan, plan_prediction
-from incasem_like.prediction.region_task import read_begun
+from incasem_like.prediction.planning.plan import PredictionPlan
+from incasem_like.prediction.planning.planner import plan_prediction
 
 RESULTS = Path(__file__).parent / "results" / "prediction.json"
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "03_predict" / "predict.py"
@@ -74,17 +78,17 @@ def forward_in_a_loop(plan: PredictionPlan, input_size: Sequence[int]) -> Callab
     """Make what runs the network alone on tiles of the sizes that the region is predicted with, one after the other."""
     region, device = plan.regions[0], torch.device(plan.config.torch.device_name)
     tiles = plan.predictor(input_size).tiles(region.roi, region.raw_roi.begin)
-    largest = [max(edges) for edges in zip(*(read.shape for read, _ in tiles), strict=True)]
+    largest = [max(edges) for edges in zip(*(tile.read_roi.shape for tile in tiles), strict=True)]
     raw = torch.rand((1, 1, *largest), device=device)
     if device.type == "cpu" or plan.config.torch.channels_last:
         raw = raw.contiguous(memory_format=torch.channels_last_3d)
-    run = inference(plan.network, device)
+    run = inference(plan.lead.module, device)
     precision = {"fp32": None, "bf16": torch.bfloat16}[plan.config.torch.precision]
 
     def work() -> None:
         with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision is not None):
-            for read, _ in tiles:
-                z, y, x = read.shape
+            for tile in tiles:
+                z, y, x = tile.read_roi.shape
                 for _ in run(iter([raw[:, :, :z, :y, :x]]), (z, y, x)):
                     pass
         if device.type == "cuda":
@@ -96,7 +100,7 @@ def forward_in_a_loop(plan: PredictionPlan, input_size: Sequence[int]) -> Callab
 def compare(laboratory: Laboratory, rounds: int) -> dict[str, object]:
     """Measure all on the CPU, in turn, and print the ratios."""
     config = laboratory.config("torch.device=cpu")
-    plan = plan_prediction(config, laboratory.training)
+    plan = plan_prediction(config, [laboratory.training])
     plan.speed(most_voxels=1e8)  # measured once for a network and kept, so that it counts for nobody's time
     voxels = int(plan.regions[0].roi.size)
     found: dict[str, list[Seconds]] = {"ours": [], "bare": [], "module": [], "gunpowder": []}
@@ -131,7 +135,7 @@ def module_seconds(plan: PredictionPlan, voxels: int) -> Seconds:
     def work() -> None:
         with torch.inference_mode():
             for _ in range(3):
-                plan.network(raw)
+                plan.lead.module(raw)
 
     wall, processor = timed(work)
     return wall * voxels / (3 * OUTPUT**3), processor * voxels / (3 * OUTPUT**3)
@@ -141,7 +145,7 @@ def memory_of_a_large_volume(folder: Path, num_fmaps: int, seconds: float) -> di
     """Let predict.py work on a volume of 36 GiB, in a process of its own, for some time, and say its peak memory."""
     laboratory = make_laboratory(folder, LARGE, num_fmaps, empty=True)
     config = laboratory.config("torch.device=cpu")
-    plan = plan_prediction(config, laboratory.training)
+    plan = plan_prediction(config, [laboratory.training])
     choice = plan.choose_tiles(plan.regions[0])
     updates = [
         f"prediction.data={folder / 'predict.json'}",
@@ -174,7 +178,7 @@ def compare_on_gpu(laboratory: Laboratory, rounds: int) -> dict[str, object]:
     rows: dict[str, object] = {}
     for name, (updates, dtype) in ON_GPU.items():
         config = laboratory.config("torch.device=0", "prediction.precision_tolerance=null", *updates)
-        plan = plan_prediction(config, laboratory.training)
+        plan = plan_prediction(config, [laboratory.training])
         plan.speed(most_voxels=1e9)
         voxels = int(plan.regions[0].roi.size)
         predicted(config, laboratory)  # pays for what comes once, such as compiling
@@ -218,9 +222,9 @@ def operations(plan: PredictionPlan, input_size: Sequence[int]) -> float:
 
     region, network = plan.regions[0], build_network(plan.training.model).to("meta")
     total = 0.0
-    for read, _ in plan.predictor(input_size).tiles(region.roi, region.raw_roi.begin):
+    for tile in plan.predictor(input_size).tiles(region.roi, region.raw_roi.begin):
         with FlopCounterMode(display=False) as counter:
-            network(torch.empty((1, 1, *read.shape), device="meta"))
+            network(torch.empty((1, 1, *tile.read_roi.shape), device="meta"))
         total += counter.get_total_flops()
     return total
 
@@ -237,6 +241,9 @@ def main() -> None:
     if on_gpu and not torch.cuda.is_available():
         print("No GPU that CUDA can use is here: this part of the benchmark is left out.")
         return
+    if "OMP_WAIT_POLICY" not in os.environ:  # torch reads it when it is imported
+        share_the_cores()
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     use_huge_pages()
     warnings.simplefilter("ignore")
     num_fmaps = arguments.num_fmaps or (32 if on_gpu else 8)

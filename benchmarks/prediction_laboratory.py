@@ -79,7 +79,7 @@ def gunpowder_seconds(plan: PredictionPlan, device: str) -> tuple[float, float]:
     region = plan.regions[0]
     raw, logits = gp.ArrayKey("RAW"), gp.ArrayKey("LOGITS")
     network = build_network(plan.training.model).eval()
-    load_checkpoint(plan.checkpoint.path, network)
+    load_checkpoint(plan.lead.source.checkpoint.path, network)
     reference = gp.BatchRequest()
     reference.add(raw, VOXEL_SIZE * INPUT)
     reference.add(logits, VOXEL_SIZE * OUTPUT)

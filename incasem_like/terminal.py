@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 SECONDS_BETWEEN_LINES = 10.0
+WORKERS_HELP = "workers.yaml, or the address of a Dask cluster: workers elsewhere instead (docs/blockwise.md)"
 
 
 def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
@@ -59,10 +60,16 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
 
 
 def add_worker_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a script that works on blocks: ``--num_workers`` and ``--workers``."""
+    """Add the flags of a script that works on blocks: ``--num_workers``, ``--workers`` and ``--dashboard``."""
     add = parser.add_argument
     add("-n", "--num_workers", type=_count, default=os.cpu_count(), help="processes, at most")
-    add("--workers", type=Path, metavar="FILE", help="workers.yaml: workers on a cluster instead (docs/blockwise.md)")
+    add("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
+    add("--dashboard", action="store_true", help="print the address of a page that shows what workers do")
+
+
+def workers_source(text: str) -> Path | str:
+    """Read what ``--workers`` names: a file, or the address of a Dask cluster, which is not a path."""
+    return text if "://" in text else Path(text)
 
 
 def _count(text: str) -> int:

@@ -6,7 +6,7 @@ from incasem_like.blockwise.output import create_or_resume_output
 from incasem_like.blockwise.queue import BlockError, FailedBlock
 from incasem_like.blockwise.runner import run_blockwise, try_blockwise
 from incasem_like.blockwise.summary import BlockSummary
-from incasem_like.blockwise.task import Block, BlockTask
+from incasem_like.blockwise.task import Block, BlockTask, WorkItem, WorkTask
 
 __all__ = [
     "Block",
@@ -16,6 +16,8 @@ __all__ = [
     "BlockTask",
     "FailedBlock",
     "Job",
+    "WorkItem",
+    "WorkTask",
     "block_grid",
     "create_or_resume_output",
     "jobs_directory",

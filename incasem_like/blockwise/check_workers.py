@@ -15,20 +15,23 @@ from incasem_like.blockwise.launchers import LAUNCHERS, Place
 from incasem_like.blockwise.workers_file import LOOPBACK, Workers, load_workers
 from incasem_like.errors import InputError
 
+MOST_WORKERS_PER_CORE = 4
+SECONDS_TO_CONNECT = 20.0
 
-def usable_workers(path: Path | None) -> Workers | None:
-    """Read a workers file, and make sure as far as can be told from here that its workers can start.
+
+def usable_workers(source: Path | str | None) -> Workers | None:
+    """Read which workers to use, and make sure as far as can be told from here that they can start.
 
     Args:
-        path: The file; None where no workers are asked for.
+        source: As for ``load_workers``; None where no workers are asked for.
 
     Raises:
         ConfigError: As ``load_workers``.
         InputError: They cannot start; the first of ``worker_problems``.
     """
-    if path is None:
+    if source is None:
         return None
-    workers = load_workers(path)
+    workers = load_workers(source)
     for problem in worker_problems(workers):
         raise problem
     return workers
@@ -36,27 +39,36 @@ def usable_workers(path: Path | None) -> Workers | None:
 
 def worker_problems(workers: Workers) -> Iterator[InputError]:
     """Yield what is in the workers' way: programs that are not here, too few GPUs, an address of others."""
-    for launcher in sorted({group.launcher for group in workers.groups}):
-        program = LAUNCHERS[launcher].program
+    if workers.cluster is not None:
+        yield from _unreachable(workers.cluster)
+        return
+    launchers = [LAUNCHERS[group.launcher](group, Place(Path()), group.launcher) for group in workers.groups]
+    for launcher in launchers:
+        program = launcher.program
         if program is not None and shutil.which(program) is None:
             yield InputError(
-                f"Workers are to be started by {launcher}, but there is no program {program} here: "
+                f"Workers are to be started by {launcher.group.launcher}, but there is no program {program} here: "
                 "run this on a machine that can submit jobs."
             )
-    for group in workers.groups:
-        if group.launcher == "local" and group.python is not None and shutil.which(group.python) is None:
+    for launcher in launchers:
+        group = launcher.group
+        if launcher.local and group.python is not None and shutil.which(group.python) is None:
             yield InputError(f"python in the workers file is {group.python}, but there is no such program: correct it.")
         if (missing := _missing_program(group.command)) is not None:
             yield InputError(
                 f"command in the workers file begins with {missing}, but there is no such program here: correct it, or "
                 "run this where it is installed."
             )
-        launcher_class = LAUNCHERS[group.launcher]
         try:
-            _ = launcher_class(group, Place(Path(), b"", 0.0), group.launcher).count
+            _ = launcher.count
         except InputError as problem:
             yield problem
-    if any(LAUNCHERS[group.launcher].calls_back for group in workers.groups):
+    cores, local = len(os.sched_getaffinity(0)), sum(one.group.count or 1 for one in launchers if one.local)
+    if local > MOST_WORKERS_PER_CORE * cores:
+        yield InputError(
+            f"{local} workers are to run on this machine, but it has {cores} cores: reduce count in the workers file."
+        )
+    if not all(launcher.local for launcher in launchers):
         records = jobs_directory()
         there = next(folder for folder in [records, *records.parents] if folder.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
@@ -69,6 +81,18 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
             socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
         except OSError as error:
             yield cannot_listen(address, port, error)
+
+
+def _unreachable(address: str) -> Iterator[InputError]:
+    """Yield that nothing listens at the address of a cluster, if so."""
+    host, _, port = address.partition("://")[2].rstrip("/").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
+    except (OSError, OverflowError) as error:
+        yield InputError(
+            f"There is no Dask scheduler at {address} ({getattr(error, 'strerror', None) or error}): start it, or "
+            "correct the address."
+        )
 
 
 def _missing_program(command: str | None) -> str | None:

@@ -24,7 +24,7 @@ from typing import Any
 
 from incasem_like.errors import InputError
 from incasem_like.terminal import as_known_error
-from incasem_like.volumes import Address, Volume
+from incasem_like.volumes import Address
 
 LOG_NAME = ".blocks.jsonl"
 SECONDS_BETWEEN_SYNCS = 1.0
@@ -35,27 +35,24 @@ class DoneLog:
     """The finished blocks of one output, held by one process at a time.
 
     Args:
-        output: A local volume.
+        folder: Of the array that is filled, or another one that is there.
         fingerprint: Of the task, JSON-able.
+        complete: Whether the results are marked complete.
 
     Attributes:
         done: Numbers of the finished blocks.
         failed: By number what an earlier call, or this one, noted of blocks that failed and are not done since.
 
     Raises:
-        InputError: The output is remote; another process works on it; it was begun by a task of another fingerprint;
-            or it is complete and no log says by which task.
+        InputError: Another process works on it; it was begun by a task of another fingerprint; or it is complete and
+            no log says by which task.
     """
 
-    def __init__(self, output: Volume, fingerprint: dict[str, Any]) -> None:
-        refuse_remote(output.address)
-        self._output = output
-        self.path = Path(str(output.address)) / LOG_NAME
+    def __init__(self, folder: Path, fingerprint: dict[str, Any], *, complete: bool = False) -> None:
+        self.path = folder / LOG_NAME
         self._known = json.loads(json.dumps(fingerprint))
-        if output.complete and not self.path.exists():
-            raise InputError(
-                f"{output.address} exists already and was not made by this task: add --overwrite to replace it."
-            )
+        if complete and not self.path.exists():
+            raise InputError(f"{folder} exists already and was not made by this task: add --overwrite to replace it.")
         self._synced = time.monotonic()
         self._writing = threading.Lock()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -93,7 +90,7 @@ class DoneLog:
         difference = first_difference(entries[0], self._known)
         if difference:
             raise InputError(
-                f"{self._output.address} was begun with {difference}: repeat what it was begun with to go on, "
+                f"{self.path.parent} was begun with {difference}: repeat what it was begun with to go on, "
                 "or add --overwrite to start again."
             )
         return _told(entries[1:])

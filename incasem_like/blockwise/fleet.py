@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from incasem_like.blockwise.launchers import LAUNCHERS, Launcher, Place, Started, WorkerGroup
-from incasem_like.errors import IncasemError
+from incasem_like.blockwise.worker_process import BROKEN
+from incasem_like.errors import IncasemError, InputError
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a worker that ended without having worked is started again
 ATTEMPTS = 3
-SECONDS_TO_END, SECONDS_TO_END_ELSEWHERE = 10.0, 2.0
-SECONDS_TO_HEED = 1.0
+SECONDS_TO_END_BY_ITSELF = 3.0  # for workers elsewhere, once their scheduler's file is gone
+SECONDS_TO_OBEY = 1.0
+SECONDS_TO_CANCEL = 30.0  # for a queue to take the word
 
 
 @dataclass
@@ -22,10 +26,11 @@ class _Slot:
     launcher: Launcher
     index: int
     name: str
+    always: bool  # also while no block waits
     started: Started | None = None
+    before: Started | None = None  # the one that ended last
     not_before: float = 0.0
     barren: int = 0
-    taken: bool = False  # by a worker that another call has started
 
 
 class Fleet:
@@ -44,60 +49,46 @@ class Fleet:
         for position, group in enumerate(groups):
             label = group.launcher if len(groups) == 1 else f"{group.launcher}{position + 1}"
             launcher = LAUNCHERS[group.launcher](group, place, label)
-            names = [f"{label}-{number + 1}" for number in range(launcher.count)]
-            self._slots += [_Slot(launcher, index, name, not_before=first) for index, name in enumerate(names)]
+            least = launcher.count if group.minimum is None else group.minimum
+            self._slots += [
+                _Slot(launcher, index, f"{label}-{index + 1}", index < least, not_before=first)
+                for index in range(launcher.count)
+            ]
 
-    def __len__(self) -> int:
-        return len(self._slots)
+    def tend(self, left: int, waiting: int, connected: Collection[str]) -> None:
+        """Start the workers that are missing, those that ended again.
 
-    @property
-    def calls_back(self) -> bool:
-        """Whether workers connect to a port of the scheduler."""
-        return any(slot.launcher.calls_back for slot in self._slots)
-
-    def tend(self, wanted: int) -> list[Started]:
-        """Start workers up to a number, those that ended again.
-
-        Returns:
-            Those just started.
+        Args:
+            left: Blocks that are neither done nor failed; no more workers are started.
+            waiting: Blocks that no worker has.
+            connected: Names of the workers that work, perhaps started by an earlier call.
 
         Raises:
             IncasemError: Workers end again and again before they have set up the task.
-            InputError: The program that starts them is not there.
+            InputError: So does what starts them: a queue that refuses, a set_up that fails, a program that is missing.
         """
-        now, fresh = time.monotonic(), []
-        for slot in self._slots[:wanted]:
+        now = time.monotonic()
+        for slot in self._slots[:left]:
             if slot.started is not None and slot.started.poll() is not None:
-                self._ended(slot, now)
-            if slot.started is None and not slot.taken and now >= slot.not_before:
+                self._note_end(slot, now)
+            free = slot.started is None and slot.name not in connected
+            if free and now >= slot.not_before and (slot.always or waiting):
                 slot.started = slot.launcher.start(slot.name, slot.index)
-                fresh.append(slot.started)
-        return fresh
 
-    def _ended(self, slot: _Slot, now: float) -> None:
+    def _note_end(self, slot: _Slot, now: float) -> None:
         ended, slot.started = slot.started, None
+        slot.before = ended
         slot.barren += 1  # taken back by worked()
         self._barren += 1
         if slot.barren > 1:
             slot.not_before = now + min(FIRST_WAIT * 2**slot.barren, LONGEST_WAIT)
         if ended is not None and self._barren > max(ATTEMPTS, len(self._slots)):
-            words = ended.last_words()
-            raise IncasemError(
-                f"Workers end before they can begin, status {ended.poll()}, the last one saying "
+            status, words = ended.poll() or 0, ended.last_words()
+            kind = IncasemError if status == BROKEN or status < 0 else InputError  # else a queue or the set_up refuses
+            raise kind(
+                f"Workers end before they can begin, status {status}, the last one saying "
                 f'"{words or "nothing"}": mend that and run the same command again; its log is {ended.log}.'
             )
-
-    def came(self, name: str) -> None:
-        """Note that a worker has connected; where it is none of this call's, its place is not filled again."""
-        slot = self._find(name)
-        if slot is not None and slot.started is None:
-            slot.taken = True
-
-    def went(self, name: str) -> None:
-        """Note that a worker is gone, so that its place can be filled."""
-        slot = self._find(name)
-        if slot is not None:
-            slot.taken = False
 
     def worked(self, name: str) -> None:
         """Note that a worker has set up the task or done a block: workers are all right then."""
@@ -106,20 +97,41 @@ class Fleet:
         if slot is not None:
             slot.barren = -1
 
-    def exit_status(self, name: str, seconds: float) -> int | None:
-        """Return how a worker that has gone ended, waiting a little; None where that cannot be told."""
+    def is_local(self, name: str) -> bool:
+        """Return whether a worker is a child of this process."""
         slot = self._find(name)
-        if slot is None or slot.started is None:
-            return None
-        deadline = time.monotonic() + seconds
-        while slot.started.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        return slot.started.poll()
+        return slot is not None and slot.launcher.local
 
-    def last_words(self, name: str) -> str:
-        """Return what a worker said last."""
+    def may_leave(self, name: str) -> bool:
+        """Return whether a worker is only there for blocks that wait."""
         slot = self._find(name)
-        return slot.started.last_words() if slot is not None and slot.started is not None else ""
+        return slot is not None and not slot.always
+
+    def exit_status(self, name: str, pid: int) -> int | None:
+        """Return how a worker that is gone ended; None where that cannot be told.
+
+        Args:
+            name: Of the worker.
+            pid: Its process, which tells it from the one that has taken its place since.
+        """
+        slot = self._find(name)
+        if slot is None:
+            return None
+        started = slot.started
+        deadline = time.monotonic() + SECONDS_TO_OBEY
+        while started is not None and started.poll() is None and time.monotonic() < deadline:
+            if started.is_worker and started.process.pid != pid:
+                break
+            time.sleep(0.005)
+        for one in (started, slot.before):
+            if one is not None and one.poll() is not None and (not one.is_worker or one.process.pid == pid):
+                return one.poll()
+        return None
+
+    def last_words(self) -> str:
+        """Return what some worker, or the queue about it, said last."""
+        said = (slot.started.last_words() for slot in self._slots if slot.started is not None)
+        return next(filter(None, said), "")
 
     def stop(self, name: str) -> None:
         """End a worker at once; another one takes its place when the fleet is tended."""
@@ -127,19 +139,17 @@ class Fleet:
         if slot is not None and slot.started is not None:
             _end([slot.started])
 
-    def end(self, told: Collection[str]) -> None:
+    def end(self, *, gently: bool) -> None:
         """End all workers.
 
         Args:
-            told: Names of those that were told to stop, which may take some seconds for it.
+            gently: Give those elsewhere a moment to end by themselves.
         """
         started = [slot.started for slot in self._slots if slot.started is not None]
-        now = time.monotonic()
+        deadline = time.monotonic() + (SECONDS_TO_END_BY_ITSELF if gently else 0.0)
         for one in started:
-            # What stands for a worker elsewhere needs no time: the worker itself has nothing left to lose.
-            deadline = now + (SECONDS_TO_END if one.link is not None else SECONDS_TO_END_ELSEWHERE)
-            while one.name in told and one.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.005)
+            while not one.is_worker and one.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
         _end(started)
 
     def _find(self, name: str) -> _Slot | None:
@@ -147,11 +157,14 @@ class Fleet:
 
 
 def _end(started: Sequence[Started]) -> None:
-    """End workers together: those that do not heed it, since they hang, are killed."""
+    """End workers together: those that do not obey, since they hang, are killed."""
     alive = [one for one in started if one.poll() is None]
-    for one in alive:
-        one.stop()
-    deadline = time.monotonic() + SECONDS_TO_HEED
+    asking = [asked for one in alive if (asked := one.stop()) is not None]
+    deadline = time.monotonic() + SECONDS_TO_CANCEL
+    for asked in asking:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            asked.wait(max(0.0, deadline - time.monotonic()))
+    deadline = time.monotonic() + SECONDS_TO_OBEY
     for one in alive:
         while one.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)

@@ -91,22 +91,38 @@ def block_grid(
         DataError: ``roi`` reaches outside the output or is empty.
     """
     output, *others = [outputs] if isinstance(outputs, Volume) else outputs
-    axes = len(output.spatial_shape)
-    if len(block_shape) != axes or len(context) != axes or min(block_shape) < 1 or min(context) < 0:
-        raise InputError(
-            f"{output.address} needs {axes} positive numbers for the block shape and {axes} for the context, "
-            f"got {list(block_shape)} and {list(context)}."
-        )
-    whole = output.roi
     for other in others:
-        if other.roi != whole:
+        if other.roi != output.roi:
             raise InputError(
-                f"{other.address} covers {describe_roi(other.roi)}, but {output.address} {describe_roi(whole)}: "
+                f"{other.address} covers {describe_roi(other.roi)}, but {output.address} {describe_roi(output.roi)}: "
                 "outputs of one task must cover the same voxels."
             )
+    return _grid(output, [volume.write_chunk_shape for volume in (output, *others)], block_shape, context, roi)
+
+
+def blocks_of(volume: Volume, block_shape: Sequence[int], roi: Roi | None) -> BlockGrid:
+    """Make the grid of a volume's blocks to read; arguments and errors as of ``block_grid``, but of its chunks."""
+    return _grid(volume, [volume.chunk_shape], block_shape, (0,) * len(block_shape), roi)
+
+
+def _grid(
+    volume: Volume,
+    chunk_shapes: Sequence[Sequence[int]],
+    block_shape: Sequence[int],
+    context: Sequence[int],
+    roi: Roi | None,
+) -> BlockGrid:
+    whole, axes = volume.roi, len(volume.spatial_shape)
+    if len(block_shape) != axes or len(context) != axes or min(block_shape) < 1 or min(context) < 0:
+        raise InputError(
+            f"{volume.address} needs {axes} positive numbers for the block shape and {axes} for the context, "
+            f"got {list(block_shape)} and {list(context)}."
+        )
     wanted = whole if roi is None else roi
     if wanted.empty or not whole.contains(wanted):
-        raise DataError(f"{output.address} covers {describe_roi(whole)}, but {describe_roi(wanted)} is to be written.")
-    chunks = [math.lcm(*edges) for edges in zip(*(v.write_chunk_shape[-axes:] for v in (output, *others)), strict=True)]
+        raise DataError(
+            f"{volume.address} covers {describe_roi(whole)}, but {describe_roi(wanted)} is to be processed."
+        )
+    chunks = [math.lcm(*edges) for edges in zip(*(shape[-axes:] for shape in chunk_shapes), strict=True)]
     step = Coordinate(-(-size // chunk) * chunk for size, chunk in zip(block_shape, chunks, strict=True))
     return BlockGrid(Coordinate(whole.begin), step, Coordinate(context), wanted)

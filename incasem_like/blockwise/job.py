@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from incasem_like.blockwise.done_log import read_log
-from incasem_like.blockwise.task import BlockTask
+from incasem_like.blockwise.task import WorkTask
 from incasem_like.errors import InputError
 from incasem_like.terminal import shell_command
 
@@ -51,6 +51,7 @@ class Job:
         directory: Where it was started.
         error: Why it failed, in a sentence; empty otherwise.
         workers: Of each worker connected: ``name``, ``host``, ``pid``, ``block`` (number or None), ``seconds`` on it.
+        dashboard: Address of Dask's pages on the workers, on that machine; empty where they are not shown.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Job:
     directory: Path
     error: str
     workers: Sequence[Mapping[str, Any]]
+    dashboard: str = ""
 
     def failed_blocks(self) -> dict[int, dict[str, Any]]:
         """Read the failed blocks with their errors; keys as in ``LogContent``."""
@@ -134,12 +136,14 @@ class JobRecord:
 
     Attributes:
         folder: Of this job.
+        dashboard: Address of Dask's pages, or nothing.
     """
 
-    def __init__(self, task: BlockTask, total: int, done: int, command: str | None = None) -> None:
-        output = os.path.abspath(str(task.output.address))
+    def __init__(self, task: WorkTask, total: int, done: int, command: str | None = None) -> None:
+        output = os.path.abspath(task.folder)
         self.id = hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:10]
         self.folder = private_folder(self.id)
+        self.dashboard = ""
         self._begun, self._written, self._first = time.monotonic(), 0.0, done
         now = _now()
         self._known: dict[str, Any] = {
@@ -171,13 +175,14 @@ class JobRecord:
         rate = (done - self._first) / max(seconds, 1e-9)
         left = self._known["total"] - done - failed
         self._known.update(
-            done=done, failed=failed, workers=list(workers), rate=rate, seconds_left=left / rate if rate else None
-        )
+            done=done, failed=failed, workers=list(workers), rate=rate, seconds_left=left / rate if rate else None,
+            dashboard=self.dashboard,
+        )  # fmt: skip
         self._write()
 
     def end(self, state: str, error: str = "") -> None:
         """Write how it ended."""
-        self._known.update(state=state, error=error, workers=[], seconds_left=None)
+        self._known.update(state=state, error=error, workers=[], seconds_left=None, dashboard="")
         self._write()
 
     def _write(self) -> None:
@@ -224,14 +229,14 @@ def _describe_host() -> dict[str, Any]:
     return {"hostname": socket.gethostname(), **describe_process()}
 
 
-def _going_on(task: BlockTask) -> str:
+def _going_on(task: WorkTask) -> str:
     """Say what to type to go on with a task, where it does not say so itself: what was typed, but begin nothing anew.
 
-    Pieces of work that are files of their own keep the flag, since those not reached yet are still to be replaced.
+    Items that are files of their own keep the flag, since those not reached yet are still to be replaced.
     """
     from incasem_like.volumes.provenance import OVERWRITE, command_line
 
-    return command_line({} if task.names else OVERWRITE)
+    return command_line({} if task.grid is None else OVERWRITE)
 
 
 def _runnable(command: str) -> str:

@@ -1,13 +1,11 @@
-"""Blockwise work whose result is no volume: counts of a volume, files of sections. It stands on a ledger.
+"""Work whose result is no volume: counts of a volume, files, tables. A folder, the ledger, holds what is done of it.
 
-A ledger is an array that has the shape, place and chunks of what is worked through, and holds no voxel. Beside it lies
-the log of finished blocks, as beside any output, so that all that is said of blocks holds: they are resumed, retried,
-named in errors, listed as a job. What a block's function returns is kept with it until all blocks are done.
+In it lies the log of finished items, as beside any output, so that all that is said of blocks holds: items are resumed,
+retried, named in errors, listed as a job. What the function returns of an item is kept there until all are done.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import time
@@ -21,94 +19,99 @@ import numpy as np
 import numpy.typing as npt
 
 import incasem_like
-from incasem_like.blockwise.done_log import LOG_NAME
-from incasem_like.blockwise.grid import block_grid
+from incasem_like.blockwise.done_log import LOG_NAME, held
+from incasem_like.blockwise.grid import BlockGrid, blocks_of
 from incasem_like.blockwise.job import DAYS_KEPT, private_folder
-from incasem_like.blockwise.output import create_or_resume_output
 from incasem_like.blockwise.runner import run_blockwise
 from incasem_like.blockwise.summary import BlockSummary
-from incasem_like.blockwise.task import Block, BlockTask
+from incasem_like.blockwise.task import Block, WorkItem, WorkTask
 from incasem_like.errors import IncasemError
-from incasem_like.volumes import Roi, Volume, open_volume
+from incasem_like.volumes import Roi, Volume
 from incasem_like.volumes.provenance import digest
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
 Array = npt.NDArray[Any]
-Function = Callable[[Block, Mapping[str, Any]], Array | None]
 
 RESULTS = ".results"
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """Pieces of work that are no parts of one volume, each a block by itself: volumes to generate, for instance.
-
-    Attributes:
-        names: What each is called in errors; a block's number is its place here.
-        unit: What progress counts them as.
-    """
-
-    names: tuple[str, ...]
-    unit: str
-
-    @property
-    def spatial_shape(self) -> tuple[int, ...]:
-        """One voxel stands for one piece."""
-        return len(self.names), 1, 1
-
-    voxel_size = (1.0, 1.0, 1.0)
-    offset = (0.0, 0.0, 0.0)
-    chunk_shape = (1, 1, 1)
-
-    @property
-    def roi(self) -> Roi:
-        """All of them."""
-        return Roi((0, 0, 0), self.spatial_shape)
-
-
-@dataclass(frozen=True)
-class LedgerTask:
-    """A function over the blocks of a volume that writes no volume.
+class LedgerTask(WorkTask):
+    """A function over a list of items, whose results are small arrays, or files that it leaves behind.
 
     Attributes:
         name: What is done, in a word or two.
-        like: The volume whose shape, place and chunks the blocks have; it need not be among the inputs. Or the pieces
-            of work that blocks are, of which ``block_shape`` has to be ``(1, 1, 1)``.
+        items: A volume, whose blocks are the items; it need not be among the inputs. Or what each item is called in
+            errors; its number is its place in the list.
         inputs: Addresses of the volumes read.
-        function: Top-level function ``(block, parameters)``. It returns a small array, which is kept until all blocks
-            are done, or None where it leaves files behind by itself. ``block.output`` is the ledger.
+        function: Top-level function ``(block, parameters)``, of items that are not blocks ``(item, parameters)``. It
+            returns a small array, which is kept until all are done, or None where it leaves files behind by itself.
         parameters: JSON-able; handed to the function, part of the fingerprint.
-        block_shape: Wanted block size (z, y, x) in voxels; rounded up to whole chunks of ``like``.
-        roi: What to work through, in absolute voxels; None for all.
-        place: Folder of the ledger, ending in ``.zarr``. None: among the records of jobs, under a name that follows
-            from all of the above and from what the inputs hold, so that the same task finds its own, and no other does.
+        block_shape: Wanted block size (z, y, x) in voxels; rounded up to whole chunks of the volume.
+        roi: What of the volume to work through, in absolute voxels; None for all.
+        place: Folder of the ledger. None: among the records of jobs, under a name that follows from all of the above
+            and from what the inputs hold, so that the same task finds its own, and no other does.
+        unit: What progress counts.
+        set_up: As of a ``BlockTask``.
     """
 
     name: str
-    like: Volume | Pieces
+    items: Volume | tuple[str, ...]
     inputs: tuple[str, ...]
-    function: Function
+    function: Callable[[Any, Mapping[str, Any]], Array | None]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     block_shape: tuple[int, ...] = (128, 128, 128)
     roi: Roi | None = None
     place: Path | None = None
+    unit: str = "voxels"
+    set_up: Callable[[Mapping[str, Any]], Any] | None = None
+
+    threads = False  # results are small
+
+    def write(self, item: WorkItem, result: Array | None) -> None:
+        """Keep the result of an item."""
+        if result is not None:
+            _write_whole(item.folder / RESULTS / f"{item.number}.npy", result)
+
+    @cached_property
+    def grid(self) -> BlockGrid | None:  # type: ignore[override]
+        """The blocks of the volume; None where the items are a list."""
+        return blocks_of(self.items, self.block_shape, self.roi) if isinstance(self.items, Volume) else None
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.items if self.grid is None else self.grid)  # type: ignore[arg-type]
+
+    def name_of(self, number: int) -> str:
+        """Return what an item is called in errors."""
+        return self.items[number] if isinstance(self.items, tuple) else super().name_of(number)
+
+    def layout(self) -> dict[str, Any]:
+        """Describe the list of items."""
+        if self.grid is None:
+            return {"items": len(self)}
+        roi = self.grid.roi
+        return {"roi": [list(roi.begin), list(roi.shape)], "block shape": list(self.grid.step)}
+
+    def make_item(self, **known: Any) -> WorkItem:
+        """Make an item, see ``WorkTask.make_item``."""
+        if self.grid is None:
+            return WorkItem(**known)
+        roi = self.grid.write_roi(known["number"])
+        return Block(write_roi=roi, read_roi=roi, **known)
 
     @cached_property
     def folder(self) -> Path:
         """Where the ledger is."""
         if self.place is not None:
             return self.place
-        roi = self.like.roi if self.roi is None else self.roi
-        function = f"{self.function.__module__}.{self.function.__qualname__}"
-        about = [
-            self.name, function, dict(self.parameters), list(self.block_shape), list(roi.begin), list(roi.shape),
-            [open_volume(address).content_hash for address in self.inputs], incasem_like.__version__,
-        ]  # fmt: skip
-        of = [] if isinstance(self.like, Pieces) else [Path(self.like.container).stem, Path(self.like.dataset).name]
+        of = [Path(self.items.container).stem, Path(self.items.dataset).name] if isinstance(self.items, Volume) else []
         told = "_".join([*self.name.split(), *filter(None, of)])  # for who lists jobs; the digest tells tasks apart
-        return private_folder("ledgers") / f"{told}-{digest(about)[:10]}.zarr"
+        fingerprint = self.fingerprint()
+        inputs = [about["content"] for about in fingerprint.pop("inputs")]
+        return private_folder("ledgers") / f"{told}-{digest([fingerprint, inputs, incasem_like.__version__])[:10]}"
 
     def run(
         self,
@@ -118,7 +121,7 @@ class LedgerTask:
         overwrite: bool = False,
         description: str | None = None,
     ) -> BlockSummary:
-        """Run the function over all blocks that are not done yet; arguments and errors are those of ``run_blockwise``.
+        """Run the function over all items that are not done yet; arguments and errors are those of ``run_blockwise``.
 
         Args:
             num_workers, workers, description: See there.
@@ -126,34 +129,19 @@ class LedgerTask:
         """
         if self.place is None:
             _forget_old(self.folder.parent)
-        ledger = create_or_resume_output(
-            str(self.folder),
-            shape=self.like.spatial_shape,
-            dtype=np.uint8,
-            voxel_size=self.like.voxel_size,
-            offset=self.like.offset,
-            chunk_shape=self.like.chunk_shape[-len(self.like.spatial_shape) :],
-            overwrite=overwrite,
-            format="zarr2",
-        )
-        named: dict[str, Any] = (
-            {"names": self.like.names, "unit": self.like.unit} if isinstance(self.like, Pieces) else {}
-        )
-        task = BlockTask(
-            self.name, ledger, self.inputs, _Kept(self.function), self.parameters, self.block_shape,
-            (0,) * len(self.block_shape), self.roi, **named,
-        )  # fmt: skip
-        return run_blockwise(task, num_workers=num_workers, workers=workers, description=description)
+        if overwrite and self.folder.exists():
+            with held(self.folder):
+                shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return run_blockwise(self, num_workers=num_workers, workers=workers, description=description)
 
     def results(self) -> Iterator[Array]:
-        """Yield what the blocks returned, by number, once ``run`` has returned.
+        """Yield what the items returned, by number, once ``run`` has returned.
 
         Raises:
             IncasemError: Somebody has removed some of it.
         """
-        ledger = open_volume(str(self.folder))
-        grid = block_grid(ledger, self.block_shape, (0,) * len(self.block_shape), self.roi)
-        for number in range(len(grid)):
+        for number in range(len(self)):
             path = self.folder / RESULTS / f"{number}.npy"
             try:
                 yield np.load(path, allow_pickle=False)
@@ -165,20 +153,7 @@ class LedgerTask:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class _Kept:
-    """A function of blocks whose result is written beside the ledger; it goes by the function's name."""
-
-    def __init__(self, function: Function) -> None:
-        self.function = function
-        functools.update_wrapper(self, function)
-
-    def __call__(self, block: Block, parameters: Mapping[str, Any]) -> None:
-        result = self.function(block, parameters)
-        if result is not None:
-            _keep(Path(str(block.output.address)) / RESULTS / f"{block.number}.npy", result)
-
-
-def _keep(path: Path, result: Array) -> None:
+def _write_whole(path: Path, result: Array) -> None:
     """Write an array whole or not at all, on the disk before this returns."""
     path.parent.mkdir(exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -195,8 +170,7 @@ def _keep(path: Path, result: Array) -> None:
 
 
 def _forget_old(folder: Path) -> None:
-    """Remove ledgers of calls that were stopped long ago and never taken up again."""
-    for ledger in folder.glob("*.zarr"):
-        log = ledger / LOG_NAME
-        if log.is_file() and time.time() - log.stat().st_mtime > DAYS_KEPT * 24 * 3600:
-            shutil.rmtree(ledger, ignore_errors=True)
+    """Remove ledgers of calls that were stopped long ago and never resumed."""
+    for log in folder.glob(f"*/{LOG_NAME}"):
+        if time.time() - log.stat().st_mtime > DAYS_KEPT * 24 * 3600:
+            shutil.rmtree(log.parent, ignore_errors=True)

@@ -1,16 +1,19 @@
-"""Which blocks are left, which are to be tried again, and which have failed for good; pure bookkeeping."""
+"""Which blocks are left, which are to be retried, and which have failed for good; pure bookkeeping."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import incasem_like.errors
 from incasem_like.errors import CheckpointError, ConfigError, DiskFullError, IncasemError, VoxelValueError
 
-DEATHS = 5  # times that a block may be the one at which a worker died before it counts as failed
+DEATHS = 4  # workers that may die at a block before it counts as failed
 # What one block meets every other one will, or it spoils the result of all: the whole call ends.
 HOPELESS = (DiskFullError, CheckpointError, VoxelValueError)
+LONGEST_SENTENCE, LONGEST_TRACE = 2000, 6000  # characters of an error that a worker sends
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,27 @@ class BlockError:
     Attributes:
         error: One of ours where it could be told.
         trace: The traceback, for ``--debug``.
-        worker: Who tried.
-        death: Whether the worker died of it, or hung.
+        worker: Name of the worker that tried.
+        deaths: How many workers died of it, or hung.
     """
 
     error: IncasemError
     trace: str = ""
     worker: str = ""
-    death: bool = False
+    deaths: int = 0
+
+    def as_message(self) -> dict[str, str]:
+        """Return the error in plain values; of a long trace the end."""
+        sentence = str(self.error)[:LONGEST_SENTENCE]
+        return {"kind": type(self.error).__name__, "message": sentence, "trace": self.trace[-LONGEST_TRACE:]}
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any], worker: str) -> BlockError:
+        """Restore an error that a worker sent; of an unknown class, the most general one."""
+        kind = getattr(incasem_like.errors, str(message["kind"]), IncasemError)
+        if not (isinstance(kind, type) and issubclass(kind, IncasemError)):
+            kind = IncasemError
+        return cls(kind(str(message["message"])), str(message["trace"]), worker)
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,11 @@ class BlockQueue:
 
     Args:
         pending: Numbers of the blocks to do, in the order in which they are handed out.
-        retries: How often a block is tried again after an error.
+        retries: How often a block is retried after an error.
+
+    Attributes:
+        failed: Blocks that failed for good, by number.
+        suspects: Blocks of which one killed a worker; each runs with no other in its process, which shows which one.
     """
 
     def __init__(self, pending: Iterable[int], retries: int) -> None:
@@ -59,28 +79,34 @@ class BlockQueue:
         self._retries = retries
         self._errors: dict[int, list[BlockError]] = {}
         self.failed: dict[int, FailedBlock] = {}
+        self.suspects: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._left)
 
     @property
     def waiting(self) -> int:
-        """About how many blocks nobody works on."""
+        """About how many blocks no worker has."""
         return len(self._waiting)
 
     def take(self, count: int) -> list[int]:
-        """Hand out up to ``count`` blocks."""
+        """Hand out up to ``count`` blocks; a suspect one is handed out alone."""
         taken: list[int] = []
         while self._waiting and len(taken) < count:
+            if self._waiting[0] in self.suspects:
+                if taken:
+                    break
+                count = 1
             number = self._waiting.popleft()
-            if number in self._left:  # one that was put back may have been done meanwhile by who was thought lost
+            if number in self._left:  # one that was put back may have been done meanwhile by a worker thought lost
                 taken.append(number)
         return taken
 
     def done(self, number: int) -> bool:
-        """Note that a block is done, perhaps by a worker that was given up; tell whether that is news."""
+        """Note that a block is done, perhaps by a worker that was given up; return whether that is news."""
         news = number in self._left or self.failed.pop(number, None) is not None
         self._left.discard(number)
+        self.suspects.discard(number)
         return news
 
     def put_back(self, numbers: Iterable[int]) -> None:
@@ -90,17 +116,18 @@ class BlockQueue:
     def error(self, number: int, error: BlockError) -> FailedBlock | None:
         """Note a failed attempt: the block goes to the end, or has failed for good and is returned.
 
-        Damaged data are tried again too: a file system or server that failed for a moment looks no different.
+        Damaged data are retried too: a file system or server that failed for a moment looks no different.
         """
         if number not in self._left:
             return None
         errors = self._errors.setdefault(number, [])
         errors.append(error)
-        deaths = sum(one.death for one in errors)
+        ordinary = sum(not one.deaths for one in errors)
         hopeless = isinstance(error.error, ConfigError)
-        if not hopeless and deaths < DEATHS and len(errors) - deaths <= self._retries:
+        if not hopeless and sum(one.deaths for one in errors) < DEATHS and ordinary <= self._retries:
             self._waiting.append(number)
             return None
         self._left.discard(number)
+        self.suspects.discard(number)
         self.failed[number] = FailedBlock(number, error, len(errors))
         return self.failed[number]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +17,7 @@ from incasem_like.blockwise.here import run_here
 from incasem_like.blockwise.job import JobRecord
 from incasem_like.blockwise.queue import HOPELESS, BlockQueue, FailedBlock
 from incasem_like.blockwise.summary import BlockSummary
-from incasem_like.blockwise.task import BlockTask
+from incasem_like.blockwise.task import WorkTask
 from incasem_like.blockwise.worker import Worker
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import Progress
@@ -26,7 +29,7 @@ SECONDS_UNTIL_TOLD = 20.0  # that no worker has come; those of this machine take
 
 
 def run_blockwise(
-    task: BlockTask,
+    task: WorkTask,
     *,
     num_workers: int = 1,
     workers: Workers | None = None,
@@ -64,7 +67,7 @@ def run_blockwise(
 
 
 def try_blockwise(
-    task: BlockTask,
+    task: WorkTask,
     *,
     num_workers: int = 1,
     workers: Workers | None = None,
@@ -79,15 +82,16 @@ def try_blockwise(
         IncasemError: No worker can work.
         KeyboardInterrupt: Interrupted, or cancelled from elsewhere.
     """
-    with DoneLog(task.output, task.fingerprint()) as log:
-        pending = [number for number in range(len(task.grid)) if number not in log.done]
+    with DoneLog(task.folder, task.fingerprint(), complete=task.complete) as log:
+        pending = [number for number in range(len(task)) if number not in log.done]
         call = _Call(task, log, pending, command)
         if pending:
-            with _recorded(call), call.shown(description or task.name):
+            with _ended_by_sigterm(), _recorded(call), call.shown(description or task.name):
                 if workers is None and num_workers <= 1:
                     call.run_here(prepared)
                 else:
-                    call.run_on(workers, min(num_workers, len(pending)))
+                    cores = len(os.sched_getaffinity(0))
+                    call.run_on(workers, min(num_workers, len(pending), max(2, cores)))
         summary = call.summary()
         if summary:
             task.mark_complete()
@@ -97,11 +101,11 @@ def try_blockwise(
 class _Call:
     """One call: the queue, and where what comes of its blocks is noted."""
 
-    def __init__(self, task: BlockTask, log: DoneLog, pending: Sequence[int], command: str | None) -> None:
+    def __init__(self, task: WorkTask, log: DoneLog, pending: Sequence[int], command: str | None) -> None:
         self.task, self._log = task, log
         self._pending, self._voxels = len(pending), 0
         self.queue = BlockQueue(pending, task.retries)
-        self.record = JobRecord(task, len(task.grid), len(log.done), command) if pending else None
+        self.record = JobRecord(task, len(task), len(log.done), command) if pending else None
         self._progress: Progress | None = None
         self._noting = threading.Lock()  # blocks of this process are written, and noted, in another thread
         self._waits = True  # for the first worker that has set up the task
@@ -111,15 +115,15 @@ class _Call:
     @contextlib.contextmanager
     def shown(self, description: str) -> Iterator[None]:
         """Show progress for the time of a ``with``."""
-        total = self.task.grid.roi.size
-        already = self.task.grid.voxels(sorted(self._log.done))
+        total = self.task.size
+        already = self.task.amount(sorted(self._log.done))
         with Progress(description, total, self.task.unit, already=already) as self._progress:
             yield
 
     def run_here(self, prepared: Any) -> None:
         """Run all blocks in this process."""
         self._waits = False
-        worker = Worker(self.task, "this process", prepared, self.advance)
+        worker = Worker(self.task, "this process", prepared, self._advance_here)
         with contextlib.closing(run_here(self.queue, worker, lambda number: self.done([number]))) as outcomes:
             for number, error in outcomes:
                 if error is None:
@@ -127,14 +131,14 @@ class _Call:
                 elif isinstance(error.error, HOPELESS):
                     raise error.error
                 else:
-                    self._show(-self._begun.pop(number, 0))
+                    self.retract(number)
                     if failed := self.queue.error(number, error):
                         self.failed(failed)
                 self.look([])
 
     def run_on(self, workers: Workers | None, count: int) -> None:
         """Run all blocks on workers, by default so many on this machine."""
-        from incasem_like.blockwise.hosting import run_on_workers
+        from incasem_like.blockwise.engine import run_on_workers
         from incasem_like.blockwise.workers_file import Workers
 
         assert self.record is not None
@@ -143,7 +147,7 @@ class _Call:
     def summary(self) -> BlockSummary:
         """Say what came of it."""
         failed = tuple(sorted(self.queue.failed.values(), key=lambda block: block.number))
-        total = len(self.task.grid)
+        total = len(self.task)
         done = self._pending - len(self.queue) - len(failed)
         return BlockSummary(total, done, total - self._pending, failed, self._voxels)
 
@@ -152,15 +156,23 @@ class _Call:
         self._start_clock()
         with self._noting:
             self._log.record(*numbers)
-            voxels = self.task.grid.voxels(numbers)
+            voxels = self.task.amount(numbers)
             self._voxels += voxels
             self._show(voxels - sum(self._begun.pop(number, 0) for number in numbers))
 
     def advance(self, number: int, voxels: int) -> None:
-        """Show progress within a block of this process."""
+        """Show progress within a block."""
         with self._noting:
             self._begun[number] = self._begun.get(number, 0) + voxels
             self._show(voxels)
+
+    def retract(self, number: int) -> None:
+        """Take back the progress within a block that will be begun again."""
+        with self._noting:
+            self._show(-self._begun.pop(number, 0))
+
+    def _advance_here(self, number: int, voxels: int) -> None:
+        self.advance(number, voxels)
         self.look([])
 
     def _show(self, voxels: int) -> None:
@@ -176,16 +188,13 @@ class _Call:
 
     def failed(self, block: FailedBlock) -> None:
         """Note a block that failed for good."""
-        roi = self.task.grid.write_roi(block.number)
         about: dict[str, Any] = {
             "error": str(block.last.error), "kind": type(block.last.error).__name__, "trace": block.last.trace[-6000:],
-            "attempts": block.attempts, "worker": block.last.worker, "roi": [list(roi.begin), list(roi.shape)],
+            "attempts": block.attempts, "worker": block.last.worker, **self.task.place_of(block.number),
         }  # fmt: skip
-        if self.task.names:
-            about["name"] = self.task.name_of(block.number)
         self._log.record_failed(block.number, about)
 
-    def look(self, workers: Sequence[dict[str, Any]]) -> None:
+    def look(self, workers: Sequence[dict[str, Any]], dashboard: str = "") -> None:
         """Update the job's record when it is time.
 
         Raises:
@@ -193,6 +202,9 @@ class _Call:
         """
         if any(worker["block"] is not None for worker in workers):
             self._start_clock()
+        if dashboard and self.record is not None and self.record.dashboard != dashboard:
+            self.record.dashboard = dashboard
+            print(f"Dashboard: {dashboard}", file=sys.stderr)
         self._tell_of_waiting(bool(workers))
         if self.record is not None and self.record.due:
             self.record.update(len(self._log.done), len(self.queue.failed), workers)
@@ -213,6 +225,32 @@ class _Call:
 
 class JobCancelled(KeyboardInterrupt):
     """Somebody has cancelled the job from elsewhere; to this process as good as ctrl-C."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM has come; what ctrl-C ends, it ends too."""
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the work inside in order, jobs in queues included, and then this process as it would have."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from incasem_like.blockwise.queue import BlockError
-from incasem_like.blockwise.task import Block
+from incasem_like.blockwise.task import WorkItem
 from incasem_like.blockwise.worker import Worker
 
 READ_AHEAD = 2  # blocks that lie read in memory; one more is being computed, one written, one waits to be written
@@ -21,6 +21,13 @@ IN_FLIGHT = READ_AHEAD + 3
 SECONDS_TO_END = 10.0
 
 Report = Callable[[int, float, BlockError | None], None]
+Began = Callable[[int, int], None]
+READING, COMPUTING, WRITING = range(3)
+NOTHING = -1
+
+
+def _ignore(_stage: int, _number: int) -> None:
+    """Do not note at which block a stage is."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Read:
     """A block whose data are in memory, or why they are not."""
 
     number: int
-    block: Block | None
+    block: WorkItem | None
     error: BlockError | None
 
 
@@ -39,16 +46,17 @@ class Stages:
         worker: Does the three.
         deliver: Called in the reading thread with each block that is read; the computing thread then calls ``compute``.
         report: Called when a block is written or has failed, with its number and the seconds it was computed for.
+        began: Called with a stage and the number of the block that it begins, and with ``NOTHING`` at its end.
 
     The end of a ``with`` ends the threads.
     """
 
-    def __init__(self, worker: Worker, deliver: Callable[[Read], None], report: Report) -> None:
-        self._worker, self._deliver, self._report = worker, deliver, report
+    def __init__(self, worker: Worker, deliver: Callable[[Read], None], report: Report, began: Began = _ignore) -> None:
+        self._worker, self._deliver, self._report, self._began = worker, deliver, report, began
         self._waiting: deque[int] = deque()
         self._more = threading.Semaphore(0)
         self._room = threading.Semaphore(READ_AHEAD)
-        self._computed: Queue[tuple[int, Block, Any, float] | None] = Queue(1)
+        self._computed: Queue[tuple[int, WorkItem, Any, float] | None] = Queue(1)
         self._ended = False
         self._threads = [
             threading.Thread(target=stage, name=stage.__name__.strip("_"), daemon=True)
@@ -63,6 +71,10 @@ class Stages:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads."""
         self._ended = True
         self._room.release()
         self._more.release()
@@ -91,15 +103,13 @@ class Stages:
         self._room.release()
         error, result = read.error, None
         if read.block is not None:
+            self._began(COMPUTING, read.number)
             result, error = self._worker.compute(read.block)
+            self._began(COMPUTING, NOTHING)
         if error is not None or read.block is None:
             self._report(read.number, time.monotonic() - began, error)
         else:
             self._computed.put((read.number, read.block, result, time.monotonic() - began))
-
-    def finish(self) -> None:
-        """Wait until all that was computed is written."""
-        self._computed.join()
 
     def _read_all(self) -> None:
         while True:
@@ -108,7 +118,9 @@ class Stages:
             if self._ended:
                 return
             number = self._waiting.popleft()
+            self._began(READING, number)
             block, error = self._worker.read(number)
+            self._began(READING, NOTHING)
             self._deliver(Read(number, block, error))
 
     def _write_all(self) -> None:
@@ -117,5 +129,7 @@ class Stages:
             if computed is None or self._ended:
                 return
             number, block, result, seconds = computed
-            self._report(number, seconds, self._worker.write(block, result))
-            self._computed.task_done()
+            self._began(WRITING, number)
+            error = self._worker.write(block, result)
+            self._began(WRITING, NOTHING)
+            self._report(number, seconds, error)

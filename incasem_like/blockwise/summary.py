@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from incasem_like.blockwise.queue import FailedBlock
-from incasem_like.blockwise.task import BlockTask
+from incasem_like.blockwise.task import BlockTask, WorkTask
 from incasem_like.errors import DataError, IncasemError, InputError
 
 
@@ -36,7 +36,7 @@ class BlockSummary:
         """Whether there was nothing left to do."""
         return bool(self) and self.done == 0
 
-    def error(self, task: BlockTask, command: str | None = None) -> IncasemError:
+    def error(self, task: WorkTask, command: str | None = None) -> IncasemError:
         """Make one error of all failed blocks, of the class of the blocks' own errors where they agree.
 
         Args:
@@ -54,7 +54,8 @@ class BlockSummary:
         if len(self.failed) < self.total:
             what += " The others are done."
         if kind is IncasemError:
-            anew = "--overwrite" in sys.argv and not task.names  # which would delete those that are done
+            # --overwrite would delete the blocks that are done
+            anew = "--overwrite" in sys.argv and isinstance(task, BlockTask)
             same = f"the same command {'without --overwrite' if anew else 'again'}"
             what += f" To retry the failed ones, run {same if command is None else f'`{command}`'}."
         summary = kind(what)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from incasem_like.blockwise.queue import BlockError
-from incasem_like.blockwise.task import Block, BlockTask
+from incasem_like.blockwise.task import WorkItem, WorkTask
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import as_known_error
 
@@ -33,7 +33,7 @@ class Worker:
     """
 
     def __init__(
-        self, task: BlockTask, name: str = "", prepared: Any = None, advance: Callable[[int, int], None] | None = None
+        self, task: WorkTask, name: str = "", prepared: Any = None, advance: Callable[[int, int], None] | None = None
     ) -> None:
         self.task, self.name, self._advance = task, name, advance
         self._inputs = task.open_inputs()
@@ -47,29 +47,28 @@ class Worker:
         result, error = self.compute(block)
         return error or self.write(block, result)
 
-    def read(self, number: int) -> tuple[Block | None, BlockError | None]:
+    def read(self, number: int) -> tuple[WorkItem | None, BlockError | None]:
         """Make the block, with its data where the task reads ahead."""
         task = self.task
         try:
-            write_roi = task.grid.write_roi(number)
-            read_roi = task.grid.read_roi(write_roi)
-            block = Block(number, write_roi, read_roi, task.output, self._inputs, task.outputs, self._prepared)
-            if self._advance is not None:
-                block = dataclasses.replace(block, advance=partial(self._advance, number))
+            block = task.make_item(
+                number=number, folder=task.folder, inputs=self._inputs, prepared=self._prepared,
+                **({} if self._advance is None else {"advance": partial(self._advance, number)}),
+            )  # fmt: skip
             if task.read is not None:
                 block = dataclasses.replace(block, data=task.read(block, task.parameters))
         except Exception as error:
             return None, describe_error(error, self.name)
         return block, None
 
-    def compute(self, block: Block) -> tuple[Any, BlockError | None]:
+    def compute(self, block: WorkItem) -> tuple[Any, BlockError | None]:
         """Call the task's function, and return what it returns."""
         try:
             return self.task.function(block, self.task.parameters), None
         except Exception as error:
             return None, describe_error(error, self.name)
 
-    def write(self, block: Block, result: Any) -> BlockError | None:
+    def write(self, block: WorkItem, result: Any) -> BlockError | None:
         """Write what was computed, where the task does that apart."""
         if self.task.write is None:
             return None

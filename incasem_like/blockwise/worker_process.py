@@ -1,197 +1,180 @@
 """A worker process: ``python -m incasem_like.blockwise.worker_process``, on this machine or another one.
 
-It proves the run's token, receives the task, sets it up once, and runs the blocks that it is given until it is told to
-stop. The token comes by the environment or by a file that only its owner can read, never by the command line.
+It is a Dask worker that finds its scheduler, and the certificate that both prove themselves with, in a file that only
+its owner can read. It ends with the scheduler. Where that was killed, it looks for the next one for some time.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
+import asyncio
 import json
 import os
-import pickle
+import secrets
 import signal
 import socket
 import sys
+import threading
 import time
-from collections import deque
 from pathlib import Path
-from queue import Empty
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from incasem_like.blockwise.channel import TOKEN_VARIABLE, Message
-from incasem_like.blockwise.error_messages import error_message
-from incasem_like.blockwise.link import LOST, Link
-from incasem_like.blockwise.queue import BlockError
-from incasem_like.blockwise.stages import Read, Stages
+if TYPE_CHECKING:
+    from distributed import Worker
 
-ANOTHER_TASK, BROKEN = 5, 6  # exit statuses
-
-
-class WorkerProcess:
-    """The main thread of a worker process.
-
-    Args:
-        link: To the scheduler.
-        name: Of this worker.
-    """
-
-    def __init__(self, link: Link, name: str) -> None:
-        self._link, self._name = link, name
-        self._blocks: deque[int] = deque()
-        self._task = ""
-        self._idle = self._leaving = False
-        self._worker: Any = None
-        self._stages: Stages | None = None
-
-    def run(self) -> NoReturn:
-        """Run blocks until told to stop."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the scheduler answers ctrl-C
-        signal.signal(signal.SIGTERM, self._on_sigterm)
-        self._link.start()
-        while True:
-            self._listen()
-            if self._leaving:
-                self._leave()
-            if self._blocks:
-                self._run_block(self._blocks.popleft())
-
-    def _listen(self) -> None:
-        """Take all that the scheduler has said; wait for it when there is nothing to do."""
-        while True:
-            try:
-                if self._blocks or self._leaving:
-                    message = self._link.inbox.get_nowait()
-                else:
-                    self._idle = True
-                    message = self._link.inbox.get()
-            except Empty:
-                return
-            finally:
-                self._idle = False
-            self._obey(message)
-
-    def _obey(self, message: Message) -> None:
-        if message["type"] == "blocks":
-            if self._stages is not None:
-                self._stages.add(message["blocks"])
-            else:
-                self._blocks.extend(message["blocks"])
-        elif message["type"] == "read" and self._stages is not None:
-            self._link.block_began = time.monotonic()
-            self._stages.compute(message["read"])
-            self._link.block_began = None
-        elif message["type"] == "task":
-            self._begin(message)
-        elif message["type"] == "stop":
-            self._link.flush(5)
-            os._exit(0)
-
-    def _begin(self, message: Message) -> None:
-        """Set up the task; after a lost connection, forget the blocks that others have been given meanwhile."""
-        self._take_back()
-        if self._task and self._task != message["task"]:
-            os._exit(ANOTHER_TASK)
-        if not self._task:
-            from incasem_like.blockwise.worker import Worker, describe_error
-
-            self._task = message["task"]
-            self._link.block_began = time.monotonic()
-            try:
-                self._worker = Worker(_unpacked(message), self._name)
-            except Exception as error:
-                known = describe_error(error, self._name)
-                print(known.trace, file=sys.stderr, flush=True)
-                self._link.send({"type": "broken", "error": error_message(known)})
-                self._link.flush(10)
-                os._exit(BROKEN)
-            self._link.block_began = None
-            if self._worker.task.staged:
-                self._stages = Stages(self._worker, self._deliver, self._report)
-        self._link.time_limit = message["time_limit"]
-        self._link.send({"type": "ready"})
-
-    def _run_block(self, number: int) -> None:
-        self._link.block_began = began = time.monotonic()
-        error = self._worker.run(number)
-        self._link.block_began = None
-        self._report(number, time.monotonic() - began, error)
-
-    def _deliver(self, read: Read) -> None:
-        self._link.inbox.put({"type": "read", "read": read})
-
-    def _report(self, number: int, seconds: float, error: BlockError | None) -> None:
-        result = [number, seconds, None if error is None else error_message(error)]
-        self._link.send({"type": "result", "result": result}, urgent=not self._blocks)
-
-    def _take_back(self) -> list[int]:
-        """Return the blocks that are not begun, and forget them."""
-        if self._stages is not None:
-            return self._stages.take_back()
-        taken = list(self._blocks)
-        self._blocks.clear()
-        return taken
-
-    def _on_sigterm(self, _number: int, _frame: object) -> None:
-        """Leave after the present block: a queue that wants its machine back says so in this way."""
-        self._leaving = True
-        if self._idle:
-            self._leave()
-
-    def _leave(self) -> NoReturn:
-        if self._stages is not None:
-            self._stages.finish()
-        self._link.send({"type": "leave"})
-        self._link.flush(5)
-        os._exit(0)
-
-
-def _unpacked(message: Message) -> Any:
-    """Make this process like the scheduler's, so that the task's function is found, and unpickle the task."""
-    from multiprocessing import spawn
-
-    preparation = message["preparation"]
-    if not os.path.isdir(preparation.get("dir", "")):
-        preparation.pop("dir", None)
-    spawn.prepare(preparation)
-    return pickle.loads(base64.b64decode(message["payload"]))
+LOST, TIMED_OUT, BROKEN = 3, 4, 6  # exit statuses: of what the worker ended
+SECONDS_BETWEEN_LOOKS = 0.25
+SECONDS_BETWEEN_ATTEMPTS = 1.0
+SECONDS_TO_CONNECT = 20.0
+QUIET = {  # Dask looks at itself fifty times a second, which short blocks would feel
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.tick.limit": "1h",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.admin.system-monitor.disk": False,
+    "distributed.admin.system-monitor.gil.enabled": False,
+}
+SETTINGS = {
+    **QUIET,
+    "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.use-file-locking": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+    "logging": {"distributed": "critical"},
+}
 
 
 def main() -> NoReturn:
-    """Read the command line and work."""
-    parser = argparse.ArgumentParser(description="Run blocks that a scheduler hands out.")
+    """Read the command line and work until the scheduler ends."""
+    parser = argparse.ArgumentParser(description="Run blocks that a Dask scheduler hands out.")
     parser.add_argument("--name", required=True, help="name of this worker, for messages")
+    parser.add_argument("--connection", type=Path, required=True, help="file with the scheduler's address and key")
     parser.add_argument("--reconnect", type=float, default=0.0, help="seconds to look for a lost scheduler")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--fd", type=int, help=f"inherited socket; the token is in {TOKEN_VARIABLE}")
-    where.add_argument("--connection", type=Path, help="file with the scheduler's address and the token")
+    parser.add_argument("--child", action="store_true", help="end with the process that started this one")
+    parser.add_argument("--again", action="store_true", help="a scheduler was there and was lost")
     arguments = parser.parse_args()
-    token = bytes.fromhex(os.environ.pop(TOKEN_VARIABLE, ""))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the scheduler answers ctrl-C
+    process = WorkerProcess(arguments)
+    asyncio.run(process.work(process.find_scheduler()))
+    process.end()
 
-    seen: list[bool] = []
 
-    def connect() -> tuple[socket.socket, bytes]:
-        if arguments.fd is not None:
-            return socket.socket(fileno=arguments.fd), token
-        # Read anew each time: a scheduler that was killed and started again listens elsewhere, with another token.
-        try:
-            known = json.loads(arguments.connection.read_text())
-        except FileNotFoundError:
-            if seen:  # a scheduler that ends by itself takes it away
+class WorkerProcess:
+    """The life of a worker process.
+
+    Args:
+        arguments: From the command line.
+    """
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._connection: Path = arguments.connection
+        self._parent = os.getppid() if arguments.child else None
+        self._leaving = False
+
+    def find_scheduler(self) -> dict[str, Any]:
+        """Read where the scheduler is, once it can be reached; end the process where that takes too long."""
+        began, said = time.monotonic(), False
+        while True:
+            # Read anew each time: a scheduler that was killed and started again listens elsewhere, with another key.
+            try:
+                known: dict[str, Any] = json.loads(self._connection.read_text())
+                host, port = known["host"], int(known["port"])
+                socket.create_connection((host, port), timeout=SECONDS_TO_CONNECT).close()
+                return known
+            except FileNotFoundError as error:
+                if self._arguments.again:  # a scheduler that ends by itself takes it away
+                    os._exit(LOST)
+                reason = str(error)
+            except OSError as error:
+                reason = f"{host} port {port}, {error.strerror or error}"
+            elapsed = time.monotonic() - began
+            if elapsed > self._arguments.reconnect:
+                _print(f"The scheduler was not reached for {elapsed:.0f} s, so this worker ends: {reason}.")
                 os._exit(LOST)
-            raise
-        seen.append(True)
-        try:
-            made = socket.create_connection((known["host"], known["port"]), timeout=20)
-        except OSError as error:
-            raise OSError(f"{known['host']} port {known['port']}, {error.strerror or error}") from error
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return made, bytes.fromhex(known["token"])
+            if not said:
+                _print(f"The scheduler cannot be reached, tried again for {self._arguments.reconnect:g} s: {reason}.")
+                said = True
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
 
-    hello = {"type": "hello", "name": arguments.name, "host": socket.gethostname(), "pid": os.getpid()}
-    WorkerProcess(Link(connect, hello, arguments.reconnect), arguments.name).run()
+    async def work(self, known: dict[str, Any]) -> None:
+        """Be a worker of a scheduler until it, or this process, ends."""
+        import dask.config
+
+        dask.config.set(SETTINGS)
+        from distributed import Security, Worker
+        from distributed.utils import get_ip
+
+        host, port = known["host"], int(known["port"])
+        ip = get_ip(host, port)  # of the interface that leads to the scheduler
+        key, certificate = known["key"], known["certificate"]
+        worker = Worker(
+            known["address"],
+            security=Security(
+                tls_ca_file=certificate, tls_worker_cert=certificate, tls_worker_key=key, require_encryption=True
+            ),
+            nthreads=known["threads"],
+            name=f"{self._arguments.name}.{secrets.token_hex(3)}",  # a lost connection may still be known to it
+            host=f"[{ip}]" if ":" in ip else ip,
+            dashboard=False,
+            dashboard_address="127.0.0.1:0",
+            memory_limit=0,  # TensorStore's cache would count, and a worker be paused or killed for it
+            local_directory=str(self._connection.parent / "scratch"),
+            death_timeout=SECONDS_TO_CONNECT,
+        )
+        threading.Thread(target=self._watch, args=(worker,), name="watch", daemon=True).start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_sigterm, worker)
+        try:
+            await worker
+            await worker.finished()
+        except Exception as error:
+            _print(f"The scheduler at {host} port {port} was not joined: {type(error).__name__}: {error}")
+            await asyncio.sleep(SECONDS_BETWEEN_ATTEMPTS)
+
+    def end(self) -> NoReturn:
+        """End the process: as asked, or to look for the next scheduler from a fresh start."""
+        if self._leaving:
+            os._exit(0)
+        if self._parent is not None or not self._arguments.reconnect:
+            os._exit(LOST)
+        again = [] if self._arguments.again else ["--again"]
+        os.execv(sys.executable, [sys.executable, "-m", "incasem_like.blockwise.worker_process", *sys.argv[1:], *again])
+
+    def _watch(self, worker: Worker) -> None:
+        """End with the scheduler also within a long block, for which Dask would wait."""
+        from distributed import Status
+
+        while True:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            if self._parent is not None and os.getppid() != self._parent:
+                os._exit(LOST)
+            if not self._connection.exists():
+                os._exit(LOST)
+            if worker.status in (Status.closing, Status.closed, Status.failed) and not self._leaving:
+                self.end()
+
+    def _on_sigterm(self, worker: Worker) -> None:
+        """Finish the present block and leave the rest to others: a queue that wants its machine back sends SIGTERM."""
+        from incasem_like.blockwise.dask_task import LEAVING
+
+        LEAVING.set()
+        if not self._leaving:
+            self._leaving = True
+            self._last = asyncio.ensure_future(self._leave(worker))
+
+    async def _leave(self, worker: Worker) -> None:
+        while worker.state.executing_count:
+            await asyncio.sleep(0.02)
+        await worker.close_gracefully()
+        os._exit(0)
+
+
+def _print(words: str) -> None:
+    """Write to the worker's log, of which the scheduler shows the last lines."""
+    print(words, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,18 +8,23 @@ import shlex
 import string
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from incasem_like.blockwise.launchers.base import WorkerGroup
+from incasem_like.blockwise.launchers import LAUNCHERS, QUEUES, WorkerGroup
 from incasem_like.config.kinds import Count, NotNegative, Positive, Text, Words, contradiction
 from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document
-from incasem_like.errors import ConfigError
+from incasem_like.errors import ConfigError, InputError
 
+JOBQUEUE_KEYS = {
+    "cores": "cores", "memory": "memory", "queue": "queue", "walltime": "time", "job-script-prologue": "set_up",
+    "python": "python",
+}  # fmt: skip
 LOOPBACK = "127.0.0.1"
 _UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
@@ -67,18 +72,32 @@ Options = Annotated[
 Port = Annotated[Count, Field(le=65535), Words("a port number from 0 to 65535")]
 
 
+class AdaptiveSection(Document):
+    """How many workers there are: the most while blocks wait, the fewest while none does."""
+
+    minimum: Count = Field(0, description="Workers that stay also while no block waits.")
+    maximum: Positive = Field(description="Workers while blocks wait.")
+
+    @model_validator(mode="after")
+    def _minimum_is_less(self) -> AdaptiveSection:
+        if self.minimum > self.maximum:
+            raise contradiction(f"adaptive.minimum is {self.minimum}, but maximum is {self.maximum}: raise maximum.")
+        return self
+
+
 class GroupSection(Document):
     """Workers of one kind."""
 
-    launcher: Literal["local", "slurm", "lsf", "command"] = Field("local", description="What starts the workers.")
+    launcher: Literal[tuple(LAUNCHERS)] = Field("local", description="What starts the workers.")  # type: ignore[valid-type]
     count: Positive | None = Field(None, description="Workers; null = one per GPU on this machine, else 1.")
+    adaptive: AdaptiveSection | None = Field(None, description="Workers come and go with the blocks that wait.")
     cores: Positive = Field(1, description="CPU cores of each worker, and threads that its libraries start.")
     memory: Memory | None = Field(None, description="Memory of each worker, asked of the queue.")
-    queue: Text | None = Field(None, description="Slurm's partition or LSF's queue.")
+    queue: Text | None = Field(None, description="Slurm's partition, or another system's queue.")
     gpus: Count = Field(0, description="GPUs of each worker.")
     time: Duration | None = Field(None, description="How long the queue may let a worker run.")
     set_up: Lines = Field((), description="Shell lines before the worker: modules, conda, variables.")
-    options: Options = Field((), description="Further options of sbatch or bsub: a text, or a list of words.")
+    options: Options = Field((), description="Further options of the submitting command: a text, or words.")
     command: Text | None = Field(None, description="For `command`: how to run `{command}`.")
     python: Text | None = Field(None, description="Interpreter on the workers' machines; null = this one.")
 
@@ -99,11 +118,21 @@ class GroupSection(Document):
             for key in ("queue", "options", "time", *(("memory",) if self.launcher == "local" else ())):
                 if getattr(self, key):
                     raise contradiction(f'{key} is asked of a queue, but launcher is "{self.launcher}": drop it.')
+        if self.launcher == "oar" and self.memory:
+            raise contradiction(
+                "memory has no name that all OAR clusters share: drop it, and ask by options, such as -p 'mem > 16000'."
+            )
+        if self.adaptive is not None and self.count is not None:
+            raise contradiction(f"count is {self.count}, but adaptive says how many workers there are: drop one.")
         return self
 
     def group(self) -> WorkerGroup:
         """Return it as launchers take it."""
-        return WorkerGroup(**self.model_dump())
+        values = self.model_dump()
+        adaptive = values.pop("adaptive")
+        if adaptive is not None:
+            values.update(count=adaptive["maximum"], minimum=adaptive["minimum"])
+        return WorkerGroup(**values)
 
 
 def _placeholders(template: str) -> set[str]:
@@ -121,6 +150,7 @@ class SchedulerSection(Document):
     advertise: Text | None = Field(None, description="Address that workers connect to; null = `listen`.")
     block_time_limit: Duration | None = Field(None, description="Time one block may take; null = the task's own.")
     silence: Duration = Field(180.0, description="A worker of another machine that is silent so long is given up.")
+    worker_timeout: Duration | None = Field(None, description="Time the first worker may take; null = wait.")
     reconnect: NotNegative = Field(300.0, description="Seconds that workers look for a lost scheduler.")
 
 
@@ -131,32 +161,48 @@ class Workers:
     Attributes:
         groups: Of like workers.
         scheduler: Where it listens, and its patience.
+        dashboard: Whether Dask's pages are shown.
     """
 
     groups: tuple[WorkerGroup, ...]
     scheduler: SchedulerSection = field(default_factory=SchedulerSection)
+    dashboard: bool = False
+
+    @property
+    def cluster(self) -> str | None:
+        """Address of a Dask cluster that stands already, if its workers are to be used."""
+        return self.groups[0].address
 
     @classmethod
     def local(cls, count: int) -> Workers:
         """Describe so many workers on this machine, which share its cores."""
-        cores = max(1, len(os.sched_getaffinity(0)) // count)
-        return cls((WorkerGroup(count=count, cores=cores),))
+        count = max(1, count)
+        return cls((WorkerGroup(count=count, cores=max(1, len(os.sched_getaffinity(0)) // count)),))
 
 
-def load_workers(path: Path) -> Workers:
-    """Read a workers file: keys of one group, or a list of groups under ``workers``; and ``scheduler`` beside.
+def load_workers(source: Path | str) -> Workers:
+    """Read which workers to use.
+
+    Args:
+        source: A workers file: keys of one group, or a list of groups under ``workers``, and ``scheduler`` beside. Or
+            a Dask cluster that stands already: its address, or the file that ``dask scheduler`` writes.
 
     Raises:
         ConfigError: It cannot be read, a key is unknown, a value wrong, or values contradict each other.
     """
+    if re.match(r"\w+://", str(source)):
+        return _standing(str(source))
+    path = Path(source)
     values = read_keys(path)
+    if values.get("type") == "Scheduler" and "address" in values:
+        return _standing(str(values["address"]))
     settings = values.pop("scheduler", None) or {}
     if not isinstance(settings, Mapping):
         raise ConfigError(f"scheduler must be a mapping of keys, found {settings!r} in {path}.")
     scheduler = SchedulerSection.from_values(settings, lambda _key: f"under scheduler in {path}")
     groups = tuple(_group(entry, f"in {where}") for entry, where in _entries(values, path))
     for group in groups:
-        if group.launcher in ("slurm", "lsf") and scheduler.listen is None:
+        if group.launcher in QUEUES and scheduler.listen is None:
             raise ConfigError(
                 f"Workers of {group.launcher} run on other machines, so {path} must say where the scheduler listens "
                 "for them: add scheduler: {listen: ADDRESS}, an address of this machine in the cluster's network."
@@ -164,15 +210,34 @@ def load_workers(path: Path) -> Workers:
     return Workers(groups, scheduler)
 
 
+def _standing(address: str) -> Workers:
+    if not re.fullmatch(r"(tcp|tls|ws|wss)://\S+:\d+/?", address):
+        raise ConfigError(
+            f"{address} is not the address of a Dask scheduler: expected one such as tcp://10.0.0.5:8786 or "
+            "tls://10.0.0.5:8786, or a file."
+        )
+    return Workers((WorkerGroup(launcher="cluster", address=address),))
+
+
 def given_workers(arguments: Namespace) -> Workers | None:
-    """Read the workers file that a command line names by ``--workers``; None where it names none.
+    """Read the workers that a command line names by ``--workers``; None where it names none.
 
     Raises:
-        InputError: As ``usable_workers``.
+        InputError: As ``usable_workers``; or ``--dashboard`` is given, but there are no workers, or its pages are not
+            installed.
     """
     from incasem_like.blockwise.check_workers import usable_workers
 
-    return usable_workers(arguments.workers)
+    workers = usable_workers(arguments.workers)
+    if not getattr(arguments, "dashboard", False):
+        return workers
+    if find_spec("bokeh") is None:
+        raise InputError("--dashboard needs bokeh, which is not installed: pip install 'incasem-like[dashboard]'.")
+    if workers is None:
+        if not hasattr(arguments, "num_workers"):
+            raise InputError("--dashboard shows what workers do, but there are none: add --workers.")
+        workers = Workers.local(arguments.num_workers)
+    return replace(workers, dashboard=True)
 
 
 def _entries(values: dict[str, Any], path: Path) -> list[tuple[Mapping[str, Any], str]]:
@@ -190,7 +255,29 @@ def _entries(values: dict[str, Any], path: Path) -> list[tuple[Mapping[str, Any]
 
 def _group(values: Mapping[str, Any], where: str) -> WorkerGroup:
     try:
-        return GroupSection.from_values(values, lambda _key: where).group()
+        return GroupSection.from_values({**_jobqueue_values(values), **values}, lambda _key: where).group()
     except ConfigError as error:
         message = str(error)
         raise ConfigError(message if where in message else f"{message[:-1]} ({where}).") from None
+
+
+def _jobqueue_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the user's dask-jobqueue configuration says of the queue, which our file may say otherwise."""
+    if values.get("launcher") not in QUEUES:
+        return {}
+    import dask.config
+    import dask.utils
+
+    said = dask.config.get(f"jobqueue.{values['launcher']}", None) or {}
+    told = {name.replace("_", "-"): value for name, value in said.items() if value}
+    known = {key: told[name] for name, key in JOBQUEUE_KEYS.items() if name in told}
+    if "memory" in known:  # in Dask, 16GB means 10**9 bytes each
+        known["memory"] = f"{-(-dask.utils.parse_bytes(known['memory']) // 2**20)}MiB"
+    accounts = [QUEUES[values["launcher"]].account + str(told[name]) for name in ("account", "project") if name in told]
+    extra = told.get("job-extra-directives") or told.get("job-extra") or ()
+    if isinstance(extra, Mapping):
+        extra = [f"{key}={value}" for key, value in extra.items()]
+    options = [*accounts, *extra]
+    if options:
+        known["options"] = [word for option in options for word in shlex.split(option)]
+    return known

@@ -182,6 +182,7 @@ def _facts(job: Job) -> Sequence[tuple[str, str]]:
         ("started in", job.directory),
         ("command", job.command),
         ("logs", job.folder),
+        ("dashboard", job.dashboard),
         ("error", job.error),
     ]
     return [(name, str(value)) for name, value in facts if value != ""]

@@ -15,6 +15,7 @@ from incasem_like.commands.prediction_runs import (
     open_run_store,
     prediction_store,
     say_examined,
+    share_the_cores,
     training_ids,
     with_given,
 )
@@ -36,6 +37,7 @@ MANY: dict[str, Any] = {"nargs": "+", "action": "extend"}
 
 def main(script: Path) -> NoReturn:
     """Predict as the command line of ``script`` says."""
+    share_the_cores()
     folder = script_folder(script)
 
     def work(config: PredictionConfig, line: CommandLine) -> None:
@@ -90,9 +92,9 @@ def read_config(line: CommandLine, folder: Path) -> PredictionConfig:
 
 def predict(config: PredictionConfig, line: CommandLine, script: Path) -> FinishedPrediction:
     """Find the training runs and predict with them."""
-    from incasem_like.blockwise.check_workers import usable_workers
+    from incasem_like.blockwise.workers_file import given_workers
 
-    workers = usable_workers(line.own.workers)
+    workers = given_workers(line.own)
     trainings = [find_training(line, config, training_id) for training_id in training_ids(config)]
     if line.own.check_commit:
         for training in trainings:
@@ -131,15 +133,14 @@ def examine(config: PredictionConfig, line: CommandLine) -> None:
     Raises:
         InputError: Something would stop it.
     """
-    from incasem_like.prediction.planning.preflight import examine_prediction
+    from incasem_like.prediction.experiment import examine_prediction
 
     find = partial(find_training, line, config)
     say_examined(
         examine_prediction(
             config,
-            lambda: find(training_ids(config)[0]),
+            lambda: [find(training_id) for training_id in training_ids(config)],
             lambda: prediction_store(line, config),
-            further=lambda: [find(training_id) for training_id in training_ids(config)[1:]],
             resume=line.own.resume,
             workers_file=line.own.workers,
         )

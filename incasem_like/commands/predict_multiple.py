@@ -16,6 +16,7 @@ from incasem_like.commands.prediction_runs import (
     find_training,
     prediction_store,
     say_examined,
+    share_the_cores,
     training_ids,
     with_given,
 )
@@ -28,11 +29,10 @@ from incasem_like.terminal import report_written, shell_command, shown_path
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
     from incasem_like.config import SeriesConfig
-    from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint
     from incasem_like.prediction.series.experiment import FinishedSeries
-    from incasem_like.prediction.series.plan import SeriesPlan
-    from incasem_like.prediction.series.record import Entry
+    from incasem_like.prediction.series.plan import Entry, SeriesPlan
     from incasem_like.tracking import RunStore
+    from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint
     from incasem_like.training.tensorboard import TensorBoardLog
 
 EXAMPLE = "--run_id 12 --start 1000 --keep best with config_prediction.yaml prediction.data=my_data.json"
@@ -51,6 +51,7 @@ SERIES_FLAGS = (
 
 def main(script: Path) -> NoReturn:
     """Predict as the command line of ``script`` says."""
+    share_the_cores()
     folder = script_folder(script)
 
     def work(config: SeriesConfig, line: CommandLine) -> None:
@@ -87,15 +88,15 @@ def read_config(line: CommandLine, folder: Path) -> SeriesConfig:
 
 def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSeries:
     """Find the training run and predict with its checkpoints."""
-    from incasem_like.blockwise.check_workers import usable_workers
+    from incasem_like.blockwise.workers_file import given_workers
 
-    workers = usable_workers(line.own.workers)
+    workers = given_workers(line.own)
     training = find_training(line, config, training_ids(config)[0])
     if line.own.check_commit:
         check_commit(training, script)
 
     from incasem_like.evaluation.prediction_metrics import PredictionMetrics
-    from incasem_like.prediction.series.experiment import Watching, continuing_command, predict_series
+    from incasem_like.prediction.series.experiment import continuing_command, predict_series
     from incasem_like.viewing.series_figure import series_figure
 
     with contextlib.ExitStack() as opened:
@@ -123,7 +124,9 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
                 observing=PredictionMetrics,
                 workers=workers,
                 anew=line.own.new,
-                watching=Watching(started, measured, series_figure),
+                started=started,
+                measured=measured,
+                draw=series_figure,
                 **run_options(line, script),
             )
         except BaseException as error:
@@ -138,7 +141,7 @@ def examine(config: SeriesConfig, line: CommandLine) -> None:
     Raises:
         InputError: Something would stop it.
     """
-    from incasem_like.prediction.series.preflight import examine_series
+    from incasem_like.prediction.series.experiment import examine_series
 
     find = partial(find_training, line, config)
     say_examined(
@@ -170,7 +173,7 @@ def say_started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint
     known = f"; {done} of {len(series.checkpoints)} are done" if done else ""
     print(
         f"Prediction run {run_id} with {len(left)} checkpoint{'s' if len(left) > 1 else ''} of training run "
-        f"{series.plan.training_run_id}, iterations {left[0].iteration} to {left[-1].iteration}{known}",
+        f"{series.plan.training_run_ids[0]}, iterations {left[0].iteration} to {left[-1].iteration}{known}",
         flush=True,
     )
 
@@ -195,7 +198,7 @@ def say_finished(finished: FinishedSeries, line: CommandLine, predict_script: Pa
             print(f"Figure: {artifact_command(line, series.config, finished.run_id, SERIES_FIGURE)}")
     _say_where(finished)
     if best is not None:
-        words = ["--run_id", series.plan.training_run_id, "--checkpoint", best.iteration, *store_flags(line)]
+        words = ["--run_id", series.plan.training_run_ids[0], "--checkpoint", best.iteration, *store_flags(line)]
         words += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json", *runs_directory(series.config)]
         print(f"Next: {shell_command('python', shown_path(predict_script), *words)}")
 

@@ -77,7 +77,11 @@ class PredictionSection(Section):
         "precision is exact enough: on this machine, or by one of the workers (`--workers`), which is started before "
         "the others. auto = by a worker where `torch.device` is on machines of workers only.",
     )
-    num_workers: Count = Field(8, description="Threads or processes that read and write beside the network; 0 = none.")
+    num_workers: Count = Field(
+        8,
+        description="Threads that read the tiles of a block side by side, while the network computes the previous "
+        "block and one more thread writes the results; 0 = read, compute and write in turn.",
+    )
     output_dtype: Literal["float32", "float16", "uint8"] = Field(
         "float32", description="Type of the probability maps; `uint8` is probability x 255."
     )

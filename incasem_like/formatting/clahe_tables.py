@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.blockwise import Block
-from incasem_like.blockwise.ledger import LedgerTask, Pieces
+from incasem_like.blockwise import Block, WorkItem
+from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.parts import aligned_parts, grown_block
 from incasem_like.errors import DataError
 from incasem_like.formatting.clahe import GreyScale, interpolate, tables_round, tile_grid, tile_table
@@ -101,7 +101,7 @@ def value_range(volume: Volume, folder: Path | None, **workers: Any) -> tuple[fl
         DataError: Floats outside [0, 1] or not finite.
     """
     blocks = grown_block(volume, volume.roi, LEAST_BLOCK)
-    place = None if folder is None else folder / ".clahe_range.zarr"
+    place = None if folder is None else folder / ".clahe_range"
     task = LedgerTask("find range of values", volume, (str(volume.address),), range_block, {}, blocks, place=place)
     task.run(description="Finding the range of values", **workers)
     ranges = np.array(list(task.results()))  # NaN, where there is one, comes through
@@ -141,10 +141,10 @@ def make_tables(work: Equalization, path: Path, **workers: Any) -> npt.NDArray[A
     grid = tile_grid(_volume(work.address).spatial_shape, work.kernel)
     how = {"kernel": work.kernel, "clip_limit": work.clip_limit, "scale": asdict(work.scale), "side": GROUP_SIDE}
     groups = _groups(work, GROUP_SIDE)
-    pieces = Pieces(tuple(f"tiles {list(group.begin)} to {list(group.end)}" for group in groups), "groups of tiles")
+    names = tuple(f"tiles {list(group.begin)} to {list(group.end)}" for group in groups)
     task = LedgerTask(
-        "measure histograms", pieces, (work.address,), tables_block, how, (1, 1, 1),
-        place=path.with_name(".clahe_histograms.zarr"),
+        "measure histograms", names, (work.address,), tables_block, how, unit="groups of tiles",
+        place=path.with_name(".clahe_histograms"),
     )  # fmt: skip
     task.run(description="Measuring histograms", **workers)
     tables = np.lib.format.open_memmap(path, "w+", dtype=np.uint16, shape=(*grid, work.scale.bins))
@@ -161,11 +161,11 @@ def _groups(work: Equalization, side: int) -> list[Box]:
     return _boxes(grid, tuple(max(1, side // length) for length in work.kernel))
 
 
-def tables_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.uint16]:
+def tables_block(item: WorkItem, parameters: Mapping[str, Any]) -> npt.NDArray[np.uint16]:
     """Measure one group of tiles: tables, and behind them the edges, shape (tz, ty, tx, bins + 2)."""
-    address, scale = str(block.inputs[0].address), GreyScale(**parameters["scale"])
+    address, scale = str(item.inputs[0].address), GreyScale(**parameters["scale"])
     work = Equalization(address, tuple(parameters["kernel"]), parameters["clip_limit"], scale)
-    return np.concatenate(_tables_of_group(work, _groups(work, parameters["side"])[block.number]), axis=-1)
+    return np.concatenate(_tables_of_group(work, _groups(work, parameters["side"])[item.number]), axis=-1)
 
 
 def _tables_of_group(work: Equalization, group: Box) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:

@@ -58,7 +58,7 @@ def equalize_histogram(
     inputs, blocks = (str(source.address),), derivation.chunk_shape
     task = BlockTask("equalize_histogram", output, inputs, equalize_block, parameters, blocks)
     if not output.complete:
-        with DoneLog(output, task.fingerprint()):
+        with DoneLog(task.folder, task.fingerprint(), complete=task.complete):
             pass  # refuses an output begun with other parameters before the volume is measured
         _measure(source, output, parameters, derivation, values)
     written = derivation.run(task, source, "Equalising")

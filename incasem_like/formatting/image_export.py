@@ -192,7 +192,7 @@ def export_slab(block: Block, parameters: Mapping[str, Any]) -> None:
     """Write the sections of one slab into the folder that the ledger is in."""
     plan = make_plan(block.inputs[0], parameters["dtype"], parameters["absolute"])
     slab = block.write_roi - plan.volume.roi.begin
-    write_slab(plan, Path(str(block.output.address)).parent, int(slab.begin[0]), int(slab.end[0]))
+    write_slab(plan, block.folder.parent, int(slab.begin[0]), int(slab.end[0]))
 
 
 def export_all(

@@ -167,13 +167,15 @@ def _shaped_sizes(path: Path, descriptions: list[str], first: tifffile.TiffPage,
         return {}
     [(shape, axes)] = arrays
     if len(axes) == len(shape):
-        if not axes.replace("S", "").endswith("YX"):
-            raise DataError(f"{path} stores axes in the order {axes}, but pages must be Y x X: export it again.")
+        named = dict(zip(axes, shape, strict=True))
+        in_page = (named.get("Y"), named.get("X")) == (first.imagelength, first.imagewidth)
+        if count > 1 and not (in_page and axes.replace("S", "").endswith("YX")):
+            raise DataError(f"{path} has axes {axes} of {shape}, but its pages are not Y x X: export it again.")
         return _without_yx(axes, tuple(shape))
-    sizes = [size for size in shape[: max(0, len(shape) - len(first.shape))] if size > 1]
-    if len(sizes) > 1:
+    pages = prod(shape) // prod(first.shape)
+    if pages > 1 and pages not in shape[: len(shape) - len(first.shape)]:
         raise DataError(f"{path} has more than one axis without a name ({shape}): export it with axis names.")
-    return {"Q": prod(sizes), "Z": first.imagedepth}
+    return {"Q": pages, "Z": first.imagedepth}
 
 
 def _array_description(text: str) -> tuple[list[int], str]:

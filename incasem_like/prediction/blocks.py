@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask
 from incasem_like.errors import DivergedError
-from incasem_like.prediction.computing.ahead import Behind, ahead
-from incasem_like.prediction.computing.predictor import Predictor, Tile
-from incasem_like.prediction.computing.weights import PredictorSetUp
+from incasem_like.prediction.computing.ensemble import Predictor
+from incasem_like.prediction.computing.loading import PredictorSetUp
+from incasem_like.prediction.computing.pipeline import prefetched
+from incasem_like.prediction.computing.tiling import Tile
 from incasem_like.prediction.outputs import RegionOutput
 from incasem_like.samples import Region
 from incasem_like.volumes import Coordinate, Roi
@@ -24,20 +25,23 @@ Part = tuple[Roi, Floats]
 
 
 def read_block(block: Block, parameters: Mapping[str, Any]) -> list[tuple[Tile, Floats]]:
-    """Read what the network takes first of each tile; tiles that the mask clears are passed over and stay 0."""
+    """Read what the network takes first of each tile; tiles that the mask clears are left out and stay 0."""
     region, predictor = block.prepared
+
+    def read(tile: Tile) -> tuple[Tile, Floats] | None:
+        if region.mask is not None and not region.read_mask(tile.write_roi).any():
+            return None
+        return tile, region.read_raw(predictor.first_read(tile), outside="reflect")
+
     tiles = predictor.tiles(region.roi, region.raw_roi.begin, within=block.write_roi)
-    return [
-        (tile, region.read_raw(predictor.first_read(tile), outside="reflect"))
-        for tile, inside in inside_mask(region, tiles, 0)
-        if inside
-    ]
+    # In several threads, so that a batch of small tiles is there as soon as one large tile would be.
+    return [found for found in prefetched(read, tiles, predictor.num_workers) if found is not None]
 
 
 def predict_block(block: Block, parameters: Mapping[str, Any]) -> list[Part]:
-    """Predict the block's tiles; what is not written yet at the end is written while the next block is computed.
+    """Predict the block's tiles; the returned parts are written while the next block is computed.
 
-    That is the last part of tiles that come slab by slab, which keeps little in memory, and else all of them: a GPU
+    These are the last part of tiles that come slab by slab, which takes little memory, and otherwise all tiles: a GPU
     would wait for the disk.
     """
     region, predictor = block.prepared
@@ -50,13 +54,20 @@ def predict_block(block: Block, parameters: Mapping[str, Any]) -> list[Part]:
         return raw
 
     waiting: list[Part] = []
-    with Behind(threaded=predictor.read_ahead > 0) as writer:
+    writing: Future[None] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="write_behind") as writer:
         for _, roi, probabilities in predictor.predict_parts(read, tiles, block.output.write_chunk_shape[-3]):
             check_finite(probabilities)
             if waiting and predictor.in_slabs:
-                writer.do(partial(write_parts, block, [waiting.pop()]))
+                if writing is not None:
+                    writing.result()  # one at a time, which bounds memory
+                writing = writer.submit(write_parts, block, [waiting.pop()])
+                if predictor.num_workers == 0:
+                    writing.result()
             waiting.append((roi, probabilities))
             block.advance(roi.size)
+        if writing is not None:
+            writing.result()
     return waiting
 
 
@@ -73,10 +84,10 @@ def write_parts(block: Block, parts: Sequence[Part]) -> None:
 
 
 def check_finite(probabilities: Floats) -> None:
-    """Make sure that a network gave numbers.
+    """Check that a network's output holds neither NaN nor Inf.
 
     Raises:
-        DivergedError: It did not.
+        DivergedError: It does.
     """
     if not np.isfinite(probabilities).all():
         raise DivergedError(
@@ -85,18 +96,10 @@ def check_finite(probabilities: Floats) -> None:
         )
 
 
-def inside_mask(region: Region, tiles: Iterable[Tile], read_ahead: int) -> Iterator[tuple[Tile, bool]]:
-    """Yield each tile and whether the mask is anything but 0 there; masks are read ahead in other threads."""
-    if region.mask is None:
-        yield from ((tile, True) for tile in tiles)
-    else:
-        yield from ahead(lambda tile: (tile, bool(region.read_mask(tile[1]).any())), tiles, read_ahead)
-
-
 def region_blocks(
     output: RegionOutput, set_up: PredictorSetUp, predictor: Predictor, description: Mapping[str, Any]
 ) -> BlockTask:
-    """Describe the blockwise work on one region.
+    """Return the blockwise task of one region.
 
     Args:
         output: Its datasets.
@@ -114,7 +117,7 @@ def region_blocks(
         read=read_block,
         function=predict_block,
         write=write_parts,
-        threads=predictor.read_ahead > 0,
+        threads=predictor.num_workers > 0,
         parameters=description,
         block_shape=region_block_shape(predictor, region, output.main.write_chunk_shape[-3:]),
         set_up=set_up,
@@ -123,7 +126,7 @@ def region_blocks(
 
 
 def region_block_shape(predictor: Predictor, region: Region, chunk: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the smallest blocks of a region: of whole chunks, and of whole tiles, as many as are predicted together."""
+    """Return the smallest blocks of a region: of whole chunks and tiles, as many as are predicted together."""
     steps, shape = predictor.steps(region.roi, region.raw_roi.begin), region.roi.shape
     together, left = [1, 1, 1], predictor.batch_size
     for axis in (2, 1, 0):
@@ -133,6 +136,6 @@ def region_block_shape(predictor: Predictor, region: Region, chunk: tuple[int, .
 
 
 def block_shape(tile: Coordinate, chunk: tuple[int, ...], whole: Coordinate) -> tuple[int, ...]:
-    """Give the smallest blocks of whole tiles and whole chunks."""
+    """Return the smallest blocks of whole tiles and whole chunks."""
     shape = [math.lcm(edge, unit) for edge, unit in zip(tile, chunk, strict=True)]
     return tuple(min(edge, -(-length // unit) * unit) for edge, unit, length in zip(shape, chunk, whole, strict=True))

@@ -1,27 +1,27 @@
-"""Predicting the regions of a data configuration with tracked checkpoints, as a tracked run."""
+"""Predicting the regions of a data configuration with tracked checkpoints, as a tracked run; and its dry run."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import PredictionConfig
 from incasem_like.errors import InputError, RunNotFoundError
-from incasem_like.prediction.outputs import OutputPlace
-from incasem_like.prediction.planning.ensemble_plan import plan_ensemble
+from incasem_like.prediction.outputs import OutputPlace, read_begun
 from incasem_like.prediction.planning.plan import PredictionPlan
-from incasem_like.prediction.planning.settling import settled
-from incasem_like.prediction.region_task import read_begun
-from incasem_like.prediction.regions import (
-    Observing,
-    Order,
-    check_begun_alike,
-    check_not_read,
-    described,
-    predict_regions,
+from incasem_like.prediction.planning.planner import plan_prediction
+from incasem_like.prediction.planning.preflight import (
+    Preflight,
+    examine_regions,
+    look_around,
+    next_id,
+    report_networks,
 )
+from incasem_like.prediction.regions import Observing, Request, check_begun_alike, predict_regions, region_record
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
 from incasem_like.volumes.provenance import command_line
 
@@ -33,11 +33,11 @@ TOOL = "predict.py"
 
 @dataclass(frozen=True)
 class FinishedPrediction:
-    """What a prediction came to.
+    """The results of a prediction.
 
     Attributes:
         run_id: The id of its run; 0 for one that is not tracked.
-        prediction_id: The number in the datasets' names; that of the run gone on with, after ``--resume``.
+        prediction_id: The number in the datasets' names; after ``--resume`` that of the resumed run.
         places: Where each region's prediction is, by name of the entry.
         scores: Of all regions by name; undefined ones left out.
         result: All of it as plain values, as the run keeps it.
@@ -70,17 +70,19 @@ def predict_data(
         further: More of them; then the mean of the probabilities of all is predicted.
         store: Opens the store of prediction runs, once volumes and networks are there; None for an untracked run.
         observing: Makes what measures a region; used when ``prediction.log_metrics`` is set.
-        resume: Number of an interrupted prediction to go on with.
+        resume: Number of an interrupted prediction to resume.
         workers: Processes, here or elsewhere, that predict block by block; None predicts in this process.
         started: Called with the run's id before the first tile.
         **options: run_name, comment, run_id, sources, as ``tracking.run_experiment`` takes them.
 
     Raises:
-        InputError: As ``plan_ensemble``; or nothing can be written where the prediction goes; or what is to be resumed
-            is not there, or was begun with something else.
+        InputError: As ``plan_prediction``; or nothing can be written where the prediction goes; or what is to be
+            resumed is not there, or was begun with something else.
     """
     records = [training, *further]
-    config = _with_training_runs(config, records)
+    ids = tuple(record.id for record in records)
+    changes = {"run_id_training": ids if len(ids) > 1 else ids[0]}
+    config = config.model_copy(update={"prediction": config.prediction.model_copy(update=changes)})
     plan, runs = _checked_plan(config, records, store, resume, workers)
     if runs is not None and options.get("run_id") is not None:
         runs.check_unused(options["run_id"], "--resume")
@@ -90,10 +92,10 @@ def predict_data(
     def work(run: Run) -> dict[str, Any]:
         started(run.id, plan)
         number = run.id if resume is None else resume
-        order = Order(TOOL, number, resuming_command(number), resume is not None, observing, workers)
         if resume is not None:
-            run.set_info("prediction_run_id", resume)  # among what it comes from: either run leads to the other
-        finished.append(_predict(plan, run, order))
+            run.set_info("prediction_run_id", resume)  # among its parents: either run leads to the other
+        request = Request(TOOL, number, resuming_command(number), resume is not None, observing)
+        finished.append(_predict(plan, run, request))
         return finished[0].result
 
     run_experiment(
@@ -115,85 +117,106 @@ def _checked_plan(
     resume: int | None,
     workers: Workers | None,
 ) -> tuple[PredictionPlan, RunStore | None]:
-    """Plan, all that is quickly checked first: a worker that has to be asked may wait in a queue."""
-    plan = plan_ensemble(config, records, workers)
+    """Plan, the quick checks first: a worker that has to be asked may wait in a queue."""
+    plan = plan_prediction(config, records, workers)
     places = plan.places(resume or 0)
     for place in places:
         place.check_writable()
     runs = store()
     if resume is None:
-        return settled(plan, workers), runs
-    check_not_read(plan, places)
-    check_resumable(plan, resume, runs)
+        return plan.resolved(), runs
+    plan.check_not_read(places)
+    _check_resumable(plan, resume, runs)
     known = plan.knows_precision
-    plan = settled(plan, workers, tiles=any(read_begun(place) is None for place in places))
-    if not known:  # and so was left out of what was compared
-        check_resumable(plan, resume, runs)
+    plan = plan.resolved(tiles=any(read_begun(place) is None for place in places))
+    if not known:  # and so was left out of the comparison
+        _check_resumable(plan, resume, runs)
     return plan, runs
 
 
-def _with_training_runs(config: PredictionConfig, records: Sequence[RunRecord]) -> PredictionConfig:
-    ids = tuple(record.id for record in records)
-    changes = {"run_id_training": ids if len(ids) > 1 else ids[0]}
-    return config.model_copy(update={"prediction": config.prediction.model_copy(update=changes)})
-
-
-def _predict(plan: PredictionPlan, run: Run, order: Order) -> FinishedPrediction:
-    begun = time.monotonic()
-    places = plan.places(order.prediction_id)
-    run.set_info("parent", plan.lineage)
-    run.inputs([described(region) for region in plan.regions])
-    run.set_info("num_params", plan.num_params)
-    if plan.precision is not None:
-        run.set_info("precision", asdict(plan.precision))
-    voxels, scores = predict_regions(plan, places, order)
+def _predict(plan: PredictionPlan, run: Run, request: Request) -> FinishedPrediction:
+    started = time.monotonic()
+    places = plan.places(request.prediction_id)
+    record_plan(run, plan, plan.lineage)
+    voxels, scores = predict_regions(plan, places, request)
     for name, value in scores.items():
         run.log_scalar(name, value, plan.iteration)
     by_name = {region.name: place for region, place in zip(plan.regions, places, strict=True)}
     trained = plan.training_run_ids
     result = {
-        "prediction_id": order.prediction_id,
+        "prediction_id": request.prediction_id,
         "training_run_id": trained[0] if len(trained) == 1 else list(trained),
         "outputs": {name: str(place.container / place.main) for name, place in by_name.items()},
         "voxels": int(sum(region.roi.size for region in plan.regions)),
         "voxels_predicted": voxels,
-        "seconds": round(time.monotonic() - begun, 2),
+        "seconds": round(time.monotonic() - started, 2),
         "scores": scores,
     }
-    return FinishedPrediction(run.id, order.prediction_id, by_name, scores, result)
+    return FinishedPrediction(run.id, request.prediction_id, by_name, scores, result)
+
+
+def record_plan(run: Run, plan: PredictionPlan, parent: dict[str, Any]) -> None:
+    """Note in a run what predicts what."""
+    run.set_info("parent", parent)
+    run.inputs([region_record(region) for region in plan.regions])
+    run.set_info("num_params", plan.num_params)
+    if plan.lead.precision is not None:
+        run.set_info("precision", asdict(plan.lead.precision))
 
 
 def resuming_command(prediction_id: int) -> str:
-    """Say what to type to go on with a prediction that this command began or goes on with.
+    """Return the command that resumes a prediction that this command began or resumes.
 
     Each call is a run of its own, so that an id that was given for this one is taken by then.
     """
     return f"{command_line({'-i': 1, '--id': 1, '--resume': 1})} --resume {prediction_id}"
 
 
-def check_resumable(plan: PredictionPlan, prediction_id: int, runs: RunStore | None) -> None:
-    """Make sure, before a run is started, that a prediction was begun and goes on with what it was begun with.
-
-    Args:
-        plan: What is to be predicted now.
-        prediction_id: Number of the prediction.
-        runs: Knows also those that were killed before they came to the first dataset.
+def _check_resumable(plan: PredictionPlan, prediction_id: int, runs: RunStore | None) -> None:
+    """Check, before a run is started, that a prediction was begun and is resumed with what it was begun with.
 
     Raises:
         InputError: It was not, or something differs; it is named.
     """
     places = plan.places(prediction_id)
-    begun = check_begun_alike(plan, places, "predict anew, without --resume")
-    if not begun and not _was_killed_early(plan, prediction_id, runs):
-        raise InputError(f"{places[0].folder} holds no prediction that was begun: predict anew, without --resume.")
-
-
-def _was_killed_early(plan: PredictionPlan, prediction_id: int, runs: RunStore | None) -> bool:
-    try:
+    if check_begun_alike(plan, places, "predict anew, without --resume"):
+        return
+    record = None
+    with contextlib.suppress(RunNotFoundError):
         record = None if runs is None else runs.get(prediction_id)
-    except RunNotFoundError:
-        return False
-    if record is None or record.status in ("RUNNING", "COMPLETED"):
-        return False
-    trained = record.config.get("prediction", {}).get("run_id_training")
-    return (trained if isinstance(trained, list) else [trained]) == list(plan.training_run_ids)
+    if record is not None and record.status not in ("RUNNING", "COMPLETED"):  # killed before its first dataset
+        trained = record.config.get("prediction", {}).get("run_id_training")
+        if (trained if isinstance(trained, list) else [trained]) == list(plan.training_run_ids):
+            return
+    raise InputError(f"{places[0].folder} holds no prediction that was begun: predict anew, without --resume.")
+
+
+def examine_prediction(
+    config: PredictionConfig,
+    trainings: Callable[[], Sequence[RunRecord]],
+    store: Callable[[], RunStore | None],
+    *,
+    resume: int | None = None,
+    workers_file: Path | None = None,
+) -> Preflight:
+    """Find out what a prediction would do; nothing is written but the measured speed, into the user's cache.
+
+    Args:
+        config: As for ``predict_data``.
+        trainings: Finds the training runs.
+        store: As for ``predict_data``.
+        resume: As for ``predict_data``.
+        workers_file: ``workers.yaml``, where workers are to predict.
+    """
+    found = Preflight()
+    runs, workers, knows_workers = look_around(found, store, workers_file)
+    with found.collecting():
+        plan = plan_prediction(config, trainings(), workers, found=found, knows_workers=knows_workers)
+        with found.collecting():
+            plan = plan.resolved(ask=False)
+        report_networks(found, plan)
+        if resume is not None:
+            with found.collecting():
+                _check_resumable(plan, resume, runs)
+        examine_regions(found, plan, plan.places(resume or next_id(runs)), resume=resume is not None)
+    return found

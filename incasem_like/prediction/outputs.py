@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from incasem_like.blockwise.done_log import read_log
 from incasem_like.errors import InputError
 from incasem_like.prediction.channels import ChannelGroup
 from incasem_like.volumes import Roi, Volume, create_volume, dataset_exists, open_volume
 
 LONGEST_CHUNK_EDGE = 128
 SHORTEST_CHUNK_EDGE = 32
-# What probability 1 is stored as; said in the attribute "scale".
+# What probability 1 is stored as; the attribute "scale" of the dataset.
 SCALES = {"uint8": 255, "float16": 1, "float32": 1}
 
 
 def prediction_group(training_run_id: int, prediction_run_id: int) -> str:
-    """Name the group, inside a container, of what one prediction run wrote with one training run's network."""
+    """Return the group, inside a container, of what one prediction run wrote with one training run's network."""
     return f"volumes/predictions/train_{training_run_id:04d}/predict_{prediction_run_id:04d}"
 
 
@@ -32,8 +33,8 @@ class OutputPlace:
 
     Attributes:
         container: The Zarr or N5 container.
-        group: The group in it: ``volumes/predictions/train_0001/predict_0002``, and below that the entry's name when
-            another entry of the same prediction goes to the same container.
+        group: ``volumes/predictions/train_0001/predict_0002``, and below that the entry's name where several entries
+            go to the same container.
         channels: What is written, a dataset (channels, z, y, x) each; none where all channels are classes.
     """
 
@@ -48,7 +49,7 @@ class OutputPlace:
 
     @property
     def main(self) -> str:
-        """Dataset that tells whether a prediction is there: the class map, else the first of the channels."""
+        """Dataset that tells whether a prediction is there: the class map, or the first of the channels."""
         return self.segmentation if not self.channels else f"{self.group}/{self.channels[0].name}"
 
     @property
@@ -60,29 +61,21 @@ class OutputPlace:
         """Dataset of one class's probabilities."""
         return f"{self.group}/prob_maps/class_{class_id}"
 
-    def check_free(self, *, half_made: bool = False) -> None:
-        """Make sure that nothing is overwritten.
+    def datasets(self, num_classes: int) -> list[str]:
+        """Names of all datasets, the main one first; ``num_classes`` counts the background."""
+        if self.channels:
+            return [f"{self.group}/{channel.name}" for channel in self.channels]
+        return [self.segmentation, *map(self.probability_map, range(num_classes))]
 
-        Args:
-            half_made: Whether what a killed run has left may be: datasets that are not complete.
-
-        Raises:
-            InputError: A prediction of that number is there already.
-        """
+    def check_free(self, *, resuming: bool = False) -> None:
+        """Raise InputError if a prediction is there already; ``resuming`` may overwrite an incomplete one."""
         if dataset_exists(self.container, self.main) and not (
-            half_made and not open_volume(self.container, self.main, allow_incomplete=True).complete
+            resuming and not open_volume(self.container, self.main, allow_incomplete=True).complete
         ):
-            raise InputError(
-                f"{self.folder} already holds a prediction, made under another run store: move it away, "
-                "or set prediction.directories.prefix to another folder."
-            )
+            refuse_foreign_prediction(self.folder)
 
     def check_writable(self) -> None:
-        """Make sure, as far as can be told without writing, that something can be written there.
-
-        Raises:
-            InputError: It cannot.
-        """
+        """Raise InputError if the output cannot be written, as far as that is known without writing."""
         folder = nearest_folder(self.folder)
         if not os.access(folder, os.W_OK):
             raise InputError(
@@ -90,9 +83,36 @@ class OutputPlace:
             )
 
 
+def refuse_foreign_prediction(folder: Path) -> None:
+    """Raise InputError: another run's prediction is where this one's would go."""
+    raise InputError(
+        f"{folder} already holds a prediction, made under another run store: move it away, "
+        "or set prediction.directories.prefix to another folder."
+    )
+
+
 def nearest_folder(path: Path) -> Path:
-    """Give the innermost folder on the way to a path that exists."""
+    """Return the innermost existing folder on the way to a path."""
     return next(folder for folder in [path, *path.parents] if folder.is_dir())
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an earlier run left of a region's prediction: what it was begun with, and the number of finished blocks."""
+
+    description: Mapping[str, Any]
+    done: int
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """Tiles that it was begun with, in voxels."""
+        return tuple(self.description["input_size"])
+
+
+def read_begun(place: OutputPlace) -> Begun | None:
+    """Read what an earlier run left; None where it did not begin."""
+    log = read_log(place.container / place.main)
+    return None if log is None else Begun(log.fingerprint["parameters"], len(log.done))
 
 
 class RegionOutput:
@@ -100,8 +120,8 @@ class RegionOutput:
 
     Args:
         datasets: The main one first: the class map, uint8, the class of the highest probability, 0 where the mask is 0,
-            with a probability map per class behind it; or, of other channels, a dataset with channels for each group.
-            Values are floats, or uint8 holding value x 255. The mask leaves them alone.
+            followed by a probability map per class; or, of other channels, a dataset with channels for each group.
+            Values are floats, or uint8 holding value x 255. The mask does not change them.
     """
 
     def __init__(self, datasets: Sequence[Volume]) -> None:
@@ -114,43 +134,32 @@ class RegionOutput:
     def create(cls, place: OutputPlace, num_classes: int, output_dtype: str, layout: Mapping[str, Any]) -> RegionOutput:
         """Create the datasets, incomplete and full of zeros; the main one last.
 
-        Args:
-            place: Where.
-            num_classes: Number of classes with background.
-            output_dtype: Of the values: float32, float16 or uint8.
-            layout: shape, voxel_size, offset, chunk_shape and provenance, as ``create_volume`` takes them, of a dataset
-                without channels.
+        ``layout`` is what ``create_volume`` takes, of a dataset without channels.
         """
         values: dict[str, Any] = {"dtype": output_dtype, "attributes": {"scale": SCALES[output_dtype]}, **layout}
-        if not place.channels:
-            maps = [create_volume(place.container, place.probability_map(c), **values) for c in range(num_classes)]
-            # With one class the map can be evaluated as its probabilities 0 and 1.
-            scale: dict[str, Any] = {"attributes": {"scale": 1}} if num_classes == 2 else {}
-            return cls([create_volume(place.container, place.segmentation, dtype="uint8", **scale, **layout), *maps])
-        made = []
-        for group in reversed(place.channels):
-            in_front = {key: (group.channels, *layout[key]) for key in ("shape", "chunk_shape")}
-            name = f"{place.group}/{group.name}"
-            made.append(create_volume(place.container, name, **{**values, **in_front, "axes": "czyx"}))
-        return cls(made[::-1])
+        if output_dtype != "uint8" and place.container.suffix != ".n5":  # not every reader of N5 has more than gzip
+            values["compression"] = "lz4"  # noise in floats takes zstd five times as long and is hardly smaller
+        created = []
+        for index, name in reversed(list(enumerate(place.datasets(num_classes)))):
+            options = values
+            if place.channels:
+                count = place.channels[index].channels
+                options = {**values, **{key: (count, *layout[key]) for key in ("shape", "chunk_shape")}, "axes": "czyx"}
+            elif name == place.segmentation:
+                options = {"dtype": "uint8", **layout}
+                if num_classes == 2:  # the map can be evaluated as the probabilities 0 and 1 of its one class
+                    options["attributes"] = {"scale": 1}
+            created.append(create_volume(place.container, name, **options))
+        return cls(created[::-1])
 
     @classmethod
     def reopen(cls, place: OutputPlace, num_classes: int) -> RegionOutput:
-        """Open the datasets of an earlier run to go on writing."""
-        if place.channels:
-            names = [f"{place.group}/{group.name}" for group in place.channels]
-        else:
-            names = [place.segmentation, *(place.probability_map(c) for c in range(num_classes))]
+        """Open the datasets of an earlier run to continue writing."""
+        names = place.datasets(num_classes)
         return cls([open_volume(place.container, name, writable=True, allow_incomplete=True) for name in names])
 
     def write(self, tile: Roi, probabilities: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]) -> None:
-        """Write one tile.
-
-        Args:
-            tile: Where, in absolute voxels.
-            probabilities: (channels, z, y, x) in [0, 1].
-            mask: (z, y, x), 0 or 1.
-        """
+        """Write one tile: (channels, z, y, x) in [0, 1], and its mask (z, y, x), 0 or 1."""
         at = 0
         for volume in self._values:
             if self._of_classes:
@@ -162,16 +171,16 @@ class RegionOutput:
             self.main.write(most_probable(probabilities) * mask, tile)
 
     def read_probabilities(self, tile: Roi) -> npt.NDArray[np.float32]:
-        """Read (channels, z, y, x) values in [0, 1] of what is written."""
+        """Read the written values, (channels, z, y, x) in [0, 1]."""
         parts = [volume.read(tile) for volume in self._values]
         stored = np.stack(parts) if self._of_classes else np.concatenate(parts)
         return stored.astype(np.float32) / np.float32(SCALES[stored.dtype.name])
 
 
 def most_probable(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Give the class of the highest of (classes, z, y, x) probabilities, the first of equals.
+    """Return the class of the highest of (classes, z, y, x) probabilities, the first of equals.
 
-    ``numpy.argmax`` over the first axis takes ten times as long, which is felt beside a small network.
+    ``numpy.argmax`` over the first axis takes ten times as long, which counts beside a small network.
     """
     highest, classes = probabilities[0].copy(), np.zeros(probabilities.shape[1:], dtype=np.uint8)
     for class_id, values in enumerate(probabilities[1:], start=1):
@@ -181,7 +190,7 @@ def most_probable(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint
 
 
 def stored_probabilities(values: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Turn probabilities in [0, 1] into what is stored: floats as they are, uint8 x 255 and rounded."""
+    """Convert probabilities in [0, 1] to the stored type: floats unscaled, uint8 x 255 and rounded."""
     if dtype.kind == "f":
         return values.astype(dtype, copy=False)
     return np.rint(values * SCALES[dtype.name]).astype(dtype)
@@ -192,16 +201,12 @@ def chunk_shape_for(step: Sequence[int], shape: Sequence[int]) -> tuple[int, ...
 
     Along each axis the tile itself if its edge is at most 128, else its largest divisor from 32 to 128, or again the
     tile itself where it has none. Tiles that would give chunks below 32 share chunks of several tiles.
-
-    Args:
-        step: Distance of the tiles in voxels.
-        shape: Shape of the dataset.
     """
     return tuple(min(_chunk_edge(tile), length) for tile, length in zip(step, shape, strict=True))
 
 
 def fills_chunks(step: int) -> bool:
-    """Say whether tiles that far apart along an axis make chunks of a usual size."""
+    """Return whether tiles that far apart along an axis make chunks of a usual size."""
     return _chunk_edge(step) <= LONGEST_CHUNK_EDGE
 
 

@@ -1,6 +1,6 @@
 """Families of synthetic volumes: each volume is made by one worker, those that are there are left alone.
 
-A block is a whole volume: its noise, blur and percentiles are those of all of it, and one stream of random numbers
+An item is a whole volume: its noise, blur and percentiles are those of all of it, and one stream of random numbers
 makes it, so that parts of it could not be made apart and give the same voxels.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from incasem_like.blockwise import Block
-from incasem_like.blockwise.ledger import LedgerTask, Pieces
+from incasem_like.blockwise import WorkItem
+from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.synthetic.parameters import OpticLobeParameters
 from incasem_like.synthetic.writing import VolumeOrder, columns_there, make_volume, refuse_what_is_there
@@ -79,24 +79,24 @@ def _family_task(orders: Sequence[VolumeOrder], overwrite: bool) -> LedgerTask:
     stem = first.output.stem.removesuffix("_000")
     return LedgerTask(
         "generate volumes",
-        Pieces(names, "volumes"),
+        names,
         (),
         make_one,
         {**parameters, "overwrite": overwrite},
-        (1, 1, 1),
-        place=first.output.with_name(f".{stem}.blocks.zarr"),
+        place=first.output.with_name(f".{stem}.ledger"),
+        unit="volumes",
     )
 
 
-def make_one(block: Block, parameters: Mapping[str, Any]) -> None:
-    """Generate and write the volume that a block stands for, unless it is there."""
+def make_one(item: WorkItem, parameters: Mapping[str, Any]) -> None:
+    """Generate and write the volume that an item stands for, unless it is there."""
     order = VolumeOrder(
-        Path(parameters["outputs"][block.number]),
+        Path(parameters["outputs"][item.number]),
         parameters["format"],
         tuple(parameters["shape"]),
         tuple(parameters["voxel_size"]),
         parameters["seed"],
-        block.number,
+        item.number,
         OpticLobeParameters.model_validate(parameters["parameters"]),
     )
     if parameters["overwrite"] or columns_there(order) is None:

@@ -68,8 +68,8 @@ def find_start(config: TrainingConfig, trainings: Callable[[], RunStore]) -> Sta
         RunNotFoundError: There is no such training.
         CheckpointError: There is no such checkpoint, it was changed, or it does not fit the network.
     """
-    from incasem_like.prediction.planning.checkpoint_choice import choose_checkpoint
     from incasem_like.tracking import file_sha256
+    from incasem_like.tracking.checkpoint_choice import choose_checkpoint
 
     wanted = config.training.start_from
     if not wanted.named:

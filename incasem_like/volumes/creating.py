@@ -55,7 +55,8 @@ def create_volume(
         chunk_shape: Unit of reading, at most the shape; 128 along each axis if None. (z, y, x) means one channel each.
         shard_shape: For zarr3: several chunks in one file, a multiple of ``chunk_shape``.
         format: ``"zarr2"``, ``"zarr3"`` or ``"n5"``; None takes the container's own, or the one its suffix says.
-        compression: ``"zstd"`` (in Blosc, the default but for N5), ``"gzip"`` (N5's default) or ``"none"``.
+        compression: ``"zstd"`` (in Blosc, the default but for N5), ``"lz4"`` (in Blosc, fast),
+            ``"gzip"`` (N5's default) or ``"none"``.
         provenance, attributes: From ``make_provenance``; further attributes.
         fill_value: Value of voxels never written.
         overwrite: Replace an array that is there already.

@@ -11,7 +11,7 @@ from incasem_like.errors import InputError
 from incasem_like.volumes.formats.base import Layout
 
 DEFAULT_CHUNK = 128
-COMPRESSIONS = ("zstd", "gzip", "none")
+COMPRESSIONS = ("zstd", "lz4", "gzip", "none")
 
 
 def checked_layout(

@@ -158,7 +158,7 @@ def open_volume(
     if not volume.complete and not allow_incomplete:
         raise DataError(_describe_incomplete(volume))
     volume.open()
-    if not writable and "complete" not in volume.attributes and not volume.has_chunks:
+    if not writable and not volume.has_chunks:
         warn_once(f"{address.location} has no chunk on disk, so every voxel is the fill value.")
     return volume
 

@@ -173,8 +173,11 @@ class Volume:
 
     @property
     def has_chunks(self) -> bool:
-        """False when no chunk is on disk, so that every voxel is the fill value; True where that cannot be told."""
-        return has_chunks(self.address, self.format)
+        """False when no chunk is on disk, so that every voxel is the fill value.
+
+        True where that cannot be told, and for arrays written here: chunks of fill value alone are not stored.
+        """
+        return "complete" in self._attributes or has_chunks(self.address, self.format)
 
     def require_chunks(self, name: str | None = None) -> None:
         """Refuse an array of which nothing is on disk where it would make a result without meaning.

@@ -42,7 +42,7 @@ def note(block, parameters):
     """Misbehave at the block and in the way that the file beside this one says; note that it came to that."""
     plan = Path(__file__).with_name("accident")
     way, _, number = plan.read_text().partition(":") if plan.exists() else ("", "", "")
-    time.sleep({"slow": 0.25, "unhurried": 0.1}.get(way, 0))  # the second where there are many blocks
+    time.sleep({"slow": 0.25, "unhurried": 0.1, "too slow": 5}.get(way, 0))  # the second where there are many blocks
     if number and block.number == int(number):
         plan.with_name("happened").touch()
         accident(way)

@@ -6,13 +6,14 @@ import pytest
 
 from incasem_like.blockwise.check_workers import usable_workers
 from incasem_like.blockwise.launchers import Place, WorkerGroup
-from incasem_like.blockwise.launchers.command import CommandLauncher
+from incasem_like.blockwise.launchers.local import CommandLauncher
 from incasem_like.errors import InputError
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("{count: 1000}", r"1000 workers are to run on this machine, but it has \d+ cores: reduce count"),
         ("{python: /no/such/python}", r"python in the workers file is /no/such/python, but there is no such program"),
         (
             "{launcher: command, command: 'srunn -p gpu {command}'}",
@@ -58,7 +59,7 @@ def test_workers_elsewhere_need_a_folder_of_jobs_that_can_be_written(
 
 def test_last_words_that_each_attempt_repeats_are_said_once(tmp_path: Path) -> None:
     group = WorkerGroup(launcher="command", command="echo the partition is closed; echo ask the office; : {command}")
-    launcher = CommandLauncher(group, Place(tmp_path, b"t", 0), "command")
+    launcher = CommandLauncher(group, Place(tmp_path), "command")
     for _ in range(3):
         started = launcher.start("command-1", 0)
         started.process.wait(20)

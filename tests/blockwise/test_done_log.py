@@ -27,30 +27,30 @@ def changed(**parts: Any) -> dict[str, Any]:
 
 
 def test_finished_blocks_are_remembered(output: Volume) -> None:
-    with DoneLog(output, PRINT) as log:
+    with DoneLog(Path(str(output.address)), PRINT) as log:
         assert log.done == set()
         log.record(3)
         log.record(0)
-    with DoneLog(output, PRINT) as log:
+    with DoneLog(Path(str(output.address)), PRINT) as log:
         assert log.done == {0, 3}
 
 
 @pytest.mark.parametrize("torn", [b'{"done": 5', b'{"do', b"{"])
 def test_a_line_cut_short_by_a_crash_is_dropped(output: Volume, torn: bytes) -> None:
-    with DoneLog(output, PRINT) as log:
+    with DoneLog(Path(str(output.address)), PRINT) as log:
         log.record(3)
     path = Path(str(output.address)) / LOG_NAME
     path.write_bytes(path.read_bytes() + torn)
-    with DoneLog(output, PRINT) as log:
+    with DoneLog(Path(str(output.address)), PRINT) as log:
         assert log.done == {3}
         log.record(4)
-    with DoneLog(output, PRINT) as log:
+    with DoneLog(Path(str(output.address)), PRINT) as log:
         assert log.done == {3, 4}
 
 
 def test_a_first_line_cut_short_starts_over(output: Volume) -> None:
     (Path(str(output.address)) / LOG_NAME).write_bytes(b'{"task": "smo')
-    with DoneLog(output, PRINT) as log:
+    with DoneLog(Path(str(output.address)), PRINT) as log:
         assert log.done == set()
 
 
@@ -75,10 +75,10 @@ def test_a_first_line_cut_short_starts_over(output: Volume) -> None:
     ],
 )
 def test_another_task_is_refused_with_the_difference(output: Volume, fingerprint: dict[str, Any], said: str) -> None:
-    with DoneLog(output, PRINT):
+    with DoneLog(Path(str(output.address)), PRINT):
         pass
     with pytest.raises(InputError, match=said) as error:
-        DoneLog(output, fingerprint)
+        DoneLog(Path(str(output.address)), fingerprint)
     assert "--overwrite" in str(error.value)
 
 
@@ -87,28 +87,28 @@ def test_a_moved_input_of_the_same_content_is_the_same(output: Volume) -> None:
 
 
 def test_two_processes_do_not_write_one_output(output: Volume) -> None:
-    with DoneLog(output, PRINT), pytest.raises(InputError, match="Another process is writing"):
-        DoneLog(output, PRINT)
-    with DoneLog(output, PRINT):
+    with DoneLog(Path(str(output.address)), PRINT), pytest.raises(InputError, match="Another process is writing"):
+        DoneLog(Path(str(output.address)), PRINT)
+    with DoneLog(Path(str(output.address)), PRINT):
         pass
 
 
 def test_complete_data_of_others_are_not_written_over(output: Volume) -> None:
     output.mark_complete()
     with pytest.raises(InputError, match="exists already and was not made by this task"):
-        DoneLog(output, PRINT)
+        DoneLog(Path(str(output.address)), PRINT, complete=True)
 
 
 def test_the_log_does_not_change_what_the_output_holds(output: Volume) -> None:
     before = output.content_hash
-    with DoneLog(output, PRINT) as log:
+    with DoneLog(Path(str(output.address)), PRINT) as log:
         log.record(0)
     assert output.content_hash == before
     assert output.as_zarr().nchunks_initialized == 0
 
 
 def test_a_late_thread_cannot_write_into_what_was_opened_since(output: Volume, tmp_path: Path) -> None:
-    with DoneLog(output, PRINT) as log:
+    with DoneLog(Path(str(output.address)), PRINT) as log:
         log.record(3)
     with (tmp_path / "other").open("wb") as other:  # gets the number that the log's file had
         with pytest.raises(ValueError, match="is closed"):

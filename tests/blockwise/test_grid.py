@@ -80,7 +80,7 @@ def test_a_block_owns_its_chunks_whatever_the_region(output: Volume, position: A
 def test_what_does_not_fit_is_refused(output: Volume) -> None:
     with pytest.raises(DataError, match=r"covers z 3-22, .* but z 0-9"):
         block_grid(output, (8, 8, 8), (0, 0, 0), Roi((0, 0, 0), (10, 10, 10)))
-    with pytest.raises(DataError, match="to be written"):
+    with pytest.raises(DataError, match="to be processed"):
         block_grid(output, (8, 8, 8), (0, 0, 0), Roi((3, 0, 0), (0, 10, 10)))
     with pytest.raises(InputError, match="needs 3 positive numbers for the block shape"):
         block_grid(output, (8, 8), (0, 0, 0), None)

@@ -39,7 +39,7 @@ def counting(functions: ModuleType, raw: Volume, tmp_path: Path) -> Counting:
 
     def make(**changes: Any) -> LedgerTask:
         settings: dict[str, Any] = {
-            "name": "count values", "like": raw, "inputs": (str(raw.address),),
+            "name": "count values", "items": raw, "inputs": (str(raw.address),),
             "function": functions.__dict__["count_values"], "parameters": {"bins": 256}, "block_shape": (8, 8, 8),
         }  # fmt: skip
         return LedgerTask(**{**settings, **changes})
@@ -92,7 +92,7 @@ def test_another_task_has_a_ledger_of_its_own(counting: Counting, raw: Volume, f
 
 
 def test_a_place_that_was_begun_otherwise_is_refused_or_begun_again(counting: Counting, tmp_path: Path) -> None:
-    place = tmp_path / "work.zarr"
+    place = tmp_path / "work"
     counting(place=place).run()
     with pytest.raises(InputError, match=r"begun with parameters bins 256, but now it is 300.*--overwrite"):
         counting(place=place, parameters={"bins": 300}).run()

@@ -2,18 +2,24 @@
 
 import fcntl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from incasem_like.blockwise import BlockTask, create_or_resume_output, run_blockwise
+from incasem_like.blockwise import BlockTask, WorkItem, create_or_resume_output, run_blockwise
 from incasem_like.blockwise.done_log import LOG_NAME, DoneLog
 from incasem_like.blockwise.job import list_jobs
+from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import InputError
 from incasem_like.volumes import make_provenance
 
 Smoothing = Callable[..., BlockTask]
+
+
+def write_file(item: WorkItem, parameters: Mapping[str, Any]) -> None:
+    (item.folder.parent / f"{item.number}.txt").touch()
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +33,8 @@ def test_a_job_is_retried_without_it_and_so_keeps_the_blocks_that_are_done(smoot
     assert list_jobs(jobs)[0].command == f"{sys.executable} smooth.py -f cell.zarr -n 2"
 
 
-def test_pieces_that_replace_files_of_their_own_are_retried_with_it(smoothing: Smoothing, jobs: Path) -> None:
-    task = smoothing()
-    run_blockwise(smoothing(names=tuple(f"piece {number}" for number in range(len(task.grid)))))
+def test_items_that_replace_files_of_their_own_are_retried_with_it(jobs: Path, tmp_path: Path) -> None:
+    LedgerTask("write files", ("a", "b"), (), write_file, place=tmp_path / "work").run()
     assert list_jobs(jobs)[0].command == f"{sys.executable} smooth.py -f cell.zarr --overwrite -n 2"
 
 
@@ -50,7 +55,7 @@ def test_what_another_process_writes_is_not_replaced(smoothing: Smoothing, tmp_p
 
     task = smoothing()
     with (
-        DoneLog(task.output, task.fingerprint()),
+        DoneLog(task.folder, task.fingerprint()),
         pytest.raises(InputError, match="Another process is writing"),
     ):
         replace()
@@ -70,4 +75,4 @@ def test_a_log_that_was_replaced_while_it_was_opened_is_not_written(
 
     monkeypatch.setattr(fcntl, "flock", too_late)
     with pytest.raises(InputError, match="Another process has just replaced"):
-        DoneLog(task.output, task.fingerprint())
+        DoneLog(task.folder, task.fingerprint())

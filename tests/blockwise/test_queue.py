@@ -4,7 +4,7 @@ from incasem_like.blockwise.queue import DEATHS, BlockError, BlockQueue
 from incasem_like.errors import ConfigError, DataError, IncasemError
 
 ERROR = BlockError(IncasemError("out of sorts"))
-DEATH = BlockError(IncasemError("died"), death=True)
+DEATH = BlockError(IncasemError("died"), deaths=1)
 
 
 def test_each_block_is_handed_out_once() -> None:

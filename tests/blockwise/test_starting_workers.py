@@ -19,7 +19,7 @@ from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
 from incasem_like.blockwise.check_workers import usable_workers
 from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.launchers import Place, WorkerGroup
-from incasem_like.blockwise.link import LOST
+from incasem_like.blockwise.worker_process import LOST
 from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.volumes import open_volume
@@ -94,25 +94,24 @@ def test_what_keeps_workers_from_starting_is_said_before_anything_is_begun(
 
 def test_a_worker_that_comes_back_keeps_its_place(tmp_path: Path) -> None:
     group = WorkerGroup(launcher="command", count=2, command="sleep 60; {command}")
-    fleet = Fleet([group], Place(tmp_path, b"token", 0.0), wait=60)
-    assert fleet.tend(2) == []  # those of a scheduler that was killed have a moment to come back
-    fleet.came("command-1")
-    for slot in fleet._slots:  # the moment is over
-        slot.not_before = 0.0
+    fleet = Fleet([group], Place(tmp_path), wait=1.0)
     try:
-        assert [started.name for started in fleet.tend(2)] == ["command-2"]
-        fleet.came("command-2")
-        fleet.went("command-1")
-        assert [started.name for started in fleet.tend(2)] == ["command-1"]
+        fleet.tend(2, 2, ())  # those of a scheduler that was killed have a moment to come back
+        assert not list(tmp_path.glob("*.log"))
+        time.sleep(1.1)
+        fleet.tend(2, 2, ["command-1"])
+        assert [path.stem for path in tmp_path.glob("*.log")] == ["command-2"]
+        fleet.tend(2, 2, ["command-2"])  # the first one is gone again
+        assert sorted(path.stem for path in tmp_path.glob("*.log")) == ["command-1", "command-2"]
     finally:
-        fleet.end(())
+        fleet.end(gently=False)
 
 
 def test_a_worker_that_cannot_reach_the_scheduler_says_where_and_why(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     connection = tmp_path / "connection.json"
-    connection.write_text(json.dumps({"host": "127.0.0.1", "port": port, "token": "00" * 32}))
+    connection.write_text(json.dumps({"host": "127.0.0.1", "port": port, "key": "", "certificate": "", "threads": 1}))
     words = [sys.executable, "-m", "incasem_like.blockwise.worker_process", "--name", "lsf-1", "--reconnect", "2.5"]
     ended = subprocess.run([*words, "--connection", connection], capture_output=True, text=True, timeout=60)
     assert ended.returncode == LOST

@@ -54,6 +54,15 @@ def test_a_block_that_always_hangs_is_named_and_the_others_finish(
     assert "time limit of 1 s" in str(summary.failed[0].last.error)
 
 
+def test_a_time_limit_that_every_block_exceeds_ends_the_call(
+    smoothing: Smoothing, accident: Callable[[str], None]
+) -> None:
+    accident("too slow")
+    with pytest.raises(InputError, match=r"No block was done within the time limit of 0\.1 s: set scheduler") as error:
+        run_blockwise(smoothing(time_limit=0.1, block_shape=(24, 24, 24)), num_workers=2)
+    assert error.value.exit_status == 2
+
+
 def test_failed_blocks_are_kept_with_their_errors_until_they_are_done(
     smoothing: Smoothing, accident: Callable[[str], None]
 ) -> None:
@@ -213,8 +222,8 @@ def test_a_damaged_record_is_passed_over_and_folders_are_private(smoothing: Smoo
     assert [one.id for one in list_jobs(jobs)] == [job.id]
 
 
-def test_a_local_run_listens_on_nothing(
-    script: Callable[..., Any], accident: Callable[[str], None], tmp_path: Path
+def test_a_local_run_listens_on_loopback_alone_and_shows_no_secret(
+    script: Callable[..., Any], accident: Callable[[str], None], tmp_path: Path, jobs: Path
 ) -> None:
     accident("wait:5")
     running = script("quiet", 2)
@@ -223,13 +232,17 @@ def test_a_local_run_listens_on_nothing(
     for process in [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):  # one that was only there for a moment
             listening += [one for one in process.net_connections() if one.status == "LISTEN"]
-            words += process.cmdline()
+            words += [*process.cmdline(), *process.environ().values()]
             looked_at += 1
+    (connection,) = jobs.glob("*/connection.json")
+    assert stat.S_IMODE(connection.stat().st_mode) == 0o600
+    key = json.loads(connection.read_text())["key"]
     os.killpg(running.pid, signal.SIGKILL)
     running.wait(60)
     assert looked_at >= 3
-    assert not listening
-    assert not [word for word in words if len(word) >= 32 and set(word) <= set("0123456789abcdef")]
+    assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
+    assert "PRIVATE KEY" in key
+    assert not [word for word in words if key.splitlines()[2] in word]
 
 
 def test_a_preempted_worker_that_reads_ahead_hands_back_what_it_has_not_written(

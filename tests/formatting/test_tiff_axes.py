@@ -68,13 +68,24 @@ def test_other_axes_are_refused_by_name(path, axes):
         find_sections(path)
 
 
+@pytest.mark.parametrize("shape", [(1, 12), (12, 1), (1, 12, 1)])
+def test_axes_of_size_1_do_not_matter(path, shape):
+    tifffile.imwrite(path, STACK.reshape(*shape, 20, 18), photometric="minisblack")
+    np.testing.assert_array_equal(read(path), STACK)
+    tifffile.imwrite(path, STACK[..., None], photometric="minisblack")
+    np.testing.assert_array_equal(read(path), STACK)
+
+
 def test_axes_without_a_name(path):
     tifffile.imwrite(path, HYPER[0], photometric="minisblack")
     with pytest.raises(DataError, match=r"more than one axis without a name \(\[3, 4, 20, 18\]\)"):
         find_sections(path)
     tifffile.imwrite(path, STACK, metadata={"axes": "ZXY"}, photometric="minisblack")
-    with pytest.raises(DataError, match="axes in the order ZXY"):
+    with pytest.raises(DataError, match=r"axes ZXY of .* not Y x X"):
         find_sections(path)
+    tifffile.imwrite(path, STACK.reshape(12, 20, 9, 2), metadata={"axes": "ZYXS"}, photometric="minisblack")
+    with pytest.raises(DataError, match=r"axes ZYXS of .* not Y x X"):
+        find_sections(path)  # tifffile makes 240 pages of 9 x 2 of it
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])

@@ -9,8 +9,7 @@ import zarr
 from incasem_like.config import load_series_config
 from incasem_like.evaluation.prediction_metrics import PredictionMetrics
 from incasem_like.networks import save_checkpoint
-from incasem_like.prediction.series.experiment import Watching, predict_series
-from incasem_like.prediction.series.preflight import examine_series
+from incasem_like.prediction.series.experiment import examine_series, predict_series
 from incasem_like.tracking import file_sha256
 
 TILES = "prediction.input_size_voxels=[44,44,44]"
@@ -37,9 +36,8 @@ class SeriesLab:
 
     def predict(self, *updates, entries=None, **options):
         options.setdefault("store", lambda: self.store)
-        watching = Watching(draw=self._draw)
         config = self.config(*updates, entries=entries)
-        return predict_series(config, self.training, observing=PredictionMetrics, watching=watching, **options)
+        return predict_series(config, self.training, observing=PredictionMetrics, draw=self._draw, **options)
 
     def _draw(self, scores, regions, best):
         self.figures.append((dict(scores), regions, best))

@@ -10,9 +10,8 @@ from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import load_training_config
 from incasem_like.errors import ConfigError
 from incasem_like.prediction.channels import ChannelGroup, activated
-from incasem_like.prediction.experiment import predict_data
-from incasem_like.prediction.planning.plan import plan_prediction
-from incasem_like.prediction.planning.preflight import examine_prediction
+from incasem_like.prediction.experiment import examine_prediction, predict_data
+from incasem_like.prediction.planning.planner import plan_prediction
 from incasem_like.training.preflight import check_network
 
 GROUPS = [
@@ -68,7 +67,7 @@ def test_each_group_is_a_dataset_with_its_own_activation(laboratory, training, d
 
 
 def test_the_dry_run_says_what_is_written(laboratory, training):
-    found = examine_prediction(laboratory.config(), lambda: training, lambda: laboratory.store)
+    found = examine_prediction(laboratory.config(), lambda: [training], lambda: laboratory.store)
     assert found.problems == []
     said = "\n".join(found.lines)
     assert "affinities (3 channels) and kinds (2 channels) of float32, at most " in said
@@ -78,12 +77,12 @@ def test_the_dry_run_says_what_is_written(laboratory, training):
 def test_metrics_of_classes_are_refused(laboratory, training):
     entries = {"cell_er": laboratory.entry(labels={"volumes/labels/er": 1})}
     with pytest.raises(ConfigError, match="but the network gives affinities, kinds: set it to false"):
-        plan_prediction(laboratory.config(entries, "prediction.log_metrics=true"), training)
+        plan_prediction(laboratory.config(entries, "prediction.log_metrics=true"), [training])
 
 
 def test_channels_that_may_mean_a_direction_are_not_mirrored(laboratory, training):
     with pytest.raises(ConfigError, match="which may mean a direction, as affinities do: set it to none"):
-        plan_prediction(laboratory.config(None, "prediction.test_time_augmentation=mirrors"), training)
+        plan_prediction(laboratory.config(None, "prediction.test_time_augmentation=mirrors"), [training])
 
 
 def test_without_groups_all_channels_are_classes():

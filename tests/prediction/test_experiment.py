@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import zarr
 
 from incasem_like.errors import CheckpointError, ConfigError, DataError, InputError
 from incasem_like.networks import save_checkpoint
-from incasem_like.prediction.planning.checkpoint_choice import choose_checkpoint
+from incasem_like.samples import Region
 from incasem_like.tracking import open_store
+from incasem_like.tracking.checkpoint_choice import choose_checkpoint
 from incasem_like.volumes import open_volume
 
 RAW_SHAPE, RAW_BEGIN = (40, 44, 36), (10, -20, 0)
@@ -140,7 +142,7 @@ def test_tiles_outside_the_mask_are_passed_over_and_stay_zero(laboratory, predic
     entries = {"cell_er": laboratory.entry(mask="volumes/mask")}
     config = laboratory.config(entries, "prediction.input_size_voxels=[28,44,44]")
     place = laboratory.predict(config).places["cell_er"]
-    assert {int(write.begin[0]) for _, write in predicted} == {22, 32}
+    assert {int(tile.write_roi.begin[0]) for tile in predicted} == {22, 32}
     maps = np.stack([stored(place, f"prob_maps/class_{c}") for c in range(2)])
     assert not maps[:, :10].any()
     assert np.abs(maps[:, 10:] - laboratory.one_shot((12, -18, 3), (25, 30, 28))[:, 10:]).max() < 1e-5
@@ -225,7 +227,7 @@ def test_resuming_predicts_only_what_is_missing_and_shows_the_observer_all(labor
     place = finished.places["cell_er"]
     assert open_volume(place.container, place.segmentation).complete
     assert 13 < len(predicted) < 18
-    assert finished.result["voxels_predicted"] == sum(write.size for _, write in predicted)
+    assert finished.result["voxels_predicted"] == sum(tile.write_roi.size for tile in predicted)
     again = laboratory.predict(interrupted, resume=1, observing=Recorder)
     assert again.scores == finished.scores
     assert again.result["voxels_predicted"] == 0
@@ -305,3 +307,30 @@ def test_wrong_voxel_size_and_missing_datasets_take_no_run_id(laboratory):
     with pytest.raises(DataError, match="cell_er asks for"):
         laboratory.predict(laboratory.config({"cell_er": laboratory.entry(shape=[25, 30, 99])}))
     assert laboratory.store.ids() == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 4])
+def test_the_tiles_of_a_block_are_read_by_as_many_threads_as_are_configured(laboratory, monkeypatch, num_workers):
+    """A block of four tiles; the threads wait for each other, so that fewer would break the barrier."""
+    reading, most, lock = set(), [0], threading.Lock()
+    barrier = threading.Barrier(max(1, num_workers), timeout=60)
+    original = Region.read_raw
+
+    def read(region, roi, outside="error", fill=0):
+        with lock:
+            reading.add(threading.get_ident())
+            most[0] = max(most[0], len(reading))
+        barrier.wait()
+        values = original(region, roi, outside, fill)
+        with lock:
+            reading.discard(threading.get_ident())
+        return values
+
+    monkeypatch.setattr(Region, "read_raw", read)
+    updates = ["prediction.input_size_voxels=[44,44,44]", "prediction.batch_size=4"]
+    averaged = "prediction.test_time_augmentation=mirrors"  # so that tiles are computed together on a CPU too
+    entry = laboratory.entry(offset=[12, -18, 4], shape=[16, 30, 28])
+    config = laboratory.config({"a": entry}, *updates, averaged, f"prediction.num_workers={num_workers}")
+    place = laboratory.predict(config).places["a"]
+    assert most[0] == max(1, num_workers)
+    assert open_volume(place.container, place.segmentation).complete

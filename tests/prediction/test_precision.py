@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import zarr
 
-from incasem_like.prediction.planning.plan import plan_prediction
+from incasem_like.prediction.planning.planner import plan_prediction
 from incasem_like.prediction.planning.precision import lively_part, nearly_greatest_difference
-from incasem_like.prediction.planning.settling import settled
 
 BF16 = "torch.precision=bf16"
 
@@ -17,7 +16,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def plan(laboratory, *updates):
-    return settled(plan_prediction(laboratory.config(None, *updates), laboratory.training))
+    return plan_prediction(laboratory.config(None, *updates), [laboratory.training]).resolved().lead
 
 
 def probabilities(place):
@@ -26,7 +25,7 @@ def probabilities(place):
 
 def test_what_is_exact_enough_is_used(laboratory, caplog):
     planned = plan(laboratory, BF16, "prediction.precision_tolerance=1")
-    assert planned.config.torch.precision == "bf16"
+    assert planned.source.torch.precision == "bf16"
     assert 0 < planned.precision.difference < 0.2
     assert "999 of 1000 values of a tile of cell_er by at most 0.0" in str(planned.precision)
     assert caplog.text == ""
@@ -34,7 +33,7 @@ def test_what_is_exact_enough_is_used(laboratory, caplog):
 
 def test_what_is_too_coarse_gives_way_to_fp32_with_a_sentence(laboratory, caplog):
     planned = plan(laboratory, BF16, "prediction.precision_tolerance=0.00001")
-    assert planned.config.torch.precision == planned.precision.used == "fp32"
+    assert planned.source.torch.precision == planned.precision.used == "fp32"
     assert "prediction.precision_tolerance allows 1e-05: predicting in fp32." in caplog.text
 
 
@@ -94,7 +93,7 @@ def test_the_tile_is_taken_where_raw_varies_inside_the_mask(tmp_path, laboratory
     entry = {**laboratory.entry(raw="volumes/quiet"), "offset": None, "shape": None}
 
     def part(**changes):
-        planned = plan_prediction(laboratory.config({"cell_er": {**entry, **changes}}), laboratory.training)
+        planned = plan_prediction(laboratory.config({"cell_er": {**entry, **changes}}), [laboratory.training])
         (region,) = planned.regions
         return lively_part(region) - region.roi.begin
 

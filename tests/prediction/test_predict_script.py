@@ -16,6 +16,18 @@ from incasem_like.tracking import run_experiment
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "03_predict" / "predict.py"
 
 
+@pytest.mark.parametrize(("given", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_leave_the_cores_to_others_unless_the_environment_says_so(
+    laboratory, run_predict, monkeypatch, given, used
+):
+    laboratory.config()
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "TRUE")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    assert f"OMP_WAIT_POLICY = '{used}'" in run_predict("--run_id", "1", "--dry_run").stderr
+
+
 class Caller:
     """Starts the script from a folder that is not its own."""
 

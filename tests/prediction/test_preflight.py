@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from incasem_like.errors import InputError
+from incasem_like.prediction.experiment import examine_prediction
+from incasem_like.prediction.outputs import read_begun
 from incasem_like.prediction.planning.plan import PredictionPlan
-from incasem_like.prediction.planning.preflight import examine_prediction
 from incasem_like.prediction.planning.tile_size import TileSpeed
-from incasem_like.prediction.region_task import read_begun
 
 SMALL = "prediction.input_size_voxels=[44,44,44]"
 
@@ -23,7 +23,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def examine(laboratory):
     def examined(config, **options):
-        return examine_prediction(config, lambda: laboratory.training, lambda: laboratory.store, **options)
+        return examine_prediction(config, lambda: [laboratory.training], lambda: laboratory.store, **options)
 
     return examined
 
@@ -84,7 +84,7 @@ def test_problems_of_tiles_disk_and_folder_are_found_too(laboratory, examine, mo
 def test_a_place_that_is_taken_is_a_problem(laboratory, examine):
     config = laboratory.config()
     laboratory.predict(config)
-    found = examine_prediction(config, lambda: laboratory.training, lambda: None)
+    found = examine_prediction(config, lambda: [laboratory.training], lambda: None)
     assert "already holds a prediction" in found.problems[0]
     assert examine(config).problems == []
 
@@ -149,7 +149,7 @@ def wide(laboratory, write_volume):
 
 def test_the_time_with_workers_is_that_of_the_one_with_most_blocks(laboratory, wide, examine, monkeypatch):
     monkeypatch.setattr(PredictionPlan, "speed", lambda plan, most_voxels: TileSpeed(0.0, 0.0, per_tile=100.0))
-    monkeypatch.setattr("incasem_like.prediction.planning.preflight_regions._cores", lambda workers: 4)
+    monkeypatch.setattr("incasem_like.prediction.planning.preflight._cores", lambda workers: 4)
     assert examine(wide()).lines[-1] == "Expected time: 30 min 0 s on this machine with 1 thread."
     # Of 18 blocks one of four workers does five.
     (said,) = [line for line in examine(wide(), workers_file=_workers(laboratory)).lines if "Expected" in line]

@@ -7,8 +7,7 @@ import zarr
 from tracked_networks import track_network
 
 from incasem_like.blockwise.workers_file import Workers
-from incasem_like.prediction.experiment import predict_data
-from incasem_like.prediction.planning.preflight import examine_prediction
+from incasem_like.prediction.experiment import examine_prediction, predict_data
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def test_each_section_is_predicted_for_itself(laboratory, training, updates, wor
 
 def test_no_section_is_read_twice(laboratory, training):
     """A tile of sections reads those that it writes, no more: sections know nothing of their neighbours."""
-    found = examine_prediction(laboratory.config(), lambda: training, lambda: laboratory.store)
+    found = examine_prediction(laboratory.config(), lambda: [training], lambda: laboratory.store)
     assert found.problems == []
     said = "\n".join(found.lines)
     assert "25 x 30 x 28 voxels in 1 tile, 1 block; a tile reads 25 x " in said

@@ -111,7 +111,7 @@ def test_the_dry_run_says_it_all_and_writes_nothing(series, stopping):
     assert not (series.container / "volumes" / "predictions").exists()
     with stopping(2):
         series.predict()
-    assert "run 1 goes on, 1 of them are left" in "\n".join(series.examine().lines)
+    assert "run 1 is resumed, 1 of them are left" in "\n".join(series.examine().lines)
     series.predict()
     assert series.examine().lines[-1] == "Nothing is left to be done."
 
@@ -137,3 +137,11 @@ def test_predictions_of_another_store_are_neither_written_over_nor_deleted(serie
     with pytest.raises(InputError, match=r"predict_0001 already holds a prediction"):
         series.predict("series.keep=none", store=lambda: other)
     assert {one for one in (1, 2) if series.folder(1, one).exists()} == there
+
+
+def test_the_dry_run_takes_an_entry_without_labels_for_no_problem(series):
+    labelled, plain = series.laboratory.entry(labels={"volumes/labels/er": 1}), series.laboratory.entry()
+    assert series.examine(entries={"labelled": labelled, "plain": plain}).problems == []
+    missing = series.laboratory.entry(raw="volumes/nothing")
+    (problem,) = series.examine(entries={"labelled": labelled, "plain": plain, "missing": missing}).problems
+    assert "volumes/nothing" in problem

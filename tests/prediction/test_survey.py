@@ -21,13 +21,12 @@ from incasem_like.blockwise.launchers import WorkerGroup
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.errors import ConfigError, InputError
+from incasem_like.prediction.experiment import examine_prediction
+from incasem_like.prediction.outputs import read_begun
 from incasem_like.prediction.planning import survey
-from incasem_like.prediction.planning.ensemble_plan import plan_ensemble
 from incasem_like.prediction.planning.kept import Kept
-from incasem_like.prediction.planning.preflight import examine_prediction
-from incasem_like.prediction.planning.settling import settled
+from incasem_like.prediction.planning.planner import plan_prediction
 from incasem_like.prediction.planning.survey import Inquiry
-from incasem_like.prediction.region_task import read_begun
 
 GPU, BF16 = "torch.device=0", "torch.precision=bf16"
 TILES = "prediction.input_size_voxels=[44,44,44]"
@@ -88,7 +87,7 @@ def probabilities(place):
 
 
 def planned(laboratory, config, workers=None, networks=1):
-    return settled(plan_ensemble(config, [laboratory.training] * networks, workers), workers)
+    return plan_prediction(config, [laboratory.training] * networks, workers).resolved()
 
 
 def jobs():
@@ -115,10 +114,10 @@ def test_tiles_and_blocks_are_those_of_the_workers_device(laboratory, gpu_node):
     config = laboratory.config({"wide": laboratory.wide_entry()}, GPU, TILES)
     plan = planned(laboratory, config, load_workers(gpu_node))
     assert plan.on_gpu
-    assert plan.survey is None  # with tiles configured, and in fp32, there is nothing to ask
+    assert plan.lead.survey is None  # with tiles configured, and in fp32, there is nothing to ask
     assert plan.predictor((44, 44, 44)).batch_size == 16
-    assert next(plan.network.parameters()).device.type == "cpu"
-    assert plan.network_places[0].torch.device == 0
+    assert next(plan.lead.module.parameters()).device.type == "cpu"
+    assert plan.sources[0].torch.device == 0
     assert jobs() == []
 
 
@@ -127,8 +126,8 @@ def test_an_inexact_precision_gives_way_by_what_a_worker_found(laboratory, gpu_n
     workers = load_workers(workers_file(gpu_node.parent))
     plan = planned(laboratory, laboratory.config(None, *updates), workers)
     here = planned(laboratory, laboratory.config(None, *updates, "prediction.survey=here"))
-    assert plan.precision == here.precision
-    assert plan.config.torch.precision == "fp32"
+    assert plan.lead.precision == here.lead.precision
+    assert plan.lead.source.torch.precision == "fp32"
     assert caplog.text.count("prediction.precision_tolerance allows 1e-05: predicting in fp32.") == 2
     assert len(asked) == 1
     moved = {"cell_er": laboratory.entry(offset=[13, -18, 3])}
@@ -141,9 +140,9 @@ def test_one_worker_is_asked_about_all_networks_of_an_ensemble(laboratory, tmp_p
     workers = load_workers(workers_file(tmp_path))
     plan = planned(laboratory, config, workers, networks=2)
     assert asked == [[laboratory.training.checkpoint(iteration).sha256 for iteration in (1, 2)]]
-    assert [member.precision.asked for member in plan.members] == ["bf16", "bf16"]
+    assert [member.precision.asked for member in plan.networks] == ["bf16", "bf16"]
     assert plan.speed(most_voxels=0).measured
-    assert plan.choose_tiles(plan.regions[0], workers).tiles >= 1
+    assert plan.choose_tiles(plan.regions[0]).tiles >= 1
 
 
 def test_one_worker_is_asked_about_all_checkpoints_of_a_series(series, tmp_path, asked):
@@ -158,7 +157,7 @@ def test_one_worker_is_asked_about_all_checkpoints_of_a_series(series, tmp_path,
     series.register(3)
     found = series.examine(*updates, workers_file=path)
     assert found.problems == []
-    assert "run 1 goes on, 1 of them are left" in "\n".join(found.lines)
+    assert "run 1 is resumed, 1 of them are left" in "\n".join(found.lines)
     assert len(asked) == 1
 
 
@@ -175,7 +174,7 @@ def test_what_says_nothing_of_speed_asks_nobody_again(laboratory, tmp_path, aske
     workers = load_workers(workers_file(tmp_path))
     longer = Workers(tuple(replace(group, time=7200.0, count=5) for group in workers.groups), workers.scheduler)
     moved = laboratory.config({"cell_er": laboratory.entry(offset=[13, -18, 3])}, *updates)
-    assert planned(laboratory, moved, longer).survey.measured
+    assert planned(laboratory, moved, longer).lead.survey.measured
     assert len(asked) == 1
     more = Workers(tuple(replace(group, cores=2) for group in workers.groups), workers.scheduler)
     planned(laboratory, moved, more)
@@ -229,7 +228,9 @@ def test_a_dry_run_starts_no_worker_and_knows_what_one_has_said(laboratory, gpu_
     config = laboratory.config(None, GPU)
 
     def examine():
-        return examine_prediction(config, lambda: laboratory.training, lambda: laboratory.store, workers_file=gpu_node)
+        return examine_prediction(
+            config, lambda: [laboratory.training], lambda: laboratory.store, workers_file=gpu_node
+        )
 
     before = examine()
     assert before.problems == []
@@ -250,13 +251,13 @@ def test_a_dry_run_does_not_take_a_precision_that_is_not_settled_for_another_one
     path = workers_file(tmp_path)
     config = laboratory.config(None, BF16, "prediction.survey=worker", "prediction.precision_tolerance=0.00001", TILES)
     laboratory.predict(config, workers=load_workers(path))
-    assert read_begun(plan_ensemble(config, [laboratory.training], load_workers(path)).places(1)[0]).done
+    assert read_begun(plan_prediction(config, [laboratory.training], load_workers(path)).places(1)[0]).done
     shutil.rmtree(tmp_path / "cache")
     found = examine_prediction(
-        config, lambda: laboratory.training, lambda: laboratory.store, resume=1, workers_file=path
+        config, lambda: [laboratory.training], lambda: laboratory.store, resume=1, workers_file=path
     )
     assert found.problems == []
-    assert "Precision: a worker that is started first holds torch.precision=bf16 against fp32." in found.lines
+    assert "Precision: a worker that is started first compares torch.precision=bf16 with fp32." in found.lines
     assert len(asked) == 1
 
 
@@ -274,7 +275,7 @@ def test_a_dry_run_with_a_wrong_workers_file_speaks_of_nothing_else(laboratory, 
     (tmp_path / "workers.yaml").write_text("launcher: cloud")
     found = examine_prediction(
         laboratory.config(None, GPU),
-        lambda: laboratory.training,
+        lambda: [laboratory.training],
         lambda: laboratory.store,
         workers_file=tmp_path / "workers.yaml",
     )
@@ -297,14 +298,14 @@ def test_a_worker_that_cannot_predict_says_why_and_nothing_is_begun(laboratory, 
 @pytest.mark.parametrize("updates", [[GPU], [GPU, "prediction.survey=here"]])
 def test_without_workers_elsewhere_the_gpu_has_to_be_here(laboratory, updates):
     with pytest.raises(ConfigError, match="this machine has none that CUDA can use"):
-        plan_ensemble(laboratory.config(None, *updates), [laboratory.training], Workers.local(2))
+        plan_prediction(laboratory.config(None, *updates), [laboratory.training], Workers.local(2))
     both = Workers((WorkerGroup(), WorkerGroup(launcher="slurm")))
     with pytest.raises(ConfigError, match="this machine has none that CUDA can use"):
-        plan_ensemble(laboratory.config(None, *updates), [laboratory.training], both)
+        plan_prediction(laboratory.config(None, *updates), [laboratory.training], both)
     with pytest.raises(ConfigError, match=r"start this where there is one, or have workers .* \(--workers\)\.$"):
-        plan_ensemble(laboratory.config(None, *updates), [laboratory.training])
+        plan_prediction(laboratory.config(None, *updates), [laboratory.training])
 
 
 def test_a_worker_is_asked_only_where_there_is_one(laboratory):
     with pytest.raises(InputError, match=r"survey=worker .* there are none: give them by --workers, or set"):
-        plan_ensemble(laboratory.config(None, "prediction.survey=worker"), [laboratory.training])
+        plan_prediction(laboratory.config(None, "prediction.survey=worker"), [laboratory.training])

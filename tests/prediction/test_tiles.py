@@ -90,7 +90,8 @@ def test_tiles_cover_the_region_once_and_read_at_multiples_of_the_stride(whole):
     roi = Roi((4, 107, 9), (20, 33, 40))
     tiles = predictor(network, network.geometry.input_for_output((6, 18, 18))).tiles(roi, BEGIN)
     covered = np.zeros(roi.shape, dtype=int)
-    for read, write in tiles:
+    for tile in tiles:
+        read, write = tile.read_roi, tile.write_roi
         covered[(write - roi.begin).to_slices()] += 1
         assert network.geometry.is_valid(read.shape)
         shifts = [r + c - b for r, c, b in zip(read.begin, network.geometry.context, BEGIN, strict=True)]

@@ -170,7 +170,7 @@ def decode_zarr3(folder: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "float16", "bool"])
 @pytest.mark.parametrize("shard", [None, (4, 6, 4)])
-@pytest.mark.parametrize("compression", ["zstd", "gzip", "none"])
+@pytest.mark.parametrize("compression", ["zstd", "lz4", "gzip", "none"])
 def test_zarr3_is_as_its_specification_says(tmp_path: Path, dtype: str, shard: Any, compression: str) -> None:
     expected = (
         voxels_of((5, 9, 7), "uint8") > 99 if dtype == "bool" else voxels_of((5, 9, 7), dtype.replace("16", "32"))
@@ -188,7 +188,7 @@ def test_zarr3_is_as_its_specification_says(tmp_path: Path, dtype: str, shard: A
 
 
 @pytest.mark.parametrize("format_name", ["zarr2", "zarr3", "n5"])
-@pytest.mark.parametrize("compression", ["zstd", "gzip", "none"])
+@pytest.mark.parametrize("compression", ["zstd", "lz4", "gzip", "none"])
 def test_every_compression_comes_back(tmp_path: Path, format_name: str, compression: str) -> None:
     expected = voxels_of((5, 6, 7), "uint16")
     volume = create_volume(

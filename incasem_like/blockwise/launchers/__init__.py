@@ -1,16 +1,15 @@
-"""Ways to start a worker process: on this machine, by Slurm, by LSF, by any command; one file each."""
+"""Ways to start a worker process: on this machine, by a batch queue, by any command."""
+
+from collections.abc import Callable
 
 from incasem_like.blockwise.launchers.base import Launcher, Place, Started, WorkerGroup
-from incasem_like.blockwise.launchers.command import CommandLauncher
-from incasem_like.blockwise.launchers.local import LocalLauncher
-from incasem_like.blockwise.launchers.lsf import LsfLauncher
-from incasem_like.blockwise.launchers.slurm import SlurmLauncher
+from incasem_like.blockwise.launchers.local import CommandLauncher, LocalLauncher
+from incasem_like.blockwise.launchers.queues import QUEUES, QueueLauncher
 
-LAUNCHERS: dict[str, type[Launcher]] = {
+LAUNCHERS: dict[str, Callable[[WorkerGroup, Place, str], Launcher]] = {
     "local": LocalLauncher,
-    "slurm": SlurmLauncher,
-    "lsf": LsfLauncher,
+    **dict.fromkeys(QUEUES, QueueLauncher),
     "command": CommandLauncher,
 }
 
-__all__ = ["LAUNCHERS", "Launcher", "Place", "Started", "WorkerGroup"]
+__all__ = ["LAUNCHERS", "QUEUES", "Launcher", "Place", "Started", "WorkerGroup"]

@@ -6,15 +6,15 @@ import contextlib
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import incasem_like
+from incasem_like.errors import InputError
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -33,20 +33,23 @@ class WorkerGroup:
 
     Attributes:
         launcher: Name in the registry of launchers.
-        count: Workers; None means one per GPU, or one.
+        count: Workers, at most; None means one per GPU, or one.
+        minimum: Workers that are there also while no block waits; None keeps all until the end.
         cores: Of each worker; also the number of threads that its libraries may start.
         memory: Bytes of each worker; None leaves it to the queue.
-        queue: Slurm's partition, LSF's queue.
+        queue: Slurm's partition, or the queue of another system.
         gpus: Of each worker.
         time: Seconds that the queue may let a worker run; None leaves it to the queue.
         set_up: Lines of shell that run before the worker (modules, conda, variables).
-        options: Further options of ``sbatch`` or ``bsub``.
+        options: Further options of the command that submits a job.
         command: For the launcher ``command``: how to run ``{command}``.
         python: Interpreter on the workers' machines; None for this one.
+        address: Of a Dask cluster that stands already, launcher ``cluster``: nothing is started.
     """
 
     launcher: str = "local"
     count: int | None = None
+    minimum: int | None = None
     cores: int = 1
     memory: int | None = None
     queue: str | None = None
@@ -56,6 +59,7 @@ class WorkerGroup:
     options: tuple[str, ...] = ()
     command: str | None = None
     python: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,17 +68,15 @@ class Place:
 
     Attributes:
         folder: Of the job: scripts and logs.
-        token: The run's secret.
         reconnect: Seconds that workers of other machines look for a lost scheduler.
     """
 
     folder: Path
-    token: bytes
-    reconnect: float
+    reconnect: float = 0.0
 
     @property
     def connection(self) -> Path:
-        """File that says where the scheduler is, and the token."""
+        """File that says where the scheduler is, with the key that workers prove themselves by."""
         return self.folder / "connection.json"
 
 
@@ -86,15 +88,15 @@ class Started:
         name: Of the worker.
         process: On this machine.
         log: What the worker says.
-        link: The scheduler's end of the connection where the worker inherits the other end; else it calls back.
-        cancel: Command that ends the worker beside killing the process; None where the process is the worker.
+        is_worker: Whether the process is the worker itself.
+        cancel: Command that ends the worker beside killing the process.
         output: What the worker says where a queue writes that elsewhere; the log then holds the queue's own words.
     """
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-    link: socket.socket | None = None
+    is_worker: bool = False
     cancel: Sequence[str] | None = None
     output: Path | None = None
 
@@ -102,17 +104,15 @@ class Started:
         """Return the exit status, None while it runs or waits in a queue."""
         return self.process.poll()
 
-    def stop(self) -> None:
-        """Have it ended: a child at once, what runs elsewhere by the word of its queue or of its own command."""
-        if self.poll() is not None:
-            return
+    def stop(self) -> subprocess.Popen[bytes] | None:
+        """Have it ended: a child at once, what runs elsewhere by its command or queue; return what asks the queue."""
+        asking = None
         if self.cancel is not None:
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                subprocess.run(self.cancel, capture_output=True, timeout=30, check=False)
-        if self.link is not None:
-            self.kill()
-        else:
-            self._signal(signal.SIGTERM)
+            asking = subprocess.Popen(
+                self.cancel, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+        self._signal(signal.SIGKILL if self.is_worker else signal.SIGTERM)
+        return asking
 
     def kill(self) -> None:
         """End its processes on this machine, whatever they are at; to be called soon after ``stop``, if at all."""
@@ -120,7 +120,7 @@ class Started:
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(OSError):
-            if self.link is not None:
+            if self.is_worker:
                 self.process.send_signal(number)
             else:
                 os.killpg(self.process.pid, number)  # what the command left behind may outlive the command itself
@@ -151,11 +151,11 @@ class Launcher(ABC):
         label: Of the group; its workers' names begin with it.
 
     Attributes:
-        calls_back: Whether its workers connect to a port of the scheduler.
+        local: Whether its workers are children of this process.
         program: What has to be installed here to start them, if anything.
     """
 
-    calls_back = True
+    local = False
     program: str | None = None
 
     def __init__(self, group: WorkerGroup, place: Place, label: str) -> None:
@@ -178,29 +178,28 @@ class Launcher(ABC):
             InputError: The program that starts it is not there.
         """
 
-    def log(self, name: str) -> Path:
-        """Name the file of what a worker says."""
-        return self.place.folder / f"{name}.log"
+    def words(self, name: str) -> list[str]:
+        """Return the command of a worker."""
+        python, where = self.group.python or sys.executable, str(self.place.connection)
+        words = [python, "-m", "incasem_like.blockwise.worker_process", "--name", name, "--connection", where]
+        return [*words, "--child"] if self.local else [*words, "--reconnect", str(self.place.reconnect)]
 
-    def words(self, *where: str) -> list[str]:
-        """Return the command of a worker but for its name."""
-        python = self.group.python or sys.executable
-        return [python, "-m", "incasem_like.blockwise.worker_process", *where]
-
-    def script(self, *where: str) -> str:
-        """Return the shell script of a worker, whose first argument is its name."""
-        threads = [f"export {variable}={self.group.cores}" for variable in THREAD_VARIABLES]
+    def write_script(self, name: str) -> Path:
+        """Write the shell script of a worker and return its path."""
         package = str(Path(incasem_like.__file__).parents[1])
         path = f'export PYTHONPATH={shlex.quote(package)}"${{PYTHONPATH:+:$PYTHONPATH}}"'
         lines = [
             "#!/bin/bash",
-            *threads,
+            *[f"export {variable}={self.group.cores}" for variable in THREAD_VARIABLES],
             *([] if self.group.python else [path]),
             *self._checked_set_up(),
             f"cd {shlex.quote(os.getcwd())} || exit 1",
-            f'exec {shlex.join(self.words(*where))} --name "$1"',
+            f"exec {shlex.join(self.words(name))}",
         ]
-        return "\n".join(lines) + "\n"
+        script = self.place.folder / f"{name}.sh"
+        script.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        script.chmod(0o700)
+        return script
 
     def _checked_set_up(self) -> list[str]:
         """Return the set-up lines so that a command among them that fails ends the worker, and is named."""
@@ -209,13 +208,33 @@ class Launcher(ABC):
         said = "set_up of the workers file failed with status $? at: $BASH_COMMAND"
         return [f"trap 'echo \"{said}\" >&2' ERR", "set -e", *self.group.set_up, "set +e", "trap - ERR"]
 
-    def write_script(self) -> Path:
-        """Write the script of the group's workers and return its path."""
-        path = self.place.folder / f"{self.label}.sh"
-        where = ("--connection", str(self.place.connection), "--reconnect", str(self.place.reconnect))
-        path.write_text(self.script(*where), encoding="utf-8")
-        path.chmod(0o700)
-        return path
+    def run(
+        self,
+        name: str,
+        words: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        cancel: Sequence[str] | None = None,
+        output: Path | None = None,
+    ) -> Started:
+        """Run a program that lasts as long as the worker: a child, or something in a process group of its own.
+
+        Raises:
+            InputError: The program is not there.
+        """
+        log = self.place.folder / f"{name}.log"
+        with log.open("ab") as said, deaf_to_interrupts():
+            try:
+                process = subprocess.Popen(
+                    words, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
+                    start_new_session=not self.local,
+                )  # fmt: skip
+            except OSError as error:
+                raise InputError(
+                    f"{words[0]} cannot be started ({error.strerror}), which launches workers by "
+                    f"{self.group.launcher}: run this where it is installed, or correct the workers file."
+                ) from error
+        return Started(name, process, log, self.local, cancel, output)
 
 
 @contextlib.contextmanager

@@ -1,21 +1,19 @@
-"""Workers on this machine: child processes that inherit their connection, so that nothing listens for them."""
+"""Workers started by this machine: as child processes, or by any command that reaches another one."""
 
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
+import shlex
 from pathlib import Path
 
-from incasem_like.blockwise.channel import TOKEN_VARIABLE
-from incasem_like.blockwise.launchers.base import THREAD_VARIABLES, Launcher, Started, deaf_to_interrupts
+from incasem_like.blockwise.launchers.base import THREAD_VARIABLES, Launcher, Started
 from incasem_like.errors import InputError
 
 
 class LocalLauncher(Launcher):
     """Starts child processes; with GPUs, each gets its own."""
 
-    calls_back = False
+    local = True
 
     @property
     def count(self) -> int:
@@ -37,31 +35,26 @@ class LocalLauncher(Launcher):
 
     def start(self, name: str, index: int) -> Started:
         """Start a child process; see ``Launcher.start``."""
-        ours, theirs = socket.socketpair()
-        environment = {**os.environ, TOKEN_VARIABLE: self.place.token.hex()}
-        environment.update(dict.fromkeys(THREAD_VARIABLES, str(self.group.cores)))
+        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(self.group.cores))}
         if self.group.gpus:
             own = visible_gpus()[index * self.group.gpus :][: self.group.gpus]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
-        where = ("--fd", str(theirs.fileno()))
-        words = [*self.words(*where), "--name", name]
-        if self.group.set_up:
-            words = ["bash", "-c", self.script(*where), "bash", name]
-        log = self.log(name)
-        with theirs, log.open("ab") as said, deaf_to_interrupts():
-            try:
-                process = subprocess.Popen(
-                    words, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=said,
-                    stderr=subprocess.STDOUT,
-                )  # fmt: skip
-            except OSError as error:
-                ours.close()
-                raise InputError(f"{words[0]} cannot be started ({error.strerror}): check the workers file.") from error
-        return Started(name, process, log, link=ours)
+        words = ["bash", str(self.write_script(name))] if self.group.set_up else self.words(name)
+        return self.run(name, words, environment=environment)
+
+
+class CommandLauncher(Launcher):
+    """Runs a template in a shell: ``ssh node7 {command}``, ``srun {command}``, ``docker exec box {command}``."""
+
+    def start(self, name: str, index: int) -> Started:
+        """Run the command, which must last as long as the worker; see ``Launcher.start``."""
+        command = shlex.join(["bash", str(self.write_script(name))])
+        template = self.group.command or "{command}"
+        return self.run(name, ["/bin/sh", "-c", template.replace("{command}", command).replace("{name}", name)])
 
 
 def visible_gpus() -> list[str]:
-    """Name the GPUs that this process may use, without loading torch."""
+    """Return the names of the GPUs that this process may use, without loading torch."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [device.strip() for device in named.split(",") if device.strip()]

@@ -1,1 +1,1 @@
-"""Networks at work on tiles: loaded, laid over a region, several averaged, a device kept busy."""
+"""Networks at work on tiles: loaded, laid over a region, averaged, a device kept busy."""

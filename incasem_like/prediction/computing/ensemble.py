@@ -8,43 +8,27 @@ from itertools import tee
 
 import numpy as np
 
-from incasem_like.prediction.computing.predictor import Tile
 from incasem_like.prediction.computing.tiles import Floats, Reader, TiledPredictor
+from incasem_like.prediction.computing.tiling import Tile
 from incasem_like.volumes import Coordinate, Roi
 
 
-class SharedTile(tuple[Roi, Roi]):
-    """A tile of the first network, with what the others read to write the same.
-
-    Attributes:
-        others: The tiles of the other networks; the stride, and so what is read, differs from network to network.
-    """
-
-    others: tuple[Tile, ...]
-
-    def __new__(cls, first: Tile, others: Iterable[Tile]) -> SharedTile:
-        """Make it a tile like any other, that knows the others."""
-        made = super().__new__(cls, first)
-        made.others = tuple(others)
-        return made
-
-
 class EnsemblePredictor:
-    """Predicts what several networks predict in the mean: sum(weight * probability) / sum(weight).
+    """Predicts the mean of several networks: sum(weight * probability) / sum(weight).
 
-    The networks work side by side on the same part of a tile, so that no more than that part of each is held in memory.
-    The mean is computed in double precision of the probabilities as the networks give them, and rounded once.
+    The networks work side by side on the same part of a tile, so that no more than that part of each is in memory.
+    The mean is computed in double precision and rounded once.
 
     Args:
-        members: One for each network. The first one's tiles are those of the ensemble; the others write the same ones
+        members: One for each network. The tiles of the first are those of the ensemble; the others write the same ones
             whatever their own size.
-        weights: What each network counts, above 0.
+        weights: One for each network, above 0.
     """
 
     def __init__(self, members: Sequence[TiledPredictor], weights: Sequence[float]) -> None:
         assert len(members) == len(weights) > 0
         self.members, self.weights = tuple(members), tuple(weights)
-        self.read_ahead, self.batch_size = members[0].read_ahead, members[0].batch_size
+        self.num_workers, self.batch_size = members[0].num_workers, members[0].batch_size
         self.in_slabs = any(member.in_slabs for member in members)
 
     def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
@@ -54,8 +38,12 @@ class EnsemblePredictor:
     def tiles(self, roi: Roi, origin: Sequence[int], within: Roi | None = None) -> list[Tile]:
         """As ``TiledPredictor.tiles``."""
         return [
-            SharedTile(first, (member.tile(first[1], origin) for member in self.members[1:]))
-            for first in self.members[0].tiles(roi, origin, within)
+            Tile(
+                tile.read_roi,
+                tile.write_roi,
+                tuple(member.tile(tile.write_roi, origin).read_roi for member in self.members[1:]),
+            )
+            for tile in self.members[0].tiles(roi, origin, within)
         ]
 
     def first_read(self, tile: Tile) -> Roi:
@@ -65,24 +53,23 @@ class EnsemblePredictor:
     def predict_parts(
         self, read: Reader, tiles: Iterable[Tile], depth: int | None = None
     ) -> Iterator[tuple[Tile, Roi, Floats]]:
-        """As ``TiledPredictor.predict_parts``, of tiles that ``tiles`` of this ensemble gave."""
+        """As ``TiledPredictor.predict_parts``, of tiles that ``tiles`` of this ensemble returned."""
         wanted = tee(tiles, len(self.members))
         parts = [
-            member.predict_parts(read, map(partial(_tile_of, index), wanted[index]), depth)
+            member.predict_parts(read, map(partial(_tile_of_member, index), wanted[index]), depth)
             for index, member in enumerate(self.members)
         ]
         for found in zip(*parts, strict=True):
             tile, part, _ = found[0]
             assert all(other == part for _, other, _ in found)
-            yield tile, part, self._mean([probabilities for _, _, probabilities in found])
-
-    def _mean(self, probabilities: Sequence[Floats]) -> Floats:
-        total = np.zeros(probabilities[0].shape, dtype=np.float64)
-        for values, weight in zip(probabilities, self.weights, strict=True):
-            total += np.float64(weight) * values
-        return (total / sum(self.weights)).astype(np.float32)
+            total = np.zeros(found[0][2].shape, dtype=np.float64)
+            for (_, _, probabilities), weight in zip(found, self.weights, strict=True):
+                total += np.float64(weight) * probabilities
+            yield tile, part, (total / sum(self.weights)).astype(np.float32)
 
 
-def _tile_of(index: int, tile: Tile) -> Tile:
-    assert isinstance(tile, SharedTile)
-    return tile if index == 0 else tile.others[index - 1]
+def _tile_of_member(index: int, tile: Tile) -> Tile:
+    return tile if index == 0 else Tile(tile.other_read_rois[index - 1], tile.write_roi)
+
+
+Predictor = TiledPredictor | EnsemblePredictor

@@ -1,10 +1,13 @@
-"""A network loaded from its checkpoint and put to work, the same in every process that predicts."""
+"""Networks and predictors, made the same way in every process: weights found by their hash, loaded, put to work."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,28 +15,110 @@ from torch import nn
 from incasem_like.config import ModelConfig
 from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.config.shared_sections import TorchConfig
+from incasem_like.errors import CheckpointError
 from incasem_like.networks import (
     NetworkGeometry,
     autocast_dtype,
     build_network,
-    forward_maps,
+    check_device,
     geometry_in_volumes,
     load_checkpoint,
     network_geometry,
     on_volumes,
     torch_device,
 )
-from incasem_like.networks.inference import streams
 from incasem_like.prediction.channels import channel_groups
+from incasem_like.prediction.computing.ensemble import EnsemblePredictor, Predictor
 from incasem_like.prediction.computing.tiles import TiledPredictor
-from incasem_like.prediction.computing.variants import NONE
-from incasem_like.prediction.planning.memory import TileMemory
+from incasem_like.prediction.computing.variants import geometry_for
+from incasem_like.samples import Region
+from incasem_like.tracking import file_sha256, open_store
+from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint
+from incasem_like.tracking.model.cache import find_in_cache
 
-# More would take memory and win nothing: a tile is read faster than predicted, on a CPU by far.
-MOST_TILES_AHEAD = {"cuda": 2, "mps": 2, "cpu": 1}
 # Fewer do not fill a GPU.
 VOXELS_OF_A_BATCH = 2**21
 MOST_TILES_OF_A_BATCH = 16
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """A network that a worker can load.
+
+    Attributes:
+        model: Its architecture.
+        torch: Device and arithmetic.
+        checkpoint: Its weights, as the scheduler has them.
+        training_run_id: Of the run that registered them.
+        store: Address of that run's store without credentials, which belong into the workers' environment
+            (``INCASEM_TRACKING_URL``); None for that environment's, or for files.
+        runs_directory: Folder of runs.
+        weight: Of its probabilities in the mean of several networks.
+    """
+
+    model: ModelConfig
+    torch: TorchConfig
+    checkpoint: ChosenCheckpoint
+    training_run_id: int
+    store: str | None
+    runs_directory: Path
+    weight: float = 1.0
+
+    def load(self) -> nn.Module:
+        """Load the network; errors as ``fetch``, and ConfigError where the device is not there."""
+        check_device(self.torch)
+        return load_network(self.model, self.torch, self.fetch())
+
+    def fetch(self) -> Path:
+        """Return the checkpoint on this machine; from the run store it comes into the cache if it is not here.
+
+        Raises:
+            CheckpointError: It cannot be found.
+            StoreError: The run store does not answer.
+        """
+        path, sha256 = self.checkpoint.path, self.checkpoint.sha256
+        if path.is_file() and file_sha256(path) == sha256:
+            return path
+        if (cached := find_in_cache(path.name, sha256)) is not None:
+            return cached
+        record = open_store(self.store, "trainings", self.runs_directory).get(self.training_run_id)
+        for checkpoint in record.checkpoints:
+            if checkpoint.sha256 == sha256:
+                return checkpoint.fetch()
+        raise CheckpointError(
+            f"{path} is not on this worker's machine, and training run {self.training_run_id} registered no such "
+            "file: put it where all workers see it."
+        )
+
+
+@dataclass(frozen=True)
+class PredictorSetUp:
+    """Makes the predictor of a region in a worker; called once, before its first block.
+
+    Attributes:
+        region: The region.
+        networks: One, or several whose mean is predicted.
+        section: How they predict.
+        input_size: Tiles of the first network, in voxels.
+    """
+
+    region: Region
+    networks: tuple[NetworkSource, ...]
+    section: PredictionSection
+    input_size: tuple[int, ...]
+
+    @property
+    def model_hash(self) -> str:
+        """Identifies the networks: the hash of the checkpoint, or of several with their weights."""
+        if len(self.networks) == 1:
+            return self.networks[0].checkpoint.sha256
+        counted = " ".join(f"{network.checkpoint.sha256} {network.weight!r}" for network in self.networks)
+        return hashlib.sha256(counted.encode()).hexdigest()
+
+    def __call__(self, parameters: Mapping[str, Any]) -> tuple[Region, Predictor]:
+        """Load the networks; errors as ``NetworkSource.load``."""
+        loaded = [(network.load(), network) for network in self.networks]
+        return self.region, joint_predictor(loaded, self.section, self.input_size)
 
 
 def load_network(model: ModelConfig, config: TorchConfig, checkpoint: Path) -> nn.Module:
@@ -57,60 +142,51 @@ def load_network(model: ModelConfig, config: TorchConfig, checkpoint: Path) -> n
 
 
 def prediction_geometry(model: ModelConfig) -> NetworkGeometry:
-    """Work out what sizes z, y, x the network takes and gives when it predicts volumes."""
+    """Return the sizes z, y, x that the network takes and gives when it predicts volumes."""
     return geometry_in_volumes(network_geometry(model))
 
 
 def make_predictor(
-    network: nn.Module, model: ModelConfig, config: TorchConfig, section: PredictionSection, input_size: Sequence[int]
+    network: nn.Module, source: NetworkSource, section: PredictionSection, input_size: Sequence[int]
 ) -> TiledPredictor:
-    """Make what predicts with a loaded network in tiles of that size.
+    """Return the predictor of a loaded network in tiles of that size.
 
     Raises:
         ConfigError: The network cannot take ``input_size``, or cannot be transposed for test-time augmentation.
     """
+    device = torch_device(source.torch)
+    fills_gpu = max(1, min(MOST_TILES_OF_A_BATCH, VOXELS_OF_A_BATCH // math.prod(input_size)))
     return TiledPredictor(
         network,
-        geometry=prediction_geometry(model),
+        geometry=prediction_geometry(source.model),
         input_size=input_size,
-        device=torch_device(config),
-        autocast=autocast_dtype(config),
-        channels_last=_channels_last(config),
-        read_ahead=min(section.num_workers, MOST_TILES_AHEAD[torch_device(config).type]),
-        batch_size=section.batch_size or _batch_size(torch_device(config), input_size),
+        device=device,
+        autocast=autocast_dtype(source.torch),
+        channels_last=_channels_last(source.torch),
+        num_workers=section.num_workers,
+        batch_size=section.batch_size or (fills_gpu if device.type == "cuda" else 1),
         augmentation=section.test_time_augmentation,
-        channels=channel_groups(model),
+        channels=channel_groups(source.model),
     )
 
 
-def _batch_size(device: torch.device, input_size: Sequence[int]) -> int:
-    """Choose how many tiles are computed together: on a GPU so many that it has enough to do."""
-    if device.type != "cuda":
-        return 1
-    return max(1, min(MOST_TILES_OF_A_BATCH, VOXELS_OF_A_BATCH // math.prod(input_size)))
+def joint_predictor(
+    networks: Sequence[tuple[nn.Module, NetworkSource]], section: PredictionSection, input_size: Sequence[int]
+) -> Predictor:
+    """Return the predictor of one loaded network, or of the mean of several, in tiles of that size of the first.
 
-
-def tile_memory(
-    network: nn.Module, model: ModelConfig, config: TorchConfig, augmentation: str, batch_size: int | None = None
-) -> TileMemory:
-    """Say what tiles of a network take, with that test-time augmentation, and so many at a time."""
-    geometry = prediction_geometry(model)
-    device = torch_device(config)
-    return TileMemory(
-        # What the network keeps at full resolution; the memory it needs goes by that.
-        feature_maps=max(model.num_fmaps if model.type == "Unet" else 1, model.num_fmaps_out, model.in_channels),
-        channels=model.in_channels,
-        classes=model.num_fmaps_out,
-        tiles_ahead=MOST_TILES_AHEAD[device.type],
-        forward=None if streams(network, device) else forward_maps(model),
-        whole=augmentation != NONE,
-        stride=geometry.stride[0],
-        lost=geometry.lost[0],
-        batch_size=batch_size or 1,
-        on_gpu=device.type == "cuda",
-    )
+    Raises:
+        ConfigError: The first network cannot take such tiles.
+    """
+    (network, first), *others = networks
+    members = [make_predictor(network, first, section, input_size)]
+    for network, source in others:
+        geometry = geometry_for(section.test_time_augmentation, prediction_geometry(source.model))
+        size = geometry.input_for_output(prediction_geometry(first.model).output_size(input_size))
+        members.append(make_predictor(network, source, section, size))
+    return EnsemblePredictor(members, [source.weight for _, source in networks]) if others else members[0]
 
 
 def _channels_last(config: TorchConfig) -> bool:
-    """Say whether maps lie channels last in memory: on CPUs always, where that takes less time and memory."""
+    """Return whether maps lie channels last in memory: on CPUs always, where that takes less time and memory."""
     return config.channels_last or torch_device(config).type == "cpu"

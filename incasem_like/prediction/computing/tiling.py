@@ -1,16 +1,32 @@
-"""Where tiles lie along an axis: how far apart, how large, and how the region lies to the network's stride."""
+"""Where tiles lie: what each reads and writes, how far apart they are, where a region lies in the network's stride."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from incasem_like.errors import ConfigError
 from incasem_like.networks import NetworkGeometry
 from incasem_like.volumes import Roi
 
 
+@dataclass(frozen=True)
+class Tile:
+    """A part of a region that the network predicts at once.
+
+    Attributes:
+        read_roi: What the network reads, in absolute voxels; it may extend beyond the volume.
+        write_roi: What is written of the result.
+        other_read_rois: What the other networks of an ensemble read to write the same: strides differ.
+    """
+
+    read_roi: Roi
+    write_roi: Roi
+    other_read_rois: tuple[Roi, ...] = ()
+
+
 def axis_step(geometry: NetworkGeometry, axis: int, input_size: int, phase: int) -> int:
-    """Give how far apart tiles of ``input_size`` can lie along an axis: a multiple of the stride.
+    """Return how far apart tiles of ``input_size`` can lie along an axis: a multiple of the stride.
 
     Args:
         geometry: The network's.
@@ -19,7 +35,7 @@ def axis_step(geometry: NetworkGeometry, axis: int, input_size: int, phase: int)
         phase: Voxels from the last multiple of the stride to the first voxel that is written.
 
     Raises:
-        ConfigError: Not even a stride.
+        ConfigError: Less than a stride.
     """
     stride, border = geometry.stride[axis], geometry.border[axis]
     step = (input_size - geometry.lost[axis] - 2 * border - phase) // stride * stride
@@ -35,7 +51,7 @@ def axis_step(geometry: NetworkGeometry, axis: int, input_size: int, phase: int)
 
 
 def axis_input(geometry: NetworkGeometry, axis: int, written: int, phase: int) -> int:
-    """Give the size of the tile that is read along an axis so that ``written`` voxels can be written."""
+    """Return the size of the tile that is read along an axis so that ``written`` voxels can be written."""
     needed = written + phase + 2 * geometry.border[axis] + geometry.lost[axis]
     over = max(0, needed - geometry.smallest_input[axis])
     stride = geometry.stride[axis]
@@ -43,6 +59,19 @@ def axis_input(geometry: NetworkGeometry, axis: int, written: int, phase: int) -
 
 
 def grid_phase(geometry: NetworkGeometry, axis: int, roi: Roi, origin: Sequence[int]) -> int:
-    """Give how many voxels a region begins behind the last multiple of the stride, counted from ``origin``."""
+    """Return how many voxels after a multiple of the stride, counted from ``origin``, a region begins."""
     phase: int = (roi.begin[axis] - origin[axis]) % geometry.stride[axis]
     return phase
+
+
+def tile_that_writes(geometry: NetworkGeometry, write_roi: Roi, origin: Sequence[int]) -> Tile:
+    """Return the tile that writes ``write_roi``, in absolute voxels, of a volume that begins at ``origin``.
+
+    It is read at a multiple of the stride from ``origin``, and goes beyond the volume at its edges.
+    """
+    begin, shape = [], []
+    for axis in range(3):
+        phase = grid_phase(geometry, axis, write_roi, origin)
+        begin.append(write_roi.begin[axis] - phase - geometry.border[axis] - geometry.context[axis])
+        shape.append(axis_input(geometry, axis, write_roi.shape[axis], phase))
+    return Tile(Roi(begin, shape), write_roi)

@@ -27,25 +27,19 @@ class Variant:
     transposed: bool = False
 
     def apply(self, volume: torch.Tensor) -> torch.Tensor:
-        """Bring (..., z, y, x) into this position."""
+        """Transform (..., z, y, x) into this position."""
         turned = volume.transpose(-2, -1) if self.transposed else volume
         return turned.flip(self._axes) if self._axes else turned
 
     def revert(self, values: torch.Tensor) -> torch.Tensor:
-        """Bring (..., z, y, x) back."""
+        """Transform (..., z, y, x) back."""
         straight = values.flip(self._axes) if self._axes else values
         return straight.transpose(-2, -1) if self.transposed else straight
 
     def place(
         self, begin: Sequence[int], size: Sequence[int], whole: Sequence[int]
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Say where a part of a volume lies when the volume is in this position: its begin and size.
-
-        Args:
-            begin: Of the part, z, y, x.
-            size: Of the part.
-            whole: Size of the volume.
-        """
+        """Return begin and size of a part of a volume of size ``whole`` when the volume is in this position."""
         order = (0, 2, 1) if self.transposed else (0, 1, 2)
         turned = [(begin[axis], size[axis], whole[axis]) for axis in order]
         at = tuple(
@@ -62,7 +56,7 @@ class Variant:
 def variants_for(augmentation: str, geometry: NetworkGeometry) -> tuple[Variant, ...]:
     """List the positions of an augmentation, that of the tile itself first: 1, 8 or 16.
 
-    They are half as many where the network sees each section for itself: mirrored along z it says the same.
+    Half as many where the network sees each section by itself: mirrored along z the result is the same.
 
     Raises:
         ConfigError: Transposing, with a network that does not treat y and x alike.
@@ -84,7 +78,7 @@ def variants_for(augmentation: str, geometry: NetworkGeometry) -> tuple[Variant,
 
 
 def geometry_for(augmentation: str, geometry: NetworkGeometry) -> NetworkGeometry:
-    """Give the geometry of the averaged prediction.
+    """Return the geometry of the averaged prediction.
 
     Where the network takes off an odd number of voxels, its output lies one voxel aside when the tile is mirrored, so
     that some voxels are missing at each side: as many as keep tiles at multiples of the stride.

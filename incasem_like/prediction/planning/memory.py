@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
+from incasem_like.networks import forward_maps, torch_device
 from incasem_like.networks.forward_maps import ForwardMaps
+from incasem_like.networks.inference import streams
 from incasem_like.networks.unet_streaming import VOXELS_AT_ONCE
-from incasem_like.prediction.computing.tiles import PLANES_READ
+from incasem_like.prediction.computing.loading import NetworkSource, prediction_geometry
+from incasem_like.prediction.computing.tiles import MOST_TILES_AHEAD, PLANES_READ
+from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.outputs import LONGEST_CHUNK_EDGE
 
 if TYPE_CHECKING:
@@ -86,7 +91,7 @@ class TileMemory:
         return np.asarray(((SLABS_AT_ONCE * slab + waiting) * maps + tile) * BYTES_PER_FLOAT)
 
     def fits_tensors(self, z: Numbers, y: Numbers, x: Numbers) -> npt.NDArray[np.bool_]:
-        """Say whether the largest tensor has no more values than one may have where the network computes."""
+        """Return whether the largest tensor has no more values than one may have where the network computes."""
         widest = self.forward.widest if self.forward is not None and self.on_gpu else 0.0
         return np.asarray(self.batch_size * z * y * x * widest <= MOST_VALUES_OF_A_TENSOR)
 
@@ -100,8 +105,28 @@ class TileMemory:
         return np.asarray(self.batch_size * z * y * x * per_voxel * BYTES_PER_FLOAT)
 
 
+def tile_memory(
+    network: nn.Module, source: NetworkSource, augmentation: str, batch_size: int | None = None
+) -> TileMemory:
+    """Return the memory of tiles of a network, with that test-time augmentation, and so many at a time."""
+    model, geometry, device = source.model, prediction_geometry(source.model), torch_device(source.torch)
+    return TileMemory(
+        # What the network keeps at full resolution; the memory it needs goes by that.
+        feature_maps=max(model.num_fmaps if model.type == "Unet" else 1, model.num_fmaps_out, model.in_channels),
+        channels=model.in_channels,
+        classes=model.num_fmaps_out,
+        tiles_ahead=MOST_TILES_AHEAD[device.type],
+        forward=None if streams(network, device) else forward_maps(model),
+        whole=augmentation != NONE,
+        stride=geometry.stride[0],
+        lost=geometry.lost[0],
+        batch_size=batch_size or 1,
+        on_gpu=device.type == "cuda",
+    )
+
+
 def usable_memory(device: torch.device, workers: Workers | None = None) -> float:
-    """Say how many bytes a tile may take where the network computes.
+    """Return how many bytes a tile may take where the network computes.
 
     Args:
         device: Where that is.
@@ -122,12 +147,12 @@ def usable_memory(device: torch.device, workers: Workers | None = None) -> float
 
 
 def usable_memory_of_gpu(device: torch.device) -> float:
-    """Say how many bytes a tile may take on a GPU that is otherwise free."""
+    """Return how many bytes a tile may take on a GPU that is otherwise free."""
     return float(SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[1])
 
 
 def worker_count(workers: Workers | None) -> int:
-    """Say how many processes predict side by side: as many as are asked for, else one per GPU here, else one."""
+    """Return how many processes predict side by side: as many as are asked for, else one per GPU here, else one."""
     if workers is None:
         return 1
     per_gpu = {
@@ -139,7 +164,7 @@ def worker_count(workers: Workers | None) -> int:
 
 
 def available_host_memory() -> float:
-    """Say how many bytes this process can still take: of the machine's memory, and of what its control groups allow."""
+    """Return how many bytes this process can still take: of the machine and of what its control groups allow."""
     import psutil
 
     return float(min([psutil.virtual_memory().available, *cgroup_memory_left()]))

@@ -1,46 +1,75 @@
-"""What a prediction will do, checked before a run is started: network, checkpoint, regions, tiles, places."""
+"""PredictionPlan: all that is needed to predict: networks and their checkpoints, regions, tiles, outputs."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from incasem_like.config import (
-    DataConfig,
-    PredictionConfig,
-    TrainingConfig,
-    load_data_config,
-    output_container,
-    required_file,
-    resolve_training_config,
-)
-from incasem_like.errors import ConfigError
-from incasem_like.networks import NetworkGeometry, count_parameters, for_this_machine, torch_device
-from incasem_like.prediction.channels import channel_groups, check_channels
-from incasem_like.prediction.computing.loading import load_network, make_predictor, prediction_geometry, tile_memory
-from incasem_like.prediction.computing.predictor import Predictor
+from incasem_like.config import DataConfig, PredictionConfig, TrainingConfig, output_container
+from incasem_like.networks import NetworkGeometry, count_parameters, torch_device
+from incasem_like.prediction.channels import channel_groups
+from incasem_like.prediction.computing.ensemble import Predictor
+from incasem_like.prediction.computing.loading import NetworkSource, joint_predictor, prediction_geometry
 from incasem_like.prediction.computing.variants import geometry_for, variants_for
-from incasem_like.prediction.computing.weights import CheckpointPlace, NetworkPlace
 from incasem_like.prediction.outputs import OutputPlace, prediction_group
-from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
-from incasem_like.prediction.planning.memory import TileMemory, usable_memory, worker_count
-from incasem_like.prediction.planning.precision import PrecisionCheck, is_to_be_checked
+from incasem_like.prediction.planning.memory import TileMemory, tile_memory, usable_memory, worker_count
+from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked, with_precision
 from incasem_like.prediction.planning.speed import fitted, measured_tiles
-from incasem_like.prediction.planning.survey import Survey, check_place
+from incasem_like.prediction.planning.survey import Inquiry, Survey, survey
 from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
-from incasem_like.samples import Region, open_regions
-from incasem_like.tracking import RunRecord
-from incasem_like.tracking.values import without_credentials
+from incasem_like.samples import Region
+from incasem_like.volumes import Address, check_outputs
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
+log = logging.getLogger(__name__)
 # Measuring tiles is worth its time only where there is much to predict: no more than this part of it.
 WORTH_IT = 20
+# The tile by which the memory of several networks is compared, in voxels written along each axis.
+COMPARED_EDGE = 64
+
+
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """One of the networks that predict.
+
+    Attributes:
+        source: Its checkpoint and arithmetic, of which the precision is the one in use.
+        training: The configuration of its training run, with the folders of this machine.
+        module: On its device, or on the CPU where that is not here; weights loaded.
+        precision: How the configured precision compares with fp32; None where there was nothing to check.
+        survey: What a worker found out; None where none was asked, or not yet.
+    """
+
+    source: NetworkSource
+    training: TrainingConfig
+    module: nn.Module
+    precision: PrecisionCheck | None = None
+    survey: Survey | None = None
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """Where the network comes from, for the record of the run and of each dataset."""
+        checkpoint = self.source.checkpoint
+        return {
+            "training_run_id": self.source.training_run_id,
+            "checkpoint": str(checkpoint.path),
+            "sha256": checkpoint.sha256,
+            "iteration": checkpoint.iteration,
+        }
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What of the network the values depend on."""
+        return {"checkpoint": self.source.checkpoint.sha256, "model": self.source.model.model_dump(mode="json")}
 
 
 @dataclass(frozen=True)
@@ -49,162 +78,153 @@ class PredictionPlan:
 
     Attributes:
         config: The configuration of the prediction.
-        training: That of the training run, its folders replaced by those of this machine.
-        training_run_id: Its id.
-        checkpoint: The weights.
         data: The data configuration.
         regions: Its entries, opened.
-        network: On its device, or on the CPU where that is not here; weights loaded.
-        precision: How the configured precision was held against fp32; None where there was nothing to check.
-        asks_worker: A worker is asked how fast and exact the network is where it computes, which cannot be told here.
-        survey: What it said; None where it was not asked, or not yet.
+        networks: One, or several whose mean is predicted, in the order in which the training runs were named.
+        workers: Who predicts; None for this process.
+        asks_worker: A worker is asked how fast and exact the networks are where they compute, which is not here.
     """
 
     config: PredictionConfig
-    training: TrainingConfig
-    training_run_id: int
-    checkpoint: ChosenCheckpoint
     data: DataConfig
     regions: tuple[Region, ...]
-    network: nn.Module
-    precision: PrecisionCheck | None = None
+    networks: tuple[PlannedNetwork, ...]
+    workers: Workers | None = None
     asks_worker: bool = False
-    survey: Survey | None = None
+
+    @cached_property
+    def lead(self) -> PlannedNetwork:
+        """The network that needs most memory, the first of equals: its tiles suit the others too."""
+
+        def memory_of_a_tile(network: PlannedNetwork) -> int:
+            size = self._geometry(network).input_for_output([COMPARED_EDGE] * 3)
+            return int(self._tile_memory(network).bytes(*map(float, size)))
+
+        return max(self.networks, key=memory_of_a_tile)
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The configuration of the training run; several agree in what the network's output means."""
+        return self.lead.training
 
     @property
     def training_run_ids(self) -> tuple[int, ...]:
         """The training runs whose networks predict."""
-        return (self.training_run_id,)
+        return tuple(network.source.training_run_id for network in self.networks)
 
     @property
     def lineage(self) -> dict[str, Any]:
-        """Where the network comes from, for the record of the run and of each dataset."""
-        return {
-            "training_run_id": self.training_run_id,
-            "checkpoint": str(self.checkpoint.path),
-            "sha256": self.checkpoint.sha256,
-            "iteration": self.checkpoint.iteration,
-        }
+        """Where each network comes from, and its weight."""
+        if len(self.networks) == 1:
+            return self.lead.lineage
+        return {"members": [{**one.lineage, "weight": one.source.weight} for one in self.networks]}
 
     @property
     def networks_description(self) -> dict[str, Any]:
-        """What of the network the values depend on."""
-        return {"checkpoint": self.checkpoint.sha256, "model": self.training.model.model_dump(mode="json")}
+        """What of the networks the values depend on."""
+        if len(self.networks) == 1:
+            return self.lead.description
+        return {
+            "networks": [
+                {**one.description, "precision": one.source.torch.precision, "weight": one.source.weight}
+                for one in self.networks
+            ]
+        }
 
     @property
     def iteration(self) -> int:
         """The iteration that scores are logged at; 0 where there is none, or more than one."""
-        return self.checkpoint.iteration or 0
+        iterations = {network.source.checkpoint.iteration or 0 for network in self.networks}
+        return iterations.pop() if len(iterations) == 1 else 0
 
     @property
-    def network_places(self) -> tuple[NetworkPlace, ...]:
-        """Where workers find the network, or several of them, that whose tiles are taken first."""
-        config, address = self.config, self.config.tracking.url
-        store = address if address == without_credentials(address) else None
-        chosen, runs = self.checkpoint, config.directories.runs
-        checkpoint = CheckpointPlace(chosen.path, chosen.sha256, self.training_run_id, store, runs)
-        return (NetworkPlace(self.training.model, config.torch, checkpoint),)
+    def sources(self) -> tuple[NetworkSource, ...]:
+        """Where workers find the networks, the lead first."""
+        return tuple(network.source for network in self._lead_first)
 
     @property
     def num_params(self) -> int:
-        """Parameters of the network."""
-        return count_parameters(self.network)
-
-    @property
-    def networks_at_once(self) -> int:
-        """How many networks share the memory."""
-        return 1
-
-    @property
-    def geometry(self) -> NetworkGeometry:
-        """Sizes the network takes and gives, in all positions that are averaged."""
-        return geometry_for(self.config.prediction.test_time_augmentation, prediction_geometry(self.training.model))
-
-    def choose_tiles(self, region: Region, workers: Workers | None = None) -> TileChoice:
-        """Give the largest tile for a region: the configured one, else the quickest for its shape and the memory.
-
-        Args:
-            region: What is predicted.
-            workers: Who predicts; None for this process.
-
-        Raises:
-            ConfigError: The configured one is too small for the network.
-        """
-        configured = self.config.prediction.input_size_voxels
-        if configured is not None:
-            return self.describe_tiles(region, configured)
-        memory = self._tile_memory()
-        limit = self._usable_memory(workers) / self.networks_at_once
-        count = worker_count(workers)
-
-        def choose(speed: TileSpeed) -> TileChoice:
-            return choose_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, limit, speed, count)
-
-        return choose(self.speed(most_voxels=choose(self.speed(most_voxels=0)).read // WORTH_IT))
-
-    def describe_tiles(self, region: Region, input_size: Sequence[int]) -> TileChoice:
-        """Say what tiles of a given size come to.
-
-        Raises:
-            ConfigError: They are too small for the network.
-        """
-        memory = self._tile_memory()
-        return describe_input_size(self.geometry, region.roi, region.raw_roi.begin, memory, input_size)
-
-    @property
-    def knows_precision(self) -> bool:
-        """Whether it is settled in which precision the network computes."""
-        return self.precision is not None or not is_to_be_checked(self.config.torch, self.config.prediction)
-
-    @property
-    def knows_tiles(self) -> bool:
-        """Whether there is what tiles are chosen by, or nothing to choose."""
-        configured = self.config.prediction.input_size_voxels is not None
-        return configured or self.survey is not None or not self.asks_worker
+        """Parameters of all networks together."""
+        return sum(count_parameters(network.module) for network in self.networks)
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the network computes on a GPU."""
+        """Whether the networks compute on a GPU."""
         return torch_device(self.config.torch).type == "cuda"
 
-    def speed(self, most_voxels: float) -> TileSpeed:
-        """Say how long tiles take where the network computes, in all positions that are averaged.
+    @property
+    def geometry(self) -> NetworkGeometry:
+        """Sizes that the lead takes and gives, in all positions that are averaged."""
+        return self._geometry(self.lead)
 
-        Args:
-            most_voxels: Measure here, where that has not been done before, with so many voxels in all at most.
+    @property
+    def knows_precision(self) -> bool:
+        """Whether it is resolved in which precision each network computes."""
+        section = self.config.prediction
+        return all(one.precision or not is_to_be_checked(one.source.torch, section) for one in self.networks)
+
+    @property
+    def knows_tiles(self) -> bool:
+        """Whether tiles can be chosen, or there is nothing to choose."""
+        configured = self.config.prediction.input_size_voxels is not None
+        return configured or self.lead.survey is not None or not self.asks_worker
+
+    def choose_tiles(self, region: Region, input_size: Sequence[int] | None = None) -> TileChoice:
+        """Choose the tiles of a region: of the given size, else the configured one, else the quickest in the memory.
+
+        Raises:
+            ConfigError: The given or configured one is too small for the network.
         """
-        section = self.config.prediction
-        if self.asks_worker:
-            measured = [] if self.survey is None else self.survey.measured
+        # On a CPU the networks work side by side and share the memory; a GPU computes one tile at a time.
+        at_once = 1 if self.on_gpu else len(self.networks)
+        input_size = input_size or self.config.prediction.input_size_voxels
+        where = self.geometry, region.roi, region.raw_roi.begin, self._tile_memory(self.lead)
+        if input_size is not None:
+            choice = describe_input_size(*where, input_size)
         else:
-            measured = measured_tiles(self.network, self.training.model, self.config.torch, section, most_voxels)
-        return fitted(measured).times(len(variants_for(section.test_time_augmentation, self.geometry)))
+            if self.lead.survey is not None and self.on_gpu:
+                memory = self.lead.survey.memory
+            else:  # of the host's memory the workers file tells more than what was free when a worker was asked
+                memory = usable_memory(torch_device(self.config.torch), self.workers)
 
-    def _tile_memory(self) -> TileMemory:
-        section = self.config.prediction
-        augmentation, batch_size = section.test_time_augmentation, section.batch_size
-        return tile_memory(self.network, self.training.model, self.config.torch, augmentation, batch_size)
+            def choose(speed: TileSpeed) -> TileChoice:
+                return choose_input_size(*where, memory / at_once, speed, worker_count(self.workers))
 
-    def _usable_memory(self, workers: Workers | None) -> float:
-        if self.survey is not None and self.on_gpu:
-            return self.survey.memory
-        # Of the host's memory the workers file tells more than what was free when a worker was asked.
-        return usable_memory(torch_device(self.config.torch), workers)
+            estimate = choose(self.speed(most_voxels=0))
+            choice = choose(self.speed(most_voxels=estimate.read // WORTH_IT))
+        return replace(choice, bytes=choice.bytes * at_once)
+
+    def speed(self, most_voxels: float) -> TileSpeed:
+        """Return how long a tile takes all networks together, in all positions that are averaged.
+
+        Where that was not measured before, it is now, with at most ``most_voxels`` in all.
+        """
+        section, speeds = self.config.prediction, []
+        for network in self.networks:
+            if self.asks_worker:
+                measured = [] if network.survey is None else network.survey.measured
+            else:
+                measured = measured_tiles(network.module, network.source, section, most_voxels)
+            positions = variants_for(section.test_time_augmentation, self._geometry(network))
+            speeds.append(fitted(measured).times(len(positions)))
+        return reduce(add, speeds)
 
     def predictor(self, input_size: Sequence[int]) -> Predictor:
-        """Make what predicts with tiles of that size."""
-        return make_predictor(self.network, self.training.model, self.config.torch, self.config.prediction, input_size)
+        """Return the predictor in tiles of that size of the lead."""
+        loaded = [(network.module, network.source) for network in self._lead_first]
+        return joint_predictor(loaded, self.config.prediction, input_size)
 
     def group(self, prediction_id: int) -> str:
-        """Name the group, inside each container, of what a prediction run writes."""
-        return prediction_group(self.training_run_id, prediction_id)
+        """Return the group, inside each container, of what a prediction run writes."""
+        if len(self.networks) == 1:
+            return prediction_group(self.training_run_ids[0], prediction_id)
+        runs = "_".join(f"{run_id:04d}" for run_id in self.training_run_ids)
+        return f"volumes/predictions/ensemble_{runs}/predict_{prediction_id:04d}"
 
     def places(self, prediction_id: int, part: str | None = None) -> list[OutputPlace]:
-        """Say where each region's prediction goes; entries that share a container get a group each.
+        """Return where each region's prediction goes; entries that share a container get a group each.
 
-        Args:
-            prediction_id: The run.
-            part: One of several predictions of that run, which get a group each.
+        ``part`` is one of several predictions of that run, which get a group each.
         """
         group = self.group(prediction_id) if part is None else f"{self.group(prediction_id)}/{part}"
         folders = self.config.directories.data, self.config.prediction.directories.prefix
@@ -215,76 +235,61 @@ class PredictionPlan:
             for container, region in zip(containers, self.regions, strict=True)
         ]
 
+    def check_not_read(self, places: Sequence[OutputPlace]) -> None:
+        """Raise InputError if a prediction would replace a volume of the data configuration."""
+        groups = [Address(str(place.container), place.group) for place in places]
+        inputs = [address for region in self.regions for address in region.addresses]
+        check_outputs(groups, inputs, "set prediction.directories.prefix to another folder, or name other inputs")
 
-def plan_prediction(
-    config: PredictionConfig,
-    record: RunRecord,
-    checkpoint: ChosenCheckpoint | None = None,
-    workers: Workers | None = None,
-) -> PredictionPlan:
-    """Find and check all that a prediction needs, but for what ``settling.settled`` finds out.
+    def surveyed(
+        self, networks: Sequence[PlannedNetwork], *, ask: bool = True, tiles: bool = True
+    ) -> list[PlannedNetwork]:
+        """Return networks with what a worker says of them, one worker for all; arguments as for ``resolved``."""
+        section = self.config.prediction
+        if not self.asks_worker or self.workers is None:
+            return list(networks)
+        sources = tuple(network.source for network in networks)
+        inquiry = Inquiry(sources, section, self.regions, tiles and section.input_size_voxels is None)
+        found = survey(inquiry, self.workers, ask=ask)
+        return [replace(network, survey=one) for network, one in zip(networks, found, strict=True)]
 
-    Args:
-        config: The configuration of the prediction.
-        record: The training run.
-        checkpoint: The weights; None for what ``prediction.checkpoint`` says.
-        workers: Who predicts; None for this process.
+    def in_exact_precision(self, network: PlannedNetwork) -> PlannedNetwork:
+        """Return a network in the configured precision where that is exact enough, else in fp32, with a warning.
 
-    Raises:
-        ConfigError: ``prediction.data`` is missing or wrong, the device is not there, or the tiles do not suit the
-            network.
-        DataError: A volume is missing, or does not fit (see ``open_regions``).
-        CheckpointError: The checkpoint is missing, changed since it was tracked, or of another architecture.
-    """
-    required_file(config.prediction.data, "prediction.data")
-    asks_worker = check_place(config, workers)
-    training = resolve_training_config(record.config, directories=config.directories)
-    data = load_regions_config(config, training)
-    regions = open_regions(
-        data,
-        num_classes=training.data.num_classes,
-        voxel_size=training.data.voxel_size,
-        need_labels=config.prediction.log_metrics,
-        downsample_factor=training.data.downsample_factor,
-    )
-    checkpoint = checkpoint or choose_checkpoint(record, checkpoint_for(config, 0))
-    network = load_network(training.model, for_this_machine(config.torch), checkpoint.path)
-    plan = PredictionPlan(
-        config, training, record.id, checkpoint, data, tuple(regions), network, asks_worker=asks_worker
-    )
-    check_tiles(plan)
-    return plan
+        A worker that was asked has found it out; where none is asked, it is found out here.
+        """
+        if self.asks_worker:
+            check = None if network.survey is None else network.survey.precision
+        else:
+            check = check_precision(network.module, network.source, self.config.prediction, self.regions)
+        if check is None:
+            return network
+        if check.used != check.asked:
+            log.warning("%s", check)
+        return replace(network, precision=check, source=with_precision(network.source, check.used))
 
+    def resolved(self, *, ask: bool = True, tiles: bool = True) -> PredictionPlan:
+        """Return the plan with what depends on the device: precision, and speed and memory of tiles.
 
-def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> DataConfig:
-    """Read which regions are to be predicted.
+        Args:
+            ask: Start a worker for it where one is needed; otherwise what was never asked stays unknown.
+            tiles: Whether there are tiles to be chosen, unless they are configured.
 
-    Raises:
-        ConfigError: ``prediction.data`` is missing or wrong; or what is asked for is for classes only.
-    """
-    check_channels(config.prediction, training.model)
-    return load_data_config(
-        required_file(config.prediction.data, "prediction.data"),
-        config.directories.data,
-        num_classes=training.data.num_classes if config.prediction.log_metrics else None,
-        voxel_size=training.data.voxel_size,
-    )
+        Raises:
+            InputError: The worker that is asked cannot predict.
+            IncasemError: No worker can be started.
+        """
+        networks = map(self.in_exact_precision, self.surveyed(self.networks, ask=ask, tiles=tiles))
+        return replace(self, networks=tuple(networks))
 
+    @property
+    def _lead_first(self) -> list[PlannedNetwork]:
+        return sorted(self.networks, key=lambda network: network is not self.lead)
 
-def check_tiles(plan: PredictionPlan) -> None:
-    """Make sure that configured tile sizes suit the network and every region.
+    def _geometry(self, network: PlannedNetwork) -> NetworkGeometry:
+        augmentation = self.config.prediction.test_time_augmentation
+        return geometry_for(augmentation, prediction_geometry(network.source.model))
 
-    Raises:
-        ConfigError: They do not.
-    """
-    input_size, output_size = plan.config.prediction.input_size_voxels, plan.config.prediction.output_size_voxels
-    if input_size is None:
-        return
-    given = plan.geometry.output_size(input_size)
-    if output_size is not None and tuple(output_size) != given:
-        raise ConfigError(
-            f"prediction.output_size_voxels is {list(output_size)}, but the network makes {list(given)} of "
-            f"prediction.input_size_voxels {list(input_size)}: correct it or set it to null."
-        )
-    for region in plan.regions:
-        plan.predictor(input_size).steps(region.roi, region.raw_roi.begin)
+    def _tile_memory(self, network: PlannedNetwork) -> TileMemory:
+        section = self.config.prediction
+        return tile_memory(network.module, network.source, section.test_time_augmentation, section.batch_size)

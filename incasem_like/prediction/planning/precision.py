@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from incasem_like.config import ModelConfig
 from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.config.shared_sections import TorchConfig
-from incasem_like.prediction.computing.loading import make_predictor, prediction_geometry
+from incasem_like.prediction.computing.loading import NetworkSource, make_predictor, prediction_geometry
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.samples import Region
 from incasem_like.volumes import Coordinate, Roi
@@ -45,10 +44,6 @@ class PrecisionCheck:
     tolerance: float
     region: str
 
-    def applied(self, config: TorchConfig) -> TorchConfig:
-        """Give the configuration with the precision that is exact enough."""
-        return config.model_copy(update={"precision": self.used})
-
     def __str__(self) -> str:
         found = (
             f"torch.precision={self.asked} changes {OF_A_THOUSAND} of 1000 values of a tile of {self.region} by "
@@ -60,50 +55,41 @@ class PrecisionCheck:
 
 
 def is_to_be_checked(config: TorchConfig, section: PredictionSection) -> bool:
-    """Say whether the configured precision is a lower one, and a tolerance is set."""
+    """Return whether the configured precision is a lower one, and a tolerance is set."""
     return config.precision != FULL and section.precision_tolerance is not None
 
 
 def check_precision(
-    network: nn.Module,
-    model: ModelConfig,
-    config: TorchConfig,
-    section: PredictionSection,
-    regions: Sequence[Region],
+    network: nn.Module, source: NetworkSource, section: PredictionSection, regions: Sequence[Region]
 ) -> PrecisionCheck | None:
-    """Hold the configured precision against fp32 on a tile of each region.
+    """Compare the configured precision with fp32 on a tile of each region.
 
     Returns:
         The comparison with the greatest difference; None in fp32, and where no tolerance is set.
     """
-    tolerance = section.precision_tolerance
-    if tolerance is None or not is_to_be_checked(config, section) or not regions:
+    tolerance, precision = section.precision_tolerance, source.torch.precision
+    if tolerance is None or not is_to_be_checked(source.torch, section) or not regions:
         return None
     plain = section.model_copy(update={"test_time_augmentation": NONE, "num_workers": 0})
-    found = [(_difference(network, model, config, plain, region), region.name) for region in regions]
-    worst, name = max(found)
-    return PrecisionCheck(config.precision, config.precision if worst <= tolerance else FULL, worst, tolerance, name)
-
-
-def _difference(
-    network: nn.Module, model: ModelConfig, config: TorchConfig, section: PredictionSection, region: Region
-) -> float:
-    """Predict a tile in both precisions and say within what nearly all values agree."""
-    origin = region.raw_roi.begin
-    smallest = prediction_geometry(model).input_for_output([1, 1, 1])
-    values = []
-    for precision in (FULL, config.precision):
-        torch_config = config.model_copy(update={"precision": precision})
-        predictor = make_predictor(network, model, torch_config, section, smallest)
-        tile = predictor.tile(lively_part(region), origin)
+    smallest = prediction_geometry(source.model).input_for_output([1, 1, 1])
+    exact, used = (make_predictor(network, with_precision(source, name), plain, smallest) for name in (FULL, precision))
+    found = []
+    for region in regions:
+        tile = exact.tile(lively_part(region), region.raw_roi.begin)
         read = partial(region.read_raw, outside="reflect")
-        ((_, probabilities),) = predictor.predict_tiles(read, [tile])
-        values.append(probabilities)
-    return nearly_greatest_difference(*values)
+        values = [next(predictor.predict_tiles(read, [tile]))[1] for predictor in (exact, used)]
+        found.append((nearly_greatest_difference(*values), region.name))
+    worst, name = max(found)
+    return PrecisionCheck(precision, precision if worst <= tolerance else FULL, worst, tolerance, name)
+
+
+def with_precision(source: NetworkSource, precision: str) -> NetworkSource:
+    """Return the network computed in that precision."""
+    return replace(source, torch=source.torch.model_copy(update={"precision": precision}))
 
 
 def nearly_greatest_difference(exact: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
-    """Give the difference that 999 of 1000 values do not exceed; infinite where some are not numbers."""
+    """Return the difference that 999 of 1000 values do not exceed; infinite where some are not numbers."""
     differences = np.abs(exact - other).ravel()
     if not np.isfinite(differences).all():
         return float("inf")
@@ -112,12 +98,12 @@ def nearly_greatest_difference(exact: npt.NDArray[np.float32], other: npt.NDArra
 
 def lively_part(region: Region) -> Roi:
     """Choose a part of a region that is not mere background: of nine, that where raw varies most inside the mask."""
-    # The first of equals, so that a prediction that is gone on with finds the same.
+    # The first of equals, so that a resumed prediction finds the same.
     return max(_parts(region.roi), key=partial(_liveliness, region))
 
 
 def _parts(roi: Roi) -> Iterator[Roi]:
-    """Give parts at the middle of a region and towards its corners."""
+    """Yield parts at the middle of a region and towards its corners."""
     shape = Coordinate(min(EDGE, length) for length in roi.shape)
     room = roi.shape - shape
     middle, *others = PLACES

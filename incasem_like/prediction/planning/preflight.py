@@ -1,189 +1,277 @@
-"""What a prediction would do, and all that would stop it, found out without starting it."""
+"""What a prediction takes in time, memory and disk, and what stops it, found out without starting it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import contextlib
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+import torch
 
 from incasem_like.blockwise.check_workers import worker_problems
 from incasem_like.blockwise.workers_file import Workers, load_workers
-from incasem_like.config import PredictionConfig, resolve_training_config
-from incasem_like.networks import for_this_machine
-from incasem_like.prediction.computing.loading import load_network
-from incasem_like.prediction.experiment import check_resumable
-from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint, checkpoint_for, choose_checkpoint
-from incasem_like.prediction.planning.ensemble_plan import add_member, check_counts, ensemble_of
-from incasem_like.prediction.planning.plan import PredictionPlan, check_tiles, load_regions_config
-from incasem_like.prediction.planning.preflight_regions import Preflight, examine_regions
-from incasem_like.prediction.planning.settling import settled
-from incasem_like.prediction.planning.survey import check_place
-from incasem_like.samples import Region, open_regions
-from incasem_like.terminal import shown_path
+from incasem_like.errors import IncasemError, InputError
+from incasem_like.prediction.blocks import region_block_shape
+from incasem_like.prediction.outputs import OutputPlace, chunk_shape_for, nearest_folder, read_begun
+from incasem_like.prediction.planning.memory import BYTES_OF_A_PROCESS, worker_count
+from incasem_like.prediction.planning.plan import PredictionPlan
+from incasem_like.prediction.planning.speed import MEASURED_VOXELS
+from incasem_like.samples import Region
+from incasem_like.terminal import counted, duration, shown_path
 
 if TYPE_CHECKING:
-    from incasem_like.config import DataConfig, TrainingConfig
-    from incasem_like.tracking import RunRecord, RunStore
+    from incasem_like.prediction.planning.tile_size import TileSpeed
+    from incasem_like.tracking import RunStore
+
+GIB = 2**30
 
 
-def examine_prediction(
-    config: PredictionConfig,
-    training: Callable[[], RunRecord],
-    store: Callable[[], RunStore | None],
-    *,
-    further: Callable[[], Sequence[RunRecord]] = tuple,
-    resume: int | None = None,
-    workers_file: Path | None = None,
-) -> Preflight:
-    """Find out what a prediction would do; nothing is written but the measured speed, into the user's cache.
+@dataclass
+class Preflight:
+    """What is found out before a prediction starts.
 
-    Args:
-        config: The configuration of the prediction.
-        training: Finds the training run.
-        store: Opens the store of prediction runs.
-        further: Finds more training runs, where the mean of several networks is predicted.
-        resume: Number of the prediction to go on with.
-        workers_file: ``workers.yaml``, where workers are to predict.
+    Attributes:
+        collects: Problems are collected, as a dry run needs; otherwise the first one is raised.
+        lines: For the user, problems included.
+        errors: All that would stop the prediction.
     """
-    found = Preflight()
-    around = note_surroundings(found, config, store, workers_file)
-    plan: PredictionPlan | None = None
-    with found.noting():
-        records = [training(), *further()]
-        check_counts(config, len(records))
-        plan = note_plan(found, config, records, around)
-    if plan is not None:
-        prediction_id = resume or next_id(around.runs)
-        with found.noting():
-            if resume is not None:
-                check_resumable(plan, resume, around.runs)
-        examine_regions(found, plan, plan.places(prediction_id), around.workers, resume=resume is not None)
-    return found
+
+    collects: bool = True
+    lines: list[str] = field(default_factory=list)
+    errors: list[IncasemError] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """All that would stop the prediction, a sentence each."""
+        return [str(error) for error in self.errors]
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Collect the error that ends the block inside, and continue after it."""
+        try:
+            yield
+        except IncasemError as error:
+            if not self.collects:
+                raise
+            if str(error) not in self.problems:
+                self.errors.append(error)
+                self.lines.append(f"Problem: {error}")
+
+    def stop(self) -> NoReturn:
+        """Raise the first of the collected problems: without what is missing there is nothing more to find out."""
+        raise self.errors[0]
+
+
+def look_around(
+    found: Preflight, store: Callable[[], RunStore | None], workers_file: Path | None
+) -> tuple[RunStore | None, Workers | None, bool]:
+    """Open the run store and read the workers file.
+
+    Returns:
+        The store, the workers, and whether it is known who predicts: False where the workers file is wrong.
+    """
+    runs: RunStore | None = None
+    workers: Workers | None = None
+    with found.collecting():
+        runs = store()
+    with found.collecting():
+        workers = None if workers_file is None else load_workers(workers_file)
+    for problem in [] if workers is None else worker_problems(workers):
+        with found.collecting():
+            raise problem
+    return runs, workers, workers is not None or workers_file is None
 
 
 def next_id(runs: RunStore | None) -> int:
-    """Say which id a new run would get."""
+    """Return the id that a new run would get."""
     return max(runs.ids() if runs is not None else (), default=0) + 1
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What a prediction needs besides its plan; what is not there is None.
-
-    Attributes:
-        runs: The store of prediction runs.
-        workers: Who predicts.
-        asks_worker: Whether one of them is asked first; None where no device can be used.
-    """
-
-    runs: RunStore | None
-    workers: Workers | None
-    asks_worker: bool | None
+def report_networks(found: Preflight, plan: PredictionPlan) -> None:
+    """Report checkpoint and precision of each network."""
+    for network in plan.networks:
+        source, checkpoint = network.source, network.source.checkpoint
+        iteration = "" if checkpoint.iteration is None else f", iteration {checkpoint.iteration}"
+        found.lines.append(f"Network: training run {source.training_run_id}{iteration}: {shown_path(checkpoint.path)}")
+        if network.precision is not None:
+            found.lines.append(f"Precision: {network.precision}")
+        elif not plan.knows_precision:
+            asked = f"torch.precision={source.torch.precision}"
+            found.lines.append(f"Precision: a worker that is started first compares {asked} with fp32.")
 
 
-def note_surroundings(
+def examine_regions(
     found: Preflight,
-    config: PredictionConfig,
-    store: Callable[[], RunStore | None],
-    workers_file: Path | None,
-) -> Surroundings:
-    """Look at run store, workers and device."""
-    runs: RunStore | None = None
-    workers: Workers | None = None
-    asks_worker: bool | None = None
-    with found.noting():
-        runs = store()
-    with found.noting():
-        workers = None if workers_file is None else load_workers(workers_file)
-    if workers is not None:
-        for problem in worker_problems(workers):
-            with found.noting():
-                raise problem
-    if workers is not None or workers_file is None:
-        with found.noting():
-            asks_worker = check_place(config, workers)
-    return Surroundings(runs, workers, asks_worker)
-
-
-def note_plan(
-    found: Preflight,
-    config: PredictionConfig,
-    records: Sequence[RunRecord],
-    around: Surroundings,
-    checkpoint: ChosenCheckpoint | None = None,
-) -> PredictionPlan | None:
-    """Do what ``plan_ensemble`` and ``settled`` do, going on behind each problem as far as what is left makes sense.
+    plan: PredictionPlan,
+    places: Sequence[OutputPlace],
+    *,
+    resume: bool,
+    times: int = 1,
+    kept: int = 1,
+) -> None:
+    """Report how the regions are cut up, where they go, and what time and space that takes.
 
     Args:
         found: Gets lines and problems.
-        config: The configuration of the prediction.
-        records: The training runs.
-        around: Where it is to happen; no worker is started.
-        checkpoint: Of the first; None for what the configuration says.
+        plan: What predicts what.
+        places: Where each region's prediction goes.
+        resume: It was begun before.
+        times: Number of such predictions, one after the other.
+        kept: Number of them that are on disk at once.
     """
-    members: list[PredictionPlan] = []
-    with found.noting():
-        first = _note_first(found, config, records[0], around, checkpoint)
-        members += [] if first is None else [first]
-    for index, record in enumerate(records[1:] if members else (), 1):
-        with found.noting():
-            members.append(add_member(config, members[0], index, record))
-    for index, member in enumerate(members):
-        with found.noting():
-            members[index] = settled(member, around.workers, ask=False)
-            _note_network(found, members[index])
-    return ensemble_of(config, members) if len(members) == len(records) else None
+    with found.collecting():
+        plan.check_not_read(places)
+    speed = plan.speed(most_voxels=MEASURED_VOXELS)
+    costs: list[_Cost] = []
+    needed: dict[Path, int] = {}
+    for region, place in zip(plan.regions, places, strict=True):
+        with found.collecting():
+            costs.append(_examine_region(found, plan, region, place, speed, resume))
+            place.check_writable()
+            folder = nearest_folder(place.container)
+            needed[folder] = needed.get(folder, 0) + costs[-1].disk_left(kept)
+    for folder, size in needed.items():
+        with found.collecting():
+            _examine_disk(found, folder, size)
+    if costs and all(cost.is_known for cost in costs):
+        with found.collecting():
+            _examine_memory(found, plan, costs)
+        found.lines.append(_time_sentence(plan, speed, costs, times))
 
 
-def _note_first(
-    found: Preflight,
-    config: PredictionConfig,
-    record: RunRecord,
-    around: Surroundings,
-    checkpoint: ChosenCheckpoint | None,
-) -> PredictionPlan | None:
-    """Do what ``plan_prediction`` does for the first network, as far as what is left makes sense."""
-    trained = resolve_training_config(record.config, directories=config.directories)
-    data: DataConfig | None = None
-    with found.noting():
-        data = load_regions_config(config, trained)
-    regions = [] if data is None else _open_regions(found, config, trained, data)
-    chosen = network = None
-    with found.noting():
-        chosen = checkpoint or choose_checkpoint(record, checkpoint_for(config, 0))
-        network = load_network(trained.model, for_this_machine(config.torch), chosen.path)
-    if not regions or data is None or chosen is None or network is None or around.asks_worker is None:
-        return None
-    plan = PredictionPlan(
-        config, trained, record.id, chosen, data, tuple(regions), network, asks_worker=around.asks_worker
+@dataclass(frozen=True)
+class _Cost:
+    """What a region takes; where its tiles are not known, only ``disk`` means something."""
+
+    is_known: bool = False
+    seconds: float = 0  # one block after the other
+    blocks: int = 1
+    left: int = 1  # blocks that are not done
+    tile_bytes: int = 0  # memory of a tile where the network computes
+    host_bytes: int = 0  # and on the host besides
+    disk: int = 0  # bytes at most
+
+    def disk_left(self, kept: int) -> int:
+        """Return how many bytes are still to be written at most, of so many predictions that are on disk at once."""
+        return self.disk * (kept - 1) + math.ceil(self.disk * self.left / self.blocks)
+
+    def seconds_with(self, workers: int, times: int) -> float:
+        """Return the time of the worker with most blocks: of what remains, and of all for all but the first of
+        ``times``."""
+        of_busiest = [-(-blocks // workers) for blocks in (self.left, self.blocks)]
+        return self.seconds / self.blocks * (of_busiest[0] + (times - 1) * of_busiest[1])
+
+
+def _examine_region(
+    found: Preflight, plan: PredictionPlan, region: Region, place: OutputPlace, speed: TileSpeed, resume: bool
+) -> _Cost:
+    """Report how a region is cut up and where it goes."""
+    begun = read_begun(place) if resume else None
+    if begun is None:
+        place.check_free(resuming=resume)
+    section, channels, shape = plan.config.prediction, plan.training.model.num_fmaps_out, region.roi.shape
+    size = int(region.roi.size * (channels * np.dtype(section.output_dtype).itemsize + (not place.channels)))
+    written = [f"{group.name} ({counted(group.channels, 'channel')})" for group in place.channels]
+    written = written or ["segmentation", counted(channels, "probability map")]
+    into = (
+        f"  into {shown_path(place.folder)}: {' and '.join(written)} of {section.output_dtype}, at most {_size(size)} "
+        "on disk."
     )
-    check_tiles(plan)
-    return plan
+    if begun is None and not plan.knows_tiles:
+        found.lines += [
+            f"{region.name}: {_times(shape)} voxels; a worker that is started first finds out what tiles are good, and "
+            "so how much memory and time this takes.",
+            into,
+        ]
+        return _Cost(disk=size)
+    choice = plan.choose_tiles(region, None if begun is None else begun.input_size)
+    predictor = plan.predictor(choice.input_size)
+    steps = predictor.steps(region.roi, region.raw_roi.begin)
+    block = region_block_shape(predictor, region, chunk_shape_for(steps, shape))
+    blocks = math.prod(-(-length // edge) for length, edge in zip(shape, block, strict=True))
+    given = tuple(min(edge, length) for edge, length in zip(steps, shape, strict=True))
+    done = "" if begun is None else f"; {counted(begun.done, 'block')} {'is' if begun.done == 1 else 'are'} done"
+    found.lines += [
+        f"{region.name}: {_times(shape)} voxels in {counted(choice.tiles, 'tile')}, {counted(blocks, 'block')}; a tile "
+        f"reads {_times(choice.input_size)} and gives {'' if choice.tiles == 1 else 'up to '}{_times(given)} voxels"
+        f"{done}.",
+        into,
+    ]
+    left = blocks if begun is None else blocks - begun.done
+    return _Cost(True, choice.seconds(speed, region.roi.size), blocks, left, choice.bytes, choice.host_bytes, size)
 
 
-def _note_network(found: Preflight, plan: PredictionPlan) -> None:
-    iteration = "" if plan.checkpoint.iteration is None else f", iteration {plan.checkpoint.iteration}"
-    found.lines.append(f"Network: training run {plan.training_run_id}{iteration}: {shown_path(plan.checkpoint.path)}")
-    if plan.precision is not None:
-        found.lines.append(f"Precision: {plan.precision}")
-    elif not plan.knows_precision:
-        asked = plan.config.torch.precision
-        found.lines.append(f"Precision: a worker that is started first holds torch.precision={asked} against fp32.")
+def _examine_memory(found: Preflight, plan: PredictionPlan, costs: Sequence[_Cost]) -> None:
+    workers, tile_bytes = plan.workers, max(cost.tile_bytes for cost in costs)
+    host = BYTES_OF_A_PROCESS + (max(cost.host_bytes for cost in costs) if plan.on_gpu else tile_bytes)
+    gpu = f", and {tile_bytes / GIB:.1f} GiB of its GPU" if plan.on_gpu else ""
+    found.lines.append(f"Memory: about {host / GIB:.1f} GiB{' for each worker' if workers else ''}{gpu}.")
+    asked = [group.memory for group in (workers.groups if workers else ()) if group.memory is not None]
+    if asked and min(asked) < host:
+        raise InputError(
+            f"The workers file asks for {_size(min(asked))} of memory for a worker, but one needs about {_size(host)}: "
+            "raise memory there, or lower prediction.input_size_voxels."
+        )
 
 
-def _open_regions(
-    found: Preflight, config: PredictionConfig, trained: TrainingConfig, data: DataConfig
-) -> list[Region]:
-    """Open the entries one by one, so that each one's problem is heard."""
-    regions: list[Region] = []
-    for entry in data.entries:
-        with found.noting():
-            regions += open_regions(
-                data.model_copy(update={"entries": (entry,)}),
-                num_classes=trained.data.num_classes,
-                voxel_size=trained.data.voxel_size,
-                need_labels=config.prediction.log_metrics,
-                downsample_factor=trained.data.downsample_factor,
-            )
-    return regions
+def _examine_disk(found: Preflight, folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    found.lines.append(f"Disk of {shown_path(folder)}: {_size(free)} free, at most {_size(size)} needed.")
+    if free < size:
+        raise InputError(
+            f"The output may take {_size(size)}, but the disk of {folder} has {_size(free)} left: free some, "
+            "set prediction.output_dtype=uint8, or prediction.directories.prefix to another disk."
+        )
+
+
+def _time_sentence(plan: PredictionPlan, speed: TileSpeed, costs: Sequence[_Cost], times: int) -> str:
+    if not speed.measured:
+        why = (
+            "no worker has measured how fast its device is"
+            if plan.asks_worker
+            else "the tiles of this network do not fit into the memory here"
+        )
+        return f"Expected time: not known, since {why}."
+    masked = "; tiles that the mask clears take none" if any(region.mask is not None for region in plan.regions) else ""
+    alone = sum(cost.seconds_with(1, times) for cost in costs)
+    threads = torch.get_num_threads()
+    if plan.workers is None:
+        return f"Expected time: {duration(alone)} on this machine with {counted(threads, 'thread')}{masked}."
+    count = worker_count(plan.workers)
+    together = sum(cost.seconds_with(count, times) for cost in costs)
+    if plan.lead.survey is not None:
+        return (
+            f"Expected time: {duration(together)} on {counted(count, 'worker')}, if they are all as fast as the one "
+            f"that was measured, on {plan.lead.survey.device}{masked}."
+        )
+    if not plan.on_gpu:
+        together *= threads * count / _cores(plan.workers)
+    return (
+        f"Expected time: {duration(together)} on {counted(count, 'worker')}, if they are as fast as this machine"
+        f"{masked}; {duration(alone)} here alone with {counted(threads, 'thread')}."
+    )
+
+
+def _cores(workers: Workers) -> int:
+    """Count the cores that all workers compute on; those on this machine cannot have more than it has."""
+    here = sum((group.count or 1) * group.cores for group in workers.groups if group.launcher == "local")
+    elsewhere = sum((group.count or 1) * group.cores for group in workers.groups if group.launcher != "local")
+    return min(here, len(os.sched_getaffinity(0))) + elsewhere
+
+
+def _size(number: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:.3g} GiB" if number < 1000 else f"{number / 1024:.3g} TiB"
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(int(edge)) for edge in shape)

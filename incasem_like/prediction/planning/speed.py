@@ -13,15 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from incasem_like.config import ModelConfig
 from incasem_like.config.prediction_config import PredictionSection
-from incasem_like.config.shared_sections import TorchConfig
 from incasem_like.networks import NetworkGeometry, torch_device
-from incasem_like.prediction.computing.loading import make_predictor, prediction_geometry, tile_memory
+from incasem_like.prediction.computing.loading import NetworkSource, make_predictor, prediction_geometry
 from incasem_like.prediction.computing.tiles import TiledPredictor
+from incasem_like.prediction.computing.tiling import Tile
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.planning.kept import Kept
-from incasem_like.prediction.planning.memory import TileMemory, usable_memory
+from incasem_like.prediction.planning.memory import TileMemory, tile_memory, usable_memory
 from incasem_like.prediction.planning.tile_size import UNMEASURED, TileSpeed
 from incasem_like.volumes import Roi
 
@@ -32,20 +31,14 @@ ENOUGH_SECONDS = 4.0
 MOST_TILES = 6
 # What may be measured where nothing else limits it: some seconds of work.
 MEASURED_VOXELS = 3e7
+# Of each measured tile the voxels that were read and written, and the seconds.
 Measured = list[tuple[int, int, float]]
 
 
 def measurable_sizes(
     geometry: NetworkGeometry, memory: TileMemory, limit: float, most_voxels: float
 ) -> Iterator[tuple[int, ...]]:
-    """Give tile sizes from the smallest usable one on, as long as they stay within limits.
-
-    Args:
-        geometry: The network's.
-        memory: What tiles take.
-        limit: Bytes that a tile may take.
-        most_voxels: That all tiles may have together.
-    """
+    """Yield growing tile sizes, whose memory is within ``limit`` bytes and whose voxels together within a bound."""
     size = geometry.input_for_output([2 * (s + b) for s, b in zip(geometry.stride, geometry.border, strict=True)])
     for _ in range(MOST_TILES):
         most_voxels -= math.prod(size)
@@ -59,25 +52,16 @@ def measurable_sizes(
 def measure_speed(
     make_predictor: Callable[[tuple[int, ...]], TiledPredictor], channels: int, sizes: Iterable[tuple[int, ...]]
 ) -> Measured:
-    """Predict tiles of growing size, until one takes seconds, and say how long each took.
-
-    Args:
-        make_predictor: Makes what predicts tiles of a size.
-        channels: That the network takes.
-        sizes: Of the tiles.
-
-    Returns:
-        For each tile the voxels that were read and written, and the seconds.
-    """
+    """Predict tiles of these sizes, with so many channels of input, until one takes seconds."""
     measured: Measured = []
     for size in sizes:
         predictor = make_predictor(size)
         written = predictor.geometry.output_size(size)
-        tile = (Roi((0, 0, 0), size), Roi(predictor.geometry.context, written))
+        tile = Tile(Roi((0, 0, 0), size), Roi(predictor.geometry.context, written))
         raw = np.random.default_rng(0).random((channels, *size), dtype=np.float32)
         seconds = _seconds(predictor, raw, tile)
         if not measured or seconds < ENOUGH_SECONDS / 10:
-            # The first time pays for what comes once: memory, compiling, the library's choice of algorithms.
+            # The first time includes what comes once: memory, compiling, the library's choice of algorithms.
             seconds = min(seconds, _seconds(predictor, raw, tile))
         measured.append((math.prod(size), math.prod(written), seconds))
         if seconds > ENOUGH_SECONDS:
@@ -85,17 +69,17 @@ def measure_speed(
     return measured
 
 
-def _seconds(predictor: TiledPredictor, raw: Any, tile: tuple[Roi, Roi]) -> float:
-    begun = time.monotonic()
+def _seconds(predictor: TiledPredictor, raw: Any, tile: Tile) -> float:
+    started = time.monotonic()
     for _ in predictor.predict_tiles(lambda roi: raw, [tile]):
         pass
-    return time.monotonic() - begun
+    return time.monotonic() - started
 
 
 def fitted(measured: Sequence[tuple[int, int, float]]) -> TileSpeed:
-    """Fit the time per voxel read and per voxel written to measured tiles; errors count in proportion to the time.
+    """Fit the time per voxel read, per voxel written and per tile, by relative errors.
 
-    What is left where the proportions cannot be told apart is that of ``UNMEASURED``.
+    Where the tiles do not tell them apart, the proportions are those of ``UNMEASURED``.
     """
     if not measured:
         return UNMEASURED
@@ -111,34 +95,24 @@ def fitted(measured: Sequence[tuple[int, int, float]]) -> TileSpeed:
 
 
 def measured_tiles(
-    network: nn.Module, model: ModelConfig, config: TorchConfig, section: PredictionSection, most_voxels: float
+    network: nn.Module, source: NetworkSource, section: PredictionSection, most_voxels: float
 ) -> Measured:
-    """Say how long tiles of a network take on this machine: as was found out before, else measure.
+    """Return how long tiles of a network take on this machine: from the cache, else by measuring.
 
-    Args:
-        network: On its device.
-        model: Its architecture.
-        config: Device and arithmetic.
-        section: How it predicts, but for test-time augmentation, which is reckoned with elsewhere.
-        most_voxels: That the measured tiles may have together; with 0, nothing is measured.
+    ``section`` counts without test-time augmentation. Measured tiles have together at most ``most_voxels``; with 0,
+    nothing is measured.
     """
-    device = torch_device(config)
-    facts = {
-        "model": model.model_dump(mode="json"),
-        "precision": config.precision,
-        "channels_last": config.channels_last,
-        "compile": config.compile,
-    }
-    cache = SpeedCache(facts, device)
+    config, device = source.torch, torch_device(source.torch)
+    arithmetic = {key: getattr(config, key) for key in ("precision", "channels_last", "compile")}
+    cache = SpeedCache({"model": source.model.model_dump(mode="json"), **arithmetic}, device)
     measured = cache.read()
     if measured or not most_voxels:
         return measured
-    memory, plain = (
-        tile_memory(network, model, config, NONE),
-        section.model_copy(update={"test_time_augmentation": NONE}),
-    )
-    sizes = measurable_sizes(prediction_geometry(model), memory, usable_memory(device), most_voxels)
-    measured = measure_speed(lambda size: make_predictor(network, model, config, plain, size), model.in_channels, sizes)
+    plain = section.model_copy(update={"test_time_augmentation": NONE})
+    memory, limit = tile_memory(network, source, NONE), usable_memory(device)
+    sizes = measurable_sizes(prediction_geometry(source.model), memory, limit, most_voxels)
+    channels = source.model.in_channels
+    measured = measure_speed(lambda size: make_predictor(network, source, plain, size), channels, sizes)
     cache.write(measured)
     if device.type == "cuda":  # this process may only schedule, and its workers use the same GPU
         torch.cuda.empty_cache()
@@ -146,19 +120,14 @@ def measured_tiles(
 
 
 class SpeedCache(Kept):
-    """Measured tiles of one network on this machine, kept under what they depend on.
-
-    Args:
-        facts: What the time depends on besides the machine; JSON-able.
-        device: What computes.
-    """
+    """Measured tiles of one network on this machine, in the cache under all that the time depends on."""
 
     def __init__(self, facts: Mapping[str, Any], device: torch.device) -> None:
         known = {"torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads()}
         super().__init__("speed", {"format": FORMAT, **known, **facts})
 
     def read(self) -> Measured:
-        """Give the tiles that were measured before; none where there is no such file, or half of one."""
+        """Return the tiles that were measured before; none where there is no such file, or a damaged one."""
         try:
             return [(int(read), int(written), float(seconds)) for read, written, seconds in super().read()]
         except (ValueError, TypeError):
@@ -166,7 +135,7 @@ class SpeedCache(Kept):
 
 
 def device_name(device: torch.device) -> str:
-    """Name a GPU, else this machine: with the host's name, since one cache may serve several machines."""
+    """Return the name of a GPU, else of this machine, since one cache may serve several machines."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{platform.node()} {platform.machine()} {os.cpu_count()}"

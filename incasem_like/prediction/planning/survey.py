@@ -23,19 +23,19 @@ import torch
 
 from incasem_like.blockwise.done_log import claimed
 from incasem_like.blockwise.job import private_folder
-from incasem_like.blockwise.ledger import LedgerTask, Pieces
+from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import ConfigError, IncasemError, InputError
 from incasem_like.networks import check_arithmetic, check_device, has_device, torch_device
-from incasem_like.prediction.computing.weights import NetworkPlace
+from incasem_like.prediction.computing.loading import NetworkSource
 from incasem_like.prediction.planning.kept import Kept
 from incasem_like.prediction.planning.memory import usable_memory, usable_memory_of_gpu
-from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked
+from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked, with_precision
 from incasem_like.prediction.planning.speed import MEASURED_VOXELS, Measured, device_name, measured_tiles
 from incasem_like.volumes.provenance import digest
 
 if TYPE_CHECKING:
-    from incasem_like.blockwise.task import Block
+    from incasem_like.blockwise.task import WorkItem
     from incasem_like.config import PredictionConfig
     from incasem_like.config.prediction_config import PredictionSection
     from incasem_like.samples import Region
@@ -82,7 +82,7 @@ class Inquiry:
         tiles: Whether their tiles are to be chosen, so that speed counts.
     """
 
-    networks: tuple[NetworkPlace, ...]
+    networks: tuple[NetworkSource, ...]
     section: PredictionSection
     regions: tuple[Region, ...]
     tiles: bool
@@ -102,15 +102,15 @@ class Inquiry:
         """
         place = self.networks[index]
         network, device = place.load(), torch_device(place.torch)
-        precision = check_precision(network, place.model, place.torch, self.section, self.regions)
+        precision = check_precision(network, place, self.section, self.regions)
         measured: Measured = []
         if self.tiles:
-            config = place.torch if precision is None else precision.applied(place.torch)
-            measured = measured_tiles(network, place.model, config, self.section, MEASURED_VOXELS)
+            used = place if precision is None else with_precision(place, precision.used)
+            measured = measured_tiles(network, used, self.section, MEASURED_VOXELS)
         memory = usable_memory_of_gpu(device) if device.type == "cuda" else usable_memory(device)
         return Survey(device_name(device), memory, measured, precision)
 
-    def kept(self, place: NetworkPlace, workers: Workers) -> Kept:
+    def kept(self, place: NetworkSource, workers: Workers) -> Kept:
         """Say where the answer about one of the networks is kept."""
         checked = is_to_be_checked(place.torch, self.section)
         group = _one_of(workers).groups[0]
@@ -221,15 +221,15 @@ def _claimed_ledger(name: str) -> Iterator[Path]:
 def _ask_worker(inquiry: Inquiry, workers: Workers, place: Path) -> list[Survey | InputError]:
     """Have a worker answer for one network after the other; what it cannot answer is an error in its place."""
     one = _one_of(workers)
-    checkpoints = [place.checkpoint for place in inquiry.networks]
+    names = tuple(f"training run {of.training_run_id}, {of.checkpoint.path.name}" for of in inquiry.networks)
     task = LedgerTask(
         "survey",
-        like=Pieces(tuple(f"training run {of.training_run_id}, {of.path.name}" for of in checkpoints), "networks"),
+        names,
         inputs=(),
         function=answer_inquiry,
         parameters={"inquiry": base64.b64encode(pickle.dumps(inquiry)).decode()},
-        block_shape=(1, 1, 1),
         place=place,
+        unit="networks",
     )
     task.run(workers=one, description="Measuring on a worker", overwrite=True)
     answers = [json.loads(written.tobytes()) for written in task.results()]
@@ -244,11 +244,11 @@ def _ask_worker(inquiry: Inquiry, workers: Workers, place: Path) -> list[Survey 
     ]
 
 
-def answer_inquiry(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
+def answer_inquiry(item: WorkItem, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
     """Answer for one network in a worker, as JSON in bytes: the survey, or the sentence that says why there is none."""
     inquiry: Inquiry = pickle.loads(base64.b64decode(parameters["inquiry"]))
     try:
-        answer: dict[str, Any] = asdict(inquiry.answered_here(block.number))
+        answer: dict[str, Any] = asdict(inquiry.answered_here(item.number))
     except IncasemError as error:
         answer = {"problem": str(error), "host": platform.node()}
     return np.frombuffer(json.dumps(answer).encode(), dtype=np.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +27,12 @@ AS_GOOD = 1.001
 
 @dataclass(frozen=True)
 class TileSpeed:
-    """The time a tile takes: so much per voxel of the input, so much per voxel of the output, and for each tile.
+    """The time a tile takes.
 
     Attributes:
-        per_input: Seconds; the encoder's work goes by the input.
-        per_output: Seconds; the decoder's work goes by the output.
-        per_tile: Seconds.
+        per_input: Seconds per voxel read; the encoder's work goes by the input.
+        per_output: Seconds per voxel written; the decoder's work goes by the output.
+        per_tile: Seconds besides.
         measured: On this machine; otherwise only the proportions count.
     """
 
@@ -42,16 +42,20 @@ class TileSpeed:
     measured: bool = True
 
     def seconds(self, read: Numbers, written: Numbers, tiles: Numbers) -> Floats:
-        """Give the time for so many tiles that read and write so many voxels together."""
+        """Return the time for so many tiles that read and write so many voxels together."""
         return np.asarray(self.per_input * read + self.per_output * written + self.per_tile * tiles)
 
     def times(self, count: int) -> TileSpeed:
-        """Give the speed where every tile is predicted so many times."""
-        return replace(
-            self,
-            per_input=self.per_input * count,
-            per_output=self.per_output * count,
-            per_tile=self.per_tile * count,
+        """Return the speed where every tile is predicted so many times."""
+        return TileSpeed(self.per_input * count, self.per_output * count, self.per_tile * count, self.measured)
+
+    def __add__(self, other: TileSpeed) -> TileSpeed:
+        """Return the speed where every tile is predicted at both speeds, one after the other."""
+        return TileSpeed(
+            self.per_input + other.per_input,
+            self.per_output + other.per_output,
+            self.per_tile + other.per_tile,
+            self.measured and other.measured,
         )
 
 
@@ -61,14 +65,14 @@ UNMEASURED = TileSpeed(per_input=1.0, per_output=3.0, measured=False)
 
 @dataclass(frozen=True)
 class TileChoice:
-    """A tile size, and what it comes to.
+    """A tile size and its costs.
 
     Attributes:
         input_size: Voxels z, y, x.
         tiles: How many the region is predicted in.
         read: Voxels that they read together.
-        bytes: Memory that one takes where the network computes, estimated.
-        host_bytes: Memory that one takes of the host besides.
+        bytes: Memory of one where the network computes, estimated.
+        host_bytes: Memory of one on the host besides.
     """
 
     input_size: tuple[int, ...]
@@ -81,10 +85,6 @@ class TileChoice:
         """Estimate the time that all tiles take, one after the other."""
         return float(speed.seconds(float(self.read), float(written), float(self.tiles)))
 
-    def share_of_one(self, workers: int) -> float:
-        """Say what part of all tiles the worker with most of them predicts."""
-        return -(-self.tiles // workers) / self.tiles
-
 
 def choose_input_size(
     geometry: NetworkGeometry,
@@ -95,11 +95,10 @@ def choose_input_size(
     speed: TileSpeed,
     workers: int = 1,
 ) -> TileChoice:
-    """Choose the largest tile a region is predicted with.
+    """Choose the tile size with which the last worker is ready first; the smallest usable one if memory allows none.
 
     Context is computed again for each tile, so that few large tiles are quicker, until one tile covers the region; but
-    no worker should wait while the others predict. Of all sizes within the limit, that is chosen with which the last
-    worker is ready first.
+    no worker should wait while the others predict.
 
     Args:
         geometry: The network's.
@@ -109,9 +108,6 @@ def choose_input_size(
         limit: Bytes that a tile may take.
         speed: How long tiles take.
         workers: That predict side by side.
-
-    Returns:
-        A valid input size; the smallest usable one if the limit suffices for none.
     """
     axes = [_axis_choices(geometry, axis, roi, grid_phase(geometry, axis, roi, origin)) for axis in range(3)]
     edges = np.ix_(*(sizes for sizes, _, _ in axes))
@@ -125,7 +121,7 @@ def choose_input_size(
         allowed &= (seconds / tiles <= MOST_SECONDS_PER_TILE) | (tiles == tiles.max())
     rank = np.where(allowed, seconds / tiles * np.ceil(tiles / workers), np.inf)
     if np.isfinite(rank).any():
-        # Where larger tiles win nothing, as across sections that are predicted each for itself, there are fewer.
+        # Where larger tiles win nothing, as across sections that are predicted independently, there are fewer.
         rank = np.where(rank <= AS_GOOD * rank.min(), tiles, np.inf)
     else:
         rank = used
@@ -137,7 +133,7 @@ def choose_input_size(
 def describe_input_size(
     geometry: NetworkGeometry, roi: Roi, origin: Sequence[int], memory: TileMemory, input_size: Sequence[int]
 ) -> TileChoice:
-    """Say what a tile size that somebody else chose comes to.
+    """Return the costs of a given tile size.
 
     Raises:
         ConfigError: It is too small to cover the region.
@@ -173,7 +169,7 @@ def _axis_choices(geometry: NetworkGeometry, axis: int, roi: Roi, phase: int) ->
 
 
 def _axis_cost(geometry: NetworkGeometry, axis: int, length: int, phase: int, step: int) -> tuple[int, int]:
-    """Give how many tiles a ``step`` apart cover ``length`` voxels, and how many they read together."""
+    """Return how many tiles a ``step`` apart cover ``length`` voxels, and how many voxels they read together."""
     tiles = -(-length // step)
     last = axis_input(geometry, axis, length - (tiles - 1) * step, phase)
     return tiles, (tiles - 1) * axis_input(geometry, axis, step, phase) + last

@@ -1,28 +1,36 @@
-"""Predicting the same regions with many checkpoints of one training, as one tracked run that can be gone on with."""
+"""Predicting the same regions with many checkpoints of one training, as one tracked run that can be resumed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import SeriesConfig
 from incasem_like.errors import DivergedError
 from incasem_like.prediction import SERIES_FIGURE
-from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint
-from incasem_like.prediction.regions import Observing, Order, check_begun_alike, predict_regions
-from incasem_like.prediction.series.plan import SeriesPlan, plan_series
-from incasem_like.prediction.series.record import (
-    COMMAND,
-    Earlier,
-    Entry,
-    SeriesRecord,
-    best_of,
-    find_earlier,
-    kept_of,
+from incasem_like.prediction.planning.preflight import (
+    Preflight,
+    examine_regions,
+    look_around,
+    next_id,
+    report_networks,
 )
+from incasem_like.prediction.regions import (
+    Observing,
+    Request,
+    TileObserver,
+    check_begun_alike,
+    predict_regions,
+)
+from incasem_like.prediction.series.plan import Entry, SeriesPlan, plan_series
+from incasem_like.prediction.series.record import COMMAND, Earlier, SeriesRecord, find_earlier
+from incasem_like.samples import Region
 from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
+from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint
+from incasem_like.tracking.model.checkpoints import listed
 from incasem_like.tracking.sessions import Continuation
 from incasem_like.volumes.provenance import command_line
 
@@ -30,17 +38,18 @@ if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
 TOOL = "predict_multiple.py"
+ANEW = "add --new to start another run"
 Draw = Callable[[Mapping[int, Mapping[str, float]], Sequence[str], tuple[str, int] | None], bytes]
 
 
 @dataclass(frozen=True)
 class FinishedSeries:
-    """What a series came to.
+    """The results of a series.
 
     Attributes:
         run_id: The id of its run; 0 for one that is not tracked.
         plan: What was predicted with what.
-        entries: What each checkpoint came to, by iteration.
+        entries: The results of each checkpoint, by iteration.
         predicted: How many of them were predicted now.
     """
 
@@ -52,30 +61,12 @@ class FinishedSeries:
     @property
     def best(self) -> Entry | None:
         """The best of them; None where nothing was measured."""
-        return best_of(self.entries, self.plan.metric)
+        return self.plan.best_of(self.entries)
 
     @property
     def kept(self) -> list[Entry]:
         """Those whose predictions stay on disk."""
-        return kept_of(self.entries, self.plan)
-
-
-@dataclass(frozen=True)
-class Watching:
-    """What is told of a series while it goes on.
-
-    Attributes:
-        started: Called with the run's id, the plan and the checkpoints that are left, before the first tile.
-        measured: Called with the run's id and what each checkpoint came to.
-        draw: Makes the figure, PNG, of scores by iteration, the regions' names, and the best score and iteration.
-    """
-
-    started: Callable[[int, SeriesPlan, Sequence[ChosenCheckpoint]], None] = lambda run_id, plan, left: None
-    measured: Callable[[int, Entry], None] = lambda run_id, entry: None
-    draw: Draw | None = None
-
-
-WATCHED_BY_NOBODY = Watching()
+        return self.plan.kept_of(self.entries)
 
 
 def predict_series(
@@ -86,48 +77,66 @@ def predict_series(
     observing: Observing | None = None,
     workers: Workers | None = None,
     anew: bool = False,
-    watching: Watching = WATCHED_BY_NOBODY,
+    started: Callable[[int, SeriesPlan, Sequence[ChosenCheckpoint]], None] = lambda run_id, plan, remaining: None,
+    measured: Callable[[int, Entry], None] = lambda run_id, entry: None,
+    draw: Draw | None = None,
     **options: Any,
 ) -> FinishedSeries:
     """Predict every region of ``prediction.data`` with many checkpoints, as a tracked run.
 
-    Where the run store knows a run of the same series, of the same checkpoints or the first of them, this run is gone
-    on with, whether it was interrupted or the training has more checkpoints now.
+    Where the run store knows a run of the same series, of the same checkpoints or the first of them, this run is
+    resumed, whether it was interrupted or the training has more checkpoints now.
 
     Args:
         config: The configuration of the series.
         training: The training run.
         store: Opens the store of prediction runs, once volumes and checkpoints are there; None for an untracked run.
-        observing: Makes what measures a region, as ``regions.Order`` takes it; used where there are labels.
+        observing: Makes what measures a region, as ``regions.Request`` takes it; used where there are labels.
         workers: Processes, here or elsewhere, that predict block by block; None predicts in this process.
         anew: Start another run in any case.
-        watching: What is told of it.
+        started: Called with the run's id, the plan and the remaining checkpoints, before the first tile.
+        measured: Called with the run's id and the results of each checkpoint.
+        draw: Makes the figure, PNG, of scores by iteration, the regions' names, and the best score and iteration.
         **options: run_name, comment, run_id, sources, observers, as ``tracking.run_experiment`` takes them.
 
     Raises:
-        InputError: As ``plan_series``; or nothing can be written where predictions go; or the same series still goes
-            on, or was begun with something else.
-        CheckpointError: No checkpoint gives numbers.
+        InputError: As ``plan_series``; or nothing can be written where predictions go; or the same series is still
+            running, or was begun with something else.
+        CheckpointError: No checkpoint gives finite values.
         IncasemError: Blocks failed.
     """
     series = plan_series(config, training, workers)
     for place in series.plan.places(0):
         place.check_writable()
     runs = store()
-    earlier = None if anew or runs is None else _gone_on_with(series, runs, options.get("run_id"))
-    left = series.left(entry.key for entry in (earlier.entries if earlier is not None else ()))
-    if earlier is not None and not left:
+    earlier = None if anew or runs is None else find_earlier(runs, series)
+    if earlier is not None and options.get("run_id") not in (None, earlier.run_id):
+        earlier = None
+    remaining = series.remaining(earlier.entries if earlier is not None else ())
+    if earlier is not None and not remaining:
         return FinishedSeries(earlier.run_id, series, earlier.entries, 0)
-    series = _checked(series, earlier, left, workers)
+    _check_begun_alike(series, earlier, remaining)
+    if series.plan.asks_worker:  # who may wait in a queue
+        series = series.surveyed(remaining)
+        _check_begun_alike(series, earlier, remaining)
     finished: list[FinishedSeries] = []
+
+    def observe(region: Region, index: int, classes: int) -> TileObserver | None:
+        return observing(region, index, classes) if observing is not None and region.labels else None
 
     def work(run: Run) -> dict[str, Any]:
         record = SeriesRecord(run, series, earlier)
-        watching.started(run.id, series, left)
-        order = Order(TOOL, run.id, continuing_command(), earlier is not None, _of_labelled(observing), workers)
-        for checkpoint in left:
-            _take_in(_predict(series, checkpoint, order), run, record, watching)
-        finished.append(FinishedSeries(run.id, series, tuple(record.entries), len(left)))
+        started(run.id, series, remaining)
+        request = Request(TOOL, run.id, continuing_command(), earlier is not None, observe)
+        for checkpoint in remaining:
+            entry = _predict(series, checkpoint, request)
+            record.add(entry)
+            if draw is not None:
+                _add_figure(run, series, record.entries, draw)
+            measured(run.id, entry)
+        if all(entry.problem for entry in record.entries):
+            raise DivergedError(record.entries[-1].problem)
+        finished.append(FinishedSeries(run.id, series, tuple(record.entries), len(remaining)))
         return record.result()
 
     run_experiment(
@@ -143,60 +152,74 @@ def predict_series(
     return finished[0]
 
 
-def _gone_on_with(series: SeriesPlan, runs: RunStore, wanted: int | None) -> Earlier | None:
-    """Find the run to go on with."""
-    earlier = find_earlier(runs, series)
-    return None if earlier is None or wanted not in (None, earlier.run_id) else earlier
+def _check_begun_alike(series: SeriesPlan, earlier: Earlier | None, remaining: Sequence[ChosenCheckpoint]) -> None:
+    if earlier is not None:
+        places = series.places(earlier.run_id, remaining[0].iteration or 0)
+        check_begun_alike(series.plan_of(remaining[0]), places, ANEW)
 
 
-def _checked(
-    series: SeriesPlan, earlier: Earlier | None, left: Sequence[ChosenCheckpoint], workers: Workers | None
-) -> SeriesPlan:
-    """Make sure that what was left half-done is begun alike; then ask a worker, if so, which may wait in a queue."""
-    _check_alike(series, earlier, left)
-    if not series.plan.asks_worker:
-        return series
-    series = series.surveyed(left, workers)
-    _check_alike(series, earlier, left)
-    return series
+def _predict(series: SeriesPlan, checkpoint: ChosenCheckpoint, request: Request) -> Entry:
+    """Predict with one checkpoint; a diverged network is a result, and no reason to stop."""
+    started, iteration = time.monotonic(), checkpoint.iteration or 0
+    entry = Entry(iteration, checkpoint.sha256, str(checkpoint.path))
+    places = series.places(request.prediction_id, iteration)
+    try:
+        voxels, scores = predict_regions(series.plan_of(checkpoint), places, request)
+    except DivergedError as error:
+        return replace(entry, problem=str(error))
+    return replace(entry, scores=scores, voxels=voxels, seconds=round(time.monotonic() - started, 2))
 
 
-def _check_alike(series: SeriesPlan, earlier: Earlier | None, left: Sequence[ChosenCheckpoint]) -> None:
-    if earlier is not None and left:
-        places = series.places(earlier.run_id, left[0].iteration or 0)
-        check_begun_alike(series.plan_of(left[0]), places, "add --new to start another run")
-
-
-def _of_labelled(observing: Observing | None) -> Observing | None:
-    """Measure the regions that have labels."""
-    if observing is None:
-        return None
-    return lambda region, index, classes: observing(region, index, classes) if region.labels else None
-
-
-def _take_in(entry: Entry, run: Run, record: SeriesRecord, watching: Watching) -> None:
-    record.add(entry)
-    if watching.draw is not None and record.scores:
-        run.add_artifact(watching.draw(record.scores, record.region_names, record.best_point), SERIES_FIGURE)
-    watching.measured(run.id, entry)
-    if entry.problem and len(record.entries) == record.wanted and all(one.problem for one in record.entries):
-        raise DivergedError(entry.problem)
+def _add_figure(run: Run, series: SeriesPlan, entries: Sequence[Entry], draw: Draw) -> None:
+    scores = {entry.iteration: entry.scores for entry in entries if entry.scores}
+    if scores:
+        best = series.best_of(entries)
+        point = None if best is None or series.metric is None else (series.metric, best.iteration)
+        run.add_artifact(draw(scores, series.region_names, point), SERIES_FIGURE)
 
 
 def continuing_command() -> str:
-    """Say what to type to go on with the series that this command began or goes on with."""
+    """Return the command that resumes the series that this command began or resumes."""
     return command_line({"--new": 0})
 
 
-def _predict(series: SeriesPlan, checkpoint: ChosenCheckpoint, order: Order) -> Entry:
-    """Predict with one checkpoint; that its network diverged is what it came to, and no reason to stop."""
-    begun, iteration = time.monotonic(), checkpoint.iteration or 0
-    entry = Entry(iteration, checkpoint.sha256, str(checkpoint.path))
-    try:
-        voxels, scores = predict_regions(
-            series.plan_of(checkpoint), series.places(order.prediction_id, iteration), order
-        )
-    except DivergedError as error:
-        return replace(entry, problem=str(error))
-    seconds = round(time.monotonic() - begun, 2)
-    return replace(entry, scores=scores, voxels=voxels, seconds=seconds)
+def examine_series(
+    config: SeriesConfig,
+    training: Callable[[], RunRecord],
+    store: Callable[[], RunStore | None],
+    *,
+    workers_file: Path | None = None,
+    anew: bool = False,
+) -> Preflight:
+    """Find out what a series would do; nothing is written but the measured speed, into the user's cache.
+
+    Args:
+        config: The configuration of the series.
+        training: Finds the training run.
+        store: Opens the store of prediction runs.
+        workers_file: ``workers.yaml``, where workers are to predict.
+        anew: Whether another run is to be started in any case.
+    """
+    found = Preflight()
+    runs, workers, knows_workers = look_around(found, store, workers_file)
+    with found.collecting():
+        series = plan_series(config, training(), workers, found=found, knows_workers=knows_workers)
+        earlier = None if anew or runs is None else find_earlier(runs, series)
+        remaining = series.remaining(() if earlier is None else earlier.entries)
+        resumed = "" if earlier is None else f"; run {earlier.run_id} is resumed, {len(remaining)} of them are left"
+        iterations = [checkpoint.iteration or 0 for checkpoint in series.checkpoints]
+        found.lines.append(f"Checkpoints: {len(iterations)} of iteration {listed(iterations)}{resumed}.")
+        if not remaining:
+            found.lines.append("Nothing is left to be done.")
+            return found
+        first, keep = remaining[0], series.config.series.keep
+        places = series.places(next_id(runs) if earlier is None else earlier.run_id, first.iteration or 0)
+        plan = series.surveyed([first], ask=False).plan_of(first)
+        begun = earlier is not None and check_begun_alike(plan, places, ANEW)
+        measured = f"measured by {series.metric}" if series.measures else "not measured, for no entry names labels"
+        kept = {"all": "all stay on disk", "best": "the best stays on disk", "none": "none stays on disk"}[keep]
+        found.lines.append(f"Each is {measured}; {kept}. What follows is of iteration {first.iteration}.")
+        report_networks(found, plan)
+        on_disk = {"all": len(remaining), "best": min(2, len(remaining)), "none": 1}[keep]
+        examine_regions(found, plan, places, resume=begun, times=len(remaining), kept=on_disk)
+    return found

@@ -1,4 +1,4 @@
-"""What a series of predictions will do, checked before a run is started: regions, checkpoints, measures, places."""
+"""What a series of predictions will do, checked before a run is started: checkpoints, measures, outputs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import SeriesConfig, resolve_training_config
-from incasem_like.errors import ConfigError, InputError
+from incasem_like.errors import ConfigError
 from incasem_like.networks import for_this_machine
 from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.loading import load_network
-from incasem_like.prediction.outputs import OutputPlace
-from incasem_like.prediction.planning.checkpoint_choice import ChosenCheckpoint
-from incasem_like.prediction.planning.plan import (
-    PredictionPlan,
-    load_regions_config,
-    plan_prediction,
-)
-from incasem_like.prediction.planning.settling import settled_by, surveyed
-from incasem_like.prediction.regions import describe_region, described
-from incasem_like.prediction.series.choice import choose_series
+from incasem_like.prediction.outputs import OutputPlace, refuse_foreign_prediction
+from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
+from incasem_like.prediction.planning.planner import load_regions_config, plan_prediction
+from incasem_like.prediction.planning.preflight import Preflight
+from incasem_like.prediction.regions import describe_region, region_record
 from incasem_like.terminal import nearest
 from incasem_like.tracking import RunRecord
+from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint, choose_series
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -38,15 +34,38 @@ DEFAULT_METRIC = "dice_class_1"
 
 
 @dataclass(frozen=True)
+class Entry:
+    """The results of one checkpoint.
+
+    Attributes:
+        iteration: Its number of updates.
+        sha256: Of its file.
+        checkpoint: Where that was.
+        scores: Defined ones by name: of each region, and their means.
+        voxels: That were predicted.
+        seconds: That it took.
+        problem: Why there is no prediction, or empty.
+    """
+
+    iteration: int
+    sha256: str
+    checkpoint: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    voxels: int = 0
+    seconds: float = 0.0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class SeriesPlan:
     """All that is needed to predict with many checkpoints.
 
     Attributes:
         config: The configuration, ``log_metrics`` as it is carried out.
-        plan: The plan of the first checkpoint; ``plan_of`` settles it.
+        plan: The plan of the first checkpoint, not resolved.
         checkpoints: All of them, by iteration.
-        metric: What the best one goes by; None where nothing is measured.
-        surveys: What a worker said of checkpoints, by their hash, where one is asked.
+        metric: Decides which is the best; None where nothing is measured.
+        surveys: What a worker found out about checkpoints, by their hash, where one is asked.
     """
 
     config: SeriesConfig
@@ -65,73 +84,76 @@ class SeriesPlan:
         """Names of the regions, in the order of the data configuration."""
         return [region.name for region in self.plan.regions]
 
-    def surveyed(
-        self, checkpoints: Sequence[ChosenCheckpoint], workers: Workers | None, *, ask: bool = True
-    ) -> SeriesPlan:
-        """Have a worker asked about checkpoints, all of them by one; arguments and errors as for ``settled``."""
-        plans = [replace(self.plan, config=self.config, checkpoint=checkpoint) for checkpoint in checkpoints]
-        found = surveyed(plans, workers, ask=ask)
-        return replace(
-            self, surveys={checkpoint.sha256: one for checkpoint, one in zip(checkpoints, found, strict=True)}
-        )
+    def surveyed(self, checkpoints: Sequence[ChosenCheckpoint], *, ask: bool = True) -> SeriesPlan:
+        """Have one worker asked about all these checkpoints; errors as for ``PredictionPlan.resolved``."""
+        networks = [self._network(checkpoint) for checkpoint in checkpoints]
+        found = self.plan.surveyed(networks, ask=ask)
+        return replace(self, surveys={one.source.checkpoint.sha256: one.survey for one in found})
 
     def plan_of(self, checkpoint: ChosenCheckpoint) -> PredictionPlan:
-        """Load the network of one checkpoint, and settle its precision.
+        """Load the network of one checkpoint, and resolve its precision.
 
         Raises:
             CheckpointError: It is damaged.
         """
-        network = self.plan.network
-        if checkpoint != self.plan.checkpoint:
-            network = load_network(self.plan.training.model, for_this_machine(self.config.torch), checkpoint.path)
-        plan = replace(
-            self.plan, config=self.config, checkpoint=checkpoint, network=network, precision=None, survey=None
-        )
-        return settled_by(plan, self.surveys.get(checkpoint.sha256))
+        network = self._network(checkpoint)
+        if checkpoint != self.plan.lead.source.checkpoint:
+            module = load_network(network.source.model, for_this_machine(self.config.torch), checkpoint.path)
+            network = replace(network, module=module)
+        return replace(self.plan, networks=(self.plan.in_exact_precision(network),))
+
+    def _network(self, checkpoint: ChosenCheckpoint) -> PlannedNetwork:
+        lead = self.plan.lead
+        survey = self.surveys.get(checkpoint.sha256)
+        return replace(lead, source=replace(lead.source, checkpoint=checkpoint), survey=survey)
 
     def places(self, run_id: int, iteration: int) -> list[OutputPlace]:
-        """Say where the prediction of one iteration goes."""
+        """Return where the prediction of one iteration goes."""
         return self.plan.places(run_id, _part(iteration))
 
-    def group(self, run_id: int, iteration: int) -> str:
-        """Name the group, inside each container, of the prediction of one iteration."""
-        return f"{self.plan.group(run_id)}/{_part(iteration)}"
-
     def folders(self, run_id: int, iteration: int) -> list[Path]:
-        """List the folders that hold nothing but the prediction of one iteration."""
-        group = self.group(run_id, iteration)
-        return [container / group for container in {place.container for place in self.places(run_id, iteration)}]
+        """Return the folders that hold nothing but the prediction of one iteration, in the order of the regions."""
+        group = f"{self.plan.group(run_id)}/{_part(iteration)}"
+        return [place.container / group for place in self.places(run_id, iteration)]
 
     def check_free(self, run_id: int) -> None:
-        """Make sure that no other run's predictions are where those of this one go.
+        """Check that no other run's predictions are where those of this one go.
 
         Raises:
             InputError: A run of that number wrote there.
         """
-        for folder in {place.container / self.plan.group(run_id) for place in self.places(run_id, 0)}:
-            if folder.exists():
-                raise InputError(
-                    f"{folder} already holds a prediction, made under another run store: move it away, "
-                    "or set prediction.directories.prefix to another folder."
-                )
+        for folder in self.folders(run_id, 0):
+            if folder.parent.exists():
+                refuse_foreign_prediction(folder.parent)
 
-    def left(self, done: Iterable[tuple[int, str]]) -> list[ChosenCheckpoint]:
-        """Give the checkpoints that are not among these pairs of iteration and hash."""
-        pairs = set(done)
+    def remaining(self, done: Iterable[Entry]) -> list[ChosenCheckpoint]:
+        """Return the checkpoints of which there is no entry."""
+        pairs = {(entry.iteration, entry.sha256) for entry in done}
         return [one for one in self.checkpoints if (one.iteration, one.sha256) not in pairs]
+
+    def best_of(self, entries: Iterable[Entry]) -> Entry | None:
+        """Return the entry with the largest score, the latest of equals; None where none is measured."""
+        metric = self.metric or ""
+        measured = [entry for entry in entries if metric in entry.scores]
+        return max(measured, key=lambda entry: (entry.scores[metric], entry.iteration), default=None)
+
+    def kept_of(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Return the entries whose predictions stay on disk."""
+        predicted = [entry for entry in entries if not entry.problem]
+        best = self.best_of(predicted)
+        return {"all": predicted, "best": [] if best is None else [best], "none": []}[self.config.series.keep]
 
     @cached_property
     def identity(self) -> str:
-        """Hash of all that makes it this series and no other, but for how many checkpoints there are by now."""
-        config, plan = self.config, replace(self.plan, config=self.config)
-        regions = [
-            {**describe_region(plan, region), "checkpoint": None, **described(region)} for region in self.plan.regions
-        ]
+        """Hash of all that makes it this series and no other, except for how many checkpoints there are by now."""
         facts: dict[str, Any] = {
-            "training": self.plan.training_run_id,
-            "regions": regions,
+            "training": self.plan.training_run_ids[0],
+            "regions": [
+                {**describe_region(self.plan, region), "checkpoint": None, **region_record(region)}
+                for region in self.plan.regions
+            ],
             "places": [str(place.container) for place in self.plan.places(0)],
-            "series": config.series.model_dump(mode="json"),
+            "series": self.config.series.model_dump(mode="json"),
             "metric": self.metric,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
@@ -141,40 +163,55 @@ def _part(iteration: int) -> str:
     return f"iteration_{iteration:06d}"
 
 
-def plan_series(config: SeriesConfig, record: RunRecord, workers: Workers | None = None) -> SeriesPlan:
+def plan_series(
+    config: SeriesConfig,
+    record: RunRecord,
+    workers: Workers | None = None,
+    *,
+    found: Preflight | None = None,
+    knows_workers: bool = True,
+) -> SeriesPlan:
     """Find and check all that a series needs.
 
     Args:
         config: The configuration.
         record: The training run.
         workers: Who predicts; None for this process.
+        found: As for ``plan_prediction``.
+        knows_workers: As for ``plan_prediction``.
 
     Raises:
-        ConfigError: As ``plan_prediction``; or nothing would be left of the series, or the metric is none.
+        ConfigError: As ``plan_prediction``; or nothing would be left of the series, or there is no such metric.
         DataError: As ``plan_prediction``.
         CheckpointError: As ``choose_series``; or one is of another architecture.
     """
-    config, metric = with_measures(config, record)
-    checkpoints = choose_series(record, config.series)
-    plan = plan_prediction(config, record, checkpoints[0], workers)
+    found = found or Preflight(collects=False)
+    metric: str | None = None
+    checkpoints: list[ChosenCheckpoint] = []
+    with found.collecting():
+        config, metric = with_measures(config, record)
+    with found.collecting():
+        checkpoints = choose_series(record, config.series)
+    checkpoint = checkpoints[0] if checkpoints else None
+    plan = plan_prediction(config, [record], workers, checkpoint=checkpoint, found=found, knows_workers=knows_workers)
+    if not checkpoints:
+        found.stop()
     if config.series.checkpoint_dir is not None:  # nobody registered what is in them
         for checkpoint in checkpoints[1:]:
-            load_network(plan.training.model, for_this_machine(config.torch), checkpoint.path)
+            with found.collecting():
+                load_network(plan.training.model, for_this_machine(config.torch), checkpoint.path)
     return SeriesPlan(config, plan, tuple(checkpoints), metric)
 
 
 def with_measures(config: SeriesConfig, record: RunRecord) -> tuple[SeriesConfig, str | None]:
-    """Say what is measured: wherever there are labels.
-
-    Args:
-        config: The configuration.
-        record: The training run.
+    """Resolve what is measured: wherever there are labels.
 
     Returns:
-        The configuration as it is carried out, and what the best iteration goes by; None where nothing is measured.
+        The configuration as it is carried out, and the metric that decides which iteration is best; None where nothing
+        is measured.
 
     Raises:
-        ConfigError: The data configuration is wrong, nothing would be left of the series, or the metric is none.
+        ConfigError: The data configuration is wrong, nothing would be left of the series, or there is no such metric.
     """
     config = _with(config, run_id_training=record.id)
     training = resolve_training_config(record.config, directories=config.directories)
@@ -195,11 +232,6 @@ def _with(config: SeriesConfig, **changes: object) -> SeriesConfig:
 
 
 def _metric(config: SeriesConfig, record: RunRecord, classes: int, regions: int) -> str | None:
-    """Say what the best iteration goes by; None where nothing is measured.
-
-    Raises:
-        ConfigError: There is no such score.
-    """
     means = [f"{measure}_{number}" for measure in MEASURES for number in range(classes)]
     known = [*means, *(f"{name}_ds_{index}" for name in means for index in range(regions))]
     wanted = config.series.metric

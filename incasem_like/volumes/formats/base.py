@@ -27,7 +27,7 @@ class Layout:
         shard_shape: Unit of writing, a multiple of ``chunk_shape``; None without shards.
         voxel_size: (z, y, x) in nm, None when unknown.
         offset: (z, y, x) in nm.
-        compression: ``"zstd"``, ``"gzip"`` or ``"none"``; None for the format's default.
+        compression: ``"zstd"``, ``"lz4"``, ``"gzip"`` or ``"none"``; None for the format's default.
         fill_value: Value of voxels never written.
     """
 

@@ -50,18 +50,19 @@ class N5(ArrayFormat):
         if layout.dtype.kind not in "iuf" or layout.dtype.name == "float16":
             raise InputError(f"N5 cannot hold {layout.dtype}: use a Zarr, or integers, float32 or float64.")
         kind = layout.compression or "gzip"
-        zstd = {
+        fast = kind == "lz4"
+        blosc = {
             "type": "blosc",
-            "cname": "zstd",
-            "clevel": 3,
-            "shuffle": 2 if layout.dtype.itemsize == 1 else 1,
+            "cname": "lz4" if fast else "zstd",
+            "clevel": 5 if fast else 3,
+            "shuffle": 2 if fast or layout.dtype.itemsize == 1 else 1,
             "blocksize": 0,
         }
         array = {
             "dimensions": list(reversed(layout.shape)),
             "blockSize": list(reversed(layout.chunk_shape)),
             "dataType": layout.dtype.name,
-            "compression": _COMPRESSIONS.get(kind, zstd),
+            "compression": _COMPRESSIONS.get(kind, blosc),
         }
         return [("attributes.json", {**attributes, **array})]
 

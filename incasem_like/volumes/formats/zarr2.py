@@ -12,8 +12,13 @@ _COMPRESSORS: dict[str, Document | None] = {
 }
 
 
-def blosc(itemsize: int) -> Document:
-    """Return Blosc's zstd with the shuffle that suits the size of a voxel: bits for bytes, bytes for wider numbers."""
+def blosc(itemsize: int, name: str | None = None) -> Document:
+    """Return Blosc's zstd with the shuffle that suits the size of a voxel: bits for bytes, bytes for wider numbers.
+
+    Or lz4, which takes a fifth of the time; with shuffled bits floats are hardly larger.
+    """
+    if name == "lz4":
+        return {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 2, "blocksize": 0}
     return {"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 2 if itemsize == 1 else 1, "blocksize": 0}
 
 
@@ -47,7 +52,9 @@ class Zarr2(ArrayFormat):
             "shape": list(layout.shape),
             "chunks": list(layout.chunk_shape),
             "dtype": layout.dtype.str,
-            "compressor": _COMPRESSORS[layout.compression or ""] if known else blosc(layout.dtype.itemsize),
+            "compressor": _COMPRESSORS[layout.compression or ""]
+            if known
+            else blosc(layout.dtype.itemsize, layout.compression),
             "fill_value": bool(layout.fill_value) if layout.dtype.kind == "b" else layout.fill_value,
             "order": "C",
             "filters": None,

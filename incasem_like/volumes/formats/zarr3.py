@@ -104,10 +104,11 @@ def _chunk_codecs(dtype: np.dtype[Any], compression: str | None) -> list[Documen
         return [to_bytes]
     if compression == "gzip":
         return [to_bytes, {"name": "gzip", "configuration": {"level": 3}}]
+    fast = compression == "lz4"
     settings = {
-        "cname": "zstd",
-        "clevel": 3,
-        "shuffle": "bitshuffle" if dtype.itemsize == 1 else "shuffle",
+        "cname": "lz4" if fast else "zstd",
+        "clevel": 5 if fast else 3,
+        "shuffle": "bitshuffle" if fast or dtype.itemsize == 1 else "shuffle",
         "typesize": dtype.itemsize,
         "blocksize": 0,
     }

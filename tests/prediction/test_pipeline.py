@@ -1,15 +1,18 @@
+import time
+
 import numpy as np
 import pytest
 import torch
 
-from incasem_like.prediction.computing.device_work import Downloads, batches, delayed, to_device
+from incasem_like.prediction.computing.pipeline import Downloads, batches, delayed, prefetched, to_device
+from incasem_like.prediction.computing.tiling import Tile
 from incasem_like.volumes import Roi
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")
 
 
 def tile(at, read=8, written=4, margin=2):
-    return Roi((0, 0, at), (read,) * 3), Roi((margin, margin, at + margin), (written,) * 3)
+    return Tile(Roi((0, 0, at), (read,) * 3), Roi((margin, margin, at + margin), (written,) * 3))
 
 
 def test_batches_hold_neighbours_that_lie_alike():
@@ -48,3 +51,30 @@ def test_values_reach_the_device_and_come_back(device):
         assert np.array_equal(fetched()[0], values * 2)
     assert to_device(raw[0][0], device).shape == (1, 1, 30, 40, 50)
     assert downloads.behind == (device.type == "cuda")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_results_come_in_order(count):
+    assert list(prefetched(lambda n: n * n, range(7), count)) == [0, 1, 4, 9, 16, 25, 36]
+
+
+def test_no_more_than_count_are_computed_beforehand():
+    begun = []
+    results = prefetched(begun.append, range(10), 2)
+    next(results)
+    deadline = time.monotonic() + 20
+    while len(begun) < 3 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.05)  # in which a fourth could be begun
+    assert sorted(begun) == [0, 1, 2]
+
+
+def test_nothing_to_do_is_done_at_once():
+    assert list(prefetched(str, [], 2)) == []
+
+
+def test_an_error_comes_out_where_its_result_would():
+    results = prefetched(lambda n: 1 / n, [2, 0], 1)
+    assert next(results) == 0.5
+    with pytest.raises(ZeroDivisionError):
+        next(results)

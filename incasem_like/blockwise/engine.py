@@ -1,0 +1,300 @@
+"""Blocks on Dask: hands batches of them to a cluster, and notes what comes of each block."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from incasem_like.blockwise.cluster import CLUSTER_LOST, Cluster, name_of, own_cluster
+from incasem_like.blockwise.dask_task import SentTask, TaskPlugin, read_marks, run_batch
+from incasem_like.blockwise.queue import HOPELESS, BlockError, BlockQueue, FailedBlock
+from incasem_like.blockwise.standing import standing_cluster
+from incasem_like.blockwise.task import WorkTask
+from incasem_like.blockwise.workers_file import Workers
+from incasem_like.errors import IncasemError, InputError
+
+from distributed import Future, KilledWorker  # isort: skip  # cluster.py has to set up its logging before
+
+SECONDS_BETWEEN_LOOKS = 0.2
+AHEAD = 0.25  # seconds of work in a batch, beside which what Dask does for it counts little
+MOST_AHEAD = 256
+BATCHES_PER_THREAD = 2  # so that a worker need not wait for this process
+STAGED_BATCH = 3  # blocks, of which a worker that reads ahead has two batches
+SECONDS_FOR_A_STANDING_WORKER = 60.0
+VAIN_DEATHS = 20  # workers that may die one after the other without a block being done or blamed
+
+
+class Listener(Protocol):
+    """Who is told what comes of blocks."""
+
+    def done(self, numbers: list[int]) -> None:
+        """Note finished blocks."""
+
+    def failed(self, block: FailedBlock) -> None:
+        """Note a block that failed for good."""
+
+    def advance(self, number: int, voxels: int) -> None:
+        """Note progress within a block."""
+
+    def retract(self, number: int) -> None:
+        """Note that a block will be begun again."""
+
+    def look(self, workers: Any, dashboard: str = "") -> None:
+        """Look at what workers do."""
+
+
+def run_on_workers(task: WorkTask, queue: BlockQueue, workers: Workers, folder: Path, tell: Listener) -> None:
+    """Run the blocks of a queue on workers.
+
+    Args:
+        task: What the blocks are of.
+        queue: What is to be done.
+        workers: Which, and how they find this process.
+        folder: Of the job, its owner's alone.
+        tell: Who is told what comes of blocks.
+
+    Raises:
+        InputError: The address cannot be listened on, a launcher's program is not there, or no worker came in time.
+        DiskFullError: A worker found no space left.
+        IncasemError: No worker can work, or the task cannot be sent to one.
+    """
+    limit = workers.scheduler.block_time_limit or task.time_limit
+    sent = _sent_task(task, folder, limit, owned=workers.cluster is None)
+    threads = 2 if task.staged else 1
+    context = standing_cluster(workers.cluster) if workers.cluster else own_cluster(workers, folder, threads, limit)
+    with context as cluster:
+        patience = workers.scheduler.worker_timeout or (None if cluster.owned else SECONDS_FOR_A_STANDING_WORKER)
+        _Call(task, sent, queue, cluster, patience, tell).run()
+
+
+def _sent_task(task: WorkTask, folder: Path, limit: float, owned: bool) -> SentTask:
+    try:
+        payload = pickle.dumps(task)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise IncasemError(
+            f"The task {task.name} cannot be sent to workers ({error}): its functions must stand at the top level of "
+            "a module, its parameters be plain values."
+        ) from error
+    path = tuple(path or os.getcwd() for path in sys.path)
+    return SentTask(payload, _main_module() if b"__main__" in payload else None, path, str(folder), limit, owned)
+
+
+def _main_module() -> tuple[str, str] | None:
+    """Return how a worker imports the script itself, in which a function of blocks stands."""
+    main = sys.modules["__main__"]
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name is not None:
+        return "init_main_from_name", name
+    path = getattr(main, "__file__", None)
+    return None if path is None else ("init_main_from_path", os.path.abspath(path))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Blocks that a worker has been given together."""
+
+    numbers: tuple[int, ...]
+    future: Future
+
+
+class _Call:
+    """One call: what is handed out, and what is heard."""
+
+    def __init__(
+        self,
+        task: WorkTask,
+        sent: SentTask,
+        queue: BlockQueue,
+        cluster: Cluster,
+        patience: float | None,
+        tell: Listener,
+    ) -> None:
+        self._task, self._sent, self._queue, self._cluster, self._tell = task, sent, queue, cluster, tell
+        self._patience = patience
+        self._topic = f"incasem-{uuid.uuid4().hex}"
+        self._folder = Path(sent.folder)
+        self._inbox: SimpleQueue[dict[str, Any] | Future] = SimpleQueue()
+        self._batches: dict[str, _Batch] = {}
+        self._batch_of: dict[int, str] = {}  # of blocks that were handed out and not heard of since
+        self._at: dict[str, tuple[int, float]] = {}  # by address of a worker its present block, and since when
+        self._mean = 0.0  # seconds per block; 0 as long as none is done
+        self._looked = 0.0
+        self._began, self._came = time.monotonic(), False
+        self._threads = 0
+        self._vain_deaths = 0
+
+    def run(self) -> None:
+        """Run until every block is done or has failed; see ``run_on_workers``."""
+        client = self._cluster.client
+        client.subscribe_topic(self._topic, lambda event: self._inbox.put(event[1]))
+        client.register_plugin(TaskPlugin(self._sent, self._topic))
+        try:
+            while self._queue:
+                self._look()
+                self._hand_out()
+                self._hear()
+        finally:
+            if not self._cluster.owned:
+                with contextlib.suppress(OSError, ValueError):  # where the cluster is gone
+                    client.cancel([batch.future for batch in self._batches.values()])
+                    client.unregister_worker_plugin(self._topic)
+
+    def _look(self) -> None:
+        """Do what is due: workers to replace, progress to show."""
+        now = time.monotonic()
+        if now - self._looked < SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked = now
+        workers = self._cluster.workers()
+        self._threads = sum(worker["threads"] for worker in workers)
+        beyond = max(0, len(self._batches) - self._threads)  # batches that wait in Dask
+        self._cluster.tend(len(self._queue), self._queue.waiting + beyond)
+        self._came = self._came or bool(workers)
+        if not self._came and self._patience is not None and now - self._began > self._patience:
+            words = self._cluster.last_words()
+            raise InputError(
+                f'No worker has come within {self._patience:g} s, last said was "{words or "nothing"}": mend that, or '
+                "set scheduler.worker_timeout in the workers file to a longer time."
+            )
+        self._tell.look([self._describe(worker, now) for worker in workers], self._cluster.dashboard)
+
+    def _describe(self, worker: dict[str, Any], now: float) -> dict[str, Any]:
+        """Say what a worker does, for the job's record."""
+        address = worker["address"]
+        marks = read_marks(self._folder, address)
+        block = min(marks.numbers, default=None) if marks is not None else None
+        before = self._at.get(address)
+        if block is None:
+            self._at.pop(address, None)
+        elif before is None or before[0] != block:
+            self._at[address] = block, now
+        seconds = now - self._at[address][1] if block is not None else 0.0
+        about = {key: worker[key] for key in ("name", "host", "pid")}
+        return {**about, "block": block, "seconds": round(seconds, 1)}
+
+    def _hand_out(self) -> None:
+        """Keep all workers busy, but leave some blocks for others at the end."""
+        while len(self._batches) < BATCHES_PER_THREAD * self._threads:
+            share = -(-self._queue.waiting // (BATCHES_PER_THREAD * self._threads))
+            ahead = int(AHEAD / self._mean) if self._mean else 1
+            least = STAGED_BATCH if self._task.staged else 1
+            numbers = self._queue.take(max(1, min(max(ahead, least), MOST_AHEAD, share)))
+            if not numbers:
+                return
+            alone = numbers[0] in self._queue.suspects
+            key = f"{self._topic}-{uuid.uuid4().hex}"
+            future = self._cluster.client.submit(run_batch, self._topic, numbers, alone, key=key, pure=False)
+            self._batches[key] = _Batch(tuple(numbers), future)
+            self._batch_of.update(dict.fromkeys(numbers, key))
+            future.add_done_callback(self._inbox.put)
+
+    def _hear(self) -> None:
+        """Take what has come from workers, after a short wait."""
+        try:
+            message = self._inbox.get(timeout=SECONDS_BETWEEN_LOOKS)
+            while True:
+                if isinstance(message, dict):
+                    self._take(message)
+                else:
+                    self._end_batch(message)
+                message = self._inbox.get_nowait()
+        except Empty:
+            return
+
+    def _take(self, message: dict[str, Any]) -> None:
+        """Take an event of a worker.
+
+        Raises:
+            IncasemError: Of a kind that ends the call.
+        """
+        worker = name_of(message["worker"]) if self._cluster.owned else message["worker"]
+        if "broken" in message:
+            raise BlockError.from_message(message["broken"], worker).error
+        self._cluster.worked(worker)
+        done: list[int] = []
+        for number, seconds, error in message.get("results", ()):
+            self._vain_deaths = 0
+            self._batch_of.pop(number, None)
+            if error is None:
+                self._mean += (0.1 if self._mean else 1.0) * (max(seconds, 1e-6) - self._mean)
+                if self._queue.done(number):
+                    done.append(number)
+                continue
+            known = BlockError.from_message(error, worker)
+            if isinstance(known.error, HOPELESS):
+                self._tell.done(done)
+                raise known.error
+            self._fail(number, known)
+        if done:
+            self._tell.done(done)
+        for number, voxels in message.get("progress", ()):
+            if number in self._batch_of:
+                self._tell.advance(number, voxels)
+
+    def _end_batch(self, future: Future) -> None:
+        """Take back the blocks of a batch that nothing was heard of: its worker leaves, or died."""
+        batch = self._batches.pop(future.key, None)
+        if batch is None:
+            return
+        left = [number for number in batch.numbers if self._batch_of.get(number) == future.key]
+        for number in left:
+            del self._batch_of[number]
+            self._tell.retract(number)
+        if future.status == "cancelled":
+            raise IncasemError(CLUSTER_LOST)
+        if future.status == "error":
+            error = future.exception()
+            if not isinstance(error, KilledWorker):
+                raise IncasemError(f"Blocks cannot be run on the cluster ({type(error).__name__}: {error}).") from error
+            self._find_killer(left, error)
+        else:  # finished, or lost with its worker since
+            self._queue.put_back(left)
+
+    def _find_killer(self, left: Sequence[int], death: KilledWorker) -> None:
+        """Blame the block that a worker was at when it died, and no other; where several may be, find out which."""
+        worker = death.last_worker
+        name = name_of(worker.name) if self._cluster.owned else str(worker.name)
+        marks = read_marks(self._folder, worker.address)
+        at = set(left) if marks is None else marks.numbers
+        if marks is not None and marks.overdue is not None:
+            at = {marks.overdue}
+        possible = [number for number in left if number in at]
+        self._queue.put_back([number for number in left if number not in at])
+        if len(at) > 1:
+            self._queue.suspects.update(possible)
+            self._queue.put_back(possible)
+        for number in possible if len(at) == 1 else ():
+            if marks is not None and marks.overdue is not None:
+                words = f"The block took longer than the time limit of {self._sent.time_limit:g} s"
+                error: IncasemError = InputError(f"{words}.")
+            else:
+                error = IncasemError(f"{self._cluster.describe_death(name, worker.pid)}.")
+            self._vain_deaths = 0
+            self._fail(number, BlockError(error, worker=name, deaths=death.allowed_failures + 1))
+        self._vain_deaths += not possible
+        if self._vain_deaths > VAIN_DEATHS:
+            raise IncasemError(
+                f"{VAIN_DEATHS} workers died one after the other without a block at fault, the last one {name}: "
+                f"look at {self._folder}."
+            )
+
+    def _fail(self, number: int, error: BlockError) -> None:
+        self._tell.retract(number)
+        failed = self._queue.error(number, error)
+        if failed is None:
+            return
+        self._tell.failed(failed)
+        if error.deaths and isinstance(error.error, InputError) and not self._mean:
+            raise InputError(
+                f"No block was done within the time limit of {self._sent.time_limit:g} s: set "
+                "scheduler.block_time_limit in the workers file to a longer time, or make the blocks smaller."
+            )

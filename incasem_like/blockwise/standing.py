@@ -1,0 +1,75 @@
+"""Dask clusters that stand already: a lab's own, Kubernetes, a cloud."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import incasem_like
+from incasem_like.blockwise.cluster import Cluster
+from incasem_like.errors import InputError
+
+from distributed import Client  # isort: skip  # cluster.py has to set up its logging before
+
+SECONDS_TO_CONNECT = 20.0
+
+
+@contextlib.contextmanager
+def standing_cluster(address: str) -> Iterator[Cluster]:
+    """Connect to a cluster for the time of a ``with``; other clients may use it too.
+
+    Args:
+        address: Of its scheduler, such as ``tcp://10.0.0.5:8786``. The certificates of ``tls://`` are those of the
+            user's Dask configuration.
+
+    Raises:
+        InputError: There is none, or its workers cannot run our blocks.
+    """
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+    try:
+        client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+    except (OSError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"The Dask cluster {address} cannot be reached ({' '.join(str(error).split()) or type(error).__name__}): "
+            "correct the address, or for tls:// the certificates in Dask's configuration."
+        ) from error
+    with client:
+        _check_versions(client, address)
+        yield Cluster(client)
+
+
+def _check_versions(client: Client, address: str) -> None:
+    """Compare the workers' Python, distributed and our package with those here.
+
+    Raises:
+        InputError: One differs, or our package is missing.
+    """
+    here = {"python": _minor(platform.python_version()), "incasem-like": incasem_like.__version__}
+    here["distributed"] = client.get_versions()["client"]["packages"]["distributed"]
+    for worker, about in client.run(versions, on_error="return").items():
+        if isinstance(about, Exception):
+            raise InputError(
+                f"The worker {worker} of the Dask cluster {address} cannot import incasem_like ({about}): install "
+                f"incasem-like {incasem_like.__version__} there."
+            )
+        for name, version in here.items():
+            if about[name] != version:
+                raise InputError(
+                    f"The worker {worker} of the Dask cluster {address} has {name} {about[name]}, but here is "
+                    f"{version}: install the same version on both sides."
+                )
+
+
+def versions() -> Mapping[str, Any]:
+    """Return what a worker has, when called there."""
+    import distributed
+
+    python, package = _minor(platform.python_version()), incasem_like.__version__
+    return {"python": python, "incasem-like": package, "distributed": distributed.__version__}
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])

@@ -1,0 +1,213 @@
+"""The planner: finds and checks all that a prediction needs, before a run is started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from incasem_like.config import (
+    DataConfig,
+    PredictionConfig,
+    TrainingConfig,
+    load_data_config,
+    required_file,
+    resolve_training_config,
+)
+from incasem_like.config.voxel_size import same_voxel_size
+from incasem_like.errors import ConfigError, IncasemError
+from incasem_like.networks import for_this_machine
+from incasem_like.prediction.channels import SIGMOID, channel_groups
+from incasem_like.prediction.computing.loading import NetworkSource, load_network
+from incasem_like.prediction.computing.variants import NONE
+from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
+from incasem_like.prediction.planning.preflight import Preflight
+from incasem_like.prediction.planning.survey import check_place
+from incasem_like.samples import Region, open_regions
+from incasem_like.tracking import RunRecord
+from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint, choose_checkpoint
+from incasem_like.tracking.values import without_credentials
+
+if TYPE_CHECKING:
+    from incasem_like.blockwise.workers_file import Workers
+
+
+def plan_prediction(
+    config: PredictionConfig,
+    records: Sequence[RunRecord],
+    workers: Workers | None = None,
+    *,
+    checkpoint: ChosenCheckpoint | None = None,
+    found: Preflight | None = None,
+    knows_workers: bool = True,
+) -> PredictionPlan:
+    """Find and check all that a prediction needs, except for what ``PredictionPlan.resolved`` finds out.
+
+    Args:
+        config: The configuration of the prediction.
+        records: The training runs; of several the mean of their networks is predicted.
+        workers: Who predicts; None for this process.
+        checkpoint: The weights of a single network; None for those of ``prediction.checkpoint``.
+        found: Collects problems, of which there may be several; None raises the first.
+        knows_workers: False where the workers file is wrong: the device is not checked, and no plan is returned.
+
+    Raises:
+        ConfigError: ``prediction.data`` is missing or wrong, the device is not there, the tiles do not suit the
+            network, or networks do not agree in what they predict.
+        DataError: A volume is missing, or does not fit (see ``open_regions``).
+        CheckpointError: A checkpoint is missing, changed since it was tracked, or of another architecture.
+    """
+    found = found or Preflight(collects=False)
+    _check_counts(config, len(records))
+    trainings = [resolve_training_config(record.config, directories=config.directories) for record in records]
+    data: DataConfig | None = None
+    asks_worker: bool | None = None
+    regions: list[Region] = []
+    networks: list[PlannedNetwork] = []
+    url, runs = config.tracking.url, config.directories.runs
+    store = url if url == without_credentials(url) else None
+    with found.collecting():
+        data = load_regions_config(config, trainings[0])
+    if knows_workers:
+        with found.collecting():
+            asks_worker = check_place(config, workers)
+    if data is not None:
+        regions = _open_regions(found, config, trainings[0], data)
+    for index, (record, training) in enumerate(zip(records, trainings, strict=True)):
+        with found.collecting():
+            _check_same_meaning(records[0].id, trainings[0], record.id, training)
+            which, weights = config.prediction.checkpoint, config.prediction.weights
+            wanted = which[index] if isinstance(which, tuple) else which
+            chosen = checkpoint or choose_checkpoint(record, wanted)
+            module = load_network(training.model, for_this_machine(config.torch), chosen.path)
+            weight = weights[index] if weights else 1.0
+            source = NetworkSource(training.model, config.torch, chosen, record.id, store, runs, weight)
+            networks.append(PlannedNetwork(source, training, module))
+    if data is None or asks_worker is None or not regions or len(networks) < len(records):
+        found.stop()
+    plan = PredictionPlan(config, data, tuple(regions), tuple(networks), workers, asks_worker)
+    _check_tiles(plan)
+    return plan
+
+
+def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> DataConfig:
+    """Read which regions are to be predicted.
+
+    Raises:
+        ConfigError: ``prediction.data`` is missing or wrong; metrics of channels that are not classes are asked for, or
+            mirroring of channels that may mean a direction.
+    """
+    section = config.prediction
+    path = required_file(section.data, "prediction.data")
+    groups = channel_groups(training.model)
+    names = ", ".join(group.name for group in groups)
+    if section.log_metrics and groups:
+        raise ConfigError(
+            f"prediction.log_metrics compares classes with labels, but the network gives {names}: set it to false."
+        )
+    if section.test_time_augmentation != NONE and any(group.activation == SIGMOID for group in groups):
+        raise ConfigError(
+            f"prediction.test_time_augmentation={section.test_time_augmentation} averages mirrored positions, but the "
+            f"network gives {names}, which may mean a direction, as affinities do: set it to none."
+        )
+    return load_data_config(
+        path,
+        config.directories.data,
+        num_classes=training.data.num_classes if section.log_metrics else None,
+        voxel_size=training.data.voxel_size,
+    )
+
+
+def _open_regions(
+    found: Preflight, config: PredictionConfig, training: TrainingConfig, data: DataConfig
+) -> list[Region]:
+    """Open all entries together; where that fails, one by one, so that the problem of each is found."""
+
+    def opened(data: DataConfig, num_classes: int, need_labels: bool) -> list[Region]:
+        return open_regions(
+            data,
+            num_classes=num_classes,
+            voxel_size=training.data.voxel_size,
+            need_labels=need_labels,
+            downsample_factor=training.data.downsample_factor,
+        )
+
+    measured = config.prediction.log_metrics
+    try:
+        return opened(data, training.data.num_classes, measured)
+    except IncasemError as error:
+        of_all = error
+    regions: list[Region] = []
+    problems = len(found.errors)
+    for entry in data.entries:
+        with found.collecting():
+            classes = max(entry.labels.values(), default=0) + 1  # whether all have enough of them was checked above
+            regions += opened(data.model_copy(update={"entries": (entry,)}), classes, measured and classes > 1)
+    if len(found.errors) == problems:
+        with found.collecting():
+            raise of_all
+    return regions
+
+
+def _check_tiles(plan: PredictionPlan) -> None:
+    """Check that configured tile sizes suit the network and every region.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    input_size, output_size = plan.config.prediction.input_size_voxels, plan.config.prediction.output_size_voxels
+    if input_size is None:
+        return
+    given = plan.geometry.output_size(input_size)
+    if output_size is not None and tuple(output_size) != given:
+        raise ConfigError(
+            f"prediction.output_size_voxels is {list(output_size)}, but the network makes {list(given)} of "
+            f"prediction.input_size_voxels {list(input_size)}: correct it or set it to null."
+        )
+    for region in plan.regions:
+        plan.predictor(input_size).steps(region.roi, region.raw_roi.begin)
+
+
+def _check_counts(config: PredictionConfig, runs: int) -> None:
+    """Check that there are as many weights and checkpoints as training runs, where several are given.
+
+    Raises:
+        ConfigError: There are not.
+    """
+    section = config.prediction
+    checkpoints = section.checkpoint if isinstance(section.checkpoint, tuple) else None
+    for key, values in (("prediction.checkpoint", checkpoints), ("prediction.weights", section.weights)):
+        if values is not None and len(values) != runs:
+            raise ConfigError(
+                f"{key} lists {len(values)} value{'s' if len(values) > 1 else ''} for {runs} training "
+                f"run{'s' if runs > 1 else ''}: give one for each run, in the order of the runs."
+            )
+
+
+def _check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, other: TrainingConfig) -> None:
+    """Check that the outputs of two networks mean the same, voxel by voxel and class by class.
+
+    Architecture, input size and context may differ.
+
+    Raises:
+        ConfigError: Something differs; it is named.
+    """
+    voxel_size = first.data.voxel_size
+    other_size = voxel_size if same_voxel_size(voxel_size, other.data.voxel_size) else other.data.voxel_size
+    for key, words, before, now in (
+        ("data.voxel_size", "voxels of {} nm", list(voxel_size), list(other_size)),
+        ("data.downsample_factor", "every {}. voxel", first.data.downsample_factor, other.data.downsample_factor),
+        ("data.num_classes", "{} classes with background", first.data.num_classes, other.data.num_classes),
+        ("model.in_channels", "{} channels of raw", first.model.in_channels, other.model.in_channels),
+        ("model.outputs", "{} as outputs", _outputs(first), _outputs(other)),
+    ):
+        if before != now:
+            raise ConfigError(
+                f"Training run {first_id} was trained with {words.format(before)}, run {other_id} with "
+                f"{words.format(now)} ({key}): the mean of their probabilities would mean nothing; choose runs that "
+                "agree in it."
+            )
+
+
+def _outputs(training: TrainingConfig) -> str:
+    groups = channel_groups(training.model)
+    return ", ".join(f"{group.name} ({group.channels}, {group.activation})" for group in groups) or "classes"
