@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from incasem_like.prediction.series.experiment import FinishedSeries
     from incasem_like.prediction.series.plan import Entry, SeriesPlan
     from incasem_like.tracking import RunStore
-    from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint
+    from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
     from incasem_like.training.tensorboard import TensorBoardLog
 
 EXAMPLE = "--run_id 12 --start 1000 --keep best with config_prediction.yaml prediction.data=my_data.json"

@@ -69,7 +69,7 @@ def find_start(config: TrainingConfig, trainings: Callable[[], RunStore]) -> Sta
         CheckpointError: There is no such checkpoint, it was changed, or it does not fit the network.
     """
     from incasem_like.tracking import file_sha256
-    from incasem_like.tracking.checkpoint_choice import choose_checkpoint
+    from incasem_like.tracking.queries.checkpoint_choice import choose_checkpoint
 
     wanted = config.training.start_from
     if not wanted.named:

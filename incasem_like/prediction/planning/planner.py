@@ -24,7 +24,7 @@ from incasem_like.prediction.planning.preflight import Preflight
 from incasem_like.prediction.planning.survey import check_place
 from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord
-from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint, choose_checkpoint
+from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_checkpoint
 from incasem_like.tracking.values import without_credentials
 
 if TYPE_CHECKING:

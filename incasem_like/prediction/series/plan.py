@@ -23,7 +23,7 @@ from incasem_like.prediction.planning.preflight import Preflight
 from incasem_like.prediction.regions import describe_region, region_record
 from incasem_like.terminal import nearest
 from incasem_like.tracking import RunRecord
-from incasem_like.tracking.checkpoint_choice import ChosenCheckpoint, choose_series
+from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_series
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
