@@ -7,7 +7,7 @@ import grimp
 # Both ends of a pair are being replaced; what stands here is to be taken out then.
 KNOWN = {
     ("incasem_like.blockwise.check_workers", "incasem_like.blockwise.workers_file"),
-    ("incasem_like.prediction.computing.device_work", "incasem_like.prediction.computing.tiles"),
+    ("incasem_like.blockwise.dask_task", "incasem_like.blockwise.worker_process"),
     ("incasem_like.volumes.provenance", "incasem_like.volumes.volume"),
 }
 

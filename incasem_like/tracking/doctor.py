@@ -30,7 +30,7 @@ from incasem_like.tracking.model.checkpoints import (
 from incasem_like.tracking.model.summaries import DAMAGED
 from incasem_like.tracking.moving.deletion import finish_deletion
 from incasem_like.tracking.moving.model_files import OWNERS
-from incasem_like.tracking.stores.files import SHELVES, free_unnamed_files, unnamed
+from incasem_like.tracking.stores.files import SHELVES, FileStore, free_unnamed_files, unnamed
 from incasem_like.tracking.stores.index import UNFINISHED
 from incasem_like.tracking.stores.mongo import free_unnamed, named_pairs
 from incasem_like.tracking.values import naive_utc
@@ -520,8 +520,6 @@ def examine(
 
 
 def _examine(stores: Sequence[RunStore], runs_directory: Path, thorough: bool, settled: timedelta) -> Iterator[Finding]:
-    from incasem_like.tracking.stores.files import FileStore
-
     for store in stores:
         yield from check_records(store, settled)
         if isinstance(store, FileStore):

@@ -10,6 +10,7 @@ from incasem_like.terminal import nearest
 from incasem_like.tracking.address import FolderAddress, parse_address
 from incasem_like.tracking.kinds import KINDS
 from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.files import FileStore
 
 if TYPE_CHECKING:
     pass
@@ -31,8 +32,6 @@ def open_store(url: str | Path | None, kind: str, runs_directory: Path) -> RunSt
         raise InputError(f"There are no runs of kind '{kind}'{nearest(kind, KINDS)}: choose one of {', '.join(KINDS)}.")
     address = parse_address(url, Path(runs_directory))
     if isinstance(address, FolderAddress):
-        from incasem_like.tracking.stores.files import FileStore
-
         return FileStore(address.folder / f"incasem_{kind}", kind, runs_directory)
 
     from incasem_like.tracking.stores.mongo import connect

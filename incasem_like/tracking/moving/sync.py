@@ -12,8 +12,10 @@ from incasem_like.disk import write_whole
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.address import FolderAddress, parse_address
 from incasem_like.tracking.metrics_log import is_held
+from incasem_like.tracking.mirror.checkpoints import runs_lacking_uploads, upload_missing
 from incasem_like.tracking.mirror.push import Synced, _deliver_journal
 from incasem_like.tracking.moving.deletion import delete_run, finish_deletion
+from incasem_like.tracking.moving.transfer import copy_run
 from incasem_like.tracking.opening import open_store
 from incasem_like.tracking.run_folder import METRICS_LOG, Journals
 from incasem_like.tracking.sessions import tokens
@@ -74,8 +76,6 @@ def open_offline(url: str | Path | None, kind: str, runs_directory: Path) -> Run
 
 
 def _journals(store: MongoStore) -> Iterator[Synced]:
-    from incasem_like.tracking.mirror.checkpoints import runs_lacking_uploads, upload_missing
-
     for journal in store.journals:
         if journal.is_undelivered:
             yield _or_why_not(store, journal.run_id, partial(_deliver_journal, store, journal))
@@ -96,8 +96,6 @@ def _offline_runs(store: RunStore) -> Iterator[Synced]:
 
 
 def _deliver_offline(waiting: FileStore, run_id: int, store: RunStore) -> Synced:
-    from incasem_like.tracking.moving.transfer import copy_run
-
     record = waiting.get(run_id)
     if record.status == "RUNNING" or is_held(waiting.folder / str(run_id) / METRICS_LOG):
         return Synced(store.kind, run_id, None, "still goes on: deliver it when it is over")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.kinds import KINDS, KINDS_BY_KEY, singular
 from incasem_like.tracking.metrics_log import read_table
+from incasem_like.tracking.mirror.checkpoints import upload_missing
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import highest_number
 from incasem_like.tracking.model.summaries import condense, summarize
@@ -315,8 +316,6 @@ def _refuse_same(portable: PortableRun, store: RunStore) -> None:
 
 
 def _upload(record: RunRecord) -> None:
-    from incasem_like.tracking.mirror.checkpoints import upload_missing
-
     try:
         upload_missing(record)
     except StoreError as error:

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from incasem_like.tracking.kinds import singular
+from incasem_like.tracking.model.summaries import flatten
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
@@ -60,8 +61,6 @@ def config_field(name: str, key: str) -> Field:
 
 def result_field(name: str, key: str) -> Field:
     """A value of what the run came to, by its dotted key."""
-    from incasem_like.tracking.model.summaries import flatten
-
     return Field(name, f"result.{key}", lambda run: flatten(run.result).get(key))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.terminal import nearest
+from incasem_like.tracking.model.summaries import flatten
 from incasem_like.tracking.queries.conditions import Condition
 from incasem_like.tracking.queries.fields import (
     ALIASES,
@@ -286,15 +287,11 @@ def _find(name: str, vocabularies: Mapping[str, Vocabulary]) -> Field | None:
 
 
 def _result_keys(result: Any) -> Iterable[str]:
-    from incasem_like.tracking.model.summaries import flatten
-
     return flatten(result) if isinstance(result, Mapping) else ()
 
 
 def _known_keys(stores: Sequence[RunStore], asked: Sequence[str]) -> list[str]:
     """The configuration keys of the newest and oldest runs, where a name may be one."""
-    from incasem_like.tracking.model.summaries import flatten
-
     if not any(map(may_be_config, asked)):
         return []
     keys: set[str] = set()

@@ -13,6 +13,7 @@ import pymongo.errors
 from incasem_like.errors import RunNotFoundError, StoreError
 from incasem_like.tracking.documents import FORMAT, from_document, series_update, to_document
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, RunMetrics, base_of, goes_on_from
+from incasem_like.tracking.mirror.push import deliver
 from incasem_like.tracking.run_folder import Begun, Journal
 from incasem_like.tracking.series import MetricTable
 from incasem_like.tracking.sessions import (
@@ -138,8 +139,6 @@ def claim_document(store: MongoStore, start: Start, continuation: Continuation, 
         InputError: It still goes on.
         StoreError: The server does not answer, or another process was quicker.
     """
-    from incasem_like.tracking.mirror.push import deliver
-
     run_id, token = continuation.run_id, new_token()
     document = _read_document(store, run_id)
     journal = store.journals.find(run_id, tokens(from_bson(document.get("info") or {})))

@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from incasem_like.tracking.recording.claim import claim_in_folder
 from incasem_like.tracking.recording.run import Run
 from incasem_like.tracking.series import max_points
 from incasem_like.tracking.sessions import Continuation
 from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.values import plain, without_credentials
 
 if TYPE_CHECKING:
@@ -104,11 +106,8 @@ def recorder_of(store: RunStore, *, continues: Continuation | None = None, id_ab
         id_above: The id of a new run is above this, and above all ids that the store ever gave.
     """
     from incasem_like.tracking.recording.writer import RunWriter
-    from incasem_like.tracking.stores.files import FileStore
 
     if isinstance(store, FileStore):
-        from incasem_like.tracking.recording.claim import claim_in_folder
-
         return RunWriter(partial(claim_in_folder, store.folder, continues, max(id_above, store.id_above)))
     from incasem_like.tracking.mirror.live import Mirror
     from incasem_like.tracking.recording.claim_database import claim_in_database

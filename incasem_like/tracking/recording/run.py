@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from incasem_like.tracking.mirror.checkpoints import CheckpointUploader
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import CheckpointRecord, Places, StorePolicy, listed
 from incasem_like.tracking.values import plain, without_credentials
@@ -72,8 +73,6 @@ class RunCheckpoints:
         if files is None or "none" in policy.words:
             yield
             return
-        from incasem_like.tracking.mirror.checkpoints import CheckpointUploader
-
         self._uploader = CheckpointUploader(files, self._run.id, policy)
         self._tell_uploader()
         patience = SECONDS_FOR_UPLOADS_WHEN_STOPPED

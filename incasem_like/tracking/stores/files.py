@@ -28,6 +28,7 @@ from incasem_like.tracking.run_folder import (
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import id_taken
 from incasem_like.tracking.stores.base import NOTHING, Freed, RunRecord, RunStore
+from incasem_like.tracking.stores.index import FolderIndex
 from incasem_like.tracking.values import as_mapping, as_sequence, as_utc, naive_utc
 
 if TYPE_CHECKING:
@@ -331,8 +332,6 @@ class FileStore(RunStore):
     def summaries(  # noqa: D102
         self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
     ) -> list[RunSummary]:
-        from incasem_like.tracking.stores.index import FolderIndex
-
         return FolderIndex(self.folder).summaries(self.kind, config_keys, inputs)
 
     def patch(self, run_id: int, changes: Mapping[str, Any], expect: Mapping[str, Any] = NOTHING) -> bool:  # noqa: D102
