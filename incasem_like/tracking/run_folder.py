@@ -214,7 +214,7 @@ class Journal(RunFolder):
     def pending_artifact(self, name: str) -> PendingArtifact:
         """Describe a file that the database lacks; its id is that of its content, so that it is never stored twice."""
         path = self.artifact(name)
-        digest = hashlib.sha256(f"{self.run_id}\0{name}\0".encode() + path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(f"{self.run_id}\0{name}\0{file_sha256(path)}".encode()).hexdigest()
         return PendingArtifact(digest[:24], name, mimetypes.guess_type(name)[0], path)
 
     def pending_artifacts(self) -> list[PendingArtifact]:
@@ -332,7 +332,7 @@ class Journals:
         return journal.log.path if journal is not None and is_complete(journal.log.path, sessions) else None
 
     def remove(self, run_id: int, sessions: list[str]) -> int:
-        """Delete what this machine keeps of a run that was deleted; gives the bytes that frees."""
+        """Delete what this machine keeps of a run that was deleted; return the bytes that frees."""
         journal = self.find(run_id, sessions)
         if journal is None:
             return 0

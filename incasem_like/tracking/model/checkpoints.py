@@ -480,7 +480,7 @@ class StorePolicy:
 
 
 def remove_tree(folder: Path) -> int:
-    """Delete a folder, which is gone from sight at once; gives the bytes that it held."""
+    """Delete a folder, which is gone from sight at once; return the bytes that it held."""
     if not folder.exists():
         return 0
     aside = folder if folder.name.startswith(DELETED_PREFIX) else folder.with_name(DELETED_PREFIX + folder.name)

@@ -124,7 +124,7 @@ def _description(record: RunRecord, folder: Path) -> dict[str, Any]:
 
 
 def _write_stored(record: RunRecord, folder: Path, what: Literal["sources", "resources"]) -> list[list[str]]:
-    """Write sources or resources as ``_sources/<number>/<name>``; gives what the document says of them."""
+    """Write sources or resources as ``_sources/<number>/<name>``; return what the document says of them."""
     entries = []
     for number, (name, content) in enumerate(record.store.read_stored(record.id, what)):
         if content is None:
@@ -148,7 +148,7 @@ def _write_metrics(record: RunRecord, folder: Path) -> None:
 
 
 def _write_checkpoints(record: RunRecord, folder: Path) -> dict[str, str]:
-    """Copy the checkpoints that can be had; gives their paths by hash."""
+    """Copy the checkpoints that can be had; return their paths by hash."""
     found: dict[str, str] = {}
     for checkpoint in record.checkpoints:
         for file in checkpoint.files:

@@ -14,6 +14,7 @@ from incasem_like.errors import RunNotFoundError, StoreError
 from incasem_like.tracking.documents import FORMAT, from_document, series_update, to_document
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, RunMetrics, base_of, goes_on_from
 from incasem_like.tracking.mirror.push import deliver
+from incasem_like.tracking.recording.claim import begun_entry, how_it_ended, resumed_run, still_going_on
 from incasem_like.tracking.run_folder import Begun, Journal
 from incasem_like.tracking.series import MetricTable
 from incasem_like.tracking.sessions import (
@@ -35,12 +36,11 @@ from incasem_like.tracking.values import from_bson
 if TYPE_CHECKING:
     from pymongo.database import Database
 
-from incasem_like.tracking.recording.claim import begun_entry, how_it_ended, resumed_run, still_going_on
-
 _OF_THE_END = ("stop_time", "fail_trace", "result")
 # Not tags and notes, which may change meanwhile, nor what others wrote.
 _STAYS = ("experiment", "format", "command", "start_time", "resources", "artifacts", "meta", "info")
 _SOURCES = "experiment.sources"
+_ATTEMPTS_TO_TAKE = 5
 
 
 def open_new_document(store: MongoStore, start: Start, wanted: int | None, id_above: int, limit: int) -> Begun:
@@ -94,7 +94,7 @@ def errors_of_a_start(description: str, run_id: int | None) -> Iterator[None]:
 
 
 def _keep_sources(store: MongoStore, ex_info: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Store the sources that the database does not have yet; gives what the run's document says of them, by field."""
+    """Store the sources that the database does not have yet; return their entries in the run's document, by field."""
     entries = []
     for name, md5 in ex_info["sources"]:
         path = Path(ex_info["base_dir"]) / name
@@ -102,7 +102,6 @@ def _keep_sources(store: MongoStore, ex_info: Mapping[str, Any]) -> dict[str, li
     return {_SOURCES: entries}
 
 
-_ATTEMPTS_TO_TAKE = 5
 _OF_A_SESSION = {"session", "status", "host", "heartbeat", *_OF_THE_END}
 
 
@@ -163,7 +162,7 @@ def claim_document(store: MongoStore, start: Start, continuation: Continuation, 
 def _resume(
     store: MongoStore, journal: Journal, document: Mapping[str, Any], token: str, iteration: int, limit: int
 ) -> tuple[RunMetrics, dict[str, Any]]:
-    """Withdraw what a run logged after an iteration; gives its metrics and the ids of their documents."""
+    """Withdraw what a run logged after an iteration; return its metrics and the ids of their documents."""
     info, run_id = from_bson(document.get("info") or {}), document["_id"]
     present = list(store.database["metrics"].find({"run_id": run_id}))
     if not goes_on_from(journal.log.path, tokens(info)):
@@ -240,7 +239,7 @@ def _table(present: list[dict[str, Any]], info: Mapping[str, Any]) -> MetricTabl
 def _take_metrics(
     database: Database[Any], present: list[dict[str, Any]], table: MetricTable, token: str, run_id: int
 ) -> dict[str, Any]:
-    """Make the metrics documents this session's, without what was withdrawn; give their ids."""
+    """Make the metrics documents this session's, without what was withdrawn; return their ids."""
     ids: dict[str, Any] = {}
     for document in present:
         series = table.series.get(document["name"])

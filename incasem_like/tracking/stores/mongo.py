@@ -78,7 +78,7 @@ class StoredWithRuns(NamedTuple):
 
 
 def keep(database: Database[Any], files: gridfs.GridFS, filename: str, md5: str, read: Callable[[], bytes]) -> Any:
-    """Store a file unless it is there, known by its path and content; gives its id.
+    """Store a file unless it is there, known by its path and content; return its id.
 
     Sacred looks for files by an MD5 that today's GridFS does not keep, and so stores every source with every run.
     """
@@ -344,7 +344,7 @@ def _fill(store: MongoStore, portable: PortableRun, run_id: int, renewed: Renewe
 
 
 def _write_metrics(store: MongoStore, portable: PortableRun, run_id: int, session: str) -> list[dict[str, str]]:
-    """Write the metrics, at most as many points of each as the run's configuration says; gives the links to them."""
+    """Write the metrics, at most as many points of each as the run's configuration says; return the links to them."""
     limit = max_points(portable.config)
     links = []
     for name, points in portable.metrics.items():
