@@ -199,7 +199,7 @@ def test_two_may_ask_the_same_at_once(laboratory, tmp_path, monkeypatch):
     workers = load_workers(workers_file(tmp_path))
     with ThreadPoolExecutor(2) as pool:
         plans = list(pool.map(lambda _: planned(laboratory, config, workers), range(2)))
-    assert all(plan.survey.measured for plan in plans)
+    assert all(plan.lead.survey.measured for plan in plans)
     assert [(job.name, job.state) for job in list_jobs()] == [("survey", "finished")] * 2
     assert list((tmp_path / "jobs" / "ledgers").iterdir()) == []
 
