@@ -23,7 +23,6 @@ from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.errors import ConfigError, InputError
 from incasem_like.prediction.experiment import examine_prediction
 from incasem_like.prediction.outputs import read_begun
-from incasem_like.prediction.planning import survey
 from incasem_like.prediction.planning.kept import Kept
 from incasem_like.prediction.planning.planner import plan_prediction
 from incasem_like.prediction.planning.survey import Inquiry
@@ -185,16 +184,14 @@ def test_two_may_ask_the_same_at_once(laboratory, tmp_path, monkeypatch):
     """Both choose a ledger before either begins, and both are done before either reads its answers."""
     both = threading.Barrier(2)
 
-    class InStep(LedgerTask):
-        def run(self, **options):
-            both.wait(60)
-            return super().run(**options)
+    for name in ("run", "results"):
+        original = getattr(LedgerTask, name)
 
-        def results(self):
+        def in_step(task, original=original, **options):
             both.wait(60)
-            return super().results()
+            return original(task, **options)
 
-    monkeypatch.setattr(survey, "LedgerTask", InStep)
+        monkeypatch.setattr(LedgerTask, name, in_step)
     config = laboratory.config(None, "prediction.survey=worker")
     workers = load_workers(workers_file(tmp_path))
     with ThreadPoolExecutor(2) as pool:
