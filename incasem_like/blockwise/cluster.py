@@ -62,7 +62,7 @@ class Cluster:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.dashboard = str(client.dashboard_link or "")
+        self.dashboard = ""
         self._asked = 0.0
         self._found: Mapping[str, Mapping[str, Any]] = {}
 

@@ -69,8 +69,10 @@ def run_on_workers(task: WorkTask, queue: BlockQueue, workers: Workers, folder: 
     """
     limit = workers.scheduler.block_time_limit or task.time_limit
     sent = _sent_task(task, folder, limit, owned=workers.cluster is None)
-    threads = 2 if task.staged else 1
-    context = standing_cluster(workers.cluster) if workers.cluster else own_cluster(workers, folder, threads, limit)
+    if workers.cluster is not None:
+        context: contextlib.AbstractContextManager[Cluster] = standing_cluster(workers.cluster, workers.dashboard)
+    else:
+        context = own_cluster(workers, folder, 2 if task.staged else 1, limit)
     with context as cluster:
         patience = workers.scheduler.worker_timeout or (None if cluster.owned else SECONDS_FOR_A_STANDING_WORKER)
         _Call(task, sent, queue, cluster, patience, tell).run()

@@ -18,12 +18,13 @@ SECONDS_TO_CONNECT = 20.0
 
 
 @contextlib.contextmanager
-def standing_cluster(address: str) -> Iterator[Cluster]:
+def standing_cluster(address: str, dashboard: bool) -> Iterator[Cluster]:
     """Connect to a cluster for the time of a ``with``; other clients may use it too.
 
     Args:
         address: Of its scheduler, such as ``tcp://10.0.0.5:8786``. The certificates of ``tls://`` are those of the
             user's Dask configuration.
+        dashboard: Whether the address of its pages is wanted.
 
     Raises:
         InputError: There is none, or its workers cannot run our blocks.
@@ -38,7 +39,10 @@ def standing_cluster(address: str) -> Iterator[Cluster]:
         ) from error
     with client:
         _check_versions(client, address)
-        yield Cluster(client)
+        cluster = Cluster(client)
+        if dashboard:
+            cluster.dashboard = str(client.dashboard_link or "")
+        yield cluster
 
 
 def _check_versions(client: Client, address: str) -> None:

@@ -142,7 +142,7 @@ def test_the_script_prints_it_and_its_status_says_whether_all_is_well(laboratory
 @pytest.fixture
 def wide(laboratory, write_volume):
     """The configuration of a prediction in 18 blocks of one tile each."""
-    write_volume(laboratory.container, "volumes/wide", np.zeros((40, 80, 80), dtype=np.uint8))
+    write_volume(laboratory.container, "volumes/wide", np.ones((40, 80, 80), dtype=np.uint8))
     entry = {**laboratory.entry(raw="volumes/wide"), "offset": None, "shape": None}
     return lambda *updates: laboratory.config({"cell_er": entry}, "prediction.input_size_voxels=[52,52,52]", *updates)
 
