@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
+from incasem_like.disk import exclusive
 from incasem_like.errors import CheckpointError, DiskFullError
 from incasem_like.terminal import Progress
 
@@ -97,7 +96,7 @@ def fetch_into_cache(name: str, sha256: str, size: int, blocks: Callable[[], Ite
     path = cached_path(name, sha256)
     with _errors_of_the_cache(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.parent):
+        with exclusive(path.parent):
             found = find_in_cache(name, sha256)
             if found is not None:
                 return found
@@ -126,22 +125,6 @@ def _write_checked(path: Path, sha256: str, size: int, blocks: Callable[[], Iter
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder against other processes that write into it, where the file system has locks."""
-    with open(folder / ".lock", "w") as lock:
-        _lock(lock)
-        yield
-
-
-def _lock(file: IO[str]) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            raise
 
 
 @contextlib.contextmanager
