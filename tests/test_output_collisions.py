@@ -118,6 +118,12 @@ def test_a_derived_volume_does_not_replace_its_source(script, place, refused, fo
     refused(script, "-f", place[0].format(folder=folder), "-d", "volumes/map", "-o", place[1])
 
 
+@pytest.mark.parametrize("output", ["volumes\\map", ".\\volumes\\map", "volumes/map\\", "other\\raw"])
+def test_backslashes_which_tensorstore_takes_for_slashes_are_refused(output, refused):
+    refused(EQUALIZE, "-f", "data/c.zarr", "-d", "volumes/map", "-o", output, said="holds a backslash")
+    refused(IMPORT, "-i", "sections", "-f", f"data\\{output}", said="holds a backslash")
+
+
 @pytest.mark.parametrize("script", [EQUALIZE, BOUNDARY, METRIC_MASK])
 @pytest.mark.parametrize(
     ("output", "said"),

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ from incasem_like.terminal import as_known_error
 from incasem_like.volumes import Address
 
 LOG_NAME = ".blocks.jsonl"
+_HASH = re.compile(r"[0-9a-f]{32,}")
 SECONDS_BETWEEN_SYNCS = 1.0
 CLOSED = -1
 
@@ -266,9 +268,11 @@ def first_difference(before: Any, now: Any, name: str = "") -> str:
     """Say what differs first between two fingerprints (``parameters threshold 0.5, but now it is 0.7``), or nothing."""
     if isinstance(before, dict) and isinstance(now, dict):
         if "content" in before and "content" in now:
-            changed = before["content"] != now["content"]
-            return (
-                f"{before.get('address')}, but now it is {now.get('address')} or has changed since" if changed else ""
+            if before["content"] == now["content"]:
+                return ""
+            moved = before.get("address") != now.get("address")
+            return f"{before.get('address')}, " + (
+                f"but now it is {now.get('address')}" if moved else "which has changed since"
             )
         for key in dict.fromkeys([*before, *now]):
             told = first_difference(before.get(key), now.get(key), f"{name} {key}".strip())
@@ -282,4 +286,8 @@ def first_difference(before: Any, now: Any, name: str = "") -> str:
         and any(isinstance(item, dict) for item in now)
     ):
         return next(filter(None, (first_difference(*pair, name) for pair in zip(before, now, strict=True))), "")
-    return "" if before == now else f"{name} {json.dumps(before)}, but now it is {json.dumps(now)}"
+    if before == now:
+        return ""
+    if all(isinstance(value, str) and _HASH.fullmatch(value) for value in (before, now)):
+        return f"{name.rpartition(' ')[2]} that changed since"
+    return f"{name} {json.dumps(before)}, but now it is {json.dumps(now)}"

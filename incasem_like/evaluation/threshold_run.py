@@ -145,6 +145,8 @@ def result_table(result: Mapping[str, Any]) -> Table:
 def best_sentence(result: Mapping[str, Any]) -> str:
     """Say which threshold is best and how good it is."""
     best = result["best"]
+    if not result["voxels"]:
+        return "Nothing to score: mask and metric mask leave no voxel."
     if best is None:
         return (
             f"Nothing to score over {result['voxels']} voxels: the object is missing in the labels or the prediction."

@@ -110,7 +110,8 @@ def value_range(volume: Volume, folder: Path | None, **workers: Any) -> tuple[fl
         task.forget()
     if volume.dtype.kind == "f" and not (low >= 0 and high <= 1):
         raise DataError(
-            f"{volume.address} holds floats from {low:g} to {high:g}, but only 0 to 1 can be equalised: rescale them."
+            f"{volume.address} holds floats from {low:g} to {high:g}, but only 0 to 1 can be equalised: "
+            f"{'replace NaN' if low != low else 'rescale them'}."
         )
     return low, high
 

@@ -86,42 +86,42 @@ def find_sections(source: Path, regex: str | None = None, options: ReadOptions =
         others = f"but {len(names)} other file(s)" if names else "nor any other file"
         raise DataError(f"{source} holds no TIFF (.tif or .tiff), {others}: check --input_dir.")
     numbered = _numbered(tiffs, regex, source)
-    _check_contiguous(numbered, source)
-    chosen = [numbered[number] for number in sorted(numbered)]
+    _check_contiguous(sorted({number for number, _ in numbered}), source)
     tried: set[int] = set()
-    inspected = tuple(inspect_tiff(folder / name, options, tried) for name in chosen)
+    inspected = [(number, inspect_tiff(folder / name, options, tried)) for number, name in numbered]
     # Of an image in several files some may hold other channels or time points than the chosen one.
-    files = tuple(file for file in inspected if file.pages)
-    if not files:
+    kept = [(number, file) for number, file in inspected if file.pages]
+    if not kept:
         raise InputError(f"{source} holds no section of that channel and time point: choose others.")
+    files = tuple(file for _, file in kept)
     _check_alike(files)
+    for (number, file), (following, other) in pairwise(kept):
+        if number == following:
+            raise DataError(
+                f"{Path(file.path).name} and {Path(other.path).name} in {source} both have section number {number}: "
+                "remove one or give an --image_regex that tells them apart."
+            )
     return SectionSequence(files, tuple(sorted(set(names) - {Path(file.path).name for file in files})))
 
 
-def _numbered(tiffs: list[str], regex: str | None, source: Path) -> dict[int, str]:
-    """Find the section number of every TIFF that has one."""
+def _numbered(tiffs: list[str], regex: str | None, source: Path) -> list[tuple[int, str]]:
+    """Return the TIFFs whose names have a section number, with it and in its order."""
     if regex is None and len(tiffs) == 1:
-        return {0: tiffs[0]}
+        return [(0, tiffs[0])]
     pattern = _compiled(LAST_NUMBER if regex is None else regex)
     matches = [(name, match.group(1)) for name in tiffs if (match := pattern.match(name))]
     if not matches:
+        that = "in its name" if regex is None else f"that {regex!r} finds"
         raise DataError(
-            f"None of the {len(tiffs)} TIFFs in {source} has a section number that {pattern.pattern!r} finds "
-            f"(first: {tiffs[0]}): give an --image_regex whose group 1 is the number."
+            f"None of the {len(tiffs)} TIFFs in {source} has a section number {that} (first: {tiffs[0]}): "
+            "give an --image_regex whose group 1 is the number."
         )
-    numbered: dict[int, str] = {}
     for name, digits in matches:
         if not digits.isdecimal():
             raise InputError(
                 f"Group 1 of --image_regex is {digits!r} in {name}, which is no number: let it match digits."
             )
-        if (number := int(digits)) in numbered:
-            raise DataError(
-                f"{numbered[number]} and {name} in {source} both have section number {number}: "
-                "remove one or give an --image_regex that tells them apart."
-            )
-        numbered[number] = name
-    return numbered
+    return sorted((int(digits), name) for name, digits in matches)
 
 
 def _compiled(regex: str) -> re.Pattern[str]:
@@ -134,8 +134,7 @@ def _compiled(regex: str) -> re.Pattern[str]:
     return pattern
 
 
-def _check_contiguous(numbered: dict[int, str], source: Path) -> None:
-    numbers = sorted(numbered)
+def _check_contiguous(numbers: list[int], source: Path) -> None:
     gaps = [(before + 1, after - 1) for before, after in pairwise(numbers) if after > before + 1]
     if gaps:
         missing = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in gaps[:10])

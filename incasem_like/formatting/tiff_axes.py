@@ -122,7 +122,7 @@ def find_planes(
     """
     samples, count = first.samplesperpixel, len(ifds) * first.imagedepth
     if tiff.is_ome:
-        return _ome_planes(path, tiff.ome_metadata or "", ifds, samples)
+        return _ome_planes(path, tiff.ome_metadata or "", first, ifds)
     if tiff.is_imagej:
         sizes = _imagej_sizes(tiff.imagej_metadata or {})
     elif any(getattr(tiff, kind) for kind in SERIES_KINDS):
@@ -187,7 +187,7 @@ def _array_description(text: str) -> tuple[list[int], str]:
         return [], "?"
 
 
-def _ome_planes(path: Path, xml: str, ifds: list[int], samples: int) -> Planes:
+def _ome_planes(path: Path, xml: str, first: tifffile.TiffPage, ifds: list[int]) -> Planes:
     """Return the planes that OME-XML gives to this file; other files that it names are never opened."""
     only_sections = Planes.in_order({"Z": len(ifds)})
     root = _ome_root(path, xml)
@@ -202,7 +202,9 @@ def _ome_planes(path: Path, xml: str, ifds: list[int], samples: int) -> Planes:
     for image in root.iterfind("{*}Image/{*}Pixels"):
         axes = image.get("DimensionOrder", "XYZCT")[:1:-1]
         sizes = {axis: int(image.get(f"Size{axis}", 1)) for axis in axes}
-        sizes["C"] = max(1, sizes["C"] // samples)
+        sizes["C"] = max(1, sizes["C"] // first.samplesperpixel)
+        if len(ifds) == 1 and _is_ome_stack(image, path, first, prod(sizes.values())):
+            return Planes.in_order(sizes)
         images.append(Planes(sizes, _ome_positions(image, path, root.get("UUID"), sizes, ifds)))
     images = [planes for planes in images if len(planes.positions)] or images[:1] or [only_sections]
     if len(images) > 1:
@@ -215,6 +217,15 @@ def _ome_planes(path: Path, xml: str, ifds: list[int], samples: int) -> Planes:
     raise DataError(
         f"{path} has {len(ifds)} pages that do not match its OME-XML ({_joined(planes.sizes)}): export it again."
     )
+
+
+def _is_ome_stack(image: ElementTree.Element, path: Path, first: tifffile.TiffPage, planes: int) -> bool:
+    """Return True when one page of this file is said to hold all planes of an image and they do follow one another."""
+    data = image.findall("{*}TiffData")
+    if len(data) != 1 or data[0].get("PlaneCount") != str(planes) or not is_stack(first, planes):
+        return False
+    end = int(first.dataoffsets[0]) + planes * first.nbytes // first.imagedepth
+    return end <= path.stat().st_size
 
 
 def _ome_root(path: Path, xml: str) -> ElementTree.Element | None:

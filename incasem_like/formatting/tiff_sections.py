@@ -175,7 +175,8 @@ def _layout(page: tifffile.TiffPage, path: Path, apply_colour_map: bool) -> _Lay
         name = getattr(page.photometric, "name", page.photometric)
         name = {"SEPARATED": "CMYK (SEPARATED)"}.get(str(name), name)
         raise DataError(f"{path} holds {name} colours: export it as grey values or RGB.")
-    if dtype is None or dtype.kind not in "buif":
+    if dtype is None or dtype.kind not in "buif" or (bits == 24 and dtype.kind in "ui"):
+        # Of 24-bit integers tifffile confuses the byte order.
         raise DataError(
             f"{path} holds samples of {bits} bits with SampleFormat {int(page.sampleformat)} "
             f"({dtype or 'unknown'}): export it as integers or floats."

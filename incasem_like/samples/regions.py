@@ -109,7 +109,8 @@ class Region:
             if not (lowest >= 0 and highest <= 1):
                 raise DataError(
                     f"{self.entry.raw} of {self.name} holds floats from {lowest:g} to {highest:g}, but float raw has "
-                    "to lie in 0 to 1: rescale it, or store it as uint8 or uint16."
+                    f"to lie in 0 to 1: {'replace NaN' if lowest != lowest else 'rescale it'}, or store it as uint8 or "
+                    "uint16."
                 )
         normalised: NDArray[np.float32] = np.multiply(stored, np.float32(self.raw_scale), dtype=np.float32)
         return normalised

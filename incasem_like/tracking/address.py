@@ -20,6 +20,7 @@ _SERVER = re.compile(
     r"(?:(?P<sign>[:/])(?P<database>[^\s:/?.!]*)(?P<collection>\.[^\s:/?!]+)?(?P<options>\?\S*)?)?"
 )
 _KNOWN_HOST = re.compile(r"localhost|\d+(\.\d+){3}|\[.*\]", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # pathlib leaves one slash of two
 _BROKEN_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(:/|//)")
 FORMS = "mongodb://HOST:PORT, HOST:PORT, HOST:PORT:DATABASE, localhost, a .json file, or a folder as ./NAME or /PATH"
 _UNESCAPED = re.compile(r"[\s'\"]")
@@ -94,8 +95,20 @@ def parse_address(url: str | Path | None, runs_directory: Path) -> FolderAddress
 
 
 def as_folder(text: str) -> str:
-    """Return the folder that a flag names as an absolute path, which ``parse_address`` never reads as a server."""
-    return os.path.abspath(os.path.expanduser(text))
+    """Return the folder that a flag names as an absolute path, which ``parse_address`` never reads as a server.
+
+    Raises:
+        InputError: It is the URL, or the host and port, of a server.
+    """
+    folder = os.path.abspath(os.path.expanduser(text))
+    server = _SERVER.fullmatch(text)
+    if not os.path.exists(folder) and (_SCHEME.match(text) or (server and server["port"])):
+        named = "The folder of runs" if "@" in text else text
+        raise InputError(
+            f"{named} is the address of a server, but a folder is needed here: give it to --mongodb instead, or write "
+            "./NAME for a folder."
+        )
+    return folder
 
 
 def _server(text: str) -> MongoAddress | None:

@@ -73,7 +73,7 @@ def parse_address(place: str | os.PathLike[str], dataset: str | None = None) -> 
         dataset: Path inside the container; None when ``place`` has it.
 
     Raises:
-        InputError: For a URL scheme that cannot be read.
+        InputError: For a URL scheme that cannot be read, or a backslash, which TensorStore takes for a slash.
     """
     text = _VIEWER_PREFIX.sub("", os.fspath(place).strip())
     whole = text if dataset is None else dataset
@@ -92,6 +92,8 @@ def parse_address(place: str | os.PathLike[str], dataset: str | None = None) -> 
         known = ", ".join(f"{name}://" for name in REMOTE_SCHEMES)
         raise InputError(f"{text} has a scheme that cannot be read: give a local path or one of {known}.")
     text = text.rstrip("/") or "/"
+    if "\\" in text + (dataset or ""):
+        raise InputError(f"{join(text, dataset or '')} holds a backslash: write / between folders, or rename the one.")
     if dataset is None:
         return _split(text)
     return Address(text, _normal(dataset))

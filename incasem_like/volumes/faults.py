@@ -38,7 +38,7 @@ class NotOpenedError(DataError):
     def __init__(self, address: str, reason: str) -> None:
         super().__init__(
             f"{address} cannot be opened ({reason}): its metadata are damaged or use what is not supported; "
-            "restore them, or rewrite it with zarr-python."
+            "restore them, or rewrite it with blosc, zstd or gzip."
         )
         self.reason = reason
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from incasem_like.config.voxel_size import same_voxel_size
@@ -86,7 +86,9 @@ def resolve_space(statements: Sequence[Statement], default_axes: tuple[str, ...]
         for what, values, found in (("size", statement.scale, sizes), ("offset", statement.offset, offsets)):
             if values is None:
                 continue
-            lengths, in_nm = _lengths(statement, values, own, letters, where)
+            named = what == "offset" and statement.key in ("resolution", "voxel_size", "axis_names")
+            stated = replace(statement, key="offset") if named else statement
+            lengths, in_nm = _lengths(stated, values, own, letters, where)
             if what == "size" and min(lengths, default=1) <= 0:
                 raise DataError(
                     f"{where} has the voxel size {values} in {statement.key}: correct it, it must be positive."

@@ -32,10 +32,11 @@ def main(arguments: argparse.Namespace) -> None:
     from incasem_like.config import default_runs_directory
     from incasem_like.segmentation.threshold import ThresholdSegmentation, segment_as_run
     from incasem_like.tracking import open_store
+    from incasem_like.tracking.address import as_folder
 
     given = {name: getattr(arguments, name) for name in ThresholdSegmentation.__dataclass_fields__}
     request = ThresholdSegmentation(**{**given, "chunk_shape": tuple(arguments.chunk_shape)})
-    runs = (arguments.runs or default_runs_directory()).expanduser().absolute()
+    runs = Path(as_folder(str(arguments.runs or default_runs_directory())))
     store = None if arguments.unobserved else open_store(arguments.mongodb, kind="segmentations", runs_directory=runs)
     options = {name: getattr(arguments, name) for name in ("overwrite", "num_workers")}
     options["workers"] = given_workers(arguments)

@@ -38,10 +38,11 @@ def main(arguments: argparse.Namespace) -> None:
     from incasem_like.config import default_runs_directory
     from incasem_like.evaluation.threshold_run import ThresholdEvaluation, best_sentence, evaluate_as_run, result_table
     from incasem_like.tracking import open_store
+    from incasem_like.tracking.address import as_folder
 
     given = {name: getattr(arguments, name) for name in ThresholdEvaluation.__dataclass_fields__}
     request = ThresholdEvaluation(**{**given, "roi_padding": tuple(arguments.roi_padding)})
-    runs = (arguments.runs or default_runs_directory()).expanduser().absolute()
+    runs = Path(as_folder(str(arguments.runs or default_runs_directory())))
     store = None if arguments.unobserved else open_store(arguments.mongodb, kind="evaluations", runs_directory=runs)
     options = {"num_workers": arguments.num_workers, "run_name": arguments.name}
     options["workers"] = given_workers(arguments)

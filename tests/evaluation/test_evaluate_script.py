@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,4 +87,7 @@ def test_the_result_is_plain_json_even_when_undefined(make_volume, tmp_path):
     request = ThresholdEvaluation(labels=f"{container}/labels", prediction_probas=f"{container}/probs")
     result = evaluate_as_run(request, store=None)
     assert json.loads(json.dumps(result, allow_nan=False))["best"] is None
-    assert best_sentence(result).startswith("Nothing to score")
+    assert best_sentence(result).startswith("Nothing to score over")
+    make_volume("mask", empty.astype(np.uint8))
+    masked = evaluate_as_run(replace(request, mask=f"{container}/mask"), store=None)
+    assert best_sentence(masked) == "Nothing to score: mask and metric mask leave no voxel."

@@ -227,6 +227,25 @@ def test_channels_and_times_in_several_ome_files_are_not_mixed(tmp_path):
     np.testing.assert_array_equal(read(tmp_path, channel=1, time=1), HYPER[1, :, 1])
 
 
+def test_channels_in_ome_files_whose_names_share_section_numbers(tmp_path):
+    ome_files(tmp_path, HYPER, {f"c{c}_z{z}.ome.tif": [(0, z, c)] for c in range(4) for z in range(3)})
+    with pytest.raises(InputError, match="choose one with --channel"):
+        find_sections(tmp_path)
+    np.testing.assert_array_equal(read(tmp_path, channel=2), HYPER[0, :, 2])
+
+
+def test_ome_stack_behind_one_page(path):
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYCZT" Type="uint16" SizeX="18" SizeY="20" SizeC="4" SizeZ="3" SizeT="2">'
+        '<TiffData IFD="0" PlaneCount="24"/></Pixels></Image></OME>'
+    )
+    tifffile.imwrite(path, HYPER[0, 0, 0], description=xml.encode(), metadata=None)
+    assert find_sections(path).shape == (1, 20, 18)  # the description of another file, whose planes are not here
+    tifffile.imwrite(path, HYPER, description=xml.encode(), photometric="minisblack", truncate=True)
+    np.testing.assert_array_equal(read(path, time=1, channel=3), HYPER[1, :, 3])
+
+
 def test_ome_planes_in_another_order_than_the_pages(path):
     ome_files(path.parent, HYPER[:1, :, :1], {path.name: [(0, 2, 0), (0, 0, 0), (0, 1, 0)]})
     np.testing.assert_array_equal(read(path), HYPER[0, :, 0])

@@ -256,6 +256,7 @@ def test_a_colour_map_of_grey_values_is_none(tmp_path, imported):
         ({"t259": 4711}, "compression 4711"),
         ({"t262": 2}, r"RGB colours with 1 sample\(s\)"),
         ({"t258": 64, "t339": 6}, "SampleFormat 6"),
+        ({"t258": 24}, "samples of 24 bits"),
         ({"t256": 0}, "0 pixels"),
         ({"t259": 8, "t278": 3}, "1 of 13 strips"),
         ({"t259": 8, "t279": 99999}, "truncated"),

@@ -1,6 +1,7 @@
 """Which store an address means, and what a store says when asked for what it does not have."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,18 @@ def test_a_folder_is_a_path_or_exists(text: str, tmp_path: Path, monkeypatch: py
     assert parse_address(text, tmp_path) == FolderAddress(Path(text).absolute())
     assert parse_address(Path("localhost"), tmp_path) == FolderAddress(tmp_path / "localhost")
     assert parse_address(as_folder("localhost"), tmp_path) == FolderAddress(tmp_path / "localhost")
+
+
+@pytest.mark.parametrize(
+    "text", ["mongodb://u:secret@h", "mongodb:/h", "localhost:27017", "h:1:db", "h:1/db", "s3://b"]
+)
+def test_a_server_is_no_folder_of_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is the address of a server, but a folder is needed") as error:
+        as_folder(text)
+    assert "secret" not in str(error.value)
+    assert as_folder(f"./{text}") == os.path.abspath(text)
+    assert as_folder("data//runs") == str(tmp_path / "data/runs")
 
 
 def test_each_kind_has_its_own_folder_and_its_own_ids(tmp_path: Path) -> None:

@@ -253,6 +253,13 @@ def test_sources_that_contradict_each_other_are_reported_or_refused(tmp_path: Pa
         open_volume(tmp_path / "cell.zarr/1")
 
 
+@pytest.mark.parametrize("key", ["resolution", "voxel_size"])
+def test_an_offset_that_cannot_be_understood_is_named(tmp_path: Path, key: str) -> None:
+    write_zarr(tmp_path / "cell.zarr/0", **{key: [5, 5, 5]}, offset=[1, 2])
+    with pytest.raises(DataError, match=r"\[1, 2\] in offset"):
+        _ = open_volume(tmp_path / "cell.zarr/0").offset
+
+
 @pytest.mark.parametrize("resolution", [5, [5, 5], ["5", "5", "5"], [5, 5, None], [0, 5, 5]])
 def test_a_resolution_that_cannot_be_understood_is_refused(tmp_path: Path, resolution: Any) -> None:
     write_zarr(tmp_path / "cell.zarr/0", resolution=resolution)
