@@ -1,4 +1,4 @@
-"""Typed, validated configuration: the YAML of trainings and predictions, and the data-config JSON."""
+"""Typed, validated configuration: YAML of trainings and predictions, and the data-config JSON."""
 
 from incasem_like.config.data_config import (
     DataConfig,

@@ -1,4 +1,4 @@
-"""From a wrong configuration to one sentence: unknown keys with the nearest known one, wrong types, wrong ranges."""
+"""One-sentence errors of a configuration: unknown keys with the nearest known one, wrong types, wrong ranges."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from incasem_like.terminal import nearest
 
 KeyPath = tuple[str, ...]
 
-# What other programs call the keys, where no likeness of letters leads to ours.
+# Names of the keys in other programs, where they are not spelled similarly.
 _OTHER_NAMES = {
     "learning_rate": "lr", "l2": "weight_decay", "epochs": "iterations", "steps": "iterations",
     "max_iterations": "iterations", "gpu": "device", "amp": "precision", "workers": "num_workers",
@@ -27,12 +27,12 @@ _PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """List the fields of a model under the keys that the files use for them."""
+    """Return the fields of a model by their keys in the files."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def section_of(annotation: object) -> type[BaseModel] | None:
-    """Give the model of a field that is a section (or a section or null), None for any other field."""
+    """Return the model of a field that is a section (or a section or null), None for any other field."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
@@ -40,7 +40,7 @@ def section_of(annotation: object) -> type[BaseModel] | None:
 
 
 def all_keys(model: type[BaseModel], prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, FieldInfo]]:
-    """Walk every key that is not itself a section, in the order of the model."""
+    """Yield every key that is not itself a section, in the order of the model."""
     for key, field in fields_of(model).items():
         section = section_of(field.annotation)
         if section is None:
@@ -50,7 +50,7 @@ def all_keys(model: type[BaseModel], prefix: KeyPath = ()) -> Iterator[tuple[Key
 
 
 def expected(annotation: object, metadata: Sequence[object] = ()) -> str:
-    """Say with its article what a field of this type takes: ``a whole number of at least 1``, ``one of 'a', 'b'``."""
+    """Return the values that a type accepts, in words: ``a whole number of at least 1``, ``one of 'a', 'b'``."""
     words = [item.text for item in metadata if isinstance(item, Words)]
     if words:
         return words[-1]
@@ -79,10 +79,10 @@ def check_known_keys(
     prefix: KeyPath = (),
     whole: type[BaseModel] | None = None,
 ) -> None:
-    """Refuse the first key that no section knows.
+    """Check that every key is known.
 
     Raises:
-        ConfigError: Names the full dotted key, where it was read, and the nearest key there is.
+        ConfigError: A key is unknown; the message gives the dotted key, its source, and the nearest known key.
     """
     whole = whole or model
     known = fields_of(model)
@@ -98,7 +98,7 @@ def check_known_keys(
 
 
 def _suggestion(path: KeyPath, siblings: Sequence[str], whole: type[BaseModel], prefix: KeyPath) -> str:
-    """Propose the same name in another section, else a similar name beside it, else a similar name anywhere."""
+    """Suggest the same name in another section, else a similar name in this section, else a similar name anywhere."""
     anywhere: dict[str, list[KeyPath]] = {}
     for known in _keys_and_sections(whole):
         anywhere.setdefault(known[-1], []).append(known)
@@ -138,14 +138,14 @@ def explain(
     *,
     prefix: KeyPath = (),
 ) -> ConfigError:
-    """Turn pydantic's first complaint into a sentence: which key, what it must be, what was found, where."""
+    """Return pydantic's first error as a sentence: the key, the expected and the found value, and its source."""
     first = error.errors(include_url=False)[0]
     if first["type"] == "contradiction":
         return ConfigError(first["msg"])
     path, field = _locate(model, first["loc"])
     dotted = ".".join((*prefix, *path))
     found = _value_at(values, path)
-    # pydantic says "missing" too of a list that is too short
+    # pydantic also reports "missing" for a list that is too short
     if first["type"] == "missing" and found is None:
         return ConfigError(f"{dotted} is missing {source(path)}: it must be {_expected_of(field)}.")
     what = f"{dotted} must be {_expected_of(field)}, found {show(found)} {source(path)}"
@@ -153,7 +153,7 @@ def explain(
 
 
 def _better_value(field: FieldInfo | None, dotted: str, found: object) -> str:
-    """End a sentence about a wrong value with what was probably meant."""
+    """Return the end of a sentence about a wrong value: the value that was probably meant."""
     section = section_of(field.annotation) if field is not None else None
     if section is not None and found is not None:
         return f": set a key of it, such as {dotted}.{next(iter(fields_of(section)))}=VALUE."
@@ -162,7 +162,7 @@ def _better_value(field: FieldInfo | None, dotted: str, found: object) -> str:
 
 
 def _locate(model: type[BaseModel], location: Sequence[int | str]) -> tuple[KeyPath, FieldInfo | None]:
-    """Follow pydantic's location as far as it names keys; list indices and union branches are left off."""
+    """Return the key path and field of pydantic's location, without list indices and union branches."""
     path: KeyPath = ()
     field: FieldInfo | None = None
     section: type[BaseModel] | None = model
@@ -189,6 +189,6 @@ def _value_at(values: object, path: KeyPath) -> object:
 
 
 def show(value: object) -> str:
-    """Write a value as a person would in YAML, cut to one short line."""
+    """Return a value as YAML, shortened to one short line."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,4 +1,4 @@
-"""The data configuration: which regions of which volumes, with their raw, label and mask datasets (incasem's JSON)."""
+"""The data configuration: regions of volumes with raw, label and mask datasets (incasem's JSON)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _NOT_IN_A_FOLDER_NAME = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 
 
 class EntryFields(Section):
-    """The fields of one entry, as the JSON has them."""
+    """The fields of one entry in the JSON."""
 
     file: ExistingFile = Field(
         description="Container of the volumes (Zarr or N5), relative to `directories.data`, else to the JSON."
     )
     voxel_size: VoxelSize = Field(
-        description="Voxel size in nm, z, y, x; has to be that of all entries, and of the volumes that give theirs."
+        description="Voxel size in nm, z, y, x; must be equal in all entries and match the metadata of the volumes."
     )
     offset: Position | None = Field(
         None,
-        description="First voxel of the region, z, y, x, as absolute position: offset in nm / voxel size + index; "
+        description="First voxel of the region, z, y, x, as absolute position (offset in nm / voxel size + index); "
         "absent = where the raw volume begins.",
     )
     shape: Size | None = Field(
@@ -42,13 +42,13 @@ class EntryFields(Section):
     )
     labels: dict[str, Positive] = Field(
         default_factory=dict,
-        description="Label datasets and the class, 1 to n, that their voxels above 0 belong to; absent = no labels.",
+        description="Label datasets, each with the class, 1 to n, of its voxels above 0; absent = no labels.",
     )
     mask: Text | None = Field(
-        None, description="Dataset; where it is 0 nothing is learnt, predicted or measured; absent = everywhere 1."
+        None, description="Mask dataset; voxels of value 0 are not learnt, predicted or evaluated; absent = no mask."
     )
     metric_masks: tuple[Text, ...] = Field(
-        (), description="Datasets; where one of them is 0 nothing is measured; absent = everywhere 1."
+        (), description="Mask datasets; voxels where any of them is 0 are not evaluated; absent = no mask."
     )
 
     @field_validator("raw", "mask", mode="after")
@@ -76,7 +76,7 @@ class DataEntry(EntryFields):
 
 
 class DataConfig(Section):
-    """A data configuration: its entries in the order of the JSON, and the JSON itself for the record."""
+    """A data configuration: its entries in the order of the JSON, and the JSON itself for tracking."""
 
     path: Path
     entries: tuple[DataEntry, ...]
@@ -89,10 +89,10 @@ class DataConfig(Section):
 
 
 def required_file(path: Path | None, key: str) -> Path:
-    """Give the path of a data configuration that a script cannot do without.
+    """Return the path of a required data configuration.
 
     Raises:
-        ConfigError: The key was left empty.
+        ConfigError: The path is missing.
     """
     if path is None:
         raise ConfigError(f"{key} is not set: name a data configuration, such as {key}=data_configs/my_data.json.")
@@ -109,7 +109,7 @@ def load_data_config(
     """Read and check a data configuration; the volumes themselves are not opened.
 
     Args:
-        path: The JSON file.
+        path: Path of the JSON file.
         data_directory: Folder that ``file`` is relative to, ``directories.data``; by default that of this machine.
         num_classes: ``data.num_classes``; entries with labels have to name one dataset for each class above 0.
         voxel_size: ``data.voxel_size`` in nm; entries have to agree.
@@ -131,7 +131,7 @@ def parse_data_config(
     num_classes: int | None = None,
     voxel_size: Sequence[float] | None = None,
 ) -> DataConfig:
-    """Do as :func:`load_data_config` with the JSON at hand, such as the one a run tracked; ``path`` is where it was."""
+    """Check the JSON text of a data configuration as :func:`load_data_config`; ``path`` is where it was read from."""
     document = parse_json(text, str(path))
     if not isinstance(document, dict) or not document:
         raise ConfigError(f'{path} holds no entries: write {{"name": {{"file": ..., "voxel_size": ..., "raw": ...}}}}.')
@@ -228,10 +228,10 @@ def _check_classes(entries: Sequence[DataEntry], path: Path, num_classes: int) -
 
 
 def output_container(file: Path, data_directory: Path, prefix: Path) -> Path:
-    """Say which container predictions for ``file`` go to: the one of the same relative name under ``prefix``.
+    """Return the container of predictions for ``file``: the one of the same relative path under ``prefix``.
 
-    A container outside ``data_directory`` has no relative name. Its predictions go to the one of its own name under
-    ``prefix``, or beside its own volumes where ``prefix`` is ``data_directory``, that is, where none was asked for.
+    A container outside ``data_directory`` has no relative path. Its predictions go to a container of its name under
+    ``prefix``, or to the container itself where ``prefix`` is ``data_directory``, the default.
     """
     if file.is_relative_to(data_directory):
         return prefix / file.relative_to(data_directory)

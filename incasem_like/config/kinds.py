@@ -1,4 +1,4 @@
-"""Kinds of configuration values: how each is read, and in which words a person is told what was expected."""
+"""Types of configuration values: how each is parsed, and its description in error messages."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pydantic_core import PydanticCustomError
 
 @dataclass(frozen=True)
 class Words:
-    """What a value of this kind is called, with its article: ``a whole number``."""
+    """Description of a type in messages, with its article: ``a whole number``."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class DefaultWords:
-    """How the reference page says a default that depends on the machine or on another key."""
+    """Description, in the reference page, of a default that depends on the machine or on another key."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class PathRole:
-    """How a path in a configuration is resolved: a ``folder`` may be new, a ``file`` has to be there.
+    """How a path in a configuration is resolved: a ``folder`` may be new, a ``file`` must exist.
 
     A ``checkpoint`` is a path only when it is neither ``best`` nor ``last`` nor a number.
     """
@@ -36,7 +36,7 @@ class PathRole:
 
 
 def contradiction(sentence: str) -> PydanticCustomError:
-    """Make the error of values that are fine alone but not together; ``sentence`` reaches the person as it stands."""
+    """Return the error of values that are valid alone but not together; ``sentence`` is shown to the user unchanged."""
     return PydanticCustomError("contradiction", "{sentence}", {"sentence": sentence})
 
 
@@ -86,7 +86,7 @@ def _checkpoint(value: object) -> str:
 
 
 def _checkpoints(value: object) -> str | tuple[str, ...]:
-    """Read one checkpoint, or one for each of several runs; a list of one is that one."""
+    """Parse one checkpoint, or one for each of several runs; a list of one is that one."""
     if not isinstance(value, list | tuple):
         return _checkpoint(value)
     read = tuple(_checkpoint(item) for item in value)
@@ -96,7 +96,7 @@ def _checkpoints(value: object) -> str | tuple[str, ...]:
 
 
 def _run_ids(value: object) -> int | tuple[int, ...]:
-    """Read the id of a run, or of several; a list of one is that one."""
+    """Parse the id of a run, or of several; a list of one is that one."""
     read = tuple(_whole(item) for item in (value if isinstance(value, list | tuple) else [value]))
     if not read or min(read) < 1:
         raise ValueError("no run ids")
@@ -104,7 +104,7 @@ def _run_ids(value: object) -> int | tuple[int, ...]:
 
 
 def _stored_checkpoints(value: object) -> str:
-    """Read which checkpoints go into the database; the order of words does not count."""
+    """Parse which checkpoints are stored in the database; the order of words is ignored."""
     listed = value if isinstance(value, list | tuple) else str(value).split(",")
     words = {str(word).strip().lower() for word in listed}
     if words in ({"all"}, {"none"}):

@@ -1,4 +1,4 @@
-"""Layers of a configuration: files and ``key=value`` updates laid over one another, each value knowing its origin."""
+"""Layers of a configuration: files and ``key=value`` updates merged over one another, with the source of each value."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ COMMAND_LINE = "on the command line"
 
 @dataclass
 class Layers:
-    """Nested values of all layers laid so far, and for each key path where its value comes from.
+    """Nested values of all layers merged so far, and the source of each value by key path.
 
     Attributes:
         values: The values.
-        origins: Where each was read, as ``in /path/config.yaml``.
-        faults: What is wrong with values, by key path: a file that is not there. Only that of a value that no later
-            layer replaced counts.
+        origins: Source of each value, as ``in /path/config.yaml``.
+        faults: Errors of values by key path, such as a missing file; dropped when a later layer replaces the value.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -30,7 +29,7 @@ class Layers:
     faults: dict[KeyPath, ConfigError] = field(default_factory=dict)
 
     def lay(self, values: Mapping[str, Any], origin: str, faults: Mapping[KeyPath, ConfigError] | None = None) -> None:
-        """Lay nested values over what is there: sections are merged key by key, everything else is replaced."""
+        """Merge nested values over the present ones: sections are merged key by key, everything else is replaced."""
         _merge(self.values, values)
         for path in _paths(values):
             for known in (self.origins, self.faults):
@@ -40,7 +39,7 @@ class Layers:
         self.faults.update(faults or {})
 
     def check(self) -> None:
-        """Make sure that nothing is wrong with the values that remain.
+        """Check that the remaining values have no faults.
 
         Raises:
             ConfigError: The first fault.
@@ -49,7 +48,7 @@ class Layers:
             raise fault
 
     def source(self, path: KeyPath) -> str:
-        """Say where the value under a key path comes from: ``in /path/config.yaml``."""
+        """Return the source of the value of a key path: ``in /path/config.yaml``."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.origins:
                 return self.origins[path[:length]]
@@ -67,7 +66,7 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
 
 
 def _replaces(path: KeyPath, other: KeyPath, values: Mapping[str, Any]) -> bool:
-    """Whether values that hold ``path`` put something else in the place of ``other``: it, or a section around it."""
+    """Return whether values that contain ``path`` replace ``other``: the key itself, or a section around it."""
     if path != other[: len(path)]:
         return False
     inner: Any = values
@@ -84,7 +83,7 @@ def _paths(values: Mapping[str, Any], prefix: KeyPath = ()) -> Iterator[KeyPath]
 
 
 def nest(values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Turn dotted keys into nested ones; both forms may be mixed."""
+    """Return the values with dotted keys converted to nested ones; both forms may be mixed."""
     nested: dict[str, Any] = {}
     for key, value in values.items():
         inner = nest(value) if isinstance(value, Mapping) else value
@@ -95,7 +94,7 @@ def nest(values: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def parse_updates(updates: Sequence[str]) -> dict[str, Any]:
-    """Read ``section.key=value`` arguments; the value is read as YAML, so lists, quotes and null work.
+    """Parse ``section.key=value`` arguments; the value is parsed as YAML, so lists, quotes and null work.
 
     Raises:
         ConfigError: An argument has no ``=``, no key before it, or a value that is not YAML.

@@ -24,10 +24,10 @@ def load_training_config(
     """Load the configuration of a training.
 
     Args:
-        files: YAML (or JSON) files, later ones over earlier ones; looked for here, then in ``search``. None at all is
-            ``config_training.yaml`` of ``search`` where there is one.
-        updates: ``section.key=value`` arguments, over the files.
-        search: Folder to look in for named files after the current one, usually the script's own.
+        files: YAML (or JSON) files, later ones override earlier ones; looked for in the current folder, then in
+            ``search``. Without any, ``config_training.yaml`` of ``search`` is used if it exists.
+        updates: ``section.key=value`` arguments, which override the files.
+        search: Folder to search for named files after the current one, usually the script's own.
 
     Raises:
         ConfigError: A file is missing or not YAML, a key is unknown, a value wrong, or values contradict each other.
@@ -48,7 +48,7 @@ def load_series_config(files: Sequence[Path], updates: Sequence[str] = (), searc
 
 
 def files_or_default(files: Sequence[Path], search: Path | None, name: str) -> Sequence[Path]:
-    """Give the files that were named; where none was, the one called ``name`` in ``search``, if there."""
+    """Return the given files, or without any the file ``name`` in ``search``, if it exists."""
     if not files and search is not None and (search / name).is_file():
         return [search / name]
     return files
@@ -57,7 +57,7 @@ def files_or_default(files: Sequence[Path], search: Path | None, name: str) -> S
 def lay_given(
     layers: Layers, document: type[Document], files: Sequence[Path], updates: Sequence[str], search: Path | None
 ) -> None:
-    """Lay files and then updates over what is there; arguments as for :func:`load_training_config`.
+    """Merge files and then updates over ``layers``; arguments as for :func:`load_training_config`.
 
     Raises:
         ConfigError: A configuration file is missing or not YAML, or a key is unknown. What is wrong with a path in

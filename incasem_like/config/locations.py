@@ -1,4 +1,4 @@
-"""Where things are: default folders, and paths in a configuration made absolute."""
+"""Locations: default folders, and absolute paths from those in a configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::-([^}]*))?\})")
 
 
 def default_runs_directory() -> Path:
-    """Give the folder of checkpoints, logs and tracked runs when no configuration names one.
+    """Return the default folder of checkpoints, logs and tracked runs.
 
     ``$INCASEM_RUNS``, else ``training_runs`` of the repository the package runs from, else ``training_runs`` here.
     """
@@ -28,7 +28,7 @@ def default_runs_directory() -> Path:
 
 
 def default_data_directory() -> Path:
-    """Give the folder of volumes when no configuration names one.
+    """Return the default folder of volumes.
 
     ``$INCASEM_DATA``, else ``data`` of the repository the package runs from, else ``data`` here.
     """
@@ -45,9 +45,9 @@ def _default_directory(variable: str, name: str) -> Path:
 
 
 def absolute(path: Path, folder: Path | None = None) -> Path:
-    """Make a path absolute from ``folder`` (default: here) and take ``..`` out; symbolic links stay as they are.
+    """Return an absolute path, relative to ``folder`` (default: current), without ``..``; symbolic links are kept.
 
-    Links stay because a resolved one may name a mount that other machines of a cluster do not have.
+    Links are kept because a resolved one may name a mount that other machines of a cluster do not have.
     """
     return Path(os.path.abspath((folder or Path.cwd()) / path))
 
@@ -56,13 +56,13 @@ def expand(text: str, key: str) -> str:
     """Replace ``~``, ``$NAME``, ``${NAME}`` and ``${NAME:-otherwise}``.
 
     Raises:
-        ConfigError: A variable is not set and nothing is said for that case.
+        ConfigError: A variable is not set and has no default.
     """
 
     def value(found: re.Match[str]) -> str:
         name, otherwise = found[1] or found[2], found[3]
         known = os.environ.get(name)
-        if known and name in _DIRECTORY_VARIABLES:  # relative to here, whatever file mentions it
+        if known and name in _DIRECTORY_VARIABLES:  # relative to the current folder, whatever file mentions it
             return str(absolute(Path(known).expanduser()))
         known = known or otherwise
         if known is None:
@@ -75,10 +75,10 @@ def expand(text: str, key: str) -> str:
 
 
 def find_file(name: Path, folders: Sequence[Path], what: str) -> Path:
-    """Find a named file in the first of several folders that has it; an absolute name is taken as it is.
+    """Find a named file in the first of several folders that has it; an absolute path is used unchanged.
 
     Raises:
-        ConfigError: No folder has it; says where it was looked for.
+        ConfigError: No folder has it; the message lists the searched folders.
     """
     candidates = list(dict.fromkeys(absolute(name, folder) for folder in folders))
     for candidate in candidates:
@@ -93,11 +93,11 @@ def find_file(name: Path, folders: Sequence[Path], what: str) -> Path:
 def resolve_paths(
     model: type[BaseModel], values: Mapping[str, Any], folders: Sequence[Path], prefix: KeyPath = ()
 ) -> tuple[dict[str, Any], dict[KeyPath, ConfigError]]:
-    """Copy nested values with every path made absolute from the first of ``folders`` where it exists.
+    """Return nested values with every path made absolute, relative to the first of ``folders`` where it exists.
 
     Returns:
-        The copy, and by key path what is wrong with a path: its file is missing or an environment variable is not set.
-        Whether that matters shows when all layers are laid: a later one may replace it.
+        The copy, and by key path the fault of a path: its file is missing or an environment variable is not set.
+        Faults are not raised here, since a later layer may replace the value.
     """
     known = fields_of(model)
     resolved = dict(values)

@@ -24,13 +24,13 @@ from incasem_like.config.section import Section
 
 
 class VoxelConfig(Section):
-    """What the voxels of all volumes have in common."""
+    """Voxel properties shared by all volumes."""
 
     voxel_size: VoxelSize = Field(
-        (5.0, 5.0, 5.0), description="Voxel size in nm, z, y, x; every data-config entry has to agree."
+        (5.0, 5.0, 5.0), description="Voxel size in nm, z, y, x; must match every data-config entry."
     )
     downsample_factor: Positive = Field(
-        1, description="Take every n-th voxel along each axis before the network sees the volume; 1 = all."
+        1, description="Use only every n-th voxel along each axis of the volumes; 1 = all."
     )
     num_classes: Classes = Field(2, description="Number of classes including the background, class 0.")
 
@@ -38,12 +38,12 @@ class VoxelConfig(Section):
 class OutputSection(Section):
     """Output channels that belong together."""
 
-    name: Text = Field(..., description="What they are, such as `affinities`; predictions are written under it.")
-    channels: Positive = Field(..., description="How many.")
+    name: Text = Field(..., description="Name, such as `affinities`; predictions are written under it.")
+    channels: Positive = Field(..., description="Number of channels.")
     activation: Literal["softmax", "sigmoid"] = Field(
         "sigmoid",
-        description="`sigmoid`: each channel by itself, such as affinities and descriptors; `softmax`: classes that "
-        "exclude each other.",
+        description="`sigmoid`: independent channels, such as affinities and descriptors; `softmax`: mutually "
+        "exclusive classes.",
     )
 
     @model_validator(mode="after")
@@ -60,22 +60,22 @@ class ModelConfig(Section):
     """Architecture of the network; parameter names and shapes are incasem's."""
 
     type: Literal["Unet", "OneConv3d"] = Field(
-        "Unet", description="`Unet`, or `OneConv3d`: a single 3 x 3 x 3 convolution for trials."
+        "Unet", description="`Unet`, or `OneConv3d`: a single 3 x 3 x 3 convolution for tests."
     )
     in_channels: Positive = Field(1, description="Channels of the raw volume.")
-    num_fmaps: Positive = Field(32, description="Feature maps of the finest level.")
-    num_fmaps_out: Positive = Field(2, description="Output channels; has to equal `data.num_classes`.")
+    num_fmaps: Positive = Field(32, description="Number of feature maps of the finest level.")
+    num_fmaps_out: Positive = Field(2, description="Number of output channels; must equal `data.num_classes`.")
     outputs: tuple[OutputSection, ...] | None = Field(
         None,
-        description="What the output channels are, in their order: a list of `{name, channels, activation}`; "
-        "null = one class each. Other networks than those of classes can be imported and predict, but not be trained.",
+        description="Output channels in order: a list of `{name, channels, activation}`; null = one class each. "
+        "Networks with other outputs than classes can be imported and used for prediction, but not be trained.",
     )
     fmap_inc_factor: Positive = Field(
-        2, description="Factor on the feature maps from one level to the next coarser one."
+        2, description="Factor by which the number of feature maps grows from one level to the next coarser one."
     )
     downsample_factors: Factors = Field(
         ((2, 2, 2), (2, 2, 2), (2, 2, 2)),
-        description="Down-sampling factor z, y, x between consecutive levels; 1 along z keeps thick sections apart.",
+        description="Down-sampling factors z, y, x between consecutive levels; 1 along z for thick sections.",
     )
     kernel_size_down: Kernels | None = Field(
         None,
@@ -88,12 +88,12 @@ class ModelConfig(Section):
         "without the coarsest; null = two of 3 along every axis.",
     )
     constant_upsample: Flag = Field(
-        True, description="Repeat voxels to up-sample; false = learnt transposed convolutions."
+        True, description="Up-sample by repeating voxels; false = learnt transposed convolutions."
     )
     initialization: Literal["torch", "he_normal"] = Field(
         "torch",
-        description="How fresh weights are drawn: torch's own way, as incasem does, or He's, "
-        "which keeps the signal's variance through the layers.",
+        description="Initialisation of the weights: torch's default, as in incasem, or He's, "
+        "which preserves the signal's variance through the layers.",
     )
 
     @model_validator(mode="after")
@@ -148,9 +148,9 @@ class BalanceConfig(Section):
     """Balancing of the classes within a block."""
 
     clipmin: Fraction = Field(
-        0.01, description="Smallest share a class is counted with, so that rare classes do not weigh too much."
+        0.01, description="Lower bound of a class's share, which limits the weight of rare classes."
     )
-    clipmax: Fraction = Field(0.99, description="Largest share a class is counted with.")
+    clipmax: Fraction = Field(0.99, description="Upper bound of a class's share.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -167,7 +167,7 @@ class LossConfig(Section):
 
     type: Literal["cross_entropy_scaling"] = Field(
         "cross_entropy_scaling",
-        description="Cross-entropy per voxel, scaled by mask and class balance, divided by the sum of scales.",
+        description="Cross-entropy per voxel, weighted by mask and class balance, divided by the sum of weights.",
     )
     weight: tuple[NotNegative, ...] = Field((1.0, 1.0), description="Fixed weight of each class; one entry per class.")
     balance_labels: BalanceConfig = Field(

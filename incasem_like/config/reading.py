@@ -1,4 +1,4 @@
-"""Reading YAML and JSON text: numbers such as 3e-5 are numbers, a key given twice is an error, errors name the line."""
+"""Reading YAML and JSON: numbers such as 3e-5 are numbers, duplicate keys are errors, errors name the line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from incasem_like.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: ``3e-5`` is a number, dates are text, a key may stand once."""
+    """YAML loader in which ``3e-5`` is a number, dates are text, and duplicate keys are errors."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-# a table of its own, so that yaml.SafeLoader elsewhere in the process stays as it is
+# a separate table, so that yaml.SafeLoader is unchanged elsewhere in the process
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -44,10 +44,10 @@ def parse_yaml(text: str, where: str) -> Any:
 
     Args:
         text: The YAML.
-        where: What the text is, for the error: a file name or a command-line argument.
+        where: Source of the text, for the error: a file name or a command-line argument.
 
     Raises:
-        ConfigError: It is not YAML; names the line.
+        ConfigError: It is not YAML; the message names the line.
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -62,7 +62,7 @@ def read_text(path: Path, what: str) -> str:
     """Read a text file.
 
     Raises:
-        ConfigError: It is not there, a folder, unreadable, or not text.
+        ConfigError: It does not exist, is a folder, unreadable, or not text.
     """
     try:
         return path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark before the first key
@@ -77,10 +77,10 @@ def read_text(path: Path, what: str) -> str:
 
 
 def read_keys(path: Path) -> dict[str, Any]:
-    """Read a YAML file, or a JSON file (``.json``), of nested keys; an empty file is no keys.
+    """Read a YAML file, or a JSON file (``.json``), of nested keys; an empty file has none.
 
     Raises:
-        ConfigError: It cannot be read, is not YAML or JSON, or is no mapping of keys.
+        ConfigError: It cannot be read, is not YAML or JSON, or not a mapping of keys.
     """
     parse = parse_json if path.suffix == ".json" else parse_yaml
     values = parse(read_text(path, "The configuration"), str(path))
@@ -95,7 +95,7 @@ def parse_json(text: str, where: str) -> Any:
     """Read JSON text.
 
     Raises:
-        ConfigError: It is not JSON (names the line), or a key stands twice in one object.
+        ConfigError: It is not JSON (the message names the line), or an object has a duplicate key.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

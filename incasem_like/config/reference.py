@@ -1,6 +1,6 @@
-"""The reference page ``docs/configuration.md``, made from the typed models.
+"""The reference page ``docs/configuration.md``, generated from the typed models.
 
-``python -m incasem_like.config.reference`` writes it, with ``--check`` it says whether the page is stale.
+``python -m incasem_like.config.reference`` writes it, with ``--check`` it reports whether the page is stale.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ and one section more.
 
 
 def reference_page() -> str:
-    """Write the whole page, Markdown."""
+    """Return the whole page as Markdown."""
     parts = [INTRODUCTION]
     for name, model in (("config_training.yaml", TrainingConfig), ("config_prediction.yaml", PredictionConfig)):
         parts += [f"## {name}\n", *_sections(model, "")]

@@ -1,4 +1,4 @@
-"""The base of all configuration sections, and of the documents made of them: immutable, no unknown keys."""
+"""Base classes of configuration sections and documents: immutable, no unknown keys."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from incasem_like.config.checking import KeyPath, check_known_keys, explain
 
 
 class Section(BaseModel):
-    """A group of keys; immutable, dumps the keys under their names in the YAML."""
+    """A group of keys; immutable, dumped under the names of the YAML."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, allow_inf_nan=False)
 
 
 class Document(Section):
-    """A whole configuration; what is wrong with it is said in one sentence (:class:`ConfigError`)."""
+    """A whole configuration; its errors are one-sentence :class:`ConfigError`."""
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], source: Callable[[KeyPath], str]) -> Self:
-        """Check nested values and make the typed configuration of them.
+        """Validate nested values and return the typed configuration.
 
         Args:
-            values: Nested keys as a YAML file has them.
-            source: Says where the value under a key path comes from, as ``in /path/config.yaml``.
+            values: Nested keys as in a YAML file.
+            source: Returns the source of the value of a key path, as ``in /path/config.yaml``.
 
         Raises:
             ConfigError: An unknown key, a value of the wrong type or out of range, or values that contradict another.
@@ -38,7 +38,7 @@ class Document(Section):
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """Read back what ``model_dump(mode="json")`` gave; errors as in :meth:`from_values`."""
+        """Validate the result of ``model_dump(mode="json")``; errors as in :meth:`from_values`."""
         if isinstance(obj, Mapping):
             return cls.from_values(obj, lambda _path: "in the tracked configuration")
         return super().model_validate(obj, **options)

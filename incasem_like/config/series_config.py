@@ -1,4 +1,4 @@
-"""The configuration of a series: a prediction's, and ``config_prediction_multiple.yaml``'s section on checkpoints."""
+"""The configuration of a series (``config_prediction_multiple.yaml``): that of a prediction and the checkpoints."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ from incasem_like.config.section import Section
 
 
 class SeriesSection(Section):
-    """Which checkpoints of the training predict, and what is kept of each."""
+    """Checkpoints of the training to predict with, and predictions to keep."""
 
-    start: Count | None = Field(None, description="First iteration; null = the first that there is a checkpoint of.")
-    stop: Count | None = Field(None, description="Last iteration, itself included; null = the last there is.")
+    start: Count | None = Field(None, description="First iteration; null = that of the first checkpoint.")
+    stop: Count | None = Field(None, description="Last iteration, inclusive; null = that of the last checkpoint.")
     step: Positive | None = Field(
         None,
-        description="Predict every so many iterations, each of which must have a checkpoint; null = all there are.",
+        description="Step between iterations, which must all have a checkpoint; null = all checkpoints.",
     )
     best: Positive | None = Field(
         None,
-        description="Of these only so many, the best by the training's own validation (`training.checkpoints`); "
-        "null = all.",
+        description="Number of these checkpoints to use, the best by the training's own validation "
+        "(`training.checkpoints`); null = all.",
     )
     checkpoint_dir: Folder | None = Field(
         None,
-        description="Take the checkpoints from this folder, though the training run does not know them; "
-        "null = those that the run registered.",
+        description="Folder of checkpoints that the training run did not register; null = the registered ones.",
     )
     checkpoint_basename: Text = Field(
-        "model_checkpoint_", description="What is before the iteration in the names of the files in `checkpoint_dir`."
+        "model_checkpoint_", description="Prefix of the iteration in the file names of `checkpoint_dir`."
     )
     keep: Literal["all", "best", "none"] = Field(
-        "all", description="Predictions that stay on disk; the others are measured and then deleted."
+        "all", description="Predictions to keep on disk; the others are deleted after evaluation."
     )
     metric: Text | None = Field(
         None,
-        description="What the best iteration goes by, the larger the better, such as `jaccard_class_2`, or "
+        description="Metric that selects the best iteration (larger is better), such as `jaccard_class_2`, or "
         "`dice_class_1_ds_0` of the first entry alone; null = the training's own `best_metric`, or `dice_class_1`.",
     )
 
@@ -63,9 +62,11 @@ class SeriesSection(Section):
 
 
 class SeriesConfig(PredictionConfig):
-    """Everything a series of predictions is determined by besides the training run that its networks come from."""
+    """All parameters of a series of predictions except the training run of its networks."""
 
-    series: SeriesSection = Field(default_factory=SeriesSection, description="Which checkpoints, and what is kept.")
+    series: SeriesSection = Field(
+        default_factory=SeriesSection, description="Checkpoints to predict with, and predictions to keep."
+    )
 
     @model_validator(mode="after")
     def _is_about_one_run(self) -> Self:

@@ -1,4 +1,4 @@
-"""Sections that training and prediction share: folders, device and arithmetic, where runs are tracked."""
+"""Sections shared by training and prediction: folders, device and arithmetic, run store."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from incasem_like.config.section import Section
 
 
 class DirectoriesConfig(Section):
-    """Folders that everything else is found in."""
+    """Folders of runs and data."""
 
     runs: Annotated[Folder, DefaultWords("`$INCASEM_RUNS`, else `training_runs` of the repository")] = Field(
         default_factory=default_runs_directory,
-        description="Folder of checkpoints, snapshots, TensorBoard logs and the run store kept in files.",
+        description="Folder of checkpoints, snapshots, TensorBoard logs and the file-based run store.",
     )
     data: Annotated[Folder, DefaultWords("`$INCASEM_DATA`, else `data` of the repository")] = Field(
         default_factory=default_data_directory,
@@ -33,9 +33,9 @@ class TorchConfig(Section):
     )
     channels_last: Flag = Field(False, description="Keep tensors channels-last in memory; faster on some GPUs.")
     compile: Flag = Field(
-        False, description="Compile the network with `torch.compile`: slow first step, faster later ones."
+        False, description="Compile the network with `torch.compile`: a slow first step, then faster ones."
     )
-    num_threads: Positive | None = Field(None, description="CPU threads of the arithmetic; null = torch's own choice.")
+    num_threads: Positive | None = Field(None, description="CPU threads of torch; null = torch's default.")
 
     @property
     def device_name(self) -> str:
@@ -44,22 +44,22 @@ class TorchConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Where runs are kept."""
+    """The run store."""
 
     url: Text | None = Field(None, description="MongoDB URL of the run store; null = files under `directories.runs`.")
     max_points: Points = Field(
         2000,
-        description="Points of each metric that the run store holds at most, evenly thinned as the run grows; the log "
+        description="Maximum number of points per metric in the run store, evenly thinned as the run grows; the log "
         "`metrics.jsonl` on the machine of the run and TensorBoard keep all.",
     )
 
 
 class TrainingTrackingConfig(TrackingConfig):
-    """Where runs are kept, and their checkpoints."""
+    """The run store, and the checkpoints stored in it."""
 
     store_checkpoints: StoredCheckpoints = Field(
         "best,last",
-        description="Checkpoints that a MongoDB store keeps too, so that other machines can use them by run id: "
-        "`best`, `last`, `best,last`, `all` (that are kept on disk) or `none`. "
-        "Without effect where runs are kept as files.",
+        description="Checkpoints stored in MongoDB as well, so that other machines can use them by run id: "
+        "`best`, `last`, `best,last`, `all` (of those kept on disk) or `none`. "
+        "No effect in a file-based run store.",
     )

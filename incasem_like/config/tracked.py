@@ -1,4 +1,4 @@
-"""A tracked run's configuration as the ground that files and ``key=value`` updates are laid on, on this machine."""
+"""A tracked run's configuration as the base of files and ``key=value`` updates on this machine."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TRACKED = "in the tracked configuration"
 
 @dataclass(frozen=True)
 class Places:
-    """Where runs and data are, read before there is a whole configuration: a tracked one is fetched from there.
+    """Folders and run store, read before the whole configuration, since a tracked one is fetched from the store.
 
     Attributes:
         directories: Folders.
         tracking: The run store.
-        given: Dotted keys of both that a person set, in a file that was named or on the command line.
+        given: Dotted keys of both that the user set, in a named file or on the command line.
     """
 
     directories: DirectoriesConfig
@@ -33,7 +33,7 @@ class Places:
 
 
 def load_places(files: Sequence[Path], updates: Sequence[str] = (), search: Path | None = None) -> Places:
-    """Read where runs and data are from what a training is configured by; arguments as ``load_training_config``.
+    """Read folders and run store from the configuration of a training; arguments as ``load_training_config``.
 
     Raises:
         ConfigError: As ``load_training_config``, but not for values of other sections.
@@ -57,17 +57,17 @@ def overlay_tracked(
     *,
     places: Places | None = None,
 ) -> tuple[TrainingConfig, Callable[[KeyPath], str]]:
-    """Lay files and updates over a tracked configuration; the folders and the store are those of this machine.
+    """Merge files and updates over a tracked configuration; the folders and the store are those of this machine.
 
     Args:
         tracked: The configuration as the run store has it, this project's or incasem's.
-        files: As for ``load_training_config``, but none means none.
-        updates: See there.
-        search: See there.
+        files: As for ``load_training_config``, but without a default file.
+        updates: As for ``load_training_config``.
+        search: As for ``load_training_config``.
         places: Folders and store to use; by default those of this machine.
 
     Returns:
-        The configuration, and what says of a key path where its value was read.
+        The configuration, and a function that returns the source of the value of a key path.
 
     Raises:
         ConfigError: As ``load_training_config``.
@@ -89,15 +89,15 @@ def resolve_training_config(
     *,
     directories: DirectoriesConfig | None = None,
 ) -> TrainingConfig:
-    """Make the training configuration of a tracked run valid on this machine.
+    """Return the training configuration of a tracked run, adapted to this machine.
 
     The folders it was trained with belong to the machine of that time and are replaced; the data configurations it
     names are left as they are and need not exist here.
 
     Args:
         tracked: The configuration as the run store has it, this project's or incasem's.
-        updates: ``section.key=value`` arguments, over the tracked values.
-        search: Folder to look in for named files after the current one.
+        updates: ``section.key=value`` arguments, which override the tracked values.
+        search: Folder to search for named files after the current one.
         directories: Folders to use; by default those of this machine.
 
     Raises:
@@ -113,12 +113,12 @@ def resolve_training_config(
 
 
 def _tracked_values(tracked: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a tracked configuration without what belongs to the machine of that time, in this project's form."""
+    """Return a tracked configuration in this project's form, without values of the original machine."""
     values = deepcopy(dict(tracked))
     values.pop("directories", None)
     training = values.get("training")
     if isinstance(training, Mapping):
-        # incasem kept the run that was continued as a key, and a falsy start_from for none
+        # incasem stored the continued run under a key, and a falsy start_from for none
         values["training"] = {
             key: value
             for key, value in training.items()

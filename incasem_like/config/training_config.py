@@ -1,4 +1,4 @@
-"""The training configuration: all sections of ``config_training.yaml`` and what they demand of each other."""
+"""The training configuration: all sections of ``config_training.yaml`` and constraints between them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ METRICS = ("dice", "jaccard", "precision", "recall")
 
 
 class TrainingConfig(Document):
-    """Everything a training is determined by, with incasem's keys and defaults."""
+    """All parameters of a training, with incasem's keys and defaults."""
 
-    seed: Seed | None = Field(None, description="Seed of all randomness; null = drawn at the start and tracked.")
+    seed: Seed | None = Field(None, description="Random seed; null = drawn at the start and tracked.")
     directories: DirectoriesConfig = Field(default_factory=DirectoriesConfig, description="Folders.")
     training: TrainingSection = Field(default_factory=TrainingSection, description="The training loop.")
-    validation: ValidationSection = Field(default_factory=ValidationSection, description="Validation while training.")
-    sources: SourcesConfig = Field(default_factory=SourcesConfig, description="Kept for incasem's files.")
+    validation: ValidationSection = Field(default_factory=ValidationSection, description="Validation during training.")
+    sources: SourcesConfig = Field(
+        default_factory=SourcesConfig, description="Accepted for compatibility with incasem's files."
+    )
     data: VoxelConfig = Field(default_factory=VoxelConfig, description="Voxels and classes.")
     model: ModelConfig = Field(default_factory=ModelConfig, description="Architecture of the network.")
     loss: LossConfig = Field(default_factory=LossConfig, description="Loss.")
     torch: TorchConfig = Field(default_factory=TorchConfig, description="Device and arithmetic.")
     sacred: SacredConfig = Field(default_factory=SacredConfig, description="Metrics in the run store.")
     tracking: TrainingTrackingConfig = Field(
-        default_factory=TrainingTrackingConfig, description="Where runs are kept, and their checkpoints."
+        default_factory=TrainingTrackingConfig, description="Run store, and the checkpoints stored in it."
     )
 
     @model_validator(mode="after")
@@ -80,7 +82,7 @@ class TrainingConfig(Document):
             )
 
     def _check_exchange(self, axes: tuple[int, ...]) -> None:
-        """Refuse to exchange axes that would give blocks of another shape or of distorted objects."""
+        """Check that exchanging axes keeps the shape of blocks and does not distort objects."""
         compared: tuple[tuple[str, str, tuple[float, ...], str], ...] = (
             ("voxel sizes", "data.voxel_size", self.data.voxel_size, " nm"),
             ("sizes", "training.input_size_voxels", self.training.input_size_voxels, ""),

@@ -27,28 +27,28 @@ Pipeline = Literal["baseline_with_context"]
 
 
 class OptimizerConfig(Section):
-    """Adam."""
+    """The Adam optimizer."""
 
     lr: PositiveNumber = Field(3e-5, description="Learning rate of Adam.")
     weight_decay: NotNegative = Field(3e-5, description="L2 penalty, added to the gradient (coupled, as in Adam).")
 
 
 class ScheduleConfig(Section):
-    """Course of the learning rate."""
+    """Learning-rate schedule."""
 
     type: Literal["constant", "cosine", "linear"] = Field(
-        "constant", description="Course of the learning rate from the end of the warm-up to `training.iterations`."
+        "constant", description="Learning-rate schedule from the end of the warm-up to `training.iterations`."
     )
     warmup_iterations: Count = Field(
         0, description="Iterations over which the learning rate rises linearly from 0; 0 = none."
     )
     final_fraction: Fraction = Field(
-        0.0, description="Share of `optimizer.lr` left at the last iteration (`cosine` and `linear`)."
+        0.0, description="Final learning rate as a share of `optimizer.lr` (`cosine` and `linear`)."
     )
 
 
 class RejectConfig(Section):
-    """Which random blocks are passed over."""
+    """Rejection of random blocks."""
 
     min_masked: Fraction = Field(
         0.05, description="Share of foreground voxels in a block below which it may be rejected."
@@ -63,7 +63,7 @@ class RejectConfig(Section):
 class ElasticConfig(Section):
     """Elastic deformation, rotation and section misalignment; null instead of the section switches it off."""
 
-    control_point_spacing: Size = Field((32, 32, 32), description="Distance of the control points in voxels, z, y, x.")
+    control_point_spacing: Size = Field((32, 32, 32), description="Spacing of the control points in voxels, z, y, x.")
     jitter_sigma: Spread = Field(
         (2.0, 2.0, 2.0), description="Standard deviation of a control point's displacement in voxels, z, y, x."
     )
@@ -74,14 +74,14 @@ class ElasticConfig(Section):
     section_shift_probability: Fraction = Field(
         0.05, description="Probability per z section that it and all later ones are shifted in y and x."
     )
-    max_misalign: Count = Field(2, description="Largest such shift in voxels.")
+    max_misalign: Count = Field(2, description="Maximum shift in voxels.")
 
 
 class IntensityConfig(Section):
     """Brightness and contrast; null instead of the section switches it off."""
 
     scale: Fraction = Field(0.15, description="Contrast is multiplied by 1 - scale to 1 + scale.")
-    shift: Fraction = Field(0.15, description="Brightness is shifted by -shift to +shift; raw runs from 0 to 1.")
+    shift: Fraction = Field(0.15, description="Brightness is shifted by -shift to +shift; raw ranges from 0 to 1.")
 
 
 class SimpleConfig(Section):
@@ -106,7 +106,7 @@ class AugmentationConfig(Section):
 
 
 class SnapshotConfig(Section):
-    """Blocks written to disk to look at."""
+    """Training blocks written to disk for inspection."""
 
     every: Count = Field(
         1000, description="Write raw, labels, loss scaling and prediction of a block every n iterations; 0 = never."
@@ -114,51 +114,51 @@ class SnapshotConfig(Section):
 
 
 class ProfilingConfig(Section):
-    """Timing."""
+    """Timing statistics."""
 
-    every: Count = Field(1000, description="Print how long loading and computing took every n iterations; 0 = never.")
+    every: Count = Field(1000, description="Print the times of loading and computing every n iterations; 0 = never.")
 
 
 class PrecacheConfig(Section):
-    """Making blocks ahead of time."""
+    """Prefetching of training blocks."""
 
-    cache_size: Positive = Field(20, description="Blocks held ready in total.")
-    num_workers: Count = Field(8, description="Processes that make blocks; 0 = in the training process itself.")
+    cache_size: Positive = Field(20, description="Total number of prefetched blocks.")
+    num_workers: Count = Field(8, description="Worker processes that make blocks; 0 = in the training process itself.")
 
 
 class CheckpointsConfig(Section):
-    """Which checkpoints stay on disk."""
+    """Checkpoints kept on disk."""
 
-    keep_last: Positive = Field(3, description="The newest checkpoints that stay.")
-    keep_every: Count = Field(0, description="Checkpoints at multiples of this iteration stay as well; 0 = none extra.")
+    keep_last: Positive = Field(3, description="Number of newest checkpoints to keep.")
+    keep_every: Count = Field(0, description="Checkpoints at multiples of this iteration are kept as well; 0 = none.")
     best_metric: Text = Field(
         "dice_class_1",
-        description="Validation metric whose best checkpoint stays: `dice_class_C`, `jaccard_class_C`, "
+        description="Validation metric whose best checkpoint is kept: `dice_class_C`, `jaccard_class_C`, "
         "`precision_class_C`, `recall_class_C` for class C, or `loss`.",
     )
-    best_mode: Literal["max", "min"] = Field("max", description="Whether the largest or the smallest value is best.")
+    best_mode: Literal["max", "min"] = Field("max", description="Whether the highest or the lowest value is best.")
 
 
 class StartFromConfig(Section):
-    """The checkpoint of another training that a new one starts from; `--start_from` takes its configuration along."""
+    """The checkpoint of another training to start from; `--start_from` also uses its configuration."""
 
     run_id: Positive | None = Field(
-        None, description="Training run the weights come from; null = random weights, or a file named below."
+        None, description="Training run of the weights; null = random weights, or the file named below."
     )
     checkpoint: Checkpoint | None = Field(
         None,
         description="`best`, `last`, an iteration, or the path of a checkpoint; "
-        "null = best, or last where none is best.",
+        "null = best, or last where none is marked best.",
     )
     optimizer: Literal["reset", "keep"] = Field(
         "reset",
-        description="Start with a new Adam, or keep the moments of that checkpoint; learning rate and weight decay are "
-        "those of this configuration either way.",
+        description="Start with a new optimizer state, or keep the Adam moments of that checkpoint; learning rate and "
+        "weight decay are those of this configuration in both cases.",
     )
 
     @property
     def named(self) -> bool:
-        """Whether a checkpoint is started from."""
+        """Whether the training starts from a checkpoint."""
         return self.run_id is not None or self.checkpoint is not None
 
     @model_validator(mode="after")
@@ -180,27 +180,29 @@ class TrainingSection(Section):
     start_from: StartFromConfig = Field(
         default_factory=StartFromConfig, description="Checkpoint of another training to start from."
     )
-    iterations: Positive = Field(200_000, description="Number of updates; iterations count from 1.")
-    batch_size: Positive = Field(1, description="Blocks per update.")
-    input_size_voxels: Size = Field((204, 204, 204), description="Raw block the network sees, in voxels, z, y, x.")
+    iterations: Positive = Field(200_000, description="Number of optimizer steps; iterations count from 1.")
+    batch_size: Positive = Field(1, description="Blocks per optimizer step.")
+    input_size_voxels: Size = Field((204, 204, 204), description="Input block of the network in voxels, z, y, x.")
     output_size_voxels: Size = Field(
-        (110, 110, 110), description="Block it is trained on, centred in the input, in voxels, z, y, x."
+        (110, 110, 110), description="Output block of the network, centred in the input, in voxels, z, y, x."
     )
     save_every: Positive = Field(1000, description="Write a checkpoint every n iterations, and at the end.")
     log_every: Positive = Field(1, description="Write the loss to TensorBoard every n iterations.")
     image_every: Count = Field(1000, description="Write ortho-slices to TensorBoard every n iterations; 0 = never.")
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="Adam.")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="The Adam optimizer.")
     learning_rate_schedule: ScheduleConfig = Field(
-        default_factory=ScheduleConfig, description="Course of the learning rate."
+        default_factory=ScheduleConfig, description="Learning-rate schedule."
     )
-    reject: RejectConfig = Field(default_factory=RejectConfig, description="Which random blocks are passed over.")
+    reject: RejectConfig = Field(default_factory=RejectConfig, description="Rejection of random blocks.")
     augmentation: AugmentationConfig = Field(
         default_factory=AugmentationConfig, description="Random changes of each block."
     )
-    snapshot: SnapshotConfig = Field(default_factory=SnapshotConfig, description="Blocks written to disk to look at.")
-    profiling_stats: ProfilingConfig = Field(default_factory=ProfilingConfig, description="Timing.")
-    precache: PrecacheConfig = Field(default_factory=PrecacheConfig, description="Making blocks ahead of time.")
-    checkpoints: CheckpointsConfig = Field(default_factory=CheckpointsConfig, description="Which checkpoints stay.")
+    snapshot: SnapshotConfig = Field(
+        default_factory=SnapshotConfig, description="Blocks written to disk for inspection."
+    )
+    profiling_stats: ProfilingConfig = Field(default_factory=ProfilingConfig, description="Timing statistics.")
+    precache: PrecacheConfig = Field(default_factory=PrecacheConfig, description="Prefetching of training blocks.")
+    checkpoints: CheckpointsConfig = Field(default_factory=CheckpointsConfig, description="Checkpoints kept on disk.")
 
     @field_validator("learning_rate_schedule", mode="before")
     @classmethod
@@ -210,7 +212,7 @@ class TrainingSection(Section):
     @field_validator("start_from", mode="before")
     @classmethod
     def _run_alone_or_pair(cls, value: Any) -> Any:
-        """Take a run id, incasem's pair of id and checkpoint, and null for none."""
+        """Accept a run id, incasem's pair of id and checkpoint, or null for none."""
         if value is None:
             return {}
         if isinstance(value, int) and not isinstance(value, bool):
@@ -227,24 +229,26 @@ class ValidationSnapshotConfig(Section):
 
 
 class ValidationSection(Section):
-    """Validation while training."""
+    """Validation during training."""
 
     pipeline: Pipeline = Field("baseline_with_context", description="How samples are made.")
     data: ExistingFile | None = Field(
         None, description="Data configuration (JSON) to validate on; null = no validation."
     )
     validate_every: Positive = Field(1000, description="Validate every n iterations, and at the end.")
-    input_size_voxels: Size = Field((204, 204, 204), description="Raw tile of the prediction, in voxels, z, y, x.")
-    output_size_voxels: Size = Field((110, 110, 110), description="Tile it gives, in voxels, z, y, x.")
+    input_size_voxels: Size = Field((204, 204, 204), description="Input tile of the prediction in voxels, z, y, x.")
+    output_size_voxels: Size = Field((110, 110, 110), description="Output tile of the prediction in voxels, z, y, x.")
     snapshot: ValidationSnapshotConfig = Field(
         default_factory=ValidationSnapshotConfig, description="Validation predictions written to disk."
     )
 
 
 class SourcesConfig(Section):
-    """Kept so that incasem's files can be read."""
+    """Accepted so that incasem's files can be read."""
 
-    class_: Text = Field("DataSourcesSemantic", alias="class", description="Read for incasem's sake; has no effect.")
+    class_: Text = Field(
+        "DataSourcesSemantic", alias="class", description="Accepted for compatibility with incasem; no effect."
+    )
 
 
 class SacredConfig(Section):

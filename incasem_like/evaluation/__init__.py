@@ -1,4 +1,4 @@
-"""Voxel metrics per class, threshold sweeps, and the measuring of a prediction while it is made."""
+"""Voxel metrics per class, threshold sweeps, and metrics computed during prediction."""
 
 from incasem_like.evaluation.voxel import ConfusionCounts, voxel_scores
 

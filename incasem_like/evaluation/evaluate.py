@@ -1,4 +1,4 @@
-"""A probability map measured against labels: the region they share, what counts in it, the sweep over blocks."""
+"""Evaluation of a probability map against labels: common ROI, masks, and the threshold sweep over blocks."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ VOXELS_AT_ONCE = 2**21
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured against what, and where.
+    """Prediction, ground truth, masks and ROI of an evaluation.
 
     Attributes:
         prediction: Probabilities of one class, zyx.
         labels: Instance ids or classes, zyx, on the same grid.
         masks: Volumes on the same grid; a voxel counts where all are non-zero.
-        roi: The region measured, in absolute voxels.
+        roi: The evaluated ROI, in absolute voxels.
         label_class: The class in ``labels`` that counts as labelled; None: any non-zero id.
     """
 
@@ -46,7 +46,7 @@ class Evaluation:
     label_class: int | None = None
 
     def task(self, thresholds: Sequence[float]) -> LedgerTask:
-        """Describe the blockwise work: the counts of each block are kept until those of all are there."""
+        """Return the blockwise task; the counts of each block are stored until all are complete."""
         volumes = (self.prediction, self.labels, *self.masks)
         return LedgerTask(
             "evaluate",
@@ -59,15 +59,15 @@ class Evaluation:
         )
 
     def sweep(self, task: LedgerTask, *, num_workers: int = 1, workers: Workers | None = None) -> ThresholdSweep:
-        """Count at all thresholds, every block read once; a call that was stopped is gone on with.
+        """Count at all thresholds, reading every block once; an interrupted call is resumed.
 
         Counts are whole numbers, so that their sum is the same whatever the number of workers, the order of blocks,
-        and how often the work was interrupted. Memory is some 100 MiB for each worker.
+        and interruptions. Memory is about 100 MiB per worker.
 
         Args:
-            task: What ``task`` made; its ``forget`` is for who has put the result in a safe place.
-            num_workers: Processes, at most.
-            workers: Of a workers file, instead of processes here.
+            task: Result of ``task``; call its ``forget`` once the result is stored safely.
+            num_workers: Maximum number of processes.
+            workers: Workers of a workers file, instead of local processes.
 
         Raises:
             IncasemError: As ``run_blockwise``.
@@ -88,7 +88,7 @@ def count_block(block: Block, parameters: Mapping[str, Any]) -> Array:
         (2, thresholds + 1): ``ThresholdSweep.counts``.
 
     Raises:
-        VoxelValueError: A voxel that counts holds no probability, or a label is negative.
+        VoxelValueError: A valid voxel does not hold a probability, or a label is negative.
     """
     prediction, labels, *masks = block.inputs
     scale = probability_scale(prediction)
@@ -120,16 +120,16 @@ def prepare_evaluation(
     label_class: int | None = None,
     intersect: bool = False,
 ) -> Evaluation:
-    """Check that the volumes belong together and find the region to measure.
+    """Check that the volumes match and determine the ROI to evaluate.
 
     Args:
         prediction: Probabilities of one class, zyx.
-        labels: Instance ids or classes, zyx. One that lies a fraction of a voxel beside the prediction is read as if on
-            the nearest voxel, with a warning; so is a mask.
+        labels: Instance ids or classes, zyx. If shifted against the prediction by a fraction of a voxel, they are read
+            at the nearest voxel, with a warning; masks likewise.
         masks: Mask and metric mask; a voxel counts where all are non-zero.
         roi_padding: Voxels left out at each side of the prediction.
         label_class: See ``Evaluation``.
-        intersect: Measure only what all volumes cover, instead of refusing when one lacks a part.
+        intersect: Evaluate only the intersection of all volumes, instead of raising an error when one lacks a part.
 
     Raises:
         DataError: A volume has channels, another voxel size or type, or does not cover the prediction; or the

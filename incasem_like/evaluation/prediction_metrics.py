@@ -1,4 +1,4 @@
-"""Measures a prediction while it is made: counts every tile against the region's labels, keeps no volume."""
+"""Metrics computed during prediction: every tile is compared with the region's labels, no volume is kept."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Array = npt.NDArray[Any]
 
 
 class PredictionMetrics:
-    """Takes the tiles of one region's prediction and gives its scores.
+    """Accumulates the tiles of one region's prediction and computes its scores.
 
     Attributes:
-        region: The data-config entry that is predicted; its labels, mask and metric masks are read tile by tile.
-        index: The entry's place in the data config, counted from 0, part of the score names.
-        counts: What was counted so far.
+        region: The predicted data-config entry; its labels, mask and metric masks are read tile by tile.
+        index: Position of the entry in the data config, counted from 0, part of the score names.
+        counts: The counts so far.
     """
 
     def __init__(self, region: Region, index: int, num_classes: int) -> None:
@@ -31,7 +31,7 @@ class PredictionMetrics:
         """Count one tile; tiles must not overlap.
 
         Args:
-            roi: Where the tile is, in absolute voxels; parts outside the region do not count.
+            roi: ROI of the tile, in absolute voxels; parts outside the region are ignored.
             probabilities: (num_classes, z, y, x) over ``roi``, floats in [0, 1] or uint8 in [0, 255].
         """
         inside = roi.intersect(self.region.roi)
@@ -43,5 +43,5 @@ class PredictionMetrics:
             self.counts.update(probabilities[kept], self.region.read_labels(inside), valid)
 
     def scores(self) -> dict[str, float]:
-        """Give ``dice_class_<c>_ds_<k>``, ``jaccard_class_…``, ``precision_…``, ``recall_…``; NaN where undefined."""
+        """Return ``dice_class_<c>_ds_<k>``, ``jaccard_class_…``, ``precision_…``, ``recall_…``; NaN where undefined."""
         return self.counts.scores(f"_ds_{self.index}")

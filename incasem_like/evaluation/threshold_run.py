@@ -1,4 +1,4 @@
-"""The evaluation run: opens what a request names, sweeps the thresholds and keeps the result as a tracked run."""
+"""The evaluation run: opens the volumes of a request, sweeps the thresholds and tracks the result as a run."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SCORES = ("jaccard", "dice", "precision", "recall")
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdEvaluation:
-    """What to measure: the tracked configuration of an evaluation run.
+    """Evaluation request: the tracked configuration of an evaluation run.
 
     Attributes:
         labels: Address of instance ids or classes.
         prediction_probas: Address of one class's probabilities.
         mask: Address of a mask, or None; ``metric_mask`` likewise. A voxel counts where both are non-zero.
-        metric: What decides on the best threshold, one of ``METRICS``.
-        threshold_start: First threshold; ``threshold_stop`` is the last and ``threshold_step`` the distance.
+        metric: Metric that determines the best threshold, one of ``METRICS``.
+        threshold_start: First threshold; ``threshold_stop`` is the last and ``threshold_step`` the step.
         roi_padding: Voxels left out at each side of the prediction: one number, or three (z, y, x).
-        label_class: The class in ``labels`` to measure against; None takes any non-zero id.
-        intersect: Measure only what all volumes cover, instead of refusing when one lacks a part.
+        label_class: The class in ``labels`` to compare with; None takes any non-zero id.
+        intersect: Evaluate only the intersection of all volumes, instead of raising an error when one lacks a part.
     """
 
     labels: str
@@ -49,7 +49,7 @@ class ThresholdEvaluation:
     intersect: bool = False
 
     def prepare(self) -> tuple[tuple[float, ...], Evaluation]:
-        """Open the volumes and check all that can be wrong, before anything is counted or tracked."""
+        """Open and check the volumes before anything is counted or tracked."""
         thresholds = threshold_range(self.threshold_start, self.threshold_stop, self.threshold_step)
         if self.metric not in METRICS:
             raise InputError(f"There is no metric '{self.metric}': choose one of {', '.join(METRICS)}.")
@@ -75,21 +75,21 @@ def evaluate_as_run(
     num_workers: int = 1,
     workers: Workers | None = None,
 ) -> dict[str, Any]:
-    """Measure block by block, and keep request, inputs, scores and result as a run.
+    """Evaluate block by block, and track request, inputs, scores and result as a run.
 
-    The counts of finished blocks outlive a call that is stopped; the same request goes on with them, as another run.
+    The counts of finished blocks survive an interruption; the same request resumes from them, as another run.
 
     Args:
-        request: What to measure.
-        store: Where the run is kept, of kind ``evaluations``; None keeps none.
+        request: The evaluation request.
+        store: Run store, of kind ``evaluations``; None does not track the run.
         run_name: A name for the run.
-        num_workers: Processes, at most.
-        workers: Of a workers file, instead of processes here.
+        num_workers: Maximum number of processes.
+        workers: Workers of a workers file, instead of local processes.
 
     Returns:
         ``{jaccard|dice|precision|recall: {threshold: value}}`` with None where undefined, ``counts``, ``best``,
-        ``voxels``, the region ``roi``, the ``prediction_run_id``, None where the prediction tells none, and the
-        ``run_id`` of this evaluation, 0 for one that is not kept.
+        ``voxels``, the ``roi``, the ``prediction_run_id``, None where the prediction does not record one, and the
+        ``run_id`` of this evaluation, 0 for one that is not tracked.
     """
     thresholds, evaluation = request.prepare()
     task = evaluation.task(thresholds)
@@ -104,12 +104,12 @@ def evaluate_as_run(
         return {**result, "roi": region, "prediction_run_id": made_by, "run_id": run.id}
 
     result = run_experiment(name="evaluate", config=asdict(request), main=measure, store=store, run_name=run_name)
-    task.forget()  # not before the run has the result
+    task.forget()  # only after the run has the result
     return result
 
 
 def prediction_run_id(prediction: Volume) -> int | str | None:
-    """Say which run made a prediction, from its provenance; None where it tells none."""
+    """Return the id of the run that made a prediction, from its provenance, or None."""
     provenance = prediction.provenance
     run_id = provenance.get("run_id") if isinstance(provenance, Mapping) else None
     return run_id if isinstance(run_id, int | str) else None
@@ -129,7 +129,7 @@ def _described(volume: Volume) -> dict[str, Any]:
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
-    """Lay a result out: a row per threshold, the best one marked and in bold."""
+    """Return a result as a table with a row per threshold, the best one marked and in bold."""
     from rich.table import Table
 
     best = (result["best"] or {}).get("threshold")
@@ -143,7 +143,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 
 def best_sentence(result: Mapping[str, Any]) -> str:
-    """Say which threshold is best and how good it is."""
+    """Return a sentence with the best threshold and its score."""
     best = result["best"]
     if not result["voxels"]:
         return "Nothing to score: mask and metric mask leave no voxel."

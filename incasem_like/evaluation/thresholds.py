@@ -20,11 +20,11 @@ Array = npt.NDArray[Any]
 
 METRICS = ("jaccard", "dice", "precision_recall")
 SMALLEST_STEP = 1e-5
-MOST_COMPARED = 64  # thresholds; comparing with each is faster than sorting between them as long as they are few
+MOST_COMPARED = 64  # thresholds; comparing with each is faster than a binary search as long as they are few
 
 
 def threshold_range(start: float, stop: float, step: float) -> tuple[float, ...]:
-    """List the thresholds from ``start`` to ``stop`` in steps, both ends included where the step meets them.
+    """Return the thresholds from ``start`` to ``stop`` in steps, including ``stop`` if a step reaches it.
 
     Steps are counted in decimals, so 0.1 to 0.9 in steps of 0.1 are nine thresholds and the third is 0.3 exactly.
 
@@ -49,7 +49,7 @@ class ThresholdSweep:
     """Voxel counts of one class at several thresholds, accumulated over any number of blocks.
 
     A voxel counts as predicted at threshold t when its probability is at least t. Valid voxels are counted by how many
-    thresholds they reach; the counts at each threshold are cumulative sums over that histogram, and exact.
+    thresholds they reach; the counts at each threshold are the exact cumulative sums of that histogram.
 
     Attributes:
         thresholds: Ascending probabilities in [0, 1].
@@ -61,15 +61,15 @@ class ThresholdSweep:
 
         Args:
             thresholds: Ascending probabilities in [0, 1].
-            dtype: How probabilities are stored.
-            scale: What stored values are a multiple of: 255 for uint8, 1 for floats.
+            dtype: Data type of the stored probabilities.
+            scale: The stored value of probability 1: 255 for uint8, 1 for floats.
         """
         if not thresholds or any(later <= earlier for earlier, later in itertools.pairwise(thresholds)):
             raise ValueError(f"thresholds must ascend, got {thresholds}")
         self.thresholds = tuple(thresholds)
         stored = [stored_threshold(value, np.dtype(dtype), scale) for value in thresholds]
         self._stored = np.array(stored, dtype=dtype)
-        # Of 8 or 16 bits there are so few values that each is sorted between the thresholds once.
+        # 8 or 16 bits have so few values that the thresholds reached by each are looked up in a table.
         few = self._stored.dtype.kind == "u" and self._stored.dtype.itemsize <= 2
         every = np.arange(np.iinfo(self._stored.dtype).max + 1) if few else None
         self._levels = None if every is None else np.searchsorted(self._stored, every, side="right")
@@ -94,13 +94,13 @@ class ThresholdSweep:
         self.positives += counts[bins : 2 * bins]
 
     def _reached(self, probabilities: Array) -> Array:
-        """Say how many thresholds each voxel reaches, in an integer type that holds twice as many and one more."""
+        """Return how many of the n thresholds each voxel reaches, in an integer type that holds 2 n + 1."""
         kind = np.min_scalar_type(2 * self.positives.size)
         if self._levels is not None:
             return self._levels.astype(kind)[probabilities]
         if len(self.thresholds) > MOST_COMPARED:
             reached = np.searchsorted(self._stored, probabilities, side="right").astype(kind)
-            reached[np.isnan(probabilities)] = 0  # sorts last, yet is at least nothing
+            reached[np.isnan(probabilities)] = 0  # NaN sorts last, but reaches no threshold
             return np.asarray(reached)
         reached = np.zeros(probabilities.shape, kind)
         for least in self._stored:
@@ -109,11 +109,11 @@ class ThresholdSweep:
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
-        """(2, n + 1) ``positives`` and ``negatives``: all that a sweep over other blocks needs to take these in."""
+        """(2, n + 1) ``positives`` and ``negatives``, to be added to a sweep over other blocks."""
         return np.stack([self.positives, self.negatives])
 
     def add_counts(self, counts: npt.NDArray[np.int64]) -> None:
-        """Take in the ``counts`` of a sweep over other blocks with the same thresholds."""
+        """Add the ``counts`` of a sweep over other blocks with the same thresholds."""
         if counts.shape != (2, self.positives.size):
             raise ValueError("only counts at the same thresholds can be added")
         self.positives += counts[0]
@@ -121,7 +121,7 @@ class ThresholdSweep:
 
     @property
     def total(self) -> int:
-        """Number of valid voxels seen."""
+        """Number of valid voxels counted."""
         return int(self.positives.sum() + self.negatives.sum())
 
     @property
@@ -141,11 +141,11 @@ class ThresholdSweep:
 
     @property
     def tn(self) -> npt.NDArray[np.int64]:
-        """(n,) unlabelled voxels left out at each threshold."""
+        """(n,) unlabelled voxels not predicted at each threshold."""
         return np.asarray(self.negatives.sum() - self.fp)
 
     def scores(self) -> dict[str, Scores]:
-        """Give (n,) ``jaccard``, ``dice``, ``precision`` and ``recall`` at each threshold, NaN where undefined."""
+        """Return (n,) ``jaccard``, ``dice``, ``precision`` and ``recall`` at each threshold, NaN where undefined."""
         tp, fp, fn = self.tp, self.fp, self.fn
         return {
             "jaccard": jaccard(tp, fp, fn),
@@ -155,7 +155,7 @@ class ThresholdSweep:
         }
 
     def best(self, metric: str) -> BestThreshold | None:
-        """Find the lowest threshold with the highest score; of ``precision_recall``, the sum of both counts.
+        """Return the lowest threshold with the highest score (``precision_recall``: the sum of both).
 
         Returns:
             None when the score is undefined at every threshold.
@@ -168,7 +168,7 @@ class ThresholdSweep:
         return BestThreshold(metric, index, self.thresholds[index], float(values[index]))
 
     def result(self, metric: str) -> dict[str, Any]:
-        """Give scores ``{name: {threshold: value}}``, counts and best as plain JSON, None where undefined."""
+        """Return scores ``{name: {threshold: value}}``, counts and best as plain JSON, None where undefined."""
         best = self.best(metric)
         names = [repr(threshold) for threshold in self.thresholds]
         columns = {name: [_plain(value) for value in values] for name, values in self.scores().items()}
@@ -183,7 +183,7 @@ class ThresholdSweep:
 
 @dataclass(frozen=True)
 class BestThreshold:
-    """The threshold at which a metric is highest, its place in the sweep, and the value there."""
+    """The threshold at which a metric is highest, its index in the sweep, and the value there."""
 
     metric: str
     index: int

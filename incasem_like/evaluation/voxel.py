@@ -8,7 +8,7 @@ Definitions, per class ``c`` with the background as class 0, over valid voxels o
   probable class (the lowest such class on a tie).
 
 A score whose denominator is zero is undefined and is NaN: dice and jaccard of a class that is neither labelled nor
-predicted, precision of one never predicted, recall of one never labelled. It is no evidence for or against the model,
+predicted, precision of one never predicted, recall of one never labelled. NaN is not evidence for or against a model,
 so averages should leave it out (``numpy.nanmean``), and a comparison with NaN is never "better".
 """
 
@@ -57,11 +57,11 @@ class ConfusionCounts:
     """Counts of right and wrong voxels per class, accumulated over any number of blocks.
 
     Attributes:
-        num_classes: Number of classes, background included.
-        threshold: Least probability that counts as predicted, for dice and jaccard.
+        num_classes: Number of classes including background.
+        threshold: Lowest probability that counts as predicted, for dice and jaccard.
         predicted: (num_classes,) voxels whose probability of the class reaches the threshold.
         labelled: (num_classes,) voxels with that label.
-        tp: (num_classes,) voxels that are both; ``fp``, ``fn`` and ``tn`` follow.
+        tp: (num_classes,) voxels that are both; ``fp``, ``fn`` and ``tn`` are derived.
         confusion: (num_classes, num_classes) voxels by label (row) and most probable class (column).
     """
 
@@ -85,7 +85,7 @@ class ConfusionCounts:
 
         Raises:
             DataError: A label or a class of a class map is outside 0 .. num_classes - 1.
-            ValueError: The shapes do not belong together.
+            ValueError: The shapes do not match.
         """
         is_class_map = predicted.ndim == labels.ndim
         if predicted.shape[0 if is_class_map else 1 :] != labels.shape:
@@ -126,7 +126,7 @@ class ConfusionCounts:
             self.tp[index] += np.count_nonzero(reached & (target == index))
 
     def merge(self, other: ConfusionCounts) -> ConfusionCounts:
-        """Give the counts of both, as if one had seen the blocks of the other too; neither is changed."""
+        """Return the sum of both counts, as if all blocks had been counted together; neither is changed."""
         if (other.num_classes, other.threshold) != (self.num_classes, self.threshold):
             raise ValueError("only counts with the same number of classes and the same threshold can be merged")
         both = ConfusionCounts(self.num_classes, self.threshold)
@@ -147,7 +147,7 @@ class ConfusionCounts:
 
     @property
     def total(self) -> int:
-        """Number of valid voxels seen."""
+        """Number of valid voxels counted."""
         return int(self.labelled.sum())
 
     @property
@@ -186,7 +186,7 @@ class ConfusionCounts:
         return ratio(np.diagonal(self.confusion), self.confusion.sum(axis=1))
 
     def scores(self, suffix: str = "") -> dict[str, float]:
-        """Give all scores by the names they are logged under.
+        """Return all scores by the names they are logged under.
 
         Args:
             suffix: Appended to every name: ``_ds_0`` for the first data-config entry.

@@ -1,8 +1,8 @@
 """Contrast-limited adaptive histogram equalisation (CLAHE) on arrays: grey bins, look-up tables, interpolation.
 
 The algorithm is that of Zuiderveld (Graphics Gems IV, 1994) in n dimensions, with the choices of
-``skimage.exposure.equalize_adapthist``: an image of any block size comes out as that function would give it for the
-whole, because tables belong to a grid that starts at the volume's first voxel, not at a block's.
+``skimage.exposure.equalize_adapthist``: with any block size the result is that of the function applied to the
+whole volume, because tables belong to a grid that starts at the volume's first voxel, not at a block's.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Tables = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class GreyScale:
-    """How grey values of a volume fall into the bins of its histograms.
+    """Mapping of the grey values of a volume to the bins of its histograms.
 
     Attributes:
         dtype: uint8, uint16, or a float type with values in [0, 1].
-        low: Least value in the whole volume; becomes the lowest level.
-        high: Greatest value in the whole volume.
-        bins: Number of bins asked for; the uppermost may stay empty, as in the original algorithm.
+        low: Minimum of the whole volume; becomes the lowest level.
+        high: Maximum of the whole volume.
+        bins: Requested number of bins; the uppermost may stay empty, as in the original algorithm.
     """
 
     dtype: str
@@ -36,14 +36,14 @@ class GreyScale:
     bins: int = 256
 
     def bin_of(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Give the bin of every value: uint8 when 256 bins or fewer, else uint16; same shape."""
+        """Return the bin of every value: uint8 when 256 bins or fewer, else uint16; same shape."""
         if np.dtype(self.dtype).kind == "f":
             values = np.clip(np.rint(values.astype(np.float32) * np.float32(65535)), 0, 65535).astype(np.uint16)
         return np.asarray(self._table.take(values))
 
     @cached_property
     def _table(self) -> npt.NDArray[Any]:
-        """The bin of every 8- or 16-bit value; one look-up replaces rescaling in floating point."""
+        """Bin of every 8- or 16-bit value; one look-up replaces rescaling in floating point."""
         kind = np.dtype(self.dtype)
         size, factor = (2**8, 257) if kind == np.uint8 else (2**16, 1)
         gain = 65535 if kind.kind == "f" else factor
@@ -54,7 +54,7 @@ class GreyScale:
 
 
 def tile_table(histogram: npt.NDArray[np.int64], clip_limit: float) -> npt.NDArray[np.uint16]:
-    """Make the look-up table of one tile: bin -> grey level, 0 to 16383, monotone.
+    """Return the look-up table of one tile: bin -> grey level, 0 to 16383, monotone.
 
     Args:
         histogram: Voxels of the tile in each bin.
@@ -67,10 +67,10 @@ def tile_table(histogram: npt.NDArray[np.int64], clip_limit: float) -> npt.NDArr
 
 
 def clip_histogram(histogram: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
-    """Cut every bin to ``limit`` and spread what was cut off evenly over the bins below it.
+    """Clip every bin to ``limit`` and distribute the excess evenly over the bins below it.
 
-    Bins get an equal share each; those that it brings close to the limit are filled up to it. What is left goes in
-    single counts to bins at regular steps, round after round, until nothing is left or every bin is full.
+    Bins get an equal share each; those brought close to the limit are filled up to it. The remainder is added in
+    single counts to bins at regular steps, round after round, until none remains or every bin is full.
     """
     spread = np.minimum(histogram, limit)
     excess = int(histogram.sum() - spread.sum())
@@ -98,14 +98,14 @@ def clip_histogram(histogram: npt.NDArray[np.int64], limit: int) -> npt.NDArray[
 
 
 def tile_grid(shape: Sequence[int], kernel: Sequence[int]) -> tuple[int, ...]:
-    """Number of tiles along each axis; the last ones are filled up by reflection."""
+    """Return the number of tiles along each axis; the last ones are padded by reflection."""
     return tuple(-(-size // length) for size, length in zip(shape, kernel, strict=True))
 
 
 def tables_round(
     tables: npt.NDArray[np.uint16], begin: Sequence[int], shape: Sequence[int], kernel: Sequence[int]
 ) -> Tables:
-    """Collect the tables that ``interpolate`` needs for a block; those at the rim of the grid are repeated beyond it.
+    """Return the tables that ``interpolate`` needs for a block; those at the border of the grid are repeated beyond it.
 
     Args:
         tables: Tables of all tiles, (tz, ty, tx, bins).
@@ -123,12 +123,12 @@ def tables_round(
 def interpolate(
     binned: npt.NDArray[Any], begin: tuple[int, int, int], tables: Tables, kernel: tuple[int, int, int]
 ) -> npt.NDArray[np.float32]:
-    """Look every voxel up in the tables of the eight nearest tiles and weigh them trilinearly.
+    """Look up every voxel in the tables of the eight nearest tiles and interpolate trilinearly.
 
     Args:
         binned: Bins of a block, (z, y, x).
         begin: Index of the block's first voxel in the volume.
-        tables: What ``tables_round`` gives for the block, shape (tz, ty, tx, bins).
+        tables: Result of ``tables_round`` for the block, shape (tz, ty, tx, bins).
         kernel: Tile size, voxels.
 
     Returns:
@@ -143,21 +143,21 @@ def interpolate(
     across, down = weight_x[None, :], weight_y[:, None]
     levels = np.empty(binned.shape, dtype=np.float32)
     for z in range(binned.shape[0]):
-        # Tables of this section first: four look-ups a voxel then do instead of eight.
+        # The tables of a section are interpolated along z first: four look-ups per voxel instead of eight.
         upper, lower = tables[low_z[z]].ravel(), tables[low_z[z] + 1].ravel()
         section = upper + (lower - upper) * weight_z[z]
         index = binned[z] + corner
         near = _mix(section.take(index), section[right:].take(index), across)
         far = _mix(section[below:].take(index), section[below + right :].take(index), across)
         levels[z] = _mix(near, far, down)
-    # Rounding of float32 must not push a whole number below itself before it is cut.
+    # Rounding of float32 must not push a whole number below itself before it is truncated.
     levels += np.float32(1e-3)
     np.floor(levels, out=levels)
     return levels
 
 
 def _place(begin: int, size: int, length: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Give, along one axis, the table below each voxel (counted from the block's first) and the weight of the next."""
+    """Return, along one axis, the table below each voxel (relative to the block's first) and the weight of the next."""
     position = np.arange(begin, begin + size) + length // 2
     tile = position // length
     return tile - tile[0], ((position % length) / length).astype(np.float32)
@@ -166,7 +166,7 @@ def _place(begin: int, size: int, length: int) -> tuple[npt.NDArray[np.int64], n
 def _mix(
     first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Interpolate in place of ``second``: first + (second - first) weight."""
+    """Interpolate in place, overwriting ``second``: first + (second - first) * weight."""
     second -= first
     second *= weight
     second += first
@@ -174,7 +174,7 @@ def _mix(
 
 
 def to_uint8(levels: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.uint8]:
-    """Stretch grey levels so that ``low`` becomes 0 and ``high`` 255, rounded; a volume of one level becomes 0."""
+    """Rescale grey levels so that ``low`` becomes 0 and ``high`` 255, rounded; a constant volume becomes 0."""
     if high <= low:
         return np.zeros(levels.shape, dtype=np.uint8)
     stretched = np.rint((levels - np.float32(low)) * np.float32(255 / (high - low)))

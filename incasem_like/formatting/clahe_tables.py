@@ -22,19 +22,19 @@ from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
 
 Triple = tuple[int, int, int]
 LEAST_BLOCK = 2**21  # voxels
-GROUP_SIDE = 256  # voxels: small tiles are measured in groups of about this side, so that chunks are decoded rarely
+GROUP_SIDE = 256  # voxels: small tiles are grouped to about this side length, so that chunks are decoded rarely
 VOXELS_AT_ONCE = 2**23
 
 
 @dataclass(frozen=True)
 class Equalization:
-    """A volume and how it is equalised.
+    """A volume and the parameters of its equalisation.
 
     Attributes:
         address: The volume.
         kernel: Tile size, voxels.
-        clip_limit: Share of a tile's voxels that a bin may hold.
-        scale: Grey values to bins; its range is that of the whole volume.
+        clip_limit: Largest share of a tile's voxels in one bin.
+        scale: Mapping of grey values to bins; its range is that of the whole volume.
     """
 
     address: str
@@ -45,13 +45,13 @@ class Equalization:
 
 @dataclass(frozen=True)
 class Box:
-    """A box of indices; may reach beyond the volume's end."""
+    """A box of indices; may extend beyond the volume's end."""
 
     begin: Triple
     end: Triple
 
     def sections(self) -> Iterator[Box]:
-        """Cut it along z into boxes that fit in memory."""
+        """Split the box along z into boxes that fit in memory."""
         area = (self.end[1] - self.begin[1]) * (self.end[2] - self.begin[2])
         depth = max(1, VOXELS_AT_ONCE // area)
         for z in range(self.begin[0], self.end[0], depth):
@@ -90,11 +90,11 @@ def _boxes(end: tuple[int, ...], step: tuple[int, ...]) -> list[Box]:
 
 
 def value_range(volume: Volume, folder: Path | None, **workers: Any) -> tuple[float, float]:
-    """Find the least and the greatest value of a volume.
+    """Return the minimum and maximum of a volume.
 
     Args:
-        volume: To be equalised.
-        folder: Where blocks that are done are noted; None for the records of jobs.
+        volume: The volume to equalise.
+        folder: Folder in which finished blocks are recorded; None for the folder of job records.
         **workers: ``num_workers`` and ``workers`` of ``run_blockwise``.
 
     Raises:
@@ -104,7 +104,7 @@ def value_range(volume: Volume, folder: Path | None, **workers: Any) -> tuple[fl
     place = None if folder is None else folder / ".clahe_range"
     task = LedgerTask("find range of values", volume, (str(volume.address),), range_block, {}, blocks, place=place)
     task.run(description="Finding the range of values", **workers)
-    ranges = np.array(list(task.results()))  # NaN, where there is one, comes through
+    ranges = np.array(list(task.results()))  # NaN propagates
     low, high = float(ranges[:, 0].min()), float(ranges[:, 1].max())
     if folder is None:
         task.forget()
@@ -117,7 +117,7 @@ def value_range(volume: Volume, folder: Path | None, **workers: Any) -> tuple[fl
 
 
 def range_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
-    """Find the least and the greatest value of one block."""
+    """Return the minimum and maximum of one block."""
     volume = block.inputs[0]
     ranges = []
     for part in aligned_parts(volume, block.write_roi, LEAST_BLOCK):
@@ -128,16 +128,16 @@ def range_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[Any]
 
 
 def make_tables(work: Equalization, path: Path, **workers: Any) -> npt.NDArray[Any]:
-    """Make the look-up tables of all tiles and save them.
+    """Compute the look-up tables of all tiles and save them.
 
     Args:
-        work: What to equalise.
-        path: File to write, ``.npy``, shape (tz, ty, tx, bins), uint16; it is mapped, never loaded whole. Beside it is
-            noted which groups of tiles are done.
+        work: The volume and its parameters.
+        path: File to write, ``.npy``, shape (tz, ty, tx, bins), uint16; memory-mapped, never loaded whole. Finished
+            groups of tiles are recorded beside it.
         **workers: ``num_workers`` and ``workers`` of ``run_blockwise``.
 
     Returns:
-        Least and greatest bin in each tile, shape (tz, ty, tx, 2).
+        Lowest and highest bin in each tile, shape (tz, ty, tx, 2).
     """
     grid = tile_grid(_volume(work.address).spatial_shape, work.kernel)
     how = {"kernel": work.kernel, "clip_limit": work.clip_limit, "scale": asdict(work.scale), "side": GROUP_SIDE}
@@ -163,14 +163,14 @@ def _groups(work: Equalization, side: int) -> list[Box]:
 
 
 def tables_block(item: WorkItem, parameters: Mapping[str, Any]) -> npt.NDArray[np.uint16]:
-    """Measure one group of tiles: tables, and behind them the edges, shape (tz, ty, tx, bins + 2)."""
+    """Return tables of one group of tiles, followed by lowest and highest bin: shape (tz, ty, tx, bins + 2)."""
     address, scale = str(item.inputs[0].address), GreyScale(**parameters["scale"])
     work = Equalization(address, tuple(parameters["kernel"]), parameters["clip_limit"], scale)
     return np.concatenate(_tables_of_group(work, _groups(work, parameters["side"])[item.number]), axis=-1)
 
 
 def _tables_of_group(work: Equalization, group: Box) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
-    """Measure a box of tiles; ``group`` counts tiles, not voxels."""
+    """Return tables and bin ranges of a box of tiles; ``group`` counts tiles, not voxels."""
     kernel, bins = work.kernel, work.scale.bins
     histograms = np.zeros((*group.shape, bins), dtype=np.int64)
     begin = tuple(index * length for index, length in zip(group.begin, kernel, strict=True))
@@ -196,17 +196,17 @@ def _tables_of_group(work: Equalization, group: Box) -> tuple[npt.NDArray[np.uin
 
 
 def result_range(work: Equalization, workers: Workers, path: Path, edges: npt.NDArray[Any]) -> tuple[float, float]:
-    """Find the least and the greatest grey level that the whole volume will get, exactly.
+    """Return the exact minimum and maximum grey level of the whole equalised volume.
 
-    A voxel's level lies between those that the tables round its tile give for its bin, and tables are monotone: a tile
-    whose bound is no better than a level already found need not be looked at. What is looked at follows from what was
-    found, so this is done beside the scheduler, not in blocks.
+    A voxel's level is bounded by the levels of its bin in the tables around its tile, and tables are monotone: a tile
+    whose bound does not exceed a level already found can be skipped. Each search step depends on the result of the
+    previous one, so this does not run as scheduled blocks.
 
     Args:
-        work: What to equalise.
-        workers: Who measures.
-        path: The tables.
-        edges: Least and greatest bin in each tile.
+        work: The volume and its parameters.
+        workers: Worker processes.
+        path: File of the tables.
+        edges: Lowest and highest bin in each tile.
     """
     low = _best(work, workers, path, _bounds(path, edges[..., 0], np.minimum), sign=1)
     high = _best(work, workers, path, _bounds(path, edges[..., 1], np.maximum), sign=-1)
@@ -214,7 +214,7 @@ def result_range(work: Equalization, workers: Workers, path: Path, edges: npt.ND
 
 
 def _bounds(path: Path, bins: npt.NDArray[Any], extreme: np.ufunc) -> npt.NDArray[np.int64]:
-    """Bound the levels in each tile by those of its bin in the 27 tables round it."""
+    """Bound the levels in each tile by those of its bin in the 27 surrounding tables."""
     tables = _tables(str(path))
     bounds: npt.NDArray[np.int64] | None = None
     for shift in product((-1, 0, 1), repeat=3):
@@ -226,7 +226,7 @@ def _bounds(path: Path, bins: npt.NDArray[Any], extreme: np.ufunc) -> npt.NDArra
 
 
 def _best(work: Equalization, workers: Workers, path: Path, bounds: npt.NDArray[np.int64], sign: int) -> float:
-    """Look at tiles from the best bound on until none left can do better; ``sign`` -1 looks for the greatest level."""
+    """Search tiles from the best bound on until no remaining one can be better; ``sign`` -1 finds the maximum."""
     signed = sign * bounds.ravel()
     order = np.argsort(signed, kind="stable")
     best, at = np.inf, 0
@@ -247,7 +247,7 @@ def _tile_box(work: Equalization, tile: tuple[int, ...]) -> Box:
 
 
 def levels_of(work: Equalization, path: str, box: Box) -> npt.NDArray[np.float32]:
-    """Give the grey levels, 0 to 16383, of a box within the volume."""
+    """Return the grey levels, 0 to 16383, of a box within the volume."""
     binned = work.scale.bin_of(read_box(work.address, box))
     return interpolate(binned, box.begin, tables_round(_tables(path), box.begin, box.shape, work.kernel), work.kernel)
 

@@ -1,4 +1,4 @@
-"""What happens to values on the way in: conversions by name, inversion, a change of type that loses nothing."""
+"""Value conversions on import: named conversions, inversion, lossless change of data type."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ IMPORT_DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32"
 
 @dataclass(frozen=True)
 class Conversion:
-    """How the values of one image sequence become those of one dataset.
+    """Conversion of the values of one image sequence to those of one dataset.
 
     Attributes:
-        dtype: Type to store.
+        dtype: Data type to store.
         name: A key of ``CONVERSIONS`` (with a value: ``RelabelTo:VALUE``), or None.
-        invert: Replace every value by the greatest of the file's bits minus it, or of the type if that is less.
+        invert: Replace every value v by max - v, with the maximum of the file's bit depth, or of ``dtype`` if smaller.
         source: Folder that the sections come from; what ``RelabelToUid`` hashes.
     """
 
@@ -38,15 +38,15 @@ class Conversion:
 
     @property
     def takes_colours(self) -> bool:
-        """True when grey values are made from colours."""
+        """Whether grey values are computed from colours."""
         return self.name in ("RgbToGray", "RgbToGrayInversion")
 
     def check(self, pixels: Pixels, labels: bool = False) -> None:
-        """Refuse what cannot work before anything is read.
+        """Check that the conversion suits the images before anything is read.
 
         Args:
-            pixels: Type of the sections.
-            labels: The sections are labels, so that the indices of a colour map are their values.
+            pixels: Pixel type of the sections.
+            labels: Whether the sections are labels, so that the indices of a colour map are their values.
 
         Raises:
             InputError: Unknown type or conversion, or one that does not suit the other or the images.
@@ -94,10 +94,10 @@ class Conversion:
         Args:
             values: The section.
             where: Names the file in an error.
-            bits: Of a sample in the file.
+            bits: Bits per sample in the file.
 
         Raises:
-            DataError: A value that the type cannot hold.
+            DataError: A value does not fit the type.
         """
         if self.name is not None:
             values = CONVERSIONS[self.name.partition(":")[0]](values, self)
@@ -116,7 +116,7 @@ class Conversion:
 
 
 def cast_exactly(values: Array, dtype: np.dtype[Any], where: str) -> Array:
-    """Change the type of values without changing any.
+    """Convert the data type without changing any value.
 
     Raises:
         DataError: Names ``where`` and the first kind of value that does not fit.
@@ -157,7 +157,7 @@ def _inverted(values: Array, bits: int) -> Array:
 
 
 def _rgb_to_grey(values: Array, conversion: Conversion) -> Array:
-    """Weigh colours to luma (ITU-R 601-2, as Pillow's ``L``); grey values stay."""
+    """Convert colours to luma (ITU-R 601-2, as Pillow's ``L``); grey values stay unchanged."""
     if values.ndim == 2:
         return values
     weighted = values.astype(np.uint32) @ np.array([19595, 38470, 7471], dtype=np.uint32)
@@ -169,18 +169,18 @@ def _keep(values: Array, conversion: Conversion) -> Array:
 
 
 def _relabel_to(values: Array, conversion: Conversion) -> Array:
-    """Give everything that is not 0 one label."""
+    """Replace every nonzero value by one label."""
     return foreground(values, conversion.source or "The image") * np.uint64(conversion._label())
 
 
 def _relabel_to_uid(values: Array, conversion: Conversion) -> Array:
-    """Give everything that is not 0 a number that follows from the folder's path: the same in every run."""
+    """Replace every nonzero value by a hash of the folder's path, the same in every run."""
     uid = np.uint64(path_uid(conversion.source, conversion.dtype))
     return foreground(values, conversion.source or "The image") * uid
 
 
 def path_uid(path: str, dtype: str) -> int:
-    """Hash an absolute path to a number from 1 to the greatest of the type (BLAKE2b)."""
+    """Return the BLAKE2b hash of an absolute path as a number from 1 to the maximum of the type."""
     digest = hashlib.blake2b(str(Path(path).absolute()).encode(), digest_size=8).digest()
     return 1 + int.from_bytes(digest, "big") % int(np.iinfo(dtype).max)
 

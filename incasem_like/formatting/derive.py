@@ -1,4 +1,4 @@
-"""Volumes that follow from another voxel by voxel and its neighbourhood: masks and label maps, block by block."""
+"""Volumes derived block by block from another volume by a local function: masks and label maps."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def derive_volume(
     """Apply a function of labels to a whole volume.
 
     Args:
-        derivation: Labels of any integer type, and where the result goes.
+        derivation: Input labels, of any integer type, and output.
         function: Top-level function ``(labels, **parameters) -> uint8``; a voxel of its result depends on labels at
             most ``context`` voxels away along each axis.
-        parameters: Of the function.
-        context: Voxels.
-        outside: What the function sees beyond the volume: ``"constant"`` 0, or its mirror image (``"reflect"``).
+        parameters: Parameters of the function.
+        context: Context in voxels on each side.
+        outside: Padding beyond the volume: ``"constant"`` 0, or its mirror image (``"reflect"``).
 
     Raises:
-        DataError: No such dataset, or no labels in it.
-        InputError: An output made with other parameters, or the input itself as output.
+        DataError: The dataset is missing, or does not hold labels.
+        InputError: The output exists with other parameters, or is the input itself.
     """
     source = derivation.open_source()
     check_label_dtype(source)
@@ -61,7 +61,7 @@ def derive_volume(
 
 
 class _BlockFunction:
-    """A function of arrays as a function of blocks; it goes by the array function's name."""
+    """A function of arrays wrapped as a function of blocks, under the array function's name."""
 
     def __init__(self, function: ArrayFunction, outside: Outside) -> None:
         self.function, self.outside = function, outside

@@ -32,27 +32,27 @@ from incasem_like.volumes import Volume
 def equalize_histogram(
     derivation: Derivation, *, kernel: Triple, clip_limit: float = 0.02, bins: int = 256
 ) -> DatasetWritten:
-    """Equalise a volume as ``skimage.exposure.equalize_adapthist`` would do it with the whole in memory, to uint8.
+    """Equalise a volume to uint8, as ``skimage.exposure.equalize_adapthist`` would with the whole volume in memory.
 
     The volume is read four times at most: for its range of values, for the histograms of all tiles, where the extremes
     of the result may lie, and to write. A volume of one value becomes 0.
 
     Args:
-        derivation: Grey values (uint8, uint16, or floats in [0, 1]), and where the result goes.
+        derivation: Input grey values (uint8, uint16, or floats in [0, 1]) and output.
         kernel: Tile size, voxels.
-        clip_limit: Share of a tile's voxels that a bin may hold; more means more contrast; 0 = no limit.
-        bins: Bins of histograms.
+        clip_limit: Largest share of a tile's voxels in one bin; larger means more contrast; 0 = no limit.
+        bins: Number of histogram bins.
 
     Raises:
-        DataError: No such dataset, or one that cannot be equalised.
-        InputError: A wrong parameter, or an output made otherwise.
+        DataError: The dataset is missing or cannot be equalised.
+        InputError: A parameter is invalid, or the output exists with other parameters.
     """
     source = derivation.open_source()
     source.require_chunks()
     _check(source, kernel, clip_limit, bins)
     parameters = {"kernel_size": list(kernel), "clip_limit": clip_limit, "bins": bins}
     values: tuple[float, float] | None = None
-    if derivation.overwrite:  # what is there is not deleted for values that cannot be equalised
+    if derivation.overwrite:  # an existing output is not deleted for values that cannot be equalised
         values = value_range(source, None, num_workers=derivation.workers(source), workers=derivation.cluster)
     output = derivation.open_output(source, "equalize_histogram", parameters)
     inputs, blocks = (str(source.address),), derivation.chunk_shape
@@ -80,7 +80,7 @@ def _check(source: Volume, kernel: Triple, clip_limit: float, bins: int) -> None
 
 
 def _tables_path(output: Volume) -> Path:
-    """Name the file of tables, hidden in the output's folder: it goes when the output is finished or replaced."""
+    """Return the path of the tables, a hidden file in the output's folder, deleted with or after the output."""
     return Path(str(output.address)) / ".clahe_tables.npy"
 
 
@@ -91,7 +91,7 @@ def _measure(
     derivation: Derivation,
     values: tuple[float, float] | None,
 ) -> None:
-    """Make the tables and the ranges, unless an interrupted call has left them; the file of ranges is written last."""
+    """Compute tables and ranges unless an interrupted call has left them; the file of ranges is written last."""
     path = _tables_path(output)
     ranges = path.with_suffix(".json")
     if ranges.exists():

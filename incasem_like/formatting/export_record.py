@@ -1,4 +1,4 @@
-"""The record in a folder of exported sections: what they were made of and how, to compare with what is asked for."""
+"""The record in a folder of exported sections: source and parameters, to compare with those of a new request."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RECORD_NAME = "provenance.json"
 
 
 def make_record(plan: SectionPlan, dtype: str | None, absolute: bool) -> dict[str, Any]:
-    """Say what a folder holds; equal for a repeated call, so that one can tell its own work.
+    """Return the record of an export; it is equal for a repeated call, which thereby recognises its own work.
 
     Args:
-        plan: Of the sections.
-        dtype, absolute: What was asked for; see ``make_plan``.
+        plan: Plan of the sections.
+        dtype, absolute: The requested options; see ``make_plan``.
     """
     volume = plan.volume
     return {
@@ -35,7 +35,7 @@ def make_record(plan: SectionPlan, dtype: str | None, absolute: bool) -> dict[st
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """Read a folder's record without its provenance part, which tells times and versions; empty when there is none."""
+    """Read a folder's record without its provenance (times and versions); empty if it is missing."""
     try:
         record = json.loads((directory / RECORD_NAME).read_text())
     except (OSError, ValueError):
@@ -44,7 +44,7 @@ def read_record(directory: Path) -> dict[str, Any]:
 
 
 def write_record(directory: Path, record: Mapping[str, Any], volume: Volume) -> None:
-    """Write a record with the provenance of the sections, whole or not at all."""
+    """Write a record with the provenance of the sections atomically."""
     provenance = make_provenance("export_sections", record["parameters"], [volume])
     written = directory / f"{RECORD_NAME}.writing"
     written.write_text(json.dumps({**record, "provenance": provenance}, indent=2, default=str))
@@ -52,7 +52,7 @@ def write_record(directory: Path, record: Mapping[str, Any], volume: Volume) -> 
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say what differs first between two records, in the words of ``first_difference``."""
+    """Return a description of the first difference between two records, as ``first_difference``."""
     return first_difference(_with_content(before), _with_content(now))
 
 

@@ -1,4 +1,4 @@
-"""How stored values become the values of an exported image, without losing any silently."""
+"""Conversion of stored values to those of an exported image, without losing any silently."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ READABLE = ("uint8", "uint16", "int16", "uint32", "int32")  # by ImageJ and Pill
 
 
 def readable_dtype(volume: Volume, num_workers: int = 1, workers: Workers | None = None) -> str | None:
-    """Choose the type in which ImageJ and Pillow open a volume's values as they are.
+    """Choose the data type in which ImageJ and Pillow open a volume's values unchanged.
 
-    Integers of more than 16 bits are read once for their range, and get the first type of ``READABLE`` that holds it.
+    Integers of more than 16 bits are read once for their range; the first type of ``READABLE`` that holds it is chosen.
 
     Args:
         volume: Any volume.
-        num_workers: Processes, at most.
-        workers: Of a workers file, instead of processes here.
+        num_workers: Maximum number of processes.
+        workers: Workers of a workers file, instead of local processes.
 
     Returns:
-        None where the volume's own type will do (see ``conversion_to``).
+        The type, or None where the volume's own type is suitable (see ``conversion_to``).
 
     Raises:
-        DataError: No such type holds the range.
+        DataError: None of these types holds the range.
     """
     if volume.dtype == np.float64:
         logger.warning(
@@ -74,7 +74,7 @@ def readable_dtype(volume: Volume, num_workers: int = 1, workers: Workers | None
 
 
 def conversion_to(dtype: str | None, volume: Volume) -> tuple[np.dtype[Any], Conversion]:
-    """Find how values change on their way into a TIFF, without ever losing any silently.
+    """Return the conversion of values for a TIFF, which never loses values silently.
 
     Integers become other integers unchanged. Floats, which must be probabilities, become unsigned integers over the
     whole range (x255 for uint8), rounded. Integers become float32 divided by the volume's ``scale``, unchanged without.
@@ -82,7 +82,7 @@ def conversion_to(dtype: str | None, volume: Volume) -> tuple[np.dtype[Any], Con
     Args:
         dtype: One of ``EXPORT_DTYPES`` or ``READABLE``; None for the dtype of the data, or the next wider one where no
             image viewer reads it (bool, int8, float16).
-        volume: The data.
+        volume: The volume to export.
 
     Returns:
         The dtype of the result and the function from stored to exported values, which takes the values and the absolute

@@ -1,4 +1,4 @@
-"""Volumes out: a dataset as a folder of numbered TIFF sections, values kept, memory bounded by a band of one slab."""
+"""Export of a dataset to a folder of numbered TIFF sections, lossless, with memory bounded by a band of one slab."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEDGER_NAME = ".blocks.zarr"
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What an export left behind: the folder, its first and last file, and whether it was there already."""
+    """Result of an export: the folder, its first and last file, and whether it existed already."""
 
     directory: Path
     sections: int
@@ -38,11 +38,11 @@ class ExportSummary:
 
 @dataclass(frozen=True)
 class SectionExport:
-    """One dataset on its way into a folder of sections.
+    """The export of one dataset to a folder of sections.
 
     Attributes:
         volume: A 3-D volume (zyx).
-        directory: The folder to make; ``section_<number>.tif`` go into it.
+        directory: The folder to create for ``section_<number>.tif``.
         dtype: See ``export_values.conversion_to``.
         absolute: Number sections by absolute voxel position, which keeps the z offset, instead of from 0.
         overwrite: Replace a folder of earlier sections.
@@ -56,34 +56,34 @@ class SectionExport:
 
     @cached_property
     def plan(self) -> SectionPlan:
-        """What is written.
+        """The plan of the sections to write.
 
         Raises:
             DataError: The volume has channels, or no voxel.
-            InputError: It begins at a section that no file name can say.
+            InputError: Its first section has a negative number, which file names cannot hold.
         """
         return make_plan(self.volume, self.dtype, self.absolute)
 
     @property
     def partial(self) -> Path:
-        """The folder that grows beside the final one and is renamed to it at the end."""
+        """The temporary folder beside the final one, renamed to it at the end."""
         return self.directory.with_name(f".{self.directory.name}.partial")
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What the folder holds; equal for a repeated call, so that one can tell its own work."""
+        """The record of the folder; equal for a repeated call, which thereby recognises its own work."""
         return make_record(self.plan, self.dtype, self.absolute)
 
     @cached_property
     def is_complete(self) -> bool:
-        """Whether an earlier call has made the folder."""
+        """Whether an earlier call has completed the folder."""
         if read_record(self.directory) != self.record:
             return False
         present = {path.name for path in self.directory.iterdir()}
         return all(self.plan.file_name(index) in present for index in range(self.plan.sections))
 
     def in_readable_dtype(self, num_workers: int = 1, workers: Workers | None = None) -> SectionExport:
-        """Return this export in the type that common readers open; an earlier call's choice for the same data holds.
+        """Return this export in a type that common readers open; an earlier call's choice for the same data is kept.
 
         Args:
             num_workers, workers: See ``readable_dtype``.
@@ -100,11 +100,11 @@ class SectionExport:
         return replace(self, dtype=readable_dtype(self.volume, num_workers, workers))
 
     def check(self) -> None:
-        """Refuse what cannot be exported before anything is written.
+        """Check that the volume can be exported, before anything is written.
 
         Raises:
             DataError: As ``plan``.
-            InputError: The folder holds something else, or was begun otherwise, without ``overwrite``.
+            InputError: Without ``overwrite``: the folder holds something else, or was begun with other parameters.
         """
         if self.is_complete:
             return
@@ -118,19 +118,19 @@ class SectionExport:
             )
 
     def run(self, *, num_workers: int = 1, workers: Workers | None = None) -> ExportSummary:
-        """Write every z-section as an uncompressed TIFF; the folder appears when all of them are in it.
+        """Write every z-section as an uncompressed TIFF; the folder appears when all of them are written.
 
         Every chunk is read once, in bands of some 32 MiB, one for each worker. A second call with the same arguments
-        goes on where a killed one stopped, or returns at once. The folder also gets a ``provenance.json``.
+        resumes where a killed one stopped, or returns at once. The folder also gets a ``provenance.json``.
 
         Args:
-            num_workers: Processes, at most.
-            workers: Of a workers file, instead of processes here.
+            num_workers: Maximum number of processes.
+            workers: Workers of a workers file, instead of local processes.
 
         Raises:
-            DataError: The volume has channels, or values that ``dtype`` cannot hold; what was begun is removed.
-            InputError: The folder exists already, was begun otherwise, or cannot be made.
-            IncasemError: As ``run_blockwise``; the same call goes on.
+            DataError: The volume has channels, or values that ``dtype`` cannot hold; partial output is removed.
+            InputError: The folder exists already, was begun with other parameters, or cannot be created.
+            IncasemError: As ``run_blockwise``; the same call resumes.
         """
         self.check()
         if self.is_complete:
@@ -156,7 +156,7 @@ class SectionExport:
         return self._summary(already_complete=False)
 
     def _prepare_partial(self) -> None:
-        """Make the growing folder, or keep the one that an earlier, identical call began."""
+        """Create the temporary folder, or keep the one that an earlier, identical call began."""
         if self.partial.exists() and read_record(self.partial) != self.record:
             shutil.rmtree(self.partial)
         try:
@@ -168,9 +168,9 @@ class SectionExport:
         write_record(self.partial, self.record, self.volume)
 
     def _publish(self, task: LedgerTask) -> None:
-        """Give the complete folder its name; a replaced one is removed only after that."""
+        """Rename the complete folder to its final name; a replaced one is removed only after that."""
         task.forget()
-        for unfinished in self.partial.glob(f"{UNFINISHED}*"):  # of workers that were killed
+        for unfinished in self.partial.glob(f"{UNFINISHED}*"):  # left by killed workers
             unfinished.unlink()
         replaced = self.directory.with_name(f".{self.directory.name}.replaced")
         if replaced.exists():
@@ -189,7 +189,7 @@ class SectionExport:
 
 
 def export_slab(block: Block, parameters: Mapping[str, Any]) -> None:
-    """Write the sections of one slab into the folder that the ledger is in."""
+    """Write the sections of one slab into the folder of the ledger."""
     plan = make_plan(block.inputs[0], parameters["dtype"], parameters["absolute"])
     slab = block.write_roi - plan.volume.roi.begin
     write_slab(plan, block.folder.parent, int(slab.begin[0]), int(slab.end[0]))
@@ -202,7 +202,7 @@ def export_all(
     workers: Workers | None = None,
     **options: Any,
 ) -> Iterator[ExportSummary]:
-    """Export several datasets, each into its own folder, after a look at all of them.
+    """Export several datasets, each into its own folder, after checking all of them.
 
     Args:
         exports: (container, dataset, folder) each; ``pair_datasets`` makes them.
@@ -238,12 +238,12 @@ def pair_datasets(
     directory: Path,
     names: Sequence[Sequence[str]] | None = None,
 ) -> list[tuple[str, str, Path]]:
-    """Say which dataset of which container goes into which folder.
+    """Pair datasets and containers with output folders.
 
     Args:
-        containers: One for each group of datasets, or a single one for all groups.
+        containers: One container for each group of datasets, or a single one for all groups.
         datasets: Groups of dataset names.
-        directory: The folder that gets all the folders.
+        directory: The parent of all the folders.
         names: Folder names in the same order; by default the dataset names.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Volumes in: a sequence of TIFF sections becomes a dataset, slab by slab, each file decoded once."""
+"""Import of a sequence of TIFF sections as a dataset, slab by slab, each file decoded once."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ BAND_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class SequenceImport:
-    """One image sequence and the dataset it becomes.
+    """The import of one image sequence as a dataset.
 
     Attributes:
         source: Folder of TIFFs, or one TIFF.
         container: Zarr or N5 container.
-        dataset: Path in it.
-        dtype: Type to store; one that cannot hold a value is refused.
+        dataset: Path of the dataset in the container.
+        dtype: Data type to store; it is an error if a value does not fit.
         conversion: Named conversion, or None.
-        invert: Replace values by the greatest of the type minus them.
-        regex: Selects files; group 1 is the section number.
-        channel: Channel to take of files that have several, counted from 0.
-        time: Time point to take of files that have several, counted from 0.
+        invert: Replace every value by the maximum of the type minus the value.
+        regex: Regular expression that selects files; group 1 is the section number.
+        channel: Channel to import from multi-channel files, counted from 0.
+        time: Time point to import from files with several, counted from 0.
         section_axis: Axis of the files that becomes z: Z, T or C.
-        offset: First voxel to take, also the dataset's place in the world.
-        shape: Voxels to take, 0 for the rest.
-        voxel_size: nm.
-        chunk_shape: Voxels.
+        offset: First voxel to import, also the dataset's absolute offset.
+        shape: Voxels to import, 0 = up to the end.
+        voxel_size: Voxel size in nm.
+        chunk_shape: Chunk shape in voxels.
     """
 
     source: Path
@@ -68,7 +68,7 @@ class SequenceImport:
 
     @property
     def next_command(self) -> str:
-        """The sensible command after this import."""
+        """The next useful command after this import."""
         stage, where = "scripts/01_data_formatting", ("-f", self.container, "-d", self.dataset)
         if "labels" in self.dataset:
             mask = self.dataset.replace("labels", "metric_masks")
@@ -86,14 +86,14 @@ def plan_imports(
     """Pair folders with datasets, types and conversions; one type or conversion serves all folders.
 
     Args:
-        sources: Folders.
+        sources: Folders of the sections.
         datasets: As many as folders.
-        dtypes: One, or as many as folders.
-        conversions: One, or as many as folders; ``None`` for none.
+        dtypes: One data type, or one per folder.
+        conversions: One conversion, or one per folder; ``None`` for none.
         **common: Further attributes of every ``SequenceImport``.
 
     Raises:
-        InputError: Numbers that do not go together, or a dataset twice.
+        InputError: Numbers do not match, or a dataset is named twice.
     """
     count = len(sources)
     if len(datasets) != count or len(set(datasets)) != count:
@@ -117,7 +117,7 @@ def check_import(order: SequenceImport) -> SectionSequence:
     """Check an import before anything is written: folder, files, crop, conversion, and the values of the first section.
 
     Raises:
-        InputError, DataError: What is wrong, in a sentence.
+        InputError, DataError: A check failed.
     """
     conversion = _conversion(order)
     sequence = find_sections(order.source, order.regex, _options(order, conversion))
@@ -129,7 +129,7 @@ def check_import(order: SequenceImport) -> SectionSequence:
             "all must be numbers above 0."
         )
     _crop(order, sequence.shape)
-    # Most wrong types show in the first section; one more decoding spares an import that fails half-way.
+    # Most wrong types show in the first section; decoding it twice avoids imports that fail half-way.
     conversion.apply(next(first.read(range(1))), first.path, first.pixels.bits)
     return sequence
 
@@ -141,10 +141,10 @@ def import_all(
     overwrite: bool = False,
     workers: Workers | None = None,
 ) -> Iterator[tuple[SequenceImport, DatasetWritten]]:
-    """Check all sequences before the first is imported, then import them one after another; see ``import_sections``.
+    """Check all sequences, then import them one after another; see ``import_sections``.
 
     Yields:
-        Each order as it is done.
+        Each import when it is done, with its result.
     """
     check_outputs(
         [parse_address(order.container, order.dataset) for order in orders],
@@ -164,20 +164,20 @@ def import_sections(
     overwrite: bool = False,
     workers: Workers | None = None,
 ) -> DatasetWritten:
-    """Import one sequence; a second call goes on where a killed one stopped, or finds everything there.
+    """Import one sequence; a second call resumes where a killed one stopped, or finds the dataset complete.
 
     Each worker holds one slab of ``chunk_shape[0]`` sections (160 MB at most, else the slab goes through a temporary
-    file beside the container), and there are only as many workers as keep all slabs below 1 GB.
+    file beside the container); the number of workers is limited so that all slabs together stay below 1 GB.
 
     Args:
-        order: What to import.
-        sequence: What ``check_import`` found.
-        num_workers: Processes, at most.
-        overwrite: Replace a dataset that is there.
-        workers: Of a workers file, instead of processes here.
+        order: The import.
+        sequence: Result of ``check_import``.
+        num_workers: Maximum number of processes.
+        overwrite: Replace an existing dataset.
+        workers: Workers of a workers file, instead of local processes.
 
     Raises:
-        InputError: The dataset is there and was made with other parameters.
+        InputError: The dataset exists and was made with other parameters.
         DataError: A file cannot be decoded, or a value does not fit the type.
     """
     begin, shape = _crop(order, sequence.shape)
@@ -209,7 +209,7 @@ def import_sections(
 
 
 def _affordable_workers(num_workers: int, output: Volume) -> int:
-    """Say how many processes are worth starting and together hold slabs of less than ``ALL_SLABS_BYTES``."""
+    """Return the useful number of processes whose slabs together take less than ``ALL_SLABS_BYTES``."""
     section = output.shape[1] * output.shape[2] * output.dtype.itemsize
     slab = min(SLAB_BYTES, output.chunk_shape[0] * section)
     return min(useful_workers(num_workers, int(np.prod(output.shape))), max(1, ALL_SLABS_BYTES // slab))
@@ -224,10 +224,10 @@ def _conversion(order: SequenceImport) -> Conversion:
 
 
 def _crop(order: SequenceImport, whole: Triple) -> tuple[Triple, Triple]:
-    """Find the voxels to take: first one and number along each axis.
+    """Return the crop to import: first voxel and shape.
 
     Raises:
-        InputError: The crop reaches outside the sections, or is empty.
+        InputError: The crop extends outside the sections, or is empty.
     """
     wanted = [size or total - start for start, size, total in zip(order.offset, order.shape, whole, strict=True)]
     if any(
@@ -242,7 +242,7 @@ def _crop(order: SequenceImport, whole: Triple) -> tuple[Triple, Triple]:
 
 
 def _report(order: SequenceImport, sequence: SectionSequence) -> str:
-    """Return what the user should know of the files: their number, what was ignored, another voxel size."""
+    """Return notes for the user: number of files, ignored files, a different voxel size."""
     lines = [f"{sequence.shape[0]} section(s) in {len(sequence.files)} file(s) of {order.source}", *sequence.notes]
     if sequence.files[0].pixels.colour_map:
         lines.append("The colour map was ignored: the stored numbers are the values")
@@ -253,7 +253,7 @@ def _report(order: SequenceImport, sequence: SectionSequence) -> str:
         lines.append(f"Warning: the files state a voxel size of {sizes} nm (z, y, x), but --resolution is {given}")
     if sequence.ignored:
         named = ", ".join(sequence.ignored[:3]) + (", ..." if len(sequence.ignored) > 3 else "")
-        lines.append(f"Left out {len(sequence.ignored)} of the files in {order.source}, which are no sections: {named}")
+        lines.append(f"Left out {len(sequence.ignored)} of the files in {order.source} that are not sections: {named}")
     return "\n".join(lines)
 
 

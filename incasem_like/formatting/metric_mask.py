@@ -1,4 +1,4 @@
-"""Metric masks: which voxels near an object's boundary are left out of scores, because annotations are unsure there."""
+"""Metric masks: exclude voxels near object boundaries from scores, because annotations are uncertain there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from incasem_like.volumes.values import foreground
 
 
 def metric_mask(labels: npt.NDArray[Any], outwards: int, inwards: int) -> npt.NDArray[np.uint8]:
-    """Mark the voxels that count.
+    """Return a mask of the voxels that count in scores.
 
     A voxel is left out when it lies outside all objects at a city-block distance of at most ``outwards`` from one, or
     inside at a city-block distance of at most ``inwards`` from the outside. All ids are one object; what lies beyond
@@ -19,7 +19,7 @@ def metric_mask(labels: npt.NDArray[Any], outwards: int, inwards: int) -> npt.ND
 
     Args:
         labels: Labels of any integer type, 0 = outside.
-        outwards: Voxels left out round objects, 0 or more.
+        outwards: Voxels left out around objects, 0 or more.
         inwards: Voxels left out within objects, 0 or more.
 
     Returns:
@@ -27,7 +27,7 @@ def metric_mask(labels: npt.NDArray[Any], outwards: int, inwards: int) -> npt.ND
     """
     objects = foreground(labels)
     dilated = grow(objects, outwards)
-    # What is beyond the array is no object: a rim of outside lets it eat inwards.
+    # Voxels beyond the array are background: a border of background erodes objects at the array's edge.
     outside = np.pad(~objects, 1, constant_values=True) if inwards > 0 else ~objects
     eaten = grow(outside, inwards)
     if inwards > 0:
@@ -36,7 +36,7 @@ def metric_mask(labels: npt.NDArray[Any], outwards: int, inwards: int) -> npt.ND
 
 
 def grow(mask: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
-    """Grow a mask by face neighbours, ``steps`` times."""
+    """Dilate a mask by face neighbours, ``steps`` times."""
     for _ in range(steps):
         grown = mask.copy()
         for axis in range(mask.ndim):

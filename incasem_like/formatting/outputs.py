@@ -1,4 +1,4 @@
-"""Operations that make one dataset from another: where they read and write, and what they leave behind."""
+"""Operations that make one dataset from another: input, output and result."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Derivation:
 
     Attributes:
         container: Container of both datasets.
-        dataset: What is read.
-        out_dataset: What is written, uint8, of the same shape and place in the world.
-        chunk_shape: Chunks of what is written, voxels.
-        num_workers: Processes, at most.
-        overwrite: Replace what is there.
-        cluster: Workers that write the result instead of those processes.
+        dataset: The dataset to read.
+        out_dataset: The dataset to write, uint8, of the same shape and offset.
+        chunk_shape: Chunk shape of the output, voxels.
+        num_workers: Maximum number of processes.
+        overwrite: Replace an existing output.
+        cluster: Workers of a workers file, instead of local processes.
     """
 
     container: str
@@ -40,10 +40,10 @@ class Derivation:
 
     @classmethod
     def from_arguments(cls, arguments: Namespace) -> Self:
-        """Take what the scripts of derived datasets ask for alike on their command lines.
+        """Build it from the arguments that all scripts of derived datasets share.
 
         Raises:
-            ConfigError: The workers file is wrong.
+            ConfigError: The workers file is invalid.
         """
         return cls(
             arguments.filename,
@@ -56,11 +56,11 @@ class Derivation:
         )
 
     def open_source(self) -> Volume:
-        """Open what is read.
+        """Open the input.
 
         Raises:
-            DataError: It is missing, incomplete, or has channels.
-            InputError: It would be replaced by the result.
+            DataError: The input is missing, incomplete, or has channels.
+            InputError: The output would replace the input.
         """
         source = open_volume(self.container, self.dataset)
         source.require_zyx()
@@ -70,10 +70,10 @@ class Derivation:
         return source
 
     def open_output(self, source: Volume, tool: str, parameters: Mapping[str, Any]) -> Volume:
-        """Create what is written, or open what an earlier call began.
+        """Create the output, or open the one that an earlier call began.
 
         Raises:
-            InputError: Something else is there, without ``overwrite``.
+            InputError: Another dataset exists there, without ``overwrite``.
         """
         return create_or_resume_output(
             self.container,
@@ -88,11 +88,11 @@ class Derivation:
         )
 
     def workers(self, source: Volume) -> int:
-        """Say how many processes are worth starting."""
+        """Return the useful number of processes."""
         return useful_workers(self.num_workers, int(np.prod(source.shape)))
 
     def run(self, task: BlockTask, source: Volume, description: str) -> DatasetWritten:
-        """Fill the output block by block, on the workers that were asked for.
+        """Fill the output block by block, on the requested workers.
 
         Raises:
             IncasemError: As ``run_blockwise``.
@@ -103,12 +103,12 @@ class Derivation:
 
 @dataclass(frozen=True)
 class DatasetWritten:
-    """A dataset that is there now.
+    """A dataset that has been written.
 
     Attributes:
-        address: Where.
-        already_complete: True when an earlier call had written it.
-        note: What else is worth saying (files that were left out), or nothing.
+        address: Address of the dataset.
+        already_complete: Whether an earlier call had written it.
+        note: Further information for the user, such as ignored files; may be empty.
     """
 
     address: str
@@ -116,7 +116,7 @@ class DatasetWritten:
     note: str = ""
 
     def report(self, what: str, next_command: str | None) -> None:
-        """Print what was written, or that it was there, and what to do next."""
+        """Print what was written, or that it existed already, and the next command."""
         if self.note:
             print(self.note)
         if self.already_complete:

@@ -1,4 +1,4 @@
-"""The interface between a file that holds sections, whatever its format, and their import."""
+"""Interface of files that hold sections, independent of their format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pixels:
         dtype: NumPy type.
         bits: Bits of a sample in the file: 1 for a bilevel image, although its type is uint8.
         colours: 1 for grey values, 3 for red, green and blue.
-        colour_map: True when the values are indices of a colour map.
+        colour_map: Whether the values are indices of a colour map.
     """
 
     dtype: str
@@ -37,7 +37,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """The part of a file to read, where it has more than one channel or time point, and how.
+    """The part of a file to read, where it has several channels or time points, and how to read it.
 
     Attributes:
         channel: Channel to read, counted from 0; None when there is only one.
@@ -62,8 +62,8 @@ class SectionFile(ABC):
         shape: Rows and columns of a section.
         pixels: Type of the values.
         origin: Position on the axes that are not z, y or x, such as ``(("C", 0), ("T", 2))``.
-        voxel_size: z, y, x in nm as the file states it, None where it does not.
-        notes: What was ignored or changed while reading, for the user.
+        voxel_size: z, y, x in nm from the file's metadata, None where they do not give it.
+        notes: Notes for the user about anything ignored or changed while reading.
     """
 
     path: str
@@ -79,5 +79,5 @@ class SectionFile(ABC):
         """Yield some of the sections as a viewer shows them: ``(y, x)``, or ``(y, x, 3)`` in colour.
 
         Raises:
-            DataError: The file cannot be decoded; names it.
+            DataError: The file cannot be decoded; the message names it.
         """

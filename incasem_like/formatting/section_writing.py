@@ -1,4 +1,4 @@
-"""TIFF sections of a slab, written side by side from bands of rows, so that every chunk is read once."""
+"""Writing the TIFF sections of a slab together, from bands of rows, so that every chunk is read once."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from incasem_like.volumes import Coordinate, Roi, Volume
 Array = npt.NDArray[Any]
 
 BAND_BYTES = 32 * 2**20
-UNFINISHED = ".unfinished-"  # begins the names of sections that are not whole
+UNFINISHED = ".unfinished-"  # prefix of incomplete sections
 
 
 @dataclass(frozen=True)
 class SectionPlan:
-    """One export: what is written under which numbers.
+    """The sections of one export and their numbers.
 
     Attributes:
         volume: A 3-D volume (zyx).
         first_number: Number of the first section.
-        dtype: Of the written values.
-        convert: From stored to written values; see ``conversion_to``.
+        dtype: Data type of the written values.
+        convert: Function from stored to written values; see ``conversion_to``.
     """
 
     volume: Volume
@@ -41,26 +41,26 @@ class SectionPlan:
 
     @property
     def sections(self) -> int:
-        """How many files there will be."""
+        """Number of files."""
         return int(self.volume.roi.shape[0])
 
     def file_name(self, index: int) -> str:
-        """Name section ``index``; all numbers have the same width, so that names sort as the sections do."""
+        """Return the file name of section ``index``; numbers are zero-padded, so that names sort in section order."""
         width = max(4, len(str(self.first_number + self.sections - 1)))
         return f"section_{self.first_number + index:0{width}d}.tif"
 
 
 def make_plan(volume: Volume, dtype: str | None, absolute: bool) -> SectionPlan:
-    """Say how a volume becomes sections.
+    """Return the plan of the sections of a volume.
 
     Args:
         volume: A 3-D volume (zyx).
-        dtype: To write, None to keep the values as they are; see ``export_values.conversion_to``.
+        dtype: Data type to write, None to keep the values as they are; see ``export_values.conversion_to``.
         absolute: Number sections by absolute voxel position instead of from 0.
 
     Raises:
         DataError: The volume has channels, or no voxel.
-        InputError: It begins at a section that no file name can say.
+        InputError: Its first section has a negative number, which file names cannot hold.
     """
     volume.require_zyx()
     first = int(volume.roi.begin[0]) if absolute else 0
@@ -73,16 +73,16 @@ def make_plan(volume: Volume, dtype: str | None, absolute: bool) -> SectionPlan:
 
 
 def write_slab(plan: SectionPlan, folder: Path, start: int, stop: int) -> None:
-    """Write sections ``start`` to ``stop`` band by band; each gets its name when it is whole and on the disk.
+    """Write sections ``start`` to ``stop`` band by band; each is renamed when it is complete and on disk.
 
-    Memory is a few bands of ``BAND_BYTES``, or of one row of chunks over the full width, where that is more.
+    Memory use is a few bands of ``BAND_BYTES``, or of one row of chunks over the full width, whichever is more.
 
     Raises:
-        DataError: A value that the type to write cannot hold.
-        OSError: The disk is full, most often; what was begun is removed.
+        DataError: A value does not fit the data type to write.
+        OSError: Usually the disk is full; partial files are removed.
     """
     finals = [folder / plan.file_name(index) for index in range(start, stop)]
-    # Of this attempt alone: a worker that was given up may still be at the same sections.
+    # Unique to this attempt: a worker considered lost may still be writing the same sections.
     growing = [path.with_name(f"{UNFINISHED}{path.stem}-{uuid.uuid4().hex[:8]}.tif") for path in finals]
     try:
         _fill(plan, growing, start, stop)
@@ -110,7 +110,7 @@ def _fill(plan: SectionPlan, paths: list[Path], start: int, stop: int) -> None:
 
 
 def _allocate(path: Path, plan: SectionPlan) -> int:
-    """Write a TIFF's header for one section and give the byte at which its rows begin."""
+    """Write a TIFF's header for one section and return the byte offset of its rows."""
     import tifffile
 
     _, height, width = (int(size) for size in plan.volume.shape)
@@ -132,7 +132,7 @@ def _allocate(path: Path, plan: SectionPlan) -> int:
 
 
 def _per_centimetre(voxel_size: float) -> tuple[int, int] | float:
-    """Give the pixels per centimetre of a voxel size in nm, as the exact fraction where a TIFF can hold it."""
+    """Return the pixels per centimetre of a voxel size in nm, as the exact fraction where a TIFF can hold it."""
     exact = Fraction(10**7) / Fraction(repr(float(voxel_size)))
     fits = max(exact.numerator, exact.denominator) < 2**32
     return (exact.numerator, exact.denominator) if fits else float(exact)

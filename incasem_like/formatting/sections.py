@@ -1,4 +1,4 @@
-"""Finding the sections of an image sequence: which TIFFs, in which order, of which size, before any is decoded."""
+"""Finding the sections of an image sequence: the TIFFs, their order and their size, before any is decoded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from incasem_like.formatting.tiff_sections import inspect_tiff
 SUFFIX = r"(?:\.ome)?\.(?:tiff?|tf[28]|btf|lsm|stk)$"
 TIFF_NAME = re.compile(rf".*{SUFFIX}", re.IGNORECASE)
 EVERYTHING = ReadOptions()
-HIDDEN = re.compile(r"\.|(thumbs\.db|desktop\.ini)$", re.IGNORECASE)  # of macOS, Windows and editors
+HIDDEN = re.compile(r"\.|(thumbs\.db|desktop\.ini)$", re.IGNORECASE)  # files of macOS, Windows and editors
 LAST_NUMBER = rf".*?(\d+)\D*{SUFFIX}"
 
 
@@ -27,7 +27,7 @@ class SectionSequence:
 
     Attributes:
         files: The files, in order.
-        ignored: Names in the folder that were left out, without hidden files.
+        ignored: Names in the folder that were ignored, without hidden files.
     """
 
     files: tuple[SectionFile, ...]
@@ -35,17 +35,17 @@ class SectionSequence:
 
     @property
     def notes(self) -> list[str]:
-        """What was ignored or changed while reading, with the number of files that it concerns."""
+        """Notes on anything ignored or changed while reading, with the number of files concerned."""
         counted = Counter(note for file in self.files for note in file.notes)
         return [f"{count} of {len(self.files)} file(s): {note}" for note, count in counted.items()]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Sections, rows, columns."""
+        """Number of sections, rows and columns."""
         return (sum(file.pages for file in self.files), *self.files[0].shape)
 
     def locate(self, begin: int, end: int) -> Iterable[tuple[SectionFile, range, int]]:
-        """Name the files that hold sections ``begin`` to ``end``: file, its pages, number of the first of them."""
+        """Yield the files of sections ``begin`` to ``end``: file, its pages, number of the first of them."""
         first = 0
         for file in self.files:
             low, high = max(begin, first), min(end, first + file.pages)
@@ -54,7 +54,7 @@ class SectionSequence:
             first += file.pages
 
     def fingerprint(self) -> str:
-        """Hash names, sizes and times of change of all files, so that a resumed import notices other sections."""
+        """Return a hash of names, sizes and modification times of all files; a resumed import detects changes by it."""
         digest = hashlib.blake2b(digest_size=16)
         for file in self.files:
             state = Path(file.path).stat()
@@ -63,16 +63,16 @@ class SectionSequence:
 
 
 def find_sections(source: Path, regex: str | None = None, options: ReadOptions = EVERYTHING) -> SectionSequence:
-    """List the sections of a folder (or of one multi-page TIFF) in the order of their numbers, read as numbers.
+    """List the sections of a folder (or of one multi-page TIFF) in numerical order.
 
     Args:
         source: Folder with one or more TIFFs, or a TIFF.
-        regex: Selects files by name; group 1 is the section number. Without one it is the last number in the name; a
+        regex: Selects files by name; group 1 is the section number. By default it is the last number in the name; a
             lone TIFF needs none.
         options: Channel, time point, section axis.
 
     Raises:
-        InputError: No such folder, a wrong regular expression, or a channel or time point that must be chosen.
+        InputError: A missing folder, an invalid regular expression, or a channel or time point must be chosen.
         DataError: No TIFF; a number twice or missing; a section of another size or type; a truncated file, or one that
             cannot be understood.
     """

@@ -1,4 +1,4 @@
-"""Slabs of sections: decoded once, converted, handed on in bands of rows; a large one goes through a file."""
+"""Slabs of sections: decoded once, converted, yielded in bands of rows; large ones are buffered in a file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class SlabReader:
 
     Attributes:
         sequence: The sections.
-        conversion: What happens to their values.
-        band_rows: Rows of a band, at most; a multiple of the chunk's rows keeps every chunk written once.
-        memory: Bytes a slab may take in memory; a larger one goes through a temporary file.
+        conversion: Conversion of their values.
+        band_rows: Maximum rows of a band; with a multiple of the chunk's rows every chunk is written once.
+        memory: Maximum bytes of a slab in memory; larger ones are buffered in a temporary file.
         scratch: Folder of that file.
     """
 
@@ -43,7 +43,7 @@ class SlabReader:
             Number of the band's first row (counted in the section) and its voxels, (z, y, x).
 
         Raises:
-            DataError: A file cannot be decoded, or holds a value that the type cannot.
+            DataError: A file cannot be decoded, or holds a value that does not fit the data type.
         """
         shape = tuple(part.stop - part.start for part in box)
         dtype = np.dtype(self.conversion.dtype)

@@ -1,4 +1,4 @@
-"""Axes and voxel size of a TIFF, as the descriptions of OME, ImageJ, tifffile and microscopes state them."""
+"""Axes and voxel size of a TIFF, from the metadata of OME, ImageJ, tifffile and microscopes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from incasem_like.formatting.section_file import SECTION_AXES, Origin, ReadOptio
 if TYPE_CHECKING:
     import tifffile
 
-UNNAMED = "QI"  # tifffile's letters of axes without a name
-SERIES_KINDS = ("is_lsm", "is_stk", "is_fluoview", "is_scanimage")  # tifffile's series stay within these files
+UNNAMED = "QI"  # tifffile's letters for unnamed axes
+SERIES_KINDS = ("is_lsm", "is_stk", "is_fluoview", "is_scanimage")  # formats whose tifffile series stay within one file
 FLAGS = {"C": "--channel", "T": "--time"}
 IMAGEJ_SIZES = {"C": "channels", "Z": "slices", "T": "frames"}
 NANOMETRES = {
@@ -32,11 +32,11 @@ NANOMETRES = {
 
 @dataclass(frozen=True)
 class Planes:
-    """The 2-D planes of a file on the axes that tell them apart.
+    """The 2-D planes of a file and their positions on the other axes.
 
     Attributes:
         sizes: Letter (T, Z, C; Q without a name) to size, slowest first; an image in several files counts whole.
-        positions: Of each plane, in the order of the file: (planes, axes).
+        positions: Position of each plane, in the order of the file: (planes, axes).
     """
 
     sizes: dict[str, int]
@@ -48,15 +48,15 @@ class Planes:
         return cls(sizes, np.array(list(product(*map(range, sizes.values()))), np.int64))
 
     def choose(self, options: ReadOptions, samples: int, path: str) -> tuple[npt.NDArray[np.int64], int, Origin]:
-        """Return the planes that are sections, in order, the sample of their pixels, and their origin.
+        """Return the planes that are sections, in order, the index of their sample, and their origin.
 
         Args:
             options: Channel, time point and section axis.
-            samples: Channels that each pixel holds.
-            path: For messages.
+            samples: Channels per pixel.
+            path: Path of the file, for messages.
 
         Raises:
-            InputError: More than one position on an axis that is not the sections', and none chosen.
+            InputError: Several positions on an axis other than the section axis, and none chosen.
         """
         sizes = {**self.sizes, "C": self.sizes.get("C", 1) * samples}
         text = _joined(sizes)
@@ -115,10 +115,10 @@ def find_planes(
         path: The file.
         first: Its first full-resolution page.
         ifds: Numbers of all its full-resolution pages.
-        shapes: Descriptions that tifffile gives to the first page of each array it writes.
+        shapes: Descriptions that tifffile writes to the first page of each array.
 
     Raises:
-        DataError: The description contradicts the pages, or cannot be understood.
+        DataError: The description contradicts the pages, or cannot be parsed.
     """
     samples, count = first.samplesperpixel, len(ifds) * first.imagedepth
     if tiff.is_ome:
@@ -140,10 +140,10 @@ def find_planes(
 
 
 def is_stack(page: tifffile.TiffPage, planes: int) -> bool:
-    """Return True when planes can follow one another behind one page as in memory, ImageJ's way beyond 4 GB."""
+    """Return whether planes can be stored contiguously behind a single page, as ImageJ does beyond 4 GB."""
     begin = page.dataoffsets[0]
     end = begin + planes * page.nbytes // page.imagedepth
-    # A header in between shows that the description is a remnant of another file.
+    # A header in between shows that the description is left over from another file.
     return planes > 1 and page.is_final and page.shaped[0] == 1 and not begin < page.offset < end
 
 
@@ -179,7 +179,7 @@ def _shaped_sizes(path: Path, descriptions: list[str], first: tifffile.TiffPage,
 
 
 def _array_description(text: str) -> tuple[list[int], str]:
-    """Return shape and axes that tifffile describes, or nothing where another program's text resembles it."""
+    """Return shape and axes from tifffile's description; empty for similar text of another program."""
     try:
         description = json.loads(text)
         return [int(size) for size in description["shape"]], str(description.get("axes", ""))
@@ -260,7 +260,7 @@ def _ome_positions(
 
 
 def find_voxel_size(tiff: tifffile.TiffFile, path: Path) -> VoxelSize:
-    """Return z, y, x in nm as OME-XML or ImageJ's description states them, None where they do not."""
+    """Return z, y, x in nm from OME-XML or ImageJ's description, None where they do not give them."""
     sizes: list[tuple[Any, Any]] = [(None, None)] * 3
     if tiff.is_ome and (root := _ome_root(path, tiff.ome_metadata or "")) is not None:
         pixels = root.find("{*}Image/{*}Pixels")

@@ -1,4 +1,4 @@
-"""TIFF: the pages, types and encodings of a file are checked by their headers, then sections are decoded."""
+"""TIFF sections: pages, types and encodings are checked by their headers, then sections are decoded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REDUCED_OR_MASK = 0b101  # bits of NewSubfileType
 
 
 class _Layout(NamedTuple):
-    """What all pages of a file must have in common."""
+    """Properties that all pages of a file must share."""
 
     depth: int
     shape: tuple[int, int]
@@ -47,8 +47,8 @@ class TiffSections(SectionFile):
         planes: Number of each section among the 2-D planes of the file.
         ifds: Numbers of the pages that hold planes.
         depth: Planes in a page.
-        stack: Byte at which uncompressed planes begin that follow one another behind one page, or None.
-        sample: Sample of each pixel that is read.
+        stack: Byte offset of uncompressed planes stored contiguously behind a single page, or None.
+        sample: Index of the sample to read from each pixel.
         apply_colour_map: Return colours instead of indices.
     """
 
@@ -104,15 +104,15 @@ class TiffSections(SectionFile):
 
 
 def inspect_tiff(path: Path, options: ReadOptions, tried: set[int]) -> TiffSections:
-    """Read the headers of a file, check that its data are there and that they can be decoded.
+    """Read the headers of a file and check that its data are complete and can be decoded.
 
     Args:
-        path: A TIFF.
+        path: Path of a TIFF.
         options: Channel, time point, section axis.
-        tried: Hashes of the encodings of which a strip or tile was decoded already; new ones are added.
+        tried: Hashes of the encodings already tested by decoding a strip or tile; new ones are added.
 
     Raises:
-        DataError: The file is truncated, or holds what cannot be understood; named.
+        DataError: The file is truncated or cannot be understood; the message says which part.
         InputError: A channel or time point must be chosen.
     """
     ifds: list[int] = []
@@ -159,8 +159,8 @@ def inspect_tiff(path: Path, options: ReadOptions, tried: set[int]) -> TiffSecti
 
 
 def _full_pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
-    """Yield the pages of full resolution that are no masks; all pages where there are none."""
-    found = len(tiff.pages) == 0  # which walks the whole chain, so that tifffile notices a loop in it
+    """Yield the full-resolution pages that are not masks, or all pages if there are none."""
+    found = len(tiff.pages) == 0  # walks the whole chain, so that tifffile detects a loop in it
     for page in tiff.pages:
         if not page.subfiletype & REDUCED_OR_MASK:
             found = True
@@ -200,14 +200,14 @@ def _layout(page: tifffile.TiffPage, path: Path, apply_colour_map: bool) -> _Lay
 
 
 def _photometric(page: tifffile.TiffPage) -> int:
-    """Return the photometric interpretation; where the tag is missing, what libtiff assumes."""
+    """Return the photometric interpretation, libtiff's default where the tag is missing."""
     if 262 in page.tags or page.compression == 6:
         return int(page.photometric)
     return RGB if page.samplesperpixel > 2 else BLACK_IS_ZERO
 
 
 def _alphas(page: tifffile.TiffPage) -> int:
-    """Count the samples that say how opaque a pixel is."""
+    """Return the number of alpha samples."""
     return sum(int(extra) in (1, 2) for extra in page.extrasamples)
 
 
@@ -217,11 +217,11 @@ def _orientation(page: tifffile.TiffPage) -> int:
 
 
 def _colour_map(page: tifffile.TiffPage) -> Array | None:
-    """Return the colours of an indexed image, (indices, 3), uint8; None where they are the indices as grey values."""
+    """Return the colour map of an indexed image, (indices, 3), uint8; None if it maps indices to equal grey values."""
     if page.colormap is None:
         return None
     colours = np.asarray(page.colormap).T
-    colours = colours if colours.max() < 256 else colours // 256  # some writers have 8-bit maps
+    colours = colours if colours.max() < 256 else colours // 256  # some writers store 8-bit maps
     ramp = np.linspace(0, 255, len(colours)).astype(np.uint8)
     return None if np.array_equal(colours, np.stack([ramp] * 3, 1)) else colours.astype(np.uint8)
 
@@ -238,7 +238,7 @@ def _notes(page: tifffile.TiffPage) -> Iterator[str]:
 
 
 def _stack_offset(first: tifffile.TiffPage, planes: int, pages: int, path: Path) -> int | None:
-    """Return where uncompressed planes begin that follow one another behind one page, None if each has its page."""
+    """Return the byte offset of planes stored contiguously behind a single page, None if each plane has its page."""
     if pages > 1 or not is_stack(first, planes):
         return None
     begin = int(first.dataoffsets[0])
@@ -252,7 +252,7 @@ def _stack_offset(first: tifffile.TiffPage, planes: int, pages: int, path: Path)
 
 
 def _check_data(page: tifffile.TiffPage, path: Path) -> None:
-    """Check that the strips or tiles of a page are all listed, large enough, and within the file."""
+    """Check that all strips or tiles of a page are listed, large enough, and within the file."""
     offsets, counts = page.dataoffsets, page.databytecounts
     wanted, plain = prod(page.chunked), page.is_contiguous
     if not plain and min(len(offsets), len(counts)) < wanted and page.compression != 6:
@@ -285,7 +285,7 @@ def _try_decoding(page: tifffile.TiffPage, path: Path, tried: set[int]) -> None:
 
 
 def _decode_segment(page: tifffile.TiffPage, index: int) -> tuple[Array | None, tuple[int, ...], tuple[int, ...]]:
-    """Return a strip or tile, (z, y, x, sample), its place in the page, and its whole shape."""
+    """Return a strip or tile, (z, y, x, sample), its position in the page, and its full shape."""
     data = None
     if page.dataoffsets[index] and page.databytecounts[index]:
         page.parent.filehandle.seek(page.dataoffsets[index])
@@ -313,7 +313,7 @@ def _as_shown(page: tifffile.TiffPage, plane: Array, sample: int, apply_colour_m
 
 
 def _needs_pillow(page: tifffile.TiffPage) -> bool:
-    """Return True for what tifffile does not decode but libtiff, through Pillow, may: CCITT, YCbCr without JPEG."""
+    """Return whether Pillow (libtiff) is needed, for encodings beyond tifffile: CCITT, YCbCr without JPEG."""
     import tifffile
 
     ycbcr = _photometric(page) == YCBCR and page.compression not in JPEG
@@ -323,12 +323,12 @@ def _needs_pillow(page: tifffile.TiffPage) -> bool:
 def _opened_with_pillow(path: str) -> Image.Image:
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = None  # sections of more than 180 megapixels are no attack
+    Image.MAX_IMAGE_PIXELS = None  # sections of more than 180 megapixels are legitimate
     return Image.open(path, formats=["TIFF"])
 
 
 def _decode_with_pillow(image: Image.Image, ifd: int) -> Array:
-    """Return a page as a viewer shows it: Pillow inverts, turns and converts to RGB by itself."""
+    """Return a page as a viewer shows it: Pillow inverts, rotates and converts to RGB by itself."""
     image.seek(ifd)
     image.load()
     if image.mode not in ("1", "L", "RGB", "RGBA", "RGBX", "YCbCr"):
@@ -339,7 +339,7 @@ def _decode_with_pillow(image: Image.Image, ifd: int) -> Array:
 
 @contextmanager
 def _broken_chain(path: Path) -> Iterator[None]:
-    """Raise when tifffile, which only logs it, finds that the chain of pages leads out of the file."""
+    """Raise an error if the chain of pages leads out of the file, which tifffile only logs."""
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
@@ -357,7 +357,7 @@ def _opened(path: str) -> tifffile.TiffFile:
     import tifffile
 
     logger = logging.getLogger("tifffile")
-    logger.propagate = False  # what matters of its log is reported in our own words
+    logger.propagate = False  # relevant messages are raised as errors below
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
     try:

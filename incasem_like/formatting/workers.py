@@ -1,4 +1,4 @@
-"""How many processes are worth starting, and processes for work whose next step follows from what was found."""
+"""Useful number of processes, and a process pool for work whose next step depends on earlier results."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from incasem_like.blockwise.processes import process_pool
 from incasem_like.terminal import Progress
 
 Result = TypeVar("Result")
-VOXELS_PER_WORKER = 2**24  # a process takes about a second to start, and works through some ten million voxels in that
+VOXELS_PER_WORKER = 2**24  # a process takes about a second to start; in that time one processes some ten million voxels
 
 
 def useful_workers(num_workers: int, voxels: int) -> int:
-    """Say how many processes are worth starting for a volume of so many voxels, at most ``num_workers``."""
+    """Return the useful number of processes for a volume of so many voxels, at most ``num_workers``."""
     return max(1, min(num_workers, voxels // VOXELS_PER_WORKER))
 
 
 class Workers:
-    """Processes that call functions; with a count of 1, this process itself.
+    """Processes that call functions; with a count of 1, the current process.
 
     Args:
-        count: Processes.
+        count: Number of processes.
     """
 
     def __init__(self, count: int) -> None:
@@ -43,7 +43,7 @@ class Workers:
         self._stack.__exit__(kind, error, trace)
 
     def map(self, function: Callable[..., Result], description: str | None, *work: Sequence[Any]) -> Iterator[Result]:
-        """Call a top-level function for all work and yield results in order; a description shows progress."""
+        """Call a top-level function for all work and yield results in order; with a description progress is shown."""
         results = self._pool.map(function, *work) if self._pool is not None else map(function, *work)
         if description is None:
             yield from results

@@ -1,4 +1,4 @@
-"""The checkpoint file: weights and optimizer state in the two-key format of incasem, written whole or not at all."""
+"""The checkpoint file: weights and optimizer state in the two-key format of incasem, written atomically."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from incasem_like.errors import CheckpointError
 
 NETWORK_KEY = "model_state_dict"
 OPTIMIZER_KEY = "optimizer_state_dict"
-# What DataParallel, DistributedDataParallel, Lightning Fabric and torch.compile put in front of parameter names.
+# Prefixes that DataParallel, DistributedDataParallel, Lightning Fabric and torch.compile add to parameter names.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "_forward_module.")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds, on the CPU.
+    """Contents of a checkpoint file, on the CPU.
 
     Attributes:
         network_state: Tensor per parameter name, without the prefixes of wrappers.
-        optimizer_state: As ``torch.optim.Optimizer.state_dict`` gives it; None in a file of bare weights.
+        optimizer_state: Result of ``torch.optim.Optimizer.state_dict``; None in a file of bare weights.
     """
 
     network_state: dict[str, torch.Tensor]
@@ -38,19 +38,19 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, network: nn.Module, optimizer: Optimizer | None = None) -> None:
-    """Write a checkpoint: a reader finds the old file or the new one at ``path``, never half of one.
+    """Write a checkpoint atomically: a reader finds the old file or the new one at ``path``.
 
     Args:
-        path: The file. Its folder is made if need be.
-        network: Compiled, wrapped for several devices, or plain; the names written are the plain network's.
-        optimizer: Left out, the file holds an empty optimizer state.
+        path: The file. Its folder is created if necessary.
+        network: The network, plain, compiled, or wrapped for several devices; the plain parameter names are written.
+        optimizer: The optimizer; None writes an empty optimizer state.
     """
     state = {plain_name(name): _portable(value) for name, value in network.state_dict().items()}
     optimizer_state = _portable(optimizer.state_dict()) if optimizer is not None else {}
     buffer = io.BytesIO()
     torch.save({NETWORK_KEY: state, OPTIMIZER_KEY: optimizer_state}, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Through a file of our own, so that a full disk is an OSError and not whatever torch makes of it.
+    # Through our own file object, so that a full disk raises OSError instead of one of torch's errors.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -71,7 +71,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint file: the two-key format, or the weights alone.
 
     Raises:
-        CheckpointError: No such file, a truncated or foreign one, or one that holds more than tensors and plain values.
+        CheckpointError: The file is missing, truncated, not a checkpoint, or holds more than tensors and plain values.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}: check the path, or name one by its iteration.")
@@ -91,15 +91,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_checkpoint(path: Path, network: nn.Module | None = None, optimizer: Optimizer | None = None) -> Checkpoint:
-    """Read a checkpoint and put it into a network and an optimizer.
+    """Read a checkpoint and load it into a network and an optimizer.
 
     Args:
         path: The file.
-        network: Takes the weights, whether compiled, wrapped or plain.
-        optimizer: Takes the optimizer state, learning rate and weight decay included.
+        network: Receives the weights; may be compiled, wrapped or plain.
+        optimizer: Receives the optimizer state, including learning rate and weight decay.
 
     Returns:
-        What the file holds.
+        The contents of the file.
 
     Raises:
         CheckpointError: As ``read_checkpoint``; or the file's weights belong to another architecture (the first tensor
@@ -130,7 +130,7 @@ def load_checkpoint(path: Path, network: nn.Module | None = None, optimizer: Opt
 
 
 def plain_name(name: str) -> str:
-    """Take the prefixes of wrappers off a parameter's name."""
+    """Return a parameter's name without the prefixes of wrappers."""
     while name.startswith(WRAPPER_PREFIXES):
         name = name.partition(".")[2]
     return name
@@ -139,7 +139,7 @@ def plain_name(name: str) -> str:
 def _decode(file: BinaryIO, path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about how the file was pickled
+            warnings.simplefilter("ignore")  # warnings about how the file was pickled
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -147,7 +147,7 @@ def _decode(file: BinaryIO, path: Path) -> Any:
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file makes torch stumble in any way there is
+    except Exception as error:  # a damaged file may cause any error in torch
         raise CheckpointError(f"{path} is truncated or not a checkpoint file: use another one.") from error
 
 
@@ -166,7 +166,7 @@ def _shape(tensor: torch.Tensor) -> str:
 
 
 def _portable(value: Any) -> Any:
-    """Copy tensors to the CPU in the usual memory layout, whatever device and layout they are trained in."""
+    """Copy tensors to the CPU in the default memory layout, whatever their device and layout in training."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().contiguous()
     if isinstance(value, Mapping):

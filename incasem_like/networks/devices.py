@@ -1,4 +1,4 @@
-"""The device and the arithmetic that a configuration names, checked with one-sentence errors."""
+"""Device and arithmetic of a configuration, checked with one-sentence errors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def check_device(config: TorchConfig, way_out: str = "start this where there is one") -> None:
-    """Make sure that the device is there, takes the precision, and can compile if it is asked to.
+    """Check that the device is available, supports the precision, and can compile if requested.
 
     Args:
         config: Device and arithmetic.
-        way_out: What else a person can do where there is no GPU.
+        way_out: What the user can do instead where there is no GPU.
 
     Raises:
-        ConfigError: One of these does not hold.
+        ConfigError: One of these conditions does not hold.
     """
     kind, _, index = config.device_name.partition(":")
     if kind == "cuda":
@@ -37,7 +37,7 @@ def check_device(config: TorchConfig, way_out: str = "start this where there is 
 
 
 def check_arithmetic(config: TorchConfig) -> None:
-    """Make sure that the kind of device takes the precision, wherever it is.
+    """Check that the kind of device supports the precision, independent of this machine.
 
     Raises:
         ConfigError: It does not.
@@ -50,7 +50,7 @@ def check_arithmetic(config: TorchConfig) -> None:
 
 
 def has_device(config: TorchConfig) -> bool:
-    """Say whether the device is on this machine."""
+    """Return whether the device is on this machine."""
     kind, _, index = config.device_name.partition(":")
     if kind == "cuda":
         return torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count()
@@ -58,31 +58,31 @@ def has_device(config: TorchConfig) -> bool:
 
 
 def for_this_machine(config: TorchConfig) -> TorchConfig:
-    """Give the configuration as it is where its device is here, else one by which a network can be looked at."""
+    """Return the configuration itself if its device is here, else one with which a network can be inspected."""
     if has_device(config):
         return config
     return config.model_copy(update={"device": "cpu", "precision": "fp32", "compile": False})
 
 
 def torch_device(config: TorchConfig) -> torch.device:
-    """Give the device that ``torch.device`` names; ``cuda`` without an index is GPU 0."""
+    """Return the device that ``torch.device`` names; ``cuda`` without an index is GPU 0."""
     return torch.device("cuda:0" if config.device_name == "cuda" else config.device_name)
 
 
 def autocast_dtype(config: TorchConfig) -> torch.dtype | None:
-    """Give the type that automatic mixed precision computes in; None in fp32."""
+    """Return the data type of automatic mixed precision; None in fp32."""
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
 
 
 @contextlib.contextmanager
 def enough_memory(remedy: str) -> Iterator[None]:
-    """Say in one sentence when what is computed inside finds no memory on its device.
+    """Raise a one-sentence error if computation inside the context runs out of device memory.
 
     Args:
-        remedy: What a person can do, such as ``lower training.batch_size``.
+        remedy: What the user can do, such as ``lower training.batch_size``.
 
     Raises:
-        IncasemError: The device's memory does not suffice.
+        IncasemError: The device's memory is not sufficient.
     """
     try:
         yield

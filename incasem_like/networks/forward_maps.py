@@ -1,4 +1,4 @@
-"""How much of a network's forward pass is in memory at once, in feature maps of the size of its input."""
+"""Memory of a network's forward pass, in feature maps of the size of its input."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ForwardMaps:
-    """What a tile takes while a network that keeps no gradients computes it as a whole.
+    """Memory for a whole tile in a forward pass without gradients.
 
-    Maps of a coarser level count by their voxels; what valid convolutions cut off is not taken away, so that both are
-    what very large tiles come to, and more than smaller ones.
+    Maps of a coarser level count by their number of voxels; the cropping of valid convolutions is ignored, so both
+    numbers are the limit for very large tiles and an upper bound for smaller ones.
 
     Attributes:
-        together: Feature maps that are in memory at the same time, those of the input and of the output included.
+        together: Feature maps in memory at the same time, including those of the input and of the output.
         widest: Feature maps of the largest tensor.
     """
 

@@ -1,4 +1,4 @@
-"""Which input size of a network gives which output size, without running it."""
+"""Input and output sizes of a network, computed without running it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Size = tuple[int, ...]
 
 @dataclass(frozen=True)
 class NetworkGeometry:
-    """Sizes a fully convolutional network takes and gives, in voxels along each spatial axis.
+    """Input and output sizes of a fully convolutional network, in voxels along each spatial axis.
 
     Along every axis the valid inputs are ``smallest_input + n * stride`` for n = 0, 1, 2, ..., and an input of size s
     gives an output of size ``s - lost``, centred in the input.
@@ -22,8 +22,8 @@ class NetworkGeometry:
         stride: The step between valid inputs. It is the shift under which the network is translation equivariant:
             moving the input by a multiple of it moves the output and changes no value.
         lost: Input size minus output size, both sides together.
-        border: How many output voxels per side depend on zeros that the network itself padded with. A prediction in
-            tiles throws them away. Nought for networks of valid convolutions.
+        border: Number of output voxels per side that depend on the network's own zero padding. A prediction in
+            tiles discards them. 0 for networks of valid convolutions.
     """
 
     smallest_input: Size
@@ -38,21 +38,21 @@ class NetworkGeometry:
 
     @property
     def context(self) -> Size:
-        """Voxels of the input in front of the output's first voxel; as many behind its last, one more if odd."""
+        """Input voxels before the output's first voxel; as many follow its last, one more if ``lost`` is odd."""
         return tuple(lost // 2 for lost in self.lost)
 
     def is_valid(self, input_size: Sequence[int]) -> bool:
-        """Say whether the network takes an input of this size."""
+        """Return whether the network accepts an input of this size."""
         return len(input_size) == self.dims and all(
             size >= smallest and (size - smallest) % stride == 0
             for size, smallest, stride in zip(input_size, self.smallest_input, self.stride, strict=True)
         )
 
     def output_size(self, input_size: Sequence[int]) -> Size:
-        """Give the size of the output for an input.
+        """Return the output size for an input size.
 
         Raises:
-            ConfigError: The network does not take that input; the nearest sizes that it takes are named.
+            ConfigError: The network does not accept that input; the nearest valid sizes are named.
         """
         if len(input_size) != self.dims:
             raise ConfigError(
@@ -68,7 +68,7 @@ class NetworkGeometry:
         return tuple(size - lost for size, lost in zip(input_size, self.lost, strict=True))
 
     def nearest_valid(self, input_size: Sequence[int]) -> tuple[Size | None, Size]:
-        """Give the largest valid input that is nowhere larger, or None, and the smallest that is nowhere smaller."""
+        """Return the largest valid input that is at most this size, or None, and the smallest that is at least it."""
         steps = [
             (size - smallest, stride)
             for size, smallest, stride in zip(input_size, self.smallest_input, self.stride, strict=True)
@@ -79,7 +79,7 @@ class NetworkGeometry:
         return self._input([excess // stride for excess, stride in steps]), above
 
     def input_for_output(self, output_size: Sequence[int]) -> Size:
-        """Give the smallest valid input whose output is at least ``output_size`` along every axis."""
+        """Return the smallest valid input whose output is at least ``output_size`` along every axis."""
         return self.nearest_valid([size + lost for size, lost in zip(output_size, self.lost, strict=True)])[1]
 
     def _input(self, steps: Sequence[int]) -> Size:

@@ -1,4 +1,4 @@
-"""The quickest way to run a network that only predicts."""
+"""The fastest way to run a network for prediction only."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from incasem_like.networks.slabs import Size, Slabs, behind_one_another
 from incasem_like.networks.unet import Unet
 from incasem_like.networks.unet_streaming import VOXELS_AT_ONCE, StreamedUnet
 
-# From raw values in [0, 1], which come in slabs along z, and the size z, y, x of all of them, to logits in slabs.
+# Function from slabs along z of raw values in [0, 1], and the total size z, y, x, to slabs of logits.
 Inference = Callable[[Slabs, Size], Slabs]
 
 
 def streams(network: nn.Module, device: torch.device) -> bool:
-    """Say whether a network is run slab by slab: a 3-D U-Net on a CPU, unless it is compiled; one on sections."""
+    """Return whether a network is run slab by slab: a 3-D U-Net on a CPU, unless it is compiled; a 2-D network."""
     if isinstance(network, Sections):
         return True
     return isinstance(network, Unet) and network.geometry.dims == 3 and device.type == "cpu"
 
 
 def inference(network: nn.Module, device: torch.device) -> Inference:
-    """Give a function from slabs of raw values ``(1, channels, planes, y, x)`` in [0, 1] to slabs of logits.
+    """Return a function from slabs of raw values ``(1, channels, planes, y, x)`` in [0, 1] to slabs of logits.
 
-    The network sees them in [-1, 1]. Its weights count as they are now.
+    The network receives them scaled to [-1, 1]. Its current weights are used.
     """
     if isinstance(network, Unet) and streams(network, device):
         streamed = StreamedUnet(network)
@@ -42,7 +42,7 @@ def inference(network: nn.Module, device: torch.device) -> Inference:
 
 
 def _few_sections(maps: Slabs) -> Slabs:
-    """Cut slabs into those whose sections are computed together."""
+    """Split slabs into those whose sections are computed together."""
     for slab in maps:
         yield from torch.split(slab, max(1, VOXELS_AT_ONCE // (slab.shape[3] * slab.shape[4])), dim=2)
 

@@ -1,4 +1,4 @@
-"""How fresh weights are drawn: torch's own way, as incasem's networks were, or He's for networks of rectifiers."""
+"""Initialisation of weights: torch's default, as for incasem's networks, or He's for networks with ReLUs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def keep_torch(network: nn.Module) -> None:
-    """Leave the weights as the layers drew them: the signal fades from layer to layer."""
+    """Keep torch's default initialisation, with which the signal fades from layer to layer."""
 
 
 def he_normal(network: nn.Module) -> None:
-    """Draw weights so that the signal's variance stays the same through convolutions and rectifiers; biases are 0.
+    """Draw weights so that the signal's variance stays constant through convolutions and ReLUs; biases are 0.
 
     He, Zhang, Ren and Sun: Delving deep into rectifiers, 2015, arXiv:1502.01852.
     """

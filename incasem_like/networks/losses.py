@@ -36,7 +36,7 @@ class BalancedCrossEntropy(nn.Module):
         """Compute the loss of a batch.
 
         Args:
-            logits: ``(b, classes, z, y, x)``, any floating type; the sum is taken in float32.
+            logits: ``(b, classes, z, y, x)``, any floating type; the sum is computed in float32.
             labels: ``(b, z, y, x)`` int64 class ids.
             scale: ``(b, z, y, x)`` weights, mask included.
 
@@ -63,7 +63,7 @@ LOSSES: Mapping[str, Callable[[LossConfig], nn.Module]] = {
 
 
 def build_loss(loss: LossConfig) -> nn.Module:
-    """Build the loss that ``loss.type`` names: a callable ``(logits, labels, scale)`` that gives a scalar.
+    """Build the loss that ``loss.type`` names: a callable ``(logits, labels, scale)`` that returns a scalar.
 
     Raises:
         ConfigError: Unknown ``loss.type``.

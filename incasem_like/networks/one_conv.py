@@ -31,17 +31,17 @@ class OneConv3d(nn.Module):
 
     @classmethod
     def from_config(cls, model: ModelConfig) -> OneConv3d:
-        """Build it from ``model.in_channels`` and ``model.num_fmaps_out``; the other keys say nothing here."""
+        """Build it from ``model.in_channels`` and ``model.num_fmaps_out``; the other keys have no effect."""
         return cls(model.in_channels, model.num_fmaps_out)
 
     @staticmethod
     def geometry_of(model: ModelConfig) -> NetworkGeometry:
-        """Any size is valid; the outermost output voxel of each side has seen padding."""
+        """Return the geometry: any size is valid; the outermost output voxel of each side depends on padding."""
         return GEOMETRY
 
     @staticmethod
     def forward_maps_of(model: ModelConfig) -> ForwardMaps:
-        """The input and the output."""
+        """Return the maps of input and output."""
         return ForwardMaps(model.in_channels + model.num_fmaps_out, max(model.in_channels, model.num_fmaps_out))
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:

@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 
 class Architecture(Protocol):
-    """What an architecture's class offers besides being a ``torch.nn.Module``."""
+    """Interface of an architecture's class, besides ``torch.nn.Module``."""
 
     geometry: NetworkGeometry
 
     @staticmethod
     def geometry_of(model: Any) -> NetworkGeometry:
-        """Work out the sizes from the configuration alone."""
+        """Return the input and output sizes, from the configuration alone."""
         ...
 
     @staticmethod
     def forward_maps_of(model: Any) -> ForwardMaps:
-        """Work out what of a forward pass is in memory at once."""
+        """Return the memory of a forward pass."""
         ...
 
     @classmethod
     def from_config(cls, model: Any) -> Any:
-        """Build the network that the configuration describes, with fresh weights."""
+        """Build the network that the configuration describes, with newly initialised weights."""
         ...
 
 
@@ -47,7 +47,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 
 def build_network(model: ModelConfig) -> nn.Module:
-    """Build the network that ``model`` describes, with fresh weights from torch's global generator.
+    """Build the network that ``model`` describes, with weights drawn from torch's global generator.
 
     Args:
         model: The ``model`` part of a training configuration.
@@ -65,7 +65,7 @@ def build_network(model: ModelConfig) -> nn.Module:
 
 
 def network_geometry(model: ModelConfig) -> NetworkGeometry:
-    """Work out which input sizes the network takes and gives, without building it.
+    """Return the network's input and output sizes, without building it.
 
     Raises:
         ConfigError: As ``build_network``.
@@ -74,7 +74,7 @@ def network_geometry(model: ModelConfig) -> NetworkGeometry:
 
 
 def forward_maps(model: ModelConfig) -> ForwardMaps:
-    """Work out what of a forward pass of the network is in memory at once, without building it.
+    """Return the memory of the network's forward pass, without building it.
 
     Raises:
         ConfigError: As ``build_network``.
@@ -83,7 +83,7 @@ def forward_maps(model: ModelConfig) -> ForwardMaps:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Count the trainable numbers of a network."""
+    """Return the number of trainable parameters of a network."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 

@@ -19,7 +19,7 @@ class SectionConv3d(nn.Conv3d):
         if maps.device.type != "cpu":
             return super().forward(maps)
         batch, channels, depth, *plane = maps.shape
-        # With channels last the sections lie behind one another in memory, so that the folding copies nothing.
+        # With channels last the sections are contiguous in memory, so that the folding needs no copy.
         maps = maps.contiguous(memory_format=torch.channels_last_3d)
         sections = maps.permute(0, 2, 1, 3, 4).reshape(batch * depth, channels, *plane)
         weight = self.weight.squeeze(2).contiguous(memory_format=torch.channels_last)
@@ -28,5 +28,5 @@ class SectionConv3d(nn.Conv3d):
 
 
 def convolution_3d(in_channels: int, out_channels: int, kernel: tuple[int, int, int]) -> nn.Conv3d:
-    """Make the valid convolution for a kernel z, y, x."""
+    """Return the valid convolution for a kernel z, y, x."""
     return (SectionConv3d if kernel[0] == 1 else nn.Conv3d)(in_channels, out_channels, kernel)

@@ -1,4 +1,4 @@
-"""Sections: a network on images put to work on volumes, each section for itself."""
+"""Sections: a 2-D network applied to volumes, section by section."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from incasem_like.networks.geometry import NetworkGeometry
 
 
 class Sections(nn.Module):
-    """Applies a 2-D network to every section of a volume; what it gives of a section depends on that section alone.
+    """Applies a 2-D network to every section of a volume independently.
 
     Args:
         network: Maps (b, channels, y, x) to (b, classes, y', x').
-        geometry: Of that network.
+        geometry: Geometry of that network.
     """
 
     def __init__(self, network: nn.Module, geometry: NetworkGeometry) -> None:
@@ -25,14 +25,14 @@ class Sections(nn.Module):
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """Map (b, channels, z, y, x) to (b, classes, z, y', x'), all sections in one batch."""
         batch, channels, depth, *plane = volume.shape
-        # With channels last the sections lie behind one another in memory, so that the folding copies nothing.
+        # With channels last the sections are contiguous in memory, so that the folding needs no copy.
         sections = volume.transpose(1, 2).reshape(batch * depth, channels, *plane)
         logits: torch.Tensor = self.network(sections)
         return logits.reshape(batch, depth, *logits.shape[1:]).transpose(1, 2)
 
 
 def geometry_in_volumes(geometry: NetworkGeometry) -> NetworkGeometry:
-    """Give a geometry z, y, x: that of a network on sections takes any number of them; others are so already."""
+    """Return a geometry z, y, x: that of a 2-D network accepts any number of sections; 3-D ones are unchanged."""
     if geometry.dims == 3:
         return geometry
     return replace(
@@ -45,5 +45,5 @@ def geometry_in_volumes(geometry: NetworkGeometry) -> NetworkGeometry:
 
 
 def on_volumes(network: nn.Module, geometry: NetworkGeometry) -> nn.Module:
-    """Give a network that takes (b, channels, z, y, x): the network itself unless it is one on sections."""
+    """Return a network for (b, channels, z, y, x): a 2-D network is wrapped, others are returned unchanged."""
     return network if geometry.dims == 3 else Sections(network, geometry)

@@ -1,4 +1,4 @@
-"""Feature maps that come slab by slab along z: convolving, pooling, cropping, keeping for later."""
+"""Operations on feature maps streamed in slabs along z: convolution, pooling, cropping, buffering."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Size = tuple[int, ...]
 
 
 def convolved(maps: Slabs, layer: nn.Conv3d) -> Slabs:
-    """Convolve maps, each ``(b, c, planes, y, x)``; the planes that the next slab's first outputs see are kept."""
+    """Convolve maps, each ``(b, c, planes, y, x)``; planes that the next slab's first outputs need are kept."""
     reach = layer.kernel_size[0] - 1
     kept: list[torch.Tensor] = []
     for slab in maps:
         seen = behind_one_another([*kept, slab])
-        # Copied, else the whole slab stays in memory with its last planes.
+        # Copied, so that the last planes do not keep the whole slab in memory.
         kept = [seen[:, :, max(0, seen.shape[2] - reach) :].clone()] if reach else []
         results = [applied(layer, seen)] if seen.shape[2] > reach else []
-        # A generator that waits keeps what it has names for, and many of them wait behind one another.
+        # A suspended generator keeps its local variables alive, and many of them are chained.
         del slab, seen
         while results:
             yield results.pop()
 
 
 def frozen_convolution(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Conv3d:
-    """Make the valid convolution with copies of that weight (out, in, z, y, x) and bias, for inference."""
+    """Return the valid convolution with copies of that weight (out, in, z, y, x) and bias, for inference."""
     outputs, inputs, z, y, x = weight.shape
-    with torch.device("meta"):  # fresh weights would only take numbers from torch's generator
+    with torch.device("meta"):  # initialising weights would advance torch's generator
         layer = convolution_3d(inputs, outputs, (z, y, x))
     kept = weight.detach().clone(memory_format=torch.channels_last_3d)
     layer.weight = nn.Parameter(kept, requires_grad=False)
@@ -42,7 +42,7 @@ def frozen_convolution(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Co
 
 
 def applied(layer: nn.Conv3d, maps: torch.Tensor) -> torch.Tensor:
-    """Apply a valid convolution; on a CPU always with oneDNN, which torch leaves aside where maps are few planes."""
+    """Apply a valid convolution; on a CPU always with oneDNN, which torch does not use for maps of few planes."""
     plain = maps.device.type == "cpu" and maps.dtype == layer.weight.dtype == torch.float32
     if layer.kernel_size[0] == 1 or not plain or torch.is_autocast_enabled("cpu") or not mkldnn.is_available():  # type: ignore[no-untyped-call]
         result: torch.Tensor = layer(maps)
@@ -52,7 +52,7 @@ def applied(layer: nn.Conv3d, maps: torch.Tensor) -> torch.Tensor:
 
 
 def pooled(maps: Slabs, pool: nn.Module, factor: int) -> Slabs:
-    """Pool maps in cells of ``factor`` planes; planes that fill no cell wait for the next slab."""
+    """Pool maps in cells of ``factor`` planes; planes of an incomplete cell are kept for the next slab."""
     rest: list[torch.Tensor] = []
     for slab in maps:
         seen = behind_one_another([*rest, slab])
@@ -65,7 +65,7 @@ def pooled(maps: Slabs, pool: nn.Module, factor: int) -> Slabs:
 
 
 def planes(maps: Slabs, begin: int, count: int) -> Slabs:
-    """Pass on ``count`` planes from plane ``begin`` on; nothing is drawn from ``maps`` that is not needed."""
+    """Yield ``count`` planes from plane ``begin`` on; only the needed slabs are drawn from ``maps``."""
     end = begin + count
     at = 0
     for slab in maps:
@@ -79,7 +79,7 @@ def planes(maps: Slabs, begin: int, count: int) -> Slabs:
 
 
 def behind_one_another(slabs: list[torch.Tensor]) -> torch.Tensor:
-    """Concatenate along z; ``torch.cat`` does so several times slower when channels are last in memory."""
+    """Concatenate along z; ``torch.cat`` is several times slower when channels are last in memory."""
     if len(slabs) == 1:
         return slabs[0]
     batch, channels, _, *plane = slabs[0].shape
@@ -93,7 +93,7 @@ def behind_one_another(slabs: list[torch.Tensor]) -> torch.Tensor:
 
 
 class Waiting:
-    """Maps that wait until others, which are computed from them, have come back from the levels below."""
+    """Skipped maps, buffered until the maps computed from them return from the levels below."""
 
     def __init__(self) -> None:
         self._slabs: deque[torch.Tensor] = deque()
@@ -101,12 +101,12 @@ class Waiting:
         self._passed_over = 0
 
     def crop(self, begin: Size, size: Size) -> None:
-        """Say, before the first slab comes, what of the maps is kept: (z, y, x) begin and size."""
+        """Set the crop of the maps to keep, (z, y, x) begin and size, before the first slab."""
         self._passed_over = begin[0]
         self._rows, self._columns = (slice(at, at + edge) for at, edge in zip(begin[1:], size[1:], strict=True))
 
     def noted(self, maps: Slabs) -> Slabs:
-        """Pass maps on, keeping of each slab what will be joined."""
+        """Yield maps, keeping the part of each slab that will be joined."""
         for slab in maps:
             part = slab[:, :, self._passed_over :]
             self._passed_over -= slab.shape[2] - part.shape[2]
@@ -117,7 +117,7 @@ class Waiting:
             yield passed.pop()
 
     def take(self, count: int, reach: int) -> torch.Tensor:
-        """Take ``count`` planes off the front, and see ``reach`` more behind them that stay."""
+        """Remove and return the first ``count`` planes, followed by ``reach`` more that stay in the buffer."""
         taken: list[torch.Tensor] = []
         missing = count + reach
         while missing > 0:

@@ -1,7 +1,7 @@
 """Unet: the U-Net of incasem, whose published checkpoints load by name.
 
 Parameter names, shapes and their order, and the arithmetic, are those of the U-Net of funlib.learn.torch with
-incasem's last convolution behind it: valid convolutions, no normalisation, a rectifier after each convolution.
+incasem's last convolution after it: valid convolutions, no normalisation, a ReLU after each convolution.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ MAX_POOL: Mapping[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPo
 
 
 class ConvPass(nn.Module):
-    """Valid convolutions one after the other, each with an activation behind it.
+    """Consecutive valid convolutions, each followed by an activation.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels after every convolution.
         kernels: One kernel per convolution.
-        rectified: Whether a rectifier follows each convolution; without one, the values are logits.
+        rectified: Whether a ReLU follows each convolution; without it, the values are logits.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernels: Sequence[Kernel], rectified: bool = True) -> None:
@@ -42,25 +42,25 @@ class ConvPass(nn.Module):
         layers: list[nn.Module] = []
         for kernel in kernels:
             layers.append(CONVOLUTION[len(kernel)](in_channels, out_channels, kernel))
-            # In place: the convolution's own output is not needed again, in the backward pass neither.
+            # In place: the convolution's own output is not needed again, not even in the backward pass.
             layers.append(nn.ReLU(inplace=True) if rectified else nn.Identity())
             in_channels = out_channels
         self.conv_pass = nn.Sequential(*layers)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Map ``(b, in_channels, ...)`` to ``(b, out_channels, ...)``, smaller by what the kernels take off."""
+        """Map ``(b, in_channels, ...)`` to ``(b, out_channels, ...)``, cropped by the kernels."""
         result: torch.Tensor = self.conv_pass(maps)
         return result
 
 
 class UpsampleAndJoin(nn.Module):
-    """Up-sample the maps from below, crop them for translation equivariance, and put the skipped maps in front.
+    """Up-sample the maps from below, crop them for translation equivariance, and prepend the skipped maps.
 
     Args:
         factor: Up-sampling factor per axis.
         channels: Channels of the maps from below; a transposed convolution keeps their number.
-        constant: Repeat each voxel; otherwise a transposed convolution with learned weights.
-        crop_factor: The size after the following convolutions is to be a multiple of this.
+        constant: Whether to repeat each voxel; otherwise a transposed convolution with learned weights is used.
+        crop_factor: The size after the following convolutions is a multiple of this.
         next_kernels: Kernels of the following convolutions.
     """
 
@@ -148,7 +148,7 @@ class UnetBody(nn.Module):
 
 
 class Unet(nn.Module):
-    """The U-Net with a last convolution that gives one logit per class.
+    """The U-Net with a last convolution that outputs one logit per class.
 
     Args:
         layout: Factors and kernels; see ``UnetLayout``.
@@ -195,12 +195,12 @@ class Unet(nn.Module):
 
     @staticmethod
     def geometry_of(model: ModelConfig) -> NetworkGeometry:
-        """Work out the sizes from the configuration alone."""
+        """Return the input and output sizes, from the configuration alone."""
         return UnetLayout.from_config(model).geometry()
 
     @staticmethod
     def forward_maps_of(model: ModelConfig) -> ForwardMaps:
-        """Follow a tile down and up again; skipped maps wait for it."""
+        """Return the largest memory on the way down and up again, including the skipped maps."""
         factors = UnetLayout.from_config(model).factors
         voxels = [1.0 / math.prod(map(math.prod, factors[:level])) for level in range(len(factors) + 1)]
         maps = [model.num_fmaps * model.fmap_inc_factor**level for level in range(len(factors) + 1)]
@@ -222,7 +222,7 @@ class Unet(nn.Module):
         """Map ``(b, in_channels, z, y, x)`` to logits ``(b, num_fmaps_out, z', y', x')``.
 
         Raises:
-            ConfigError: The network cannot take that size; the nearest that it can are named.
+            ConfigError: The network does not accept that size; the nearest valid ones are named.
         """
         self.geometry.output_size(volume.shape[2:])
         logits: torch.Tensor = self.final_conv_pass(self.unet(volume))
@@ -230,7 +230,7 @@ class Unet(nn.Module):
 
 
 def centre_crop(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Cut the middle of the given spatial size out of ``(b, c, ...)``; of an odd remainder, one more goes behind."""
+    """Return the central crop of that spatial size of ``(b, c, ...)``; if odd, one more voxel is cropped at the end."""
     for axis, wanted in enumerate(size, start=2):
         maps = maps.narrow(axis, (maps.shape[axis] - wanted) // 2, wanted)
     return maps

@@ -1,4 +1,4 @@
-"""The U-Net's layout read from its configuration, and the sizes along each axis that follow from it."""
+"""The U-Net's layout from its configuration, and the resulting sizes along each axis."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class UnetLayout:
     """Down-sampling factors and convolution kernels of a U-Net, the full-resolution level first.
 
     Attributes:
-        factors: Down-sampling factor per axis, one tuple between each two levels.
+        factors: Down-sampling factor per axis, one tuple for each pair of consecutive levels.
         kernels_down: Kernels of the encoder's convolutions, one list per level; the last is the bottom's.
         kernels_up: Kernels of the decoder's convolutions, one list per level above the bottom.
-        final_kernel: Kernel of the last convolution, the one that gives the logits.
+        final_kernel: Kernel of the last convolution, which outputs the logits.
     """
 
     factors: tuple[Kernel, ...]
@@ -68,11 +68,11 @@ class UnetLayout:
         return len(self.factors)
 
     def crop_factor(self, level: int) -> Kernel:
-        """Give the product of the down-sampling factors from ``level`` to the bottom, per axis."""
+        """Return the product of the down-sampling factors from ``level`` to the bottom, per axis."""
         return tuple(prod(factor[axis] for factor in self.factors[level:]) for axis in range(self.dims))
 
     def geometry(self) -> NetworkGeometry:
-        """Work out the sizes by following the layers along each axis."""
+        """Return the sizes, computed by following the layers along each axis."""
         smallest, lost = [], []
         for axis in range(self.dims):
             size, output = 1, self.axis_output(1, axis)
@@ -84,7 +84,7 @@ class UnetLayout:
         return NetworkGeometry(tuple(smallest), self.crop_factor(0), tuple(lost), (0,) * self.dims)
 
     def axis_output(self, size: int, axis: int) -> int | None:
-        """Follow ``size`` voxels along one axis through all layers; None where a layer cannot take what it gets."""
+        """Return the output size of ``size`` voxels along one axis; None where a layer does not accept its input."""
         for level, factor in enumerate(self.factors):
             size -= convolution_crop(self.kernels_down[level], axis)
             if size < 1 or size % factor[axis]:
@@ -101,14 +101,14 @@ class UnetLayout:
 
 
 def convolution_crop(kernels: Sequence[Kernel], axis: int) -> int:
-    """Give how many voxels the valid convolutions with these kernels take off along an axis, both sides together."""
+    """Return the voxels that valid convolutions with these kernels crop along an axis, both sides together."""
     return sum(kernel[axis] - 1 for kernel in kernels)
 
 
 def cropped_size(size: int, crop: int, factor: int) -> int:
-    """Give the largest size up to ``size`` of which convolutions that take off ``crop`` leave a multiple of ``factor``.
+    """Return the largest size up to ``size`` that, reduced by ``crop``, is a multiple of ``factor``.
 
-    Up-sampled maps are cropped to it. Without that, the decoder's output could start within a pooling cell at one
+    Up-sampled maps are cropped to it. Otherwise the decoder's output could start within a pooling cell at one
     input size and at its edge at another, and a shift of the input by the stride would change values.
     """
     return (size - crop) // factor * factor + crop

@@ -1,8 +1,8 @@
-"""StreamedUnet: the U-Net's arithmetic carried out slab by slab along z, for predicting on a CPU.
+"""StreamedUnet: the U-Net computed slab by slab along z, for prediction on a CPU.
 
-A forward pass keeps every feature map of the whole tile. Here planes flow through the layers: a convolution remembers
-the last planes it has seen, and skipped maps wait for those that come from below. Memory goes by the tile's
-cross-section and hardly by its depth, so that tiles can be larger, and larger tiles compute less context twice.
+A forward pass keeps every feature map of the whole tile. Here planes stream through the layers: a convolution keeps
+the last planes it has received, and skipped maps are buffered for those from below. Memory depends on the tile's
+cross-section and hardly on its depth, so that tiles can be larger, and larger tiles compute less context twice.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from incasem_like.networks.unet import ConvPass, Unet, UpsampleAndJoin
 from incasem_like.networks.unet_geometry import cropped_size
 from incasem_like.networks.upsampled_convolution import UpsampledConvolution
 
-# Smaller slabs cost time for their overhead, larger ones memory.
+# Smaller slabs cost time (overhead), larger ones memory.
 VOXELS_AT_ONCE = 2**20
 
 
 class StreamedUnet:
-    """Gives what a 3-D ``Unet`` gives, to rounding, with less memory and fewer operations; for inference only.
+    """Same results as a 3-D ``Unet``, up to rounding, with less memory and fewer operations; for inference only.
 
     Args:
-        network: A 3-D one; its weights are taken as they are now.
-        voxels_at_once: How many voxels of the input are computed together, about.
+        network: A 3-D U-Net; its current weights are used.
+        voxels_at_once: Approximate number of input voxels that are computed together.
     """
 
     def __init__(self, network: Unet, voxels_at_once: int = VOXELS_AT_ONCE) -> None:
@@ -51,7 +51,7 @@ class StreamedUnet:
         return self.slabs(self.thin(iter([volume])), tuple(volume.shape[2:]))
 
     def slabs(self, maps: Slabs, size: Size) -> Slabs:
-        """Do so with a volume of that size z, y, x that comes in slabs.
+        """Map a volume of that size z, y, x, given in slabs, to logits in slabs.
 
         Raises:
             ConfigError: The network cannot take that size.
@@ -61,17 +61,17 @@ class StreamedUnet:
         return planes(convolved(logits, self._last), 0, depth)
 
     def thin(self, maps: Slabs) -> Slabs:
-        """Cut slabs into those that are computed together."""
+        """Split slabs into those that are computed together."""
         for slab in maps:
             yield from torch.split(slab, self.planes_at_once(slab.shape[3:]), dim=2)
 
     def planes_at_once(self, cross_section: Sequence[int]) -> int:
-        """Say how many planes of that many voxels y, x are computed together: a multiple of the stride."""
+        """Return how many planes of that many voxels y, x are computed together: a multiple of the stride."""
         stride = self.geometry.stride[0]
         return max(1, self._voxels_at_once // (stride * cross_section[0] * cross_section[1])) * stride
 
     def _level(self, level: int, maps: Slabs, size: Size) -> tuple[Slabs, Size]:
-        """Put a level and those below it behind ``maps``, which come in slabs and have ``size`` in all."""
+        """Apply a level and those below it to ``maps``, which come in slabs of total size ``size``."""
         maps, size = _rectified(maps, size, self._encoder[level])
         if level == len(self._pools):
             return maps, size
@@ -86,7 +86,7 @@ class StreamedUnet:
 
 @dataclass(frozen=True)
 class _Crop:
-    """Where, along each axis, maps are cropped to what is joined."""
+    """Crop of maps along each axis before they are joined."""
 
     begin: Size
     size: Size
@@ -98,7 +98,7 @@ class _Crop:
 
 
 class _Join:
-    """Up-sampling, joining, and the convolution behind: the sum of one over the skipped and one over the other maps."""
+    """Up-sampling, joining and the next convolution, as the sum of one over the skipped and one over the other maps."""
 
     def __init__(self, up: nn.Module, layer: nn.Conv3d) -> None:
         assert isinstance(up, UpsampleAndJoin)
@@ -109,7 +109,7 @@ class _Join:
         self._upsampled = UpsampledConvolution(up.up, layer.weight[:, skipped:])
 
     def joined(self, waiting: Waiting, size: Size, below: Slabs, size_below: Size) -> tuple[Slabs, Size]:
-        """Join maps of ``size`` that wait with those from below, convolve and rectify."""
+        """Join buffered maps of ``size`` with those from below, then apply convolutions and ReLUs."""
         upsampled = tuple(edge * factor for edge, factor in zip(size_below, self._upsampled.factor, strict=True))
         wanted = tuple(map(cropped_size, upsampled, self._convolution_crop, self._crop_factor))
         waiting.crop(_Crop.centred(size, wanted).begin, wanted)

@@ -1,9 +1,9 @@
-"""A convolution of maps that are up-sampled first, slab by slab along z.
+"""Convolution of up-sampled maps, slab by slab along z.
 
-Where up-sampling repeats voxels, a kernel sees the same voxel of the small maps several times, so that the convolution
-is computed on the small maps, with the sums of the weights that fall onto one voxel: one kernel for each place (phase)
-that an output voxel can have within a repeated one. That is the same sum with 3.4 times fewer products for a factor of
-2 and a kernel of 3, and the large maps are never made.
+Where up-sampling repeats voxels, a kernel covers the same voxel of the small maps several times. So the convolution is
+computed on the small maps, with the sums of the weights that fall onto one voxel: one kernel for each position (phase)
+that an output voxel can have within a repeated one. The result is the same, with 3.4 times fewer products for a factor
+of 2 and a kernel of 3, and the large maps are never computed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class UpsampledConvolution:
 
     Args:
         up: ``nn.Upsample`` that repeats voxels, or ``nn.ConvTranspose3d`` whose stride is its kernel.
-        weight: (out, in, z, y, x) of the convolution.
+        weight: Weight of the convolution, (out, in, z, y, x).
 
     Attributes:
-        factor: By which maps grow, z, y, x.
+        factor: Up-sampling factor z, y, x.
     """
 
     def __init__(self, up: nn.Module, weight: torch.Tensor) -> None:
@@ -45,9 +45,9 @@ class UpsampledConvolution:
 
         Args:
             maps: Slabs of the maps before up-sampling.
-            size: Of all of them together, z, y, x.
-            begin: Of the crop, in voxels after up-sampling.
-            wanted: Size of the crop; the result is smaller by what the kernel takes off.
+            size: Total size of these maps, z, y, x.
+            begin: Begin of the crop, in voxels after up-sampling.
+            wanted: Size of the crop; the result is further cropped by the kernel.
         """
         if self._up is not None:
             large = map(self._up, maps)
@@ -55,7 +55,7 @@ class UpsampledConvolution:
         return self._from_small(maps, size, begin, wanted)
 
     def _from_small(self, maps: Slabs, size: Size, begin: Size, wanted: Size) -> Slabs:
-        """Do so on the small maps: crop to the voxels that are seen, convolve, lay the phases beside one another."""
+        """Compute the same on the small maps: crop to the needed voxels, convolve, interleave the phases."""
         first = tuple(at // factor for at, factor in zip(begin, self.factor, strict=True))
         rest = tuple(at % factor for at, factor in zip(begin, self.factor, strict=True))
         result = tuple(edge - kernel + 1 for edge, kernel in zip(wanted, self._kernel, strict=True))
@@ -64,16 +64,16 @@ class UpsampledConvolution:
             for skip, edge, factor, taps in zip(rest, result, self.factor, self._taps, strict=True)
         )
         there = tuple(min(edge - at, need) for edge, at, need in zip(size, first, needed, strict=True))
-        # Weights that would fall behind the last voxel are all zero: they belong to phases that are not wanted there.
+        # Weights beyond the last voxel are all zero: they belong to phases that are cropped there.
         lacking = tuple(need - edge for need, edge in zip(needed, there, strict=True))
         sums = convolved(_followed_by_zeros(_cropped(maps, first, there), lacking), self._layer)
         return _cropped((_interleaved(slab, self.factor) for slab in sums), rest, result)
 
 
 def folded(weight: torch.Tensor, factor: Size) -> torch.Tensor:
-    """Give the weights (phases * out, in, taps z, y, x) that see small maps as ``weight`` sees them up-sampled.
+    """Return weights (phases * out, in, taps z, y, x) that act on small maps as ``weight`` acts on up-sampled ones.
 
-    Phases are counted along x first; ``factor`` is by how much voxels were repeated.
+    Phases are counted along x first; ``factor`` is the number of repetitions per voxel.
     """
     sums = [_seen(kernel, repeats) for kernel, repeats in zip(weight.shape[2:], factor, strict=True)]
     every = torch.einsum("atk,bul,cvm,oiklm->abcoituv", *(one.to(weight.device) for one in sums), weight.double())
@@ -81,7 +81,7 @@ def folded(weight: torch.Tensor, factor: Size) -> torch.Tensor:
 
 
 def _seen(kernel: int, factor: int) -> torch.Tensor:
-    """Give (phases, taps, kernel): 1 where that weight, at that phase, sees that voxel of the small maps."""
+    """Return (phases, taps, kernel): 1 where that weight, at that phase, acts on that voxel of the small maps."""
     seen = torch.zeros(factor, (factor + kernel - 2) // factor + 1, kernel, dtype=torch.float64)
     for phase in range(factor):
         for index in range(kernel):

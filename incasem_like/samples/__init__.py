@@ -1,4 +1,4 @@
-"""What one training sample is and how it is made: regions, random places, augmentation, loading."""
+"""Training samples: regions, random positions, augmentation, loading."""
 
 from incasem_like.samples.dataset import TrainingSamples
 from incasem_like.samples.loader import SampleLoader, make_loader

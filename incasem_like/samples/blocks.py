@@ -1,4 +1,4 @@
-"""Reading blocks of a region again and again: raw with context, labels and mask, from memory if they fit."""
+"""Repeated reading of blocks of a region: raw with context, labels and mask, cached in memory if they fit."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class BlockReader:
     Beyond the raw volume raw is mirrored about its outermost voxel, as prediction does. Beyond the region the mask is
     0, so that nothing there counts, neither as background nor as anything else.
 
-    Small regions are held in memory at first use: labels and mask as 2 bytes per voxel of the region, raw in its stored
-    dtype with ``margin`` around the region. What is held changes speed alone, never a value.
+    Small regions are cached in memory at first use: labels and mask as 2 bytes per voxel of the region, raw in its own
+    dtype with ``margin`` around the region. The cache affects only speed, never a value.
     """
 
     def __init__(self, region: Region, margin: Coordinate, raw_bytes: int, label_bytes: int) -> None:
@@ -28,8 +28,8 @@ class BlockReader:
         Args:
             region: The region.
             margin: Voxels beyond the region that blocks of raw usually reach.
-            raw_bytes: Memory that raw may take; a region that needs more is read from its volume each time.
-            label_bytes: The same for labels and mask.
+            raw_bytes: Memory limit of raw; a region that needs more is read from its volume each time.
+            label_bytes: Memory limit of labels and mask.
         """
         self.region = region
         near = region.roi.grow(margin, margin).intersect(region.raw_roi)
@@ -64,7 +64,7 @@ class BlockReader:
     def known_labels_and_mask(self, inside: Roi) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Read class ids and mask of a part of the region."""
         if self._labels is None:
-            # A place is judged by the same block that is read once it is accepted.
+            # The block that a position is judged by is the one that is read once it is accepted.
             if self._latest is None or self._latest[0] != inside:
                 self._latest = (inside, self.region.read_labels(inside), self.region.read_mask(inside))
             return self._latest[1:]
@@ -85,12 +85,12 @@ class BlockReader:
 
 
 class _Held:
-    """What is held in memory, once it is read, and where it lies."""
+    """An array cached in memory once it is read, and its ROI."""
 
     def __init__(self, roi: Roi) -> None:
         self.roi = roi
         self.array: NDArray[Any] | None = None
 
     def place(self, roi: Roi) -> tuple[slice, ...]:
-        """Where a part of what is held lies in the array."""
+        """Return the slices of an ROI in the cached array."""
         return tuple((roi - self.roi.begin).to_slices())

@@ -23,8 +23,8 @@ class TrainingSamples(Dataset[Sample]):
     """Random augmented blocks of the regions of a data configuration.
 
     Sample i depends on (seed, i) alone, bit for bit: not on the process that makes it, nor on the samples made before.
-    Pickles as a description; volumes are opened and the pipeline is built at the first sample, in the process that
-    asks.
+    Pickles only its parameters; volumes are opened and the pipeline is built at the first sample, in the process that
+    makes it.
 
     A sample is a dict:
 
@@ -40,37 +40,37 @@ class TrainingSamples(Dataset[Sample]):
     def __init__(
         self, data_config: DataConfig, settings: SampleSettings, seed: int, memory_bytes: int = MEMORY_BYTES
     ) -> None:
-        """Describe the samples; nothing is opened.
+        """Store the parameters; nothing is opened.
 
         Args:
             data_config: Regions to sample from.
-            settings: How a sample is made.
+            settings: Parameters of the samples.
             seed: The run's seed, at least 0.
-            memory_bytes: Memory in which all worker processes together may hold raw and labels of small regions.
+            memory_bytes: Memory in which all worker processes together may cache raw and labels of small regions.
         """
         self.data_config, self.settings, self.seed, self.memory_bytes = data_config, settings, seed, memory_bytes
         self._maker: SampleMaker | None = None
 
     @classmethod
     def from_config(cls, config: TrainingConfig, data_config: DataConfig, seed: int) -> Self:
-        """Describe the samples of a training."""
+        """Build the dataset of a training."""
         return cls(data_config, SampleSettings.from_config(config), seed)
 
     def __len__(self) -> int:
-        """Samples never end; a length is what torch asks of a map-style dataset."""
+        """Return a practically infinite length, which torch requires of a map-style dataset."""
         return MAX_LENGTH
 
     def __getitem__(self, index: int) -> Sample:
         """Make a sample.
 
         Raises:
-            DataError: The data configuration cannot be opened, or no place in it is acceptable.
+            DataError: The data configuration cannot be opened, or no position in it is acceptable.
         """
         sample = self.make(index)
         return {**sample, "labels": sample["labels"].astype(np.int64)}
 
     def make(self, index: int) -> Sample:
-        """Make a sample whose labels are still uint8, an eighth of the size to send between processes."""
+        """Make a sample with uint8 labels, an eighth of the size to send between processes."""
         if self._maker is None:
             self._maker = self._build()
         return self._maker.make(self.seed, index)
@@ -90,5 +90,5 @@ class TrainingSamples(Dataset[Sample]):
         return SampleMaker(regions, settings, self.memory_bytes // (worker.num_workers if worker else 1))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave open volumes and the pipeline behind."""
+        """Return the state without open volumes and the pipeline."""
         return {**self.__dict__, "_maker": None}

@@ -1,9 +1,9 @@
-"""Elastic deformation: where in the source each voxel of a deformed block comes from.
+"""Elastic deformation: the source coordinates of each voxel of a deformed block.
 
 The displacement is a cubic spline through randomly displaced control points, evaluated on a grid coarser by
-``subsample`` and interpolated linearly between its nodes, plus a rotation about z and shifts of whole sections: what
+``subsample`` and interpolated linearly between its nodes, plus a rotation about z and shifts of whole sections, as
 gunpowder's ``ElasticAugment`` computes through ``augment-nd``. The spline is separable, so it is evaluated here by one
-small matrix per axis, and the linear interpolation plane by plane, which never holds coordinates for the whole block.
+small matrix per axis, and the linear interpolation plane by plane, without coordinates of the whole block in memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Deformation:
         shape: Extent of the deformed block in voxels, z, y, x.
         nodes: Source coordinates at the nodes of the coarse grid, (3, mz, my, mx), in voxels relative to the block's
             first voxel. The nodes run from the first to the last voxel of the block along each axis.
-        section_shifts: What is added to the source coordinates of each section in y and x, (shape z, 2), whole voxels.
+        section_shifts: Shift added to the source coordinates of each section in y and x, (shape z, 2), whole voxels.
     """
 
     shape: Size
@@ -37,7 +37,7 @@ class Deformation:
     section_shifts: Floats
 
     def bounds(self, box: Box) -> tuple[Size, Size]:
-        """Find the smallest and largest source coordinate (z, y, x) that a box of the block needs, rounded outwards.
+        """Return the smallest and largest source coordinate (z, y, x) of a box of the block, rounded outwards.
 
         Between nodes coordinates are convex combinations of those at the nodes, so the nodes around the box bound it.
         """
@@ -52,7 +52,7 @@ class Deformation:
         return _whole(np.floor(lowest)), _whole(np.ceil(highest))
 
     def rescaled(self, scale: Sequence[float], offset: Sequence[float]) -> Deformation:
-        """Give the deformation whose source coordinates are ``scale * coordinate + offset`` per axis."""
+        """Return the deformation with source coordinates ``scale * coordinate + offset`` per axis."""
         factors = np.asarray(scale, dtype=np.float32)
         nodes = self.nodes * factors[:, None, None, None]
         nodes += np.asarray(offset, dtype=np.float32)[:, None, None, None]
@@ -62,7 +62,7 @@ class Deformation:
         """Yield the source coordinates of a box a few z sections at a time.
 
         Yields:
-            The sections' place in the box, and coordinates (3, sections, y, x) in voxels relative to the block's begin.
+            Slice of sections in the box, and coordinates (3, sections, y, x) in voxels relative to the block's begin.
         """
         (lower_z, weight_z), (lower_y, weight_y), (lower_x, weight_x) = (
             _between_nodes(part, size, count)
@@ -113,7 +113,7 @@ def random_deformation(
 def deformation(
     shape: Size, jitter: Floats, angle: float, section_shifts: NDArray[np.integer], subsample: int
 ) -> Deformation:
-    """Make the deformation that given control points, angle and section shifts define.
+    """Return the deformation defined by control points, angle and section shifts.
 
     Args:
         shape: Extent of the block in voxels.
@@ -123,7 +123,7 @@ def deformation(
         section_shifts: Shift of each section in y and x, (shape z, 2), whole voxels.
         subsample: Factor by which the grid of nodes is coarser than voxels.
     """
-    # Two nodes at least, else a straight line cannot be drawn between the block's ends.
+    # At least two nodes, so that linear interpolation spans the block.
     counts = [max(min(2, size), size // subsample) for size in shape]
     nodes = _spline_values(jitter, counts)
     z, y, x = (np.linspace(0, size - 1, count) for size, count in zip(shape, counts, strict=True))
@@ -148,7 +148,7 @@ def _spline_values(jitter: Floats, counts: Sequence[int]) -> NDArray[np.float64]
 
 @functools.lru_cache(maxsize=64)
 def _spline_matrix(points: int, count: int) -> NDArray[np.float64]:
-    """Weights (count, points) of the cubic spline, mirrored at its ends, at positions spread evenly over the points."""
+    """Return weights (count, points) of the cubic spline, mirrored at its ends, at evenly spread positions."""
     if points == 1:
         return np.ones((count, 1))
     positions = np.linspace(0, points - 1, count)
@@ -157,7 +157,7 @@ def _spline_matrix(points: int, count: int) -> NDArray[np.float64]:
 
 
 def _between_nodes(part: slice, size: int, count: int) -> tuple[NDArray[np.intp], Floats]:
-    """For each voxel of ``part``: the node at or below it and its distance from there in node steps."""
+    """Return for each voxel of ``part`` the node at or below it and the distance from that node in node steps."""
     positions = np.arange(part.start, part.stop) * ((count - 1) / max(size - 1, 1))
     lower = np.clip(np.floor(positions).astype(np.intp), 0, max(count - 2, 0))
     return lower, (positions - lower).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Loading samples in order, in this process or by several workers ahead of time."""
+"""Loading samples in order, in this process or prefetched by several workers."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ PRELOADED = ["incasem_like.samples.making"]
 
 @dataclass(frozen=True)
 class Failure:
-    """An error on its way from a worker; torch would wrap its message in a traceback."""
+    """An error passed from a worker as a value; torch would wrap its message in a traceback."""
 
     error: IncasemError
 
 
 class SampleLoader(DataLoader[Any]):
-    """A torch `DataLoader` whose batches come in order, with int64 labels, and whose errors are ours."""
+    """A torch `DataLoader` with batches in order, int64 labels, and this package's error classes."""
 
     def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
         """Yield the batches.
 
         Raises:
-            DataError: The data cannot be opened, or no place in it is acceptable.
-            IncasemError: A worker died, most often for want of memory.
+            DataError: The data cannot be opened, or no position in it is acceptable.
+            IncasemError: A worker died, usually because memory ran out.
         """
         with warnings.catch_warnings():
-            # More workers than cores is the person's choice; torch's warning would not tell where to change it.
+            # More workers than cores is the user's choice; torch's warning does not name the setting.
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             batches = super().__iter__()
         try:
@@ -77,15 +77,15 @@ def make_loader(
 ) -> SampleLoader:
     """Load the batches of iterations ``start`` to ``stop - 1`` in order.
 
-    Iteration t of rank r gets the samples ``(t * world_size + r) * batch_size`` and following: whatever the number of
-    workers, and wherever a run was resumed, the same iteration gets the same samples.
+    Iteration t of rank r gets the samples from ``(t * world_size + r) * batch_size`` on: regardless of the number of
+    workers and of where a run was resumed, the same iteration gets the same samples.
 
     Args:
         samples: The dataset.
         batch_size: Samples per batch.
-        num_workers: Processes that make samples ahead of time; 0 = make them in this process when asked. Workers are
+        num_workers: Processes that prefetch samples; 0 = make them in this process on demand. Workers are
             started by ``forkserver``, since TensorStore doesn't survive a fork.
-        prefetch: Batches held ready in total.
+        prefetch: Total number of prefetched batches.
         start: First iteration.
         stop: One past the last iteration.
         rank: Number of this process in a training on several devices.
@@ -104,19 +104,19 @@ def make_loader(
             num_workers=num_workers,
             collate_fn=_collate,
             pin_memory=pin_memory,
-            generator=torch.Generator(),  # else torch would draw a seed from the global generator of this process
+            generator=torch.Generator(),  # otherwise torch draws a seed from this process's global generator
             **(_parallel_options(num_workers, ahead) if num_workers else {}),
         )
 
 
 def _worker_died(batches: Any) -> bool:
-    """Tell whether what failed was the death of a worker, which shows as one of many errors."""
+    """Return whether the failure was the death of a worker, which appears as one of many errors."""
     sentinels = [worker.sentinel for worker in getattr(batches, "_workers", [])]
     return bool(sentinels) and bool(wait(sentinels, timeout=1))
 
 
 class _Guarded(Dataset[Any]):
-    """Samples, or the failure to make one."""
+    """Dataset that returns samples, or a `Failure` instead of raising."""
 
     def __init__(self, samples: TrainingSamples) -> None:
         self.samples = samples
@@ -156,7 +156,7 @@ def _collate(samples: list[Sample | Failure]) -> Any:
 
 
 def _parallel_options(num_workers: int, ahead: int) -> dict[str, Any]:
-    """Start workers from a server that has torch and gunpowder loaded, so that each starts in a moment."""
+    """Return options to start workers from a fork server with torch and gunpowder preloaded, which is fast."""
     return {
         "multiprocessing_context": fork_server(PRELOADED),
         "worker_init_fn": _start_worker,
@@ -166,7 +166,7 @@ def _parallel_options(num_workers: int, ahead: int) -> dict[str, Any]:
 
 
 def _start_worker(worker: int) -> None:
-    # torch's own watch looks at the parent, which is the fork server here and outlives a training that is killed.
+    # torch's own watchdog checks the parent, here the fork server, which outlives a killed training.
     threading.Thread(target=_end_with_training, daemon=True).start()
 
 
@@ -178,17 +178,17 @@ def _end_with_training() -> None:
 
 
 def _batch_bytes(settings: SampleSettings) -> int:
-    """Bytes of one sample on its way between processes: raw and scale float32, labels and mask uint8."""
+    """Return the bytes of one sample sent between processes: raw and scale float32, labels and mask uint8."""
     return 4 * math.prod(settings.input_size) + 6 * math.prod(settings.output_size)
 
 
 def _fit_shared_memory(num_workers: int, prefetch: int, batch_bytes: int) -> tuple[int, int]:
-    """Reduce workers and batches held ready to what shared memory takes: a full one kills workers by a bus error."""
+    """Limit workers and prefetched batches to the shared memory; when it is full, workers die by a bus error."""
     if num_workers == 0 or not os.path.isdir(SHARED_MEMORY):
         return num_workers, prefetch
     status = os.statvfs(SHARED_MEMORY)
     room = int(status.f_bavail * status.f_frsize * SHARED_MEMORY_SHARE) // batch_bytes
-    # Besides those held ready, each worker fills one and one is in use.
+    # In addition to the prefetched batches, each worker fills one and one is in use.
     workers = max(0, min(num_workers, (room - 1) // 2))
     if workers < num_workers:
         logger.warning(

@@ -1,4 +1,4 @@
-"""Making sample number i: the pipeline built once per process, run once per sample."""
+"""Making sample number i: the pipeline is built once per process and run once per sample."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from incasem_like.volumes import Coordinate
 
 
 class SampleMaker:
-    """Makes training samples out of regions; lives in one process."""
+    """Makes training samples from regions; belongs to one process."""
 
     def __init__(self, regions: Sequence[Region], settings: SampleSettings, memory_bytes: int) -> None:
         """Build the pipeline.
 
         Args:
-            regions: Where samples come from.
-            settings: How they are made.
-            memory_bytes: Memory for regions held by this process, half of it for labels and mask.
+            regions: Regions to sample from.
+            settings: Parameters of the samples.
+            memory_bytes: Memory in which this process may cache regions, half of it for labels and mask.
         """
         self.settings = settings
         self.randomness = SampleRandomness()
@@ -83,7 +83,7 @@ def _request(settings: SampleSettings) -> gp.BatchRequest:
 
 
 def _readers(regions: Sequence[Region], settings: SampleSettings, memory_bytes: int) -> list[BlockReader]:
-    """Share the memory out, half to labels and mask, half to raw; small regions first, so that most are held."""
+    """Divide the memory, half for labels and mask, half for raw; small regions first, so that most are cached."""
     margin = Coordinate(
         max(0, -(-(wide - out) // 2)) for wide, out in zip(settings.largest_request, settings.output_size, strict=True)
     )
@@ -97,7 +97,7 @@ def _readers(regions: Sequence[Region], settings: SampleSettings, memory_bytes: 
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Dig out what happened: gunpowder wraps an error once per node and keeps only its text."""
+    """Return the original error: gunpowder wraps an error once per node and keeps only its text."""
     while error.__context__ is not None:
         error = error.__context__
     return error

@@ -1,4 +1,4 @@
-"""gunpowder nodes of the sample pipeline: the source, the choice of a place, and the augmentations.
+"""gunpowder nodes of the sample pipeline: source, choice of a random position, and augmentations.
 
 World units are whole picometres. gunpowder seeds Python's and numpy's global generators at every request from a seed
 that changes from node to node; the nodes here draw from `SampleRandomness` instead.
@@ -32,7 +32,7 @@ class RegionSource(gp.BatchProvider):  # type: ignore[misc]
         self.reader, self.voxel_size = reader, voxel_size
 
     def setup(self) -> None:
-        """Announce what there is; unbounded, since `BlockReader` answers everywhere."""
+        """Declare the arrays; unbounded, since `BlockReader` can read everywhere."""
         everywhere = gp.Roi((None,) * 3, (None,) * 3)
         for key, dtype in ((RAW, np.float32), (LABELS, np.uint8), (MASK, np.uint8)):
             spec = gp.ArraySpec(roi=everywhere, voxel_size=self.voxel_size, dtype=dtype, interpolatable=key == RAW)
@@ -55,19 +55,22 @@ class RegionSource(gp.BatchProvider):  # type: ignore[misc]
 
 
 class RandomPlace(gp.BatchProvider):  # type: ignore[misc]
-    """Moves a request to a random place in one of the upstream regions, as gunpowder's RandomProvider, RandomLocation
-    and Reject do together, but looks at labels and mask before any raw is read, and gives up in the end."""
+    """Moves a request to a random position in one of the upstream regions.
+
+    Like gunpowder's RandomProvider, RandomLocation and Reject together, but checks labels and mask before reading any
+    raw, and limits the number of attempts.
+    """
 
     def __init__(self, chooser: PlaceChooser, voxel_size: gp.Coordinate, randomness: SampleRandomness) -> None:
         self.chooser, self.voxel_size, self.randomness = chooser, voxel_size, randomness
 
     def setup(self) -> None:
-        """Provide what all regions provide."""
+        """Declare the arrays that all regions provide."""
         for key, spec in self.get_upstream_providers()[0].spec.items():
             self.provides(key, spec)
 
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
-        """Choose the place, ask its region for the blocks there and hand them on as if they lay where requested."""
+        """Choose a position, request the blocks there and return them at the requested coordinates."""
         rng = self.randomness.generator("place")
         place = self.chooser.choose(request[LABELS].roi / self.voxel_size, rng)
         self.chooser.latest_raw = request[RAW].roi / self.voxel_size + place.shift
@@ -93,7 +96,7 @@ class Simple(gp.SimpleAugment):  # type: ignore[misc]
 
 
 class Elastic(gp.BatchFilter):  # type: ignore[misc]
-    """gunpowder's ElasticAugment, equal in meaning and several times faster, see `Deformation`."""
+    """Equivalent of gunpowder's ElasticAugment, several times faster; see `Deformation`."""
 
     def __init__(self, config: ElasticConfig, voxel_size: gp.Coordinate, randomness: SampleRandomness) -> None:
         self.config, self.voxel_size, self.randomness = config, voxel_size, randomness
@@ -101,12 +104,12 @@ class Elastic(gp.BatchFilter):  # type: ignore[misc]
         self.boxes: dict[gp.ArrayKey, Box]
 
     def setup(self) -> None:
-        """Announce the arrays that change."""
+        """Declare the arrays that change."""
         for key in (RAW, LABELS, MASK):
             self.updates(key, self.spec[key])
 
     def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
-        """Draw the deformation and request the bounding boxes of what it reads."""
+        """Draw the deformation and request the bounding boxes of its source coordinates."""
         total = request.get_total_roi() / self.voxel_size
         rng = self.randomness.generator("elastic")
         self.deformation = random_deformation(tuple(total.shape), rng, **self.config.model_dump())
@@ -160,7 +163,7 @@ class Intensity(gp.IntensityAugment):  # type: ignore[misc]
 def sample_pipeline(
     readers: list[BlockReader], chooser: PlaceChooser, settings: SampleSettings, randomness: SampleRandomness
 ) -> gp.Pipeline:
-    """Join the nodes: regions, place, mirror and transpose, deform, mirror and transpose again, intensity."""
+    """Connect the nodes: regions, position, mirror and transpose, deform, mirror and transpose again, intensity."""
     voxel_size = gp.Coordinate(settings.voxel_size_picometres)
     augmentation = settings.augmentation
     pipeline = tuple(RegionSource(reader, voxel_size) for reader in readers) + RandomPlace(

@@ -1,4 +1,4 @@
-"""Opening a data configuration: every volume found, and every contradiction told in one sentence before work begins."""
+"""Opening a data configuration: all volumes are opened and checked for contradictions before work begins."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def open_regions(
     need_labels: bool,
     downsample_factor: int = 1,
 ) -> list[Region]:
-    """Open the volumes of all entries and check that they fit together and to the configuration.
+    """Open the volumes of all entries and check that they match each other and the configuration.
 
     Args:
         data_config: The entries.
-        num_classes: Number of classes with background.
+        num_classes: Number of classes including background.
         voxel_size: ``data.voxel_size``, nm, z, y, x.
-        need_labels: The labels are used (training, validation, metrics). An entry without labels then counts as all
-            background, as in incasem, but not every entry may lack them.
+        need_labels: Whether the labels are used (training, validation, metrics). An entry without labels is then all
+            background, as in incasem, but at least one entry must have labels.
         downsample_factor: Take every n-th voxel along each axis.
 
     Raises:
-        DataError: A container or dataset is missing, incomplete or of an unsupported dtype; a region is empty or leaves
-            a volume (the region that would fit is named); labels don't overlap raw; a voxel size contradicts the
+        DataError: A container or dataset is missing, incomplete or of an unsupported dtype; a region is empty or
+            outside a volume (a valid region is named); labels don't overlap raw; a voxel size contradicts the
             array's.
         ConfigError: Voxel size or class ids contradict the configuration.
     """

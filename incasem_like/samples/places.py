@@ -1,4 +1,4 @@
-"""Choosing where a sample comes from: a region by its volume, a place in it by what its labels and mask hold."""
+"""Choosing the position of a sample: a region in proportion to its volume, a position in it by labels and mask."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ MAX_TRIES = 1000
 
 @dataclass(frozen=True)
 class Place:
-    """A region and how far a request has to be moved, in voxels, to lie there."""
+    """A region and the shift, in voxels, that moves a request there."""
 
     region: int
     shift: Coordinate
 
 
 class PlaceChooser:
-    """Draws places until one has enough foreground and mask, or luck.
+    """Draws positions until one has enough foreground and mask, or is accepted by chance.
 
-    A region is drawn with a probability in proportion to its volume. In it the label block is placed uniformly among
+    A region is drawn with a probability proportional to its volume. In it the label block is placed uniformly among
     the whole-voxel positions at which it lies in the region; along an axis where the region is shorter than the block,
-    it is centred. A place with less foreground than ``min_masked`` is rejected with ``reject_probability`` and redrawn
-    in the same region; one with less mask than ``min_mask_fraction`` is rejected with ``mask_reject_probability`` and
-    another region is drawn. Both shares are of those voxels of the (deformed, hence larger) label request that lie in
-    the region.
+    it is centred. A position with less foreground than ``min_masked`` is rejected with ``reject_probability`` and
+    redrawn in the same region; one with less mask than ``min_mask_fraction`` is rejected with
+    ``mask_reject_probability`` and another region is drawn. Both shares are of those voxels of the (deformed, hence
+    larger) label request that lie in the region.
     """
 
     def __init__(self, readers: Sequence[BlockReader], settings: SampleSettings) -> None:
@@ -39,18 +39,18 @@ class PlaceChooser:
         self.settings = settings
         volumes = np.array([reader.region.roi.size for reader in readers], dtype=float)
         self.probabilities = volumes / volumes.sum()
-        self.latest: Place  # of the latest sample
-        self.latest_raw: Roi  # the raw that was read there, set by who reads it
+        self.latest: Place  # position of the latest sample
+        self.latest_raw: Roi  # ROI of the raw read there, set by the reader
 
     def choose(self, request: Roi, rng: np.random.Generator) -> Place:
-        """Draw a place for a label request.
+        """Draw a position for a label request.
 
         Args:
-            request: The label request in voxels; its centre is the label block's.
+            request: The label request in voxels; it has the centre of the label block.
             rng: Source of all randomness.
 
         Raises:
-            DataError: No place was accepted in 1000 tries.
+            DataError: No position was accepted in 1000 attempts.
         """
         reject = self.settings.reject
         best_foreground = best_mask = 0.0
@@ -79,7 +79,7 @@ class PlaceChooser:
         return region.begin - begin + Coordinate(steps)
 
     def _shares(self, region: int, request: Roi) -> tuple[float, float]:
-        """The shares of foreground and of mask in the part of a request that lies in the region."""
+        """Return the shares of foreground and mask in the part of a request that lies in the region."""
         reader = self.readers[region]
         inside = request.intersect(reader.region.roi)
         labels, mask = reader.known_labels_and_mask(inside)

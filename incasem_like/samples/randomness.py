@@ -1,4 +1,4 @@
-"""Randomness of one sample: generators that depend on the run's seed and the sample's number alone."""
+"""Randomness of one sample: generators that depend only on the run's seed and the sample's number."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 
 class SampleRandomness:
-    """Hands each step of a pipeline its own generator for the current sample.
+    """Provides each step of a pipeline with its own generator for the current sample.
 
-    Steps don't share a stream, so how often one of them draws (a location rejected, an augmentation switched off)
-    leaves the others as they are.
+    Steps don't share a stream, so the number of draws of one step (a position rejected, an augmentation switched off)
+    does not affect the others.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class SampleRandomness:
         self.index = 0
 
     def begin(self, seed: int, index: int) -> None:
-        """Go on to sample number ``index`` of the run with this seed."""
+        """Start sample number ``index`` of the run with this seed."""
         self.seed, self.index = seed, index
 
     def generator(self, step: str) -> np.random.Generator:

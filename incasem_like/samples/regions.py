@@ -1,4 +1,4 @@
-"""Regions: the opened data-config entries, read in one voxel grid as raw, classes and masks."""
+"""Regions: the opened data-config entries, read on one voxel grid as raw, classes and masks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RAW_SCALES = {"uint8": 1 / 255, "uint16": 1 / 65535, "float16": 1.0, "float32": 
 
 @dataclass(frozen=True)
 class Region:
-    """One entry of a data configuration whose volumes are open and agree with each other.
+    """One entry of a data configuration with its volumes, opened and consistent with each other.
 
     Regions of interest are in absolute voxels after downsampling: voxel k of the region is voxel
     ``k * downsample_factor`` of the volumes.
@@ -33,8 +33,8 @@ class Region:
         roi: Extent of the region.
         raw: Intensities.
         labels: Class id -> volume whose voxels belong to that class unless they are 0; empty = all background.
-        mask: Where it is 0 nothing is learnt; None = everywhere 1.
-        metric_masks: Where one of them is 0 nothing is measured.
+        mask: Voxels where it is 0 are not learnt; None = everywhere 1.
+        metric_masks: Voxels where any of them is 0 are excluded from metrics.
         downsample_factor: Every n-th voxel is taken along each axis.
     """
 
@@ -59,23 +59,23 @@ class Region:
 
     @property
     def raw_roi(self) -> Roi:
-        """Where raw exists; it contains ``roi`` and usually more."""
+        """ROI of the raw volume; it contains ``roi`` and is usually larger."""
         return downsampled(self.raw.roi, self.downsample_factor)
 
     @property
     def raw_scale(self) -> float:
-        """Factor that brings stored raw to 0-1: by the range of an integer dtype, 1 for floats."""
+        """Factor that scales stored raw to 0-1: by the range of an integer dtype, 1 for floats."""
         return RAW_SCALES[self.raw.dtype.name]
 
     @cached_property
     def content_hashes(self) -> dict[str, str]:
-        """Address -> content hash of every volume of the region, as it was when first asked: that takes a look at all
+        """Address -> content hash of every volume of the region, computed once at first use, since it lists all
         chunk files."""
         return {str(volume.address): volume.content_hash for volume in self.volumes}
 
     @property
     def addresses(self) -> list[Address]:
-        """Addresses of all volumes that the entry names, those that are not opened included."""
+        """Addresses of all volumes that the entry names, including those not opened."""
         entry = self.entry
         names = [entry.raw, *entry.labels, *filter(None, [entry.mask]), *entry.metric_masks]
         return [parse_address(entry.file, name) for name in names]
@@ -87,10 +87,10 @@ class Region:
         return [self.raw, *self.labels.values(), *masks, *self.metric_masks]
 
     def read_raw(self, roi: Roi, outside: Outside = "error", fill: float = 0) -> NDArray[np.float32]:
-        """Read raw as float32 from 0 to 1; ``fill`` counts in stored units.
+        """Read raw as float32 from 0 to 1; ``fill`` is in stored units.
 
         Raises:
-            DataError: Float raw that leaves 0-1, or ``roi`` leaves the volume and ``outside`` is "error".
+            DataError: Float raw outside 0-1, or ``roi`` extends outside the volume and ``outside`` is "error".
         """
         return self.normalised(self.read_stored_raw(roi, outside, fill))
 
@@ -99,10 +99,10 @@ class Region:
         return self._read(self.raw, roi, outside, fill)
 
     def normalised(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Bring stored raw to float32 from 0 to 1, in a new array.
+        """Convert stored raw to float32 from 0 to 1, in a new array.
 
         Raises:
-            DataError: Float raw that leaves 0-1.
+            DataError: Float raw outside 0-1.
         """
         if stored.dtype.kind == "f" and stored.size:
             lowest, highest = float(stored.min()), float(stored.max())
@@ -116,7 +116,7 @@ class Region:
         return normalised
 
     def read_labels(self, roi: Roi) -> NDArray[np.uint8]:
-        """Read class ids; 0 = background, also beyond the label volumes.
+        """Read class ids; 0 = background and beyond the label volumes.
 
         Raises:
             VoxelValueError: A label is negative.
@@ -135,7 +135,7 @@ class Region:
         return self._conjunction(roi, [] if self.mask is None else [self.mask])
 
     def read_metric_mask(self, roi: Roi) -> NDArray[np.uint8]:
-        """Read where results are measured as 0 and 1: inside the mask and every metric mask."""
+        """Read the mask of measured voxels as 0 and 1: inside the mask and every metric mask."""
         return self._conjunction(roi, [*([] if self.mask is None else [self.mask]), *self.metric_masks])
 
     def _conjunction(self, roi: Roi, volumes: list[Volume]) -> NDArray[np.uint8]:
@@ -145,7 +145,7 @@ class Region:
         return everywhere.view(np.uint8)
 
     def _where(self, volume: Volume, roi: Roi) -> tuple[str, Coordinate, int]:
-        """Name a volume, the first voxel of what is read of it, and the step between voxels, for errors."""
+        """Return a volume's name, the first voxel read from it, and the step between voxels, for errors."""
         return f"{volume.dataset} of {self.name}", roi.begin * self.downsample_factor, self.downsample_factor
 
     def _read(self, volume: Volume, roi: Roi, outside: Outside = "constant", fill: float = 0) -> NDArray[Any]:
@@ -153,19 +153,19 @@ class Region:
         if factor == 1:
             return volume.read(roi, outside=outside, fill=fill)
         if outside == "reflect":
-            # The mirror is the outermost voxel that is taken, not the outermost that is stored.
+            # Mirrored at the outermost sampled voxel, not at the outermost stored one.
             grid = downsampled(volume.roi, factor)
             return read_mirrored(
                 lambda part: self._read(volume, part + grid.begin, "error"), roi - grid.begin, tuple(grid.shape)
             )
-        # The last voxel is the first of its group; what follows it need not exist.
+        # Only the first voxel of the last group is needed; the rest need not exist.
         stored = Roi(roi.begin * factor, (roi.shape - Coordinate(1, 1, 1)) * factor + Coordinate(1, 1, 1))
-        # Copied, else whoever keeps the voxels taken keeps those passed over in memory too.
+        # Copied, so that the skipped voxels do not stay in memory.
         return volume.read(stored, outside=outside, fill=fill)[::factor, ::factor, ::factor].copy()
 
 
 def downsampled(roi: Roi, factor: int) -> Roi:
-    """Give the voxels of the grid coarser by ``factor`` whose first stored voxel lies in ``roi``."""
+    """Return the voxels of the grid coarser by ``factor`` whose first stored voxel lies in ``roi``."""
     begin = Coordinate(-(-first // factor) for first in roi.begin)
     end = Coordinate(-(-last // factor) for last in roi.end)
     return Roi(begin, end - begin)

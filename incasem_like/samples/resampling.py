@@ -15,20 +15,20 @@ VOXELS_AT_ONCE = 1 << 16
 
 
 def resample_linearly(source: Floats, origin: Sequence[int], deformation: Deformation, box: Box) -> Floats:
-    """Read intensities by trilinear interpolation.
+    """Sample intensities by trilinear interpolation.
 
     Args:
         source: Intensities, float32 (z, y, x).
         origin: Position of the source's first voxel relative to the deformed block's begin, in voxels.
-        deformation: Where each voxel of the block comes from.
-        box: The part of the block that is wanted.
+        deformation: Source coordinates of the block's voxels.
+        box: The part of the block to compute.
 
     Returns:
-        float32 of the box's shape; coordinates beyond the source read its outermost voxel.
+        float32 array of the box's shape; coordinates beyond the source read its outermost voxel.
     """
     output = np.empty(_extent(box), dtype=np.float32)
     image = torch.from_numpy(contiguous(source))[None, None]
-    # grid_sample wants -1 at the first and 1 at the last voxel, and the axes in the order x, y, z.
+    # grid_sample expects -1 at the first and 1 at the last voxel, and the axes in the order x, y, z.
     scale = [2 / max(size - 1, 1) for size in source.shape]
     offset = [-1 - first * factor for first, factor in zip(origin, scale, strict=True)]
     normalised = deformation.rescaled(scale, offset)
@@ -40,7 +40,7 @@ def resample_linearly(source: Floats, origin: Sequence[int], deformation: Deform
 
 
 def contiguous(array: NDArray[Any]) -> NDArray[Any]:
-    """Give the array in memory order with positive strides, copied where it is not.
+    """Return the array in memory order with positive strides, copied if necessary.
 
     ``numpy.ascontiguousarray`` keeps the negative stride of a mirrored axis of length one, which torch refuses.
     """
@@ -50,13 +50,13 @@ def contiguous(array: NDArray[Any]) -> NDArray[Any]:
 def resample_nearest(
     sources: Sequence[NDArray[Any]], origin: Sequence[int], deformation: Deformation, box: Box
 ) -> list[NDArray[Any]]:
-    """Read labels or masks at the nearest voxel; arrays of one shape and origin share the search.
+    """Sample labels or masks at the nearest voxel; arrays of one shape and origin share the search.
 
     Args:
         sources: Arrays (z, y, x) of one shape.
         origin: Position of the sources' first voxel relative to the deformed block's begin, in voxels.
-        deformation: Where each voxel of the block comes from.
-        box: The part of the block that is wanted.
+        deformation: Source coordinates of the block's voxels.
+        box: The part of the block to compute.
 
     Returns:
         One array of the box's shape per source; coordinates beyond a source read its outermost voxel.
@@ -80,5 +80,5 @@ def _extent(box: Box) -> Size:
 
 
 def _sections_at_once(shape: Sequence[int]) -> int:
-    """How many sections fill a working set that stays in the processor's cache."""
+    """Return the number of sections whose working set fits into the processor's cache."""
     return max(1, VOXELS_AT_ONCE // max(shape[1] * shape[2], 1))

@@ -1,4 +1,4 @@
-"""What determines a training sample besides the data: sizes, rejection, augmentation, balance; picklable."""
+"""Parameters of training samples besides the data: sizes, rejection, augmentation, balance; picklable."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Size = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """The description from which each process builds the same pipeline.
+    """The parameters from which each process builds the same pipeline.
 
     Attributes:
         input_size: Raw block in voxels, z, y, x.
         output_size: Label block in voxels, centred in the input.
         voxel_size: Voxel size of the volumes in nm.
         downsample_factor: Every n-th voxel is taken along each axis; sizes above count voxels after that.
-        num_classes: Number of classes with background.
-        reject: Which random blocks are passed over.
+        num_classes: Number of classes including background.
+        reject: Which random blocks are rejected.
         augmentation: Random changes of each block.
         clipmin: Lower bound of a class's share when classes are balanced.
         clipmax: Upper bound of that share.
@@ -40,7 +40,7 @@ class SampleSettings:
 
     @classmethod
     def from_config(cls, config: TrainingConfig) -> Self:
-        """Take from a training configuration what its samples depend on."""
+        """Return the sample parameters of a training configuration."""
         return cls(
             input_size=config.training.input_size_voxels,
             output_size=config.training.output_size_voxels,
@@ -67,7 +67,7 @@ class SampleSettings:
 
     @property
     def largest_request(self) -> Size:
-        """Extent of raw in voxels that an augmented block rarely exceeds; what is kept in memory is sized by it."""
+        """Extent of raw in voxels that an augmented block rarely exceeds; determines the size of the memory cache."""
         elastic, simple = self.augmentation.elastic, self.augmentation.simple
         if elastic is None:
             return self.input_size

@@ -1,1 +1,1 @@
-"""Segmentation: probability or affinity maps become objects."""
+"""Segmentation of probability or affinity maps into objects."""

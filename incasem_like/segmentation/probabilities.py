@@ -1,4 +1,4 @@
-"""Whether a volume is a probability map, and which stored value is the least that reaches a threshold."""
+"""Checks of probability maps, and the lowest stored value that reaches a threshold."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from incasem_like.volumes import Volume
 from incasem_like.volumes.values import probability_scale, stated_scale
 
 VOXELS_AT_ONCE = 1 << 22
-MOST_VOXELS = 1 << 31  # that are read to tell a map from a segmentation, some minutes at worst
+MOST_VOXELS = 1 << 31  # read at most to distinguish a map from a segmentation, some minutes at worst
 
 
 def check_probability_map(volume: Volume) -> None:
-    """Check that a volume holds probabilities, as far as that can be told without reading all of it.
+    """Check that a volume holds probabilities, as far as possible without reading all of it.
 
     Of uint8 without the attribute ``scale``, which means x255, blocks are read in random order up to the first value
-    above 1. Where only 0 and 1 are found it may be a segmentation as well, which would score as good as nothing.
+    above 1. If only 0 and 1 are found, it may be a segmentation, whose scores as a map would be close to 0.
 
     Raises:
         DataError: It cannot be probabilities, or is uint8 that holds only 0 and 1 and has no ``scale``.
@@ -45,14 +45,14 @@ def check_probability_map(volume: Volume) -> None:
 
 
 def stored_threshold(threshold: float, dtype: np.dtype[Any], scale: float) -> int | float:
-    """Say which stored value is the least whose probability reaches the threshold.
+    """Return the lowest stored value whose probability reaches the threshold.
 
     Both sides are probabilities in float64 for integers: k / scale reaches t, so 0.2 of uint8 is 51 and not, by the
     rounding error of a product, 52. Floats are compared in their own precision, so a stored float32 0.7 reaches 0.7.
 
     Args:
         threshold: Probability in [0, 1].
-        dtype: How probabilities are stored.
+        dtype: Data type of the stored probabilities.
         scale: The stored value of probability 1: 255 for uint8, 1 for floats.
     """
     if dtype.kind in "ui":

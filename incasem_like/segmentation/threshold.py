@@ -36,7 +36,7 @@ DEFAULT_MASK = "volumes/mask"
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdSegmentation:
-    """What to segment: the tracked configuration of a segmentation run.
+    """Segmentation request: the tracked configuration of a segmentation run.
 
     Attributes:
         prediction_filename: Container of the probability map; the segmentation goes into it too.
@@ -45,7 +45,7 @@ class ThresholdSegmentation:
         threshold: Probability in [0, 1].
         mask_filename: Container of the mask; None means that of the prediction, if ``mask`` is given.
         mask: The mask's dataset; None means ``volumes/mask``, if ``mask_filename`` is given. With both None, no mask.
-        chunk_shape: Of the segmentation, in voxels.
+        chunk_shape: Chunk shape of the segmentation, in voxels.
     """
 
     prediction_filename: str
@@ -57,12 +57,12 @@ class ThresholdSegmentation:
     chunk_shape: tuple[int, int, int] = (128, 128, 128)
 
     def open_inputs(self) -> list[Volume]:
-        """Open the probability map and the mask, if any, and check all that can be wrong.
+        """Open and check the probability map and the mask, if any.
 
         Raises:
-            InputError: The threshold is no probability, or the output would replace an input.
-            DataError: A volume is missing, is no probability map, or the mask is on another grid or does not cover it.
-            VoxelValueError: In a block looked at, a voxel inside the mask holds no probability.
+            InputError: The threshold is outside [0, 1], or the output would replace an input.
+            DataError: A volume is missing, the map does not hold probabilities, or the mask has another grid or extent.
+            VoxelValueError: In a sampled block, a voxel inside the mask does not hold a probability.
         """
         if not 0 <= self.threshold <= 1:
             raise InputError(f"--threshold is {self.threshold:g}, but must be from 0 to 1.")
@@ -75,12 +75,12 @@ class ThresholdSegmentation:
             _check_mask(masks[0], prediction)
         output = parse_address(self.prediction_filename, self.out_dataset)
         check_outputs([output], [volume.address for volume in (prediction, *masks)], "choose another --out_dataset")
-        # A map in other units shows in any of its blocks, before an output is created.
+        # Values in other units appear in any block, so this check comes before an output is created.
         _read_probabilities(prediction, masks, shuffled_parts(prediction, prediction.roi, VOXELS_AT_ONCE)[0])
         return [prediction, *masks]
 
     def make_task(self, inputs: Sequence[Volume], run_id: int | None, overwrite: bool) -> BlockTask:
-        """Create or reopen the output and describe the blockwise work on it."""
+        """Create or reopen the output and return the blockwise task that fills it."""
         prediction = inputs[0]
         parameters = {"threshold": self.threshold}
         output = create_or_resume_output(
@@ -91,7 +91,7 @@ class ThresholdSegmentation:
             voxel_size=prediction.voxel_size,
             offset=prediction.offset,
             chunk_shape=self.chunk_shape,
-            attributes={"scale": 1},  # so that it can be evaluated as the probabilities 0 and 1
+            attributes={"scale": 1},  # so that it can be evaluated as probabilities 0 and 1
             overwrite=overwrite,
             provenance=make_provenance("extract_segmentation_with_threshold", parameters, inputs, run_id),
         )
@@ -99,7 +99,7 @@ class ThresholdSegmentation:
         return BlockTask("threshold", output, addresses, threshold_block, parameters, self.chunk_shape)
 
     def is_finished(self) -> bool:
-        """Tell whether an earlier call completed an output of that name, by whatever parameters."""
+        """Return whether an earlier call completed an output of that name, with any parameters."""
         if not dataset_exists(self.prediction_filename, self.out_dataset):
             return False
         return open_volume(self.prediction_filename, self.out_dataset, allow_incomplete=True).complete
@@ -114,15 +114,15 @@ def segment_as_run(
     num_workers: int = 1,
     workers: Workers | None = None,
 ) -> dict[str, Any]:
-    """Segment block by block, kept as a run; a second call goes on with what is left, or finds that nothing is.
+    """Segment block by block, tracked as a run; a second call resumes the remaining blocks, if any.
 
     Args:
-        request: What to segment.
-        store: Where the run is kept, of kind ``segmentations``; None keeps none.
+        request: The segmentation request.
+        store: Run store, of kind ``segmentations``; None does not track the run.
         run_name: A name for the run.
-        overwrite: Replace what is there under the output's name.
-        num_workers: Processes.
-        workers: Of a workers file, instead of processes here.
+        overwrite: Replace an existing dataset of the output's name.
+        num_workers: Number of processes.
+        workers: Workers of a workers file, instead of local processes.
 
     Returns:
         The ``address`` of the segmentation, the number of ``blocks`` done by this call, and the ``run_id``; None where
@@ -147,7 +147,7 @@ def threshold_block(block: Block, parameters: Mapping[str, Any]) -> None:
     """Segment one block; ``parameters`` holds the ``threshold``, the inputs are the map and, if any, the mask.
 
     Raises:
-        VoxelValueError: A voxel inside the mask holds no probability.
+        VoxelValueError: A voxel inside the mask does not hold a probability.
     """
     prediction = block.inputs[0]
     probabilities, counted = _read_probabilities(prediction, block.inputs[1:], block.write_roi)
@@ -162,7 +162,7 @@ def threshold_block(block: Block, parameters: Mapping[str, Any]) -> None:
 def _read_probabilities(
     prediction: Volume, masks: Sequence[Volume], roi: Roi
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
-    """Read stored probabilities and where they count, None for everywhere; they are checked there."""
+    """Read and check stored probabilities and their mask of valid voxels, None for all."""
     counted = None
     for mask in masks:
         counted = inside(mask.read(roi), str(mask.address), roi.begin)

@@ -17,18 +17,18 @@ def draw_columns(
     voxel: Array,
     labelled: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.uint32]:
-    """Label the voxels whose centre lies in a column.
+    """Return instance labels of the voxels whose centre lies in a column.
 
     A column is the frustum ``0 <= axial <= depth``, ``radial <= radius (1 + (taper - 1) axial / depth)`` in its own
-    frame, with ``radius = spacing relative_diameter / 2`` at the entry. Where two overlap, the voxel goes to the one
+    frame, with ``radius = spacing relative_diameter / 2`` at the entry. Where two overlap, the voxel belongs to the one
     whose axis is nearer in units of its radius.
 
     Args:
         geometry: The columns, in a box whose longest side is 1.
         relative_diameter: Diameter at the entry over the spacing.
-        shape: Voxels, z, y, x.
+        shape: Shape in voxels, z, y, x.
         voxel: Size of a voxel in units of the box, z, y, x.
-        labelled: Which columns to draw, shape ``(n,)``.
+        labelled: Mask of the columns to draw, shape ``(n,)``.
 
     Returns:
         uint32, 0 = none, column i of the geometry has id i + 1.
@@ -55,7 +55,7 @@ def draw_columns(
 def _bounding_box(
     site: Array, frame: Array, radius: float, geometry: ColumnGeometry, shape: tuple[int, int, int], voxel: Array
 ) -> tuple[slice, slice, slice] | None:
-    """Find the voxels that the frustum can touch: the hull of its two end discs, cut to the volume."""
+    """Return the bounding box of the frustum: the hull of its two end discs, clipped to the volume."""
     disc = radius * np.hypot(frame[0], frame[1])  # half width of the stretched disc along each axis
     ends = np.stack(
         [
@@ -74,7 +74,7 @@ def _bounding_box(
 
 
 def _local_coordinates(window: tuple[slice, slice, slice], site: Array, frame: Array, voxel: Array) -> list[Array]:
-    """Give the coordinates of the window's voxel centres along the column's ``e_phi, e_theta, e_r``, one array each."""
+    """Return coordinates of the window's voxel centres along the column's ``e_phi, e_theta, e_r``, one array each."""
     inverse = np.linalg.inv(frame)  # rows of a frame are its vectors: position = coordinates @ frame
     centres = [
         (np.arange(part.start, part.stop) + 0.5) * size - origin

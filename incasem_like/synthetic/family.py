@@ -1,7 +1,7 @@
-"""Families of synthetic volumes: each volume is made by one worker, those that are there are left alone.
+"""Families of synthetic volumes: each volume is made by one worker, existing ones are left unchanged.
 
-An item is a whole volume: its noise, blur and percentiles are those of all of it, and one stream of random numbers
-makes it, so that parts of it could not be made apart and give the same voxels.
+A work item is a whole volume: noise, blur and percentiles depend on all of it, and a single stream of random numbers
+is used, so that it cannot be computed in parts.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from incasem_like.volumes import check_outputs
 
 @dataclass(frozen=True)
 class VolumeWritten:
-    """A volume that is there now.
+    """A volume that has been written.
 
     Attributes:
         output: Folder or container.
-        columns: Labelled columns in it.
-        already_complete: True when an earlier call had written it.
+        columns: Number of labelled columns.
+        already_complete: Whether an earlier call had written it.
     """
 
     output: Path
@@ -37,21 +37,21 @@ class VolumeWritten:
 def make_volumes(
     orders: Sequence[VolumeOrder], *, num_workers: int = 1, workers: Workers | None = None, overwrite: bool = False
 ) -> Iterator[VolumeWritten]:
-    """Generate and write volumes, each on one worker; those that are there and equal are left alone.
+    """Generate and write volumes, each on one worker; existing equal ones are left unchanged.
 
-    Memory is that of one whole volume on each worker.
+    Each worker needs the memory of one whole volume.
 
     Args:
-        orders: The volumes of one family: all alike but for their number and place.
-        num_workers: Processes, at most.
-        workers: Of a workers file, instead of processes here.
-        overwrite: Replace what is there.
+        orders: The volumes of one family: equal except for index and output.
+        num_workers: Maximum number of processes.
+        workers: Workers of a workers file, instead of local processes.
+        overwrite: Replace existing outputs.
 
     Yields:
-        Each volume when all are done; the voxels depend on the order alone, not on who makes it when.
+        Each volume when all are done; the voxels depend only on its ``VolumeOrder``, not on worker or time.
 
     Raises:
-        InputError: A place that holds something else, or another family that was begun there, without ``overwrite``.
+        InputError: An output holds something else, or another family was begun there, without ``overwrite``.
         IncasemError: As ``run_blockwise``.
     """
     check_outputs([order.output for order in orders], [], "choose another --output")
@@ -64,7 +64,7 @@ def make_volumes(
         task = _family_task(orders, overwrite)
         options: dict[str, Any] = {"num_workers": num_workers, "workers": workers, "description": "Generating"}
         task.run(overwrite=overwrite, **options)
-        if any(columns_there(order) is None for order in orders):  # somebody removed one since an earlier call
+        if any(columns_there(order) is None for order in orders):  # one was removed since an earlier call
             task.run(overwrite=True, **options)
         task.forget()
     for order, columns in zip(orders, there, strict=True):
@@ -89,7 +89,7 @@ def _family_task(orders: Sequence[VolumeOrder], overwrite: bool) -> LedgerTask:
 
 
 def make_one(item: WorkItem, parameters: Mapping[str, Any]) -> None:
-    """Generate and write the volume that an item stands for, unless it is there."""
+    """Generate and write the volume of a work item, unless it exists."""
     order = VolumeOrder(
         Path(parameters["outputs"][item.number]),
         parameters["format"],

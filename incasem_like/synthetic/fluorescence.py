@@ -13,20 +13,20 @@ from incasem_like.synthetic.parameters import OpticLobeParameters
 Array = npt.NDArray[np.float64]
 Array32 = npt.NDArray[np.float32]
 EMPTY, DENSE, CLUSTERED, RING = range(4)
-COLUMNS_AT_ONCE = 16  # bounds memory: some 25,000 points a column
-POINTS_ALONG_NEURITE = 4  # points scattered round every step of a neurite
+COLUMNS_AT_ONCE = 16  # limits memory: about 25,000 points per column
+POINTS_ALONG_NEURITE = 4  # points scattered around every step of a neurite
 
 
 @dataclass(frozen=True)
 class ColumnKind:
-    """How the dye of one kind of column is scattered; lengths over the spacing of columns.
+    """Distribution of the dye in one kind of column; lengths in units of the column spacing.
 
     Attributes:
-        children: Clouds that each cloud of the level above breaks into, level by level.
-        radial_std: Spread across the column of each level's children.
-        leaf_radial_std: Spread across the column of the points in an innermost cloud.
+        children: Number of clouds that each cloud of the level above splits into, level by level.
+        radial_std: Spread of each level's children across the column.
+        leaf_radial_std: Spread of the points in an innermost cloud across the column.
         sigma_gain: Factor on the log-normal sigma of intensities.
-        ring: Mean and standard deviation of the radius at which the first level's clouds sit, or None.
+        ring: Mean and standard deviation of the radius of the first level's clouds, or None.
     """
 
     children: tuple[int, ...]
@@ -47,7 +47,7 @@ KINDS = {
 def draw_kinds(
     count: int, ratios: tuple[float, float, float, float], rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Give every column a kind (EMPTY, DENSE, CLUSTERED, RING); shares follow ``ratios`` as closely as they can."""
+    """Assign every column a kind (EMPTY, DENSE, CLUSTERED, RING); shares match ``ratios`` as closely as possible."""
     bounds = np.rint(np.cumsum(ratios) / np.sum(ratios) * count).astype(int)
     kinds = np.searchsorted(bounds, np.arange(count), side="right")
     return np.asarray(rng.permutation(kinds), dtype=np.int64)
@@ -65,7 +65,7 @@ def draw_fluorescence(
     """Sum the dye of all columns and neurites into voxels.
 
     Returns:
-        float32 of ``shape``; arbitrary units, 0 or above but for the rare point drawn below 0.
+        float32 of ``shape``; arbitrary units, 0 or above except for rare points drawn below 0.
     """
     sigma = float(rng.uniform(*parameters.intensity_sigma))
     flat = np.zeros(int(np.prod(shape)), dtype=np.float32)
@@ -79,7 +79,7 @@ def draw_fluorescence(
     positions, values = _neurites(geometry, sigma, parameters, max(shape), rng)
     _accumulate(flat, positions, values, shape, voxel)
     if parameters.diffuse_dye > 0:
-        # e is the median of every log-normal intensity here.
+        # e is the median of every log-normal intensity.
         level = parameters.diffuse_dye * parameters.baseline_intensity * np.e
         flat += np.where(np.append(EMPTY, kinds) != EMPTY, level, 0).astype(np.float32)[labels.ravel()]
     return flat.reshape(shape)
@@ -88,7 +88,7 @@ def draw_fluorescence(
 def _reaching(
     geometry: ColumnGeometry, members: npt.NDArray[np.intp], shape: tuple[int, int, int], voxel: Array
 ) -> npt.NDArray[np.intp]:
-    """Leave out columns so far outside that none of their dye can reach the volume."""
+    """Remove columns so far outside that none of their dye can reach the volume."""
     reach = 2.0 * geometry.spacing * np.abs(geometry.frames[members]).max(axis=1)
     middles = geometry.middles[members]
     near = np.all((middles > -reach) & (middles < np.asarray(shape) * voxel + reach), axis=1)
@@ -103,7 +103,7 @@ def _scatter(
     parameters: OpticLobeParameters,
     rng: np.random.Generator,
 ) -> tuple[Array32, Array32]:
-    """Break each column into clouds, level by level, and the innermost clouds into points, in the column's own frame.
+    """Split each column into clouds, level by level, and the innermost clouds into points, in the column's own frame.
 
     Returns:
         Positions in the box, shape ``(points, 3)``, and their intensities, shape ``(points,)``.
@@ -140,10 +140,10 @@ def _scatter(
 def _even_out(
     values: Array32, geometry: ColumnGeometry, members: npt.NDArray[np.intp], relative_diameter: float, voxel: Array
 ) -> None:
-    """Scale values in place so that all points of a column, spread evenly over its voxels, would give one intensity.
+    """Scale values in place so that the points of a column, spread evenly over its voxels, would yield one intensity.
 
     Without this, brightness would grow with the number of points and shrink with the resolution, and neurites, which
-    have few points, would drown.
+    have few points, would be invisible.
     """
     volume = np.pi * (0.5 * relative_diameter * geometry.spacing) ** 2 * geometry.depth
     voxels = volume * np.abs(np.linalg.det(geometry.frames[members])) / voxel.prod()
@@ -154,7 +154,7 @@ def _even_out(
 def _neurites(
     geometry: ColumnGeometry, sigma: float, parameters: OpticLobeParameters, steps: int, rng: np.random.Generator
 ) -> tuple[Array32, Array32]:
-    """Follow each neurite's Bezier curve in ``steps`` steps and scatter a few points round every step."""
+    """Follow each neurite's Bezier curve in ``steps`` steps and scatter a few points around every step."""
     count = len(geometry.sites)
     intensity = rng.lognormal(1.0, sigma, size=count) * parameters.baseline_intensity * parameters.neurite_gain
     intensity[rng.permutation(count)[: round(parameters.neurites_empty * count)]] = 0
@@ -167,7 +167,7 @@ def _neurites(
 
 
 def _accumulate(flat: Array32, positions: Array32, values: Array32, shape: tuple[int, int, int], voxel: Array) -> None:
-    """Add every value to the voxel that its position falls in; several in one voxel add up."""
+    """Add every value to the voxel of its position; values in the same voxel add up."""
     index = np.floor(positions / voxel.astype(np.float32)).astype(np.int32)
     inside = np.all((index >= 0) & (index < np.asarray(shape)), axis=1)
     z, y, x = index[inside].astype(np.int64).T

@@ -1,4 +1,4 @@
-"""The geometry of a synthetic optic lobe: where columns enter, how they point, where their neurites run."""
+"""The geometry of a synthetic optic lobe: entry points and directions of columns, paths of neurites."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class ColumnGeometry:
     """Columns in a box whose longest side is 1, axes z, y, x.
 
     Attributes:
-        sites: Where each column enters, shape ``(n, 3)``.
+        sites: Entry point of each column, shape ``(n, 3)``.
         frames: Local frame of each column, shape ``(n, 3, 3)``, rows ``e_phi, e_theta, e_r``. It is the spherical frame
             stretched with the ellipsoid, so it is neither normalised nor orthogonal: a circle in it is a column
             that keeps its share of the stretched lattice.
-        spacing: Mean distance of neighbouring columns at the entry, measured in the frames.
+        spacing: Mean distance between neighbouring columns at the entry, measured in the frames.
         taper: Width of a column at its end over its width at the entry.
         depth: Length of a column, measured in the frames.
         bezier: Control points of each neurite, shape ``(n, 4, 3)``; the first is the site.
@@ -39,12 +39,12 @@ class ColumnGeometry:
 
     @property
     def middles(self) -> Array:
-        """The point half-way along each column, shape ``(n, 3)``."""
+        """Midpoint of each column, shape ``(n, 3)``."""
         return self.sites + 0.5 * self.depth * self.frames[:, 2]
 
 
 def draw_geometry(parameters: OpticLobeParameters, extents: Array, rng: np.random.Generator) -> ColumnGeometry:
-    """Draw ellipsoids until one sends enough columns through the box.
+    """Draw ellipsoids until enough columns enter the box.
 
     Args:
         parameters: Ranges to draw from.
@@ -52,7 +52,7 @@ def draw_geometry(parameters: OpticLobeParameters, extents: Array, rng: np.rando
         rng: Source of all randomness.
 
     Raises:
-        InputError: When no draw has ``min_columns`` (times the box's share of the unit cube) entries inside.
+        InputError: No draw has ``min_columns`` (times the box's share of the unit cube) entries inside.
     """
     wanted = max(1, int(np.ceil(parameters.min_columns * extents.prod())))
     most = 0
@@ -61,7 +61,7 @@ def draw_geometry(parameters: OpticLobeParameters, extents: Array, rng: np.rando
         inside = int(np.all((sites > 0) & (sites < extents), axis=1).sum())
         if inside >= wanted:
             depth = spacing * parameters.relative_depth
-            # On the unit sphere rays diverge with their distance from the centre; the stretch keeps that ratio.
+            # On the unit sphere rays diverge with the distance from the centre; the stretch preserves that ratio.
             return ColumnGeometry(sites, frames, spacing, 1.0 + depth, depth, _neurites(sites, frames, centre, rng))
         most = max(most, inside)
     raise InputError(
@@ -82,7 +82,7 @@ def _draw_sites(
     turn = _rotation(np.deg2rad(rng.uniform(*parameters.rotation_degrees, size=3)))
     shift = rng.uniform(*parameters.shift, size=3) * extents
     transform = turn @ upright
-    place = turn @ shift + 0.5 * extents  # turned about the middle of the box, so that most draws stay within it
+    place = turn @ shift + 0.5 * extents  # rotated about the centre of the box, so that most draws stay within it
     sites, frames = (points - anchor) @ transform.T + place, frames @ transform.T
     centre = place - transform @ anchor
     near = np.all((sites > -parameters.margin) & (sites < extents + parameters.margin), axis=1)
@@ -94,7 +94,7 @@ def _draw_sites(
 
 
 def _half_turn_to_axis(direction: Array) -> Array:
-    """Rotate by half a turn about the bisector of ``direction`` and the z axis: the direction becomes +z."""
+    """Return the half-turn rotation about the bisector of ``direction`` and the z axis: it maps direction to +z."""
     axis = direction / np.linalg.norm(direction) + np.array([1.0, 0.0, 0.0])
     length = np.linalg.norm(axis)
     axis = np.array([0.0, 1.0, 0.0]) if length < 1e-9 else axis / length
@@ -102,7 +102,7 @@ def _half_turn_to_axis(direction: Array) -> Array:
 
 
 def _rotation(angles: Array) -> Array:
-    """Rotate about each axis in turn by ``angles`` (radians): the product of the three elementary rotations."""
+    """Return the product of the three elementary rotations by ``angles`` (radians)."""
     product = np.eye(3)
     for axis, angle in enumerate(angles):
         first, second = [other for other in range(3) if other != axis]
@@ -122,7 +122,7 @@ def _beyond_random_edge(sites: Array, frames: Array, rng: np.random.Generator) -
 
 
 def _neurites(sites: Array, frames: Array, centre: Array, rng: np.random.Generator) -> Array:
-    """Draw the cubic Bezier curve of each column's neurite: inwards, over a common plane, towards the lobe's centre."""
+    """Draw the cubic Bezier curve of each column's neurite: inwards, via a common plane, towards the lobe's centre."""
     count = len(sites)
     inwards = frames * rng.uniform(0, 1, size=(count, 3, 1)) * np.array([0.1, 0.1, -0.2])[:, None]
     first = sites + inwards.sum(axis=1)

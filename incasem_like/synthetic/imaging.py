@@ -9,12 +9,12 @@ from scipy.ndimage import uniform_filter1d
 from incasem_like.synthetic.parameters import OpticLobeParameters
 
 Array32 = npt.NDArray[np.float32]
-TINY = 1e-30  # keeps an empty volume from dividing by nothing
-REFERENCE_SIDE = 128  # voxels; lengths of the imaging parameters are given for this longest side
+TINY = 1e-30  # avoids division by zero in an empty volume
+REFERENCE_SIDE = 128  # voxels; lengths of the imaging parameters refer to this longest side
 
 
 def image(dye: Array32, parameters: OpticLobeParameters, rng: np.random.Generator) -> Array32:
-    """Turn dye into the signal of a two-photon microscope.
+    """Simulate the signal of a two-photon microscope.
 
     Box blur; division by the 99th percentile; neuropil (the blurred volume itself, weighted) and a plateau added;
     Poisson noise of a photon count; Gaussian read-out noise; contrast changed in the log domain.
@@ -60,7 +60,7 @@ def _box(array: Array32, size: int) -> Array32:
 
 
 def _gaussian(array: Array32, sigma: float) -> Array32:
-    """Blur with a Gaussian of ``sigma`` voxels, as three running means of the same variance: cost is free of sigma."""
+    """Blur with a Gaussian of ``sigma`` voxels by three running means of the same total variance; cost is constant."""
     size = max(1, round((4 * sigma**2 + 1) ** 0.5))
     for _ in range(3):
         array = _box(array, size)

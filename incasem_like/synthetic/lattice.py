@@ -1,4 +1,4 @@
-"""A hexagonal lattice on the unit sphere: the sites where columns enter, and the local frame at each."""
+"""A hexagonal lattice on the unit sphere: the entry points of columns, and the local frame at each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Array = npt.NDArray[np.float64]
 
 
 def icosphere(parts: int) -> Array:
-    """Cut every edge of an icosahedron in ``parts`` and carry the triangular lattice of each face to the sphere.
+    """Divide every edge of an icosahedron into ``parts`` and map the triangular lattice of each face to the sphere.
 
     Within a face the lattice point of barycentric coordinates (i, j, k) is found by spherical interpolation along two
     edges and then between them, which spaces sites more evenly than projecting the flat face.
@@ -27,13 +27,13 @@ def icosphere(parts: int) -> Array:
     left = _slerp(faces[:, None, 0], faces[:, None, 1], along / parts)
     right = _slerp(faces[:, None, 0], faces[:, None, 2], along / parts)
     points = _slerp(left, right, share[None]).reshape(-1, 3)
-    # Neighbouring faces share their edges: of sites closer than rounding, the first stays.
+    # Neighbouring faces share their edges: of duplicate sites (within rounding) the first is kept.
     duplicates = cKDTree(points).query_pairs(1e-6, output_type="ndarray")
     return np.delete(points, np.unique(duplicates.max(axis=1)), axis=0)
 
 
 def _slerp(start: Array, end: Array, share: Array) -> Array:
-    """Go ``share`` of the way from ``start`` to ``end`` along the great circle; all unit vectors on the last axis."""
+    """Interpolate by ``share`` from ``start`` to ``end`` along the great circle; all unit vectors on the last axis."""
     angle = np.arccos(np.clip((start * end).sum(axis=-1), -1, 1))
     sine = np.where(angle < 1e-9, 1.0, np.sin(angle))
     first = np.where(angle < 1e-9, 1.0 - share, np.sin((1 - share) * angle) / sine)
@@ -42,14 +42,14 @@ def _slerp(start: Array, end: Array, share: Array) -> Array:
 
 
 def spherical_frame(points: Array) -> Array:
-    """Give the unit vectors of spherical coordinates at each point of the unit sphere; axis 0 is the polar axis.
+    """Return the unit vectors of spherical coordinates at each point of the unit sphere; axis 0 is the polar axis.
 
     Returns:
         Shape ``(n, 3, 3)``: rows ``e_phi`` (anterior-posterior), ``e_theta`` (dorso-ventral), ``e_r`` (outwards).
     """
     polar, y, x = points.T
     horizontal = np.hypot(x, y)
-    # At the poles phi is undefined; any direction in the tangent plane serves.
+    # At the poles phi is undefined; any direction in the tangent plane will do.
     pole = horizontal < 1e-9
     cos_phi = np.where(pole, 1.0, x / np.where(pole, 1.0, horizontal))
     sin_phi = np.where(pole, 0.0, y / np.where(pole, 1.0, horizontal))
@@ -59,5 +59,5 @@ def spherical_frame(points: Array) -> Array:
 
 
 def nearest_neighbour_distance(points: Array) -> float:
-    """Average over points of the distance to the nearest other point."""
+    """Return the mean over points of the distance to the nearest other point."""
     return float(cKDTree(points).query(points, k=2)[0][:, 1].mean())

@@ -26,7 +26,7 @@ class SyntheticVolume:
         raw: uint8 grey values.
         labels: uint32, 0 = none, one id per column.
         mask: uint8, 1 in any column, else 0.
-        columns: For every labelled column its ``id``, ``kind``, ``middle`` (nm) and ``direction`` (unit vector).
+        columns: ``id``, ``kind``, ``middle`` (nm) and ``direction`` (unit vector) of every labelled column.
     """
 
     raw: npt.NDArray[np.uint8]
@@ -36,7 +36,7 @@ class SyntheticVolume:
 
 
 def check_shape(shape: tuple[int, int, int]) -> None:
-    """Refuse a volume that is too small to hold columns.
+    """Check that a volume is large enough to hold columns.
 
     Raises:
         InputError: A side is too short.
@@ -55,17 +55,17 @@ def generate_optic_lobe(
     index: int = 0,
     parameters: OpticLobeParameters | None = None,
 ) -> SyntheticVolume:
-    """Generate volume number ``index`` of a seed; it depends on nothing else, so any process may make it.
+    """Generate volume number ``index`` of a seed; it depends on nothing else, so any process can make it.
 
     Args:
-        shape: Voxels, z, y, x; need not be a cube.
-        voxel_size: nm, z, y, x; the lobe is laid out in world units, so anisotropic voxels image it anisotropically.
+        shape: Shape in voxels, z, y, x; need not be a cube.
+        voxel_size: Voxel size in nm, z, y, x; the lobe is defined in world units and sampled with these voxels.
         seed: Seed of a family of volumes.
         index: Number of the volume in the family.
-        parameters: What to draw from; the defaults are those of the original recipe.
+        parameters: Parameters to draw from; the defaults are those of the original recipe.
 
     Raises:
-        InputError: When a side is too short, or the parameters allow no layout.
+        InputError: A side is too short, or the parameters allow no layout.
     """
     check_shape(shape)
     parameters = parameters or OpticLobeParameters()

@@ -1,4 +1,4 @@
-"""Parameters of the synthetic optic lobe: what each means, its unit and its default."""
+"""Parameters of the synthetic optic lobe with meaning, unit and default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Range = tuple[float, float]
 
 
 class OpticLobeParameters(BaseModel):
-    """How columns of an optic lobe are laid out, labelled, coloured and imaged.
+    """Layout, labelling, staining and imaging of the columns of an optic lobe.
 
     Lengths are in units of the volume's longest side (1 = that side) unless a description says otherwise. Where the
     shipped recipe of the original generator (128 voxels a side) differs from its class defaults, the recipe's value
@@ -21,7 +21,7 @@ class OpticLobeParameters(BaseModel):
 
     # Geometry
     min_columns: int = Field(
-        100, ge=1, description="columns whose entry lies inside a cubic volume, at least; a flat volume needs its share"
+        100, ge=1, description="minimum number of columns entering a cubic volume; scaled down for flat volumes"
     )
     subdivisions: tuple[int, int] = Field(
         (8, 15), description="range of n; each icosahedron edge is cut in n + 1 parts: 10 (n + 1)^2 + 2 sites"
@@ -37,37 +37,37 @@ class OpticLobeParameters(BaseModel):
 
     # Labels
     relative_diameter: float = Field(
-        0.70, gt=0, le=1, description="diameter of a column at its entry over the spacing of columns"
+        0.70, gt=0, le=1, description="diameter of a column at its entry, in units of the column spacing"
     )
-    relative_depth: float = Field(2.25, gt=0, description="length of a column over the spacing of columns")
-    label_empty_columns: bool = Field(True, description="label columns that took up no dye, too (as the original does)")
+    relative_depth: float = Field(2.25, gt=0, description="length of a column, in units of the column spacing")
+    label_empty_columns: bool = Field(True, description="also label columns without dye (as the original does)")
 
     # Fluorescence
     type_ratios: tuple[float, float, float, float] = Field(
         (2.0, 3.0, 3.0, 3.0),
         description="shares of columns that are empty (drop-out), dense (A), clustered (B), ring-shaped (C)",
     )
-    points_per_cloud: int = Field(250, ge=1, description="points that each innermost cloud scatters")
-    simplify: float = Field(1.25, gt=0, description="divides the spread of every cloud; recipe 1.25, class 1.0")
+    points_per_cloud: int = Field(250, ge=1, description="number of points in each innermost cloud")
+    simplify: float = Field(1.25, gt=0, description="divisor of the spread of every cloud; recipe 1.25, class 1.0")
     baseline_intensity: float = Field(50.0, gt=0, description="factor on every log-normal intensity")
     point_std: float = Field(1.0, ge=0, description="standard deviation of point intensities within one cloud")
     intensity_sigma: Range = Field(
-        (0.3, 1.2), description="range of the log-normal sigma, one draw a volume; recipe 0.3-1.2, class 0.2-1.2"
+        (0.3, 1.2), description="range of the log-normal sigma, drawn once per volume; recipe 0.3-1.2, class 0.2-1.2"
     )
     diffuse_dye: float = Field(
         0.0,
         ge=0,
-        description="dye spread evenly through all columns but the empty, over the typical dye of their clouds",
+        description="dye spread evenly through all non-empty columns, relative to the typical dye of their clouds",
     )
-    neurites_empty: float = Field(0.3, ge=0, le=1, description="share of neurites that took up no dye")
-    neurite_gain: float = Field(2.0, ge=0, description="brightness of neurites over that of columns")
-    neurite_spread: float = Field(0.025, ge=0, description="position noise of neurites over the spacing of columns")
+    neurites_empty: float = Field(0.3, ge=0, le=1, description="share of neurites without dye")
+    neurite_gain: float = Field(2.0, ge=0, description="brightness of neurites relative to columns")
+    neurite_spread: float = Field(0.025, ge=0, description="position noise of neurites, in units of the column spacing")
 
     # Imaging; lengths in voxels of a volume with 128 voxels on its longest side, scaled with that side
     box_size: float = Field(
         2.0,
         gt=0,
-        description="side of the box that stands for optical resolution, voxels at 128; recipe 2, class 4 at 256",
+        description="side of the box blur that models optical resolution, voxels at 128; recipe 2, class 4 at 256",
     )
     neuropil_sigma: float = Field(
         10.0, gt=0, description="blur of the neuropil background, voxels at 128; recipe 10, class 91 at 256"
@@ -84,7 +84,7 @@ class OpticLobeParameters(BaseModel):
 
     @classmethod
     def clear(cls) -> Self:
-        """Give the recipe that a small network learns in minutes: sharp columns, dim neurites, no label without dye."""
+        """Return a recipe that a small network learns in minutes: sharp columns, dim neurites, no label without dye."""
         return cls(label_empty_columns=False, diffuse_dye=2.0, intensity_sigma=(0.2, 0.5), neurite_gain=0.5)
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""One synthetic volume on disk: as folders of TIFF sections or in a Zarr container."""
+"""Writing one synthetic volume to disk: as folders of TIFF sections or in a Zarr container."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class VolumeOrder:
-    """One volume to generate and where it goes.
+    """One volume to generate and its output.
 
     Attributes:
         output: Folder of TIFFs, or Zarr container.
         format: ``tiff`` or ``zarr``.
-        shape: Voxels, z, y, x.
-        voxel_size: nm, z, y, x.
+        shape: Shape in voxels, z, y, x.
+        voxel_size: Voxel size in nm, z, y, x.
         seed: Seed of the family.
         index: Number of the volume in the family.
-        parameters: What to draw from.
+        parameters: Parameters to draw from.
     """
 
     output: Path
@@ -49,7 +49,7 @@ class VolumeOrder:
 
     @property
     def next_command(self) -> str:
-        """The sensible command after this volume is there."""
+        """The next useful command once this volume exists."""
         scripts = "scripts/01_data_formatting"
         if self.format == "zarr":
             return shell_command("python", f"{scripts}/40_equalize_histogram.py", "-f", self.output, "-d", DATASETS[0])
@@ -59,7 +59,7 @@ class VolumeOrder:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What determines the voxels, JSON-able: equal records, equal volumes."""
+        """JSON-able record of all that determines the voxels: equal records mean equal volumes."""
         return json.loads(  # type: ignore[no-any-return]
             json.dumps(
                 {
@@ -83,10 +83,10 @@ def order_volumes(
     num_volumes: int,
     parameters: OpticLobeParameters,
 ) -> list[VolumeOrder]:
-    """Say which volumes go where: one to ``output``, several to ``output`` with ``_000``, ``_001`` ... at its stem.
+    """Return the volumes with their outputs: one at ``output``, several with ``_000``, ``_001`` ... added to its stem.
 
     Raises:
-        InputError: Unknown format, a number below 1, or a side that is too short.
+        InputError: The format is unknown, the number below 1, or a side too short.
     """
     check_shape(shape)
     if format not in ("tiff", "zarr"):
@@ -105,7 +105,7 @@ def make_volume(order: VolumeOrder, overwrite: bool = False) -> None:
     """Generate one volume and write it.
 
     Raises:
-        InputError: The place holds something else, without ``overwrite``.
+        InputError: The output holds something else, without ``overwrite``.
     """
     if not overwrite:
         refuse_what_is_there(order)
@@ -117,12 +117,12 @@ def make_volume(order: VolumeOrder, overwrite: bool = False) -> None:
     try:
         write(order, volume)
     except OSError as error:
-        error.filename = error.filename or str(order.output)  # which the writers of TIFF do not say
+        error.filename = error.filename or str(order.output)  # not set by the TIFF writers
         raise
 
 
 def columns_there(order: VolumeOrder) -> int | None:
-    """Count the columns of a complete and equal volume that is there, or None."""
+    """Return the number of columns of an existing complete and equal volume, or None."""
     if order.format == "tiff":
         record = _read_record(order.output)
         return len(record["columns"]) if record and record["order"] == order.record else None
@@ -144,10 +144,10 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 
 def refuse_what_is_there(order: VolumeOrder) -> None:
-    """Keep from writing over anything but an unfinished volume of the same order.
+    """Check that nothing but an unfinished volume with the same record would be overwritten.
 
     Raises:
-        InputError: Something else is there.
+        InputError: Something else exists there.
     """
     if order.format == "tiff":
         if order.output.exists() and (not order.output.is_dir() or any(order.output.iterdir())):
@@ -172,7 +172,7 @@ def _arrays(volume: SyntheticVolume) -> tuple[npt.NDArray[Any], ...]:
 
 
 def _write_tiff(order: VolumeOrder, volume: SyntheticVolume) -> None:
-    """Write sections into a folder beside, then rename it."""
+    """Write sections into a temporary folder, then rename it."""
     import tifffile
 
     partial = order.output.with_name(f".{order.output.name}.partial")
@@ -194,10 +194,10 @@ def _write_tiff(order: VolumeOrder, volume: SyntheticVolume) -> None:
 
 
 def _remove_ours(folder: Path) -> None:
-    """Remove an earlier volume, but no folder that holds anything else.
+    """Remove an earlier volume, unless its folder holds anything else.
 
     Raises:
-        DataError: The folder holds something that is not ours.
+        DataError: The folder holds other files.
     """
     foreign = [] if not folder.is_dir() else [e.name for e in folder.iterdir() if e.name not in (*FOLDERS, RECORD_NAME)]
     if foreign or not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Labels -> what a network learns: classes, boundaries, weights."""
+"""Training targets made from labels: classes, boundaries, weights."""
 
 from incasem_like.targets.boundaries import boundary_labels
 from incasem_like.targets.classes import class_map

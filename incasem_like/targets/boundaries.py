@@ -13,19 +13,19 @@ from incasem_like.errors import InputError
 def boundary_labels(
     instances: NDArray[np.integer], thickness: int = 1, axes: Sequence[int] | None = None
 ) -> NDArray[np.uint8]:
-    """Mark the voxels beside a change of instance.
+    """Return a mask of the voxels at a boundary between instances.
 
-    At thickness 1 a voxel is boundary when one of its face neighbours has another id (the background 0 is an id like
+    At thickness 1 a voxel is marked when one of its face neighbours has another id (the background 0 is an id like
     any other), which marks one voxel on each side of the change; each further step of thickness grows that by one face
-    neighbour. So a voxel is boundary exactly when its city-block distance to another id is at most ``thickness``.
+    neighbour. So a voxel is marked exactly when its city-block distance to another id is at most ``thickness``.
 
     Args:
         instances: Instance ids of any integer dtype and dimension, 0 = none.
         thickness: Voxels marked on each side, at least 0; 0 marks nothing.
-        axes: Axes along which neighbours count, all by default; ``(1, 2)`` keeps to the section in anisotropic volumes.
+        axes: Axes along which neighbours count, all by default; ``(1, 2)``: only within sections (anisotropic volumes).
 
     Returns:
-        1 on boundaries, 0 elsewhere, of the instances' shape.
+        uint8: 1 on boundaries, 0 elsewhere, of the instances' shape.
 
     Raises:
         InputError: A negative thickness, or an axis the array doesn't have.
@@ -61,7 +61,7 @@ def _grown(mask: NDArray[np.bool_], axes: Sequence[int]) -> NDArray[np.bool_]:
 
 
 def _neighbours(dimensions: int, axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Slices that pair every voxel but the last along ``axis`` with the one after it."""
+    """Return slices that pair every voxel but the last along ``axis`` with the next one."""
     before = [slice(None)] * dimensions
     after = [slice(None)] * dimensions
     before[axis], after[axis] = slice(None, -1), slice(1, None)

@@ -18,10 +18,10 @@ MAX_CLASS_ID = 255
 def class_map(masks: Mapping[int, NDArray[Any]]) -> NDArray[np.uint8]:
     """Merge one mask per class into a class map.
 
-    A voxel that more than one class claims is contradictory and becomes background, as in incasem.
+    A voxel claimed by more than one class is contradictory and becomes background, as in incasem.
 
     Args:
-        masks: Class id (1-255) -> array of one common shape; every voxel that is not 0 belongs to the class.
+        masks: Class id (1-255) -> array of one common shape; every nonzero voxel belongs to the class.
 
     Returns:
         Class ids, 0 = background, of the masks' shape.

@@ -1,4 +1,4 @@
-"""Voxel weights: how much each voxel counts in the loss."""
+"""Voxel weights: the weight of each voxel in the loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from incasem_like.volumes.values import foreground
 
 
 def class_fractions(labels: NDArray[np.integer], mask: NDArray[Any], num_classes: int) -> NDArray[np.float64]:
-    """Give each class's share of the voxels inside the mask.
+    """Return each class's share of the voxels inside the mask.
 
     Args:
         labels: Class ids 0 to ``num_classes - 1``.
@@ -42,11 +42,11 @@ def balance_weights(
     clipmin: float = 0.01,
     clipmax: float = 0.99,
 ) -> NDArray[np.float32]:
-    """Weigh voxels so that each class present in a block counts alike.
+    """Return voxel weights that balance the classes present in a block.
 
     With frac_c the share of class c among the voxels inside the mask, clipped to [clipmin, clipmax], and C the number
-    of classes, a voxel of class c weighs ``1 / (C * frac_c)``; a voxel outside the mask weighs 0. Clipping keeps a
-    class of a few voxels from drowning the rest.
+    of classes, a voxel of class c has the weight ``1 / (C * frac_c)``, a voxel outside the mask 0. Clipping keeps a
+    class of a few voxels from dominating the others.
 
     Args:
         labels: Class ids 0 to ``num_classes - 1``, any shape.
@@ -68,7 +68,7 @@ def balance_weights(
     fractions = class_fractions(labels, mask, num_classes)
     weights = 1.0 / (num_classes * np.clip(fractions, clipmin, clipmax))
     weights[fractions == 0] = 0.0
-    # Labels outside the mask may hold anything; class 0 stands in for them.
+    # Labels outside the mask may have any value; class 0 replaces them.
     inside = foreground(mask)
     scale = weights.astype(np.float32)[np.where(inside, labels, 0)]
     scale *= inside

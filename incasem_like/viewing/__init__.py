@@ -1,1 +1,1 @@
-"""What a person looks at: figures and run reports."""
+"""Figures and run reports."""

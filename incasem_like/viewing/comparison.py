@@ -1,4 +1,4 @@
-"""Runs beside each other: the curves of their metrics in one figure."""
+"""Comparison of runs: the curves of their metrics in one figure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from incasem_like.viewing.figures import Curve, curves_figure
 if TYPE_CHECKING:
     from incasem_like.tracking import Metric, RunRecord
 
-# What a training logs that a person looks at first; the metric that decides on its best checkpoint comes before these.
+# Metrics of a training that users look at first; the metric that selects its best checkpoint comes before these.
 USUAL_METRICS = ("dice_class_1", "loss", "loss_train_0")
 MOST_PANELS = 4
 PANELS_IN_A_ROW = {1: 1, 2: 2, 3: 3}
@@ -24,13 +24,13 @@ def comparison_figure(records: Sequence[RunRecord], metrics: Sequence[str] = ())
 
     Args:
         records: The runs.
-        metrics: Names of metrics; by default up to four that tell most, see ``telling_metrics``.
+        metrics: Names of metrics; by default up to four of the most informative ones, see ``telling_metrics``.
 
     Returns:
-        A PNG.
+        The figure as PNG.
 
     Raises:
-        InputError: No run has one of the metrics, or the runs have none that changes.
+        InputError: A metric is in none of the runs, or no metric of the runs has several points.
     """
     mixed = len({record.kind for record in records}) > 1
     logged = {_label(record, mixed): record.metrics for record in records}
@@ -47,7 +47,7 @@ def comparison_figure(records: Sequence[RunRecord], metrics: Sequence[str] = ())
 
 
 def telling_metrics(records: Sequence[RunRecord], logged: Sequence[Mapping[str, Metric]]) -> list[str]:
-    """Choose up to four metrics of several points that tell most: scores and losses first, then what most runs have."""
+    """Return the up to four most informative metrics with several points: scores and losses, then the most common."""
     points = [{name: len(metric.steps) for name, metric in series.items()} for series in logged]
     curves = {name for counts in points for name, count in counts.items() if count > 1}
     policies = [(record.config.get("training") or {}).get("checkpoints") or {} for record in records]
@@ -64,7 +64,7 @@ def _label(record: RunRecord, with_kind: bool) -> str:
 
 
 def _curves(name: str, logged: Mapping[str, Mapping[str, Metric]]) -> list[Curve]:
-    """The curves of one panel; a run has one colour in all panels."""
+    """Return the curves of one panel; a run has the same colour in all panels."""
     return [
         Curve(label, series[name].steps, series[name].values, colour=f"C{number}")
         for number, (label, series) in enumerate(logged.items())

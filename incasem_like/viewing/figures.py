@@ -1,4 +1,4 @@
-"""Figures for run reports, as PNG bytes: training curves and ortho-slices of raw, truth and prediction."""
+"""Figures for run reports, as PNG bytes: training curves and ortho-slices of raw, ground truth and prediction."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Curve:
     """One metric over iterations.
 
     Attributes:
-        label: What the legend says.
+        label: Text of the legend.
         steps: Iterations, ascending.
         values: One value per step; NaN where the metric was undefined.
         colour: A matplotlib colour; by default the next of its cycle.
-        pale: Whether it stands behind the others.
+        pale: Whether it is drawn pale, behind the others.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point of a panel that is ringed and named."""
+    """A circled and labelled point of a panel."""
 
     step: float
     value: float
@@ -52,12 +52,12 @@ def curves_figure(
 ) -> bytes:
     """Draw one panel per title, each with its curves over iterations.
 
-    Curves of more than 200 points are drawn pale with their running mean on top, so that the trend can be read.
+    Curves of more than 200 points are drawn pale with their running mean on top, so that the trend is visible.
 
     Args:
         panels: Curves by the title of their panel.
-        columns: How many panels stand side by side; by default all of them.
-        marks: Points to ring, by the title of their panel.
+        columns: Number of panels per row; by default all of them.
+        marks: Points to circle, by the title of their panel.
     """
     columns = min(columns or len(panels), len(panels))
     rows = -(-len(panels) // columns)
@@ -93,11 +93,11 @@ def ortho_slices_figure(
     overlays: Mapping[str, Mapping[str, NDArray[np.generic]]],
     aspect: Mapping[str, float],
 ) -> bytes:
-    """Draw the three planes through one point: a row per plane, raw first, then raw under each overlay.
+    """Draw the three planes through one point: a row per plane, first raw, then raw under each overlay.
 
     Args:
         raw: Grey values per plane name (``xy``, ``xz``, ``yz``), each 2-D.
-        overlays: Per column title, class map per plane (0 = nothing drawn), of the raw planes' shapes.
+        overlays: Class map per plane (0 = nothing drawn) by column title, of the raw planes' shapes.
         aspect: Height of a pixel over its width, per plane; not 1 where voxels are anisotropic.
     """
     columns = 1 + len(overlays)
@@ -123,7 +123,7 @@ def ortho_slices_figure(
 
 
 def _tint(mask: NDArray[np.bool_], colour: tuple[float, float, float]) -> NDArray[np.float32]:
-    """An RGBA image: pale inside the mask, full colour on its inner boundary, clear elsewhere."""
+    """Return an RGBA image: pale inside the mask, full colour on its inner boundary, transparent elsewhere."""
     inner = mask.copy()
     inner[1:] &= mask[:-1]
     inner[:-1] &= mask[1:]

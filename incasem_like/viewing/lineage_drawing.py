@@ -1,4 +1,4 @@
-"""Draws a lineage as SVG: data on the left, what came of it to the right."""
+"""Drawing of a lineage as SVG: data on the left, everything derived from it to the right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FILLS = {DATA: "#eceff1", **{kind.name: kind.color for kind in RUN_KINDS}}
 _BAD_STATES = ("FAILED", "KILLED", "DAMAGED", "MISSING")
 _FONT = "font-family='Helvetica, Arial, sans-serif'"
 _TITLE_SIZE, _TEXT_SIZE, _LINE, _PADDING = 13, 11, 15, 9
-# Width of a character over the font's size; a little more than the average, so that text stays inside its box.
+# Width of a character relative to the font size; slightly above average, so that text stays inside its box.
 _CHARACTER = 0.57
 _LONGEST = 44
 _LONGEST_LABEL, _MOST_LABEL_LINES = 26, 3
@@ -26,11 +26,11 @@ def lineage_svg(lineage: Lineage, focus: str) -> str:
     """Draw a lineage.
 
     Args:
-        lineage: What to draw; circles in it are drawn as they come.
-        focus: Key of the node that was asked for; it is framed boldly.
+        lineage: The lineage; cycles in it are drawn, too.
+        focus: Key of the requested node; it gets a bold frame.
 
     Returns:
-        An SVG document that needs nothing but itself. Longer texts are cut with an ellipsis and shown in full by the
+        A self-contained SVG document. Longer texts are cut with an ellipsis and shown in full by the
         browser when pointed at.
     """
     lineage = with_shared_labels(lineage)
@@ -53,7 +53,7 @@ def lineage_svg(lineage: Lineage, focus: str) -> str:
 
 
 def with_shared_labels(lineage: Lineage) -> Lineage:
-    """Write what all links out of data say alike, which datasets were read, into the box of the data."""
+    """Move a label (the datasets read) that all links from a data node share into the box of the node."""
     nodes, links = dict(lineage.nodes), list(lineage.links)
     for key, node in lineage.nodes.items():
         labels = {link.label for link in lineage.targets(key)}
@@ -101,24 +101,24 @@ def _box(node: Node, box: Box, focus: bool) -> str:
 
 
 def _curve(source: Box, target: Box) -> tuple[tuple[float, float], ...]:
-    """The four points of a link's Bézier curve."""
+    """Return the four points of a link's Bézier curve."""
     x1, y1, x2, y2 = source.x + source.width, source.middle, target.x, target.middle
     bend = max((x2 - x1) / 2, 30)
     return (x1, y1), (x1 + bend, y1), (x2 - bend, y2), (x2, y2)
 
 
 def _line(route: Sequence[Box]) -> str:
-    """Draw a link through the lanes that its route keeps free."""
+    """Draw a link through the free lanes of its route."""
     words: list[str] = []
     for source, target in pairwise(route):
         start, *others = (f"{x:.1f},{y:.1f}" for x, y in _curve(source, target))
-        # A lane is as broad as the boxes above it: straight on to its other side.
+        # A lane is as wide as the boxes above it: straight on to its other side.
         words.append(f"{'L' if words else 'M'}{start} C{' '.join(others)}")
     return f"<path d='{' '.join(words)}' fill='none' stroke='#607d8b' stroke-width='1.2' marker-end='url(#tip)'/>"
 
 
 def _label(link: Link, lineage: Lineage, route: Sequence[Box]) -> str:
-    """Write a link's label where links that share an end are apart, a line for each of its parts."""
+    """Draw a link's label where links that share an end are apart, one line per part."""
     spread, gathered = len(lineage.targets(link.source)), len(lineage.sources(link.target))
     fans_out = spread >= gathered and spread > 1
     share = 0.66 if fans_out else 0.34 if gathered > 1 else 0.5

@@ -1,7 +1,7 @@
-"""Where the boxes and lines of a lineage drawing go: a column for each step from the data, few crossings within.
+"""Layout of a lineage drawing: a column for each step from the data, with few crossings.
 
-The layered method of Sugiyama, Tagawa and Toda (1981): columns, stand-ins for links that pass through a column, an
-order by barycentres, and heights that bring neighbours level.
+The layered method of Sugiyama, Tagawa and Toda (1981): columns, dummy nodes for links that pass through a column, an
+order by barycentres, and heights that align neighbours.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Box:
 
     @property
     def middle(self) -> float:
-        """Height of its middle."""
+        """Vertical centre of the box."""
         return self.y + self.height / 2
 
 
 @dataclass(frozen=True)
 class Spacing:
-    """Distances in pixels: between columns, between boxes of a column, and around all."""
+    """Distances in pixels: between columns, between boxes of a column, and the outer margin."""
 
     columns: float = 170.0
     boxes: float = 26.0
@@ -44,7 +44,7 @@ class Spacing:
 
 @dataclass(frozen=True)
 class Layout:
-    """Boxes by node, the boxes that each link leads through (its source first, its target last), and the size."""
+    """Boxes by node, the boxes that each link passes through (its source first, its target last), and the size."""
 
     boxes: Mapping[str, Box]
     routes: Sequence[tuple[Link, Sequence[Box]]]
@@ -54,7 +54,7 @@ class Layout:
 
 @dataclass
 class _Layers:
-    """Columns of nodes and stand-ins, and who is next to whom."""
+    """Columns of nodes and dummy nodes, and their neighbours."""
 
     columns: list[list[str]]
     before: dict[str, list[str]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class _Layers:
 
 
 def lay_out(lineage: Lineage, sizes: Mapping[str, tuple[float, float]], spacing: Spacing | None = None) -> Layout:
-    """Place every node, and lead every link to the right around the boxes between.
+    """Position every node, and route every link to the right around the boxes in between.
 
     Args:
         lineage: Nodes and links.
@@ -111,7 +111,7 @@ def _layers(lineage: Lineage) -> _Layers:
 
 
 def _column_numbers(lineage: Lineage) -> dict[str, int]:
-    """Each node's column: one further right than the rightmost that it came from."""
+    """Return each node's column: one to the right of its rightmost parent."""
     column: dict[str, int] = {}
     underway: set[str] = set()
 
@@ -125,7 +125,7 @@ def _column_numbers(lineage: Lineage) -> dict[str, int]:
 
     for key in lineage.nodes:
         visit(key)
-    for key in lineage.nodes:  # data that is read late stands just left of its first reader, not far out
+    for key in lineage.nodes:  # data that is read late goes just left of its first reader
         after = [column[link.target] for link in lineage.targets(key)]
         if not lineage.sources(key) and after:
             column[key] = min(after) - 1
@@ -133,7 +133,7 @@ def _column_numbers(lineage: Lineage) -> dict[str, int]:
 
 
 def _order(layers: _Layers) -> None:
-    """Sort each column by the middle of its neighbours (barycentre), sweeping to and fro."""
+    """Sort each column by the mean position of its neighbours (barycentre), sweeping back and forth."""
     for neighbours, columns in _sweeps(layers):
         for keys in columns:
             rank = {key: place for column in layers.columns for place, key in enumerate(column)}
@@ -142,7 +142,7 @@ def _order(layers: _Layers) -> None:
 
 
 def _tops(layers: _Layers, heights: Mapping[str, float], gap: float) -> dict[str, float]:
-    """Heights at which each box is as level with its neighbours as the order and the gaps let it be."""
+    """Return the top of each box, aligned with its neighbours as far as order and gaps permit."""
     height = {key: heights.get(key, _LANE) for column in layers.columns for key in column}
     tops: dict[str, float] = {}
     for column in layers.columns:

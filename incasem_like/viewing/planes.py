@@ -1,4 +1,4 @@
-"""The three orthogonal planes through a point of a volume, read without reading the volume."""
+"""The three orthogonal planes through a point of a volume, read without the rest of the volume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NORMAL_AXIS = {"xy": 0, "xz": 1, "yz": 2}
 
 
 def read_planes(volume: Volume, roi: Roi, centre: tuple[int, int, int]) -> dict[str, NDArray[np.generic]]:
-    """Read the planes through ``centre``, as far as ``roi`` goes.
+    """Read the planes through ``centre`` within ``roi``.
 
     Args:
         volume: A volume without channels.
@@ -25,7 +25,7 @@ def read_planes(volume: Volume, roi: Roi, centre: tuple[int, int, int]) -> dict[
         centre: A point inside ``roi``, absolute voxels.
 
     Returns:
-        Per plane (``xy``, ``xz``, ``yz``) a 2-D array; the axis named last runs along the rows' length.
+        A 2-D array per plane: ``xy`` (y, x), ``xz`` (z, x), ``yz`` (z, y).
     """
     from incasem_like.volumes import Roi
 
@@ -39,12 +39,12 @@ def read_planes(volume: Volume, roi: Roi, centre: tuple[int, int, int]) -> dict[
 
 
 def busiest_point(volume: Volume, roi: Roi, samples: int = 24) -> tuple[int, int, int]:
-    """Find a point whose three planes show much foreground: per axis, the fullest of evenly spaced planes.
+    """Find a point whose three planes show much foreground: per axis, the one with most of evenly spaced planes.
 
     Args:
-        volume: Labels; everything but 0 is foreground.
-        roi: Where to look, absolute voxels.
-        samples: How many planes per axis are read.
+        volume: Labels; every nonzero voxel is foreground.
+        roi: The part to search, absolute voxels.
+        samples: Number of planes read per axis.
     """
     from incasem_like.volumes import Roi
 
@@ -61,6 +61,6 @@ def busiest_point(volume: Volume, roi: Roi, samples: int = 24) -> tuple[int, int
 
 
 def plane_aspects(voxel_size: tuple[float, ...]) -> Mapping[str, float]:
-    """Height of a pixel over its width in each plane, from the voxel size z, y, x."""
+    """Return the aspect ratio (pixel height / width) in each plane, from the voxel size z, y, x."""
     z, y, x = voxel_size[-3:]
     return {"xy": y / x, "xz": z / x, "yz": z / y}

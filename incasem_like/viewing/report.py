@@ -1,4 +1,4 @@
-"""A report: one self-contained HTML page of facts, figures, tables, commands and configuration."""
+"""A report: one self-contained HTML page with metadata, figures, tables, commands and configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of a report: its heading, what to see in it, and the PNG."""
+    """A figure of a report: heading, caption and PNG."""
 
     heading: str
     caption: str
@@ -24,13 +24,13 @@ class Picture:
 
     @property
     def data_uri(self) -> str:
-        """The PNG as text that stands in the page itself."""
+        """The PNG as a data URI, embedded in the page."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a report; every row as long as the header."""
+    """A table of a report; every row has the length of the header."""
 
     heading: str
     header: Sequence[str]
@@ -39,7 +39,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Command:
-    """A command that was run and how long it took, in seconds."""
+    """A command that was run and its duration in seconds."""
 
     text: str
     seconds: float | None = None
@@ -47,7 +47,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Report:
-    """What a report says, in the order it says it."""
+    """Contents of a report, in order."""
 
     title: str
     summary: str
@@ -60,14 +60,14 @@ class Report:
 
 
 def write_report(report: Report, path: Path) -> Path:
-    """Write the page whole, or not at all, and return where it is.
+    """Write the page atomically and return its path.
 
     Args:
-        report: What to say.
-        path: Where to write the HTML file; its folder is made.
+        report: Contents of the page.
+        path: Path of the HTML file; its folder is created.
 
     Raises:
-        InputError: A folder, or a file that is no page, stands there.
+        InputError: The path is a folder, or a file that is not a report.
     """
     from jinja2 import Environment, StrictUndefined
 

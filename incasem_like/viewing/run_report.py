@@ -1,4 +1,4 @@
-"""What the report of a tracked run shows: its facts, curves and configuration."""
+"""Contents of the report of a tracked run: metadata, curves and configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DICE = re.compile(r"^dice_class_[1-9]\d*(_train|_validation_ds_\d+)?$")
 
 
 def curves_of_run(record: RunRecord) -> Picture | None:
-    """Draw the run's losses and foreground dice over its iterations, or nothing when it logged neither."""
+    """Draw the run's losses and foreground dice over its iterations; None when it logged neither."""
     panels = {}
     for title, pattern in (("loss", LOSS), ("dice of the foreground", DICE)):
         curves = [Curve(name, m.steps, m.values) for name, m in sorted(record.metrics.items()) if pattern.match(name)]
@@ -32,7 +32,7 @@ def curves_of_run(record: RunRecord) -> Picture | None:
 
 
 def scores_of_series(record: RunRecord) -> Picture | None:
-    """Show the figure that a series of predictions keeps; None for any other run."""
+    """Return the figure stored by a series of predictions; None for any other run."""
     if SERIES_FIGURE not in record.artifacts:
         return None
     said = "Scores against the iteration of the checkpoint"
@@ -42,12 +42,12 @@ def scores_of_series(record: RunRecord) -> Picture | None:
 
 
 def slices_of_volumes(raw: Volume, truth: Volume | None, prediction: Volume) -> Picture:
-    """Draw the three planes through the busiest point of the prediction's region: raw, truth, prediction.
+    """Draw the three planes through the point with most foreground of the prediction: raw, ground truth, prediction.
 
     Args:
         raw: Grey values.
-        truth: Labels, everything but 0 is foreground; None where there is no ground truth.
-        prediction: A segmentation, everything but 0 is foreground.
+        truth: Labels, every nonzero voxel is foreground; None without ground truth.
+        prediction: A segmentation, every nonzero voxel is foreground.
     """
     roi = prediction.roi.intersect(raw.roi)
     overlays: dict[str, Volume] = {"prediction": prediction}
@@ -65,7 +65,7 @@ def slices_of_volumes(raw: Volume, truth: Volume | None, prediction: Volume) -> 
 
 
 def facts_of_run(record: RunRecord) -> list[tuple[str, str]]:
-    """Say what one would write of the run in a methods section: id, state, time, machine, commit, checkpoints."""
+    """Return the metadata of the run for a methods section: id, state, time, machine, commit, checkpoints."""
     facts = [("run", f"{record.id} ({record.kind})"), ("status", record.status)]
     if record.name:
         facts.append(("name", record.name))
@@ -83,7 +83,7 @@ def facts_of_run(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def report_of_run(record: RunRecord) -> Report:
-    """Make the report of any tracked run from what its store holds."""
+    """Return the report of any tracked run from its record in the store."""
     import yaml
 
     picture = scores_of_series(record) or curves_of_run(record)

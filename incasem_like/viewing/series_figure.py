@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from incasem_like.viewing.figures import Curve, Mark, curves_figure
 
-# A score's name: dice_class_1 in the mean of all regions, dice_class_1_ds_0 of the first one.
+# Name of a score: dice_class_1 is the mean of all regions, dice_class_1_ds_0 that of the first one.
 SCORE = re.compile(r"(?P<kind>.+?)_(?P<class>\d+)(?:_ds_(?P<region>\d+))?")
 TITLES = {"dice_class": "dice", "jaccard_class": "jaccard"}
 COLUMNS = 2
@@ -18,11 +18,11 @@ def series_figure(
 ) -> bytes:
     """Draw a panel for each kind of score, with a curve for each class of objects, as PNG.
 
-    Of several regions each has a pale curve beside the mean's.
+    With several regions, each has a pale curve in addition to the mean.
 
     Args:
-        scores: By iteration, and by name.
-        regions: The regions' names, in the order of the data configuration.
+        scores: Scores by iteration and name.
+        regions: Names of the regions, in the order of the data configuration.
         best: Score and iteration to mark.
     """
     steps = sorted(scores)

@@ -12,20 +12,20 @@ from incasem_like.errors import InputError
 CONTAINER_SUFFIXES = (".zarr", ".n5")
 REMOTE_SCHEMES = ("s3", "gs", "http", "https")
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-# Behind a dataset: the channel and the time point to read of it, such as raw@c=1 or raw@c=1,t=0.
+# Suffix of a dataset that selects the channel and the time point to read, such as raw@c=1 or raw@c=1,t=0.
 _SELECTION = re.compile(r"@((?:[ct]=\d+)(?:,[ct]=\d+)*)/?$")
-# What neuroglancer puts before the URL of a source; the format is recognised from the data, so it carries nothing.
+# Prefix that neuroglancer puts before the URL of a source; ignored, since the format is recognised from the data.
 _VIEWER_PREFIX = re.compile(r"^(zarr[23]?|n5|precomputed)://(?=/|[a-z0-9+]+://)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where an array lives.
+    """The address of an array.
 
     Attributes:
-        container: Absolute local path or URL of the container, without a slash at its end.
-        dataset: Path of the array inside it, ``""`` when the container is itself the array.
-        selection: Axis and index of what is read of it, where that is one channel or time point: ``(("c", 1),)``.
+        container: Absolute local path or URL of the container, without a trailing slash.
+        dataset: Path of the array inside the container, ``""`` when the container is itself the array.
+        selection: Axis and index of the selected channel or time point, ``(("c", 1),)``; empty when all is read.
     """
 
     container: str
@@ -38,12 +38,12 @@ class Address:
 
     @property
     def location(self) -> str:
-        """Local path or URL of the array, whatever is selected of it."""
+        """Local path or URL of the array, without the selection."""
         return f"{self.container}/{self.dataset}" if self.dataset else self.container
 
     @property
     def is_local(self) -> bool:
-        """Whether the container is a folder of this machine."""
+        """Whether the container is a folder on this machine."""
         return _SCHEME.match(self.container) is None
 
     def kvstore(self, path: str = "") -> dict[str, object] | str:
@@ -64,13 +64,13 @@ class Address:
 
 
 def parse_address(place: str | os.PathLike[str], dataset: str | None = None) -> Address:
-    """Read ``cell.zarr/volumes/raw``, or a container and a dataset given apart.
+    """Parse ``cell.zarr/volumes/raw``, or a container and a dataset given separately.
 
-    Either may end in a selection, ``raw@c=1``: the one channel (c) or time point (t) to read, counted from 0.
+    Both forms may end in a selection, ``raw@c=1``: the one channel (c) or time point (t) to read, counted from 0.
 
     Args:
         place: Local path or ``s3://``, ``gs://``, ``http(s)://``, ``file://`` URL of an array or a container.
-        dataset: Path inside the container; None when ``place`` has it.
+        dataset: Path inside the container; None when ``place`` includes it.
 
     Raises:
         InputError: For a URL scheme that cannot be read, or a backslash, which TensorStore takes for a slash.

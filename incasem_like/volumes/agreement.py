@@ -1,4 +1,4 @@
-"""Whether two volumes lie on one voxel grid: the same voxel size, and whole voxels apart."""
+"""Checks that two volumes share a voxel grid: the same voxel size, offsets a whole number of voxels apart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from incasem_like.volumes.volume import Volume
 
 
 def check_same_voxels(volume: Volume, reference: Volume) -> None:
-    """Refuse a volume that is not 3-D with the reference's voxel size; report one a fraction of a voxel beside it.
+    """Check that a volume is 3-D with the reference's voxel size; warn if it is shifted by a fraction of a voxel.
 
     Raises:
         DataError: It has channels or another voxel size, or one of the two does not give its voxel size.
@@ -28,13 +28,13 @@ def check_same_voxels(volume: Volume, reference: Volume) -> None:
 
 
 def warn_between_voxels(volume: Volume, reference: Volume, voxel_size: Sequence[float], of: str = "") -> None:
-    """Report, once, that a volume lies a fraction of a voxel beside another: it is read as if on the nearest voxel.
+    """Warn, once, that a volume is shifted by a fraction of a voxel against another: it is read at the nearest voxel.
 
     Args:
-        volume: What is read on the grid of ``reference``.
-        reference: Of the same voxel size.
-        voxel_size: Of both, in nm, z, y, x.
-        of: Whose they are, where both can be named by their dataset alone: the entry of a data configuration.
+        volume: The volume that is read on the grid of ``reference``.
+        reference: Volume of the same voxel size.
+        voxel_size: Voxel size of both volumes in nm, z, y, x.
+        of: The data-config entry that both belong to, so that the warning can name them by dataset alone.
     """
     apart = [one - other for one, other in zip(volume.offset, reference.offset, strict=True)]
     if not on_grid(apart, voxel_size):
@@ -46,5 +46,5 @@ def warn_between_voxels(volume: Volume, reference: Volume, voxel_size: Sequence[
 
 
 def spaced(values: Sequence[float]) -> str:
-    """Write numbers as on a command line: ``4.6 4 4``."""
+    """Return numbers as written on a command line: ``4.6 4 4``."""
     return " ".join(f"{value:g}" for value in values)

@@ -1,4 +1,4 @@
-"""The chunk files of a local array: whether there are any, and how their names are put together."""
+"""The chunk files of a local array: whether any exist, and the separator in their names."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PART = re.compile(r"c|(c\.)?\d+(\.\d+)*")
 
 
 def correct_metadata(address: Address, documents: dict[str, Document]) -> dict[str, Document]:
-    """Correct a ``.zarray`` where it is known to be wrong, or right but more than TensorStore takes.
+    """Correct a ``.zarray`` that is known to be wrong, or is valid but not accepted by TensorStore.
 
-    - Some writers nest the chunks in folders and do not say so in ``dimension_separator``; seen in local arrays.
-    - zarr-python writes whether its zstd adds a checksum, which makes no difference to who reads it.
-    - Members that are null, or C, in most arrays are missing in some.
+    - Some writers nest the chunks in folders without declaring it in ``dimension_separator``; checked in local arrays.
+    - zarr-python records whether its zstd adds a checksum, which makes no difference to readers.
+    - Some arrays lack members that are null, or C, in most arrays.
 
     Returns:
-        The documents; if anything was corrected with one named ``assumed``, to be used instead of the array's own.
+        The documents; if anything was corrected, with one named ``assumed`` to use instead of the array's own.
     """
     array = documents.get(".zarray")
     if array is None:
@@ -44,20 +44,20 @@ def correct_metadata(address: Address, documents: dict[str, Document]) -> dict[s
 
 
 def has_chunks(address: Address, format_: ArrayFormat) -> bool:
-    """Return whether an array has any chunk; True where that cannot be told cheaply (remote, precomputed)."""
+    """Return whether an array has any chunk; True where checking is expensive (remote, precomputed)."""
     if not address.is_local or format_.name == "precomputed":
         return True
     return next(_chunks(Path(address.location)), None) is not None
 
 
 def _separator(folder: Path, wanted: str | None) -> str | None:
-    """Return the separator that chunk names have, looking for one that is wanted as long as it takes."""
+    """Return the separator of the chunk names; a ``wanted`` one is searched for among all names."""
     separators = ("/" if "/" in name else "." for name in _chunks(folder, nested=wanted != "."))
     return next((separator for separator in separators if wanted in (None, separator)), None)
 
 
 def _chunks(folder: Path, nested: bool = True) -> Iterator[str]:
-    """Yield names of chunk files, in the order of the folder; links that lead nowhere are not there."""
+    """Yield names of chunk files, in the order of the folder; dangling links are skipped."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if not _PART.fullmatch(entry.name):

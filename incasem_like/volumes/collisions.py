@@ -1,4 +1,4 @@
-"""Check that what a command writes is none of what it reads, however the addresses are spelled."""
+"""Check that the outputs of a command overlap none of its inputs, however the addresses are spelled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Location = str | Path | Address
 def check_outputs(outputs: Sequence[Location], inputs: Sequence[Location], remedy: str) -> None:
     """Check that writing the outputs replaces no input and no other output; call it before anything is touched.
 
-    Places are compared as the file system resolves them: through symbolic links, mounts, relative paths, the case of
+    Paths are compared as the file system resolves them: through symbolic links, mounts, relative paths, the case of
     letters where it is ignored, and wherever container and dataset are separated. Remote addresses are normalised.
 
     Args:
@@ -52,10 +52,10 @@ class _Place:
     """A resolved address.
 
     Attributes:
-        shown: As it was given.
-        chain: Names of the place itself and of each folder above it, from the outermost; places that share a name at
+        shown: The address as given.
+        chain: Names of the address and of each folder above it, from the outermost; addresses that share a name at
             their end are the same.
-        is_folder: It is a folder of files, not an array.
+        is_folder: Whether it is a folder of files, not an array.
     """
 
     shown: str
@@ -74,12 +74,12 @@ class _Place:
         return not self.chain[-1].isdisjoint(other.chain[-1])
 
     def holds(self, other: _Place) -> bool:
-        """Whether the other is this place or lies below it."""
+        """Whether the other address is this one or lies below it."""
         return any(not self.chain[-1].isdisjoint(names) for names in other.chain)
 
 
 def _local_chain(path: Path) -> tuple[frozenset[Hashable], ...]:
-    """Name every folder down to a path by its resolved path, and by device and inode as far as it exists."""
+    """Return names of every folder down to a path: the resolved path, and device and inode where it exists."""
     resolved = Path(os.path.realpath(path))
     chain: list[frozenset[Hashable]] = []
     identity: tuple[Hashable, ...] = ()
@@ -95,7 +95,7 @@ def _local_chain(path: Path) -> tuple[frozenset[Hashable], ...]:
 
 
 def _remote_chain(url: str) -> tuple[frozenset[Hashable], ...]:
-    """Name every prefix of a URL; the host is compared without regard to case."""
+    """Return names of every prefix of a URL; the host is compared case-insensitively."""
     parts = urlsplit(url)
     host = f"{parts.scheme.lower()}://{parts.netloc.lower()}"
     path = PurePosixPath(os.path.normpath(f"/{unquote(parts.path).lstrip('/')}"))

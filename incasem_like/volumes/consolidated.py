@@ -1,4 +1,4 @@
-"""Consolidated metadata: the copy of all documents that some writers keep in a group, kept true to the documents.
+"""Consolidated metadata: the copy of all documents that some writers keep in a group, kept up to date.
 
 Readers that find one (zarr-python 3 always, others on request) look no further. Zarr v2 has it in ``.zmetadata``, v3 in
 the member ``consolidated_metadata`` of the group's ``zarr.json``. Here it is read only to list what is behind HTTP.
@@ -23,7 +23,7 @@ def refresh(address: Address, pending: Mapping[str, Document] = _NOTHING) -> Non
     """Bring the consolidated metadata of the groups above an array up to date with the array and its groups.
 
     Args:
-        address: Of the array; where there is none, it is removed from them.
+        address: Address of the array; an array that does not exist is removed from the metadata.
         pending: Documents of the array, by name, that are about to be written.
 
     Raises:
@@ -37,7 +37,7 @@ def refresh(address: Address, pending: Mapping[str, Document] = _NOTHING) -> Non
 
 
 def _refreshed(store: Documents, path: str, pending: Mapping[str, Document], document: Document) -> Document:
-    """Return a group's document with the entries of one array and its groups as they are on disk."""
+    """Return a group's document, the entries of one array and its groups updated to what is on disk."""
     entries = _entries(document)
     if entries is None:
         return document

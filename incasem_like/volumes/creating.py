@@ -1,4 +1,4 @@
-"""Creating arrays: groups above them, metadata that every reader finds, ``complete`` false until all is in."""
+"""Creating arrays: parent groups, metadata for every reader, ``complete`` false until all voxels are written."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def create_volume(
     fill_value: float = 0,
     overwrite: bool = False,
 ) -> Volume:
-    """Create an array with the groups above it, opened for writing; its attribute ``complete`` starts false.
+    """Create an array with its parent groups and open it for writing; its attribute ``complete`` starts false.
 
     Args:
         place: ``path/to/container.zarr/volumes/raw``, or the container alone; a local path, ``s3://`` or ``gs://``.
         dataset: Path inside the container when ``place`` is the container.
-        shape: In voxels, channels first where there are any.
-        dtype: Integer, float or bool.
+        shape: Shape in voxels, channels first where there are any.
+        dtype: Voxel data type: integer, float or bool.
         voxel_size, offset: (z, y, x) in nm; fractions are kept as written. None: the voxel size is unknown.
         axes: ``"zyx"``, or ``"czyx"`` with channels.
         chunk_shape: Unit of reading, at most the shape; 128 along each axis if None. (z, y, x) means one channel each.
         shard_shape: For zarr3: several chunks in one file, a multiple of ``chunk_shape``.
-        format: ``"zarr2"``, ``"zarr3"`` or ``"n5"``; None takes the container's own, or the one its suffix says.
+        format: ``"zarr2"``, ``"zarr3"`` or ``"n5"``; None uses the format of the container, or the one of its suffix.
         compression: ``"zstd"`` (in Blosc, the default but for N5), ``"lz4"`` (in Blosc, fast),
             ``"gzip"`` (N5's default) or ``"none"``.
         provenance, attributes: From ``make_provenance``; further attributes.
@@ -78,10 +78,10 @@ def create_volume(
 
 
 def _write_new(address: Address, storage: ArrayFormat, layout: Layout, attributes: Document, overwrite: bool) -> None:
-    """Write the documents of groups and array; the array exists, incomplete, from the last one on."""
+    """Write the documents of groups and array; the array exists, incomplete, once the last one is written."""
     documents = storage.array_documents(layout, {**attributes, **storage.space_attributes(layout), "complete": False})
     with _replaced(address, storage, overwrite):
-        consolidated.refresh(address)  # without what was replaced; and before anything is written, if it cannot be
+        consolidated.refresh(address)  # drops the replaced array; fails before anything is written
         _make_groups(address, storage)
         store = Documents(address)
         for name, document in documents:
@@ -116,7 +116,7 @@ def _choose_format(address: Address, name: str | None) -> ArrayFormat:
 
 
 def _format_of_group(address: Address) -> str | None:
-    """Return the name of the format of an existing container that is a group, or None."""
+    """Return the format name of an existing container that is a group, or None."""
     store = Documents(address)
     names = (".zgroup", "zarr.json", "attributes.json")
     documents = {name: document for name in names if (document := store.read(name)) is not None}
@@ -125,7 +125,7 @@ def _format_of_group(address: Address) -> str | None:
 
 @contextlib.contextmanager
 def _replaced(address: Address, storage: ArrayFormat, overwrite: bool) -> Iterator[None]:
-    """Refuse what is at the address, or replace it by what is written inside; where that fails it comes back."""
+    """Refuse an existing array, or replace it by what is written inside the context; on failure it is restored."""
     try:
         there = find_array(address)
     except DataError:
@@ -156,7 +156,7 @@ def _replaced(address: Address, storage: ArrayFormat, overwrite: bool) -> Iterat
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(doomed, folder)
         raise
-    for leftover in folder.parent.glob(f".{folder.name}.deleted-*"):  # of a process killed here, too
+    for leftover in folder.parent.glob(f".{folder.name}.deleted-*"):  # also left by a process killed here
         leftover.unlink() if leftover.is_symlink() else shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -189,7 +189,7 @@ def _filled_in(wanted: Document, there: Document) -> Document:
 
 
 def _announce(address: Address, storage: ArrayFormat, layout: Layout) -> None:
-    """Add the array to the OME-NGFF multiscales of its group, so that viewers opening the group find it."""
+    """Add the array to the OME-NGFF multiscales of its group, so that viewers that open the group find it."""
     if not address.dataset or storage.name not in ome.VERSIONS:
         return
     group, _, name = address.dataset.rpartition("/")

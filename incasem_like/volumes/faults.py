@@ -1,4 +1,4 @@
-"""What TensorStore's errors mean to a person: one sentence each, of the right class."""
+"""Translation of TensorStore's errors into one-sentence errors of the right class."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _UNREACHABLE = {"ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNAUTHENTICATED"
 
 
 class NotOpenedError(DataError):
-    """An array whose metadata are damaged, or use what TensorStore does not support.
+    """An array whose metadata are damaged, or use features that TensorStore does not support.
 
     Attributes:
-        reason: In TensorStore's words.
+        reason: The reason as TensorStore states it.
     """
 
     def __init__(self, address: str, reason: str) -> None:
@@ -48,13 +48,13 @@ def translated(address: object, doing: str) -> Iterator[None]:
     """Turn TensorStore's errors into one sentence about ``address``.
 
     Args:
-        address: What is being worked on, for the message.
+        address: The array or file being worked on, for the message.
         doing: ``"opening"``, ``"reading"`` or ``"writing"``.
 
     Raises:
         DiskFullError: The disk or quota is full.
-        InputError: Not permitted, or the place cannot be written.
-        DataError: A file is damaged, missing or out of reach.
+        InputError: Not permitted, or the address cannot be written.
+        DataError: A file is damaged, missing or unreachable.
     """
     try:
         yield
@@ -104,7 +104,7 @@ def short_reason(message: str) -> str:
 
 
 def warn_once(sentence: str) -> None:
-    """Log a warning, the same one once; worker processes leave it to the process that started them."""
+    """Log each distinct warning once; worker processes leave it to the process that started them."""
     if multiprocessing.parent_process() is None:
         _warn(sentence)
 

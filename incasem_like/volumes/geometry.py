@@ -1,4 +1,4 @@
-"""World units: voxel grids in nanometres, and regions in absolute voxels or nanometres.
+"""World units: voxel grids in nanometres, and ROIs in absolute voxels or nanometres.
 
 Absolute voxel position = offset in nanometres / voxel size + index. Nanometre values are decimal numbers such as 4.6
 that binary floats only approximate, so the arithmetic is done on exact fractions of what was written.
@@ -17,12 +17,12 @@ from incasem_like.errors import InputError
 
 __all__ = ["Coordinate", "NanometreRoi", "Roi", "describe_roi", "nanometres", "voxel_position"]
 
-# Attributes of other tools carry float noise (32.199999999999996 for 7 x 4.6); this near a voxel is on the voxel.
+# Attributes of other tools carry float noise (32.199999999999996 for 7 x 4.6); this close to a voxel counts as on it.
 GRID_TOLERANCE = Fraction(1, 1000)
 
 
 def exact(value: float) -> Fraction:
-    """Return the fraction that a number was written as: 4.6 is 23/5, not its binary neighbour."""
+    """Return a number as the fraction that it was written as: 4.6 is 23/5, not the nearest binary float."""
     return Fraction(repr(float(value)))
 
 
@@ -38,14 +38,14 @@ def voxel_position(position: Sequence[float], voxel_size: Sequence[float]) -> Co
 
 
 def on_grid(position: Sequence[float], voxel_size: Sequence[float]) -> bool:
-    """Tell whether a position in nm is a whole number of voxels on every axis."""
+    """Return whether a position in nm is a whole number of voxels on every axis."""
     quotients = [exact(nm) / exact(size) for nm, size in zip(position, voxel_size, strict=True)]
     return all(abs(quotient - round(quotient)) <= GRID_TOLERANCE for quotient in quotients)
 
 
 @dataclass(frozen=True)
 class NanometreRoi:
-    """A region in world units.
+    """An ROI in world units.
 
     Attributes:
         offset: First corner (z, y, x) in nm.
@@ -56,7 +56,7 @@ class NanometreRoi:
     shape: tuple[float, ...]
 
     def to_voxels(self, voxel_size: Sequence[float]) -> Roi:
-        """Return the smallest region in absolute voxels that covers this one.
+        """Return the smallest ROI in absolute voxels that covers this one.
 
         Args:
             voxel_size: Size of a voxel (z, y, x) in nm.
@@ -78,7 +78,7 @@ class NanometreRoi:
 
 
 def describe_roi(roi: Roi) -> str:
-    """Say a region as a person reads it: ``z 0-499, y 10-19, x 0-99`` (first and last voxel)."""
+    """Return an ROI as text for messages: ``z 0-499, y 10-19, x 0-99`` (first and last voxel)."""
     names = "zyx"[-roi.dims :] if roi.dims <= 3 else "?" * roi.dims
     parts = zip(names, roi.begin, roi.end, strict=True)
     return ", ".join(f"{name} {begin}-{end - 1}" if end > begin else f"{name} (nothing)" for name, begin, end in parts)

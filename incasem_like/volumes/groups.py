@@ -1,4 +1,4 @@
-"""The groups above an array, and what they state about where it lies: OME-NGFF multiscales, scale levels of an N5."""
+"""The groups above an array and the position they give for it: OME-NGFF multiscales, scale levels of an N5."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ GROUP_FILES = (".zgroup", ".zattrs", "zarr.json", "attributes.json")
 def groups_above(address: Address) -> Iterator[tuple[Address, str]]:
     """Yield the folders above an array, nearest first, each with the path from it to the array.
 
-    They end with the container, or above it where it is itself a part of a local group. Of a remote array without a
-    container, the folder it is in is the only one.
+    They end with the container, or above it where it is itself part of a local group. For a remote array without a
+    container only its own folder is yielded.
     """
     parts = address.dataset.split("/") if address.dataset else []
     for depth in reversed(range(len(parts))):
@@ -42,9 +42,9 @@ def find_space(address: Address, format_: ArrayFormat, documents: dict[str, Docu
     """Read voxel size, offset and axes of an array from its own metadata and from those of the groups above it.
 
     Args:
-        address: Of the array.
-        format_: Its format.
-        documents: Its documents by name.
+        address: Address of the array.
+        format_: Format of the array.
+        documents: Documents of the array, by name.
 
     Raises:
         DataError: They cannot be understood or contradict each other, or a group's document is damaged.
@@ -62,7 +62,7 @@ def _group_statements(group: Address, path: str, n5: bool, array: Document) -> l
     found = []
     for name in ("attributes.json",) if n5 else (".zattrs", "zarr.json"):
         document = None
-        # Stores that cannot be listed say of what is not there that it is not permitted.
+        # Stores that cannot be listed report missing keys as not permitted.
         with contextlib.suppress(*([] if group.is_local else [InputError])):
             document = Documents(group).read(name)
         if document is None:

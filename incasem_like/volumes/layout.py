@@ -1,4 +1,4 @@
-"""The layout of an array to be created: shape, chunks and shards, checked and brought to its axes."""
+"""The layout of an array to be created: shape, chunks and shards, checked and matched to its axes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def checked_layout(
     fill_value: float,
     where: str,
 ) -> Layout:
-    """Check what an array to be created shall look like, and bring chunks and shards to its axes and size.
+    """Check the properties of an array to be created, and match chunks and shards to its axes and size.
 
     The arguments are those of ``create_volume``; ``where`` names the array in errors.
 
@@ -71,7 +71,7 @@ def _chunk(chunk_shape: Sequence[int] | None, size: tuple[int, ...], axes: str, 
 def _shard(
     shard_shape: Sequence[int], chunk: tuple[int, ...], size: tuple[int, ...], axes: str, where: str
 ) -> tuple[int, ...]:
-    """Bring a shard shape to all axes and no larger than the chunks that cover the array."""
+    """Extend a shard shape to all axes, limited to the chunks that cover the array."""
     wanted = tuple(int(length) for length in shard_shape)
     if axes.startswith("c") and len(wanted) == len(axes) - 1:
         wanted = (chunk[0], *wanted)

@@ -1,8 +1,8 @@
 """OME-NGFF multiscales: written on the group that holds an array, read back for voxel size and offset.
 
 The specification puts ``multiscales`` on a group and lists arrays below it. Here ``volumes/raw`` is itself an array, as
-incasem wants it, so the group ``volumes`` carries one image of one scale for each of its arrays, told apart by name and
-path. neuroglancer and ome-zarr open such a group and show its first image; an array opened directly brings its voxel
+incasem expects it, so the group ``volumes`` has one single-scale image for each of its arrays, identified by name and
+path. neuroglancer and ome-zarr open such a group and show its first image; an array opened directly has its voxel
 size in its own attributes. Images keep the order in which their arrays were made, so raw data come first.
 
 ``translation`` is the plain offset of the array, the first corner. Viewers that take it for the centre of the first
@@ -29,11 +29,11 @@ def image_of(layout: Layout, name: str) -> Document:
     """Return the multiscales entry of one array.
 
     Args:
-        layout: Of the array.
-        name: Of the array in its group; becomes the image's name and path.
+        layout: Layout of the array.
+        name: Name of the array in its group; becomes the image's name and path.
     """
     channels = len(layout.axes) - len(layout.offset)
-    unit = {} if layout.voxel_size is None else {"unit": "nanometer"}  # a scale is required, and means nothing without
+    unit = {} if layout.voxel_size is None else {"unit": "nanometer"}  # required; meaningless without a unit
     axes = [{"name": axis, "type": "channel"} for axis in layout.axes[:channels]]
     axes += [{"name": axis, "type": "space", **unit} for axis in layout.axes[channels:]]
     size = numbers(layout.voxel_size or [1] * len(layout.offset))
@@ -44,9 +44,9 @@ def image_of(layout: Layout, name: str) -> Document:
 
 
 def with_image(attributes: Document, image: Document, format_name: str) -> Document:
-    """Return a group's attributes with this image added, in the place of an earlier one with the same path.
+    """Return a group's attributes with this image added, or replacing an earlier one with the same path.
 
-    An image of several scales that has the path among them is left as it is.
+    A multi-scale image that includes the path is left unchanged.
     """
     version = VERSIONS[format_name]
     holder = dict(attributes.get("ome", {})) if format_name == "zarr3" else dict(attributes)
@@ -63,16 +63,16 @@ def with_image(attributes: Document, image: Document, format_name: str) -> Docum
 
 
 def statements(attributes: Document, path: str, where: str, ordered: bool) -> list[Statement]:
-    """Return what a group's multiscales state about the array ``path`` below it; nothing when they do not list it.
+    """Return the statements of a group's multiscales about the array ``path`` below it; empty if it is not listed.
 
     Args:
-        attributes: Of the group.
-        path: From the group to the array.
+        attributes: Attributes of the group.
+        path: Path from the group to the array.
         where: The group's file, for messages.
         ordered: Whether axes are in the order of the array; they are not in an N5.
 
     Raises:
-        DataError: A transformation is neither a scale nor a translation, or has not one number per axis.
+        DataError: A transformation is neither a scale nor a translation, or does not have one number per axis.
     """
     holder = attributes.get("ome", attributes)
     images = holder.get("multiscales") if isinstance(holder, dict) else None
@@ -88,7 +88,7 @@ def _paths(image: Document) -> list[str]:
 
 
 def _statement(image: Document, dataset: Document, key: str, ordered: bool) -> Statement:
-    if isinstance(dataset.get("transform"), dict):  # OpenOrganelle's, before version 0.4 had its own
+    if isinstance(dataset.get("transform"), dict):  # OpenOrganelle's, from before version 0.4 defined its own
         return transform_statement(dataset["transform"], key, ordered)
     axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image.get("axes") or []]
     names, types, units = ([axis.get(member) for axis in axes] or None for member in ("name", "type", "unit"))

@@ -1,4 +1,4 @@
-"""Finding arrays: which format a folder holds, what datasets a container has, and opening one of them."""
+"""Finding arrays: detect the format of a folder, list the datasets of a container, and open one of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Place = str | os.PathLike[str] | Address
 
 
 def locate(place: Place, dataset: str | None = None) -> Address:
-    """Read an address and find its container: the part that ends in ``.zarr`` or ``.n5``, or the outermost group.
+    """Parse an address and find its container: the part that ends in ``.zarr`` or ``.n5``, or the outermost group.
 
     Raises:
         InputError: For a URL scheme that cannot be read.
@@ -45,7 +45,7 @@ def find_array(address: Address) -> tuple[ArrayFormat, dict[str, Document]] | No
         Its format and its documents by name, or None when no array is there.
 
     Raises:
-        DataError: A document is damaged or out of reach.
+        DataError: A document is damaged or unreachable.
     """
     documents = Documents(address)
     for known in _likeliest_first(address):
@@ -68,10 +68,10 @@ def _likeliest_first(address: Address) -> list[ArrayFormat]:
 
 
 def dataset_exists(place: Place, dataset: str | None = None) -> bool:
-    """Tell whether an array is at an address, complete or not.
+    """Return whether an array exists at an address, complete or not.
 
     Raises:
-        DataError: When it cannot be told: a document is damaged or the store out of reach.
+        DataError: It cannot be determined: a document is damaged or the store is unreachable.
     """
     address = locate(place, dataset)
     return find_array(address) is not None or _scale_of_precomputed(address) is not None
@@ -99,7 +99,7 @@ def _is_array(folder: Path, known: ArrayFormat) -> bool:
     try:
         document = Documents(Address(folder.as_posix())).read(known.array_file)
     except DataError:
-        return True  # a damaged array is there all the same
+        return True  # a damaged array exists, too
     return document is not None and known.is_array(document)
 
 
@@ -117,7 +117,7 @@ _ARRAY_FILES = {known.array_file for known in FORMATS.values()}
 
 
 def _scale_of_precomputed(address: Address) -> tuple[Address, Document] | None:
-    """Read ``container/8_8_8`` as the scale of that key of a precomputed volume."""
+    """Interpret ``container/8_8_8`` as the scale with that key of a precomputed volume."""
     if not address.dataset or address.container.lower().endswith(CONTAINER_SUFFIXES):
         return None
     info = Documents(address).read("info")
@@ -132,18 +132,18 @@ def open_volume(
 ) -> Volume:
     """Open an array of any format that the registry knows.
 
-    Of several channels or time points one is chosen behind the name, ``raw@c=1``; a lone one is left out.
+    A suffix of the name, ``raw@c=1``, selects one of several channels or time points; axes of size one are dropped.
 
     Args:
         place: ``path/to/container.zarr/volumes/raw``, or the container alone; a local path or an ``s3://``, ``gs://``,
             ``http://``, ``https://`` URL.
         dataset: Path inside the container when ``place`` is the container.
-        writable: Open for writing too; implies nothing about completeness.
-        allow_incomplete: Open an array whose ``complete`` attribute is false all the same.
+        writable: Open for writing too; independent of completeness.
+        allow_incomplete: Open the array even if its ``complete`` attribute is false.
 
     Raises:
-        DataError: No container, no array there (those that are there are named), damaged metadata, incomplete.
-        InputError: Asked to write what cannot be written.
+        DataError: No container, no array (the existing ones are listed), damaged metadata, incomplete.
+        InputError: ``writable`` for an array that cannot be written.
     """
     address = locate(place, dataset)
     found = find_array(address)
@@ -185,7 +185,7 @@ def _describe_incomplete(volume: Volume) -> str:
 
 
 def describe_missing(address: Address) -> str:
-    """Say what is missing on the way to an array, and what is there instead."""
+    """Return a description of what is missing on the path to an array, and what exists instead."""
     here = Path(address.location)
     zipped = next((path for path in (here, *here.parents) if path.suffix.lower() == ".zip" and path.is_file()), None)
     if address.is_local and zipped is not None:

@@ -1,4 +1,4 @@
-"""What stands outside a volume when a region reaches beyond it: a constant, or the volume mirrored."""
+"""Padding outside a volume for ROIs that extend beyond it: a constant, or the volume mirrored."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from funlib.geometry import Roi
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Read = Callable[[Roi], Array]
-"""Reads a region of indices inside the volume; channels, if any, come first."""
+"""Reads an ROI of indices inside the volume; channels, if any, come first."""
 
 
 def mirrored_indices(begin: int, end: int, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return which index of an axis stands at positions ``begin`` to ``end - 1`` when it is mirrored without end.
+    """Return the indices of an axis at positions ``begin`` to ``end - 1`` when it is mirrored indefinitely.
 
     The first and last voxel are the mirrors and not repeated: ``... 2 1 | 0 1 2 | 1 0 1 ...`` (numpy's ``"reflect"``).
 
@@ -32,15 +32,15 @@ def mirrored_indices(begin: int, end: int, size: int) -> np.ndarray[Any, np.dtyp
 
 
 def read_mirrored(read: Read, roi: Roi, shape: tuple[int, ...]) -> Array:
-    """Read a region of indices that may reach beyond the volume on any side, by any amount.
+    """Read an ROI of indices that may extend beyond the volume on any side, by any amount.
 
     Args:
         read: Reads inside the volume.
-        roi: Wanted region in indices (0 = first voxel).
+        roi: ROI in indices (0 = first voxel).
         shape: Spatial shape of the volume.
 
     Returns:
-        Array of the region's shape, channels first if ``read`` gives any.
+        Array of the ROI's shape, channels first if ``read`` returns any.
     """
     bounds = zip(roi.begin, roi.end, shape, strict=True)
     indices = [mirrored_indices(int(begin), int(end), size) for begin, end, size in bounds]
@@ -56,13 +56,13 @@ def read_mirrored(read: Read, roi: Roi, shape: tuple[int, ...]) -> Array:
 
 
 def read_with_constant(read: Read, roi: Roi, shape: tuple[int, ...], fill: float, empty: Callable[[], Array]) -> Array:
-    """Read a region of indices and set what lies beyond the volume to ``fill``.
+    """Read an ROI of indices and set voxels beyond the volume to ``fill``.
 
     Args:
         read: Reads inside the volume.
-        roi: Wanted region in indices.
+        roi: ROI in indices.
         shape: Spatial shape of the volume.
-        fill: Value outside.
+        fill: Value outside the volume.
         empty: Makes the result array, uninitialised.
     """
     result = empty()

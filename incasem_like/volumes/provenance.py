@@ -22,7 +22,7 @@ from incasem_like.volumes.address import Address
 if TYPE_CHECKING:
     from incasem_like.volumes.volume import Volume
 
-# Not told of a command that goes on with what it began: it would begin anew.
+# Left out of the command that resumes interrupted work: with this flag it would start over.
 OVERWRITE = MappingProxyType({"--overwrite": 0})
 _PASSWORD = re.compile(r"(\w+://[^:/@\s]+):[^@\s]*@")
 
@@ -30,13 +30,13 @@ _PASSWORD = re.compile(r"(\w+://[^:/@\s]+):[^@\s]*@")
 def make_provenance(
     tool: str, parameters: Mapping[str, Any], inputs: Sequence[Volume] = (), run_id: int | str | None = None
 ) -> dict[str, Any]:
-    """Describe the making of a dataset.
+    """Return the provenance of a dataset.
 
     Args:
         tool: Name of the script or function that makes it.
-        parameters: What it was called with; must be JSON-able, paths are written as text.
+        parameters: Parameters of the call; must be JSON-able, paths are written as text.
         inputs: The volumes it is made from.
-        run_id: Of the tracked run that makes it, if any.
+        run_id: Id of the tracked run that makes it, if any.
 
     Returns:
         ``run_id, tool, tool_version, git_commit, command, created, parameters, inputs``; each input has ``address``,
@@ -71,14 +71,14 @@ def command_line(leave_out: Mapping[str, int] = MappingProxyType({})) -> str:
     """Return the command that this process runs, as typed, passwords in URLs blanked.
 
     Args:
-        leave_out: Flags that are not told, by name, and how many words belong to each as its value.
+        leave_out: Flags to leave out, by name, and how many words belong to each as its value.
     """
     words = [] if sys.argv[:1] == [""] else list(sys.argv)
     return _PASSWORD.sub(r"\1:***@", shell_command("python", *_without(words, leave_out)))
 
 
 def _without(words: Sequence[str], leave_out: Mapping[str, int]) -> list[str]:
-    """Drop flags, with their values, from the words of a command; what follows ``with`` are no flags."""
+    """Drop flags and their values from the words of a command; words after ``with`` are not flags."""
     flags_end = words.index("with") if "with" in words else len(words)
     kept: list[str] = []
     passed_over = 0
@@ -98,8 +98,8 @@ def chunk_files(address: Address, leave_out: set[str]) -> list[tuple[str, int, i
     """List the chunk files of a local array with size in bytes and time of the last change in ns; none for remote ones.
 
     Args:
-        address: Of the array.
-        leave_out: Names of its own documents.
+        address: Address of the array.
+        leave_out: Names of the array's own documents.
     """
     if not address.is_local:
         return []
@@ -117,7 +117,7 @@ def chunk_files(address: Address, leave_out: set[str]) -> list[tuple[str, int, i
 
 @cache
 def git_commit() -> str | None:
-    """Return the commit of the checkout this package runs from (``-dirty`` when changed since), None outside one."""
+    """Return the commit of the checkout this package runs from (``-dirty`` when modified), None outside one."""
     checkout = Path(incasem_like.__file__).parent.parent
     if not (checkout / ".git").exists():
         return None

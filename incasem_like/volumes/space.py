@@ -1,4 +1,4 @@
-"""Where an array lies in the world: all that its metadata state, brought to one voxel size, offset and axis order.
+"""Position of an array in world units: its metadata resolved to one voxel size, offset and axis order.
 
 Every format and writer has its own keys. Each key becomes a ``Statement``; ``resolve_space`` compares them. The array's
 own attributes come before those of the groups above it. Of several keys the first that states a value is used; a later
@@ -20,18 +20,18 @@ from incasem_like.volumes.geometry import exact
 from incasem_like.volumes.units import is_no_unit, nanometres_in
 
 _SYNONYMS = {"channel": "c", "channels": "c", "time": "t"}
-# Names that a library gives to axes that nobody named: d0, dim_1, phony_dim_2.
+# Default names that libraries give to unnamed axes: d0, dim_1, phony_dim_2.
 _NOT_NAMED = re.compile(r"((d|axis|dim|phony_dim)_?)?\d*")
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where an array lies in the world, as its metadata say it.
+    """Position of an array in world units, according to its metadata.
 
     Attributes:
         voxel_size: (z, y, x) in nm, None when unknown.
         offset: (z, y, x) in nm, None when unknown.
-        axes: Letter of each axis in the order TensorStore shows them.
+        axes: Letter of each axis in TensorStore's order.
     """
 
     voxel_size: tuple[float, ...] | None
@@ -41,17 +41,17 @@ class Space:
 
 @dataclass(frozen=True)
 class Statement:
-    """What one key of the metadata says; its lists run along the axes.
+    """Content of one key of the metadata; its lists follow the axes.
 
     Attributes:
-        key: Name of the key and, for a group's, of its file.
+        key: Name of the key and, for a key of a group, of its file.
         names: Names of the axes, None where the key names none.
         types: ``"space"``, ``"channel"`` or ``"time"``, where given.
-        scale: Voxel size; one number per axis, per axis that is no channel, or per axis of space. ``offset`` likewise.
-        units: One for each of these numbers, or one for all.
-        convention: Unit of numbers without one; None: they mean nothing.
-        warns: Whether to report that the convention was used.
-        ordered: Whether ``names`` are in the order of the array, and not only a key to the numbers.
+        scale: Voxel size; one number per axis, per non-channel axis, or per spatial axis. ``offset`` likewise.
+        units: One unit for each of these numbers, or one for all.
+        convention: Unit of numbers without a unit; None: such numbers are ignored.
+        warns: Whether to warn that the convention was used.
+        ordered: Whether ``names`` are in the order of the array, not only in that of the numbers.
     """
 
     key: str
@@ -66,10 +66,10 @@ class Statement:
 
 
 def resolve_space(statements: Sequence[Statement], default_axes: tuple[str, ...], where: str) -> Space:
-    """Bring statements to one voxel size, offset and axis order.
+    """Resolve statements to one voxel size, offset and axis order.
 
     Args:
-        statements: The ones that count first first.
+        statements: Statements in order of precedence.
         default_axes: Letters of the axes when no statement names them; their number is the array's.
         where: Address of the array, for messages.
 
@@ -95,14 +95,14 @@ def resolve_space(statements: Sequence[Statement], default_axes: tuple[str, ...]
                 )
             if in_nm:
                 found.append((statement.key, lengths))
-            elif any(length != (what == "size") for length in lengths):  # 1 and 0 are what nobody gave
+            elif any(length != (what == "size") for length in lengths):  # 1 and 0 are defaults
                 unitless.setdefault(what, (statement.key, lengths))
     if not sizes and "size" in unitless:
         warn_once(f"{where} has numbers without a unit in {unitless['size'][0]}, so its voxel size is unknown.")
     if not offsets and "offset" in unitless:
         if sizes:
             raise DataError(f"{where} has an offset without a unit in {unitless['offset'][0]}: add the unit there.")
-        offsets.append(unitless["offset"])  # of no use, as long as the voxel size is unknown, but not 0
+        offsets.append(unitless["offset"])  # unusable while the voxel size is unknown, but not 0
     for key, lengths in sizes[1:]:
         if not same_voxel_size(lengths, sizes[0][1]):
             _warn_contradiction(where, "voxel size", sizes[0], (key, lengths))
@@ -141,7 +141,7 @@ def _resolve_axes(statements: Sequence[Statement], default_axes: tuple[str, ...]
 
 
 def _letters(statement: Statement, default_axes: tuple[str, ...], where: str) -> tuple[str, ...] | None:
-    """Return the letters of a statement's axes, t, c, z, y or x; None when it names none."""
+    """Return the letters of a statement's axes (t, c, z, y or x), None when it does not name them."""
     names = statement.names
     if names is None:
         return None
@@ -167,7 +167,7 @@ def _letter(name: str, kind: str) -> str:
     text = name.strip().lower()
     if kind in ("channel", "time"):
         return kind[0]
-    if text.endswith("^"):  # of funlib.persistence, which marks channels so
+    if text.endswith("^"):  # funlib.persistence marks channels like this
         return "c"
     return "" if _NOT_NAMED.fullmatch(text) else _SYNONYMS.get(text, text)
 
@@ -175,7 +175,7 @@ def _letter(name: str, kind: str) -> str:
 def _lengths(
     statement: Statement, values: Any, axes: Sequence[str], letters: Sequence[str], where: str
 ) -> tuple[tuple[float, ...], bool]:
-    """Return the numbers of a statement for z, y and x in nm, and whether they are: False when they have no unit."""
+    """Return the numbers of a statement for z, y and x, and whether they are in nm: False when they have no unit."""
     if not isinstance(values, list | tuple) or not all(
         isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values
     ):
@@ -202,7 +202,7 @@ def _lengths(
 
 
 def _along(axes: Sequence[str], values: Any, statement: Statement, where: str) -> dict[str, Any]:
-    """Return which value belongs to which axis: to all, to those that are no channels, or to those of space."""
+    """Return the value of each axis; values are given for all axes, the non-channel axes or the spatial axes."""
     spatial = [letter for letter in axes if letter in "zyx"]
     for letters in (axes, [letter for letter in axes if letter != "c"], spatial):
         if isinstance(values, list | tuple) and len(values) == len(letters):

@@ -1,4 +1,4 @@
-"""The one place that speaks to TensorStore's contexts and key-value stores: JSON documents beside the chunks."""
+"""All access to TensorStore's contexts and key-value stores: JSON documents beside the chunks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Document = dict[str, Any]
 CACHE_BYTES = 64 * 2**20
 COPY_THREADS = 4
 IO_THREADS = 16
-M_ARENA_MAX = -8  # of glibc's malloc.h
+M_ARENA_MAX = -8  # from glibc's malloc.h
 
 
 @cache
@@ -48,13 +48,13 @@ def context() -> Any:
 
 
 def _share_freed_memory() -> None:
-    """Let TensorStore's threads share freed memory: by default each keeps its own, and that adds up over many reads.
+    """Make TensorStore's threads share freed memory: by default each keeps its own, which adds up over many reads.
 
     glibc gives a process up to eight arenas per core, and an arena keeps what was freed in it. Two hold what is in use
     at a time, and little more; chunks are few and large, so that threads hardly wait for each other.
     """
     if sys.platform.startswith("linux") and "MALLOC_ARENA_MAX" not in os.environ:
-        with contextlib.suppress(AttributeError, OSError):  # another C library, which keeps memory in its own way
+        with contextlib.suppress(AttributeError, OSError):  # another C library with its own memory management
             ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
@@ -74,7 +74,7 @@ class Documents:
         """Read a JSON document, or None when there is none of that name.
 
         Raises:
-            DataError: When it is no JSON object, or cannot be reached.
+            DataError: It is not a JSON object, or cannot be reached.
         """
         return self._read(key)[0]
 
@@ -94,7 +94,7 @@ class Documents:
         return document, found.stamp.generation
 
     def write(self, key: str, document: Document) -> None:
-        """Write a JSON document whole: a reader sees the old one or the new one, never a part.
+        """Write a JSON document atomically: a reader sees the old one or the new one, never a part.
 
         Raises:
             DiskFullError, InputError: When it cannot be written.
@@ -103,7 +103,7 @@ class Documents:
             self._keys.write(key, _encode(document)).result()
 
     def update(self, key: str, change: Callable[[Document], Document]) -> Document:
-        """Read, change and write a document; repeated when another process wrote it meanwhile.
+        """Read, change and write a document; retried when another process wrote it meanwhile.
 
         Args:
             key: Name inside the container.
@@ -132,7 +132,7 @@ class Documents:
         """List the keys below a folder, by their names in it.
 
         Raises:
-            DataError: Out of reach, or the store cannot list (HTTP).
+            DataError: The store is unreachable, or cannot list keys (HTTP).
         """
         with translated(self.address.container, "reading"):
             keys = self._below(folder).list().result()

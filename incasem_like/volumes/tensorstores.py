@@ -1,4 +1,4 @@
-"""Opening an array with TensorStore, its axes brought into our order: channels, z, y, x, each starting at 0."""
+"""Opening an array with TensorStore, its axes transposed to our order: channels, z, y, x, each starting at 0."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Handle:
     Attributes:
         store: TensorStore view with axes in our order.
         axes: ``"zyx"``, ``"czyx"``, ``"yx"`` or ``"cyx"``.
-        shape: In voxels.
-        dtype: Of one voxel.
+        shape: Shape in voxels.
+        dtype: Voxel data type.
         chunk_shape: Unit of reading.
         write_chunk_shape: Unit of writing.
     """
@@ -41,18 +41,18 @@ def open_handle(
 ) -> Handle:
     """Open an array, with zarr-python where TensorStore cannot decode it.
 
-    To read, a channel axis of one channel is left out, as is a time axis of one point.
+    When opened for reading, a channel axis of one channel and a time axis of one point are dropped.
 
     Args:
-        address: Where it is, and which channel or time point of it.
-        format_: Its format.
-        documents: Its documents by name; a precomputed volume's first scale is the one to open.
-        axes: Names of its axes in TensorStore's order.
+        address: Address of the array, with the selected channel or time point.
+        format_: Format of the array.
+        documents: Documents of the array, by name; of a precomputed volume the first scale is opened.
+        axes: Names of the axes in TensorStore's order.
         writable: Whether it will be written.
 
     Raises:
-        DataError: Damaged, out of reach, or of axes or values that cannot be used.
-        InputError: It is to be written, but can only be read.
+        DataError: The array is damaged, unreachable, or has axes or values that cannot be used.
+        InputError: ``writable`` for an array that can only be read.
     """
     import tensorstore
 
@@ -105,7 +105,7 @@ def _open(address: Address, format_: ArrayFormat, documents: dict[str, Document]
             spec |= {"metadata": documents["assumed"], "assume_metadata": True, "open": True}
             try:
                 return tensorstore.open(spec, context=context(), read=True, write=writable).result()
-            except ValueError as error:  # of the specification itself, which has no status
+            except ValueError as error:  # an error in the specification itself has no status
                 raise ValueError(f"INVALID_ARGUMENT: {error}") from error
         return tensorstore.open(spec, context=context(), read=True, write=writable, open=True).result()
 
@@ -115,7 +115,7 @@ def _kvstore(address: Address, documents: dict[str, Document]) -> dict[str, obje
 
 
 def _selected(address: Address, store: Any, names: list[str]) -> tuple[Any, list[str]]:
-    """Take the channel or time point that the address chooses."""
+    """Select the channel or time point named by the address."""
     for name, index in address.selection:
         size = store.shape[names.index(name)] if name in names else 0
         if index >= size:

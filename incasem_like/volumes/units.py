@@ -24,7 +24,7 @@ _NONE = {"", "pixel", "px", "voxel", "none", "null", "unknown", "dimensionless"}
 
 
 def is_no_unit(unit: object) -> bool:
-    """Return whether metadata that say this give no unit: nothing, or pixels."""
+    """Return whether a unit in the metadata stands for no unit: empty, or pixels."""
     return unit is None or (isinstance(unit, str) and unit.strip().lower().rstrip("s") in _NONE)
 
 

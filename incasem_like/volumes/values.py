@@ -1,4 +1,4 @@
-"""What voxel values mean: labels, masks and probabilities, checked where they are read."""
+"""Meaning of voxel values: labels, masks and probabilities, checked where they are read."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ FLOAT_ROUNDING = 1e-5  # how far a float probability may lie outside [0, 1]; flo
 
 
 def check_label_dtype(volume: Volume) -> None:
-    """Check that a dataset of labels, or a mask, holds integers.
+    """Check that a label dataset or a mask has an integer data type.
 
     Raises:
-        DataError: It does not.
+        DataError: The data type is not an integer type.
     """
     if volume.dtype.kind not in LABEL_KINDS:
         raise DataError(
@@ -41,13 +41,13 @@ def check_labels(labels: Array, name: str = "The array", begin: Sequence[int] = 
     """Check that every label is 0 or a positive whole number.
 
     Args:
-        labels: As stored.
+        labels: Labels as stored.
         name: The dataset, for the error.
         begin: Absolute voxel of the first label; 0 by default.
-        step: Voxels of the dataset from one label to the next.
+        step: Distance in voxels of the dataset from one label to the next.
 
     Raises:
-        VoxelValueError: Another value, with its position.
+        VoxelValueError: Any other value; the message gives its position.
     """
     kind = labels.dtype.kind
     if kind == "b" or not labels.size or (kind == "u" and labels.dtype.itemsize < 8):
@@ -83,7 +83,7 @@ def foreground(
 
 
 def inside(mask: Array, name: str = "The array", begin: Sequence[int] = (), step: int = 1) -> npt.NDArray[np.bool_]:
-    """Return where a mask is not 0; a mask of other values than 0, 1 and 255 gives one warning.
+    """Return where a mask is not 0; a mask with values other than 0, 1 and 255 causes one warning.
 
     Args:
         mask, name, begin, step: As for ``check_labels``.
@@ -92,19 +92,19 @@ def inside(mask: Array, name: str = "The array", begin: Sequence[int] = (), step
         VoxelValueError: As ``check_labels``.
     """
     found = foreground(mask, name, begin, step)
-    first = multiprocessing.parent_process() is None  # workers leave the warning to it
+    first = multiprocessing.parent_process() is None  # only the main process warns
     if first and mask.dtype.kind != "b" and ((mask > 1) & (mask != 255)).any():
         _warn_once(f"{name} is used as a mask and holds more than 0 and 1 (or 255): every value but 0 is inside.")
     return found
 
 
 def stated_scale(volume: Volume) -> float | None:
-    """Return the attribute ``scale``, the stored value of probability 1; None without one.
+    """Return the attribute ``scale``, the stored value of probability 1; None if it is missing.
 
-    Lists, with which other programs state voxel sizes, do not count.
+    Lists are ignored: other programs use the key for voxel sizes.
 
     Raises:
-        DataError: It is not above 0.
+        DataError: The scale is not above 0.
     """
     scale = volume.attributes.get("scale")
     if not isinstance(scale, int | float) or isinstance(scale, bool):
@@ -138,11 +138,11 @@ def check_probabilities(
     """Check that stored values are probabilities.
 
     Args:
-        values: As stored.
+        values: Values as stored.
         scale: The stored value of probability 1.
         name, begin: As for ``check_labels``.
-        counted: Where it is False anything may be stored; None checks all.
-        remedy: For the error; by default that of a probability map.
+        counted: Mask of the values to check; None checks all.
+        remedy: What to do, for the error; by default the advice for a probability map.
 
     Raises:
         VoxelValueError: A value is NaN, or outside 0 to ``scale`` by more than rounding.
@@ -166,7 +166,7 @@ def check_probabilities(
 
 
 def first_where(values: Array, chosen: Array, begin: Sequence[int], step: int = 1) -> tuple[Any, str]:
-    """Return the first of the chosen values and its position in absolute voxels."""
+    """Return the first value where ``chosen`` is true and its position in absolute voxels."""
     index = np.unravel_index(int(np.argmax(chosen)), values.shape)
     origin = tuple(begin) or (0,) * values.ndim
     names = "zyx"[-values.ndim :] if values.ndim <= 3 else "?" * values.ndim

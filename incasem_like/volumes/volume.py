@@ -1,4 +1,4 @@
-"""``Volume``: one array in world units, read and written by regions of absolute voxels or nanometres."""
+"""``Volume``: one array in world units, read and written by ROIs in absolute voxels or nanometres."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Volume:
     It can be pickled and sent to another process started by forkserver or spawn, where it opens the array anew.
 
     Attributes:
-        address: Where it lives.
+        address: Address of the array.
         format: Storage format.
         writable: Whether ``write`` and ``update_attributes`` are allowed.
     """
@@ -79,12 +79,12 @@ class Volume:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """In voxels, channels first where there are any."""
+        """Shape in voxels, channels first where there are any."""
         return self.open().shape
 
     @property
     def axes(self) -> str:
-        """``"zyx"``, ``"czyx"``, or ``"yx"``, ``"cyx"`` for images."""
+        """Axes: ``"zyx"``, ``"czyx"``, or ``"yx"``, ``"cyx"`` for images."""
         return self.open().axes
 
     @property
@@ -94,7 +94,7 @@ class Volume:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of one voxel."""
+        """Voxel data type."""
         return self.open().dtype
 
     @property
@@ -109,21 +109,21 @@ class Volume:
 
     @property
     def voxel_size(self) -> tuple[float, ...] | None:
-        """(z, y, x) in nm; None when the metadata do not give it."""
+        """Voxel size (z, y, x) in nm; None when the metadata do not give it."""
         return self._world().voxel_size
 
     def require_voxel_size(self) -> tuple[float, ...]:
         """Return the voxel size (z, y, x) in nm.
 
         Raises:
-            DataError: It is unknown; the sentence says how to add it.
+            DataError: It is unknown; the message explains how to add it.
         """
         if self.voxel_size is None:
             raise DataError(f"{self.address} does not give its voxel size: {self.describe_resolution()}.")
         return self.voxel_size
 
     def describe_resolution(self, voxel_size: Sequence[float] | None = None) -> str:
-        """Return what to do so that the metadata give the voxel size: the one given, nm, z, y, x, or any."""
+        """Return how to add the voxel size (nm, z, y, x) to the metadata: the given one, else an example."""
         n5 = self.format.name == "n5"
         values = [f"{nm:g}" for nm in voxel_size] if voxel_size else list(self.axes.lstrip("c"))
         listed = f"[{', '.join(reversed(values) if n5 else values)}]"
@@ -133,10 +133,10 @@ class Volume:
 
     @property
     def offset(self) -> tuple[float, ...]:
-        """Position of the first voxel (z, y, x) in nm; 0 when not known.
+        """Position of the first voxel (z, y, x) in nm; 0 when unknown.
 
         Raises:
-            DataError: It is given, but no voxel size, without which the position in voxels is unknown.
+            DataError: The offset is given without a voxel size, so that the position in voxels is unknown.
         """
         offset = self._world().offset or (0.0,) * len(self.spatial_shape)
         if any(offset) and self.voxel_size is None:
@@ -152,7 +152,7 @@ class Volume:
         return Roi(voxel_position(self.offset, self.voxel_size or (1.0,) * len(self.offset)), self.spatial_shape)
 
     def require_zyx(self, name: str | None = None) -> None:
-        """Refuse a volume of several channels, or one that is not 3-D.
+        """Check that the volume is 3-D without channels.
 
         Args:
             name: What errors call it; by default its address.
@@ -173,20 +173,20 @@ class Volume:
 
     @property
     def has_chunks(self) -> bool:
-        """False when no chunk is on disk, so that every voxel is the fill value.
+        """Whether any chunk is on disk; if False, every voxel has the fill value.
 
-        True where that cannot be told, and for arrays written here: chunks of fill value alone are not stored.
+        True where it is unknown, and for arrays written here: chunks that hold only the fill value are not stored.
         """
         return "complete" in self._attributes or has_chunks(self.address, self.format)
 
     def require_chunks(self, name: str | None = None) -> None:
-        """Refuse an array of which nothing is on disk where it would make a result without meaning.
+        """Check that some chunk is on disk, where an empty array would make the result meaningless.
 
         Args:
             name: What errors call it; by default its address.
 
         Raises:
-            DataError: It has no chunk.
+            DataError: The array has no chunk.
         """
         if not self.has_chunks:
             raise DataError(
@@ -196,34 +196,34 @@ class Volume:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The array's attributes as they were when last read or written here."""
+        """The array's attributes as last read or written here."""
         return dict(self._attributes)
 
     @property
     def provenance(self) -> dict[str, Any] | None:
-        """What ``make_provenance`` recorded, or None for data of others."""
+        """The provenance recorded by ``make_provenance``, or None for data of other programs."""
         found = self._attributes.get("provenance")
         return found if isinstance(found, dict) else None
 
     @property
     def complete(self) -> bool:
-        """False from creation until ``mark_complete``; data of others without the attribute are complete."""
+        """False from creation until ``mark_complete``; data of other programs, without the attribute, are complete."""
         return bool(self._attributes.get("complete", True))
 
     def read(self, roi: Roi | NanometreRoi | None = None, *, outside: Outside = "error", fill: float = 0) -> Array:
-        """Read a region with all its channels.
+        """Read an ROI with all its channels.
 
         Args:
-            roi: In absolute voxels or nm; None reads the whole volume.
-            outside: What to do where the region reaches beyond the volume: ``"error"``, ``"constant"`` (``fill``) or
+            roi: ROI in absolute voxels or nm; None reads the whole volume.
+            outside: What to do where the ROI extends beyond the volume: ``"error"``, ``"constant"`` (``fill``) or
                 ``"reflect"`` (mirrored at the first and last voxel, as often as needed).
-            fill: For ``"constant"``.
+            fill: Value for ``"constant"``.
 
         Returns:
-            Array of the region's shape and the volume's dtype, channels first.
+            Array of the ROI's shape and the volume's dtype, channels first.
 
         Raises:
-            DataError: The region is empty, or reaches outside with ``outside="error"``, or a chunk is damaged.
+            DataError: The ROI is empty, or extends outside with ``outside="error"``, or a chunk is damaged.
         """
         wanted = self._checked(roi, "reading")
         indices = wanted - self.roi.begin
@@ -244,17 +244,17 @@ class Volume:
         raise DataError(self._describe_outside(wanted))
 
     def write(self, array: Array, roi: Roi | NanometreRoi | None = None) -> None:
-        """Write a region; on return it is on the disk.
+        """Write an ROI; on return it is on the disk.
 
-        Processes may write at the same time; regions that share a chunk are then merged, at a cost.
+        Processes may write concurrently; writes that share a chunk are merged, which is slower.
 
         Args:
-            array: Of the region's shape, channels first; values must fit the volume's dtype whatever they are.
-            roi: In absolute voxels or nm; None writes the whole volume.
+            array: Array of the ROI's shape, channels first; its dtype must fit into the volume's, whatever the values.
+            roi: ROI in absolute voxels or nm; None writes the whole volume.
 
         Raises:
             InputError: Opened for reading only, wrong shape, a dtype that may not fit, no permission.
-            DataError: The region reaches outside the volume.
+            DataError: The ROI extends outside the volume.
             DiskFullError: No space is left.
         """
         if not self.writable:
@@ -277,11 +277,11 @@ class Volume:
             self.open().store[slices].write(np.asarray(array, self.dtype)).result()
 
     def mark_complete(self) -> None:
-        """Say that every voxel is written; only then do others read it without asking for incomplete data."""
+        """Mark the array complete; until then it is readable only with ``allow_incomplete``."""
         self.update_attributes({"complete": True})
 
     def update_attributes(self, changes: Mapping[str, Any]) -> None:
-        """Change some attributes on disk, whole or not at all, keeping what others changed meanwhile.
+        """Change some attributes on disk, all or none, keeping changes that other processes made meanwhile.
 
         Raises:
             InputError: Opened for reading only, or no permission.
@@ -294,7 +294,7 @@ class Volume:
 
         name = self.format.attributes_file
         key, store = join(self.dataset, name), Documents(self.address)
-        # Before, so that a call that is stopped in between and repeated mends it; after, for what others changed.
+        # Before, so that repeating an interrupted call repairs it; after, to include changes by other processes.
         consolidated.refresh(self.address, {name: change(store.read(key) or {})})
         self._documents[name] = store.update(key, change)
         consolidated.refresh(self.address)
@@ -315,7 +315,7 @@ class Volume:
     def content_hash(self) -> str:
         """SHA-256 of metadata, provenance and the list of chunk files with sizes and times; cheap, no chunk is read.
 
-        Attributes that do not touch the voxels, ``complete`` among them, do not enter. Remote arrays are told apart by
+        Attributes that do not affect the voxels, such as ``complete``, are left out. Remote arrays are distinguished by
         their metadata and provenance alone.
         """
         handle = self.open()

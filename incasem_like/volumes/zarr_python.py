@@ -25,7 +25,7 @@ def open_array(address: Address, format_: ArrayFormat, documents: dict[str, Docu
 
     if format_.name == "n5" and hasattr(zarr, "N5FSStore"):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # that zarr-python 3 has no N5
+            warnings.simplefilter("ignore", FutureWarning)  # the warning that zarr-python 3 has no N5
             return zarr.open_array(zarr.N5FSStore(address.container), mode=mode, path=address.dataset)
     if format_.name == "zarr2" and mode == "r":
         chunks = (zarr.DirectoryStore if address.is_local else zarr.storage.FSStore)(address.location)
@@ -43,13 +43,13 @@ def open_as_tensorstore(
     """Open an array that TensorStore refused with zarr-python, as a TensorStore that decodes its chunks on demand.
 
     Raises:
-        DataError: It holds no numbers, or zarr-python cannot decode it either; the codec is named.
+        DataError: Its values are not numbers, or zarr-python cannot decode it either; the message names the codec.
     """
     import tensorstore
 
     try:
         array = open_array(address, format_, documents)
-    except Exception as error:  # zarr-python and numcodecs raise whatever their JSON leads them to
+    except Exception as error:  # zarr-python and numcodecs may raise any error on bad JSON
         raise DataError(
             f"{address} cannot be opened ({refused.reason}): its metadata are damaged, or what it uses, "
             f"{_codecs(documents)}, is not supported; restore them, or rewrite it with blosc, zstd or gzip."
@@ -61,7 +61,7 @@ def open_as_tensorstore(
 
     def read(domain: Any, into: Any, _parameters: Any) -> None:
         try:
-            # zarr-python leaves voxels without a chunk and without a fill value as they are.
+            # zarr-python leaves voxels without a chunk and without a fill value uninitialised.
             voxels = np.zeros(domain.shape, array.dtype)
             into[...] = array.get_basic_selection(domain.index_exp, out=voxels)
         except Exception as error:

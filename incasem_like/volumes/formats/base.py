@@ -1,4 +1,4 @@
-"""What a storage format must answer: its documents, its axes and where it keeps voxel size and offset."""
+"""Interface of a storage format: its documents, its axes and where it keeps voxel size and offset."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Layout:
-    """What an array to be created looks like, axes in our order (channels, z, y, x).
+    """Description of an array to be created, axes in our order (channels, z, y, x).
 
     Attributes:
-        shape: In voxels, channels first where there are any.
-        dtype: Of one voxel.
+        shape: Shape in voxels, channels first where there are any.
+        dtype: Voxel data type.
         axes: ``"zyx"`` or ``"czyx"``.
         chunk_shape: Unit of reading.
         shard_shape: Unit of writing, a multiple of ``chunk_shape``; None without shards.
@@ -50,17 +50,17 @@ class ArrayFormat(ABC):
     suffix: ClassVar[str | None] = None
     writable: ClassVar[bool] = True
     array_file: ClassVar[str]
-    """The document that makes a folder an array."""
+    """Name of the document that makes a folder an array."""
     attributes_file: ClassVar[str]
-    """The document that holds an array's attributes; may be the same."""
+    """Name of the document that holds an array's attributes; may be the same."""
 
     @abstractmethod
     def is_array(self, document: Document) -> bool:
-        """Tell whether the document named ``array_file`` describes an array (and not a group)."""
+        """Return whether the document named ``array_file`` describes an array (and not a group)."""
 
     @abstractmethod
     def is_group(self, documents: dict[str, Document]) -> bool:
-        """Tell whether the documents of a folder, by name, make it a group of this format."""
+        """Return whether the documents of a folder, by name, make it a group of this format."""
 
     @abstractmethod
     def group_documents(self) -> dict[str, Document]:
@@ -72,7 +72,7 @@ class ArrayFormat(ABC):
 
     @abstractmethod
     def attributes_of(self, document: Document) -> Document:
-        """Pick the user's attributes out of the document named ``attributes_file``."""
+        """Return the user's attributes from the document named ``attributes_file``."""
 
     @abstractmethod
     def with_attributes(self, document: Document, attributes: Document) -> Document:
@@ -80,11 +80,11 @@ class ArrayFormat(ABC):
 
     @abstractmethod
     def space_attributes(self, layout: Layout) -> Document:
-        """Return the attributes that tell readers of this format voxel size, offset and axes."""
+        """Return the attributes in which readers of this format find voxel size, offset and axes."""
 
     @abstractmethod
     def statements(self, documents: dict[str, Document]) -> list[Statement]:
-        """Return what an array's documents, by name, state about voxel size, offset and axes."""
+        """Return the statements of an array's documents, by name, about voxel size, offset and axes."""
 
     def rank(self, documents: dict[str, Document]) -> int:
         """Return the number of axes of an array."""
@@ -100,7 +100,7 @@ class ArrayFormat(ABC):
 
 
 def number(value: float) -> int | float:
-    """Write whole numbers without a decimal point, as incasem does: 8, but 4.6."""
+    """Convert whole numbers to int, so that they are written without a decimal point as by incasem: 8, but 4.6."""
     return int(value) if float(value).is_integer() else float(value)
 
 
@@ -110,7 +110,7 @@ def numbers(values: Sequence[float]) -> list[int | float]:
 
 
 def refuse_shards(layout: Layout, name: str) -> None:
-    """Refuse a shard shape for a format that has no shards."""
+    """Raise an error if a shard shape is given for a format without shards."""
     if layout.shard_shape is not None:
         raise InputError(
             f"{name} has no shards, but a shard shape {list(layout.shard_shape)} was asked for: "

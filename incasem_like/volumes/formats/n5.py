@@ -20,7 +20,7 @@ _COMPRESSIONS: dict[str, Document] = {
 
 
 class N5(ArrayFormat):
-    """N5, gzip by default, which every reader of N5 has."""
+    """N5, compressed with gzip by default, which every reader of N5 supports."""
 
     name = "n5"
     driver = "n5"
@@ -29,19 +29,19 @@ class N5(ArrayFormat):
     attributes_file = "attributes.json"
 
     def is_array(self, document: Document) -> bool:
-        """Arrays have ``dimensions``."""
+        """Return whether ``dimensions`` is present, as in every array."""
         return "dimensions" in document
 
     def is_group(self, documents: dict[str, Document]) -> bool:
-        """A folder whose ``attributes.json`` has no ``dimensions``."""
+        """Return whether the ``attributes.json`` has no ``dimensions``."""
         return "attributes.json" in documents and not self.is_array(documents["attributes.json"])
 
     def group_documents(self) -> dict[str, Document]:
-        """Return ``attributes.json`` with the version, which zarr-python asks for in every group."""
+        """Return ``attributes.json`` with the version, which zarr-python requires in every group."""
         return {"attributes.json": {"n5": "4.0.0"}}
 
     def array_documents(self, layout: Layout, attributes: Document) -> list[tuple[str, Document]]:
-        """One document: the array and its attributes appear together."""
+        """Return one document: the array and its attributes appear together."""
         refuse_shards(layout, self.name)
         if layout.fill_value != 0:
             raise InputError(
@@ -67,7 +67,7 @@ class N5(ArrayFormat):
         return [("attributes.json", {**attributes, **array})]
 
     def attributes_of(self, document: Document) -> Document:
-        """All members that N5 itself does not define."""
+        """Return all members that N5 itself does not define."""
         return {name: value for name, value in document.items() if name not in _OWN_MEMBERS}
 
     def with_attributes(self, document: Document, attributes: Document) -> Document:
@@ -76,7 +76,7 @@ class N5(ArrayFormat):
         return {**attributes, **own}
 
     def space_attributes(self, layout: Layout) -> Document:
-        """Lists in the order x, y, z, channel; neuroglancer wants one entry per axis in all but ``offset``."""
+        """Return lists in the order x, y, z, channel; neuroglancer needs one entry per axis in all but ``offset``."""
         attributes: Document = {"axes": list(reversed(layout.axes)), "offset": numbers(layout.offset[::-1])}
         if layout.voxel_size is None:
             return attributes
@@ -101,5 +101,5 @@ class N5(ArrayFormat):
         return len(documents[self.array_file].get("dimensions", ()))
 
     def default_axes(self, rank: int) -> tuple[str, ...]:
-        """Fastest axis first."""
+        """Return the axes, fastest first."""
         return tuple("xyzct"[:rank]) + ("?",) * (rank - 5)

@@ -18,11 +18,11 @@ class Precomputed(ArrayFormat):
     attributes_file = "info"
 
     def is_array(self, document: Document) -> bool:
-        """Volumes have ``scales``; skeletons and meshes have not."""
+        """Return whether ``scales`` is present, as in volumes but not in skeletons and meshes."""
         return isinstance(document.get("scales"), list) and bool(document["scales"])
 
     def is_group(self, documents: dict[str, Document]) -> bool:
-        """Precomputed volumes are not gathered in groups."""
+        """Return False: precomputed volumes are not collected in groups."""
         return False
 
     def group_documents(self) -> dict[str, Document]:
@@ -34,7 +34,7 @@ class Precomputed(ArrayFormat):
         raise InputError("Precomputed volumes are only read: write a Zarr or N5.")
 
     def attributes_of(self, document: Document) -> Document:
-        """The whole ``info``."""
+        """Return the whole ``info``."""
         return dict(document)
 
     def with_attributes(self, document: Document, attributes: Document) -> Document:
@@ -59,9 +59,9 @@ class Precomputed(ArrayFormat):
         return [Statement("resolution of info", scale=size, offset=offset, convention="nm")]
 
     def rank(self, documents: dict[str, Document]) -> int:
-        """x, y, z and channels, of which there is at least one."""
+        """Return 4: x, y, z and channels (at least one)."""
         return 4
 
     def default_axes(self, rank: int) -> tuple[str, ...]:
-        """x, y, z, channel."""
+        """Return x, y, z, channel."""
         return tuple("xyzc"[:rank])

@@ -1,6 +1,6 @@
-"""The attributes in which other programs write voxel size, offset and axes, each as a ``Statement``.
+"""The attributes in which other programs store voxel size, offset and axes, each as a ``Statement``.
 
-Lists run along the axes as the array's index does (z, y, x), in an N5 reversed (x, y, z), where nothing else is said.
+Unless noted otherwise, lists follow the axes of the array's index (z, y, x), in an N5 reversed (x, y, z).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Document = dict[str, Any]
 
 
 def attribute_statements(attributes: Document, n5: bool = False) -> list[Statement]:
-    """Return what the attributes of an array state, the keys that count first first.
+    """Return the statements of an array's attributes, in order of precedence.
 
-    - ``resolution``, ``offset`` (incasem, daisy, Paintera): nm unless ``units`` names others.
+    - ``resolution``, ``offset`` (incasem, daisy, Paintera): in nm unless ``units`` names another unit.
     - ``voxel_size``, ``offset``, ``units``, ``axis_names``, ``types`` (funlib.persistence, gunpowder): in the order of
       the index also in an N5. Without ``units``, as older versions wrote them, nm.
     - ``transform`` (OpenOrganelle): names its axes.
@@ -47,13 +47,13 @@ def attribute_statements(attributes: Document, n5: bool = False) -> list[Stateme
 
 
 def transform_statement(transform: Document, key: str, ordered: bool) -> Statement:
-    """Return what a ``transform`` of OpenOrganelle states."""
+    """Return the statement of an OpenOrganelle ``transform``."""
     get = transform.get
     return Statement(key, get("axes"), None, get("scale"), get("translate"), get("units"), ordered=ordered)
 
 
 def pixel_statement(attributes: Document, key: str, factors: Any = None) -> list[Statement]:
-    """Return what ``pixelResolution`` states, times the factors of a scale level, if it is there."""
+    """Return the statement of ``pixelResolution``, times the factors of a scale level; nothing if it is missing."""
     pixel = attributes.get("pixelResolution")
     if pixel is None:
         return []
@@ -64,7 +64,7 @@ def pixel_statement(attributes: Document, key: str, factors: Any = None) -> list
 
 
 def level_statements(group: Document, level: str, factors: Any, where: str) -> list[Statement]:
-    """Return what an N5 group states about one of its scale levels (BigDataViewer, Paintera, n5-viewer).
+    """Return the statements of an N5 group about one of its scale levels (BigDataViewer, Paintera, n5-viewer).
 
     Args:
         group: Attributes of the group: ``resolution`` or ``pixelResolution`` of the full resolution, ``offset``, and
@@ -96,7 +96,7 @@ def _xyz(values: Any) -> list[str] | None:
 
 
 def _times(values: Any, factors: Any) -> Any:
-    """Multiply elementwise; values that cannot be multiplied are left for ``resolve_space`` to refuse."""
+    """Multiply elementwise; values that cannot be multiplied are left for ``resolve_space`` to reject."""
     if not (isinstance(values, list) and isinstance(factors, list)):
         return values
     try:

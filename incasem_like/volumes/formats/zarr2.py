@@ -32,11 +32,11 @@ class Zarr2(ArrayFormat):
     attributes_file = ".zattrs"
 
     def is_array(self, document: Document) -> bool:
-        """A ``.zarray`` is always an array's."""
+        """Return True: only arrays have a ``.zarray``."""
         return True
 
     def is_group(self, documents: dict[str, Document]) -> bool:
-        """A folder with ``.zgroup``."""
+        """Return whether the folder has a ``.zgroup``."""
         return ".zgroup" in documents
 
     def group_documents(self) -> dict[str, Document]:
@@ -44,7 +44,7 @@ class Zarr2(ArrayFormat):
         return {".zgroup": {"zarr_format": 2}}
 
     def array_documents(self, layout: Layout, attributes: Document) -> list[tuple[str, Document]]:
-        """Attributes first, so that no reader meets an array that does not yet say it is incomplete."""
+        """Return the attributes first, so that no reader finds an array that is not yet marked incomplete."""
         refuse_shards(layout, self.name)
         known = layout.compression in _COMPRESSORS
         array = {
@@ -63,19 +63,19 @@ class Zarr2(ArrayFormat):
         return [(".zattrs", attributes), (".zarray", array)]
 
     def attributes_of(self, document: Document) -> Document:
-        """All of ``.zattrs``."""
+        """Return all of ``.zattrs``."""
         return dict(document)
 
     def with_attributes(self, document: Document, attributes: Document) -> Document:
-        """All of ``.zattrs``."""
+        """Replace all of ``.zattrs``."""
         return dict(attributes)
 
     def space_attributes(self, layout: Layout) -> Document:
-        """incasem's ``resolution`` and ``offset``; what names and scales axes for neuroglancer and xarray."""
+        """Return incasem's ``resolution`` and ``offset``, and axis names and scales for neuroglancer and xarray."""
         return {**size_attributes(layout), "_ARRAY_DIMENSIONS": list(layout.axes)}
 
     def statements(self, documents: dict[str, Document]) -> list[Statement]:
-        """Read the attributes; xarray's names of the axes first."""
+        """Read the attributes; xarray's axis names come first."""
         attributes = documents.get(".zattrs", {})
         names = Statement("_ARRAY_DIMENSIONS", attributes.get("_ARRAY_DIMENSIONS"))
         return [names, *attribute_statements(attributes)]

@@ -23,19 +23,19 @@ class Zarr3(ArrayFormat):
     attributes_file = "zarr.json"
 
     def is_array(self, document: Document) -> bool:
-        """Tell arrays from groups by ``node_type``."""
+        """Return whether ``node_type`` is that of an array."""
         return document.get("node_type") == "array"
 
     def is_group(self, documents: dict[str, Document]) -> bool:
-        """A ``zarr.json`` of a group."""
+        """Return whether ``zarr.json`` is that of a group."""
         return documents.get("zarr.json", {}).get("node_type") == "group"
 
     def group_documents(self) -> dict[str, Document]:
-        """Return ``zarr.json`` of an empty group."""
+        """Return the ``zarr.json`` of an empty group."""
         return {"zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": {}}}
 
     def array_documents(self, layout: Layout, attributes: Document) -> list[tuple[str, Document]]:
-        """One document: the array and its attributes appear together."""
+        """Return one document: the array and its attributes appear together."""
         array = {
             "zarr_format": 3,
             "node_type": "array",
@@ -54,15 +54,15 @@ class Zarr3(ArrayFormat):
         return [("zarr.json", array)]
 
     def attributes_of(self, document: Document) -> Document:
-        """The member ``attributes``."""
+        """Return the member ``attributes``."""
         return dict(document.get("attributes") or {})
 
     def with_attributes(self, document: Document, attributes: Document) -> Document:
-        """Change the member ``attributes``."""
+        """Replace the member ``attributes``."""
         return {**document, "attributes": attributes}
 
     def space_attributes(self, layout: Layout) -> Document:
-        """incasem's ``resolution`` and ``offset``; ``dimension_units`` for neuroglancer."""
+        """Return incasem's ``resolution`` and ``offset``, and ``dimension_units`` for neuroglancer."""
         return size_attributes(layout)
 
     def statements(self, documents: dict[str, Document]) -> list[Statement]:
