@@ -53,11 +53,13 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
     for launcher in launchers:
         group = launcher.group
         if launcher.local and group.python is not None and shutil.which(group.python) is None:
-            yield InputError(f"python in the workers file is {group.python}, but this program does not exist: correct it.")
+            yield InputError(
+                f"python in the workers file is {group.python}, but this program does not exist: correct it."
+            )
         if (missing := _missing_program(group.command)) is not None:
             yield InputError(
-                f"command in the workers file begins with {missing}, but this program does not exist here: correct it, or "
-                "run this where it is installed."
+                f"command in the workers file begins with {missing}, but this program does not exist here: correct it, "
+                "or run this where it is installed."
             )
         try:
             _ = launcher.count

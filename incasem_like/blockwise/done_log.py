@@ -69,8 +69,8 @@ class DoneLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A thread that is still writing a block when a call is interrupted must not write to another file that has since
-        # been opened under the same descriptor.
+        # A thread that is still writing a block when a call is interrupted must not write to another file that was
+        # since opened under the same descriptor.
         with self._writing:
             descriptor, self._file = self._file, CLOSED
         try:

@@ -75,7 +75,7 @@ def run_on_workers(task: WorkTask, queue: BlockQueue, workers: Workers, folder: 
         context = own_cluster(workers, folder, 2 if task.staged else 1, limit)
     with context as cluster:
         patience = workers.scheduler.worker_timeout or (None if cluster.owned else SECONDS_FOR_A_STANDING_WORKER)
-        _Call(task, sent, queue, cluster, patience, tell).run()
+        _Call(task, sent, queue, cluster, patience, listener).run()
 
 
 def _sent_task(task: WorkTask, folder: Path, limit: float, owned: bool) -> SentTask:
@@ -118,9 +118,9 @@ class _Call:
         queue: BlockQueue,
         cluster: Cluster,
         patience: float | None,
-        tell: Listener,
+        listener: Listener,
     ) -> None:
-        self._task, self._sent, self._queue, self._cluster, self._tell = task, sent, queue, cluster, tell
+        self._task, self._sent, self._queue, self._cluster, self._listener = task, sent, queue, cluster, listener
         self._patience = patience
         self._topic = f"incasem-{uuid.uuid4().hex}"
         self._folder = Path(sent.folder)
@@ -167,7 +167,7 @@ class _Call:
                 f'No worker has come within {self._patience:g} s, last said was "{words or "nothing"}": mend that, or '
                 "set scheduler.worker_timeout in the workers file to a longer time."
             )
-        self._tell.look([self._describe(worker, now) for worker in workers], self._cluster.dashboard)
+        self._listener.look([self._describe(worker, now) for worker in workers], self._cluster.dashboard)
 
     def _describe(self, worker: dict[str, Any], now: float) -> dict[str, Any]:
         """Describe what a worker is doing, for the job's record."""
@@ -233,14 +233,14 @@ class _Call:
                 continue
             known = BlockError.from_message(error, worker)
             if isinstance(known.error, HOPELESS):
-                self._tell.done(done)
+                self._listener.done(done)
                 raise known.error
             self._fail(number, known)
         if done:
-            self._tell.done(done)
+            self._listener.done(done)
         for number, voxels in message.get("progress", ()):
             if number in self._batch_of:
-                self._tell.advance(number, voxels)
+                self._listener.advance(number, voxels)
 
     def _end_batch(self, future: Future) -> None:
         """Put back the blocks of a batch whose outcome is unknown: its worker is leaving, or died."""
@@ -250,7 +250,7 @@ class _Call:
         left = [number for number in batch.numbers if self._batch_of.get(number) == future.key]
         for number in left:
             del self._batch_of[number]
-            self._tell.retract(number)
+            self._listener.retract(number)
         if future.status == "cancelled":
             raise IncasemError(CLUSTER_LOST)
         if future.status == "error":
@@ -262,7 +262,7 @@ class _Call:
             self._queue.put_back(left)
 
     def _find_killer(self, left: Sequence[int], death: KilledWorker) -> None:
-        """Blame only the block that was running when a worker died; if several were, find out which by running each alone."""
+        """Blame only the block that was running when a worker died; if several were, run each alone to find out."""
         worker = death.last_worker
         name = name_of(worker.name) if self._cluster.owned else str(worker.name)
         marks = read_marks(self._folder, worker.address)
@@ -290,11 +290,11 @@ class _Call:
             )
 
     def _fail(self, number: int, error: BlockError) -> None:
-        self._tell.retract(number)
+        self._listener.retract(number)
         failed = self._queue.error(number, error)
         if failed is None:
             return
-        self._tell.failed(failed)
+        self._listener.failed(failed)
         if error.deaths and isinstance(error.error, InputError) and not self._mean:
             raise InputError(
                 f"No block was done within the time limit of {self._sent.time_limit:g} s: set "

@@ -101,7 +101,7 @@ def block_grid(
 
 
 def blocks_of(volume: Volume, block_shape: Sequence[int], roi: Roi | None) -> BlockGrid:
-    """Make the grid of a volume's blocks to read; arguments and errors as for ``block_grid``; blocks consist of its chunks."""
+    """Make the grid of a volume's blocks to read, of its own chunks; arguments and errors as for ``block_grid``."""
     return _grid(volume, [volume.chunk_shape], block_shape, (0,) * len(block_shape), roi)
 
 

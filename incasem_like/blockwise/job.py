@@ -149,7 +149,7 @@ class JobRecord:
         self._known: dict[str, Any] = {
             "id": self.id, "name": task.name, "output": output, "state": "running", "total": total, "done": done,
             "failed": 0, "rate": 0.0, "seconds_left": None, "started": now, "updated": now, "host": _describe_host(),
-            "command": _runnable(command or _resume_command(task)), "directory": os.getcwd(), "error": "", "workers": [],
+            "command": _runnable(command or _resuming(task)), "directory": os.getcwd(), "error": "", "workers": [],
         }  # fmt: skip
         for left in (self.folder / CANCEL, *self.folder.glob("*.log"), *self.folder.glob("*.out")):
             left.unlink(missing_ok=True)
@@ -229,7 +229,7 @@ def _describe_host() -> dict[str, Any]:
     return {"hostname": socket.gethostname(), **describe_process()}
 
 
-def _resume_command(task: WorkTask) -> str:
+def _resuming(task: WorkTask) -> str:
     """Return the command that resumes a task which names none itself: this process's, without ``--overwrite``.
 
     Items that are files of their own keep the flag, since those not reached yet must still be replaced.
