@@ -181,7 +181,7 @@ def test_a_mock_db_is_imported(models: Models, here: Path) -> None:
     [
         (("import",), "No model was downloaded"),
         (("import", "1841"), "models download 1841"),
-        (("import", "5"), "no published model 5"),
+        (("import", "5"), "Unknown published model 5"),
         (("import", "nowhere.pt"), "no file or folder"),
         (("import", "."), "neither a dump with runs nor a ledger"),
         (("import", "mine.pt"), "--voxel_size"),
@@ -189,7 +189,7 @@ def test_a_mock_db_is_imported(models: Models, here: Path) -> None:
         (("import", "mine.pt", "--run", "4"), "dump or mock_db"),
         (("import", "mine.pt", "er.pt", "--name", "x"), "single checkpoint"),
         (("import", "text.pt"), "is not a checkpoint"),
-        (("download", "7"), "no published model 7"),
+        (("download", "7"), "Unknown published model 7"),
         (("download", "1841", "--url", "ftp://x"), "no URL"),
         (("list", "--manifest", "nowhere.yaml"), "nowhere.yaml"),
     ],

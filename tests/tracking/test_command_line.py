@@ -77,15 +77,15 @@ def test_print_config_is_a_command() -> None:
         (["--offline", "-u"], "--unobserved keeps none: give one of them"),
         (["--offline", "-F", "x"], "leave --offline out"),
         (["print_confg"], "no command; did you mean 'print_config'?"),
-        (["wiht", "a.yaml"], "'wiht' is no command; did you mean 'with'? Write train.py [flags] with CONFIG.yaml"),
-        (["--resume", "3"], "There is no flag --resume: see train.py --help."),
+        (["wiht", "a.yaml"], "'wiht' is not a command; did you mean 'with'? Write train.py [flags] with CONFIG.yaml"),
+        (["--resume", "3"], "Unknown flag --resume: see train.py --help."),
         (["with", "training.iterations", "5"], "write training.iterations=VALUE"),
         (["with", "a", "=", "1"], "neither a .yaml file nor key=value"),
         (["with", "=1"], "names no key"),
         (["--run_id", "x"], "invalid int value: 'x'"),
         (["--name"], "expected one argument"),
         (["-i", "first"], "A run id is a whole number from 1, found 'first'"),
-        (["-l", "verbos"], "no log level 'verbos'"),
+        (["-l", "verbos"], "Unknown log level 'verbos'"),
         (["-m", "a:1", "-F", "b"], "give --mongodb or --file_storage, not both"),
     ],
 )
@@ -114,7 +114,7 @@ def test_help_explains_with_and_gives_an_example_without_importing_sacred() -> N
         "Train a network.",
         "--name",
         "--mongodb",
-        "behind the word 'with'",
+        "after the word 'with'",
         "example:\n  train.py with c.yaml",
     ):
         assert text in done.stdout
