@@ -70,7 +70,7 @@ class Manifest:
         return self.models[run_id]
 
     def id_of(self, path: Path) -> int | None:
-        """Return the model id in a published checkpoint's name, 1841 of ``model_checkpoint_1841_er_CF.pt``, else None."""
+        """Return the model id in a checkpoint name such as ``model_checkpoint_1841_er_CF.pt``, else None."""
         for run_id, model in self.models.items():
             if path.name == model.file or path.name.startswith(file_prefix(run_id)):
                 return run_id

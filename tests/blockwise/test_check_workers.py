@@ -14,7 +14,7 @@ from incasem_like.errors import InputError
     ("text", "sentence"),
     [
         ("{count: 1000}", r"1000 workers are to run on this machine, but it has \d+ cores: reduce count"),
-        ("{python: /no/such/python}", r"python in the workers file is /no/such/python, but this program does not exist"),
+        ("{python: /no/such/python}", r"the workers file is /no/such/python, but this program does not exist"),
         (
             "{launcher: command, command: 'srunn -p gpu {command}'}",
             r"command in the workers file begins with srunn, but this program does not exist here: correct it",

@@ -327,7 +327,7 @@ def test_a_source_is_a_mirror_a_bucket_or_the_file_itself(address: str, expected
 
 
 def test_a_source_of_another_scheme_is_refused(models: Path) -> None:
-    with pytest.raises(InputError, match="no URL"):
+    with pytest.raises(InputError, match="not a URL"):
         Downloader(models, "ftp://mirror.org", open_session())
 
 

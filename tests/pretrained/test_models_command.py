@@ -182,7 +182,7 @@ def test_a_mock_db_is_imported(models: Models, here: Path) -> None:
         (("import",), "No model was downloaded"),
         (("import", "1841"), "models download 1841"),
         (("import", "5"), "Unknown published model 5"),
-        (("import", "nowhere.pt"), "no file or folder"),
+        (("import", "nowhere.pt"), "file or folder nowhere.pt does not exist"),
         (("import", "."), "neither a dump with runs nor a ledger"),
         (("import", "mine.pt"), "--voxel_size"),
         (("import", "mine.pt", "er.pt", "--id", "4"), "single run"),
@@ -190,7 +190,7 @@ def test_a_mock_db_is_imported(models: Models, here: Path) -> None:
         (("import", "mine.pt", "er.pt", "--name", "x"), "single checkpoint"),
         (("import", "text.pt"), "is not a checkpoint"),
         (("download", "7"), "Unknown published model 7"),
-        (("download", "1841", "--url", "ftp://x"), "no URL"),
+        (("download", "1841", "--url", "ftp://x"), "not a URL"),
         (("list", "--manifest", "nowhere.yaml"), "nowhere.yaml"),
     ],
 )
