@@ -138,7 +138,7 @@ def as_known_error(error: BaseException) -> IncasemError | None:
 
 
 class Progress:
-    """Progress of a known amount of work: a bar with rate and time remaining, or, without a terminal, periodic lines."""
+    """Progress of a known amount of work: a bar with rate and time remaining, or periodic lines without a terminal."""
 
     def __init__(self, description: str, total: float, unit: str, *, already: float = 0.0) -> None:
         self.description, self.total, self.unit = description, total, unit

@@ -145,7 +145,7 @@ class _Call:
         run_on_workers(self.task, self.queue, workers or Workers.local(count), self.record.folder, self)
 
     def summary(self) -> BlockSummary:
-        """Say what came of it."""
+        """Return the outcome."""
         failed = tuple(sorted(self.queue.failed.values(), key=lambda block: block.number))
         total = len(self.task)
         done = self._pending - len(self.queue) - len(failed)

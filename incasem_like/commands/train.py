@@ -110,10 +110,10 @@ def _report_started(order: TrainingOrder, config: TrainingConfig, folders: RunFo
     if beginning.resumption is None:
         print(f"{name}; {place}")
     elif beginning.iteration:
-        print(f"{name} goes on after iteration {beginning.iteration}; {place}")
+        print(f"{name} resumes after iteration {beginning.iteration}; {place}")
         _report_schedule(order, config)
     else:
-        print(f"{name} begins again, for it had no checkpoint yet; {place}")
+        print(f"{name} starts over, since it had no checkpoint yet; {place}")
     if beginning.start is not None:
         print(f"It starts from {beginning.start.described}: {shown_path(beginning.start.path)}")
     if order.record is not None and order.mode == REPEAT:

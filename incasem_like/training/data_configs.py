@@ -1,4 +1,4 @@
-"""The data configurations of a tracked training, copies of which are stored in the run."""
+"""The data configurations of a tracked training; the run stores copies of them."""
 
 from __future__ import annotations
 

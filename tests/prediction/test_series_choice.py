@@ -20,7 +20,7 @@ def test_the_range_is_refused_before_anything_is_written(series):
             "no checkpoint of iteration 4, 6, .* it has 1, 2; leave",
         ),
         (["series.start=0", "series.step=1"], r"has no checkpoint of iteration 0, which series.step=1 asks for: it"),
-        (["series.metric=dice"], r"series.metric is 'dice', which is no score of 2 classes and 1 region"),
+        (["series.metric=dice"], r"series.metric is 'dice', which is not a score of 2 classes and 1 region"),
         (["series.checkpoint_dir=/nowhere"], "There is no folder /nowhere"),
         ([f"series.checkpoint_dir={series.runs}"], "holds no file called model_checkpoint_ and a number"),
     ):
