@@ -147,7 +147,7 @@ def put_in_order(resumption: Resumption, run: Run, folder: CheckpointFolder) -> 
         The checkpoint in that folder; None for a run that starts over.
     """
     for problem in resumption.passed_over:
-        log.warning("%s The training goes on from iteration %d.", problem, resumption.iteration)
+        log.warning("%s The training resumes from iteration %d.", problem, resumption.iteration)
     entries = run.info.get("checkpoints") or []
     for entry in entries:
         if entry["iteration"] > resumption.iteration and entry.get("path"):

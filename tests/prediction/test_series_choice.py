@@ -84,9 +84,9 @@ def test_a_network_that_diverged_is_noted_and_the_others_go_on(series):
     assert [entry.iteration for entry in finished.entries if entry.problem] == [3]
     record = series.store.get(1)
     assert (record.status, steps(record)) == ("COMPLETED", (1, 2, 4))
-    assert "not numbers" in record.result["problems"]["3"]
+    assert "NaN or Inf" in record.result["problems"]["3"]
     assert not series.folder(1, 3).exists()
-    with pytest.raises(DivergedError, match="not numbers"):
+    with pytest.raises(DivergedError, match="NaN or Inf"):
         series.predict("series.start=3", "series.stop=3")
     assert series.store.get(2).status == "FAILED"
 

@@ -182,7 +182,7 @@ def test_a_mock_db_is_imported(models: Models, here: Path) -> None:
         (("import",), "No model was downloaded"),
         (("import", "1841"), "models download 1841"),
         (("import", "5"), "Unknown published model 5"),
-        (("import", "nowhere.pt"), "file or folder nowhere.pt does not exist"),
+        (("import", "nowhere.pt"), "nowhere.pt does not exist"),
         (("import", "."), "neither a dump with runs nor a ledger"),
         (("import", "mine.pt"), "--voxel_size"),
         (("import", "mine.pt", "er.pt", "--id", "4"), "single run"),

@@ -24,9 +24,9 @@ from incasem_like.volumes import Coordinate, Roi
 Floats = npt.NDArray[np.float32]
 Reader = Callable[[Roi], Floats]
 Batch = tuple[Tile, ...]
-# Read together of a tile that is predicted slab by slab: a good part of a chunk, so that chunks are not read often.
+# Planes read at once from a tile predicted slab by slab: much of a chunk, so that chunks are rarely read twice.
 PLANES_READ = 64
-# More would take memory and win nothing: a tile is read faster than predicted, on a CPU by far.
+# More would only take memory: reading a tile is faster than predicting it, on a CPU by far.
 MOST_TILES_AHEAD = {"cuda": 2, "mps": 2, "cpu": 1}
 
 
