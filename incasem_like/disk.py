@@ -1,4 +1,4 @@
-"""Files and locks on disk: files that appear whole or not at all, and one process at a time in a folder."""
+"""Atomic writing of files, and exclusive access to a folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BYTES_AT_ONCE = 1 << 20
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file beside its place, then move it there, so that it is seen whole or not at all."""
+    """Write a file atomically: to a temporary path beside it, which is then renamed."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with open(beside, "wb") as file:
@@ -30,7 +30,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that it is seen whole or not at all."""
+    """Copy a file atomically."""
     with open(source, "rb") as content:
         write_whole(target, lambda file: shutil.copyfileobj(content, file, _BYTES_AT_ONCE))
 
@@ -40,9 +40,9 @@ _NO_LOCKS_HERE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a folder, which must exist, against other processes and threads that ask for it so; for moments only.
+    """Lock an existing folder against other processes and threads that use this function; meant for short operations.
 
-    A file system without locks lets everybody through: then two who change the same thing at once overwrite each other.
+    On a file system without locks nothing is locked: then two simultaneous changes of one file overwrite each other.
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

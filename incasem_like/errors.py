@@ -1,14 +1,14 @@
-"""The errors a person sees: one sentence that says what was wrong, what was found and what to do."""
+"""The errors that users see: one sentence that says what was wrong, what was found and what to do."""
 
 
 class IncasemError(Exception):
-    """An error with a message for a person; the machine's or ours, unless a subclass says otherwise."""
+    """An error with a message for the user; a machine or internal error (exit status 1), unless a subclass differs."""
 
     exit_status = 1
 
 
 class InputError(IncasemError):
-    """The person's input is at fault: a wrong path, value or combination."""
+    """The user's input is wrong: a path, a value or a combination (exit status 2)."""
 
     exit_status = 2
 
@@ -18,7 +18,7 @@ class ConfigError(InputError):
 
 
 class DataError(InputError):
-    """A volume or image is missing, unreadable, incomplete or contradicts what was said about it."""
+    """A volume or image is missing, unreadable, incomplete, or contradicts its description."""
 
 
 class VoxelValueError(DataError):
@@ -26,7 +26,7 @@ class VoxelValueError(DataError):
 
 
 class RunNotFoundError(InputError):
-    """The run store holds no run of that id, or the run lacks what was asked of it."""
+    """The run store holds no run of that id, or the run lacks the requested data."""
 
 
 class CheckpointError(InputError):
@@ -34,7 +34,7 @@ class CheckpointError(InputError):
 
 
 class DivergedError(CheckpointError):
-    """The network of a checkpoint gives values that are not numbers."""
+    """The network of a checkpoint outputs NaN or Inf."""
 
 
 class StoreError(IncasemError):
@@ -46,12 +46,12 @@ class DamagedRecordError(StoreError):
 
 
 class RunTakenError(StoreError):
-    """Another process goes on with the run that this one was writing."""
+    """Another process has claimed the run that this one was writing."""
 
 
 class DownloadError(IncasemError):
-    """A file cannot be fetched, or what came is not what was asked for."""
+    """A file cannot be fetched, or its content is not the expected one."""
 
 
 class DiskFullError(IncasemError):
-    """No space is left where the output goes."""
+    """No space is left on the disk of the output."""

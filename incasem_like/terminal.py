@@ -1,4 +1,4 @@
-"""What scripts share at the terminal: the parser, exit statuses, one-sentence errors, progress and closing words."""
+"""Shared parts of scripts: the parser, exit statuses, one-sentence errors, progress and final messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(message: str) -> NoReturn:
-        # argparse would print the usage too, a dozen lines here, and the one that matters would be the last of them.
+        # argparse would print a dozen lines of usage before the one line that matters.
         said = " ".join(message.split())
         said = re.sub(
             r"^Unable to open config file: (.*)\. Error: \[Errno \d+\] ([^:]*).*", r"\1 cannot be read (\2)", said
@@ -68,19 +68,19 @@ def add_worker_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def workers_source(text: str) -> Path | str:
-    """Read what ``--workers`` names: a file, or the address of a Dask cluster, which is not a path."""
+    """Parse the value of ``--workers``: a file, or the address of a Dask cluster, which is not a path."""
     return text if "://" in text else Path(text)
 
 
 def _count(text: str) -> int:
-    """Read a number of processes; 0 and 1 both mean this one alone."""
+    """Parse a number of processes; 0 and 1 both mean this process alone."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is no number of processes, give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of processes, give 1 or more")
     return int(text)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, but not those that say nothing (None, or the off state of a switch)."""
+    """Shows defaults, except None and the off state of a switch."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False, argparse.SUPPRESS) or action.required:
@@ -89,22 +89,22 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def run_script(main: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser) -> NoReturn:
-    """Read the command line, call ``main`` with what it says, and exit with the status of what happened."""
+    """Read the command line, call ``main`` with the parsed arguments, and exit with the resulting status."""
     arguments = parser.parse_args()
     run_guarded(lambda: main(arguments), debug=arguments.debug)
 
 
 def run_guarded(action: Callable[[], int | None], *, debug: bool = False) -> NoReturn:
-    """Call ``action`` and exit: 0 done, 2 the person's input, 1 ours or the machine's, 130 interrupted.
+    """Call ``action`` and exit: 0 success, 2 bad input, 1 internal or machine error, 130 interrupted.
 
-    Errors a person can cause print one sentence; ``debug`` adds the traceback.
+    Known errors print one sentence; ``debug`` adds the traceback.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     status = 0
     try:
         status = action() or 0
-    except KeyboardInterrupt as interruption:  # whose text says it where another command goes on
-        usual = "Interrupted. The same command goes on or starts again; nothing half-written counts as complete."
+    except KeyboardInterrupt as interruption:  # its text is set if another command resumes
+        usual = "Interrupted. The same command resumes or starts again; nothing half-written counts as complete."
         print(str(interruption) or usual, file=sys.stderr)
         status = 130
     except (IncasemError, OSError) as error:
@@ -118,7 +118,7 @@ def run_guarded(action: Callable[[], int | None], *, debug: bool = False) -> NoR
 
 
 def as_known_error(error: BaseException) -> IncasemError | None:
-    """Turn an error of the operating system that a person can mend into one of ours, or None when it is neither."""
+    """Return this package's error for an operating-system error that the user can fix; None for any other error."""
     if isinstance(error, IncasemError):
         return error
     if isinstance(error, OSError):
@@ -138,11 +138,11 @@ def as_known_error(error: BaseException) -> IncasemError | None:
 
 
 class Progress:
-    """Progress over a known amount of work: a bar with rate and time left; without a terminal, a line at intervals."""
+    """Progress of a known amount of work: a bar with rate and time remaining, or periodic lines without a terminal."""
 
     def __init__(self, description: str, total: float, unit: str, *, already: float = 0.0) -> None:
         self.description, self.total, self.unit = description, total, unit
-        self.done = self._already = already  # by earlier calls, which says nothing of the rate of this one
+        self.done = self._already = already  # by earlier calls, so not part of the rate of this one
         self.note = ""
         self._start = self._last_line = time.monotonic()
         self._shown = already
@@ -166,11 +166,11 @@ class Progress:
             self._print_line()
 
     def start_clock(self) -> None:
-        """Reckon rate and time left from now on: what went before was preparation."""
+        """Measure rate and time remaining from now on, leaving out preparation."""
         self._start = self._last_line = time.monotonic()
 
     def advance(self, amount: float = 1.0, note: str | None = None) -> None:
-        """Count ``amount`` more units as done; ``note`` is shown behind the rate (a loss, a file name)."""
+        """Count ``amount`` more units as done; ``note`` (a loss, a file name) is shown after the rate."""
         self.done += amount
         if note is not None:
             self.note = note
@@ -216,7 +216,7 @@ def _rich_bar() -> RichProgress:
 
 
 def duration(seconds: float) -> str:
-    """Say a number of seconds as a person would: ``12 s``, ``3 min 20 s``, ``5 h 2 min``."""
+    """Return a number of seconds as text: ``12 s``, ``3 min 20 s``, ``5 h 2 min``."""
     if seconds == float("inf") or seconds != seconds:
         return "unknown time"
     whole = round(seconds)
@@ -228,7 +228,7 @@ def duration(seconds: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Put a number before a noun: ``1 tile``, ``27 tiles``."""
+    """Return a number with a noun in singular or plural: ``1 tile``, ``27 tiles``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -240,7 +240,7 @@ def _short(number: float) -> str:
 
 
 def report_written(what: str, where: str, next_command: str | None = None, *, already: bool = False) -> None:
-    """Print what was written and where, or was there already, and the next sensible command."""
+    """Print what was written and where, or that it existed already, and the next useful command."""
     print(f"{'Already there:' if already else 'Wrote'} {what}: {where}")
     if next_command:
         print(f"Next: {next_command}")
@@ -252,13 +252,13 @@ def shell_command(*words: object) -> str:
 
 
 def shown_path(path: Path) -> str:
-    """Write a path as a person here would type it: relative to the current folder where that is shorter."""
+    """Return a path as text, relative to the current folder if that is shorter."""
     relative = os.path.relpath(path)
     return relative if len(relative) < len(str(path)) else str(path)
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """Say ``; did you mean 'x'?`` for the known word nearest to a mistyped one, or nothing when none is near."""
+    """Return ``; did you mean 'x'?`` for the known word nearest to a mistyped one, or ``""`` if none is near."""
     import difflib
 
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""Run the main job end to end on a synthetic volume: generate, import, train, predict by run id, measure, report."""
+"""Run the main workflow end to end on a synthetic volume: generate, import, train, predict by run id, report."""
 
 import argparse
 from pathlib import Path
@@ -7,10 +7,10 @@ from incasem_like.terminal import run_script, script_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    parser = script_parser("Run the whole job on a synthetic volume and write a report page.")
+    """Return the parser of the command line."""
+    parser = script_parser("Run the whole workflow on a synthetic volume and write a report page.")
     parser.add_argument(
-        "--short", action="store_true", help="a small volume and a few iterations: checks that all runs"
+        "--short", action="store_true", help="a small volume and a few iterations, to check that everything runs"
     )
     return parser
 

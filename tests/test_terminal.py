@@ -113,7 +113,7 @@ def test_paths_are_shown_relative_only_where_that_is_shorter(tmp_path, monkeypat
 
 def test_an_interruption_says_which_command_goes_on_or_leaves_that_to_who_knows(capsys):
     assert exit_status_of(raising(KeyboardInterrupt())) == 130
-    assert "The same command goes on" in capsys.readouterr().err
+    assert "The same command resumes" in capsys.readouterr().err
     exit_status_of(raising(KeyboardInterrupt("Interrupted.")))
     assert capsys.readouterr().err == "Interrupted.\n"
 

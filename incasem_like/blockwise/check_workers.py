@@ -1,4 +1,4 @@
-"""What would keep workers from starting, found out before anything is begun."""
+"""Checks for everything that would keep workers from starting, made before any work begins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS_TO_CONNECT = 20.0
 
 
 def usable_workers(source: Path | str | None) -> Workers | None:
-    """Read which workers to use, and make sure as far as can be told from here that they can start.
+    """Read which workers to use, and check, as far as this machine can, that they are able to start.
 
     Args:
         source: As for ``load_workers``; None where no workers are asked for.
@@ -38,7 +38,7 @@ def usable_workers(source: Path | str | None) -> Workers | None:
 
 
 def worker_problems(workers: Workers) -> Iterator[InputError]:
-    """Yield what is in the workers' way: programs that are not here, too few GPUs, an address of others."""
+    """Yield an error for each obstacle: missing programs, too few GPUs, an address of another machine."""
     if workers.cluster is not None:
         yield from _unreachable(workers.cluster)
         return
@@ -47,17 +47,19 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
         program = launcher.program
         if program is not None and shutil.which(program) is None:
             yield InputError(
-                f"Workers are to be started by {launcher.group.launcher}, but there is no program {program} here: "
+                f"Workers are to be started by {launcher.group.launcher}, but the program {program} is missing here: "
                 "run this on a machine that can submit jobs."
             )
     for launcher in launchers:
         group = launcher.group
         if launcher.local and group.python is not None and shutil.which(group.python) is None:
-            yield InputError(f"python in the workers file is {group.python}, but there is no such program: correct it.")
+            yield InputError(
+                f"python in the workers file is {group.python}, but this program does not exist: correct it."
+            )
         if (missing := _missing_program(group.command)) is not None:
             yield InputError(
-                f"command in the workers file begins with {missing}, but there is no such program here: correct it, or "
-                "run this where it is installed."
+                f"command in the workers file begins with {missing}, but this program does not exist here: correct it, "
+                "or run this where it is installed."
             )
         try:
             _ = launcher.count
@@ -84,7 +86,7 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
 
 
 def _unreachable(address: str) -> Iterator[InputError]:
-    """Yield that nothing listens at the address of a cluster, if so."""
+    """Yield an error if nothing listens at the address of a cluster."""
     host, _, port = address.partition("://")[2].rstrip("/").rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
@@ -96,17 +98,17 @@ def _unreachable(address: str) -> Iterator[InputError]:
 
 
 def _missing_program(command: str | None) -> str | None:
-    """Give the program that a command begins with if the shell knows none of that name, as far as that can be told."""
+    """Return the first word of a command if the shell finds no program of that name; None where that is uncertain."""
     word = re.match(r"\s*([\w./+-]+)(?=\s)", command or "")
-    if word is None:  # a variable, quotes, the worker itself: the shell makes of it what it likes
+    if word is None:  # a variable, quotes, the worker itself: only the shell can resolve it
         return None
     known = subprocess.run(["/bin/sh", "-c", 'command -v -- "$0"', word[1]], capture_output=True, check=False)
     return None if known.returncode == 0 else word[1]
 
 
 def cannot_listen(address: str, port: int, error: OSError) -> InputError:
-    """Say that the scheduler cannot listen there."""
-    reason = (error.strerror or str(error)).split(" (while ")[0]  # Python adds the address as it writes a tuple
+    """Return the error for an address that the scheduler cannot listen on."""
+    reason = (error.strerror or str(error)).split(" (while ")[0]  # Python appends the address as a tuple
     return InputError(
         f"The scheduler cannot listen on {address} port {port} ({reason}): set scheduler.listen "
         "in the workers file to an address of this machine, and another port or none."

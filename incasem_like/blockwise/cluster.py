@@ -1,4 +1,4 @@
-"""Dask clusters: a scheduler in this process with a fleet of workers, or a cluster that stands already."""
+"""Dask clusters: a scheduler in this process with a fleet of workers, or a cluster that already exists."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from incasem_like.blockwise.worker_process import QUIET
 from incasem_like.blockwise.workers_file import LOOPBACK, SchedulerSection, Workers
 from incasem_like.errors import IncasemError, InputError
 
-dask.config.set({"logging.distributed": "critical"})  # what users must know, they read in our own words
+dask.config.set({"logging.distributed": "critical"})  # users read our own messages instead
 from distributed import Client, Scheduler, Security, SpecCluster  # noqa: E402
 from distributed.metrics import time as dask_time  # noqa: E402
 
@@ -31,7 +31,7 @@ EVERYWHERE = ("0.0.0.0", "::")
 SECONDS_TO_COME_BACK = 3.0
 SECONDS_BETWEEN_QUESTIONS = 2.0
 SECONDS_TO_CLOSE = 5.0
-LEAST_SILENCE = 10.0  # a busy machine delays heartbeats, of which there are one or two a second
+LEAST_SILENCE = 10.0  # one or two heartbeats a second are sent, but a busy machine delays them
 SETTINGS = {
     **QUIET,
     "distributed.scheduler.allowed-failures": 0,  # the queue of blocks counts
@@ -47,13 +47,13 @@ BARE: dict[str, Any] = {"distributed.scheduler.http.routes": []}
 
 
 class Cluster:
-    """A cluster that stands already: its workers come and go as its owner likes.
+    """A cluster that already exists: its owner starts and stops the workers.
 
     Args:
-        client: Connected to it.
+        client: A Dask client connected to the cluster.
 
     Attributes:
-        client: Dask's.
+        client: The Dask client.
         owned: Whether its workers were started for this call.
         dashboard: Address of Dask's pages, or nothing.
     """
@@ -90,7 +90,7 @@ class Cluster:
         return f"The worker {name} died"
 
     def last_words(self) -> str:
-        """Return what was said last of workers that do not come."""
+        """Return the last message about workers that have not connected."""
         return ""
 
 
@@ -98,8 +98,8 @@ class OwnCluster(Cluster):
     """A scheduler in this process, with workers that this call starts.
 
     Args:
-        client: Connected to it.
-        scheduler: In this process.
+        client: A Dask client connected to the cluster.
+        scheduler: The scheduler in this process.
         fleet: Starts the workers.
         silences: Seconds without a heartbeat after which a worker is replaced: of this machine, of others.
     """
@@ -120,12 +120,12 @@ class OwnCluster(Cluster):
         ]  # fmt: skip
 
     def tend(self, left: int, waiting: int) -> None:
-        """Start workers that are missing, replace those that are silent, let those go that have nothing to do."""
+        """Start missing workers, replace silent ones, and end idle ones."""
         known = list(self._scheduler.workers.values())
         latest = {name_of(one.name): one for one in known}
         for one in known:
             name = name_of(one.name)
-            if latest[name] is not one:  # its connection was lost, and it has made another
+            if latest[name] is not one:  # its connection was lost and it has opened a new one
                 self._remove(one.address, expected=True)
                 continue
             silence = dask_time() - one.last_seen
@@ -151,29 +151,29 @@ class OwnCluster(Cluster):
         status = self._fleet.exit_status(name, pid)
         died = f"The worker {name} died"
         if status == -9:
-            died += " by signal 9, perhaps for want of memory: fewer workers need less"
+            died += " by signal 9, perhaps because memory ran out: fewer workers need less"
         elif status is not None:
             died += f" by signal {-status}" if status < 0 else f" with status {status}"
         return self._reasons.pop(name, died)
 
     def last_words(self) -> str:
-        """Return what was said last of workers that do not come."""
+        """Return the last message about workers that have not connected."""
         return self._fleet.last_words()
 
 
 def name_of(dask_name: object) -> str:
-    """Return a worker's name in the fleet: what it is called in Dask, without what tells its connections apart."""
+    """Return a worker's name in the fleet: its name in Dask without the suffix that distinguishes its connections."""
     return str(dask_name).rpartition(".")[0] or str(dask_name)
 
 
 @contextlib.contextmanager
 def own_cluster(workers: Workers, folder: Path, threads: int, block_limit: float) -> Iterator[OwnCluster]:
-    """Run a scheduler and workers for the time of a ``with``.
+    """Run a scheduler and workers for the duration of a ``with`` block.
 
     Args:
-        workers: Which, and where the scheduler listens.
-        folder: Of the job, its owner's alone.
-        threads: Dask tasks that a worker has at a time.
+        workers: The workers to start, and where the scheduler listens.
+        folder: Folder of the job, accessible to its owner only.
+        threads: Dask tasks that a worker runs at a time.
         block_limit: Seconds that a block may take.
 
     Raises:
@@ -181,7 +181,7 @@ def own_cluster(workers: Workers, folder: Path, threads: int, block_limit: float
     """
     settings = workers.scheduler
     place = Place(folder, settings.reconnect)
-    # What a scheduler that was killed has left, and with it perhaps workers that look for the next one.
+    # Left by a scheduler that was killed; its workers may still be looking for the next one.
     left = place.connection.exists()
     fleet = Fleet(workers.groups, place, SECONDS_TO_COME_BACK if left else 0.0)
     silences = max(block_limit, LEAST_SILENCE), max(min(settings.silence, block_limit), LEAST_SILENCE)
@@ -189,7 +189,7 @@ def own_cluster(workers: Workers, folder: Path, threads: int, block_limit: float
     gently = False
     with dask.config.set(SETTINGS if workers.dashboard else {**SETTINGS, **BARE}), contextlib.ExitStack() as stack:
         cluster = stack.enter_context(_scheduler(settings, security, workers.dashboard))
-        # Errors on the way are shown by what they mean for blocks.
+        # Errors during start-up are reported by their effect on blocks.
         for name in ("distributed", "distributed.client", "bokeh", "tornado"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         client = stack.enter_context(Client(cluster, set_as_default=False))
@@ -230,10 +230,10 @@ def _scheduler(settings: SchedulerSection, security: Security, dashboard: bool) 
 
 
 def _write_connection(place: Place, settings: SchedulerSection, address: str, security: Security, threads: int) -> None:
-    """Write where the scheduler is, for its owner's workers alone to read, in one step.
+    """Write the scheduler's address atomically, to a file that only its owner's workers can read.
 
     Raises:
-        InputError: The file system lets others read it all the same.
+        InputError: The file system does not keep permissions, so that others could read it.
     """
     listen, port = settings.listen or LOOPBACK, int(address.rpartition(":")[2])
     host = settings.advertise or (socket.gethostname() if listen in EVERYWHERE else listen)

@@ -1,8 +1,8 @@
 """A blockwise task inside a Dask worker: unpickled and set up once, then run batch by batch.
 
-What comes of each block is sent as an event, not as the result of a Dask task: a result lies on the worker until it is
-fetched and would be lost with it. At which block the process is, is written to a file of the job beforehand, so that
-the block that kills its process is known, and none beside it is blamed.
+The outcome of each block is sent as an event, not as the result of a Dask task: a result stays on the worker until it
+is fetched and would be lost with it. The number of a block is written to a file of the job before it is begun, so that
+a block that kills its process is known, and no other block is blamed.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from incasem_like.blockwise.worker import Worker, describe_error
 from incasem_like.blockwise.worker_process import BROKEN, TIMED_OUT
 from incasem_like.errors import DiskFullError, InputError
 
-LEAVING = threading.Event()  # set when this process is to end after the present block
-SECONDS_TOGETHER = 0.05  # results that come within so short a time go in one event
+LEAVING = threading.Event()  # set when this process should end after the current block
+SECONDS_TOGETHER = 0.05  # results that arrive within this time are sent in one event
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_TO_SET_UP = 600.0
-SLOTS = 4  # numbers in a file of marks: of the three stages, and the block that took too long
+SLOTS = 4  # numbers in a file of marks: one for each of the three stages, and the block that took too long
 SLOT = struct.Struct("<q")
 
 
 @dataclass(frozen=True)
 class SentTask:
-    """What a worker needs to run the blocks of a task.
+    """Everything that a worker needs to run the blocks of a task.
 
     Attributes:
         payload: The pickled ``WorkTask``.
         main: Name or path of the main module, where the payload refers to it; see ``multiprocessing.spawn``.
-        sys_path: Where the caller finds its modules.
-        folder: For the marks.
+        sys_path: The caller's module search path.
+        folder: Folder for the files of marks.
         time_limit: Seconds that a block may take before the process ends itself.
         owned: Whether the process was started for this job, so that it may end when it cannot set up the task.
     """
@@ -62,33 +62,33 @@ class SentTask:
 
 
 class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
-    """Brings a task to each worker of a cluster, also to those that come later.
+    """Sends a task to each worker of a cluster, including those that join later.
 
     Args:
         sent: The task.
-        topic: Of its events; also the plugin's name.
+        topic: Topic of its events; also the plugin's name.
     """
 
     def __init__(self, sent: SentTask, topic: str) -> None:
         self.sent, self.name = sent, topic
 
     def setup(self, worker: DaskWorker) -> None:
-        """Make the task ready to be set up by its first batch, see ``WorkerPlugin``."""
+        """Prepare the task, which its first batch then sets up; see ``WorkerPlugin``."""
         self.task = _TaskHere(self.sent, self.name, worker)
 
     def teardown(self, worker: DaskWorker) -> None:
-        """Let go of the task, see ``WorkerPlugin``; not in this thread, since a block may be under way."""
+        """Release the task, see ``WorkerPlugin``; in another thread, since a block may be running."""
         self.task.ended = True
         threading.Thread(target=self.task.end, name="end", daemon=True).start()
 
 
 def run_batch(topic: str, numbers: list[int], alone: bool) -> None:
-    """Run blocks in this worker; a block that is neither done nor failed by the end is left to others.
+    """Run blocks in this worker; blocks that are neither done nor failed at the end are left to other workers.
 
     Args:
         topic: Name of the plugin that brought the task.
-        numbers: Of the blocks.
-        alone: Let no other block run beside them.
+        numbers: Numbers of the blocks.
+        alone: Run no other block at the same time.
     """
     plugin = get_worker().plugins[topic]
     assert isinstance(plugin, TaskPlugin)
@@ -101,7 +101,7 @@ class _TaskHere:
     def __init__(self, sent: SentTask, topic: str, worker: DaskWorker) -> None:
         self._sent, self._topic, self._dask = sent, topic, worker
         self.ended = False
-        self._gate = threading.Lock()  # held while blocks are added to those under way, or run with none beside them
+        self._gate = threading.Lock()  # held while blocks are added to the running ones, or run alone
         self._changed = threading.Condition()
         self._under_way: set[int] = set()
         self._marks = _Marks(marks_file(Path(sent.folder), worker.address), SECONDS_TO_SET_UP, sent.time_limit)
@@ -131,7 +131,7 @@ class _TaskHere:
         self._events.send()
 
     def end(self) -> None:
-        """End the threads, and free what the set-up has made."""
+        """End the threads and free the result of the set-up."""
         with self._gate:
             if self._stages is not None:
                 self._wait_for(set(self._under_way))
@@ -140,7 +140,7 @@ class _TaskHere:
             self._worker = self._stages = None
 
     def _set_up(self) -> None:
-        """Unpickle and set up the task, or end the process, or the call where every other worker would fail too."""
+        """Unpickle and set up the task; on failure end the process, or the whole call if every worker would fail."""
         self._marks.set_up_began = time.monotonic()
         try:
             task = _unpickled(self._sent)
@@ -149,7 +149,7 @@ class _TaskHere:
             known = describe_error(error, str(self._dask.name))
             if self._sent.owned and not isinstance(known.error, InputError | DiskFullError):
                 print(known.trace, file=sys.stderr, flush=True)
-                os._exit(BROKEN)  # another machine may be in order
+                os._exit(BROKEN)  # it may work on another machine
             self._events.broken(known)
             raise
         finally:
@@ -172,7 +172,7 @@ class _TaskHere:
             self._events.result(number, time.monotonic() - began, error)
 
     def _compute(self) -> None:
-        """Compute what is read, for as long as the process lives: one thread, as a device wants it."""
+        """Compute the blocks that have been read until the process ends: in one thread, as devices require."""
         assert self._stages is not None
         while (read := self._read.get()) is not None:
             self._stages.compute(read)
@@ -187,7 +187,7 @@ class _TaskHere:
             self._changed.notify_all()
 
     def _wait_for(self, numbers: set[int]) -> None:
-        """Wait until blocks are written or have failed; when this process is to end, for those begun."""
+        """Wait until blocks are written or have failed; if this process should end, only for those begun."""
         assert self._stages is not None
         while True:
             if LEAVING.is_set() or self.ended:
@@ -206,7 +206,7 @@ class _TaskHere:
 
 
 def _unpickled(sent: SentTask) -> WorkTask:
-    """Unpickle a task, where its functions are found as the caller finds them."""
+    """Unpickle a task, with the caller's module search path."""
     sys.path += [path for path in sent.sys_path if path not in sys.path]
     if sent.main is not None:
         from multiprocessing import spawn
@@ -218,7 +218,7 @@ def _unpickled(sent: SentTask) -> WorkTask:
 
 
 class _Marks:
-    """At which blocks this process is: in memory, and in a file that outlives it however it ends."""
+    """The blocks that this process is working on: in memory, and in a file that survives any end of the process."""
 
     def __init__(self, path: Path, set_up_limit: float, limit: float) -> None:
         self._set_up_limit, self._limit = set_up_limit, limit
@@ -229,11 +229,11 @@ class _Marks:
             path.parent.mkdir(exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             os.write(self._file, SLOT.pack(NOTHING) * SLOTS)
-        except OSError as error:  # a standing cluster that does not share the folder of jobs
+        except OSError as error:  # an existing cluster that does not share the folder of jobs
             logging.debug("no marks of blocks: %s", error)
 
     def begin(self, stage: int, number: int) -> None:
-        """Note that a stage begins with a block, or ended (``NOTHING``)."""
+        """Note that a stage begins a block, or ended (``NOTHING``)."""
         self._began[stage] = number, time.monotonic()
         if self._file is not None:
             os.pwrite(self._file, SLOT.pack(number), stage * SLOT.size)
@@ -250,11 +250,11 @@ class _Marks:
 
 @dataclass(frozen=True)
 class Marks:
-    """At which blocks a process is, or was when it ended.
+    """The blocks that a process is working on, or was when it ended.
 
     Attributes:
-        numbers: Of the blocks being read, computed or written.
-        overdue: The block that took longer than its time limit, if the process ended for that.
+        numbers: Numbers of the blocks being read, computed or written.
+        overdue: The block that took longer than its time limit, if that ended the process.
     """
 
     numbers: frozenset[int]
@@ -267,7 +267,7 @@ def marks_file(folder: Path, address: str) -> Path:
 
 
 def read_marks(folder: Path, address: str) -> Marks | None:
-    """Read at which blocks a worker is; None where it cannot write that."""
+    """Read which blocks a worker is working on; None where it cannot write its marks."""
     try:
         slots = [number for (number,) in SLOT.iter_unpack(marks_file(folder, address).read_bytes())]
     except (OSError, struct.error):
@@ -279,7 +279,7 @@ def read_marks(folder: Path, address: str) -> Marks | None:
 
 
 class _Events:
-    """What a worker sends to the caller: that it is ready or broken, results, and progress within blocks."""
+    """Events that a worker sends to the caller: ready, broken, results, and progress within blocks."""
 
     def __init__(self, worker: DaskWorker, topic: str) -> None:
         self._worker, self._topic = worker, topic
@@ -306,7 +306,7 @@ class _Events:
             self.send()
 
     def send(self) -> None:
-        """Send what has gathered."""
+        """Send the collected events."""
         with self._lock:
             if self._results or self._progress:
                 self._send({"results": self._results, "progress": list(self._progress.items())})
@@ -316,5 +316,5 @@ class _Events:
         self._sent = time.monotonic()
         try:
             self._worker.log_event(self._topic, {"worker": str(self._worker.name), **event})
-        except Exception:  # of a worker that closes; the blocks are done again
+        except Exception:  # the worker is closing; its blocks are done again
             logging.debug("not sent: %s", traceback.format_exc())

@@ -1,11 +1,11 @@
 """The log of finished blocks: one file beside the output's chunks, appended, readable after any crash.
 
-The first line holds the fingerprint of the task, each following one the number of a finished block, or what was wrong
-with one that failed; what is said last of a block counts. It lies inside the array's folder under a hidden name:
-readers of Zarr and N5 pass over it, and it goes when the array is replaced.
+The first line holds the fingerprint of the task, each following one the number of a finished block, or the error of
+one that failed; the last line about a block counts. The log lies inside the array's folder under a hidden name:
+readers of Zarr and N5 ignore it, and it is removed when the array is replaced.
 
-A block's voxels are on the disk before its line is written. A line that a crash of the machine takes with it costs the
-block a second time, no more, so lines are synced to the disk once in a while rather than one by one.
+A block's voxels are on the disk before its line is written. If a crash of the machine loses a line, its
+block is computed again, nothing worse; so lines are synced to disk at intervals rather than one by one.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class DoneLog:
     """The finished blocks of one output, held by one process at a time.
 
     Args:
-        folder: Of the array that is filled, or another one that is there.
-        fingerprint: Of the task, JSON-able.
+        folder: Folder of the array that is filled, or another existing folder.
+        fingerprint: Fingerprint of the task, JSON-serializable.
         complete: Whether the results are marked complete.
 
     Attributes:
         done: Numbers of the finished blocks.
-        failed: By number what an earlier call, or this one, noted of blocks that failed and are not done since.
+        failed: Records of the blocks that failed in this or an earlier call and are not done since, by number.
 
     Raises:
-        InputError: Another process works on it; it was begun by a task of another fingerprint; or it is complete and
-            no log says by which task.
+        InputError: Another process is writing it; it was begun by a task with another fingerprint; or it is complete
+            but has no log that identifies the task.
     """
 
     def __init__(self, folder: Path, fingerprint: dict[str, Any], *, complete: bool = False) -> None:
@@ -71,8 +71,8 @@ class DoneLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A thread that still writes a block when a call is interrupted must not note it in a file that has since been
-        # opened under the same number.
+        # A thread that is still writing a block when a call is interrupted must not write to another file that was
+        # since opened under the same descriptor.
         with self._writing:
             descriptor, self._file = self._file, CLOSED
         try:
@@ -81,7 +81,7 @@ class DoneLog:
             os.close(descriptor)
 
     def _read(self) -> tuple[set[int], dict[int, dict[str, Any]]]:
-        """Return the finished and the failed blocks; what a crash left behind the last whole line is cut off."""
+        """Return the finished and the failed blocks; an incomplete last line, left by a crash, is cut off."""
         lines = self.path.read_bytes().splitlines(keepends=True)
         entries = _whole_entries(lines)
         if len(entries) < len(lines):
@@ -95,7 +95,7 @@ class DoneLog:
                 f"{self.path.parent} was begun with {difference}: repeat what it was begun with to go on, "
                 "or add --overwrite to start again."
             )
-        return _told(entries[1:])
+        return _outcomes(entries[1:])
 
     def record(self, *numbers: int) -> None:
         """Note that blocks are finished."""
@@ -105,7 +105,7 @@ class DoneLog:
             self.failed.pop(number, None)
 
     def record_failed(self, number: int, about: dict[str, Any]) -> None:
-        """Note that a block failed for good, and what is known about it (JSON-able)."""
+        """Note that a block failed for good, with its details (JSON-serializable)."""
         self._append([{"failed": number, **about}], sync=True)
         self.failed[number] = about
 
@@ -127,7 +127,7 @@ class DoneLog:
         try:
             written = os.write(self._file, lines)
             if written < len(lines):
-                os.write(self._file, lines[written:])  # says what is wrong with the disk
+                os.write(self._file, lines[written:])  # raises the disk's error
             if sync or time.monotonic() - self._synced > SECONDS_BETWEEN_SYNCS:
                 os.fsync(self._file)
                 self._synced = time.monotonic()
@@ -137,7 +137,7 @@ class DoneLog:
 
 
 def refuse_remote(address: Address) -> None:
-    """Check that an output is local, before what is there is replaced.
+    """Check that an output is local, before an existing one is replaced.
 
     Raises:
         InputError: It is remote.
@@ -149,17 +149,17 @@ def refuse_remote(address: Address) -> None:
 
 
 def _lock(log: int, output: Path) -> None:
-    """Hold an output by its log.
+    """Lock an output by locking its log.
 
     Raises:
-        InputError: Another process does, or has replaced the output since the log was opened.
+        InputError: Another process holds the lock, or has replaced the output since the log was opened.
     """
     try:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise InputError(f"Another process is writing {output}: wait for it or stop it first.") from error
     except OSError:
-        return  # a file system without locks; the log itself is safe all the same, blocks are only done twice
+        return  # a file system without locks; the log stays valid, blocks are merely done twice
     if os.fstat(log).st_nlink == 0:
         raise InputError(f"Another process has just replaced {output}: look what it does, then run this again.")
 
@@ -169,7 +169,7 @@ def held(output: str | Path) -> Iterator[None]:
     """Keep other processes off an output while it is replaced.
 
     Args:
-        output: Folder of its array; that there is none, or no log in it, is no reason to wait.
+        output: Folder of its array; without it, or without a log in it, nothing is locked.
 
     Raises:
         InputError: Another process is writing it.
@@ -210,10 +210,10 @@ def claimed(output: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class LogContent:
-    """What a log says, as read without holding it.
+    """The content of a log, read without locking it.
 
     Attributes:
-        fingerprint: Of the task that the output was begun by.
+        fingerprint: Fingerprint of the task that began the output.
         done: Numbers of the finished blocks.
         failed: Blocks that failed and are not done since, by number: ``error``, ``kind`` (class of the error),
             ``trace``, ``attempts``, ``worker`` and ``roi`` (begin and shape, absolute voxels).
@@ -233,12 +233,12 @@ def read_log(output: str | Path) -> LogContent | None:
     entries = _whole_entries(lines)
     if not entries:
         return None
-    done, failed = _told(entries[1:])
+    done, failed = _outcomes(entries[1:])
     return LogContent(entries[0], frozenset(done), failed)
 
 
 def _whole_entries(lines: Iterable[bytes]) -> list[dict[str, Any]]:
-    """Read lines up to the first that is not whole."""
+    """Read lines up to the first incomplete one."""
     entries = []
     for line in lines:
         if not line.endswith(b"\n"):
@@ -253,7 +253,7 @@ def _whole_entries(lines: Iterable[bytes]) -> list[dict[str, Any]]:
     return entries
 
 
-def _told(entries: Iterable[dict[str, Any]]) -> tuple[set[int], dict[int, dict[str, Any]]]:
+def _outcomes(entries: Iterable[dict[str, Any]]) -> tuple[set[int], dict[int, dict[str, Any]]]:
     done: set[int] = set()
     failed: dict[int, dict[str, Any]] = {}
     for entry in entries:
@@ -265,7 +265,7 @@ def _told(entries: Iterable[dict[str, Any]]) -> tuple[set[int], dict[int, dict[s
 
 
 def first_difference(before: Any, now: Any, name: str = "") -> str:
-    """Say what differs first between two fingerprints (``parameters threshold 0.5, but now it is 0.7``), or nothing."""
+    """Return the first difference of two fingerprints (``parameters threshold 0.5, but now it is 0.7``), or ``""``."""
     if isinstance(before, dict) and isinstance(now, dict):
         if "content" in before and "content" in now:
             if before["content"] == now["content"]:

@@ -1,4 +1,4 @@
-"""Blocks on Dask: hands batches of them to a cluster, and notes what comes of each block."""
+"""Blocks on Dask: sends batches of them to a cluster and records the outcome of each block."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from incasem_like.errors import IncasemError, InputError
 from distributed import Future, KilledWorker  # isort: skip  # cluster.py has to set up its logging before
 
 SECONDS_BETWEEN_LOOKS = 0.2
-AHEAD = 0.25  # seconds of work in a batch, beside which what Dask does for it counts little
+AHEAD = 0.25  # seconds of work in a batch, large compared with Dask's overhead
 MOST_AHEAD = 256
-BATCHES_PER_THREAD = 2  # so that a worker need not wait for this process
-STAGED_BATCH = 3  # blocks, of which a worker that reads ahead has two batches
+BATCHES_PER_THREAD = 2  # so that workers do not wait for this process
+STAGED_BATCH = 3  # blocks; a worker that prefetches has two such batches
 SECONDS_FOR_A_STANDING_WORKER = 60.0
-VAIN_DEATHS = 20  # workers that may die one after the other without a block being done or blamed
+VAIN_DEATHS = 20  # workers that may die in a row without a block being done or blamed
 
 
 class Listener(Protocol):
-    """Who is told what comes of blocks."""
+    """Receives the outcome of blocks."""
 
     def done(self, numbers: list[int]) -> None:
         """Note finished blocks."""
@@ -46,26 +46,26 @@ class Listener(Protocol):
         """Note progress within a block."""
 
     def retract(self, number: int) -> None:
-        """Note that a block will be begun again."""
+        """Note that a block will be restarted."""
 
     def look(self, workers: Any, dashboard: str = "") -> None:
-        """Look at what workers do."""
+        """Note what the workers are doing."""
 
 
-def run_on_workers(task: WorkTask, queue: BlockQueue, workers: Workers, folder: Path, tell: Listener) -> None:
+def run_on_workers(task: WorkTask, queue: BlockQueue, workers: Workers, folder: Path, listener: Listener) -> None:
     """Run the blocks of a queue on workers.
 
     Args:
-        task: What the blocks are of.
-        queue: What is to be done.
-        workers: Which, and how they find this process.
-        folder: Of the job, its owner's alone.
-        tell: Who is told what comes of blocks.
+        task: The task that the blocks belong to.
+        queue: The blocks to do.
+        workers: The workers, and how they find this process.
+        folder: Folder of the job, accessible to its owner only.
+        listener: Receives the outcome of blocks.
 
     Raises:
-        InputError: The address cannot be listened on, a launcher's program is not there, or no worker came in time.
+        InputError: The address cannot be listened on, a launcher's program is missing, or no worker connected in time.
         DiskFullError: A worker found no space left.
-        IncasemError: No worker can work, or the task cannot be sent to one.
+        IncasemError: No worker can run blocks, or the task cannot be sent.
     """
     limit = workers.scheduler.block_time_limit or task.time_limit
     sent = _sent_task(task, folder, limit, owned=workers.cluster is None)
@@ -75,7 +75,7 @@ def run_on_workers(task: WorkTask, queue: BlockQueue, workers: Workers, folder: 
         context = own_cluster(workers, folder, 2 if task.staged else 1, limit)
     with context as cluster:
         patience = workers.scheduler.worker_timeout or (None if cluster.owned else SECONDS_FOR_A_STANDING_WORKER)
-        _Call(task, sent, queue, cluster, patience, tell).run()
+        _Call(task, sent, queue, cluster, patience, listener).run()
 
 
 def _sent_task(task: WorkTask, folder: Path, limit: float, owned: bool) -> SentTask:
@@ -91,7 +91,7 @@ def _sent_task(task: WorkTask, folder: Path, limit: float, owned: bool) -> SentT
 
 
 def _main_module() -> tuple[str, str] | None:
-    """Return how a worker imports the script itself, in which a function of blocks stands."""
+    """Return how a worker imports the script itself, if it defines the task's function."""
     main = sys.modules["__main__"]
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
@@ -102,14 +102,14 @@ def _main_module() -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Blocks that a worker has been given together."""
+    """Blocks that were sent to a worker together."""
 
     numbers: tuple[int, ...]
     future: Future
 
 
 class _Call:
-    """One call: what is handed out, and what is heard."""
+    """One call: the batches sent out and the events received."""
 
     def __init__(
         self,
@@ -118,16 +118,16 @@ class _Call:
         queue: BlockQueue,
         cluster: Cluster,
         patience: float | None,
-        tell: Listener,
+        listener: Listener,
     ) -> None:
-        self._task, self._sent, self._queue, self._cluster, self._tell = task, sent, queue, cluster, tell
+        self._task, self._sent, self._queue, self._cluster, self._listener = task, sent, queue, cluster, listener
         self._patience = patience
         self._topic = f"incasem-{uuid.uuid4().hex}"
         self._folder = Path(sent.folder)
         self._inbox: SimpleQueue[dict[str, Any] | Future] = SimpleQueue()
         self._batches: dict[str, _Batch] = {}
-        self._batch_of: dict[int, str] = {}  # of blocks that were handed out and not heard of since
-        self._at: dict[str, tuple[int, float]] = {}  # by address of a worker its present block, and since when
+        self._batch_of: dict[int, str] = {}  # blocks sent out whose outcome is still unknown
+        self._at: dict[str, tuple[int, float]] = {}  # by worker address: its current block, and since when
         self._mean = 0.0  # seconds per block; 0 as long as none is done
         self._looked = 0.0
         self._began, self._came = time.monotonic(), False
@@ -143,15 +143,15 @@ class _Call:
             while self._queue:
                 self._look()
                 self._hand_out()
-                self._hear()
+                self._receive()
         finally:
             if not self._cluster.owned:
-                with contextlib.suppress(OSError, ValueError):  # where the cluster is gone
+                with contextlib.suppress(OSError, ValueError):  # if the cluster no longer exists
                     client.cancel([batch.future for batch in self._batches.values()])
                     client.unregister_worker_plugin(self._topic)
 
     def _look(self) -> None:
-        """Do what is due: workers to replace, progress to show."""
+        """Do periodic work: replace workers, show progress."""
         now = time.monotonic()
         if now - self._looked < SECONDS_BETWEEN_LOOKS:
             return
@@ -167,10 +167,10 @@ class _Call:
                 f'No worker has come within {self._patience:g} s, last said was "{words or "nothing"}": mend that, or '
                 "set scheduler.worker_timeout in the workers file to a longer time."
             )
-        self._tell.look([self._describe(worker, now) for worker in workers], self._cluster.dashboard)
+        self._listener.look([self._describe(worker, now) for worker in workers], self._cluster.dashboard)
 
     def _describe(self, worker: dict[str, Any], now: float) -> dict[str, Any]:
-        """Say what a worker does, for the job's record."""
+        """Describe what a worker is doing, for the job's record."""
         address = worker["address"]
         marks = read_marks(self._folder, address)
         block = min(marks.numbers, default=None) if marks is not None else None
@@ -199,8 +199,8 @@ class _Call:
             self._batch_of.update(dict.fromkeys(numbers, key))
             future.add_done_callback(self._inbox.put)
 
-    def _hear(self) -> None:
-        """Take what has come from workers, after a short wait."""
+    def _receive(self) -> None:
+        """Process the events that have arrived from workers, after a short wait."""
         try:
             message = self._inbox.get(timeout=SECONDS_BETWEEN_LOOKS)
             while True:
@@ -213,10 +213,10 @@ class _Call:
             return
 
     def _take(self, message: dict[str, Any]) -> None:
-        """Take an event of a worker.
+        """Process an event of a worker.
 
         Raises:
-            IncasemError: Of a kind that ends the call.
+            IncasemError: The event reports an error that ends the call.
         """
         worker = name_of(message["worker"]) if self._cluster.owned else message["worker"]
         if "broken" in message:
@@ -233,24 +233,24 @@ class _Call:
                 continue
             known = BlockError.from_message(error, worker)
             if isinstance(known.error, HOPELESS):
-                self._tell.done(done)
+                self._listener.done(done)
                 raise known.error
             self._fail(number, known)
         if done:
-            self._tell.done(done)
+            self._listener.done(done)
         for number, voxels in message.get("progress", ()):
             if number in self._batch_of:
-                self._tell.advance(number, voxels)
+                self._listener.advance(number, voxels)
 
     def _end_batch(self, future: Future) -> None:
-        """Take back the blocks of a batch that nothing was heard of: its worker leaves, or died."""
+        """Put back the blocks of a batch whose outcome is unknown: its worker is leaving, or died."""
         batch = self._batches.pop(future.key, None)
         if batch is None:
             return
         left = [number for number in batch.numbers if self._batch_of.get(number) == future.key]
         for number in left:
             del self._batch_of[number]
-            self._tell.retract(number)
+            self._listener.retract(number)
         if future.status == "cancelled":
             raise IncasemError(CLUSTER_LOST)
         if future.status == "error":
@@ -258,11 +258,11 @@ class _Call:
             if not isinstance(error, KilledWorker):
                 raise IncasemError(f"Blocks cannot be run on the cluster ({type(error).__name__}: {error}).") from error
             self._find_killer(left, error)
-        else:  # finished, or lost with its worker since
+        else:  # finished, or lost with its worker
             self._queue.put_back(left)
 
     def _find_killer(self, left: Sequence[int], death: KilledWorker) -> None:
-        """Blame the block that a worker was at when it died, and no other; where several may be, find out which."""
+        """Blame only the block that was running when a worker died; if several were, run each alone to find out."""
         worker = death.last_worker
         name = name_of(worker.name) if self._cluster.owned else str(worker.name)
         marks = read_marks(self._folder, worker.address)
@@ -290,11 +290,11 @@ class _Call:
             )
 
     def _fail(self, number: int, error: BlockError) -> None:
-        self._tell.retract(number)
+        self._listener.retract(number)
         failed = self._queue.error(number, error)
         if failed is None:
             return
-        self._tell.failed(failed)
+        self._listener.failed(failed)
         if error.deaths and isinstance(error.error, InputError) and not self._mean:
             raise InputError(
                 f"No block was done within the time limit of {self._sent.time_limit:g} s: set "

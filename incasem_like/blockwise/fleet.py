@@ -1,4 +1,4 @@
-"""The workers that a call starts: kept at their number while there is work, replaced when they end."""
+"""The workers that a call starts: their number is maintained while there is work, ended ones are replaced."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from incasem_like.errors import IncasemError, InputError
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a worker that ended without having worked is started again
 ATTEMPTS = 3
-SECONDS_TO_END_BY_ITSELF = 3.0  # for workers elsewhere, once their scheduler's file is gone
+SECONDS_TO_END_BY_ITSELF = 3.0  # for workers on other machines, once their scheduler's file is removed
 SECONDS_TO_OBEY = 1.0
-SECONDS_TO_CANCEL = 30.0  # for a queue to take the word
+SECONDS_TO_CANCEL = 30.0  # for a queue to accept the command
 
 
 @dataclass
 class _Slot:
-    """The place of one worker, filled again and again."""
+    """A slot for one worker, refilled whenever it ends."""
 
     launcher: Launcher
     index: int
     name: str
-    always: bool  # also while no block waits
+    always: bool  # kept even while no block waits
     started: Started | None = None
     before: Started | None = None  # the one that ended last
     not_before: float = 0.0
@@ -34,12 +34,12 @@ class _Slot:
 
 
 class Fleet:
-    """Workers of some groups.
+    """The workers of one or more groups.
 
     Args:
-        groups: Which.
-        place: Where workers find what they need.
-        wait: Seconds that workers of a scheduler that was killed have to come back, before others are started.
+        groups: The groups.
+        place: The job's folder, where workers find their scripts and the scheduler's address.
+        wait: Seconds to wait for workers of a killed scheduler to reconnect before others are started.
     """
 
     def __init__(self, groups: Sequence[WorkerGroup], place: Place, wait: float = 0.0) -> None:
@@ -56,16 +56,16 @@ class Fleet:
             ]
 
     def tend(self, left: int, waiting: int, connected: Collection[str]) -> None:
-        """Start the workers that are missing, those that ended again.
+        """Start missing workers, and restart those that ended.
 
         Args:
             left: Blocks that are neither done nor failed; no more workers are started.
             waiting: Blocks that no worker has.
-            connected: Names of the workers that work, perhaps started by an earlier call.
+            connected: Names of the connected workers, perhaps started by an earlier call.
 
         Raises:
             IncasemError: Workers end again and again before they have set up the task.
-            InputError: So does what starts them: a queue that refuses, a set_up that fails, a program that is missing.
+            InputError: Starting them fails again and again: the queue refuses, set_up fails, or a program is missing.
         """
         now = time.monotonic()
         for slot in self._slots[:left]:
@@ -91,7 +91,7 @@ class Fleet:
             )
 
     def worked(self, name: str) -> None:
-        """Note that a worker has set up the task or done a block: workers are all right then."""
+        """Note that a worker has set up the task or done a block, so that workers are known to start."""
         self._barren = 0
         slot = self._find(name)
         if slot is not None:
@@ -103,16 +103,16 @@ class Fleet:
         return slot is not None and slot.launcher.local
 
     def may_leave(self, name: str) -> bool:
-        """Return whether a worker is only there for blocks that wait."""
+        """Return whether a worker may end when no block waits."""
         slot = self._find(name)
         return slot is not None and not slot.always
 
     def exit_status(self, name: str, pid: int) -> int | None:
-        """Return how a worker that is gone ended; None where that cannot be told.
+        """Return the exit status of a worker that has ended; None where it is not known.
 
         Args:
-            name: Of the worker.
-            pid: Its process, which tells it from the one that has taken its place since.
+            name: Name of the worker.
+            pid: Its process id, which distinguishes it from its replacement.
         """
         slot = self._find(name)
         if slot is None:
@@ -129,12 +129,12 @@ class Fleet:
         return None
 
     def last_words(self) -> str:
-        """Return what some worker, or the queue about it, said last."""
+        """Return the last message of some worker, or of the queue about it."""
         said = (slot.started.last_words() for slot in self._slots if slot.started is not None)
         return next(filter(None, said), "")
 
     def stop(self, name: str) -> None:
-        """End a worker at once; another one takes its place when the fleet is tended."""
+        """End a worker at once; the next call of ``tend`` replaces it."""
         slot = self._find(name)
         if slot is not None and slot.started is not None:
             _end([slot.started])
@@ -143,7 +143,7 @@ class Fleet:
         """End all workers.
 
         Args:
-            gently: Give those elsewhere a moment to end by themselves.
+            gently: Give workers on other machines a moment to end by themselves.
         """
         started = [slot.started for slot in self._slots if slot.started is not None]
         deadline = time.monotonic() + (SECONDS_TO_END_BY_ITSELF if gently else 0.0)
@@ -157,7 +157,7 @@ class Fleet:
 
 
 def _end(started: Sequence[Started]) -> None:
-    """End workers together: those that do not obey, since they hang, are killed."""
+    """End workers together; those that hang are killed."""
     alive = [one for one in started if one.poll() is None]
     asking = [asked for one in alive if (asked := one.stop()) is not None]
     deadline = time.monotonic() + SECONDS_TO_CANCEL

@@ -78,16 +78,16 @@ class BlockGrid:
 def block_grid(
     outputs: Volume | Sequence[Volume], block_shape: Sequence[int], context: Sequence[int], roi: Roi | None
 ) -> BlockGrid:
-    """Make the grid of an output's blocks, or of several outputs of one shape and place.
+    """Make the grid of an output's blocks, or of several outputs with the same shape and offset.
 
     Args:
-        outputs: Their chunks (or shards) are what blocks are made of.
+        outputs: The outputs; blocks consist of whole chunks (or shards) of them.
         block_shape: Wanted size (z, y, x) in voxels; rounded up to whole chunks.
         context: (z, y, x) in voxels, on each side.
         roi: What to write, in absolute voxels; None for all.
 
     Raises:
-        InputError: Wrong number of axes, sizes that are not positive, or outputs that do not lie on each other.
+        InputError: Wrong number of axes, sizes that are not positive, or outputs that cover different ROIs.
         DataError: ``roi`` reaches outside the output or is empty.
     """
     output, *others = [outputs] if isinstance(outputs, Volume) else outputs
@@ -101,7 +101,7 @@ def block_grid(
 
 
 def blocks_of(volume: Volume, block_shape: Sequence[int], roi: Roi | None) -> BlockGrid:
-    """Make the grid of a volume's blocks to read; arguments and errors as of ``block_grid``, but of its chunks."""
+    """Make the grid of a volume's blocks to read, of its own chunks; arguments and errors as for ``block_grid``."""
     return _grid(volume, [volume.chunk_shape], block_shape, (0,) * len(block_shape), roi)
 
 

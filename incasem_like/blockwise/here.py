@@ -1,4 +1,4 @@
-"""Blocks run in this process: one after another, or with reading ahead and writing behind as workers do."""
+"""Blocks run in this process: one after another, or with prefetching and write-behind as in workers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Outcome = tuple[int, BlockError | None]
 
 
 def run_here(queue: BlockQueue, worker: Worker, done: Callable[[int], None]) -> Generator[Outcome, None, None]:
-    """Run blocks until the queue is empty; who iterates tells the queue what came of each.
+    """Run blocks until the queue is empty; the caller that iterates reports each outcome to the queue.
 
     Args:
-        queue: What is to be done.
-        worker: Runs it.
-        done: Notes a finished block as soon as it is written, while another one is computed: in another thread.
+        queue: The blocks to do.
+        worker: Runs them.
+        done: Called with each finished block as soon as it is written, in another thread, while the next is computed.
 
     Yields:
         A block's number, and its error or None.

@@ -1,8 +1,8 @@
-"""The record of a blockwise job, for others to look at while it runs and after: progress, failed blocks, who runs it.
+"""The record of a blockwise job, readable while it runs and afterwards: progress, failed blocks, process.
 
-One folder per output under ``$INCASEM_JOBS``, else ``jobs`` in the folder of runs, for its owner's eyes only. It holds
-``job.json``, the workers' logs and, while workers on other machines are welcome, how to reach the scheduler. What is
-done and what failed stands in the log beside the output; a job folder may be deleted without loss.
+One folder per output under ``$INCASEM_JOBS``, else ``jobs`` in the folder of runs, readable by its owner only. It holds
+``job.json``, the workers' logs and, while workers on other machines may join, how to reach the scheduler. Finished
+and failed blocks are in the log beside the output; a job folder may be deleted without loss.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ RECORD, CANCEL = "job.json", "cancel"
 
 @dataclass(frozen=True)
 class Job:
-    """A blockwise job as its record tells.
+    """A blockwise job, read from its record.
 
     Attributes:
         id: Short name, the same for every call that fills the same output.
-        folder: Of the record and the workers' logs.
-        name: What is done.
+        folder: Folder of the record and the workers' logs.
+        name: Name of the task.
         output: Folder of the (first) output.
         state: ``running``, ``finished``, ``failed`` (some blocks, or all for one reason), ``interrupted``,
-            ``cancelled``, or ``died`` when it says running but its process is gone.
+            ``cancelled``, or ``died`` if it is recorded as running but its process has ended.
         total, done, failed: Blocks; ``done`` counts those of earlier calls.
         rate: Blocks per second of this call.
-        seconds_left: At that rate; None where it is not known.
-        started, updated: When the call began and was last heard of, UTC.
+        seconds_left: Time remaining at that rate; None where it is not known.
+        started, updated: When the call began and when its record was last updated, UTC.
         host: Machine and process of the scheduler, as tracked runs describe theirs.
-        command: What to type to go on with it, in ``directory``.
+        command: The command that resumes it, run in ``directory``.
         directory: Where it was started.
-        error: Why it failed, in a sentence; empty otherwise.
-        workers: Of each worker connected: ``name``, ``host``, ``pid``, ``block`` (number or None), ``seconds`` on it.
+        error: Why it failed, as a sentence; empty otherwise.
+        workers: For each connected worker: ``name``, ``host``, ``pid``, ``block`` (number or None), ``seconds`` on it.
         dashboard: Address of Dask's pages on the workers, on that machine; empty where they are not shown.
     """
 
@@ -79,19 +79,19 @@ class Job:
         return {} if log is None else dict(log.failed)
 
     def last_words(self) -> dict[str, str]:
-        """Say by name what workers elsewhere, or the queue about them, said last; of those that said anything."""
+        """Return the last message of workers on other machines, or of the queue about them, by worker name."""
         from incasem_like.blockwise.launchers.base import last_words
 
-        # Of a queue's worker the log has the queue's words, the other file its own, once there are any.
+        # For a queue's worker the log has the queue's messages, the other file the worker's own, once there are any.
         files = [path for kind in ("*.log", "*.out") for path in sorted(self.folder.glob(kind))]
         said = {path.stem: words for path in files if (words := last_words(path))}
         return dict(sorted(said.items()))
 
     def cancel(self) -> None:
-        """Ask the scheduler to stop, on whatever machine it runs; it does within seconds, blocks done are kept.
+        """Ask the scheduler to stop, on whatever machine it runs; it stops within seconds, finished blocks are kept.
 
         Raises:
-            InputError: The job does not run.
+            InputError: The job is not running.
         """
         if self.state != "running":
             state = "has died" if self.state == "died" else f"is {self.state}"
@@ -100,7 +100,7 @@ class Job:
 
 
 def jobs_directory() -> Path:
-    """Say where the records are: ``$INCASEM_JOBS``, else ``jobs`` in the folder of runs."""
+    """Return the folder of job records: ``$INCASEM_JOBS``, else ``jobs`` in the folder of runs."""
     from incasem_like.config.locations import default_runs_directory
 
     named = os.environ.get("INCASEM_JOBS")
@@ -108,7 +108,7 @@ def jobs_directory() -> Path:
 
 
 def list_jobs(directory: Path | None = None) -> list[Job]:
-    """Read all records, the latest first; what is no record, or half of one, is passed over."""
+    """Read all records, the latest first; anything that is not a complete record is skipped."""
     jobs = [read_job(path.parent) for path in sorted((directory or jobs_directory()).glob(f"*/{RECORD}"))]
     return sorted((job for job in jobs if job is not None), key=lambda job: job.started, reverse=True)
 
@@ -132,10 +132,10 @@ def read_job(folder: Path) -> Job | None:
 
 
 class JobRecord:
-    """Writes the record of one call; that it cannot be written never stops the work.
+    """Writes the record of one call; a failure to write it never stops the work.
 
     Attributes:
-        folder: Of this job.
+        folder: Folder of this job.
         dashboard: Address of Dask's pages, or nothing.
     """
 
@@ -149,7 +149,7 @@ class JobRecord:
         self._known: dict[str, Any] = {
             "id": self.id, "name": task.name, "output": output, "state": "running", "total": total, "done": done,
             "failed": 0, "rate": 0.0, "seconds_left": None, "started": now, "updated": now, "host": _describe_host(),
-            "command": _runnable(command or _going_on(task)), "directory": os.getcwd(), "error": "", "workers": [],
+            "command": _runnable(command or _resuming(task)), "directory": os.getcwd(), "error": "", "workers": [],
         }  # fmt: skip
         for left in (self.folder / CANCEL, *self.folder.glob("*.log"), *self.folder.glob("*.out")):
             left.unlink(missing_ok=True)
@@ -157,11 +157,11 @@ class JobRecord:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody has asked for the end."""
+        """Whether cancellation was requested."""
         return (self.folder / CANCEL).exists()
 
     def start_clock(self) -> None:
-        """Reckon the rate from now on: what went before was the start of workers."""
+        """Measure the rate from now on, leaving out the start of workers."""
         self._begun = time.monotonic()
 
     @property
@@ -170,7 +170,7 @@ class JobRecord:
         return time.monotonic() - self._written > SECONDS_BETWEEN_UPDATES
 
     def update(self, done: int, failed: int, workers: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Write how far the work is."""
+        """Write the progress of the work."""
         seconds = time.monotonic() - self._begun
         rate = (done - self._first) / max(seconds, 1e-9)
         left = self._known["total"] - done - failed
@@ -193,11 +193,11 @@ class JobRecord:
             partial.write_text(json.dumps(self._known), encoding="utf-8")
             partial.replace(self.folder / RECORD)
         except OSError:
-            pass  # a full disk, most often, which the work itself will say if it meets it
+            pass  # usually a full disk; the work itself reports that if it is affected
 
 
 def private_folder(name: str) -> Path:
-    """Make a folder among the records of jobs, its owner's alone; where none can be kept, among the temporary files."""
+    """Make a folder that only its owner can read among the job records, else among the temporary files."""
     try:
         return _made_private(jobs_directory(), name)
     except OSError:
@@ -209,12 +209,12 @@ def _made_private(directory: Path, job: str) -> Path:
     _forget_old(directory)
     folder = directory / job
     folder.mkdir(mode=0o700, exist_ok=True)
-    folder.chmod(0o700)  # fails where the folder is another person's
+    folder.chmod(0o700)  # fails if another user owns the folder
     return folder
 
 
 def _forget_old(directory: Path) -> None:
-    """Delete records that nothing has touched for long."""
+    """Delete records that have not changed for a long time."""
     for folder in directory.iterdir():
         record = folder / RECORD
         if record.is_file() and time.time() - record.stat().st_mtime > DAYS_KEPT * 24 * 3600:
@@ -229,10 +229,10 @@ def _describe_host() -> dict[str, Any]:
     return {"hostname": socket.gethostname(), **describe_process()}
 
 
-def _going_on(task: WorkTask) -> str:
-    """Say what to type to go on with a task, where it does not say so itself: what was typed, but begin nothing anew.
+def _resuming(task: WorkTask) -> str:
+    """Return the command that resumes a task which names none itself: this process's, without ``--overwrite``.
 
-    Items that are files of their own keep the flag, since those not reached yet are still to be replaced.
+    Items that are files of their own keep the flag, since those not reached yet must still be replaced.
     """
     from incasem_like.volumes.provenance import OVERWRITE, command_line
 

@@ -1,7 +1,7 @@
-"""Work whose result is no volume: counts of a volume, files, tables. A folder, the ledger, holds what is done of it.
+"""Tasks whose result is not a volume: counts, files, tables. A folder, the ledger, records the finished items.
 
-In it lies the log of finished items, as beside any output, so that all that is said of blocks holds: items are resumed,
-retried, named in errors, listed as a job. What the function returns of an item is kept there until all are done.
+It contains the log of finished items, as every output does, so that items behave like blocks: they are resumed,
+retried, named in errors and listed as a job. The results of finished items are kept there until all are done.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ RESULTS = ".results"
 
 @dataclass(frozen=True)
 class LedgerTask(WorkTask):
-    """A function over a list of items, whose results are small arrays, or files that it leaves behind.
+    """A function applied to a list of items; its results are small arrays, or files that it writes itself.
 
     Attributes:
-        name: What is done, in a word or two.
-        items: A volume, whose blocks are the items; it need not be among the inputs. Or what each item is called in
-            errors; its number is its place in the list.
+        name: Name of the work, a word or two.
+        items: A volume, whose blocks are the items; it need not be among the inputs. Or the names
+            of the items, used in errors; an item's number is its index in the list.
         inputs: Addresses of the volumes read.
         function: Top-level function ``(block, parameters)``, of items that are not blocks ``(item, parameters)``. It
-            returns a small array, which is kept until all are done, or None where it leaves files behind by itself.
-        parameters: JSON-able; handed to the function, part of the fingerprint.
+            returns a small array, which is kept until all are done, or None if it writes files itself.
+        parameters: JSON-serializable; passed to the function, part of the fingerprint.
         block_shape: Wanted block size (z, y, x) in voxels; rounded up to whole chunks of the volume.
-        roi: What of the volume to work through, in absolute voxels; None for all.
-        place: Folder of the ledger. None: among the records of jobs, under a name that follows from all of the above
-            and from what the inputs hold, so that the same task finds its own, and no other does.
-        unit: What progress counts.
+        roi: Part of the volume to work through, in absolute voxels; None for all.
+        place: Folder of the ledger. None: among the records of jobs, under a name derived from all of the above
+            and from the content of the inputs, so that only the same task finds it again.
+        unit: Unit that progress is counted in.
         set_up: As of a ``BlockTask``.
     """
 
@@ -71,7 +71,7 @@ class LedgerTask(WorkTask):
     threads = False  # results are small
 
     def write(self, item: WorkItem, result: Array | None) -> None:
-        """Keep the result of an item."""
+        """Store the result of an item."""
         if result is not None:
             _write_whole(item.folder / RESULTS / f"{item.number}.npy", result)
 
@@ -108,7 +108,7 @@ class LedgerTask(WorkTask):
         if self.place is not None:
             return self.place
         of = [Path(self.items.container).stem, Path(self.items.dataset).name] if isinstance(self.items, Volume) else []
-        told = "_".join([*self.name.split(), *filter(None, of)])  # for who lists jobs; the digest tells tasks apart
+        told = "_".join([*self.name.split(), *filter(None, of)])  # for listings of jobs; the digest identifies the task
         fingerprint = self.fingerprint()
         inputs = [about["content"] for about in fingerprint.pop("inputs")]
         return private_folder("ledgers") / f"{told}-{digest([fingerprint, inputs, incasem_like.__version__])[:10]}"
@@ -124,8 +124,8 @@ class LedgerTask(WorkTask):
         """Run the function over all items that are not done yet; arguments and errors are those of ``run_blockwise``.
 
         Args:
-            num_workers, workers, description: See there.
-            overwrite: Begin again, whatever an earlier call has done.
+            num_workers, workers, description: As for ``run_blockwise``.
+            overwrite: Start over, ignoring the results of earlier calls.
         """
         if self.place is None:
             _forget_old(self.folder.parent)
@@ -136,10 +136,10 @@ class LedgerTask(WorkTask):
         return run_blockwise(self, num_workers=num_workers, workers=workers, description=description)
 
     def results(self) -> Iterator[Array]:
-        """Yield what the items returned, by number, once ``run`` has returned.
+        """Yield the results of the items, by number, once ``run`` has returned.
 
         Raises:
-            IncasemError: Somebody has removed some of it.
+            IncasemError: Some results were removed.
         """
         for number in range(len(self)):
             path = self.folder / RESULTS / f"{number}.npy"
@@ -149,12 +149,12 @@ class LedgerTask(WorkTask):
                 raise IncasemError(f"{path} is gone or damaged: remove {self.folder} and begin again.") from error
 
     def forget(self) -> None:
-        """Remove the ledger and what was kept; a further call would begin again."""
+        """Remove the ledger and the stored results; a further call would start over."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _write_whole(path: Path, result: Array) -> None:
-    """Write an array whole or not at all, on the disk before this returns."""
+    """Write an array atomically; it is on the disk when this returns."""
     path.parent.mkdir(exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -170,7 +170,7 @@ def _write_whole(path: Path, result: Array) -> None:
 
 
 def _forget_old(folder: Path) -> None:
-    """Remove ledgers of calls that were stopped long ago and never resumed."""
+    """Remove ledgers of calls that stopped long ago and were never resumed."""
     for log in folder.glob(f"*/{LOG_NAME}"):
         if time.time() - log.stat().st_mtime > DAYS_KEPT * 24 * 3600:
             shutil.rmtree(log.parent, ignore_errors=True)

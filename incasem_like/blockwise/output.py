@@ -1,4 +1,4 @@
-"""The output of a blockwise task: created, or found half-made and taken up again; the same for every script."""
+"""The output of a blockwise task: created, or opened to be resumed; the same for every script."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def create_or_resume_output(
 ) -> Volume:
     """Create an output, or open the one that an earlier call of the same command began or finished.
 
-    Whether that call had the same parameters is for ``run_blockwise`` to tell.
+    Whether that call had the same parameters is checked by ``run_blockwise``.
 
     Args:
         place: Address of the array, or of its container.
         dataset: Path inside the container when ``place`` is the container.
         shape, dtype, voxel_size, offset, axes: As for ``create_volume``.
-        overwrite: Replace what is there instead.
+        overwrite: Replace an existing output instead.
         **options: Further arguments of ``create_volume``: ``chunk_shape``, ``provenance``, ``attributes`` and so on;
-            they count when the array is created.
+            they apply when the array is created.
 
     Raises:
-        InputError: What is there has another shape, type or place in the world; or another process is writing what is
-            to be replaced; or the place is remote, or an input named in ``provenance``.
+        InputError: The existing array has another shape, data type, voxel size, offset or axes; or another process is
+            writing the output to be replaced; or the address is remote, or an input named in ``provenance``.
     """
     address = parse_address(place, dataset)
     refuse_remote(address)

@@ -9,15 +9,15 @@ from itertools import product
 
 from incasem_like.volumes import Coordinate, Roi, Volume
 
-MOST_BLOCKS = 4096  # where each leaves a file
+MOST_BLOCKS = 4096  # where each writes a file
 
 
 def aligned_parts(volume: Volume, roi: Roi, voxels: int) -> Iterator[Roi]:
-    """Split a region into parts of whole chunks of a volume, so that every chunk is read by one part only.
+    """Split an ROI into parts of whole chunks of a volume, so that every chunk is read by one part only.
 
     Args:
-        volume: The volume whose chunk grid decides.
-        roi: The region, within the volume, in absolute voxels.
+        volume: The volume whose chunk grid is used.
+        roi: The ROI, within the volume, in absolute voxels.
         voxels: Parts grow from one chunk to about this many voxels.
     """
     part_shape, origin = Coordinate(_grown(volume, voxels)), volume.roi.begin
@@ -28,22 +28,22 @@ def aligned_parts(volume: Volume, roi: Roi, voxels: int) -> Iterator[Roi]:
 
 
 def shuffled_parts(volume: Volume, roi: Roi, voxels: int) -> list[Roi]:
-    """Return ``aligned_parts`` in a random order, always the same: what lies anywhere in a region is soon met."""
+    """Return ``aligned_parts`` in a fixed random order, so that all parts of the ROI are sampled early."""
     parts = list(aligned_parts(volume, roi, voxels))
     random.Random(0).shuffle(parts)
     return parts
 
 
 def grown_block(volume: Volume, roi: Roi, least_voxels: int, most_blocks: int = MOST_BLOCKS) -> tuple[int, ...]:
-    """Choose blocks of whole chunks: large enough to be worth a start, and few enough to leave a file each.
+    """Choose blocks of whole chunks: large enough to outweigh the overhead, and few enough to write a file each.
 
-    It follows from volume and region alone, not from the workers, so that any number of them may go on with the work.
+    The choice depends on volume and ROI only, not on the workers, so that any number of them may resume the work.
 
     Args:
-        volume: Whose chunks blocks are made of.
-        roi: What is worked through.
+        volume: The volume whose chunks the blocks consist of.
+        roi: The ROI to work through, in absolute voxels.
         least_voxels: Blocks grow from one chunk to about this many voxels.
-        most_blocks: They grow on until there are no more than about so many.
+        most_blocks: They keep growing until their number is about this or smaller.
 
     Returns:
         (z, y, x) in voxels.
@@ -55,7 +55,7 @@ def grown_block(volume: Volume, roi: Roi, least_voxels: int, most_blocks: int = 
 
 
 def _grown(volume: Volume, voxels: int) -> tuple[int, ...]:
-    """Double a chunk's shortest side as long as it has no more than so many voxels."""
+    """Double a chunk's shortest side while it has at most ``voxels`` voxels."""
     shape = [int(size) for size in volume.chunk_shape[-len(volume.spatial_shape) :]]
     while 2 * math.prod(shape) <= voxels:
         shape[shape.index(min(shape))] *= 2

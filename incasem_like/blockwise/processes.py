@@ -1,4 +1,4 @@
-"""Processes that work beside this one: deaf to ctrl-C, which this process answers for them, and ended with it."""
+"""Child processes that ignore ctrl-C, which this process handles for them, and that end with it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ PRELOADED = ["incasem_like.blockwise.worker"]
 
 
 def fork_server(preload: Sequence[str]) -> ForkServerContext:
-    """Start the server that forks processes, once, and give the context to start them with.
+    """Start the server that forks processes, once, and return the context to start them with.
 
-    A server that still imports would die of the ctrl-C that reaches the whole process group, and a process that has
-    just been forked would print a traceback: both inherit a signal mask that keeps SIGINT away.
+    While it imports, a server would die of the ctrl-C that reaches the whole process group, and a process that was
+    just forked would print a traceback: both inherit a signal mask that blocks SIGINT.
 
     Args:
-        preload: Modules that the server loads before it forks, so that each process starts in a moment. TensorStore
-            doesn't survive a fork, so none may open a volume.
+        preload: Modules that the server loads before it forks, so that each process starts quickly. TensorStore
+            does not survive a fork, so none of them may open a volume.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    resource_tracker.ensure_running()  # its start lets SIGINT through again, and is part of the server's
+    resource_tracker.ensure_running()  # starting it unblocks SIGINT, and the server's start includes it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -43,12 +43,12 @@ def process_pool(
     initializer: Callable[..., None] | None = None,
     initargs: tuple[Any, ...] = (),
 ) -> Iterator[ProcessPoolExecutor]:
-    """Give a pool of processes for the time of a ``with``; an error or ctrl-C inside ends them at once.
+    """Yield a pool of processes for the duration of a ``with`` block; an error or ctrl-C inside ends them at once.
 
     Args:
-        count: Processes.
+        count: Number of processes.
         initializer: Called in each process before its first work.
-        initargs: Its arguments.
+        initargs: Arguments of ``initializer``.
     """
     earlier = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
@@ -70,7 +70,7 @@ def _begin(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -
 
 
 def _end_with_parent() -> None:
-    """Wait for the parent's end and follow it: a process of a killed parent would wait for work for ever."""
+    """Wait for the parent's end, then exit: otherwise a process of a killed parent would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""Which blocks are left, which are to be retried, and which have failed for good; pure bookkeeping."""
+"""The queue of blocks: which are pending, which are to be retried, and which have failed for good."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import incasem_like.errors
 from incasem_like.errors import CheckpointError, ConfigError, DiskFullError, IncasemError, VoxelValueError
 
 DEATHS = 4  # workers that may die at a block before it counts as failed
-# What one block meets every other one will, or it spoils the result of all: the whole call ends.
+# Errors that every other block would meet too, or that spoil the result of all: the whole call ends.
 HOPELESS = (DiskFullError, CheckpointError, VoxelValueError)
 LONGEST_SENTENCE, LONGEST_TRACE = 2000, 6000  # characters of an error that a worker sends
 
@@ -21,10 +21,10 @@ class BlockError:
     """Why one attempt at a block failed.
 
     Attributes:
-        error: One of ours where it could be told.
+        error: The error, one of this package's classes where its cause is known.
         trace: The traceback, for ``--debug``.
         worker: Name of the worker that tried.
-        deaths: How many workers died of it, or hung.
+        deaths: Number of workers that died, or hung, at this block.
     """
 
     error: IncasemError
@@ -33,13 +33,13 @@ class BlockError:
     deaths: int = 0
 
     def as_message(self) -> dict[str, str]:
-        """Return the error in plain values; of a long trace the end."""
+        """Return the error as plain values; a long traceback is cut to its end."""
         sentence = str(self.error)[:LONGEST_SENTENCE]
         return {"kind": type(self.error).__name__, "message": sentence, "trace": self.trace[-LONGEST_TRACE:]}
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any], worker: str) -> BlockError:
-        """Restore an error that a worker sent; of an unknown class, the most general one."""
+        """Restore an error that a worker sent; an unknown class becomes the most general one."""
         kind = getattr(incasem_like.errors, str(message["kind"]), IncasemError)
         if not (isinstance(kind, type) and issubclass(kind, IncasemError)):
             kind = IncasemError
@@ -51,9 +51,9 @@ class FailedBlock:
     """A block that failed as often as it may.
 
     Attributes:
-        number: Of the block.
+        number: Number of the block.
         last: Its last error.
-        attempts: How often it was tried.
+        attempts: Number of attempts.
     """
 
     number: int
@@ -70,7 +70,7 @@ class BlockQueue:
 
     Attributes:
         failed: Blocks that failed for good, by number.
-        suspects: Blocks of which one killed a worker; each runs with no other in its process, which shows which one.
+        suspects: Blocks one among which killed a worker; each then runs alone in its process, which shows which one.
     """
 
     def __init__(self, pending: Iterable[int], retries: int) -> None:
@@ -86,11 +86,11 @@ class BlockQueue:
 
     @property
     def waiting(self) -> int:
-        """About how many blocks no worker has."""
+        """The approximate number of blocks that no worker has."""
         return len(self._waiting)
 
     def take(self, count: int) -> list[int]:
-        """Hand out up to ``count`` blocks; a suspect one is handed out alone."""
+        """Return up to ``count`` blocks to run; a suspect one is returned alone."""
         taken: list[int] = []
         while self._waiting and len(taken) < count:
             if self._waiting[0] in self.suspects:
@@ -98,25 +98,25 @@ class BlockQueue:
                     break
                 count = 1
             number = self._waiting.popleft()
-            if number in self._left:  # one that was put back may have been done meanwhile by a worker thought lost
+            if number in self._left:  # a worker thought lost may have finished it meanwhile
                 taken.append(number)
         return taken
 
     def done(self, number: int) -> bool:
-        """Note that a block is done, perhaps by a worker that was given up; return whether that is news."""
+        """Note that a block is done, perhaps by a worker thought lost; return whether it was not known before."""
         news = number in self._left or self.failed.pop(number, None) is not None
         self._left.discard(number)
         self.suspects.discard(number)
         return news
 
     def put_back(self, numbers: Iterable[int]) -> None:
-        """Take back blocks that were handed out and not begun; they are the next ones."""
+        """Return unstarted blocks to the front of the queue."""
         self._waiting.extendleft(reversed([number for number in numbers if number in self._left]))
 
     def error(self, number: int, error: BlockError) -> FailedBlock | None:
-        """Note a failed attempt: the block goes to the end, or has failed for good and is returned.
+        """Note a failed attempt: the block is moved to the end, or has failed for good and is returned.
 
-        Damaged data are retried too: a file system or server that failed for a moment looks no different.
+        Damaged data are retried too: a temporary failure of a file system or server looks the same.
         """
         if number not in self._left:
             return None

@@ -1,4 +1,4 @@
-"""Running a blockwise task: in this process or on workers, going on where an earlier call stopped."""
+"""Running a blockwise task: in this process or on workers, resuming where an earlier call stopped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from incasem_like.terminal import Progress
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
-SECONDS_UNTIL_TOLD = 20.0  # that no worker has come; those of this machine take a few
+SECONDS_UNTIL_TOLD = 20.0  # without a worker; those on this machine take a few
 
 
 def run_blockwise(
@@ -40,18 +40,18 @@ def run_blockwise(
     """Run a task over all blocks that are not done yet, then mark its outputs complete; blocks that fail are an error.
 
     Args:
-        task: What to do.
+        task: The task.
         num_workers: Processes on this machine; 0 or 1 runs in this process.
-        workers: Workers of a workers file instead.
-        description: For the progress bar; the task's name if None.
-        prepared: What the task's ``set_up`` would return, where this process has it already; workers set up their own.
-        command: What to type to go on with it, where that is not what was typed.
+        workers: The workers of a workers file, instead of ``num_workers``.
+        description: Label of the progress bar; the task's name if None.
+        prepared: The result of the task's ``set_up``, if this process has it already; workers make their own.
+        command: The command that resumes the task, if it is not this process's own.
 
     Raises:
-        InputError: The output was begun with other parameters, inputs or layout, or another process works on it.
-        DiskFullError: No space is left; blocks done are kept.
-        IncasemError: Some blocks failed; all others are done, a second call tries those again. Of the class of the
-            blocks' own errors where they agree.
+        InputError: The output was begun with other parameters, inputs or layout, or another process is writing it.
+        DiskFullError: No space is left; finished blocks are kept.
+        IncasemError: Some blocks failed; all others are done, and a second call retries the failed ones. The class is
+            that of the blocks' own errors if they agree.
     """
     summary = try_blockwise(
         task,
@@ -79,7 +79,7 @@ def try_blockwise(
 
     Raises:
         InputError, DiskFullError: As ``run_blockwise``.
-        IncasemError: No worker can work.
+        IncasemError: No worker can run blocks.
         KeyboardInterrupt: Interrupted, or cancelled from elsewhere.
     """
     with DoneLog(task.folder, task.fingerprint(), complete=task.complete) as log:
@@ -99,7 +99,7 @@ def try_blockwise(
 
 
 class _Call:
-    """One call: the queue, and where what comes of its blocks is noted."""
+    """One call: the queue, and the log, record and progress that receive the outcome of its blocks."""
 
     def __init__(self, task: WorkTask, log: DoneLog, pending: Sequence[int], command: str | None) -> None:
         self.task, self._log = task, log
@@ -107,14 +107,14 @@ class _Call:
         self.queue = BlockQueue(pending, task.retries)
         self.record = JobRecord(task, len(task), len(log.done), command) if pending else None
         self._progress: Progress | None = None
-        self._noting = threading.Lock()  # blocks of this process are written, and noted, in another thread
-        self._waits = True  # for the first worker that has set up the task
+        self._noting = threading.Lock()  # blocks of this process are written and logged in another thread
+        self._waits = True  # until the first worker has set up the task
         self._waits_until: float | None = time.monotonic() + SECONDS_UNTIL_TOLD  # None: one has connected
-        self._begun: dict[int, int] = {}  # voxels of blocks under way that progress shows already
+        self._begun: dict[int, int] = {}  # voxels of running blocks that progress already shows
 
     @contextlib.contextmanager
     def shown(self, description: str) -> Iterator[None]:
-        """Show progress for the time of a ``with``."""
+        """Show progress for the duration of a ``with`` block."""
         total = self.task.size
         already = self.task.amount(sorted(self._log.done))
         with Progress(description, total, self.task.unit, already=already) as self._progress:
@@ -137,7 +137,7 @@ class _Call:
                 self.look([])
 
     def run_on(self, workers: Workers | None, count: int) -> None:
-        """Run all blocks on workers, by default so many on this machine."""
+        """Run all blocks on workers, by default ``count`` of them on this machine."""
         from incasem_like.blockwise.engine import run_on_workers
         from incasem_like.blockwise.workers_file import Workers
 
@@ -145,7 +145,7 @@ class _Call:
         run_on_workers(self.task, self.queue, workers or Workers.local(count), self.record.folder, self)
 
     def summary(self) -> BlockSummary:
-        """Say what came of it."""
+        """Return the outcome."""
         failed = tuple(sorted(self.queue.failed.values(), key=lambda block: block.number))
         total = len(self.task)
         done = self._pending - len(self.queue) - len(failed)
@@ -167,7 +167,7 @@ class _Call:
             self._show(voxels)
 
     def retract(self, number: int) -> None:
-        """Take back the progress within a block that will be begun again."""
+        """Subtract the progress within a block that will be restarted."""
         with self._noting:
             self._show(-self._begun.pop(number, 0))
 
@@ -180,7 +180,7 @@ class _Call:
         self._progress.advance(voxels)
 
     def _start_clock(self) -> None:
-        """Reckon rates from the first sign of work on: what went before was the start of workers."""
+        """Measure rates from the first sign of work on, leaving out the start of workers."""
         if self._waits and self.record is not None and self._progress is not None:
             self._waits = False
             self.record.start_clock()
@@ -195,24 +195,24 @@ class _Call:
         self._log.record_failed(block.number, about)
 
     def look(self, workers: Sequence[dict[str, Any]], dashboard: str = "") -> None:
-        """Update the job's record when it is time.
+        """Update the job's record when an update is due.
 
         Raises:
-            KeyboardInterrupt: Somebody has cancelled the job.
+            KeyboardInterrupt: The job was cancelled.
         """
         if any(worker["block"] is not None for worker in workers):
             self._start_clock()
         if dashboard and self.record is not None and self.record.dashboard != dashboard:
             self.record.dashboard = dashboard
             print(f"Dashboard: {dashboard}", file=sys.stderr)
-        self._tell_of_waiting(bool(workers))
+        self._report_waiting(bool(workers))
         if self.record is not None and self.record.due:
             self.record.update(len(self._log.done), len(self.queue.failed), workers)
             if self.record.cancelled:
                 raise JobCancelled
 
-    def _tell_of_waiting(self, connected: bool) -> None:
-        """Say beside the progress where to look when no worker comes; a queue may have reasons, a firewall too."""
+    def _report_waiting(self, connected: bool) -> None:
+        """Show beside the progress where to look while no worker connects, because of the queue or a firewall."""
         if self.record is None or self._progress is None or self._waits_until is None:
             return
         if connected or not self._waits:
@@ -224,16 +224,16 @@ class _Call:
 
 
 class JobCancelled(KeyboardInterrupt):
-    """Somebody has cancelled the job from elsewhere; to this process as good as ctrl-C."""
+    """The job was cancelled from elsewhere; it is handled like ctrl-C."""
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM has come; what ctrl-C ends, it ends too."""
+    """SIGTERM was received; it is handled like ctrl-C."""
 
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the work inside in order, jobs in queues included, and then this process as it would have."""
+    """Let SIGTERM end the work inside cleanly, jobs in queues included, and then this process with its usual effect."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield

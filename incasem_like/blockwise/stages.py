@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: threads beside the one that computes, so that a device need not wait for disks."""
+"""Prefetching and write-behind: threads beside the one that computes, so that a device does not wait for disks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.task import WorkItem
 from incasem_like.blockwise.worker import Worker
 
-READ_AHEAD = 2  # blocks that lie read in memory; one more is being computed, one written, one waits to be written
+READ_AHEAD = 2  # blocks read into memory; one more is being computed, one written, one waits to be written
 IN_FLIGHT = READ_AHEAD + 3
 SECONDS_TO_END = 10.0
 
@@ -27,12 +27,12 @@ NOTHING = -1
 
 
 def _ignore(_stage: int, _number: int) -> None:
-    """Do not note at which block a stage is."""
+    """Ignore which block a stage is working on."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """A block whose data are in memory, or why they are not."""
+    """A block with its data in memory, or the error that reading them raised."""
 
     number: int
     block: WorkItem | None
@@ -40,12 +40,12 @@ class Read:
 
 
 class Stages:
-    """The blocks of one worker on their way through reading, computing and writing.
+    """The reading, computing and writing of one worker's blocks.
 
     Args:
-        worker: Does the three.
-        deliver: Called in the reading thread with each block that is read; the computing thread then calls ``compute``.
-        report: Called when a block is written or has failed, with its number and the seconds it was computed for.
+        worker: Runs the three stages.
+        deliver: Called in the reading thread with each block that was read; the computing thread calls ``compute``.
+        report: Called when a block is written or has failed, with its number and the seconds that computing took.
         began: Called with a stage and the number of the block that it begins, and with ``NOTHING`` at its end.
 
     The end of a ``with`` ends the threads.
@@ -78,9 +78,9 @@ class Stages:
         self._ended = True
         self._room.release()
         self._more.release()
-        with contextlib.suppress(Full):  # then the writer has something else to be woken by
+        with contextlib.suppress(Full):  # then something else wakes the writer
             self._computed.put_nowait(None)
-        # A process that ends while one of its threads is deep in TensorStore would abort; one block does not take long.
+        # A process that ends while one of its threads is inside TensorStore would abort; one block does not take long.
         deadline = time.monotonic() + SECONDS_TO_END
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -91,14 +91,14 @@ class Stages:
         self._more.release(len(numbers))
 
     def take_back(self) -> list[int]:
-        """Return the blocks that nobody has begun to read, and forget them."""
+        """Remove and return the blocks whose reading has not begun."""
         taken: list[int] = []
         while self._more.acquire(blocking=False):
             taken.append(self._waiting.popleft())
         return taken
 
     def compute(self, read: Read) -> None:
-        """Compute a block, in the thread that calls, and have it written."""
+        """Compute a block in the calling thread, and queue it for writing."""
         began = time.monotonic()
         self._room.release()
         error, result = read.error, None

@@ -1,4 +1,4 @@
-"""Dask clusters that stand already: a lab's own, Kubernetes, a cloud."""
+"""Connections to existing Dask clusters: a lab's own, Kubernetes, a cloud."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SECONDS_TO_CONNECT = 20.0
 
 @contextlib.contextmanager
 def standing_cluster(address: str, dashboard: bool) -> Iterator[Cluster]:
-    """Connect to a cluster for the time of a ``with``; other clients may use it too.
+    """Connect to a cluster for the duration of a ``with`` block; other clients may use it too.
 
     Args:
-        address: Of its scheduler, such as ``tcp://10.0.0.5:8786``. The certificates of ``tls://`` are those of the
+        address: Address of its scheduler, such as ``tcp://10.0.0.5:8786``. Certificates for ``tls://`` come from the
             user's Dask configuration.
-        dashboard: Whether the address of its pages is wanted.
+        dashboard: Whether to report the address of its pages.
 
     Raises:
-        InputError: There is none, or its workers cannot run our blocks.
+        InputError: It cannot be reached, or its workers cannot run this package's blocks.
     """
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
@@ -46,10 +46,10 @@ def standing_cluster(address: str, dashboard: bool) -> Iterator[Cluster]:
 
 
 def _check_versions(client: Client, address: str) -> None:
-    """Compare the workers' Python, distributed and our package with those here.
+    """Compare the workers' versions of Python, distributed and this package with those here.
 
     Raises:
-        InputError: One differs, or our package is missing.
+        InputError: A version differs, or this package is missing there.
     """
     here = {"python": _minor(platform.python_version()), "incasem-like": incasem_like.__version__}
     here["distributed"] = client.get_versions()["client"]["packages"]["distributed"]
@@ -68,7 +68,7 @@ def _check_versions(client: Client, address: str) -> None:
 
 
 def versions() -> Mapping[str, Any]:
-    """Return what a worker has, when called there."""
+    """Return the versions that a worker has; called on the worker."""
     import distributed
 
     python, package = _minor(platform.python_version()), incasem_like.__version__

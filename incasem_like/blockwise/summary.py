@@ -1,4 +1,4 @@
-"""What came of a call: blocks done, skipped and failed; true only if all are done."""
+"""The outcome of a call: blocks done, skipped and failed; true only if all are done."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from incasem_like.errors import DataError, IncasemError, InputError
 
 @dataclass(frozen=True)
 class BlockSummary:
-    """What a call did. As a truth value it is true only if every block of the task is done.
+    """The outcome of a call. As a truth value it is true only if every block of the task is done.
 
     Attributes:
         total: Blocks of the task.
         done: Blocks done by this call.
         skipped: Blocks that earlier calls had done.
         failed: Blocks that failed, with their errors, by number.
-        voxels: What this call wrote, in voxels of one output.
+        voxels: Voxels of one output that this call wrote.
     """
 
     total: int
@@ -33,15 +33,15 @@ class BlockSummary:
 
     @property
     def already_complete(self) -> bool:
-        """Whether there was nothing left to do."""
+        """Whether every block had been done before this call."""
         return bool(self) and self.done == 0
 
     def error(self, task: WorkTask, command: str | None = None) -> IncasemError:
-        """Make one error of all failed blocks, of the class of the blocks' own errors where they agree.
+        """Combine the errors of all failed blocks, in the class of the blocks' own errors if they agree.
 
         Args:
-            task: Whose blocks they are.
-            command: What retries them, where that is not what was typed. Errors of the input are not retried.
+            task: The task that the blocks belong to.
+            command: The command that retries them, if it is not this process's own. Input errors are not retried.
         """
         first = self.failed[0]
         kinds = {type(block.last.error) for block in self.failed}

@@ -1,4 +1,4 @@
-"""What is worked on: a list of items, and a function of one item; blocks that fill volumes are one kind of items."""
+"""Tasks: a list of items and a function that processes one item; blocks that fill volumes are one kind of item."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOUR = 3600.0
 
 
 def _ignore(_amount: int) -> None:
-    """Do not count progress within an item."""
+    """Ignore progress within an item."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +25,12 @@ class WorkItem:
     """One item, as the task's function receives it.
 
     Attributes:
-        number: Of the item in its task.
-        folder: Where the log of finished items lies.
-        inputs: Opened in this process, in the order of the task's ``inputs``.
-        prepared: What the task's ``set_up`` returned in this process; None without one.
-        data: What the task's ``read`` returned for this item; None without one.
-        advance: Takes how many more voxels of the item are done, for progress within one that takes long.
+        number: Number of the item in its task.
+        folder: Folder of the log of finished items.
+        inputs: The input volumes, opened in this process, in the order of the task's ``inputs``.
+        prepared: The result of the task's ``set_up`` in this process; None without one.
+        data: The result of the task's ``read`` for this item; None without one.
+        advance: Called with the number of further voxels that are done, for progress within long items.
     """
 
     number: int
@@ -46,9 +46,9 @@ class Block(WorkItem):
     """One block of a volume.
 
     Attributes:
-        write_roi: What the function must write, in absolute voxels.
-        read_roi: ``write_roi`` and the context around it; may reach beyond the volume.
-        outputs: The task's ``output`` and its ``further_outputs`` behind it, opened for writing in this process.
+        write_roi: The ROI that the function must write, in absolute voxels.
+        read_roi: ``write_roi`` and the context around it, in absolute voxels; may extend beyond the volume.
+        outputs: The task's ``output`` followed by its ``further_outputs``, opened for writing in this process.
     """
 
     write_roi: Roi
@@ -62,7 +62,7 @@ class Block(WorkItem):
 
 
 class WorkTask(ABC):
-    """A list of items, and what is to be done with each; see ``BlockTask`` for what the attributes mean."""
+    """A list of items and the function to apply to each; see ``BlockTask`` for the meaning of the attributes."""
 
     name: str
     inputs: tuple[str, ...]
@@ -89,11 +89,11 @@ class WorkTask(ABC):
 
     @abstractmethod
     def layout(self) -> dict[str, Any]:
-        """Describe the list of items for the fingerprint, JSON-able."""
+        """Describe the list of items for the fingerprint, JSON-serializable."""
 
     @abstractmethod
     def make_item(self, **known: Any) -> WorkItem:
-        """Make an item out of the attributes that all items have."""
+        """Make an item from the attributes that all items have."""
 
     def name_of(self, number: int) -> str:
         """Return what an item is called in errors."""
@@ -101,7 +101,7 @@ class WorkTask(ABC):
         return describe_roi(self.grid.write_roi(number))
 
     def place_of(self, number: int) -> dict[str, Any]:
-        """Describe where an item is, JSON-able: ``roi`` (begin and shape) of a block, ``name`` of another item."""
+        """Describe the location of an item, JSON-serializable: a block's ``roi`` (begin and shape), else ``name``."""
         if self.grid is None:
             return {"name": self.name_of(number)}
         roi = self.grid.write_roi(number)
@@ -114,11 +114,11 @@ class WorkTask(ABC):
 
     @property
     def complete(self) -> bool:
-        """Whether the results are marked complete, whoever made them."""
+        """Whether the results are marked complete, by whatever process."""
         return False
 
     def amount(self, numbers: Sequence[int]) -> int:
-        """Return how much some items count in progress, in the task's unit."""
+        """Return the amount of work in some items, in the task's unit of progress."""
         return len(numbers) if self.grid is None else self.grid.voxels(numbers)
 
     def mark_complete(self) -> None:  # noqa: B027
@@ -138,9 +138,9 @@ class WorkTask(ABC):
         return tuple(open_volume(address) for address in self.inputs)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Describe everything that the results depend on, JSON-able.
+        """Describe everything that the results depend on, JSON-serializable.
 
-        Inputs count by what they hold, not by where they lie, so that a folder may be moved between two calls.
+        Inputs are identified by content, not by path, so that a folder may be moved between two calls.
         """
         fingerprint: dict[str, Any] = {
             "task": self.name,
@@ -158,28 +158,28 @@ class WorkTask(ABC):
 
 @dataclass(frozen=True)
 class BlockTask(WorkTask):
-    """A function over the blocks of volumes that it fills.
+    """A function applied to all blocks of the volumes that it fills.
 
     Attributes:
-        name: What is done, in a word or two; part of the fingerprint.
-        output: Opened for writing. Beside it lies the log of finished blocks.
+        name: Name of the work, a word or two; part of the fingerprint.
+        output: The output, opened for writing. The log of finished blocks is stored beside it.
         inputs: Addresses of the volumes read.
         function: Top-level function ``(block, parameters)``; it must write ``block.write_roi`` and nothing else, and
-            give the same voxels whenever it is called with the same inputs. With ``write``, it returns the result.
-        parameters: JSON-able; handed to the function, part of the fingerprint.
+            write the same voxels whenever it is called with the same inputs. With ``write``, it returns the result.
+        parameters: JSON-serializable; passed to the function, part of the fingerprint.
         block_shape: Wanted block size (z, y, x) in voxels; rounded up to whole chunks (or shards) of all outputs.
         context: Voxels read around a block on each side (z, y, x).
-        roi: What to write, in absolute voxels; None for the whole output.
-        further_outputs: Written by the same blocks; of the same voxels as ``output``, chunks may differ.
-        set_up: Top-level function ``(parameters) -> anything``, called once in each worker before its first block; what
-            it returns is ``block.prepared``. For what is dear to make and serves many blocks: a loaded network.
+        roi: The ROI to write, in absolute voxels; None for the whole output.
+        further_outputs: Further volumes that the same blocks write; they cover the same voxels, chunks may differ.
+        set_up: Top-level function ``(parameters) -> anything``, called once in each worker before its first block; its
+            result is ``block.prepared``. For objects that are costly to make and serve many blocks: a loaded network.
         read: Top-level function ``(block, parameters) -> anything``, called in a thread while earlier blocks are
-            computed; what it returns is ``block.data``.
-        write: Top-level function ``(block, result)``, called in another thread with what ``function`` returned, while
-            later blocks are computed; it must be done with the voxels when it returns.
-        threads: Whether ``read`` and ``write`` run in threads of their own; else all happens one after another.
+            computed; its result is ``block.data``.
+        write: Top-level function ``(block, result)``, called in another thread with the result of ``function`` while
+            later blocks are computed; the voxels must be written when it returns.
+        threads: Whether ``read`` and ``write`` run in threads of their own; otherwise all steps run in sequence.
         model_hash: SHA-256 of the checkpoint that the voxels depend on, part of the fingerprint.
-        retries: How often a block is tried again after an error.
+        retries: Number of retries of a block after an error.
         time_limit: Seconds that one block may take; a worker process that takes longer is replaced.
     """
 
@@ -205,7 +205,7 @@ class BlockTask(WorkTask):
         """The blocks.
 
         Raises:
-            InputError, DataError: Sizes or region do not fit the outputs.
+            InputError, DataError: Block sizes or ``roi`` do not fit the outputs.
         """
         return block_grid(self.outputs, self.block_shape, self.context, self.roi)
 
@@ -215,7 +215,7 @@ class BlockTask(WorkTask):
 
     @property
     def folder(self) -> Path:
-        """Folder of the first output, where the log lies.
+        """Folder of the first output, which holds the log.
 
         Raises:
             InputError: It is remote.
@@ -258,7 +258,7 @@ class BlockTask(WorkTask):
         return fingerprint
 
     def mark_complete(self) -> None:
-        """Say that every block is written; of several outputs the first one last, since the log belongs to it."""
+        """Mark the outputs complete; the first of several is marked last, since the log belongs to it."""
         for volume in reversed(self.outputs):
             if not volume.complete:
                 volume.mark_complete()

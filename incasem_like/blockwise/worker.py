@@ -1,4 +1,4 @@
-"""What runs blocks, in whichever process: the task, opened once, and the blocks that come in.
+"""The worker that runs blocks, in any process: the task is opened once, then blocks are run one by one.
 
 The fork server loads this module before it forks, so it must import nothing that starts threads; TensorStore is loaded
 when the first volume is opened, which is after the fork.
@@ -23,13 +23,13 @@ class Worker:
 
     Args:
         task: The task.
-        name: Who this is, for errors.
-        prepared: What the task's ``set_up`` would return, where this process has it already.
-        advance: Hears of progress within blocks: a block's number and voxels.
+        name: Name of the worker, for errors.
+        prepared: The result of the task's ``set_up``, if this process has it already.
+        advance: Called with a block's number and voxels for progress within blocks.
 
     Raises:
         DataError: An input is missing or incomplete.
-        Exception: Whatever the task's own ``set_up`` raises.
+        Exception: Any error that the task's own ``set_up`` raises.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Worker:
         return error or self.write(block, result)
 
     def read(self, number: int) -> tuple[WorkItem | None, BlockError | None]:
-        """Make the block, with its data where the task reads ahead."""
+        """Make the block, with its data if the task prefetches."""
         task = self.task
         try:
             block = task.make_item(
@@ -62,14 +62,14 @@ class Worker:
         return block, None
 
     def compute(self, block: WorkItem) -> tuple[Any, BlockError | None]:
-        """Call the task's function, and return what it returns."""
+        """Call the task's function and return its result."""
         try:
             return self.task.function(block, self.task.parameters), None
         except Exception as error:
             return None, describe_error(error, self.name)
 
     def write(self, block: WorkItem, result: Any) -> BlockError | None:
-        """Write what was computed, where the task does that apart."""
+        """Write the result, if the task writes in a separate step."""
         if self.task.write is None:
             return None
         try:
@@ -80,6 +80,6 @@ class Worker:
 
 
 def describe_error(error: Exception, worker: str) -> BlockError:
-    """Keep an error as one of ours, with its traceback."""
+    """Convert an error to one of this package's classes, with its traceback."""
     known = as_known_error(error) or IncasemError(f"{type(error).__name__}: {error}")
     return BlockError(known, traceback.format_exc(), worker)

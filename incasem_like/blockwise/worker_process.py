@@ -1,7 +1,7 @@
 """A worker process: ``python -m incasem_like.blockwise.worker_process``, on this machine or another one.
 
-It is a Dask worker that finds its scheduler, and the certificate that both prove themselves with, in a file that only
-its owner can read. It ends with the scheduler. Where that was killed, it looks for the next one for some time.
+It is a Dask worker that reads the address of its scheduler, and the certificate for mutual TLS, from a file that only
+its owner can read. It ends with the scheduler. If the scheduler was killed, it looks for the next one for some time.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from distributed import Worker
 
-LOST, TIMED_OUT, BROKEN = 3, 4, 6  # exit statuses: of what the worker ended
+LOST, TIMED_OUT, BROKEN = 3, 4, 6  # exit statuses: why the worker ended
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_BETWEEN_ATTEMPTS = 1.0
 SECONDS_TO_CONNECT = 20.0
-QUIET = {  # Dask looks at itself fifty times a second, which short blocks would feel
+QUIET = {  # Dask profiles itself fifty times a second, which would slow short blocks
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.tick.limit": "1h",
     "distributed.admin.system-monitor.interval": "2s",
@@ -62,10 +62,10 @@ def main() -> NoReturn:
 
 
 class WorkerProcess:
-    """The life of a worker process.
+    """A worker process from start to exit.
 
     Args:
-        arguments: From the command line.
+        arguments: The parsed command line.
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
@@ -75,7 +75,7 @@ class WorkerProcess:
         self._leaving = False
 
     def find_scheduler(self) -> dict[str, Any]:
-        """Read where the scheduler is, once it can be reached; end the process where that takes too long."""
+        """Return the scheduler's address once it can be reached; end the process if that takes too long."""
         began, said = time.monotonic(), False
         while True:
             # Read anew each time: a scheduler that was killed and started again listens elsewhere, with another key.
@@ -85,7 +85,7 @@ class WorkerProcess:
                 socket.create_connection((host, port), timeout=SECONDS_TO_CONNECT).close()
                 return known
             except FileNotFoundError as error:
-                if self._arguments.again:  # a scheduler that ends by itself takes it away
+                if self._arguments.again:  # a scheduler that ends normally removes it
                     os._exit(LOST)
                 reason = str(error)
             except OSError as error:
@@ -100,7 +100,7 @@ class WorkerProcess:
             time.sleep(SECONDS_BETWEEN_ATTEMPTS)
 
     async def work(self, known: dict[str, Any]) -> None:
-        """Be a worker of a scheduler until it, or this process, ends."""
+        """Work for a scheduler until it, or this process, ends."""
         import dask.config
 
         dask.config.set(SETTINGS)
@@ -116,11 +116,11 @@ class WorkerProcess:
                 tls_ca_file=certificate, tls_worker_cert=certificate, tls_worker_key=key, require_encryption=True
             ),
             nthreads=known["threads"],
-            name=f"{self._arguments.name}.{secrets.token_hex(3)}",  # a lost connection may still be known to it
+            name=f"{self._arguments.name}.{secrets.token_hex(3)}",  # the scheduler may still know a lost connection
             host=f"[{ip}]" if ":" in ip else ip,
             dashboard=False,
             dashboard_address="127.0.0.1:0",
-            memory_limit=0,  # TensorStore's cache would count, and a worker be paused or killed for it
+            memory_limit=0,  # TensorStore's cache would count, and get the worker paused or killed
             local_directory=str(self._connection.parent / "scratch"),
             death_timeout=SECONDS_TO_CONNECT,
         )
@@ -134,7 +134,7 @@ class WorkerProcess:
             await asyncio.sleep(SECONDS_BETWEEN_ATTEMPTS)
 
     def end(self) -> NoReturn:
-        """End the process: as asked, or to look for the next scheduler from a fresh start."""
+        """End the process, or restart it to look for the next scheduler."""
         if self._leaving:
             os._exit(0)
         if self._parent is not None or not self._arguments.reconnect:
@@ -143,7 +143,7 @@ class WorkerProcess:
         os.execv(sys.executable, [sys.executable, "-m", "incasem_like.blockwise.worker_process", *sys.argv[1:], *again])
 
     def _watch(self, worker: Worker) -> None:
-        """End with the scheduler also within a long block, for which Dask would wait."""
+        """End with the scheduler even during a long block, for which Dask would wait."""
         from distributed import Status
 
         while True:
@@ -156,7 +156,7 @@ class WorkerProcess:
                 self.end()
 
     def _on_sigterm(self, worker: Worker) -> None:
-        """Finish the present block and leave the rest to others: a queue that wants its machine back sends SIGTERM."""
+        """Finish the current block and leave the rest to others: a queue that wants its machine back sends SIGTERM."""
         from incasem_like.blockwise.dask_task import LEAVING
 
         LEAVING.set()
@@ -172,7 +172,7 @@ class WorkerProcess:
 
 
 def _print(words: str) -> None:
-    """Write to the worker's log, of which the scheduler shows the last lines."""
+    """Write to the worker's log, whose last lines the scheduler shows."""
     print(words, file=sys.stderr, flush=True)
 
 

@@ -31,7 +31,7 @@ _SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 
 def _memory(value: object) -> int:
-    """Read ``16GiB``, ``16 GB``, ``16g`` (all powers of 1024, as queues reckon) or a number of MiB."""
+    """Read ``16GiB``, ``16 GB``, ``16g`` (all powers of 1024, as in queues) or a number of MiB."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(value).lower())
     if isinstance(value, bool) or found is None or float(found[1]) <= 0:
         raise ValueError("not an amount of memory")
@@ -41,7 +41,7 @@ def _memory(value: object) -> int:
 def _duration(value: object) -> float:
     """Read seconds, ``90s``, ``30 min``, ``24h``, ``2d``, ``HH:MM:SS`` or ``D-HH:MM:SS``.
 
-    An unquoted ``24:00:00`` is a number of seconds already by the rules of YAML 1.1.
+    YAML 1.1 reads an unquoted ``24:00:00`` as a number of seconds.
     """
     text = str(value).strip().lower()
     clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text)
@@ -73,9 +73,9 @@ Port = Annotated[Count, Field(le=65535), Words("a port number from 0 to 65535")]
 
 
 class AdaptiveSection(Document):
-    """How many workers there are: the most while blocks wait, the fewest while none does."""
+    """The number of workers: the maximum while blocks wait, the minimum while none does."""
 
-    minimum: Count = Field(0, description="Workers that stay also while no block waits.")
+    minimum: Count = Field(0, description="Workers that are kept even while no block waits.")
     maximum: Positive = Field(description="Workers while blocks wait.")
 
     @model_validator(mode="after")
@@ -127,7 +127,7 @@ class GroupSection(Document):
         return self
 
     def group(self) -> WorkerGroup:
-        """Return it as launchers take it."""
+        """Return the group in the form that launchers take."""
         values = self.model_dump()
         adaptive = values.pop("adaptive")
         if adaptive is not None:
@@ -143,7 +143,7 @@ def _placeholders(template: str) -> set[str]:
 
 
 class SchedulerSection(Document):
-    """Where the scheduler listens, and its patience."""
+    """Where the scheduler listens, and its time limits."""
 
     listen: Text | None = Field(None, description="Address to listen on; null = 127.0.0.1. Not used by local workers.")
     port: Port = Field(0, description="Port to listen on; 0 = any free one.")
@@ -159,8 +159,8 @@ class Workers:
     """All workers of a call.
 
     Attributes:
-        groups: Of like workers.
-        scheduler: Where it listens, and its patience.
+        groups: Groups of equal workers.
+        scheduler: Where the scheduler listens, and its time limits.
         dashboard: Whether Dask's pages are shown.
     """
 
@@ -170,12 +170,12 @@ class Workers:
 
     @property
     def cluster(self) -> str | None:
-        """Address of a Dask cluster that stands already, if its workers are to be used."""
+        """Address of an existing Dask cluster whose workers are used; None for own workers."""
         return self.groups[0].address
 
     @classmethod
     def local(cls, count: int) -> Workers:
-        """Describe so many workers on this machine, which share its cores."""
+        """Describe ``count`` workers on this machine, which share its cores."""
         count = max(1, count)
         return cls((WorkerGroup(count=count, cores=max(1, len(os.sched_getaffinity(0)) // count)),))
 
@@ -185,7 +185,7 @@ def load_workers(source: Path | str) -> Workers:
 
     Args:
         source: A workers file: keys of one group, or a list of groups under ``workers``, and ``scheduler`` beside. Or
-            a Dask cluster that stands already: its address, or the file that ``dask scheduler`` writes.
+            an existing Dask cluster: its address, or the file that ``dask scheduler`` writes.
 
     Raises:
         ConfigError: It cannot be read, a key is unknown, a value wrong, or values contradict each other.
@@ -220,11 +220,11 @@ def _standing(address: str) -> Workers:
 
 
 def given_workers(arguments: Namespace) -> Workers | None:
-    """Read the workers that a command line names by ``--workers``; None where it names none.
+    """Read the workers that ``--workers`` on a command line names; None without it.
 
     Raises:
-        InputError: As ``usable_workers``; or ``--dashboard`` is given, but there are no workers, or its pages are not
-            installed.
+        InputError: As ``usable_workers``; or ``--dashboard`` is given without workers, or the package for its pages is
+            missing.
     """
     from incasem_like.blockwise.check_workers import usable_workers
 
@@ -262,7 +262,7 @@ def _group(values: Mapping[str, Any], where: str) -> WorkerGroup:
 
 
 def _jobqueue_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the user's dask-jobqueue configuration says of the queue, which our file may say otherwise."""
+    """Return the queue's settings from the user's dask-jobqueue configuration, which the workers file overrides."""
     if values.get("launcher") not in QUEUES:
         return {}
     import dask.config

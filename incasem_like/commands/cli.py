@@ -1,4 +1,4 @@
-"""``incasem-like``: the console command, its groups of commands, and how it answers a mistyped command line."""
+"""``incasem-like``: the console command, its groups of commands, and the errors of a mistyped command line."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def cli() -> None:
 
 
 def main() -> NoReturn:
-    """Do what the command line of this process says, and exit with the status of what happened."""
+    """Run the command line of this process and exit with its status."""
     typed = os.path.basename(sys.argv[0])
     program = "python -m incasem_like" if typed == "__main__.py" else typed
     run_guarded(lambda: answer(sys.argv[1:], program), debug="--debug" in sys.argv)
 
 
 def answer(arguments: Sequence[str], program: str = NAME) -> int:
-    """Do what a command line says.
+    """Run a command line.
 
     Args:
-        arguments: What was typed after the program's name.
-        program: How the program was called, for messages and ``--help``.
+        arguments: The words after the program's name.
+        program: Name that the program was called by, for messages and ``--help``.
 
     Returns:
         The exit status.
 
     Raises:
-        InputError: The command line is wrong; or whatever the command raises.
+        InputError: The command line is wrong; or any error that the command raises.
     """
     try:
         status = cli.main(list(arguments), prog_name=program, standalone_mode=False)
@@ -65,19 +65,19 @@ def answer(arguments: Sequence[str], program: str = NAME) -> int:
     except click.Abort:
         raise KeyboardInterrupt from None
     except BrokenPipeError:
-        # `| head` has read enough: that is no error, and Python must not complain while it closes stdout
+        # `| head` has read enough: not an error, and Python must not complain while it closes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status if isinstance(status, int) else 0
 
 
 def _sentence(error: click.UsageError) -> str:
-    """Say what click found wrong as the other scripts would."""
+    """Return click's error as a sentence in the style of the other scripts."""
     context = error.ctx
     help_command = f"see {context.command_path if context else NAME} --help."
     if isinstance(error, click.NoSuchOption):
         known = [name for param in context.command.params for name in param.opts] if context else []
-        return f"There is no flag {error.option_name}{nearest(error.option_name, known)}: {help_command}"
+        return f"Unknown flag {error.option_name}{nearest(error.option_name, known)}: {help_command}"
     if isinstance(error, click.MissingParameter) and error.param is not None and context is not None:
         name = error.param.make_metavar(context) if isinstance(error.param, click.Argument) else error.param.opts[0]
         return f"{name.removesuffix('...')} is missing: {help_command}"
@@ -87,6 +87,6 @@ def _sentence(error: click.UsageError) -> str:
         kind += "" if least is None else f" from {least}"
         return f"{error.param.opts[0]} takes {kind}, found '{said[1] or said[2]}': {help_command}"
     if isinstance(error, click.BadOptionUsage) and (said := _TOO_FEW.search(error.message)):
-        return f"{error.option_name} takes {said[1]} values, one behind the other: {help_command}"
+        return f"{error.option_name} takes {said[1]} values, separated by blanks: {help_command}"
     words = " ".join(error.format_message().split()).removesuffix(".")
     return f"{words}: {help_command}"

@@ -24,20 +24,20 @@ class CommandLine:
     """A command line, read.
 
     Attributes:
-        own: The script's own flags.
+        own: Values of the script's own flags.
         command: ``run`` or ``print_config``.
         files: Configuration files in their order, as typed.
         updates: ``key=value`` in their order.
         name: Name for the run, or None.
         comment: Remark for the run, or None.
-        id: Wanted run id, or None.
+        id: Requested run id, or None.
         print_config: Print the configuration before running.
         loglevel: Level of the root logger, or None.
-        unobserved: Keep no record.
-        debug: Show the traceback of an error.
-        store: What ``--mongodb`` or ``--file_storage`` says, or None; may hold a password.
-        offline: Keep the run on disk until the database can be reached.
-        slack: File that says where Slack is told, or None.
+        unobserved: Whether to keep no record.
+        debug: Whether to show the traceback of an error.
+        store: Value of ``--mongodb`` or ``--file_storage``, or None; may contain a password.
+        offline: Whether to keep the run on disk until the database can be reached.
+        slack: File with the Slack webhook to notify, or None.
         observers: Files that describe further Sacred observers.
     """
 
@@ -64,12 +64,12 @@ def parse_command_line(
     """Read a command line of the form ``[flags] [print_config] [with CONFIG.yaml key=value …] [flags]``.
 
     Args:
-        argv: What was typed after the script's name.
-        own_parser: Holds the script's own flags; those that every tracked script has are added to it here.
-        example: What follows the script's name in the example that ``--help`` shows.
+        argv: The words after the script's name.
+        own_parser: Parser with the script's own flags; the flags of every tracked script are added to it here.
+        example: Arguments of the example that ``--help`` shows.
 
     Raises:
-        ConfigError: What follows ``with`` is neither a file nor ``key=value``.
+        ConfigError: A word after ``with`` is neither a file nor ``key=value``.
         InputError: A flag is unknown or lacks its value, or a file or ``key=value`` comes without ``with``.
     """
     add_run_flags(own_parser, example)
@@ -107,7 +107,7 @@ def format_config(config: dict[str, Any]) -> str:
 
 
 def _split(argv: list[str], parser: argparse.ArgumentParser) -> tuple[list[str], list[str], list[str]]:
-    """Part the flags, which may stand on both sides, from the words before ``with`` and the items behind it."""
+    """Separate the flags, which may be on both sides, from the words before ``with`` and the items after it."""
     flags: list[str] = []
     words: list[str] = []
     items: list[str] = []
@@ -129,7 +129,7 @@ def _split(argv: list[str], parser: argparse.ArgumentParser) -> tuple[list[str],
 
 
 def _values_taken(flag: str, rest: list[str], parser: argparse.ArgumentParser, behind_with: bool) -> int:
-    """Count the tokens behind a flag that are its values."""
+    """Count the tokens after a flag that are its values."""
     action = parser._option_string_actions.get(flag)
     if action is None:
         return 0
@@ -166,7 +166,7 @@ def _parse_flags(parser: argparse.ArgumentParser, flags: list[str]) -> tuple[arg
 
 
 def _advised(problem: str, near: str, advice: str) -> str:
-    """Put a problem, the nearest right word if there is one, and what to do into a message."""
+    """Join a problem, the nearest known word, if any, and the advice into a message."""
     return f"{problem}{near} {advice[0].upper()}{advice[1:]}." if near else f"{problem}: {advice}."
 
 
@@ -175,7 +175,7 @@ def _check_store_flags(own: argparse.Namespace) -> None:
         raise InputError("A run has one store: give --mongodb or --file_storage, not both.")
     if own.offline and own.unobserved:
         raise InputError(
-            "--offline keeps a record to be delivered later, --unobserved keeps none: give one of them, not both."
+            "--offline keeps a record to be uploaded later, --unobserved keeps none: give one of them, not both."
         )
     if own.offline and own.file_storage:
         raise InputError(
@@ -185,14 +185,14 @@ def _check_store_flags(own: argparse.Namespace) -> None:
 
 
 def _read_words(words: list[str], parser: argparse.ArgumentParser) -> str:
-    """Find the command among what is no known flag."""
+    """Find the command among the words that are not flags."""
     for word in words:
         if word.startswith("-"):
             name = word.split("=")[0]
             if advice := about_sacred_flag(name):
                 raise InputError(f"Sacred's flag {name} is not needed here: {advice}.")
             known = list(parser._option_string_actions)
-            raise InputError(_advised(f"There is no flag {name}", nearest(name, known), f"see {parser.prog} --help"))
+            raise InputError(_advised(f"Unknown flag {name}", nearest(name, known), f"see {parser.prog} --help"))
         if _is_item(word):
             raise InputError(f"'{word}' must stand behind the word 'with': {parser.prog} [flags] with {word}.")
         if word == "help":
@@ -200,7 +200,7 @@ def _read_words(words: list[str], parser: argparse.ArgumentParser) -> str:
             raise SystemExit(0)
         if word not in COMMANDS:
             near, advice = nearest(word, [*COMMANDS, "with"]), f"write {parser.prog} [flags] with CONFIG.yaml key=value"
-            raise InputError(_advised(f"'{word}' is no command", near, advice))
+            raise InputError(_advised(f"'{word}' is not a command", near, advice))
     return words[0] if words else "run"
 
 
@@ -239,5 +239,5 @@ def _level(text: str | None) -> int | None:
         return int(text)
     if text.upper() not in LEVELS:
         near, advice = nearest(text.upper(), LEVELS), f"choose {', '.join(LEVELS)} or a number"
-        raise InputError(_advised(f"There is no log level '{text}'", near, advice))
+        raise InputError(_advised(f"Unknown log level '{text}'", near, advice))
     return int(getattr(logging, text.upper()))

@@ -1,8 +1,8 @@
 """Memory for large tensors on a CPU: fewer page faults, which otherwise take half of the time of a training step.
 
-A feature map of some ten megabytes is mapped afresh from the kernel at every step, and faulted in four kilobytes at a
-time. Huge pages make the faults few; memory that is kept instead of given back makes them rare
-(``benchmarks/bench_cpu_memory.py``). Nothing here imports torch: both have to be said before its first tensor.
+At every step, feature maps of some ten megabytes are mapped anew by the kernel, with one page fault per four
+kilobytes. Huge pages reduce the number of faults, and so does memory that is reused instead of returned to the kernel
+(``benchmarks/bench_cpu_memory.py``). Nothing here imports torch: both must be set before its first tensor.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ NEVER_TRIM = 2**31 - 1
 
 
 def use_huge_pages() -> None:
-    """Let torch ask for huge pages for its CPU tensors, unless the environment says otherwise."""
+    """Make torch request huge pages for its CPU tensors, unless the environment sets that already."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep what tensors free for the next ones; costs about a third more resident memory.
+    """Make the C library keep freed tensor memory for reuse; costs about a third more resident memory.
 
     Returns:
-        Whether the C library took it: it does on Linux with glibc, elsewhere nothing changes.
+        Whether the C library supports it: glibc on Linux does, elsewhere nothing changes.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""``incasem-like jobs``: what works on blocks of volumes now or did of late, what failed and why, retry and cancel."""
+"""``incasem-like jobs``: running and recent blockwise jobs, their failed blocks, retry and cancel."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 _HERE = "incasem_like.commands.jobs"
 COMMANDS = {
-    "list": Member(_HERE, "list_all", "all jobs of late: state, progress, time left"),
+    "list": Member(_HERE, "list_all", "recent jobs: state, progress, time remaining"),
     "show": Member(_HERE, "show_job", "one job: workers, failed blocks with their errors"),
-    "retry": Member(_HERE, "retry_job", "repeat a job's command: does what failed or is left"),
-    "cancel": Member(_HERE, "cancel_job", "stop a job that runs, here or on another machine"),
+    "retry": Member(_HERE, "retry_job", "repeat a job's command: does failed and remaining blocks"),
+    "cancel": Member(_HERE, "cancel_job", "stop a running job, here or on another machine"),
 }
 STATES = ("running", "finished", "failed", "interrupted", "cancelled", "died")
 FAILED_SHOWN, MATCHES_SHOWN = 20, 5
@@ -54,7 +54,7 @@ def jobs() -> None:
 def list_all(states: Sequence[str], limit: int | None, jobs_directory: Path | None, as_json: bool) -> None:
     """List jobs, the latest first.
 
-    STATE chooses those that are running, finished, failed, interrupted, cancelled or died.
+    STATE selects jobs that are running, finished, failed, interrupted, cancelled or died.
     """
     found = [job for job in _all_jobs(jobs_directory) if not states or job.state in states][:limit]
     if as_json:
@@ -86,13 +86,13 @@ def show_job(job_id: str, jobs_directory: Path | None, as_json: bool) -> None:
     for name, value in _facts(job):
         print(f"{name:<12}{value}")
     if job.workers:
-        print("\nwhen last heard of:" if job.state == "died" else "")
+        print("\nat the last update:" if job.state == "died" else "")
         print_table(
             [Column("worker"), Column("machine"), Column("process", True), Column("block", True), Column("for", True)],
             [_worker_row(worker) for worker in job.workers],
         )
     elif job.state == "running" and (said := job.last_words()):
-        print("\nno worker is connected; last said by")
+        print("\nno worker is connected; last messages:")
         for name, words in said.items():
             print(f"  {name}: {words}")
     if failed:
@@ -103,13 +103,13 @@ def show_job(job_id: str, jobs_directory: Path | None, as_json: bool) -> None:
 @click.argument("job_id", metavar="ID")
 @_folder
 def retry_job(job_id: str, jobs_directory: Path | None) -> int:
-    """Type a job's command again, where it was typed: blocks that failed or were not reached are done, no others."""
+    """Run a job's command again in its folder: only blocks that failed or were not reached are done."""
     job = find_job(job_id, jobs_directory)
     if job.state in ("running", "finished"):
-        raise InputError(f"Job {job.id} ({job.name}) is {job.state}, so there is nothing to try again.")
+        raise InputError(f"Job {job.id} ({job.name}) is {job.state}, so there is nothing to retry.")
     if not job.directory.is_dir():
         raise InputError(
-            f"Job {job.id} was started in {job.directory}, which is gone: type its command elsewhere: {job.command}"
+            f"Job {job.id} was started in {job.directory}, which is missing: run its command elsewhere: {job.command}"
         )
     print(job.command, flush=True)
     return subprocess.run(["/bin/sh", "-c", f"exec {job.command}"], cwd=job.directory, check=False).returncode
@@ -119,17 +119,17 @@ def retry_job(job_id: str, jobs_directory: Path | None) -> int:
 @click.argument("job_id", metavar="ID")
 @_folder
 def cancel_job(job_id: str, jobs_directory: Path | None) -> None:
-    """Stop a job; blocks that are done stay done, and retry goes on with the rest."""
+    """Stop a job; finished blocks are kept, and retry resumes with the rest."""
     job = find_job(job_id, jobs_directory)
     job.cancel()
-    print(f"Job {job.id} ({job.name}) stops within seconds; go on with: {_command('retry', job, jobs_directory)}")
+    print(f"Job {job.id} ({job.name}) stops within seconds; resume it with: {_command('retry', job, jobs_directory)}")
 
 
 def find_job(job_id: str, directory: Path | None) -> Job:
-    """Find the job whose id is, or alone begins with, what was typed.
+    """Find the job whose id is, or as the only one begins with, ``job_id``.
 
     Raises:
-        InputError: There is none, or several begin with it.
+        InputError: No id, or more than one, begins with it.
     """
     found = _all_jobs(directory)
     matches = [job for job in found if job.id == job_id] or [job for job in found if job.id.startswith(job_id)]
@@ -140,8 +140,8 @@ def find_job(job_id: str, directory: Path | None) -> Job:
         shown = ", ".join(job.id for job in matches[:MATCHES_SHOWN])
         raise InputError(f"{len(matches)} jobs begin with '{job_id}': choose {shown}{more}.")
     raise InputError(
-        f"There is no job '{job_id}' in {_place(directory)}{nearest(job_id, [job.id for job in found])}: "
-        "incasem-like jobs list shows those there are."
+        f"Unknown job '{job_id}' in {_place(directory)}{nearest(job_id, [job.id for job in found])}: "
+        "incasem-like jobs list shows all jobs."
     )
 
 
@@ -149,7 +149,7 @@ def _all_jobs(directory: Path | None) -> list[Job]:
     from incasem_like.blockwise.job import list_jobs
 
     if directory is not None and not directory.is_dir():
-        raise InputError(f"There is no folder {directory}: name the folder that jobs are recorded in.")
+        raise InputError(f"The folder {directory} does not exist: name the folder that jobs are recorded in.")
     return list_jobs(directory)
 
 
@@ -167,7 +167,7 @@ def _row(job: Job) -> list[str]:
 
 
 def _facts(job: Job) -> Sequence[tuple[str, str]]:
-    """What there is to say of a job, line by line."""
+    """Return the facts about a job, one per line."""
     done = f"{job.done} of {job.total} blocks, {job.failed} failed"
     if job.state == "running" and job.seconds_left is not None:
         done += f", {job.rate:.3g} blocks/s, {duration(job.seconds_left)} left"
@@ -177,7 +177,7 @@ def _facts(job: Job) -> Sequence[tuple[str, str]]:
         ("progress", done),
         ("output", job.output),
         ("started", cell(job.started)),
-        ("heard of", cell(job.updated)),
+        ("updated", cell(job.updated)),
         ("machine", f"{job.host.get('hostname', '?')}, process {job.host.get('pid', '?')}"),
         ("started in", job.directory),
         ("command", job.command),

@@ -19,7 +19,7 @@ class Member:
     """A command of a group, before it is imported.
 
     Attributes:
-        module: Where it is defined; a command whose module is not there is not offered.
+        module: Module that defines it; a command whose module does not exist is not offered.
         name: The click command in that module.
         purpose: One line for the group's ``--help``.
     """
@@ -30,7 +30,7 @@ class Member:
 
     @property
     def exists(self) -> bool:
-        """Whether the module is there; the room it lies in is imported, the module itself is not."""
+        """Whether the module exists; its parent package is imported, the module itself is not."""
         return importlib.util.find_spec(self.module) is not None
 
     def load(self) -> click.Command:
@@ -44,7 +44,7 @@ class LazyGroup(click.Group):
     """A click group over members that are imported when they are called.
 
     Args:
-        members: By the word that is typed, in the order of the group's ``--help``.
+        members: The members by command name, in the order of the group's ``--help``.
     """
 
     def __init__(self, *arguments: Any, members: Mapping[str, Member], **options: Any) -> None:
@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
         if word not in self.members and not word.startswith("-"):
             known = list(self.members)
             raise InputError(
-                f"'{word}' is no command of {context.command_path}{nearest(word, known)}: choose {', '.join(known)}."
+                f"'{word}' is not a command of {context.command_path}{nearest(word, known)}: choose {', '.join(known)}."
             )
         return super().resolve_command(context, arguments)
 

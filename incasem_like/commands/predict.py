@@ -36,7 +36,7 @@ MANY: dict[str, Any] = {"nargs": "+", "action": "extend"}
 
 
 def main(script: Path) -> NoReturn:
-    """Predict as the command line of ``script`` says."""
+    """Run the prediction that the command line of ``script`` describes."""
     share_the_cores()
     folder = script_folder(script)
 
@@ -55,31 +55,35 @@ def main(script: Path) -> NoReturn:
         "--run_id",
         type=int,
         metavar="ID",
-        help="training run whose network predicts; its configuration comes along; of several the mean is predicted",
+        help="training run whose network and configuration are used; with several, their mean is predicted",
         **MANY,
     )
     parser.add_argument(
         "--checkpoint",
         metavar="WHICH",
-        help="best, last, an iteration, or a file; otherwise best, or last if none is; for several runs one for all, "
-        "or one for each",
+        help="best, last, an iteration, or a file; otherwise best, or last if no best is known; for several runs "
+        "one for all, or one for each",
         **MANY,
     )
     parser.add_argument(
-        "--weights", type=float, metavar="WEIGHT", help="what each of several runs counts; otherwise the same", **MANY
+        "--weights",
+        type=float,
+        metavar="WEIGHT",
+        help="weight of each of several runs in the mean; otherwise equal",
+        **MANY,
     )
     parser.add_argument(
         "--resume",
         type=int,
         metavar="ID",
-        help="go on with the interrupted prediction of that id; else a new one starts",
+        help="resume the interrupted prediction of that id; otherwise a new one starts",
     )
     add_flags(parser)
     run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), work)
 
 
 def read_config(line: CommandLine, folder: Path) -> PredictionConfig:
-    """Read the configuration; that of the interrupted prediction where nothing but ``--resume`` is given."""
+    """Read the configuration; with ``--resume`` alone, that of the interrupted prediction."""
     from incasem_like.config import PredictionConfig, load_prediction_config
 
     config = load_prediction_config(line.files, line.updates, folder)
@@ -122,13 +126,13 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
             **run_options(line, script),
         )
     except BaseException as error:
-        if begun and not isinstance(error, (InputError, RunTakenError)):  # which would end it again
+        if begun and not isinstance(error, (InputError, RunTakenError)):  # these would occur again
             say_how_to_resume(begun[0])
         raise
 
 
 def examine(config: PredictionConfig, line: CommandLine) -> None:
-    """Say what the prediction would do; write nothing.
+    """Print what the prediction would do; write nothing.
 
     Raises:
         InputError: Something would stop it.
@@ -148,7 +152,7 @@ def examine(config: PredictionConfig, line: CommandLine) -> None:
 
 
 def say_started(run_id: int, plan: PredictionPlan) -> None:
-    """Print what predicts what."""
+    """Print the networks, checkpoints and regions of the prediction."""
     from incasem_like.tracking.model.summaries import origins
 
     print(f"Prediction run {run_id} with {' and '.join(map(_described, origins(plan.lineage)))}", flush=True)
@@ -160,19 +164,19 @@ def _described(origin: Mapping[str, Any]) -> str:
 
 
 def say_how_to_resume(prediction_id: int) -> None:
-    """Print the command that goes on with what was interrupted."""
+    """Print the command that resumes the interrupted prediction."""
     from incasem_like.prediction.experiment import resuming_command
 
     print(f"Go on with: {resuming_command(prediction_id)}", file=sys.stderr)
 
 
 def say_finished(finished: FinishedPrediction, evaluate_script: Path) -> None:
-    """Print where the prediction is, the scores, and the command that measures it."""
+    """Print where the prediction is, the scores, and the command that evaluates it."""
     already = finished.result["voxels_predicted"] == 0
     if already:
         print(f"Prediction {finished.prediction_id} was already complete.")
     for name, value in finished.scores.items():
-        if len(finished.places) > 1 or name.endswith("_ds_0"):  # of one region the mean says nothing new
+        if len(finished.places) > 1 or name.endswith("_ds_0"):  # the mean of a single region is redundant
             print(f"{name}: {value:.4f}")
     first, *others = finished.places.items()
     for name, place in others:

@@ -36,21 +36,21 @@ if TYPE_CHECKING:
     from incasem_like.training.tensorboard import TensorBoardLog
 
 EXAMPLE = "--run_id 12 --start 1000 --keep best with config_prediction.yaml prediction.data=my_data.json"
-# Of the section "series" of the configuration; flag, type, and what it means.
+# Keys of the section "series" of the configuration: flag, type, placeholder and help.
 SERIES_FLAGS = (
-    ("start", int, "N", "first iteration; otherwise that of the first checkpoint"),
-    ("stop", int, "N", "last iteration, itself included; otherwise that of the last checkpoint"),
-    ("step", int, "N", "every so many iterations; otherwise all checkpoints that there are"),
-    ("best", int, "N", "only so many, the best by the training's own validation"),
+    ("start", int, "N", "first iteration; otherwise of the first checkpoint"),
+    ("stop", int, "N", "last iteration, included; otherwise of the last checkpoint"),
+    ("step", int, "N", "interval in iterations; otherwise all existing checkpoints"),
+    ("best", int, "N", "only the N best by the training's own validation"),
     ("checkpoint_dir", str, "FOLDER", "folder of checkpoints that the training run does not know"),
     ("checkpoint_basename", str, "NAME", "their names up to the iteration; otherwise model_checkpoint_"),
     ("keep", str, "WHICH", "predictions that stay on disk: all (the default), best or none"),
-    ("metric", str, "SCORE", "what the best iteration goes by; otherwise the training's best_metric"),
+    ("metric", str, "SCORE", "score that decides on the best iteration; otherwise the training's best_metric"),
 )
 
 
 def main(script: Path) -> NoReturn:
-    """Predict as the command line of ``script`` says."""
+    """Run the series of predictions that the command line of ``script`` describes."""
     share_the_cores()
     folder = script_folder(script)
 
@@ -62,7 +62,7 @@ def main(script: Path) -> NoReturn:
 
     parser = argparse.ArgumentParser(
         description="Predict with many checkpoints of one training, measure each, and find the best iteration; the "
-        "same command again goes on where it was interrupted, and takes in checkpoints that came since.",
+        "same command again resumes an interrupted series, and adds checkpoints that were written since.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -70,13 +70,13 @@ def main(script: Path) -> NoReturn:
     )
     for name, kind, metavar, meaning in SERIES_FLAGS:
         parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=meaning)
-    parser.add_argument("--new", action="store_true", help="start another run, even where there is one to go on with")
+    parser.add_argument("--new", action="store_true", help="start another run even if there is one to resume")
     add_flags(parser)
     run_tracked(parser, EXAMPLE, lambda line: read_config(line, folder), work)
 
 
 def read_config(line: CommandLine, folder: Path) -> SeriesConfig:
-    """Read the configuration, and what the flags say over it."""
+    """Read the configuration; flags override it."""
     from incasem_like.config import load_series_config
 
     config = load_series_config(line.files, line.updates, folder)
@@ -130,13 +130,13 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
                 **run_options(line, script),
             )
         except BaseException as error:
-            if begun and not isinstance(error, (InputError, RunTakenError)):  # which would end it again
+            if begun and not isinstance(error, (InputError, RunTakenError)):  # these would occur again
                 print(f"Go on with: {continuing_command()}", file=sys.stderr)
             raise
 
 
 def examine(config: SeriesConfig, line: CommandLine) -> None:
-    """Say what the series would do; write nothing.
+    """Print what the series would do; write nothing.
 
     Raises:
         InputError: Something would stop it.
@@ -156,7 +156,7 @@ def examine(config: SeriesConfig, line: CommandLine) -> None:
 
 
 def _tensorboard(store: RunStore, run_id: int, left: Sequence[ChosenCheckpoint]) -> TensorBoardLog:
-    """Open the run's log, in which runs of its number in other stores may write too."""
+    """Open the run's TensorBoard folder, which runs of the same id in other stores may share."""
     from incasem_like.tracking.model.checkpoints import series_log_folder
     from incasem_like.tracking.moving.model_files import share
     from incasem_like.training.tensorboard import TensorBoardLog
@@ -168,7 +168,7 @@ def _tensorboard(store: RunStore, run_id: int, left: Sequence[ChosenCheckpoint])
 
 
 def say_started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint]) -> None:
-    """Print what predicts what."""
+    """Print the training run, checkpoints and regions of the series."""
     done = len(series.checkpoints) - len(left)
     known = f"; {done} of {len(series.checkpoints)} are done" if done else ""
     print(
@@ -179,14 +179,14 @@ def say_started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint
 
 
 def say_measured(entry: Entry) -> None:
-    """Print what one checkpoint came to: the means over the regions, classes of objects only."""
+    """Print the scores of one checkpoint: means over the regions, without the background."""
     means = [name for name in entry.scores if "_ds_" not in name and not name.endswith("_0")]
     found = ", ".join(f"{name} {entry.scores[name]:.4f}" for name in means) or "predicted, not measured"
     print(f"Iteration {entry.iteration}: {entry.problem or found}", flush=True)
 
 
 def say_finished(finished: FinishedSeries, line: CommandLine, predict_script: Path) -> None:
-    """Print the best iteration, where the predictions are, and the commands that show and use it."""
+    """Print the best iteration, where the predictions are, and the commands that show and use them."""
     if not finished.predicted:
         print(f"Prediction run {finished.run_id} has done all of this already; --new starts another one.")
         for entry in finished.entries:
@@ -196,15 +196,15 @@ def say_finished(finished: FinishedSeries, line: CommandLine, predict_script: Pa
         print(f"Best: iteration {best.iteration}, {series.metric} {best.scores[series.metric]:.4f}")
         if finished.run_id:
             print(f"Figure: {artifact_command(line, series.config, finished.run_id, SERIES_FIGURE)}")
-    _say_where(finished)
+    _report_kept(finished)
     if best is not None:
         words = ["--run_id", series.plan.training_run_ids[0], "--checkpoint", best.iteration, *store_flags(line)]
         words += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json", *runs_directory(series.config)]
         print(f"Next: {shell_command('python', shown_path(predict_script), *words)}")
 
 
-def _say_where(finished: FinishedSeries) -> None:
-    """Print where the predictions are that stay."""
+def _report_kept(finished: FinishedSeries) -> None:
+    """Print where the kept predictions are."""
     series, kept = finished.plan, finished.kept
     if not kept:
         return

@@ -1,4 +1,4 @@
-"""What the commands that predict have in common: flags, stores, the training run looked up, and the dry run's end."""
+"""Shared parts of the commands that predict: flags, run stores, lookup of the training run, dry-run report."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 Config = TypeVar("Config", bound="PredictionConfig")
 NO_TRAINING = "No training run is named: add --run_id ID, the id that train.py printed."
 _STORES = (
-    ("--mongodb_training", "store of the training run, where it is not the prediction's"),
-    ("--mongodb_predictions", "store of the prediction run, where it is not the training's"),
+    ("--mongodb_training", "store of the training run, if different from the prediction's"),
+    ("--mongodb_predictions", "store of the prediction run, if different from the training's"),
 )
 
 
 def share_the_cores() -> None:
-    """Let torch's threads sleep while they wait for each other, unless the environment says otherwise.
+    """Let torch's threads sleep while they wait for each other, unless the environment sets that already.
 
-    OpenMP has them spin, on cores that the threads which read, compress and write need too; on a busy machine a
-    prediction then takes three times as long. Only counts before torch is imported.
+    By default OpenMP lets them spin, on cores that the threads for reading, compression and writing need too; on a
+    busy machine a prediction then takes three times as long. Must be called before torch is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -42,15 +42,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for name, meaning in _STORES:
         parser.add_argument(name, metavar="URL", help=meaning)
     parser.add_argument("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
-    parser.add_argument("--dashboard", action="store_true", help="print the address of a page on what workers do")
     parser.add_argument(
-        "--dry_run", action="store_true", help="say what would be done, in what time and space, and what stops it"
+        "--dashboard", action="store_true", help="print the address of a page that shows what workers do"
+    )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="report what would be done, the time, memory and disk it takes, and problems",
     )
     parser.add_argument("--check_commit", action="store_true", help=f"{CHECK_COMMIT}, here the training run")
 
 
 def with_given(config: Config, section: str, given: Mapping[str, Any]) -> Config:
-    """Put what flags say into a section of the configuration; None says nothing.
+    """Set keys in a section of the configuration to the values of flags; None leaves a key unchanged.
 
     Raises:
         ConfigError: A value is wrong, or contradicts another.
@@ -61,10 +65,10 @@ def with_given(config: Config, section: str, given: Mapping[str, Any]) -> Config
 
 
 def training_ids(config: PredictionConfig) -> tuple[int, ...]:
-    """Give the ids of the training runs.
+    """Return the ids of the training runs.
 
     Raises:
-        InputError: None is named.
+        InputError: No training run is named.
     """
     named = config.prediction.run_id_training
     if named is None:
@@ -73,7 +77,7 @@ def training_ids(config: PredictionConfig) -> tuple[int, ...]:
 
 
 def find_training(line: CommandLine, config: PredictionConfig, training_id: int) -> RunRecord:
-    """Look a training run up; with --offline first among those that wait for the database to come back."""
+    """Look up a training run; with --offline first among those waiting to be uploaded to the database."""
     if line.offline and line.own.mongodb_training is None:
         waiting = open_run_store(line, config, "trainings")
         if training_id in waiting.ids():
@@ -96,12 +100,12 @@ def open_run_store(line: CommandLine, config: PredictionConfig, kind: str) -> Ru
 
 
 def prediction_store(line: CommandLine, config: PredictionConfig) -> RunStore | None:
-    """Open the store of prediction runs; None where no record is kept."""
+    """Open the store of prediction runs; None if no record is kept."""
     return None if line.unobserved else open_run_store(line, config, "predictions")
 
 
 def artifact_command(line: CommandLine, config: PredictionConfig, run_id: int, name: str) -> str:
-    """The command that gets a file that a prediction run keeps."""
+    """Return the command that prints a file stored with a prediction run."""
     from incasem_like.config import default_runs_directory
     from incasem_like.tracking.values import without_credentials
 
@@ -115,7 +119,7 @@ def artifact_command(line: CommandLine, config: PredictionConfig, run_id: int, n
 
 
 def say_examined(found: Preflight) -> None:
-    """Print what a dry run found out.
+    """Print the findings of a dry run.
 
     Raises:
         InputError: Something would stop the prediction.

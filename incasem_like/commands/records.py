@@ -1,4 +1,4 @@
-"""Where the run of a command is recorded, who else follows it, and whether the code is that of a tracked run."""
+"""The record of a command's run: its store, further observers, and the comparison of code with a tracked run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CHECK_COMMIT = "refuse to run unless the code is that of the tracked run: same c
 def open_run_store(
     line: CommandLine, kind: str, directories: DirectoriesConfig, tracking: TrackingConfig, own: str | None = None
 ) -> RunStore:
-    """Open the store of one kind of run: that of the command line, else of the configuration; with --offline a folder.
+    """Open the store of one kind of run: from the command line, else the configuration; with --offline a folder.
 
     Args:
         line: The command line.
-        kind: trainings, predictions and so on.
+        kind: Kind of run: trainings, predictions and so on.
         directories: The configured folders.
         tracking: The configured store.
-        own: What a flag of the script's own says for this kind of run.
+        own: Value of the script's own flag for this kind of run.
     """
     url = own or line.store or tracking.url
     if line.offline:
@@ -43,7 +43,7 @@ def open_run_store(
 
 
 def store_flags(line: CommandLine) -> list[str]:
-    """The flags that lead to the same store again; without a password."""
+    """Return the flags that select the same store again, without a password."""
     from incasem_like.tracking.values import without_credentials
 
     if line.own.file_storage:
@@ -53,7 +53,7 @@ def store_flags(line: CommandLine) -> list[str]:
 
 
 def runs_directory(config: TrainingConfig | PredictionConfig) -> list[str]:
-    """The ``key=value`` that leads to the same runs directory again; none for the usual one."""
+    """Return the ``key=value`` that selects the same runs directory again; empty for the default."""
     from incasem_like.config import default_runs_directory
 
     runs = config.directories.runs
@@ -61,7 +61,7 @@ def runs_directory(config: TrainingConfig | PredictionConfig) -> list[str]:
 
 
 def further_observers(line: CommandLine, folder: Path) -> list[RunObserver]:
-    """Make the observers that --slack and --observer name; files are looked for here, then beside the script.
+    """Make the observers of --slack and --observer; files are searched in the current folder, then beside the script.
 
     Raises:
         InputError: A file is missing, or does not describe an observer.
@@ -76,7 +76,7 @@ def further_observers(line: CommandLine, folder: Path) -> list[RunObserver]:
 
 
 def run_options(line: CommandLine, script: Path) -> dict[str, Any]:
-    """Say what the command line says of the run itself, as ``tracking.run_experiment`` takes it.
+    """Return the options of the run itself, from the command line, as ``tracking.run_experiment`` takes them.
 
     Raises:
         InputError: As ``further_observers``.
@@ -91,10 +91,10 @@ def run_options(line: CommandLine, script: Path) -> dict[str, Any]:
 
 
 def check_commit(record: RunRecord, script: Path) -> None:
-    """Make sure that the code here is what a run was made with.
+    """Check that the code here is that of a tracked run.
 
     Raises:
-        InputError: It is another commit, or files differ from it, now or then; or one of them is not known.
+        InputError: The commits differ, or files differed from their commit, now or then; or a commit is not known.
     """
     from incasem_like.tracking.recording.surroundings import describe_repositories
 

@@ -1,4 +1,4 @@
-"""The flags that every tracked script has, and what is said about those of Sacred that none has."""
+"""The flags of every tracked script, and the advice for flags of Sacred that are not supported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from incasem_like.terminal import HelpFormatter
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 DEFAULT_SLACK_FILE = "slack.json"
 _HOW_TO = """\
-behind the word 'with':
+after the word 'with':
   CONFIG.yaml          a configuration file; a later one overrides an earlier one
   key=value            one configuration value: training.iterations=2000, model.num_fmaps=12
 
@@ -25,8 +25,8 @@ _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any], str], ...] = (
     (
         ("-m", "--mongodb", "--mongo_db"),
         {"metavar": "URL"},
-        "keep the run in MongoDB: URL, host:port[:database] or a JSON file with url, db_name; otherwise where "
-        "tracking.url or the environment variable INCASEM_TRACKING_URL says",
+        "keep the run in MongoDB: URL, host:port[:database] or a JSON file with url, db_name; otherwise "
+        "tracking.url or the environment variable INCASEM_TRACKING_URL",
     ),
     (
         ("-F", "--file_storage"),
@@ -36,18 +36,18 @@ _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any], str], ...] = (
     (
         ("--offline",),
         _SWITCH,
-        "the database cannot be reached: keep the run on disk until 'incasem-like runs sync' delivers it",
+        "the database cannot be reached: keep the run on disk until 'incasem-like runs sync' uploads it",
     ),
     (("-u", "--unobserved"), _SWITCH, "keep no record of the run"),
     (
         ("--slack",),
         {"metavar": "FILE", "nargs": "?", "const": DEFAULT_SLACK_FILE},
-        f"tell Slack how the run ended; FILE is JSON or YAML with webhook_url, {DEFAULT_SLACK_FILE} if not named",
+        f"notify Slack when the run ends; FILE is JSON or YAML with webhook_url, {DEFAULT_SLACK_FILE} if not named",
     ),
     (
         ("--observer",),
         {"metavar": "FILE", "action": "append"},
-        "let another of Sacred's observers follow the run; FILE is JSON or YAML with 'observer', the name of its "
+        "add another of Sacred's observers; FILE is JSON or YAML with 'observer', the name of its "
         "class, and its settings; may be given several times",
     ),
     (("-p", "--print_config", "--print-config"), _SWITCH, "print the whole configuration before running"),
@@ -56,13 +56,13 @@ _FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any], str], ...] = (
 )
 _OTHER_OBSERVERS = "describe that observer in a file and give it with --observer FILE"
 _NOT_NEEDED = {
-    ("-C", "--capture"): "output is always captured, child processes left out: leave it away",
-    ("-b", "--beat_interval", "--beat-interval"): "the record is brought up to date every ten seconds: leave it away",
-    ("-f", "--force"): "a key that no configuration knows would have no effect: correct the key and leave it away",
+    ("-C", "--capture"): "output is always captured, without that of child processes: leave it out",
+    ("-b", "--beat_interval", "--beat-interval"): "the record is updated every ten seconds: leave it out",
+    ("-f", "--force"): "a key that no configuration knows would have no effect: correct the key and leave the flag out",
     ("-D", "--pdb"): "start python -m pdb with the script and --debug instead",
     ("-e", "--enforce_clean", "--enforce-clean"): "commit, stash or see 'git status' before the run; each run records "
     "its commit and whether files differed, and --check_commit compares with those of a tracked run",
-    ("-P", "--priority"): "nothing is queued here: leave it away",
+    ("-P", "--priority"): "nothing is queued here: leave it out",
     ("-q", "--queue"): "nothing is queued here: start the run when it is to run",
     ("-s", "--sql"): _OTHER_OBSERVERS,
     ("-t", "--tiny_db", "--tiny-db"): _OTHER_OBSERVERS,
@@ -74,8 +74,8 @@ def add_run_flags(parser: argparse.ArgumentParser, example: str) -> None:
     """Add the flags of every tracked script, except where the script has its own of that name.
 
     Args:
-        parser: Holds the script's own flags.
-        example: What follows the script's name in the example that ``--help`` shows.
+        parser: Parser with the script's own flags.
+        example: Arguments of the example that ``--help`` shows.
     """
     parser.usage = "%(prog)s [flags] [print_config] with CONFIG.yaml [key=value ...]"
     parser.epilog = f"{_HOW_TO}\nexample:\n  %(prog)s {example}\n"
@@ -92,7 +92,7 @@ def add_run_flags(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def about_sacred_flag(name: str) -> str | None:
-    """Say what to do instead of using a flag that Sacred has and these scripts have not; None for any other flag."""
+    """Return the advice for a flag of Sacred that these scripts do not support; None for any other flag."""
     return next((advice for names, advice in _NOT_NEEDED.items() if name in names), None)
 
 

@@ -1,4 +1,4 @@
-"""Tables and trees at the terminal: drawn for a person's eyes there, plain text in a pipe or file."""
+"""Tables and trees: drawn with lines and colour at a terminal, plain text in a pipe or file."""
 
 from __future__ import annotations
 
@@ -63,16 +63,16 @@ def _print_drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> No
 
 
 def at_terminal() -> bool:
-    """Whether a person reads what is printed now, as opposed to a program or file."""
+    """Return whether output goes to a terminal, as opposed to a program or file."""
     return sys.stdout.isatty()
 
 
 def cell(value: Any, quantity: str = "plain") -> str:
-    """Write a value for a person: times in this machine's zone, numbers to four digits; ``-`` for none.
+    """Return a value as text: times in this machine's time zone, numbers to four digits; ``-`` for none.
 
     Args:
-        value: Of a field.
-        quantity: What it measures, see ``Field``.
+        value: Value of a field.
+        quantity: Quantity that it measures, see ``Field``.
     """
     if isinstance(value, str):
         return " ".join(value.split()) or NOTHING
@@ -92,7 +92,7 @@ def cell(value: Any, quantity: str = "plain") -> str:
 
 
 def size(count: int) -> str:
-    """Write a number of bytes for a person, ``1.2 GB``."""
+    """Return a number of bytes as text, ``1.2 GB``."""
     number = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
@@ -102,5 +102,5 @@ def size(count: int) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is aligned to the right."""
+    """Return whether a value is aligned to the right."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

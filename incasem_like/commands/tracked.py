@@ -1,4 +1,4 @@
-"""What every tracked command does alike: ``[flags] [print_config] with CONFIG.yaml key=value ...``."""
+"""The frame of every tracked command: ``[flags] [print_config] with CONFIG.yaml key=value ...``."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def run_tracked(
     """Read the command line and the configuration, print the latter if asked to, do the work, and exit.
 
     Args:
-        parser: Holds the command's own flags; those that every tracked command has are added.
-        example: What follows the script's name in the example that ``--help`` shows.
-        read_config: Makes the validated configuration of what the command line says.
-        work: Does what the command is for.
+        parser: Parser with the command's own flags; those of every tracked command are added.
+        example: Arguments of the example that ``--help`` shows.
+        read_config: Makes the validated configuration from the command line.
+        work: Does the command's work.
     """
     from incasem_like.commands.command_line import parse_command_line
 
@@ -53,5 +53,5 @@ def run_tracked(
 
 
 def script_folder(script: Path) -> Path:
-    """The folder of a script, where configuration files named on the command line are looked for too."""
+    """Return the folder of a script, where configuration files of the command line are searched too."""
     return script.resolve().parent

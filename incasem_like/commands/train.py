@@ -1,4 +1,4 @@
-"""``train.py``: train a network as a tracked run, and say how to watch it and what to do with it."""
+"""``train.py``: train a network as a tracked run, and print the commands to watch and to use it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXAMPLE = """--name mito with config_training.yaml training.data=my_training.jso
 
 
 def main(script: Path) -> NoReturn:
-    """Train as the command line of ``script`` says."""
+    """Run the training that the command line of ``script`` describes."""
     orders: list[TrainingOrder] = []
 
     def read_config(line: CommandLine) -> TrainingConfig:
@@ -39,8 +39,8 @@ def main(script: Path) -> NoReturn:
         return with_seed(order.config)
 
     parser = argparse.ArgumentParser(
-        description="Train a network, as a tracked run. Exit status: 0 done, 2 the input is at fault, 1 something "
-        "else is, 130 interrupted.",
+        description="Train a network, as a tracked run. Exit status: 0 done, 2 bad input, 1 any other error, "
+        "130 interrupted.",
         allow_abbrev=False,
     )
     add_flags(parser)
@@ -57,7 +57,7 @@ def _train(order: TrainingOrder, config: TrainingConfig, line: CommandLine, scri
 
     def started(folders: RunFolders, beginning: Beginning) -> None:
         begun.append(folders)
-        _say_started(order, config, folders, beginning)
+        _report_started(order, config, folders, beginning)
 
     try:
         finished = train(
@@ -78,11 +78,11 @@ def _train(order: TrainingOrder, config: TrainingConfig, line: CommandLine, scri
                 error.args = ("Interrupted.",)
             print(f"Go on with: {continue_command(line, config, begun[0].run_id, script)}", file=sys.stderr)
         raise
-    _say_finished(finished, config, line, script)
+    _report_finished(finished, config, line, script)
 
 
 def _with_data_of_the_run(order: TrainingOrder, config: TrainingConfig) -> TrainingConfig:
-    """Use the tracked run's own copies of the data configurations where its files are gone or say something else."""
+    """Use the tracked run's own copies of data configurations whose files are missing or have changed."""
     if order.record is None or order.source is None:
         return config
     from incasem_like.config.tracked import TRACKED
@@ -103,17 +103,17 @@ def _with_data_of_the_run(order: TrainingOrder, config: TrainingConfig) -> Train
     return config
 
 
-def _say_started(order: TrainingOrder, config: TrainingConfig, folders: RunFolders, beginning: Beginning) -> None:
-    """Print the run's id, what it builds on, and how to watch it."""
+def _report_started(order: TrainingOrder, config: TrainingConfig, folders: RunFolders, beginning: Beginning) -> None:
+    """Print the run's id, the run it builds on, and how to watch it."""
     name = f"Training run {folders.run_id}" if folders.run_id else "Training without a record"
     place = f"checkpoints go to {shown_path(folders.models)}"
     if beginning.resumption is None:
         print(f"{name}; {place}")
     elif beginning.iteration:
-        print(f"{name} goes on after iteration {beginning.iteration}; {place}")
-        _say_schedule(order, config)
+        print(f"{name} resumes after iteration {beginning.iteration}; {place}")
+        _report_schedule(order, config)
     else:
-        print(f"{name} begins again, for it had no checkpoint yet; {place}")
+        print(f"{name} starts over, since it had no checkpoint yet; {place}")
     if beginning.start is not None:
         print(f"It starts from {beginning.start.described}: {shown_path(beginning.start.path)}")
     if order.record is not None and order.mode == REPEAT:
@@ -122,14 +122,14 @@ def _say_started(order: TrainingOrder, config: TrainingConfig, folders: RunFolde
         changed = [
             f"{key}={json.dumps(now)} (was {json.dumps(was)})"
             for key, was, now in differences(order.record, config)
-            if "data_configs" not in str(now)  # of its own copies was told already
+            if "data_configs" not in str(now)  # its own copies were reported already
         ]
         print(f"It repeats run {order.record.id}{' with ' + ', '.join(changed) if changed else ''}.")
     print(f"Watch it: tensorboard --logdir {shell_command(shown_path(folders.tensorboard.parent))}", flush=True)
 
 
-def _say_schedule(order: TrainingOrder, config: TrainingConfig) -> None:
-    """Tell that another length is another course of the learning rate."""
+def _report_schedule(order: TrainingOrder, config: TrainingConfig) -> None:
+    """Warn that a changed length changes the schedule of the learning rate."""
     before = ((order.record.config if order.record else {}).get("training") or {}).get("iterations")
     course, now = config.training.learning_rate_schedule.type, config.training.iterations
     if course != "constant" and before != now:
@@ -139,7 +139,7 @@ def _say_schedule(order: TrainingOrder, config: TrainingConfig) -> None:
 
 
 def continue_command(line: CommandLine, config: TrainingConfig, run_id: int, script: Path) -> str:
-    """The command that goes on with a training."""
+    """Return the command that resumes a training."""
     return shell_command("python", shown_path(script), CONTINUE, run_id, *store_flags(line), *_where(config))
 
 
@@ -149,14 +149,14 @@ def _where(config: TrainingConfig) -> list[str]:
 
 
 def predict_command(line: CommandLine, config: TrainingConfig, run_id: int, predict_script: Path) -> str:
-    """The command that predicts with what was trained."""
+    """Return the command that predicts with the trained network."""
     run = ("--run_id", run_id, *store_flags(line))
     values = ("config_prediction.yaml", "prediction.data=YOUR_DATA.json", *runs_directory(config))
     return shell_command("python", shown_path(predict_script), *run, "with", *values)
 
 
-def _say_finished(finished: FinishedTraining, config: TrainingConfig, line: CommandLine, script: Path) -> None:
-    """Print what came out and what to do with it."""
+def _report_finished(finished: FinishedTraining, config: TrainingConfig, line: CommandLine, script: Path) -> None:
+    """Print the results and the next commands."""
     result, place = finished.result, shown_path(finished.folders.models)
     predict_script = script_folder(script).parent / "03_predict" / "predict.py"
     following = None if line.unobserved else predict_command(line, config, finished.folders.run_id, predict_script)

@@ -1,4 +1,4 @@
-"""What a command line asks to be trained: a configuration of its own, or one on the ground of a tracked run."""
+"""The training that a command line requests: a configuration of its own, or one based on a tracked run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ REPEAT, CONTINUE, START = "--repeat_run", "--continue_run", "--start_from"
 
 @dataclass(frozen=True)
 class TrainingOrder:
-    """What is to be trained.
+    """The requested training.
 
     Attributes:
         config: The configuration.
-        source: Says of a key where its value was read; None without a tracked run.
+        source: Returns where the value of a key was read; None without a tracked run.
         record: The tracked run that is repeated, continued or started from, if any.
-        mode: The flag that says which of these, or None.
+        mode: The flag that selects one of these, or None.
     """
 
     config: TrainingConfig
@@ -38,7 +38,7 @@ class TrainingOrder:
 
     @property
     def continued(self) -> RunRecord | None:
-        """The run to go on with."""
+        """The run to resume, if any."""
         return self.record if self.mode == CONTINUE else None
 
 
@@ -46,16 +46,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a training that builds on a tracked run."""
     group = parser.add_argument_group(
         "building on a tracked run",
-        "One of these at a time. The configuration of that run comes along; what stands behind 'with' overrides it.",
+        "One of these at a time. The configuration of that run is used; values after 'with' override it.",
     )
     group.add_argument(
-        REPEAT, type=_run_id, metavar="ID", help="train anew with the configuration, data and seed of run ID"
+        REPEAT,
+        type=_run_id,
+        metavar="ID",
+        help="train again, as a new run, with the configuration, data and seed of run ID",
     )
     group.add_argument(
         CONTINUE,
         type=_run_id,
         metavar="ID",
-        help="go on with run ID from its last whole checkpoint, in the same run, as if it had never stopped; "
+        help="resume run ID from its last complete checkpoint, in the same run, as if it had never stopped; "
         "training.iterations may be raised, intervals, devices and workers may change",
     )
     group.add_argument(
@@ -70,10 +73,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def read_order(line: CommandLine, script: Path) -> TrainingOrder:
-    """Find out what is to be trained.
+    """Read the requested training from a command line.
 
     Raises:
-        InputError: Flags exclude each other, there is no such run, or it cannot be continued with these settings.
+        InputError: Flags exclude each other, the run does not exist, or cannot be continued with these settings.
     """
     from incasem_like.config import load_places, load_training_config
 
@@ -90,7 +93,7 @@ def read_order(line: CommandLine, script: Path) -> TrainingOrder:
     if line.own.check_commit:
         check_commit(record, script)
     places = _places_of(record, places)
-    # opened again, for the record's files are looked for below the runs directory
+    # opened again, since the record's files are searched in the runs directory
     record = find_run(line, places.directories, places.tracking, run_id)
     if mode == CONTINUE:
         return _continuing(record, line, places, folder)
@@ -98,10 +101,10 @@ def read_order(line: CommandLine, script: Path) -> TrainingOrder:
 
 
 def find_run(line: CommandLine, directories: DirectoriesConfig, tracking: TrackingConfig, run_id: int) -> RunRecord:
-    """Look the tracked training run up; with --offline among those that wait for the database to come back.
+    """Look up the tracked training run; with --offline among those waiting to be uploaded to the database.
 
     Raises:
-        RunNotFoundError: There is no such run.
+        RunNotFoundError: The run does not exist.
     """
     store = open_run_store(line, "trainings", directories, tracking)
     try:
@@ -120,7 +123,7 @@ def _mode(line: CommandLine) -> tuple[str | None, int]:
     modes = [flag for flag, value in given.items() if value is not None]
     if len(modes) > 1:
         raise InputError(
-            f"{' and '.join(modes)} exclude each other: a training repeats a run, goes on with it, or starts from its "
+            f"{' and '.join(modes)} exclude each other: a training repeats a run, resumes it, or starts from its "
             "weights; give one of them."
         )
     if not modes:
@@ -143,19 +146,23 @@ def _mode(line: CommandLine) -> tuple[str | None, int]:
 
 
 def _check_continuing(line: CommandLine) -> None:
-    """Refuse what only a new run can have."""
+    """Check that no flag is given that only a new run can have.
+
+    Raises:
+        InputError: One is.
+    """
     for flag, given in (
         ("--id", line.id is not None), ("--name", line.name is not None), ("--unobserved", line.unobserved),
     ):  # fmt: skip
         if given:
             raise InputError(
-                f"{CONTINUE} goes on in the same run, with its id, name and record: leave {flag} out, or start a new "
+                f"{CONTINUE} resumes the same run, with its id, name and record: leave {flag} out, or start a new "
                 f"run with {REPEAT} or {START}."
             )
 
 
 def _places_of(record: RunRecord, places: Places) -> Places:
-    """Keep the folders a run was made with where they are on this machine too, unless others were named."""
+    """Use the folders a run was made with if they exist on this machine, unless others are named."""
     tracked: dict[str, Any] = record.config.get("directories") or {}
     changes = {}
     for key in ("runs", "data"):
@@ -172,7 +179,7 @@ def _continuing(record: RunRecord, line: CommandLine, places: Places, folder: Pa
 
     tracked, _ = overlay_tracked(record.config, places=places)
     wanted, source = overlay_tracked(record.config, line.files, line.updates, folder, places=places)
-    if wanted.seed is None:  # a whole configuration file leaves it open
+    if wanted.seed is None:  # a full configuration file leaves it unset
         wanted = wanted.model_copy(update={"seed": tracked.seed})
     check_same_training(tracked, wanted, source, record.id)
     return TrainingOrder(wanted, source, record, CONTINUE)

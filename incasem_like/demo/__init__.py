@@ -1,1 +1,1 @@
-"""The main job end to end on a synthetic volume, through the scripts themselves."""
+"""The demo: the main workflow end to end on a synthetic volume, using the scripts themselves."""

@@ -1,4 +1,4 @@
-"""The demo itself: volumes made, imported, learnt from, predicted by run id, measured and shown on a page."""
+"""The demo: generate, import, train, predict by run id, evaluate and report."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def run_demo(places: DemoPlaces, size: DemoSize) -> dict[str, Any]:
     """Run every stage and write ``report.html`` and ``result.json``.
 
     Args:
-        places: Where to read and write.
-        size: How much to do.
+        places: Folders to read from and write to.
+        size: Size of volumes and training.
 
     Returns:
-        What ``result.json`` holds: dice, seconds (in all and by stage), run ids, report.
+        The content of ``result.json``: dice, seconds (in all and by stage), run ids, report.
 
     Raises:
         IncasemError: A stage failed, or the dice on the unseen volume is below ``size.dice_floor``.
@@ -66,7 +66,7 @@ def run_demo(places: DemoPlaces, size: DemoSize) -> dict[str, Any]:
 
 
 def make_volume(runner: StageRunner, places: DemoPlaces, size: DemoSize, name: str, seed: int) -> None:
-    """Generate a volume as TIFF sections, unless it is there."""
+    """Generate a volume as TIFF sections, unless it exists."""
     if (places.sections(name) / "raw").exists():
         return
     where = (
@@ -113,7 +113,7 @@ def predict(runner: StageRunner, places: DemoPlaces, training: RunRecord) -> Run
 
 
 def measure(runner: StageRunner, places: DemoPlaces, training: RunRecord, prediction: RunRecord) -> RunRecord:
-    """Threshold the probabilities, measure them against the truth, and export the segmentation as TIFF sections."""
+    """Threshold the probabilities, compare them with the ground truth, and export the segmentation as TIFF sections."""
     container = places.container("test")
     from incasem_like.prediction.outputs import prediction_group
 
@@ -131,7 +131,7 @@ def measure(runner: StageRunner, places: DemoPlaces, training: RunRecord, predic
 
 
 def newest_run(runs: Path, kind: str) -> RunRecord:
-    """The run of a kind with the highest id in the file store of ``runs``."""
+    """Return the run of a kind with the highest id in the file store of ``runs``."""
     from incasem_like.tracking import open_store
 
     store = open_store(None, kind, runs)

@@ -24,7 +24,7 @@ def write_page(
     runner: StageRunner,
     result: dict[str, Any],
 ) -> Path:
-    """Write ``report.html`` into the demo's folder and return where it is."""
+    """Write ``report.html`` into the demo's folder and return its path."""
     from incasem_like.prediction.outputs import prediction_group
     from incasem_like.volumes import open_volume
 
@@ -64,7 +64,7 @@ def write_page(
 
 
 def _thresholds(evaluation: RunRecord) -> Table:
-    """The sweep as the evaluation run logged it: a row per threshold."""
+    """Return the threshold sweep of the evaluation run as a table, one row per threshold."""
     names = ("dice", "jaccard", "precision", "recall")
     result = evaluation.result
     rows = [

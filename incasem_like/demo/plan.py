@@ -1,4 +1,4 @@
-"""What the demo does: which volumes, which stages with which values, in the full and the short form."""
+"""The settings of the demo: volumes, folders and values of the full and the short form."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ RAW, EQUALIZED, LABELS, METRIC_MASK = (
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much the demo does.
+    """The size of the demo.
 
     Attributes:
         shape: Voxels of each volume, z, y, x.
         seeds: Seed of the synthetic volume by name; names begin with the volume's role (train, validation, test).
         updates: ``key=value`` for the training beyond ``config_demo.yaml``.
-        dice_floor: A demo below this dice on the unseen volume has failed.
+        dice_floor: The demo fails if the dice on the unseen volume is below this.
     """
 
     shape: tuple[int, int, int]
@@ -44,7 +44,7 @@ SHORT = DemoSize(
 
 @dataclass(frozen=True)
 class DemoPlaces:
-    """Where the demo reads and writes.
+    """The folders that the demo reads from and writes to.
 
     Attributes:
         repository: Root of the checkout.
@@ -75,7 +75,7 @@ class DemoPlaces:
 
 
 def write_data_configs(size: DemoSize, places: DemoPlaces) -> None:
-    """Write one data-config JSON per role (train, validation, test), as a person would by hand."""
+    """Write one data-config JSON per role (train, validation, test), as a user would by hand."""
     roles: dict[str, dict[str, Any]] = {}
     for name in size.seeds:
         roles.setdefault(name.split("_")[0], {})[name] = {

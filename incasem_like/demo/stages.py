@@ -1,4 +1,4 @@
-"""Running the stages of the demo: each is a script in a process of its own, timed, its output kept."""
+"""Running the stages of the demo: each is a script in a process of its own, timed and logged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StageRun:
 
     Attributes:
         stage: Which part of the job it belongs to (``import``, ``train``).
-        command: The command line as a person would type it at the repository's root.
+        command: The command line as typed at the repository's root.
         seconds: Wall time.
     """
 
@@ -30,11 +30,11 @@ class StageRun:
 
 @dataclass
 class StageRunner:
-    """Runs scripts of the repository one after another and remembers what was run.
+    """Runs scripts of the repository one after another and records them.
 
     Attributes:
         repository: The repository's root: scripts are named relative to it and run from it.
-        log: Where the output of all stages goes as well as to the terminal.
+        log: File that receives the output of all stages, in addition to the terminal.
     """
 
     repository: Path
@@ -62,14 +62,14 @@ class StageRunner:
         print(f"[{stage}] {duration(seconds)}", flush=True)
 
     def seconds_by_stage(self) -> dict[str, float]:
-        """Wall time in seconds of each stage, in the order they ran."""
+        """Return the wall time of each stage in seconds, in the order they ran."""
         seconds: dict[str, float] = {}
         for run in self.done:
             seconds[run.stage] = round(seconds.get(run.stage, 0.0) + run.seconds, 2)
         return seconds
 
     def shown(self, argument: object) -> object:
-        """Name paths inside the repository relative to it, so that the shown command works for any clone."""
+        """Return paths inside the repository relative to it, so that the printed command works for any clone."""
         if isinstance(argument, Path) and argument.is_relative_to(self.repository):
             return argument.relative_to(self.repository)
         return argument

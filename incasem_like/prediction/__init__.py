@@ -1,4 +1,4 @@
-"""Prediction: a checkpoint and a volume give a predicted volume, tile by tile."""
+"""Prediction: applies a checkpoint to a volume tile by tile and writes the predicted volume."""
 
-# What the run of a series keeps its figure as.
+# Name of the figure that the run of a series stores.
 SERIES_FIGURE = "scores_by_iteration.png"

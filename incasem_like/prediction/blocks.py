@@ -25,7 +25,7 @@ Part = tuple[Roi, Floats]
 
 
 def read_block(block: Block, parameters: Mapping[str, Any]) -> list[tuple[Tile, Floats]]:
-    """Read what the network takes first of each tile; tiles that the mask clears are left out and stay 0."""
+    """Read the first part of each tile's input; tiles that the mask excludes are left out and stay 0."""
     region, predictor = block.prepared
 
     def read(tile: Tile) -> tuple[Tile, Floats] | None:
@@ -34,14 +34,14 @@ def read_block(block: Block, parameters: Mapping[str, Any]) -> list[tuple[Tile, 
         return tile, region.read_raw(predictor.first_read(tile), outside="reflect")
 
     tiles = predictor.tiles(region.roi, region.raw_roi.begin, within=block.write_roi)
-    # In several threads, so that a batch of small tiles is there as soon as one large tile would be.
+    # In several threads, so that a batch of small tiles is read as fast as one large tile.
     return [found for found in prefetched(read, tiles, predictor.num_workers) if found is not None]
 
 
 def predict_block(block: Block, parameters: Mapping[str, Any]) -> list[Part]:
     """Predict the block's tiles; the returned parts are written while the next block is computed.
 
-    These are the last part of tiles that come slab by slab, which takes little memory, and otherwise all tiles: a GPU
+    For tiles predicted slab by slab, which take little memory, this is the last part; otherwise all tiles, since a GPU
     would wait for the disk.
     """
     region, predictor = block.prepared
@@ -91,7 +91,7 @@ def check_finite(probabilities: Floats) -> None:
     """
     if not np.isfinite(probabilities).all():
         raise DivergedError(
-            "The network gives values that are not numbers: its training diverged, choose an earlier checkpoint; "
+            "The network outputs NaN or Inf: its training diverged, choose an earlier checkpoint; "
             "or the precision is too low, set torch.precision=fp32."
         )
 
@@ -102,10 +102,10 @@ def region_blocks(
     """Return the blockwise task of one region.
 
     Args:
-        output: Its datasets.
-        set_up: What a worker needs.
-        predictor: Of tiles of the same size.
-        description: All that the values depend on, JSON-able.
+        output: The output datasets of the region.
+        set_up: Makes the region and predictor in each worker.
+        predictor: A predictor with tiles of the same size.
+        description: Everything that the values depend on, JSON-serializable.
     """
     region = set_up.region
     inputs = [region.raw] if region.mask is None else [region.raw, region.mask]

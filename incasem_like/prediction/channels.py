@@ -1,4 +1,4 @@
-"""What a network's output channels mean: classes that exclude each other, or values that are independent."""
+"""The meaning of a network's output channels: classes that exclude each other, or values that are independent."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ChannelGroup:
     """Channels that belong together.
 
     Attributes:
-        name: Of the dataset that they are written to.
-        channels: How many.
+        name: Name of the dataset that they are written to.
+        channels: Number of channels.
         activation: ``softmax``: probabilities of classes that exclude each other; ``sigmoid``: each channel by itself,
             such as affinities and descriptors.
     """

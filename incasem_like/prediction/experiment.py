@@ -36,11 +36,11 @@ class FinishedPrediction:
     """The results of a prediction.
 
     Attributes:
-        run_id: The id of its run; 0 for one that is not tracked.
+        run_id: Id of its run; 0 if it is not tracked.
         prediction_id: The number in the datasets' names; after ``--resume`` that of the resumed run.
-        places: Where each region's prediction is, by name of the entry.
-        scores: Of all regions by name; undefined ones left out.
-        result: All of it as plain values, as the run keeps it.
+        places: The output of each region, by name of the entry.
+        scores: Scores of all regions by name; undefined ones are left out.
+        result: All of this as plain values, as stored in the run.
     """
 
     run_id: int
@@ -67,17 +67,17 @@ def predict_data(
     Args:
         config: The configuration of the prediction.
         training: The training run whose network predicts.
-        further: More of them; then the mean of the probabilities of all is predicted.
-        store: Opens the store of prediction runs, once volumes and networks are there; None for an untracked run.
-        observing: Makes what measures a region; used when ``prediction.log_metrics`` is set.
+        further: Further training runs; then the mean of all probabilities is predicted.
+        store: Opens the store of prediction runs, once volumes and networks were found; None for an untracked run.
+        observing: Makes the observer that measures a region; used if ``prediction.log_metrics`` is set.
         resume: Number of an interrupted prediction to resume.
-        workers: Processes, here or elsewhere, that predict block by block; None predicts in this process.
+        workers: Workers, on this or other machines, that predict block by block; None predicts in this process.
         started: Called with the run's id before the first tile.
         **options: run_name, comment, run_id, sources, as ``tracking.run_experiment`` takes them.
 
     Raises:
-        InputError: As ``plan_prediction``; or nothing can be written where the prediction goes; or what is to be
-            resumed is not there, or was begun with something else.
+        InputError: As ``plan_prediction``; or the output cannot be written; or the prediction to be resumed does not
+            exist, or was begun with other settings.
     """
     records = [training, *further]
     ids = tuple(record.id for record in records)
@@ -117,7 +117,7 @@ def _checked_plan(
     resume: int | None,
     workers: Workers | None,
 ) -> tuple[PredictionPlan, RunStore | None]:
-    """Plan, the quick checks first: a worker that has to be asked may wait in a queue."""
+    """Plan, quick checks first: a worker that has to be asked may wait in a queue."""
     plan = plan_prediction(config, records, workers)
     places = plan.places(resume or 0)
     for place in places:
@@ -129,7 +129,7 @@ def _checked_plan(
     _check_resumable(plan, resume, runs)
     known = plan.knows_precision
     plan = plan.resolved(tiles=any(read_begun(place) is None for place in places))
-    if not known:  # and so was left out of the comparison
+    if not known:  # so it was left out of the comparison
         _check_resumable(plan, resume, runs)
     return plan, runs
 
@@ -156,7 +156,7 @@ def _predict(plan: PredictionPlan, run: Run, request: Request) -> FinishedPredic
 
 
 def record_plan(run: Run, plan: PredictionPlan, parent: dict[str, Any]) -> None:
-    """Note in a run what predicts what."""
+    """Record networks, checkpoints and regions in the run."""
     run.set_info("parent", parent)
     run.inputs([region_record(region) for region in plan.regions])
     run.set_info("num_params", plan.num_params)
@@ -167,7 +167,7 @@ def record_plan(run: Run, plan: PredictionPlan, parent: dict[str, Any]) -> None:
 def resuming_command(prediction_id: int) -> str:
     """Return the command that resumes a prediction that this command began or resumes.
 
-    Each call is a run of its own, so that an id that was given for this one is taken by then.
+    Each call is a run of its own, so an id given for this one is taken by then and is left out.
     """
     return f"{command_line({'-i': 1, '--id': 1, '--resume': 1})} --resume {prediction_id}"
 
@@ -176,7 +176,7 @@ def _check_resumable(plan: PredictionPlan, prediction_id: int, runs: RunStore | 
     """Check, before a run is started, that a prediction was begun and is resumed with what it was begun with.
 
     Raises:
-        InputError: It was not, or something differs; it is named.
+        InputError: It was not begun, or something differs; the message names it.
     """
     places = plan.places(prediction_id)
     if check_begun_alike(plan, places, "predict anew, without --resume"):
@@ -199,14 +199,14 @@ def examine_prediction(
     resume: int | None = None,
     workers_file: Path | None = None,
 ) -> Preflight:
-    """Find out what a prediction would do; nothing is written but the measured speed, into the user's cache.
+    """Examine what a prediction would do; only the measured speed is written, into the user's cache.
 
     Args:
         config: As for ``predict_data``.
         trainings: Finds the training runs.
         store: As for ``predict_data``.
         resume: As for ``predict_data``.
-        workers_file: ``workers.yaml``, where workers are to predict.
+        workers_file: ``workers.yaml``, if workers are to predict.
     """
     found = Preflight()
     runs, workers, knows_workers = look_around(found, store, workers_file)

@@ -18,7 +18,7 @@ from incasem_like.volumes import Roi, Volume, create_volume, dataset_exists, ope
 
 LONGEST_CHUNK_EDGE = 128
 SHORTEST_CHUNK_EDGE = 32
-# What probability 1 is stored as; the attribute "scale" of the dataset.
+# The stored value of probability 1; the attribute "scale" of the dataset.
 SCALES = {"uint8": 255, "float16": 1, "float32": 1}
 
 
@@ -29,13 +29,13 @@ def prediction_group(training_run_id: int, prediction_run_id: int) -> str:
 
 @dataclass(frozen=True)
 class OutputPlace:
-    """Where a region's prediction goes.
+    """The output of a region's prediction.
 
     Attributes:
         container: The Zarr or N5 container.
         group: ``volumes/predictions/train_0001/predict_0002``, and below that the entry's name where several entries
             go to the same container.
-        channels: What is written, a dataset (channels, z, y, x) each; none where all channels are classes.
+        channels: Groups of channels, one dataset (channels, z, y, x) each; empty if all channels are classes.
     """
 
     container: Path
@@ -49,7 +49,7 @@ class OutputPlace:
 
     @property
     def main(self) -> str:
-        """Dataset that tells whether a prediction is there: the class map, or the first of the channels."""
+        """Dataset that shows whether a prediction exists: the class map, or the first of the channels."""
         return self.segmentation if not self.channels else f"{self.group}/{self.channels[0].name}"
 
     @property
@@ -68,7 +68,7 @@ class OutputPlace:
         return [self.segmentation, *map(self.probability_map, range(num_classes))]
 
     def check_free(self, *, resuming: bool = False) -> None:
-        """Raise InputError if a prediction is there already; ``resuming`` may overwrite an incomplete one."""
+        """Raise InputError if a prediction exists already; ``resuming`` may overwrite an incomplete one."""
         if dataset_exists(self.container, self.main) and not (
             resuming and not open_volume(self.container, self.main, allow_incomplete=True).complete
         ):
@@ -84,7 +84,7 @@ class OutputPlace:
 
 
 def refuse_foreign_prediction(folder: Path) -> None:
-    """Raise InputError: another run's prediction is where this one's would go."""
+    """Raise InputError: another run's prediction occupies the output of this one."""
     raise InputError(
         f"{folder} already holds a prediction, made under another run store: move it away, "
         "or set prediction.directories.prefix to another folder."
@@ -92,25 +92,25 @@ def refuse_foreign_prediction(folder: Path) -> None:
 
 
 def nearest_folder(path: Path) -> Path:
-    """Return the innermost existing folder on the way to a path."""
+    """Return the innermost existing parent folder of a path."""
     return next(folder for folder in [path, *path.parents] if folder.is_dir())
 
 
 @dataclass(frozen=True)
 class Begun:
-    """What an earlier run left of a region's prediction: what it was begun with, and the number of finished blocks."""
+    """The state of a prediction begun by an earlier run: the parameters, and the number of finished blocks."""
 
     description: Mapping[str, Any]
     done: int
 
     @property
     def input_size(self) -> tuple[int, ...]:
-        """Tiles that it was begun with, in voxels."""
+        """Input size of the tiles that it was begun with, in voxels."""
         return tuple(self.description["input_size"])
 
 
 def read_begun(place: OutputPlace) -> Begun | None:
-    """Read what an earlier run left; None where it did not begin."""
+    """Read the state of an earlier run's prediction; None if it was not begun."""
     log = read_log(place.container / place.main)
     return None if log is None else Begun(log.fingerprint["parameters"], len(log.done))
 
@@ -137,8 +137,8 @@ class RegionOutput:
         ``layout`` is what ``create_volume`` takes, of a dataset without channels.
         """
         values: dict[str, Any] = {"dtype": output_dtype, "attributes": {"scale": SCALES[output_dtype]}, **layout}
-        if output_dtype != "uint8" and place.container.suffix != ".n5":  # not every reader of N5 has more than gzip
-            values["compression"] = "lz4"  # noise in floats takes zstd five times as long and is hardly smaller
+        if output_dtype != "uint8" and place.container.suffix != ".n5":  # some readers of N5 support gzip only
+            values["compression"] = "lz4"  # zstd takes five times as long for noisy floats and saves little
         created = []
         for index, name in reversed(list(enumerate(place.datasets(num_classes)))):
             options = values
@@ -147,7 +147,7 @@ class RegionOutput:
                 options = {**values, **{key: (count, *layout[key]) for key in ("shape", "chunk_shape")}, "axes": "czyx"}
             elif name == place.segmentation:
                 options = {"dtype": "uint8", **layout}
-                if num_classes == 2:  # the map can be evaluated as the probabilities 0 and 1 of its one class
+                if num_classes == 2:  # the map can be evaluated as probabilities 0 and 1 of its only class
                     options["attributes"] = {"scale": 1}
             created.append(create_volume(place.container, name, **options))
         return cls(created[::-1])
@@ -180,7 +180,7 @@ class RegionOutput:
 def most_probable(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Return the class of the highest of (classes, z, y, x) probabilities, the first of equals.
 
-    ``numpy.argmax`` over the first axis takes ten times as long, which counts beside a small network.
+    ``numpy.argmax`` over the first axis takes ten times as long, which is noticeable with a small network.
     """
     highest, classes = probabilities[0].copy(), np.zeros(probabilities.shape[1:], dtype=np.uint8)
     for class_id, values in enumerate(probabilities[1:], start=1):
@@ -199,14 +199,14 @@ def stored_probabilities(values: npt.NDArray[np.float32], dtype: np.dtype[Any]) 
 def chunk_shape_for(step: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
     """Choose the chunks of a dataset that is written in tiles a ``step`` apart, so that no two tiles share a chunk.
 
-    Along each axis the tile itself if its edge is at most 128, else its largest divisor from 32 to 128, or again the
-    tile itself where it has none. Tiles that would give chunks below 32 share chunks of several tiles.
+    Along each axis, the chunk edge is the tile's if that is at most 128, else its largest divisor from 32 to 128, or
+    again the tile's if there is none. Tiles that would give chunks below 32 share chunks of several tiles.
     """
     return tuple(min(_chunk_edge(tile), length) for tile, length in zip(step, shape, strict=True))
 
 
 def fills_chunks(step: int) -> bool:
-    """Return whether tiles that far apart along an axis make chunks of a usual size."""
+    """Return whether tiles ``step`` apart along an axis make chunks of a usual size."""
     return _chunk_edge(step) <= LONGEST_CHUNK_EDGE
 
 

@@ -1,4 +1,4 @@
-"""The regions of a prediction on their way to disk: begun or resumed, predicted one by one, measured."""
+"""The prediction of regions to disk: each is created or resumed, predicted and measured."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ Observing = Callable[[Region, int, int], TileObserver | None]
 
 @dataclass(frozen=True)
 class Request:
-    """For which run regions are predicted, and how.
+    """The options of predicting regions in a run.
 
     Attributes:
         tool: The script, for the datasets' provenance.
-        prediction_id: The run that they belong to.
-        command: What to type to resume after an interruption.
-        resumes: Whether datasets of an earlier call may be there.
-        observing: Makes what measures a region; None measures nothing.
+        prediction_id: Id of the run that they belong to.
+        command: The command that resumes after an interruption.
+        resumes: Whether datasets of an earlier call may exist.
+        observing: Makes the observer that measures a region; None measures nothing.
     """
 
     tool: str
@@ -65,13 +65,13 @@ class Request:
 def predict_regions(
     plan: PredictionPlan, places: Sequence[OutputPlace], request: Request
 ) -> tuple[int, dict[str, float]]:
-    """Predict all regions of a plan, or what is missing of them, each into its place.
+    """Predict all regions of a plan, or their missing parts, each to its output.
 
     Returns:
-        How many voxels were missing, and the defined scores by name: of each region, and their means.
+        The number of voxels that were missing, and the defined scores by name: of each region, and their means.
 
     Raises:
-        InputError: A prediction is already there, or an output is an input of any region.
+        InputError: A prediction exists already, or an output is an input of any region.
         CheckpointError: The network's output is not finite.
         IncasemError: Blocks failed; all others are done.
     """
@@ -106,12 +106,12 @@ def _with_means(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def region_record(region: Region) -> Mapping[str, Any]:
-    """Return which data a region is, for the record of a run."""
+    """Return the datasets and ROI of a region, for the record of a run."""
     return {"name": region.name, "file": str(region.entry.file), "content_hashes": region.content_hashes}
 
 
 def describe_region(plan: PredictionPlan, region: Region) -> dict[str, Any]:
-    """Return all that the values of a region's prediction depend on."""
+    """Return everything that the values of a region's prediction depend on."""
     hashes = region.content_hashes
     return {
         **plan.networks_description,
@@ -126,13 +126,13 @@ def describe_region(plan: PredictionPlan, region: Region) -> dict[str, Any]:
 
 
 def check_begun_alike(plan: PredictionPlan, places: Sequence[OutputPlace], remedy: str) -> bool:
-    """Check that what was begun is resumed with what it was begun with; in precision too, once it is resolved.
+    """Check that predictions are resumed with the settings that they were begun with, precision included once resolved.
 
     Returns:
         Whether anything was begun.
 
     Raises:
-        InputError: Something differs; it is named, and ``remedy`` says what to do.
+        InputError: Something differs; the message names it, and gives ``remedy`` as the advice.
     """
     found = [read_begun(place) for place in places]
     for region, place, begun in zip(plan.regions, places, found, strict=True):

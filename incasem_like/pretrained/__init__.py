@@ -1,1 +1,1 @@
-"""Published models: which there are, their download, and their import as tracked runs."""
+"""Published models: their list, download, and import as tracked runs."""

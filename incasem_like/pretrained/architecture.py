@@ -1,4 +1,4 @@
-"""Which network a checkpoint belongs to, read off the names and shapes of its tensors."""
+"""Recognition of a checkpoint's network architecture from the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Architecture:
 
     Attributes:
         model: Its keys.
-        assumed: Keys that no tensor tells of, so that the default stands.
+        assumed: Keys that cannot be inferred from tensors, so that the default is used.
     """
 
     model: dict[str, Any]
@@ -33,14 +33,14 @@ class Architecture:
 
 
 def recognize(state: State, path: Path) -> Architecture:
-    """Tell the architecture of a network from its weights.
+    """Infer the architecture of a network from its weights.
 
     Args:
-        state: Tensor per parameter name, without the prefixes of wrappers.
+        state: Tensors by parameter name, without the prefixes of wrappers.
         path: The file, for messages.
 
     Raises:
-        CheckpointError: It is no network that this package can build.
+        CheckpointError: This package cannot build such a network.
     """
     if set(state) == {"layer.weight", "layer.bias"}:
         weight = _weight(state, "layer", path)
@@ -55,7 +55,7 @@ def recognize(state: State, path: Path) -> Architecture:
 
 
 def updates_seen(checkpoint: Checkpoint) -> int | None:
-    """Give how many updates a network had seen when it was saved, as its Adam counted them; None where none says."""
+    """Return the number of updates of a network when it was saved, from its Adam state; None without one."""
     states = (checkpoint.optimizer_state or {}).get("state")
     if not isinstance(states, Mapping):
         return None
@@ -67,8 +67,8 @@ def _recognize_unet(state: State, path: Path) -> Architecture:
     levels = _count(state, r"unet\.l_conv\.(\d+)\.")
     if levels < 2 or not state.keys() >= {"final_conv_pass.conv_pass.0.weight", "unet.l_conv.0.conv_pass.0.weight"}:
         raise CheckpointError(
-            f"{path} is no Unet of incasem's parameter names (its first tensor is {next(iter(state))}): convert the "
-            "names first."
+            f"{path} is not a Unet with incasem's parameter names (its first tensor is {next(iter(state))}): convert "
+            "the names first."
         )
     first, second = (_weight(state, f"unet.l_conv.{level}.conv_pass.0", path) for level in (0, 1))
     final = _weight(state, "final_conv_pass.conv_pass.0", path)
@@ -100,16 +100,16 @@ def _factor(state: State, level: int, path: Path) -> list[int]:
 
 
 def _count(state: State, pattern: str) -> int:
-    """Give one more than the largest number that a pattern finds in the names, 0 where it finds none."""
+    """Return one more than the largest number that a pattern finds in the names, 0 if it finds none."""
     return 1 + max((int(found[1]) for name in state if (found := re.match(pattern, name))), default=-1)
 
 
 def _weight(state: State, layer: str, path: Path) -> Tensor:
     weight = state.get(f"{layer}.weight")
     if weight is None:
-        raise CheckpointError(f"{path} is no whole Unet: it lacks {layer}.weight; use another file.")
+        raise CheckpointError(f"{path} is not a complete Unet: it lacks {layer}.weight; use another file.")
     if weight.dim() != 5:
         raise CheckpointError(
-            f"{path} is no network for volumes ({layer}.weight has {weight.dim()} axes): use another."
+            f"{path} is not a network for volumes ({layer}.weight has {weight.dim()} axes): use another."
         )
     return weight

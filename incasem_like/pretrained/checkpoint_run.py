@@ -1,4 +1,4 @@
-"""A checkpoint file alone, made a training run: its network is told by its tensors, the rest is incasem's default."""
+"""A training run made from a checkpoint file alone: the network is inferred from tensors, the rest is default."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _COMMENT = "imported from the checkpoint {file}; how it was trained is not known
 
 @dataclass(frozen=True)
 class ImportedCheckpoint:
-    """A checkpoint file on its way into a run.
+    """A checkpoint file to be imported into a run.
 
     Attributes:
         path: The file.
-        sha256: Of its content.
-        iteration: Updates the network had seen.
-        iteration_known: Whether somebody or the file says so; else ``iteration`` is 0.
+        sha256: SHA-256 of the file.
+        iteration: Number of updates the network had seen.
+        iteration_known: Whether the user or the file gave it; otherwise ``iteration`` is 0.
         url: Where it was published, or None.
     """
 
@@ -44,16 +44,16 @@ class ImportedCheckpoint:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What the run notes of it."""
+        """Return its entry for the run's record."""
         return {"file": self.path.name, "iteration_known": self.iteration_known}
 
 
 def read_imported(path: Path, iteration: int | None = None, url: str | None = None) -> ImportedCheckpoint:
-    """Read what a checkpoint file says of itself.
+    """Read the metadata of a checkpoint file.
 
     Args:
         path: The file.
-        iteration: Updates that the network had seen; by default as many as its Adam counted.
+        iteration: Updates that the network had seen; by default the count of its Adam.
         url: Where it was published.
 
     Raises:
@@ -65,7 +65,7 @@ def read_imported(path: Path, iteration: int | None = None, url: str | None = No
 
 
 def read_whole(path: Path) -> Checkpoint:
-    """Read a checkpoint file and compare the checksums of its parts, which reading alone does not.
+    """Read a checkpoint file and verify the checksums of its parts, which loading alone does not do.
 
     Raises:
         CheckpointError: It is missing, damaged, or holds more than tensors and plain values.
@@ -76,7 +76,7 @@ def read_whole(path: Path) -> Checkpoint:
             with zipfile.ZipFile(path) as archive:
                 spoilt = archive.testzip()
         else:
-            spoilt = None  # the form of torch before 1.6 has none
+            spoilt = None  # the format of torch before 1.6 has none
     except Exception:  # a damaged archive fails in many ways
         spoilt = path.name
     if spoilt is not None:
@@ -85,7 +85,7 @@ def read_whole(path: Path) -> Checkpoint:
 
 
 def check_fits(path: Path, config: Mapping[str, Any]) -> None:
-    """Make sure that a checkpoint belongs to the network that a run's configuration describes.
+    """Check that a checkpoint belongs to the network that a run's configuration describes.
 
     Raises:
         CheckpointError: It does not; the first tensor that differs is named.
@@ -103,20 +103,20 @@ def run_of_checkpoint(
     voxel_size: Sequence[float] | None = None,
     config_file: Path | None = None,
 ) -> ForeignRun:
-    """Make a training run of a checkpoint.
+    """Make a training run from a checkpoint.
 
     Args:
         checkpoint: The file.
         run_id: The id of the training that it comes from; None where that is not known.
-        model: What was published about it, or None.
+        model: Its entry in the list of published models, or None.
         name: The run's name; by default that of the model or file.
         voxel_size: Voxel size in nm, z, y, x; by default that of the model or the configuration file.
         config_file: Configuration it was trained with, this project's or incasem's; by default incasem's defaults.
 
     Raises:
-        CheckpointError: It is no network that can be built here.
+        CheckpointError: This package cannot build its network.
         ConfigError: The configuration file cannot be used.
-        InputError: Nothing says what voxel size it was trained at.
+        InputError: The voxel size that it was trained at is not given.
     """
     content = read_checkpoint(checkpoint.path)
     given = _given(config_file)
@@ -124,7 +124,7 @@ def run_of_checkpoint(
     voxels = voxel_size or (model.voxel_size if model is not None else None)
     if voxels is None and "voxel_size" not in given.get("data", {}):
         raise InputError(
-            f"Nothing says at what voxel size {checkpoint.path.name} was trained: add --voxel_size Z Y X in nm."
+            f"The voxel size at which {checkpoint.path.name} was trained is not known: add --voxel_size Z Y X in nm."
         )
     config = _config(found, given, voxels, f"of {checkpoint.path.name}")
     check_fits(checkpoint.path, config)
@@ -155,11 +155,11 @@ def _training_keys(config_file: Path | None) -> list[str]:
 def _config(
     found: Architecture, given: Mapping[str, Any], voxel_size: Sequence[float] | None, source: str
 ) -> dict[str, Any]:
-    """Put a configuration together: what a file says, else the defaults; the network as the tensors have it."""
+    """Assemble a configuration: values of the file, else defaults, with the network inferred from the tensors."""
     assumed = {key.removeprefix("model.") for key in found.assumed}
     model = {**given.get("model", {}), **{key: value for key, value in found.model.items() if key not in assumed}}
     model = {**{key: found.model[key] for key in assumed}, **model}
-    # Channels that stand each for itself are no classes.
+    # Independent channels are not classes.
     classes = 2 if model.get("outputs") else int(model["num_fmaps_out"])
     if classes < 2:
         raise CheckpointError(
@@ -177,7 +177,7 @@ def _config(
 
 
 def _with_fitting_blocks(values: dict[str, Any], config: TrainingConfig) -> dict[str, Any]:
-    """Give blocks the nearest sizes that the network takes, where it does not take the configured ones."""
+    """Replace block sizes that the network does not take by the nearest valid ones."""
     geometry = network_geometry(config.model)
     for section in ("training", "validation"):
         wanted = values[section]["input_size_voxels"]

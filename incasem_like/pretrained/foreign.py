@@ -1,4 +1,4 @@
-"""A training that was recorded elsewhere, in the terms of this project's runs, before it is in a store."""
+"""A training recorded by another program, converted to this package's run format but not yet stored."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ ORIGIN = "imported"
 
 @dataclass(frozen=True)
 class ForeignRun:
-    """A training of another store.
+    """A training from another store.
 
     Attributes:
         id: Its id there; None where it had none.
         name: Its name there.
-        identity: What it is recognized by when it comes a second time.
-        document: Its record, with the keys of ``RunStore.read_document`` but ``artifacts``.
+        identity: Text that identifies it when it is imported a second time.
+        document: Its record, with the keys of ``RunStore.read_document`` except ``artifacts``.
         metrics: Its metrics by name.
         artifacts: The content of its files, by name.
-        sources: The same of the code that it was made with.
+        sources: The content of its source files, by name.
         tags: As Omniboard shows them.
         notes: As Omniboard shows them.
-        problem: Why its configuration could not be translated, so that the record is of use only for reading; empty
-            where it could.
-        missing: Names of files of its that were not to be had whole.
+        problem: Why its configuration could not be translated, so that the record can only be read; empty
+            if it could.
+        missing: Names of its files that are missing or incomplete.
     """
 
     id: int | None
@@ -51,11 +51,11 @@ class ForeignRun:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The configuration of an import, and what is to be noted about it.
+    """The configuration of an import, and notes about its translation.
 
     Attributes:
-        config: In this project's form; as it was where that failed.
-        info: ``original_config`` and what became of it.
+        config: The configuration in this package's form; the original if the translation failed.
+        info: ``original_config`` and the notes about its translation.
         problem: See ``ForeignRun``.
     """
 
@@ -65,10 +65,10 @@ class Configuration:
 
 
 def configuration(original: Mapping[str, Any], source: str) -> Configuration:
-    """Translate a configuration; one that cannot be is kept as it is, with the reason.
+    """Translate a configuration; if that fails, keep the original, with the reason.
 
     Args:
-        original: As its store had it.
+        original: The configuration in its original store.
         source: See ``translate``.
     """
     kept = without_credentials(plain(unpickled(original)))
@@ -83,7 +83,7 @@ def configuration(original: Mapping[str, Any], source: str) -> Configuration:
 
 
 def origin(identity: str, source: str, foreign_id: int | None) -> dict[str, Any]:
-    """Note where an imported run comes from.
+    """Return the record of an imported run's origin.
 
     Args:
         identity: See ``ForeignRun``.
@@ -95,7 +95,7 @@ def origin(identity: str, source: str, foreign_id: int | None) -> dict[str, Any]
 
 
 def blank_document(run_id: int | None, name: str, comment: str) -> dict[str, Any]:
-    """Make the record of a training of which only the configuration is known: its times are those of the import."""
+    """Make the record of a training known only by its configuration; its times are those of the import."""
     now = datetime.now(UTC)
     options = {"--name": name, "--comment": comment, "--id": run_id}
     return {
@@ -123,7 +123,7 @@ def blank_document(run_id: int | None, name: str, comment: str) -> dict[str, Any
 
 
 def model_info(model: PublishedModel | None) -> dict[str, Any]:
-    """What is known of a published model, for the record of its run."""
+    """Return the properties of a published model, for the record of its run."""
     if model is None:
         return {}
     voxel_size = list(model.voxel_size)
@@ -131,5 +131,5 @@ def model_info(model: PublishedModel | None) -> dict[str, Any]:
 
 
 def model_tags(model: PublishedModel | None) -> tuple[str, ...]:
-    """Tags that a published model is found by: ``pretrained``, ``er``, ``CF``."""
+    """Return the tags of a published model: ``pretrained``, ``er``, ``CF``."""
     return () if model is None else ("pretrained", *model.name.split("_"))

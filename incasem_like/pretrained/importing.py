@@ -1,4 +1,4 @@
-"""Imports: which id a run gets, whether it is there already, and a checkpoint for a run that came without one."""
+"""Imports: choose the id of a run, recognize earlier imports, and add a checkpoint to a run without one."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ log = logging.getLogger("incasem_like.pretrained")
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of a run that was to be imported.
+    """The result of importing a run.
 
     Attributes:
         run_id: Its id in the store.
-        run: What was imported.
+        run: The imported run.
         how: ``imported`` now; its ``checkpoint`` added to a run imported earlier; ``there`` already.
     """
 
@@ -41,14 +41,14 @@ class Imported:
 
 
 class Importer:
-    """Takes foreign trainings into a store.
+    """Imports foreign trainings into a store.
 
     Args:
-        store: Of trainings.
-        run_id: The id that the next run is to get; by default that which it had.
-        remap: Give a run whose id is taken another one.
-        replace: Let a run take the place of one of its id that was imported earlier.
-        upload: Copy checkpoints into the store, where it keeps any.
+        store: Store of trainings.
+        run_id: The id for the next run; by default its original one.
+        remap: Whether to give a run another id if its own is taken.
+        replace: Whether a run may replace one of the same id that was imported earlier.
+        upload: Whether to copy checkpoints into the store, if it stores any.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Importer:
         self.store, self.run_id, self.remap, self.replace, self.upload = store, run_id, remap, replace, upload
 
     def add(self, run: ForeignRun, checkpoint: ImportedCheckpoint | None = None) -> Imported:
-        """Import a training, with its checkpoint where it has one; a second time does nothing.
+        """Import a training, with its checkpoint if it has one; a second import does nothing.
 
         Raises:
-            InputError: Its id is taken by another run, or the folder of its checkpoints is.
+            InputError: Its id, or the folder of its checkpoints, is taken by another run.
             CheckpointError: The checkpoint does not belong to the run's network.
-            DataError: What it is read from is damaged.
+            DataError: Its source is damaged.
             StoreError: The store cannot be written.
         """
         there = self._find_same(run, checkpoint)
@@ -99,7 +99,7 @@ class Importer:
         return run_id
 
     def _facts(self, run_id: int, entries: Sequence[Any], checkpoint: ImportedCheckpoint | None) -> dict[str, Any]:
-        """Bring a checkpoint to its run; gives what the run is to note of it beside the ``entries`` it has."""
+        """Copy a checkpoint to its run, and return what to add to the run's ``info``, given its present ``entries``."""
         facts: dict[str, Any] = {"runs_directory": str(self.store.runs_directory)}
         if checkpoint is not None:
             entry = place(checkpoint, self.store, run_id)
@@ -107,7 +107,7 @@ class Importer:
         return facts
 
     def _write_in_place_of(self, taken: RunRecord, run: ForeignRun, checkpoint: ImportedCheckpoint | None) -> int:
-        """Write a run in the place of an earlier import, whose checkpoint, tags and notes it keeps."""
+        """Replace an earlier import by a run, keeping its checkpoint, tags and notes."""
         tags, notes = tuple(dict.fromkeys([*run.tags, *taken.tags])), taken.notes or run.notes
         with tempfile.TemporaryDirectory(prefix=".import-", dir=self.store.runs_directory) as temporary:
             before = export_run(taken, Path(temporary) / "before")
@@ -131,7 +131,7 @@ class Importer:
         )
 
     def _find_same(self, run: ForeignRun, checkpoint: ImportedCheckpoint | None) -> RunRecord | None:
-        """Find the run that an earlier import of the same made; of a checkpoint alone, any that has it."""
+        """Return the run that an earlier import made; for a checkpoint alone, any run that has it."""
         sha256 = checkpoint.sha256 if checkpoint is not None and _is_checkpoint_alone(run.identity) else None
         for summary in self.store.summaries():
             if sha256 is not None and any(one.sha256 == sha256 for one in summary.checkpoints):
@@ -143,7 +143,7 @@ class Importer:
         return None
 
     def _complete(self, record: RunRecord, checkpoint: ImportedCheckpoint) -> bool:
-        """Give a run a checkpoint that it lacks; says whether it lacked it."""
+        """Add a checkpoint to a run that lacks it; return whether it lacked it."""
         if any(one.sha256 == checkpoint.sha256 for one in record.checkpoints):
             return False
         check_fits(checkpoint.path, record.config)
@@ -153,7 +153,7 @@ class Importer:
         return True
 
     def _upload(self, run_id: int) -> None:
-        """Copy a run's checkpoints into a store that keeps any; what it does not take now, it can be given later."""
+        """Copy a run's checkpoints into a store that stores any; a failed upload can be repeated later."""
         if not self.upload:
             return
         try:
@@ -163,7 +163,7 @@ class Importer:
 
 
 def usable(run: ForeignRun, checkpoint: ImportedCheckpoint) -> bool:
-    """Say whether a checkpoint can be given to a run; not where its configuration could not be translated."""
+    """Return whether a checkpoint can be added to a run: only if its configuration could be translated."""
     if run.problem:
         return False
     try:
@@ -178,19 +178,19 @@ def _is_checkpoint_alone(identity: str) -> bool:
 
 
 def _lacks_a_checkpoint(taken: RunRecord, run: ForeignRun) -> bool:
-    """Say whether a run is the imported record of a training of which ``run`` is the checkpoint."""
+    """Return whether ``taken`` is the imported record of the training that the checkpoint ``run`` belongs to."""
     return (taken.info.get(ORIGIN) or {}).get("original_id") == run.id and not taken.checkpoints
 
 
 def _is_record_of(run: ForeignRun, taken: RunRecord) -> bool:
-    """Say whether a run that was imported from its checkpoint alone is the one whose whole record comes now."""
+    """Return whether ``taken``, imported from its checkpoint alone, is the run whose full record is ``run``."""
     origin = taken.info.get(ORIGIN) or {}
     alone = _is_checkpoint_alone(str(origin.get("identity")))
     return alone and origin.get("original_id") == run.id and not _is_checkpoint_alone(run.identity)
 
 
 def _held(taken: RunRecord, exported: PortableRun) -> ImportedCheckpoint | None:
-    """Find the newest checkpoint of a run that was exported; None where it had none."""
+    """Return the newest checkpoint of an exported run; None if it had none."""
     if not taken.checkpoints:
         return None
     last = taken.checkpoint("last")

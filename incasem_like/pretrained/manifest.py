@@ -1,4 +1,4 @@
-"""``models/pretrained.yaml``: the published models, where they are and what they are for."""
+"""``models/pretrained.yaml``: the published models, their location and purpose."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Manifest:
     """All published models.
 
     Attributes:
-        endpoint: URL that the keys are below.
+        endpoint: Base URL of the keys.
         database: The archive of the training runs' database.
         models: By the id of their training run.
     """
@@ -66,11 +66,11 @@ class Manifest:
         """
         if run_id not in self.models:
             known = ", ".join(f"{known} ({model.name})" for known, model in sorted(self.models.items()))
-            raise InputError(f"There is no published model {run_id}: choose among {known}.")
+            raise InputError(f"Unknown published model {run_id}: choose among {known}.")
         return self.models[run_id]
 
     def id_of(self, path: Path) -> int | None:
-        """Tell a published checkpoint by its name: ``model_checkpoint_1841_er_CF.pt`` is 1841; None for others."""
+        """Return the model id in a checkpoint name such as ``model_checkpoint_1841_er_CF.pt``, else None."""
         for run_id, model in self.models.items():
             if path.name == model.file or path.name.startswith(file_prefix(run_id)):
                 return run_id
@@ -78,12 +78,12 @@ class Manifest:
 
 
 def file_prefix(run_id: int) -> str:
-    """What the names of the checkpoint files of a published model begin with."""
+    """Return the prefix of the file names of a published model's checkpoints."""
     return f"model_checkpoint_{run_id}_"
 
 
 def default_models_directory() -> Path:
-    """Give the folder of downloaded models: ``$INCASEM_MODELS``, else ``models`` of the repository, else here."""
+    """Return the folder of downloaded models: ``$INCASEM_MODELS``, else ``models`` in the repository, else in ``.``."""
     if os.environ.get(ENVIRONMENT_VARIABLE):
         return absolute(Path(os.environ[ENVIRONMENT_VARIABLE]).expanduser())
     return _own_models_folder()
@@ -93,7 +93,7 @@ def read_manifest(path: Path | None = None) -> Manifest:
     """Read a manifest; by default the one that comes with the repository.
 
     Raises:
-        ConfigError: It is not there, not YAML, or a field is unknown, missing or wrong.
+        ConfigError: It is missing, not YAML, or a field is unknown, missing or wrong.
     """
     path = path or _own_models_folder() / MANIFEST_NAME
     values = read_keys(path)

@@ -1,4 +1,4 @@
-"""``mock_db``: the folder of JSON files that incasem's branches without a database keep configurations in."""
+"""``mock_db``: the folder of JSON configurations that incasem's branches without a database use."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class MockDb:
 
     Attributes:
         files: The JSON of each run, by id.
-        missing: Ids that the ledger names and whose file is not there.
+        missing: Ids in the ledger whose file is missing.
     """
 
     files: dict[int, Path]
     missing: tuple[int, ...]
 
     def trainings(self, wanted: Sequence[int] | None = None) -> Iterator[ForeignRun]:
-        """Give the trainings; all where none are named.
+        """Yield the trainings; all if none are named.
 
         Raises:
             ConfigError: A file is not JSON.
@@ -43,7 +43,7 @@ class MockDb:
 
 
 def is_mock_db(path: Path) -> bool:
-    """Say whether a path is such a folder or its ledger."""
+    """Return whether a path is such a folder or its ledger."""
     return (path / LEDGER).is_file() or path.name == LEDGER
 
 
@@ -52,21 +52,21 @@ def read_mock_db(path: Path) -> MockDb:
 
     Raises:
         ConfigError: It is not JSON.
-        InputError: It does not lead from ids to files.
+        InputError: It is not a mapping from ids to files.
     """
     ledger = path / LEDGER if path.is_dir() else path
     entries = parse_json(read_text(ledger, "The ledger"), str(ledger))
     if not isinstance(entries, Mapping) or not all(
         str(key).isdigit() and isinstance(name, str) and name for key, name in entries.items()
     ):
-        raise InputError(f'{ledger} is no ledger of runs: it must have the form {{"1841": "er_1841.json"}}.')
+        raise InputError(f'{ledger} is not a ledger of runs: it must have the form {{"1841": "er_1841.json"}}.')
     files = {int(key): ledger.parent / name for key, name in entries.items()}
     there = {run_id: file for run_id, file in sorted(files.items()) if file.is_file()}
     return MockDb(there, tuple(sorted(set(files) - set(there))))
 
 
 def is_run_file(path: Path) -> bool:
-    """Say whether a file is the JSON of one run, ``er_1841.json``."""
+    """Return whether a file is the JSON of one run, ``er_1841.json``."""
     return path.suffix == ".json" and path.name != LEDGER and _NAME_AND_ID.match(path.stem) is not None
 
 
@@ -78,9 +78,9 @@ def id_in_name(path: Path) -> int:
 
 
 def prediction_of(path: Path, run_id: int) -> int | None:
-    """Give the training that a prediction was made with, None for a training; both lie in one ledger.
+    """Return the training that a prediction was made with, None for a training; both are in one ledger.
 
-    The published trainings hold the settings of a prediction too, but of one with themselves.
+    The published trainings contain the settings of a prediction too, which refers to themselves.
     """
     prediction = _read(path).get("prediction")
     used = prediction.get("run_id_training") if isinstance(prediction, Mapping) else None
@@ -93,11 +93,11 @@ def read_run(path: Path, run_id: int) -> ForeignRun:
 
     Raises:
         ConfigError: It is not JSON.
-        InputError: It holds no configuration of a training.
+        InputError: It is not the configuration of a training.
     """
     original = _read(path)
     if not isinstance(original.get("model"), Mapping) or not isinstance(original.get("training"), Mapping):
-        raise InputError(f"{path} is no configuration of a training (no 'training' and 'model'): name another file.")
+        raise InputError(f"{path} is not a configuration of a training (no 'training' and 'model'): name another file.")
     settings = configuration(original, f"in {path}")
     found = _NAME_AND_ID.match(path.stem)
     name = str(original.get("name") or (found["name"] if found else "") or path.stem)
@@ -112,5 +112,5 @@ def read_run(path: Path, run_id: int) -> ForeignRun:
 def _read(path: Path) -> dict[str, Any]:
     content = parse_json(read_text(path, "The run"), str(path))
     if not isinstance(content, dict):
-        raise InputError(f"{path} is no configuration of a training: name another file.")
+        raise InputError(f"{path} is not a configuration of a training: name another file.")
     return content

@@ -1,4 +1,4 @@
-"""Bringing an imported checkpoint where the checkpoints of its run belong: ``<runs>/models/<id>/``."""
+"""Storing an imported checkpoint in the folder of its run's checkpoints: ``<runs>/models/<id>/``."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 def check_place(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int, registered: Sequence[str] = ()) -> None:
-    """Make sure that an imported checkpoint can go to the folder of a run.
+    """Check that an imported checkpoint can be stored in the folder of a run.
 
     Args:
         checkpoint: The file.
-        store: Where the run is or will be.
+        store: Store that has the run or will have it.
         run_id: The run.
         registered: Hashes of the checkpoints that the run has already.
 
     Raises:
-        InputError: There are checkpoints of another run of that number, one that is in another store; or another one
-            of the same iteration.
+        InputError: The folder holds checkpoints of a run of the same id in another store; or the run has another
+            checkpoint of the same iteration.
     """
     target = _target(checkpoint, store, run_id)
     own = {checkpoint.sha256, *registered}
@@ -47,9 +47,9 @@ def check_place(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int, re
 
 
 def place(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int) -> dict[str, Any]:
-    """Bring a checkpoint into the folder of its run; gives its entry in ``info.checkpoints``.
+    """Store a checkpoint in the folder of its run, and return its entry in ``info.checkpoints``.
 
-    The file appears there whole: as a second name of the same file where the file system can do that, else as a copy.
+    The file appears atomically: as a hard link if the file system supports that, else as a copy.
 
     Raises:
         InputError: The file changed since it was read.
@@ -89,5 +89,5 @@ def _is_it(path: Path, checkpoint: ImportedCheckpoint) -> bool:
 
 
 def _note_owner(folder: Path, store: RunStore, run_id: int) -> None:
-    """Let every store that has this run own the folder, so that deleting it from one leaves it to the others."""
+    """Record every store that has this run as an owner of the folder, which deletion from one store then keeps."""
     share(folder, [*owners(folder), (store.description, run_id)])

@@ -1,4 +1,4 @@
-"""What a person names to be imported: a model's id, a checkpoint, a dump of the database, a mock_db."""
+"""The sources of an import: a model's id, a checkpoint, a dump of the database, a mock_db."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from incasem_like.pretrained.mock_db import id_in_name, is_mock_db, is_run_file,
 from incasem_like.tracking.model.checkpoints import listed
 
 Kind = Literal["dump", "mock_db", "json", "checkpoint"]
-# Records come before checkpoints, which are then entered in them.
+# Records come before checkpoints, which are then added to them.
 ORDER: tuple[Kind, ...] = ("dump", "mock_db", "json", "checkpoint")
 Candidate = tuple[ForeignRun, ImportedCheckpoint | None]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Something to import.
+    """A source to import from.
 
     Attributes:
-        kind: What it is.
-        path: Where it is.
+        kind: Its kind.
+        path: Its path.
     """
 
     kind: Kind
@@ -40,12 +40,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Description:
-    """What a person says of a checkpoint or JSON that it does not say itself; None for what was not said.
+    """What the user states about a checkpoint or JSON that it does not contain; None for anything not given.
 
     Attributes:
         name: Name of the run.
         voxel_size: In nm, z, y, x.
-        iteration: Updates that the network had seen.
+        iteration: Number of updates that the network had seen.
         config_file: Configuration that it was trained with.
     """
 
@@ -56,11 +56,11 @@ class Description:
 
 
 class Sources:
-    """Finds and reads what is to be imported.
+    """Finds and reads sources of an import.
 
     Args:
         manifest: The published models.
-        models_directory: Where their files are.
+        models_directory: Folder of their files.
     """
 
     def __init__(self, manifest: Manifest, models_directory: Path) -> None:
@@ -68,10 +68,10 @@ class Sources:
         self._log = DownloadLog(models_directory)
 
     def downloaded(self) -> list[Source]:
-        """Find all that was downloaded.
+        """Return all downloaded sources.
 
         Raises:
-            InputError: Nothing was.
+            InputError: Nothing was downloaded.
         """
         database = self.models_directory / self.manifest.database.file
         files = [
@@ -87,17 +87,17 @@ class Sources:
         return found
 
     def find(self, word: str) -> Source:
-        """Find what a person named.
+        """Return the source that the user named.
 
         Raises:
-            InputError: It is not there, or nothing that can be imported.
+            InputError: It does not exist, or cannot be imported.
         """
         path = Path(word).expanduser().absolute()
         if path.exists():
             return Source(_kind(path), path)
         names = {model.name: number for number, model in self.manifest.models.items()}
         if not word.isdigit() and word not in names:
-            raise InputError(f"There is no file or folder {path}: check the path, or name a model by its id.")
+            raise InputError(f"The file or folder {path} does not exist: check the path, or name a model by its id.")
         number = int(word) if word.isdigit() else names[word]
         file = find_checkpoint(number, self.manifest.model(number), self.models_directory)
         if file is None:
@@ -110,18 +110,18 @@ class Sources:
     def read(
         self, source: Source, said: Description, wanted: Sequence[int] | None = None, database: str | None = None
     ) -> Iterator[Candidate]:
-        """Give the trainings of a source, each with its checkpoint where that is here.
+        """Yield the trainings of a source, each with its checkpoint if that is available.
 
         Args:
-            source: What to read.
-            said: What was said of it.
+            source: The source to read.
+            said: The user's description of it.
             wanted: Ids of the trainings to take from a dump or mock_db; None for all.
             database: Which database of a dump; None for the one with runs.
 
         Raises:
-            InputError: It lacks what was wanted, or something has to be said of it.
+            InputError: It lacks a requested training, or a description is needed.
             DataError: It is damaged.
-            CheckpointError: It is no checkpoint that can be used.
+            CheckpointError: The checkpoint cannot be used.
             ConfigError: Its configuration cannot be used.
         """
         if source.kind == "checkpoint":
@@ -139,7 +139,7 @@ class Sources:
                 yield from map(self._with_checkpoint, runs.runs(wanted))
 
     def passed_over(self, source: Source) -> list[str]:
-        """Say what a source holds and is not imported, a sentence each."""
+        """Return a sentence for each part of a source that is not imported."""
         if source.kind != "mock_db":
             return []
         ledger = read_mock_db(source.path)
@@ -147,7 +147,7 @@ class Sources:
         return [
             *(f"The file of run {number} is not there." for number in ledger.missing),
             *(
-                f"Run {number} is a prediction with run {training}, of which nothing but settings is left."
+                f"Run {number} is a prediction with run {training}, and only its settings are left."
                 for number, training in made_with.items()
                 if training is not None
             ),
@@ -178,7 +178,7 @@ class Sources:
         return run, checkpoint if usable(run, checkpoint) else None
 
     def _url(self, path: Path) -> str | None:
-        """Say where a downloaded file came from."""
+        """Return the URL that a downloaded file came from."""
         logged = self._log.get(path)
         return logged.url or None if logged is not None else None
 

@@ -1,4 +1,4 @@
-"""Writing a training that was recorded elsewhere into a store: as a run that comes from another store."""
+"""Writing a foreign training into a store, as a run from another store."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _FILES_OF_THEIR_OWN = ("config", "info", "captured_out")
 
 
 def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callable[[int], Mapping[str, Any]]) -> int:
-    """Write a training as a run that is over; it is there whole or not at all.
+    """Write a training as a finished run, atomically.
 
     Args:
         run: The training.
-        store: Where it goes.
+        store: The store to write to.
         run_id: Its id there; None for the store's next one.
-        note: Gives, for the id it gets, what is noted beside what it notes itself.
+        note: Returns, for the id of the run, what to add to its own ``info``.
 
     Returns:
         Its id.
 
     Raises:
-        DataError: What it was read from is damaged.
-        InputError: There is a run of that id.
+        DataError: Its source is damaged.
+        InputError: A run of that id exists.
         StoreError: The store cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="incasem-import-") as temporary:
@@ -59,7 +59,7 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
 
 
 def _portable(run: ForeignRun, folder: Path, store: RunStore) -> PortableRun:
-    """Lay a training out as an exported run; all of it is read before a store is touched."""
+    """Convert a training to an exported run; everything is read before a store is changed."""
     token = new_token()
     document = run.document
     summary = _write_metrics(run.metrics, folder, token, max_points(document["config"]))
@@ -85,7 +85,7 @@ def _portable(run: ForeignRun, folder: Path, store: RunStore) -> PortableRun:
 
 
 def _write_metrics(metrics: Mapping[str, Metric], folder: Path, token: str, limit: int) -> dict[str, Any]:
-    """Write the metrics, all of them as a log and a bounded part as a store has them; gives their summaries."""
+    """Write the metrics, all as a log and a bounded part in the store's format; return their summaries."""
     log = MetricsLog(folder / METRICS_LOG)
     log.open()
     try:
@@ -132,5 +132,5 @@ def _text(moment: datetime | None) -> str | None:
 
 
 def _naive(moment: datetime | None) -> datetime:
-    """Give a time as Sacred's observers take it: UTC without saying so."""
+    """Return a time in the form of Sacred's observers: UTC without time zone."""
     return (moment or datetime.now(UTC)).astimezone(UTC).replace(tzinfo=None)

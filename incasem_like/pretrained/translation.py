@@ -1,4 +1,4 @@
-"""A configuration as incasem kept it, made one of this project's."""
+"""Translation of incasem's configurations to those of this package."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from incasem_like.errors import ConfigError
 from incasem_like.tracking.model.summaries import unpickled
 
 Keys = tuple[str, ...]
-# A wrong guess at these would give a network other than the one that was trained, or other voxels.
+# A wrong guess for these would give another network than the trained one, or other voxels.
 _ESSENTIAL = ("data", "model")
 _CONTINUED = ("training", "continue_id")
-# Sections of other commands that incasem keeps in the same document.
+# Sections of other commands that incasem stores in the same document.
 _OTHER_COMMANDS = ("prediction", "name")
 
 
 @dataclass(frozen=True)
 class Translation:
-    """What came of a configuration.
+    """A translated configuration.
 
     Attributes:
-        config: In this project's form and complete: what the original did not say has incasem's default.
-        left_out: Dotted keys of the original that this project has no place for.
-        replaced: Dotted keys whose value could not be used, so that incasem's default stands in their place.
+        config: The complete configuration in this package's form; missing values have incasem's defaults.
+        left_out: Dotted keys of the original that this package does not have.
+        replaced: Dotted keys whose value could not be used and was replaced by incasem's default.
     """
 
     config: dict[str, Any]
@@ -42,14 +42,14 @@ class Translation:
 def translate(original: Mapping[str, Any], source: str) -> Translation:
     """Translate a training configuration of incasem.
 
-    Numbers that were kept as text become numbers. Paths stay as they are: they belong to the machine of that time.
+    Numbers stored as text become numbers. Paths are unchanged: they belong to the original machine.
 
     Args:
-        original: As its run document or JSON has it, perhaps written by Sacred's serializer.
-        source: What it is the configuration of, for messages: ``of run 1841``.
+        original: The configuration in its run document or JSON, perhaps written by Sacred's serializer.
+        source: Text that names it in messages: ``of run 1841``.
 
     Raises:
-        ConfigError: What it says of voxels, classes or network cannot be used.
+        ConfigError: Its values for voxels, classes or network cannot be used.
     """
     left_out: list[str] = []
     values = _known(TrainingConfig, unpickled(original), left_out)
@@ -59,14 +59,14 @@ def translate(original: Mapping[str, Any], source: str) -> Translation:
     try:
         config = TrainingConfig.from_values(values, lambda _key: source)
     except ConfigError:
-        # Values that contradict each other in this project's eyes, where the way of sampling is no longer of use.
+        # Values that contradict each other here; how samples were drawn does not matter any more.
         config = TrainingConfig.from_values(_bare(values), lambda _key: source)
         replaced.append("training")
     return Translation(config.model_dump(mode="json"), tuple(left_out), tuple(replaced))
 
 
 def parent_of(original: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give what an incasem training was started or continued from, or None."""
+    """Return the training that an incasem training was started or continued from, or None."""
     training = unpickled(original).get("training")
     if not isinstance(training, Mapping):
         return None
@@ -78,7 +78,7 @@ def parent_of(original: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _known(model: type[BaseModel], values: Mapping[str, Any], left_out: list[str], prefix: str = "") -> dict[str, Any]:
-    """Copy what the sections of a configuration know; texts become what their keys ask for."""
+    """Copy the known keys of a configuration's sections; texts are converted to the types of their keys."""
     known, copied = fields_of(model), {}
     for key, value in values.items():
         dotted = f"{prefix}{key}"
@@ -116,7 +116,7 @@ def _read_text(value: str) -> Any:
 
 
 def _unusable(values: dict[str, Any], source: str) -> Iterator[Keys]:
-    """Take values of the wrong type or range out, one after the other, and name them.
+    """Remove values of wrong type or range, one after the other, and yield their keys.
 
     Raises:
         ConfigError: One of them is essential.
@@ -132,13 +132,13 @@ def _unusable(values: dict[str, Any], source: str) -> Iterator[Keys]:
             if found["type"] == "contradiction" or not keys:
                 return
             if keys[0] in _ESSENTIAL:
-                TrainingConfig.from_values(values, lambda _key: source)  # says it in a sentence
+                TrainingConfig.from_values(values, lambda _key: source)  # raises it as one sentence
             _take_out(values, keys)
             yield keys
 
 
 def _present(values: Mapping[str, Any], location: Sequence[int | str]) -> Keys:
-    """Follow pydantic's location as far as the values have it."""
+    """Return the part of pydantic's location that exists in the values."""
     keys: Keys = ()
     below: Any = values
     for part in location:
@@ -155,7 +155,7 @@ def _take_out(values: dict[str, Any], keys: Keys) -> None:
 
 
 def _bare(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what says which network it is and what it was trained on."""
+    """Return only the keys that describe the network and its training data."""
     training, validation = values.get("training", {}), values.get("validation", {})
     classes = values.get("data", {}).get("num_classes", 2)
     kept = ("data", "iterations", "save_every", "optimizer")

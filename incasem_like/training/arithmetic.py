@@ -1,4 +1,4 @@
-"""What the last bits of a training depend on beside code, configuration and data; recorded, and compared between runs.
+"""The machine properties that the last bits of a training depend on; recorded, and compared between runs.
 
 A sum of floats depends on its order, and the order on the processor, the number of threads and the versions of the
 libraries. Differences begin in the seventh digit and grow with every update (``docs/continuing.md``, "Bit for bit").
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEY = "arithmetic"  # in a run's info: a list, since a run may be continued where its numbers become others
+KEY = "arithmetic"  # in a run's info: a list, since a run may be continued on another machine
 WARNING = "The same numbers are not to be expected bit for bit"
 _LIBRARIES = ("torch", "numpy", "scipy", "gunpowder")
 _VARIABLES = ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR")  # torch's own, ATEN_CPU_CAPABILITY, shows in its capability
@@ -30,7 +30,7 @@ def describe_arithmetic(config: TorchConfig) -> dict[str, Any]:
     """Return what a training's numbers depend on here: device, processor, vector width, threads, libraries.
 
     Args:
-        config: Device and arithmetic; its number of threads counts where it has one.
+        config: Device and arithmetic; its number of threads is used if it sets one.
     """
     import torch
 
@@ -50,7 +50,7 @@ def describe_arithmetic(config: TorchConfig) -> dict[str, Any]:
 
 
 def record_arithmetic(run: Run, config: TorchConfig, repeats: RunRecord | None) -> None:
-    """Record the arithmetic of this process, and warn where it is not that of the run that is repeated or continued."""
+    """Record the arithmetic of this process, and warn if it differs from that of the run repeated or continued."""
     now = describe_arithmetic(config)
     before = (run.info if repeats is None else repeats.info).get(KEY) or []
     differing = arithmetic_differences([before, [now]])
@@ -61,10 +61,10 @@ def record_arithmetic(run: Run, config: TorchConfig, repeats: RunRecord | None) 
 
 
 def arithmetic_differences(runs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[str]]:
-    """List by name in what the arithmetic of runs differs, with a text for each run.
+    """Return the differences in the arithmetic of runs, by name, with a text for each run.
 
     Args:
-        runs: What each run recorded; one that recorded nothing is unknown, so that there is nothing to compare.
+        runs: The records of each run; a run without one is unknown and is not compared.
     """
     if not all(runs):
         return {}

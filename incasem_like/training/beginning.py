@@ -1,4 +1,4 @@
-"""What a training begins with: random weights, the checkpoint of another one, or where it was interrupted."""
+"""The state that a training begins with: random weights, another training's checkpoint, or its own last one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a training begins with.
+    """The state that a training begins with.
 
     Attributes:
         start: The checkpoint of another training, for the first iteration; None for random weights.
-        resumption: Where the run goes on; None for a new run.
+        resumption: The checkpoint that the run resumes from; None for a new run.
     """
 
     start: StartingPoint | None = None
@@ -31,23 +31,23 @@ class Beginning:
 
     @property
     def iteration(self) -> int:
-        """The last iteration that is done."""
+        """The last finished iteration."""
         return 0 if self.resumption is None else self.resumption.iteration
 
 
 class BeginningFinder:
-    """Finds a training's beginning: before anything is touched, and anew once a run that goes on has been taken.
+    """Finds a training's beginning: before anything is written, and again once a resumed run has been claimed.
 
     Args:
         checked: The configuration.
         trainings: Opens the store of the training that ``training.start_from`` names.
-        continued: The run to go on with; None for a new one.
+        continued: The run to resume; None for a new one.
 
     Attributes:
         found: The beginning.
 
     Raises:
-        InputError: There is no beginning as it is asked for (see ``start.find_start``, ``continuing.find_resumption``).
+        InputError: The requested beginning cannot be found (see ``start.find_start``, ``continuing.find_resumption``).
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class BeginningFinder:
 
     @property
     def leaves_nothing_to_do(self) -> bool:
-        """Whether the run has had all its iterations and says so."""
+        """Whether the run has had all its iterations and is recorded as completed."""
         complete = self._continued is not None and self._continued.status == "COMPLETED"
         return complete and self.found.iteration == self._checked.config.training.iterations
 
     @property
     def continuation(self) -> Continuation | None:
-        """What the run's record has to know; None for a new run."""
+        """The continuation as the run's record stores it; None for a new run."""
         from incasem_like.tracking import Continuation
 
         return None if self._continued is None else Continuation(self._continued.id, self._find_again)

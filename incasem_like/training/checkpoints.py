@@ -1,4 +1,4 @@
-"""The checkpoints of a run on disk: their names, which are whole, which are kept, and how one is written."""
+"""The checkpoints of a run on disk: their names, which are complete, which are kept, and how one is written."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from incasem_like.training.state import TrainingState
 
 NAME = re.compile(r"model_checkpoint_(\d+)")
 _EITHER = re.compile(r"(?:model_checkpoint|training_state)_(\d+)")
-_UNFINISHED = re.compile(r"\.(?:model_checkpoint|training_state)_\d+\..+")  # what a writer that died left behind
+_UNFINISHED = re.compile(r"\.(?:model_checkpoint|training_state)_\d+\..+")  # left behind by a writer that died
 
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """Which checkpoints are worth their space.
+    """Which checkpoints are kept.
 
     Kept are: the newest, the best by the run's metric, the last ``keep_last`` of the regular ones, and every one whose
     iteration is a multiple of ``keep_every``. A checkpoint is regular when ``save_every`` divides its iteration; others
-    come about by an interruption or because they were the best of their time, and go as soon as neither holds, so an
+    are written at an interruption or as the best at their time, and are removed once neither applies, so an
     interrupted and continued run ends up with the same files as one that never stopped.
 
     Attributes:
         save_every: Iterations between regular checkpoints.
         keep_last: Number of regular ones kept; at least 1.
-        keep_every: Kept for good at multiples of this; 0 for none.
+        keep_every: Checkpoints at multiples of this are kept for good; 0 for none.
     """
 
     save_every: int
@@ -49,7 +49,7 @@ class CheckpointPolicy:
 class CheckpointFolder:
     """``models/<id:04d>``: pairs of ``model_checkpoint_<N>`` and ``training_state_<N>``, the state after N updates.
 
-    The state is written last and both appear by renaming, so a pair is whole whenever the state is there.
+    The state is written last and both appear by renaming, so a pair is complete whenever the state exists.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,11 +60,11 @@ class CheckpointFolder:
         return self.folder / f"model_checkpoint_{iteration}"
 
     def state(self, iteration: int) -> Path:
-        """Path of what exact resumption needs beside it."""
+        """Path of the further state that exact resumption needs."""
         return self.folder / f"training_state_{iteration}"
 
     def iterations(self) -> list[int]:
-        """Iterations that have both files, ascending; nothing is read."""
+        """Iterations that have both files, ascending; no file is read."""
         if not self.folder.is_dir():
             return []
         found = (NAME.fullmatch(path.name) for path in self.folder.iterdir())
@@ -75,7 +75,7 @@ class CheckpointFolder:
         """Write a pair; ``save_model`` writes the two-key file at the path it is given, atomically.
 
         Raises:
-            DiskFullError: No space is left; neither file of the pair is there then.
+            DiskFullError: No space is left; then neither file of the pair exists.
             OSError: The folder cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -100,10 +100,10 @@ class CheckpointFolder:
         )
 
     def tidy(self, after: int, keep: Collection[int] = ()) -> None:
-        """Remove what a training that goes on from iteration ``after`` makes anew, and what a killed one left behind.
+        """Remove what a training resumed from iteration ``after`` writes again, and leftovers of a killed one.
 
-        That is every checkpoint of a later iteration, whole or not, files that were never finished, and halves of a
-        pair unless their iteration is among ``keep``.
+        These are all checkpoints of later iterations, complete or not, unfinished files, and halves of a pair unless
+        their iteration is in ``keep``.
         """
         if not self.folder.is_dir():
             return
@@ -116,7 +116,7 @@ class CheckpointFolder:
                 path.unlink(missing_ok=True)
 
     def remove(self, iteration: int) -> Path:
-        """Delete a pair, the state first; gives the path that the model file had."""
+        """Delete a pair, the state first, and return the path that the model file had."""
         self.state(iteration).unlink(missing_ok=True)
         self.model(iteration).unlink(missing_ok=True)
         return self.model(iteration)
@@ -138,7 +138,7 @@ def iteration_of(path: Path) -> int:
 
 
 def is_sound(path: Path) -> bool:
-    """Say whether a file that ``torch.save`` wrote (a zip archive) is complete and agrees with its checksums."""
+    """Return whether a file written by ``torch.save`` (a zip archive) is complete and matches its checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

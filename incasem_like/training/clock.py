@@ -1,4 +1,4 @@
-"""How long the steps of a training take: waiting for samples and computing, apart."""
+"""Timing of training steps: waiting for samples and computing, separately."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WINDOW = 50
 
 
 class StepClock:
-    """Times steps; call ``loaded`` when a batch has come and ``computed`` when its update is done."""
+    """Times steps; call ``loaded`` when a batch has arrived and ``computed`` when its update is done."""
 
     def __init__(self) -> None:
         self._loading: deque[float] = deque(maxlen=WINDOW)
@@ -17,7 +17,7 @@ class StepClock:
         self._last = time.perf_counter()
 
     def restart(self) -> None:
-        """Leave out what happened since the last step: validation, a checkpoint."""
+        """Exclude the time since the last step (validation, a checkpoint)."""
         self._last = time.perf_counter()
 
     def loaded(self) -> None:
@@ -35,7 +35,7 @@ class StepClock:
         return len(self._computing) / max(seconds, 1e-9)
 
     def profile(self) -> str:
-        """Say where the time of the last steps went."""
+        """Return how the time of the last steps was spent, as a sentence."""
         count = max(len(self._computing), 1)
         loading, computing = sum(self._loading) / count, sum(self._computing) / count
         advice = "; more training.precache.num_workers would help" if loading > computing else ""

@@ -1,4 +1,4 @@
-"""Going on with a tracked training in the same run: whether it is the same training, and from which checkpoint."""
+"""Resuming a tracked training in the same run: checks that it is the same training, and finds the checkpoint."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What does not make it another training: how long and how often, where and on what machine. The data configurations may
-# lie elsewhere; that they say the same is looked at apart.
+# Settings that may change without making it another training: lengths, intervals, folders, machine. The data
+# configurations may be elsewhere; their content is compared separately.
 _MAY_CHANGE = (
     "directories", "tracking", "sacred", "sources", "torch.device", "torch.num_threads", "torch.channels_last",
     "torch.compile", "training.iterations", "training.save_every", "training.log_every", "training.image_every",
@@ -36,14 +36,14 @@ _MAY_CHANGE = (
 
 @dataclass(frozen=True)
 class Resumption:
-    """Where a training goes on.
+    """The checkpoint that a training resumes from.
 
     Attributes:
         run_id: The run.
-        iteration: The last one that counts; 0 when no checkpoint had been written, so that it begins anew.
-        model: The checkpoint of network and optimizer, wherever it was found.
+        iteration: The last finished iteration; 0 if no checkpoint had been written, so that it starts over.
+        model: Path of the checkpoint of network and optimizer.
         state: The training state that belongs to it.
-        passed_over: What is wrong with later checkpoints, a sentence each.
+        passed_over: Why later checkpoints cannot be used, a sentence each.
     """
 
     run_id: int
@@ -56,16 +56,16 @@ class Resumption:
 def check_same_training(
     tracked: TrainingConfig, wanted: TrainingConfig, source: Callable[[tuple[str, ...]], str], run_id: int
 ) -> None:
-    """Make sure that nothing changed that would make a continued run another training.
+    """Check that no setting changed that would make a continued run another training.
 
     Args:
         tracked: The run's configuration.
         wanted: The one to continue it with.
-        source: Says of a key where its value in ``wanted`` was read.
+        source: Returns where the value of a key in ``wanted`` was read.
         run_id: The run, for the message.
 
     Raises:
-        ConfigError: Names the first key that must not change, and --start_from.
+        ConfigError: A key that must not change differs; the message names the first one, and --start_from.
     """
     before, after = dict(_flat(tracked.model_dump(mode="json"))), dict(_flat(wanted.model_dump(mode="json")))
     for key in [*after, *before]:
@@ -92,12 +92,12 @@ def differences(record: RunRecord, config: TrainingConfig) -> list[tuple[str, An
 
 
 def check_same_data(record: RunRecord, checked: CheckedTraining) -> None:
-    """Make sure that the data configurations say what they said; warn of volumes that look different.
+    """Check that the content of the data configurations is unchanged; warn of volumes that look different.
 
     Raises:
-        ConfigError: One says something else.
+        ConfigError: A data configuration changed.
     """
-    if tracked_data(record, "training") is not None:  # a run of incasem keeps them under other names
+    if tracked_data(record, "training") is not None:  # runs of incasem store them under other names
         for section, data in (("training", checked.training_data), ("validation", checked.validation_data)):
             if not _says_the_same(tracked_data(record, section), data):
                 raise ConfigError(
@@ -108,14 +108,14 @@ def check_same_data(record: RunRecord, checked: CheckedTraining) -> None:
 
 
 def find_resumption(record: RunRecord, folder: CheckpointFolder) -> Resumption:
-    """Find the newest checkpoint that is whole and can be had, on this machine or in the run store.
+    """Find the newest complete checkpoint that is available, on this machine or in the run store.
 
     Args:
         record: The run.
         folder: Its folder of checkpoints on this machine.
 
     Raises:
-        CheckpointError: There are checkpoints, but none to go on from.
+        CheckpointError: There are checkpoints, but none that can be resumed from.
         StoreError: The run store does not answer.
     """
     registered = {entry.iteration: entry for entry in record.checkpoints}
@@ -136,18 +136,18 @@ def find_resumption(record: RunRecord, folder: CheckpointFolder) -> Resumption:
 
 
 def put_in_order(resumption: Resumption, run: Run, folder: CheckpointFolder) -> Path | None:
-    """Make a run's record and its folder those of a run that was stopped after the checkpoint it goes on from.
+    """Reset a run's record and folder to the state right after the checkpoint it resumes from.
 
     Args:
-        resumption: Where it goes on.
-        run: The run, which must be this process's own by now.
+        resumption: The checkpoint that it resumes from.
+        run: The run, already claimed by this process.
         folder: Its folder of checkpoints on this machine.
 
     Returns:
-        The checkpoint in that folder; None for a run that begins anew.
+        The checkpoint in that folder; None for a run that starts over.
     """
     for problem in resumption.passed_over:
-        log.warning("%s The training goes on from iteration %d.", problem, resumption.iteration)
+        log.warning("%s The training resumes from iteration %d.", problem, resumption.iteration)
     entries = run.info.get("checkpoints") or []
     for entry in entries:
         if entry["iteration"] > resumption.iteration and entry.get("path"):
@@ -161,7 +161,7 @@ def put_in_order(resumption: Resumption, run: Run, folder: CheckpointFolder) -> 
 
 
 def _whole_pair(iteration: int, entry: CheckpointRecord | None, folder: CheckpointFolder) -> tuple[Path, Path]:
-    """Find both files of a checkpoint and hold them against their hashes, or the checksums they carry."""
+    """Find both files of a checkpoint and verify them by their hashes, or by the checksums they contain."""
     model, state = folder.model(iteration), folder.state(iteration)
     if entry is None:
         for path in (model, state):
@@ -170,7 +170,7 @@ def _whole_pair(iteration: int, entry: CheckpointRecord | None, folder: Checkpoi
         return model, state
     found = entry.fetch()
     if found.absolute() == model.absolute() and is_sound(state):
-        return found, state  # which may be newer than its record: a process may have died before saying so
+        return found, state  # may be newer than its record: a process may have died before recording it
     state = entry.fetch_state()
     if not is_sound(state):
         raise CheckpointError(f"The training state {state} is damaged.")
@@ -178,7 +178,7 @@ def _whole_pair(iteration: int, entry: CheckpointRecord | None, folder: Checkpoi
 
 
 def _where_it_is(record: RunRecord, entry: CheckpointRecord | None) -> str | None:
-    """Say of a checkpoint that may be fine, only not here, where it is; None for one that is damaged or gone."""
+    """Return where to find a checkpoint that is only not available here; None for a damaged or missing one."""
     host = str(record.host.get("hostname") or "")
     if entry is None or entry.can_be_had() or host in ("", socket.gethostname()):
         return None
@@ -190,7 +190,7 @@ def _where_it_is(record: RunRecord, entry: CheckpointRecord | None) -> str | Non
 
 
 def _bring(found: Path, place: Path) -> None:
-    """Copy a file to its place, whole, unless it is there."""
+    """Copy a file to ``place`` atomically, unless it is there already."""
     if found.absolute() != place.absolute():
         place.parent.mkdir(parents=True, exist_ok=True)
         copy_whole(found, place)
@@ -215,7 +215,7 @@ def _says_the_same(before: str | None, data: DataConfig | None) -> bool:
 
 
 def warn_of_changed_volumes(record: RunRecord, checked: CheckedTraining) -> None:
-    """Warn of volumes that look different from what a run has read, where the data configuration is that of the run."""
+    """Warn of volumes that changed since a run read them, if the data configuration is that of the run."""
     before = {entry.get("name"): sorted((entry.get("content_hashes") or {}).values()) for entry in record.inputs}
     regions: list[Region] = []
     for section, data, entries in (

@@ -1,4 +1,4 @@
-"""The data configurations of a tracked training, which go with the run and not with the machine."""
+"""The data configurations of a tracked training; the run stores copies of them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ ARTIFACTS = {"training": "training_data.json", "validation": "validation_data.js
 
 
 def tracked_data(record: RunRecord, section: str) -> str | None:
-    """Give the text of a data configuration as the run keeps it.
+    """Return the text of a data configuration as stored in the run.
 
     Args:
         record: The run.
         section: ``training`` or ``validation``.
 
     Returns:
-        None where the run had none, or keeps none.
+        None if the run had none, or stored none.
     """
     name = ARTIFACTS[section]
     return record.artifact(name).decode("utf-8") if name in record.artifacts else None
 
 
 def same_data(one: str, other: str) -> bool:
-    """Say whether two data configurations say the same, whatever their layout and where the volumes lie."""
+    """Return whether two data configurations are equal, apart from layout and the location of volumes."""
     try:
         first, second = json.loads(one), json.loads(other)
         if list(first) != list(second):
@@ -49,13 +49,13 @@ def _same_entry(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def with_tracked_data(
     config: TrainingConfig, record: RunRecord, sections: Callable[[str], bool], *, exactly: bool
 ) -> tuple[TrainingConfig, dict[str, Path]]:
-    """Let a configuration name a run's own copies of the data configurations where the files are not to be had.
+    """Replace data configurations whose files are missing by the run's own copies.
 
     Args:
-        config: The configuration, made from that of the run.
+        config: The configuration, derived from that of the run.
         record: The run.
-        sections: Says of ``training`` and ``validation`` whether their data are those of the run.
-        exactly: Whether a file that says something else by now is replaced by the copy too.
+        sections: For ``training`` and ``validation``, whether their data are those of the run.
+        exactly: Whether a file that has changed is replaced by the copy too.
 
     Returns:
         The configuration, and by section the copies it names now, below ``data_configs`` of the runs directory.
@@ -73,7 +73,7 @@ def with_tracked_data(
 
 
 def _with_places(text: str, folder: Path, data: Path) -> str:
-    """Name by their whole path the volumes that were found beside the data configuration, which a copy is not."""
+    """Write volumes beside the data configuration as absolute paths, since the copy is in another folder."""
     entries = json.loads(text)
     for entry in entries.values():
         beside = folder / str(entry.get("file"))

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinishedTraining:
-    """What is left to say of a training that is done.
+    """A finished training.
 
     Attributes:
-        folders: Where its files are.
-        result: What it came to: iteration, loss, best_metric, best_value and best_iteration.
-        was_complete: Whether there was nothing left to do.
+        folders: The folders with its files.
+        result: Its results: iteration, loss, best_metric, best_value and best_iteration.
+        was_complete: Whether it was complete before this call.
     """
 
     folders: RunFolders
@@ -43,7 +43,7 @@ class FinishedTraining:
 
 
 def with_seed(config: TrainingConfig) -> TrainingConfig:
-    """Draw the seed where the configuration leaves it open."""
+    """Draw the seed if the configuration sets none."""
     return config if config.seed is not None else config.model_copy(update={"seed": secrets.randbelow(2**32)})
 
 
@@ -58,22 +58,22 @@ def train(
     started: Callable[[RunFolders, Beginning], None] = lambda folders, beginning: None,
     **options: Any,
 ) -> FinishedTraining:
-    """Check a configuration, then train by it as a tracked run.
+    """Check a configuration, then train with it as a tracked run.
 
     Args:
         config: The configuration; a seed of None is drawn and tracked.
         store: Opens the run store, once the configuration has passed the checks; None for an untracked run, of id 0.
         trainings: Opens the store of the training that ``training.start_from`` names; by default the run's own.
-        continued: A run of that store to go on with, instead of a new one.
+        continued: A run of that store to resume, instead of a new one.
         repeats: The run whose configuration this is, for the record.
-        starts_from: The run whose configuration and weights this starts with. Of this and ``repeats``, data that have
+        starts_from: The run whose configuration and weights this starts with. For it and for ``repeats``, data that
             changed since are reported.
-        started: Called when the run is this process's own, before the first iteration.
+        started: Called once this process has claimed the run, before the first iteration.
         **options: run_name, comment, run_id, observers, sources, as ``tracking.run_experiment`` takes them.
 
     Raises:
         InputError: Anything the preflight finds (see ``preflight.check_training``), or the run cannot be continued.
-        IncasemError: The loss is no longer finite, or the run store cannot be written.
+        IncasemError: The loss has become NaN or Inf, or the run store cannot be written.
     """
     from incasem_like.training.preflight import check_training
 
@@ -138,10 +138,11 @@ def run_training(
     beginning: Beginning,
     started: Callable[[RunFolders, Beginning], None],
 ) -> dict[str, Any]:
-    """Put a training together inside its run, and do it.
+    """Assemble a training inside its run, and run it.
 
     Raises:
-        InputError: The folder of a new run holds checkpoints of another store's run, or the run writes where it reads.
+        InputError: The folder of a new run holds checkpoints of another store's run, or the run would write to one
+            of its inputs.
     """
     from incasem_like.training.hyperparameters import hyperparameters
     from incasem_like.training.tensorboard import TensorBoardLog
@@ -179,7 +180,7 @@ def _required(store: RunStore | None) -> RunStore:
 def build_trainer(
     checked: CheckedTraining, run: Run, folders: RunFolders, tensorboard: TensorBoardLog, beginning: Beginning
 ) -> Trainer:
-    """Put together network, samples, validation and logs of a run."""
+    """Assemble the network, samples, validation and logs of a run."""
     import torch
 
     from incasem_like.networks import count_parameters
@@ -193,7 +194,7 @@ def build_trainer(
     if config.torch.num_threads is not None:
         torch.set_num_threads(config.torch.num_threads)
     network = seeded_network(config.model, config.seed)
-    run.set_info("num_params", count_parameters(network))  # as a metric it would flatten all curves beside it
+    run.set_info("num_params", count_parameters(network))  # as a metric it would flatten all other curves
     optimization = Optimization(config, network)
     if beginning.start is not None:
         beginning.start.load(optimization)
@@ -261,5 +262,5 @@ def _validator(
 
 
 def _described(region: Any) -> Mapping[str, Any]:
-    """Name a region and what its volumes hold, for the run's record."""
+    """Describe a region and the content of its volumes, for the run's record."""
     return {"name": region.name, "file": str(region.entry.file), "content_hashes": region.content_hashes}

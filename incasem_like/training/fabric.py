@@ -1,4 +1,4 @@
-"""The Fabric that a training computes with: device, precision and gradient scaler."""
+"""The Fabric that runs a training: device, precision and gradient scaler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def make_fabric(config: TorchConfig) -> tuple[Fabric, Any]:
-    """Make the Fabric of a training and its precision plugin, whose ``state_dict`` is that of the gradient scaler."""
+    """Return the Fabric of a training and its precision plugin; its ``state_dict`` is that of the gradient scaler."""
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.plugins.precision import MixedPrecision, Precision
@@ -24,6 +24,6 @@ def make_fabric(config: TorchConfig) -> tuple[Fabric, Any]:
     else:
         precision = MixedPrecision("bf16-mixed" if config.precision == "bf16" else "16-mixed", device=device.type)
     devices = [device.index] if device.type == "cuda" else 1
-    # The environment is named, else Fabric would hold one device against the tasks of a Slurm job and refuse.
+    # Without a named environment, Fabric would compare its one device with the tasks of a Slurm job and refuse.
     plugins = [precision, LightningEnvironment()]
     return Fabric(accelerator=device.type, devices=devices, plugins=plugins), precision

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Image = npt.NDArray[np.uint8]
 
-# Okabe & Ito's palette, which people with any kind of colour vision can tell apart; the background has no colour.
+# Okabe & Ito's palette, distinguishable with any kind of colour vision; the background has no colour.
 PALETTE = np.array(
     [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)],
     dtype=np.float32,
@@ -58,13 +58,13 @@ class OrthoPlanes:
 
 
 def central_crop(array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Cut the block of that shape out of the middle."""
+    """Return the central crop of the given shape."""
     begins = [(size - wanted) // 2 for size, wanted in zip(array.shape, shape, strict=True)]
     return array[tuple(slice(begin, begin + wanted) for begin, wanted in zip(begins, shape, strict=True))]
 
 
 def central_planes(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """The planes through the middle across z, y and x of (…, z, y, x)."""
+    """Return the central planes across z, y and x of (…, z, y, x)."""
     return [np.take(array, array.shape[axis] // 2, axis=axis) for axis in (-3, -2, -1)]
 
 
@@ -99,7 +99,7 @@ def ortho_figure(
 
 
 def class_colours(count: int) -> npt.NDArray[np.float32]:
-    """Colours of classes 1 .. count as (count, 3) in 0..255; the palette repeats when it runs out."""
+    """Return the colours of classes 1 .. count as (count, 3) in 0..255; the palette repeats when it runs out."""
     return np.asarray(PALETTE[np.arange(count) % len(PALETTE)])
 
 
@@ -117,7 +117,7 @@ def _over(grey: npt.NDArray[np.float32], weights: npt.NDArray[Any]) -> npt.NDArr
 
 
 def _stretch(image: Image, ratio: float) -> Image:
-    """Repeat rows (ratio > 1) or columns (ratio < 1) so that voxels of unequal sides look as they are."""
+    """Repeat rows (ratio > 1) or columns (ratio < 1) so that anisotropic voxels have the right proportions."""
     if ratio >= 1:
         return np.repeat(image, round(ratio), axis=0)
     return np.repeat(image, round(1 / ratio), axis=1)
@@ -136,6 +136,6 @@ def _below(rows: Sequence[Image]) -> Image:
 
 
 def _thin(image: Image) -> Image:
-    """Leave out rows and columns of an image too large for a browser page."""
+    """Subsample an image that is too large for a browser page."""
     step = -(-max(image.shape[:2]) // LONGEST_SIDE)
     return image[::step, ::step]

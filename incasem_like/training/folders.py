@@ -1,4 +1,4 @@
-"""Where a training keeps its files, in incasem's layout below ``directories.runs``."""
+"""The folders of a training's files, in incasem's layout below ``directories.runs``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class RunFolders:
 
     Attributes:
         runs: ``directories.runs``.
-        name: What the run's own folders are called: its id with four digits; of a run without a record
-            ``unobserved_<n>``, since ids are the run store's to give.
+        name: Name of the run's own folders: its id with four digits; for a run without a record
+            ``unobserved_<n>``, since only the run store assigns ids.
     """
 
     runs: Path
@@ -31,7 +31,7 @@ class RunFolders:
 
     @classmethod
     def unobserved(cls, runs: Path) -> RunFolders:
-        """Make the folder of a run without a record, one that no other process takes too."""
+        """Make the folder of a run without a record, under a name that no other process uses."""
         for number in itertools.count(1):
             folders = cls(runs, f"unobserved_{number}")
             try:
@@ -58,15 +58,15 @@ class RunFolders:
 
     @property
     def snapshots(self) -> Path:
-        """Blocks and predictions to look at."""
+        """Folder of blocks and predictions for inspection."""
         return self.runs / "snapshots" / self.name
 
 
 def check_unused(folders: RunFolders) -> None:
-    """Make sure that a new run finds no checkpoints where its own go.
+    """Check that the checkpoint folder of a new run is empty.
 
     Raises:
-        InputError: There are some.
+        InputError: It holds checkpoints.
     """
     if CheckpointFolder(folders.models).iterations():
         raise InputError(

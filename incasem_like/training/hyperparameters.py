@@ -1,4 +1,4 @@
-"""What TensorBoard's HParams page compares runs by: the settings that make one training differ from another."""
+"""Settings for TensorBoard's HParams page: those that make one training differ from another."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Value = float | str | bool
 
-# Lengths are left out, which a continued run may change: the page shows the iteration that was reached. So are seeds,
-# which always differ and would stand before everything else.
+# Lengths are left out, since a continued run may change them: the page shows the iteration reached. So are seeds,
+# which always differ and would come first.
 _SECTIONS = (
     "training.pipeline", "training.start_from", "training.batch_size", "training.input_size_voxels",
     "training.output_size_voxels", "training.optimizer", "training.learning_rate_schedule", "training.reject",
@@ -24,7 +24,7 @@ _FILES = ("training.data", "validation.data")
 
 
 def hyperparameters(config: TrainingConfig) -> dict[str, Value]:
-    """List the settings by dotted key: numbers and truth values as they are, lists and all else as text."""
+    """Return the settings by dotted key: numbers and booleans unchanged, lists and all else as text."""
     dumped = config.model_dump(mode="json")
     found: dict[str, Value] = {}
     for section in _SECTIONS:
@@ -36,10 +36,10 @@ def hyperparameters(config: TrainingConfig) -> dict[str, Value]:
 
 
 def trial_started(trial: str, values: Mapping[str, Value]) -> Summary:
-    """Make the record that opens a run's line on the HParams page.
+    """Return the record that opens a run's row on the HParams page.
 
     Args:
-        trial: What the line is called; lines of the same name would become one.
+        trial: Name of the row; rows of the same name would be merged.
         values: The settings.
     """
     from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
@@ -57,7 +57,7 @@ def trial_started(trial: str, values: Mapping[str, Value]) -> Summary:
 
 
 def trial_ended(error: BaseException | None) -> Summary:
-    """Make the record that closes the line: success, failure, or neither for a run that was interrupted."""
+    """Return the record that closes the row: success, failure, or neither for a run that was interrupted."""
     from tensorboard.plugins.hparams import api_pb2
     from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG
     from tensorboard.plugins.hparams.plugin_data_pb2 import SessionEndInfo
@@ -72,7 +72,7 @@ def trial_ended(error: BaseException | None) -> Summary:
 
 
 def _summary(tag: str, **info: Any) -> Summary:
-    # torch's add_hparams would also write a list of columns, of which TensorBoard takes that of any one run for all
+    # torch's add_hparams would also write a list of columns, and TensorBoard uses that of one arbitrary run for all
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams.metadata import NULL_TENSOR, create_summary_metadata
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -100,7 +100,7 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Value]]:
 
 
 def _listed(values: list[Any]) -> str:
-    """Write a list short: 204 x 204 x 204; nested ones with commas between."""
+    """Return a list as short text: 204 x 204 x 204; nested lists are separated by commas."""
     if any(isinstance(value, list) for value in values):
         return ", ".join(_listed(value) if isinstance(value, list) else str(value) for value in values)
     return " x ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

@@ -1,4 +1,4 @@
-"""Signals that end a training: noted when they come, acted on between steps, so no update is left half done."""
+"""Signals that end a training: noted on arrival, handled between steps, so that no update is left unfinished."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
-    """A context in which the first SIGINT, SIGTERM or SIGHUP is only noted; a second takes its usual effect at once.
+    """A context in which the first SIGINT, SIGTERM or SIGHUP is only noted; a second has its usual effect at once.
 
-    On leaving the context the handlers that were there before are back. Signals that whoever started the process had
-    ignored (``nohup``, a job in the background) stay ignored. Outside the main thread it does nothing, since signals
+    On leaving the context the previous handlers are restored. Signals that were ignored when the process started
+    (``nohup``, a background job) stay ignored. Outside the main thread it does nothing, since signals
     arrive only there.
     """
 
@@ -40,11 +40,11 @@ class Interruption:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal was received."""
         return self.signal is not None
 
     def deliver(self) -> None:
-        """Let the noted signal take the effect it would have had: KeyboardInterrupt, or what the tracking room does."""
+        """Let the noted signal have its usual effect: KeyboardInterrupt, or the handler of the tracking package."""
         if self.signal is None:
             return
         self._put_back()
@@ -57,8 +57,8 @@ class Interruption:
             signal.raise_signal(number)
             return
         self.signal = number
-        with contextlib.suppress(OSError):  # of a terminal that was closed
-            os.write(STANDARD_ERROR, NOTICE)  # print() may be interrupted in the middle of itself and then fails
+        with contextlib.suppress(OSError):  # the terminal was closed
+            os.write(STANDARD_ERROR, NOTICE)  # print() is not reentrant and may fail here
 
     def _put_back(self) -> None:
         for number, handler in self._previous.items():

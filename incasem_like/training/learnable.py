@@ -1,4 +1,4 @@
-"""Whether there is something to learn: masks, labels and raw are looked at before the first iteration."""
+"""Checks that there is something to learn: masks, labels and raw are inspected before the first iteration."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VOXELS_AT_ONCE = 1 << 22
-MOST_VOXELS = 1 << 30  # of labels, and of raw, that are read of a data configuration: about a minute at worst
+MOST_VOXELS = 1 << 30  # of labels, and of raw, read per data configuration: about a minute at worst
 REMEDY = 'check its datasets, "offset" and "shape"'
 
 
 @dataclass(frozen=True)
 class EntryContent:
-    """What was found in an entry.
+    """The content found in an entry.
 
     Attributes:
         region: The entry.
-        classes: Classes of which a voxel that counts was seen, background included.
-        certain: Whether no further class can be there; False where only a part was read.
-        constant: The value of its raw, if all voxels have the same.
+        classes: Classes that occur among the voxels that count, background included.
+        certain: Whether no further class can occur; False if only a part was read.
+        constant: The value of its raw if all voxels are equal, else None.
     """
 
     region: Region
@@ -43,13 +43,13 @@ class EntryContent:
 
 
 def check_training_data(config: TrainingConfig, regions: Sequence[Region]) -> None:
-    """Check that the training data can teach anything, and warn of entries that cannot.
+    """Check that something can be learnt from the training data, and warn of entries with nothing to learn.
 
-    Blocks are read until all classes were seen and raw varies, usually a few.
+    Blocks are read until all classes were found and raw varies, usually a few.
 
     Raises:
         DataError: The mask is 0 everywhere, all voxels that count are of one class, or raw is constant.
-        ConfigError: ``loss.weight`` leaves less than two classes.
+        ConfigError: ``loss.weight`` leaves fewer than two classes.
         VoxelValueError: A label is negative.
     """
     found = look_into(regions, measured=False)
@@ -78,12 +78,12 @@ def check_training_data(config: TrainingConfig, regions: Sequence[Region]) -> No
 
 
 def warn_of_content(key: str, found: Sequence[EntryContent], num_classes: int) -> None:
-    """Warn of classes that occur nowhere, and of entries without a class they name, a mask, or a varying raw.
+    """Warn of classes that occur nowhere, and of entries without a class they name, with an empty mask or constant raw.
 
     Args:
         key: The configuration's key for the data, ``training.data``.
-        found: What its entries hold.
-        num_classes: Background included.
+        found: The content of its entries.
+        num_classes: Number of classes, background included.
     """
     nowhere = set(range(1, num_classes)).difference(*(entry.classes for entry in found))
     if nowhere:
@@ -112,11 +112,11 @@ def warn_of_content(key: str, found: Sequence[EntryContent], num_classes: int) -
 
 
 def look_into(regions: Sequence[Region], *, measured: bool) -> list[EntryContent]:
-    """Read blocks of entries until it is known what they hold, or ``MOST_VOXELS`` were read.
+    """Read blocks of entries until their content is known, or ``MOST_VOXELS`` were read.
 
     Args:
         regions: Opened entries.
-        measured: Whether those voxels count where results are measured, instead of those that are learnt.
+        measured: Count the voxels that validation measures instead of those that training learns from.
     """
     most = MOST_VOXELS // len(regions)
     return [
@@ -127,7 +127,7 @@ def look_into(regions: Sequence[Region], *, measured: bool) -> list[EntryContent
 def _classes_of(region: Region, measured: bool, most: int) -> tuple[frozenset[int], bool]:
     volumes = list(region.labels.values())
     wanted, seen, read = {0, *region.labels}, set[int](), 0
-    signed = any(volume.dtype.kind == "i" for volume in volumes)  # negative labels are looked for everywhere
+    signed = any(volume.dtype.kind == "i" for volume in volumes)  # negative labels are searched for everywhere
     for part in _parts(region, (volumes or [region.mask or region.raw])[0]):
         if read > most:
             return frozenset(seen), wanted <= seen
@@ -144,7 +144,7 @@ def _constant_raw(region: Region, most: int) -> float | None:
     for part in _parts(region, region.raw):
         raw = region.read_stored_raw(part)
         if raw.dtype.kind == "f":
-            region.normalised(raw)  # refuses NaN and what leaves 0 to 1
+            region.normalised(raw)  # rejects NaN and values outside [0, 1]
         first = raw.flat[0] if first is None else first
         if read > most or (raw != first).any():
             return None
@@ -153,7 +153,7 @@ def _constant_raw(region: Region, most: int) -> float | None:
 
 
 def _parts(region: Region, volume: Volume) -> Iterator[Roi]:
-    """Yield the region in parts that are read from whole chunks of a volume."""
+    """Yield parts of the region that consist of whole chunks of a volume."""
     factor = region.downsample_factor
     stored = Roi(region.roi.begin * factor, (region.roi.shape - 1) * factor + Coordinate(1, 1, 1))
     for part in shuffled_parts(volume, stored, VOXELS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""Where the numbers of a training go: TensorBoard in full, the run store at intervals, under incasem's names."""
+"""Logging of a training's metrics: to TensorBoard in full, to the run store at intervals, under incasem's names."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SCORES = ("dice", "jaccard", "precision", "recall")
 
 
 class ScalarStore(Protocol):
-    """What the log needs of a tracked run."""
+    """The interface of a tracked run that the log needs."""
 
     def log_scalar(self, name: str, value: float, step: int) -> None:
         """Store one value of a metric."""
         ...
 
     def flush(self) -> None:
-        """Bring what was stored to safety."""
+        """Write everything stored so far to disk."""
         ...
 
 
@@ -41,10 +41,10 @@ class Step:
     Attributes:
         iteration: 1 .. N.
         loss: Loss of its batch, before the update.
-        learning_rate: Of the update.
-        batch: Its samples.
+        learning_rate: Learning rate of the update.
+        batch: The samples.
         logits: (b, classes, z, y, x) on the device, before the update.
-        rate: Iterations per second of late.
+        rate: Recent iterations per second.
     """
 
     iteration: int
@@ -56,7 +56,7 @@ class Step:
 
 
 class TrainingLog:
-    """Writes training and validation numbers.
+    """Writes the metrics of training and validation.
 
     Args:
         config: The run's configuration: intervals and number of classes.
@@ -70,7 +70,7 @@ class TrainingLog:
         self._every, self._store_every = config.training.log_every, config.sacred.log_every
 
     def training(self, step: Step) -> None:
-        """Write what is due of one update.
+        """Write the metrics that are due after one update.
 
         TensorBoard gets ``loss_0``, ``pct_class_<c>`` (the share, 0 to 1, of the batch's voxels in that class),
         ``learning_rate`` and ``iterations_per_second``; the run store ``loss_train_0``, ``pct_class_<c>`` and
@@ -93,13 +93,13 @@ class TrainingLog:
                 self.run.log_scalar(name, value, iteration)
 
     def result(self, metrics: Mapping[str, float], best: BestMemory, iteration: int) -> None:
-        """Write what the training has come to, for TensorBoard's HParams page; what is not measured now stays there."""
+        """Write the results so far to TensorBoard's HParams page; values that are not measured now stay there."""
         scores = [name for name in metrics if name.startswith("loss") or _is_foreground_dice(name)]
         values = {name: metrics[name] for name in scores} | {f"best_{best.metric}": best.value, "iteration": iteration}
         self.tensorboard.scalars(HPARAMS, {f"result/{name}": value for name, value in values.items()}, iteration)
 
     def flush(self) -> None:
-        """Bring everything written so far to where it outlives this process."""
+        """Flush everything written so far, so that it survives this process."""
         self.tensorboard.flush()
         self.run.flush()
 
@@ -117,13 +117,13 @@ def _is_foreground_dice(name: str) -> bool:
 
 
 def class_shares(labels: torch.Tensor, num_classes: int) -> dict[str, float]:
-    """Share of the voxels in each class, named ``pct_class_<c>``, 0 to 1."""
+    """Return the share of the voxels in each class, named ``pct_class_<c>``, 0 to 1."""
     counts = labels.flatten().bincount(minlength=num_classes)[:num_classes]
     return {f"pct_class_{index}": int(count) / labels.numel() for index, count in enumerate(counts)}
 
 
 def score_table(counts: ConfusionCounts) -> dict[str, float]:
-    """All voxel scores of all classes by name, ``dice_class_<c>`` and so on; NaN where undefined."""
+    """Return all voxel scores of all classes by name, ``dice_class_<c>`` and so on; NaN where undefined."""
     return {
         f"{name}_class_{index}": float(value) for name in SCORES for index, value in enumerate(getattr(counts, name))
     }

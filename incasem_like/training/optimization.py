@@ -26,7 +26,7 @@ TOO_LARGE = (
 
 
 def seeded_network(model: ModelConfig, seed: int) -> nn.Module:
-    """Build a network whose first weights depend on ``seed`` alone; torch's global generator stays as it was."""
+    """Build a network whose initial weights depend on ``seed`` only; torch's global generator is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_network(model)
@@ -36,10 +36,10 @@ class Optimization:
     """Network, loss and optimizer, set up for one device.
 
     Attributes:
-        network: The plain network, in place on the device; what checkpoints hold.
-        optimizer: The plain Adam.
+        network: The network on the device, without wrappers, as checkpoints store it.
+        optimizer: The Adam optimizer, without wrappers.
         loss: Callable (logits, labels, scale) -> scalar.
-        device: Where batches go.
+        device: Device that batches are copied to.
     """
 
     def __init__(self, config: TrainingConfig, network: nn.Module) -> None:
@@ -66,7 +66,7 @@ class Optimization:
             The loss before the update, and the logits (b, classes, z', y', x') without graph.
 
         Raises:
-            IncasemError: The memory of the GPU does not suffice.
+            IncasemError: The GPU runs out of memory.
         """
         with enough_memory(TOO_LARGE):
             return self._step(batch, rate)
@@ -91,7 +91,7 @@ class Optimization:
         save_checkpoint(path, self.network, self.optimizer)
 
     def load(self, path: Path) -> None:
-        """Read a two-key checkpoint; weight decay and learning rate stay those of the configuration.
+        """Read a two-key checkpoint; weight decay and learning rate are those of the configuration.
 
         Raises:
             CheckpointError: It is missing, damaged, without optimizer, or of another architecture.
@@ -100,20 +100,20 @@ class Optimization:
         self._use_configured_settings()
 
     def start_from(self, path: Path, *, keep_optimizer: bool) -> None:
-        """Take up the weights of another training; learning rate and weight decay stay those of the configuration.
+        """Load the weights of another training; learning rate and weight decay are those of the configuration.
 
         Args:
             path: A checkpoint, or a file of bare weights.
-            keep_optimizer: Whether the optimizer's moments are taken along; otherwise it starts as a new one.
+            keep_optimizer: Whether to load the optimizer's moments too; otherwise they start at zero.
 
         Raises:
-            CheckpointError: It is missing, damaged, of another architecture, or without the moments that are wanted.
+            CheckpointError: It is missing, damaged, of another architecture, or without the requested moments.
         """
         load_checkpoint(path, self.network, self.optimizer if keep_optimizer else None)
         self._use_configured_settings()
 
     def weights_are_finite(self) -> bool:
-        """Say whether every weight is a number; a gradient that was none spoils them and the optimizer's moments."""
+        """Return whether all weights are finite; a gradient with NaN or Inf spoils them and the optimizer's moments."""
         return all(bool(torch.isfinite(weight).all()) for weight in self.network.parameters())
 
     def _use_configured_settings(self) -> None:
@@ -121,16 +121,16 @@ class Optimization:
             group["lr"], group["weight_decay"] = self._settings.lr, self._settings.weight_decay
 
     def scaler_state(self) -> dict[str, Any]:
-        """State of the gradient scaler; empty without fp16."""
+        """Return the state of the gradient scaler; empty without fp16."""
         return dict(self._precision.state_dict())
 
     def restore_scaler(self, state: Mapping[str, Any]) -> None:
-        """Put the gradient scaler back; a state of another precision is left aside."""
+        """Restore the gradient scaler; a state of another precision is ignored."""
         if state and self._precision.state_dict():
             self._precision.load_state_dict(dict(state))
 
     def numerics(self) -> AbstractContextManager[None]:
-        """Make a context in which the CPU computes repeatably and a GPU may look for its fastest algorithms."""
+        """Return a context in which a CPU computes reproducibly and a GPU may search for its fastest algorithms."""
         return _numerics(self.device)
 
 
@@ -144,7 +144,7 @@ def _numerics(device: torch.device) -> Iterator[None]:
         undo.callback(setattr, torch.backends.cudnn, "benchmark", benchmark)
         if device.type == "cpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
-            # Filling every new tensor, to show reads of unwritten memory, would take a tenth of a step's time.
+            # Filling every new tensor, to reveal reads of uninitialized memory, would take a tenth of a step's time.
             filling: Any = torch.utils.deterministic
             undo.callback(setattr, filling, "fill_uninitialized_memory", filling.fill_uninitialized_memory)
             filling.fill_uninitialized_memory = False

@@ -1,4 +1,4 @@
-"""Preflight: what could fail hours into a training fails before it starts, in one sentence."""
+"""Preflight checks: errors that would stop a training after hours are found before it starts."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ BYTES = 4
 
 @dataclass(frozen=True)
 class CheckedTraining:
-    """A configuration that has been held against network, data, machine and disk.
+    """A configuration that was checked against network, data, machine and disk.
 
     Attributes:
         config: The configuration.
-        training_data: The data configuration trained on.
-        validation_data: The one validated on, or None.
-        training_regions: Its opened entries.
-        validation_regions: Likewise; empty without validation.
-        settings: What determines a training sample besides the data.
+        training_data: The data configuration for training.
+        validation_data: The data configuration for validation, or None.
+        training_regions: The opened entries of ``training_data``.
+        validation_regions: The opened entries of ``validation_data``; empty without validation.
+        settings: The settings that determine a training sample, besides the data.
     """
 
     config: TrainingConfig
@@ -44,13 +44,13 @@ class CheckedTraining:
 
     @property
     def artifacts(self) -> dict[str, str]:
-        """The data configurations as the run's record keeps them, by name."""
+        """The data configurations as stored in the run's record, by name."""
         validation = {} if self.validation_data is None else {"validation_data.json": self.validation_data.text}
         return {"training_data.json": self.training_data.text, **validation}
 
 
 def check_training(config: TrainingConfig) -> CheckedTraining:
-    """Check everything a training will need; cheap things first, nothing is left behind.
+    """Check everything that a training will need, cheap checks first; no file is left behind.
 
     Raises:
         ConfigError: The configuration contradicts network, data or machine; the nearest setting that fits is named.
@@ -79,10 +79,10 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
 
 
 def check_network(model: ModelConfig) -> None:
-    """Make sure that the network takes what samples are, volumes of one channel, and gives what is trained: classes.
+    """Check that the network takes volumes of one channel, as samples are, and outputs classes, as the loss needs.
 
     Raises:
-        ConfigError: It is a network on sections, has more input channels, or outputs that are no classes.
+        ConfigError: It is a 2-D network, has more input channels, or has outputs other than classes.
     """
     from incasem_like.networks import network_geometry
 
@@ -104,10 +104,10 @@ def check_network(model: ModelConfig) -> None:
 
 
 def check_block_sizes(config: TrainingConfig) -> None:
-    """Hold block sizes of training and validation against the network's geometry.
+    """Compare the block sizes of training and validation with the network's geometry.
 
     Raises:
-        ConfigError: The network doesn't take an input, or gives another output for it.
+        ConfigError: The network does not take an input size, or has another output size for it.
     """
     from incasem_like.networks import network_geometry
 
@@ -129,7 +129,7 @@ def check_block_sizes(config: TrainingConfig) -> None:
 
 
 def check_validation_tiles(config: TrainingConfig, regions: Sequence[Region]) -> None:
-    """Make sure that each validation entry can be covered by tiles a stride of the network apart.
+    """Check that each validation entry can be covered by tiles a stride of the network apart.
 
     Raises:
         ConfigError: ``validation.input_size_voxels`` is too small for that.
@@ -151,10 +151,10 @@ def check_validation_tiles(config: TrainingConfig, regions: Sequence[Region]) ->
 
 
 def check_writable(folder: Path) -> None:
-    """Make sure that a folder is there, or can be made, and takes files.
+    """Check that a folder exists or can be made, and is writable.
 
     Raises:
-        InputError: It does not.
+        InputError: It is not.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_space(model: ModelConfig, folder: Path) -> None:
-    """Make sure that at least two checkpoints fit beside each other, since the new one is written before the old goes.
+    """Check that two checkpoints fit on the disk, since a new one is written before the old one is removed.
 
     Raises:
         DiskFullError: They do not.

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as functions of the iteration alone, so that a resumed run needs no schedule state."""
+"""Learning-rate schedules as functions of the iteration only, so that a resumed run needs no schedule state."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 def constant(progress: float) -> float:
-    """Keep the learning rate."""
+    """Return 1: a constant learning rate."""
     return 1.0
 
 
 def cosine(progress: float) -> float:
-    """Fall along half a cosine from 1 to 0 (Loshchilov & Hutter 2017, without restarts)."""
+    """Return half a cosine that falls from 1 to 0 (Loshchilov & Hutter 2017, without restarts)."""
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def linear(progress: float) -> float:
-    """Fall along a straight line from 1 to 0."""
+    """Return a straight line from 1 to 0."""
     return 1.0 - progress
 
 
@@ -29,10 +29,10 @@ SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "cosine"
 
 
 def learning_rate(config: TrainingConfig, iteration: int) -> float:
-    """Give the learning rate of one iteration, 1 .. ``training.iterations``.
+    """Return the learning rate of one iteration, 1 .. ``training.iterations``.
 
-    It climbs linearly over the warm-up, reaches ``training.optimizer.lr`` at its last iteration, and from the one after
-    it follows the schedule down to ``final_fraction`` of that at the last iteration of all.
+    It rises linearly over the warm-up, reaches ``training.optimizer.lr`` at its last iteration, and from the next one
+    on it follows the schedule down to ``final_fraction`` of that at the last iteration of all.
     """
     base, schedule = config.training.optimizer.lr, config.training.learning_rate_schedule
     if iteration <= schedule.warmup_iterations:

@@ -1,4 +1,4 @@
-"""What a training shows of its samples: ortho-slices in TensorBoard, and snapshots on disk."""
+"""Images of training samples: ortho-slices in TensorBoard, and snapshots on disk."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class SampleShow:
-    """Shows the first sample of a batch when that is due.
+    """Writes images and snapshots of the first sample of a batch at the configured intervals.
 
     Args:
         config: The run's configuration: intervals and voxel size.
-        tensorboard: Gets the images.
+        tensorboard: Receives the images.
         snapshots: ``snapshots/<id>/training``.
     """
 
@@ -32,7 +32,7 @@ class SampleShow:
         self._tensorboard, self._snapshots = tensorboard, snapshots
 
     def __call__(self, step: Step) -> None:
-        """Show the step's first sample if image or snapshot are due at its iteration."""
+        """Write the step's first sample if an image or snapshot is due at its iteration."""
         with_image = self._image_every and step.iteration % self._image_every == 0
         with_snapshot = self._snapshot_every and step.iteration % self._snapshot_every == 0
         if not with_image and not with_snapshot:

@@ -1,4 +1,4 @@
-"""Snapshots: blocks of a training, and predictions of a validation, as Zarr containers to look at in neuroglancer."""
+"""Snapshots: blocks of a training, and predictions of a validation, as Zarr containers for neuroglancer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from incasem_like.volumes import Roi, Volume, create_volume
 from incasem_like.volumes.geometry import nanometres
 
 Array = npt.NDArray[Any]
-SCALE = 255  # probabilities and grey values in [0, 1] are kept as uint8
+SCALE = 255  # probabilities and grey values in [0, 1] are stored as uint8
 CHUNK = 64
 
 
 def to_bytes(values: Array) -> npt.NDArray[np.uint8]:
-    """Turn values in [0, 1] into 0..255, rounded."""
+    """Convert values in [0, 1] to 0..255, rounded."""
     whole: npt.NDArray[np.uint8] = np.rint(np.clip(values, 0, 1) * SCALE).astype(np.uint8)
     return whole
 
@@ -26,17 +26,17 @@ def to_bytes(values: Array) -> npt.NDArray[np.uint8]:
 def write_training_snapshot(
     container: Path, sample: Mapping[str, Array], probabilities: Array, voxel_size: Sequence[float], loss: float
 ) -> None:
-    """Write one training sample and what the network made of it.
+    """Write one training sample and the network's prediction of it.
 
-    The sample has been turned and bent by augmentation, so it has no place in the volume: the raw block begins at 0,
-    and the others lie centred in it.
+    Augmentation has rotated and deformed the sample, so it has no position in the volume: the raw block begins at 0,
+    and the other arrays are centred in it.
 
     Args:
-        container: ``snapshots/<id>/training/<iteration>.zarr``; an older one is replaced.
+        container: ``snapshots/<id>/training/<iteration>.zarr``; an existing one is replaced.
         sample: raw (1, z, y, x) in [-1, 1]; labels, mask, scale (z', y', x').
         probabilities: (classes, z', y', x') in [0, 1].
-        voxel_size: nm.
-        loss: Of the batch, kept as an attribute.
+        voxel_size: Voxel size z, y, x in nm.
+        loss: Loss of the batch, stored as an attribute.
     """
     raw = sample["raw"][0]
     inset = [(a - b) // 2 for a, b in zip(raw.shape, sample["labels"].shape, strict=True)]
@@ -74,7 +74,7 @@ class ValidationSnapshot:
             self._volumes[name].write(whole, roi)
 
     def close(self) -> None:
-        """Declare the snapshot complete."""
+        """Mark the snapshot complete."""
         for volume in self._volumes.values():
             volume.mark_complete()
 

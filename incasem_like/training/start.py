@@ -1,4 +1,4 @@
-"""The checkpoint of another training that a new one starts from: found, held against the network, taken up."""
+"""The checkpoint of another training that a new one starts from: found, checked against the network, loaded."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class StartingPoint:
     """The weights a training starts with.
 
     Attributes:
-        run_id: The training run they come from; None for a file that no run is named for.
+        run_id: The training run they come from; None for a file without a run.
         path: The checkpoint.
-        sha256: Of its content.
+        sha256: SHA-256 of the file.
         iteration: Number of updates it has seen; None for a file that the run did not register.
-        keep_optimizer: Whether the optimizer's moments are taken along.
+        keep_optimizer: Whether the optimizer's moments are loaded too.
     """
 
     run_id: int | None
@@ -35,7 +35,7 @@ class StartingPoint:
 
     @property
     def lineage(self) -> dict[str, Any]:
-        """What the run's record says of its parent."""
+        """Return the run's parent for its record."""
         return {
             "training_run_id": self.run_id,
             "checkpoint": str(self.path),
@@ -45,28 +45,28 @@ class StartingPoint:
 
     @property
     def described(self) -> str:
-        """The starting point in words."""
+        """Return a description of the starting point."""
         where = str(self.path) if self.run_id is None else f"training run {self.run_id}"
         return where if self.iteration is None else f"{where}, iteration {self.iteration}"
 
     def load(self, optimization: Optimization) -> None:
-        """Put the weights, and the optimizer's moments if they are kept, into a training."""
+        """Load the weights, and the optimizer's moments if they are kept, into a training."""
         optimization.start_from(self.path, keep_optimizer=self.keep_optimizer)
 
 
 def find_start(config: TrainingConfig, trainings: Callable[[], RunStore]) -> StartingPoint | None:
-    """Find the checkpoint that ``training.start_from`` names, and make sure that the training can start from it.
+    """Find the checkpoint that ``training.start_from`` names, and check that the training can start from it.
 
     Args:
         config: The configuration.
         trainings: Opens the store that holds the training it comes from.
 
     Returns:
-        None where none is named.
+        The starting point; None if none is named.
 
     Raises:
-        RunNotFoundError: There is no such training.
-        CheckpointError: There is no such checkpoint, it was changed, or it does not fit the network.
+        RunNotFoundError: The training does not exist.
+        CheckpointError: The checkpoint does not exist, was changed, or does not fit the network.
     """
     from incasem_like.tracking import file_sha256
     from incasem_like.tracking.queries.checkpoint_choice import choose_checkpoint
@@ -78,7 +78,7 @@ def find_start(config: TrainingConfig, trainings: Callable[[], RunStore]) -> Sta
     if wanted.run_id is None:
         path = Path(str(wanted.checkpoint)).expanduser().absolute()
         if not path.is_file():
-            raise CheckpointError(f"There is no checkpoint {path}: correct training.start_from.checkpoint.")
+            raise CheckpointError(f"The checkpoint {path} does not exist: correct training.start_from.checkpoint.")
         start = StartingPoint(None, path, file_sha256(path), None, keep)
     else:
         chosen = choose_checkpoint(trainings().get(wanted.run_id), wanted.checkpoint)

@@ -1,4 +1,4 @@
-"""What a training needs, beside network and optimizer, to go on as if it had never stopped: one file per checkpoint."""
+"""The state, besides network and optimizer, that exact resumption of a training needs: one file per checkpoint."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class BestMemory:
     Attributes:
         metric: Name of the metric.
         mode: ``max`` or ``min``.
-        value: Its best value; NaN as long as none was defined.
-        iteration: Where that was; None as long as none was defined.
+        value: Its best value; NaN until one is defined.
+        iteration: Iteration of the best value; None until one is defined.
     """
 
     metric: str
@@ -33,9 +33,9 @@ class BestMemory:
     iteration: int | None = None
 
     def offer(self, value: float, iteration: int) -> bool:
-        """Remember ``value`` and answer True when it is as good as any before; NaN never is.
+        """Store ``value`` and return True if it is at least as good as all before; NaN never is.
 
-        Of equals the later one counts, as it does where the run store is asked for the best checkpoint.
+        Among equal values the latest is the best, as in the run store.
         """
         if math.isnan(value):
             return False
@@ -50,15 +50,15 @@ class TrainingState:
     """The state of a training after ``iteration`` updates, apart from the two-key checkpoint of network and optimizer.
 
     Attributes:
-        iteration: Updates done. Sample ``i`` depends on (seed, i) alone, so this is the place in the sample stream too.
+        iteration: Updates done. Sample ``i`` depends on (seed, i) alone, so this is the position in the sample stream.
         seed: The run's seed; samples of another seed would be another training.
         batch_size: Samples per update.
         best: Best checkpoint metric so far.
-        metrics: What was measured at this iteration, by name.
-        pending: Whether validation and logging of this iteration were cut short and are still to be done.
+        metrics: Metrics measured at this iteration, by name.
+        pending: Whether validation and logging of this iteration were interrupted and are still to be done.
         scaler: State of the fp16 gradient scaler; empty in other precisions.
         random: States of torch's generators by device type.
-        schedule: Name, warm-up and length of the learning-rate schedule, to tell when a continued run changes them.
+        schedule: Name, warm-up and length of the learning-rate schedule, to detect when a continued run changes them.
     """
 
     iteration: int
@@ -72,14 +72,14 @@ class TrainingState:
     schedule: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write the state so that ``path`` holds either the whole of it or what was there before.
+        """Write the state so that ``path`` holds either the complete new state or the previous content.
 
         Raises:
             OSError: The disk is full or the folder cannot be written.
         """
         import torch
 
-        content = io.BytesIO()  # a full disk is then an OSError of ours, not whatever torch makes of it
+        content = io.BytesIO()  # so that a full disk raises an OSError here, not an error of torch
         torch.save({"format": FORMAT, **asdict(self)}, content)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
@@ -110,12 +110,12 @@ class TrainingState:
         except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"{path} is damaged and cannot be read: choose an earlier checkpoint.") from error
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise CheckpointError(f"{path} is no training state that this version can read: choose another checkpoint.")
+            raise CheckpointError(f"{path} is not a training state that this version can read: choose another one.")
         return cls(**{**content, "best": BestMemory(**content["best"])})
 
 
 def random_states() -> dict[str, Any]:
-    """Take the states of torch's generators: the CPU's, and those of the GPUs in use."""
+    """Return the states of torch's generators: the CPU's, and those of the GPUs in use."""
     import torch
 
     states: dict[str, Any] = {"cpu": torch.get_rng_state()}
@@ -125,7 +125,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Put torch's generators back; GPUs that are not there now are left out."""
+    """Restore torch's generators; GPUs that are not present are skipped."""
     import torch
 
     torch.set_rng_state(states["cpu"])

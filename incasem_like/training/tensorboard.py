@@ -25,7 +25,7 @@ class TensorBoardLog:
 
     Args:
         folder: ``tensorboard/<id:04d>``.
-        first_step: Steps from here on that an earlier process left are hidden, since this one writes them anew; None
+        first_step: Steps from here on that an earlier process wrote are hidden, since this one writes them again; None
             for a new training.
     """
 
@@ -34,7 +34,7 @@ class TensorBoardLog:
         self._writers: dict[str, SummaryWriter] = {}
 
     def scalars(self, part: str, values: Mapping[str, float], step: int) -> None:
-        """Write scalars by tag; undefined ones (NaN) are left out, which shows as a gap in the curve."""
+        """Write scalars by tag; undefined ones (NaN) are left out and appear as a gap in the curve."""
         writer = self._writer(part)
         for tag, value in values.items():
             if not math.isnan(value):
@@ -45,22 +45,22 @@ class TensorBoardLog:
         self._writer(part).add_image(tag, image, step, dataformats="HWC")
 
     def trial(self, name: str, hyperparameters: Mapping[str, Value]) -> None:
-        """Open the run's line on the HParams page; the scalars of the part ``hparams`` are its columns of metrics."""
+        """Open the run's row on the HParams page; the scalars of the part ``hparams`` are its columns of metrics."""
         from incasem_like.training.hyperparameters import trial_started
 
         self._summary(trial_started(name, hyperparameters))
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
+        """Pass everything to the operating system."""
         for writer in self._writers.values():
             writer.flush()
 
     def __enter__(self) -> TensorBoardLog:
         if self.first_step is not None:
-            # A line that was closed cannot be opened again
+            # A closed row cannot be opened again
             shutil.rmtree(self.folder / HPARAMS, ignore_errors=True)
             for part in sorted({events.parent for events in self.folder.rglob("events.out.tfevents.*")}):
-                self._writer(part.relative_to(self.folder).as_posix())  # which hides those steps at once
+                self._writer(part.relative_to(self.folder).as_posix())  # hides those steps at once
         return self
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""The training loop: iterations 1 to N, what is due after each, and going on from a checkpoint as if never stopped."""
+"""The training loop: iterations 1 to N, the work due after each, and exact resumption from a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ Batch = Mapping[str, Any]
 
 
 class CheckpointRegister(Protocol):
-    """What the loop needs of a tracked run."""
+    """The interface of a tracked run that the loop needs."""
 
     def register_checkpoint(self, path: Path, iteration: int, metrics: Mapping[str, float], state: Path) -> object:
-        """Note a checkpoint that is now on disk, with the training state beside it."""
+        """Register a checkpoint that is on disk, with the training state beside it."""
         ...
 
     def forget_checkpoint(self, path: Path) -> object:
-        """Take a checkpoint that is about to go off the list."""
+        """Remove a checkpoint that is about to be deleted from the list."""
         ...
 
 
 class Validation(Protocol):
-    """Measures the network as it is now."""
+    """Measures the network in its current state."""
 
     def run(self, iteration: int, stop: Callable[[], bool]) -> dict[str, float] | None:
-        """Give the metrics by name, or None when ``stop`` said so on the way."""
+        """Return the metrics by name, or None if ``stop`` returned True meanwhile."""
         ...
 
 
 @dataclass(frozen=True)
 class TrainingParts:
-    """What a training is put together from.
+    """The parts of a training.
 
     Attributes:
         optimization: Network, loss and optimizer.
         batches: Makes the batches of iterations start .. stop - 1, in order.
-        checkpoints: Where they go.
-        log: Where numbers go.
+        checkpoints: Folder of checkpoints.
+        log: Receives the metrics.
         run: The tracked run, for its list of checkpoints.
         validation: None for a training without validation data.
         show: Called with every step; writes images and snapshots when they are due.
-        registered: Lists the iterations of the checkpoints on record: of a training begun on another machine, some of
-            them are not in the folder here.
+        registered: Returns the iterations of all registered checkpoints; for a training begun on another machine, some
+            of them are not in the local folder.
     """
 
     optimization: Optimization
@@ -72,11 +72,11 @@ class TrainingParts:
 
 
 class Trainer:
-    """Trains a network; its state after each iteration is the one that a checkpoint holds.
+    """Trains a network; a checkpoint holds its state after an iteration.
 
     Args:
         config: The configuration; ``seed`` must be a number.
-        parts: What the training is put together from.
+        parts: The parts of the training.
     """
 
     def __init__(self, config: TrainingConfig, parts: TrainingParts) -> None:
@@ -92,9 +92,9 @@ class Trainer:
         self._interruption = Interruption()
 
     def restore(self, checkpoint: Path) -> None:
-        """Take up the state after a checkpoint; the next ``fit`` goes on from there.
+        """Restore the state after a checkpoint; the next ``fit`` resumes from there.
 
-        Later checkpoints in this run's folder are removed, since they are about to be made anew.
+        Later checkpoints in this run's folder are removed, since they will be written again.
 
         Args:
             checkpoint: ``model_checkpoint_<iteration>`` with its ``training_state_<iteration>`` beside it.
@@ -118,16 +118,16 @@ class Trainer:
             if later > iteration:
                 self._remove(later)
         if checkpoint.absolute() == self.parts.checkpoints.model(iteration).absolute():
-            self._register(checkpoint)  # the process may have ended between writing it and saying so
+            self._register(checkpoint)  # the process may have ended between writing and registering it
 
     def fit(self) -> dict[str, Any]:
         """Train up to ``training.iterations``.
 
         Returns:
-            What the run came to: iteration, loss, best_metric, best_value and best_iteration.
+            The results: iteration, loss, best_metric, best_value and best_iteration.
 
         Raises:
-            IncasemError: The loss is no longer finite.
+            IncasemError: The loss has become NaN or Inf.
             KeyboardInterrupt: Ctrl-C; a checkpoint of the last finished iteration has been written.
         """
         start = self.iteration
@@ -144,7 +144,7 @@ class Trainer:
         return self.result()
 
     def result(self) -> dict[str, Any]:
-        """Give what the training has come to so far; undefined values are None."""
+        """Return the results so far; undefined values are None."""
         best = None if math.isnan(self.best.value) else self.best.value
         return {
             "iteration": self.iteration,
@@ -173,7 +173,7 @@ class Trainer:
         try:
             batch = next(batches)
         except (RuntimeError, IncasemError, EOFError, OSError):
-            # The signal that ends a job reaches the loader's processes too; that they died is then no error of its own.
+            # The signal that ends a job reaches the loader's processes too; then their death is not a separate error.
             self._stop_if_asked()
             raise
         self._stop_if_asked()
@@ -190,7 +190,7 @@ class Trainer:
         return Step(iteration, loss, rate, batch, logits, clock.rate)
 
     def _conclude(self, progress: Progress) -> None:
-        """Do what is due after the current iteration: validation, then a checkpoint."""
+        """Run the validation and write the checkpoint that are due after the current iteration."""
         self._pending = False
         section, improved, last = self.config.training, False, self.iteration == self.total
         if self.parts.validation and (self.iteration % self.config.validation.validate_every == 0 or last):
@@ -206,7 +206,7 @@ class Trainer:
             self._save()
 
     def _save(self) -> None:
-        """Write a checkpoint; what was logged up to here is on disk before, so that nothing is missing afterwards."""
+        """Write a checkpoint, after flushing the log, so that a resumed run misses no metric."""
         if not self.parts.optimization.weights_are_finite():
             raise IncasemError(self._not_finite("The weights are no longer finite", self.iteration))
         self.parts.log.result(self.metrics, self.best, self.iteration)
@@ -237,7 +237,7 @@ class Trainer:
         self.parts.checkpoints.remove(iteration)
 
     def _stop_if_asked(self) -> None:
-        """After a ctrl-C: save the last finished iteration, unless it is saved, and stop."""
+        """Save the last finished iteration after a ctrl-C, unless it is saved already, and stop."""
         if not self._interruption.requested:
             return
         if self.iteration > 0 and (self._pending or self.iteration not in self.parts.checkpoints.iterations()):

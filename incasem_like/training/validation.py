@@ -1,4 +1,4 @@
-"""Validation: each data-config entry is predicted tile by tile and measured on the way, in bounded memory."""
+"""Validation: each data-config entry is predicted and measured tile by tile, in bounded memory."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class EntryMeasurement:
 
     @property
     def loss(self) -> float:
-        """Loss over all tiles so far; NaN when the mask let nothing through."""
+        """Loss over all tiles so far; NaN if the mask excludes all voxels."""
         return self._loss_sum / self._scale_sum if self._scale_sum else math.nan
 
 
@@ -68,7 +68,7 @@ class Validator:
         regions: The opened entries, in the order of the data config.
         network: The network in training, on its device.
         predictor: Predicts a region tile by tile with that network.
-        log: Gets scores and images.
+        log: Receives scores and images.
         snapshots: ``snapshots/<id>/validation``.
     """
 
@@ -86,14 +86,14 @@ class Validator:
         self._network, self._predictor = network, predictor
 
     def run(self, iteration: int, stop: Callable[[], bool]) -> dict[str, float] | None:
-        """Measure all entries and write what was found to the log.
+        """Measure all entries and write the scores to the log.
 
         Args:
             iteration: Number of updates the network has seen.
-            stop: Asked after every tile; True ends the validation without a result.
+            stop: Called after every tile; True ends the validation without a result.
 
         Returns:
-            Means over the entries, undefined values left out: ``loss``, ``dice_class_<c>``, ``jaccard_class_<c>``,
+            Means over the entries, without undefined values: ``loss``, ``dice_class_<c>``, ``jaccard_class_<c>``,
             ``precision_class_<c>``, ``recall_class_<c>``; NaN where no entry defines one. None when stopped.
         """
         self._network.eval()

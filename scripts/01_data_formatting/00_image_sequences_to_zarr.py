@@ -15,23 +15,23 @@ add("-i", "--input_dir", type=Path, nargs="+", required=True, help="folders of .
 add("-f", "--output_file", required=True, help="container to write, .zarr or .n5")
 add("-d", "--output_dataset", nargs="+", default=["volumes/raw"], help="one per folder")
 add("-r", "--image_regex", help="selects files; group 1 = section number; by default the last number in the name")
-add("--channel", type=int, metavar="N", help="channel to import of files that have several, counted from 0")
-add("--time", type=int, metavar="N", help="time point to import of files that have several, counted from 0")
+add("--channel", type=int, metavar="N", help="channel to import from multi-channel files, counted from 0")
+add("--time", type=int, metavar="N", help="time point to import from files with several, counted from 0")
 add("--section_axis", choices=("Z", "T", "C"), default="Z", help="axis of multi-page files whose pages are sections")
-add("--dtype", nargs="+", default=["uint8"], help="type to store, one or one per folder; refused if a value is lost")
+add("--dtype", nargs="+", default=["uint8"], help="data type, one or one per folder; an error if values do not fit")
 add("--offset", type=int, nargs=3, default=WHOLE, metavar=ZYX, help="crop: first voxel; kept as the array's offset")
 add("--shape", type=int, nargs=3, default=WHOLE, metavar=ZYX, help="crop: voxels; 0 = the rest")
 add("--resolution", type=float, nargs=3, default=(5.0, 5.0, 5.0), metavar=ZYX, help="voxel size, nanometres")
 add("--chunks", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="voxels")
 kinds = "None, RgbToGray, RgbToGrayInversion, ColourMapIndices, RelabelTo:VALUE or RelabelToUid"
 add("--conversion", nargs="+", default=["None"], help=kinds)
-add("--invert", action="store_true", help="replace every value by the greatest of the file's bits minus it")
+add("--invert", action="store_true", help="replace every value by the maximum of the bit depth minus the value")
 add_worker_flags(parser)
-add("--overwrite", action="store_true", help="replace datasets that are there")
+add("--overwrite", action="store_true", help="replace existing datasets")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Check all folders, then import them one after another."""
+    """Check all folders, then import them one by one."""
     from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.formatting.import_sections import import_all, plan_imports
 

@@ -10,12 +10,12 @@ parser = script_parser("Generate synthetic optic-lobe volumes: raw, one label pe
 parser.add_argument(
     "-o", "--output", type=Path, required=True, help="folder or .zarr container; several volumes get _000, _001 ..."
 )
-parser.add_argument("--format", choices=("tiff", "zarr"), help="how to write; default: zarr for a .zarr, else tiff")
+parser.add_argument("--format", choices=("tiff", "zarr"), help="output format; default: zarr for a .zarr, else tiff")
 parser.add_argument("--shape", type=int, nargs=3, default=(128, 128, 128), metavar=("Z", "Y", "X"), help="voxels")
 parser.add_argument(
     "--voxel_size", type=float, nargs=3, default=(500.0, 500.0, 500.0), metavar=("Z", "Y", "X"), help="nanometres"
 )
-parser.add_argument("--seed", type=int, default=0, help="same seed, same volumes, whatever the number of workers")
+parser.add_argument("--seed", type=int, default=0, help="random seed; same volumes with any number of workers")
 parser.add_argument("--num_volumes", type=int, default=1, help="volumes to generate, each different")
 add_worker_flags(parser)
 parser.add_argument(
@@ -24,11 +24,11 @@ parser.add_argument(
     default="clear",
     help="clear: a small network learns it in minutes; original: as published, columns without dye labelled",
 )
-parser.add_argument("--overwrite", action="store_true", help="replace what other parameters made in the same place")
+parser.add_argument("--overwrite", action="store_true", help="replace volumes made there with other parameters")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Generate what is not there yet and say what to do with it."""
+    """Generate the missing volumes and print the next command."""
     from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.synthetic import OpticLobeParameters
     from incasem_like.synthetic.family import make_volumes

@@ -23,16 +23,16 @@ add(
     type=int,
     nargs="+",
     default=[128],
-    help="side of the region a histogram is taken of; 1 or 3 numbers, voxels",
+    help="size of the neighbourhood of each histogram; 1 or 3 numbers, voxels",
 )
-add("--clip_limit", type=float, default=0.02, help="share of a region that one grey bin may hold; more = more contrast")
-add("--nbins", type=int, default=256, help="grey bins of a histogram")
+add("--clip_limit", type=float, default=0.02, help="largest share of voxels in one grey bin; larger = more contrast")
+add("--nbins", type=int, default=256, help="number of grey bins of a histogram")
 add_worker_flags(parser)
-add("--overwrite", action="store_true", help="replace a result that is there")
+add("--overwrite", action="store_true", help="replace an existing result")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Equalise what is not done yet."""
+    """Equalise the blocks that are not done yet."""
     from incasem_like.errors import InputError
     from incasem_like.formatting.equalize import equalize_histogram
     from incasem_like.formatting.outputs import Derivation

@@ -10,17 +10,17 @@ ZYX = ("Z", "Y", "X")
 parser = script_parser("Turn instance labels into a class map: 1 where instances meet another one or the background.")
 add = parser.add_argument
 add("-f", "--filename", required=True, help="Zarr or N5 container, read and written")
-add("-d", "--dataset", required=True, help="instance labels, 0 = none")
+add("-d", "--dataset", required=True, help="instance labels, 0 = background")
 add("-o", "--out_dataset", required=True, help="class map to write, such as volumes/labels/membrane; uint8")
 add("-c", "--chunk_shape", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="chunks of the result, voxels")
 add("--thickness", type=int, default=1, help="voxels marked on each side of a boundary")
-add("--in_plane", action="store_true", help="look for neighbours within the section only (anisotropic volumes)")
+add("--in_plane", action="store_true", help="compare neighbours within sections only (anisotropic volumes)")
 add_worker_flags(parser)
-add("--overwrite", action="store_true", help="replace a result that is there")
+add("--overwrite", action="store_true", help="replace an existing result")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Mark what is not done yet."""
+    """Mark the blocks that are not done yet."""
     from incasem_like.errors import InputError
     from incasem_like.formatting.derive import derive_volume
     from incasem_like.formatting.outputs import Derivation

@@ -13,14 +13,14 @@ add("-f", "--filename", required=True, help="Zarr or N5 container, read and writ
 add("-d", "--dataset", required=True, help="labels, 0 = no object")
 add("-o", "--out_dataset", required=True, help="mask to write, such as volumes/metric_masks/mito; uint8")
 add("-c", "--chunk_shape", type=int, nargs=3, default=(128, 128, 128), metavar=ZYX, help="chunks of the result, voxels")
-add("--exclude_voxels_outwards", type=int, default=4, help="voxels left out round objects; 0 = none")
-add("--exclude_voxels_inwards", type=int, default=4, help="voxels left out inside objects; 0 = none")
+add("--exclude_voxels_outwards", type=int, default=4, help="voxels excluded around objects; 0 = none")
+add("--exclude_voxels_inwards", type=int, default=4, help="voxels excluded inside objects; 0 = none")
 add_worker_flags(parser)
-add("--overwrite", action="store_true", help="replace a result that is there")
+add("--overwrite", action="store_true", help="replace an existing result")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Mask what is not done yet."""
+    """Mask the blocks that are not done yet."""
     from incasem_like.errors import InputError
     from incasem_like.formatting.derive import derive_volume
     from incasem_like.formatting.metric_mask import metric_mask

@@ -7,7 +7,7 @@ from incasem_like.terminal import add_worker_flags, report_written, run_script, 
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Return the parser of the command line."""
     parser = script_parser("Segment a probability map: 1 where p >= threshold and the mask is not 0, else 0 (uint8).")
     add = parser.add_argument
     add("--prediction_filename", required=True, metavar="ZARR", help="container of the probability map")
@@ -17,7 +17,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("-o", "--out_dataset", required=True, metavar="DS", help="the segmentation, in the prediction's container")
     add("-c", "--chunk_shape", type=int, nargs=3, default=[128, 128, 128], help="z y x in voxels")
     add("-t", "--threshold", type=float, required=True, help="probability from 0 to 1")
-    add("--overwrite", action="store_true", help="replace a segmentation of that name")
+    add("--overwrite", action="store_true", help="replace an existing segmentation")
     add_worker_flags(parser)
     add("--name", help="a name for the run")
     add("--runs", metavar="DIR", type=Path, help="folder of the runs (default: training_runs of this repository)")
@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Segment, and say what was written."""
+    """Segment, and print what was written."""
     from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.config import default_runs_directory
     from incasem_like.segmentation.threshold import ThresholdSegmentation, segment_as_run

@@ -1,4 +1,4 @@
-"""Measure a probability map against labels at one or many thresholds; the result is printed and kept as a run."""
+"""Compare a probability map with labels at one or many thresholds; the result is printed and stored as a run."""
 
 import argparse
 from pathlib import Path
@@ -7,31 +7,31 @@ from incasem_like.terminal import add_worker_flags, report_written, run_script, 
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    parser = script_parser("Measure a probability map against labels, at one threshold or many.")
+    """Return the parser of the command line."""
+    parser = script_parser("Compare a probability map with labels, at one threshold or many.")
     add = parser.add_argument
     metrics = ("jaccard", "dice", "precision_recall")
     add("--metric", choices=metrics, default="jaccard", help="decides the best threshold; all are shown")
     add("-l", "--labels", required=True, metavar="ZARR/DS", help="labels; every non-zero id counts as the object")
     add("-p", "--prediction_probas", required=True, metavar="ZARR/DS", help="one class, float 0-1 or uint8 0-255")
-    add("--mask", metavar="ZARR/DS", help="only voxels where it is not 0 count")
-    add("--metric_mask", metavar="ZARR/DS", help="only voxels where it is not 0 count, such as an exclusion zone's")
-    add("--roi_padding", type=int, nargs="+", default=[0], help="voxels left out at each side: one number, or z y x")
+    add("--mask", metavar="ZARR/DS", help="only voxels where it is not 0 are counted")
+    add("--metric_mask", metavar="ZARR/DS", help="second mask, such as an exclusion zone around boundaries")
+    add("--roi_padding", type=int, nargs="+", default=[0], help="voxels excluded at each side: one number, or z y x")
     add("--threshold_start", type=float, default=0.5, help="first threshold, a probability; p >= threshold counts")
     add("--threshold_stop", type=float, default=0.5, help="last threshold, included")
     add("--threshold_step", type=float, default=0.1, help="distance between thresholds, above 1e-5")
-    add("--label_class", type=int, help="measure against this class of a class map instead of every non-zero id")
-    add("--intersect", action="store_true", help="measure only what all volumes cover, instead of refusing")
+    add("--label_class", type=int, help="compare with this class of a class map instead of all non-zero ids")
+    add("--intersect", action="store_true", help="evaluate the ROI that all volumes cover instead of refusing")
     add_worker_flags(parser)
     add("--name", help="a name for the run")
     add("--runs", metavar="DIR", type=Path, help="folder of the runs (default: training_runs of this repository)")
     add("--mongodb", metavar="URL", help="run store: a MongoDB URL or JSON file instead of files in --runs")
-    add("-u", "--unobserved", action="store_true", help="keep no run, only print")
+    add("-u", "--unobserved", action="store_true", help="store no run, only print")
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure, print the table and say where the run is."""
+    """Evaluate, and print the table and where the run is."""
     from rich.console import Console
 
     from incasem_like.blockwise.workers_file import given_workers

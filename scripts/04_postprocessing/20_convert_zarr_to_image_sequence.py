@@ -1,4 +1,4 @@
-"""Write datasets as folders of numbered TIFF sections that common image viewers open, values kept as they are."""
+"""Write datasets as folders of numbered TIFF sections that common image viewers open, values unchanged."""
 
 import argparse
 from pathlib import Path
@@ -7,27 +7,27 @@ from incasem_like.terminal import add_worker_flags, report_written, run_script, 
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Return the parser of the command line."""
     parser = script_parser("Write volumes as folders of numbered TIFF sections (8, 16, 32 bit or float, values kept).")
     add = parser.add_argument
     add("-f", "--filename", action="append", required=True, metavar="ZARR", help="container; may be repeated")
     add("-d", "--datasets", action="append", nargs="+", required=True, metavar="DS", help="datasets of each container")
-    add("-o", "--out_directory", type=Path, required=True, help="folder that gets one folder per dataset")
+    add("-o", "--out_directory", type=Path, required=True, help="output folder, with one folder per dataset")
     add("--out_datasets", action="append", nargs="+", metavar="NAME", help="folder names (default: the dataset names)")
     add(
         "--dtype",
         choices=("uint8", "uint16", "uint32", "float32"),
-        help="convert; probabilities spread over the range (default: the type of the data; of integers of more than 16 "
-        "bits the smallest that holds all values and that ImageJ and Pillow open)",
+        help="data type to convert to; probabilities are scaled to its range (default: the data's own; for integers of more "
+        "than 16 bits the smallest type that holds all values and that ImageJ and Pillow open)",
     )
     add("--absolute", action="store_true", help="number sections by absolute z position in voxels instead of from 0")
-    add("--overwrite", action="store_true", help="replace folders of earlier exports")
+    add("--overwrite", action="store_true", help="replace existing folders of earlier exports")
     add_worker_flags(parser)
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Export each dataset and say where it is."""
+    """Export each dataset and print where it is."""
     from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.formatting.image_export import export_all, pair_datasets
 

@@ -1,4 +1,4 @@
-"""Write a page on any tracked run: its facts, curves and configuration."""
+"""Write an HTML report of any tracked run: its metadata, curves and configuration."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ KINDS = ("trainings", "predictions", "segmentations", "evaluations")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Return the parser of the command line."""
     parser = script_parser("Write a self-contained HTML page on a tracked run.")
     parser.add_argument("-r", "--run_id", type=int, required=True, metavar="ID", help="the run")
     parser.add_argument("--kind", choices=KINDS, default="trainings", help="what kind of run it is")
@@ -20,7 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Write the page and say where it is."""
+    """Write the page and print its path."""
     from incasem_like.config import default_runs_directory
     from incasem_like.tracking import open_store
     from incasem_like.viewing.report import write_report

@@ -14,14 +14,14 @@ from incasem_like.errors import InputError
     ("text", "sentence"),
     [
         ("{count: 1000}", r"1000 workers are to run on this machine, but it has \d+ cores: reduce count"),
-        ("{python: /no/such/python}", r"python in the workers file is /no/such/python, but there is no such program"),
+        ("{python: /no/such/python}", r"the workers file is /no/such/python, but this program does not exist"),
         (
             "{launcher: command, command: 'srunn -p gpu {command}'}",
-            r"command in the workers file begins with srunn, but there is no such program here: correct it",
+            r"command in the workers file begins with srunn, but this program does not exist here: correct it",
         ),
         (
             "{launcher: command, command: '/no/such/ssh node7 {command}'}",
-            r"command in the workers file begins with /no/such/ssh, but there is no such program here",
+            r"command in the workers file begins with /no/such/ssh, but this program does not exist here",
         ),
         (
             "{launcher: command, command: '{command}', scheduler: {listen: 203.0.113.9}}",

@@ -74,7 +74,7 @@ def test_a_worker_out_of_reach_ends_when_its_scheduler_was_interrupted(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{launcher: slurm, scheduler: {listen: 127.0.0.1}}", r"there is no program sbatch here"),
+        ("{launcher: slurm, scheduler: {listen: 127.0.0.1}}", r"the program sbatch is missing here"),
         ("{gpus: 1, count: 2}", r"2 workers with 1 GPUs each are asked for, but this machine shows 0"),
         (
             "{launcher: command, command: '{command}', scheduler: {listen: 203.0.113.9}}",

@@ -75,7 +75,7 @@ HERE = """
         assert told.endswith(f"no worker yet, incasem-like jobs show {job.id} tells more\n")
         (job.folder / "command2-1.out").touch()  # as a queue makes it before the worker has said anything
         answer(["jobs", "show", job.id])
-        said = "no worker is connected; last said by\n  command2-1: the partition is full\n"
+        said = "no worker is connected; last messages:\n  command2-1: the partition is full\n"
         assert capsys.readouterr().out.endswith(said)
     finally:
         running.terminate()
@@ -113,7 +113,7 @@ def test_failed_blocks_are_named_and_done_by_a_retry(tmp_path: Path, capfd: pyte
     output = open_volume(tmp_path / "out.zarr" / "ones")
     assert output.complete
     assert output.read().all()
-    with pytest.raises(InputError, match="is finished, so there is nothing to try again"):
+    with pytest.raises(InputError, match="is finished, so there is nothing to retry"):
         answer(["jobs", "retry", job.id])
     with pytest.raises(InputError, match="is finished, so there is nothing to cancel"):
         answer(["jobs", "cancel", job.id])
@@ -129,7 +129,7 @@ def test_a_job_is_cancelled_from_outside(tmp_path: Path, capfd: pytest.CaptureFi
     (job,) = list_jobs()
     assert job.state == "running"
     assert answer(["jobs", "cancel", job.id]) == 0
-    assert f"go on with: incasem-like jobs retry {job.id}" in capfd.readouterr().out
+    assert f"resume it with: incasem-like jobs retry {job.id}" in capfd.readouterr().out
     running.communicate(timeout=60)
     assert running.returncode not in (0, None)
     assert [job.state for job in list_jobs()] == ["cancelled"]
@@ -141,11 +141,11 @@ def test_a_job_is_cancelled_from_outside(tmp_path: Path, capfd: pytest.CaptureFi
 def test_what_is_no_job_is_said_in_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert answer(["jobs", "list"]) == 0
     assert capfd.readouterr().out.startswith("No jobs yet in ")
-    with pytest.raises(InputError, match="There is no job 'abc'"):
+    with pytest.raises(InputError, match="Unknown job 'abc'"):
         answer(["jobs", "show", "abc"])
-    with pytest.raises(InputError, match=r"There is no folder .*nowhere"):
+    with pytest.raises(InputError, match=r"The folder .*nowhere does not exist"):
         answer(["jobs", "list", "--jobs_directory", str(tmp_path / "nowhere")])
-    with pytest.raises(InputError, match="'lst' is no command of incasem-like jobs; did you mean 'list'"):
+    with pytest.raises(InputError, match="'lst' is not a command of incasem-like jobs; did you mean 'list'"):
         answer(["jobs", "lst"])
 
 
@@ -169,7 +169,7 @@ def test_the_workers_of_a_job_that_died_are_said_to_be_of_the_past(
     assert answer(["jobs", "show", "ab12"]) == 0
     shown = capfd.readouterr().out.splitlines()
     assert shown[1].split() == ["state", "died"]
-    assert shown[shown.index("when last heard of:") + 2].split()[:2] == ["slurm-1", "node7"]
+    assert shown[shown.index("at the last update:") + 2].split()[:2] == ["slurm-1", "node7"]
 
 
 def test_jobs_of_some_states_are_listed_the_latest_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
 
 def test_a_run_that_others_came_from_stays_unless_they_go_too(family: Lab) -> None:
     refused = family.refused("runs", "delete", 1, "--yes")
-    assert "is what others came from (training 2, prediction 1)" in refused
+    assert "has runs derived from it (training 2, prediction 1)" in refused
     assert "(prediction 2)" in family.refused("runs", "delete", 1, 2, "predictions/1", "--yes")
     assert family.store().ids() == [1, 2]
     everything = ["1", "2", "predictions/1", "predictions/2", "evaluations/1"]
@@ -103,7 +103,7 @@ def test_a_run_that_goes_on_is_refused(lab: Lab) -> None:
         "process_start": psutil.Process().create_time(),
     }
     lab.add(1, name="busy", status="RUNNING", stop_time=None, host=me)
-    assert "Training run 1 (busy) still goes on: stop it first" in lab.refused("runs", "delete", 1, "--yes")
+    assert "Training run 1 (busy) is still running: stop it first" in lab.refused("runs", "delete", 1, "--yes")
     assert lab.store().ids() == [1]
 
 
@@ -121,7 +121,7 @@ def test_a_run_whose_clock_is_behind_keeps_all_of_them(lab: Lab, monkeypatch: py
     lab.add(1)
     lab.add(2, name="ER, cell 2", status="RUNNING", stop_time=None)
     monkeypatch.setattr(watching, "watch", lambda look, who: {2})
-    assert "Training run 2 (ER, cell 2) still goes on" in lab.refused("runs", "delete", 1, 2, "--yes")
+    assert "Training run 2 (ER, cell 2) is still running" in lab.refused("runs", "delete", 1, 2, "--yes")
     assert lab.store().ids() == [1, 2]
 
 
@@ -150,4 +150,4 @@ def test_a_damaged_record_that_others_came_from_stays_as_any_other(family: Lab) 
     if family.url is not None:
         pytest.skip("only a file can be so damaged that nothing of it can be read")
     (family.directory / "tracking" / "incasem_trainings" / "1" / "info.json").write_bytes(b"\xff")
-    assert "is what others came from" in family.refused("runs", "delete", 1, "--yes")
+    assert "has runs derived from it" in family.refused("runs", "delete", 1, "--yes")

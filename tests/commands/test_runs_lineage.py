@@ -128,7 +128,7 @@ def test_data_of_a_run_that_was_deleted_name_it(whole_way: Lab, tmp_path: Path) 
 
 
 def test_what_nobody_knows_is_refused(whole_way: Lab, tmp_path: Path) -> None:
-    assert "no such dataset" in whole_way.refused("runs", "lineage", tmp_path / "other.zarr/volumes/raw")
+    assert "dataset does not exist" in whole_way.refused("runs", "lineage", tmp_path / "other.zarr/volumes/raw")
     assert "There is no training run 9" in whole_way.refused("runs", "lineage", 9)
     assert "There is no evaluation run 1" in whole_way.refused("runs", "lineage", "evaluations/1")
     assert "ends in .svg" in whole_way.refused("runs", "lineage", 1, "--svg", "x.png")

@@ -150,7 +150,7 @@ def test_the_best_run_comes_with_its_checkpoint_and_the_command_that_takes_it(fo
     assert four_trainings.ask("runs", "best", "dice", "organelle=mito").column("id") == ["3"]
     assert four_trainings.ask("runs", "best", "learning_rate", "--smallest").column("id")[0] != "1"
     assert "add --largest or --smallest" in four_trainings.refused("runs", "best", "learning_rate")
-    assert "which is no metric" in four_trainings.refused("runs", "best", "took")
+    assert "which is not a metric" in four_trainings.refused("runs", "best", "took")
     assert "No run that meets the filters" in four_trainings.refused("runs", "best", "dice", "status=FAILED")
 
 

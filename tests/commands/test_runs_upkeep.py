@@ -35,7 +35,7 @@ def test_a_killed_run_is_found_and_reaped_once(lab: Lab) -> None:
     assert lab.ask("runs", "list", "status=KILLED").column("id") == ["1"]
     assert "KILLED (it says RUNNING)" in lab.ask("runs", "show", 1).output
     shown = lab.ask("runs", "reap").output
-    assert "Training run 1 (doomed) was KILLED, last heard of" in shown
+    assert "Training run 1 (doomed) was KILLED, last heartbeat" in shown
     assert "1 run reaped." in shown
     record = lab.store().get(1)
     assert (record.recorded_status, record.stop_time) == ("KILLED", record.heartbeat)
@@ -75,7 +75,7 @@ def test_a_run_whose_clock_is_behind_is_watched_and_stays(lab: Lab, monkeypatch:
 
     monkeypatch.setattr(watching, "watch", watch)
     shown = lab.ask("runs", "reap")
-    assert "Training run 2 (run_2) goes on: the clock of elsewhere and that of this machine differ." in shown.output
+    assert "Training run 2 (run_2) is alive: the clock of elsewhere and that of this machine differ." in shown.output
     assert "Training run 1 (run_1) was KILLED" in shown.output
     assert "1 run reaped." in shown.output
     assert [lab.store().get(run_id).recorded_status for run_id in (1, 2)] == ["KILLED", "RUNNING"]
@@ -106,4 +106,4 @@ def test_a_run_begun_offline_is_delivered(lab: Lab) -> None:
 
 @pytest.mark.parametrize("word", ["reap", "sync"])
 def test_an_unknown_kind_is_refused(word: str, lab: Lab) -> None:
-    assert "no runs of kind 'x'" in lab.refused("runs", word, "--kind", "x")
+    assert "Unknown kind of run 'x'" in lab.refused("runs", word, "--kind", "x")

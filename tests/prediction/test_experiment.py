@@ -125,7 +125,7 @@ def test_a_network_that_gives_no_numbers_is_told(laboratory):
     with torch.no_grad():
         laboratory.network.final_conv_pass.conv_pass[0].bias[0] = math.nan
     save_checkpoint(laboratory.folder / "diverged.pt", laboratory.network)
-    with pytest.raises(CheckpointError, match="not numbers"):
+    with pytest.raises(CheckpointError, match="NaN or Inf"):
         laboratory.predict(laboratory.config(None, f"prediction.checkpoint={laboratory.folder / 'diverged.pt'}"))
     assert laboratory.store.get(1).status == "FAILED"
 

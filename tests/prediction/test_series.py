@@ -92,7 +92,7 @@ def test_without_labels_it_is_predicted_and_not_measured(series):
     assert series.folder(1, 1).is_dir()
     assert series.figures == []
     with pytest.raises(
-        ConfigError, match=r"series.keep is best, but nothing can be measured, for no entry of .* names labels"
+        ConfigError, match=r"series.keep is best, but nothing can be measured, since no entry of .* names labels"
     ):
         series.predict("series.keep=best", entries=entries)
     assert series.store.ids() == [1]

@@ -20,7 +20,7 @@ def test_the_range_is_refused_before_anything_is_written(series):
             "no checkpoint of iteration 4, 6, .* it has 1, 2; leave",
         ),
         (["series.start=0", "series.step=1"], r"has no checkpoint of iteration 0, which series.step=1 asks for: it"),
-        (["series.metric=dice"], r"series.metric is 'dice', which is no score of 2 classes and 1 region"),
+        (["series.metric=dice"], r"series.metric is 'dice', which is not a score of 2 classes and 1 region"),
         (["series.checkpoint_dir=/nowhere"], "There is no folder /nowhere"),
         ([f"series.checkpoint_dir={series.runs}"], "holds no file called model_checkpoint_ and a number"),
     ):
@@ -84,9 +84,9 @@ def test_a_network_that_diverged_is_noted_and_the_others_go_on(series):
     assert [entry.iteration for entry in finished.entries if entry.problem] == [3]
     record = series.store.get(1)
     assert (record.status, steps(record)) == ("COMPLETED", (1, 2, 4))
-    assert "not numbers" in record.result["problems"]["3"]
+    assert "NaN or Inf" in record.result["problems"]["3"]
     assert not series.folder(1, 3).exists()
-    with pytest.raises(DivergedError, match="not numbers"):
+    with pytest.raises(DivergedError, match="NaN or Inf"):
         series.predict("series.start=3", "series.stop=3")
     assert series.store.get(2).status == "FAILED"
 

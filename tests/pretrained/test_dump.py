@@ -74,7 +74,7 @@ def test_an_archive_that_breaks_off_is_told_apart_from_a_short_one(tmp_path: Pat
     content = archive_bytes(DATABASE, segment=1)
     path = tmp_path / "archive"
     path.write_bytes(content[: int(len(content) * where) - 1])
-    with pytest.raises(DataError, match=r"damaged|no archive"), open_dump(path):
+    with pytest.raises(DataError, match=r"damaged|not an archive"), open_dump(path):
         pass
 
 
@@ -107,7 +107,7 @@ def test_something_else_is_no_archive(tmp_path: Path) -> None:
     path = tmp_path / "archive"
     path.write_bytes(b"PK\x03\x04 something else")
     assert not is_archive(path)
-    with pytest.raises(DataError, match="no archive"), open_dump(path):
+    with pytest.raises(DataError, match="not an archive"), open_dump(path):
         pass
 
 

@@ -123,7 +123,7 @@ def test_a_network_is_told_by_its_tensors(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ({"encoder.weight": torch.zeros(2)}, "no Unet of incasem"),
+        ({"encoder.weight": torch.zeros(2)}, "not a Unet with incasem"),
         ({"conv_pass_task.conv_pass.0.weight": torch.zeros(2)}, "MultitaskUnet"),
         (
             {
@@ -208,7 +208,7 @@ def test_a_ledger_leads_to_trainings_and_leaves_predictions_aside(tmp_path: Path
 @pytest.mark.parametrize("ledger", ["[]", '{"er": "x.json"}', '{"1": 2}'])
 def test_a_ledger_of_another_form_is_refused(tmp_path: Path, ledger: str) -> None:
     (tmp_path / "ledger.json").write_text(ledger)
-    with pytest.raises(InputError, match="no ledger"):
+    with pytest.raises(InputError, match="not a ledger"):
         read_mock_db(tmp_path)
 
 

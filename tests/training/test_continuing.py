@@ -185,7 +185,7 @@ def test_going_on_from_the_checkpoint_before_is_told_and_leaves_no_trace(
     with caplog.at_level(logging.WARNING):
         crashed.train(continued=1)
     assert "model_checkpoint_6" in caplog.text
-    assert "goes on from iteration 3" in caplog.text
+    assert "resumes from iteration 3" in caplog.text
     crashed.assert_equals(undisturbed)
 
 

@@ -1,4 +1,4 @@
-"""What all launchers share: a group of like workers, a started worker, and the script that a worker begins with."""
+"""The parts that all launchers share: a group of equal workers, a started worker, and the script that starts one."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class WorkerGroup:
 
     Attributes:
         launcher: Name in the registry of launchers.
-        count: Workers, at most; None means one per GPU, or one.
-        minimum: Workers that are there also while no block waits; None keeps all until the end.
-        cores: Of each worker; also the number of threads that its libraries may start.
-        memory: Bytes of each worker; None leaves it to the queue.
+        count: Number of workers, at most; None means one per GPU, or one.
+        minimum: Workers that are kept even while no block waits; None keeps all until the end.
+        cores: CPU cores of each worker; also the number of threads that its libraries may start.
+        memory: Memory of each worker in bytes; None leaves it to the queue.
         queue: Slurm's partition, or the queue of another system.
-        gpus: Of each worker.
-        time: Seconds that the queue may let a worker run; None leaves it to the queue.
-        set_up: Lines of shell that run before the worker (modules, conda, variables).
+        gpus: Number of GPUs of each worker.
+        time: Time limit of a worker's job in seconds; None leaves it to the queue.
+        set_up: Shell lines that run before the worker (modules, conda, variables).
         options: Further options of the command that submits a job.
         command: For the launcher ``command``: how to run ``{command}``.
-        python: Interpreter on the workers' machines; None for this one.
-        address: Of a Dask cluster that stands already, launcher ``cluster``: nothing is started.
+        python: Python interpreter on the workers' machines; None for this one.
+        address: Address of an existing Dask cluster, for the launcher ``cluster``, which starts nothing.
     """
 
     launcher: str = "local"
@@ -67,8 +67,8 @@ class Place:
     """Where workers find what they need.
 
     Attributes:
-        folder: Of the job: scripts and logs.
-        reconnect: Seconds that workers of other machines look for a lost scheduler.
+        folder: Folder of the job, with scripts and logs.
+        reconnect: Seconds that workers on other machines look for a lost scheduler.
     """
 
     folder: Path
@@ -76,21 +76,21 @@ class Place:
 
     @property
     def connection(self) -> Path:
-        """File that says where the scheduler is, with the key that workers prove themselves by."""
+        """File with the scheduler's address and the key that workers authenticate with."""
         return self.folder / "connection.json"
 
 
 @dataclass
 class Started:
-    """A worker that was started, by its process on this machine: itself, or the program that waits for its end.
+    """A started worker, represented by its process on this machine: the worker, or the program that waits for its end.
 
     Attributes:
-        name: Of the worker.
-        process: On this machine.
-        log: What the worker says.
+        name: Name of the worker.
+        process: The process on this machine.
+        log: File with the worker's output.
         is_worker: Whether the process is the worker itself.
-        cancel: Command that ends the worker beside killing the process.
-        output: What the worker says where a queue writes that elsewhere; the log then holds the queue's own words.
+        cancel: Command that ends the worker, in addition to killing the process.
+        output: File with the worker's output if a queue writes it separately; the log then has the queue's messages.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Started:
         return self.process.poll()
 
     def stop(self) -> subprocess.Popen[bytes] | None:
-        """Have it ended: a child at once, what runs elsewhere by its command or queue; return what asks the queue."""
+        """End it: a child at once, a remote one by its command or queue; return the process that asks for that."""
         asking = None
         if self.cancel is not None:
             asking = subprocess.Popen(
@@ -115,7 +115,7 @@ class Started:
         return asking
 
     def kill(self) -> None:
-        """End its processes on this machine, whatever they are at; to be called soon after ``stop``, if at all."""
+        """Kill its processes on this machine; to be called soon after ``stop``, if at all."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
@@ -123,22 +123,22 @@ class Started:
             if self.is_worker:
                 self.process.send_signal(number)
             else:
-                os.killpg(self.process.pid, number)  # what the command left behind may outlive the command itself
+                os.killpg(self.process.pid, number)  # processes that the command started may outlive it
 
     def last_words(self) -> str:
-        """Return the last lines that the worker wrote, or the queue about it, in one line."""
+        """Return the last lines written by the worker, or by the queue about it, joined into one."""
         return (self.output is not None and last_words(self.output)) or last_words(self.log)
 
 
 def last_words(path: Path) -> str:
-    """Return the last different lines of a log, in one line; nothing where there is none."""
+    """Return the last distinct lines of a log, joined into one; empty if there are none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _LAST_BYTES))
             lines = file.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return ""
-    different = list(dict.fromkeys(line.strip() for line in reversed(lines)))  # each attempt says the same again
+    different = list(dict.fromkeys(line.strip() for line in reversed(lines)))  # each attempt prints the same
     return " / ".join(reversed(different[:3]))
 
 
@@ -146,13 +146,13 @@ class Launcher(ABC):
     """Starts the workers of one group.
 
     Args:
-        group: Which.
-        place: Where they find what they need.
-        label: Of the group; its workers' names begin with it.
+        group: The group.
+        place: The job's folder, where they find the script and the scheduler's address.
+        label: Label of the group; its workers' names begin with it.
 
     Attributes:
         local: Whether its workers are children of this process.
-        program: What has to be installed here to start them, if anything.
+        program: Program that must be installed here to start them, if any.
     """
 
     local = False
@@ -175,11 +175,11 @@ class Launcher(ABC):
             index: Its number within the group.
 
         Raises:
-            InputError: The program that starts it is not there.
+            InputError: The program that starts it is missing.
         """
 
     def words(self, name: str) -> list[str]:
-        """Return the command of a worker."""
+        """Return the command line of a worker."""
         python, where = self.group.python or sys.executable, str(self.place.connection)
         words = [python, "-m", "incasem_like.blockwise.worker_process", "--name", name, "--connection", where]
         return [*words, "--child"] if self.local else [*words, "--reconnect", str(self.place.reconnect)]
@@ -202,7 +202,7 @@ class Launcher(ABC):
         return script
 
     def _checked_set_up(self) -> list[str]:
-        """Return the set-up lines so that a command among them that fails ends the worker, and is named."""
+        """Return the set-up lines, extended so that a failing command among them ends the worker and is named."""
         if not self.group.set_up:
             return []
         said = "set_up of the workers file failed with status $? at: $BASH_COMMAND"
@@ -220,7 +220,7 @@ class Launcher(ABC):
         """Run a program that lasts as long as the worker: a child, or something in a process group of its own.
 
         Raises:
-            InputError: The program is not there.
+            InputError: The program is missing.
         """
         log = self.place.folder / f"{name}.log"
         with log.open("ab") as said, deaf_to_interrupts():
@@ -239,7 +239,7 @@ class Launcher(ABC):
 
 @contextlib.contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Let processes started inside inherit a signal mask that keeps ctrl-C away: this process answers it for them."""
+    """Let processes started inside inherit a signal mask that blocks ctrl-C: this process handles it for them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

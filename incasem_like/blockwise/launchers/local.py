@@ -17,10 +17,10 @@ class LocalLauncher(Launcher):
 
     @property
     def count(self) -> int:
-        """Workers of the group: as asked for, else one per GPU, else one.
+        """Number of workers of the group: as requested, else one per GPU, else one.
 
         Raises:
-            InputError: More GPUs are asked for than there are.
+            InputError: More GPUs are requested than exist.
         """
         if not self.group.gpus:
             return self.group.count or 1

@@ -1,6 +1,6 @@
 """Workers as jobs of a batch queue, each by a command that waits for the job's end and returns its exit status.
 
-What such a command prints are the queue's own words, and its exit status the worker's. A further queue is one entry of
+Such a command prints the queue's messages, and its exit status is the worker's. A further queue is one entry of
 ``QUEUES``.
 """
 
@@ -20,13 +20,13 @@ MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class Job:
-    """A worker as a job.
+    """A worker as a job of a queue.
 
     Attributes:
-        group: What it needs.
-        name: Unique.
-        script: To run.
-        output: File for what it says.
+        group: The resources it needs.
+        name: Unique name.
+        script: Script to run.
+        output: File for its output.
     """
 
     group: WorkerGroup
@@ -92,7 +92,7 @@ def _sge(job: Job) -> list[str]:
     group = job.group
     wanted = _given(
         ("-pe", group.cores > 1 and "smp"), ("-q", group.queue), ("-l", job.clock and f"h_rt={job.clock}"),
-        ("-l", job.megabytes and f"h_vmem={-(-job.megabytes // group.cores)}M"),  # asked for each core
+        ("-l", job.megabytes and f"h_vmem={-(-job.megabytes // group.cores)}M"),  # requested per core
         ("-l", group.gpus and f"gpu={group.gpus}"),
     )  # fmt: skip
     if group.cores > 1:
@@ -102,7 +102,7 @@ def _sge(job: Job) -> list[str]:
 
 
 def _condor(job: Job) -> list[str]:
-    """Return a shell command: HTCondor takes a file, and the exit status stands in the job's log."""
+    """Return a shell command: HTCondor takes a file, and the exit status is in the job's log."""
     group, log = job.group, job.script.with_suffix(".condor")
     lines = [
         f"executable={job.script}", f"output={job.output}", f"error={job.output}", f"log={log}", "stream_output=True",
@@ -117,12 +117,12 @@ def _condor(job: Job) -> list[str]:
     log.unlink(missing_ok=True)
     quoted = shlex.quote(str(log))
     status = f"status=$(sed -n 's/.*return value \\([0-9]*\\).*/\\1/p' {quoted} | tail -n 1)"
-    wait = f"condor_wait {quoted} && {status} && exit ${{status:-1}}"  # none of a job that a signal ended
+    wait = f"condor_wait {quoted} && {status} && exit ${{status:-1}}"  # a job ended by a signal has none
     return ["sh", "-c", f"condor_submit {shlex.quote(str(file))} && {wait}"]
 
 
 def _oar(job: Job) -> list[str]:
-    """Return a shell command: OAR does not wait, so the job is asked for until it has ended."""
+    """Return a shell command: OAR does not wait, so the job is polled until it has ended."""
     group = job.group
     resources = f"/nodes=1/gpu={group.gpus}" if group.gpus else f"/nodes=1/core={group.cores}"
     resources += f",walltime={job.clock}" if job.clock else ""
@@ -142,9 +142,9 @@ class Queue:
     """A batch queue.
 
     Attributes:
-        program: That submits a job.
-        submit: Makes the command that submits a job and waits for its end.
-        cancel: Command that ends a job; ``{name}`` is its name, ``{log}`` the file of what ``submit`` printed.
+        program: Program that submits a job.
+        submit: Returns the command that submits a job and waits for its end.
+        cancel: Command that ends a job; ``{name}`` is its name, ``{log}`` the file with the output of ``submit``.
         account: Option for an account or project.
     """
 

@@ -21,20 +21,20 @@ _TRUST = {
     "manifest": "as published",
     "earlier": "the same as the first time",
     "server": "as the server says",
-    "first": "recorded, for its publishers gave none to compare with",
+    "first": "recorded, since its publishers gave none to compare with",
 }
 
 
 @click.command("download")
 @click.argument("models", metavar="[ID...]", nargs=-1)
-@click.option("--database", is_flag=True, help="The archive of the training runs too; alone where no ID is given.")
+@click.option("--database", is_flag=True, help="Download the archive of the training runs too; without ID, only that.")
 @click.option(
     "--url",
     metavar="URL",
     help="A mirror instead of the public bucket: https://…, http://…, s3://bucket, or the URL of the file itself.",
 )
-@click.option("--proxy", metavar="URL", help="Proxy to go through.  [default: what HTTPS_PROXY says]")
-@click.option("--accept_changed", is_flag=True, help="Take a file that is not the one that came first.")
+@click.option("--proxy", metavar="URL", help="Proxy to go through.  [default: HTTPS_PROXY]")
+@click.option("--accept_changed", is_flag=True, help="Accept a file that differs from the one downloaded first.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @place_options
 def download_models(
@@ -49,8 +49,8 @@ def download_models(
 ) -> None:
     """Download published models, by id or name; all of them where neither ID nor --database is given.
 
-    A download that was broken off goes on where it stopped. A file comes whole and with the hash it should have, or
-    not at all; the hash of a file that comes for the first time is recorded in models/downloads.json.
+    An interrupted download resumes where it stopped. A file is stored only if it is complete and has the expected hash;
+    the hash of a file that is downloaded for the first time is recorded in models/downloads.json.
     """
     from incasem_like.pretrained.downloading.downloader import Downloader
     from incasem_like.pretrained.downloading.fetching import open_session
@@ -65,18 +65,19 @@ def download_models(
                 downloader.log.forget(folder / CHECKPOINT_FOLDER / listed.models[model_id].file)
         here = [downloader.database(listed.database)] if database else []
         for found in here:
-            _say(found)
+            _report(found)
         for model_id in chosen:
             here.append(downloader.model(model_id, listed.models[model_id]))
-            _say(here[-1])
+
+            _report(here[-1])
     words = [*([shown_path(here[0].path)] if database else []), *map(str, chosen if models else ())]
     for flag, path in (("--manifest", manifest), ("--models_directory", models_directory)):
         words += [] if path is None else [flag, shown_path(path.expanduser().absolute())]
     print(f"Next: {shell_command('incasem-like', 'models', 'import', *words)}")
 
 
-def _say(found: Downloaded) -> None:
-    """Print what came and how far its hash can be trusted."""
+def _report(found: Downloaded) -> None:
+    """Print what was downloaded and how its hash was verified."""
     length = size(found.path.stat().st_size)
     if found.how == "fetched":
         report_written(f"{length}", shown_path(found.path))
@@ -100,7 +101,7 @@ class Bars:
         self._stack.__exit__(kind, error, trace)
 
     def show(self, name: str) -> Callable[[int, int | None], None]:
-        """Give what shows the progress of one file."""
+        """Return the function that shows the progress of one file."""
         bar: Progress | None = None
         before = 0
 
@@ -108,9 +109,9 @@ class Bars:
             nonlocal bar, before
             if total is None:
                 return
-            if bar is None or received < before:  # the first piece, or the file from its beginning again
+            if bar is None or received < before:  # the first piece, or a restart from the beginning
                 self._stack.close()
-                # what an earlier process fetched does not count, so that rate and time left are those of this one
+                # rate and time remaining are those of this process: bytes of earlier ones do not count
                 bar = self._stack.enter_context(Progress(f"Downloading {name}", total - received, "B"))
             else:
                 bar.advance(received - before)

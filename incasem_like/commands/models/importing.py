@@ -21,20 +21,22 @@ if TYPE_CHECKING:
 @click.command("import")
 @click.argument("what", metavar="[WHAT...]", nargs=-1)
 @click.option("--run", "wanted", metavar="ID", type=int, multiple=True, help="Only this run of a database; repeatable.")
-@click.option("--id", "run_id", metavar="ID", type=click.IntRange(1), help="The id it gets.  [default: its own]")
-@click.option("--remap", is_flag=True, help="Give runs whose id is taken the next free one.")
-@click.option("--replace", is_flag=True, help="Put runs in the place of those of their id that were imported earlier.")
+@click.option(
+    "--id", "run_id", metavar="ID", type=click.IntRange(1), help="Id for the imported run.  [default: its own]"
+)
+@click.option("--remap", is_flag=True, help="Use the next free id if an id is taken.")
+@click.option("--replace", is_flag=True, help="Replace runs of the same id that were imported earlier.")
 @click.option("--name", metavar="NAME", help="Name of the run made of a checkpoint.")
 @click.option(
     "--voxel_size",
     metavar="Z Y X",
     nargs=3,
     type=float,
-    help="Voxel size that a checkpoint was trained at, three numbers in nm; it says so nowhere itself.  "
+    help="Voxel size that a checkpoint was trained at, three numbers in nm; the file does not contain it.  "
     "[default: that of the published model of this content, or of --config]",
 )
 @click.option(
-    "--iteration", metavar="N", type=click.IntRange(0), help="Updates seen.  [default: what its Adam counted, else 0]"
+    "--iteration", metavar="N", type=click.IntRange(0), help="Updates seen.  [default: the count of its Adam, else 0]"
 )
 @click.option(
     "--config",
@@ -65,9 +67,9 @@ def import_models(
 ) -> None:
     """Make tracked runs of published models, so that scripts take them by id.
 
-    WHAT is the id or name of a downloaded model; a checkpoint file (.pt); the archive or folder that mongodump wrote of
-    incasem's database; or a mock_db folder or one of its JSON files. By default all that was downloaded. Runs keep
-    their ids. What is there already stays as it is.
+    WHAT is the id or name of a downloaded model; a checkpoint file (.pt); the archive or folder of
+    incasem's database that mongodump wrote; or a mock_db folder or one of its JSON files. By default everything
+    downloaded is imported. Runs keep their ids. Runs that exist already are left unchanged.
     """
     from incasem_like.pretrained.importing import Importer
     from incasem_like.pretrained.manifest import read_manifest
@@ -80,11 +82,15 @@ def import_models(
     _check(found, wanted, said, run_id)
     importer = Importer(stores.open("trainings"), run_id=run_id, remap=remap, replace=replace, upload=not no_upload)
     done = [one for source in found for one in _import(importer, sources, source, said, wanted or None, database)]
-    _say_next(done, stores)
+    _report_next(done, stores)
 
 
 def _check(found: list[Source], wanted: tuple[int, ...], said: Description, run_id: int | None) -> None:
-    """Refuse flags that would mean several runs at once, or none."""
+    """Check that flags for a single run are used with exactly one.
+
+    Raises:
+        InputError: They are not.
+    """
     single = len(found) == 1 and (found[0].kind in ("checkpoint", "json") or len(wanted) == 1)
     if run_id is not None and not single:
         raise InputError("--id is for a single run: name one checkpoint, or add --run ID; for several use --remap.")
@@ -106,7 +112,8 @@ def _import(
     done = []
     for run, checkpoint in sources.read(source, said, wanted, database):
         done.append(importer.add(run, checkpoint))
-        _say(done[-1], importer)
+
+        _report(done[-1], importer)
     for sentence in sources.passed_over(source):
         print(f"Passed over: {sentence}")
     if not done:
@@ -114,8 +121,8 @@ def _import(
     return done
 
 
-def _say(found: Imported, importer: Importer) -> None:
-    """Print what became of a run."""
+def _report(found: Imported, importer: Importer) -> None:
+    """Print how a run was imported."""
     origin = f", there run {found.run.id}" if found.run.id not in (None, found.run_id) else ""
     label = f"run {found.run_id} ({found.run.name}{origin})"
     if found.how == "there":
@@ -126,12 +133,12 @@ def _say(found: Imported, importer: Importer) -> None:
     files = ", ".join(shown_path(checkpoint.path) for checkpoint in record.checkpoints)
     print(f"{words} {label}: {files or 'its record; its checkpoint is not here'}")
     if found.run.problem:
-        print(f"  its record only, for it cannot be used here: {found.run.problem}", file=sys.stderr)
+        print(f"  its record only, since it cannot be used here: {found.run.problem}", file=sys.stderr)
     if found.run.missing:
-        print(f"  without {', '.join(found.run.missing)}, which the dump does not hold whole", file=sys.stderr)
+        print(f"  without {', '.join(found.run.missing)}, which are incomplete in the dump", file=sys.stderr)
 
 
-def _say_next(done: list[Imported], stores: StoreChoice) -> None:
+def _report_next(done: list[Imported], stores: StoreChoice) -> None:
     """Print the command that uses what was imported."""
     if not done:
         return

@@ -59,14 +59,14 @@ def list_models(as_json: bool, manifest: Path | None, models_directory: Path | N
 
 
 def _imported(stores: StoreChoice, models: Iterable[int]) -> set[int]:
-    """Find the models that are runs of their id; none, with a word about it, where the store does not answer."""
+    """Return the models that exist as runs of the same id; none, with a warning, if the store does not answer."""
     from incasem_like.pretrained.foreign import ORIGIN
 
     try:
         store = stores.open("trainings")
         there = [store.get(model_id) for model_id in set(store.ids()).intersection(models)]
     except StoreError as error:
-        print(f"Which of them are runs is not known: {error}", file=sys.stderr)
+        print(f"It is not known which of them are runs: {error}", file=sys.stderr)
         return set()
     return {record.id for record in there if (record.info.get(ORIGIN) or {}).get("original_id") == record.id}
 

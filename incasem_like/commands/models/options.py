@@ -1,4 +1,4 @@
-"""What the commands on models ask alike: which models, and where their files are."""
+"""Options shared by the commands on models: which models, and where their files are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def place_options(command: Command) -> Command:
-    """Give a command the flags for the folder of models and their list."""
+    """Add the flags for the folder of models and their list to a command."""
     for decorate in (
         click.option(
             "--manifest",
@@ -37,7 +37,7 @@ def place_options(command: Command) -> Command:
 
 
 def models_folder(given: Path | None) -> Path:
-    """Give the folder of downloaded models."""
+    """Return the folder of downloaded models."""
     from incasem_like.config.locations import absolute
     from incasem_like.pretrained.manifest import default_models_directory
 
@@ -48,12 +48,12 @@ def find_models(manifest: Manifest, words: Iterable[str]) -> list[int]:
     """Find models by id or name; all of them where none is named.
 
     Raises:
-        InputError: There is none of that id or name.
+        InputError: No published model has that id or name.
     """
     names = {model.name: model_id for model_id, model in manifest.models.items()}
     found = [int(word) if word.isdigit() else names.get(word) for word in words]
     for model_id, word in zip(found, words, strict=True):
         if model_id not in manifest.models:
             known = ", ".join(f"{known} ({model.name})" for known, model in sorted(manifest.models.items()))
-            raise InputError(f"There is no published model {word}: choose among {known}.")
+            raise InputError(f"Unknown published model {word}: choose among {known}.")
     return [model_id for model_id in dict.fromkeys(found) if model_id is not None] or sorted(manifest.models)

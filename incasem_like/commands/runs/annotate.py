@@ -1,4 +1,4 @@
-"""``runs note`` and ``runs tag``: what people say of runs, shown by Omniboard too."""
+"""``runs note`` and ``runs tag``: notes and tags of runs, which Omniboard shows too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from incasem_like.errors import InputError
 
 
 class TagCommand(click.Command):
-    """A command whose arguments may begin with a minus: ``-draft`` is a tag to take away, no flag."""
+    """A command whose arguments may begin with a minus: ``-draft`` removes a tag and is not a flag."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:  # noqa: D102
         takes_value = {name: not option.is_flag for option in self._options(ctx) for name in option.opts}
@@ -36,15 +36,15 @@ class TagCommand(click.Command):
 @click.command("note")
 @click.argument("run", metavar="ID", type=RunReference())
 @click.argument("text", required=False)
-@click.option("--replace", is_flag=True, help="Put TEXT in the place of what was noted before; '' takes it away.")
+@click.option("--replace", is_flag=True, help="Replace earlier notes by TEXT; '' removes them.")
 @kind_option
 @store_options
 def note_run(run: Reference, text: str | None, replace: bool, kind: str, stores: StoreChoice) -> None:
-    """Write TEXT below what was noted of a run; without TEXT show its notes."""
+    """Append TEXT to the notes of a run; without TEXT, show the notes."""
     record = run.get(stores, kind)
     if text is None:
         if replace:
-            raise InputError("TEXT is missing: write what replaces the notes, or '' to take them away.")
+            raise InputError("TEXT is missing: write what replaces the notes, or '' to remove them.")
         print(record.notes or f"Nothing is noted of {called(record)}.")
         return
     notes = text if replace or not record.notes else f"{record.notes}\n{text}"
@@ -58,7 +58,7 @@ def note_run(run: Reference, text: str | None, replace: bool, kind: str, stores:
 @kind_option
 @store_options
 def tag_run(run: Reference, tags: Sequence[str], kind: str, stores: StoreChoice) -> None:
-    """Add tags (+good, or just good) to a run and take others away (-draft); without any show its tags."""
+    """Add tags (+good, or just good) to a run and remove others (-draft); without any, show its tags."""
     from incasem_like.tracking.stores.base import refuse_empty_tags
 
     record = run.get(stores, kind)
@@ -67,7 +67,7 @@ def tag_run(run: Reference, tags: Sequence[str], kind: str, stores: StoreChoice)
     if tags:
         refuse_empty_tags([*added, *gone])
         if both := sorted(set(added) & set(gone)):
-            raise InputError(f"The tag '{both[0]}' is to come and to go: write +{both[0]} or -{both[0]}.")
+            raise InputError(f"The tag '{both[0]}' is both added and removed: write +{both[0]} or -{both[0]}.")
         before = record.tags
         record.store.annotate(record.id, add_tags=added, remove_tags=gone)
         record = record.store.get(record.id)

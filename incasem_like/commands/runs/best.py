@@ -1,4 +1,4 @@
-"""``runs best``: the runs that are best by a metric, and the checkpoint to take."""
+"""``runs best``: the runs that are best by a metric, and their checkpoints."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 def best_runs(
     metric: str, filters: Sequence[str], largest: bool, smallest: bool, limit: int, kind: str, stores: StoreChoice
 ) -> None:
-    """Say which runs are best by METRIC, and when they were.
+    """Show the runs that are best by METRIC, and the iteration of the best value.
 
-    Of scores (dice, jaccard, precision, recall, …) the largest is best, of losses and errors the smallest; of anything
-    else say --largest or --smallest.
+    For scores (dice, jaccard, precision, recall, …) the largest value is best, for losses and errors the smallest; for
+    anything else, add --largest or --smallest.
     """
     from incasem_like.tracking.queries.conditions import parse_condition
     from incasem_like.tracking.queries.fields import better
@@ -45,17 +45,19 @@ def best_runs(
     selection = select_runs([store], [parse_condition(text) for text in filters], names=[metric])
     field = selection.fields[metric]
     if field.metric is None:
-        raise InputError(f"'{metric}' is {field.meaning}, which is no metric: name one, or use runs list --sort.")
+        raise InputError(f"'{metric}' is {field.meaning}, which is not a metric: name one, or use runs list --sort.")
     chosen = "max" if largest else "min" if smallest else better(field.metric)
     if chosen is None:
-        raise InputError(f"Whether much or little {field.metric} is good is not known: add --largest or --smallest.")
+        raise InputError(
+            f"It is not known whether a large or a small {field.metric} is better: add --largest or --smallest."
+        )
     values = {run.id: value for run in selection.runs if (value := _value(run, field.metric, chosen)) is not None}
     ranked = sorted(selection.runs, key=lambda run: (run.id in values, _rank(values.get(run.id), chosen)), reverse=True)
     ranked = [run for run in ranked if run.id in values]
     if not ranked:
         raise InputError(f"No run that meets the filters has {field.metric}: leave filters out, or name another store.")
     _print(ranked[:limit], values, field, chosen)
-    _say_best(ranked[0], values[ranked[0].id], field.metric, chosen, stores)
+    _print_best(ranked[0], values[ranked[0].id], field.metric, chosen, stores)
 
 
 def _value(run: RunSummary, metric: str, chosen: str) -> float | None:
@@ -84,7 +86,7 @@ def _print(runs: Sequence[RunSummary], values: dict[int, float], field: Field, c
     print_table([Column(title, title in ("id", field.metric, "iteration")) for title in titles], rows)
 
 
-def _say_best(run: RunSummary, value: float, metric: str, chosen: str, stores: StoreChoice) -> None:
+def _print_best(run: RunSummary, value: float, metric: str, chosen: str, stores: StoreChoice) -> None:
     step = _step(run, metric, chosen)
     name = f" ({run.name})" if run.name else ""
     print(f"\nBest {metric}: {value:.4f} in {singular(run.kind)} run {run.id}{name}, iteration {step}.")
@@ -96,6 +98,6 @@ def _say_best(run: RunSummary, value: float, metric: str, chosen: str, stores: S
 
 
 def _store_flags(stores: StoreChoice) -> list[str]:
-    """The flags of ``predict.py`` that find the run where it was found now."""
+    """Return the flags for ``predict.py`` that select the same store."""
     flags = stores.flags()
     return flags[: flags.index("--runs_directory")] if "--runs_directory" in flags else flags

@@ -1,4 +1,4 @@
-"""``runs checkpoints``: the checkpoints of a run, where each of them is and whether it is whole."""
+"""``runs checkpoints``: the checkpoints of a run, where each of them is and whether it is complete."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @click.command("checkpoints")
 @click.argument("run", metavar="ID", type=RunReference())
-@click.option("--quick", is_flag=True, help="Compare lengths only; without it files are read through and hashed.")
+@click.option("--quick", is_flag=True, help="Compare lengths only, instead of reading and hashing the files.")
 @kind_option
 @store_options
 def list_checkpoints(run: Reference, quick: bool, kind: str, stores: StoreChoice) -> int:
     """List the checkpoints that a run registered: metrics, size, where each one is, and whether it is whole.
 
-    Whole means that the file has the SHA-256 that the run registered. A checkpoint is with its state when training can
-    be continued from it. The exit status is 1 when one can be had nowhere.
+    Whole means that the file has the SHA-256 that the run registered. A checkpoint is listed with its state if training
+    can be continued from it. The exit status is 1 if a checkpoint cannot be found anywhere.
     """
     record = run.get(stores, kind)
     checkpoints = record.checkpoints
@@ -59,7 +59,7 @@ def list_checkpoints(run: Reference, quick: bool, kind: str, stores: StoreChoice
 
 
 def places(file: TrackedFile) -> list[str]:
-    """Say where a file can be had: disk, cache, database, URL."""
+    """Return the places where a file is available: disk, cache, database, URL."""
     from incasem_like.tracking.model.cache import cached_path
 
     found = ["disk"] if _on_disk(file) else []
@@ -69,7 +69,7 @@ def places(file: TrackedFile) -> list[str]:
 
 
 def condition(checkpoint: CheckpointRecord, *, quick: bool) -> str:
-    """Say whether a checkpoint is whole, with or without what it takes to continue from it."""
+    """Return whether a checkpoint is whole, and whether the state for continuing from it exists."""
     model = _state_of(checkpoint.model, quick)
     if model not in ("whole", "right length", "not looked at"):
         return model
@@ -83,7 +83,7 @@ def _state_of(file: TrackedFile, quick: bool) -> str:
     if on_disk is None:
         there = [path for path in file.candidates if path.is_file()]
         if "database" in places(file):
-            return "whole"  # the database lists a file when its last piece is in
+            return "whole"  # the database lists a file only once its last chunk is stored
         if there and not places(file):
             return f"changed: {there[0].stat().st_size} bytes, not {file.bytes}"
         return "not looked at" if places(file) else "missing"
@@ -117,7 +117,7 @@ def _best(record: RunRecord) -> int | None:
 
 
 def _columns(record: RunRecord) -> list[str]:
-    """The metrics worth a column: the one that decides on the best, the loss, the dice of the foreground."""
+    """Return the metrics to show as columns: the one that decides on the best, the loss, the dice of the foreground."""
     known = {name for c in record.checkpoints for name, value in c.metrics.items() if not math.isnan(value)}
     wanted = [_policy(record)[0], "loss", "dice_class_1"]
     return [name for name in dict.fromkeys(wanted) if name in known and name is not None]

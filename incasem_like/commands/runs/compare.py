@@ -1,4 +1,4 @@
-"""``runs compare``: how runs differ in configuration and metrics, and their curves in one picture."""
+"""``runs compare``: differences of runs in configuration and metrics, and their curves in one figure."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _ABSENT = object()
 @click.argument("runs", metavar="ID ID...", type=RunReference(), nargs=-1, required=True)
 @click.option("--metric", "metrics", metavar="NAME", multiple=True, help="Compare this metric only; may be repeated.")
 @click.option("--plot", metavar="FILE.png", type=click.Path(path_type=Path), help="Draw the metrics' curves.")
-@click.option("--json", "as_json", is_flag=True, help="The comparison as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 @kind_option
 @store_options
 def compare_runs(
     runs: Sequence[Reference], metrics: Sequence[str], plot: Path | None, as_json: bool, kind: str, stores: StoreChoice
 ) -> None:
-    """Compare runs: what their configurations differ in, and their metrics side by side.
+    """Compare runs: the differences of their configurations, and their metrics side by side.
 
-    Of a metric the best value is shown with its iteration, the last where none is better; * marks the best run.
+    For a metric, the best value is shown with its iteration, else the last value; * marks the best run.
     """
     if plot is not None and plot.suffix.lower() != ".png":
         raise InputError(f"The plot is written as PNG: name a file that ends in .png, not '{plot}'.")
@@ -54,7 +54,7 @@ def compare_runs(
 
 
 def config_differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    """The configuration keys in which runs differ, with each run's value; one that has no such key has none."""
+    """Return the configuration keys in which runs differ, with each run's value; None for a run without the key."""
     from incasem_like.tracking.model.summaries import flatten
 
     flat = [flatten(record.config) for record in records]
@@ -66,10 +66,10 @@ def config_differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
 def metric_values(
     records: Sequence[RunRecord], wanted: Sequence[str] = ()
 ) -> dict[str, list[tuple[float, int] | None]]:
-    """Each metric's best value, else its last, and the iteration of it, for each run.
+    """Return each metric's best value, else its last, with its iteration, for each run.
 
     Raises:
-        InputError: No run has a metric that is wanted.
+        InputError: No run has one of the requested metrics.
     """
     from incasem_like.tracking.queries.fields import better
 

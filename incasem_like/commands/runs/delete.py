@@ -1,4 +1,4 @@
-"""``runs delete``: delete runs with all that only they need, once the person has agreed."""
+"""``runs delete``: delete runs and everything that only they need, after confirmation."""
 
 from __future__ import annotations
 
@@ -34,15 +34,14 @@ Key = tuple[str, int]
 @click.command("delete")
 @click.argument("runs", metavar="ID...", type=RunReference(), nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--force", is_flag=True, help="Delete runs that others came from, too.")
+@click.option("--force", is_flag=True, help="Delete runs even if other runs were derived from them.")
 @kind_option
 @store_options
 def delete_runs(runs: Sequence[Reference], yes: bool, force: bool, kind: str, stores: StoreChoice) -> int:
     """Delete runs: records, metrics, stored files, checkpoints in the database and on this machine.
 
-    A run that others came from is refused unless these are deleted with it. Folders of checkpoints, TensorBoard
-    logs and snapshots go only where it is certain that they are the run's own. What predictions wrote into volumes
-    stays.
+    A run that others were derived from is refused unless these are deleted with it. Folders of checkpoints,
+    TensorBoard logs and snapshots are deleted only if they are certainly the run's own. Predicted volumes are kept.
     """
     records = {(run.kind or kind, run.id): _look_up(run, stores, kind) for run in runs}
     children = {
@@ -65,7 +64,7 @@ def delete_runs(runs: Sequence[Reference], yes: bool, force: bool, kind: str, st
 
 
 def _look_up(run: Reference, stores: StoreChoice, kind: str) -> RunRecord:
-    """Look a run up; of one whose record cannot be read, only what is wrong with it is known."""
+    """Look up a run; if its record cannot be read, the result holds only the error."""
     from incasem_like.tracking import RunRecord
 
     try:
@@ -75,17 +74,21 @@ def _look_up(run: Reference, stores: StoreChoice, kind: str) -> RunRecord:
 
 
 def _check(records: dict[Key, RunRecord], children: dict[Key, list[Key]], force: bool) -> None:
-    """Refuse all of it, before anything is deleted, when one of the runs must not go."""
+    """Check, before anything is deleted, that every one of the runs may be deleted.
+
+    Raises:
+        InputError: One is running, or other runs were derived from it.
+    """
     whole = [key for key, record in records.items() if record.status != DAMAGED]
     stores = {kind: records[kind, run_id].store for kind, run_id in whole}
     heard_of = {kind: store.heard_of(run_id for of, run_id in whole if of == kind) for kind, store in stores.items()}
     for key, record in records.items():
         if record.status == "RUNNING" or record.id in heard_of.get(key[0], ()):
-            raise InputError(f"{called_first(record)} still goes on: stop it first, then delete it.")
+            raise InputError(f"{called_first(record)} is still running: stop it first, then delete it.")
         left = [f"{singular(kind)} {run_id}" for kind, run_id in children[key] if (kind, run_id) not in records]
         if left and not force:
             raise InputError(
-                f"{called_first(record)} is what others came from ({', '.join(left)}): delete them with it, or "
+                f"{called_first(record)} has runs derived from it ({', '.join(left)}): delete them with it, or "
                 "add --force."
             )
 

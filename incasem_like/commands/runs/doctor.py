@@ -1,4 +1,4 @@
-"""``runs doctor``: what is inconsistent in a store and its runs directory, and the repair."""
+"""``runs doctor``: find inconsistencies in a store and its runs directory, and repair them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 )
 @store_options
 def examine_stores(repair: bool, yes: bool, thorough: bool, also: Sequence[str], stores: StoreChoice) -> int:
-    """Look for what is inconsistent in the runs of all kinds and in the runs directory.
+    """Find inconsistencies in the runs of all kinds and in the runs directory.
 
-    Runs that died without saying so, checkpoints that are missing, changed or registered by nobody, leavings of
-    crashes, journals that were not delivered. A folder of checkpoints may be that of a run in another store: the files
-    in the runs directory and the store of INCASEM_TRACKING_URL are looked into anyway, others with --also. What changed
-    in the last hour may be in the making and is left alone. The exit status is 1 while something is found that
-    was not repaired.
+    These are runs that died but are recorded as running, checkpoints that are missing, changed or not registered,
+    leftovers of crashes, and records that were not uploaded. A folder of checkpoints may belong to a run in another
+    store: the files in the runs directory and the store of INCASEM_TRACKING_URL are always searched, others with
+    --also. Anything that changed in the last hour may still be in use and is left alone. The exit status is 1 while
+    there are findings that were not repaired.
     """
     from incasem_like.tracking.doctor import examine
 
@@ -61,7 +61,7 @@ def examine_stores(repair: bool, yes: bool, thorough: bool, also: Sequence[str],
 
 
 def stores_of(choice: StoreChoice, also: Sequence[str]) -> list[RunStore]:
-    """Open all stores that are known to have runs in the runs directory, each once."""
+    """Open every store that is known to have runs in the runs directory, each once."""
     from incasem_like.tracking.moving.sync import OFFLINE
 
     urls = [choice.url, *also, os.environ.get(ENVIRONMENT_VARIABLE)]

@@ -9,20 +9,22 @@ from incasem_like.commands.lazy_group import LazyGroup, Member
 _HERE = "incasem_like.commands.runs"
 COMMANDS = {
     "list": Member(f"{_HERE}.listing", "list_runs", "list runs: filters, columns, sorting, JSON, CSV"),
-    "show": Member(f"{_HERE}.show", "show_run", "all that is known of one run"),
+    "show": Member(f"{_HERE}.show", "show_run", "all details of one run"),
     "compare": Member(f"{_HERE}.compare", "compare_runs", "how the configurations and metrics of runs differ"),
     "best": Member(f"{_HERE}.best", "best_runs", "which run is best by a metric, and its checkpoint"),
-    "lineage": Member(f"{_HERE}.lineage", "show_lineage", "what a run or dataset comes from and what came of it"),
-    "checkpoints": Member(f"{_HERE}.checkpoints", "list_checkpoints", "a run's checkpoints: metrics, where, whole?"),
+    "lineage": Member(f"{_HERE}.lineage", "show_lineage", "origins and results of a run or dataset"),
+    "checkpoints": Member(
+        f"{_HERE}.checkpoints", "list_checkpoints", "a run's checkpoints: metrics, location, integrity"
+    ),
     "note": Member(f"{_HERE}.annotate", "note_run", "write a note on a run"),
     "tag": Member(f"{_HERE}.annotate", "tag_run", "add and remove tags: tag 12 +good -draft"),
-    "delete": Member(f"{_HERE}.delete", "delete_runs", "delete runs and free what they take"),
+    "delete": Member(f"{_HERE}.delete", "delete_runs", "delete runs and free their disk space"),
     "reap": Member(f"{_HERE}.upkeep", "reap_runs", "close the records of runs whose process is gone"),
-    "sync": Member(f"{_HERE}.upkeep", "sync_runs", "deliver what the run store did not get in time"),
+    "sync": Member(f"{_HERE}.upkeep", "sync_runs", "upload records that the run store has not received"),
     "export": Member(f"{_HERE}.move", "export_runs", "write a run with its checkpoints into a folder"),
     "import": Member(f"{_HERE}.move", "import_runs", "take a run from such a folder into the store"),
     "copy": Member(f"{_HERE}.move", "copy_runs", "copy runs into another store"),
-    "doctor": Member(f"{_HERE}.doctor", "examine_stores", "find what is inconsistent, and repair it"),
+    "doctor": Member(f"{_HERE}.doctor", "examine_stores", "find inconsistencies, and repair them"),
 }
 
 
@@ -30,6 +32,6 @@ COMMANDS = {
 def runs() -> None:
     """Find, compare, keep and move tracked runs.
 
-    Runs are looked for in the store that --mongodb or --file_storage names, else in that of the environment variable
+    Runs are searched in the store that --mongodb or --file_storage names, else in that of the environment variable
     INCASEM_TRACKING_URL, else in the files in training_runs/tracking.
     """

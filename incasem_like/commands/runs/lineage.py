@@ -1,4 +1,4 @@
-"""``runs lineage``: what a run or a dataset comes from and what came of it, as a tree and as SVG."""
+"""``runs lineage``: the origins and results of a run or dataset, as a tree and as SVG."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 @click.command("lineage")
 @click.argument("subject", metavar="ID_OR_DATASET")
 @click.option("--svg", metavar="FILE.svg", type=click.Path(path_type=Path), help="Draw it too.")
-@click.option("--json", "as_json", is_flag=True, help="Nodes and links as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print nodes and links as JSON.")
 @kind_option
 @store_options
 def show_lineage(subject: str, svg: Path | None, as_json: bool, kind: str, stores: StoreChoice) -> None:
-    """Show what a run comes from and what came of it: data, trainings, fine-tunings, predictions, evaluations.
+    """Show the origins and results of a run: data, trainings, fine-tunings, predictions, evaluations.
 
     ID_OR_DATASET is a run's id, 12, kind and id, predictions/12, or a dataset, cell.zarr/volumes/raw: then the run that
-    made it, as runs or the dataset itself say, and those that read it. What datasets here say of their own making is
-    shown too.
+    made it, according to runs or the dataset's own provenance, and those that read it. The provenance of local datasets
+    is shown too.
     """
     if svg is not None and svg.suffix.lower() != ".svg":
         raise InputError(f"The drawing is written as SVG: name a file that ends in .svg, not '{svg}'.")
@@ -47,20 +47,20 @@ def show_lineage(subject: str, svg: Path | None, as_json: bool, kind: str, store
 
 
 def find_lineage(subject: str, kind: str, runs: Sequence[RunSummary], where: str) -> tuple[Lineage, str]:
-    """Find what belongs to a run or dataset.
+    """Find the lineage of a run or dataset.
 
     Args:
         subject: A run, or the address of a dataset or container.
-        kind: Kind of run where only an id is given.
+        kind: Kind of run if only an id is given.
         runs: All runs of all kinds, with their inputs.
         where: The store, for messages.
 
     Returns:
-        The lineage, and the key of the node that was asked for.
+        The lineage, and the key of the requested node.
 
     Raises:
-        RunNotFoundError: There is no such run.
-        InputError: There is no such dataset, and no run reads or made it.
+        RunNotFoundError: The run does not exist.
+        InputError: The dataset does not exist, and no run reads or made it.
     """
     from incasem_like.tracking.lineage import run_key
 
@@ -74,7 +74,7 @@ def find_lineage(subject: str, kind: str, runs: Sequence[RunSummary], where: str
 
 
 def _around(focus: str, runs: Sequence[RunSummary], apart: Sequence[str]) -> Lineage:
-    """Gather what belongs to a node; ask each dataset in it, once it is known to be, how it was made."""
+    """Collect the lineage of a node, reading the provenance of each dataset in it."""
     from incasem_like.tracking.lineage import gather, input_hashes, making_of, outputs, run_key, split_address
 
     by_key = {run_key(run.kind, run.id): run for run in runs}
@@ -92,7 +92,7 @@ def _around(focus: str, runs: Sequence[RunSummary], apart: Sequence[str]) -> Lin
         near = [by_key[key] for key in lineage.nodes if key in by_key]
         wanted = set().union(*(input_hashes(run) for run in near))
         wanted |= {source for made in makings.values() for source in made.sources}
-        # What was made of something that a run here wrote lies beside it, as a rule, and another run may have read it.
+        # Datasets made from a run's output usually lie beside it, and another run may have read them.
         containers = {split_address(place)[0] for run in near for place in outputs(run)}
         wanted |= {address for address in everything if split_address(address)[0] in containers}
         if wanted <= asked:
@@ -100,7 +100,7 @@ def _around(focus: str, runs: Sequence[RunSummary], apart: Sequence[str]) -> Lin
 
 
 def _datasets_beside(address: str) -> list[str]:
-    """The datasets in the container of a local dataset: they may have been made from it."""
+    """Return the datasets in the container of a local dataset, which may have been made from it."""
     from incasem_like.tracking.lineage import split_address
     from incasem_like.volumes import list_datasets
 
@@ -111,7 +111,7 @@ def _datasets_beside(address: str) -> list[str]:
 
 
 def tree(lineage: Lineage, focus: str, *, drawn: bool) -> list[str]:
-    """Write a lineage as lines: the node, what it comes from, what it led to; ``drawn`` with branches."""
+    """Return a lineage as lines: the node, its origins, its results; ``drawn`` adds branches."""
     node = lineage.nodes[focus]
     lines = [_line(node, ""), *(f"  {line}" for line in node.details)]
     for heading, links, end in (
@@ -124,7 +124,7 @@ def tree(lineage: Lineage, focus: str, *, drawn: bool) -> list[str]:
 
 
 class _Branches:
-    """One direction of a lineage as indented lines; what was shown before is only named."""
+    """One direction of a lineage as indented lines; nodes shown before are only named."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ def _check_run(key: str, runs: Sequence[RunSummary], where: str) -> None:
 
 
 def _find_dataset(subject: str, runs: Sequence[RunSummary], where: str) -> tuple[str, str | None]:
-    """Find the node of a dataset or container, and its address where it is to have a node of its own."""
+    """Return the node of a dataset or container, and its address if it needs a node of its own."""
     from incasem_like.tracking.lineage import data_key, input_hashes, making_of, run_key, split_address, written_by
     from incasem_like.volumes import parse_address
 
@@ -185,8 +185,8 @@ def _find_dataset(subject: str, runs: Sequence[RunSummary], where: str) -> tuple
     known = address in read or any(split_address(one)[0] == address for one in read)
     if not known and provenance is None and not _is_container(address):
         raise InputError(
-            f"No run in {where} read or made {subject}, and there is no such dataset: write CONTAINER.zarr/DATASET or "
-            "a run's id."
+            f"No run in {where} read or made {subject}, and this dataset does not exist: write CONTAINER.zarr/DATASET "
+            "or a run's id."
         )
     return data_key(address), address
 
@@ -196,7 +196,7 @@ def _is_container(address: str) -> bool:
 
 
 def read_provenance(address: str) -> Mapping[str, Any] | None:
-    """Read what a dataset says of its making; None where there is no dataset, or it cannot be read or says nothing."""
+    """Return the provenance of a dataset; None if it does not exist, cannot be read, or has none."""
     from incasem_like.volumes import open_volume
 
     try:

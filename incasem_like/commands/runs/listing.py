@@ -1,4 +1,4 @@
-"""``runs list``: which runs there are, filtered, sorted, as a table, JSON or CSV."""
+"""``runs list``: runs, filtered and sorted, as a table, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ _ALWAYS = ("id", "name", "status", "started", "took")
 FILTERS = """\b
 FILTER is NAME OPERATOR VALUE: status=COMPLETED  'dice>0.8'  training.optimizer.lr=1e-4  name~mito  tag=good
                                organelle=er  'started>2026-01-01'  'took<2h'  parent=none
-Operators are = != < <= > >= and ~ (regular expression); quote those that the shell takes for itself. All filters
-have to hold. NAME is a field (id name command status started stopped heartbeat took host comment tags notes
-parent iteration checkpoints size data organelle), a metric, a configuration key or a result; of the latter three
-a short name is enough where it is clear: lr for training.optimizer.lr, dice for dice_class_1. A metric's value is
+Operators are = != < <= > >= and ~ (regular expression); quote those that the shell interprets. All filters
+must match. NAME is a field (id name command status started stopped heartbeat took host comment tags notes
+parent iteration checkpoints size data organelle), a metric, a configuration key or a result; for the latter three
+a short name is enough if it is unambiguous: lr for training.optimizer.lr, dice for dice_class_1. A metric's value is
 its best (largest dice, smallest loss), else its last; NAME.last, NAME.min, NAME.max choose.
 """
 
 
 @click.command("list", epilog=FILTERS)
 @click.argument("filters", metavar="[FILTER]...", nargs=-1)
-@click.option("--columns", metavar="A,B,C", help="Names of what to show; +A,B adds to the usual columns.")
-@click.option("--sort", metavar="NAME", help="Sort by it; -NAME puts the largest first; several with commas.")
+@click.option("--columns", metavar="A,B,C", help="Columns to show; +A,B adds to the default columns.")
+@click.option("--sort", metavar="NAME", help="Sort by this column; -NAME puts the largest first; several with commas.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Show the first N only.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON list; without --columns all but the configuration.")
-@click.option("--csv", "as_csv", is_flag=True, help="CSV with a header; times in UTC, durations in seconds.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON list; without --columns, everything but the configuration."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header; times in UTC, durations in seconds.")
 @click.option("--all", "all_kinds", is_flag=True, help="Runs of all kinds.")
 @kind_option
 @store_options
@@ -75,11 +77,11 @@ def list_runs(
         _print_csv(runs, wanted)
     else:
         show_runs(runs, [field for field in wanted if field.name in names or _known(field, runs)])
-        _say_what_is_hidden(selection, len(runs), chosen)
+        _report_hidden(selection, len(runs), chosen)
 
 
 def read_columns(columns: str | None, stores: Sequence[RunStore]) -> tuple[list[str], list[str]]:
-    """Read ``--columns``: the names asked for, and the usual ones, which stay where none or ``+…`` are asked for."""
+    """Return the requested columns of ``--columns``, and the default ones, kept if none or ``+…`` is requested."""
     usual = [] if len(stores) == 1 else ["kind"]
     usual += [*_ALWAYS, *dict.fromkeys(name for store in stores for name in kind_named(store.kind).columns)]
     if columns is None:
@@ -109,8 +111,8 @@ def _known(field: Field, runs: Sequence[RunSummary]) -> bool:
     return any(field.read(run) not in (None, ()) for run in runs)
 
 
-def _say_what_is_hidden(selection: Selection, shown: int, stores: Sequence[RunStore]) -> None:
-    """Say on stderr, so that a pipe gets the table alone, what the table leaves out."""
+def _report_hidden(selection: Selection, shown: int, stores: Sequence[RunStore]) -> None:
+    """Print what the table leaves out, on stderr, so that a pipe receives only the table."""
     found = len(selection.runs)
     where = stores[0].description if len(stores) == 1 else "the stores"
     if not selection.total:
@@ -134,7 +136,7 @@ def _values(runs: Sequence[RunSummary], fields: Sequence[Field]) -> list[dict[st
 
 
 def _whole(run: RunSummary) -> dict[str, Any]:
-    """All that a summary says, for a program."""
+    """Return a complete summary, for JSON."""
     from dataclasses import asdict
 
     left_out = ("config", "inputs", "summary", "damage")
@@ -143,7 +145,7 @@ def _whole(run: RunSummary) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Make a value fit for JSON, which knows neither times, nor NaN, nor the ids of a database."""
+    """Convert a value for JSON, which has neither times, nor NaN, nor database ids."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""The metrics of one run in brief, whether its record sums them up or only holds their points."""
+"""Summaries of the metrics of one run, from its record or computed from their points."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def metric_summaries(record: RunRecord) -> dict[str, dict[str, Any]]:
-    """Give last, smallest and largest value of each metric and their iterations, as ``info.summary`` holds them.
+    """Return last, smallest and largest value of each metric with their iterations, in the form of ``info.summary``.
 
-    Runs that Sacred itself or an earlier version wrote hold no summary: theirs is made from the metrics.
+    Runs written by Sacred itself or an earlier version have no summary: it is computed from the metrics.
     """
     noted = record.info.get("summary")
     if isinstance(noted, dict) and noted:

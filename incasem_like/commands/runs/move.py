@@ -1,4 +1,4 @@
-"""``runs export``, ``runs import`` and ``runs copy``: runs on the move, with all that belongs to them."""
+"""``runs export``, ``runs import`` and ``runs copy``: move runs with all their files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from incasem_like.tracking.kinds import singular
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord
 
-_new_ids = click.option("--new_ids", is_flag=True, help="Give new ids even where the old ones are free.")
+_new_ids = click.option("--new_ids", is_flag=True, help="Assign new ids even if the old ones are free.")
 
 
 @click.command("export")
@@ -34,9 +34,9 @@ _new_ids = click.option("--new_ids", is_flag=True, help="Give new ids even where
 @kind_option
 @store_options
 def export_runs(words: Sequence[str], no_checkpoints: bool, kind: str, stores: StoreChoice) -> None:
-    """Write a run into FOLDER, which is made: record, metrics, artifacts, sources and checkpoints, with their hashes.
+    """Write a run into a new FOLDER: record, metrics, artifacts, sources and checkpoints, with their hashes.
 
-    Of several runs each gets a folder in FOLDER. Checkpoints that lie in the database only are fetched.
+    Several runs get one folder each in FOLDER. Checkpoints that are only in the database are fetched.
     """
     from incasem_like.tracking.moving.transfer import export_run
 
@@ -52,7 +52,7 @@ def export_runs(words: Sequence[str], no_checkpoints: bool, kind: str, stores: S
     for record, place in zip(records, places, strict=True):
         export_run(record, place, with_checkpoints=not no_checkpoints)
         print(f"Exported {called(record)}: {shown_path(place)}")
-    print("To take it into another store, add --mongodb URL or --file_storage DIR to this:")
+    print("To import it into another store, add --mongodb URL or --file_storage DIR to this:")
     print(f"Next: {shell_command('incasem-like', 'runs', 'import', shown_path(target))}")
 
 
@@ -61,17 +61,17 @@ def export_runs(words: Sequence[str], no_checkpoints: bool, kind: str, stores: S
 @_new_ids
 @store_options
 def import_runs(folders: Sequence[Path], new_ids: bool, stores: StoreChoice) -> None:
-    """Take exported runs into the store, under their own ids where these are free.
+    """Import exported runs into the store, under their own ids if these are free.
 
-    FOLDER is what runs export wrote, of one run or of several. Runs that come together stay tied to each other. Their
-    checkpoints go into models/ of the runs directory, and into the database where the store is one.
+    FOLDER was written by runs export, for one run or several. Links between runs imported together are kept. Their
+    checkpoints go into models/ of the runs directory, and into the database if the store is one.
     """
     from incasem_like.tracking.moving.transfer import import_runs as bring_in
 
     places = [place for folder in folders for place in portable_folders(folder.expanduser().absolute())]
     records = bring_in(places, stores.open("trainings"), keep_ids=not new_ids)
     for record in records:
-        _say_new(record)
+        _report_new(record)
     if len(records) == 1:
         words = ["incasem-like", "runs", "show", f"{records[0].kind}/{records[0].id}", *stores.flags()]
         print(f"Next: {shell_command(*words)}")
@@ -84,9 +84,9 @@ def import_runs(folders: Sequence[Path], new_ids: bool, stores: StoreChoice) -> 
 @kind_option
 @store_options
 def copy_runs(runs: Sequence[Reference], target: str, new_ids: bool, kind: str, stores: StoreChoice) -> None:
-    """Copy runs into another store, with metrics, files and, where it is a database, checkpoints.
+    """Copy runs into another store, with metrics, files and, if it is a database, checkpoints.
 
-    Ids are kept where they are free. Runs that are copied together stay tied to each other.
+    Ids are kept if they are free. Links between runs copied together are kept.
     """
     from incasem_like.tracking.moving.transfer import copy_runs as copy
 
@@ -96,11 +96,11 @@ def copy_runs(runs: Sequence[Reference], target: str, new_ids: bool, kind: str, 
     if here == there:
         raise InputError(f"--to names the store that the runs are in, {stores.open(kind).description}: name another.")
     for record in copy(records, other.open(kind), keep_ids=not new_ids):
-        _say_new(record)
+        _report_new(record)
 
 
 def portable_folders(folder: Path) -> list[Path]:
-    """Find the exported runs at a folder: itself, or those right below it.
+    """Return the folders of exported runs: ``folder`` itself, or those directly inside.
 
     Raises:
         InputError: There is none.
@@ -115,7 +115,7 @@ def portable_folders(folder: Path) -> list[Path]:
     return found
 
 
-def _say_new(record: RunRecord) -> None:
+def _report_new(record: RunRecord) -> None:
     old = record.info.get("original_id")
     renamed = f", which was run {old} before" if old is not None and old != record.id else ""
     report_written(f"{called(record)}{renamed}", record.store.description)

@@ -1,4 +1,4 @@
-"""What the commands on runs ask alike: which store, which kind of run, which run."""
+"""Options shared by the commands on runs: the store, the kind of run, the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REFERENCE = re.compile(r"^(?:([a-z]+)[/ :])?0*(\d+)$", re.IGNORECASE)
 
 
 def default_runs_directory() -> Path:
-    """The folder of training runs where none is named; imports the configuration only when asked."""
+    """Return the default folder of training runs; imports the configuration only when called."""
     from incasem_like.config import default_runs_directory
 
     return default_runs_directory()
@@ -36,7 +36,7 @@ class StoreChoice:
     """The run store that the command line names.
 
     Attributes:
-        url: What --mongodb or --file_storage says, or None; may hold a password.
+        url: Value of --mongodb or --file_storage, or None; may contain a password.
         runs_directory: The folder of training runs.
     """
 
@@ -57,7 +57,7 @@ class StoreChoice:
         return {kind: self.open(kind) for kind in KINDS}
 
     def flags(self) -> list[str]:
-        """What to type again to reach the same store; without a URL that holds a password."""
+        """Return the flags that select the same store, without a URL that contains a password."""
         from incasem_like.terminal import shown_path
         from incasem_like.tracking.values import without_credentials
 
@@ -79,12 +79,12 @@ class Reference:
     kind: str | None = None
 
     def get(self, choice: StoreChoice, kind: str) -> RunRecord:
-        """Look the run up; of ``kind`` where none was typed."""
+        """Look up the run; ``kind`` is used if none was typed."""
         return choice.open(self.kind or kind).get(self.id)
 
 
 def store_options(command: Command) -> Command:
-    """Give a command the flags that choose the store; it gets a ``StoreChoice`` as ``stores``."""
+    """Add the flags that choose the store to a command, which receives a ``StoreChoice`` as ``stores``."""
 
     @functools.wraps(command)
     def wrapped(
@@ -96,7 +96,7 @@ def store_options(command: Command) -> Command:
         **options: Any,
     ) -> Any:
         if mongodb and file_storage:
-            raise InputError("Runs are looked for in one store: give --mongodb or --file_storage, not both.")
+            raise InputError("Runs are searched in one store: give --mongodb or --file_storage, not both.")
         directory = runs_directory.expanduser().absolute() if runs_directory else default_runs_directory()
         folder = as_folder(file_storage) if file_storage else None
         return command(*arguments, stores=StoreChoice(mongodb or folder, directory), **options)
@@ -119,7 +119,7 @@ def store_options(command: Command) -> Command:
 
 
 def kind_option(command: Command) -> Command:
-    """Give a command the flag ``--kind``."""
+    """Add the flag ``--kind`` to a command."""
     decorate = click.option(
         "--kind", type=KindOfRun(), default="trainings", show_default=True, help=f"Kind of run: {', '.join(KINDS)}."
     )
@@ -148,7 +148,9 @@ class RunReference(click.ParamType[Reference]):
             return value
         reference = read_reference(str(value))
         if reference is None:
-            raise InputError(f"'{value}' is no run: write its id, such as 12, or kind and id, such as predictions/12.")
+            raise InputError(
+                f"'{value}' is not a run: write its id, such as 12, or kind and id, such as predictions/12."
+            )
         return reference
 
 
@@ -156,19 +158,19 @@ def read_kind(text: str) -> str:
     """Read a kind of run.
 
     Raises:
-        InputError: There is none of that name.
+        InputError: No kind has that name.
     """
     found = [kind for kind in KINDS if text and kind.startswith(text.lower())]
     if len(found) != 1:
-        raise InputError(f"There are no runs of kind '{text}'{nearest(text, KINDS)}: choose one of {', '.join(KINDS)}.")
+        raise InputError(f"Unknown kind of run '{text}'{nearest(text, KINDS)}: choose one of {', '.join(KINDS)}.")
     return found[0]
 
 
 def read_reference(text: str) -> Reference | None:
-    """Read ``12`` or ``predictions/12``; None for what has not that form.
+    """Read ``12`` or ``predictions/12``; None for any other form.
 
     Raises:
-        InputError: The kind is none.
+        InputError: The kind is unknown.
     """
     found = _REFERENCE.match(text)
     if found is None:
@@ -177,12 +179,12 @@ def read_reference(text: str) -> Reference | None:
 
 
 def called(run: RunRecord | RunSummary) -> str:
-    """Name a run in a sentence: ``training run 12 (mito)``."""
+    """Return the name of a run inside a sentence: ``training run 12 (mito)``."""
     name = f" ({run.name})" if run.name else ""
     return f"{singular(run.kind)} run {run.id}{name}"
 
 
 def called_first(run: RunRecord | RunSummary) -> str:
-    """Name a run at the beginning of a sentence: ``Training run 12 (ER, mito)``."""
+    """Return the name of a run at the beginning of a sentence: ``Training run 12 (ER, mito)``."""
     words = called(run)
     return words[0].upper() + words[1:]

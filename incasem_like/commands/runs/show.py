@@ -1,4 +1,4 @@
-"""``runs show``: all that is known of one run."""
+"""``runs show``: all details of one run."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _SHOWN_OF_HASHES = 12
 
 @click.command("show")
 @click.argument("run", metavar="ID", type=RunReference())
-@click.option("--config", "what", flag_value="config", help="Only its configuration, as YAML.")
+@click.option("--config", "what", flag_value="config", help="Print only its configuration, as YAML.")
 @click.option("--output", "what", flag_value="output", help="Only what it printed.")
-@click.option("--json", "what", flag_value="json", help="The whole record but what it printed, as JSON.")
-@click.option("--artifact", metavar="NAME", help="Only the content of a file stored with it.")
+@click.option("--json", "what", flag_value="json", help="Print the whole record without its output, as JSON.")
+@click.option("--artifact", metavar="NAME", help="Print only the content of a file stored with it.")
 @kind_option
 @store_options
 def show_run(run: Reference, what: str | None, artifact: str | None, kind: str, stores: StoreChoice) -> None:
-    """Show a run: state, times, machine, code, data, where it came from, metrics, checkpoints, tags, notes.
+    """Show a run: state, times, machine, code, data, origin, metrics, checkpoints, tags, notes.
 
     ID is a run's id, 12, or kind and id, predictions/12.
     """
@@ -86,7 +86,7 @@ def _times(record: RunRecord) -> Iterator[tuple[str, str]]:
     if record.start_time:
         yield "started", cell(record.start_time) + (f", took {cell(took, 'seconds')}" if took is not None else "")
     if record.heartbeat and record.stop_time is None:
-        yield "last heard of", cell(record.heartbeat)
+        yield "last heartbeat", cell(record.heartbeat)
     host = record.host
     if host.get("hostname"):
         yield "machine", str(host["hostname"]) + (f", process {host['pid']}" if host.get("pid") else "")
@@ -96,7 +96,7 @@ def _times(record: RunRecord) -> Iterator[tuple[str, str]]:
 
 
 def _session_words(session: Mapping[str, Any]) -> Iterator[str]:
-    """Say where and from which iteration a run was continued, and how the session before it had ended."""
+    """Yield where and from which iteration a run was continued, and how the previous session had ended."""
     if session.get("start"):
         yield cell(datetime.fromisoformat(str(session["start"])).replace(tzinfo=UTC))
     if session.get("hostname"):

@@ -1,4 +1,4 @@
-"""``runs reap`` and ``runs sync``: records of runs that died, and what a store did not get in time."""
+"""``runs reap`` and ``runs sync``: close the records of dead runs, and upload pending records."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def chosen_stores(stores: StoreChoice, kind: str | None) -> Mapping[str, RunStor
 @_one_kind
 @store_options
 def reap_runs(kind: str | None, stores: StoreChoice) -> None:
-    """Set down as KILLED what says RUNNING and has no process any more.
+    """Mark runs as KILLED that are recorded as RUNNING but whose process has ended.
 
-    A run of this machine is looked for by its process. One of another machine counts as dead when it was not heard of
-    for five minutes; since the clocks of two machines may differ, it is then watched for 25 s before it is set down.
-    What a dead run could not deliver any more is delivered first.
+    A run of this machine is checked by its process. One of another machine counts as dead if its last heartbeat is
+    five minutes old; since the clocks of two machines may differ, it is then watched for 25 s before it is marked.
+    Pending records of a dead run are uploaded first.
     """
     reaped = 0
     for store in chosen_stores(stores, kind).values():
@@ -40,14 +40,14 @@ def reap_runs(kind: str | None, stores: StoreChoice) -> None:
         heard_of = store.heard_of(run.id for run in dead)
         for run in dead:
             if run.id in heard_of:
-                print(f"{called_first(run)} goes on: the clock of {run.hostname} and that of this machine differ.")
+                print(f"{called_first(run)} is alive: the clock of {run.hostname} and that of this machine differ.")
             else:
                 reaped += _reap(store, run)
     print(f"{reaped} run{'' if reaped == 1 else 's'} reaped." if reaped else "No run says RUNNING without a process.")
 
 
 def _reap(store: RunStore, run: RunSummary) -> bool:
-    """Close one record; False where delivering it showed how the run ended by itself."""
+    """Close one record; return False if uploading it showed that the run had ended normally."""
     from incasem_like.tracking.mirror.push import deliver_journal
 
     deliver_journal(store, run.id)
@@ -57,7 +57,7 @@ def _reap(store: RunStore, run: RunSummary) -> bool:
     last: datetime | None = record.heartbeat or record.start_time
     if record.recorded_status == "RUNNING":
         store.set_state(run.id, "KILLED", last)
-    print(f"{called_first(run)} was KILLED, last heard of {cell(last)}.")
+    print(f"{called_first(run)} was KILLED, last heartbeat {cell(last)}.")
     return True
 
 
@@ -65,10 +65,10 @@ def _reap(store: RunStore, run: RunSummary) -> bool:
 @_one_kind
 @store_options
 def sync_runs(kind: str | None, stores: StoreChoice) -> int:
-    """Deliver what the run store did not get: after an outage, and runs begun with --offline.
+    """Upload records that the run store has not received: after an outage, and of runs begun with --offline.
 
-    Looks in the runs directory of this machine; runs that go on deliver themselves. The exit status is 1 when
-    something stays behind.
+    Searches the runs directory of this machine; active runs upload their own records. The exit status is 1 if some
+    records could not be uploaded.
     """
     from incasem_like.tracking.moving.sync import sync_journals
 

@@ -1,1 +1,1 @@
-"""Networks at work on tiles: loaded, laid over a region, averaged, a device kept busy."""
+"""Computing predictions: loading networks, dividing regions into tiles, averaging, keeping a device busy."""

@@ -1,4 +1,4 @@
-"""Networks and predictors, made the same way in every process: weights found by their hash, loaded, put to work."""
+"""Networks and predictors, made the same way in every process: weights are found by their hash and loaded."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class NetworkSource:
     Attributes:
         model: Its architecture.
         torch: Device and arithmetic.
-        checkpoint: Its weights, as the scheduler has them.
-        training_run_id: Of the run that registered them.
+        checkpoint: Its checkpoint, as found by the scheduler.
+        training_run_id: Id of the training run that registered the checkpoint.
         store: Address of that run's store without credentials, which belong into the workers' environment
             (``INCASEM_TRACKING_URL``); None for that environment's, or for files.
         runs_directory: Folder of runs.
-        weight: Of its probabilities in the mean of several networks.
+        weight: Weight of its probabilities in the mean of several networks.
     """
 
     model: ModelConfig
@@ -65,12 +65,12 @@ class NetworkSource:
     weight: float = 1.0
 
     def load(self) -> nn.Module:
-        """Load the network; errors as ``fetch``, and ConfigError where the device is not there."""
+        """Load the network; errors as ``fetch``, and ConfigError if the device does not exist."""
         check_device(self.torch)
         return load_network(self.model, self.torch, self.fetch())
 
     def fetch(self) -> Path:
-        """Return the checkpoint on this machine; from the run store it comes into the cache if it is not here.
+        """Return the checkpoint on this machine; it is fetched from the run store into the cache if it is not local.
 
         Raises:
             CheckpointError: It cannot be found.
@@ -97,9 +97,9 @@ class PredictorSetUp:
 
     Attributes:
         region: The region.
-        networks: One, or several whose mean is predicted.
-        section: How they predict.
-        input_size: Tiles of the first network, in voxels.
+        networks: One network, or several whose mean is predicted.
+        section: The configuration's section ``prediction``.
+        input_size: Input size of the first network's tiles, in voxels z, y, x.
     """
 
     region: Region
@@ -109,7 +109,7 @@ class PredictorSetUp:
 
     @property
     def model_hash(self) -> str:
-        """Identifies the networks: the hash of the checkpoint, or of several with their weights."""
+        """Return the identity of the networks: the hash of the checkpoint, or of several with their weights."""
         if len(self.networks) == 1:
             return self.networks[0].checkpoint.sha256
         counted = " ".join(f"{network.checkpoint.sha256} {network.weight!r}" for network in self.networks)
@@ -135,7 +135,7 @@ def load_network(model: ModelConfig, config: TorchConfig, checkpoint: Path) -> n
     geometry = network_geometry(model)
     if _channels_last(config):
         layout = torch.channels_last_3d if geometry.dims == 3 else torch.channels_last
-        # The type stubs of torch know this argument only together with others.
+        # torch's type stubs accept this argument only together with others.
         network = network.to(memory_format=layout)  # type: ignore[call-overload]
     compiled: nn.Module = torch.compile(network) if config.compile else network  # type: ignore[assignment]
     return on_volumes(compiled, geometry)

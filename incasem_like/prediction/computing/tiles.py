@@ -24,16 +24,16 @@ from incasem_like.volumes import Coordinate, Roi
 Floats = npt.NDArray[np.float32]
 Reader = Callable[[Roi], Floats]
 Batch = tuple[Tile, ...]
-# Read together of a tile that is predicted slab by slab: a good part of a chunk, so that chunks are not read often.
+# Planes read at once from a tile predicted slab by slab: much of a chunk, so that chunks are rarely read twice.
 PLANES_READ = 64
-# More would take memory and win nothing: a tile is read faster than predicted, on a CPU by far.
+# More would only take memory: reading a tile is faster than predicting it, on a CPU by far.
 MOST_TILES_AHEAD = {"cuda": 2, "mps": 2, "cpu": 1}
 
 
 class TiledPredictor:
     """Predicts regions of any size with a network that takes tiles.
 
-    A network that pools gives the same values only where its pooling cells lie the same way. So every tile is read at a
+    A network that pools gives the same values only where its pooling cells are aligned. So every tile is read at a
     multiple of the network's stride from the begin of the volume, and a voxel has the same value in the prediction of
     any region, and of the whole volume.
 
@@ -41,19 +41,19 @@ class TiledPredictor:
         network: Maps (1, channels, z, y, x) in [-1, 1] to logits; it is put into evaluation mode while it is used.
         geometry: The network's.
         input_size: The largest tile it is given, in voxels z, y, x; tiles at the end of a region are smaller.
-        device: Where the network is.
+        device: Device of the network.
         autocast: Type that automatic mixed precision computes in; None for the network's own.
         channels_last: Give the network tiles with channels last in memory.
         num_workers: Threads that read tiles and write results beside the network; 0 does all in turn.
         batch_size: How many tiles the network takes together; without effect where it takes them slab by slab.
-        augmentation: ``none``, ``mirrors`` or ``mirrors_and_transposes``: positions that are averaged.
-        channels: What the output channels mean; none where all are classes.
+        augmentation: ``none``, ``mirrors`` or ``mirrors_and_transposes``: the orientations that are averaged.
+        channels: The groups of output channels; empty if all channels are classes.
 
     Attributes:
-        in_slabs: Results come slab by slab; otherwise a tile at a time.
+        in_slabs: Whether results are computed slab by slab instead of a tile at a time.
 
     Raises:
-        ConfigError: A network that cannot take ``input_size`` or be transposed.
+        ConfigError: The network cannot take ``input_size``, or cannot be transposed.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TiledPredictor:
         augmentation: str = NONE,
         channels: Sequence[ChannelGroup] = (),
     ) -> None:
-        assert geometry.dims == 3, "a network on sections is put into Sections"
+        assert geometry.dims == 3, "a 2-D network is wrapped in Sections"
         geometry.output_size(input_size)
         self.network, self.input_size = network, tuple(input_size)
         self.geometry, self._variants = geometry_for(augmentation, geometry), variants_for(augmentation, geometry)
@@ -98,7 +98,7 @@ class TiledPredictor:
         """Divide a region into tiles, which write all of it without overlap; last axis fastest.
 
         Args:
-            roi: What to predict, in absolute voxels.
+            roi: The ROI to predict, in absolute voxels.
             origin: Where the raw volume begins, in absolute voxels.
             within: Return only those tiles that begin in this part of it.
 
@@ -131,7 +131,7 @@ class TiledPredictor:
 
         Raises:
             ConfigError: As ``steps``.
-            IncasemError: The memory of the GPU does not suffice for a tile.
+            IncasemError: The GPU's memory is too small for a tile.
         """
         return self.predict_tiles(read, self.tiles(roi, origin))
 
@@ -145,15 +145,15 @@ class TiledPredictor:
         """Predict some of the tiles that ``tiles`` returned, each from its first plane to its last.
 
         Args:
-            read: As for ``predict``; it is asked for parts of tiles.
-            tiles: Which.
-            depth: Yield the probabilities of so many planes as soon as they are there; None yields whole tiles.
+            read: As for ``predict``; it is called for parts of tiles.
+            tiles: The tiles to predict.
+            depth: Number of planes to yield at a time, as soon as they are computed; None yields whole tiles.
 
         Yields:
-            The tile, the part of it that is there, and the probabilities, (classes, planes, y, x) float32.
+            The tile, the part of it that was computed, and the probabilities, (classes, planes, y, x) float32.
 
         Raises:
-            IncasemError: The memory of the GPU does not suffice for a tile.
+            IncasemError: The GPU's memory is too small for a tile.
         """
         remedy = f"set prediction.input_size_voxels (validation.input_size_voxels) below {list(self.input_size)}"
         with enough_memory(remedy):
@@ -173,7 +173,7 @@ class TiledPredictor:
         return next(self._parts_read(tile.read_roi))
 
     def _parts_read(self, roi: Roi) -> Iterator[Roi]:
-        """Cut what a tile reads into parts along z, where the network takes it so."""
+        """Yield the parts along z in which a tile's input is read."""
         depth = PLANES_READ if self.in_slabs else roi.shape[0]
         for at in range(0, roi.shape[0], depth):
             yield Roi(roi.begin + Coordinate(at, 0, 0), (min(depth, roi.shape[0] - at), *roi.shape[1:]))
@@ -193,7 +193,7 @@ class TiledPredictor:
                 yield batch, self._downloads.start(slab)
 
     def _slabs(self, run: Inference, raw: Slabs, tile: Tile) -> Slabs:
-        """Run the network on a tile, or several like it, and yield the probabilities of what it writes, in slabs."""
+        """Run the network on a tile, or several equal ones, and yield the probabilities of its output, in slabs."""
         if len(self._variants) == 1:
             yield from self._in_position(run, self._variants[0], raw, tile.read_roi.shape, tile)
             return
@@ -208,14 +208,14 @@ class TiledPredictor:
         yield total / len(self._variants)
 
     def _in_position(self, run: Inference, variant: Variant, raw: Slabs, size: Sequence[int], tile: Tile) -> Slabs:
-        """Yield the probabilities of a tile in some position, in that position.
+        """Yield the probabilities of a tile in another orientation, in that orientation.
 
         Args:
             run: The network.
-            variant: The position.
-            raw: Slabs of the tile in that position.
-            size: Of the tile in that position.
-            tile: In its own position.
+            variant: The orientation.
+            raw: Slabs of the tile in that orientation.
+            size: Size of the tile in that orientation.
+            tile: The tile in its original orientation.
         """
         margin = tile.write_roi.begin - tile.read_roi.begin
         begin, kept = variant.place(margin, tile.write_roi.shape, tile.read_roi.shape)

@@ -1,4 +1,4 @@
-"""Where tiles lie: what each reads and writes, how far apart they are, where a region lies in the network's stride."""
+"""The geometry of tiles: their read and write ROIs, their spacing, and their alignment to the network's stride."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Tile:
     """A part of a region that the network predicts at once.
 
     Attributes:
-        read_roi: What the network reads, in absolute voxels; it may extend beyond the volume.
-        write_roi: What is written of the result.
-        other_read_rois: What the other networks of an ensemble read to write the same: strides differ.
+        read_roi: The ROI that the network reads, in absolute voxels; it may extend beyond the volume.
+        write_roi: The ROI of the result that is written, in absolute voxels.
+        other_read_rois: The read ROIs of the other networks of an ensemble, whose strides may differ.
     """
 
     read_roi: Roi
@@ -26,7 +26,7 @@ class Tile:
 
 
 def axis_step(geometry: NetworkGeometry, axis: int, input_size: int, phase: int) -> int:
-    """Return how far apart tiles of ``input_size`` can lie along an axis: a multiple of the stride.
+    """Return the spacing of tiles of ``input_size`` along an axis: a multiple of the stride.
 
     Args:
         geometry: The network's.
@@ -35,7 +35,7 @@ def axis_step(geometry: NetworkGeometry, axis: int, input_size: int, phase: int)
         phase: Voxels from the last multiple of the stride to the first voxel that is written.
 
     Raises:
-        ConfigError: Less than a stride.
+        ConfigError: The tiles are too small for a spacing of one stride.
     """
     stride, border = geometry.stride[axis], geometry.border[axis]
     step = (input_size - geometry.lost[axis] - 2 * border - phase) // stride * stride

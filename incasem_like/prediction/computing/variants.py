@@ -1,4 +1,4 @@
-"""Test-time augmentation: a tile is predicted in mirrored and transposed positions too, and results are averaged."""
+"""Test-time augmentation: a tile is predicted in mirrored and transposed orientations too, and results are averaged."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ NONE, MIRRORS, MIRRORS_AND_TRANSPOSES = "none", "mirrors", "mirrors_and_transpos
 
 @dataclass(frozen=True)
 class Variant:
-    """A position in which a tile is predicted: y and x exchanged or not, then mirrored along some axes.
+    """An orientation in which a tile is predicted: y and x exchanged or not, then mirrored along some axes.
 
     Attributes:
-        flipped: For z, y and x whether it is mirrored along that axis.
-        transposed: Whether y and x are exchanged before.
+        flipped: Whether it is mirrored along z, y and x.
+        transposed: Whether y and x are exchanged first.
     """
 
     flipped: tuple[bool, ...] = (False, False, False)
     transposed: bool = False
 
     def apply(self, volume: torch.Tensor) -> torch.Tensor:
-        """Transform (..., z, y, x) into this position."""
+        """Transform (..., z, y, x) into this orientation."""
         turned = volume.transpose(-2, -1) if self.transposed else volume
         return turned.flip(self._axes) if self._axes else turned
 
@@ -39,7 +39,7 @@ class Variant:
     def place(
         self, begin: Sequence[int], size: Sequence[int], whole: Sequence[int]
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return begin and size of a part of a volume of size ``whole`` when the volume is in this position."""
+        """Return begin and size of a part of a volume of size ``whole`` when the volume is in this orientation."""
         order = (0, 2, 1) if self.transposed else (0, 1, 2)
         turned = [(begin[axis], size[axis], whole[axis]) for axis in order]
         at = tuple(
@@ -54,12 +54,12 @@ class Variant:
 
 
 def variants_for(augmentation: str, geometry: NetworkGeometry) -> tuple[Variant, ...]:
-    """List the positions of an augmentation, that of the tile itself first: 1, 8 or 16.
+    """Return the orientations of an augmentation, the original one first: 1, 8 or 16.
 
-    Half as many where the network sees each section by itself: mirrored along z the result is the same.
+    Half as many for a 2-D network, since mirroring along z does not change its result.
 
     Raises:
-        ConfigError: Transposing, with a network that does not treat y and x alike.
+        ConfigError: Transposing is requested for a network that does not treat y and x alike.
     """
     if augmentation == NONE:
         return (Variant(),)
@@ -80,8 +80,8 @@ def variants_for(augmentation: str, geometry: NetworkGeometry) -> tuple[Variant,
 def geometry_for(augmentation: str, geometry: NetworkGeometry) -> NetworkGeometry:
     """Return the geometry of the averaged prediction.
 
-    Where the network takes off an odd number of voxels, its output lies one voxel aside when the tile is mirrored, so
-    that some voxels are missing at each side: as many as keep tiles at multiples of the stride.
+    If the network crops an odd number of voxels, its output is shifted by one voxel when the tile is mirrored, so that
+    the output is smaller at each side: by as many voxels as keep tiles at multiples of the stride.
     """
     if augmentation == NONE:
         return geometry

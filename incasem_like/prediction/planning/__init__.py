@@ -1,1 +1,1 @@
-"""What a prediction will do, found out before it starts: who predicts, in which tiles, in what time and memory."""
+"""The plan of a prediction, made before it starts: workers, tiles, time and memory."""

@@ -1,4 +1,4 @@
-"""What was measured once, kept in the user's cache under all that it depends on; losing it costs measuring it again."""
+"""The cache of measurements in the user's cache folder, keyed by everything that they depend on."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class Kept:
     """One file of the cache.
 
     Args:
-        kind: What such files hold; the name of their folder.
-        facts: What this one's content depends on; JSON-able.
+        kind: Kind of measurement; the name of its folder.
+        facts: Everything that the content depends on; JSON-serializable.
     """
 
     def __init__(self, kind: str, facts: Mapping[str, Any]) -> None:
         self.path: Path = cache_directory() / kind / f"{digest(dict(facts))[:32]}.json"
 
     def read(self) -> Any:
-        """Give what was kept; None where there is no such file, or half of one."""
+        """Return the cached value; None if the file does not exist or is damaged."""
         try:
             return json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
     def write(self, value: Any) -> None:
-        """Keep a JSON-able value; where the cache cannot be written, it is measured again next time."""
+        """Store a JSON-serializable value; if the cache cannot be written, it is measured again next time."""
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, lambda file: file.write(json.dumps(value).encode()))

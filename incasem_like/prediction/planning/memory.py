@@ -1,4 +1,4 @@
-"""How much memory there is where a network computes, and how much a tile takes of it."""
+"""The memory available where a network computes, and the memory that a tile takes."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ Floats = npt.NDArray[np.float64]
 Numbers = float | Floats
 
 SHARE_OF_MEMORY = 0.5
-# Whatever there is: a worker with what it needs besides is to fit into 4 GiB of the host's memory.
+# Upper limit for tiles, so that a worker with its other memory fits into 4 GiB of the host's memory.
 MOST_HOST_BYTES = 3 * 2**30
-# Beside a GPU: what of it tiles may take that are read ahead and written behind; CUDA itself takes the rest.
+# With a GPU: the part of it for tiles that are prefetched or waiting to be written; CUDA itself takes the rest.
 MOST_HOST_BYTES_BESIDE_GPU = 5 * 2**29
-# Tiles that lie in the host's memory at once: read ahead, pinned; results being fetched, waiting and being written.
+# Tiles in the host's memory at once: prefetched, pinned; results being fetched, waiting and being written.
 TILES_READ, TILES_WRITTEN = 4, 3
-# What a process holds besides its tiles: the interpreter, torch, and the caches of the volumes.
+# Memory of a process besides its tiles: the interpreter, torch, and the caches of the volumes.
 BYTES_OF_A_PROCESS = 3 * 2**30 // 4
 BYTES_PER_FLOAT = 4
-# The libraries compute in blocks of 8 maps, so that fewer take as much.
+# The libraries compute in blocks of 8 maps, so fewer maps take as much memory.
 SMALLEST_BLOCK_OF_MAPS = 8
-# Values that one tensor on a GPU may have: beyond it, some of CUDA's kernels fail or take memory without measure.
+# Largest number of values of a tensor on a GPU: beyond it, some CUDA kernels fail or take far more memory.
 MOST_VALUES_OF_A_TENSOR = 2**31 - 1
-# Of a network that is run in slabs: slabs of the finest level that are there at the same time.
+# For a network that runs in slabs: slabs of the finest level in memory at the same time.
 SLABS_AT_ONCE = 8
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -53,13 +53,13 @@ class TileMemory:
     """The memory that a tile takes.
 
     Attributes:
-        feature_maps: Of the network's finest level.
-        channels: Of its input.
-        classes: Of its output.
-        tiles_ahead: Tiles, or the parts that they are read in, read before their turn.
-        forward: What is in memory at once where a tile is computed as a whole; None: the network runs in slabs along z.
-        whole: All the same tiles are read and given as a whole.
-        stride: Of the network along z.
+        feature_maps: Number of feature maps of the network's finest level.
+        channels: Number of input channels.
+        classes: Number of output channels.
+        tiles_ahead: Number of prefetched tiles, or parts of tiles.
+        forward: Memory at once when a tile is computed as a whole; None: the network runs in slabs along z.
+        whole: Whether tiles are nevertheless read and returned as a whole.
+        stride: Stride of the network along z.
         lost: Planes of context along z, both sides together.
         batch_size: Tiles that are computed together, where they are not run in slabs.
         on_gpu: The network computes on a GPU, so that its memory is not the host's.
@@ -84,8 +84,7 @@ class TileMemory:
         maps = max(self.feature_maps, SMALLEST_BLOCK_OF_MAPS)
         slab = np.maximum(np.minimum(VOXELS_AT_ONCE, z * y * x), self.stride * y * x)
         waiting = y * x * np.minimum(self.lost, z)
-        # Raw values: what the network takes, and what is read ahead. Probabilities: what is collected, put together and
-        # written.
+        # Raw values: the network's input and prefetched tiles. Probabilities: being collected, joined, written.
         read, written = (z, z) if self.whole else (np.minimum(z, PLANES_READ), np.minimum(z, LONGEST_CHUNK_EDGE))
         tile = y * x * (self.channels * (2 + self.tiles_ahead) * read + 3 * self.classes * written)
         return np.asarray(((SLABS_AT_ONCE * slab + waiting) * maps + tile) * BYTES_PER_FLOAT)
@@ -100,7 +99,7 @@ class TileMemory:
         return self._around_the_network(z, y, x) if self.on_gpu else np.zeros(())
 
     def _around_the_network(self, z: Numbers, y: Numbers, x: Numbers) -> Floats:
-        """Estimate the bytes of whole tiles that are read ahead and written behind."""
+        """Estimate the bytes of whole tiles that are prefetched or waiting to be written."""
         per_voxel = TILES_READ * self.channels + TILES_WRITTEN * self.classes
         return np.asarray(self.batch_size * z * y * x * per_voxel * BYTES_PER_FLOAT)
 
@@ -108,10 +107,10 @@ class TileMemory:
 def tile_memory(
     network: nn.Module, source: NetworkSource, augmentation: str, batch_size: int | None = None
 ) -> TileMemory:
-    """Return the memory of tiles of a network, with that test-time augmentation, and so many at a time."""
+    """Return the memory of tiles of a network, for a test-time augmentation and number of tiles at a time."""
     model, geometry, device = source.model, prediction_geometry(source.model), torch_device(source.torch)
     return TileMemory(
-        # What the network keeps at full resolution; the memory it needs goes by that.
+        # The feature maps kept at full resolution determine the memory.
         feature_maps=max(model.num_fmaps if model.type == "Unet" else 1, model.num_fmaps_out, model.in_channels),
         channels=model.in_channels,
         classes=model.num_fmaps_out,
@@ -129,9 +128,9 @@ def usable_memory(device: torch.device, workers: Workers | None = None) -> float
     """Return how many bytes a tile may take where the network computes.
 
     Args:
-        device: Where that is.
-        workers: Processes that predict side by side; those on this machine share its memory, others have what their
-            queue gives them. None for one here.
+        device: Device of the network.
+        workers: Workers that predict in parallel; those on this machine share its memory, others have the memory of
+            their queue's jobs. None for one process here.
     """
     if device.type == "cuda":
         return float(SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0])
@@ -152,7 +151,7 @@ def usable_memory_of_gpu(device: torch.device) -> float:
 
 
 def worker_count(workers: Workers | None) -> int:
-    """Return how many processes predict side by side: as many as are asked for, else one per GPU here, else one."""
+    """Return how many processes predict in parallel: the requested number, else one per GPU here, else one."""
     if workers is None:
         return 1
     per_gpu = {

@@ -1,4 +1,4 @@
-"""PredictionPlan: all that is needed to predict: networks and their checkpoints, regions, tiles, outputs."""
+"""PredictionPlan: everything that a prediction needs: networks and their checkpoints, regions, tiles, outputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
 log = logging.getLogger(__name__)
-# Measuring tiles is worth its time only where there is much to predict: no more than this part of it.
+# Measuring tiles pays only for large predictions: it may take no more than this share of the voxels.
 WORTH_IT = 20
 # The tile by which the memory of several networks is compared, in voxels written along each axis.
 COMPARED_EDGE = 64
@@ -42,11 +42,11 @@ class PlannedNetwork:
     """One of the networks that predict.
 
     Attributes:
-        source: Its checkpoint and arithmetic, of which the precision is the one in use.
+        source: Its checkpoint and arithmetic; the precision is the one in use.
         training: The configuration of its training run, with the folders of this machine.
-        module: On its device, or on the CPU where that is not here; weights loaded.
-        precision: How the configured precision compares with fp32; None where there was nothing to check.
-        survey: What a worker found out; None where none was asked, or not yet.
+        module: The network with its weights, on its device, or on the CPU if that is not here.
+        precision: The comparison of the configured precision with fp32; None if there was nothing to check.
+        survey: The findings of a worker; None if none was asked, or not yet.
     """
 
     source: NetworkSource
@@ -57,7 +57,7 @@ class PlannedNetwork:
 
     @property
     def lineage(self) -> dict[str, Any]:
-        """Where the network comes from, for the record of the run and of each dataset."""
+        """Return the origin of the network, for the record of the run and of each dataset."""
         checkpoint = self.source.checkpoint
         return {
             "training_run_id": self.source.training_run_id,
@@ -68,21 +68,21 @@ class PlannedNetwork:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What of the network the values depend on."""
+        """Return the properties of the network that the values depend on."""
         return {"checkpoint": self.source.checkpoint.sha256, "model": self.source.model.model_dump(mode="json")}
 
 
 @dataclass(frozen=True)
 class PredictionPlan:
-    """All that is needed to predict.
+    """Everything that a prediction needs.
 
     Attributes:
         config: The configuration of the prediction.
         data: The data configuration.
         regions: Its entries, opened.
-        networks: One, or several whose mean is predicted, in the order in which the training runs were named.
-        workers: Who predicts; None for this process.
-        asks_worker: A worker is asked how fast and exact the networks are where they compute, which is not here.
+        networks: One network, or several whose mean is predicted, in the order of the named training runs.
+        workers: The workers that predict; None for this process.
+        asks_worker: Whether a worker measures speed and precision, since the networks compute on another machine.
     """
 
     config: PredictionConfig
@@ -114,14 +114,14 @@ class PredictionPlan:
 
     @property
     def lineage(self) -> dict[str, Any]:
-        """Where each network comes from, and its weight."""
+        """Return the origin of each network, and its weight."""
         if len(self.networks) == 1:
             return self.lead.lineage
         return {"members": [{**one.lineage, "weight": one.source.weight} for one in self.networks]}
 
     @property
     def networks_description(self) -> dict[str, Any]:
-        """What of the networks the values depend on."""
+        """Return the properties of the networks that the values depend on."""
         if len(self.networks) == 1:
             return self.lead.description
         return {
@@ -154,12 +154,12 @@ class PredictionPlan:
 
     @property
     def geometry(self) -> NetworkGeometry:
-        """Sizes that the lead takes and gives, in all positions that are averaged."""
+        """Input and output sizes of the lead, for all orientations that are averaged."""
         return self._geometry(self.lead)
 
     @property
     def knows_precision(self) -> bool:
-        """Whether it is resolved in which precision each network computes."""
+        """Whether the precision of each network is resolved."""
         section = self.config.prediction
         return all(one.precision or not is_to_be_checked(one.source.torch, section) for one in self.networks)
 
@@ -170,12 +170,12 @@ class PredictionPlan:
         return configured or self.lead.survey is not None or not self.asks_worker
 
     def choose_tiles(self, region: Region, input_size: Sequence[int] | None = None) -> TileChoice:
-        """Choose the tiles of a region: of the given size, else the configured one, else the quickest in the memory.
+        """Choose the tiles of a region: of the given or configured size, else the fastest one that fits into memory.
 
         Raises:
             ConfigError: The given or configured one is too small for the network.
         """
-        # On a CPU the networks work side by side and share the memory; a GPU computes one tile at a time.
+        # On a CPU the networks run in parallel and share the memory; a GPU computes one tile at a time.
         at_once = 1 if self.on_gpu else len(self.networks)
         input_size = input_size or self.config.prediction.input_size_voxels
         where = self.geometry, region.roi, region.raw_roi.begin, self._tile_memory(self.lead)
@@ -184,7 +184,7 @@ class PredictionPlan:
         else:
             if self.lead.survey is not None and self.on_gpu:
                 memory = self.lead.survey.memory
-            else:  # of the host's memory the workers file tells more than what was free when a worker was asked
+            else:  # for the host's memory, the workers file is more reliable than the memory free during the survey
                 memory = usable_memory(torch_device(self.config.torch), self.workers)
 
             def choose(speed: TileSpeed) -> TileChoice:
@@ -195,9 +195,9 @@ class PredictionPlan:
         return replace(choice, bytes=choice.bytes * at_once)
 
     def speed(self, most_voxels: float) -> TileSpeed:
-        """Return how long a tile takes all networks together, in all positions that are averaged.
+        """Return the time of a tile with all networks and all orientations that are averaged.
 
-        Where that was not measured before, it is now, with at most ``most_voxels`` in all.
+        If it was not measured before, it is measured now, with at most ``most_voxels`` in all.
         """
         section, speeds = self.config.prediction, []
         for network in self.networks:
@@ -215,14 +215,14 @@ class PredictionPlan:
         return joint_predictor(loaded, self.config.prediction, input_size)
 
     def group(self, prediction_id: int) -> str:
-        """Return the group, inside each container, of what a prediction run writes."""
+        """Return the group, inside each container, that a prediction run writes to."""
         if len(self.networks) == 1:
             return prediction_group(self.training_run_ids[0], prediction_id)
         runs = "_".join(f"{run_id:04d}" for run_id in self.training_run_ids)
         return f"volumes/predictions/ensemble_{runs}/predict_{prediction_id:04d}"
 
     def places(self, prediction_id: int, part: str | None = None) -> list[OutputPlace]:
-        """Return where each region's prediction goes; entries that share a container get a group each.
+        """Return the output of each region; entries that share a container get a group each.
 
         ``part`` is one of several predictions of that run, which get a group each.
         """
@@ -244,7 +244,7 @@ class PredictionPlan:
     def surveyed(
         self, networks: Sequence[PlannedNetwork], *, ask: bool = True, tiles: bool = True
     ) -> list[PlannedNetwork]:
-        """Return networks with what a worker says of them, one worker for all; arguments as for ``resolved``."""
+        """Return networks with the findings of one worker for all of them; arguments as for ``resolved``."""
         section = self.config.prediction
         if not self.asks_worker or self.workers is None:
             return list(networks)
@@ -254,9 +254,9 @@ class PredictionPlan:
         return [replace(network, survey=one) for network, one in zip(networks, found, strict=True)]
 
     def in_exact_precision(self, network: PlannedNetwork) -> PlannedNetwork:
-        """Return a network in the configured precision where that is exact enough, else in fp32, with a warning.
+        """Return a network in the configured precision if that is exact enough, else in fp32, with a warning.
 
-        A worker that was asked has found it out; where none is asked, it is found out here.
+        The findings of a worker are used if one was asked; otherwise it is checked here.
         """
         if self.asks_worker:
             check = None if network.survey is None else network.survey.precision
@@ -269,11 +269,11 @@ class PredictionPlan:
         return replace(network, precision=check, source=with_precision(network.source, check.used))
 
     def resolved(self, *, ask: bool = True, tiles: bool = True) -> PredictionPlan:
-        """Return the plan with what depends on the device: precision, and speed and memory of tiles.
+        """Return the plan with everything resolved that depends on the device: precision, speed and memory of tiles.
 
         Args:
-            ask: Start a worker for it where one is needed; otherwise what was never asked stays unknown.
-            tiles: Whether there are tiles to be chosen, unless they are configured.
+            ask: Start a worker for it if one is needed; otherwise values never measured stay unknown.
+            tiles: Whether tiles have to be chosen, unless they are configured.
 
         Raises:
             InputError: The worker that is asked cannot predict.

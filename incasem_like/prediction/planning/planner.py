@@ -1,4 +1,4 @@
-"""The planner: finds and checks all that a prediction needs, before a run is started."""
+"""The planner: finds and checks everything that a prediction needs, before a run is started."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def plan_prediction(
     found: Preflight | None = None,
     knows_workers: bool = True,
 ) -> PredictionPlan:
-    """Find and check all that a prediction needs, except for what ``PredictionPlan.resolved`` finds out.
+    """Find and check everything that a prediction needs, except for the values that ``PredictionPlan.resolved`` adds.
 
     Args:
         config: The configuration of the prediction.
-        records: The training runs; of several the mean of their networks is predicted.
-        workers: Who predicts; None for this process.
+        records: The training runs; with several, the mean of their networks is predicted.
+        workers: The workers that predict; None for this process.
         checkpoint: The weights of a single network; None for those of ``prediction.checkpoint``.
-        found: Collects problems, of which there may be several; None raises the first.
-        knows_workers: False where the workers file is wrong: the device is not checked, and no plan is returned.
+        found: Collects all problems; None raises the first one.
+        knows_workers: False if the workers file is wrong: the device is not checked, and no plan is returned.
 
     Raises:
-        ConfigError: ``prediction.data`` is missing or wrong, the device is not there, the tiles do not suit the
-            network, or networks do not agree in what they predict.
+        ConfigError: ``prediction.data`` is missing or wrong, the device does not exist, the tiles do not suit the
+            network, or the networks' outputs differ in meaning.
         DataError: A volume is missing, or does not fit (see ``open_regions``).
         CheckpointError: A checkpoint is missing, changed since it was tracked, or of another architecture.
     """
@@ -90,11 +90,11 @@ def plan_prediction(
 
 
 def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> DataConfig:
-    """Read which regions are to be predicted.
+    """Read the regions to predict.
 
     Raises:
-        ConfigError: ``prediction.data`` is missing or wrong; metrics of channels that are not classes are asked for, or
-            mirroring of channels that may mean a direction.
+        ConfigError: ``prediction.data`` is missing or wrong; metrics are requested for channels other than classes, or
+            mirroring for channels that may mean a direction.
     """
     section = config.prediction
     path = required_file(section.data, "prediction.data")
@@ -120,7 +120,7 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
 def _open_regions(
     found: Preflight, config: PredictionConfig, training: TrainingConfig, data: DataConfig
 ) -> list[Region]:
-    """Open all entries together; where that fails, one by one, so that the problem of each is found."""
+    """Open all entries together; if that fails, one by one, so that the problem of each is found."""
 
     def opened(data: DataConfig, num_classes: int, need_labels: bool) -> list[Region]:
         return open_regions(
@@ -140,7 +140,7 @@ def _open_regions(
     problems = len(found.errors)
     for entry in data.entries:
         with found.collecting():
-            classes = max(entry.labels.values(), default=0) + 1  # whether all have enough of them was checked above
+            classes = max(entry.labels.values(), default=0) + 1  # their number was checked above
             regions += opened(data.model_copy(update={"entries": (entry,)}), classes, measured and classes > 1)
     if len(found.errors) == problems:
         with found.collecting():
@@ -152,7 +152,7 @@ def _check_tiles(plan: PredictionPlan) -> None:
     """Check that configured tile sizes suit the network and every region.
 
     Raises:
-        ConfigError: They do not.
+        ConfigError: They do not suit.
     """
     input_size, output_size = plan.config.prediction.input_size_voxels, plan.config.prediction.output_size_voxels
     if input_size is None:
@@ -171,7 +171,7 @@ def _check_counts(config: PredictionConfig, runs: int) -> None:
     """Check that there are as many weights and checkpoints as training runs, where several are given.
 
     Raises:
-        ConfigError: There are not.
+        ConfigError: The numbers differ.
     """
     section = config.prediction
     checkpoints = section.checkpoint if isinstance(section.checkpoint, tuple) else None
@@ -189,7 +189,7 @@ def _check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, oth
     Architecture, input size and context may differ.
 
     Raises:
-        ConfigError: Something differs; it is named.
+        ConfigError: Something differs; the message names it.
     """
     voxel_size = first.data.voxel_size
     other_size = voxel_size if same_voxel_size(voxel_size, other.data.voxel_size) else other.data.voxel_size

@@ -1,4 +1,4 @@
-"""Whether bf16 or fp16 is exact enough for a volume: a real tile of it is predicted in both, and fp32 decides."""
+"""Check whether bf16 or fp16 is exact enough for a volume, by comparison with fp32 on a real tile of it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from incasem_like.samples import Region
 from incasem_like.volumes import Coordinate, Roi
 
 FULL = "fp32"
-# Of the values of the tile, so many in 1000 have to lie within the tolerance.
+# Of 1000 values of the tile, this many must be within the tolerance.
 OF_A_THOUSAND = 999
-# Voxels along each axis of the tile: enough to hold something, few enough that it takes a second.
+# Voxels along each axis of the tile: enough to contain objects, few enough to take about a second.
 EDGE = 48
 PLACES = (0.5, 0.2, 0.8)
 
 
 @dataclass(frozen=True)
 class PrecisionCheck:
-    """What the comparison came to.
+    """The result of the comparison.
 
     Attributes:
-        asked: The precision that is configured.
-        used: That, or fp32 where it is not exact enough.
-        difference: Within which 999 of 1000 values of the tile agree, of values in [0, 1]; infinite if some are none.
-        tolerance: What it may be.
-        region: Where the tile lies.
+        asked: The configured precision.
+        used: The configured precision, or fp32 if that is not exact enough.
+        difference: Difference that 999 of 1000 values of the tile, in [0, 1], do not exceed; infinite with NaN or Inf.
+        tolerance: The largest allowed difference.
+        region: The region of the tile.
     """
 
     asked: str
@@ -65,7 +65,7 @@ def check_precision(
     """Compare the configured precision with fp32 on a tile of each region.
 
     Returns:
-        The comparison with the greatest difference; None in fp32, and where no tolerance is set.
+        The comparison with the greatest difference; None in fp32, or if no tolerance is set.
     """
     tolerance, precision = section.precision_tolerance, source.torch.precision
     if tolerance is None or not is_to_be_checked(source.torch, section) or not regions:
@@ -89,7 +89,7 @@ def with_precision(source: NetworkSource, precision: str) -> NetworkSource:
 
 
 def nearly_greatest_difference(exact: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
-    """Return the difference that 999 of 1000 values do not exceed; infinite where some are not numbers."""
+    """Return the difference that 999 of 1000 values do not exceed; infinite with NaN or Inf."""
     differences = np.abs(exact - other).ravel()
     if not np.isfinite(differences).all():
         return float("inf")
@@ -97,8 +97,8 @@ def nearly_greatest_difference(exact: npt.NDArray[np.float32], other: npt.NDArra
 
 
 def lively_part(region: Region) -> Roi:
-    """Choose a part of a region that is not mere background: of nine, that where raw varies most inside the mask."""
-    # The first of equals, so that a resumed prediction finds the same.
+    """Choose a part of a region that is not just background: of nine parts, the one where masked raw varies most."""
+    # The first of equals, so that a resumed prediction chooses the same.
     return max(_parts(region.roi), key=partial(_liveliness, region))
 
 

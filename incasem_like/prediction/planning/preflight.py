@@ -1,4 +1,4 @@
-"""What a prediction takes in time, memory and disk, and what stops it, found out without starting it."""
+"""The dry run of a prediction: its time, memory and disk space, and the problems that would stop it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ GIB = 2**30
 
 @dataclass
 class Preflight:
-    """What is found out before a prediction starts.
+    """The findings about a prediction before it starts.
 
     Attributes:
-        collects: Problems are collected, as a dry run needs; otherwise the first one is raised.
-        lines: For the user, problems included.
-        errors: All that would stop the prediction.
+        collects: Whether problems are collected, as for a dry run; otherwise the first one is raised.
+        lines: Report for the user, problems included.
+        errors: All errors that would stop the prediction.
     """
 
     collects: bool = True
@@ -48,7 +48,7 @@ class Preflight:
 
     @property
     def problems(self) -> list[str]:
-        """All that would stop the prediction, a sentence each."""
+        """All problems that would stop the prediction, a sentence each."""
         return [str(error) for error in self.errors]
 
     @contextlib.contextmanager
@@ -64,7 +64,7 @@ class Preflight:
                 self.lines.append(f"Problem: {error}")
 
     def stop(self) -> NoReturn:
-        """Raise the first of the collected problems: without what is missing there is nothing more to find out."""
+        """Raise the first of the collected problems: without the missing parts nothing else can be checked."""
         raise self.errors[0]
 
 
@@ -74,7 +74,7 @@ def look_around(
     """Open the run store and read the workers file.
 
     Returns:
-        The store, the workers, and whether it is known who predicts: False where the workers file is wrong.
+        The store, the workers, and whether the workers are known: False if the workers file is wrong.
     """
     runs: RunStore | None = None
     workers: Workers | None = None
@@ -115,15 +115,15 @@ def examine_regions(
     times: int = 1,
     kept: int = 1,
 ) -> None:
-    """Report how the regions are cut up, where they go, and what time and space that takes.
+    """Report the tiles and outputs of the regions, and the time and disk space they take.
 
     Args:
-        found: Gets lines and problems.
-        plan: What predicts what.
-        places: Where each region's prediction goes.
-        resume: It was begun before.
+        found: Receives lines and problems.
+        plan: The plan of the prediction.
+        places: The output of each region.
+        resume: Whether the prediction was begun before.
         times: Number of such predictions, one after the other.
-        kept: Number of them that are on disk at once.
+        kept: Number of them on disk at once.
     """
     with found.collecting():
         plan.check_not_read(places)
@@ -147,18 +147,18 @@ def examine_regions(
 
 @dataclass(frozen=True)
 class _Cost:
-    """What a region takes; where its tiles are not known, only ``disk`` means something."""
+    """The costs of a region; if its tiles are not known, only ``disk`` is valid."""
 
     is_known: bool = False
     seconds: float = 0  # one block after the other
     blocks: int = 1
     left: int = 1  # blocks that are not done
     tile_bytes: int = 0  # memory of a tile where the network computes
-    host_bytes: int = 0  # and on the host besides
+    host_bytes: int = 0  # additional memory on the host
     disk: int = 0  # bytes at most
 
     def disk_left(self, kept: int) -> int:
-        """Return how many bytes are still to be written at most, of so many predictions that are on disk at once."""
+        """Return an upper bound of the bytes still to be written, with ``kept`` predictions on disk at once."""
         return self.disk * (kept - 1) + math.ceil(self.disk * self.left / self.blocks)
 
     def seconds_with(self, workers: int, times: int) -> float:
@@ -171,7 +171,7 @@ class _Cost:
 def _examine_region(
     found: Preflight, plan: PredictionPlan, region: Region, place: OutputPlace, speed: TileSpeed, resume: bool
 ) -> _Cost:
-    """Report how a region is cut up and where it goes."""
+    """Report the tiles of a region and its output."""
     begun = read_begun(place) if resume else None
     if begun is None:
         place.check_free(resuming=resume)
@@ -238,7 +238,7 @@ def _time_sentence(plan: PredictionPlan, speed: TileSpeed, costs: Sequence[_Cost
             else "the tiles of this network do not fit into the memory here"
         )
         return f"Expected time: not known, since {why}."
-    masked = "; tiles that the mask clears take none" if any(region.mask is not None for region in plan.regions) else ""
+    masked = "; tiles outside the mask take none" if any(region.mask is not None for region in plan.regions) else ""
     alone = sum(cost.seconds_with(1, times) for cost in costs)
     threads = torch.get_num_threads()
     if plan.workers is None:

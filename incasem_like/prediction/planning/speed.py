@@ -1,4 +1,4 @@
-"""How fast this machine predicts with a network: measured once with a few tiles, and kept in the user's cache."""
+"""Benchmark of a network on this machine: measured once with a few tiles, and stored in the user's cache."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from incasem_like.prediction.planning.tile_size import UNMEASURED, TileSpeed
 from incasem_like.volumes import Roi
 
 FORMAT = 1
-# Tiles grow by this along each axis until one of them takes so long, or the memory ends.
+# Tiles grow by this factor along each axis until one takes this many seconds, or the memory is used up.
 GROWTH = 1.3
 ENOUGH_SECONDS = 4.0
 MOST_TILES = 6
-# What may be measured where nothing else limits it: some seconds of work.
+# Largest number of voxels to measure unless limited otherwise: some seconds of work.
 MEASURED_VOXELS = 3e7
-# Of each measured tile the voxels that were read and written, and the seconds.
+# For each measured tile: the voxels read, the voxels written, and the seconds.
 Measured = list[tuple[int, int, float]]
 
 
@@ -52,7 +52,7 @@ def measurable_sizes(
 def measure_speed(
     make_predictor: Callable[[tuple[int, ...]], TiledPredictor], channels: int, sizes: Iterable[tuple[int, ...]]
 ) -> Measured:
-    """Predict tiles of these sizes, with so many channels of input, until one takes seconds."""
+    """Predict tiles of these sizes, with the given number of input channels, until one takes seconds."""
     measured: Measured = []
     for size in sizes:
         predictor = make_predictor(size)
@@ -61,7 +61,7 @@ def measure_speed(
         raw = np.random.default_rng(0).random((channels, *size), dtype=np.float32)
         seconds = _seconds(predictor, raw, tile)
         if not measured or seconds < ENOUGH_SECONDS / 10:
-            # The first time includes what comes once: memory, compiling, the library's choice of algorithms.
+            # The first run includes one-time work: memory, compilation, the library's choice of algorithms.
             seconds = min(seconds, _seconds(predictor, raw, tile))
         measured.append((math.prod(size), math.prod(written), seconds))
         if seconds > ENOUGH_SECONDS:
@@ -79,7 +79,7 @@ def _seconds(predictor: TiledPredictor, raw: Any, tile: Tile) -> float:
 def fitted(measured: Sequence[tuple[int, int, float]]) -> TileSpeed:
     """Fit the time per voxel read, per voxel written and per tile, by relative errors.
 
-    Where the tiles do not tell them apart, the proportions are those of ``UNMEASURED``.
+    If the tiles cannot separate them, the proportions are those of ``UNMEASURED``.
     """
     if not measured:
         return UNMEASURED
@@ -97,9 +97,9 @@ def fitted(measured: Sequence[tuple[int, int, float]]) -> TileSpeed:
 def measured_tiles(
     network: nn.Module, source: NetworkSource, section: PredictionSection, most_voxels: float
 ) -> Measured:
-    """Return how long tiles of a network take on this machine: from the cache, else by measuring.
+    """Return the times of a network's tiles on this machine: from the cache, else by measuring.
 
-    ``section`` counts without test-time augmentation. Measured tiles have together at most ``most_voxels``; with 0,
+    ``section`` is used without test-time augmentation. Measured tiles have together at most ``most_voxels``; with 0,
     nothing is measured.
     """
     config, device = source.torch, torch_device(source.torch)
@@ -120,14 +120,14 @@ def measured_tiles(
 
 
 class SpeedCache(Kept):
-    """Measured tiles of one network on this machine, in the cache under all that the time depends on."""
+    """Measured tiles of one network on this machine, cached by everything that the time depends on."""
 
     def __init__(self, facts: Mapping[str, Any], device: torch.device) -> None:
         known = {"torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads()}
         super().__init__("speed", {"format": FORMAT, **known, **facts})
 
     def read(self) -> Measured:
-        """Return the tiles that were measured before; none where there is no such file, or a damaged one."""
+        """Return the tiles measured before; none if the file does not exist or is damaged."""
         try:
             return [(int(read), int(written), float(seconds)) for read, written, seconds in super().read()]
         except (ValueError, TypeError):

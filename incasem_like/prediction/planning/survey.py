@@ -1,7 +1,7 @@
-"""What only the place where a network computes can tell, asked of a worker there: memory, speed, and exactness.
+"""Probe of a worker's device: the memory, speed and precision of networks where they compute.
 
-A scheduler often has no GPU, though its workers have. One of them is then started before the others and asked; what it
-says is kept in the user's cache.
+A scheduler often has no GPU, though its workers have. One of them is then started before the others to measure; its
+answers are stored in the user's cache.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Survey:
-    """What a worker found out about a network.
+    """The findings of a worker about a network.
 
     Attributes:
-        device: Name of what it computes on.
+        device: Name of its device.
         memory: Bytes that a tile may take there, on a GPU that is otherwise free, or of the host's memory.
-        measured: Of some tiles the voxels that were read and written, and the seconds; none where that is not asked.
-        precision: How the configured precision was held against fp32; None where there was nothing to check.
+        measured: For some tiles the voxels read, the voxels written and the seconds; empty if not requested.
+        precision: The comparison of the configured precision with fp32; None if there was nothing to check.
     """
 
     device: str
@@ -61,7 +61,7 @@ class Survey:
 
     @classmethod
     def restored(cls, values: Mapping[str, Any]) -> Survey:
-        """Make one from what ``asdict`` and JSON made of it."""
+        """Restore a survey from the result of ``asdict`` after JSON."""
         precision = values["precision"]
         return cls(
             str(values["device"]),
@@ -73,13 +73,13 @@ class Survey:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """What is asked.
+    """The questions to a worker.
 
     Attributes:
-        networks: About which.
-        section: How they are to predict.
-        regions: What they are to predict.
-        tiles: Whether their tiles are to be chosen, so that speed counts.
+        networks: The networks to measure.
+        section: The configuration's section ``prediction``.
+        regions: The regions to predict.
+        tiles: Whether tiles have to be chosen, so that speed is measured.
     """
 
     networks: tuple[NetworkSource, ...]
@@ -89,16 +89,16 @@ class Inquiry:
 
     @property
     def asks_anything(self) -> bool:
-        """Whether there is anything to find out."""
+        """Whether there is anything to measure."""
         return self.tiles or any(is_to_be_checked(place.torch, self.section) for place in self.networks)
 
     def answered_here(self, index: int) -> Survey:
-        """Find it out of one of the networks on this machine.
+        """Measure one of the networks on this machine.
 
         Raises:
-            ConfigError: The device is not there.
+            ConfigError: The device does not exist.
             CheckpointError, StoreError: As ``CheckpointPlace.fetch``.
-            IncasemError: The memory does not suffice.
+            IncasemError: There is too little memory.
         """
         place = self.networks[index]
         network, device = place.load(), torch_device(place.torch)
@@ -111,7 +111,7 @@ class Inquiry:
         return Survey(device_name(device), memory, measured, precision)
 
     def kept(self, place: NetworkSource, workers: Workers) -> Kept:
-        """Say where the answer about one of the networks is kept."""
+        """Return the cache file of the answer about one of the networks."""
         checked = is_to_be_checked(place.torch, self.section)
         group = _one_of(workers).groups[0]
         facts = {
@@ -135,10 +135,10 @@ def _looked_at(region: Region) -> list[Any]:
 
 
 def check_place(config: PredictionConfig, workers: Workers | None) -> bool:
-    """Make sure that the device is where networks are to compute, and say whether a worker is asked about it.
+    """Check that the device exists where networks will compute, and return whether a worker is asked about it.
 
     Raises:
-        ConfigError: It is not here, or there is no worker to ask.
+        ConfigError: It does not exist here, or no worker can be asked.
     """
     choice, device = config.prediction.survey, config.torch
     if choice == "worker" and workers is None:
@@ -159,12 +159,12 @@ def check_place(config: PredictionConfig, workers: Workers | None) -> bool:
 
 
 def survey(inquiry: Inquiry, workers: Workers, *, ask: bool = True) -> list[Survey | None]:
-    """Give what is known of each network where workers compute; ask one of them for what is not known yet.
+    """Return the survey of each network where workers compute; ask one of them for those not cached yet.
 
     Args:
-        inquiry: What is to be known.
-        workers: Who predicts; one of the first kind that is not on this machine is asked.
-        ask: Ask; else what is not known is None.
+        inquiry: The questions.
+        workers: The workers that predict; one of the first group that is not on this machine is asked.
+        ask: Whether to ask; otherwise unknown surveys are None.
 
     Raises:
         InputError: The worker cannot predict.
@@ -205,7 +205,7 @@ def _one_of(workers: Workers) -> Workers:
 
 @contextlib.contextmanager
 def _claimed_ledger(name: str) -> Iterator[Path]:
-    """Yield a ledger named by what is asked, so that a repeated call is the same job; another while a process asks it.
+    """Yield a ledger named after the questions, so that a repeated call is the same job; another one if it is in use.
 
     The claim lasts until the answers are read: a ledger is unlocked between its creation, its run and its removal.
     """
@@ -219,7 +219,7 @@ def _claimed_ledger(name: str) -> Iterator[Path]:
 
 
 def _ask_worker(inquiry: Inquiry, workers: Workers, place: Path) -> list[Survey | InputError]:
-    """Have a worker answer for one network after the other; what it cannot answer is an error in its place."""
+    """Have a worker answer for one network after the other; a failure yields an error instead of a survey."""
     one = _one_of(workers)
     names = tuple(f"training run {of.training_run_id}, {of.checkpoint.path.name}" for of in inquiry.networks)
     task = LedgerTask(
@@ -245,7 +245,7 @@ def _ask_worker(inquiry: Inquiry, workers: Workers, place: Path) -> list[Survey 
 
 
 def answer_inquiry(item: WorkItem, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
-    """Answer for one network in a worker, as JSON in bytes: the survey, or the sentence that says why there is none."""
+    """Answer for one network in a worker, as JSON in bytes: the survey, or the error message."""
     inquiry: Inquiry = pickle.loads(base64.b64decode(parameters["inquiry"]))
     try:
         answer: dict[str, Any] = asdict(inquiry.answered_here(item.number))

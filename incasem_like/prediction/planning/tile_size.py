@@ -18,10 +18,10 @@ from incasem_like.volumes import Roi
 Floats = npt.NDArray[np.float64]
 Numbers = float | Floats
 
-# What is lost when a prediction is interrupted. Small tiles compute their context again and again: a network that takes
+# The work lost when a prediction is interrupted. Small tiles compute their context repeatedly: a network that takes
 # minutes for a large tile would take twice as long in all with tiles of a minute.
 MOST_SECONDS_PER_TILE = 600.0
-# No measured speed is as exact.
+# Measured speeds are not more exact than this.
 AS_GOOD = 1.001
 
 
@@ -30,10 +30,10 @@ class TileSpeed:
     """The time a tile takes.
 
     Attributes:
-        per_input: Seconds per voxel read; the encoder's work goes by the input.
-        per_output: Seconds per voxel written; the decoder's work goes by the output.
-        per_tile: Seconds besides.
-        measured: On this machine; otherwise only the proportions count.
+        per_input: Seconds per voxel read; the encoder's work is proportional to the input.
+        per_output: Seconds per voxel written; the decoder's work is proportional to the output.
+        per_tile: Further seconds per tile.
+        measured: Whether it was measured on this machine; otherwise only the proportions are meaningful.
     """
 
     per_input: float
@@ -42,15 +42,15 @@ class TileSpeed:
     measured: bool = True
 
     def seconds(self, read: Numbers, written: Numbers, tiles: Numbers) -> Floats:
-        """Return the time for so many tiles that read and write so many voxels together."""
+        """Return the time for a number of tiles that read and write the given numbers of voxels in all."""
         return np.asarray(self.per_input * read + self.per_output * written + self.per_tile * tiles)
 
     def times(self, count: int) -> TileSpeed:
-        """Return the speed where every tile is predicted so many times."""
+        """Return the speed if every tile is predicted ``count`` times."""
         return TileSpeed(self.per_input * count, self.per_output * count, self.per_tile * count, self.measured)
 
     def __add__(self, other: TileSpeed) -> TileSpeed:
-        """Return the speed where every tile is predicted at both speeds, one after the other."""
+        """Return the speed if every tile is predicted at both speeds, one after the other."""
         return TileSpeed(
             self.per_input + other.per_input,
             self.per_output + other.per_output,
@@ -69,10 +69,10 @@ class TileChoice:
 
     Attributes:
         input_size: Voxels z, y, x.
-        tiles: How many the region is predicted in.
-        read: Voxels that they read together.
-        bytes: Memory of one where the network computes, estimated.
-        host_bytes: Memory of one on the host besides.
+        tiles: Number of tiles of the region.
+        read: Voxels that they read in all.
+        bytes: Estimated memory of one tile where the network computes.
+        host_bytes: Additional memory of one tile on the host.
     """
 
     input_size: tuple[int, ...]
@@ -95,19 +95,19 @@ def choose_input_size(
     speed: TileSpeed,
     workers: int = 1,
 ) -> TileChoice:
-    """Choose the tile size with which the last worker is ready first; the smallest usable one if memory allows none.
+    """Choose the tile size with which all workers finish earliest; the smallest valid one if memory allows none.
 
-    Context is computed again for each tile, so that few large tiles are quicker, until one tile covers the region; but
+    Context is computed again for each tile, so that few large tiles are faster, until one tile covers the region; but
     no worker should wait while the others predict.
 
     Args:
         geometry: The network's.
         roi: The region, in absolute voxels.
         origin: Where the raw volume begins, in absolute voxels.
-        memory: What tiles take.
+        memory: The memory that tiles take.
         limit: Bytes that a tile may take.
-        speed: How long tiles take.
-        workers: That predict side by side.
+        speed: The time that tiles take.
+        workers: Number of workers that predict in parallel.
     """
     axes = [_axis_choices(geometry, axis, roi, grid_phase(geometry, axis, roi, origin)) for axis in range(3)]
     edges = np.ix_(*(sizes for sizes, _, _ in axes))
@@ -121,7 +121,7 @@ def choose_input_size(
         allowed &= (seconds / tiles <= MOST_SECONDS_PER_TILE) | (tiles == tiles.max())
     rank = np.where(allowed, seconds / tiles * np.ceil(tiles / workers), np.inf)
     if np.isfinite(rank).any():
-        # Where larger tiles win nothing, as across sections that are predicted independently, there are fewer.
+        # Along axes where larger tiles gain nothing, as across independently predicted sections, there are fewer.
         rank = np.where(rank <= AS_GOOD * rank.min(), tiles, np.inf)
     else:
         rank = used

@@ -47,10 +47,10 @@ class FinishedSeries:
     """The results of a series.
 
     Attributes:
-        run_id: The id of its run; 0 for one that is not tracked.
-        plan: What was predicted with what.
+        run_id: Id of its run; 0 if it is not tracked.
+        plan: The plan of the series.
         entries: The results of each checkpoint, by iteration.
-        predicted: How many of them were predicted now.
+        predicted: Number of them that were predicted by this call.
     """
 
     run_id: int
@@ -60,12 +60,12 @@ class FinishedSeries:
 
     @property
     def best(self) -> Entry | None:
-        """The best of them; None where nothing was measured."""
+        """The best entry; None if nothing was measured."""
         return self.plan.best_of(self.entries)
 
     @property
     def kept(self) -> list[Entry]:
-        """Those whose predictions stay on disk."""
+        """The entries whose predictions stay on disk."""
         return self.plan.kept_of(self.entries)
 
 
@@ -84,15 +84,15 @@ def predict_series(
 ) -> FinishedSeries:
     """Predict every region of ``prediction.data`` with many checkpoints, as a tracked run.
 
-    Where the run store knows a run of the same series, of the same checkpoints or the first of them, this run is
+    If the run store has a run of the same series, of the same checkpoints or the first of them, this run is
     resumed, whether it was interrupted or the training has more checkpoints now.
 
     Args:
         config: The configuration of the series.
         training: The training run.
-        store: Opens the store of prediction runs, once volumes and checkpoints are there; None for an untracked run.
-        observing: Makes what measures a region, as ``regions.Request`` takes it; used where there are labels.
-        workers: Processes, here or elsewhere, that predict block by block; None predicts in this process.
+        store: Opens the store of prediction runs, once volumes and checkpoints were found; None for an untracked run.
+        observing: Makes the observer that measures a region, as for ``regions.Request``; used if there are labels.
+        workers: Workers, on this or other machines, that predict block by block; None predicts in this process.
         anew: Start another run in any case.
         started: Called with the run's id, the plan and the remaining checkpoints, before the first tile.
         measured: Called with the run's id and the results of each checkpoint.
@@ -100,8 +100,8 @@ def predict_series(
         **options: run_name, comment, run_id, sources, observers, as ``tracking.run_experiment`` takes them.
 
     Raises:
-        InputError: As ``plan_series``; or nothing can be written where predictions go; or the same series is still
-            running, or was begun with something else.
+        InputError: As ``plan_series``; or the outputs cannot be written; or the same series is still running, or was
+            begun with other settings.
         CheckpointError: No checkpoint gives finite values.
         IncasemError: Blocks failed.
     """
@@ -116,7 +116,7 @@ def predict_series(
     if earlier is not None and not remaining:
         return FinishedSeries(earlier.run_id, series, earlier.entries, 0)
     _check_begun_alike(series, earlier, remaining)
-    if series.plan.asks_worker:  # who may wait in a queue
+    if series.plan.asks_worker:  # it may wait in a queue
         series = series.surveyed(remaining)
         _check_begun_alike(series, earlier, remaining)
     finished: list[FinishedSeries] = []
@@ -159,7 +159,7 @@ def _check_begun_alike(series: SeriesPlan, earlier: Earlier | None, remaining: S
 
 
 def _predict(series: SeriesPlan, checkpoint: ChosenCheckpoint, request: Request) -> Entry:
-    """Predict with one checkpoint; a diverged network is a result, and no reason to stop."""
+    """Predict with one checkpoint; a diverged network is recorded and does not stop the series."""
     started, iteration = time.monotonic(), checkpoint.iteration or 0
     entry = Entry(iteration, checkpoint.sha256, str(checkpoint.path))
     places = series.places(request.prediction_id, iteration)
@@ -191,13 +191,13 @@ def examine_series(
     workers_file: Path | None = None,
     anew: bool = False,
 ) -> Preflight:
-    """Find out what a series would do; nothing is written but the measured speed, into the user's cache.
+    """Examine what a series would do; only the measured speed is written, into the user's cache.
 
     Args:
         config: The configuration of the series.
         training: Finds the training run.
         store: Opens the store of prediction runs.
-        workers_file: ``workers.yaml``, where workers are to predict.
+        workers_file: ``workers.yaml``, if workers are to predict.
         anew: Whether another run is to be started in any case.
     """
     found = Preflight()
@@ -216,9 +216,9 @@ def examine_series(
         places = series.places(next_id(runs) if earlier is None else earlier.run_id, first.iteration or 0)
         plan = series.surveyed([first], ask=False).plan_of(first)
         begun = earlier is not None and check_begun_alike(plan, places, ANEW)
-        measured = f"measured by {series.metric}" if series.measures else "not measured, for no entry names labels"
+        measured = f"measured by {series.metric}" if series.measures else "not measured, since no entry names labels"
         kept = {"all": "all stay on disk", "best": "the best stays on disk", "none": "none stays on disk"}[keep]
-        found.lines.append(f"Each is {measured}; {kept}. What follows is of iteration {first.iteration}.")
+        found.lines.append(f"Each is {measured}; {kept}. The following is for iteration {first.iteration}.")
         report_networks(found, plan)
         on_disk = {"all": len(remaining), "best": min(2, len(remaining)), "none": 1}[keep]
         examine_regions(found, plan, places, resume=begun, times=len(remaining), kept=on_disk)

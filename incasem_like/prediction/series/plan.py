@@ -1,4 +1,4 @@
-"""What a series of predictions will do, checked before a run is started: checkpoints, measures, outputs."""
+"""The plan of a series of predictions, checked before a run is started: checkpoints, metrics, outputs."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Entry:
 
     Attributes:
         iteration: Its number of updates.
-        sha256: Of its file.
-        checkpoint: Where that was.
-        scores: Defined ones by name: of each region, and their means.
-        voxels: That were predicted.
-        seconds: That it took.
-        problem: Why there is no prediction, or empty.
+        sha256: SHA-256 of its file.
+        checkpoint: Path of its file.
+        scores: The defined scores by name: of each region, and their means.
+        voxels: Number of predicted voxels.
+        seconds: Time that the prediction took.
+        problem: Why the prediction failed, or empty.
     """
 
     iteration: int
@@ -58,14 +58,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class SeriesPlan:
-    """All that is needed to predict with many checkpoints.
+    """Everything that a series of predictions needs.
 
     Attributes:
         config: The configuration, ``log_metrics`` as it is carried out.
         plan: The plan of the first checkpoint, not resolved.
         checkpoints: All of them, by iteration.
-        metric: Decides which is the best; None where nothing is measured.
-        surveys: What a worker found out about checkpoints, by their hash, where one is asked.
+        metric: The metric that decides on the best; None if nothing is measured.
+        surveys: The findings of a worker about checkpoints, by their hash, if one is asked.
     """
 
     config: SeriesConfig
@@ -85,7 +85,7 @@ class SeriesPlan:
         return [region.name for region in self.plan.regions]
 
     def surveyed(self, checkpoints: Sequence[ChosenCheckpoint], *, ask: bool = True) -> SeriesPlan:
-        """Have one worker asked about all these checkpoints; errors as for ``PredictionPlan.resolved``."""
+        """Ask one worker about all these checkpoints; errors as for ``PredictionPlan.resolved``."""
         networks = [self._network(checkpoint) for checkpoint in checkpoints]
         found = self.plan.surveyed(networks, ask=ask)
         return replace(self, surveys={one.source.checkpoint.sha256: one.survey for one in found})
@@ -108,31 +108,31 @@ class SeriesPlan:
         return replace(lead, source=replace(lead.source, checkpoint=checkpoint), survey=survey)
 
     def places(self, run_id: int, iteration: int) -> list[OutputPlace]:
-        """Return where the prediction of one iteration goes."""
+        """Return the outputs of the prediction of one iteration."""
         return self.plan.places(run_id, _part(iteration))
 
     def folders(self, run_id: int, iteration: int) -> list[Path]:
-        """Return the folders that hold nothing but the prediction of one iteration, in the order of the regions."""
+        """Return the folders that contain only the prediction of one iteration, in the order of the regions."""
         group = f"{self.plan.group(run_id)}/{_part(iteration)}"
         return [place.container / group for place in self.places(run_id, iteration)]
 
     def check_free(self, run_id: int) -> None:
-        """Check that no other run's predictions are where those of this one go.
+        """Check that the outputs are not occupied by another run's predictions.
 
         Raises:
-            InputError: A run of that number wrote there.
+            InputError: Another run of the same id wrote there.
         """
         for folder in self.folders(run_id, 0):
             if folder.parent.exists():
                 refuse_foreign_prediction(folder.parent)
 
     def remaining(self, done: Iterable[Entry]) -> list[ChosenCheckpoint]:
-        """Return the checkpoints of which there is no entry."""
+        """Return the checkpoints without an entry."""
         pairs = {(entry.iteration, entry.sha256) for entry in done}
         return [one for one in self.checkpoints if (one.iteration, one.sha256) not in pairs]
 
     def best_of(self, entries: Iterable[Entry]) -> Entry | None:
-        """Return the entry with the largest score, the latest of equals; None where none is measured."""
+        """Return the entry with the largest score, the latest of equals; None if none is measured."""
         metric = self.metric or ""
         measured = [entry for entry in entries if metric in entry.scores]
         return max(measured, key=lambda entry: (entry.scores[metric], entry.iteration), default=None)
@@ -145,7 +145,7 @@ class SeriesPlan:
 
     @cached_property
     def identity(self) -> str:
-        """Hash of all that makes it this series and no other, except for how many checkpoints there are by now."""
+        """Hash of everything that identifies the series, except for the number of checkpoints so far."""
         facts: dict[str, Any] = {
             "training": self.plan.training_run_ids[0],
             "regions": [
@@ -171,17 +171,17 @@ def plan_series(
     found: Preflight | None = None,
     knows_workers: bool = True,
 ) -> SeriesPlan:
-    """Find and check all that a series needs.
+    """Find and check everything that a series needs.
 
     Args:
         config: The configuration.
         record: The training run.
-        workers: Who predicts; None for this process.
+        workers: The workers that predict; None for this process.
         found: As for ``plan_prediction``.
         knows_workers: As for ``plan_prediction``.
 
     Raises:
-        ConfigError: As ``plan_prediction``; or nothing would be left of the series, or there is no such metric.
+        ConfigError: As ``plan_prediction``; or the series would leave no result, or the metric does not exist.
         DataError: As ``plan_prediction``.
         CheckpointError: As ``choose_series``; or one is of another architecture.
     """
@@ -196,7 +196,7 @@ def plan_series(
     plan = plan_prediction(config, [record], workers, checkpoint=checkpoint, found=found, knows_workers=knows_workers)
     if not checkpoints:
         found.stop()
-    if config.series.checkpoint_dir is not None:  # nobody registered what is in them
+    if config.series.checkpoint_dir is not None:  # their checkpoints are not registered
         for checkpoint in checkpoints[1:]:
             with found.collecting():
                 load_network(plan.training.model, for_this_machine(config.torch), checkpoint.path)
@@ -204,14 +204,14 @@ def plan_series(
 
 
 def with_measures(config: SeriesConfig, record: RunRecord) -> tuple[SeriesConfig, str | None]:
-    """Resolve what is measured: wherever there are labels.
+    """Resolve the metrics: regions with labels are measured.
 
     Returns:
-        The configuration as it is carried out, and the metric that decides which iteration is best; None where nothing
+        The configuration in effect, and the metric that decides which iteration is best; None if nothing
         is measured.
 
     Raises:
-        ConfigError: The data configuration is wrong, nothing would be left of the series, or there is no such metric.
+        ConfigError: The data configuration is wrong, the series would leave no result, or the metric does not exist.
     """
     config = _with(config, run_id_training=record.id)
     training = resolve_training_config(record.config, directories=config.directories)
@@ -221,7 +221,7 @@ def with_measures(config: SeriesConfig, record: RunRecord) -> tuple[SeriesConfig
     metric = _metric(config, record, training.data.num_classes, len(data.entries))
     if metric is None and config.series.keep != "all":
         raise ConfigError(
-            f"series.keep is {config.series.keep}, but nothing can be measured, for no entry of {data.path} names "
+            f"series.keep is {config.series.keep}, but nothing can be measured, since no entry of {data.path} names "
             'labels of the classes: set series.keep=all, or add "labels" to the entries.'
         )
     return config, metric
@@ -237,7 +237,7 @@ def _metric(config: SeriesConfig, record: RunRecord, classes: int, regions: int)
     wanted = config.series.metric
     if wanted is not None and wanted not in known:
         raise ConfigError(
-            f"series.metric is '{wanted}', which is no score of {classes} classes and {regions} "
+            f"series.metric is '{wanted}', which is not a score of {classes} classes and {regions} "
             f"region{'s' if regions > 1 else ''}{nearest(wanted, known)}: choose one such as {DEFAULT_METRIC}."
         )
     if not config.prediction.log_metrics:

@@ -1,4 +1,4 @@
-"""What a run records of its series: each checkpoint with its hash and results, and which predictions are kept."""
+"""The record of a series in its run: each checkpoint with its hash and results, and the kept predictions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ KEY = "series"
 
 @dataclass(frozen=True)
 class Earlier:
-    """A run of the same series: its id, and the entries of what it has done, by iteration."""
+    """An earlier run of the same series: its id, and its finished entries by iteration."""
 
     run_id: int
     entries: tuple[Entry, ...]
 
     @property
     def last_iteration(self) -> int:
-        """The last that it has done; -1 for none."""
+        """The last finished iteration; -1 for none."""
         return max((entry.iteration for entry in self.entries), default=-1)
 
 
@@ -56,14 +56,14 @@ class SeriesRecord:
 
     Args:
         run: The run.
-        series: What is predicted with what.
-        earlier: What it has done before; None for a new run.
+        series: The plan of the series.
+        earlier: The results so far of a resumed run; None for a new run.
 
     Attributes:
         entries: The results of the checkpoints so far, by iteration.
 
     Raises:
-        InputError: The predictions of another run are where those of this one go, or an earlier one is an input.
+        InputError: The outputs are occupied by another run's predictions, or an earlier prediction is an input.
     """
 
     def __init__(self, run: Run, series: SeriesPlan, earlier: Earlier | None) -> None:
@@ -85,7 +85,7 @@ class SeriesRecord:
         self._save()
 
     def result(self) -> dict[str, Any]:
-        """Return the summary that the run keeps as its result."""
+        """Return the summary that is stored as the run's result."""
         series, kept, best = self._series, self._series.kept_of(self.entries), self._series.best_of(self.entries)
         shown = best if best in kept else kept[-1] if kept else None
         folders: Sequence[Any] = [] if shown is None else series.folders(self._run.id, shown.iteration)

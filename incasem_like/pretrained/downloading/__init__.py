@@ -1,1 +1,1 @@
-"""Downloading published files: resumed, checked, and held against what came first."""
+"""Downloading published files: resumed, verified, and compared with the first download."""

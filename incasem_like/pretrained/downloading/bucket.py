@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def base_url(address: str) -> str:
-    """Turn what a person names as the source into a URL that keys are below.
+    """Convert the source that a user names to the base URL of the keys.
 
     Args:
         address: ``https://…``, ``http://…``, or ``s3://bucket/prefix``, which is read anonymously.
 
     Raises:
-        InputError: It is something else.
+        InputError: It has another form.
     """
     parts = urlsplit(address)
     if parts.scheme == "s3" and parts.netloc:
@@ -29,12 +29,14 @@ def base_url(address: str) -> str:
         host = "https://s3.amazonaws.com/" + parts.netloc if "." in parts.netloc else None
         return (host or f"https://{parts.netloc}.s3.amazonaws.com") + parts.path.rstrip("/")
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise InputError(f"{shown_url(address)} is no URL to download from: give https://…, http://… or s3://bucket.")
+        raise InputError(
+            f"{shown_url(address)} is not a URL to download from: give https://…, http://… or s3://bucket."
+        )
     return address.rstrip("/")
 
 
 def file_url(base: str, key: str) -> str:
-    """Give the URL of a file: below the base, unless the base already names that file."""
+    """Return the URL of a file: below the base, unless the base already names that file."""
     name = key.rpartition("/")[2]
     parts = urlsplit(base)
     if parts.path.endswith(f"/{name}") or parts.query:
@@ -43,7 +45,7 @@ def file_url(base: str, key: str) -> str:
 
 
 def keys_with_prefix(base: str, prefix: str, session: Session) -> list[str]:
-    """List a bucket's keys that begin with ``prefix``; none where the server is no bucket or does not list."""
+    """List a bucket's keys that begin with ``prefix``; empty if the server is not a bucket or does not list."""
     page = get_text(f"{base}/", session, {"list-type": "2", "prefix": prefix})
     if page is None or "<ListBucketResult" not in page:
         return []

@@ -1,4 +1,4 @@
-"""What a server says of a file's content, and whether the file that came agrees."""
+"""Digests of a file's content: those that a server announces, and those of a downloaded file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _BYTES_AT_ONCE = 1 << 20
 
 
 def digests_in(headers: Mapping[str, str]) -> dict[str, str]:
-    """Read the digests of the whole content that S3 gives, in hexadecimal by algorithm.
+    """Return the digests of the whole content from S3's headers, in hexadecimal by algorithm.
 
     S3 gives ``x-amz-checksum-sha256`` where the file was uploaded with one. Its ETag is the MD5 of a file that was
-    uploaded in one piece and not encrypted with a key of one's own; of one uploaded in parts it is another number, with
-    a hyphen in it. Other servers' ETags mean what they like.
+    uploaded in one part and not encrypted with a customer's key; for multipart uploads it is another number, with a
+    hyphen in it. Other servers' ETags have no defined meaning.
     """
     found = {}
     checksum = headers.get("x-amz-checksum-sha256", "")

@@ -1,4 +1,4 @@
-"""Downloading a published file: whole, of the right content, or not at all."""
+"""Download of a published file: stored only if it is complete and has the right content."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Content:
-    """What a file has to be.
+    """The content that a file must have.
 
     Attributes:
-        words: With its article.
-        check: Raises an ``IncasemError`` when a file is something else.
+        words: Its name, with article.
+        check: Raises an ``IncasemError`` if a file has other content.
     """
 
     words: str
@@ -34,14 +34,14 @@ class Content:
 
 @dataclass(frozen=True)
 class Downloaded:
-    """A published file that is here.
+    """A published file on this machine.
 
     Attributes:
-        path: Where.
-        sha256: Of its content.
-        how: ``fetched`` now; ``there`` already, as it was downloaded; ``found`` here without a record, now recorded.
-        trust: What the hash was held against: the ``manifest``, an ``earlier`` download, the ``server``'s word, or
-            nothing before (``first``).
+        path: Path of the file.
+        sha256: SHA-256 of the file.
+        how: ``fetched`` now; ``there`` already, as it was downloaded; ``found`` without a record, now recorded.
+        trust: What the hash was compared with: the ``manifest``, an ``earlier`` download, the ``server``'s digest, or
+            nothing (``first``).
     """
 
     path: Path
@@ -60,7 +60,7 @@ class Downloader:
         show: See ``fetch``.
 
     Raises:
-        InputError: ``source`` is no address.
+        InputError: ``source`` is not an address.
     """
 
     def __init__(
@@ -95,18 +95,18 @@ class Downloader:
         return self.file(database, self.models_directory / database.file, ARCHIVE)
 
     def file(self, published: PublishedFile, target: Path, content: Content) -> Downloaded:
-        """Download a file unless it is here.
+        """Download a file unless it exists.
 
         Args:
-            published: What it is.
-            target: Where it goes.
-            content: What it has to be.
+            published: The published file.
+            target: Path to store it at.
+            content: The content that it must have.
 
         Raises:
             NotThereError: The server has no such file.
-            InputError: The server refuses to give it, or another process is downloading it.
-            DownloadError: The server does not answer, or what it sent is not the file that was published or came
-                before; nothing is left of that. Or the file that is here changed since it was downloaded.
+            InputError: The server refuses access, or another process is downloading it.
+            DownloadError: The server does not answer, or sent a file other than the published one or the one
+                downloaded first, which is then removed. Or the existing file changed since it was downloaded.
         """
         if target.is_file():
             return self._file_here(published, target, content)
@@ -173,7 +173,7 @@ class Downloader:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Make sure that a file is a checkpoint of tensors and plain values.
+    """Check that a file is a checkpoint of tensors and plain values.
 
     Raises:
         CheckpointError: It is not.
@@ -184,7 +184,7 @@ def check_checkpoint(path: Path) -> None:
 
 
 def check_archive(path: Path) -> None:
-    """Make sure that a file begins as an archive of ``mongodump`` does.
+    """Check that a file begins like an archive of ``mongodump``.
 
     Raises:
         DataError: It does not.

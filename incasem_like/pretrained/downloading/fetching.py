@@ -1,4 +1,4 @@
-"""Fetching a file over HTTP: in pieces if need be, and never pieces of two different states of it."""
+"""Download of a file over HTTP: resumable, and never mixing parts of two different versions of it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NotThereError(InputError):
 
 
 class _PassingError(Exception):
-    """Something that may go away by itself; the words say what, ``pause`` how many seconds the server asks for."""
+    """A temporary error: its message, and in ``pause`` the seconds to wait that the server requests."""
 
     def __init__(self, words: str, pause: float | None = None) -> None:
         super().__init__(words)
@@ -38,38 +38,38 @@ class _PassingError(Exception):
 
 
 def open_session(proxy: str | None = None) -> Session:
-    """Make a session; ``proxy`` is a URL, by default what ``HTTPS_PROXY`` and the like say."""
+    """Make a session; ``proxy`` is a URL, by default that of ``HTTPS_PROXY`` and similar variables."""
     import requests
 
     session = requests.Session()
     if proxy is not None:
         session.proxies = {"http": proxy, "https": proxy}
-        session.trust_env = False  # NO_PROXY would outdo a proxy that was asked for
+        session.trust_env = False  # NO_PROXY would override a requested proxy
     return session
 
 
 def shown_url(url: str) -> str:
-    """Write a URL without what may be secret in it: user, password, query."""
+    """Return a URL without the parts that may be secret: user, password, query."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def fetch(url: str, partial: PartialFile, session: Session, show: Show = lambda received, total: None) -> None:
-    """Fetch what is still missing of a file.
+    """Fetch the missing part of a file.
 
-    A connection that breaks is taken up again where it broke, if the server can do that and says by ETag or date that
-    the file is still the same; otherwise the file is fetched from its first byte.
+    After a broken connection the download resumes where it stopped, if the server supports that and shows by ETag or
+    date that the file is unchanged; otherwise the file is fetched from its first byte.
 
     Args:
-        url: The file.
-        partial: Where it goes; whole when this returns.
+        url: URL of the file.
+        partial: The partial file to fill; complete when this returns.
         session: See ``open_session``.
-        show: Called with the bytes here so far and the total, None where it is not known.
+        show: Called with the bytes received so far and the total, None if it is not known.
 
     Raises:
         NotThereError: The server has no such file.
-        InputError: It refuses to give it, or the URL is none.
+        InputError: It refuses access, or the URL is invalid.
         DownloadError: It does not answer, or breaks off again and again.
     """
     furthest, failures = partial.length, 0
@@ -84,13 +84,13 @@ def fetch(url: str, partial: PartialFile, session: Session, show: Show = lambda 
             if failures >= ATTEMPTS_WITHOUT_PROGRESS:
                 raise DownloadError(
                     f"{shown_url(url)} cannot be fetched ({problem}): check the network, or name a mirror with --url; "
-                    "the same command goes on where this one stopped."
+                    "the same command resumes where this one stopped."
                 ) from None
             time.sleep(min(problem.pause or FIRST_PAUSE * 2**failures, LONGEST_PAUSE))
 
 
 def get_text(url: str, session: Session, params: Mapping[str, str], limit: int = 1 << 22) -> str | None:
-    """Get a small page, or None where the server does not give one."""
+    """Get a small page, or None if the server does not return one."""
     import requests
 
     try:
@@ -118,7 +118,7 @@ def _attempt(url: str, partial: PartialFile, session: Session, show: Show) -> No
                 partial.begin(_origin(response, url))
             _receive(response, partial, show)
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema):
-        raise InputError(f"{shown_url(url)} is no URL to download from: give http://… or https://….") from None
+        raise InputError(f"{shown_url(url)} is not a URL to download from: give http://… or https://….") from None
     except requests.exceptions.SSLError:
         raise DownloadError(f"{shown_url(url)} shows no certificate that can be trusted: check the address.") from None
     except requests.exceptions.ProxyError:
@@ -135,11 +135,11 @@ def _check_status(response: Response, url: str, partial: PartialFile) -> None:
         return
     where = shown_url(url)
     if status in (404, 410):
-        raise NotThereError(f"There is no file at {where} (HTTP {status}): check the address, or give another --url.")
+        raise NotThereError(f"No file was found at {where} (HTTP {status}): check the address, or give another --url.")
     if status in (401, 403, 407):
         who = "the proxy" if status == 407 else "the server"
         raise InputError(f"{where} may not be read, {who} refuses it (HTTP {status}): check the address and rights.")
-    if status == 416:  # what is here is longer than the file is now
+    if status == 416:  # the partial file is longer than the file is now
         partial.restart()
         raise _PassingError("the file changed while it was fetched", pause=0.01)
     if status in _PASSING:
@@ -148,7 +148,7 @@ def _check_status(response: Response, url: str, partial: PartialFile) -> None:
 
 
 def _check_range(response: Response, partial: PartialFile, offset: int) -> None:
-    """Make sure that the piece begins where the last one ended and belongs to the same state of the file."""
+    """Check that the part begins where the last one ended and belongs to the same version of the file."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     known = partial.origin
     assert known is not None

@@ -1,4 +1,4 @@
-"""``models/downloads.json``: the hash of each file when it first came here, which later copies have to agree with."""
+"""``models/downloads.json``: the hash of each file at its first download, which later copies must match."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LOG_NAME = "downloads.json"
 
 @dataclass(frozen=True)
 class LoggedFile:
-    """What is known of a downloaded file.
+    """The record of a downloaded file.
 
     Attributes:
-        sha256: Of its content when it first came.
+        sha256: SHA-256 of the file at its first download.
         bytes: Its length.
-        url: Where it came from, without credentials; empty for one that was found here.
-        time: When it came, UTC, ISO 8601.
+        url: URL it came from, without credentials; empty for a file that was found on disk.
+        time: Time of the download, UTC, ISO 8601.
     """
 
     sha256: str
@@ -33,7 +33,7 @@ class LoggedFile:
 
 
 class DownloadLog:
-    """The files that came, by path below the models directory."""
+    """The downloaded files, by path below the models directory."""
 
     def __init__(self, models_directory: Path) -> None:
         self.models_directory = models_directory
@@ -44,13 +44,13 @@ class DownloadLog:
         return self._read().get(self._name(file))
 
     def add(self, file: Path, sha256: str, url: str) -> None:
-        """Note a file that is here now."""
+        """Record a file that exists now."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         entry = LoggedFile(sha256, file.stat().st_size, url, now)
         self._change(lambda entries: {**entries, self._name(file): entry})
 
     def forget(self, file: Path) -> None:
-        """Trust the next copy, whatever it holds."""
+        """Remove the record of a file, so that the next copy is accepted whatever its content."""
         self._change(lambda entries: {name: entry for name, entry in entries.items() if name != self._name(file)})
 
     def _name(self, file: Path) -> str:
@@ -68,7 +68,7 @@ class DownloadLog:
             ) from None
 
     def _change(self, change: Callable[[dict[str, LoggedFile]], dict[str, LoggedFile]]) -> None:
-        """Read, change and write the log, one process at a time: another model may be downloaded meanwhile."""
+        """Read, change and write the log, one process at a time, since another model may be downloaded at once."""
         self.models_directory.mkdir(parents=True, exist_ok=True)
         with exclusive(self.models_directory):
             entries = {name: asdict(entry) for name, entry in sorted(change(self._read()).items())}

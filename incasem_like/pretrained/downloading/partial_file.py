@@ -1,4 +1,4 @@
-"""A file on its way here: what has come so far, from where, and a lock that keeps two processes off it."""
+"""A partially downloaded file: its bytes so far, their origin, and a lock against a second process."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from incasem_like.errors import InputError
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the bytes of a partial file come from.
+    """The origin of the bytes of a partial file.
 
     Attributes:
-        url: Without credentials or query.
-        validator: Strong ETag, else Last-Modified, of that state of the file; None where the server gives neither, so
-            that nothing can be added to it later.
+        url: URL without credentials or query.
+        validator: Strong ETag, else Last-Modified, of that version of the file; None if the server gives neither, so
+            that the download cannot be resumed.
         total: Length of the whole file in bytes, or None.
-        digests: What the server says of the whole file's content: hexadecimal digest by algorithm.
+        digests: The server's digests of the whole file: hexadecimal digest by algorithm.
     """
 
     url: str
@@ -35,7 +35,7 @@ class Origin:
 
 
 class PartialFile:
-    """``<target>.part`` and, beside it, a note of its origin; both outlive the process, so that another can go on.
+    """``<target>.part`` and, beside it, a note of its origin; both outlive the process, so that another can resume.
 
     Use it as a context manager; the lock is held inside.
     """
@@ -63,12 +63,12 @@ class PartialFile:
 
     @property
     def length(self) -> int:
-        """Bytes that have come so far."""
+        """Number of bytes received so far."""
         return os.fstat(self._opened.fileno()).st_size
 
     @property
     def is_whole(self) -> bool:
-        """Whether all bytes are here."""
+        """Whether all bytes were received."""
         return self.origin is not None and self.origin.total is not None and self.length == self.origin.total
 
     def begin(self, origin: Origin) -> None:
@@ -78,13 +78,13 @@ class PartialFile:
         self.origin = origin
 
     def restart(self) -> None:
-        """Drop what is here: it cannot be gone on with."""
+        """Discard the bytes received so far, since the download cannot be resumed."""
         self._cut()
         self._note.unlink(missing_ok=True)
         self.origin = None
 
     def write(self, block: bytes) -> None:
-        """Add bytes at the end; they are with the operating system when this returns."""
+        """Add bytes at the end; they are passed to the operating system when this returns."""
         self._opened.write(block)
         self._opened.flush()
 
@@ -94,7 +94,7 @@ class PartialFile:
         self._note.unlink(missing_ok=True)
 
     def move_into_place(self) -> None:
-        """Give the whole file its name."""
+        """Rename the complete file to its final name."""
         os.fsync(self._opened.fileno())
         os.replace(self.path, self.target)
         self._note.unlink(missing_ok=True)
@@ -119,7 +119,7 @@ class PartialFile:
                 raise InputError(
                     f"{self.target} is being downloaded by another process: wait until that is done."
                 ) from None
-            # Whoever held the lock before may have moved the file into place since it was opened here.
+            # The previous holder of the lock may have moved the file into place since it was opened here.
             if self._is_at_path(file):
                 return file
             file.close()
@@ -139,7 +139,7 @@ class PartialFile:
 
 @contextlib.contextmanager
 def _filesystems_without_locks() -> Iterator[None]:
-    """Go on without a lock where the file system has none."""
+    """Continue without a lock if the file system has none."""
     try:
         yield
     except OSError as error:

@@ -1,1 +1,1 @@
-"""Reading what ``mongodump`` wrote: archives and folders, and the runs in them."""
+"""Reading the output of ``mongodump``: archives and folders, and the runs in them."""

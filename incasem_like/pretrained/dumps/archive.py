@@ -24,9 +24,9 @@ from incasem_like.pretrained.dumps.crc64 import Crc64
 MAGIC = (0x8199E26D).to_bytes(4, "little")
 TERMINATOR = b"\xff\xff\xff\xff"
 GZIP_MAGIC = b"\x1f\x8b"
-# Dates that Python has no room for are moved to the last it has, rather than that a run is refused for them.
+# Dates beyond Python's range become the last date in range, so that no run is refused for them.
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_CLAMP)
-_LARGEST_DOCUMENT = 48 << 20  # MongoDB's limit is 16 MiB; three times that is no document but damage
+_LARGEST_DOCUMENT = 48 << 20  # MongoDB's limit is 16 MiB; a size beyond three times that means damage
 _SMALLEST_DOCUMENT = 5
 
 
@@ -40,11 +40,11 @@ class Namespace:
 
 @dataclass(frozen=True)
 class Prelude:
-    """What an archive says of itself.
+    """The header of an archive.
 
     Attributes:
         header: Format version, versions of server and tool.
-        collections: What it holds.
+        collections: The collections that it holds.
     """
 
     header: dict[str, Any]
@@ -59,13 +59,15 @@ class Archive:
         self._stream = stream
 
     def prelude(self) -> Prelude:
-        """Read the head.
+        """Read the header.
 
         Raises:
-            DataError: It is no archive, or damaged.
+            DataError: The file is not an archive, or is damaged.
         """
         if self._read(4) != MAGIC:
-            raise DataError(f"{self.path} is no archive that mongodump wrote: name one made with mongodump --archive.")
+            raise DataError(
+                f"{self.path} is not an archive that mongodump wrote: name one made with mongodump --archive."
+            )
         header = self._document()
         if header is None:
             raise self._damaged("it has no header")
@@ -102,7 +104,7 @@ class Archive:
             raise self._damaged(f"the checksum of {namespace.database}.{namespace.collection} is wrong")
 
     def _document(self, at_end: bool = False) -> bytes | None:
-        """Read a document; None at a terminator, or at the end of the file where that may come."""
+        """Read a document; None at a terminator, or at the end of the file if ``at_end`` allows that."""
         head = self._read(4, at_end=at_end)
         if head in (TERMINATOR, b""):
             return None
@@ -132,7 +134,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 def is_archive(path: Path) -> bool:
-    """Say whether a file begins as an archive does, perhaps under gzip."""
+    """Return whether a file begins like an archive, compressed by gzip or not."""
     try:
         with open_perhaps_compressed(path) as stream:
             return stream.read(4) == MAGIC
@@ -142,7 +144,7 @@ def is_archive(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_perhaps_compressed(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading; of one that gzip wrote, what it holds."""
+    """Open a file for reading, decompressed if gzip wrote it."""
     with open(path, "rb") as file:
         compressed = file.read(2) == GZIP_MAGIC
         file.seek(0)
@@ -157,7 +159,7 @@ def decode(document: bytes, path: Path) -> dict[str, Any]:
     """Decode a BSON document of a file.
 
     Raises:
-        DataError: It is none.
+        DataError: It is not a valid document.
     """
     try:
         decoded: dict[str, Any] = bson.decode(document, CODEC)

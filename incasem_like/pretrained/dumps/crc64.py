@@ -1,4 +1,4 @@
-"""CRC-64 of ECMA-182, reflected, as Go's ``hash/crc64`` and xz compute it; ``mongodump`` sums its archives up by it."""
+"""CRC-64 of ECMA-182, reflected, as Go's ``hash/crc64`` and xz compute it; the checksum of ``mongodump`` archives."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 _POLYNOMIAL = 0xC96C5795D7870F42  # bits reversed
 _ONES = 0xFFFFFFFFFFFFFFFF
-_LANE = 1024  # bytes; long data are cut into lanes of this length, whose registers numpy moves on together
-_FEWEST_LANES = 64  # with fewer it is quicker byte by byte
+_LANE = 1024  # bytes; long data are cut into lanes of this length, whose registers numpy updates together
+_FEWEST_LANES = 64  # with fewer, byte by byte is faster
 
 Words = npt.NDArray[np.uint64]
 
@@ -40,7 +40,7 @@ class Crc64:
 
 
 def _lane_remainders(data: bytes) -> list[int]:
-    """Give the register after each lane, from zero at its start; the register is linear in its start and the data."""
+    """Return the register after each lane, starting from zero; it is linear in its start value and the data."""
     columns = np.frombuffer(data, np.uint8).reshape(-1, _LANE).T.astype(np.uint64)
     registers = np.zeros(columns.shape[1], np.uint64)
     for column in columns:
@@ -49,7 +49,7 @@ def _lane_remainders(data: bytes) -> list[int]:
 
 
 def _over_a_lane_of_zeros(register: int) -> int:
-    """Give the register after a lane of zero bytes, by linearity the sum over its own eight bytes."""
+    """Return the register after a lane of zero bytes: by linearity, the sum over its own eight bytes."""
     moved = 0
     for place, table in enumerate(_lane_tables()):
         moved ^= table[(register >> 8 * place) & 0xFF]

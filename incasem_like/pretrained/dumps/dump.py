@@ -1,4 +1,4 @@
-"""A database as ``mongodump`` left it, in an archive or a folder: its collections as files of BSON documents."""
+"""A database dumped by ``mongodump``, to an archive or a folder: its collections as files of BSON documents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNS, METRICS, FILES, CHUNKS = "runs", "metrics", "fs.files", "fs.chunks"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a document stands in a collection's file: its first byte and its length."""
+    """The position of a document in a collection's file: its first byte and its length."""
 
     start: int
     length: int
@@ -30,7 +30,7 @@ class Collection:
     """The documents of one collection, in the order of the dump.
 
     Args:
-        path: A file of BSON documents one behind the other, not compressed; need not exist.
+        path: A file of concatenated BSON documents, not compressed; need not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +41,7 @@ class Collection:
             yield document
 
     def places(self) -> Iterator[tuple[dict[str, Any], Place]]:
-        """Give each document and where it stands.
+        """Yield each document with its position.
 
         Raises:
             DataError: The file is damaged.
@@ -69,7 +69,7 @@ class Dump:
 
     Attributes:
         source: The archive or folder, for messages.
-        database: The database's name at the time.
+        database: Name of the dumped database.
         folder: Holds ``<collection>.bson``.
     """
 
@@ -78,7 +78,7 @@ class Dump:
     folder: Path
 
     def collection(self, name: str) -> Collection:
-        """Give a collection; one that the dump lacks has no documents."""
+        """Return a collection; one that is missing from the dump is empty."""
         return Collection(self.folder / f"{name}.bson")
 
 
@@ -91,8 +91,8 @@ def open_dump(path: Path, database: str | None = None) -> Iterator[Dump]:
         database: Which database; by default the one that holds runs.
 
     Raises:
-        DataError: It is damaged, or no dump.
-        InputError: It holds no runs, or several databases with runs of which none is named.
+        DataError: It is damaged, or not a dump.
+        InputError: It holds no runs, or several databases with runs and none is named.
     """
     with tempfile.TemporaryDirectory(prefix="incasem-dump-") as temporary:
         folder = Path(temporary)
@@ -105,7 +105,7 @@ def open_dump(path: Path, database: str | None = None) -> Iterator[Dump]:
 
 
 def is_dump_folder(path: Path) -> bool:
-    """Say whether a folder holds what ``mongodump`` writes without ``--archive``."""
+    """Return whether a folder was written by ``mongodump`` without ``--archive``."""
     return path.is_dir() and bool(_database_folders(path))
 
 
@@ -127,7 +127,7 @@ def _choose(path: Path, found: dict[str, Any], database: str | None) -> tuple[st
 
 
 def _expand(source: Path, folder: Path) -> None:
-    """Bring a database's files into a folder, those that are compressed expanded, the others as links."""
+    """Copy a database's files into a folder: compressed ones decompressed, the others as links."""
     for name in (RUNS, METRICS, FILES, CHUNKS):
         plain, compressed = source / f"{name}.bson", source / f"{name}.bson.gz"
         target = folder / plain.name
@@ -142,7 +142,7 @@ def _expand(source: Path, folder: Path) -> None:
 
 
 def _unpack(path: Path, database: str | None, folder: Path) -> str:
-    """Part an archive into a file per collection; one pass, one document in memory."""
+    """Split an archive into one file per collection, in one pass with one document in memory."""
     with open_archive(path) as archive:
         holding = {one.database: one.database for one in archive.prelude().collections if one.collection == RUNS}
         name, _ = _choose(path, holding, database)

@@ -19,7 +19,7 @@ from incasem_like.tracking.values import plain, without_credentials
 
 ORIGINAL_RECORD = "original_run.json"
 _NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f]")
-# A run in a dump does not go on, whatever its last word was.
+# A run in a dump is not active, whatever its last status was.
 _NOT_ENDED = ("RUNNING", "QUEUED", "None")
 
 
@@ -30,11 +30,11 @@ class DumpedRuns:
         self.dump = dump
 
     def ids(self) -> list[int]:
-        """List the ids of the runs, sorted; runs whose id is no number are not listed."""
+        """Return the ids of the runs, sorted; runs with other than numeric ids are left out."""
         return sorted(run["_id"] for run in self.dump.collection(RUNS) if _is_id(run.get("_id")))
 
     def runs(self, wanted: Sequence[int] | None = None) -> Iterator[ForeignRun]:
-        """Give the runs; all where none are named.
+        """Yield the runs; all if none are named.
 
         Raises:
             DataError: The dump is damaged.
@@ -87,7 +87,7 @@ class DumpedRuns:
         )
 
     def metrics(self, run_id: int) -> dict[str, Metric]:
-        """Read the metrics of a run; points that are no numbers are left out."""
+        """Return the metrics of a run; points that are not numeric are left out."""
         found = {}
         for place in self._metric_places.get(run_id, ()):
             document = self.dump.collection(METRICS).read(place)
@@ -96,7 +96,7 @@ class DumpedRuns:
         return found
 
     def _files_of(self, run: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, bytes], list[str]]:
-        """Read a run's artifacts, its original record among them, and sources; names those that are not whole."""
+        """Return a run's artifacts, including its original record, its sources, and the names of incomplete files."""
         wanted = [(_file_name(str(entry["name"])), entry.get("file_id")) for entry in _artifact_entries(run)]
         artifacts = {name: self._content(file_id) for name, file_id in wanted}
         sources = {name: self._content(file_id) for name, file_id in _source_pairs(run)}
@@ -110,7 +110,7 @@ class DumpedRuns:
         )
 
     def _content(self, file_id: Any) -> bytes | None:
-        """Put a file of GridFS together; None for one that the database did not have whole."""
+        """Assemble a file of GridFS; None if it is incomplete in the database."""
         file, places = self._files.get(file_id), self._chunk_places.get(file_id, {})
         if file is None:
             return None
@@ -161,12 +161,12 @@ def _source_pairs(run: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _file_name(name: str) -> str:
-    """Make a name one of a file in the run's own folder, whatever it is."""
+    """Convert any name to that of a file in the run's own folder."""
     return _NOT_IN_A_NAME.sub("_", name).strip(".") or "file"
 
 
 def _identity(run: Mapping[str, Any]) -> str:
-    """Tell a run by its id and start: dumps of one database at different times hold the same run."""
+    """Return the identity of a run, its id and start: dumps made at different times contain the same run."""
     start = _moment(run.get("start_time"))
     return f"sacred run {run['_id']} of {start.isoformat() if start else 'unknown time'}"
 
