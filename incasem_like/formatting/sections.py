@@ -83,7 +83,9 @@ def find_sections(source: Path, regex: str | None = None, options: ReadOptions =
     folder = source if source.is_dir() else source.parent
     tiffs = [name for name in names if TIFF_NAME.match(name)]
     if not tiffs:
+        folders = sum(entry.is_dir() for entry in source.iterdir()) if source.is_dir() else 0
         others = f"but {len(names)} other file(s)" if names else "nor any other file"
+        others += f", and the {folders} folder(s) in it are not searched" if folders else ""
         raise DataError(f"{source} holds no TIFF (.tif or .tiff), {others}: check --input_dir.")
     numbered = _numbered(tiffs, regex, source)
     _check_contiguous(sorted({number for number, _ in numbered}), source)

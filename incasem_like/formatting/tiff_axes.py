@@ -224,7 +224,7 @@ def _is_ome_stack(image: ElementTree.Element, path: Path, first: tifffile.TiffPa
     data = image.findall("{*}TiffData")
     if len(data) != 1 or data[0].get("PlaneCount") != str(planes) or not is_stack(first, planes):
         return False
-    end = int(first.dataoffsets[0]) + planes * first.nbytes // first.imagedepth
+    end = int(first.dataoffsets[0] + planes * first.nbytes // first.imagedepth)
     return end <= path.stat().st_size
 
 

@@ -81,6 +81,9 @@ def test_missing_folder(tmp_path):
 def test_no_tiff(tmp_path):
     with pytest.raises(DataError, match=r"holds no TIFF \(.tif or .tiff\), nor any other file"):
         find_sections(tmp_path)
+    (tmp_path / "sections").mkdir()
+    with pytest.raises(DataError, match=r"nor any other file, and the 1 folder\(s\) in it are not searched"):
+        find_sections(tmp_path)
     (tmp_path / "a.png").write_text("")
     with pytest.raises(DataError, match=r"holds no TIFF \(.tif or .tiff\), but 1 other file"):
         find_sections(tmp_path)
