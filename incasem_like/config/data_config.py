@@ -169,7 +169,7 @@ def _find_container(text: str, key: str, folders: Sequence[Path]) -> Path:
         if candidate.exists():
             return candidate
     raise ConfigError(
-        f"{key} names a container that is not there: looked for {' and '.join(map(str, candidates))}; "
+        f"{key} names a container that does not exist: looked for {' and '.join(map(str, candidates))}; "
         "correct it or set directories.data."
     )
 

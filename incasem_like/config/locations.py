@@ -87,7 +87,7 @@ def find_file(name: Path, folders: Sequence[Path], what: str) -> Path:
     folder = next((candidate for candidate in candidates if candidate.is_dir()), None)
     if folder is not None:
         raise ConfigError(f"{what} names the folder {folder}: name a file in it.")
-    raise ConfigError(f"{what} names a file that is not there: looked for {' and '.join(map(str, candidates))}.")
+    raise ConfigError(f"{what} names a file that does not exist: looked for {' and '.join(map(str, candidates))}.")
 
 
 def resolve_paths(

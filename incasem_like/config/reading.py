@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
             key = str(key_node.value)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' stands twice", key_node.start_mark
+                    None, None, f"the key '{key}' is given twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
@@ -67,7 +67,7 @@ def read_text(path: Path, what: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark before the first key
     except FileNotFoundError:
-        raise ConfigError(f"{what} {path} is not there: check the name.") from None
+        raise ConfigError(f"{what} {path} does not exist: check the name.") from None
     except IsADirectoryError:
         raise ConfigError(f"{what} {path} is a folder: name a file in it.") from None
     except UnicodeDecodeError:

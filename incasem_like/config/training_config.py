@@ -109,7 +109,7 @@ class TrainingConfig(Document):
             if re.fullmatch(rf"({'|'.join(METRICS)})_class_\d+", chosen.best_metric):
                 classes = self.data.num_classes
                 ending = f": data.num_classes is {classes}, so classes run from 0 to {classes - 1}."
-            raise contradiction(f"{key} '{chosen.best_metric}' is no validation metric{ending}")
+            raise contradiction(f"{key} '{chosen.best_metric}' is not a validation metric{ending}")
         better = "min" if chosen.best_metric == "loss" else "max"
         if chosen.best_mode != better:
             raise contradiction(

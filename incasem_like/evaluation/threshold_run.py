@@ -52,7 +52,7 @@ class ThresholdEvaluation:
         """Open and check the volumes before anything is counted or tracked."""
         thresholds = threshold_range(self.threshold_start, self.threshold_stop, self.threshold_step)
         if self.metric not in METRICS:
-            raise InputError(f"There is no metric '{self.metric}': choose one of {', '.join(METRICS)}.")
+            raise InputError(f"Unknown metric '{self.metric}': choose one of {', '.join(METRICS)}.")
         if len(self.roi_padding) not in (1, 3):
             raise InputError(f"--roi_padding takes one number or three (z y x), but got {len(self.roi_padding)}.")
         z, y, x = self.roi_padding * (3 // len(self.roi_padding))

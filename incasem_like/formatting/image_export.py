@@ -113,8 +113,8 @@ class SectionExport:
         begun = read_record(self.partial)
         if begun and begun != self.record and not self.overwrite:
             raise InputError(
-                f"The export into {self.directory} was begun with {difference(begun, self.record)}: repeat what it "
-                "was begun with to go on, or add --overwrite to start again."
+                f"The export into {self.directory} was begun with {difference(begun, self.record)}: use the same "
+                "parameters to resume it, or add --overwrite to start again."
             )
 
     def run(self, *, num_workers: int = 1, workers: Workers | None = None) -> ExportSummary:
@@ -163,7 +163,7 @@ class SectionExport:
             self.partial.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
             raise InputError(
-                f"Cannot make the folder {self.directory} ({error.strerror}): choose another place."
+                f"Cannot create the folder {self.directory} ({error.strerror}): choose another location."
             ) from error
         write_record(self.partial, self.record, self.volume)
 
@@ -213,7 +213,7 @@ def export_all(
     for volume in volumes[1:]:
         if volume.roi != volumes[0].roi:
             logging.warning(
-                "%s and %s differ in offset or shape: equal section numbers are equal places only with --absolute.",
+                "%s and %s differ in offset or shape: equal section numbers mean equal positions only with --absolute.",
                 volumes[0].address,
                 volume.address,
             )
@@ -283,7 +283,7 @@ def _check_replaceable(directory: Path, record: Mapping[str, Any], overwrite: bo
     for path in present:
         is_ours = path.name == RECORD_NAME or (path.name.startswith("section_") and path.suffix == ".tif")
         if not is_ours:
-            raise InputError(f"{directory} holds {path.name}, which is no exported section: choose another folder.")
+            raise InputError(f"{directory} holds {path.name}, which is not an exported section: choose another folder.")
     if not there:
         raise InputError(
             f"{directory} holds sections without the {RECORD_NAME} of an export, perhaps originals: choose another "

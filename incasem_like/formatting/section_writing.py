@@ -66,7 +66,7 @@ def make_plan(volume: Volume, dtype: str | None, absolute: bool) -> SectionPlan:
     first = int(volume.roi.begin[0]) if absolute else 0
     if first < 0:
         raise InputError(
-            f"{volume.address} begins at section {first}, which no file name can say: leave --absolute out."
+            f"{volume.address} begins at section {first}, which file names cannot express: leave --absolute out."
         )
     target, convert = conversion_to(dtype, volume)
     return SectionPlan(volume, first, target, convert)

@@ -77,7 +77,7 @@ def find_sections(source: Path, regex: str | None = None, options: ReadOptions =
             cannot be understood.
     """
     if not source.exists():
-        raise InputError(f"There is no folder {source}: check --input_dir.")
+        raise InputError(f"The folder {source} does not exist: check --input_dir.")
     names = sorted(entry.name for entry in source.iterdir() if entry.is_file()) if source.is_dir() else [source.name]
     names = [name for name in names if not HIDDEN.match(name)]
     folder = source if source.is_dir() else source.parent
@@ -121,7 +121,7 @@ def _numbered(tiffs: list[str], regex: str | None, source: Path) -> list[tuple[i
     for name, digits in matches:
         if not digits.isdecimal():
             raise InputError(
-                f"Group 1 of --image_regex is {digits!r} in {name}, which is no number: let it match digits."
+                f"Group 1 of --image_regex is {digits!r} in {name}, which is not a number: let it match digits."
             )
     return sorted((int(digits), name) for name, digits in matches)
 
@@ -130,7 +130,7 @@ def _compiled(regex: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(regex, re.IGNORECASE)
     except re.error as error:
-        raise InputError(f"--image_regex {regex!r} is no regular expression ({error}): correct it.") from error
+        raise InputError(f"--image_regex {regex!r} is not a regular expression ({error}): correct it.") from error
     if pattern.groups < 1:
         raise InputError(f"--image_regex {regex!r} has no group: put the section number in brackets, such as (\\d+).")
     return pattern

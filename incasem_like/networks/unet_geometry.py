@@ -45,9 +45,7 @@ class UnetLayout:
             raise ConfigError("model.downsample_factors is empty: give one factor per level, such as [[2, 2, 2]].")
         dims = len(factors[0])
         if dims not in (2, 3):
-            raise ConfigError(
-                f"model.downsample_factors has {dims} numbers per level: give 3, or 2 for a network on sections."
-            )
+            raise ConfigError(f"model.downsample_factors has {dims} numbers per level: give 3, or 2 for a 2-D network.")
         _check_numbers("model.downsample_factors", factors, dims)
         levels = len(factors)
         return cls(

@@ -58,7 +58,7 @@ class SampleLoader(DataLoader[Any]):
             if not _worker_died(batches):
                 raise
             raise IncasemError(
-                f"One of the {self.num_workers} processes that make samples died, probably for want of memory: lower "
+                f"One of the {self.num_workers} processes that make samples died, probably for lack of memory: lower "
                 "training.precache.num_workers or the block sizes; the checkpoints written so far are kept."
             ) from error
 

@@ -65,7 +65,7 @@ def draw_geometry(parameters: OpticLobeParameters, extents: Array, rng: np.rando
             return ColumnGeometry(sites, frames, spacing, 1.0 + depth, depth, _neurites(sites, frames, centre, rng))
         most = max(most, inside)
     raise InputError(
-        f"No layout with {wanted} columns inside the volume turned up in {ATTEMPTS} draws, at most {most} were: "
+        f"No layout with {wanted} columns inside the volume was found in {ATTEMPTS} draws, at most {most} were: "
         "lower min_columns or raise subdivisions."
     )
 

@@ -163,7 +163,7 @@ def refuse_what_is_there(order: VolumeOrder) -> None:
 
 def _refuse(place: str, made_with: Any, order: VolumeOrder) -> NoReturn:
     told = first_difference(made_with, order.record) if isinstance(made_with, dict) else ""
-    what = f"was made with {told}" if told else "exists and is no such volume"
+    what = f"was made with {told}" if told else "exists and is not this volume"
     raise InputError(f"{place} {what}: give --overwrite or another --output.")
 
 
@@ -202,7 +202,7 @@ def _remove_ours(folder: Path) -> None:
     foreign = [] if not folder.is_dir() else [e.name for e in folder.iterdir() if e.name not in (*FOLDERS, RECORD_NAME)]
     if foreign or not folder.is_dir():
         raise DataError(
-            f"{folder} {'holds ' + foreign[0] if foreign else 'is a file'}, no synthetic volume: choose another place."
+            f"{folder} {'holds ' + foreign[0] if foreign else 'is a file'}, not a synthetic volume: give another path."
         )
     shutil.rmtree(folder)
 

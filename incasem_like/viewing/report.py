@@ -76,7 +76,7 @@ def write_report(report: Report, path: Path) -> Path:
     if path.is_dir():
         raise InputError(f"{path} is a folder: name the HTML file to write.")
     if path.exists() and not path.read_bytes().startswith(b"<!doctype html>"):
-        raise InputError(f"{path} is no HTML page and would be replaced: name another file.")
+        raise InputError(f"{path} is not an HTML page and would be replaced: name another file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: file.write(page.encode()))
     return path

@@ -148,7 +148,7 @@ def _replaced(address: Address, storage: ArrayFormat, overwrite: bool) -> Iterat
         os.rename(folder, doomed)
     except OSError as error:
         raise InputError(
-            f"{address} cannot be replaced ({error.strerror}): change its permissions or choose another place."
+            f"{address} cannot be replaced ({error.strerror}): change its permissions or choose another location."
         ) from error
     try:
         yield
@@ -166,7 +166,7 @@ def _refuse_group_or_file(address: Address) -> None:
     path = Path(address.location)
     for part in (path, *path.parents):
         if part.is_file():
-            raise InputError(f"{address} cannot be written: {part} is a file; choose another place.")
+            raise InputError(f"{address} cannot be written: {part} is a file; choose another location.")
     if any((path / name).is_file() for name in (".zgroup", "zarr.json", "attributes.json")):
         raise InputError(f"{address} is a group that holds other datasets: choose another name for the new one.")
 

@@ -77,7 +77,7 @@ def _meaning(status: str, message: str, address: str, doing: str) -> IncasemErro
             f"No space is left on the disk while writing {address}: free some and run the same command again."
         )
     if status == "PERMISSION_DENIED" or any(words in message for words in _NOT_PERMITTED):
-        return InputError(f"Not permitted while {doing} {place}: change its permissions or choose another place.")
+        return InputError(f"Not permitted while {doing} {place}: change its permissions or choose another location.")
     if _TOO_LONG in message:
         return InputError(f"{address} has a name that is too long for the file system: choose a shorter one.")
     if doing == "writing" and status in {"NOT_FOUND", *_DAMAGED}:

@@ -175,13 +175,13 @@ def _check_writable(volume: Volume) -> None:
             f"{volume.address} is reached by HTTP, which is only read: write to a local path, s3:// or gs://."
         )
     if volume.address.is_local and not os.access(volume.address.location, os.W_OK):
-        raise InputError(f"Not permitted to write {volume.address}: change its permissions or choose another place.")
+        raise InputError(f"Not permitted to write {volume.address}: change its permissions or choose another location.")
 
 
 def _describe_incomplete(volume: Volume) -> str:
     command = (volume.provenance or {}).get("command")
     remedy = f"finish it with `{command}`" if command else "run the command that makes it again"
-    return f"{volume.address} is incomplete, its making was interrupted or is still going on: {remedy}."
+    return f"{volume.address} is incomplete, since writing it was interrupted or is still in progress: {remedy}."
 
 
 def describe_missing(address: Address) -> str:

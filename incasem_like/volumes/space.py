@@ -196,7 +196,9 @@ def _lengths(
                 warn_once(f"{where} has {statement.key} without a unit: it is read as {unit}.")
         factor = nanometres_in(unit)
         if factor is None:
-            raise DataError(f"{where} has the unit {unit!r} in {statement.key}, which is no known length: correct it.")
+            raise DataError(
+                f"{where} has the unit {unit!r} in {statement.key}, which is not a known unit of length: correct it."
+            )
         lengths.append(float(exact(numbers[letter]) * factor))
     return tuple(lengths), True
 

@@ -107,17 +107,17 @@ def test_workers_with_other_versions_or_without_the_package_are_said(
     standing.add_worker()  # from a folder where Python finds that
     with Client(standing.address, set_as_default=False) as other:
         other.wait_for_workers(1, timeout=120)
-        other.run(_forget_package)
+
+        def forget_package() -> None:  # a local function is sent by value: workers cannot import the tests
+            import sys
+
+            for name in [name for name in sys.modules if name.startswith("incasem_like")]:
+                del sys.modules[name]
+            sys.modules["incasem_like"] = None  # type: ignore[assignment]
+
+        other.run(forget_package)
     with pytest.raises(InputError, match=r"cannot import incasem_like .*install incasem-like"):
         run_blockwise(smoothing(), workers=load_workers(standing.address))
-
-
-def _forget_package() -> None:
-    import sys  # where this is called, it is sent without its module
-
-    for name in [name for name in sys.modules if name.startswith("incasem_like")]:
-        del sys.modules[name]
-    sys.modules["incasem_like"] = None  # type: ignore[assignment]
 
 
 def test_a_cluster_that_is_lost_ends_the_call(

@@ -142,5 +142,5 @@ def test_a_cluster_that_stands_is_named_by_its_address_or_its_file(read: Any, tm
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"workers\.yaml is not there"):
+    with pytest.raises(ConfigError, match=r"workers\.yaml does not exist"):
         load_workers(tmp_path / "workers.yaml")

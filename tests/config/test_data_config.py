@@ -83,7 +83,7 @@ def test_a_tracked_json_is_read_without_its_file(
         ({"name": "x"}, "Unknown key 'cell.name'"),
         ({"file": None}, "cell.file is missing in {path}: it must be the path of a file"),
         ({"file": 5}, "cell.file must be the path of a file, found 5"),
-        ({"file": "nope.zarr"}, "cell.file names a container that is not there: looked for {data}/nope.zarr and "),
+        ({"file": "nope.zarr"}, "cell.file names a container that does not exist: looked for {data}/nope.zarr and "),
         ({"file": "s3://bucket/cell.zarr"}, "cell.file is the URL s3://bucket/cell.zarr"),
         ({"voxel_size": None}, "cell.voxel_size is missing in {path}"),
         ({"voxel_size": [5, 5, 0]}, "three numbers above 0 [z, y, x], found [5, 5, 0]"),
@@ -166,7 +166,7 @@ def test_an_entry_named_twice_is_refused(data_directory: Path, write_json: Write
 
 
 def test_a_missing_json_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"The data configuration .*nope.json is not there"):
+    with pytest.raises(ConfigError, match=r"The data configuration .*nope.json does not exist"):
         load_data_config(tmp_path / "nope.json")
     with pytest.raises(ConfigError, match="is a folder: name a file in it"):
         load_data_config(tmp_path)

@@ -80,7 +80,7 @@ def test_a_missing_file_says_where_it_was_looked_for(script_folder: Path) -> Non
     with pytest.raises(ConfigError) as caught:
         load_training_config([Path("nope.yaml")], [], script_folder)
     assert f"looked for {Path.cwd() / 'nope.yaml'} and {script_folder / 'nope.yaml'}" in str(caught.value)
-    with pytest.raises(ConfigError, match=r"training.data names a file that is not there: looked for .*nope.json"):
+    with pytest.raises(ConfigError, match=r"training.data names a file that does not exist: looked for .*nope.json"):
         load_training_config([], ["training.data=nope.json"], script_folder)
     with pytest.raises(ConfigError, match=r"training.data names the folder"):
         load_training_config([], [f"training.data={script_folder}"])
@@ -119,7 +119,7 @@ def test_a_checkpoint_path_becomes_absolute_or_is_missing(script_folder: Path) -
     (script_folder / "model_checkpoint_5").write_bytes(b"")
     config = load_prediction_config([], ["prediction.checkpoint=model_checkpoint_5"], script_folder)
     assert config.prediction.checkpoint == str(script_folder / "model_checkpoint_5")
-    with pytest.raises(ConfigError, match=r"prediction.checkpoint names a file that is not there"):
+    with pytest.raises(ConfigError, match=r"prediction.checkpoint names a file that does not exist"):
         load_prediction_config([], ["prediction.checkpoint=model_checkpoint_6"], script_folder)
     with pytest.raises(ConfigError, match=r"prediction.checkpoint must be best, last, an iteration or"):
         load_prediction_config([], ["prediction.checkpoint=[true]"])
@@ -131,7 +131,7 @@ def test_several_runs_may_have_a_checkpoint_each(script_folder: Path) -> None:
     section = load_prediction_config([], updates, script_folder).prediction
     assert section.run_id_training == (7, 9, 7)
     assert section.checkpoint == ("best", "300", str(script_folder / "model_checkpoint_5"))
-    with pytest.raises(ConfigError, match=r"prediction.checkpoint names a file that is not there"):
+    with pytest.raises(ConfigError, match=r"prediction.checkpoint names a file that does not exist"):
         load_prediction_config([], ["prediction.checkpoint=[best,model_checkpoint_6]"], script_folder)
     assert load_prediction_config([], ["prediction.run_id_training=[7]"]).prediction.run_id_training == 7
     with pytest.raises(ConfigError, match=r"prediction.run_id_training must be the id of a run, or a list"):

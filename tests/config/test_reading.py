@@ -34,8 +34,8 @@ def test_the_loader_of_others_stays_as_it_is() -> None:
         ("a: 1\nb: [1, 2\n", r"here is not valid YAML in line 3, column 1: "),
         ("a: 1\n b: 2\n", r"in line 2, column 3: "),
         ("a:\n\tb: 1\n", r"in line 2, column 1: "),
-        ("a: 1\nb: 2\na: 3\n", r"in line 3, column 1: the key 'a' stands twice"),
-        ("s:\n  a: 1\n  a: 3\n", r"in line 3, column 3: the key 'a' stands twice"),
+        ("a: 1\nb: 2\na: 3\n", r"in line 3, column 1: the key 'a' is given twice"),
+        ("s:\n  a: 1\n  a: 3\n", r"in line 3, column 3: the key 'a' is given twice"),
     ],
 )
 def test_bad_yaml_names_the_line(text: str, sentence: str) -> None:

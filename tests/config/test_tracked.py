@@ -15,7 +15,7 @@ def test_a_file_named_in_a_yaml_need_not_exist_when_the_command_line_names_anoth
     updates = [f"training.data={tmp_path}/here.json", "validation.data=null"]
     config = load_training_config([tmp_path / "a.yaml"], updates)
     assert (config.training.data, config.validation.data) == (tmp_path / "here.json", None)
-    with pytest.raises(ConfigError, match=r"validation\.data names a file that is not there"):
+    with pytest.raises(ConfigError, match=r"validation\.data names a file that does not exist"):
         load_training_config([tmp_path / "a.yaml"], updates[:1])
 
 
@@ -77,7 +77,7 @@ def test_a_checkpoint_to_start_from_has_short_forms(value: Any, found: tuple[Any
         (["training.start_from.checkpoint=best"], "is best, but of no training run: set training.start_from.run_id"),
         (["training.start_from.run_id=first"], "must be a whole number of at least 1"),
         (["training.start_from.optimizer=kept"], "must be one of 'reset', 'keep'"),
-        (["training.start_from.checkpoint=nowhere.pt"], "names a file that is not there"),
+        (["training.start_from.checkpoint=nowhere.pt"], "names a file that does not exist"),
     ],
 )
 def test_a_wrong_checkpoint_to_start_from_is_one_sentence(updates: list[str], sentence: str) -> None:

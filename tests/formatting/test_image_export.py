@@ -204,7 +204,7 @@ def test_a_folder_that_is_there_is_replaced_only_when_asked(make_volume, tmp_pat
 def test_a_folder_of_other_things_is_never_replaced(make_volume, tmp_path):
     (tmp_path / "sections").mkdir()
     (tmp_path / "sections/thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match=r"holds thesis\.txt, which is no exported section"):
+    with pytest.raises(InputError, match=r"holds thesis\.txt, which is not an exported section"):
         export_sections(make_volume(np.ones(SHAPE, dtype=np.uint8)), tmp_path / "sections", overwrite=True)
     assert (tmp_path / "sections/thesis.txt").read_text() == "years of work"
 

@@ -83,7 +83,7 @@ def test_each_operation_gives_the_same_on_workers_of_a_file(run_stage, tmp_path)
     for name in ("raw", "labels", "raw_equalized_0.02", "membrane", "mask"):
         np.testing.assert_array_equal(here[name][:], there[name][:])
         assert there[name].attrs["complete"] is True
-    refused(run_stage(IMPORT, "-i", "lobe/raw", "-f", "no.zarr", "--workers", "none.yaml"), "none.yaml is not there")
+    refused(run_stage(IMPORT, "-i", "lobe/raw", "-f", "no.zarr", "--workers", "none.yaml"), "none.yaml does not exist")
     assert not (tmp_path / "no.zarr").exists()
 
 
@@ -98,7 +98,7 @@ def test_help_imports_nothing_slow(script):
 
 
 def test_missing_folder(run_stage):
-    refused(run_stage(IMPORT, "-i", "absent", "-f", "c.zarr"), "There is no folder absent")
+    refused(run_stage(IMPORT, "-i", "absent", "-f", "c.zarr"), "The folder absent does not exist")
 
 
 def test_no_tiff(run_stage, tmp_path):

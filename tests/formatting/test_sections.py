@@ -74,7 +74,7 @@ def test_colours_come_last(tmp_path, planar):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(InputError, match=r"There is no folder .*absent"):
+    with pytest.raises(InputError, match=r"The folder .*absent does not exist"):
         find_sections(tmp_path / "absent")
 
 
@@ -133,7 +133,7 @@ def test_a_truncated_file_is_named_before_anything_is_read(tmp_path, options, ke
 
 
 @pytest.mark.parametrize(
-    ("regex", "complaint"), [("(", "no regular expression"), ("abc", "no group"), (r"(.*)\.tif", "no number")]
+    ("regex", "complaint"), [("(", "not a regular expression"), ("abc", "no group"), (r"(.*)\.tif", "not a number")]
 )
 def test_a_wrong_regex_says_what_is_wrong(tmp_path, regex, complaint):
     write(tmp_path, ["s_0.tif"])

@@ -104,11 +104,11 @@ def test_data_that_teach_nothing_are_one_sentence(arrays: dict[str, Any], messag
         check()
 
 
-def test_volumes_without_a_chunk_are_zero(data: Data, check: Any) -> None:
+def test_raw_without_a_chunk_is_refused(data: Data, check: Any) -> None:
     data.add("a", er_1=HALF)
     made = data.root.create_dataset("a/raw", shape=SHAPE, chunks=(4, 4, 4), dtype="u1", overwrite=True)
     made.attrs.update(resolution=[5, 5, 5], offset=[0, 0, 0])
-    with pytest.raises(DataError, match=r"The raw of training\.data is 0 everywhere in a"):
+    with pytest.raises(DataError, match=r"a/raw of a has no chunk on disk, so every voxel is the fill value"):
         check()
 
 

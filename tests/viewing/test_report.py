@@ -95,7 +95,7 @@ def test_a_folder_in_the_pages_place_is_named_and_nothing_is_left_beside_it(repo
 
 def test_a_file_that_is_no_page_is_not_replaced(report, tmp_path):
     (tmp_path / "data.json").write_text("{}")
-    with pytest.raises(InputError, match=r"data\.json is no HTML page and would be replaced: name another file"):
+    with pytest.raises(InputError, match=r"data\.json is not an HTML page and would be replaced: name another file"):
         write_report(report, tmp_path / "data.json")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("data.json", "{}")]
     assert write_report(report, write_report(report, tmp_path / "page.html")).is_file()
