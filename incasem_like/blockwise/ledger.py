@@ -104,7 +104,7 @@ class LedgerTask(WorkTask):
 
     @cached_property
     def folder(self) -> Path:
-        """Where the ledger is."""
+        """Folder of the ledger."""
         if self.place is not None:
             return self.place
         of = [Path(self.items.container).stem, Path(self.items.dataset).name] if isinstance(self.items, Volume) else []

@@ -143,7 +143,7 @@ def _placeholders(template: str) -> set[str]:
 
 
 class SchedulerSection(Document):
-    """Where the scheduler listens, and its time limits."""
+    """The section ``scheduler``: addresses and time limits."""
 
     listen: Text | None = Field(None, description="Address to listen on; null = 127.0.0.1. Not used by local workers.")
     port: Port = Field(0, description="Port to listen on; 0 = any free one.")

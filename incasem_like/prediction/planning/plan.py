@@ -139,7 +139,7 @@ class PredictionPlan:
 
     @property
     def sources(self) -> tuple[NetworkSource, ...]:
-        """Where workers find the networks, the lead first."""
+        """Sources from which workers load the networks, the lead first."""
         return tuple(network.source for network in self._lead_first)
 
     @property
