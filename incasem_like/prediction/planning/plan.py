@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
 log = logging.getLogger(__name__)
-# Measuring tiles pays only for large predictions: it may take no more than this share of the voxels.
+# Measuring tiles pays only for large predictions: it may take at most one part in this many.
 WORTH_IT = 20
 # The tile by which the memory of several networks is compared, in voxels written along each axis.
 COMPARED_EDGE = 64
