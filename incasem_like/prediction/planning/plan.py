@@ -175,7 +175,7 @@ class PredictionPlan:
         Raises:
             ConfigError: The given or configured one is too small for the network.
         """
-        # On a CPU the networks run in parallel and share the memory; a GPU computes one tile at a time.
+        # On a CPU the networks take turns on parts of a tile and share the memory; a GPU computes one tile at a time.
         at_once = 1 if self.on_gpu else len(self.networks)
         input_size = input_size or self.config.prediction.input_size_voxels
         where = self.geometry, region.roi, region.raw_roi.begin, self._tile_memory(self.lead)
