@@ -192,7 +192,7 @@ class Progress:
         note = f", {self.note}" if self.note else ""
         print(
             f"{self.description}: {_short(self.done)} of {_short(self.total)} {self.unit}, {self._rate()}, "
-            f"{duration(seconds)} gone, {duration(left)} left{note}",
+            f"{duration(seconds)} elapsed, {duration(left)} remaining{note}",
             file=sys.stderr,
             flush=True,
         )

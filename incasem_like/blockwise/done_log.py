@@ -92,7 +92,7 @@ class DoneLog:
         difference = first_difference(entries[0], self._known)
         if difference:
             raise InputError(
-                f"{self.path.parent} was begun with {difference}: repeat what it was begun with to go on, "
+                f"{self.path.parent} was begun with {difference}: repeat the original command to resume, "
                 "or add --overwrite to start again."
             )
         return _outcomes(entries[1:])
@@ -275,9 +275,9 @@ def first_difference(before: Any, now: Any, name: str = "") -> str:
                 f"but now it is {now.get('address')}" if moved else "which has changed since"
             )
         for key in dict.fromkeys([*before, *now]):
-            told = first_difference(before.get(key), now.get(key), f"{name} {key}".strip())
-            if told:
-                return told
+            difference = first_difference(before.get(key), now.get(key), f"{name} {key}".strip())
+            if difference:
+                return difference
         return ""
     if (
         isinstance(before, list)

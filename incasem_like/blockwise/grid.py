@@ -37,7 +37,7 @@ class BlockGrid:
 
     @cached_property
     def _edges(self) -> tuple[list[int], ...]:
-        """Where blocks begin and end along each axis, absolute voxels."""
+        """The boundaries of blocks along each axis, in absolute voxels."""
         edges = []
         for begin, end, start, step in zip(self.roi.begin, self.roi.end, self.origin, self.step, strict=True):
             first = start + (begin - start) // step * step

@@ -166,7 +166,7 @@ class JobRecord:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for an update."""
+        """Whether an update of the record is due."""
         return time.monotonic() - self._written > SECONDS_BETWEEN_UPDATES
 
     def update(self, done: int, failed: int, workers: Sequence[Mapping[str, Any]] = ()) -> None:

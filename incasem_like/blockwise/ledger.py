@@ -104,14 +104,14 @@ class LedgerTask(WorkTask):
 
     @cached_property
     def folder(self) -> Path:
-        """Where the ledger is."""
+        """Folder of the ledger."""
         if self.place is not None:
             return self.place
         of = [Path(self.items.container).stem, Path(self.items.dataset).name] if isinstance(self.items, Volume) else []
-        told = "_".join([*self.name.split(), *filter(None, of)])  # for listings of jobs; the digest identifies the task
+        words = "_".join([*self.name.split(), *filter(None, of)])  # for listings of jobs; the digest is what counts
         fingerprint = self.fingerprint()
         inputs = [about["content"] for about in fingerprint.pop("inputs")]
-        return private_folder("ledgers") / f"{told}-{digest([fingerprint, inputs, incasem_like.__version__])[:10]}"
+        return private_folder("ledgers") / f"{words}-{digest([fingerprint, inputs, incasem_like.__version__])[:10]}"
 
     def run(
         self,

@@ -114,7 +114,7 @@ class WorkTask(ABC):
 
     @property
     def complete(self) -> bool:
-        """Whether the results are marked complete, by whatever process."""
+        """Whether the results are marked complete, by this or another process."""
         return False
 
     def amount(self, numbers: Sequence[int]) -> int:

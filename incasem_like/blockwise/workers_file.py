@@ -143,7 +143,7 @@ def _placeholders(template: str) -> set[str]:
 
 
 class SchedulerSection(Document):
-    """Where the scheduler listens, and its time limits."""
+    """The section ``scheduler``: addresses and time limits."""
 
     listen: Text | None = Field(None, description="Address to listen on; null = 127.0.0.1. Not used by local workers.")
     port: Port = Field(0, description="Port to listen on; 0 = any free one.")
@@ -269,12 +269,14 @@ def _jobqueue_values(values: Mapping[str, Any]) -> dict[str, Any]:
     import dask.utils
 
     said = dask.config.get(f"jobqueue.{values['launcher']}", None) or {}
-    told = {name.replace("_", "-"): value for name, value in said.items() if value}
-    known = {key: told[name] for name, key in JOBQUEUE_KEYS.items() if name in told}
+    found = {name.replace("_", "-"): value for name, value in said.items() if value}
+    known = {key: found[name] for name, key in JOBQUEUE_KEYS.items() if name in found}
     if "memory" in known:  # in Dask, 16GB means 10**9 bytes each
         known["memory"] = f"{-(-dask.utils.parse_bytes(known['memory']) // 2**20)}MiB"
-    accounts = [QUEUES[values["launcher"]].account + str(told[name]) for name in ("account", "project") if name in told]
-    extra = told.get("job-extra-directives") or told.get("job-extra") or ()
+    accounts = [
+        QUEUES[values["launcher"]].account + str(found[name]) for name in ("account", "project") if name in found
+    ]
+    extra = found.get("job-extra-directives") or found.get("job-extra") or ()
     if isinstance(extra, Mapping):
         extra = [f"{key}={value}" for key, value in extra.items()]
     options = [*accounts, *extra]

@@ -205,8 +205,8 @@ def _print_failed(job: Job, failed: Mapping[int, Mapping[str, Any]], directory: 
 
 def _worker_row(worker: Mapping[str, Any]) -> list[str]:
     seconds = worker.get("seconds")
-    told = [cell(worker.get(key)) for key in ("name", "host", "pid", "block")]
-    return [*told, NOTHING if seconds is None else duration(float(seconds))]
+    cells = [cell(worker.get(key)) for key in ("name", "host", "pid", "block")]
+    return [*cells, NOTHING if seconds is None else duration(float(seconds))]
 
 
 def _region(entry: Mapping[str, Any]) -> str:

@@ -55,8 +55,8 @@ def record_arithmetic(run: Run, config: TorchConfig, repeats: RunRecord | None) 
     before = (run.info if repeats is None else repeats.info).get(KEY) or []
     differing = arithmetic_differences([before, [now]])
     if differing:
-        told = "; ".join(f"{name} {was}, now {is_now}" for name, (was, is_now) in differing.items())
-        log.warning("%s: %s.", WARNING, told)
+        text = "; ".join(f"{name} {was}, now {is_now}" for name, (was, is_now) in differing.items())
+        log.warning("%s: %s.", WARNING, text)
     run.change_info(KEY, lambda known: [*(one for one in known or [] if one != now), now])
 
 

@@ -102,7 +102,7 @@ class TrainingState:
 
         if not path.is_file():
             raise CheckpointError(
-                f"The training cannot go on from {path.parent}: {path.name} is missing there; "
+                f"The training cannot be resumed from {path.parent}: {path.name} is missing there; "
                 "choose another checkpoint, or start a new training from this one."
             )
         try:

@@ -1,4 +1,4 @@
-"""Write datasets as folders of numbered TIFF sections that common image viewers open, values unchanged."""
+"""Write datasets as folders of numbered TIFF sections that common image viewers open, values kept."""
 
 import argparse
 from pathlib import Path
@@ -17,8 +17,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--dtype",
         choices=("uint8", "uint16", "uint32", "float32"),
-        help="data type to convert to; probabilities are scaled to its range (default: the data's own; for integers of more "
-        "than 16 bits the smallest type that holds all values and that ImageJ and Pillow open)",
+        help="data type to convert to; probabilities are scaled to its range (default: the data's own; for integers of "
+        "more than 16 bits the smallest type that holds all values and that ImageJ and Pillow open)",
     )
     add("--absolute", action="store_true", help="number sections by absolute z position in voxels instead of from 0")
     add("--overwrite", action="store_true", help="replace existing folders of earlier exports")

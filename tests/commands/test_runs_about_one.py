@@ -149,7 +149,7 @@ def test_notes_grow_and_are_replaced(four_trainings: Lab) -> None:
     assert ask("runs", "note", 1).output == "first\nsecond\n"
     ask("runs", "note", 1, "--replace", "only")
     assert four_trainings.store().get(1).notes == "only"
-    assert "are gone" in ask("runs", "note", 1, "", "--replace").output
+    assert "were removed" in ask("runs", "note", 1, "", "--replace").output
     assert "TEXT is missing" in four_trainings.refused("runs", "note", 1, "--replace")
 
 

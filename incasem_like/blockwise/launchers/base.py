@@ -64,7 +64,7 @@ class WorkerGroup:
 
 @dataclass(frozen=True)
 class Place:
-    """Where workers find what they need.
+    """The job's folder, through which workers find their scripts and the scheduler.
 
     Attributes:
         folder: Folder of the job, with scripts and logs.

@@ -49,7 +49,7 @@ def note_run(run: Reference, text: str | None, replace: bool, kind: str, stores:
         return
     notes = text if replace or not record.notes else f"{record.notes}\n{text}"
     record.store.annotate(record.id, notes=notes)
-    print(f"Notes of {called(record)}:\n{notes}" if notes else f"The notes of {called(record)} are gone.")
+    print(f"Notes of {called(record)}:\n{notes}" if notes else f"The notes of {called(record)} were removed.")
 
 
 @click.command("tag", cls=TagCommand)

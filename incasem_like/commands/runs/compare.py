@@ -103,8 +103,8 @@ def _print(
     else:
         print("The configurations are the same.")
     if differing := _arithmetic(records):
-        told = "; ".join(f"{name} {' | '.join(values)}" for name, values in differing.items())
-        print(f"\n{WARNING}: {told}.")
+        text = "; ".join(f"{name} {' | '.join(values)}" for name, values in differing.items())
+        print(f"\n{WARNING}: {text}.")
     if table:
         print()
         rows = [[name, *_metric_cells(name, values)] for name, values in table.items()]

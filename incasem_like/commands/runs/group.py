@@ -19,7 +19,7 @@ COMMANDS = {
     "note": Member(f"{_HERE}.annotate", "note_run", "write a note on a run"),
     "tag": Member(f"{_HERE}.annotate", "tag_run", "add and remove tags: tag 12 +good -draft"),
     "delete": Member(f"{_HERE}.delete", "delete_runs", "delete runs and free their disk space"),
-    "reap": Member(f"{_HERE}.upkeep", "reap_runs", "close the records of runs whose process is gone"),
+    "reap": Member(f"{_HERE}.upkeep", "reap_runs", "close the records of runs whose process has ended"),
     "sync": Member(f"{_HERE}.upkeep", "sync_runs", "upload records that the run store has not received"),
     "export": Member(f"{_HERE}.move", "export_runs", "write a run with its checkpoints into a folder"),
     "import": Member(f"{_HERE}.move", "import_runs", "take a run from such a folder into the store"),

@@ -16,7 +16,7 @@ from incasem_like.volumes import Coordinate, Roi
 class EnsemblePredictor:
     """Predicts the mean of several networks: sum(weight * probability) / sum(weight).
 
-    The networks work side by side on the same part of a tile, so that no more than that part of each is in memory.
+    The networks take turns on the same part of a tile, so that only that part of each result is in memory.
     The mean is computed in double precision and rounded once.
 
     Args:

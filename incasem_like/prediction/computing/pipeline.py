@@ -73,7 +73,7 @@ class Downloads:
 
     @property
     def behind(self) -> int:
-        """How many results are worth waiting for only when the next is being computed."""
+        """Number of results to leave waiting while the next one is computed."""
         return 0 if self._stream is None else 1
 
     def start(self, values: torch.Tensor) -> Callable[[], Floats]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
 log = logging.getLogger(__name__)
-# Measuring tiles pays only for large predictions: it may take no more than this share of the voxels.
+# Measuring tiles pays only for large predictions: it may take at most one part in this many.
 WORTH_IT = 20
 # The tile by which the memory of several networks is compared, in voxels written along each axis.
 COMPARED_EDGE = 64
@@ -139,7 +139,7 @@ class PredictionPlan:
 
     @property
     def sources(self) -> tuple[NetworkSource, ...]:
-        """Where workers find the networks, the lead first."""
+        """Sources from which workers load the networks, the lead first."""
         return tuple(network.source for network in self._lead_first)
 
     @property
@@ -175,7 +175,7 @@ class PredictionPlan:
         Raises:
             ConfigError: The given or configured one is too small for the network.
         """
-        # On a CPU the networks run in parallel and share the memory; a GPU computes one tile at a time.
+        # On a CPU the networks take turns on parts of a tile and share the memory; a GPU computes one tile at a time.
         at_once = 1 if self.on_gpu else len(self.networks)
         input_size = input_size or self.config.prediction.input_size_voxels
         where = self.geometry, region.roi, region.raw_roi.begin, self._tile_memory(self.lead)
