@@ -21,15 +21,7 @@ from incasem_like.formatting.sections import SectionSequence, find_sections
 from incasem_like.formatting.slabs import SlabReader
 from incasem_like.formatting.workers import useful_workers
 from incasem_like.terminal import shell_command
-from incasem_like.volumes import (
-    Coordinate,
-    Roi,
-    Volume,
-    check_outputs,
-    dataset_exists,
-    make_provenance,
-    parse_address,
-)
+from incasem_like.volumes import Coordinate, Roi, Volume, check_outputs, make_provenance, parse_address
 from incasem_like.volumes.geometry import nanometres
 
 Triple = tuple[int, int, int]
@@ -161,9 +153,6 @@ def import_all(
     )
     checked = [(order, check_import(order)) for order in orders]
     for order, sequence in checked:
-        if overwrite and dataset_exists(order.container, order.dataset):
-            _check_values(order, sequence)
-    for order, sequence in checked:
         yield order, import_sections(order, sequence, num_workers=num_workers, overwrite=overwrite, workers=workers)
 
 
@@ -217,20 +206,6 @@ def import_sections(
     here = _affordable_workers(num_workers, output)
     summary = run_blockwise(task, num_workers=here, workers=workers, description=f"Importing {order.source.name}")
     return DatasetWritten(str(output.address), summary.already_complete, _report(order, sequence))
-
-
-def _check_values(order: SequenceImport, sequence: SectionSequence) -> None:
-    """Decode and convert every section, so that what is there is not deleted for sections that cannot be imported.
-
-    Raises:
-        DataError: A file cannot be decoded, or a value does not fit the type.
-    """
-    begin, shape = _crop(order, sequence.shape)
-    (first, y, x), (last, height, width) = begin, (begin[0] + shape[0], begin[1] + shape[1], begin[2] + shape[2])
-    conversion = _conversion(order)
-    for file, pages, _ in sequence.locate(first, last):
-        for section in file.read(pages):
-            conversion.apply(section[y:height, x:width], file.path, file.pixels.bits)
 
 
 def _affordable_workers(num_workers: int, output: Volume) -> int:

@@ -111,18 +111,6 @@ def test_a_late_value_that_does_not_fit_names_its_file_and_leaves_nothing_comple
         open_volume(order.container, order.dataset)
 
 
-def test_overwriting_keeps_what_is_there_when_a_late_section_cannot_be_imported(order, write_sections, grey):
-    import_sections(order)
-    bad = grey.astype(np.uint16)
-    bad[-1, 0, 0] = 300
-    changed = replace(order, source=write_sections(bad, "other"))
-    with pytest.raises(DataError, match="holds the value 300, which uint8 cannot hold"):
-        import_sections(changed, overwrite=True)
-    np.testing.assert_array_equal(open_volume(order.container, order.dataset).read(), grey)
-    import_sections(replace(changed, offset=(0, 1, 0)), overwrite=True)  # without that voxel
-    np.testing.assert_array_equal(open_volume(order.container, order.dataset).read(), grey[:, 1:])
-
-
 def test_an_early_value_that_does_not_fit_is_found_before_anything_is_written(order, write_sections, grey, tmp_path):
     wide_order = replace(order, source=write_sections(grey.astype(np.uint16) + 1000, "wide"))
     with pytest.raises(DataError, match="give --dtype uint16"):
