@@ -125,7 +125,7 @@ def test_bad_sequences_are_one_sentence_and_nothing_is_written(run_stage, write_
 def test_a_good_folder_is_not_imported_when_a_second_one_is_bad(run_stage, write_sections, grey, tmp_path):
     folder = write_sections(grey)
     finished = run_stage(IMPORT, "-i", folder, "absent", "-f", "c.zarr", "-d", "volumes/raw", "volumes/b")
-    refused(finished, "no folder absent")
+    refused(finished, "folder absent does not exist")
     assert not (tmp_path / "c.zarr").exists()
 
 
