@@ -113,7 +113,7 @@ def test_workers_are_counted_and_their_queue_is_looked_for(laboratory, examine, 
     monkeypatch.setenv("PATH", str(laboratory.folder))
     text = "launcher: slurm\ncount: 4\nscheduler: {listen: 203.0.113.7}\n"
     problems = examine(laboratory.config(), workers_file=_workers(laboratory, text)).problems
-    assert any("no program sbatch" in problem for problem in problems)
+    assert any("the program sbatch is missing" in problem for problem in problems)
     assert any("cannot listen on 203.0.113.7" in problem for problem in problems)
 
 

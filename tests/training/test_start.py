@@ -101,7 +101,7 @@ def test_what_cannot_be_started_from_is_one_sentence(parent: RunStore, make_conf
         find_start(starting(make_config, run_id=1, checkpoint=3), lambda: parent)
     with pytest.raises(RunNotFoundError, match="no training run 8"):
         find_start(starting(make_config, run_id=8), lambda: parent)
-    with pytest.raises(CheckpointError, match=r"no checkpoint .*gone\.pt"):
+    with pytest.raises(CheckpointError, match=r"The checkpoint .*gone\.pt does not exist"):
         find_start(starting(make_config, checkpoint=str(tmp_path / "gone.pt")), lambda: parent)
     (tmp_path / "parent/model_checkpoint_4").write_bytes(b"something else")
     with pytest.raises(CheckpointError, match="model_checkpoint_4"):
