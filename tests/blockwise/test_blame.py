@@ -69,9 +69,9 @@ def task(tmp_path: Path, blocks: int, killers: list[int], **changes: Any) -> Blo
     [
         (100, [7, 50], False),
         (100, [7, 50], True),
-        pytest.param(1000, list(range(30, 1000, 50)), False, marks=pytest.mark.slow),
-        # Each death of a worker that reads ahead starts several others, so there are fewer.
-        pytest.param(300, list(range(30, 300, 50)), True, marks=pytest.mark.slow),
+        pytest.param(1000, list(range(30, 1000, 100)), False, marks=pytest.mark.slow),
+        # A worker that reads ahead has several blocks under way, and each is tried alone after its death.
+        pytest.param(300, list(range(30, 300, 75)), True, marks=pytest.mark.slow),
     ],
 )
 def test_no_good_block_is_blamed(tmp_path: Path, functions: Any, blocks: int, killers: list[int], staged: bool) -> None:
