@@ -267,6 +267,8 @@ class _Call:
         name = name_of(worker.name) if self._cluster.owned else str(worker.name)
         marks = read_marks(self._folder, worker.address)
         at = set(left) if marks is None else marks.numbers
+        if marks is not None and at:
+            self._cluster.worked(name)  # the event that reports it may have died with the worker
         if marks is not None and marks.overdue is not None:
             at = {marks.overdue}
         possible = [number for number in left if number in at]

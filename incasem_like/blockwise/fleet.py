@@ -95,7 +95,7 @@ class Fleet:
         self._barren = 0
         slot = self._find(name)
         if slot is not None:
-            slot.barren = -1
+            slot.barren, slot.not_before = -1, 0.0
 
     def is_local(self, name: str) -> bool:
         """Return whether a worker is a child of this process."""

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
+from incasem_like.blockwise import fleet as blockwise_fleet
 from incasem_like.blockwise.check_workers import usable_workers
 from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.launchers import Place, WorkerGroup
@@ -103,6 +104,33 @@ def test_a_worker_that_comes_back_keeps_its_place(tmp_path: Path) -> None:
         assert [path.stem for path in tmp_path.glob("*.log")] == ["command-2"]
         fleet.tend(2, 2, ["command-2"])  # the first one is gone again
         assert sorted(path.stem for path in tmp_path.glob("*.log")) == ["command-1", "command-2"]
+    finally:
+        fleet.end(gently=False)
+
+
+def test_a_worker_that_is_known_to_have_worked_is_replaced_without_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where that becomes known after its end, as when a block killed it."""
+    monkeypatch.setattr(blockwise_fleet, "FIRST_WAIT", 3600.0)
+    monkeypatch.setattr(blockwise_fleet, "LONGEST_WAIT", 3600.0)
+    fleet = Fleet([WorkerGroup(launcher="command", count=1, command="echo started; : {command}")], Place(tmp_path))
+
+    def starts_within(seconds: float, number: int) -> bool:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            fleet.tend(1, 1, ())
+            logs = list(tmp_path.glob("*.log"))
+            if logs and logs[0].read_text().count("started") >= number:
+                return True
+            time.sleep(0.02)
+        return False
+
+    try:
+        assert starts_within(60, 2)
+        assert not starts_within(2, 3)  # it has ended twice without having worked
+        fleet.worked("command-1")
+        assert starts_within(60, 3)
     finally:
         fleet.end(gently=False)
 
