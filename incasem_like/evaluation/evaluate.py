@@ -17,7 +17,14 @@ from incasem_like.formatting.workers import useful_workers
 from incasem_like.segmentation.probabilities import check_probability_map
 from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi
 from incasem_like.volumes.agreement import check_same_voxels, spaced
-from incasem_like.volumes.values import check_label_dtype, check_probabilities, foreground, inside, probability_scale
+from incasem_like.volumes.values import (
+    check_label_dtype,
+    check_labels,
+    check_probabilities,
+    foreground,
+    inside,
+    probability_scale,
+)
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -102,8 +109,10 @@ def count_block(block: Block, parameters: Mapping[str, Any]) -> Array:
             continue
         label_class = parameters["label_class"]
         found = labels.read(part)
-        target = foreground(found, str(labels.address), part.begin)
-        if label_class is not None:
+        if label_class is None:
+            target = foreground(found, str(labels.address), part.begin)
+        else:
+            check_labels(found, str(labels.address), part.begin)
             target = found == label_class
         probabilities = prediction.read(part)
         check_probabilities(probabilities, scale, str(prediction.address), part.begin, valid)

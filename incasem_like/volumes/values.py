@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
 import multiprocessing
 from collections.abc import Sequence
@@ -13,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.errors import DataError, VoxelValueError
+from incasem_like.volumes.faults import warn_once
 from incasem_like.volumes.volume import Volume
 
 Array = npt.NDArray[Any]
-_warn_once = functools.cache(logging.getLogger(__name__).warning)
 
 LABEL_KINDS = "bui"
 RESERVED_IDS = 2**64 - 3  # and above: -3, -2 and -1 as uint64, which Paintera and CREMI store for unlabelled voxels
@@ -92,9 +90,9 @@ def inside(mask: Array, name: str = "The array", begin: Sequence[int] = (), step
         VoxelValueError: As ``check_labels``.
     """
     found = foreground(mask, name, begin, step)
-    first = multiprocessing.parent_process() is None  # only the main process warns
-    if first and mask.dtype.kind != "b" and ((mask > 1) & (mask != 255)).any():
-        _warn_once(f"{name} is used as a mask and holds more than 0 and 1 (or 255): every value but 0 is inside.")
+    warns = multiprocessing.parent_process() is None  # a worker does not, so it need not look
+    if warns and mask.dtype.kind != "b" and ((mask > 1) & (mask != 255)).any():
+        warn_once(f"{name} is used as a mask and holds more than 0 and 1 (or 255): every value but 0 is inside.")
     return found
 
 
