@@ -105,9 +105,14 @@ def list_models(as_json: bool, manifest: Path | None, models_directory: Path | N
         file = find_checkpoint(model_id, model, folder)
         logged = log.get(file) if file is not None else None
         sha256 = model.sha256 or (logged.sha256 if logged is not None else None)
-        described = {"name": model.name, "organelle": model.organelle, "fixation": model.fixation}
-        described |= {"voxel_size": list(model.voxel_size), "path": file, "sha256": sha256}
-        found.append({"id": model_id, **described, "imported": model_id in runs})
+        entry: dict[str, Any] = {
+            "id": model_id,
+            "name": model.name,
+            "organelle": model.organelle,
+            "fixation": model.fixation,
+        }
+        entry |= {"voxel_size": list(model.voxel_size), "path": file, "sha256": sha256, "imported": model_id in runs}
+        found.append(entry)
     if as_json:
         print(json.dumps(found, indent=2, default=str))
         return
