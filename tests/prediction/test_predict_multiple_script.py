@@ -88,7 +88,7 @@ def test_the_best_iteration_is_said_drawn_and_kept(call, laboratory):
     assert "Prediction run 1 has done all of this already" in again.stdout
     assert "There is the prediction of cell_er" in again.stdout
     shutil.rmtree(laboratory.container / "volumes" / "predictions")
-    assert "is gone from" in call("--run_id", "1", "--keep", "best").stdout
+    assert "is missing from" in call("--run_id", "1", "--keep", "best").stdout
     assert laboratory.store.ids() == [1]
 
 
