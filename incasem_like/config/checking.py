@@ -78,21 +78,17 @@ def expected(annotation: object, metadata: Sequence[object] = ()) -> str:
     words = [item.text for item in metadata if isinstance(item, Words)]
     if words:
         return words[-1]
-    arguments = get_args(annotation)
-    match get_origin(annotation):
-        case origin if origin is Annotated:
-            return expected(arguments[0], arguments[1:])
-        case origin if origin in (Union, UnionType):
-            said = [expected(part) for part in arguments if part is not type(None)]
-            return " or ".join([*said, "null"] if type(None) in arguments else said)
-        case origin if origin is Literal:
-            return ("one of " if len(arguments) > 1 else "") + ", ".join(f"'{choice}'" for choice in arguments)
-        case origin if origin is tuple and Ellipsis in arguments:
-            return f"a list, each entry {expected(arguments[0])}"
-        case origin if origin is tuple:
-            return f"[z, y, x], each {expected(arguments[0])}"
-        case origin if origin is dict:
-            return f"a mapping, each value {expected(arguments[1])}"
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return expected(arguments[0], arguments[1:])
+    if origin in (Union, UnionType):
+        return " or ".join("null" if part is type(None) else expected(part) for part in arguments)
+    if origin is Literal:
+        return ("one of " if len(arguments) > 1 else "") + ", ".join(f"'{choice}'" for choice in arguments)
+    if origin is tuple:
+        return f"{'a list' if Ellipsis in arguments else '[z, y, x]'}, each {expected(arguments[0])}"
+    if origin is dict:
+        return f"a mapping, each value {expected(arguments[1])}"
     if section_of(annotation) is not None:
         return "a section with keys of its own"
     word = _PLAIN.get(annotation, "another value") if isinstance(annotation, type) else "another value"
@@ -132,9 +128,8 @@ def explain(
             f"Unknown key '{'.'.join(location)}' {source(location)}{_suggestion(model, location, prefix)}"
         )
     path, field = _locate(model, first["loc"])
-    dotted, what = ".".join((*prefix, *path)), "a mapping of keys"
-    if field is not None:
-        what = expected(field.annotation, field.metadata)
+    dotted = ".".join((*prefix, *path))
+    what = "a mapping of keys" if field is None else expected(field.annotation, field.metadata)
     found: Any = values
     for key in path:  # up to the short form of a section
         found = {str(name): value for name, value in found.items()}.get(key) if isinstance(found, Mapping) else found
