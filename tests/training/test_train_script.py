@@ -78,8 +78,8 @@ def test_it_says_what_comes_next(trained: tuple[Path, Any]) -> None:
     runs, finished = trained
     assert "Training run 1" in finished.stdout
     assert "tensorboard --logdir" in finished.stdout
-    assert re.search(r"predict\.py --run_id 1 with config_prediction\.yaml prediction\.data=", finished.stdout)
-    assert f"--runs_directory {runs.name}" in finished.stdout
+    command = f"predict.py --run_id 1 --runs_directory {runs.name} with config_prediction.yaml prediction.data="
+    assert command in finished.stdout
 
 
 def test_logs_and_snapshots_are_where_incasem_has_them(trained: tuple[Path, Any]) -> None:
@@ -129,7 +129,7 @@ def test_continuing_a_complete_run_says_so_and_how_to_go_further(trained: tuple[
     finished = building_on(tiny_project, runs, "--continue_run", "1")
     assert (finished.returncode, finished.stderr) == (0, "")
     assert "Training run 1 was already complete: 6 iterations in " in finished.stdout
-    assert re.search(r"further: python .*train\.py --continue_run 1 with .* training\.iterations=12", finished.stdout)
+    assert re.search(r"train\.py --continue_run 1 --runs_directory .* with training\.iterations=12", finished.stdout)
     assert entry.read_bytes() == before
 
 
