@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from incasem_like.viewing.figures import PLANES
-
-if TYPE_CHECKING:
-    from incasem_like.volumes import Roi, Volume
+from incasem_like.volumes import Roi, Volume
 
 NORMAL_AXIS = {"xy": 0, "xz": 1, "yz": 2}
 
@@ -27,8 +24,6 @@ def read_planes(volume: Volume, roi: Roi, centre: tuple[int, int, int]) -> dict[
     Returns:
         A 2-D array per plane: ``xy`` (y, x), ``xz`` (z, x), ``yz`` (z, y).
     """
-    from incasem_like.volumes import Roi
-
     planes = {}
     for plane in PLANES:
         axis = NORMAL_AXIS[plane]
@@ -46,8 +41,6 @@ def busiest_point(volume: Volume, roi: Roi, samples: int = 24) -> tuple[int, int
         roi: The part to search, absolute voxels.
         samples: Number of planes read per axis.
     """
-    from incasem_like.volumes import Roi
-
     point = []
     for axis in range(3):
         positions = np.unique(np.linspace(roi.begin[axis], roi.end[axis] - 1, samples + 2)[1:-1].astype(int))
