@@ -136,6 +136,7 @@ def _tint(mask: NDArray[np.bool_], colour: tuple[float, float, float]) -> NDArra
 
 
 def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -145,6 +146,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
