@@ -16,6 +16,7 @@ setup(
     package_data={"incasem_like": ["py.typed", "**/*.html", "**/*.css"]},
     install_requires=[
         "ConfigArgParse>=1.7",
+        "anycrc>=2.0",  # CRC-64 of mongodump's archives
         "click>=8.1",
         "distributed>=2026.8",
         "GitPython>=3.1",

@@ -30,8 +30,7 @@ import psutil
 import torch
 from prediction_laboratory import INPUT, OUTPUT, Laboratory, gunpowder_seconds, make_laboratory
 
-from incasem_like.commands.cpu_memory import use_huge_pages
-from incasem_like.commands.prediction_runs import share_the_cores
+from incasem_like.commands.cpu_settings import share_the_cores, use_huge_pages
 from incasem_like.config import PredictionConfig
 from incasem_like.networks.inference import inference
 from incasem_like.prediction.experiment import predict_data

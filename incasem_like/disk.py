@@ -38,19 +38,34 @@ def copy_whole(source: Path, target: Path) -> None:
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Lock an existing folder against other processes and threads that use this function; meant for short operations.
+def lock(handle: int, *, wait: bool = True) -> bool:
+    """Lock an open file or folder against all others that use this function, until it is closed.
 
     On a file system without locks nothing is locked: then two simultaneous changes of one file overwrite each other.
+
+    Args:
+        handle: File descriptor.
+        wait: Whether to wait until the lock is free.
+
+    Returns:
+        False if another process or thread has the lock; never with ``wait``.
     """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS_HERE:
+            raise
+    return True
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Lock an existing folder for a short operation; see ``lock``."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS_HERE:
-                raise
+        lock(handle)
         yield
     finally:
         os.close(handle)

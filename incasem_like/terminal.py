@@ -6,14 +6,13 @@ import argparse
 import errno
 import logging
 import os
-import re
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from incasem_like.errors import DiskFullError, IncasemError, InputError
 
@@ -33,10 +32,31 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
     """
     import configargparse
 
+    def error(message: str) -> NoReturn:
+        # argparse would print a dozen lines of usage before the one line that matters.
+        parser.exit(InputError.exit_status, f"error: {' '.join(message.split())}: see {parser.prog} --help.\n")
+        raise AssertionError
+
+    def open_config(path: str) -> IO[str]:
+        try:
+            return open(path, encoding="utf-8")
+        except OSError as problem:
+            error(f"{path} cannot be read ({problem.strerror})")
+
+    class YamlOfFlags(configargparse.YAMLConfigFileParser):  # type: ignore[misc]
+        def parse(self, stream: IO[str]) -> Any:
+            try:
+                return super().parse(stream)
+            except configargparse.ConfigFileParserException as problem:
+                mark = getattr(problem.__context__, "problem_mark", None)  # of the YAML error
+                line = "" if mark is None else f" (line {mark.line + 1})"
+                error(f"The --config file {stream.name} is not valid YAML{line}, write 'flag: value' lines")
+
     parser: argparse.ArgumentParser = configargparse.ArgumentParser(
         description=purpose,
         formatter_class=HelpFormatter,
-        config_file_parser_class=configargparse.YAMLConfigFileParser,
+        config_file_parser_class=YamlOfFlags,
+        config_file_open_func=open_config,
         add_env_var_help=False,
         add_config_file_help=False,
         allow_abbrev=False,
@@ -44,16 +64,6 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", is_config_file=True, metavar="FILE", help="YAML file with values for any flag")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-    def error(message: str) -> NoReturn:
-        # argparse would print a dozen lines of usage before the one line that matters.
-        said = " ".join(message.split())
-        said = re.sub(
-            r"^Unable to open config file: (.*)\. Error: \[Errno \d+\] ([^:]*).*", r"\1 cannot be read (\2)", said
-        )
-        said = re.sub(r"^Couldn't parse config file: (.*)", r"The --config file is not valid YAML (\1)", said)
-        parser.exit(InputError.exit_status, f"error: {said}: see {parser.prog} --help.\n")
-        raise AssertionError
 
     parser.error = error  # type: ignore[method-assign]
     return parser

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -17,12 +16,10 @@ from incasem_like.terminal import nearest, run_guarded
 
 NAME = "incasem-like"
 GROUPS = {
-    "runs": Member("incasem_like.commands.runs.group", "runs", "find, compare, keep and move tracked runs"),
+    "runs": Member("incasem_like.commands.runs", "runs", "find, compare, keep and move tracked runs"),
     "models": Member("incasem_like.commands.models", "models", "list, download and import published models"),
     "jobs": Member("incasem_like.commands.jobs", "jobs", "watch, cancel and repeat work on blocks of volumes"),
 }
-_NO_NUMBER = re.compile(r"'(.*)' is not a valid (?:integer|float)(?: range)?\.|(\S+) is not in the range")
-_TOO_FEW = re.compile(r"requires (\d+) arguments")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
@@ -72,21 +69,11 @@ def answer(arguments: Sequence[str], program: str = NAME) -> int:
 
 
 def _sentence(error: click.UsageError) -> str:
-    """Return click's error as a sentence in the style of the other scripts."""
+    """Return click's error as one sentence, with the command that explains the flags."""
     context = error.ctx
     help_command = f"see {context.command_path if context else NAME} --help."
     if isinstance(error, click.NoSuchOption):
         known = [name for param in context.command.params for name in param.opts] if context else []
         return f"Unknown flag {error.option_name}{nearest(error.option_name, known)}: {help_command}"
-    if isinstance(error, click.MissingParameter) and error.param is not None and context is not None:
-        name = error.param.make_metavar(context) if isinstance(error.param, click.Argument) else error.param.opts[0]
-        return f"{name.removesuffix('...')} is missing: {help_command}"
-    if isinstance(error, click.BadParameter) and (said := _NO_NUMBER.match(error.message)) and error.param is not None:
-        least = getattr(error.param.type, "min", None)
-        kind = "a number" if error.param.type is click.FLOAT else "a whole number"
-        kind += "" if least is None else f" from {least}"
-        return f"{error.param.opts[0]} takes {kind}, found '{said[1] or said[2]}': {help_command}"
-    if isinstance(error, click.BadOptionUsage) and (said := _TOO_FEW.search(error.message)):
-        return f"{error.option_name} takes {said[1]} values, separated by blanks: {help_command}"
     words = " ".join(error.format_message().split()).removesuffix(".")
     return f"{words}: {help_command}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -10,13 +11,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from incasem_like.commands.run_flags import LEVELS, about_sacred_flag, add_run_flags
+from incasem_like.commands.options import DEBUG_OPTION, add_options, add_record_flags, run_id, store_url
 from incasem_like.errors import ConfigError, InputError
-from incasem_like.terminal import nearest
+from incasem_like.terminal import HelpFormatter, nearest
 from incasem_like.tracking.address import as_folder
+from incasem_like.tracking.values import plain, without_credentials
 
 COMMANDS = ("print_config",)
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+DEFAULT_SLACK_FILE = "slack.json"
 _SUFFIXES = (".yaml", ".yml", ".json")
+_HOW_TO = """\
+after the word 'with':
+  CONFIG.yaml          a configuration file; a later one overrides an earlier one
+  key=value            one configuration value: training.iterations=2000, model.num_fmaps=12
+
+instead of running:
+  %(prog)s print_config with CONFIG.yaml    print the whole configuration and stop
+"""
+_OTHER_OBSERVERS = "describe that observer in a file and give it with --observer FILE"
+_NOT_NEEDED = {
+    ("-C", "--capture"): "output is always captured, without that of child processes: leave it out",
+    ("-b", "--beat_interval", "--beat-interval"): "the record is updated every ten seconds: leave it out",
+    ("-f", "--force"): "a key that no configuration knows would have no effect: correct the key and leave the flag out",
+    ("-D", "--pdb"): "start python -m pdb with the script and --debug instead",
+    ("-e", "--enforce_clean", "--enforce-clean"): "commit, stash or see 'git status' before the run; each run records "
+    "its commit and whether files differed, and --check_commit compares with those of a tracked run",
+    ("-P", "--priority"): "nothing is queued here: leave it out",
+    ("-q", "--queue"): "nothing is queued here: start the run when it is to run",
+    ("-s", "--sql"): _OTHER_OBSERVERS,
+    ("-t", "--tiny_db", "--tiny-db"): _OTHER_OBSERVERS,
+    ("-S", "--s3"): _OTHER_OBSERVERS,
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +53,7 @@ class CommandLine:
         own: Values of the script's own flags.
         command: ``run`` or ``print_config``.
         files: Configuration files in their order, as typed.
-        updates: ``key=value`` in their order.
+        updates: ``key=value`` in their order, --runs_directory as the last.
         name: Name for the run, or None.
         comment: Remark for the run, or None.
         id: Requested run id, or None.
@@ -57,6 +83,11 @@ class CommandLine:
     slack: Path | None = None
     observers: tuple[Path, ...] = ()
 
+    @property
+    def typed_updates(self) -> tuple[str, ...]:
+        """The ``key=value`` as typed, without --runs_directory."""
+        return self.updates[:-1] if self.own.runs_directory else self.updates
+
 
 def parse_command_line(
     argv: Sequence[str], own_parser: argparse.ArgumentParser, *, example: str = "with CONFIG.yaml"
@@ -77,7 +108,8 @@ def parse_command_line(
     own, unknown = _parse_flags(own_parser, flags)
     command = _read_words([*unknown, *words], own_parser)
     files, updates = _read_items(items)
-    _check_store_flags(own)
+    if own.runs_directory:
+        updates = (*updates, f"directories.runs={json.dumps(as_folder(own.runs_directory))}")
     return CommandLine(
         own=own,
         command=command,
@@ -85,23 +117,59 @@ def parse_command_line(
         updates=updates,
         name=own.name,
         comment=own.comment,
-        id=_run_id(own.id),
+        id=run_id(own.id, "--id"),
         print_config=own.print_config,
         loglevel=_level(own.loglevel),
         unobserved=own.unobserved,
         debug=own.debug,
-        store=own.mongodb or (own.file_storage and as_folder(own.file_storage)),
+        store=store_url(own),
         offline=own.offline,
         slack=Path(own.slack) if own.slack else None,
         observers=tuple(Path(name) for name in own.observer or ()),
     )
 
 
+def add_run_flags(parser: argparse.ArgumentParser, example: str) -> None:
+    """Add the flags of every tracked script, except where the script has its own of that name.
+
+    Args:
+        parser: Parser with the script's own flags.
+        example: Arguments of the example that ``--help`` shows.
+    """
+    parser.usage = "%(prog)s [flags] [print_config] with CONFIG.yaml [key=value ...]"
+    parser.epilog = f"{_HOW_TO}\nexample:\n  %(prog)s {example}\n"
+    parser.formatter_class = _HelpFormatter
+    add_record_flags(parser)
+    group = parser.add_argument_group("messages")
+    group.add_argument(
+        "--slack",
+        metavar="FILE",
+        nargs="?",
+        const=DEFAULT_SLACK_FILE,
+        help=f"notify Slack when the run ends; FILE is JSON or YAML with webhook_url, else {DEFAULT_SLACK_FILE}",
+    )
+    group.add_argument(
+        "--observer",
+        metavar="FILE",
+        action="append",
+        help="add another of Sacred's observers; FILE is JSON or YAML with 'observer', the name of its "
+        "class, and its settings; may be given several times",
+    )
+    meaning = "print the whole configuration before running"
+    group.add_argument("-p", "--print_config", "--print-config", action="store_true", help=meaning)
+    group.add_argument(
+        "-l", "--loglevel", metavar="LEVEL", help=f"how much is reported: {', '.join(LEVELS)} or a number"
+    )
+    add_options(parser, [DEBUG_OPTION], "errors")
+
+
+class _HelpFormatter(HelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults and keeps the lines of the explanation as they are."""
+
+
 def format_config(config: dict[str, Any]) -> str:
     """Write a configuration as YAML, for ``print_config``; URLs without their credentials."""
     import yaml
-
-    from incasem_like.tracking.values import plain, without_credentials
 
     return yaml.safe_dump(without_credentials(plain(config)), sort_keys=False, default_flow_style=None, width=120)
 
@@ -170,26 +238,12 @@ def _advised(problem: str, near: str, advice: str) -> str:
     return f"{problem}{near} {advice[0].upper()}{advice[1:]}." if near else f"{problem}: {advice}."
 
 
-def _check_store_flags(own: argparse.Namespace) -> None:
-    if own.mongodb and own.file_storage:
-        raise InputError("A run has one store: give --mongodb or --file_storage, not both.")
-    if own.offline and own.unobserved:
-        raise InputError(
-            "--offline keeps a record to be uploaded later, --unobserved keeps none: give one of them, not both."
-        )
-    if own.offline and own.file_storage:
-        raise InputError(
-            "--file_storage keeps the run as files already, no server is needed: leave --offline out, or give the "
-            "database with --mongodb."
-        )
-
-
 def _read_words(words: list[str], parser: argparse.ArgumentParser) -> str:
     """Find the command among the words that are not flags."""
     for word in words:
         if word.startswith("-"):
             name = word.split("=")[0]
-            if advice := about_sacred_flag(name):
+            if advice := next((advice for names, advice in _NOT_NEEDED.items() if name in names), None):
                 raise InputError(f"Sacred's flag {name} is not needed here: {advice}.")
             known = list(parser._option_string_actions)
             raise InputError(_advised(f"Unknown flag {name}", nearest(name, known), f"see {parser.prog} --help"))
@@ -222,14 +276,6 @@ def _read_items(items: list[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
                 f"'{item}' behind 'with' is neither a .yaml file nor key=value: write {item}=VALUE or CONFIG.yaml."
             )
     return tuple(files), tuple(updates)
-
-
-def _run_id(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not text.isdigit() or int(text) < 1:
-        raise InputError(f"A run id is a whole number from 1, found '{text}': correct --id or leave it out.")
-    return int(text)
 
 
 def _level(text: str | None) -> int | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from incasem_like.commands.lazy_group import LazyGroup, Member
+from incasem_like.commands.options import Whole
 from incasem_like.commands.tables import NOTHING, Column, cell, print_table
 from incasem_like.errors import InputError
 from incasem_like.terminal import duration, nearest, shell_command, shown_path
@@ -48,7 +49,7 @@ def jobs() -> None:
 
 @click.command("list")
 @click.argument("states", metavar="[STATE]...", nargs=-1, type=click.Choice(STATES))
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Show the latest N only.")
+@click.option("--limit", type=Whole(min=1), metavar="N", help="Show the latest N only.")
 @_folder
 @_as_json
 def list_all(states: Sequence[str], limit: int | None, jobs_directory: Path | None, as_json: bool) -> None:

@@ -62,10 +62,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         word = arguments[0]
         if word not in self.members and not word.startswith("-"):
-            known = list(self.members)
-            raise InputError(
-                f"'{word}' is not a command of {context.command_path}{nearest(word, known)}: choose {', '.join(known)}."
-            )
+            near = nearest(word, list(self.members)) or f": choose {', '.join(self.members)}."
+            raise InputError(f"'{word}' is not a command of {context.command_path}{near}")
         return super().resolve_command(context, arguments)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: D102

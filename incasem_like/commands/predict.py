@@ -5,31 +5,32 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from incasem_like.commands.prediction_runs import (
-    add_flags,
-    find_training,
-    open_run_store,
-    prediction_store,
-    say_examined,
-    share_the_cores,
-    training_ids,
-    with_given,
-)
-from incasem_like.commands.records import check_commit, run_options
-from incasem_like.commands.tracked import run_tracked, script_folder
-from incasem_like.errors import InputError, RunTakenError
-from incasem_like.terminal import report_written, shell_command, shown_path
+from incasem_like.commands.cpu_settings import share_the_cores
+from incasem_like.commands.tracked import CHECK_COMMIT, check_commit, run_options, run_tracked, script_folder, stores_of
+from incasem_like.config import PredictionConfig, load_prediction_config
+from incasem_like.errors import InputError, RunTakenError, StoreError
+from incasem_like.terminal import WORKERS_HELP, counted, report_written, shell_command, shown_path, workers_source
+from incasem_like.tracking.model.summaries import origins
 
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
     from incasem_like.config import PredictionConfig
     from incasem_like.prediction.experiment import FinishedPrediction
     from incasem_like.prediction.planning.plan import PredictionPlan
+    from incasem_like.prediction.planning.preflight import Preflight
+    from incasem_like.tracking import RunRecord, RunStore
 
+Config = TypeVar("Config", bound="PredictionConfig")
+NO_TRAINING = "No training run is named: add --run_id ID, the id that train.py printed."
+_STORES = (
+    ("--mongodb_training", "store of the training run, if different from the prediction's"),
+    ("--mongodb_predictions", "store of the prediction run, if different from the training's"),
+)
 EXAMPLE = "--run_id 12 --name mito with config_prediction.yaml prediction.data=my_data.json"
 # Several values, in one flag or in several of the same name.
 MANY: dict[str, Any] = {"nargs": "+", "action": "extend"}
@@ -45,7 +46,7 @@ def main(script: Path) -> NoReturn:
         if line.own.dry_run:
             examine(config, line)
         else:
-            say_finished(predict(config, line, script), evaluate_script)
+            report_finished(predict(config, line, script), evaluate_script)
 
     parser = argparse.ArgumentParser(
         description="Predict volumes with a tracked network, as a tracked run.", allow_abbrev=False
@@ -84,11 +85,12 @@ def main(script: Path) -> NoReturn:
 
 def read_config(line: CommandLine, folder: Path) -> PredictionConfig:
     """Read the configuration; with ``--resume`` alone, that of the interrupted prediction."""
-    from incasem_like.config import PredictionConfig, load_prediction_config
-
     config = load_prediction_config(line.files, line.updates, folder)
-    if line.own.resume is not None and not line.files and not line.updates:
+    if line.own.resume is not None and not line.files and not line.typed_updates:
         tracked = open_run_store(line, config, "predictions").get(line.own.resume).config
+        if line.own.runs_directory:
+            runs = str(config.directories.runs)
+            tracked = {**tracked, "directories": {**(tracked.get("directories") or {}), "runs": runs}}
         config = PredictionConfig.model_validate(tracked)
     given = {"run_id_training": line.own.run_id, "checkpoint": line.own.checkpoint, "weights": line.own.weights}
     return with_given(config, "prediction", given)
@@ -105,13 +107,14 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
             check_commit(training, script)
 
     from incasem_like.evaluation.prediction_metrics import PredictionMetrics
-    from incasem_like.prediction.experiment import predict_data
+    from incasem_like.prediction.experiment import predict_data, resuming_command
 
-    begun: list[int] = []
+    begun: int | None = None
 
     def started(run_id: int, plan: PredictionPlan) -> None:
-        begun.append(line.own.resume or run_id)
-        say_started(run_id, plan)
+        nonlocal begun
+        begun = line.own.resume or run_id
+        report_started(run_id, plan)
 
     try:
         return predict_data(
@@ -126,8 +129,8 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
             **run_options(line, script),
         )
     except BaseException as error:
-        if begun and not isinstance(error, (InputError, RunTakenError)):  # these would occur again
-            say_how_to_resume(begun[0])
+        if begun is not None and not isinstance(error, (InputError, RunTakenError)):  # these would occur again
+            print(f"Resume with: {resuming_command(begun)}", file=sys.stderr)
         raise
 
 
@@ -140,7 +143,7 @@ def examine(config: PredictionConfig, line: CommandLine) -> None:
     from incasem_like.prediction.experiment import examine_prediction
 
     find = partial(find_training, line, config)
-    say_examined(
+    report_examined(
         examine_prediction(
             config,
             lambda: [find(training_id) for training_id in training_ids(config)],
@@ -151,10 +154,8 @@ def examine(config: PredictionConfig, line: CommandLine) -> None:
     )
 
 
-def say_started(run_id: int, plan: PredictionPlan) -> None:
+def report_started(run_id: int, plan: PredictionPlan) -> None:
     """Print the networks, checkpoints and regions of the prediction."""
-    from incasem_like.tracking.model.summaries import origins
-
     print(f"Prediction run {run_id} with {' and '.join(map(_described, origins(plan.lineage)))}", flush=True)
 
 
@@ -163,14 +164,7 @@ def _described(origin: Mapping[str, Any]) -> str:
     return f"training run {origin['training_run_id']}{iteration}: {shown_path(Path(origin['checkpoint']))}"
 
 
-def say_how_to_resume(prediction_id: int) -> None:
-    """Print the command that resumes the interrupted prediction."""
-    from incasem_like.prediction.experiment import resuming_command
-
-    print(f"Go on with: {resuming_command(prediction_id)}", file=sys.stderr)
-
-
-def say_finished(finished: FinishedPrediction, evaluate_script: Path) -> None:
+def report_finished(finished: FinishedPrediction, evaluate_script: Path) -> None:
     """Print where the prediction is, the scores, and the command that evaluates it."""
     already = finished.result["voxels_predicted"] == 0
     if already:
@@ -187,3 +181,91 @@ def say_finished(finished: FinishedPrediction, evaluate_script: Path) -> None:
         command = shell_command("python", shown_path(evaluate_script), "-p", probabilities, "-l", "YOUR_LABELS")
     where = shown_path(first[1].container / first[1].group)
     report_written(f"prediction of {first[0]}", where, command, already=already)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that all commands that predict have."""
+    for name, meaning in _STORES:
+        parser.add_argument(name, metavar="URL", help=meaning)
+    parser.add_argument("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
+    parser.add_argument(
+        "--dashboard", action="store_true", help="print the address of a page that shows what workers do"
+    )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="report what would be done, the time, memory and disk it takes, and problems",
+    )
+    parser.add_argument("--check_commit", action="store_true", help=f"{CHECK_COMMIT}, here the training run")
+
+
+def with_given(config: Config, section: str, given: Mapping[str, Any]) -> Config:
+    """Set keys in a section of the configuration to the values of flags; None leaves a key unchanged.
+
+    Raises:
+        ConfigError: A value is wrong, or contradicts another.
+    """
+    values = config.model_dump(mode="json")
+    values[section].update({key: value for key, value in given.items() if value is not None})
+    return type(config).from_values(values, lambda _path: "on the command line")
+
+
+def training_ids(config: PredictionConfig) -> tuple[int, ...]:
+    """Return the ids of the training runs.
+
+    Raises:
+        InputError: No training run is named.
+    """
+    named = config.prediction.run_id_training
+    if named is None:
+        raise InputError(NO_TRAINING)
+    return named if isinstance(named, tuple) else (named,)
+
+
+def find_training(line: CommandLine, config: PredictionConfig, training_id: int) -> RunRecord:
+    """Look up a training run; with --offline first among those waiting to be uploaded to the database."""
+    if line.offline and line.own.mongodb_training is None:
+        waiting = open_run_store(line, config, "trainings")
+        if training_id in waiting.ids():
+            return waiting.get(training_id)
+    try:
+        return open_run_store(replace(line, offline=False), config, "trainings").get(training_id)
+    except StoreError:
+        if not line.offline:
+            raise
+        raise StoreError(
+            f"Training run {training_id} was not begun with --offline, and the database that holds its record does not "
+            "answer: start the server, a prediction cannot do without that record."
+        ) from None
+
+
+def open_run_store(line: CommandLine, config: PredictionConfig, kind: str) -> RunStore:
+    """Open the store that the command line names, else the configuration's."""
+    own = {"trainings": line.own.mongodb_training, "predictions": line.own.mongodb_predictions}[kind]
+    return stores_of(line, config.directories, config.tracking, own).open(kind)
+
+
+def prediction_store(line: CommandLine, config: PredictionConfig) -> RunStore | None:
+    """Open the store of prediction runs; None if no record is kept."""
+    return None if line.unobserved else open_run_store(line, config, "predictions")
+
+
+def artifact_command(line: CommandLine, config: PredictionConfig, run_id: int, name: str) -> str:
+    """Return the command that prints a file stored with a prediction run."""
+    stores = stores_of(line, config.directories, config.tracking, line.own.mongodb_predictions)
+    flags = replace(stores, offline=False).flags()  # the console command has no --offline
+    words = ["incasem-like", "runs", "show", f"predictions/{run_id}", "--artifact", name, *flags]
+    return f"{shell_command(*words)} > {shell_command(name)}"
+
+
+def report_examined(found: Preflight) -> None:
+    """Print the findings of a dry run.
+
+    Raises:
+        InputError: Something would stop the prediction.
+    """
+    print("\n".join(found.lines))
+    if found.problems:
+        raise InputError(
+            f"{counted(len(found.problems), 'problem')} would stop this prediction, as listed above; nothing was done."
+        )

@@ -10,21 +10,23 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from incasem_like.commands.prediction_runs import (
+from incasem_like.commands.cpu_settings import share_the_cores
+from incasem_like.commands.predict import (
     add_flags,
     artifact_command,
     find_training,
     prediction_store,
-    say_examined,
-    share_the_cores,
+    report_examined,
     training_ids,
     with_given,
 )
-from incasem_like.commands.records import check_commit, run_options, runs_directory, store_flags
-from incasem_like.commands.tracked import run_tracked, script_folder
+from incasem_like.commands.tracked import check_commit, run_options, run_tracked, script_folder, stores_of
+from incasem_like.config import load_series_config
 from incasem_like.errors import InputError, RunTakenError
 from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import report_written, shell_command, shown_path
+from incasem_like.tracking.model.checkpoints import series_log_folder
+from incasem_like.tracking.moving.model_files import share
 
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
@@ -58,7 +60,7 @@ def main(script: Path) -> NoReturn:
         if line.own.dry_run:
             examine(config, line)
         else:
-            say_finished(predict(config, line, script), line, script.with_name("predict.py"))
+            report_finished(predict(config, line, script), line, script.with_name("predict.py"))
 
     parser = argparse.ArgumentParser(
         description="Predict with many checkpoints of one training, measure each, and find the best iteration; the "
@@ -77,8 +79,6 @@ def main(script: Path) -> NoReturn:
 
 def read_config(line: CommandLine, folder: Path) -> SeriesConfig:
     """Read the configuration; flags override it."""
-    from incasem_like.config import load_series_config
-
     config = load_series_config(line.files, line.updates, folder)
     given = {name: getattr(line.own, name) for name, *_ in SERIES_FLAGS}
     if given["checkpoint_dir"] is not None:
@@ -100,19 +100,20 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
     from incasem_like.viewing.series_figure import series_figure
 
     with contextlib.ExitStack() as opened:
-        begun: list[int] = []
-        boards: list[TensorBoardLog] = []
+        begun = False
+        board: TensorBoardLog | None = None
         store = cache(partial(prediction_store, line, config))
 
         def started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint]) -> None:
-            begun.append(run_id)
-            say_started(run_id, series, left)
+            nonlocal begun, board
+            begun = True
+            report_started(run_id, series, left)
             if series.measures and (runs := store()) is not None:
-                boards.append(opened.enter_context(_tensorboard(runs, run_id, left)))
+                board = opened.enter_context(_tensorboard(runs, run_id, left))
 
         def measured(run_id: int, entry: Entry) -> None:
-            say_measured(entry)
-            for board in boards:
+            report_measured(entry)
+            if board is not None:
                 board.scalars("series", entry.scores, entry.iteration)
                 board.flush()
 
@@ -131,7 +132,7 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
             )
         except BaseException as error:
             if begun and not isinstance(error, (InputError, RunTakenError)):  # these would occur again
-                print(f"Go on with: {continuing_command()}", file=sys.stderr)
+                print(f"Resume with: {continuing_command()}", file=sys.stderr)
             raise
 
 
@@ -144,7 +145,7 @@ def examine(config: SeriesConfig, line: CommandLine) -> None:
     from incasem_like.prediction.series.experiment import examine_series
 
     find = partial(find_training, line, config)
-    say_examined(
+    report_examined(
         examine_series(
             config,
             lambda: find(training_ids(config)[0]),
@@ -157,8 +158,6 @@ def examine(config: SeriesConfig, line: CommandLine) -> None:
 
 def _tensorboard(store: RunStore, run_id: int, left: Sequence[ChosenCheckpoint]) -> TensorBoardLog:
     """Open the run's TensorBoard folder, which runs of the same id in other stores may share."""
-    from incasem_like.tracking.model.checkpoints import series_log_folder
-    from incasem_like.tracking.moving.model_files import share
     from incasem_like.training.tensorboard import TensorBoardLog
 
     folder = series_log_folder(store.runs_directory, run_id)
@@ -167,7 +166,7 @@ def _tensorboard(store: RunStore, run_id: int, left: Sequence[ChosenCheckpoint])
     return TensorBoardLog(folder, left[0].iteration)
 
 
-def say_started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint]) -> None:
+def report_started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint]) -> None:
     """Print the training run, checkpoints and regions of the series."""
     done = len(series.checkpoints) - len(left)
     known = f"; {done} of {len(series.checkpoints)} are done" if done else ""
@@ -178,19 +177,19 @@ def say_started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint
     )
 
 
-def say_measured(entry: Entry) -> None:
+def report_measured(entry: Entry) -> None:
     """Print the scores of one checkpoint: means over the regions, without the background."""
     means = [name for name in entry.scores if "_ds_" not in name and not name.endswith("_0")]
     found = ", ".join(f"{name} {entry.scores[name]:.4f}" for name in means) or "predicted, not measured"
     print(f"Iteration {entry.iteration}: {entry.problem or found}", flush=True)
 
 
-def say_finished(finished: FinishedSeries, line: CommandLine, predict_script: Path) -> None:
+def report_finished(finished: FinishedSeries, line: CommandLine, predict_script: Path) -> None:
     """Print the best iteration, where the predictions are, and the commands that show and use them."""
     if not finished.predicted:
         print(f"Prediction run {finished.run_id} has done all of this already; --new starts another one.")
         for entry in finished.entries:
-            say_measured(entry)
+            report_measured(entry)
     series, best = finished.plan, finished.best
     if best is not None and series.metric is not None:
         print(f"Best: iteration {best.iteration}, {series.metric} {best.scores[series.metric]:.4f}")
@@ -198,8 +197,9 @@ def say_finished(finished: FinishedSeries, line: CommandLine, predict_script: Pa
             print(f"Figure: {artifact_command(line, series.config, finished.run_id, SERIES_FIGURE)}")
     _report_kept(finished)
     if best is not None:
-        words = ["--run_id", series.plan.training_run_ids[0], "--checkpoint", best.iteration, *store_flags(line)]
-        words += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json", *runs_directory(series.config)]
+        flags = stores_of(line, series.config.directories, series.config.tracking).flags()
+        words = ["--run_id", series.plan.training_run_ids[0], "--checkpoint", best.iteration, *flags]
+        words += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json"]
         print(f"Next: {shell_command('python', shown_path(predict_script), *words)}")
 
 

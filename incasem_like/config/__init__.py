@@ -8,13 +8,19 @@ from incasem_like.config.data_config import (
     parse_data_config,
     required_file,
 )
-from incasem_like.config.loading import load_prediction_config, load_series_config, load_training_config
+from incasem_like.config.loading import (
+    Places,
+    load_places,
+    load_prediction_config,
+    load_series_config,
+    load_training_config,
+    overlay_tracked,
+    resolve_training_config,
+)
 from incasem_like.config.locations import default_data_directory, default_runs_directory
 from incasem_like.config.network_sections import LossConfig, ModelConfig
-from incasem_like.config.prediction_config import PredictionConfig
-from incasem_like.config.series_config import SeriesConfig, SeriesSection
+from incasem_like.config.prediction_config import PredictionConfig, SeriesConfig, SeriesSection
 from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig
-from incasem_like.config.tracked import Places, load_places, overlay_tracked, resolve_training_config
 from incasem_like.config.training_config import TrainingConfig
 
 __all__ = [

@@ -9,11 +9,10 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from incasem_like.config.checking import KeyPath, check_known_keys, explain, show
 from incasem_like.config.kinds import ExistingFile, Position, Positive, Size, Text, VoxelSize, contradiction
 from incasem_like.config.locations import absolute, default_data_directory, expand
 from incasem_like.config.reading import parse_json, read_text
-from incasem_like.config.section import Section
+from incasem_like.config.section import KeyPath, Section, explain, show
 from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError
 
@@ -150,12 +149,11 @@ def _read_entry(name: str, fields: object, path: Path, folders: Sequence[Path]) 
 
     if not isinstance(fields, Mapping):
         raise ConfigError(f"{name} must be an object with file, voxel_size and raw, found {show(fields)} in {path}.")
-    check_known_keys(EntryFields, fields, source, prefix=(name,))
-    values: dict[str, Any] = {**fields, "name": name}
+    values: dict[str, Any] = dict(fields)
     if isinstance(values.get("file"), str) and values["file"]:
         values["file"] = _find_container(values["file"], f"{name}.file", folders)
     try:
-        return DataEntry.model_validate(values)
+        return DataEntry(name=name, **dict(EntryFields.model_validate(values)))
     except ValidationError as error:
         raise explain(error, EntryFields, fields, source, prefix=(name,)) from None
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from incasem_like.config.checking import expected, fields_of, section_of
 from incasem_like.config.data_config import EntryFields
 from incasem_like.config.kinds import DefaultWords
-from incasem_like.config.prediction_config import PredictionConfig
-from incasem_like.config.series_config import SeriesSection
+from incasem_like.config.prediction_config import PredictionConfig, SeriesSection
+from incasem_like.config.section import expected, fields_of, section_of
 from incasem_like.config.training_config import TrainingConfig
 from incasem_like.errors import ConfigError
 from incasem_like.terminal import report_written, run_script, script_parser

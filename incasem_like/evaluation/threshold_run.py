@@ -72,6 +72,8 @@ def evaluate_as_run(
     *,
     store: RunStore | None,
     run_name: str | None = None,
+    comment: str | None = None,
+    run_id: int | None = None,
     num_workers: int = 1,
     workers: Workers | None = None,
 ) -> dict[str, Any]:
@@ -83,6 +85,8 @@ def evaluate_as_run(
         request: The evaluation request.
         store: Run store, of kind ``evaluations``; None does not track the run.
         run_name: A name for the run.
+        comment: A remark on the run.
+        run_id: Its id; None for the store's next one.
         num_workers: Maximum number of processes.
         workers: Workers of a workers file, instead of local processes.
 
@@ -103,7 +107,8 @@ def evaluate_as_run(
         region = {"offset": list(map(int, evaluation.roi.begin)), "shape": list(map(int, evaluation.roi.shape))}
         return {**result, "roi": region, "prediction_run_id": made_by, "run_id": run.id}
 
-    result = run_experiment(name="evaluate", config=asdict(request), main=measure, store=store, run_name=run_name)
+    described = {"run_name": run_name, "comment": comment, "run_id": run_id}
+    result = run_experiment(name="evaluate", config=asdict(request), main=measure, store=store, **described)
     task.forget()  # only after the run has the result
     return result
 

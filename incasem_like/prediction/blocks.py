@@ -35,7 +35,7 @@ def read_block(block: Block, parameters: Mapping[str, Any]) -> list[tuple[Tile, 
 
     tiles = predictor.tiles(region.roi, region.raw_roi.begin, within=block.write_roi)
     # In several threads, so that a batch of small tiles is read as fast as one large tile.
-    return [found for found in prefetched(read, tiles, predictor.num_workers) if found is not None]
+    return [found for found in prefetched(read, tiles, predictor.num_threads) if found is not None]
 
 
 def predict_block(block: Block, parameters: Mapping[str, Any]) -> list[Part]:
@@ -62,7 +62,7 @@ def predict_block(block: Block, parameters: Mapping[str, Any]) -> list[Part]:
                 if writing is not None:
                     writing.result()  # one at a time, which bounds memory
                 writing = writer.submit(write_parts, block, [waiting.pop()])
-                if predictor.num_workers == 0:
+                if predictor.num_threads == 0:
                     writing.result()
             waiting.append((roi, probabilities))
             block.advance(roi.size)
@@ -117,7 +117,7 @@ def region_blocks(
         read=read_block,
         function=predict_block,
         write=write_parts,
-        threads=predictor.num_workers > 0,
+        threads=predictor.num_threads > 0,
         parameters=description,
         block_shape=region_block_shape(predictor, region, output.main.write_chunk_shape[-3:]),
         set_up=set_up,

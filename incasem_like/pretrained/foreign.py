@@ -1,20 +1,31 @@
-"""A training recorded by another program, converted to this package's run format but not yet stored."""
+"""Trainings recorded by other programs, converted to this package's run format but not yet stored; ``mock_db``.
+
+``mock_db`` is the folder of JSON configurations that incasem's branches without a database use: a ``ledger.json`` of
+the form ``{"1841": "er_1841.json"}``, and the named files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from incasem_like.errors import ConfigError
-from incasem_like.pretrained.manifest import PublishedModel
+from incasem_like.config.reading import parse_json, read_text
+from incasem_like.errors import ConfigError, InputError
 from incasem_like.pretrained.translation import parent_of, translate
 from incasem_like.tracking.model.summaries import unpickled
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.values import plain, without_credentials
 
 ORIGIN = "imported"
+LEDGER = "ledger.json"
+_NAME_AND_ID = re.compile(r"(?P<name>.*?)_?(?P<id>\d+)$")
+_COMMENT = "configuration imported from incasem's {file}; metrics, times and state are not known"
 
 
 @dataclass(frozen=True)
@@ -71,15 +82,15 @@ def configuration(original: Mapping[str, Any], source: str) -> Configuration:
         original: The configuration in its original store.
         source: See ``translate``.
     """
-    kept = without_credentials(plain(unpickled(original)))
+    unchanged = without_credentials(plain(unpickled(original)))
     try:
         translated = translate(original, source)
     except ConfigError as error:
-        return Configuration(kept, {"original_config": kept}, str(error))
+        return Configuration(unchanged, {"original_config": unchanged}, str(error))
     notes = {"left_out": list(translated.left_out), "replaced": list(translated.replaced)}
-    info = {"original_config": kept, "translation": notes}
+    info = {"original_config": unchanged, "translation": notes}
     parent = parent_of(original)
-    return Configuration(without_credentials(translated.config), {**info, **({"parent": parent} if parent else {})})
+    return Configuration(without_credentials(translated.config), info | ({"parent": parent} if parent else {}))
 
 
 def origin(identity: str, source: str, foreign_id: int | None) -> dict[str, Any]:
@@ -94,19 +105,15 @@ def origin(identity: str, source: str, foreign_id: int | None) -> dict[str, Any]
     return {ORIGIN: {"identity": identity, "from": source, "original_id": foreign_id, "time": now}}
 
 
-def blank_document(run_id: int | None, name: str, comment: str) -> dict[str, Any]:
+def blank_document(
+    run_id: int | None, name: str, comment: str, config: Mapping[str, Any], info: Mapping[str, Any]
+) -> dict[str, Any]:
     """Make the record of a training known only by its configuration; its times are those of the import."""
     now = datetime.now(UTC)
     options = {"--name": name, "--comment": comment, "--id": run_id}
+    unknown: dict[str, list[Any]] = {"sources": [], "dependencies": [], "repositories": []}
     return {
-        "experiment": {
-            "name": name,
-            "base_dir": "",
-            "sources": [],
-            "dependencies": [],
-            "repositories": [],
-            "mainfile": None,
-        },
+        "experiment": {"name": name, "base_dir": "", "mainfile": None, **unknown},
         "command": "train",
         "host": {},
         "meta": {"command": "train", "comment": comment, "options": options},
@@ -115,21 +122,98 @@ def blank_document(run_id: int | None, name: str, comment: str) -> dict[str, Any
         "stop_time": now,
         "heartbeat": now,
         "result": None,
-        "config": {},
-        "info": {},
+        "config": config,
+        "info": info,
         "captured_out": "",
         "fail_trace": [],
     }
 
 
-def model_info(model: PublishedModel | None) -> dict[str, Any]:
-    """Return the properties of a published model, for the record of its run."""
-    if model is None:
-        return {}
-    voxel_size = list(model.voxel_size)
-    return {"model": {"organelle": model.organelle, "fixation": model.fixation, "voxel_size": voxel_size}}
+@dataclass(frozen=True)
+class MockDb:
+    """A ledger and its files.
+
+    Attributes:
+        files: The JSON of each run, by id.
+        missing: Ids in the ledger whose file is missing.
+    """
+
+    files: dict[int, Path]
+    missing: tuple[int, ...]
+
+    def trainings(self, wanted: Sequence[int] | None = None) -> Iterator[ForeignRun]:
+        """Yield the trainings; all if none are named.
+
+        Raises:
+            ConfigError: A file is not JSON.
+        """
+        for run_id, path in self.files.items():
+            if (wanted is None or run_id in wanted) and prediction_of(path, run_id) is None:
+                yield read_run(path, run_id)
 
 
-def model_tags(model: PublishedModel | None) -> tuple[str, ...]:
-    """Return the tags of a published model: ``pretrained``, ``er``, ``CF``."""
-    return () if model is None else ("pretrained", *model.name.split("_"))
+def is_mock_db(path: Path) -> bool:
+    """Return whether a path is such a folder or its ledger."""
+    return (path / LEDGER).is_file() or path.name == LEDGER
+
+
+def read_mock_db(path: Path) -> MockDb:
+    """Read the ledger of a folder, or the ledger itself.
+
+    Raises:
+        ConfigError: It is not JSON.
+        InputError: It is not a mapping from ids to files.
+    """
+    ledger = path / LEDGER if path.is_dir() else path
+    entries = parse_json(read_text(ledger, "The ledger"), str(ledger))
+    if not isinstance(entries, Mapping) or not all(
+        str(key).isdigit() and isinstance(name, str) and name for key, name in entries.items()
+    ):
+        raise InputError(f'{ledger} is not a ledger of runs: it must have the form {{"1841": "er_1841.json"}}.')
+    files = {int(key): ledger.parent / name for key, name in entries.items()}
+    present = {run_id: file for run_id, file in sorted(files.items()) if file.is_file()}
+    return MockDb(present, tuple(sorted(set(files) - set(present))))
+
+
+def id_in_name(path: Path) -> int | None:
+    """Read the id of a run from the name of its JSON, ``er_1841.json``; None for any other file."""
+    found = _NAME_AND_ID.match(path.stem)
+    return int(found["id"]) if found is not None and path.suffix == ".json" and path.name != LEDGER else None
+
+
+def prediction_of(path: Path, run_id: int) -> int | None:
+    """Return the training that a prediction was made with, None for a training; both are in one ledger.
+
+    The published trainings contain the settings of a prediction too, which refers to themselves.
+    """
+    prediction = _read(path).get("prediction")
+    used = prediction.get("run_id_training") if isinstance(prediction, Mapping) else None
+    training = int(str(used)) if str(used).isdigit() else run_id
+    return training if training != run_id else None
+
+
+def read_run(path: Path, run_id: int) -> ForeignRun:
+    """Read the JSON of a training.
+
+    Raises:
+        ConfigError: It is not JSON.
+        InputError: It is not the configuration of a training.
+    """
+    original = _read(path)
+    if not isinstance(original.get("model"), Mapping) or not isinstance(original.get("training"), Mapping):
+        raise InputError(f"{path} is not a configuration of a training (no 'training' and 'model'): name another file.")
+    settings = configuration(original, f"in {path}")
+    found = _NAME_AND_ID.match(path.stem)
+    name = str(original.get("name") or (found["name"] if found else "") or path.stem)
+    digest = hashlib.sha256(json.dumps(original, sort_keys=True).encode()).hexdigest()
+    identity = f"mock_db run {run_id} of sha256 {digest}"
+    info = settings.info | origin(identity, str(path), run_id)
+    document = blank_document(run_id, name, _COMMENT.format(file=path.name), settings.config, info)
+    return ForeignRun(run_id, name, identity, document, problem=settings.problem)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = parse_json(read_text(path, "The run"), str(path))
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a configuration of a training: name another file.")
+    return content

@@ -1,10 +1,13 @@
-"""Imports: choose the id of a run, recognize earlier imports, and add a checkpoint to a run without one."""
+"""Writing trainings of other programs into a store: their ids, earlier imports of them, and their checkpoints."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,17 +15,31 @@ from typing import TYPE_CHECKING, Any, Literal
 from incasem_like.errors import CheckpointError, ConfigError, InputError, StoreError
 from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, check_fits
 from incasem_like.pretrained.foreign import ORIGIN, ForeignRun
-from incasem_like.pretrained.placing import check_place, place
-from incasem_like.pretrained.storing import write_run
+from incasem_like.tracking.metrics_log import MetricsLog
 from incasem_like.tracking.mirror.checkpoints import upload_missing
+from incasem_like.tracking.model.cache import file_sha256
+from incasem_like.tracking.model.checkpoints import highest_number, models_folder
 from incasem_like.tracking.moving.deletion import delete_run
+from incasem_like.tracking.moving.model_files import share
 from incasem_like.tracking.moving.transfer import export_run, import_run
-from incasem_like.tracking.run_folder import PortableRun
+from incasem_like.tracking.run_folder import (
+    ANNOTATIONS,
+    FORMAT,
+    MANIFEST,
+    VERSION,
+    PortableRun,
+    RenewedIds,
+    RunFolder,
+)
+from incasem_like.tracking.series import Metric, max_points
+from incasem_like.tracking.sessions import Start, begin_metrics, describe_session, new_token
+from incasem_like.tracking.values import naive_utc
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord, RunStore
 
 log = logging.getLogger("incasem_like.pretrained")
+_IN_OTHER_FILES = ("config", "info", "captured_out")  # than run.json
 
 
 @dataclass(frozen=True)
@@ -71,63 +88,30 @@ class Importer:
             DataError: Its source is damaged.
             StoreError: The store cannot be written.
         """
-        there = self._find_same(run, checkpoint)
-        if there is not None:
-            added = checkpoint is not None and self._complete(there, checkpoint)
-            return Imported(there.id, run, "checkpoint" if added else "there")
+        same = self._find_same(run, checkpoint)
+        if same is not None:
+            added = checkpoint is not None and self._complete(same, checkpoint)
+            return Imported(same.id, run, "checkpoint" if added else "there")
         wanted = self.run_id or run.id
-        if wanted is None or wanted not in self.store.ids():
+        present = None if wanted is None else self.store.find(wanted)
+        if present is None:
             return Imported(self._write(run, checkpoint, wanted), run, "imported")
-        taken = self.store.get(wanted)
-        if checkpoint is not None and _is_checkpoint_alone(run.identity) and _lacks_a_checkpoint(taken, run):
-            self._complete(taken, checkpoint)
-            return Imported(wanted, run, "checkpoint")
-        if _is_record_of(run, taken) or (self.replace and ORIGIN in taken.info):
-            return Imported(self._write_in_place_of(taken, run, checkpoint), run, "imported")
+        earlier = present.info.get(ORIGIN) or {}
+        if earlier and earlier.get("original_id") == run.id:
+            if checkpoint is not None and _is_checkpoint_alone(run.identity) and not present.checkpoints:
+                self._complete(present, checkpoint)  # the run's record was imported earlier
+                return Imported(present.id, run, "checkpoint")
+            if _is_checkpoint_alone(str(earlier["identity"])) and not _is_checkpoint_alone(run.identity):
+                return Imported(self._replace(present, run, checkpoint), run, "imported")
+        if self.replace and earlier:
+            return Imported(self._replace(present, run, checkpoint), run, "imported")
         if self.remap:
             return Imported(self._write(run, checkpoint, None), run, "imported")
-        raise self._taken(taken)
-
-    def _write(self, run: ForeignRun, checkpoint: ImportedCheckpoint | None, wanted: int | None) -> int:
-        if checkpoint is not None:
-            check_fits(checkpoint.path, run.document["config"])
-            if wanted is not None:
-                check_place(checkpoint, self.store, wanted)
-        run_id = write_run(run, self.store, wanted, lambda found: self._facts(found, (), checkpoint))
-        if checkpoint is not None:
-            self._upload(run_id)
-        return run_id
-
-    def _facts(self, run_id: int, entries: Sequence[Any], checkpoint: ImportedCheckpoint | None) -> dict[str, Any]:
-        """Copy a checkpoint to its run, and return what to add to the run's ``info``, given its present ``entries``."""
-        facts: dict[str, Any] = {"runs_directory": str(self.store.runs_directory)}
-        if checkpoint is not None:
-            entry = place(checkpoint, self.store, run_id)
-            facts |= {"checkpoints": [*entries, entry], "checkpoint_file": checkpoint.notes}
-        return facts
-
-    def _write_in_place_of(self, taken: RunRecord, run: ForeignRun, checkpoint: ImportedCheckpoint | None) -> int:
-        """Replace an earlier import by a run, keeping its checkpoint, tags and notes."""
-        tags, notes = tuple(dict.fromkeys([*run.tags, *taken.tags])), taken.notes or run.notes
-        with tempfile.TemporaryDirectory(prefix=".import-", dir=self.store.runs_directory) as temporary:
-            before = export_run(taken, Path(temporary) / "before")
-            if checkpoint is None:
-                checkpoint = _held(taken, PortableRun(before))
-            if checkpoint is not None and not usable(run, checkpoint):
-                checkpoint = None
-            delete_run(self.store, taken.id, force=True)
-            try:
-                return self._write(replace(run, tags=tags, notes=notes), checkpoint, taken.id)
-            except BaseException:
-                import_run(before, self.store)
-                raise
-
-    def _taken(self, taken: RunRecord) -> InputError:
-        named = f" ({taken.name})" if taken.name else ""
-        earlier = ", or --replace to put it in the place of that earlier import" if ORIGIN in taken.info else ""
-        return InputError(
-            f"The id {taken.id} is taken by another run{named} in {self.store.description}: add --id ID to choose "
-            f"another, or --remap to take the next free one{earlier}."
+        named = f" ({present.name})" if present.name else ""
+        raise InputError(
+            f"The id {present.id} is taken by another run{named} in {self.store.description}: add --id ID to choose "
+            "another, or --remap to take the next free one"
+            f"{', or --replace to put it in the place of that earlier import' if earlier else ''}."
         )
 
     def _find_same(self, run: ForeignRun, checkpoint: ImportedCheckpoint | None) -> RunRecord | None:
@@ -142,15 +126,50 @@ class Importer:
                     return record
         return None
 
+    def _write(self, run: ForeignRun, checkpoint: ImportedCheckpoint | None, wanted: int | None) -> int:
+        if checkpoint is not None:
+            check_fits(checkpoint.path, run.document["config"])
+            if wanted is not None:
+                _check_folder(checkpoint, self.store, wanted)
+        run_id = write_run(run, self.store, wanted, lambda found: self._place(found, (), checkpoint))
+        if checkpoint is not None:
+            self._upload(run_id)
+        return run_id
+
+    def _replace(self, present: RunRecord, run: ForeignRun, checkpoint: ImportedCheckpoint | None) -> int:
+        """Replace an earlier import by a run, keeping its checkpoint, tags and notes; undone if that fails."""
+        tags, notes = tuple(dict.fromkeys([*run.tags, *present.tags])), present.notes or run.notes
+        with tempfile.TemporaryDirectory(prefix=".import-", dir=self.store.runs_directory) as temporary:
+            before = export_run(present, Path(temporary) / "before")
+            if checkpoint is None:
+                checkpoint = _exported_checkpoint(present, PortableRun(before))
+            if checkpoint is not None and not usable(run, checkpoint):
+                checkpoint = None
+            delete_run(self.store, present.id, force=True)
+            try:
+                return self._write(replace(run, tags=tags, notes=notes), checkpoint, present.id)
+            except BaseException:
+                import_run(before, self.store)
+                raise
+
     def _complete(self, record: RunRecord, checkpoint: ImportedCheckpoint) -> bool:
         """Add a checkpoint to a run that lacks it; return whether it lacked it."""
-        if any(one.sha256 == checkpoint.sha256 for one in record.checkpoints):
+        registered = [one.sha256 for one in record.checkpoints]
+        if checkpoint.sha256 in registered:
             return False
         check_fits(checkpoint.path, record.config)
-        check_place(checkpoint, self.store, record.id, [one.sha256 for one in record.checkpoints])
-        self.store.note(record.id, self._facts(record.id, record.info.get("checkpoints") or (), checkpoint))
+        _check_folder(checkpoint, self.store, record.id, registered)
+        self.store.note(record.id, self._place(record.id, record.info.get("checkpoints") or (), checkpoint))
         self._upload(record.id)
         return True
+
+    def _place(self, run_id: int, entries: Sequence[Any], checkpoint: ImportedCheckpoint | None) -> dict[str, Any]:
+        """Copy a checkpoint to its run, and return what to add to the run's ``info``, given its present ``entries``."""
+        info: dict[str, Any] = {"runs_directory": str(self.store.runs_directory)}
+        if checkpoint is not None:
+            entry = place(checkpoint, self.store, run_id)
+            info |= {"checkpoints": [*entries, entry], "checkpoint_file": checkpoint.notes}
+        return info
 
     def _upload(self, run_id: int) -> None:
         """Copy a run's checkpoints into a store that stores any; a failed upload can be repeated later."""
@@ -173,27 +192,151 @@ def usable(run: ForeignRun, checkpoint: ImportedCheckpoint) -> bool:
     return True
 
 
+def place(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int) -> dict[str, Any]:
+    """Store a checkpoint in the folder of its run, and return its entry in ``info.checkpoints``.
+
+    The file appears atomically: as a hard link if the file system supports that, else as a copy.
+
+    Raises:
+        InputError: The file changed since it was read.
+        OSError: The folder cannot be written.
+    """
+    target = _target(checkpoint, store, run_id)
+    if not _has_sha256(target, checkpoint.sha256):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with contextlib.suppress(OSError):
+                os.link(checkpoint.path, beside)
+            if not beside.exists():
+                shutil.copyfile(checkpoint.path, beside)
+            if not _has_sha256(beside, checkpoint.sha256):
+                raise InputError(f"{checkpoint.path} changed while it was imported: run the same command again.")
+            os.replace(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
+    # Another store may have the same run; deleting it from one of them must keep the files.
+    share(target.parent, [(store.description, run_id)])
+    entry: dict[str, Any] = {
+        "iteration": checkpoint.iteration,
+        "path": target.relative_to(store.runs_directory).as_posix(),
+        "sha256": checkpoint.sha256,
+        "bytes": target.stat().st_size,
+        "metrics": {},
+    }
+    return entry | ({"url": checkpoint.url} if checkpoint.url else {})
+
+
+def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callable[[int], Mapping[str, Any]]) -> int:
+    """Write a training as a finished run, atomically: everything is read before the store is changed.
+
+    Args:
+        run: The training.
+        store: The store to write to.
+        run_id: Its id there; None for the store's next one.
+        note: Returns, for the id of the run, what to add to its own ``info``.
+
+    Returns:
+        Its id.
+
+    Raises:
+        DataError: Its source is damaged.
+        InputError: A run of that id exists.
+        StoreError: The store cannot be written.
+    """
+    document, token = run.document, new_token()
+    times = {key: naive_utc(document[key]) for key in ("start_time", "stop_time", "heartbeat")}
+    with tempfile.TemporaryDirectory(prefix="incasem-import-") as temporary:
+        folder = RunFolder(Path(temporary))
+        metrics_log = MetricsLog(folder.log_path)
+        metrics_log.open()
+        with contextlib.closing(metrics_log):
+            metrics = begin_metrics(metrics_log, token, max_points(document["config"]))
+            metrics.take({name: _columns(metric) for name, metric in run.metrics.items()})
+        folder.write("metrics.json", metrics.table.as_documents())
+        experiment = {**document["experiment"], "sources": _write_sources(run, folder.folder)}
+        described = {key: value for key, value in document.items() if key not in _IN_OTHER_FILES}
+        described |= {**times, "experiment": experiment, "session": token, "artifacts": list(run.artifacts)}
+        folder.write("run.json", described | {"resources": []})
+        folder.write("config.json", document["config"])
+        start = Start(experiment, "train", document["host"], times["start_time"], document["config"], document["meta"])
+        session = describe_session(token, start)
+        info = {**document["info"], "summary": metrics.table.summary, "sessions": [session]}
+        folder.write("info.json", info)
+        folder.write(ANNOTATIONS, {"tags": list(run.tags), "notes": run.notes} if run.tags or run.notes else {})
+        folder.write_output(document["captured_out"])
+        for name, content in run.artifacts.items():
+            folder.artifact(name).write_bytes(content)
+        manifest = {"format": FORMAT, "version": VERSION, "kind": store.kind, "id": run.id or 0, "files": {}}
+        folder.write(MANIFEST, {**manifest, "store": run.identity})
+        portable = PortableRun(folder.folder)
+        return store.put(
+            portable,
+            run_id,
+            highest_number(store.runs_directory),
+            lambda found: RenewedIds({**portable.info, **note(found)}, portable.document.get("result")),
+        )
+
+
+def _write_sources(run: ForeignRun, folder: Path) -> list[list[str]]:
+    entries = []
+    for number, (name, content) in enumerate(run.sources.items()):
+        path = folder / "_sources" / str(number) / (Path(name).name or "source")
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        entries.append([name, path.relative_to(folder).as_posix()])
+    return entries
+
+
+def _columns(metric: Metric) -> dict[str, list[Any]]:
+    times = [naive_utc(moment) for moment in metric.timestamps]
+    return {"steps": list(metric.steps), "values": list(metric.values), "timestamps": times}
+
+
+def _check_folder(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int, registered: Sequence[str] = ()) -> None:
+    """Check that an imported checkpoint can be stored in the folder of a run.
+
+    Args:
+        checkpoint: The file.
+        store: Store that has the run or will have it.
+        run_id: The run.
+        registered: Hashes of the checkpoints that the run has already.
+
+    Raises:
+        InputError: The folder holds checkpoints of a run of the same id in another store; or the run has another
+            checkpoint of the same iteration.
+    """
+    target = _target(checkpoint, store, run_id)
+    own = {checkpoint.sha256, *registered}
+    if any(file_sha256(path) not in own for path in target.parent.glob("model_checkpoint_*")):
+        raise InputError(
+            f"{target.parent} already holds checkpoints, of a run {run_id} that is not in {store.description}: choose "
+            "another --id, or move them away."
+        )
+    if target.exists() and not _has_sha256(target, checkpoint.sha256):
+        raise InputError(
+            f"Run {run_id} in {store.description} has another checkpoint of iteration {checkpoint.iteration}: import "
+            "this one under another --id."
+        )
+
+
+def _target(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int) -> Path:
+    return models_folder(store.runs_directory, run_id) / f"model_checkpoint_{checkpoint.iteration}"
+
+
+def _has_sha256(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(path) == sha256
+
+
 def _is_checkpoint_alone(identity: str) -> bool:
     return identity.startswith("checkpoint ")
 
 
-def _lacks_a_checkpoint(taken: RunRecord, run: ForeignRun) -> bool:
-    """Return whether ``taken`` is the imported record of the training that the checkpoint ``run`` belongs to."""
-    return (taken.info.get(ORIGIN) or {}).get("original_id") == run.id and not taken.checkpoints
-
-
-def _is_record_of(run: ForeignRun, taken: RunRecord) -> bool:
-    """Return whether ``taken``, imported from its checkpoint alone, is the run whose full record is ``run``."""
-    origin = taken.info.get(ORIGIN) or {}
-    alone = _is_checkpoint_alone(str(origin.get("identity")))
-    return alone and origin.get("original_id") == run.id and not _is_checkpoint_alone(run.identity)
-
-
-def _held(taken: RunRecord, exported: PortableRun) -> ImportedCheckpoint | None:
+def _exported_checkpoint(record: RunRecord, exported: PortableRun) -> ImportedCheckpoint | None:
     """Return the newest checkpoint of an exported run; None if it had none."""
-    if not taken.checkpoints:
+    if not record.checkpoints:
         return None
-    last = taken.checkpoint("last")
+    last = record.checkpoint("last")
     path = exported.checkpoint(last.sha256)
-    known = bool((taken.info.get("checkpoint_file") or {}).get("iteration_known"))
+    known = bool((record.info.get("checkpoint_file") or {}).get("iteration_known"))
     return None if path is None else ImportedCheckpoint(path, last.sha256, last.iteration, known, last.model.url)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from incasem_like.config.kinds import Text, VoxelSize, Words
+from incasem_like.config.kinds import Positive, Text, VoxelSize, Words
 from incasem_like.config.locations import absolute
 from incasem_like.config.reading import read_keys
-from incasem_like.config.section import Document
-from incasem_like.errors import ConfigError, InputError
+from incasem_like.config.section import Document, Section
+from incasem_like.errors import InputError
 
 ENVIRONMENT_VARIABLE = "INCASEM_MODELS"
 CHECKPOINT_FOLDER = "pretrained_checkpoints"
@@ -24,7 +23,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$"), Words("64 hexadecimal 
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$"), Words("a file name without folders")]
 
 
-class PublishedFile(Document):
+class PublishedFile(Section):
     """A file that can be downloaded."""
 
     file: FileName = Field(description="Its name here.")
@@ -41,22 +40,12 @@ class PublishedModel(PublishedFile):
     voxel_size: VoxelSize = Field(description="Voxel size in nm, z, y, x, that it was trained at.")
 
 
-Entry = TypeVar("Entry", bound=PublishedFile)
+class Manifest(Document):
+    """All published models."""
 
-
-@dataclass(frozen=True)
-class Manifest:
-    """All published models.
-
-    Attributes:
-        endpoint: Base URL of the keys.
-        database: The archive of the training runs' database.
-        models: By the id of their training run.
-    """
-
-    endpoint: str
-    database: PublishedFile
-    models: dict[int, PublishedModel]
+    endpoint: Text = Field(description="Base URL of the keys.")
+    database: PublishedFile = Field(description="The archive of the training runs' database.")
+    models: dict[Positive, PublishedModel] = Field(description="By the id of their training run.")
 
     def model(self, run_id: int) -> PublishedModel:
         """Look a model up.
@@ -96,23 +85,7 @@ def read_manifest(path: Path | None = None) -> Manifest:
         ConfigError: It is missing, not YAML, or a field is unknown, missing or wrong.
     """
     path = path or _own_models_folder() / MANIFEST_NAME
-    values = read_keys(path)
-    models, endpoint = values.get("models"), values.get("endpoint")
-    if not isinstance(models, Mapping) or not all(type(key) is int and key > 0 for key in models):
-        raise ConfigError(f"{path} must hold 'models', a mapping from run ids to models: correct it.")
-    if not isinstance(endpoint, str):
-        raise ConfigError(f"{path} must hold 'endpoint', the URL that the keys are below: add it.")
-    return Manifest(
-        endpoint,
-        _read_entry(PublishedFile, values.get("database"), path, "database"),
-        {key: _read_entry(PublishedModel, entry, path, f"models.{key}") for key, entry in models.items()},
-    )
-
-
-def _read_entry(kind: type[Entry], values: Any, path: Path, key: str) -> Entry:
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{key} in {path} must be a section with file and key: write it so.")
-    return kind.from_values(values, lambda _key: f"under {key} in {path}")
+    return Manifest.from_values(read_keys(path), lambda _key: f"in {path}")
 
 
 def find_checkpoint(model_id: int, model: PublishedModel, models_directory: Path) -> Path | None:

@@ -9,14 +9,11 @@ from typing import Literal
 
 from incasem_like.errors import InputError
 from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, read_imported, run_of_checkpoint
-from incasem_like.pretrained.downloading.log import DownloadLog
-from incasem_like.pretrained.dumps.archive import is_archive
-from incasem_like.pretrained.dumps.dump import is_dump_folder, open_dump
-from incasem_like.pretrained.dumps.runs import DumpedRuns
-from incasem_like.pretrained.foreign import ForeignRun
+from incasem_like.pretrained.downloading import DownloadLog
+from incasem_like.pretrained.foreign import ForeignRun, id_in_name, is_mock_db, prediction_of, read_mock_db, read_run
 from incasem_like.pretrained.importing import usable
 from incasem_like.pretrained.manifest import Manifest, find_checkpoint
-from incasem_like.pretrained.mock_db import id_in_name, is_mock_db, is_run_file, prediction_of, read_mock_db, read_run
+from incasem_like.pretrained.mongodump import is_archive, is_dump_folder, open_dump
 from incasem_like.tracking.model.checkpoints import listed
 
 Kind = Literal["dump", "mock_db", "json", "checkpoint"]
@@ -127,25 +124,26 @@ class Sources:
         if source.kind == "checkpoint":
             yield self._read_checkpoint(source.path, said)
         elif source.kind == "json":
-            yield self._with_checkpoint(read_run(source.path, id_in_name(source.path)))
+            number = id_in_name(source.path)
+            assert number is not None, "a path is a source of this kind only if its name has an id"
+            yield self._with_checkpoint(read_run(source.path, number))
         elif source.kind == "mock_db":
             ledger = read_mock_db(source.path)
-            _check_there(source, wanted, list(ledger.files))
+            _check_present(source, wanted, list(ledger.files))
             yield from map(self._with_checkpoint, ledger.trainings(wanted))
         else:
-            with open_dump(source.path, database) as dump:
-                runs = DumpedRuns(dump)
-                _check_there(source, wanted, runs.ids())
+            with open_dump(source.path, database) as runs:
+                _check_present(source, wanted, runs.ids())
                 yield from map(self._with_checkpoint, runs.runs(wanted))
 
-    def passed_over(self, source: Source) -> list[str]:
+    def skipped(self, source: Source) -> list[str]:
         """Return a sentence for each part of a source that is not imported."""
         if source.kind != "mock_db":
             return []
         ledger = read_mock_db(source.path)
         made_with = {number: prediction_of(path, number) for number, path in ledger.files.items()}
         return [
-            *(f"The file of run {number} is not there." for number in ledger.missing),
+            *(f"The file of run {number} is missing." for number in ledger.missing),
             *(
                 f"Run {number} is a prediction with run {training}, and only its settings are left."
                 for number, training in made_with.items()
@@ -190,12 +188,12 @@ def _kind(path: Path) -> Kind:
         return "dump"
     if path.is_dir():
         raise InputError(f"{path} holds neither a dump with runs nor a ledger.json: name another folder, or a file.")
-    if is_run_file(path):
+    if id_in_name(path) is not None:
         return "json"
     return "dump" if is_archive(path) else "checkpoint"
 
 
-def _check_there(source: Source, wanted: Sequence[int] | None, there: Sequence[int]) -> None:
+def _check_present(source: Source, wanted: Sequence[int] | None, there: Sequence[int]) -> None:
     for number in wanted or ():
         if number not in there:
             raise InputError(f"{source.path} holds no run {number}: it holds {listed(sorted(there)) or 'none'}.")

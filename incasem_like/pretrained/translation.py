@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from incasem_like.config import TrainingConfig
-from incasem_like.config.checking import fields_of, section_of
 from incasem_like.config.reading import parse_yaml
 from incasem_like.errors import ConfigError
 from incasem_like.tracking.model.summaries import unpickled
@@ -51,11 +50,8 @@ def translate(original: Mapping[str, Any], source: str) -> Translation:
     Raises:
         ConfigError: Its values for voxels, classes or network cannot be used.
     """
-    left_out: list[str] = []
-    values = _known(TrainingConfig, unpickled(original), left_out)
-    replaced: list[str] = []
-    for keys in _unusable(values, source):
-        replaced.append(".".join(keys))
+    values = deepcopy(unpickled(original))
+    left_out, replaced = _repair(values, source)
     try:
         config = TrainingConfig.from_values(values, lambda _key: source)
     except ConfigError:
@@ -77,64 +73,48 @@ def parent_of(original: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"training_run_id": int(str(continued))} if str(continued).isdigit() else None
 
 
-def _known(model: type[BaseModel], values: Mapping[str, Any], left_out: list[str], prefix: str = "") -> dict[str, Any]:
-    """Copy the known keys of a configuration's sections; texts are converted to the types of their keys."""
-    known, copied = fields_of(model), {}
-    for key, value in values.items():
-        dotted = f"{prefix}{key}"
-        if key not in known:
-            if dotted not in (*_OTHER_COMMANDS, ".".join(_CONTINUED)):
-                left_out.append(dotted)
-            continue
-        annotation = known[key].annotation
-        section = section_of(annotation)
-        if section is not None and isinstance(value, Mapping):
-            copied[key] = _known(section, value, left_out, f"{dotted}.")
-        elif isinstance(value, str) and section is None and not _takes_text(annotation):
-            copied[key] = _read_text(value)
-        else:
-            copied[key] = value
-    return copied
+def _repair(values: dict[str, Any], source: str) -> tuple[list[str], list[str]]:
+    """Remove what this package does not know or accept, and convert texts to the types of their keys.
 
+    Args:
+        values: The configuration; changed in place.
+        source: See ``translate``.
 
-def _takes_text(annotation: Any) -> bool:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _takes_text(arguments[0])
-    if origin in (Union, types.UnionType):
-        return any(map(_takes_text, arguments))
-    if origin is Literal:
-        return any(isinstance(choice, str) for choice in arguments)
-    return isinstance(annotation, type) and issubclass(annotation, (str, Path))
-
-
-def _read_text(value: str) -> Any:
-    try:
-        return parse_yaml(value, "a value")
-    except ConfigError:
-        return value
-
-
-def _unusable(values: dict[str, Any], source: str) -> Iterator[Keys]:
-    """Remove values of wrong type or range, one after the other, and yield their keys.
+    Returns:
+        The dotted keys that are unknown here, and those whose value could not be used.
 
     Raises:
-        ConfigError: One of them is essential.
+        ConfigError: A value that decides about network or voxels cannot be used.
     """
+    left_out: list[str] = []
+    replaced: list[str] = []
+    read: set[Keys] = set()
     adapter = TypeAdapter(TrainingConfig)
     while True:
         try:
             adapter.validate_python(values)
-            return
+            return left_out, replaced
         except ValidationError as error:
-            found = error.errors(include_url=False)[0]
+            errors = error.errors(include_url=False)
+            found = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
             keys = _present(values, found["loc"])
             if found["type"] == "contradiction" or not keys:
-                return
-            if keys[0] in _ESSENTIAL:
+                return left_out, replaced
+            section = _section(values, keys)
+            value = section[keys[-1]]
+            if found["type"] == "extra_forbidden":
+                del section[keys[-1]]
+                if keys[0] not in _OTHER_COMMANDS and keys != _CONTINUED:
+                    left_out.append(".".join(keys))
+            elif isinstance(value, str) and keys not in read:
+                read.add(keys)
+                with contextlib.suppress(ConfigError):
+                    section[keys[-1]] = parse_yaml(value, "a value")
+            elif keys[0] in _ESSENTIAL:
                 TrainingConfig.from_values(values, lambda _key: source)  # raises it as one sentence
-            _take_out(values, keys)
-            yield keys
+            else:
+                del section[keys[-1]]
+                replaced.append(".".join(keys))
 
 
 def _present(values: Mapping[str, Any], location: Sequence[int | str]) -> Keys:
@@ -148,10 +128,10 @@ def _present(values: Mapping[str, Any], location: Sequence[int | str]) -> Keys:
     return keys
 
 
-def _take_out(values: dict[str, Any], keys: Keys) -> None:
+def _section(values: dict[str, Any], keys: Keys) -> dict[str, Any]:
     for key in keys[:-1]:
         values = values[key]
-    del values[keys[-1]]
+    return values
 
 
 def _bare(values: Mapping[str, Any]) -> dict[str, Any]:

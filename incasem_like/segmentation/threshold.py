@@ -110,6 +110,8 @@ def segment_as_run(
     *,
     store: RunStore | None,
     run_name: str | None = None,
+    comment: str | None = None,
+    run_id: int | None = None,
     overwrite: bool = False,
     num_workers: int = 1,
     workers: Workers | None = None,
@@ -120,6 +122,8 @@ def segment_as_run(
         request: The segmentation request.
         store: Run store, of kind ``segmentations``; None does not track the run.
         run_name: A name for the run.
+        comment: A remark on the run.
+        run_id: Its id; None for the store's next one.
         overwrite: Replace an existing dataset of the output's name.
         num_workers: Number of processes.
         workers: Workers of a workers file, instead of local processes.
@@ -140,7 +144,8 @@ def segment_as_run(
         run.set_info("prediction_run_id", (inputs[0].provenance or {}).get("run_id"))
         return _segment(request.make_task(inputs, run.id or None, overwrite), num_workers, workers, run.id)
 
-    return run_experiment(name="segment", config=asdict(request), main=segment, store=store, run_name=run_name)
+    described = {"run_name": run_name, "comment": comment, "run_id": run_id}
+    return run_experiment(name="segment", config=asdict(request), main=segment, store=store, **described)
 
 
 def threshold_block(block: Block, parameters: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Segment a probability map by a threshold, block by block; the result is 1 where p >= threshold and mask is not 0."""
 
 import argparse
-from pathlib import Path
 
+from incasem_like.commands.options import add_record_flags, record_options
 from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser, shell_command
 
 
@@ -19,28 +19,20 @@ def make_parser() -> argparse.ArgumentParser:
     add("-t", "--threshold", type=float, required=True, help="probability from 0 to 1")
     add("--overwrite", action="store_true", help="replace an existing segmentation")
     add_worker_flags(parser)
-    add("--name", help="a name for the run")
-    add("--runs", metavar="DIR", type=Path, help="folder of the runs (default: training_runs of this repository)")
-    add("--mongodb", metavar="URL", help="run store: a MongoDB URL or JSON file instead of files in --runs")
-    add("-u", "--unobserved", action="store_true", help="keep no run")
+    add_record_flags(parser)
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Segment, and print what was written."""
     from incasem_like.blockwise.workers_file import given_workers
-    from incasem_like.config import default_runs_directory
     from incasem_like.segmentation.threshold import ThresholdSegmentation, segment_as_run
-    from incasem_like.tracking import open_store
-    from incasem_like.tracking.address import as_folder
 
     given = {name: getattr(arguments, name) for name in ThresholdSegmentation.__dataclass_fields__}
     request = ThresholdSegmentation(**{**given, "chunk_shape": tuple(arguments.chunk_shape)})
-    runs = Path(as_folder(str(arguments.runs or default_runs_directory())))
-    store = None if arguments.unobserved else open_store(arguments.mongodb, kind="segmentations", runs_directory=runs)
+    record = record_options(arguments, "segmentations")
     options = {name: getattr(arguments, name) for name in ("overwrite", "num_workers")}
-    options["workers"] = given_workers(arguments)
-    result = segment_as_run(request, store=store, run_name=arguments.name, **options)
+    result = segment_as_run(request, **record, **options, workers=given_workers(arguments))
     if result["run_id"] is None:
         print(f"Already complete: {result['address']}")
         return
@@ -48,8 +40,8 @@ def main(arguments: argparse.Namespace) -> None:
     where = ("-f", request.prediction_filename, "-d", request.out_dataset, "-o", "SECTIONS")
     following = shell_command("python", script, *where)
     report_written(f"segmentation ({result['blocks']} blocks)", result["address"], following)
-    if store is not None:
-        report_written(f"segmentation run {result['run_id']}", store.description)
+    if record["store"] is not None:
+        report_written(f"segmentation run {result['run_id']}", record["store"].description)
 
 
 if __name__ == "__main__":

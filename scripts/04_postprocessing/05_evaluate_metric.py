@@ -1,8 +1,8 @@
 """Compare a probability map with labels at one or many thresholds; the result is printed and stored as a run."""
 
 import argparse
-from pathlib import Path
 
+from incasem_like.commands.options import add_record_flags, record_options
 from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
 
 
@@ -23,10 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--label_class", type=int, help="compare with this class of a class map instead of all non-zero ids")
     add("--intersect", action="store_true", help="evaluate the ROI that all volumes cover instead of refusing")
     add_worker_flags(parser)
-    add("--name", help="a name for the run")
-    add("--runs", metavar="DIR", type=Path, help="folder of the runs (default: training_runs of this repository)")
-    add("--mongodb", metavar="URL", help="run store: a MongoDB URL or JSON file instead of files in --runs")
-    add("-u", "--unobserved", action="store_true", help="store no run, only print")
+    add_record_flags(parser)
     return parser
 
 
@@ -35,22 +32,17 @@ def main(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from incasem_like.blockwise.workers_file import given_workers
-    from incasem_like.config import default_runs_directory
     from incasem_like.evaluation.threshold_run import ThresholdEvaluation, best_sentence, evaluate_as_run, result_table
-    from incasem_like.tracking import open_store
-    from incasem_like.tracking.address import as_folder
 
     given = {name: getattr(arguments, name) for name in ThresholdEvaluation.__dataclass_fields__}
     request = ThresholdEvaluation(**{**given, "roi_padding": tuple(arguments.roi_padding)})
-    runs = Path(as_folder(str(arguments.runs or default_runs_directory())))
-    store = None if arguments.unobserved else open_store(arguments.mongodb, kind="evaluations", runs_directory=runs)
-    options = {"num_workers": arguments.num_workers, "run_name": arguments.name}
-    options["workers"] = given_workers(arguments)
-    result = evaluate_as_run(request, store=store, **options)
+    record = record_options(arguments, "evaluations")
+    options = {"num_workers": arguments.num_workers, "workers": given_workers(arguments)}
+    result = evaluate_as_run(request, **record, **options)
     Console().print(result_table(result))
     print(best_sentence(result))
-    if store is not None:
-        report_written(f"evaluation run {result['run_id']}", store.description)
+    if record["store"] is not None:
+        report_written(f"evaluation run {result['run_id']}", record["store"].description)
 
 
 if __name__ == "__main__":

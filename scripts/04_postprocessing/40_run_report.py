@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
+from incasem_like.commands.options import STORE_OPTIONS, StoreChoice, add_options
 from incasem_like.terminal import report_written, run_script, script_parser, shown_path
-
-KINDS = ("trainings", "predictions", "segmentations", "evaluations")
+from incasem_like.tracking.kinds import KINDS
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -14,20 +14,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-r", "--run_id", type=int, required=True, metavar="ID", help="the run")
     parser.add_argument("--kind", choices=KINDS, default="trainings", help="what kind of run it is")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: report_KIND_ID.html")
-    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: the repository's)")
-    parser.add_argument("--mongodb", metavar="URL", help="run store: a MongoDB URL or JSON file instead of files")
+    add_options(parser, STORE_OPTIONS, "the run's store")
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Write the page and print its path."""
-    from incasem_like.config import default_runs_directory
-    from incasem_like.tracking import open_store
     from incasem_like.viewing.report import write_report
     from incasem_like.viewing.run_report import report_of_run
 
-    runs = (arguments.runs or default_runs_directory()).expanduser().absolute()
-    record = open_store(arguments.mongodb, arguments.kind, runs).get(arguments.run_id)
+    record = StoreChoice.from_arguments(arguments).open(arguments.kind).get(arguments.run_id)
     output = (arguments.output or Path(f"report_{arguments.kind}_{record.id:04d}.html")).expanduser().absolute()
     report_written("the report", shown_path(write_report(report_of_run(record), output)))
 

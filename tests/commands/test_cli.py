@@ -9,7 +9,7 @@ import pytest
 
 from incasem_like.commands.cli import answer
 from incasem_like.commands.lazy_group import LazyGroup, Member
-from incasem_like.commands.runs.group import COMMANDS
+from incasem_like.commands.runs import COMMANDS
 from incasem_like.errors import InputError
 
 
@@ -55,12 +55,15 @@ def test_every_command_explains_itself(word: str, capsys: pytest.CaptureFixture[
         (["runs", "lits"], "did you mean 'list'?"),
         (["runs", "list", "--colums", "x"], "Unknown flag --colums; did you mean '--columns'?"),
         (["runs", "list", "--limit"], "requires an argument"),
-        (["runs", "list", "--limit", "some"], "--limit takes a whole number from 1, found 'some': see"),
-        (["runs", "list", "--limit", "0"], "--limit takes a whole number from 1, found '0': see"),
-        (["models", "import", "a.pt", "--id", "x"], "--id takes a whole number from 1, found 'x': see"),
-        (["models", "import", "a.pt", "--voxel_size", "5", "5", "a"], "--voxel_size takes a number, found 'a': see"),
-        (["models", "import", "a.pt", "--voxel_size", "5"], "--voxel_size takes 3 values, separated by blanks: see"),
-        (["runs", "show"], "ID is missing: see incasem-like runs show --help."),
+        (["runs", "list", "--limit", "some"], "Invalid value for '--limit': 'some' is not a valid whole number: see"),
+        (["runs", "list", "--limit", "0"], "Invalid value for '--limit': 0 is not in the range x>=1: see"),
+        (["models", "import", "a.pt", "--id", "x"], "Invalid value for '--id': 'x' is not a valid whole number: see"),
+        (
+            ["models", "import", "a.pt", "--voxel_size", "5", "5", "a"],
+            "'a' is not a valid float: see",
+        ),
+        (["models", "import", "a.pt", "--voxel_size", "5"], "Option '--voxel_size' requires 3 arguments: see"),
+        (["runs", "show"], "Missing argument 'ID': see incasem-like runs show --help."),
         (["runs", "show", "twelve"], "'twelve' is not a run: write its id, such as 12"),
         (["runs", "show", "foo/12"], "Unknown kind of run 'foo'"),
         (["runs", "show", "1", "2"], "unexpected extra argument (2)"),

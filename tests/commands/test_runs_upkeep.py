@@ -29,17 +29,17 @@ def test_a_killed_run_is_found_and_reaped_once(lab: Lab) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     assert lab.ask("runs", "list").column("status") == ["RUNNING"]
-    assert "No run says RUNNING without a process." in lab.ask("runs", "reap").output
+    assert "No run is recorded as RUNNING without a process." in lab.ask("runs", "reap").output
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert lab.ask("runs", "list", "status=KILLED").column("id") == ["1"]
-    assert "KILLED (it says RUNNING)" in lab.ask("runs", "show", 1).output
+    assert "KILLED (recorded as RUNNING)" in lab.ask("runs", "show", 1).output
     shown = lab.ask("runs", "reap").output
     assert "Training run 1 (doomed) was KILLED, last heartbeat" in shown
     assert "1 run reaped." in shown
     record = lab.store().get(1)
     assert (record.recorded_status, record.stop_time) == ("KILLED", record.heartbeat)
-    assert "No run says RUNNING" in lab.ask("runs", "reap").output
+    assert "No run is recorded as RUNNING" in lab.ask("runs", "reap").output
 
 
 def test_only_the_kind_that_was_asked_for_is_reaped(lab: Lab) -> None:
@@ -56,10 +56,10 @@ def test_a_run_of_another_machine_that_was_heard_of_lately_stays(lab: Lab) -> No
     lab.add(
         1, status="RUNNING", stop_time=None, heartbeat=datetime.fromtimestamp(time.time(), UTC).replace(tzinfo=None)
     )
-    assert "No run says RUNNING" in lab.ask("runs", "reap").output
+    assert "No run is recorded as RUNNING" in lab.ask("runs", "reap").output
     lab.add(2, status="RUNNING", stop_time=None)
     said = lab.ask("runs", "show", 2).output
-    assert "KILLED (it says RUNNING, and only the clocks of two machines speak against it)" in said
+    assert "KILLED (recorded as RUNNING, and only the clocks of two machines differ from that)" in said
 
 
 def test_a_run_whose_clock_is_behind_is_watched_and_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_a_run_whose_clock_is_behind_is_watched_and_stays(lab: Lab, monkeypatch:
 def test_without_an_outage_there_is_nothing_to_deliver(lab: Lab) -> None:
     lab.add(1)
     shown = lab.ask("runs", "sync")
-    assert (shown.status, shown.output) == (0, f"Nothing waits in {lab.directory}.\n")
+    assert (shown.status, shown.output) == (0, f"Nothing is pending in {lab.directory}.\n")
 
 
 def test_a_run_begun_offline_is_delivered(lab: Lab) -> None:
@@ -101,7 +101,7 @@ def test_a_run_begun_offline_is_delivered(lab: Lab) -> None:
     assert "Training run 1: run delivered" in shown.output
     record = lab.store().get(lab.store().ids()[0])
     assert (record.name, record.result, record.metrics["loss"].values) == ("at sea", "done", (0.5,))
-    assert lab.ask("runs", "sync").output.startswith("Nothing waits")
+    assert lab.ask("runs", "sync").output.startswith("Nothing is pending")
 
 
 @pytest.mark.parametrize("word", ["reap", "sync"])

@@ -194,3 +194,15 @@ def test_a_configuration_that_incasem_tracked_is_read() -> None:
     config = resolve_training_config(tracked)
     assert (config.training.iterations, config.seed) == (90000, 42)
     assert config.directories == DirectoriesConfig()
+
+
+def test_a_key_is_accepted_under_its_former_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("prediction: {num_workers: 3}")
+    assert load_prediction_config([tmp_path / "mine.yaml"]).prediction.num_threads == 3
+    assert load_prediction_config([tmp_path / "mine.yaml"], ["prediction.num_threads=2"]).prediction.num_threads == 2
+    assert load_prediction_config([], ["prediction.num_workers=1"]).prediction.num_threads == 1
+    tracked = PredictionConfig().model_dump(mode="json")
+    tracked["prediction"]["num_workers"] = tracked["prediction"].pop("num_threads") + 1
+    assert PredictionConfig.model_validate(tracked).prediction.num_threads == 9
+    with pytest.raises(ConfigError, match=r"prediction.num_threads must be a whole number of at least 0, found -1"):
+        load_prediction_config([], ["prediction.num_workers=-1"])

@@ -28,7 +28,7 @@ def scene(make_volume, tmp_path):
 
 
 def run(*arguments, cwd):
-    command = [sys.executable, str(SCRIPT), "--runs", str(cwd / "runs"), *map(str, arguments)]
+    command = [sys.executable, str(SCRIPT), "--runs_directory", str(cwd / "runs"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60, check=False)
 
 

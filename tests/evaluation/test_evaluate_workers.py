@@ -36,7 +36,7 @@ def scene(make_volume, tmp_path, monkeypatch):
 
 
 def command(*flags):
-    given = ["-l", "cell.zarr/labels", "-p", "cell.zarr/probs", "--mask", "cell.zarr/mask", "--runs", "runs"]
+    given = ["-l", "cell.zarr/labels", "-p", "cell.zarr/probs", "--mask", "cell.zarr/mask", "--runs_directory", "runs"]
     return [sys.executable, "small_blocks.py", *given, "--workers", "w.yaml", *flags]
 
 

@@ -34,7 +34,7 @@ def without_rights_to_write_everywhere():
     ("script", "flags"),
     [
         ("00_", ["--prediction_filename", "cell.zarr", "-d", "probs", "-o", "new/seg", "-t", "0.5", "-u"]),
-        ("05_", ["-l", "cell.zarr/labels", "-p", "cell.zarr/probs", "--runs", "cell.zarr/runs"]),
+        ("05_", ["-l", "cell.zarr/labels", "-p", "cell.zarr/probs", "--runs_directory", "cell.zarr/runs"]),
         ("20_", ["-f", "cell.zarr", "-d", "probs", "-o", "cell.zarr/out"]),
     ],
 )

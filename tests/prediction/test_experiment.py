@@ -131,7 +131,7 @@ def test_a_network_that_gives_no_numbers_is_told(laboratory):
 
 
 def test_without_workers_everything_happens_in_one_thread(laboratory):
-    config = laboratory.config(None, "prediction.num_workers=0", "prediction.input_size_voxels=[44,44,44]")
+    config = laboratory.config(None, "prediction.num_threads=0", "prediction.input_size_voxels=[44,44,44]")
     place = laboratory.predict(config).places["cell_er"]
     expected = laboratory.one_shot((12, -18, 3), (25, 30, 28))
     assert np.abs(stored(place, "prob_maps/class_1") - expected[1]).max() < 1e-5
@@ -309,11 +309,11 @@ def test_wrong_voxel_size_and_missing_datasets_take_no_run_id(laboratory):
     assert laboratory.store.ids() == []
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 4])
-def test_the_tiles_of_a_block_are_read_by_as_many_threads_as_are_configured(laboratory, monkeypatch, num_workers):
+@pytest.mark.parametrize("num_threads", [0, 1, 4])
+def test_the_tiles_of_a_block_are_read_by_as_many_threads_as_are_configured(laboratory, monkeypatch, num_threads):
     """A block of four tiles; the threads wait for each other, so that fewer would break the barrier."""
     reading, most, lock = set(), [0], threading.Lock()
-    barrier = threading.Barrier(max(1, num_workers), timeout=60)
+    barrier = threading.Barrier(max(1, num_threads), timeout=60)
     original = Region.read_raw
 
     def read(region, roi, outside="error", fill=0):
@@ -330,7 +330,7 @@ def test_the_tiles_of_a_block_are_read_by_as_many_threads_as_are_configured(labo
     updates = ["prediction.input_size_voxels=[44,44,44]", "prediction.batch_size=4"]
     averaged = "prediction.test_time_augmentation=mirrors"  # so that tiles are computed together on a CPU too
     entry = laboratory.entry(offset=[12, -18, 4], shape=[16, 30, 28])
-    config = laboratory.config({"a": entry}, *updates, averaged, f"prediction.num_workers={num_workers}")
+    config = laboratory.config({"a": entry}, *updates, averaged, f"prediction.num_threads={num_threads}")
     place = laboratory.predict(config).places["a"]
-    assert most[0] == max(1, num_workers)
+    assert most[0] == max(1, num_threads)
     assert open_volume(place.container, place.segmentation).complete

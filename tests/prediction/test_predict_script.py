@@ -176,7 +176,7 @@ def test_a_mask_that_the_prediction_would_replace_is_refused_and_stays(script, c
     )
     assert done.returncode == 2, done.stderr
     assert ("already holds a prediction" if part else "holds the input") in done.stderr
-    assert "Go on with" not in done.stderr
+    assert "Resume with" not in done.stderr
     found = zarr.open(str(laboratory.container), mode="r")["volumes/earlier/prob_maps/class_1"][:]
     np.testing.assert_array_equal(found, mask)
     laboratory.config({"other": laboratory.entry(file="link.zarr"), "cell_er": laboratory.entry()})
@@ -194,5 +194,5 @@ def test_the_id_of_an_existing_run_is_refused_with_what_to_do(call, laboratory):
     assert done.returncode == 2
     assert "Run 1 exists already in" in done.stderr
     assert "leave --id out for the next free id, choose another, or resume that run with --resume 1" in done.stderr
-    assert "Go on with" not in done.stderr
+    assert "Resume with" not in done.stderr
     assert laboratory.store.ids() == [1]

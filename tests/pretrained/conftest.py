@@ -10,7 +10,7 @@ from pretrained.file_server import FileServer
 from pretrained.small_models import checkpoint_bytes, make_network
 from tracking.conftest import mongomock_store, server_store, store
 
-from incasem_like.pretrained.downloading import fetching
+from incasem_like.pretrained import fetching
 
 __all__ = ["mongomock_store", "server_store", "store"]
 

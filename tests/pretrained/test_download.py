@@ -17,10 +17,9 @@ from pretrained.file_server import Behaviour, FileServer
 from pretrained.small_models import checkpoint_bytes, make_network
 
 from incasem_like.errors import DownloadError, InputError
-from incasem_like.pretrained.downloading import downloader
-from incasem_like.pretrained.downloading.downloader import Content, Downloaded, Downloader
-from incasem_like.pretrained.downloading.fetching import ATTEMPTS_WITHOUT_PROGRESS, NotThereError, open_session
-from incasem_like.pretrained.downloading.log import DownloadLog
+from incasem_like.pretrained import downloading
+from incasem_like.pretrained.downloading import Content, Downloaded, Downloader, DownloadLog
+from incasem_like.pretrained.fetching import ATTEMPTS_WITHOUT_PROGRESS, MissingFileError, open_session
 from incasem_like.pretrained.manifest import PublishedFile, read_manifest
 
 DATA = os.urandom(1 << 20)
@@ -81,8 +80,9 @@ def test_a_killed_download_is_gone_on_with_by_the_next_process(server: FileServe
     server.behaviours = [Behaviour(stall_after=500_000), Behaviour()]
     code = f"""
 from pathlib import Path
-from incasem_like.pretrained.downloading.downloader import *
-from incasem_like.pretrained.downloading.fetching import open_session
+from incasem_like.pretrained.downloading import *
+from incasem_like.pretrained.manifest import PublishedFile
+from incasem_like.pretrained.fetching import open_session
 models = Path({str(models)!r})
 published = PublishedFile(file="thing.bin", key="models/thing.bin")
 Downloader(models, {server.url!r}, open_session()).file(published, models / "thing.bin", CHECKPOINT)
@@ -178,8 +178,8 @@ def test_a_server_that_is_busy_is_asked_again(server: FileServer, models: Path, 
     [
         (403, InputError, "refuses"),
         (401, InputError, "refuses"),
-        (404, NotThereError, "No file"),
-        (410, NotThereError, "No file"),
+        (404, MissingFileError, "No file"),
+        (410, MissingFileError, "No file"),
         (418, DownloadError, "418"),
     ],
 )
@@ -255,7 +255,7 @@ def test_the_tag_of_an_upload_in_parts_is_no_hash(server: FileServer, models: Pa
 def test_a_page_in_place_of_a_checkpoint_is_refused(server: FileServer, models: Path) -> None:
     server.files[PATH] = b"<html>Please log in</html>"
     with pytest.raises(DownloadError, match="is not a checkpoint"):
-        fetch(server, models, content=downloader.CHECKPOINT)
+        fetch(server, models, content=downloading.CHECKPOINT)
     assert left_over(models) == []
 
 
@@ -307,7 +307,7 @@ def test_a_model_is_found_by_its_id_where_its_name_is_another(
     found = Downloader(models, server.url, open_session()).model(1986, read_manifest().models[1986])
     assert found.path == models / "pretrained_checkpoints" / "model_checkpoint_1986_CCP_hpf.pt"
     server.listing = []
-    with pytest.raises(NotThereError):
+    with pytest.raises(MissingFileError):
         Downloader(models, server.url, open_session()).model(2000, read_manifest().models[2000])
 
 
@@ -321,7 +321,7 @@ def test_a_model_is_found_by_its_id_where_its_name_is_another(
     ],
 )
 def test_a_source_is_a_mirror_a_bucket_or_the_file_itself(address: str, expected: str) -> None:
-    from incasem_like.pretrained.downloading.bucket import base_url, file_url
+    from incasem_like.pretrained.downloading import base_url, file_url
 
     assert file_url(base_url(address), FILE.key) == expected
 
@@ -335,4 +335,4 @@ def test_the_checkpoint_that_came_is_read_without_running_code_in_it(
     server: FileServer, models: Path, tmp_path: Path
 ) -> None:
     server.files[PATH] = checkpoint_bytes(make_network(), bare=True)
-    assert fetch(server, models, content=downloader.CHECKPOINT).how == "fetched"
+    assert fetch(server, models, content=downloading.CHECKPOINT).how == "fetched"

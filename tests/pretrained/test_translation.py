@@ -15,10 +15,16 @@ from pretrained.small_models import checkpoint_bytes, make_network
 from incasem_like.config import ModelConfig, TrainingConfig, load_training_config, resolve_training_config
 from incasem_like.errors import CheckpointError, ConfigError, InputError
 from incasem_like.networks import build_network, read_checkpoint
-from incasem_like.pretrained.architecture import recognize, updates_seen
-from incasem_like.pretrained.checkpoint_run import check_fits, read_imported, read_whole, run_of_checkpoint
+from incasem_like.pretrained.checkpoint_run import (
+    check_fits,
+    read_imported,
+    read_whole,
+    recognize,
+    run_of_checkpoint,
+    updates_seen,
+)
+from incasem_like.pretrained.foreign import is_mock_db, read_mock_db
 from incasem_like.pretrained.manifest import read_manifest
-from incasem_like.pretrained.mock_db import is_mock_db, read_mock_db
 from incasem_like.pretrained.translation import parent_of, translate
 
 DEFAULTS = load_training_config([])

@@ -84,7 +84,7 @@ def test_print_config_is_a_command() -> None:
         (["with", "=1"], "names no key"),
         (["--run_id", "x"], "invalid int value: 'x'"),
         (["--name"], "expected one argument"),
-        (["-i", "first"], "A run id is a whole number from 1, found 'first'"),
+        (["-i", "first"], "--id takes the id of a run, a whole number from 1, found 'first'"),
         (["-l", "verbos"], "Unknown log level 'verbos'"),
         (["-m", "a:1", "-F", "b"], "give --mongodb or --file_storage, not both"),
     ],

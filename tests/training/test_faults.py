@@ -59,7 +59,7 @@ def assert_failed_in_one_sentence(laboratory: Any, process: subprocess.Popen[str
     assert "Traceback" not in complaint
     sentence = complaint.strip().splitlines()[-1]
     assert sentence.startswith(f"error: No space is left in {folder} for the checkpoint of iteration "), complaint
-    assert f"train.py --continue_run {run_id} with directories.runs=" in complaint
+    assert f"train.py --continue_run {run_id} --runs_directory " in complaint
     record = laboratory.store.get(run_id)
     assert record.status == "FAILED"
     assert "No space is left" in record.fail_trace

@@ -86,10 +86,10 @@ def run_script(*arguments) -> subprocess.CompletedProcess:
 
 
 def test_the_script_writes_the_page_and_names_an_unknown_run(runs, tmp_path):
-    done = run_script("--run_id", 1, "--runs", runs, "-o", tmp_path / "page.html")
+    done = run_script("--run_id", 1, "--runs_directory", runs, "-o", tmp_path / "page.html")
     assert done.returncode == 0, done.stderr
     assert "Run 1: small" in (tmp_path / "page.html").read_text()
-    wrong = run_script("--run_id", 7, "--runs", runs, "-o", tmp_path / "none.html")
+    wrong = run_script("--run_id", 7, "--runs_directory", runs, "-o", tmp_path / "none.html")
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr
     assert "7" in wrong.stderr

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from incasem_like.commands.runs.listing import plain
-from incasem_like.commands.runs.metrics import metric_summaries
-from incasem_like.commands.runs.options import Reference, RunReference, StoreChoice, kind_option, store_options
+from incasem_like.commands.options import Reference, RunReference, StoreChoice, kind_option, store_options
+from incasem_like.commands.runs.finding import plain
+from incasem_like.commands.runs.showing import metric_summaries
 from incasem_like.commands.tables import NOTHING, Column, cell, print_table
+from incasem_like.disk import write_whole
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest, report_written, shown_path
 from incasem_like.tracking.kinds import singular
+from incasem_like.tracking.model.summaries import flatten
+from incasem_like.tracking.queries.fields import better
 from incasem_like.training.arithmetic import KEY, WARNING, arithmetic_differences
 
 if TYPE_CHECKING:
@@ -55,8 +58,6 @@ def compare_runs(
 
 def config_differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     """Return the configuration keys in which runs differ, with each run's value; None for a run without the key."""
-    from incasem_like.tracking.model.summaries import flatten
-
     flat = [flatten(record.config) for record in records]
     keys = dict.fromkeys(key for config in flat for key in config)
     rows = {key: [config.get(key, _ABSENT) for config in flat] for key in keys}
@@ -71,8 +72,6 @@ def metric_values(
     Raises:
         InputError: No run has one of the requested metrics.
     """
-    from incasem_like.tracking.queries.fields import better
-
     summaries = [metric_summaries(record) for record in records]
     known = sorted({name for summary in summaries for name in summary})
     for name in wanted:
@@ -140,8 +139,6 @@ def _config_cell(value: Any) -> str:
 
 
 def _metric_cells(name: str, values: Sequence[tuple[float, int] | None]) -> list[str]:
-    from incasem_like.tracking.queries.fields import better
-
     direction = better(name)
     defined = [value for pair in values if pair is not None and (value := pair[0]) == value]
     best = None if direction is None or not defined else max(defined) if direction == "max" else min(defined)
@@ -174,7 +171,6 @@ def _as_json(
 
 
 def _write_plot(records: Sequence[RunRecord], metrics: Sequence[str], path: Path) -> None:
-    from incasem_like.disk import write_whole
     from incasem_like.viewing.comparison import comparison_figure
 
     png = comparison_figure(records, metrics)

@@ -9,10 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from incasem_like.commands.runs.options import StoreChoice, kind_option, read_reference, store_options
+from incasem_like.commands.options import StoreChoice, kind_option, read_reference, store_options
 from incasem_like.commands.tables import at_terminal
-from incasem_like.errors import IncasemError, InputError
+from incasem_like.disk import write_whole
+from incasem_like.errors import IncasemError, InputError, RunNotFoundError
 from incasem_like.terminal import report_written, shown_path
+from incasem_like.tracking.kinds import singular
+from incasem_like.tracking.lineage import (
+    data_key,
+    gather,
+    input_hashes,
+    making_of,
+    outputs,
+    run_key,
+    split_address,
+    written_by,
+)
+from incasem_like.tracking.model.checkpoints import listed
 
 if TYPE_CHECKING:
     from incasem_like.tracking.lineage import Lineage, Link, Making, Node
@@ -43,7 +56,13 @@ def show_lineage(subject: str, svg: Path | None, as_json: bool, kind: str, store
     else:
         print("\n".join(tree(lineage, focus, drawn=at_terminal())))
     if svg is not None:
-        _draw(lineage, focus, svg.expanduser())
+        from incasem_like.viewing.lineage_drawing import lineage_svg
+
+        text, path = lineage_svg(lineage, focus), svg.expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: file.write(text.encode()))
+        print()
+        report_written("the drawing", shown_path(path))
 
 
 def find_lineage(subject: str, kind: str, runs: Sequence[RunSummary], where: str) -> tuple[Lineage, str]:
@@ -62,8 +81,6 @@ def find_lineage(subject: str, kind: str, runs: Sequence[RunSummary], where: str
         RunNotFoundError: The run does not exist.
         InputError: The dataset does not exist, and no run reads or made it.
     """
-    from incasem_like.tracking.lineage import run_key
-
     reference = read_reference(subject)
     if reference is not None:
         focus = run_key(reference.kind or kind, reference.id)
@@ -75,8 +92,6 @@ def find_lineage(subject: str, kind: str, runs: Sequence[RunSummary], where: str
 
 def _around(focus: str, runs: Sequence[RunSummary], apart: Sequence[str]) -> Lineage:
     """Collect the lineage of a node, reading the provenance of each dataset in it."""
-    from incasem_like.tracking.lineage import gather, input_hashes, making_of, outputs, run_key, split_address
-
     by_key = {run_key(run.kind, run.id): run for run in runs}
     read = {key: set(input_hashes(run)) for key, run in by_key.items()}
     everything = set().union(*read.values())
@@ -101,7 +116,6 @@ def _around(focus: str, runs: Sequence[RunSummary], apart: Sequence[str]) -> Lin
 
 def _datasets_beside(address: str) -> list[str]:
     """Return the datasets in the container of a local dataset, which may have been made from it."""
-    from incasem_like.tracking.lineage import split_address
     from incasem_like.volumes import list_datasets
 
     container = split_address(address)[0]
@@ -159,10 +173,6 @@ def _line(node: Node, label: str) -> str:
 
 
 def _check_run(key: str, runs: Sequence[RunSummary], where: str) -> None:
-    from incasem_like.errors import RunNotFoundError
-    from incasem_like.tracking.kinds import singular
-    from incasem_like.tracking.model.checkpoints import listed
-
     kind, _, number = key.partition("/")
     ids = sorted(run.id for run in runs if run.kind == kind)
     if int(number) not in ids:
@@ -172,7 +182,6 @@ def _check_run(key: str, runs: Sequence[RunSummary], where: str) -> None:
 
 def _find_dataset(subject: str, runs: Sequence[RunSummary], where: str) -> tuple[str, str | None]:
     """Return the node of a dataset or container, and its address if it needs a node of its own."""
-    from incasem_like.tracking.lineage import data_key, input_hashes, making_of, run_key, split_address, written_by
     from incasem_like.volumes import parse_address
 
     address = str(parse_address(subject)) if "://" in subject else str(Path(subject).expanduser().absolute())
@@ -183,16 +192,13 @@ def _find_dataset(subject: str, runs: Sequence[RunSummary], where: str) -> tuple
         return made_by, None if made_by in {run_key(run.kind, run.id) for run in runs} else address
     read = {one for run in runs for one in input_hashes(run)}
     known = address in read or any(split_address(one)[0] == address for one in read)
-    if not known and provenance is None and not _is_container(address):
+    is_container = bool(_datasets_beside(address)) and address.lower().endswith((".zarr", ".n5"))
+    if not known and provenance is None and not is_container:
         raise InputError(
             f"No run in {where} read or made {subject}, and this dataset does not exist: write CONTAINER.zarr/DATASET "
             "or a run's id."
         )
     return data_key(address), address
-
-
-def _is_container(address: str) -> bool:
-    return bool(_datasets_beside(address)) and address.lower().endswith((".zarr", ".n5"))
 
 
 def read_provenance(address: str) -> Mapping[str, Any] | None:
@@ -222,14 +228,3 @@ def _as_json(lineage: Lineage, focus: str) -> dict[str, Any]:
         ],
         "links": [{"source": link.source, "target": link.target, "label": link.label} for link in lineage.links],
     }
-
-
-def _draw(lineage: Lineage, focus: str, path: Path) -> None:
-    from incasem_like.disk import write_whole
-    from incasem_like.viewing.lineage_drawing import lineage_svg
-
-    text = lineage_svg(lineage, focus)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda file: file.write(text.encode()))
-    print()
-    report_written("the drawing", shown_path(path))

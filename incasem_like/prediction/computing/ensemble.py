@@ -28,7 +28,7 @@ class EnsemblePredictor:
     def __init__(self, members: Sequence[TiledPredictor], weights: Sequence[float]) -> None:
         assert len(members) == len(weights) > 0
         self.members, self.weights = tuple(members), tuple(weights)
-        self.num_workers, self.batch_size = members[0].num_workers, members[0].batch_size
+        self.num_threads, self.batch_size = members[0].num_threads, members[0].batch_size
         self.in_slabs = any(member.in_slabs for member in members)
 
     def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:

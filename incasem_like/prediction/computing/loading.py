@@ -163,7 +163,7 @@ def make_predictor(
         device=device,
         autocast=autocast_dtype(source.torch),
         channels_last=_channels_last(source.torch),
-        num_workers=section.num_workers,
+        num_threads=section.num_threads,
         batch_size=section.batch_size or (fills_gpu if device.type == "cuda" else 1),
         augmentation=section.test_time_augmentation,
         channels=channel_groups(source.model),

@@ -44,7 +44,7 @@ class TiledPredictor:
         device: Device of the network.
         autocast: Type that automatic mixed precision computes in; None for the network's own.
         channels_last: Give the network tiles with channels last in memory.
-        num_workers: Threads that read tiles and write results beside the network; 0 does all in turn.
+        num_threads: Threads that read tiles and write results beside the network; 0 does all in turn.
         batch_size: How many tiles the network takes together; without effect where it takes them slab by slab.
         augmentation: ``none``, ``mirrors`` or ``mirrors_and_transposes``: the orientations that are averaged.
         channels: The groups of output channels; empty if all channels are classes.
@@ -65,7 +65,7 @@ class TiledPredictor:
         device: torch.device,
         autocast: torch.dtype | None = None,
         channels_last: bool = False,
-        num_workers: int = 1,
+        num_threads: int = 1,
         batch_size: int = 1,
         augmentation: str = NONE,
         channels: Sequence[ChannelGroup] = (),
@@ -77,7 +77,7 @@ class TiledPredictor:
         self.device, self.autocast, self.channels_last = device, autocast, channels_last
         self.channels = tuple(channels)
         self.in_slabs = len(self._variants) == 1 and streams(network, device)
-        self.num_workers, self.batch_size = num_workers, 1 if self.in_slabs else batch_size
+        self.num_threads, self.batch_size = num_threads, 1 if self.in_slabs else batch_size
 
     @cached_property
     def _downloads(self) -> Downloads:
@@ -182,7 +182,7 @@ class TiledPredictor:
         """Compute tiles, several at a time; each function returns probabilities (tiles, classes, planes, y, x)."""
         together = batches(tiles, self.batch_size)
         wanted = ((batch, part) for batch in together for tile in batch for part in self._parts_read(tile.read_roi))
-        count = min(self.num_workers, MOST_TILES_AHEAD[self.device.type]) * self.batch_size
+        count = min(self.num_threads, MOST_TILES_AHEAD[self.device.type]) * self.batch_size
         units = prefetched(lambda unit: (unit[0], read(unit[1])), wanted, count)
         run = inference(self.network, self.device)
         for batch, parts in groupby(units, key=itemgetter(0)):

@@ -70,7 +70,7 @@ def check_precision(
     tolerance, precision = section.precision_tolerance, source.torch.precision
     if tolerance is None or not is_to_be_checked(source.torch, section) or not regions:
         return None
-    plain = section.model_copy(update={"test_time_augmentation": NONE, "num_workers": 0})
+    plain = section.model_copy(update={"test_time_augmentation": NONE, "num_threads": 0})
     smallest = prediction_geometry(source.model).input_for_output([1, 1, 1])
     exact, used = (make_predictor(network, with_precision(source, name), plain, smallest) for name in (FULL, precision))
     found = []

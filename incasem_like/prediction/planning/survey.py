@@ -121,7 +121,7 @@ class Inquiry:
             "arithmetic": place.torch.model_dump(mode="json"),
             "worker": asdict(replace(group, time=None)),
             "host": platform.node() if group.launcher in ("local", "command") else None,
-            "tiles": [self.section.batch_size, self.section.num_workers] if self.tiles else None,
+            "tiles": [self.section.batch_size, self.section.num_threads] if self.tiles else None,
             "checked": [place.checkpoint.sha256, self.section.precision_tolerance, *map(_looked_at, self.regions)]
             if checked
             else None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from incasem_like.commands.runs.options import (
+from incasem_like.commands.options import (
     Reference,
     RunReference,
     StoreChoice,
@@ -21,6 +21,10 @@ from incasem_like.commands.runs.options import (
 from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shell_command, shown_path
 from incasem_like.tracking.kinds import singular
+from incasem_like.tracking.moving.transfer import copy_runs as copy
+from incasem_like.tracking.moving.transfer import export_run
+from incasem_like.tracking.moving.transfer import import_runs as bring_in
+from incasem_like.tracking.run_folder import MANIFEST
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord
@@ -38,8 +42,6 @@ def export_runs(words: Sequence[str], no_checkpoints: bool, kind: str, stores: S
 
     Several runs get one folder each in FOLDER. Checkpoints that are only in the database are fetched.
     """
-    from incasem_like.tracking.moving.transfer import export_run
-
     *typed, folder = words
     references = [reference for word in typed if (reference := read_reference(word))]
     if not typed or len(references) < len(typed):
@@ -66,8 +68,6 @@ def import_runs(folders: Sequence[Path], new_ids: bool, stores: StoreChoice) -> 
     FOLDER was written by runs export, for one run or several. Links between runs imported together are kept. Their
     checkpoints go into models/ of the runs directory, and into the database if the store is one.
     """
-    from incasem_like.tracking.moving.transfer import import_runs as bring_in
-
     places = [place for folder in folders for place in portable_folders(folder.expanduser().absolute())]
     records = bring_in(places, stores.open("trainings"), keep_ids=not new_ids)
     for record in records:
@@ -88,8 +88,6 @@ def copy_runs(runs: Sequence[Reference], target: str, new_ids: bool, kind: str, 
 
     Ids are kept if they are free. Links between runs copied together are kept.
     """
-    from incasem_like.tracking.moving.transfer import copy_runs as copy
-
     records = [run.get(stores, kind) for run in dict.fromkeys(runs)]
     other = StoreChoice(target, stores.runs_directory)
     here, there = (os.path.realpath(choice.open(kind).description) for choice in (stores, other))
@@ -105,8 +103,6 @@ def portable_folders(folder: Path) -> list[Path]:
     Raises:
         InputError: There is none.
     """
-    from incasem_like.tracking.run_folder import MANIFEST
-
     if (folder / MANIFEST).is_file():
         return [folder]
     found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))

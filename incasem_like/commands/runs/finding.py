@@ -1,4 +1,4 @@
-"""``runs list``: runs, filtered and sorted, as a table, JSON or CSV."""
+"""``runs list`` and ``runs best``: runs, filtered and sorted, as a table, JSON or CSV; the best by a metric."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from incasem_like.commands.runs.options import StoreChoice, kind_option, store_options
+from incasem_like.commands.options import StoreChoice, Whole, called, kind_option, store_options
 from incasem_like.commands.tables import Column, cell, is_number, print_table
 from incasem_like.errors import InputError
+from incasem_like.terminal import shell_command
 from incasem_like.tracking.kinds import kind_named
+from incasem_like.tracking.queries.conditions import parse_condition
+from incasem_like.tracking.queries.fields import better
+from incasem_like.tracking.queries.select import select_runs
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
@@ -39,7 +44,7 @@ its best (largest dice, smallest loss), else its last; NAME.last, NAME.min, NAME
 @click.argument("filters", metavar="[FILTER]...", nargs=-1)
 @click.option("--columns", metavar="A,B,C", help="Columns to show; +A,B adds to the default columns.")
 @click.option("--sort", metavar="NAME", help="Sort by this column; -NAME puts the largest first; several with commas.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Show the first N only.")
+@click.option("--limit", metavar="N", type=Whole(min=1), help="Show the first N only.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a JSON list; without --columns, everything but the configuration."
 )
@@ -59,9 +64,6 @@ def list_runs(
     stores: StoreChoice,
 ) -> None:
     """List runs, the newest first."""
-    from incasem_like.tracking.queries.conditions import parse_condition
-    from incasem_like.tracking.queries.select import select_runs
-
     if as_json and as_csv:
         raise InputError("A list has one form: give --json or --csv, not both.")
     chosen = list(stores.open_all().values()) if all_kinds else [stores.open(kind)]
@@ -72,11 +74,16 @@ def list_runs(
     runs = selection.runs[:limit]
     wanted = [selection.fields[name] for name in dict.fromkeys([*usual, *names]) if name in selection.fields]
     if as_json:
-        print(json.dumps([_whole(run) for run in runs] if columns is None else _values(runs, wanted), indent=2))
+        if columns is None:
+            entries = [_complete(run) for run in runs]
+        else:
+            entries = [{field.name: plain(field.read(run)) for field in wanted} for run in runs]
+        print(json.dumps(entries, indent=2))
     elif as_csv:
         _print_csv(runs, wanted)
     else:
-        show_runs(runs, [field for field in wanted if field.name in names or _known(field, runs)])
+        known = [field for field in wanted if any(field.read(run) not in (None, ()) for run in runs)]
+        show_runs(runs, [field for field in wanted if field.name in names or field in known])
         _report_hidden(selection, len(runs), chosen)
 
 
@@ -107,10 +114,6 @@ def _split(names: str | None) -> list[str]:
     return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 
-def _known(field: Field, runs: Sequence[RunSummary]) -> bool:
-    return any(field.read(run) not in (None, ()) for run in runs)
-
-
 def _report_hidden(selection: Selection, shown: int, stores: Sequence[RunStore]) -> None:
     """Print what the table leaves out, on stderr, so that a pipe receives only the table."""
     found = len(selection.runs)
@@ -131,17 +134,11 @@ def _print_csv(runs: Sequence[RunSummary], fields: Sequence[Field]) -> None:
         writer.writerow(["; ".join(map(str, value)) if isinstance(value, list) else value for value in values])
 
 
-def _values(runs: Sequence[RunSummary], fields: Sequence[Field]) -> list[dict[str, Any]]:
-    return [{field.name: plain(field.read(run)) for field in fields} for run in runs]
-
-
-def _whole(run: RunSummary) -> dict[str, Any]:
+def _complete(run: RunSummary) -> dict[str, Any]:
     """Return a complete summary, for JSON."""
-    from dataclasses import asdict
-
     left_out = ("config", "inputs", "summary", "damage")
-    said = {key: plain(value) for key, value in asdict(run).items() if key not in left_out}
-    return {**said, "metrics": plain(dict(run.summary))} | ({"damage": run.damage} if run.damage else {})
+    values = {key: plain(value) for key, value in asdict(run).items() if key not in left_out}
+    return {**values, "metrics": plain(dict(run.summary))} | ({"damage": run.damage} if run.damage else {})
 
 
 def plain(value: Any) -> Any:
@@ -155,3 +152,57 @@ def plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
     return value if value is None or isinstance(value, (str, int, float)) else str(value)
+
+
+@click.command("best", epilog=FILTERS)
+@click.argument("metric")
+@click.argument("filters", metavar="[FILTER]...", nargs=-1)
+@click.option("--largest", is_flag=True, help="The largest value is best.")
+@click.option("--smallest", is_flag=True, help="The smallest value is best.")
+@click.option("--limit", metavar="N", type=Whole(min=1), default=5, show_default=True, help="Show N runs.")
+@kind_option
+@store_options
+def best_runs(
+    metric: str, filters: Sequence[str], largest: bool, smallest: bool, limit: int, kind: str, stores: StoreChoice
+) -> None:
+    """Show the runs that are best by METRIC, and the iteration of the best value.
+
+    For scores (dice, jaccard, precision, recall, …) the largest value is best, for losses and errors the smallest; for
+    anything else, add --largest or --smallest.
+    """
+    if largest and smallest:
+        raise InputError("One value is best: give --largest or --smallest, not both.")
+    store = stores.open(kind)
+    selection = select_runs([store], [parse_condition(text) for text in filters], names=[metric])
+    field = selection.fields[metric]
+    if field.metric is None:
+        raise InputError(f"'{metric}' is {field.meaning}, which is not a metric: name one, or use runs list --sort.")
+    chosen = "max" if largest else "min" if smallest else better(field.metric)
+    if chosen is None:
+        raise InputError(
+            f"It is not known whether a large or a small {field.metric} is better: add --largest or --smallest."
+        )
+    sign = -1 if chosen == "min" else 1
+    found = [(run, run.summary.get(field.metric, {}).get(chosen)) for run in selection.runs]
+    ranked = [(run, float(value)) for run, value in found if value is not None and value == value]
+    ranked.sort(key=lambda pair: sign * pair[1], reverse=True)
+    if not ranked:
+        raise InputError(f"No run that meets the filters has {field.metric}: leave filters out, or name another store.")
+    titles = ("id", "name", "status", "started", field.metric, "iteration", "checkpoint")
+    rows = []
+    for run, value in ranked[:limit]:
+        kept = "kept" if _has_checkpoint(run, step := run.summary[field.metric].get(f"{chosen}_step")) else None
+        values = (run.id, run.name, run.status, run.start_time, value, step, kept)
+        rows.append([cell(value) for value in values])
+    print_table([Column(title, title in ("id", field.metric, "iteration")) for title in titles], rows)
+    (best, value), *_ = ranked
+    step = best.summary[field.metric].get(f"{chosen}_step")
+    print(f"\nBest {field.metric}: {value:.4f} in {called(best)}, iteration {step}.")
+    if best.kind == "trainings" and _has_checkpoint(best, step):
+        words = ["--run_id", best.id, "--checkpoint", step, *stores.flags()]
+        words += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json"]
+        print(f"Next: {shell_command('python', 'scripts/03_predict/predict.py', *words)}")
+
+
+def _has_checkpoint(run: RunSummary, iteration: int | None) -> bool:
+    return iteration in {checkpoint.iteration for checkpoint in run.checkpoints}

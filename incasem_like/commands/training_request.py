@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.commands.records import CHECK_COMMIT, check_commit, open_run_store
+from incasem_like.commands.options import run_id
+from incasem_like.commands.tracked import CHECK_COMMIT, check_commit, stores_of
+from incasem_like.config import load_places, load_training_config, overlay_tracked
 from incasem_like.errors import InputError, RunNotFoundError
+from incasem_like.training.continuing import check_same_training
 
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
@@ -21,7 +24,7 @@ REPEAT, CONTINUE, START = "--repeat_run", "--continue_run", "--start_from"
 
 
 @dataclass(frozen=True)
-class TrainingOrder:
+class TrainingRequest:
     """The requested training.
 
     Attributes:
@@ -50,13 +53,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         REPEAT,
-        type=_run_id,
         metavar="ID",
         help="train again, as a new run, with the configuration, data and seed of run ID",
     )
     group.add_argument(
         CONTINUE,
-        type=_run_id,
         metavar="ID",
         help="resume run ID from its last complete checkpoint, in the same run, as if it had never stopped; "
         "training.iterations may be raised, intervals, devices and workers may change",
@@ -72,32 +73,33 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--check_commit", action="store_true", help=CHECK_COMMIT)
 
 
-def read_order(line: CommandLine, script: Path) -> TrainingOrder:
+def read_request(line: CommandLine, script: Path) -> TrainingRequest:
     """Read the requested training from a command line.
 
     Raises:
         InputError: Flags exclude each other, the run does not exist, or cannot be continued with these settings.
     """
-    from incasem_like.config import load_places, load_training_config
-
     folder = script.resolve().parent
-    mode, run_id = _mode(line)
+    mode, number = _mode(line)
     if mode is None:
         if line.own.check_commit:
             raise InputError(
                 f"--check_commit compares with a tracked run: name one with {REPEAT}, {CONTINUE} or {START}."
             )
-        return TrainingOrder(load_training_config(line.files, line.updates, folder))
+        return TrainingRequest(load_training_config(line.files, line.updates, folder))
     places = load_places(line.files, line.updates, folder)
-    record = find_run(line, places.directories, places.tracking, run_id)
+    record = find_run(line, places.directories, places.tracking, number)
     if line.own.check_commit:
         check_commit(record, script)
     places = _places_of(record, places)
     # opened again, since the record's files are searched in the runs directory
-    record = find_run(line, places.directories, places.tracking, run_id)
+    record = find_run(line, places.directories, places.tracking, number)
     if mode == CONTINUE:
         return _continuing(record, line, places, folder)
-    return _repeating(record, line, places, folder) if mode == REPEAT else _starting(record, line, places, folder)
+    if mode == START:
+        return _starting(record, line, places, folder)
+    config, source = overlay_tracked(record.config, line.files, line.updates, folder, places=places)
+    return TrainingRequest(config, source, record, REPEAT)
 
 
 def find_run(line: CommandLine, directories: DirectoriesConfig, tracking: TrackingConfig, run_id: int) -> RunRecord:
@@ -106,7 +108,7 @@ def find_run(line: CommandLine, directories: DirectoriesConfig, tracking: Tracki
     Raises:
         RunNotFoundError: The run does not exist.
     """
-    store = open_run_store(line, "trainings", directories, tracking)
+    store = stores_of(line, directories, tracking).open("trainings")
     try:
         return store.get(run_id)
     except RunNotFoundError:
@@ -119,6 +121,7 @@ def find_run(line: CommandLine, directories: DirectoriesConfig, tracking: Tracki
 
 
 def _mode(line: CommandLine) -> tuple[str | None, int]:
+    """Return the flag that names a tracked run, or None, and the id of that run."""
     given = {REPEAT: line.own.repeat_run, CONTINUE: line.own.continue_run, START: line.own.start_from}
     modes = [flag for flag, value in given.items() if value is not None]
     if len(modes) > 1:
@@ -130,19 +133,23 @@ def _mode(line: CommandLine) -> tuple[str | None, int]:
         return None, 0
     if modes[0] == CONTINUE:
         _check_continuing(line)
-    if modes[0] != START:
-        return modes[0], given[modes[0]]
-    if len(line.own.start_from) > 2:
+    words = given[modes[0]] if modes[0] == START else [given[modes[0]]]
+    if len(words) > 2:
         raise InputError(
-            f"{START} takes a run id and perhaps a checkpoint, found {' '.join(line.own.start_from)}: write "
+            f"{START} takes a run id and perhaps a checkpoint, found {' '.join(words)}: write "
             f"{START} ID [CHECKPOINT] with CONFIG.yaml key=value."
         )
     try:
-        return START, _run_id(line.own.start_from[0])
-    except argparse.ArgumentTypeError as error:
+        number = run_id(words[0], modes[0])
+    except InputError as error:
+        if modes[0] != START:
+            raise
         raise InputError(
-            f"{START} {error}; for a file of weights without a run, set training.start_from.checkpoint=FILE."
+            f"{str(error).removesuffix(': correct it.')}; for a file of weights without a run, set "
+            "training.start_from.checkpoint=FILE."
         ) from None
+    assert number is not None
+    return modes[0], number
 
 
 def _check_continuing(line: CommandLine) -> None:
@@ -173,28 +180,16 @@ def _places_of(record: RunRecord, places: Places) -> Places:
     return replace(places, directories=places.directories.model_copy(update=changes))
 
 
-def _continuing(record: RunRecord, line: CommandLine, places: Places, folder: Path) -> TrainingOrder:
-    from incasem_like.config import overlay_tracked
-    from incasem_like.training.continuing import check_same_training
-
+def _continuing(record: RunRecord, line: CommandLine, places: Places, folder: Path) -> TrainingRequest:
     tracked, _ = overlay_tracked(record.config, places=places)
     wanted, source = overlay_tracked(record.config, line.files, line.updates, folder, places=places)
     if wanted.seed is None:  # a full configuration file leaves it unset
         wanted = wanted.model_copy(update={"seed": tracked.seed})
     check_same_training(tracked, wanted, source, record.id)
-    return TrainingOrder(wanted, source, record, CONTINUE)
+    return TrainingRequest(wanted, source, record, CONTINUE)
 
 
-def _repeating(record: RunRecord, line: CommandLine, places: Places, folder: Path) -> TrainingOrder:
-    from incasem_like.config import overlay_tracked
-
-    config, source = overlay_tracked(record.config, line.files, line.updates, folder, places=places)
-    return TrainingOrder(config, source, record, REPEAT)
-
-
-def _starting(record: RunRecord, line: CommandLine, places: Places, folder: Path) -> TrainingOrder:
-    from incasem_like.config import overlay_tracked
-
+def _starting(record: RunRecord, line: CommandLine, places: Places, folder: Path) -> TrainingRequest:
     own_start = {key: value for key, value in (record.config.get("training") or {}).items() if key != "start_from"}
     ground = {**{key: value for key, value in record.config.items() if key != "seed"}, "training": own_start}
     config, source = overlay_tracked(ground, line.files, line.updates, folder, places=places)
@@ -203,10 +198,4 @@ def _starting(record: RunRecord, line: CommandLine, places: Places, folder: Path
         which = str(Path(which).expanduser().absolute())
     start = config.training.start_from.model_copy(update={"run_id": record.id, "checkpoint": which})
     training = config.training.model_copy(update={"start_from": start})
-    return TrainingOrder(config.model_copy(update={"training": training}), source, record, START)
-
-
-def _run_id(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"takes the id of a run, a whole number from 1, found '{text}'")
-    return int(text)
+    return TrainingRequest(config.model_copy(update={"training": training}), source, record, START)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from incasem_like.commands.command_line import CommandLine, parse_command_line
+from incasem_like.commands.options import StoreChoice
 from incasem_like.commands.predict import find_training
-from incasem_like.commands.records import check_commit, open_run_store
-from incasem_like.commands.train import continue_command, predict_command
-from incasem_like.commands.training_order import TrainingOrder, add_flags, read_order
+from incasem_like.commands.tracked import check_commit, stores_of
+from incasem_like.commands.train import predict_command, resume_command
+from incasem_like.commands.training_request import TrainingRequest, add_flags, read_request
 from incasem_like.config import PredictionConfig, TrainingConfig
 from incasem_like.errors import ConfigError, InputError, RunNotFoundError, StoreError
 from incasem_like.tracking import RunRecord, open_store, run_experiment
@@ -55,14 +56,14 @@ def tracked(place: Path) -> RunRecord:
 
 
 @pytest.fixture
-def order(tracked: RunRecord, place: Path) -> Callable[..., TrainingOrder]:
-    def order(*words: str, updates: tuple[str, ...] = ()) -> TrainingOrder:
-        return read_order(parse(*words, "with", f"directories.runs={place}/runs", *updates), SCRIPT)
+def order(tracked: RunRecord, place: Path) -> Callable[..., TrainingRequest]:
+    def order(*words: str, updates: tuple[str, ...] = ()) -> TrainingRequest:
+        return read_request(parse(*words, "with", f"directories.runs={place}/runs", *updates), SCRIPT)
 
     return order
 
 
-Order = Callable[..., TrainingOrder]
+Order = Callable[..., TrainingRequest]
 
 
 def test_repeating_takes_the_configuration_and_the_seed(order: Order, tracked: RunRecord, place: Path) -> None:
@@ -147,13 +148,17 @@ def test_a_data_configuration_that_is_gone_is_had_from_the_run(order: Order, tra
 
 def test_the_command_that_goes_on_names_the_store_without_its_password(order: Order) -> None:
     config = order("--continue_run", "1").config
-    line = parse("-m", "mongodb://ada:s3cret@db/incasem_trainings", "with", "a=1")
-    command = continue_command(line, config, 12, SCRIPT)
+
+    def stores(*argv: str) -> StoreChoice:
+        return stores_of(parse(*argv), config.directories, config.tracking)
+
+    choice = stores("-m", "mongodb://ada:s3cret@db/incasem_trainings", "with", "a=1")
+    command = resume_command(choice, 12, SCRIPT)
     assert "s3cret" not in command
-    assert "--continue_run 12 -m mongodb://db/incasem_trainings with directories.runs=" in command
-    assert "-F folder" in continue_command(parse("-F", "folder"), config, 3, SCRIPT)
-    assert "--run_id 12 -m mongodb://db/incasem_trainings with" in predict_command(line, config, 12, SCRIPT)
-    assert "--run_id 12 --offline with" in predict_command(parse("--offline"), config, 12, SCRIPT)
+    assert "--continue_run 12 --mongodb mongodb://db/incasem_trainings --runs_directory " in command
+    assert "--file_storage folder" in resume_command(stores("-F", "folder"), 3, SCRIPT)
+    assert "--run_id 12 --mongodb mongodb://db/incasem_trainings" in predict_command(choice, 12, SCRIPT)
+    assert " --offline with" in predict_command(stores("--offline"), 12, SCRIPT)
 
 
 def test_an_offline_prediction_needs_the_record_of_its_training(tmp_path: Path) -> None:
@@ -179,7 +184,7 @@ def test_offline_runs_wait_below_the_runs_directory_unless_no_database_is_meant(
         (("--offline", "-m", "mongodb://db"), "offline/incasem_trainings"),
         (("--offline",), "incasem_trainings"),
     ):
-        store = open_run_store(parse(*argv), "trainings", config.directories, config.tracking)
+        store = stores_of(parse(*argv), config.directories, config.tracking).open("trainings")
         assert store.description == str(tmp_path / "tracking" / place)
 
 
@@ -214,7 +219,7 @@ class FakeRecord:
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     # the package itself lies in a repository of its own, whose state is none of these tests' business
-    monkeypatch.setattr("incasem_like.commands.records.__file__", str(tmp_path / "repository" / "records.py"))
+    monkeypatch.setattr("incasem_like.commands.tracked.__file__", str(tmp_path / "repository" / "records.py"))
     return Repository(tmp_path / "repository")
 
 
@@ -243,6 +248,6 @@ def test_changed_files_are_refused(repository: Repository) -> None:
 
 
 def test_code_outside_a_repository_cannot_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("incasem_like.commands.records.__file__", str(tmp_path / "records.py"))
+    monkeypatch.setattr("incasem_like.commands.tracked.__file__", str(tmp_path / "records.py"))
     with pytest.raises(InputError, match="in no git repository"):
         check_commit(FakeRecord([{"commit": "a"}]), tmp_path / "train.py")  # type: ignore[arg-type]

@@ -1,1 +1,0 @@
-"""Downloading published files: resumed, verified, and compared with the first download."""

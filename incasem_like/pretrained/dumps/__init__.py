@@ -1,1 +1,0 @@
-"""Reading the output of ``mongodump``: archives and folders, and the runs in them."""
