@@ -73,6 +73,7 @@ def test_a_sweep_trains_each_combination_and_names_the_best(sweeps: Sweeps) -> N
     assert sweeps.trainings.ids() == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_resumes_its_training_and_skips_finished_trials(sweeps: Sweeps) -> None:
     words = (*SPACE, "training.iterations=60", "training.save_every=5")
     process = sweeps.start(*words)
@@ -92,6 +93,7 @@ def test_a_killed_sweep_resumes_its_training_and_skips_finished_trials(sweeps: S
     assert sweeps.sweeps.ids() == [1]
 
 
+@pytest.mark.slow
 def test_workers_run_trials_beside_each_other(sweeps: Sweeps) -> None:
     words = ("training.iterations=2", "validation.validate_every=1", *SPACE)
     sweeps(*words, flags=("--num_workers", "2"))
