@@ -127,7 +127,7 @@ def test_a_command_that_is_pasted_into_a_shell_arrives_as_it_was(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(None, "wrong.yaml cannot be read (No such file or directory): see"), ("a: [1", "not valid YAML (line 1)")],
+    [(None, "wrong.yaml cannot be read (No such file or directory): see"), ("a: [1", "not valid YAML (line 2)")],
 )
 def test_a_config_file_that_cannot_be_read_is_one_sentence(content, sentence, tmp_path, monkeypatch, capsys):
     if content is not None:

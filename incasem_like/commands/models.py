@@ -15,7 +15,10 @@ import click
 from incasem_like.commands.lazy_group import LazyGroup, Member
 from incasem_like.commands.options import DEBUG_OPTION, StoreChoice, Whole, click_option, store_options
 from incasem_like.commands.tables import NOTHING, Column, print_table, size
+from incasem_like.config.locations import absolute
 from incasem_like.errors import InputError, StoreError
+from incasem_like.pretrained.foreign import ORIGIN
+from incasem_like.pretrained.manifest import CHECKPOINT_FOLDER, default_models_directory, find_checkpoint, read_manifest
 from incasem_like.terminal import Progress, report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
@@ -64,9 +67,6 @@ def place_options(command: Command) -> Command:
 
 def models_folder(given: Path | None) -> Path:
     """Return the folder of downloaded models."""
-    from incasem_like.config.locations import absolute
-    from incasem_like.pretrained.manifest import default_models_directory
-
     return absolute(given.expanduser()) if given is not None else default_models_directory()
 
 
@@ -95,7 +95,6 @@ _FIXATIONS = {"CF": "chemical", "HPF": "high-pressure freezing"}
 def list_models(as_json: bool, manifest: Path | None, models_directory: Path | None, stores: StoreChoice) -> None:
     """List the published models: organelle, fixation, voxel size; which are here, and which are runs already."""
     from incasem_like.pretrained.downloading import DownloadLog
-    from incasem_like.pretrained.manifest import find_checkpoint, read_manifest
 
     folder = models_folder(models_directory)
     log, models = DownloadLog(folder), read_manifest(manifest).models
@@ -105,9 +104,14 @@ def list_models(as_json: bool, manifest: Path | None, models_directory: Path | N
         file = find_checkpoint(model_id, model, folder)
         logged = log.get(file) if file is not None else None
         sha256 = model.sha256 or (logged.sha256 if logged is not None else None)
-        described = {"name": model.name, "organelle": model.organelle, "fixation": model.fixation}
-        described |= {"voxel_size": list(model.voxel_size), "path": file, "sha256": sha256}
-        found.append({"id": model_id, **described, "imported": model_id in runs})
+        entry: dict[str, Any] = {
+            "id": model_id,
+            "name": model.name,
+            "organelle": model.organelle,
+            "fixation": model.fixation,
+        }
+        entry |= {"voxel_size": list(model.voxel_size), "path": file, "sha256": sha256, "imported": model_id in runs}
+        found.append(entry)
     if as_json:
         print(json.dumps(found, indent=2, default=str))
         return
@@ -127,8 +131,6 @@ def list_models(as_json: bool, manifest: Path | None, models_directory: Path | N
 
 def _imported(stores: StoreChoice, models: Iterable[int]) -> set[int]:
     """Return the models that exist as runs of the same id; none, with a warning, if the store does not answer."""
-    from incasem_like.pretrained.foreign import ORIGIN
-
     try:
         store = stores.open("trainings")
         there = [store.get(model_id) for model_id in set(store.ids()).intersection(models)]
@@ -175,7 +177,6 @@ def download_models(
     """
     from incasem_like.pretrained.downloading import Downloader
     from incasem_like.pretrained.fetching import open_session
-    from incasem_like.pretrained.manifest import CHECKPOINT_FOLDER, read_manifest
 
     listed, folder = read_manifest(manifest), models_folder(models_directory)
     chosen = find_models(listed, models) if models or not database else []
@@ -294,19 +295,18 @@ def import_models(
     downloaded is imported. Runs keep their ids. Runs that exist already are left unchanged.
     """
     from incasem_like.pretrained.importing import Importer
-    from incasem_like.pretrained.manifest import read_manifest
     from incasem_like.pretrained.sources import ORDER, Description, Sources
 
     sources = Sources(read_manifest(manifest), models_folder(models_directory))
     found = [sources.find(word) for word in what] or sources.downloaded()
     found.sort(key=lambda source: ORDER.index(source.kind))
-    said = Description(name, voxel_size, iteration, config_file)
-    _check_import(found, wanted, said, run_id)
+    description = Description(name, voxel_size, iteration, config_file)
+    _check_import(found, wanted, description, run_id)
     importer = Importer(stores.open("trainings"), run_id=run_id, remap=remap, replace=replace, upload=not no_upload)
     first: Imported | None = None
     for source in found:
         empty = True
-        for run, checkpoint in sources.read(source, said, wanted or None, database):
+        for run, checkpoint in sources.read(source, description, wanted or None, database):
             imported = importer.add(run, checkpoint)
             _report_import(imported, importer)
             first, empty = first or imported, False
@@ -320,7 +320,7 @@ def import_models(
         print(f"Next: {shell_command('python', *words)}")
 
 
-def _check_import(found: list[Source], wanted: tuple[int, ...], said: Description, run_id: int | None) -> None:
+def _check_import(found: list[Source], wanted: tuple[int, ...], description: Description, run_id: int | None) -> None:
     """Check that flags for a single run are used with exactly one.
 
     Raises:
@@ -329,7 +329,7 @@ def _check_import(found: list[Source], wanted: tuple[int, ...], said: Descriptio
     single = len(found) == 1 and (found[0].kind in ("checkpoint", "json") or len(wanted) == 1)
     if run_id is not None and not single:
         raise InputError("--id is for a single run: name one checkpoint, or add --run ID; for several use --remap.")
-    given = said.name or said.voxel_size or said.config_file or said.iteration is not None
+    given = description.name or description.voxel_size or description.config_file or description.iteration is not None
     if given and (len(found) != 1 or found[0].kind != "checkpoint"):
         raise InputError("--name, --voxel_size, --iteration and --config are for a single checkpoint: name its file.")
     if wanted and not any(source.kind in ("dump", "mock_db") for source in found):

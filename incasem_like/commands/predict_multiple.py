@@ -212,7 +212,9 @@ def _report_kept(finished: FinishedSeries) -> None:
     for region, place in zip(series.region_names, series.places(finished.run_id, kept[0].iteration), strict=True):
         folder = place.folder if len(kept) == 1 else place.container / series.plan.group(finished.run_id)
         if not folder.exists():
-            print(f"The prediction of {region}, {iterations}, is gone from {shown_path(folder)}: --new predicts anew.")
+            print(
+                f"The prediction of {region}, {iterations}, is missing from {shown_path(folder)}: --new predicts again."
+            )
         elif finished.predicted:
             report_written(f"prediction of {region}, {iterations}", shown_path(folder))
         else:

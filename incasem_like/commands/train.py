@@ -100,7 +100,7 @@ def _with_data_of_the_run(request: TrainingRequest) -> TrainingConfig:
     )
     for section, copy in copies.items():
         print(
-            f"{section}.data of run {request.record.id} is gone or says something else by now: its own copy is used, "
+            f"{section}.data of run {request.record.id} is missing or has changed: the run's own copy is used, "
             f"{shown_path(copy)}"
         )
     return config

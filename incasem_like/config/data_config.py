@@ -9,10 +9,11 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from incasem_like.config.checking import KeyPath, explain, show
 from incasem_like.config.kinds import ExistingFile, Position, Positive, Size, Text, VoxelSize, contradiction
 from incasem_like.config.locations import absolute, default_data_directory, expand
 from incasem_like.config.reading import parse_json, read_text
-from incasem_like.config.section import KeyPath, Section, explain, show
+from incasem_like.config.section import Section
 from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from incasem_like.config.checking import KeyPath, Source, current_names
 from incasem_like.config.locations import expand, find_file, resolve_paths
 from incasem_like.config.prediction_config import PredictionConfig, SeriesConfig
 from incasem_like.config.reading import parse_yaml, read_keys
-from incasem_like.config.section import Document, KeyPath, Source, current_names
+from incasem_like.config.section import Document
 from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
 from incasem_like.config.sweep_config import SweepConfig
 from incasem_like.config.training_config import TrainingConfig

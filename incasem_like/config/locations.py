@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from incasem_like.config.checking import KeyPath, fields_of, section_of
 from incasem_like.config.kinds import PathRole
-from incasem_like.config.section import KeyPath, fields_of, section_of
 from incasem_like.errors import ConfigError
 
 _DIRECTORY_VARIABLES = ("INCASEM_RUNS", "INCASEM_DATA")

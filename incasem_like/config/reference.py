@@ -12,10 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from incasem_like.config.checking import expected, fields_of, section_of
 from incasem_like.config.data_config import EntryFields
 from incasem_like.config.kinds import DefaultWords
 from incasem_like.config.prediction_config import PredictionConfig, SeriesSection
-from incasem_like.config.section import expected, fields_of, section_of
 from incasem_like.config.sweep_config import SweepSection
 from incasem_like.config.training_config import TrainingConfig
 from incasem_like.errors import ConfigError

@@ -107,8 +107,15 @@ def evaluate_as_run(
         region = {"offset": list(map(int, evaluation.roi.begin)), "shape": list(map(int, evaluation.roi.shape))}
         return {**result, "roi": region, "prediction_run_id": made_by, "run_id": run.id}
 
-    described = {"run_name": run_name, "comment": comment, "run_id": run_id}
-    result = run_experiment(name="evaluate", config=asdict(request), main=measure, store=store, **described)
+    result = run_experiment(
+        name="evaluate",
+        config=asdict(request),
+        main=measure,
+        store=store,
+        run_name=run_name,
+        comment=comment,
+        run_id=run_id,
+    )
     task.forget()  # only after the run has the result
     return result
 

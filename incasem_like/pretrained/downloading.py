@@ -11,16 +11,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import quote, urlsplit
+
+from requests import RequestException, Session
 
 from incasem_like.disk import exclusive, write_whole
 from incasem_like.errors import DownloadError, IncasemError, InputError
 from incasem_like.pretrained.fetching import TIMEOUTS, MissingFileError, PartialFile, Show, fetch, shown_url
 from incasem_like.pretrained.manifest import CHECKPOINT_FOLDER, PublishedFile, PublishedModel, file_prefix
-
-if TYPE_CHECKING:
-    from requests import Session
 
 LOG_NAME = "downloads.json"
 _BYTES_AT_ONCE = 1 << 20
@@ -230,11 +229,9 @@ def file_url(base: str, key: str) -> str:
 
 def keys_with_prefix(base: str, prefix: str, session: Session) -> list[str]:
     """List a bucket's keys that begin with ``prefix``; empty if the server is not a bucket or does not list."""
-    import requests
-
     try:
         page = session.get(f"{base}/", params={"list-type": "2", "prefix": prefix}, timeout=TIMEOUTS)
-    except requests.RequestException:
+    except RequestException:
         return []
     if page.status_code != 200 or "<ListBucketResult" not in page.text:
         return []

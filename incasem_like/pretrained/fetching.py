@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 from urllib.parse import urlsplit, urlunsplit
+
+from requests import Response, Session, exceptions
 
 from incasem_like.disk import lock
 from incasem_like.errors import DownloadError, InputError
-
-if TYPE_CHECKING:
-    from requests import Response, Session
 
 ATTEMPTS_WITHOUT_PROGRESS = 5
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts
@@ -45,9 +44,7 @@ class _TemporaryError(Exception):
 
 def open_session(proxy: str | None = None) -> Session:
     """Make a session; ``proxy`` is a URL, by default that of ``HTTPS_PROXY`` and similar variables."""
-    import requests
-
-    session = requests.Session()
+    session = Session()
     if proxy is not None:
         session.proxies = {"http": proxy, "https": proxy}
         session.trust_env = False  # NO_PROXY would override a requested proxy
@@ -205,8 +202,6 @@ def _attempt(url: str, partial: PartialFile, session: Session, show: Show) -> No
     Raises:
         _TemporaryError: The part did not come, or not to its end; retry.
     """
-    from requests import exceptions
-
     offset = partial.length if partial.is_of(url) else 0
     headers = {"Accept-Encoding": "identity", "x-amz-checksum-mode": "ENABLED"}
     if offset and partial.origin is not None and partial.origin.validator is not None:

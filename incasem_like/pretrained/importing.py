@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -259,7 +260,8 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
         described |= {**times, "experiment": experiment, "session": token, "artifacts": list(run.artifacts)}
         folder.write("run.json", described | {"resources": []})
         folder.write("config.json", document["config"])
-        start = Start(experiment, "train", document["host"], times["start_time"], document["config"], document["meta"])
+        began = times["start_time"] or datetime.now(UTC).replace(tzinfo=None)
+        start = Start(experiment, "train", document["host"], began, document["config"], document["meta"])
         session = describe_session(token, start)
         info = {**document["info"], "summary": metrics.table.summary, "sessions": [session]}
         folder.write("info.json", info)

@@ -105,13 +105,13 @@ class Sources:
         return Source("checkpoint", file)
 
     def read(
-        self, source: Source, said: Description, wanted: Sequence[int] | None = None, database: str | None = None
+        self, source: Source, description: Description, wanted: Sequence[int] | None = None, database: str | None = None
     ) -> Iterator[Candidate]:
         """Yield the trainings of a source, each with its checkpoint if that is available.
 
         Args:
             source: The source to read.
-            said: The user's description of it.
+            description: The user's description of it.
             wanted: Ids of the trainings to take from a dump or mock_db; None for all.
             database: Which database of a dump; None for the one with runs.
 
@@ -122,7 +122,7 @@ class Sources:
             ConfigError: Its configuration cannot be used.
         """
         if source.kind == "checkpoint":
-            yield self._read_checkpoint(source.path, said)
+            yield self._read_checkpoint(source.path, description)
         elif source.kind == "json":
             number = id_in_name(source.path)
             assert number is not None, "a path is a source of this kind only if its name has an id"
@@ -151,16 +151,16 @@ class Sources:
             ),
         ]
 
-    def _read_checkpoint(self, path: Path, said: Description) -> Candidate:
+    def _read_checkpoint(self, path: Path, description: Description) -> Candidate:
         number = self.manifest.id_of(path)
-        checkpoint = read_imported(path, said.iteration, self._url(path))
+        checkpoint = read_imported(path, description.iteration, self._url(path))
         run = run_of_checkpoint(
             checkpoint,
             run_id=number,
             model=self.manifest.models[number] if number is not None else None,
-            name=said.name,
-            voxel_size=said.voxel_size,
-            config_file=said.config_file,
+            name=description.name,
+            voxel_size=description.voxel_size,
+            config_file=description.config_file,
         )
         return run, checkpoint
 

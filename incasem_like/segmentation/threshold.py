@@ -144,8 +144,15 @@ def segment_as_run(
         run.set_info("prediction_run_id", (inputs[0].provenance or {}).get("run_id"))
         return _segment(request.make_task(inputs, run.id or None, overwrite), num_workers, workers, run.id)
 
-    described = {"run_name": run_name, "comment": comment, "run_id": run_id}
-    return run_experiment(name="segment", config=asdict(request), main=segment, store=store, **described)
+    return run_experiment(
+        name="segment",
+        config=asdict(request),
+        main=segment,
+        store=store,
+        run_name=run_name,
+        comment=comment,
+        run_id=run_id,
+    )
 
 
 def threshold_block(block: Block, parameters: Mapping[str, Any]) -> None:

@@ -111,10 +111,10 @@ def test_checkpoints_are_held_against_what_was_registered(lab: Lab) -> None:
     assert "changed: other SHA-256" in states["10"]
     assert "changed: 5 bytes, not 120" in states["20"]
     assert "- missing" in states["30"]
-    assert "disk whole" in states["40"]
-    assert "whole, without state" in states["50"]
+    assert "disk complete" in states["40"]
+    assert "complete, without state" in states["50"]
     assert "best last" in states["50"]
-    assert "right length" in lab.ask("runs", "checkpoints", 3, "--quick").output.splitlines()[1]
+    assert "length matches" in lab.ask("runs", "checkpoints", 3, "--quick").output.splitlines()[1]
 
 
 def test_a_run_whose_checkpoints_are_whole_ends_with_status_0(lab: Lab) -> None:

@@ -110,7 +110,7 @@ def test_what_cannot_be_moved_is_said_in_a_sentence(lab: Lab, tmp_path: Path) ->
     assert "is not ID... FOLDER" in lab.refused("runs", "export", 1)
     assert "There is no training run 9" in lab.refused("runs", "export", 9, tmp_path / "parcel")
     assert "holds no exported run" in lab.refused("runs", "import", tmp_path)
-    assert "--to is missing" in lab.refused("runs", "copy", 1)
+    assert "Missing option '--to'" in lab.refused("runs", "copy", 1)
     same = lab.url or lab.directory / "tracking"
     assert "--to names the store that the runs are in" in lab.refused("runs", "copy", 1, "--to", same)
     assert not (tmp_path / "parcel").exists()

@@ -19,11 +19,11 @@ from incasem_like.config import (
     load_series_config,
     load_training_config,
 )
+from incasem_like.config.checking import all_keys
 from incasem_like.config.data_config import parse_data_config
 from incasem_like.config.locations import default_data_directory, default_runs_directory
 from incasem_like.config.reading import read_keys
 from incasem_like.config.reference import PAGE, reference_page
-from incasem_like.config.section import all_keys
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINING = REPOSITORY / "scripts" / "02_train" / "config_training.yaml"

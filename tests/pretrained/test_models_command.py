@@ -172,7 +172,7 @@ def test_a_mock_db_is_imported(models: Models, here: Path) -> None:
     printed = models("import", str(folder))
     assert "Imported run 1841 (er): its record; its checkpoint is not here" in printed
     assert "Run 1850 is a prediction with run 1841" in printed
-    assert "file of run 1847 is not there" in printed
+    assert "file of run 1847 is missing" in printed
     assert models("import", str(folder / "er_1841.json")).startswith("Already there: run 1841")
 
 

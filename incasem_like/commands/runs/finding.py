@@ -204,5 +204,5 @@ def best_runs(
         print(f"Next: {shell_command('python', 'scripts/03_predict/predict.py', *words)}")
 
 
-def _has_checkpoint(run: RunSummary, iteration: int | None) -> bool:
+def _has_checkpoint(run: RunSummary, iteration: float | None) -> bool:
     return iteration in {checkpoint.iteration for checkpoint in run.checkpoints}

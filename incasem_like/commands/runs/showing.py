@@ -195,10 +195,10 @@ def _whole(record: RunRecord) -> dict[str, object]:
 @kind_option
 @store_options
 def list_checkpoints(run: Reference, quick: bool, kind: str, stores: StoreChoice) -> int:
-    """List the checkpoints that a run registered: metrics, size, where each one is, and whether it is whole.
+    """List the checkpoints that a run registered: metrics, size, where each one is, and whether it is complete.
 
-    Whole means that the file has the SHA-256 that the run registered. A checkpoint is listed with its state if training
-    can be continued from it. The exit status is 1 if a checkpoint cannot be found anywhere.
+    Complete means that the file has the SHA-256 that the run registered. A checkpoint is listed with its state if
+    training can be resumed from it. The exit status is 1 if a checkpoint cannot be found anywhere.
     """
     record = run.get(stores, kind)
     checkpoints = record.checkpoints
@@ -235,9 +235,9 @@ def places(file: TrackedFile) -> list[str]:
 
 
 def condition(checkpoint: CheckpointRecord, *, quick: bool) -> str:
-    """Return whether a checkpoint is whole, and whether the state for continuing from it exists."""
+    """Return whether a checkpoint is complete, and whether the state for resuming from it exists."""
     model = _state_of(checkpoint.model, quick)
-    if model not in ("whole", "right length", "not looked at"):
+    if model not in ("complete", "length matches", "not verified"):
         return model
     if checkpoint.state is not None:
         complete = checkpoint.state.can_be_had()
@@ -251,13 +251,13 @@ def _state_of(file: TrackedFile, quick: bool) -> str:
     if on_disk is None:
         there = [path for path in file.candidates if path.is_file()]
         if "database" in places(file):
-            return "whole"  # the database lists a file only once its last chunk is stored
+            return "complete"  # the database lists a file only once its last chunk is stored
         if there and not places(file):
             return f"changed: {there[0].stat().st_size} bytes, not {file.bytes}"
-        return "not looked at" if places(file) else "missing"
+        return "not verified" if places(file) else "missing"
     if quick:
-        return "right length"
-    return "whole" if file_sha256(on_disk) == file.sha256 else "changed: other SHA-256"
+        return "length matches"
+    return "complete" if file_sha256(on_disk) == file.sha256 else "changed: other SHA-256"
 
 
 def _on_disk(file: TrackedFile) -> Path | None:
