@@ -28,6 +28,7 @@ setup(
         "lightning-fabric>=2.6",
         "matplotlib>=3.9",
         "numpy>=2",
+        "optuna>=4",
         "pillow>=11",
         "psutil>=6",
         "pydantic>=2.11",

@@ -24,7 +24,7 @@ from incasem_like.blockwise.grid import BlockGrid, blocks_of
 from incasem_like.blockwise.job import DAYS_KEPT, private_folder
 from incasem_like.blockwise.runner import run_blockwise
 from incasem_like.blockwise.summary import BlockSummary
-from incasem_like.blockwise.task import Block, WorkItem, WorkTask
+from incasem_like.blockwise.task import HOUR, Block, WorkItem, WorkTask
 from incasem_like.errors import IncasemError
 from incasem_like.volumes import Roi, Volume
 from incasem_like.volumes.provenance import digest
@@ -54,7 +54,7 @@ class LedgerTask(WorkTask):
         place: Folder of the ledger. None: among the records of jobs, under a name derived from all of the above
             and from the content of the inputs, so that only the same task finds it again.
         unit: Unit that progress is counted in.
-        set_up: As of a ``BlockTask``.
+        set_up, time_limit: As of a ``BlockTask``.
     """
 
     name: str
@@ -67,6 +67,7 @@ class LedgerTask(WorkTask):
     place: Path | None = None
     unit: str = "voxels"
     set_up: Callable[[Mapping[str, Any]], Any] | None = None
+    time_limit: float = HOUR
 
     threads = False  # results are small
 

@@ -72,6 +72,7 @@ def _train(request: TrainingRequest, line: CommandLine, script: Path) -> None:
             continued=request.continued,
             repeats=request.record if request.mode == REPEAT else None,
             starts_from=request.record if request.mode == START else None,
+            part_of=dict(zip(("sweep_run_id", "trial"), line.own.trial_of, strict=True)) if line.own.trial_of else None,
             started=started,
             **run_options(line, script),
         )

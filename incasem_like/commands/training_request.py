@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord
 
 REPEAT, CONTINUE, START = "--repeat_run", "--continue_run", "--start_from"
+TRIAL = "--trial_of"  # given by sweep.py
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "training.start_from.optimizer",
     )
     group.add_argument("--check_commit", action="store_true", help=CHECK_COMMIT)
+    group.add_argument(TRIAL, nargs=2, type=int, metavar=("SWEEP", "NUMBER"), help=argparse.SUPPRESS)
 
 
 def read_request(line: CommandLine, script: Path) -> TrainingRequest:

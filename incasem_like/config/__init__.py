@@ -13,6 +13,7 @@ from incasem_like.config.loading import (
     load_places,
     load_prediction_config,
     load_series_config,
+    load_sweep_config,
     load_training_config,
     overlay_tracked,
     resolve_training_config,
@@ -21,6 +22,7 @@ from incasem_like.config.locations import default_data_directory, default_runs_d
 from incasem_like.config.network_sections import LossConfig, ModelConfig
 from incasem_like.config.prediction_config import PredictionConfig, SeriesConfig, SeriesSection
 from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig
+from incasem_like.config.sweep_config import SweepConfig
 from incasem_like.config.training_config import TrainingConfig
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "PredictionConfig",
     "SeriesConfig",
     "SeriesSection",
+    "SweepConfig",
     "TorchConfig",
     "TrainingConfig",
     "default_data_directory",
@@ -41,6 +44,7 @@ __all__ = [
     "load_places",
     "load_prediction_config",
     "load_series_config",
+    "load_sweep_config",
     "load_training_config",
     "output_container",
     "overlay_tracked",

@@ -18,6 +18,7 @@ from incasem_like.config.prediction_config import PredictionConfig, SeriesConfig
 from incasem_like.config.reading import parse_yaml, read_keys
 from incasem_like.config.section import Document
 from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
+from incasem_like.config.sweep_config import SweepConfig
 from incasem_like.config.training_config import TrainingConfig
 from incasem_like.errors import ConfigError
 
@@ -158,6 +159,11 @@ def load_prediction_config(
 def load_series_config(files: Sequence[Path], updates: Sequence[str] = (), search: Path | None = None) -> SeriesConfig:
     """Load the configuration of a series of predictions; as :func:`load_training_config`."""
     return _load(SeriesConfig, files_or_default(files, search, "config_prediction_multiple.yaml"), updates, search)
+
+
+def load_sweep_config(files: Sequence[Path], updates: Sequence[str] = (), search: Path | None = None) -> SweepConfig:
+    """Load the configuration of a sweep; as :func:`load_training_config`."""
+    return _load(SweepConfig, files, updates, search)
 
 
 def files_or_default(files: Sequence[Path], search: Path | None, name: str) -> Sequence[Path]:

@@ -16,6 +16,7 @@ from incasem_like.config.checking import expected, fields_of, section_of
 from incasem_like.config.data_config import EntryFields
 from incasem_like.config.kinds import DefaultWords
 from incasem_like.config.prediction_config import PredictionConfig, SeriesSection
+from incasem_like.config.sweep_config import SweepSection
 from incasem_like.config.training_config import TrainingConfig
 from incasem_like.errors import ConfigError
 from incasem_like.terminal import report_written, run_script, script_parser
@@ -78,6 +79,10 @@ two classes overlap, the voxel counts as background.
 """
 
 
+SWEEP_INTRODUCTION = """\
+The keys of a training, and this section, see [Sweeps](sweeps.md).
+"""
+
 SERIES_INTRODUCTION = """\
 All keys of [`config_prediction.yaml`](../scripts/03_predict/config_prediction.yaml) except `prediction.checkpoint`,
 and one more section.
@@ -89,6 +94,7 @@ def reference_page() -> str:
     parts = [INTRODUCTION]
     for name, model in (("config_training.yaml", TrainingConfig), ("config_prediction.yaml", PredictionConfig)):
         parts += [f"## {name}\n", *_sections(model, "")]
+    parts += ["## sweep.yaml\n", SWEEP_INTRODUCTION, *_sections(SweepSection, "sweep")]
     parts += ["## config_prediction_multiple.yaml\n", SERIES_INTRODUCTION, *_sections(SeriesSection, "series")]
     parts += [DATA_INTRODUCTION, _table(EntryFields)]
     return "\n".join(parts)

@@ -76,6 +76,12 @@ RUN_KINDS = (
         columns=("parent", "data", "dice", "jaccard", "tags"),
         omniboard_columns=(("Prediction run", "info.prediction_run_id"), ("Dice, best", "info.summary.dice.max")),
     ),
+    RunKind(
+        "sweeps",
+        "#e3e3e3",
+        columns=("result.trials", "result.metric", "result.best_value", "result.best_training_run", "tags"),
+        omniboard_columns=(("Best value", "result.best_value"), ("Best training run", "result.best_training_run")),
+    ),
     RunKind("bootstrapping", "#f9dcdc"),
 )
 KINDS = tuple(kind.name for kind in RUN_KINDS)

@@ -55,6 +55,7 @@ def train(
     continued: RunRecord | None = None,
     repeats: RunRecord | None = None,
     starts_from: RunRecord | None = None,
+    part_of: Mapping[str, Any] | None = None,
     started: Callable[[RunFolders, Beginning], None] = lambda folders, beginning: None,
     **options: Any,
 ) -> FinishedTraining:
@@ -68,6 +69,7 @@ def train(
         repeats: The run whose configuration this is, for the record.
         starts_from: The run whose configuration and weights this starts with. For it and for ``repeats``, data that
             changed since are reported.
+        part_of: The run that this training is a part of, as lineage: ``{"sweep_run_id": 3, "trial": 5}``.
         started: Called once this process has claimed the run, before the first iteration.
         **options: run_name, comment, run_id, observers, sources, as ``tracking.run_experiment`` takes them.
 
@@ -95,6 +97,9 @@ def train(
         if repeats is not None:
             run.set_info("repeats", repeats.id)
         record_arithmetic(run, config.torch, repeats)
+        start = beginning.found.start
+        if part_of or start is not None:
+            run.set_info("parent", {**(part_of or {}), **({} if start is None else start.lineage)})
         return FinishedTraining(folders, run_training(checked, run, folders, beginning.found, started))
 
     return _track(work, checked, beginning, run_store, options)
@@ -159,8 +164,6 @@ def run_training(
     else:
         checkpoint = put_in_order(resumption, run, CheckpointFolder(folders.models))
     started(folders, beginning)
-    if beginning.start is not None:
-        run.set_info("parent", beginning.start.lineage)
     first_step = None if resumption is None else resumption.iteration + 1
     with TensorBoardLog(folders.tensorboard, first_step) as tensorboard:
         tensorboard.trial(f"{folders.tensorboard.name} {run.name}", hyperparameters(checked.config))

@@ -61,7 +61,7 @@ def curves_figure(
     """
     columns = min(columns or len(panels), len(panels))
     rows = -(-len(panels) // columns)
-    figure = _figure(width=5.2 * columns, height=3.2 * rows)
+    figure = new_figure(width=5.2 * columns, height=3.2 * rows)
     for place, (title, curves) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, place)
         for number, curve in enumerate(curves):
@@ -73,7 +73,7 @@ def curves_figure(
         axes.grid(alpha=0.3)
         if curves:
             axes.legend(fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def _plot(axes: Axes, curve: Curve, colour: str) -> None:
@@ -102,7 +102,7 @@ def ortho_slices_figure(
     """
     columns = 1 + len(overlays)
     heights = [raw[plane].shape[0] * aspect[plane] / raw[plane].shape[1] for plane in PLANES]
-    figure = _figure(width=3.3 * columns, height=min(3.3 * sum(heights) + 0.6, 14))
+    figure = new_figure(width=3.3 * columns, height=min(3.3 * sum(heights) + 0.6, 14))
     grid = figure.add_gridspec(len(PLANES), columns, height_ratios=heights, wspace=0.03, hspace=0.06)
     for row, plane in enumerate(PLANES):
         shown: list[tuple[str, NDArray[np.generic] | None]] = [("raw", None)]
@@ -119,7 +119,7 @@ def ortho_slices_figure(
                 axes.set_title(title, fontsize=10)
             if column == 0:
                 axes.set_ylabel(plane, fontsize=10)
-    return _png(figure)
+    return png(figure)
 
 
 def _tint(mask: NDArray[np.bool_], colour: tuple[float, float, float]) -> NDArray[np.float32]:
@@ -135,7 +135,8 @@ def _tint(mask: NDArray[np.bool_], colour: tuple[float, float, float]) -> NDArra
     return image
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -144,7 +145,8 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

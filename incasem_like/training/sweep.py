@@ -1,0 +1,484 @@
+"""Sweeps: many trainings that differ in some keys, each a tracked run, searched by grid, at random or with Optuna.
+
+A sweep is a tracked run of its own, whose ``info.trials`` lists every trial before it starts. The same command again
+resumes: finished trials are skipped, interrupted trainings continue in their own runs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from incasem_like.blockwise.ledger import LedgerTask
+from incasem_like.config.sweep_config import SweepConfig, SweepSection
+from incasem_like.config.training_config import TrainingConfig
+from incasem_like.errors import IncasemError, InputError
+from incasem_like.tracking import Continuation, run_experiment
+from incasem_like.volumes.provenance import digest
+
+if TYPE_CHECKING:
+    import optuna
+
+    from incasem_like.blockwise.workers_file import Workers
+    from incasem_like.tracking import Run, RunRecord, RunStore
+
+COMMAND = "sweep"
+TRIALS = "trials"
+DEFAULT_TRIALS = 20
+MOST_TRIALS = 10_000
+WEEK = 7 * 24 * 3600.0
+INTERRUPTED = (130, 143, 129)  # Ctrl-C, SIGTERM, SIGHUP
+
+
+@dataclass
+class Trial:
+    """One training of a sweep.
+
+    Attributes:
+        number: From 0.
+        parameters: The values of the varied keys, by dotted key.
+        run_id: Its training run, once it has one.
+        status: Empty until it is finished, then the status of its run: COMPLETED, FAILED, ...
+        value: The best value of the sweep's metric, None where it was never measured.
+    """
+
+    number: int
+    parameters: dict[str, Any]
+    run_id: int | None = None
+    status: str = ""
+    value: float | None = None
+
+
+class Search:
+    """Chooses the parameters of trials.
+
+    Args:
+        section: The section ``sweep`` of the configuration.
+        metric: Metric to compare trials by.
+        mode: Whether its highest (``"max"``) or lowest (``"min"``) value is best.
+
+    Raises:
+        InputError: Nothing varies, or there are more combinations than a sweep can run.
+
+    Example:
+        >>> space = {"training.optimizer.lr": [0.001, 0.0001], "model.num_fmaps": {"low": 4, "high": 8, "step": 4}}
+        >>> search = Search(SweepSection(method="grid", space=space), "dice_class_1", "max")
+        >>> search.total
+        4
+        >>> [trial.parameters["model.num_fmaps"] for trial in search.ask([], 4)]
+        [4, 8, 4, 8]
+    """
+
+    def __init__(self, section: SweepSection, metric: str, mode: str) -> None:
+        self.section, self.metric, self.mode = section, metric, mode
+        self.dimensions = section.dimensions
+        if not self.dimensions:
+            raise InputError(
+                "sweep.space is empty, so that nothing varies: name keys and their values, such as "
+                "sweep.space.training.optimizer.lr=[1e-3,1e-4]."
+            )
+        self._grid = list(self._combinations()) if section.method == "grid" else []
+        self.total = section.trials or len(self._grid) or DEFAULT_TRIALS
+        if self._grid:
+            self.total = min(self.total, len(self._grid))
+
+    def ask(self, trials: Sequence[Trial], count: int) -> list[Trial]:
+        """Return the next trials, at most ``count``; the same ones whenever the earlier trials are the same.
+
+        Args:
+            trials: All trials so far, in order.
+            count: How many can run at a time.
+        """
+        first, count = len(trials), min(count, self.total - len(trials))
+        if self._grid:
+            return [Trial(number, self._grid[number]) for number in range(first, first + count)]
+        skipped = first if self.section.method == "random" else 0  # random draws do not depend on the earlier trials
+        study = self._study(trials[skipped:])
+        drawn = [study.ask(self._distributions()).params for _ in range(skipped + count)][skipped:]
+        return [
+            Trial(number, {key: self._value(key, parameters[key]) for key in self.dimensions})
+            for number, parameters in enumerate(drawn, first)
+        ]
+
+    def _combinations(self) -> Iterator[dict[str, Any]]:
+        axes = []
+        for values in self.dimensions.values():
+            if isinstance(values, Mapping):
+                steps = int((values["high"] - values["low"]) / values["step"] + 1e-9)
+                values = [values["low"] + index * values["step"] for index in range(steps + 1)]
+            axes.append(values)
+        combinations = int(np.prod([len(axis) for axis in axes], dtype=object))
+        if combinations > MOST_TRIALS:
+            raise InputError(
+                f"sweep.space has {combinations} combinations, more than {MOST_TRIALS}: set sweep.method=random and "
+                "sweep.trials."
+            )
+        for chosen in itertools.product(*axes):
+            yield dict(zip(self.dimensions, chosen, strict=True))
+
+    def _study(self, trials: Sequence[Trial]) -> optuna.Study:
+        """Return a study that knows the earlier trials: the sampler depends on them and on the seed alone."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        seed = self.section.seed + len(trials)  # a resumed sampler must not repeat its first draws
+        sampler: optuna.samplers.BaseSampler = (
+            optuna.samplers.RandomSampler(seed=seed)
+            if self.section.method == "random"
+            else optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=min(10, self.total // 2))
+        )
+        study = optuna.create_study(sampler=sampler, direction="maximize" if self.mode == "max" else "minimize")
+        distributions = self._distributions()
+        for trial in trials:
+            measured = trial.value is not None
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=optuna.trial.TrialState.COMPLETE if measured else optuna.trial.TrialState.FAIL,
+                    params={key: self._encoded(key, value) for key, value in trial.parameters.items()},
+                    distributions=distributions,
+                    value=trial.value if measured else None,
+                )
+            )
+        return study
+
+    def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        found: dict[str, optuna.distributions.BaseDistribution] = {}
+        for key, values in self.dimensions.items():
+            if not isinstance(values, Mapping):
+                found[key] = CategoricalDistribution(range(len(values)))  # Optuna has no lists as choices
+            elif isinstance(values["low"], int) and isinstance(values["high"], int):
+                found[key] = IntDistribution(**{"step": 1, **values})
+            else:
+                found[key] = FloatDistribution(**values)
+        return found
+
+    def _value(self, key: str, drawn: Any) -> Any:
+        values = self.dimensions[key]
+        return drawn if isinstance(values, Mapping) else values[drawn]
+
+    def _encoded(self, key: str, value: Any) -> Any:
+        values = self.dimensions[key]
+        return value if isinstance(values, Mapping) else values.index(value)
+
+
+def trial_config(config: SweepConfig, trial: Trial) -> TrainingConfig:
+    """Return the configuration of a trial.
+
+    Raises:
+        ConfigError: Its values are wrong, or contradict each other.
+    """
+    values = config.model_dump(mode="json", exclude={"sweep"})
+    for key, value in trial.parameters.items():
+        *sections, name = key.split(".")
+        section = values
+        for part in sections:
+            section = section.setdefault(part, {}) if isinstance(section, dict) else {}
+        section[name] = value
+    return TrainingConfig.from_values(values, lambda _path: f"in trial {trial.number} of the sweep")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that runs, or is resumed.
+
+    Attributes:
+        config: The configuration, with its seed.
+        search: Chooses the trials.
+        tracked: Its run.
+        folder: Folder of the trials' configurations and output.
+        command: The words that start a training: interpreter, script, flags of the store.
+        store: Store of the trainings.
+        report: Called with each finished trial.
+        trials: The trials so far, by number.
+    """
+
+    config: SweepConfig
+    search: Search
+    tracked: Run
+    folder: Path
+    command: Sequence[str]
+    store: RunStore
+    report: Callable[[Trial], None] = lambda trial: None
+    trials: list[Trial] = field(default_factory=list)
+
+    def run(self, num_workers: int = 1, workers: Workers | None = None) -> list[Trial]:
+        """Run all trials that are not finished.
+
+        With Optuna, as many trials run at a time as there are workers, and the next ones are chosen by their results;
+        otherwise all trials are known at once, and a free worker takes the next.
+
+        Args:
+            num_workers: Trainings at a time on this machine.
+            workers: Workers on this or other machines instead.
+
+        Returns:
+            All trials, by number.
+
+        Raises:
+            ConfigError: The configuration of a trial is wrong; no trial after it is started.
+            KeyboardInterrupt: A training was interrupted; it resumes with the same command.
+        """
+        search = self.search
+        parallel = sum(group.count or 1 for group in workers.groups) if workers is not None else num_workers
+        while True:
+            pending = [trial for trial in self.trials if not trial.status]
+            if not pending:
+                count = parallel if self.config.sweep.method == "optuna" else 1 if parallel == 1 else search.total
+                pending = search.ask(self.trials, count)
+                self.trials.extend(pending)
+            if not pending:
+                return self.trials
+            for trial in pending:
+                self._prepare(trial)
+            self._save()
+            if parallel == 1:
+                for trial in pending:
+                    self._finish(trial, run_trial(self._request(trial)))
+                continue
+            task = LedgerTask(
+                "sweep", tuple(f"trial {trial.number}" for trial in pending), (), _run_item,
+                {"requests": [self._request(trial) for trial in pending]}, unit="trials", time_limit=WEEK,
+                place=self.folder / f"trials_{pending[0].number:04d}_{pending[-1].number:04d}",
+            )  # fmt: skip
+            task.run(num_workers=min(num_workers, len(pending)), workers=workers, overwrite=True)
+            for trial, status in zip(pending, task.results(), strict=True):
+                self._finish(trial, int(status))
+            task.forget()
+
+    def _prepare(self, trial: Trial) -> None:
+        """Check a trial's configuration and write it."""
+        import yaml
+
+        config = trial_config(self.config, trial)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        (self.folder / f"trial_{trial.number:04d}.yaml").write_text(text)
+
+    def _request(self, trial: Trial) -> dict[str, Any]:
+        """Describe how to run a trial, JSON-serializable."""
+        trial.run_id = self._find_run(trial.number)
+        file = self.folder / f"trial_{trial.number:04d}.yaml"
+        name = f"sweep_{self.tracked.id}_trial_{trial.number}"
+        new = ["--name", name, "--trial_of", str(self.tracked.id), str(trial.number), "with", str(file)]
+        words = new if trial.run_id is None else ["--continue_run", str(trial.run_id)]
+        if trial.run_id is not None:
+            words += ["with", f"directories.runs={self.config.directories.runs}"]
+        return {"command": [*self.command, *words], "log": str(file.with_suffix(".log"))}
+
+    def _find_run(self, number: int) -> int | None:
+        for summary in reversed(self.store.summaries()):
+            parent = summary.parent if isinstance(summary.parent, Mapping) else {}
+            if parent.get("sweep_run_id") == self.tracked.id and parent.get("trial") == number:
+                return summary.id
+        return None
+
+    def _finish(self, trial: Trial, exit_status: int) -> None:
+        log = self.folder / f"trial_{trial.number:04d}.log"
+        if exit_status in INTERRUPTED:
+            raise KeyboardInterrupt
+        trial.run_id = self._find_run(trial.number)
+        summary = next((one for one in self.store.summaries() if one.id == trial.run_id), None)
+        if summary is None:
+            raise IncasemError(f"Trial {trial.number} ended with status {exit_status} before its run began: see {log}.")
+        value = summary.summary.get(self.search.metric, {}).get(self.search.mode)
+        trial.status, trial.value = summary.status, None if value is None or np.isnan(value) else float(value)
+        if trial.value is not None:
+            self.tracked.log_scalar(self.search.metric, trial.value, trial.number)
+        self._save()
+        self.report(trial)
+
+    def _save(self) -> None:
+        self.tracked.set_info(TRIALS, [asdict(trial) for trial in self.trials])
+        self.tracked.flush()
+
+
+@dataclass(frozen=True)
+class FinishedSweep:
+    """The results of a sweep.
+
+    Attributes:
+        run_id: Id of its run.
+        trials: All trials, by number.
+        search: The search, with metric and mode.
+        was_complete: Whether it was complete before this call.
+    """
+
+    run_id: int
+    trials: Sequence[Trial]
+    search: Search
+    was_complete: bool = False
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the best value; None if none was measured."""
+        return best_trial(self.trials, self.search.mode)
+
+
+def run_sweep(
+    config: SweepConfig,
+    *,
+    sweeps: RunStore,
+    trainings: RunStore,
+    command: Sequence[str],
+    anew: bool = False,
+    num_workers: int = 1,
+    workers: Workers | None = None,
+    started: Callable[[int, Search, Sequence[Trial]], None] = lambda run_id, search, trials: None,
+    report: Callable[[Trial], None] = lambda trial: None,
+    draw: Callable[[FinishedSweep], bytes] | None = None,
+    **options: Any,
+) -> FinishedSweep:
+    """Run a sweep as a tracked run; a run of the same sweep that was interrupted, or had fewer trials, is resumed.
+
+    Args:
+        config: The configuration.
+        sweeps: Store of sweeps.
+        trainings: Store of the trials' trainings; the same database or folder.
+        command: The words that start a training: interpreter, ``train.py``, flags of the store.
+        anew: Start another run in any case.
+        num_workers, workers: As for ``Sweep.run``.
+        started: Called with the run's id, the search and the finished trials, before the first one starts.
+        report: Called with each finished trial.
+        draw: Makes a figure, PNG, of the results.
+        **options: run_name, comment, run_id, sources, observers, as ``tracking.run_experiment`` takes them.
+
+    Raises:
+        InputError: Nothing varies, a trial's configuration is wrong, or the same sweep is still running.
+        KeyboardInterrupt: It was interrupted; the same command resumes.
+    """
+    chosen = config.training.checkpoints
+    search = Search(config.sweep, config.sweep.metric or chosen.best_metric, config.sweep.mode or chosen.best_mode)
+    for trial in search.ask([], search.total if config.sweep.method == "grid" else 1):
+        trial_config(config, trial)
+    earlier = None if anew else _find_earlier(sweeps, config)
+    trials = [] if earlier is None else [Trial(**entry) for entry in earlier.info[TRIALS]]
+    done = [trial for trial in trials if trial.status]
+    if earlier is not None and len(done) >= search.total:
+        return FinishedSweep(earlier.id, trials, search, was_complete=True)
+    if config.seed is None:
+        seed = secrets.randbelow(2**32) if earlier is None else earlier.config["seed"]
+        config = config.model_copy(update={"seed": seed})
+
+    def work(run: Run) -> FinishedSweep:
+        started(run.id, search, done)
+        folder = Path(config.directories.runs) / "sweeps" / f"{run.id:04d}"
+        Sweep(config, search, run, folder, command, trainings, report, trials).run(num_workers, workers)
+        finished = FinishedSweep(run.id, trials, search)
+        run.add_artifact(trials_csv(trials, search.metric).encode(), "trials.csv")
+        if draw is not None and finished.best is not None:
+            run.add_artifact(draw(finished), "trials.png")
+        return finished
+
+    finished: list[FinishedSweep] = []
+
+    def main(run: Run) -> dict[str, Any]:
+        finished.append(work(run))
+        return _result(finished[0])
+
+    run_experiment(
+        name=COMMAND,
+        config=config.model_dump(mode="json"),
+        main=main,
+        store=sweeps,
+        runs_directory=config.directories.runs,
+        continues=None if earlier is None else Continuation(earlier.id, max((t.number for t in done), default=-1)),
+        **{**options, "run_id": options.get("run_id") if earlier is None else None},
+    )
+    return finished[0]
+
+
+def _result(finished: FinishedSweep) -> dict[str, Any]:
+    """Return the summary that is stored as the run's result."""
+    best = finished.best
+    return {
+        "trials": len(finished.trials),
+        "failed": sum(trial.status != "COMPLETED" for trial in finished.trials),
+        "metric": finished.search.metric,
+        "best_trial": None if best is None else best.number,
+        "best_training_run": None if best is None else best.run_id,
+        "best_value": None if best is None else best.value,
+    }
+
+
+def _find_earlier(sweeps: RunStore, config: SweepConfig) -> RunRecord | None:
+    """Find the latest run of the same sweep: the same configuration but for the number of trials and a drawn seed."""
+    wanted = _identity(config.model_dump(mode="json"), config.seed is None)
+    for summary in reversed(sweeps.summaries()):
+        if summary.command != COMMAND:
+            continue
+        record = sweeps.get(summary.id)
+        if record.info.get(TRIALS) is not None and _identity(record.config, config.seed is None) == wanted:
+            sweeps.refuse_live(summary.id)
+            return record
+    return None
+
+
+def _identity(config: Mapping[str, Any], drawn_seed: bool) -> str:
+    sweep = {key: value for key, value in config["sweep"].items() if key != "trials"}
+    left_out = ("tracking", "directories", *(("seed",) if drawn_seed else ()))
+    return digest({key: value for key, value in config.items() if key not in left_out} | {"sweep": sweep})
+
+
+def best_trial(trials: Sequence[Trial], mode: str) -> Trial | None:
+    """Return the trial with the best value; None if none was measured."""
+    measured = [trial for trial in trials if trial.value is not None]
+    choose = max if mode == "max" else min
+    return choose(measured, key=lambda trial: trial.value or 0.0, default=None)
+
+
+def trials_csv(trials: Sequence[Trial], metric: str) -> str:
+    """Return all trials as CSV: number, run, status, value and one column for each varied key."""
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.parameters))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "training_run", "status", metric, *keys])
+    for trial in trials:
+        values = [shown(trial.parameters[key]) for key in keys]
+        writer.writerow([trial.number, trial.run_id, trial.status, "" if trial.value is None else trial.value, *values])
+    return text.getvalue()
+
+
+def shown(value: Any) -> str:
+    """Return a parameter as in ``key=value``."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def run_trial(request: Mapping[str, Any]) -> int:
+    """Run a training in a process of its own and return its exit status; its output is appended to its log."""
+    with open(request["log"], "ab") as log:
+        starter = [sys.executable, "-c", _STARTER, *request["command"]]
+        process = subprocess.Popen(starter, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        try:
+            return process.wait()
+        except BaseException:
+            process.send_signal(signal.SIGINT)  # writes a checkpoint
+            process.wait()
+            raise
+
+
+def _run_item(item: Any, parameters: Mapping[str, Any]) -> Any:
+    return np.array(run_trial(parameters["requests"][item.number]))
+
+
+# A training whose sweep is killed must end, or it would still hold its run when the sweep resumes (Linux; elsewhere it
+# trains on, and the sweep refuses to resume it until it is done).
+_STARTER = """
+import ctypes, os, signal, sys
+if sys.platform.startswith("linux"):
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
