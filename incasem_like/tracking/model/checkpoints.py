@@ -6,18 +6,15 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from incasem_like.errors import CheckpointError, StoreError
 from incasem_like.tracking.model.cache import cached_path, fetch_into_cache, file_sha256, find_in_cache
-
-if TYPE_CHECKING:
-    pass
 
 DELETED_PREFIX = ".deleting-"
 
@@ -85,10 +82,11 @@ class CheckpointCopies(Protocol):
         """Read a file in chunks."""
 
 
+@dataclass(eq=False)
 class Places:
     """Where the files of one run may be.
 
-    Args:
+    Attributes:
         run_id: The run.
         folders: Folders of runs that its paths may be relative to: this machine's first, then those that the run wrote
             to, on whatever machine, the latest first.
@@ -97,17 +95,11 @@ class Places:
         description: The run store, for messages.
     """
 
-    def __init__(
-        self,
-        run_id: int,
-        folders: Iterable[Path],
-        host: str,
-        stored_files: CheckpointCopies | None,
-        description: str,
-    ) -> None:
-        self.run_id, self.host, self.description = run_id, host, description
-        self.folders = list(dict.fromkeys(folders))
-        self.stored_files = stored_files
+    run_id: int
+    folders: Sequence[Path]
+    host: str
+    stored_files: CheckpointCopies | None
+    description: str
 
     @cached_property
     def stored(self) -> dict[str, StoredFile]:

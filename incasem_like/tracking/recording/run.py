@@ -156,6 +156,15 @@ class Run:
         """A copy of what the run noted of itself so far."""
         return dict(self._sacred.info)
 
+    @property
+    def result(self) -> Any:
+        """What the run returns, as plain values; None until it is set."""
+        return self._sacred.result
+
+    @result.setter
+    def result(self, value: Any) -> None:
+        self._sacred.result = plain(value)
+
     def log_scalar(self, name: str, value: float, step: int) -> None:
         """Log one value of a metric.
 
