@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from incasem_like.errors import InputError, RunNotFoundError, StoreError
+from incasem_like.errors import InputError, NoAnswerError, RunNotFoundError, StoreError
 from incasem_like.tracking import liveness
 from incasem_like.tracking.liveness import find_process, is_alive
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, base_of
@@ -24,7 +24,7 @@ from incasem_like.tracking.sessions import (
     resume_metrics,
     tokens,
 )
-from incasem_like.tracking.stores.base import MISSING, NoAnswerError, RunStore
+from incasem_like.tracking.stores.base import MISSING, RunStore
 from incasem_like.tracking.values import as_mapping, utc_moment
 
 _OF_THE_END = ("stop_time", "fail_trace", "result")

@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
 
 
-class NoAnswerError(StoreError):
-    """The store's server is gone; what it was asked to write it may or may not have written."""
-
-
 @dataclass(frozen=True)
 class Freed:
     """What a deletion freed; two of them add up.
@@ -428,7 +424,8 @@ class RunStore(ABC):
         """Read all metrics of a run."""
         found = self.read_metric_documents(run_id)
         columns = {
-            name: (points["steps"], points["values"], map(as_utc, points["timestamps"])) for name, points in found.items()
+            name: (points["steps"], points["values"], map(as_utc, points["timestamps"]))
+            for name, points in found.items()
         }
         return {name: Metric(name, *map(tuple, three)) for name, three in columns.items()}
 

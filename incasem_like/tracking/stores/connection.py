@@ -8,8 +8,7 @@ from urllib.parse import parse_qsl
 import pymongo
 import pymongo.errors
 
-from incasem_like.errors import StoreError
-from incasem_like.tracking.stores.base import NoAnswerError
+from incasem_like.errors import NoAnswerError, StoreError
 
 _UNAUTHORIZED = 13
 
