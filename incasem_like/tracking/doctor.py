@@ -199,7 +199,7 @@ def _set_down(store: RunStore, run_id: int, dead: Sequence[int]) -> None:
     record = store.get(run_id)
     if record.recorded_status == "RUNNING" and record.status != "RUNNING":
         if run_id in store.heard_of(dead):
-            raise InputError("it goes on; the clock of its machine and that of this one differ.")
+            raise InputError("it is running; the clock of its machine and that of this one differ.")
         store.set_state(run_id, "KILLED", record.heartbeat or record.start_time)
 
 

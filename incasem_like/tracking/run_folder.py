@@ -404,7 +404,7 @@ class PortableRun(RunFolder):
         super().__init__(folder, _damaged_export)
         if not (self.folder / MANIFEST).is_file():
             raise DataError(
-                f"{folder} is no exported run, for it has no {MANIFEST}: name a folder that runs export made."
+                f"{folder} is not an exported run: it has no {MANIFEST}; name a folder that runs export made."
             )
         manifest = self.read(MANIFEST)
         if manifest.get("format") == FORMAT and manifest.get("version", 0) > VERSION:

@@ -225,7 +225,7 @@ def test_a_run_of_files_that_somebody_just_took_up_is_not_deleted(tmp_path: Path
     log = MetricsLog(store.folder / "1" / "metrics.jsonl")
     log.open()
     for change in (store.begin_deletion, lambda run_id: store.set_state(run_id, "KILLED", None)):
-        with pytest.raises(InputError, match="still goes on"):
+        with pytest.raises(InputError, match="is still running"):
             change(1)
     log.close()
     assert store.get(1).recorded_status == "RUNNING"

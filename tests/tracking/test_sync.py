@@ -99,7 +99,7 @@ def test_a_run_that_is_offline_still_is_left_alone(database: MongoStore) -> None
     def main(run: Run) -> None:
         (synced,) = sync_journals(database)
         assert synced.delivered_as is None
-        assert "still goes on" in synced.what
+        assert "is still running" in synced.what
 
     offline(database, main=main)
     assert offline_store(database).get(1).status == "COMPLETED"

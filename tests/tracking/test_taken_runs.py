@@ -19,7 +19,7 @@ def test_a_run_that_goes_on_is_not_continued_and_goes_on_unharmed(store: RunStor
     def main(run: Run) -> None:
         run.log_scalar("loss", 0.5, 1)
         run.flush()
-        with pytest.raises(InputError, match=r"Run 1 in .* still goes on \(process \d+ on .*\): wait for its end"):
+        with pytest.raises(InputError, match=r"Run 1 in .* is still running \(process \d+ on .*\): wait for its end"):
             track(store, logging_up_to(3), continues=Continuation(1, 0))
         run.log_scalar("loss", 0.25, 2)
 
@@ -133,7 +133,7 @@ def test_of_processes_that_continue_one_run_at_once_one_gets_it(
     for code, (output, errors) in zip(codes, outcomes, strict=True):
         assert ("has it" in output) == (code == 0)
         assert code == 0 or "error: Run 1 in" in errors
-        assert code == 0 or "still goes on" in errors
+        assert code == 0 or "is still running" in errors
     record = store.get(1)
     assert record.metrics["who"].values == (float(codes.index(0)),)
     assert (record.status, len(record.info["sessions"])) == ("COMPLETED", 2)

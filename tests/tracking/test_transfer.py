@@ -114,9 +114,9 @@ def test_the_same_run_does_not_come_in_twice(store: RunStore, elsewhere: RunStor
 def test_a_run_that_goes_on_does_not_move(store: RunStore, elsewhere: RunStore, tmp_path: Path) -> None:
     def work(run: Run) -> None:
         run.flush()
-        with pytest.raises(InputError, match="still goes on"):
+        with pytest.raises(InputError, match="is still running"):
             export_run(store.get(run.id), tmp_path / "out")
-        with pytest.raises(InputError, match="still goes on"):
+        with pytest.raises(InputError, match="is still running"):
             copy_run(store.get(run.id), elsewhere)
 
     run_experiment(name="x", config={}, main=work, store=store)

@@ -85,7 +85,7 @@ def test_a_run_that_beats_by_a_clock_that_is_behind_is_let_alone(
 ) -> None:
     running(store, write_run)
     assert store.get(1).status == "KILLED", "by the clocks alone"
-    with beating(store), pytest.raises(InputError, match=r"Run 1 in .* still goes on"):
+    with beating(store), pytest.raises(InputError, match=r"Run 1 in .* is still running"):
         act(store)
     record = store.get(1)
     assert (record.recorded_status, record.document["session"], record.info) == (

@@ -106,7 +106,7 @@ def _offline_runs(store: RunStore) -> Iterator[Synced]:
 def _deliver_offline(waiting: FileStore, run_id: int, store: RunStore) -> Synced:
     record = waiting.get(run_id)
     if record.status == "RUNNING" or waiting.run_folder(run_id).is_held:
-        return Synced(store.kind, run_id, None, "still goes on: deliver it when it is over")
+        return Synced(store.kind, run_id, None, "is still running: deliver it when it is over")
     if record.status != record.recorded_status:
         waiting.set_state(run_id, record.status, record.heartbeat or record.start_time)
         record = waiting.get(run_id)

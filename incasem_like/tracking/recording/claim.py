@@ -49,7 +49,7 @@ def claimed(
 
     Raises:
         RunNotFoundError: There is no run to resume.
-        InputError: It still goes on, or there is a run of the wanted id.
+        InputError: It is still running, or there is a run of the wanted id.
         StoreError: The store cannot be written, or another process was quicker.
     """
     try:
@@ -184,7 +184,7 @@ def how_it_ended(
         description: Of its store, for the message.
 
     Raises:
-        InputError: It still goes on.
+        InputError: It is still running.
     """
     status, host = str(document.get("status")), document.get("host") or {}
     if status != "RUNNING":
@@ -203,5 +203,5 @@ def how_it_ended(
 def _still_going_on(run_id: int, description: str, host: Mapping[str, Any]) -> InputError:
     where = f"process {host.get('pid', '?')} on {host.get('hostname') or 'an unknown machine'}"
     return InputError(
-        f"Run {run_id} in {description} still goes on ({where}): wait for its end or stop it before continuing it."
+        f"Run {run_id} in {description} is still running ({where}): wait for its end or stop it before continuing it."
     )

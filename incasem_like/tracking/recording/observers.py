@@ -111,7 +111,7 @@ class GuardedObserver(RunObserver):  # type: ignore[misc]
             try:
                 getattr(self.observer, method)(**event)
             except BaseException as error:
-                self._complain(f"failed ({type(error).__name__}): the run goes on without it", method)
+                self._complain(f"failed ({type(error).__name__}): the run continues without it", method)
             with self._condition:
                 self._busy = False
                 self._condition.notify_all()
@@ -169,7 +169,7 @@ def _find_class(name: str, path: Path) -> Any:
         raise InputError(f"{path} names {name}, but {error.name} is not installed: install it with pip.") from None
     if not callable(getattr(found, "started_event", None)):
         raise InputError(
-            f"{path} names the observer '{name}', which there is not{nearest(name, known)}: Sacred has "
+            f"{path} names the unknown observer '{name}'{nearest(name, known)}: Sacred has "
             f"{', '.join(known)}; another package's is written package.module.Class."
         )
     return found

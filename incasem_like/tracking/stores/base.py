@@ -71,7 +71,7 @@ class Freed:
 
 
 class RunRecord:
-    """A run as its store has it now; of a run that still goes on, the state at its last heartbeat.
+    """A run as its store has it now; of a run that is still running, the state at its last heartbeat.
 
     Args:
         store: Where artifacts and metrics are fetched from when asked for.
@@ -405,7 +405,7 @@ class RunStore(ABC):
         try:
             journal.log.open()
         except AlreadyWrittenError:
-            return "still goes on and delivers itself"
+            return "is still running and delivers itself"
         try:
             outcome = self.push(journal)
         finally:
@@ -524,7 +524,7 @@ class RunStore(ABC):
 
         Raises:
             RunNotFoundError: There is no such run.
-            InputError: The run goes on, or says by itself how it ended.
+            InputError: The run goes on, or recorded its own end.
             StoreError: The store cannot be written.
         """
         record = self._without_end(run_id)
@@ -642,8 +642,8 @@ class RunStore(ABC):
         if record.status == "RUNNING" or self.heard_of([run_id]):
             host = record.host.get("hostname") or "an unknown machine"
             raise InputError(
-                f"Run {run_id} in {self.description} still goes on (process {record.host.get('pid', '?')} on {host}): "
-                "stop it first."
+                f"Run {run_id} in {self.description} is still running (process {record.host.get('pid', '?')} on "
+                f"{host}): stop it first."
             )
         return record
 
@@ -652,7 +652,7 @@ class RunStore(ABC):
         record = self.refuse_live(run_id)
         if record.recorded_status != "RUNNING":
             raise InputError(
-                f"Run {run_id} in {self.description} says by itself how it ended ({record.recorded_status}): leave it."
+                f"Run {run_id} in {self.description} recorded its own end ({record.recorded_status}): leave it."
             )
         return record
 

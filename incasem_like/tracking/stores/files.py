@@ -193,7 +193,7 @@ class FileStore(RunStore):
             with errors_of_writing(run.folder):
                 run.log.open()
         except AlreadyWrittenError:
-            raise InputError(f"Run {run.run_id} in {self.description} still goes on: stop it first.") from None
+            raise InputError(f"Run {run.run_id} in {self.description} is still running: stop it first.") from None
         try:
             yield
         finally:

@@ -382,7 +382,7 @@ def connect(address: MongoAddress, kind: str, runs_directory: Path) -> MongoStor
         client.admin.command("ping")
     except (pymongo.errors.ConfigurationError, ValueError, TypeError):  # pymongo's own words may quote the password
         raise InputError(
-            f"{address.described} is no MongoDB URL that can be used: check host and port, and percent-encode special "
+            f"{address.described} is not a valid MongoDB URL: check host and port, and percent-encode special "
             "characters in the user name and password."
         ) from None
     except pymongo.errors.OperationFailure as error:
