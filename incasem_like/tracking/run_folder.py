@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import mimetypes
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from incasem_like.tracking.documents import from_document
 from incasem_like.tracking.kinds import KINDS
 from incasem_like.tracking.metrics_log import MetricsLog, RunMetrics, goes_on_from, is_complete, was_written_in
 from incasem_like.tracking.model.cache import file_sha256
+from incasem_like.tracking.model.checkpoints import folder_size
 from incasem_like.tracking.values import as_sequence, plain
 
 METRICS_LOG = "metrics.jsonl"
@@ -37,6 +39,14 @@ def damaged_record(path: Path, reason: object) -> DamagedRecordError:
         f"The run record {path} is damaged ({reason}): restore it from a backup, or delete the run with "
         "'incasem-like runs delete'."
     )
+
+
+def numbered(folder: Path) -> list[str]:
+    """List the names in a store's folder that are ids of runs."""
+    try:
+        return [name for name in os.listdir(folder) if name.isdecimal() and str(int(name)) == name]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 class RunFolder:
@@ -351,7 +361,7 @@ class Journals:
         journal = self.find(run_id, sessions)
         if journal is None:
             return 0
-        size = sum(path.stat().st_size for path in journal.folder.rglob("*") if path.is_file())
+        size = folder_size(journal.folder)
         shutil.rmtree(journal.folder)
         return size
 

@@ -92,22 +92,17 @@ def _upload(files: CheckpointFiles, run_id: int, checkpoint: CheckpointRecord) -
         return False
     for file, path in found:
         with transfer_progress(f"Uploading {file.name}", file.bytes) as advance:
-            proceed = _Advancing(advance)
+            before = 0
+
+            def proceed(done: int, advance: Callable[[int], None] = advance) -> bool:
+                nonlocal before
+                advance(done - before)
+                before = done
+                return True
+
             files.upload(path, run_id, file.sha256, checkpoint.entry if file is checkpoint.model else None, proceed)
             proceed(file.bytes)
     return True
-
-
-class _Advancing:
-    """Turns the bytes done so far into the bytes done since."""
-
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self._advance, self._before = advance, 0
-
-    def __call__(self, done: int) -> bool:
-        self._advance(done - self._before)
-        self._before = done
-        return True
 
 
 log = logging.getLogger("incasem_like.tracking")

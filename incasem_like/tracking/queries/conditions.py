@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
 from incasem_like.tracking.queries.fields import Field
+from incasem_like.tracking.values import is_number
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
@@ -162,14 +163,14 @@ class Condition:
 
     def _number(self, number: float) -> Test:
         compare: Callable[[Any, Any], bool] = _ORDER.get(self.sign, operator.eq)
-        return lambda value: _is_number(value) and compare(value, number)
+        return lambda value: is_number(value) and compare(value, number)
 
     def _equal(self, number: float | None) -> Test:
         wanted = self.value.strip("\"'").lower()
         parsed = _as_json(self.value)
 
         def test(value: Any) -> bool:
-            if _is_number(value):
+            if is_number(value):
                 return number is not None and bool(value == number)
             return value == parsed or shown(value).lower() == wanted
 
@@ -222,10 +223,6 @@ def parse_condition(text: str) -> Condition:
 
 def _missing(value: Any) -> bool:
     return value is None or value == ()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _as_number(text: str) -> float | None:

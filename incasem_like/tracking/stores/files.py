@@ -18,7 +18,7 @@ from incasem_like.disk import copy_whole, exclusive, is_locked, write_whole
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, read_log
 from incasem_like.tracking.model.checkpoints import DELETED_PREFIX, folder_size
-from incasem_like.tracking.run_folder import ANNOTATIONS, METRICS_LOG, RunFolder
+from incasem_like.tracking.run_folder import ANNOTATIONS, METRICS_LOG, RunFolder, numbered
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import id_taken
 from incasem_like.tracking.stores.base import DELETING, MISSING, NOTHING, Freed, RunStore, errors_of_writing
@@ -53,12 +53,12 @@ def unnamed(folder: Path, names: Iterable[str], near: int = 0) -> set[str]:
         names: Paths below it.
         near: Runs of neighbouring ids are asked first, for they share most.
     """
-    left, runs = set(names), [path for path in folder.iterdir() if path.name.isdecimal()]
-    for run in sorted(runs, key=lambda run: abs(int(run.name) - near)):
+    left = set(names)
+    for run in sorted(numbered(folder), key=lambda run: abs(int(run) - near)):
         if not left:
             break
         try:
-            text = (run / "run.json").read_text(encoding="utf-8")
+            text = (folder / run / "run.json").read_text(encoding="utf-8")
             json.loads(text)
         except (OSError, ValueError):
             return set()  # it has not said yet, or cannot say, which it needs
@@ -82,8 +82,7 @@ def highest_id(folder: Path) -> int:
     """Find the highest id that a store of files ever gave, to runs that were deleted since too."""
     file = folder / HIGHEST_ID
     noted = file.read_text().strip() if file.is_file() else ""
-    present = [int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()]
-    return max([0, *present, *([int(noted)] if noted.isdecimal() else [])])
+    return max([0, *map(int, numbered(folder)), *([int(noted)] if noted.isdecimal() else [])])
 
 
 def _file_of(key: str) -> str:
@@ -104,7 +103,7 @@ class FileStore(RunStore):
         return FileStore(self.folder.with_name(f"incasem_{kind}"), kind, self.runs_directory)
 
     def ids(self) -> list[int]:  # noqa: D102
-        return sorted(int(path.name) for path in self._numbered() if (path / "run.json").is_file())
+        return sorted(int(name) for name in numbered(self.folder) if (self.folder / name / "run.json").is_file())
 
     def read_document(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
         return self.run_folder(run_id).read_document()
@@ -211,11 +210,13 @@ class FileStore(RunStore):
 
     def unfinished(self, what: str) -> dict[int, float]:  # noqa: D102
         if what == DELETING:
-            found = {path.name.removeprefix(DELETED_PREFIX): path for path in self.folder.glob(f"{DELETED_PREFIX}*")}
+            found = list(self.folder.glob(f"{DELETED_PREFIX}*"))
         else:
-            found = {path.name: path for path in self._numbered() if not (path / "run.json").exists()}
-        numbered = {int(number): path for number, path in found.items() if number.isdecimal() and path.is_dir()}
-        return {run_id: _age(path) for run_id, path in sorted(numbered.items())}
+            found = [self.folder / name for name in numbered(self.folder)]
+            found = [path for path in found if not (path / "run.json").exists()]
+        named = {path.name.removeprefix(DELETED_PREFIX): path for path in found if path.is_dir()}
+        ids = {int(name): path for name, path in named.items() if name.isdecimal()}
+        return {run_id: _age(ids[run_id]) for run_id in sorted(ids)}
 
     def read_hidden(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
         aside = RunFolder(self._aside(run_id))
@@ -238,10 +239,6 @@ class FileStore(RunStore):
             freed += free_unnamed_files(self.folder, named_by(document), run_id)
             shutil.rmtree(run.folder)
         return freed
-
-    def _numbered(self) -> list[Path]:
-        entries = self.folder.iterdir() if self.folder.is_dir() else ()
-        return [path for path in entries if path.name.isdecimal() and str(int(path.name)) == path.name]
 
     def _note_id(self, run_id: int) -> None:
         write_whole(self.folder / HIGHEST_ID, lambda file: file.write(f"{run_id}\n".encode()))
