@@ -370,7 +370,7 @@ def _free_if_unnamed(store: MongoStore, file_ids: list[Any]) -> None:
 
 
 def _pieces_of_no_file(store: MongoStore, look: _Look) -> Iterator[Finding]:
-    """Chunks that uploads left which broke off; those of checkpoints are gone on with where they are still wanted."""
+    """Chunks that uploads left which broke off; those of checkpoints are resumed where they are still wanted."""
     # Sorted by what an index begins with, so that the documents are not read
     groups = store.database["fs.chunks"].aggregate([{"$sort": {"files_id": 1}}, {"$group": {"_id": "$files_id"}}])
     loose = [found["_id"] for found in groups if found["_id"] not in look.files]
@@ -424,7 +424,7 @@ SETTLED = timedelta(hours=1)
 def examine(
     stores: Sequence[RunStore], runs_directory: Path, *, thorough: bool = False, settled: timedelta = SETTLED
 ) -> list[Finding]:
-    """Find what is inconsistent; nothing is changed until a finding is mended. Runs that go on are left alone.
+    """Find what is inconsistent; nothing is changed until a finding is mended. Active runs are left alone.
 
     Args:
         stores: All that have runs in the runs directory: of every kind, and of every place where runs are kept.

@@ -37,7 +37,7 @@ def is_alive(
 
     Args:
         host: The run's ``host`` entry, as ``describe_process`` and Sacred fill it.
-        heartbeat: When the run was last heard of; without a time zone, UTC.
+        heartbeat: The last heartbeat; without a time zone, UTC.
         start: When it was started, for a run that has no heartbeat yet; without a time zone, UTC.
         now: The present; by default the clock's.
     """
@@ -52,7 +52,7 @@ def find_process(host: Mapping[str, Any], heartbeat: datetime | None, start: dat
 
     Args:
         host: As for ``is_alive``.
-        heartbeat: When the run was last heard of.
+        heartbeat: The last heartbeat.
         start: When it was started.
     """
     if not isinstance(host.get("pid"), int) or host.get("hostname") != socket.gethostname():

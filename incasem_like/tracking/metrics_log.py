@@ -3,7 +3,7 @@
 A line is a point, ``{"name": …, "step": …, "value": …, "time": …}``, or says something of those before it:
 ``{"session": TOKEN}``: a process began to write; ``{"withdrawn_after": STEP}``: the points of later steps up to here do
 not count, since the run was continued from there; ``{"base": {NAME: …}}``: in place of all before it, what was known of
-the run, which went on on another machine in between.
+the run, which was continued on another machine in between.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UNDEFINED = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 class AlreadyWrittenError(Exception):
-    """Another process holds the log, since its run goes on."""
+    """Another process holds the log, since its run is still running."""
 
 
 class MetricsLog:

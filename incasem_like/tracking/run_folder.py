@@ -342,7 +342,7 @@ class Journals:
         raise StoreError(f"{self.folder} holds {_MOST_FOLDERS} journals of run {run_id}: delete those of old servers.")
 
     def find(self, run_id: int, sessions: list[str]) -> Journal | None:
-        """Find the journal of a run; None where it never went on on this machine.
+        """Find the journal of a run; None where it was never written on this machine.
 
         Args:
             run_id: The run.
@@ -352,7 +352,7 @@ class Journals:
         return next((journal for journal in mine if was_written_in(journal.log_path, sessions)), None)
 
     def complete_log(self, run_id: int, sessions: list[str]) -> Path | None:
-        """Find the log that has all of a run's metrics; None where part of the run went on on another machine."""
+        """Find the log that has all of a run's metrics; None where part of the run was written on another machine."""
         journal = self.find(run_id, sessions)
         return journal.log_path if journal is not None and is_complete(journal.log_path, sessions) else None
 

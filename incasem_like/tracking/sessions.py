@@ -19,12 +19,12 @@ OBSERVER_KEYS = ("sessions", "summary", "metrics")  # of info; what the observer
 
 @dataclass(frozen=True)
 class Continuation:
-    """A run to go on with.
+    """A run to resume.
 
     Attributes:
         run_id: The run.
-        after_step: Where it goes on from; what it logged after that is withdrawn. A function is asked once, when the
-            run has been taken: until then another process may still move it.
+        after_step: The iteration it resumes from; what it logged after that is withdrawn. A function is called
+            once, when the run has been claimed: until then another process may still move it.
     """
 
     run_id: int
@@ -32,7 +32,7 @@ class Continuation:
 
     @cached_property
     def iteration(self) -> int:
-        """Where it goes on from."""
+        """The iteration it resumes from."""
         return self.after_step if isinstance(self.after_step, int) else self.after_step()
 
 

@@ -60,7 +60,7 @@ def runs_lacking_uploads(store: RunStore) -> list[RunRecord]:
 
 
 def upload_missing(record: RunRecord) -> list[CheckpointRecord]:
-    """Finish what a run could not upload before it ended; a run that goes on does so itself and is left alone.
+    """Finish what a run could not upload before it ended; an active run does so itself and is left alone.
 
     Copies that better ones replace are then taken out. What this machine does not have the files of stays missing.
 

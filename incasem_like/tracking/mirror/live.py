@@ -1,4 +1,4 @@
-"""Copying a run into MongoDB while it goes on: a server that is away, slow or killed costs nothing."""
+"""Copying an active run into MongoDB: a server that is away, slow or killed costs nothing."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Mirror:
         self._courier.stop(seconds=1.0)
 
     def _mark(self) -> None:
-        """Note on this machine that the server lacks something, if it is more than that the run goes on."""
+        """Note on this machine that the server lacks something, if it is more than a heartbeat."""
         if self._delivered != self._version and not self._is_marked:
             self._journal.mark(self.store.description)
             self._is_marked = True

@@ -169,14 +169,14 @@ class TrackedFile:
         return any(map(self._has_its_length, self.candidates))
 
     def here(self) -> Path | None:
-        """Find it in the folders of runs; files are held against their hash."""
+        """Find it in the folders of runs; files are compared with their hash."""
         return next((path for path in self.candidates if not self._difference(path)), None)
 
     def fetch(self) -> Path:
         """Find it, fetch it if need be, and make sure that it is the one that was tracked.
 
         Raises:
-            CheckpointError: It is nowhere to be had, or the copy elsewhere is damaged.
+            CheckpointError: It is not available anywhere, or the copy elsewhere is damaged.
             StoreError: The run store, or where it was published, does not answer.
         """
         problems = []
@@ -295,12 +295,12 @@ class CheckpointRecord:
         return self.model.can_be_had()
 
     def fetch(self) -> Path:
-        """Find the file, on this machine or else in the run store, hold it against its hash and return its path.
+        """Find the file, on this machine or else in the run store, verify its hash and return its path.
 
         What comes from the store is kept in the cache of this machine.
 
         Raises:
-            CheckpointError: The file that was tracked is nowhere to be had, or the store's copy is damaged.
+            CheckpointError: The tracked file is not available anywhere, or the store's copy is damaged.
             StoreError: The run store does not answer.
         """
         return self.model.fetch()

@@ -53,8 +53,8 @@ class RunSummary:
         status: KILLED for a run that says RUNNING and whose process is gone, DAMAGED for one that cannot be read.
         recorded_status: What the run last said of itself.
         start_time: UTC, as the other two times; None where unknown.
-        stop_time: None while the run goes on, or when it could not say.
-        heartbeat: When it was last heard of.
+        stop_time: None while the run is active, or where it could not be recorded.
+        heartbeat: The last one.
         host: hostname, pid, boot_id and so on, as far as recorded.
         comment: Given with ``--comment``.
         tags: As Omniboard shows them.

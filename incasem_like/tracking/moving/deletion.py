@@ -24,7 +24,7 @@ def delete_run(store: RunStore, run_id: int, *, force: bool = False) -> Freed:
     Checkpoints on this machine go with their folder, TensorBoard logs and snapshots, but only where their hashes prove
     that they are this run's, and no run of another store shares them.
 
-    The run is taken from sight first, so that a deletion that breaks off leaves no run that is only half there: what
+    The run is hidden first, so that a deletion that breaks off leaves no run that is only half there: what
     remains of it is known to ``RunStore.unfinished`` and goes with ``finish_deletion``.
 
     Args:
@@ -34,7 +34,7 @@ def delete_run(store: RunStore, run_id: int, *, force: bool = False) -> Freed:
 
     Raises:
         RunNotFoundError: There is no such run.
-        InputError: The run goes on, or other runs came from it.
+        InputError: The run is still running, or other runs came from it.
         StoreError: The store cannot be written.
     """
     if not force:

@@ -142,7 +142,7 @@ class ModelFiles:
 
 
 def fetch_if_possible(file: TrackedFile, run_id: int) -> Path | None:
-    """Fetch a file of a checkpoint; None, with a warning, where it is nowhere to be had."""
+    """Fetch a file of a checkpoint; None, with a warning, where it is not available anywhere."""
     try:
         return file.fetch()
     except CheckpointError as error:

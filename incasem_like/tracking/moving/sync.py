@@ -42,7 +42,7 @@ class Synced:
 
 
 def sync_journals(store: RunStore) -> list[Synced]:
-    """Deliver what is left on this machine of runs that are over; a run that goes on delivers itself.
+    """Deliver what is left on this machine of runs that are over; an active run delivers itself.
 
     Doing it again, or breaking it off, does no harm.
 

@@ -47,19 +47,19 @@ _NOT_IN_RUN_JSON = ("_id", "config", "info", "captured_out", "omniboard")
 def export_run(record: RunRecord, folder: Path, *, with_checkpoints: bool = True) -> Path:
     """Write a run, with all that belongs to it, into a new folder.
 
-    A run that goes on is refused: its parts change one after the other, so that a copy would not be of one moment.
+    An active run is refused: its parts change one after the other, so that a copy would not be of one moment.
 
     Args:
         record: The run.
         folder: Made whole or not at all; must not exist, or be empty.
         with_checkpoints: Whether its checkpoints come along; they are fetched from the store where need be,
-            and one that is nowhere to be had is left out with a warning.
+            and one that is not available anywhere is left out with a warning.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: The run goes on, or the folder is in use.
+        InputError: The run is still running, or the folder is in use.
         StoreError: The store does not answer, or the folder cannot be written.
     """
     folder = Path(folder).absolute()
@@ -86,7 +86,7 @@ def pull(record: RunRecord, folder: Path) -> dict[str, Any]:
         Its manifest, which lists no files.
 
     Raises:
-        InputError: The run goes on.
+        InputError: The run is still running.
         StoreError: The store does not answer.
         OSError: The folder cannot be written.
     """
@@ -287,7 +287,7 @@ def copy_run(
         Its record in the other store.
 
     Raises:
-        InputError: The run goes on, or the other store has it already.
+        InputError: The run is still running, or the other store has it already.
         StoreError: One of the stores does not answer or cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="incasem-run-") as temporary:

@@ -49,7 +49,7 @@ def claimed(
 
     Raises:
         RunNotFoundError: There is no run to resume.
-        InputError: It is still running, or there is a run of the wanted id.
+        InputError: It is still running, or a run of the wanted id exists.
         StoreError: The store cannot be written, or another process was quicker.
     """
     try:

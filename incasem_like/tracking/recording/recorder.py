@@ -55,11 +55,7 @@ def tracked_run(
     """Record a block as a run in a store; yield the ``Run`` that the block logs to.
 
     The record holds the configuration, what the block logs, prints and sets as ``run.result``, host, commit, packages,
-    sources, artifacts and, at the end, COMPLETED, FAILED with the traceback, or INTERRUPTED::
-
-        with tracked_run(name="train", config=config, store=store) as run:
-            run.log_scalar("loss", 0.25, step=1)
-            run.result = {"loss": 0.25}
+    sources, artifacts and, at the end, COMPLETED, FAILED with the traceback, or INTERRUPTED.
 
     Args:
         name: What is run: ``train``, ``predict``.
@@ -79,6 +75,15 @@ def tracked_run(
         InputError: There is a run of the wanted id.
         StoreError: The store cannot be written.
         SystemExit: SIGTERM (status 143) or SIGHUP (129) ended the run. Whatever the block raises passes through.
+
+    Example:
+        >>> from incasem_like.tracking import open_store
+        >>> store = open_store(None, "trainings", Path("training_runs"))
+        >>> with tracked_run(name="train", config={"rate": 0.1}, store=store) as run:
+        ...     run.log_scalar("loss", 0.25, step=1)
+        ...     run.result = {"iteration": 1}
+        >>> store.get(1).metrics["loss"].values, store.get(1).result
+        ((0.25,), {'iteration': 1})
     """
     meta = {"command": name, "comment": comment, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
     watching = list(observers)
@@ -110,7 +115,7 @@ def recorder_of(store: RunStore, *, continues: Continuation | None = None, id_ab
 
     Args:
         store: Where the run is kept.
-        continues: The run to go on with, which the observer's start takes from everybody else; None for a new one.
+        continues: The run to resume, which the observer's start claims; None for a new one.
         id_above: The id of a new run is above this, and above all ids that the store ever gave.
     """
     from incasem_like.tracking.recording.writer import RunWriter

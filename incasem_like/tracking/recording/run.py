@@ -40,7 +40,7 @@ class RunCheckpoints:
     def register(self, path: Path, iteration: int, metrics: Mapping[str, float], state: Path | None) -> None:
         """Enter a checkpoint, one of the same path is replaced; all that was logged up to here is on disk before.
 
-        A run that is killed afterwards goes on from it, and nobody would log again what is missing before it.
+        A run that is killed afterwards resumes from it, and nobody would log again what is missing before it.
         """
         self._run.save()
         entry = {

@@ -489,7 +489,7 @@ class RunStore(ABC):
     def annotate(
         self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None
     ) -> None:
-        """Change a run's tags and notes, whether it is over or goes on.
+        """Change a run's tags and notes, whether it is over or still running.
 
         Args:
             run_id: The run.
@@ -520,7 +520,7 @@ class RunStore(ABC):
         Args:
             run_id: A run that says RUNNING and is not alive; one that only looks dead is watched first.
             status: KILLED, as a rule.
-            stop_time: When it was last heard of; without a time zone, UTC.
+            stop_time: Its last heartbeat; without a time zone, UTC.
 
         Raises:
             RunNotFoundError: There is no such run.
@@ -542,7 +542,7 @@ class RunStore(ABC):
 
         Raises:
             RunNotFoundError: There is no such run.
-            InputError: The run goes on, and writes its info itself.
+            InputError: The run is still running, and writes its info itself.
             StoreError: The store cannot be written.
         """
         session = self.refuse_live(run_id).document.get("session")
@@ -555,7 +555,7 @@ class RunStore(ABC):
 
         Raises:
             RunNotFoundError: There is no such run.
-            InputError: The run goes on.
+            InputError: The run is still running.
             StoreError: The store cannot be written.
         """
         session = None
@@ -636,7 +636,7 @@ class RunStore(ABC):
         """Return a run's record, if it is over; one that only looks dead is watched first, see ``heard_of``.
 
         Raises:
-            InputError: The run goes on.
+            InputError: The run is still running.
         """
         record = self.get(run_id)
         if record.status == "RUNNING" or self.heard_of([run_id]):

@@ -1,4 +1,4 @@
-"""Copies of checkpoints in GridFS: streamed in pieces, known by run and hash, gone on with after a break."""
+"""Copies of checkpoints in GridFS: streamed in pieces, known by run and hash, resumed after a break."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class CheckpointFiles:
             proceed: Asked before each piece, with the bytes that are in; False gives the upload up.
 
         Returns:
-            Whether it is in; False when it was given up, and pieces are left to go on with.
+            Whether it is in; False when it was given up, and pieces are left to resume from.
 
         Raises:
             CheckpointError: The file is not the one of that hash any more.

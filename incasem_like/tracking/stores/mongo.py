@@ -69,8 +69,8 @@ def free_files(database: Database[Any], files: gridfs.GridFS, file_ids: Iterable
 def free_unnamed(database: Database[Any], shared: Mapping[Any, Any], apart_from: int | None = None) -> Freed:
     """Delete those of some sources and resources that no run names; none while a run is being begun.
 
-    A run that begins marks what it needs, see ``MongoStore.keep``, between its reservation and its publication. So a
-    file may go that has the same mark after both were looked for as before.
+    A run that begins reserves its id, marks the files that it needs (``MongoStore.keep``), and names them when it is
+    published. So none needs a file of which neither a reservation nor a name was found, and whose mark is unchanged.
 
     Args:
         database: Of the runs.
