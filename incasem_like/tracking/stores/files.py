@@ -141,17 +141,16 @@ class FileStore(RunStore):
         return RunFolder(self.folder / str(run_id))
 
     def reserve(self, wanted: int | None, id_above: int = 0, session: str | None = None) -> RunFolder:  # noqa: D102
-        with errors_of_writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with exclusive(self.folder):
-                highest = highest_id(self.folder)
-                run_id = max(highest, id_above, self.id_above) + 1 if wanted is None else wanted
-                try:
-                    (self.folder / str(run_id)).mkdir()
-                except FileExistsError:
-                    raise id_taken(run_id, self.description) from None
-                if run_id > highest:
-                    self._note_id(run_id)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(self.folder):
+            highest = highest_id(self.folder)
+            run_id = max(highest, id_above, self.id_above) + 1 if wanted is None else wanted
+            try:
+                (self.folder / str(run_id)).mkdir()
+            except FileExistsError:
+                raise id_taken(run_id, self.description) from None
+            if run_id > highest:
+                self._note_id(run_id)
         return self.run_folder(run_id)
 
     def keep(self, what: Literal["sources", "resources"], name: str, path: Path) -> str:  # noqa: D102
