@@ -1,4 +1,4 @@
-"""Atomic writing of files, and exclusive access to a folder."""
+"""Atomic writing of files and folders, and locks on them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -17,7 +18,7 @@ _BYTES_AT_ONCE = 1 << 20
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file atomically: to a temporary path beside it, which is then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    beside = _beside(path)
     try:
         with open(beside, "wb") as file:
             write(file)
@@ -29,10 +30,38 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
-def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file atomically."""
+def copy_whole(source: Path, target: Path, *, link: bool = False) -> None:
+    """Copy a file atomically; as a hard link where that is asked for and the file system supports it."""
+    beside = _beside(target)
+    if link:
+        try:
+            beside.unlink(missing_ok=True)
+            os.link(source, beside)
+            os.replace(beside, target)
+            return
+        except OSError:
+            pass  # the copy below reports what is wrong
+        finally:
+            beside.unlink(missing_ok=True)  # a rename onto another link of the same file leaves both
     with open(source, "rb") as content:
         write_whole(target, lambda file: shutil.copyfileobj(content, file, _BYTES_AT_ONCE))
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder atomically: yield a temporary one beside it, which is renamed when the block has filled it."""
+    beside = _beside(folder)
+    beside.mkdir()
+    try:
+        yield beside
+        os.replace(beside, folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
 
 
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
@@ -69,3 +98,39 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+_LOCKED = (errno.EWOULDBLOCK, errno.EACCES)
+_ATTEMPTS_TO_LOCK, _SECONDS_BETWEEN_ATTEMPTS = 5, 0.05
+
+
+def lock_file(file: int) -> bool:
+    """Lock an open file for as long as it is open; return False where another process has it locked.
+
+    On a file system without locks nothing is locked, and the answer is True.
+    """
+    for _ in range(_ATTEMPTS_TO_LOCK):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _LOCKED:
+                return True
+            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)  # somebody may just be looking whether it is locked
+        else:
+            return True
+    return False
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process has a file locked now."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _LOCKED
+    finally:
+        os.close(file)
+    return False

@@ -41,6 +41,10 @@ class StoreError(IncasemError):
     """The run store cannot be reached or written."""
 
 
+class NoAnswerError(StoreError):
+    """The run store's server does not answer; what it was asked to write it may or may not have written."""
+
+
 class DamagedRecordError(StoreError):
     """The record of a run cannot be read."""
 

@@ -38,4 +38,4 @@ def _log_level() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _watch_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of other machines that look dead are written by nobody in tests, unless the test says so."""
-    monkeypatch.setattr("incasem_like.tracking.stores.base.SECONDS_TO_WATCH", 0.05)
+    monkeypatch.setattr("incasem_like.tracking.liveness.SECONDS_TO_WATCH", 0.05)

@@ -21,6 +21,7 @@ def test_the_examples_of_a_module_print_what_they_say(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INCASEM_CACHE", str(tmp_path / "cache"))
     failed, tried = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert tried, f"{name} has '>>> ' outside of a docstring"
     assert not failed

@@ -22,7 +22,7 @@ from incasem_like.prediction.planning.preflight import (
     report_networks,
 )
 from incasem_like.prediction.regions import Observing, Request, check_begun_alike, predict_regions, region_record
-from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
+from incasem_like.tracking import Run, RunRecord, RunStore, tracked_run
 from incasem_like.volumes.provenance import command_line
 
 if TYPE_CHECKING:
@@ -87,27 +87,22 @@ def predict_data(
     if runs is not None and options.get("run_id") is not None:
         runs.check_unused(options["run_id"], "--resume")
     observing = observing if config.prediction.log_metrics else None
-    finished: list[FinishedPrediction] = []
-
-    def work(run: Run) -> dict[str, Any]:
+    with tracked_run(
+        name="predict",
+        config=config.model_dump(mode="json"),
+        store=runs,
+        runs_directory=config.directories.runs,
+        artifacts={"prediction_data.json": plan.data.text},
+        **options,
+    ) as run:
         started(run.id, plan)
         number = run.id if resume is None else resume
         if resume is not None:
             run.set_info("prediction_run_id", resume)  # among its parents: either run leads to the other
         request = Request(TOOL, number, resuming_command(number), resume is not None, observing)
-        finished.append(_predict(plan, run, request))
-        return finished[0].result
-
-    run_experiment(
-        name="predict",
-        config=config.model_dump(mode="json"),
-        main=work,
-        store=runs,
-        runs_directory=config.directories.runs,
-        artifacts={"prediction_data.json": plan.data.text},
-        **options,
-    )
-    return finished[0]
+        finished = _predict(plan, run, request)
+        run.result = finished.result
+    return finished
 
 
 def _checked_plan(

@@ -6,7 +6,7 @@ from incasem_like.tracking.model.checkpoints import CheckpointRecord
 from incasem_like.tracking.model.summaries import CheckpointSummary, RunSummary
 from incasem_like.tracking.moving.deletion import delete_run
 from incasem_like.tracking.opening import open_store
-from incasem_like.tracking.recording.recorder import run_experiment
+from incasem_like.tracking.recording.recorder import run_experiment, tracked_run
 from incasem_like.tracking.recording.run import Run
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import Continuation
@@ -26,5 +26,6 @@ __all__ = [
     "missing_uploads",
     "open_store",
     "run_experiment",
+    "tracked_run",
     "upload_missing",
 ]

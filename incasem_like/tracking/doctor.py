@@ -17,7 +17,6 @@ from incasem_like.disk import copy_whole
 from incasem_like.errors import CheckpointError, InputError, StoreError
 from incasem_like.tracking.kinds import kind_named, singular
 from incasem_like.tracking.mirror.checkpoints import missing_uploads, upload_missing
-from incasem_like.tracking.mirror.push import deliver_journal, undelivered
 from incasem_like.tracking.model.cache import cached_path, file_sha256
 from incasem_like.tracking.model.checkpoints import (
     BESIDE_MODELS,
@@ -30,17 +29,16 @@ from incasem_like.tracking.model.checkpoints import (
 from incasem_like.tracking.model.summaries import DAMAGED
 from incasem_like.tracking.moving.deletion import finish_deletion
 from incasem_like.tracking.moving.model_files import OWNERS
+from incasem_like.tracking.stores.base import DELETING, IMPORTING
 from incasem_like.tracking.stores.files import SHELVES, FileStore, free_unnamed_files, unnamed
 from incasem_like.tracking.stores.index import UNFINISHED
-from incasem_like.tracking.stores.mongo import free_unnamed, named_pairs
+from incasem_like.tracking.stores.mongo import MongoStore, free_unnamed, named_pairs
 from incasem_like.tracking.values import naive_utc
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.checkpoints import CheckpointRecord, TrackedFile
     from incasem_like.tracking.model.summaries import CheckpointSummary, RunSummary
     from incasem_like.tracking.stores.base import RunRecord, RunStore
-    from incasem_like.tracking.stores.files import FileStore
-    from incasem_like.tracking.stores.mongo import MongoStore
 
 
 @dataclass(frozen=True)
@@ -169,24 +167,25 @@ def check_records(store: RunStore, settled: timedelta) -> Iterator[Finding]:
             said = f", last heard of at {heard:%Y-%m-%d %H:%M} UTC" if heard else ""
             problem = f"{name} says RUNNING, but its process is gone{said}."
             yield Finding(store.description, problem, "Set it down as KILLED.", partial(_set_down, store, run.id, dead))
-    for run_id in store.half_deleted():
+    for run_id in store.unfinished(DELETING):
         problem = f"The deletion of {singular(store.kind)} run {run_id} broke off."
         yield Finding(store.description, problem, "Finish it.", partial(finish_deletion, store, run_id))
-    for run_id, age in store.half_received().items():
+    for run_id, age in store.unfinished(IMPORTING).items():
         if age > settled.total_seconds():
             problem = f"{singular(store.kind).capitalize()} run {run_id} was begun or imported, and never came to be."
-            mend = partial(store.free_half_received, run_id)
+            mend = partial(store.remove, run_id)
             yield Finding(store.description, problem, "Delete what there is of it.", mend)
 
 
 def _undelivered(store: RunStore) -> Iterator[Finding]:
     present = set(store.ids())
-    for journal in undelivered(store):
+    for journal in store.pending():
         run = f"{singular(store.kind)} run {journal.run_id}"
+        if journal.is_held:
+            continue
         if journal.run_id in present:
             problem = f"The record of {run} is not all there: the rest waits in {journal.folder}."
-            mend = partial(deliver_journal, store, journal.run_id)
-            yield Finding(store.description, problem, "Deliver it.", mend)
+            yield Finding(store.description, problem, "Deliver it.", partial(store.deliver, journal))
         else:
             problem = f"{journal.folder} waits for {run}, which is not there."
             repair = "Deliver it with 'incasem-like runs sync', or delete the folder if the run was deleted on purpose."
@@ -195,11 +194,12 @@ def _undelivered(store: RunStore) -> Iterator[Finding]:
 
 def _set_down(store: RunStore, run_id: int, dead: Sequence[int]) -> None:
     """Note that a run was killed, unless somebody did so or continued it meanwhile; watches all that look dead once."""
-    deliver_journal(store, run_id)
+    for journal in store.pending(run_id):
+        store.deliver(journal)
     record = store.get(run_id)
     if record.recorded_status == "RUNNING" and record.status != "RUNNING":
         if run_id in store.heard_of(dead):
-            raise InputError("it goes on; the clock of its machine and that of this one differ.")
+            raise InputError("it is running; the clock of its machine and that of this one differ.")
         store.set_state(run_id, "KILLED", record.heartbeat or record.start_time)
 
 
@@ -228,8 +228,12 @@ def check_folders(stores: Sequence[RunStore], runs_directory: Path, settled: tim
             if folder.name.startswith(DELETED_PREFIX) and _is_settled(folder, settled):
                 problem = f"{folder} is left of a deletion that broke off."
                 yield Finding(str(runs_directory), problem, "Delete it.", partial(remove_tree, folder))
-            elif folder.name.isdecimal() and folder.is_dir() and folder not in accounts and stores:
-                yield from _without_run(folder, stores, settled)
+            elif (
+                folder.name.isdecimal() and folder.is_dir() and folder not in accounts and _is_settled(folder, settled)
+            ):
+                problem = f"{folder} belongs to no run in {' or '.join(store.description for store in stores)}."
+                repair = "Name the store of its run too; or delete the folder, if there is none."
+                yield Finding(str(folder.parent), problem, repair)
     for folder, account in accounts.items():
         if folder.parent.name == MODELS and folder.is_dir() and not account.in_use:
             yield from _check_files(folder, account, settled)
@@ -247,20 +251,9 @@ def _accounts(stores: Sequence[RunStore], runs_directory: Path) -> dict[Path, _A
                 path = runs_directory / checkpoint.path
                 accounts[path.parent].names[path.name] = checkpoint.bytes
                 accounts[path.parent].names[f"training_state_{checkpoint.iteration}"] = None
-        for run_id in (*store.half_deleted(), *store.half_received()):
+        for run_id in (*store.unfinished(DELETING), *store.unfinished(IMPORTING)):
             accounts[models_folder(runs_directory, run_id)].in_use = True
     return dict(accounts)
-
-
-def _without_run(folder: Path, stores: Sequence[RunStore], settled: timedelta) -> Iterator[Finding]:
-    if not _is_settled(folder, settled):
-        return
-    known = " or ".join(store.description for store in stores)
-    yield Finding(
-        str(folder.parent),
-        f"{folder} belongs to no run in {known}.",
-        "Name the store of its run too; or delete the folder, if there is none.",
-    )
 
 
 def _check_files(folder: Path, account: _Account, settled: timedelta) -> Iterator[Finding]:
@@ -270,7 +263,8 @@ def _check_files(folder: Path, account: _Account, settled: timedelta) -> Iterato
         return
     named = ", ".join(path.name for path in strays)
     problem = f"No run registered {named} in {folder}."
-    if any(_is_there(folder / name, size) for name, size in account.names.items()):
+    registered = [(folder / name, size) for name, size in account.names.items() if size is not None]
+    if any(path.is_file() and path.stat().st_size == size for path, size in registered):  # so the folder is that run's
         mend = partial(_delete, strays, [path.stat().st_mtime_ns for path in strays])
         yield Finding(str(folder), problem, "Delete what no run can use.", mend)
     else:
@@ -284,11 +278,6 @@ def _is_stray(path: Path, account: _Account) -> bool:
     return path.name.lstrip(".").startswith(_OF_CHECKPOINTS)
 
 
-def _is_there(path: Path, size: int | None) -> bool:
-    """Return whether a registered file is there, which proves that the folder is that run's."""
-    return size is not None and path.is_file() and path.stat().st_size == size
-
-
 def _is_settled(path: Path, settled: timedelta) -> bool:
     return time.time() - path.stat().st_mtime > settled.total_seconds()
 
@@ -300,50 +289,26 @@ def _delete(paths: Sequence[Path], stamps: Sequence[int]) -> None:
             path.unlink()
 
 
-_HALF_WRITTEN = re.compile(r"\..+\.\d+\.\d+")  # see ``layout.write_whole``
-
-
-def check_shelves(store: FileStore, settled: timedelta) -> Iterator[Finding]:
-    """Check what lies beside the runs of a store."""
+def check_sources(store: FileStore, settled: timedelta) -> Iterator[Finding]:
+    """Check the sources and resources that runs share: those of runs that never came to be are named by none."""
     if not store.folder.is_dir():
         return
-    half = [path for path in store.folder.glob("*/.*") if _HALF_WRITTEN.fullmatch(path.name) and _age(path) > settled]
-    if half:
-        problem = f"{len(half)} files in {store.folder} were being written when their process died."
-        yield Finding(store.description, problem, "Delete them.", partial(_delete_half_written, half))
-    stored = {f"{shelf}/{path.name}" for shelf in SHELVES for path in (store.folder / shelf).glob("*")}
-    old = {name for name in stored if _age(store.folder / name) > settled}
+    paths = [path for shelf in SHELVES for path in (store.folder / shelf).glob("*")]
+    old = {path.relative_to(store.folder).as_posix() for path in paths if _is_settled(path, settled)}
     if found := unnamed(store.folder, old):
         problem = f"{len(found)} source files in {store.folder} are named by no run."
         yield Finding(store.description, problem, "Delete them.", partial(free_unnamed_files, store.folder, found))
 
 
-def _delete_half_written(paths: list[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
-
-
-def _age(path: Path) -> timedelta:
-    try:
-        return timedelta(seconds=time.time() - path.stat().st_mtime)
-    except OSError:
-        return timedelta(0)
-
-
 _OWNED = re.compile(r"(?:artifact|checkpoint)://[^/]+/(\d+)/")
 
 
-def check_database(store: RunStore, settled: timedelta) -> Iterator[Finding]:
+def check_database(store: MongoStore, settled: timedelta) -> Iterator[Finding]:
     """Check what a database holds beside the documents of its runs."""
-    from incasem_like.tracking.stores.mongo import MongoStore
-
-    assert isinstance(store, MongoStore)
     with store.errors():
         look = _Look.at(store, settled)
         yield from _files_of_no_run(store, look)
         yield from _pieces_of_no_file(store, look)
-        yield from _metrics_of_no_run(store, look)
-        yield from _missing_links(store, look)
         yield from _missing_files(store, look)
 
 
@@ -361,7 +326,7 @@ class _Look:
         """Look at a database; the files first, for a run that begins meanwhile names none that are not there yet."""
         files = store.database["fs.files"].find({}, {"filename": 1, "uploadDate": 1, "md5": 1})
         found = {file["_id"]: file for file in files}
-        fields = {"artifacts": 1, "experiment.sources": 1, "resources": 1, "info.metrics": 1, UNFINISHED: 1}
+        fields = {"artifacts": 1, "experiment.sources": 1, "resources": 1, UNFINISHED: 1}
         runs = {run["_id"]: run for run in store.database["runs"].find({}, fields) if isinstance(run["_id"], int)}
         live = frozenset(run.id for run in store.summaries() if run.status == "RUNNING")
         return cls(runs, found, datetime.now(UTC).replace(tzinfo=None) - settled, live)
@@ -401,15 +366,17 @@ def _free_if_unnamed(store: MongoStore, file_ids: list[Any]) -> None:
             for run in store.database["runs"].find(artifact, {"artifacts": 1})
             for entry in run["artifacts"]
         }
-        free_unnamed(store.database, store.files, {file_id: file_id for file_id in set(file_ids) - used})
+        free_unnamed(store.database, {file_id: file_id for file_id in set(file_ids) - used})
 
 
 def _pieces_of_no_file(store: MongoStore, look: _Look) -> Iterator[Finding]:
-    """Chunks that uploads left which broke off; those of checkpoints are gone on with where they are still wanted."""
-    groups = store.database["fs.chunks"].aggregate(_distinct("files_id"))
+    """Chunks that uploads left which broke off; those of checkpoints are resumed where they are still wanted."""
+    # Sorted by what an index begins with, so that the documents are not read
+    groups = store.database["fs.chunks"].aggregate([{"$sort": {"files_id": 1}}, {"$group": {"_id": "$files_id"}}])
     loose = [found["_id"] for found in groups if found["_id"] not in look.files]
     owners = {file_id: _OWNED.match(str(file_id)) for file_id in loose}
-    stray = [file_id for file_id, owner in owners.items() if owner is None and look.is_settled(_made(file_id))]
+    others = [file_id for file_id, owner in owners.items() if owner is None]
+    stray = [file_id for file_id in others if look.is_settled(getattr(file_id, "generation_time", None))]
     if stray:
         problem = f"GridFS holds pieces of {len(stray)} files that were never finished."
         yield Finding(store.description, problem, "Delete them.", partial(_free_pieces, store, stray))
@@ -438,43 +405,6 @@ def _free_pieces(store: MongoStore, file_ids: list[Any]) -> None:
         store.database["fs.chunks"].delete_many({"files_id": {"$in": loose}})
 
 
-def _metrics_of_no_run(store: MongoStore, look: _Look) -> Iterator[Finding]:
-    ids = [found["_id"] for found in store.database["metrics"].aggregate(_distinct("run_id"))]
-    gone = [run_id for run_id in ids if run_id not in look.runs and store.is_free(run_id)]
-    if gone:
-        problem = f"There are metrics of {len(gone)} runs that are gone."
-        yield Finding(store.description, problem, "Delete them.", partial(_free_metrics, store, gone))
-
-
-def _free_metrics(store: MongoStore, run_ids: list[Any]) -> None:
-    with store.errors("written"):
-        gone = [run_id for run_id in run_ids if store.is_free(run_id)]
-        store.database["metrics"].delete_many({"run_id": {"$in": gone}})
-
-
-def _missing_links(store: MongoStore, look: _Look) -> Iterator[Finding]:
-    """Runs by whose document Omniboard does not find their metrics, or finds some that are gone."""
-    present: defaultdict[int, dict[str, str]] = defaultdict(dict)
-    for metric in store.database["metrics"].find({}, {"run_id": 1, "name": 1}):
-        present[metric["run_id"]][str(metric["_id"])] = str(metric.get("name"))
-    for run_id, run in look.runs.items():
-        links = (run.get("info") or {}).get("metrics") or ()
-        linked = {str(link.get("id")) for link in links if isinstance(link, Mapping)}
-        if run_id not in look.live and UNFINISHED not in run and linked != set(present[run_id]):
-            problem = (
-                f"{singular(store.kind).capitalize()} run {run_id} does not name its metrics, so Omniboard lacks them."
-            )
-            yield Finding(store.description, problem, "Name them.", partial(_link, store, run_id))
-
-
-def _link(store: MongoStore, run_id: int) -> None:
-    store.refuse_live(run_id)
-    with store.errors("written"):
-        found = store.database["metrics"].find({"run_id": run_id}, {"name": 1}).sort("_id", 1)
-        links = [{"name": metric["name"], "id": str(metric["_id"])} for metric in found]
-        store.database["runs"].update_one({"_id": run_id}, {"$set": {"info.metrics": links}})
-
-
 def _missing_files(store: MongoStore, look: _Look) -> Iterator[Finding]:
     for run_id, run in look.runs.items():
         artifacts = [entry for entry in run.get("artifacts") or () if isinstance(entry, Mapping)]
@@ -488,24 +418,13 @@ def _missing_files(store: MongoStore, look: _Look) -> Iterator[Finding]:
             yield Finding(store.description, problem, "Restore the database from a backup.")
 
 
-def _distinct(key: str) -> list[dict[str, Any]]:
-    """Ask for the values of a key that an index begins with; sorted by it, so that the documents are not read."""
-    return [{"$sort": {key: 1}}, {"$group": {"_id": f"${key}"}}]
-
-
-def _made(file_id: Any) -> datetime | None:
-    """Return when an id was made, if it is one of MongoDB's own."""
-    made: datetime | None = getattr(file_id, "generation_time", None)
-    return made
-
-
 SETTLED = timedelta(hours=1)
 
 
 def examine(
     stores: Sequence[RunStore], runs_directory: Path, *, thorough: bool = False, settled: timedelta = SETTLED
 ) -> list[Finding]:
-    """Find what is inconsistent; nothing is changed until a finding is mended. Runs that go on are left alone.
+    """Find what is inconsistent; nothing is changed until a finding is mended. Active runs are left alone.
 
     Args:
         stores: All that have runs in the runs directory: of every kind, and of every place where runs are kept.
@@ -516,16 +435,13 @@ def examine(
     Raises:
         StoreError: A store does not answer.
     """
-    return list(_examine(stores, Path(runs_directory).absolute(), thorough, settled))
-
-
-def _examine(stores: Sequence[RunStore], runs_directory: Path, thorough: bool, settled: timedelta) -> Iterator[Finding]:
+    found: list[Finding] = []
     for store in stores:
-        yield from check_records(store, settled)
+        found += check_records(store, settled)
         if isinstance(store, FileStore):
-            yield from check_shelves(store, settled)
-        else:
-            yield from check_database(store, settled)
+            found += check_sources(store, settled)
+        elif isinstance(store, MongoStore):
+            found += check_database(store, settled)
     trainings = [store for store in stores if kind_named(store.kind).keeps_checkpoints]
-    yield from check_checkpoints(trainings, thorough)
-    yield from check_folders(trainings, runs_directory, settled)
+    found += check_checkpoints(trainings, thorough)
+    return found + list(check_folders(trainings, Path(runs_directory).absolute(), settled))

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from incasem_like.tracking.background import SECONDS_BETWEEN_HEARTBEATS
 from incasem_like.tracking.values import utc_moment
 
+log = logging.getLogger("incasem_like.tracking")
 OLDEST_HEARTBEAT = timedelta(minutes=5)
 _TICKS_AMONG_THE_FIELDS = 19  # of /proc/PID/stat, counted from the state, which follows the name in parentheses
 # Where ticks are unknown: the time of a start is reckoned from that of the boot, which the kernel adjusts
 _SECONDS_STARTS_MAY_DIFFER = 2.0
+SECONDS_TO_WATCH = 2.5 * SECONDS_BETWEEN_HEARTBEATS  # a beat may be late on a busy machine, and slow to arrive
+_LOOKS = 10
+Key = TypeVar("Key")
 
 
 def is_alive(
@@ -26,11 +33,11 @@ def is_alive(
     On the machine and in the pid namespace of the run the process itself is looked for, so that the answer is right at
     once and stays right while the server is away. A process of a boot before this one is dead. Of another machine or
     container only the heartbeat is known: it must be younger than five minutes. That compares the clocks of two
-    machines, which is good enough to list runs by; before a run is taken or closed, ``watching`` makes sure.
+    machines, which is good enough to list runs by; before a run is taken or closed, ``watch`` makes sure.
 
     Args:
         host: The run's ``host`` entry, as ``describe_process`` and Sacred fill it.
-        heartbeat: When the run was last heard of; without a time zone, UTC.
+        heartbeat: The last heartbeat; without a time zone, UTC.
         start: When it was started, for a run that has no heartbeat yet; without a time zone, UTC.
         now: The present; by default the clock's.
     """
@@ -45,7 +52,7 @@ def find_process(host: Mapping[str, Any], heartbeat: datetime | None, start: dat
 
     Args:
         host: As for ``is_alive``.
-        heartbeat: When the run was last heard of.
+        heartbeat: The last heartbeat.
         start: When it was started.
     """
     if not isinstance(host.get("pid"), int) or host.get("hostname") != socket.gethostname():
@@ -66,6 +73,32 @@ def honest_status(
     if recorded != "RUNNING":
         return recorded or "UNKNOWN"
     return recorded if is_alive(host, heartbeat, start) else "KILLED"
+
+
+def signs_of_life(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the fields of a run's document that change with each heartbeat, or when it ends or is resumed."""
+    return tuple(str(document.get(key)) for key in ("session", "status", "heartbeat"))
+
+
+def watch(look: Callable[[], Mapping[Key, object]], who: str) -> set[Key]:
+    """Look at runs for a little longer than a heartbeat takes, and give those that changed meanwhile.
+
+    Args:
+        look: Gives the signs of life of each run now; one that is gone is left out.
+        who: What is watched, for a person: ``Training run 3 in …``.
+    """
+    log.warning(
+        "%s: nothing was heard for minutes, but by another machine's clock, which may be wrong; watching for %g s.",
+        who,
+        SECONDS_TO_WATCH,
+    )
+    before, moved = look(), set[Key]()
+    end = time.monotonic() + SECONDS_TO_WATCH
+    while before.keys() - moved and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, SECONDS_TO_WATCH / _LOOKS))
+        now = look()
+        moved |= {key for key, signs in before.items() if now.get(key) != signs}
+    return moved
 
 
 @functools.cache

@@ -3,36 +3,33 @@
 A line is a point, ``{"name": …, "step": …, "value": …, "time": …}``, or says something of those before it:
 ``{"session": TOKEN}``: a process began to write; ``{"withdrawn_after": STEP}``: the points of later steps up to here do
 not count, since the run was continued from there; ``{"base": {NAME: …}}``: in place of all before it, what was known of
-the run, which went on on another machine in between.
+the run, which was continued on another machine in between.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import math
 import os
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from incasem_like.disk import lock_file
 from incasem_like.errors import DiskFullError, IncasemError, StoreError
 from incasem_like.tracking.series import MAX_POINTS, Metric, MetricTable
 
 START_OF_A_POINT = b'{"name"'
-_HELD = (errno.EWOULDBLOCK, errno.EACCES)
-_ATTEMPTS_TO_LOCK, _SECONDS_BETWEEN_ATTEMPTS = 5, 0.05
 _UNDEFINED = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 class AlreadyWrittenError(Exception):
-    """Another process holds the log, since its run goes on."""
+    """Another process holds the log, since its run is still running."""
 
 
 class MetricsLog:
@@ -59,7 +56,7 @@ class MetricsLog:
             AlreadyWrittenError: Another process holds it.
         """
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        if not _lock(file):
+        if not lock_file(file):
             os.close(file)
             raise AlreadyWrittenError
         self._file, self._length = file, _length_of_whole_lines(self.path)
@@ -120,35 +117,6 @@ class MetricsLog:
             self._file = None
 
 
-def _lock(file: int) -> bool:
-    """Lock a file for as long as it is open; on a file system without locks, what the run says of itself has to do."""
-    for _ in range(_ATTEMPTS_TO_LOCK):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in _HELD:
-                return True
-            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)  # somebody may just be looking whether it is held
-        else:
-            return True
-    return False
-
-
-def is_held(path: Path) -> bool:
-    """Return whether a process holds a log now."""
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in _HELD
-    finally:
-        os.close(file)
-    return False
-
-
 def _length_of_whole_lines(path: Path) -> int:
     with open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
@@ -193,13 +161,16 @@ def goes_on_from(path: Path, sessions: list[str]) -> bool:
         path: Of the log.
         sessions: Tokens of all the run's sessions.
     """
-    written, base = _written_by(path)
+    if not path.is_file():
+        return False
+    tokens, base = _written_by(path)
+    written = [token for token in tokens if token in sessions]  # others died before they wrote anything else
     return bool(written) and (sessions == written if base is None else sessions[-len(written) :] == written)
 
 
 def is_complete(path: Path, sessions: list[str]) -> bool:
     """Return whether a log holds a run's metrics at full resolution, from its first session to its last."""
-    if not path.is_file() or not goes_on_from(path, sessions):
+    if not goes_on_from(path, sessions):
         return False
     base = _written_by(path)[1] or {}
     return all(metric.get("stride", 1) == 1 for metric in base.values())

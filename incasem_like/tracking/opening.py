@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
@@ -11,9 +10,6 @@ from incasem_like.tracking.address import FolderAddress, parse_address
 from incasem_like.tracking.kinds import KINDS
 from incasem_like.tracking.stores.base import RunStore
 from incasem_like.tracking.stores.files import FileStore
-
-if TYPE_CHECKING:
-    pass
 
 
 def open_store(url: str | Path | None, kind: str, runs_directory: Path) -> RunStore:

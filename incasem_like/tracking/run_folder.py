@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import mimetypes
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,13 +14,13 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from incasem_like.disk import write_whole
+from incasem_like.disk import is_locked, write_whole
 from incasem_like.errors import DamagedRecordError, DataError, IncasemError, StoreError
 from incasem_like.tracking.documents import from_document
 from incasem_like.tracking.kinds import KINDS
-from incasem_like.tracking.metrics_log import MetricsLog, is_complete, is_held, was_written_in
+from incasem_like.tracking.metrics_log import MetricsLog, RunMetrics, goes_on_from, is_complete, was_written_in
 from incasem_like.tracking.model.cache import file_sha256
-from incasem_like.tracking.sessions import OpenedRun
+from incasem_like.tracking.model.checkpoints import folder_size
 from incasem_like.tracking.values import as_sequence, plain
 
 METRICS_LOG = "metrics.jsonl"
@@ -38,6 +39,14 @@ def damaged_record(path: Path, reason: object) -> DamagedRecordError:
         f"The run record {path} is damaged ({reason}): restore it from a backup, or delete the run with "
         "'incasem-like runs delete'."
     )
+
+
+def numbered(folder: Path) -> list[str]:
+    """List the names in a store's folder that are ids of runs."""
+    try:
+        return [name for name in os.listdir(folder) if name.isdecimal() and str(int(name)) == name]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 class RunFolder:
@@ -71,6 +80,39 @@ class RunFolder:
     def log_path(self) -> Path:
         """The log of all metrics."""
         return self.folder / METRICS_LOG
+
+    @cached_property
+    def log(self) -> MetricsLog:
+        """The same, to be written; whoever has it open has the run."""
+        return MetricsLog(self.log_path)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a process has the run."""
+        return is_locked(self.log_path)
+
+    def has_points_of(self, sessions: list[str]) -> bool:
+        """Return whether the log ends where the run ended whose sessions had these tokens, so that it is resumed."""
+        return not self.log.is_empty
+
+    @contextlib.contextmanager
+    def opening(self) -> Iterator[None]:
+        """Open the log for a block that begins with it, and leave it open; where the block fails, restore it.
+
+        Raises:
+            AlreadyWrittenError: Another process has the run.
+        """
+        self.log.open()
+        try:
+            with self.log.all_or_nothing():
+                yield
+        except BaseException:
+            self.log.close()
+            self.remove_if_empty()
+            raise
+
+    def remove_if_empty(self) -> None:
+        """Delete the folder of a run that is kept elsewhere, if there is nothing in it."""
 
     def read(self, name: str) -> dict[str, Any]:
         """Read a file of the run that holds a mapping; empty where it is missing."""
@@ -135,20 +177,24 @@ _MOST_FOLDERS = 1000
 
 
 @dataclass(frozen=True)
-class Begun:
-    """A run that this process writes from now on.
+class OpenedRun:
+    """A run that this process, and no other, writes from now on.
 
     Attributes:
-        folder: Its folder.
-        run: What is known of it.
-        document: The document that its database has of it; empty for a run that is kept as files.
-        metric_ids: The ids of its metrics there, by name.
+        folder: Where it is written.
+        entry: Its document but for config, info and output.
+        metrics: Those it has already.
+        sessions: The processes that wrote it, this one last.
+        info: What it has noted of itself.
+        output: What it has printed.
     """
 
     folder: RunFolder
-    run: OpenedRun
-    document: dict[str, Any] = field(default_factory=dict)
-    metric_ids: dict[str, Any] = field(default_factory=dict)
+    entry: dict[str, Any]
+    metrics: RunMetrics
+    sessions: list[dict[str, Any]]
+    info: dict[str, Any] = field(default_factory=dict)
+    output: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,7 +227,6 @@ class Journal(RunFolder):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, _damaged_journal)
-        self.log = MetricsLog(self.log_path)
 
     @property
     def run_id(self) -> int:
@@ -192,11 +237,6 @@ class Journal(RunFolder):
     def is_undelivered(self) -> bool:
         """Whether the database lacks something that is here."""
         return (self.folder / _PENDING).is_file() or self._is_of_earlier_version()
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the run goes on."""
-        return is_held(self.log.path)
 
     @property
     def database(self) -> str:
@@ -253,27 +293,12 @@ class Journal(RunFolder):
         except StoreError:
             return True
 
-    @contextlib.contextmanager
-    def opening(self) -> Iterator[None]:
-        """Open the log for a block that begins with it, and leave it open.
+    def has_points_of(self, sessions: list[str]) -> bool:  # noqa: D102
+        return goes_on_from(self.log_path, sessions)
 
-        Where the block breaks off, what it wrote into the log is taken back, and a journal that holds nothing goes.
-
-        Raises:
-            AlreadyWrittenError: The run goes on.
-        """
-        try:
-            self.log.open()
-            with self.log.all_or_nothing():
-                yield
-        except BaseException:
-            self.log.close()
-            self._remove_if_empty()
-            raise
-
-    def _remove_if_empty(self) -> None:
+    def remove_if_empty(self) -> None:  # noqa: D102
         entries = list(self.folder.iterdir())
-        if all(path == self.log.path and path.stat().st_size == 0 for path in entries):
+        if all(path == self.log_path and path.stat().st_size == 0 for path in entries):
             shutil.rmtree(self.folder)
 
     def clear(self) -> None:
@@ -317,26 +342,26 @@ class Journals:
         raise StoreError(f"{self.folder} holds {_MOST_FOLDERS} journals of run {run_id}: delete those of old servers.")
 
     def find(self, run_id: int, sessions: list[str]) -> Journal | None:
-        """Find the journal of a run; None where it never went on on this machine.
+        """Find the journal of a run; None where it was never written on this machine.
 
         Args:
             run_id: The run.
             sessions: Tokens of all its sessions, by which it is told from another server's run of that id.
         """
-        mine = (journal for journal in self if journal.run_id == run_id and journal.log.path.is_file())
-        return next((journal for journal in mine if was_written_in(journal.log.path, sessions)), None)
+        mine = (journal for journal in self if journal.run_id == run_id and journal.log_path.is_file())
+        return next((journal for journal in mine if was_written_in(journal.log_path, sessions)), None)
 
     def complete_log(self, run_id: int, sessions: list[str]) -> Path | None:
-        """Find the log that has all of a run's metrics; None where part of the run went on on another machine."""
+        """Find the log that has all of a run's metrics; None where part of the run was written on another machine."""
         journal = self.find(run_id, sessions)
-        return journal.log.path if journal is not None and is_complete(journal.log.path, sessions) else None
+        return journal.log_path if journal is not None and is_complete(journal.log_path, sessions) else None
 
     def remove(self, run_id: int, sessions: list[str]) -> int:
         """Delete what this machine keeps of a run that was deleted; return the bytes that frees."""
         journal = self.find(run_id, sessions)
         if journal is None:
             return 0
-        size = sum(path.stat().st_size for path in journal.folder.rglob("*") if path.is_file())
+        size = folder_size(journal.folder)
         shutil.rmtree(journal.folder)
         return size
 
@@ -389,7 +414,7 @@ class PortableRun(RunFolder):
         super().__init__(folder, _damaged_export)
         if not (self.folder / MANIFEST).is_file():
             raise DataError(
-                f"{folder} is no exported run, for it has no {MANIFEST}: name a folder that runs export made."
+                f"{folder} is not an exported run: it has no {MANIFEST}; name a folder that runs export made."
             )
         manifest = self.read(MANIFEST)
         if manifest.get("format") == FORMAT and manifest.get("version", 0) > VERSION:

@@ -6,12 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.tracking.values import as_utc
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

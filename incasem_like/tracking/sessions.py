@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -19,12 +19,12 @@ OBSERVER_KEYS = ("sessions", "summary", "metrics")  # of info; what the observer
 
 @dataclass(frozen=True)
 class Continuation:
-    """A run to go on with.
+    """A run to resume.
 
     Attributes:
         run_id: The run.
-        after_step: Where it goes on from; what it logged after that is withdrawn. A function is asked once, when the
-            run has been taken: until then another process may still move it.
+        after_step: The iteration it resumes from; what it logged after that is withdrawn. A function is called
+            once, when the run has been claimed: until then another process may still move it.
     """
 
     run_id: int
@@ -32,7 +32,7 @@ class Continuation:
 
     @cached_property
     def iteration(self) -> int:
-        """Where it goes on from."""
+        """The iteration it resumes from."""
         return self.after_step if isinstance(self.after_step, int) else self.after_step()
 
 
@@ -46,25 +46,6 @@ class Start:
     start_time: datetime
     config: dict[str, Any]
     meta_info: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class OpenedRun:
-    """A run that this process, and no other, writes from now on.
-
-    Attributes:
-        entry: Its document but for config, info and output, in the form in which the store keeps it.
-        metrics: Those it has already.
-        sessions: The processes that wrote it, this one last.
-        info: What it has noted of itself.
-        output: What it has printed.
-    """
-
-    entry: dict[str, Any]
-    metrics: RunMetrics
-    sessions: list[dict[str, Any]]
-    info: dict[str, Any] = field(default_factory=dict)
-    output: str = ""
 
 
 def new_token() -> str:

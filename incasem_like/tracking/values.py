@@ -116,6 +116,11 @@ def naive_utc(value: Any) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=None)
 
 
+def is_number(value: Any) -> bool:
+    """Return whether a value is an integer or a float; True and False are not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def as_mapping(value: Any) -> Mapping[str, Any]:
     """Return a value that is a mapping; an empty one for anything else."""
     return value if type(value) is dict or isinstance(value, Mapping) else {}

@@ -71,7 +71,7 @@ def train(
             changed since are reported.
         part_of: The run that this training is a part of, as lineage: ``{"sweep_run_id": 3, "trial": 5}``.
         started: Called once this process has claimed the run, before the first iteration.
-        **options: run_name, comment, run_id, observers, sources, as ``tracking.run_experiment`` takes them.
+        **options: run_name, comment, run_id, observers, sources, as ``tracking.tracked_run`` takes them.
 
     Raises:
         InputError: Anything the preflight finds (see ``preflight.check_training``), or the run cannot be continued.
@@ -113,27 +113,22 @@ def _track(
     options: Mapping[str, Any],
 ) -> FinishedTraining:
     """Do the work as a tracked run, whose result is the training's."""
-    from incasem_like.tracking import run_experiment
+    from incasem_like.tracking import tracked_run
 
     config, continuation = checked.config, beginning.continuation
-    finished: list[FinishedTraining] = []
-
-    def main(run: Run) -> dict[str, Any]:
-        finished.append(work(run))
-        return finished[0].result
-
-    run_experiment(
+    with tracked_run(
         name="train",
         config=config.model_dump(mode="json"),
-        main=main,
         store=store,
         runs_directory=config.directories.runs,
         artifacts=checked.artifacts if continuation is None else {},
         continues=continuation,
         id_above=highest_number(config.directories.runs),
         **options,
-    )
-    return finished[0]
+    ) as run:
+        finished = work(run)
+        run.result = finished.result
+    return finished
 
 
 def run_training(

@@ -116,7 +116,7 @@ def test_what_a_prediction_wrote_into_a_volume_stays(lab: Lab, tmp_path: Path) -
 
 
 def test_a_run_whose_clock_is_behind_keeps_all_of_them(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    from incasem_like.tracking.stores import base as watching
+    from incasem_like.tracking import liveness as watching
 
     lab.add(1)
     lab.add(2, name="ER, cell 2", status="RUNNING", stop_time=None)
@@ -142,7 +142,7 @@ def test_a_damaged_record_can_be_deleted_once_somebody_agrees(lab: Lab, monkeypa
         assert "DAMAGED" in shown.output
     answer_with(monkeypatch, "y")
     shown = lab.ask("runs", "delete", 1, 2)
-    assert (shown.status, lab.store().ids(), lab.store().half_deleted()) == (0, [], []), shown
+    assert (shown.status, lab.store().ids(), lab.store().unfinished("deleting")) == (0, [], {}), shown
     assert "Deleted training run 1: freed" in shown.output
 
 

@@ -63,7 +63,7 @@ def test_a_run_of_another_machine_that_was_heard_of_lately_stays(lab: Lab) -> No
 
 
 def test_a_run_whose_clock_is_behind_is_watched_and_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    from incasem_like.tracking.stores import base as watching
+    from incasem_like.tracking import liveness as watching
 
     for run_id in (1, 2):
         lab.add(run_id, name=f"run_{run_id}", status="RUNNING", stop_time=None)

@@ -1,5 +1,6 @@
 """Trainings that leave checkpoints in a database, and what is found of them there."""
 
+import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -45,3 +46,10 @@ def pieces(store: MongoStore) -> set[Any]:
     """Ids of the files of checkpoints that there are pieces of."""
     ids = store.database["fs.chunks"].distinct("files_id")
     return {file_id for file_id in ids if str(file_id).startswith("checkpoint://")}
+
+
+def damaged(store: MongoStore, run_id: int = 1) -> list[str]:
+    """Names of the files of checkpoints in the database whose content does not have their hash."""
+    files = store.checkpoint_files
+    copies = [(copy, hashlib.sha256(b"".join(files.read(copy))).hexdigest()) for copy in files.of_run(run_id)]
+    return [copy.name for copy, digest in copies if digest != copy.sha256]

@@ -116,16 +116,16 @@ def test_the_end_of_a_run_that_died_is_set_down(store: RunStore, write_run: Writ
     record = store.get(1)
     assert (record.recorded_status, record.stop_time) == ("KILLED", heard.replace(tzinfo=UTC))
     assert (record.result, record.inputs, record.heartbeat) == (3, [{"address": "x"}], heard.replace(tzinfo=UTC))
-    with pytest.raises(InputError, match="says by itself how it ended \\(KILLED\\)"):
+    with pytest.raises(InputError, match="recorded its own end \\(KILLED\\)"):
         store.set_state(1, "FAILED", None)
 
 
 def test_a_run_that_lives_is_neither_ended_nor_deleted(store: RunStore) -> None:
     def work(run: Run) -> None:
         run.flush()
-        with pytest.raises(InputError, match=r"Run 1 in .* still goes on \(process \d+ on .*\): stop it first"):
+        with pytest.raises(InputError, match=r"Run 1 in .* is still running \(process \d+ on .*\): stop it first"):
             store.set_state(1, "KILLED", None)
-        with pytest.raises(InputError, match="still goes on"):
+        with pytest.raises(InputError, match="is still running"):
             delete_run(store, 1, force=True)
 
     run_experiment(name="x", config={}, main=work, store=store)

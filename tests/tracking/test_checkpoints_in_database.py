@@ -109,7 +109,6 @@ def test_the_same_bytes_come_back_out_of_the_database(database: MongoStore) -> N
     run_experiment(name="train", config=config(), main=main, store=database)
     (copy,) = [copy for copy in database.checkpoint_files.of_run(1) if copy.name == "model_checkpoint_1"]
     assert b"".join(database.checkpoint_files.read(copy)) == b"weights 1 " + content
-    assert database.checkpoint_files.is_sound(copy)
     # and for any program that reads GridFS
     assert database.files.get(copy.id).read() == b"weights 1 " + content
 

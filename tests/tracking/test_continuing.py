@@ -10,6 +10,7 @@ import pytest
 from tracking.continued_runs import interrupt, interrupted, logging_up_to, stored, track
 
 from incasem_like.tracking import Continuation, Run, RunStore, delete_run, open_store
+from incasem_like.tracking.metrics_log import read_log
 from incasem_like.tracking.stores.files import FileStore
 
 
@@ -51,6 +52,20 @@ def test_the_full_log_is_only_appended_to(store: RunStore) -> None:
     assert store.metrics_log(1) == log
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["withdrawn_after"] for line in lines if "withdrawn_after" in line] == [40]
+
+
+def test_a_continuation_that_was_killed_before_it_wrote_anything_costs_no_points(store: RunStore) -> None:
+    points = {"tracking": {"max_points": 16}}
+    interrupted(store, 57, config=points)
+    log = store.metrics_log(1)
+    assert log is not None
+    with open(log, "a") as file:
+        file.write('{"session": "killed at once"}\n')
+    track(store, logging_up_to(200, first=41), continues=Continuation(1, 40), config=points)
+    whole = logged(store, 200)
+    assert stored(store) == {name: whole[name] for name in ("loss", "dice")}
+    assert store.metrics_log(1) == log
+    assert read_log(log)["loss"].steps == tuple(range(1, 201))
 
 
 def test_a_metric_that_came_up_only_after_the_checkpoint_is_gone_until_it_comes_up_again(store: RunStore) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from incasem_like.errors import DamagedRecordError
 from incasem_like.tracking import Run, RunStore, delete_run, open_store, run_experiment
+from incasem_like.tracking.stores.base import DELETING
 from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.stores.mongo import MongoStore
 
@@ -40,7 +41,7 @@ def test_of_a_damaged_run_goes_what_is_known_to_be_its_own(store: RunStore) -> N
     freed = delete_run(store, 1)
     assert (freed.runs, freed.metrics, freed.checkpoints) == (1, 1, 1)
     assert not list(store.runs_directory.glob("models/*"))
-    assert (store.ids(), store.half_deleted()) == ([], [])
+    assert (store.ids(), store.unfinished(DELETING)) == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -70,4 +71,4 @@ def test_a_damaged_run_can_be_deleted(tmp_path: Path, write_run: WriteRun) -> No
         (store.folder / str(run_id) / ("run.json", "info.json")[run_id - 1]).write_text("{")
     for run_id in (1, 2):
         assert delete_run(store, run_id).runs == 1
-    assert store.ids() == store.half_deleted() == []
+    assert (store.ids(), store.unfinished(DELETING)) == ([], {})

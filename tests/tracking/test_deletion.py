@@ -14,6 +14,7 @@ from incasem_like.tracking import Run, RunRecord, RunStore, delete_run, open_sto
 from incasem_like.tracking.model.checkpoints import series_log_folder
 from incasem_like.tracking.moving.deletion import finish_deletion
 from incasem_like.tracking.moving.model_files import owners, share
+from incasem_like.tracking.stores.base import DELETING
 from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.stores.mongo import MongoStore
 
@@ -172,7 +173,7 @@ def test_a_deletion_that_broke_off_is_out_of_sight_and_can_be_finished(
 
     places = {
         "at once": ("incasem_like.tracking.moving.deletion.free_model_files", killed),
-        "models gone": (f"{type(store).__module__}.{_freeing(store)}", killed),
+        "models gone": (f"{type(store).__module__}.{type(store).__name__}.remove", killed),
         "half of the folders gone": ("os.rename", _after(killed, 1 + isinstance(store, FileStore))),
         "record half gone": _in_the_record(store, killed),
     }
@@ -183,19 +184,15 @@ def test_a_deletion_that_broke_off_is_out_of_sight_and_can_be_finished(
     assert store.ids() == [2]
     assert [run.id for run in store.summaries()] == [2]
     assert store.read_document(1) is None
-    assert store.half_deleted() == [1]
+    assert list(store.unfinished(DELETING)) == [1]
     freed = finish_deletion(store, 1)
     assert freed.runs == 1
-    assert store.half_deleted() == []
+    assert store.unfinished(DELETING) == {}
     assert not list(store.runs_directory.glob("*/*0001*"))
     assert store.get(2).artifact("data.json") == b"{}"
     before = _files_left(store)
     delete_run(store, 2)
     assert _files_left(store) < before
-
-
-def _freeing(store: RunStore) -> str:
-    return "free_folder" if isinstance(store, FileStore) else "free_run"
 
 
 def _in_the_record(store: RunStore, killed: Callable[..., None]) -> tuple[str, Callable[..., None]]:
@@ -228,7 +225,7 @@ def test_a_run_of_files_that_somebody_just_took_up_is_not_deleted(tmp_path: Path
     log = MetricsLog(store.folder / "1" / "metrics.jsonl")
     log.open()
     for change in (store.begin_deletion, lambda run_id: store.set_state(run_id, "KILLED", None)):
-        with pytest.raises(InputError, match="still goes on"):
+        with pytest.raises(InputError, match="is still running"):
             change(1)
     log.close()
     assert store.get(1).recorded_status == "RUNNING"
@@ -261,7 +258,7 @@ def test_a_run_in_mongodb_that_somebody_just_took_up_is_left_to_them(
     with pytest.raises(InputError, match="was just continued"):
         database.note(1, {"seen": True})
     assert database.ids() == [1]
-    assert database.half_deleted() == []
+    assert database.unfinished(DELETING) == {}
     assert "seen" not in database.get(1).info
 
 

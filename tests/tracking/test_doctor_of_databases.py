@@ -68,22 +68,6 @@ def test_an_upload_that_broke_off_is_finished(database: MongoStore, write_run: W
     assert findings(database) == []
 
 
-def test_metrics_of_no_run_go_and_links_come_back(database: MongoStore) -> None:
-    run_experiment(name="x", config={}, main=lambda run: run.log_scalar("loss", 0.5, 1), store=database)
-    database.database["metrics"].insert_one({"run_id": 7, "name": "loss", "steps": [], "values": [], "timestamps": []})
-    links = database.database["runs"].find_one({"_id": 1})["info"]["metrics"]  # type: ignore[index]
-    database.database["runs"].update_one({"_id": 1}, {"$unset": {"info.metrics": ""}})
-    found = findings(database)
-    assert sorted(finding.problem for finding in found) == [
-        "There are metrics of 1 runs that are gone.",
-        "Training run 1 does not name its metrics, so Omniboard lacks them.",
-    ]
-    mend(found)
-    assert database.database["runs"].find_one({"_id": 1})["info"]["metrics"] == links  # type: ignore[index]
-    assert database.database["metrics"].count_documents({}) == 1
-    assert findings(database) == []
-
-
 def test_files_that_are_gone_are_named(database: MongoStore) -> None:
     run_experiment(name="x", config={}, main=lambda run: run.add_artifact("{}", "data.json"), store=database)
     entry = database.database["runs"].find_one({"_id": 1})["artifacts"][0]  # type: ignore[index]

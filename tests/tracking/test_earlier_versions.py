@@ -15,6 +15,7 @@ from incasem_like.tracking.moving.sync import sync_journals
 from incasem_like.tracking.moving.transfer import copy_runs, import_runs
 from incasem_like.tracking.queries.conditions import parse_condition
 from incasem_like.tracking.queries.select import select_runs
+from incasem_like.tracking.stores.base import DELETING
 
 FIXTURES = Path(__file__).parent / "fixtures"
 EARLIER_CONFIG = {"tracking": {"max_points": 8, "store_checkpoints": "best,last"}}
@@ -115,7 +116,7 @@ def test_new_runs_go_on_above_earlier_ones_and_earlier_ones_are_deleted(earlier:
     highest = 5 if earlier.checkpoint_files is None else 6
     track(earlier, lambda run: None)
     assert earlier.ids()[-1] == highest + 1
-    assert earlier.half_deleted() == [5]
+    assert list(earlier.unfinished(DELETING)) == [5]
     assert any(
         "deletion of training run 5 broke off" in found.problem for found in examine([earlier], earlier.runs_directory)
     )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import incasem_like
 from incasem_like.errors import InputError
-from incasem_like.tracking import Run, RunStore, open_store, run_experiment
+from incasem_like.tracking import Run, RunStore, open_store, run_experiment, tracked_run
 from incasem_like.tracking.values import from_bson, plain, to_bson, without_credentials
 
 STAND_INS = "\uff0e\uff04\uff05"  # full-width dot, dollar and percent sign, which stand for others in MongoDB
@@ -39,6 +39,25 @@ def test_a_configuration_comes_back_exactly_as_it_was(store: RunStore) -> None:
     assert store.get(1).config == CONFIG
     assert list(store.get(1).config["training"]) == list(CONFIG["training"])  # type: ignore[call-overload]
     assert repr(CONFIG) == before
+
+
+def test_a_block_is_recorded_with_its_result(store: RunStore) -> None:
+    with tracked_run(name="train", config=CONFIG, store=store) as run:
+        run.log_scalar("loss", 0.5, 1)
+        run.result = {"loss": np.float32(0.5)}
+        assert (run.id, run.result) == (1, {"loss": 0.5})
+    record = store.get(1)
+    assert (record.status, record.result, record.metrics["loss"].values) == ("COMPLETED", {"loss": 0.5}, (0.5,))
+
+
+def test_the_traceback_of_a_block_that_fails_leads_to_its_line(store: RunStore) -> None:
+    def divide() -> float:
+        return 1 / 0
+
+    with pytest.raises(ZeroDivisionError), tracked_run(name="train", config=CONFIG, store=store):
+        divide()
+    assert store.get(1).status == "FAILED"
+    assert "return 1 / 0" in store.get(1).fail_trace
 
 
 def test_a_missing_seed_stays_missing_and_random_state_is_left_alone(store: RunStore) -> None:

@@ -86,7 +86,6 @@ def test_a_damaged_copy_in_the_database_is_said_and_leaves_nothing(
     chunks.update_one({"_id": piece["_id"]}, {"$set": {"data": b"?" + bytes(piece["data"])[1:]}})
     with pytest.raises(CheckpointError, match=r"copy of model_checkpoint_40 in MongoDB .* is damaged \(SHA-256 "):
         elsewhere.get(1).checkpoint("last").fetch()
-    assert not database.checkpoint_files.is_sound(copy)
     chunks.delete_one({"_id": piece["_id"]})
     with pytest.raises(CheckpointError, match="is damaged"):
         elsewhere.get(1).checkpoint("last").fetch()

@@ -159,9 +159,9 @@ def test_an_observer_that_hangs_does_not_hold_the_run_up(
     ("settings", "sentence"),
     [
         ({"text": "x"}, "does not say what follows the run: write 'observer: CLASS'"),
-        ({"observer": "SlackObserve"}, "which there is not; did you mean 'SlackObserver'?"),
+        ({"observer": "SlackObserve"}, "unknown observer 'SlackObserve'; did you mean 'SlackObserver'?"),
         ({"observer": "no_such_package.Observer"}, "but no_such_package is not installed"),
-        ({"observer": "json.JSONDecoder"}, "which there is not"),
+        ({"observer": "json.JSONDecoder"}, "unknown observer"),
         ({"observer": "SlackObserver", "bot": SECRET}, "does not take the settings in"),
         ({"webhook_url": SECRET, "colour": SECRET}, "unexpected keyword argument 'colour'"),
         ({"observer": "FileStorageObserver"}, "missing 1 required positional argument: 'basedir'"),

@@ -13,7 +13,6 @@ from tracking.faulty_servers import wait_until
 from incasem_like.errors import StoreError
 from incasem_like.tracking import Continuation, Run, RunStore, run_experiment
 from incasem_like.tracking.mirror import live as mongo_observer
-from incasem_like.tracking.mirror.push import undelivered
 from incasem_like.tracking.moving.sync import sync_journals
 from incasem_like.tracking.stores.mongo import MongoStore
 
@@ -93,7 +92,7 @@ def test_what_cannot_be_delivered_by_the_end_waits_on_disk_and_is_synced(
         sync_journals(mongomock_store)
     switch(True)
     assert mongomock_store.get(1).recorded_status == "RUNNING"
-    assert [journal.run_id for journal in undelivered(mongomock_store)] == [1]
+    assert [journal.run_id for journal in mongomock_store.pending()] == [1]
     (synced,) = sync_journals(mongomock_store)
     assert (synced.run_id, synced.delivered_as, synced.what) == (1, 1, "record delivered")
     record = mongomock_store.get(1)
@@ -104,7 +103,7 @@ def test_what_cannot_be_delivered_by_the_end_waits_on_disk_and_is_synced(
     assert record.stop_time is not None
     (journal,) = mongomock_store.journals
     assert sorted(path.name for path in journal.folder.iterdir()) == ["metrics.jsonl"]
-    assert sync_journals(mongomock_store) == undelivered(mongomock_store) == []
+    assert sync_journals(mongomock_store) == mongomock_store.pending() == []
 
 
 def test_a_continued_run_takes_what_its_journal_kept_back_along(

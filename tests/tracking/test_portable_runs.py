@@ -83,7 +83,7 @@ def test_checkpoints_may_stay_behind(store: RunStore, elsewhere: RunStore, tmp_p
     [
         (lambda folder: (folder / "checkpoints" / "model_checkpoint_5").write_text("x"), "changed since"),
         (lambda folder: (folder / "data.json").unlink(), "is missing from the exported run"),
-        (lambda folder: (folder / "manifest.json").unlink(), "is no exported run"),
+        (lambda folder: (folder / "manifest.json").unlink(), "is not an exported run"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "is damaged"),
         (lambda folder: (folder / "manifest.json").write_text("{}"), "not that of an exported run"),
         (lambda folder: _edit(folder, lambda manifest: manifest.update(version=99)), "later version"),

@@ -9,10 +9,9 @@ import pytest
 
 from incasem_like.tracking import RunStore, delete_run, open_store, run_experiment
 from incasem_like.tracking.moving.transfer import copy_run
-from incasem_like.tracking.recording import claim_database as claim
 from incasem_like.tracking.stores import files as shared_by_files
 from incasem_like.tracking.stores import mongo as shared_files
-from incasem_like.tracking.stores import mongo as transfer
+from incasem_like.tracking.stores import push
 from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.stores.mongo import MongoStore
 
@@ -53,15 +52,22 @@ def once(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, act: Callable[
     return done
 
 
-def test_a_source_deleted_before_the_run_is_entered_is_stored_again(
+def test_sources_stay_while_a_run_that_found_them_is_begun(
     database: MongoStore, script: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(database, script)
-    done = once(monkeypatch, claim, "_insert", lambda: delete_run(database, 1), before=True)
+    done = once(monkeypatch, push.Delivery, "publish", lambda: delete_run(database, 1), before=True)
     run_id = train(database, script)
-    assert (run_id, done[0].sources) == (2, len(sources(database, 2)))
+    assert (run_id, done[0].sources) == (2, 0)
     assert sources(database, 2)["script.py"] == script.read_bytes()
     assert None not in sources(database, 2).values()
+
+
+def test_a_source_that_goes_before_a_run_reserves_its_id_is_stored_again(database: MongoStore, script: Path) -> None:
+    train(database, script)
+    assert delete_run(database, 1).sources > 0
+    assert train(database, script) == 2
+    assert sources(database, 2)["script.py"] == script.read_bytes()
 
 
 @pytest.mark.parametrize("step", ["named_by_runs", "free_files"])
@@ -83,9 +89,9 @@ def test_a_run_that_is_copied_while_its_sources_are_deleted_has_them(
     train(files, script)
     copy_run(files.get(1), database)
     again = train(files, script)
-    done = once(monkeypatch, transfer, "_write_metrics", lambda: delete_run(database, 1), before=True)
+    done = once(monkeypatch, push.Delivery, "publish", lambda: delete_run(database, 1), before=True)
     copy_run(files.get(again), database)
-    assert done[0].sources == 2
+    assert done[0].sources == 0
     assert sources(database, 2)["script.py"] == script.read_bytes()
     assert None not in sources(database, 2).values()
 

@@ -8,7 +8,6 @@ from tracking.moved_runs import write_journal
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
-from incasem_like.tracking.mirror.push import deliver_journal
 from incasem_like.tracking.moving.sync import offline_store, open_offline, sync_journals
 from incasem_like.tracking.stores.mongo import MongoStore
 
@@ -100,7 +99,7 @@ def test_a_run_that_is_offline_still_is_left_alone(database: MongoStore) -> None
     def main(run: Run) -> None:
         (synced,) = sync_journals(database)
         assert synced.delivered_as is None
-        assert "still goes on" in synced.what
+        assert "is still running" in synced.what
 
     offline(database, main=main)
     assert offline_store(database).get(1).status == "COMPLETED"
@@ -109,14 +108,13 @@ def test_a_run_that_is_offline_still_is_left_alone(database: MongoStore) -> None
 
 def test_the_journal_of_one_run_can_be_asked_for(database: MongoStore) -> None:
     run_experiment(name="train", config=CONFIG, main=work, store=database)
-    assert deliver_journal(database, 1) is None
-    assert deliver_journal(offline_store(database), 1) is None
+    assert database.pending(1) == offline_store(database).pending(1) == []
     (journal,) = database.journals
     document = {**(database.database["runs"].find_one({"_id": 1}) or {}), "result": "later"}
     write_journal(journal, document, database.description)
-    synced = deliver_journal(database, 1)
-    assert synced is not None
-    assert synced.delivered_as == 1
+    assert database.pending(2) == []
+    (journal,) = database.pending(1)
+    assert database.deliver(journal) is None
     assert database.get(1).result == "later"
 
 
@@ -125,7 +123,7 @@ def test_files_that_a_killed_process_did_not_note_any_more_stay_with_the_run(dat
     (journal,) = database.journals
     document = database.database["runs"].find_one({"_id": 1}) or {}
     write_journal(journal, {**document, "artifacts": []}, database.description)
-    assert deliver_journal(database, 1) is not None
+    assert database.deliver(journal) is None
     assert database.get(1).artifact("a.txt") == b"text"
 
 

@@ -19,7 +19,7 @@ def test_a_run_that_goes_on_is_not_continued_and_goes_on_unharmed(store: RunStor
     def main(run: Run) -> None:
         run.log_scalar("loss", 0.5, 1)
         run.flush()
-        with pytest.raises(InputError, match=r"Run 1 in .* still goes on \(process \d+ on .*\): wait for its end"):
+        with pytest.raises(InputError, match=r"Run 1 in .* is still running \(process \d+ on .*\): wait for its end"):
             track(store, logging_up_to(3), continues=Continuation(1, 0))
         run.log_scalar("loss", 0.25, 2)
 
@@ -45,7 +45,7 @@ def test_who_lost_the_run_stops_writing_and_says_so(store: RunStore, monkeypatch
         run.log_scalar("loss", 0.5, 1)
         run.flush()
         with monkeypatch.context() as patched:
-            patched.setattr(metrics_log, "_lock", lambda file: True)
+            patched.setattr(metrics_log, "lock_file", lambda file: True)
             patched.setattr(claim, "is_alive", lambda *arguments: False)
             track(store, logging_up_to(20, first=2), continues=Continuation(1, 1))
         run.log_scalar("loss", 99.0, 2)
@@ -68,7 +68,7 @@ def test_who_lost_the_run_and_logs_nothing_more_learns_it_at_the_end(
 
     def main(run: Run) -> str:
         with monkeypatch.context() as patched:
-            patched.setattr(metrics_log, "_lock", lambda file: True)
+            patched.setattr(metrics_log, "lock_file", lambda file: True)
             patched.setattr(claim, "is_alive", lambda *arguments: False)
             track(store, lambda run: "theirs", continues=Continuation(1, 1))
         run.set_info("seen", "mine")
@@ -133,7 +133,7 @@ def test_of_processes_that_continue_one_run_at_once_one_gets_it(
     for code, (output, errors) in zip(codes, outcomes, strict=True):
         assert ("has it" in output) == (code == 0)
         assert code == 0 or "error: Run 1 in" in errors
-        assert code == 0 or "still goes on" in errors
+        assert code == 0 or "is still running" in errors
     record = store.get(1)
     assert record.metrics["who"].values == (float(codes.index(0)),)
     assert (record.status, len(record.info["sessions"])) == ("COMPLETED", 2)

@@ -12,6 +12,7 @@ from incasem_like.errors import IncasemError, InputError
 from incasem_like.tracking import Run, RunStore, delete_run, open_store, run_experiment
 from incasem_like.tracking.moving.model_files import owners
 from incasem_like.tracking.moving.transfer import copy_run, copy_runs, export_run, import_run
+from incasem_like.tracking.stores.base import IMPORTING
 from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.stores.mongo import MongoStore
 
@@ -113,9 +114,9 @@ def test_the_same_run_does_not_come_in_twice(store: RunStore, elsewhere: RunStor
 def test_a_run_that_goes_on_does_not_move(store: RunStore, elsewhere: RunStore, tmp_path: Path) -> None:
     def work(run: Run) -> None:
         run.flush()
-        with pytest.raises(InputError, match="still goes on"):
+        with pytest.raises(InputError, match="is still running"):
             export_run(store.get(run.id), tmp_path / "out")
-        with pytest.raises(InputError, match="still goes on"):
+        with pytest.raises(InputError, match="is still running"):
             copy_run(store.get(run.id), elsewhere)
 
     run_experiment(name="x", config={}, main=work, store=store)
@@ -187,7 +188,7 @@ def test_a_run_that_is_too_large_for_a_document_is_refused(server_store: MongoSt
     with pytest.raises(InputError, match=r"Training run 1 of .* is too large for a document of MongoDB"):
         copy_run(others.get(1), server_store)
     assert server_store.ids() == []
-    assert server_store.half_received() == {}
+    assert server_store.unfinished(IMPORTING) == {}
 
 
 def test_a_run_in_mongodb_is_there_for_omniboard(mongomock_store: MongoStore, elsewhere: RunStore) -> None:
@@ -224,8 +225,7 @@ def test_sources_are_stored_once_for_all_runs(store: RunStore, elsewhere: RunSto
 def test_an_import_that_fails_leaves_nothing(
     store: RunStore, elsewhere: RunStore, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from incasem_like.tracking.stores import files as into_files
-    from incasem_like.tracking.stores import mongo as into_mongo
+    from incasem_like.tracking.stores import base, push
 
     original = train(elsewhere)
 
@@ -233,12 +233,11 @@ def test_an_import_that_fails_leaves_nothing(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(into_files, "copy_whole", fail)
-        patch.setattr(into_mongo, "_put_artifact", fail)
+        patch.setattr(*((push.Delivery, "_put", fail) if isinstance(store, MongoStore) else (base, "copy_whole", fail)))
         with pytest.raises((KeyboardInterrupt, IncasemError, OSError)):
             copy_run(original, store)
     assert store.ids() == []
-    assert store.half_received() == {}
+    assert store.unfinished(IMPORTING) == {}
     assert store.is_free(1)
     if isinstance(store, MongoStore):
         assert store.database["metrics"].count_documents({}) == 0

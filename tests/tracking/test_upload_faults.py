@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from mongo_server.fixtures import KillableServer
+from tracking.checkpoint_runs import damaged
 
 from incasem_like.tracking import Run, missing_uploads, open_store, run_experiment
 from incasem_like.tracking.mirror import checkpoints as uploader
@@ -88,13 +89,13 @@ def test_a_kill_in_the_middle_of_an_upload_leaves_no_entry_and_the_next_goes_on(
     process.wait()
     eventually(lambda: store.get(1).status == "KILLED")
     whole = [copy.name for copy in store.checkpoint_files.of_run(1)]
-    assert all(store.checkpoint_files.is_sound(copy) for copy in store.checkpoint_files.of_run(1))
+    assert damaged(store) == []
     assert "model_checkpoint_2" not in whole
     assert [synced.what for synced in sync_journals(store)][-1] == "checkpoints uploaded: 2"
     assert sync_journals(store) == []
     assert sorted(copy.name for copy in store.checkpoint_files.of_run(1)) == ["model_checkpoint_2", "training_state_2"]
     assert pieces(store) == 8 + 1  # of the one that was broken off nothing is left
-    assert missing_uploads(store.get(1), verify=True) == []
+    assert missing_uploads(store.get(1)) == damaged(store) == []
 
 
 def test_an_upload_goes_on_where_it_broke_off(server_store: MongoStore, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_an_upload_goes_on_where_it_broke_off(server_store: MongoStore, tmp_path
     first = server_store.database["fs.chunks"].find_one({"n": 0}, {"_id": 1})
     assert files.upload(path, 1, digest, {})
     assert server_store.database["fs.chunks"].find_one({"n": 0}, {"_id": 1}) == first
-    assert [files.is_sound(copy) for copy in files.of_run(1)] == [True]
+    assert (len(files.of_run(1)), damaged(server_store)) == (1, [])
 
 
 def test_pieces_with_a_gap_are_sent_anew(server_store: MongoStore, tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_pieces_with_a_gap_are_sent_anew(server_store: MongoStore, tmp_path: Pat
     files.upload(path, 1, digest, {}, proceed=lambda done: done < 3 * PIECE)
     server_store.database["fs.chunks"].delete_one({"n": 1})
     assert files.upload(path, 1, digest, {})
-    assert [files.is_sound(copy) for copy in files.of_run(1)] == [True]
+    assert (len(files.of_run(1)), damaged(server_store)) == (1, [])
     assert pieces(server_store) == 4
 
 
@@ -136,7 +137,7 @@ def test_a_server_killed_in_an_upload_gets_it_when_it_is_back(
         killable_server.restart()
 
     run_experiment(name="train", config={}, main=main, store=store_of(killable_server.url, tmp_path))
-    assert missing_uploads(direct.get(1), verify=True) == []
+    assert missing_uploads(direct.get(1)) == damaged(direct) == []
     assert sorted(copy.name for copy in direct.checkpoint_files.of_run(1)) == [
         "model_checkpoint_2",
         "training_state_2",

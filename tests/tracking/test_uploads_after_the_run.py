@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tracking.checkpoint_runs import pieces, stored, train
 
-from incasem_like.tracking.mirror.checkpoints import missing_uploads, runs_lacking_uploads, upload_missing
-from incasem_like.tracking.stores import base as watching
+from incasem_like.tracking import liveness as watching
+from incasem_like.tracking.mirror.checkpoints import runs_lacking_uploads, upload_missing
 from incasem_like.tracking.stores.mongo import MongoStore
 
 
@@ -39,17 +39,6 @@ def test_a_run_that_lives_by_a_clock_that_is_behind_uploads_itself(
         patched.setattr(watching, "watch", lambda look, who: {1})
         assert upload_missing(database.get(1)) == []
     assert [one.iteration for one in upload_missing(database.get(1))] == [40, 20]
-
-
-def test_a_damaged_copy_is_found_and_replaced_when_asked_for(database: MongoStore) -> None:
-    train(database)
-    (copy,) = [copy for copy in database.checkpoint_files.of_run(1) if copy.name == "model_checkpoint_40"]
-    database.database["fs.chunks"].update_one({"files_id": copy.id}, {"$set": {"data": b"?"}})
-    record = database.get(1)
-    assert missing_uploads(record) == []
-    assert [one.iteration for one in missing_uploads(record, verify=True)] == [40]
-    assert [one.iteration for one in upload_missing(record, verify=True)] == [40]
-    assert missing_uploads(record, verify=True) == []
 
 
 def test_the_pieces_of_a_run_can_be_taken_out(database: MongoStore, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from incasem_like.disk import write_whole
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.tracking import Continuation, RunStore, delete_run, run_experiment
-from incasem_like.tracking.stores import base as watching
+from incasem_like.tracking import liveness as watching
 from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.stores.mongo import MongoStore
 
@@ -85,7 +85,7 @@ def test_a_run_that_beats_by_a_clock_that_is_behind_is_let_alone(
 ) -> None:
     running(store, write_run)
     assert store.get(1).status == "KILLED", "by the clocks alone"
-    with beating(store), pytest.raises(InputError, match=r"Run 1 in .* still goes on"):
+    with beating(store), pytest.raises(InputError, match=r"Run 1 in .* is still running"):
         act(store)
     record = store.get(1)
     assert (record.recorded_status, record.document["session"], record.info) == (
@@ -130,7 +130,7 @@ def test_a_run_that_is_deleted_while_it_is_watched_is_gone(
 ) -> None:
     running(store, write_run)
     other = type(store).__new__(type(store))
-    other.__dict__.update(store.__dict__, _watch=watching.Watch(other))
+    other.__dict__.update(store.__dict__, _silent={})
 
     def meanwhile(seconds: float) -> None:
         if other.find(1) is not None:

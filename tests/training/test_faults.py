@@ -114,7 +114,7 @@ def test_of_two_that_continue_one_run_at_once_one_does_and_one_is_told(laborator
     _, complaint = told.communicate(timeout=90)
     assert told.returncode == 2, complaint
     assert "Run 1 in " in complaint
-    assert "still goes on" in complaint
+    assert "is still running" in complaint
     assert "Traceback" not in complaint
     assert goes_on.poll() is None
     wait_for(laboratory.runs / "models/0001/training_state_20", goes_on)

@@ -53,9 +53,8 @@ def reap_runs(kind: str | None, stores: StoreChoice) -> None:
 
 def _reap(store: RunStore, run: RunSummary) -> bool:
     """Close one record; return False if uploading it showed that the run had ended normally."""
-    from incasem_like.tracking.mirror.push import deliver_journal
-
-    deliver_journal(store, run.id)
+    for journal in store.pending(run.id):
+        store.deliver(journal)
     record = store.get(run.id)
     if record.recorded_status not in ("RUNNING", "KILLED"):
         return False

@@ -28,7 +28,7 @@ from incasem_like.prediction.regions import (
 from incasem_like.prediction.series.plan import Entry, SeriesPlan, plan_series
 from incasem_like.prediction.series.record import COMMAND, Earlier, SeriesRecord, find_earlier
 from incasem_like.samples import Region
-from incasem_like.tracking import Run, RunRecord, RunStore, run_experiment
+from incasem_like.tracking import Run, RunRecord, RunStore, tracked_run
 from incasem_like.tracking.model.checkpoints import listed
 from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
 from incasem_like.tracking.sessions import Continuation
@@ -119,12 +119,19 @@ def predict_series(
     if series.plan.asks_worker:  # it may wait in a queue
         series = series.surveyed(remaining)
         _check_begun_alike(series, earlier, remaining)
-    finished: list[FinishedSeries] = []
 
     def observe(region: Region, index: int, classes: int) -> TileObserver | None:
         return observing(region, index, classes) if observing is not None and region.labels else None
 
-    def work(run: Run) -> dict[str, Any]:
+    with tracked_run(
+        name=COMMAND,
+        config=series.config.model_dump(mode="json"),
+        store=runs,
+        runs_directory=series.config.directories.runs,
+        artifacts={"prediction_data.json": series.plan.data.text} if earlier is None else {},
+        continues=None if earlier is None else Continuation(earlier.run_id, earlier.last_iteration),
+        **{**options, "run_id": options.get("run_id") if earlier is None else None},
+    ) as run:
         record = SeriesRecord(run, series, earlier)
         started(run.id, series, remaining)
         request = Request(TOOL, run.id, continuing_command(), earlier is not None, observe)
@@ -136,20 +143,8 @@ def predict_series(
             measured(run.id, entry)
         if all(entry.problem for entry in record.entries):
             raise DivergedError(record.entries[-1].problem)
-        finished.append(FinishedSeries(run.id, series, tuple(record.entries), len(remaining)))
-        return record.result()
-
-    run_experiment(
-        name=COMMAND,
-        config=series.config.model_dump(mode="json"),
-        main=work,
-        store=runs,
-        runs_directory=series.config.directories.runs,
-        artifacts={"prediction_data.json": series.plan.data.text} if earlier is None else {},
-        continues=None if earlier is None else Continuation(earlier.run_id, earlier.last_iteration),
-        **{**options, "run_id": options.get("run_id") if earlier is None else None},
-    )
-    return finished[0]
+        run.result = record.result()
+    return FinishedSeries(run.id, series, tuple(record.entries), len(remaining))
 
 
 def _check_begun_alike(series: SeriesPlan, earlier: Earlier | None, remaining: Sequence[ChosenCheckpoint]) -> None:

@@ -1,4 +1,4 @@
-"""Copying a run into MongoDB while it goes on: a server that is away, slow or killed costs nothing."""
+"""Copying an active run into MongoDB: a server that is away, slow or killed costs nothing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pymongo.errors
 
 from incasem_like.tracking.background import Heartbeat
 from incasem_like.tracking.documents import Mark, series_update, to_document
-from incasem_like.tracking.mirror.push import Delivery, Parcel, SessionLostError, whole_parcel
-from incasem_like.tracking.run_folder import Begun, Journal, PendingArtifact
+from incasem_like.tracking.run_folder import Journal, OpenedRun, PendingArtifact
 from incasem_like.tracking.sessions import taken_over
 from incasem_like.tracking.stores.mongo import MongoStore
+from incasem_like.tracking.stores.push import Delivery, Parcel, SessionLostError, whole_parcel
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_BETWEEN_ATTEMPTS = 10.0
@@ -55,27 +55,43 @@ class Mirror:
         self._next_attempt = 0.0
         self._courier = Heartbeat(self._deliver, SECONDS_BETWEEN_ATTEMPTS, "delivery")
 
-    def begin(self, begun: Begun) -> None:
-        """Start to mirror a run that this process has claimed."""
-        assert isinstance(begun.folder, Journal)
-        self._journal, self._metrics, self._entry = begun.folder, begun.run.metrics, dict(begun.document)
-        run_id, token = self._journal.run_id, str(self._entry["session"])
-        self._delivery = Delivery(self.store.database, self.store.files, run_id, token, begun.metric_ids)
+    def begin(self, run: OpenedRun, written: Mapping[str, Any]) -> None:
+        """Write a run that this process has claimed into the database, and mirror it from then on.
+
+        Args:
+            run: The run.
+            written: What is not in its entry: config, info and output.
+
+        Raises:
+            StoreError: The server does not take it, or another process was quicker.
+        """
+        assert isinstance(run.folder, Journal)
+        self._journal, self._metrics = run.folder, run.metrics
         self._pending: list[PendingArtifact] = []
-        self._artifacts = list(self._entry.pop("artifacts", None) or ())
+        run_id = run.folder.run_id
+        with self.store.errors("written", f"Run {run_id}"):
+            self._delivery = Delivery(self.store.database, self.store.files, run_id, run.entry["session"])
+            self._entry = self._document({**run.entry, **written})
+            parcel = whole_parcel(self._entry, run.metrics.table, (), self._delivery)
+            self._artifacts = self._delivery.publish(parcel)
+        self._marks = {name: mark for name, (_, mark) in parcel.metrics.items()}
         self._courier.start()
 
     def update(self, fields: Mapping[str, Any]) -> None:
         """Note fields that the database should have, before they are written on this machine; needs the lock."""
-        for key, value in to_document(fields).items():
-            if key == "info":  # Omniboard finds the metrics by these links
-                value["metrics"] = [self._delivery.link(name) for name in self._metrics.table.series]
+        for key, value in self._document(fields).items():
             if key not in self._entry or self._entry[key] != value:
                 self._entry[key] = value
                 if key != "heartbeat":
                     self._changed.add(key)
                     self._version += 1
         self._mark()
+
+    def _document(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        document = to_document(fields)
+        if "info" in document:  # Omniboard finds the metrics by these links
+            document["info"]["metrics"] = [self._delivery.link(name) for name in self._metrics.table.series]
+        return document
 
     def add_artifact(self, name: str) -> None:
         """Note a file of the run's folder that the database should have; needs the lock."""
@@ -98,7 +114,7 @@ class Mirror:
         self._courier.stop(seconds=1.0)
 
     def _mark(self) -> None:
-        """Note on this machine that the server lacks something, if it is more than that the run goes on."""
+        """Note on this machine that the server lacks something, if it is more than a heartbeat."""
         if self._delivered != self._version and not self._is_marked:
             self._journal.mark(self.store.description)
             self._is_marked = True
@@ -124,7 +140,7 @@ class Mirror:
     def _pack(self) -> Parcel:
         table = self._metrics.table
         if self._whole:
-            whole = whole_parcel({**self._entry, "_id": self._journal.run_id}, table, list(self._pending))
+            whole = whole_parcel(self._entry, table, list(self._pending), self._delivery)
             return Parcel(whole.fields, whole.metrics, whole.artifacts, whole=True, version=self._version)
         fields = {key: self._entry[key] for key in {*self._changed, *_ALWAYS} if key in self._entry}
         updates = {

@@ -8,9 +8,11 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import IO
 
-from incasem_like.disk import exclusive
+from incasem_like.disk import exclusive, write_whole
 from incasem_like.errors import CheckpointError, DiskFullError
 from incasem_like.terminal import Progress
 
@@ -100,31 +102,26 @@ def fetch_into_cache(name: str, sha256: str, size: int, blocks: Callable[[], Ite
             found = find_in_cache(name, sha256)
             if found is not None:
                 return found
-            for abandoned in path.parent.glob(".*.part"):
+            for abandoned in path.parent.glob(f".{path.name}.*"):
                 abandoned.unlink(missing_ok=True)
-            _write_checked(path, sha256, size, blocks, origin)
+            write_whole(path, partial(_write_checked, path, sha256, size, blocks, origin))
     return path
 
 
-def _write_checked(path: Path, sha256: str, size: int, blocks: Callable[[], Iterable[bytes]], origin: str) -> None:
+def _write_checked(
+    path: Path, sha256: str, size: int, blocks: Callable[[], Iterable[bytes]], origin: str, file: IO[bytes]
+) -> None:
     digest = hashlib.sha256()
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(beside, "wb") as file, transfer_progress(f"Fetching {path.name}", size) as advance:
-            for block in blocks():
-                digest.update(block)
-                file.write(block)
-                advance(len(block))
-            file.flush()
-            os.fsync(file.fileno())
-        if digest.hexdigest() != sha256:
-            raise CheckpointError(
-                f"The copy of {path.name} in {origin} is damaged (SHA-256 {digest.hexdigest()[:12]}…, not "
-                f"{sha256[:12]}…): choose another checkpoint, or put the file back from the machine that made it."
-            )
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with transfer_progress(f"Fetching {path.name}", size) as advance:
+        for block in blocks():
+            digest.update(block)
+            file.write(block)
+            advance(len(block))
+    if digest.hexdigest() != sha256:
+        raise CheckpointError(
+            f"The copy of {path.name} in {origin} is damaged (SHA-256 {digest.hexdigest()[:12]}…, not "
+            f"{sha256[:12]}…): choose another checkpoint, or put the file back from the machine that made it."
+        )
 
 
 @contextlib.contextmanager

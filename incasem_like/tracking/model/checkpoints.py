@@ -6,18 +6,15 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from incasem_like.errors import CheckpointError, StoreError
 from incasem_like.tracking.model.cache import cached_path, fetch_into_cache, file_sha256, find_in_cache
-
-if TYPE_CHECKING:
-    pass
 
 DELETED_PREFIX = ".deleting-"
 
@@ -85,10 +82,11 @@ class CheckpointCopies(Protocol):
         """Read a file in chunks."""
 
 
+@dataclass(eq=False)
 class Places:
     """Where the files of one run may be.
 
-    Args:
+    Attributes:
         run_id: The run.
         folders: Folders of runs that its paths may be relative to: this machine's first, then those that the run wrote
             to, on whatever machine, the latest first.
@@ -97,17 +95,11 @@ class Places:
         description: The run store, for messages.
     """
 
-    def __init__(
-        self,
-        run_id: int,
-        folders: Iterable[Path],
-        host: str,
-        stored_files: CheckpointCopies | None,
-        description: str,
-    ) -> None:
-        self.run_id, self.host, self.description = run_id, host, description
-        self.folders = list(dict.fromkeys(folders))
-        self.stored_files = stored_files
+    run_id: int
+    folders: Sequence[Path]
+    host: str
+    stored_files: CheckpointCopies | None
+    description: str
 
     @cached_property
     def stored(self) -> dict[str, StoredFile]:
@@ -177,14 +169,14 @@ class TrackedFile:
         return any(map(self._has_its_length, self.candidates))
 
     def here(self) -> Path | None:
-        """Find it in the folders of runs; files are held against their hash."""
+        """Find it in the folders of runs; files are compared with their hash."""
         return next((path for path in self.candidates if not self._difference(path)), None)
 
     def fetch(self) -> Path:
         """Find it, fetch it if need be, and make sure that it is the one that was tracked.
 
         Raises:
-            CheckpointError: It is nowhere to be had, or the copy elsewhere is damaged.
+            CheckpointError: It is not available anywhere, or the copy elsewhere is damaged.
             StoreError: The run store, or where it was published, does not answer.
         """
         problems = []
@@ -303,12 +295,12 @@ class CheckpointRecord:
         return self.model.can_be_had()
 
     def fetch(self) -> Path:
-        """Find the file, on this machine or else in the run store, hold it against its hash and return its path.
+        """Find the file, on this machine or else in the run store, verify its hash and return its path.
 
         What comes from the store is kept in the cache of this machine.
 
         Raises:
-            CheckpointError: The file that was tracked is nowhere to be had, or the store's copy is damaged.
+            CheckpointError: The tracked file is not available anywhere, or the store's copy is damaged.
             StoreError: The run store does not answer.
         """
         return self.model.fetch()

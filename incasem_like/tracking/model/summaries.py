@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from incasem_like.tracking.kinds import KINDS_BY_KEY, kind_named
 from incasem_like.tracking.liveness import honest_status
-from incasem_like.tracking.values import as_mapping, as_sequence, utc_moment
+from incasem_like.tracking.values import as_mapping, as_sequence, is_number, utc_moment
 
 
 def origins(parent: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -53,8 +53,8 @@ class RunSummary:
         status: KILLED for a run that says RUNNING and whose process is gone, DAMAGED for one that cannot be read.
         recorded_status: What the run last said of itself.
         start_time: UTC, as the other two times; None where unknown.
-        stop_time: None while the run goes on, or when it could not say.
-        heartbeat: When it was last heard of.
+        stop_time: None while the run is active, or where it could not be recorded.
+        heartbeat: The last one.
         host: hostname, pid, boot_id and so on, as far as recorded.
         comment: Given with ``--comment``.
         tags: As Omniboard shows them.
@@ -225,7 +225,7 @@ def damaged(kind: str, run_id: int, damage: str) -> RunSummary:
 def summary_of_points(steps: Any, values: Any) -> dict[str, float]:
     """Sum a metric up by its points, for runs that note no summary themselves; empty where there is nothing to say."""
     pairs = list(zip(map(unpickled, as_sequence(steps)), map(unpickled, as_sequence(values)), strict=False))
-    numbers = [(step, value) for step, value in pairs if _is_number(step) and _is_number(value)]
+    numbers = [(step, value) for step, value in pairs if is_number(step) and is_number(value)]
     if not numbers:
         return {}
     found = {"last": numbers[-1][1], "last_step": numbers[-1][0]}
@@ -264,10 +264,6 @@ def _metric_summaries(value: Any) -> dict[str, dict[str, Any]]:
 
 def _is_id(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _text(value: Any) -> str:

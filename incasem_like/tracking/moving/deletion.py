@@ -1,13 +1,18 @@
-"""Deleting a run: what stands against it, and in which order its parts go."""
+"""Deleting a run with its checkpoints, logs and snapshots: what stands against it, and in which order they go."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import InputError
-from incasem_like.tracking.model.checkpoints import listed
-from incasem_like.tracking.moving.model_files import free_model_files
-from incasem_like.tracking.stores.base import Freed
+from incasem_like.tracking.kinds import kind_named
+from incasem_like.tracking.model.cache import file_sha256
+from incasem_like.tracking.model.checkpoints import BESIDE_MODELS, listed, models_folder, remove_tree, series_log_folder
+from incasem_like.tracking.moving.model_files import leave, owners
+from incasem_like.tracking.stores.base import Freed, RunRecord
 
 if TYPE_CHECKING:
     from incasem_like.tracking.stores.base import RunStore
@@ -19,8 +24,8 @@ def delete_run(store: RunStore, run_id: int, *, force: bool = False) -> Freed:
     Checkpoints on this machine go with their folder, TensorBoard logs and snapshots, but only where their hashes prove
     that they are this run's, and no run of another store shares them.
 
-    The run is taken from sight first, so that a deletion that breaks off leaves no run that is only half there: what
-    remains of it is known to ``RunStore.half_deleted`` and goes with ``finish_deletion``.
+    The run is hidden first, so that a deletion that breaks off leaves no run that is only half there: what
+    remains of it is known to ``RunStore.unfinished`` and goes with ``finish_deletion``.
 
     Args:
         store: Of the run.
@@ -29,7 +34,7 @@ def delete_run(store: RunStore, run_id: int, *, force: bool = False) -> Freed:
 
     Raises:
         RunNotFoundError: There is no such run.
-        InputError: The run goes on, or other runs came from it.
+        InputError: The run is still running, or other runs came from it.
         StoreError: The store cannot be written.
     """
     if not force:
@@ -40,9 +45,9 @@ def delete_run(store: RunStore, run_id: int, *, force: bool = False) -> Freed:
 
 def finish_deletion(store: RunStore, run_id: int) -> Freed:
     """Free what is left of a run whose deletion has begun: its files on this machine first, its record last."""
-    record = store.read_half_deleted(run_id)
-    freed = free_model_files(record) if record is not None else Freed()
-    return freed + store.free_record(run_id)
+    document = store.read_hidden(run_id)
+    freed = Freed() if document is None else free_model_files(RunRecord(store, run_id, document))
+    return freed + store.remove(run_id)
 
 
 def _refuse_parent(store: RunStore, run_id: int) -> None:
@@ -57,3 +62,76 @@ def _refuse_parent(store: RunStore, run_id: int) -> None:
     raise InputError(
         f"Run {run_id} in {store.description} is what other runs came from ({named}): delete those first, or force it."
     )
+
+
+def free_model_files(record: RunRecord) -> Freed:
+    """Delete what a run has in the runs directory, as far as it is certain that the files are its own.
+
+    Checkpoints are known by their hashes. Where one that the run registered lies in the folder of its number, that
+    folder is its own, and so are the TensorBoard logs and snapshots of that number; without that proof they may belong
+    to a run of another store, and stay.
+    """
+    me = (record.store.description, record.id)
+    own = models_folder(record.store.runs_directory, record.id)
+    freed = Freed()
+    for folder, files in _proven(record).items():
+        if others := leave(folder, me):
+            whose = ", ".join(f"run {run_id} in {store}" for store, run_id in others)
+            freed += Freed(kept=(f"{folder} stays: it belongs to {whose} too.",))
+        elif folder == own:
+            freed += _remove_folders(record.store.runs_directory, own, len(files))
+        else:
+            freed += _remove_files(files)
+    if record.kind == "predictions":
+        freed += _free_log(series_log_folder(record.store.runs_directory, record.id), me)
+    if kind_named(record.kind).keeps_checkpoints and own.is_dir() and own not in freed.folders and not owners(own):
+        freed += Freed(kept=(f"{own} stays: nothing in it is known to be of run {record.id}.",))
+    return freed
+
+
+def _free_log(folder: Path, me: tuple[str, int]) -> Freed:
+    """Delete a log that nobody else has written into, as its owners tell."""
+    known = owners(folder)
+    if not known and folder.is_dir():
+        return Freed(kept=(f"{folder} stays: it is not known whose it is.",))
+    if me not in known or leave(folder, me):
+        return Freed()
+    return Freed(bytes=remove_tree(folder), folders=(folder,))
+
+
+def _proven(record: RunRecord) -> dict[Path, list[Path]]:
+    """Find the registered checkpoints that are there unchanged, by folder."""
+    found: dict[Path, list[Path]] = {}
+    for path, entry in _registered(record):
+        if path.is_file() and path.stat().st_size == entry.get("bytes") and file_sha256(path) == entry.get("sha256"):
+            found.setdefault(path.parent, []).append(path)
+    return found
+
+
+def _registered(record: RunRecord) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Yield the registered checkpoints below the runs directory; those elsewhere may belong to another copy's run."""
+    here = record.store.runs_directory
+    for entry in record.info.get("checkpoints") or ():
+        if isinstance(entry, Mapping) and isinstance(entry.get("path"), str):
+            path = Path(os.path.normpath(here / entry["path"]))
+            if path.is_relative_to(here):
+                yield path, entry
+
+
+def _remove_folders(runs_directory: Path, own: Path, checkpoints: int) -> Freed:
+    """Delete the folders of a run's number; that of the checkpoints last, for it is the proof that they are its own."""
+    folders = [runs_directory / name / own.name for name in BESIDE_MODELS] + [own]
+    gone = tuple(folder for folder in folders if folder.exists())
+    return Freed(checkpoints=checkpoints, bytes=sum(map(remove_tree, folders)), folders=gone)
+
+
+def _remove_files(models: Iterable[Path]) -> Freed:
+    freed = Freed()
+    for model in models:
+        iteration = model.name.rpartition("_")[2]
+        for path in (model.with_name(f"training_state_{iteration}"), model):  # the model last: it proves whose they are
+            if path.is_file():
+                freed += Freed(bytes=path.stat().st_size)
+                path.unlink()
+        freed += Freed(checkpoints=1)
+    return freed

@@ -1,24 +1,21 @@
-"""The checkpoints, logs and snapshots of a run in the runs directory: whose they are, moving and deleting them."""
+"""The checkpoints, logs and snapshots of a run in the runs directory: whose they are, and moving them."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.disk import write_whole
+from incasem_like.disk import copy_whole, exclusive, write_whole
 from incasem_like.errors import CheckpointError, StoreError
 from incasem_like.terminal import as_known_error
 from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.model.cache import file_sha256
-from incasem_like.tracking.model.checkpoints import BESIDE_MODELS, models_folder, remove_tree, series_log_folder
-from incasem_like.tracking.stores.base import Freed
+from incasem_like.tracking.model.checkpoints import BESIDE_MODELS, models_folder
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.checkpoints import TrackedFile
@@ -44,86 +41,17 @@ def share(folder: Path, runs: Iterable[tuple[str, int]]) -> None:
         folder: The folder, which may be shared already.
         runs: Those that use it now, each by its store's description and its id.
     """
-    _write_owners(folder, dict.fromkeys([*owners(folder), *runs]))
+    with exclusive(folder):
+        _write_owners(folder, dict.fromkeys([*owners(folder), *runs]))
 
 
-def free_model_files(record: RunRecord) -> Freed:
-    """Delete what a run has in the runs directory, as far as it is certain that the files are its own.
-
-    Checkpoints are known by their hashes. Where one that the run registered lies in the folder of its number, that
-    folder is its own, and so are the TensorBoard logs and snapshots of that number; without that proof they may belong
-    to a run of another store, and stay.
-    """
-    me = (record.store.description, record.id)
-    own = models_folder(record.store.runs_directory, record.id)
-    freed = Freed()
-    for folder, files in _proven(record).items():
-        others = [owner for owner in owners(folder) if owner != me]
+def leave(folder: Path, run: tuple[str, int]) -> list[tuple[str, int]]:
+    """Remove a run from the owners of a folder, if there are others; return those."""
+    with exclusive(folder):
+        others = [owner for owner in owners(folder) if owner != run]
         if others:
             _write_owners(folder, others)
-            whose = ", ".join(f"run {run_id} in {store}" for store, run_id in others)
-            freed += Freed(kept=(f"{folder} stays: it belongs to {whose} too.",))
-        elif folder == own:
-            freed += _remove_folders(record.store.runs_directory, own, len(files))
-        else:
-            freed += _remove_files(files)
-    if record.kind == "predictions":
-        freed += _free_log(series_log_folder(record.store.runs_directory, record.id), me)
-    if kind_named(record.kind).keeps_checkpoints and own.is_dir() and own not in freed.folders and not owners(own):
-        freed += Freed(kept=(f"{own} stays: nothing in it is known to be of run {record.id}.",))
-    return freed
-
-
-def _free_log(folder: Path, me: tuple[str, int]) -> Freed:
-    """Delete a log that nobody else has written into, as its owners tell."""
-    known = owners(folder)
-    others = [owner for owner in known if owner != me]
-    if not known and folder.is_dir():
-        return Freed(kept=(f"{folder} stays: it is not known whose it is.",))
-    if me not in known:
-        return Freed()
-    if others:
-        _write_owners(folder, others)
-        return Freed()
-    return Freed(bytes=remove_tree(folder), folders=(folder,))
-
-
-def _proven(record: RunRecord) -> dict[Path, list[Path]]:
-    """Find the registered checkpoints that are there unchanged, by folder."""
-    found: dict[Path, list[Path]] = {}
-    for path, entry in _registered(record):
-        if path.is_file() and path.stat().st_size == entry.get("bytes") and file_sha256(path) == entry.get("sha256"):
-            found.setdefault(path.parent, []).append(path)
-    return found
-
-
-def _registered(record: RunRecord) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Yield the registered checkpoints below the runs directory; those elsewhere may belong to another copy's run."""
-    here = record.store.runs_directory
-    for entry in record.info.get("checkpoints") or ():
-        if isinstance(entry, Mapping) and isinstance(entry.get("path"), str):
-            path = Path(os.path.normpath(here / entry["path"]))
-            if path.is_relative_to(here):
-                yield path, entry
-
-
-def _remove_folders(runs_directory: Path, own: Path, checkpoints: int) -> Freed:
-    """Delete the folders of a run's number; that of the checkpoints last, for it is the proof that they are its own."""
-    folders = [runs_directory / name / own.name for name in BESIDE_MODELS] + [own]
-    gone = tuple(folder for folder in folders if folder.exists())
-    return Freed(checkpoints=checkpoints, bytes=sum(map(remove_tree, folders)), folders=gone)
-
-
-def _remove_files(models: Iterable[Path]) -> Freed:
-    freed = Freed()
-    for model in models:
-        iteration = model.name.rpartition("_")[2]
-        for path in (model.with_name(f"training_state_{iteration}"), model):  # the model last: it proves whose they are
-            if path.is_file():
-                freed += Freed(bytes=path.stat().st_size)
-                path.unlink()
-        freed += Freed(checkpoints=1)
-    return freed
+    return others
 
 
 def _write_owners(folder: Path, runs: Iterable[tuple[str, int]]) -> None:
@@ -214,7 +142,7 @@ class ModelFiles:
 
 
 def fetch_if_possible(file: TrackedFile, run_id: int) -> Path | None:
-    """Fetch a file of a checkpoint; None, with a warning, where it is nowhere to be had."""
+    """Fetch a file of a checkpoint; None, with a warning, where it is not available anywhere."""
     try:
         return file.fetch()
     except CheckpointError as error:
@@ -231,20 +159,11 @@ def _link_logs(runs_directory: Path, before: str, now: str) -> None:
 
 
 def _copy(source: Path, target: Path, *, link: bool) -> None:
-    """Copy a file so that it appears whole; as a hard link where that is asked for and possible."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
+    """Copy a file into a folder that need not exist; as a hard link where that is asked for and possible."""
     try:
-        if link:
-            with contextlib.suppress(OSError):
-                os.link(source, beside)
-        if not beside.exists():
-            shutil.copyfile(source, beside)
-        os.replace(beside, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy_whole(source, target, link=link)
     except OSError as error:
         raise as_known_error(error) or StoreError(
             f"{target} cannot be written ({error.strerror or error}): check its folder and disk."
         ) from None
-    finally:
-        beside.unlink(missing_ok=True)

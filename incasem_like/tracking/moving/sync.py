@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from incasem_like.disk import write_whole
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.address import FolderAddress, parse_address
-from incasem_like.tracking.metrics_log import is_held
 from incasem_like.tracking.mirror.checkpoints import runs_lacking_uploads, upload_missing
-from incasem_like.tracking.mirror.push import Synced, _deliver_journal
 from incasem_like.tracking.moving.deletion import delete_run, finish_deletion
 from incasem_like.tracking.moving.transfer import copy_run
 from incasem_like.tracking.opening import open_store
-from incasem_like.tracking.run_folder import METRICS_LOG, Journals
+from incasem_like.tracking.run_folder import Journal, Journals
 from incasem_like.tracking.sessions import tokens
-from incasem_like.tracking.stores.base import RunRecord, RunStore
+from incasem_like.tracking.stores.base import DELETING, RunRecord, RunStore
 from incasem_like.tracking.stores.files import FileStore
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.stores.mongo import MongoStore
 
 OFFLINE = Path("tracking", "offline")
 _NEW_IDS = "new_ids.json"
 
 
+@dataclass(frozen=True)
+class Synced:
+    """What became of a run of which something was left on this machine.
+
+    Attributes:
+        kind: Of the run.
+        run_id: Its id on this machine.
+        delivered_as: Its id in the store; None where it was left as it is.
+        what: What was done, or why nothing was; for a person.
+    """
+
+    kind: str
+    run_id: int
+    delivered_as: int | None
+    what: str
+
+
 def sync_journals(store: RunStore) -> list[Synced]:
-    """Deliver what is left on this machine of runs that are over; a run that goes on delivers itself.
+    """Deliver what is left on this machine of runs that are over; an active run delivers itself.
 
     Doing it again, or breaking it off, does no harm.
 
@@ -40,12 +52,18 @@ def sync_journals(store: RunStore) -> list[Synced]:
     Raises:
         StoreError: The store does not answer.
     """
-    from incasem_like.tracking.stores.mongo import MongoStore
-
     found = list(_offline_runs(store))
-    if isinstance(store, MongoStore):
-        found += _journals(store)
+    found += [_or_why_not(store, one.run_id, partial(_deliver_journal, store, one)) for one in store.pending()]
+    for record in runs_lacking_uploads(store):
+        iterations = ", ".join(str(checkpoint.iteration) for checkpoint in upload_missing(record))
+        if iterations:
+            found.append(Synced(store.kind, record.id, record.id, f"checkpoints uploaded: {iterations}"))
     return found
+
+
+def _deliver_journal(store: RunStore, journal: Journal) -> Synced:
+    problem = store.deliver(journal)
+    return Synced(store.kind, journal.run_id, None if problem else journal.run_id, problem or "record delivered")
 
 
 def offline_store(store: RunStore) -> FileStore:
@@ -75,21 +93,11 @@ def open_offline(url: str | Path | None, kind: str, runs_directory: Path) -> Run
     return FileStore(folder, kind, runs_directory, id_above=max(known, default=0))
 
 
-def _journals(store: MongoStore) -> Iterator[Synced]:
-    for journal in store.journals:
-        if journal.is_undelivered:
-            yield _or_why_not(store, journal.run_id, partial(_deliver_journal, store, journal))
-    for record in runs_lacking_uploads(store):
-        iterations = ", ".join(str(checkpoint.iteration) for checkpoint in upload_missing(record))
-        if iterations:
-            yield Synced(store.kind, record.id, record.id, f"checkpoints uploaded: {iterations}")
-
-
 def _offline_runs(store: RunStore) -> Iterator[Synced]:
     waiting = offline_store(store)
     if waiting.description == store.description:
         return
-    for run_id in waiting.half_deleted():
+    for run_id in waiting.unfinished(DELETING):
         finish_deletion(waiting, run_id)
     for run_id in waiting.ids():
         yield _or_why_not(store, run_id, partial(_deliver_offline, waiting, run_id, store))
@@ -97,8 +105,8 @@ def _offline_runs(store: RunStore) -> Iterator[Synced]:
 
 def _deliver_offline(waiting: FileStore, run_id: int, store: RunStore) -> Synced:
     record = waiting.get(run_id)
-    if record.status == "RUNNING" or is_held(waiting.folder / str(run_id) / METRICS_LOG):
-        return Synced(store.kind, run_id, None, "still goes on: deliver it when it is over")
+    if record.status == "RUNNING" or waiting.run_folder(run_id).is_held:
+        return Synced(store.kind, run_id, None, "is still running: deliver it when it is over")
     if record.status != record.recorded_status:
         waiting.set_state(run_id, record.status, record.heartbeat or record.start_time)
         record = waiting.get(run_id)

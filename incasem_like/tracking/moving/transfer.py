@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from incasem_like.disk import copy_whole, whole_folder
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.kinds import KINDS, KINDS_BY_KEY, singular
 from incasem_like.tracking.metrics_log import read_table
@@ -24,17 +25,21 @@ from incasem_like.tracking.run_folder import (
     CHECKPOINTS,
     FORMAT,
     MANIFEST,
-    METRICS_LOG,
     VERSION,
     PortableRun,
     RenewedIds,
     RunFolder,
 )
 from incasem_like.tracking.series import MetricTable, max_points
+from incasem_like.tracking.stores.base import errors_of_writing
 
 if TYPE_CHECKING:
     from incasem_like.tracking.stores.base import RunRecord, RunStore
 
+log = logging.getLogger("incasem_like.tracking")
+Renumbered = Mapping[tuple[str, int], int]
+PREDICTION_ID = "prediction_id"
+_SAME_MOMENT = timedelta(milliseconds=1)  # MongoDB's clock
 # What a store adds to a run's document, or keeps in files of their own.
 _NOT_IN_RUN_JSON = ("_id", "config", "info", "captured_out", "omniboard")
 
@@ -42,109 +47,98 @@ _NOT_IN_RUN_JSON = ("_id", "config", "info", "captured_out", "omniboard")
 def export_run(record: RunRecord, folder: Path, *, with_checkpoints: bool = True) -> Path:
     """Write a run, with all that belongs to it, into a new folder.
 
-    A run that goes on is refused: its parts change one after the other, so that a copy would not be of one moment.
+    An active run is refused: its parts change one after the other, so that a copy would not be of one moment.
 
     Args:
         record: The run.
         folder: Made whole or not at all; must not exist, or be empty.
         with_checkpoints: Whether its checkpoints come along; they are fetched from the store where need be,
-            and one that is nowhere to be had is left out with a warning.
+            and one that is not available anywhere is left out with a warning.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: The run goes on, or the folder is in use.
+        InputError: The run is still running, or the folder is in use.
         StoreError: The store does not answer, or the folder cannot be written.
     """
-    record = _whole(record)
     folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already and is not empty: name a new folder for run {record.id}.")
-    try:
+    with errors_of_writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            _write(record, beside, with_checkpoints)
-            os.chmod(beside, 0o777 & ~_umask())
-            os.replace(beside, folder)
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise StoreError(
-            f"{folder} cannot be written ({error.strerror or error}): check its rights and the space on its disk."
-        ) from None
+        with whole_folder(folder) as beside:
+            manifest = pull(record, beside)
+            checkpoints = _write_checkpoints(record, beside) if with_checkpoints else {}
+            files = {
+                path.relative_to(beside).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+                for path in sorted(beside.rglob("*"))
+                if path.is_file() and path.name != MANIFEST
+            }
+            RunFolder(beside).write(MANIFEST, {**manifest, "files": files, "checkpoints": checkpoints})
     return folder
 
 
-def _whole(record: RunRecord) -> RunRecord:
-    """Return a run's record, if it is over, after its pending part has been pushed."""
-    from incasem_like.tracking.mirror.push import deliver_journal
+def pull(record: RunRecord, folder: Path) -> dict[str, Any]:
+    """Write a run that is over, with all that its store has of it but checkpoints, into an empty folder.
 
-    record.store.refuse_live(record.id)
-    return record if deliver_journal(record.store, record.id) is None else record.store.get(record.id)
+    Returns:
+        Its manifest, which lists no files.
 
-
-def _write(record: RunRecord, folder: Path, with_checkpoints: bool) -> None:
-    exported = RunFolder(folder)
-    document = record.document
-    run = {key: value for key, value in document.items() if key not in _NOT_IN_RUN_JSON}
+    Raises:
+        InputError: The run is still running.
+        StoreError: The store does not answer.
+        OSError: The folder cannot be written.
+    """
+    store = record.store
+    store.refuse_live(record.id)
+    if pending := store.pending(record.id):
+        for journal in pending:
+            store.deliver(journal)
+        record = store.get(record.id)
+    pulled = RunFolder(folder)
+    run = {key: value for key, value in record.document.items() if key not in _NOT_IN_RUN_JSON}
     if record.status != record.recorded_status:  # whoever reads it elsewhere cannot find out that it was killed
         run.update(status=record.status, stop_time=record.heartbeat and record.heartbeat.replace(tzinfo=None))
     run["artifacts"] = [_portable(name) for name in record.artifacts]
     run["experiment"] = {**record.experiment, "sources": _write_stored(record, folder, "sources")}
     run["resources"] = _write_stored(record, folder, "resources")
-    exported.write("run.json", run)
-    exported.write("config.json", record.config)
-    exported.write("info.json", record.info)
-    exported.write(ANNOTATIONS, document.get("omniboard") or {})
-    exported.write_output(record.captured_output)
-    _write_metrics(record, folder)
+    pulled.write("run.json", run)
+    pulled.write("config.json", record.config)
+    pulled.write("info.json", record.info)
+    pulled.write(ANNOTATIONS, record.document.get("omniboard") or {})
+    pulled.write_output(record.captured_output)
+    metrics_log = store.metrics_log(record.id)
+    if metrics_log is None:
+        pulled.write("metrics.json", store.read_metric_documents(record.id))
+    else:
+        copy_whole(metrics_log, pulled.log_path)
+        pulled.write("metrics.json", read_table(metrics_log, max_points(record.config)).as_documents())
     for name in record.artifacts:
-        exported.artifact(_portable(name)).write_bytes(record.artifact(name))
-    checkpoints = _write_checkpoints(record, folder) if with_checkpoints else {}
-    exported.write(MANIFEST, {**_description(record, folder), "checkpoints": checkpoints})
-
-
-def _description(record: RunRecord, folder: Path) -> dict[str, Any]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
+        pulled.artifact(_portable(name)).write_bytes(record.artifact(name))
+    manifest = {
         "format": FORMAT,
         "version": VERSION,
         "kind": record.kind,
         "id": record.id,
-        "store": record.store.description,
+        "store": store.description,
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
-        "files": {
-            path.relative_to(folder).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
-            for path in files
-        },
+        "files": {},
     }
+    pulled.write(MANIFEST, manifest)
+    return manifest
 
 
 def _write_stored(record: RunRecord, folder: Path, what: Literal["sources", "resources"]) -> list[list[str]]:
     """Write sources or resources as ``_sources/<number>/<name>``; return what the document says of them."""
     entries = []
     for number, (name, content) in enumerate(record.store.read_stored(record.id, what)):
-        if content is None:
-            entries.append([name, "not stored"])
-            continue
         path = folder / f"_{what}" / str(number) / Path(name).name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        entries.append([name, path.relative_to(folder).as_posix()])
+        if content is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        entries.append([name, "not stored" if content is None else path.relative_to(folder).as_posix()])
     return entries
-
-
-def _write_metrics(record: RunRecord, folder: Path) -> None:
-    log = record.store.metrics_log(record.id)
-    if log is not None:
-        shutil.copyfile(log, folder / METRICS_LOG)
-        documents = read_table(log, max_points(record.config)).as_documents()
-    else:
-        documents = record.store.read_metric_documents(record.id)
-    RunFolder(folder).write("metrics.json", documents)
 
 
 def _write_checkpoints(record: RunRecord, folder: Path) -> dict[str, str]:
@@ -167,31 +161,15 @@ def _portable(name: str) -> str:
     return name.replace("/", "_") if name.strip(".") else f"artifact{name}"
 
 
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
-
-
-log = logging.getLogger("incasem_like.tracking")
-Renumbered = Mapping[tuple[str, int], int]
-PREDICTION_ID = "prediction_id"
-_SAME_MOMENT = timedelta(milliseconds=1)  # MongoDB's clock
-
-
-def import_run(
-    folder: Path, store: RunStore, *, keep_id: bool = True, renumbered: Renumbered | None = None
-) -> RunRecord:
+def import_run(folder: Path, store: RunStore) -> RunRecord:
     """Import an exported run into a store, and its checkpoints into ``models/<id>/`` of the runs directory.
 
     Args:
         folder: What ``export_run`` made.
         store: Of the run's kind.
-        keep_id: Keep its id where that is free, in the store and in ``models/``; else it gets the store's next one.
-        renumbered: New ids of runs that moved with it, by kind and old id, for what it notes of its parents.
 
     Returns:
-        Its record in the store.
+        Its record in the store; under its id where that is free, in the store and in ``models/``, else the next one.
 
     Raises:
         DataError: The folder holds no run, or a damaged one.
@@ -200,7 +178,7 @@ def import_run(
     """
     portable = PortableRun(folder)
     portable.verify()
-    return bring_in(portable, store, ModelFiles.of_portable(portable, store), keep_id, renumbered or {})
+    return _bring_in(portable, store, ModelFiles.of_portable(portable, store), True, {})
 
 
 def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = True) -> list[RunRecord]:
@@ -209,7 +187,7 @@ def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = Tr
     Args:
         folders: What ``export_run`` made; parents need not come before children.
         store: Any of the kinds of the store that they go to.
-        keep_ids: As for ``import_run``.
+        keep_ids: Keep their ids where those are free, else they get the next ones.
 
     Returns:
         Their records, parents first.
@@ -224,13 +202,13 @@ def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = Tr
     records = []
     for run in runs:
         target = store.sibling(run.kind)
-        record = bring_in(run, target, ModelFiles.of_portable(run, target), keep_ids, renumbered)
+        record = _bring_in(run, target, ModelFiles.of_portable(run, target), keep_ids, renumbered)
         renumbered[run.kind, run.id] = record.id
         records.append(record)
     return records
 
 
-def bring_in(
+def _bring_in(
     portable: PortableRun, store: RunStore, files: ModelFiles, keep_id: bool, renumbered: Renumbered
 ) -> RunRecord:
     """Enter a run; see ``import_run``."""
@@ -241,66 +219,43 @@ def bring_in(
         )
     _refuse_same(portable, store)
     above = highest_number(store.runs_directory) if files.matter else 0
-    wanted = portable.id if keep_id and _is_free(portable, store, files) else None
-    run_id = store.put(portable, wanted, above, _renewing(portable, files, renumbered))
-    record = store.get(run_id)
-    if store.checkpoint_files is not None:
-        _upload(record)
+    is_free = keep_id and store.is_free(portable.id) and files.fit(portable.id)
+    renew = partial(_renewed, portable, files, renumbered)
+    record = store.get(store.put(portable, portable.id if is_free else None, above, renew))
+    try:
+        upload_missing(record)
+    except StoreError as error:
+        log.warning("Checkpoints of run %s are on this machine only: %s", record.id, error)
     return record
 
 
-def _renewing(portable: PortableRun, files: ModelFiles, renumbered: Renumbered) -> Callable[[int], RenewedIds]:
-    """Return a function that renews the ids and paths that a run notes; it also copies the checkpoints."""
-
-    def renew(run_id: int) -> RenewedIds:
-        info = {**portable.info, **_parents(portable.info, renumbered)}
-        if isinstance(info.get("checkpoints"), list):
-            info["checkpoints"] = files.place(run_id, info["checkpoints"])
-        if run_id != portable.id:
-            info["original_id"] = portable.id
-        if "summary" not in info and portable.metrics:
-            info["summary"] = _summary(portable)
-        return RenewedIds(info, _result(portable, {**renumbered, (portable.kind, portable.id): run_id}))
-
-    return renew
-
-
-def _result(portable: PortableRun, renumbered: Renumbered) -> Any:
-    """Return the run's result; a prediction's names its own id, or that of the one it resumed."""
-    result = portable.document.get("result")
-    if not isinstance(result, Mapping) or not isinstance(result.get(PREDICTION_ID), int):
-        return result
-    number = result[PREDICTION_ID]
-    return {**result, PREDICTION_ID: renumbered.get(("predictions", number), number)}
-
-
-def _parents(info: Mapping[str, Any], renumbered: Renumbered) -> dict[str, Any]:
-    def renew(key: str, value: Any) -> Any:
-        return (
-            renumbered.get((KINDS_BY_KEY[key], value), value)
-            if key in KINDS_BY_KEY and isinstance(value, int)
-            else value
-        )
-
-    changed = {key: renew(key, value) for key, value in info.items() if key in KINDS_BY_KEY}
-    parent = info.get("parent")
-    if isinstance(parent, Mapping):
-        changed["parent"] = {key: renew(key, value) for key, value in parent.items()}
+def _renewed(portable: PortableRun, files: ModelFiles, renumbered: Renumbered, run_id: int) -> RenewedIds:
+    """Renew the ids and paths that a run notes; this also copies its checkpoints."""
+    info = _with_new_ids(portable.info, renumbered)
+    if isinstance(parent := info.get("parent"), Mapping):
+        info["parent"] = _with_new_ids(parent, renumbered)
         if isinstance(members := parent.get("members"), list):
-            renewed = [{key: renew(key, value) for key, value in dict(member).items()} for member in members]
-            changed["parent"]["members"] = renewed
-    return changed
+            info["parent"]["members"] = [_with_new_ids(member, renumbered) for member in members]
+    if isinstance(info.get("checkpoints"), list):
+        info["checkpoints"] = files.place(run_id, info["checkpoints"])
+    if run_id != portable.id:
+        info["original_id"] = portable.id
+    if "summary" not in info and portable.metrics:
+        table = MetricTable(max_points(portable.config))
+        for name, document in portable.metrics.items():
+            table.put(name, document)
+        info["summary"] = table.summary
+    result = portable.document.get("result")  # of a prediction it has its own id, or that of the one it resumed
+    if isinstance(result, Mapping) and isinstance(number := result.get(PREDICTION_ID), int):
+        known = {**renumbered, (portable.kind, portable.id): run_id}
+        result = {**result, PREDICTION_ID: known.get(("predictions", number), number)}
+    return RenewedIds(info, result)
 
 
-def _summary(portable: PortableRun) -> dict[str, Any]:
-    table = MetricTable(max_points(portable.config))
-    for name, document in portable.metrics.items():
-        table.put(name, document)
-    return table.summary
-
-
-def _is_free(portable: PortableRun, store: RunStore, files: ModelFiles) -> bool:
-    return store.is_free(portable.id) and files.fit(portable.id)
+def _with_new_ids(noted: Mapping[str, Any], renumbered: Renumbered) -> dict[str, Any]:
+    """Renew the ids of the runs that a run noted that it came from."""
+    ids = {key: value for key, value in noted.items() if key in KINDS_BY_KEY and isinstance(value, int)}
+    return {**noted, **{key: renumbered.get((KINDS_BY_KEY[key], old), old) for key, old in ids.items()}}
 
 
 def _refuse_same(portable: PortableRun, store: RunStore) -> None:
@@ -313,13 +268,6 @@ def _refuse_same(portable: PortableRun, store: RunStore) -> None:
                 f"Run {portable.id} of {portable.origin} is run {other.id} in {store.description} already: leave "
                 "it, or delete that one first."
             )
-
-
-def _upload(record: RunRecord) -> None:
-    try:
-        upload_missing(record)
-    except StoreError as error:
-        log.warning("Checkpoints of run %s are on this machine only: %s", record.id, error)
 
 
 def copy_run(
@@ -339,12 +287,14 @@ def copy_run(
         Its record in the other store.
 
     Raises:
-        InputError: The run goes on, or the other store has it already.
+        InputError: The run is still running, or the other store has it already.
         StoreError: One of the stores does not answer or cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="incasem-run-") as temporary:
-        folder = export_run(record, Path(temporary) / "run", with_checkpoints=False)
-        return bring_in(PortableRun(folder), store, ModelFiles.of_record(record, store), keep_id, renumbered or {})
+        folder = Path(temporary)
+        with errors_of_writing(folder):
+            pull(record, folder)
+        return _bring_in(PortableRun(folder), store, ModelFiles.of_record(record, store), keep_id, renumbered or {})
 
 
 def copy_runs(records: Sequence[RunRecord], store: RunStore, *, keep_ids: bool = True) -> list[RunRecord]:

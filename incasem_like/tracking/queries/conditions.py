@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
 from incasem_like.tracking.queries.fields import Field
+from incasem_like.tracking.values import is_number
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
@@ -46,7 +47,7 @@ def read_period(text: str, now: datetime | None = None) -> tuple[datetime, datet
         The first moment of it and the first after it; a moment lasts for one second, or a minute where none is given.
 
     Raises:
-        InputError: It is no time.
+        InputError: It is not a time.
     """
     midnight = (now or datetime.now()).replace(hour=0, minute=0, second=0, microsecond=0)
     days = {"today": midnight, "yesterday": midnight - timedelta(days=1)}
@@ -65,7 +66,7 @@ def read_period(text: str, now: datetime | None = None) -> tuple[datetime, datet
         begin = datetime.fromisoformat(text)
     except ValueError:
         raise InputError(
-            f"'{text}' is no time: write 2026-01-31, 2026-01, '2026-01-31 14:30', today or yesterday."
+            f"'{text}' is not a time: write 2026-01-31, 2026-01, '2026-01-31 14:30', today or yesterday."
         ) from None
     length = timedelta(seconds=1 if text.count(":") > 1 else 60)
     return begin.astimezone(), (begin + length).astimezone()
@@ -75,12 +76,12 @@ def read_seconds(text: str) -> float:
     """Read a duration in seconds: ``90``, ``90s``, ``5min``, ``2h``, ``1.5d``.
 
     Raises:
-        InputError: It is no duration.
+        InputError: It is not a duration.
     """
     found = _QUANTITY.match(text)
     unit = _SECONDS.get((found[2] or "s").lower()) if found else None
     if found is None or unit is None:
-        raise InputError(f"'{text}' is no duration: write seconds, or a number with s, min, h or d, such as 2h.")
+        raise InputError(f"'{text}' is not a duration: write seconds, or a number with s, min, h or d, such as 2h.")
     return float(found[1]) * unit
 
 
@@ -88,12 +89,12 @@ def read_bytes(text: str) -> float:
     """Read a size in bytes: ``1000``, ``20MB``, ``1.5GB``.
 
     Raises:
-        InputError: It is no size.
+        InputError: It is not a size.
     """
     found = _QUANTITY.match(text)
     unit = _BYTES.get(found[2].upper()) if found else None
     if found is None or unit is None:
-        raise InputError(f"'{text}' is no size: write bytes, or a number with kB, MB, GB or TB, such as 1.5GB.")
+        raise InputError(f"'{text}' is not a size: write bytes, or a number with kB, MB, GB or TB, such as 1.5GB.")
     return float(found[1]) * unit
 
 
@@ -162,14 +163,14 @@ class Condition:
 
     def _number(self, number: float) -> Test:
         compare: Callable[[Any, Any], bool] = _ORDER.get(self.sign, operator.eq)
-        return lambda value: _is_number(value) and compare(value, number)
+        return lambda value: is_number(value) and compare(value, number)
 
     def _equal(self, number: float | None) -> Test:
         wanted = self.value.strip("\"'").lower()
         parsed = _as_json(self.value)
 
         def test(value: Any) -> bool:
-            if _is_number(value):
+            if is_number(value):
                 return number is not None and bool(value == number)
             return value == parsed or shown(value).lower() == wanted
 
@@ -179,7 +180,7 @@ class Condition:
         try:
             pattern = re.compile(self.value, re.IGNORECASE)
         except re.error as error:
-            raise InputError(f"'{self.value}' in '{self}' is no regular expression ({error}): correct it.") from None
+            raise InputError(f"'{self.value}' in '{self}' is not a regular expression ({error}): correct it.") from None
         return lambda value: pattern.search(shown(value)) is not None
 
     def _in_period(self) -> Test:
@@ -213,7 +214,7 @@ def parse_condition(text: str) -> Condition:
     found = _FORM.match(text)
     if found is None:
         raise InputError(
-            f"'{text}' is no condition: write NAME=VALUE with one of = != < <= > >= ~, quoted when it holds < or >, "
+            f"'{text}' is not a condition: write NAME=VALUE with one of = != < <= > >= ~, quoted when it holds < or >, "
             "which the shell takes for itself: 'dice>0.8'."
         )
     name, sign, value = found.groups()
@@ -222,10 +223,6 @@ def parse_condition(text: str) -> Condition:
 
 def _missing(value: Any) -> bool:
     return value is None or value == ()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _as_number(text: str) -> float | None:

@@ -1,1 +1,1 @@
-"""Recording a run while it goes on."""
+"""Recording a run."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from incasem_like.errors import InputError, RunNotFoundError
+from incasem_like.errors import InputError, NoAnswerError, RunNotFoundError, StoreError
+from incasem_like.tracking import liveness
 from incasem_like.tracking.liveness import find_process, is_alive
-from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog, RunMetrics, base_of
-from incasem_like.tracking.run_folder import Begun, RunFolder
+from incasem_like.tracking.metrics_log import AlreadyWrittenError, base_of
+from incasem_like.tracking.run_folder import OpenedRun
 from incasem_like.tracking.series import MetricTable
 from incasem_like.tracking.sessions import (
     Continuation,
-    OpenedRun,
     Start,
     begin_metrics,
     continued_meta,
@@ -21,25 +22,25 @@ from incasem_like.tracking.sessions import (
     new_token,
     noted_by_the_run,
     resume_metrics,
+    tokens,
 )
-from incasem_like.tracking.stores.base import signs_of_life, watch
-from incasem_like.tracking.stores.files import keep as keep_file
-from incasem_like.tracking.stores.files import make_run_folder
+from incasem_like.tracking.stores.base import MISSING, RunStore
 from incasem_like.tracking.values import as_mapping, utc_moment
 
-if TYPE_CHECKING:
-    pass
-
 _OF_THE_END = ("stop_time", "fail_trace", "result")
+# What stores keep beside the record, or others may change meanwhile
+_NOT_IN_THE_RECORD = ("_id", "revision", "config", "info", "omniboard", "captured_out", *_OF_THE_END)
+_ATTEMPTS_TO_CLAIM = 5
 
 
-def claim_in_folder(
-    store: Path, continues: Continuation | None, id_above: int, start: Start, wanted: int | None, limit: int
-) -> Begun:
-    """Begin a run in a store of files, or claim one that is to be continued; whoever claims it writes its record.
+@contextlib.contextmanager
+def claimed(
+    store: RunStore, continues: Continuation | None, id_above: int, start: Start, wanted: int | None, limit: int
+) -> Iterator[OpenedRun]:
+    """Reserve a new run, or claim one that is over, for a block that writes its first state; undone where that fails.
 
     Args:
-        store: The folder of the runs.
+        store: Where the run is kept.
         continues: The run to resume; None for a new one.
         id_above: The id of a new run is above this.
         start: What surrounds the process that writes it.
@@ -48,91 +49,126 @@ def claim_in_folder(
 
     Raises:
         RunNotFoundError: There is no run to resume.
-        InputError: It still goes on, or there is a run of the wanted id.
+        InputError: It is still running, or a run of the wanted id exists.
+        StoreError: The store cannot be written, or another process was quicker.
     """
-    if continues is not None:
-        return _resume_in_folder(RunFolder(store / str(continues.run_id)), start, continues, limit)
-    run, token = RunFolder(make_run_folder(store, wanted, id_above)), new_token()
-    files = {name: Path(start.ex_info["base_dir"], name) for name, _ in start.ex_info["sources"]}
-    kept = {name: keep_file(store / "_sources", path) for name, path in files.items()}
-    sources = [[name, path.relative_to(store).as_posix()] for name, path in kept.items()]
-    log = MetricsLog(run.log_path)
-    log.open()
-    entry = begun_entry(start, sources, token)
-    return Begun(run, OpenedRun(entry, begin_metrics(log, token, limit), [describe_session(token, start)]))
+    try:
+        if continues is None:
+            block = _reserved(store, id_above, start, wanted, limit)
+        else:
+            block = _resumed(store, continues, start, limit)
+        with block as run:
+            yield run
+    except NoAnswerError:
+        raise StoreError(
+            f"{store.description} stopped answering: start the server and run the same command again, or add "
+            "--offline to it."
+        ) from None
 
 
-def _resume_in_folder(run: RunFolder, start: Start, continuation: Continuation, limit: int) -> Begun:
-    run_id, description = continuation.run_id, str(run.folder.parent)
-    if not run.is_run:
-        raise RunNotFoundError(f"There is no run {run_id} in {description} to continue: name one that is there.")
-    log = MetricsLog(run.log_path)
+@contextlib.contextmanager
+def _reserved(store: RunStore, id_above: int, start: Start, wanted: int | None, limit: int) -> Iterator[OpenedRun]:
+    token = new_token()
+    folder = store.reserve(wanted, id_above, token)
     try:
-        log.open()
-    except AlreadyWrittenError:
-        raise still_going_on(run_id, description, run.read("run.json").get("host") or {}) from None
-    try:
-        before, info = run.read("run.json"), run.read("info.json")
-        ended = how_it_ended(before, run_id, description, lambda: run.read("run.json"))
-        iteration = continuation.iteration  # not before: it may be looked up in the run
-        if log.is_empty:
-            log.add_marker(base=_base_of_files(run.read("metrics.json"), info))
-        token = new_token()
-        metrics = resume_metrics(log, token, iteration, info, limit)
+        with folder.opening():
+            paths = {name: Path(start.ex_info["base_dir"], name) for name, _ in start.ex_info["sources"]}
+            sources = [[name, store.keep("sources", str(path), path)] for name, path in paths.items()]
+            entry = {
+                "experiment": {**start.ex_info, "sources": sources},
+                "command": start.command,
+                "host": start.host_info,
+                "start_time": start.start_time,
+                "meta": start.meta_info,
+                "status": "RUNNING",
+                "resources": [],
+                "artifacts": [],
+                "heartbeat": None,
+                "session": token,
+            }
+            metrics = begin_metrics(folder.log, token, limit)
+            yield OpenedRun(folder, entry, metrics, [describe_session(token, start)])
     except BaseException:
-        log.close()
+        store.discard(folder, token)
         raise
-    return Begun(run, resumed_run({**before, "info": info}, run.output, start, (token, iteration, ended), metrics))
 
 
-def begun_entry(start: Start, sources: list[Any], token: str) -> dict[str, Any]:
-    """Make the entry of a run that begins: its document but for configuration, info and output."""
-    return {
-        "experiment": {**start.ex_info, "sources": sources},
-        "command": start.command,
-        "host": start.host_info,
-        "start_time": start.start_time,
-        "meta": start.meta_info,
-        "status": "RUNNING",
-        "resources": [],
-        "artifacts": [],
-        "heartbeat": None,
-        "session": token,
-    }
+@contextlib.contextmanager
+def _resumed(store: RunStore, continuation: Continuation, start: Start, limit: int) -> Iterator[OpenedRun]:
+    run_id, token = continuation.run_id, new_token()
+    document = _read(store, run_id)
+    folder = store.run_folder(run_id, tokens(document.get("info")))
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(folder.opening())
+        except AlreadyWrittenError:
+            raise _still_going_on(run_id, store.description, document.get("host") or {}) from None
+        store.push(folder, limit)  # what an outage kept back
+        before, ended = stack.enter_context(_session_of(store, run_id, token, start))
+        iteration = continuation.iteration  # not before: it may be looked up in the run
+        info = as_mapping(before.get("info"))
+        if not folder.has_points_of(tokens(info)):
+            folder.log.add_marker(base=_base(store.read_metric_documents(run_id), info))
+        entry = {
+            **{key: value for key, value in before.items() if key not in _NOT_IN_THE_RECORD},
+            "host": start.host_info,
+            "meta": continued_meta(before.get("meta"), start.meta_info),
+            "status": "RUNNING",
+            "session": token,
+            "heartbeat": start.start_time,
+        }
+        session = {**describe_session(token, start, iteration), "before": ended}
+        yield OpenedRun(
+            folder,
+            entry,
+            resume_metrics(folder.log, token, iteration, info, limit),
+            [*(info.get("sessions") or ()), session],
+            noted_by_the_run(info),
+            str(before.get("captured_out") or ""),
+        )
 
 
-def resumed_run(
-    before: Mapping[str, Any], output: str, start: Start, session: tuple[str, int, str], metrics: RunMetrics
-) -> OpenedRun:
-    """Describe a run that this process resumes.
+@contextlib.contextmanager
+def _session_of(store: RunStore, run_id: int, token: str, start: Start) -> Iterator[tuple[dict[str, Any], str]]:
+    """Make a run this session's for a block that resumes it; restore it as it was where the block fails.
 
-    Args:
-        before: The run as it was, with what it noted under ``info``.
-        output: What it has printed.
-        start: What surrounds the process that resumes it.
-        session: Token of the new session, the iteration it resumes from, and how the run had ended.
-        metrics: Its metrics, without what was withdrawn.
+    Yields:
+        Its document as it was, and how it had ended.
     """
-    token, iteration, ended = session
-    info = as_mapping(before.get("info"))
-    entry = {
-        **{key: value for key, value in before.items() if key not in ("info", *_OF_THE_END)},
-        "host": start.host_info,
-        "meta": continued_meta(before.get("meta"), start.meta_info),
-        "status": "RUNNING",
-        "session": token,
-        "heartbeat": start.start_time,
-    }
-    sessions = [*(info.get("sessions") or ()), {**describe_session(token, start, iteration), "before": ended}]
-    return OpenedRun(entry, metrics, sessions, noted_by_the_run(info), output)
+    ours = {"session": token, "status": "RUNNING", "host": start.host_info, "heartbeat": start.start_time}
+    changes = {**ours, **dict.fromkeys(_OF_THE_END, MISSING)}
+    before: dict[str, Any] = {}
+    try:
+        for _ in range(_ATTEMPTS_TO_CLAIM):
+            found = _read(store, run_id)
+            if found.get("session") == token:
+                break
+            before, ended = found, how_it_ended(found, run_id, store.description, lambda: _read(store, run_id))
+            with contextlib.suppress(NoAnswerError):  # it may have come through: the next look tells
+                if store.patch(run_id, changes, {key: found.get(key) for key in ("session", "status", "heartbeat")}):
+                    break
+        else:
+            raise StoreError(f"Run {run_id} in {store.description} changes all the time: see who writes it, try again.")
+        yield before, ended
+    except BaseException:
+        if before:
+            with contextlib.suppress(StoreError):  # without a server there is no way to
+                store.patch(run_id, {key: before.get(key, MISSING) for key in changes}, {"session": token})
+        raise
 
 
-def _base_of_files(metrics: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
-    """Begin a log with the metrics of a run that has none, since Sacred itself or an import wrote it."""
-    table = MetricTable()
-    table.limit = max([table.limit, *(len(metric["steps"]) for metric in metrics.values())])
+def _read(store: RunStore, run_id: int) -> dict[str, Any]:
+    document = store.read_document(run_id)
+    if document is None:
+        raise RunNotFoundError(f"There is no run {run_id} in {store.description} to continue: name one that is there.")
+    return document
+
+
+def _base(metrics: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+    """Begin a log with the metrics of a run that has none here: it ran elsewhere, or another program wrote it."""
+    table = MetricTable(max([2, *(len(metric["steps"]) for metric in metrics.values())]))
     for name, metric in metrics.items():
-        table.put(name, metric, (info.get("summary") or {}).get(name))
+        table.put(name, metric, as_mapping(info.get("summary")).get(name))
     return base_of(table)
 
 
@@ -148,7 +184,7 @@ def how_it_ended(
         description: Of its store, for the message.
 
     Raises:
-        InputError: It still goes on.
+        InputError: It is still running.
     """
     status, host = str(document.get("status")), document.get("host") or {}
     if status != "RUNNING":
@@ -156,15 +192,16 @@ def how_it_ended(
     heartbeat, start = utc_moment(document.get("heartbeat")), utc_moment(document.get("start_time"))
     is_heard_of = is_alive(host, heartbeat, start)
     if not is_heard_of and find_process(host, heartbeat, start) is None:
-        is_heard_of = bool(watch(lambda: {run_id: signs_of_life(again())}, f"Run {run_id} in {description}"))
+        is_heard_of = bool(
+            liveness.watch(lambda: {run_id: liveness.signs_of_life(again())}, f"Run {run_id} in {description}")
+        )
     if is_heard_of:
-        raise still_going_on(run_id, description, host)
+        raise _still_going_on(run_id, description, host)
     return "KILLED"
 
 
-def still_going_on(run_id: int, description: str, host: Mapping[str, Any]) -> InputError:
-    """Make the error of continuing a run that another process is writing."""
+def _still_going_on(run_id: int, description: str, host: Mapping[str, Any]) -> InputError:
     where = f"process {host.get('pid', '?')} on {host.get('hostname') or 'an unknown machine'}"
     return InputError(
-        f"Run {run_id} in {description} still goes on ({where}): wait for its end or stop it before continuing it."
+        f"Run {run_id} in {description} is still running ({where}): wait for its end or stop it before continuing it."
     )

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,13 @@ SECONDS_TO_FINISH = 10.0
 MOST_WAITING = 1000
 
 
+def _passing_on(method: str) -> Callable[..., None]:
+    def pass_on(observer: GuardedObserver, **event: Any) -> None:
+        observer._pass_on(method, event)
+
+    return pass_on
+
+
 class GuardedObserver(RunObserver):  # type: ignore[misc]
     """Passes the events of a run on to another observer.
 
@@ -40,6 +47,13 @@ class GuardedObserver(RunObserver):  # type: ignore[misc]
         name: What it is called in messages.
     """
 
+    started_event = _passing_on("started_event")
+    heartbeat_event = _passing_on("heartbeat_event")
+    resource_event = _passing_on("resource_event")
+    completed_event = _passing_on("completed_event")
+    interrupted_event = _passing_on("interrupted_event")
+    failed_event = _passing_on("failed_event")
+
     def __init__(self, observer: Any, name: str) -> None:
         self.observer, self.name = observer, name
         self._waiting: deque[tuple[str, dict[str, Any]]] = deque()
@@ -49,18 +63,9 @@ class GuardedObserver(RunObserver):  # type: ignore[misc]
         self._complained: set[str] = set()
         self._files: Path | None = None
 
-    def started_event(self, **event: Any) -> None:  # noqa: D102
-        self._pass_on("started_event", event)
-
-    def heartbeat_event(self, **event: Any) -> None:  # noqa: D102
-        self._pass_on("heartbeat_event", event)
-
     def log_metrics(self, metrics_by_name: dict[str, Any], info: dict[str, Any]) -> None:  # noqa: D102
         if metrics_by_name:
             self._pass_on("log_metrics", {"metrics_by_name": metrics_by_name, "info": info})
-
-    def resource_event(self, **event: Any) -> None:  # noqa: D102
-        self._pass_on("resource_event", event)
 
     def artifact_event(self, name: str, filename: str, **event: Any) -> None:  # noqa: D102
         if self._files is None:
@@ -68,15 +73,6 @@ class GuardedObserver(RunObserver):  # type: ignore[misc]
         kept = Path(tempfile.mkdtemp(dir=self._files)) / Path(filename).name
         shutil.copyfile(filename, kept)  # who added it may delete it before it is looked at
         self._pass_on("artifact_event", {"name": name, "filename": str(kept), **event})
-
-    def completed_event(self, **event: Any) -> None:  # noqa: D102
-        self._pass_on("completed_event", event)
-
-    def interrupted_event(self, **event: Any) -> None:  # noqa: D102
-        self._pass_on("interrupted_event", event)
-
-    def failed_event(self, **event: Any) -> None:  # noqa: D102
-        self._pass_on("failed_event", event)
 
     def join(self) -> None:
         """Wait a little for what is on its way."""
@@ -111,7 +107,7 @@ class GuardedObserver(RunObserver):  # type: ignore[misc]
             try:
                 getattr(self.observer, method)(**event)
             except BaseException as error:
-                self._complain(f"failed ({type(error).__name__}): the run goes on without it", method)
+                self._complain(f"failed ({type(error).__name__}): the run continues without it", method)
             with self._condition:
                 self._busy = False
                 self._condition.notify_all()
@@ -169,7 +165,7 @@ def _find_class(name: str, path: Path) -> Any:
         raise InputError(f"{path} names {name}, but {error.name} is not installed: install it with pip.") from None
     if not callable(getattr(found, "started_event", None)):
         raise InputError(
-            f"{path} names the observer '{name}', which there is not{nearest(name, known)}: Sacred has "
+            f"{path} names the unknown observer '{name}'{nearest(name, known)}: Sacred has "
             f"{', '.join(known)}; another package's is written package.module.Class."
         )
     return found

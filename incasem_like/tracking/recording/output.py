@@ -108,7 +108,7 @@ class _Tee:
 
 @contextlib.contextmanager
 def _reader_may_be_gone() -> Iterator[None]:
-    """Pass over a closed terminal or pipe: the work goes on, or is interrupted in its own time, without a reader."""
+    """Pass over a closed terminal or pipe: the work continues, or is interrupted in its own time, without a reader."""
     try:
         yield
     except OSError as error:

@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from incasem_like.tracking.recording.claim import claim_in_folder
+from incasem_like.tracking.recording.claim import claimed
 from incasem_like.tracking.recording.run import Run
 from incasem_like.tracking.series import max_points
 from incasem_like.tracking.sessions import Continuation
 from incasem_like.tracking.stores.base import RunStore
-from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.values import plain, without_credentials
 
 if TYPE_CHECKING:
@@ -37,11 +36,11 @@ class RunTerminated(KeyboardInterrupt):
         self.number = number
 
 
-def run_experiment(
+@contextlib.contextmanager
+def tracked_run(
     *,
     name: str,
     config: Mapping[str, Any],
-    main: Callable[[Run], Result],
     store: RunStore | None,
     runs_directory: Path | None = None,
     run_name: str | None = None,
@@ -52,16 +51,15 @@ def run_experiment(
     observers: Sequence[RunObserver] = (),
     continues: Continuation | None = None,
     id_above: int = 0,
-) -> Result:
-    """Run ``main`` with a record of it in a store, and give what it returns.
+) -> Iterator[Run]:
+    """Record a block as a run in a store; yield the ``Run`` that the block logs to.
 
-    The record holds the configuration, what the work logs, prints and returns, host, commit, packages, sources,
-    artifacts and, at the end, COMPLETED, FAILED with the traceback, or INTERRUPTED.
+    The record holds the configuration, what the block logs, prints and sets as ``run.result``, host, commit, packages,
+    sources, artifacts and, at the end, COMPLETED, FAILED with the traceback, or INTERRUPTED.
 
     Args:
         name: What is run: ``train``, ``predict``.
         config: Resolved configuration as plain values; recorded without the credentials in its URLs.
-        main: The work; gets the ``Run`` to log to. What it returns is recorded as the result, as plain values.
         store: Where the record goes; None for a run without a record, whose id is 0.
         runs_directory: For checkpoint paths of a run without a store; otherwise the store knows it.
         run_name: The name a person gave the run (``--name``).
@@ -70,31 +68,46 @@ def run_experiment(
         artifacts: Files to keep, by name: a ``Path`` to the file, or a ``str`` that is the text itself.
         sources: Further source files to keep; the script and this package's modules are kept anyway.
         observers: Further Sacred observers.
-        continues: A run of this store to go on with, instead of a new one.
+        continues: A run of this store to resume, instead of a new one.
         id_above: The id of a new run is above this, so that it finds no files of another store's run.
 
     Raises:
         InputError: There is a run of the wanted id.
         StoreError: The store cannot be written.
-        SystemExit: SIGTERM (status 143) or SIGHUP (129) ended the run. Whatever ``main`` raises passes through.
+        SystemExit: SIGTERM (status 143) or SIGHUP (129) ended the run. Whatever the block raises passes through.
+
+    Example:
+        >>> from incasem_like.tracking import open_store
+        >>> store = open_store(None, "trainings", Path("training_runs"))
+        >>> with tracked_run(name="train", config={"rate": 0.1}, store=store) as run:
+        ...     run.log_scalar("loss", 0.25, step=1)
+        ...     run.result = {"iteration": 1}
+        >>> store.get(1).metrics["loss"].values, store.get(1).result
+        ((0.25,), {'iteration': 1})
     """
     meta = {"command": name, "comment": comment, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
-    watching = [*_recording(store, continues, id_above, config), *observers]
+    watching = list(observers)
+    if store is not None:
+        recorder = recorder_of(store, continues=continues, id_above=id_above)
+        recorder.max_points = max_points(config)
+        watching.insert(0, recorder)
     shown_name = str(without_credentials(run_name or name))
     sacred_run = _sacred_run(name, shown_name, config, watching, meta, sources, run_id)
     run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd(), shown_name)
-    with _signals_interrupt(run):
-        return sacred_run(partial(_work, run, main, artifacts or {}, store))
+    with _signals_interrupt(run), sacred_run.recorded():
+        for file, content in (artifacts or {}).items():
+            run.add_artifact(content, file)
+        run.flush()
+        with run.checkpoints.kept_in(store):
+            yield run
 
 
-def _recording(
-    store: RunStore | None, continues: Continuation | None, id_above: int, config: Mapping[str, Any]
-) -> list[RunObserver]:
-    if store is None:
-        return []
-    observer = recorder_of(store, continues=continues, id_above=id_above)
-    observer.max_points = max_points(config)
-    return [observer]
+def run_experiment(*, main: Callable[[Run], Result], **options: Any) -> Result:
+    """Call a function as a run, see ``tracked_run``; what it returns is the run's result, and returned."""
+    with tracked_run(**options) as run:
+        result = main(run)
+        run.result = result
+    return result
 
 
 def recorder_of(store: RunStore, *, continues: Continuation | None = None, id_above: int = 0) -> Any:
@@ -102,32 +115,22 @@ def recorder_of(store: RunStore, *, continues: Continuation | None = None, id_ab
 
     Args:
         store: Where the run is kept.
-        continues: The run to go on with, which the observer's start takes from everybody else; None for a new one.
+        continues: The run to resume, which the observer's start claims; None for a new one.
         id_above: The id of a new run is above this, and above all ids that the store ever gave.
     """
     from incasem_like.tracking.recording.writer import RunWriter
 
-    if isinstance(store, FileStore):
-        return RunWriter(partial(claim_in_folder, store.folder, continues, max(id_above, store.id_above)))
+    claim = partial(claimed, store, continues, id_above)
+    if store.checkpoint_files is None:
+        return RunWriter(claim)
     from incasem_like.tracking.mirror.live import Mirror
-    from incasem_like.tracking.recording.claim_database import claim_in_database
     from incasem_like.tracking.stores.mongo import MongoStore
     from incasem_like.tracking.stores.omniboard import begin_columns
 
     assert isinstance(store, MongoStore)
     if continues is None:
         begin_columns(store.database, store.kind)
-    return RunWriter(partial(claim_in_database, store, continues, id_above), Mirror(store))
-
-
-def _work(
-    run: Run, main: Callable[[Run], Result], artifacts: Mapping[str, str | Path], store: RunStore | None
-) -> Result:
-    for name, content in artifacts.items():
-        run.add_artifact(content, name)
-    run.flush()
-    with run.checkpoints.kept_in(store):
-        return main(run)
+    return RunWriter(claim, Mirror(store))
 
 
 def _sacred_run(

@@ -40,7 +40,7 @@ class RunCheckpoints:
     def register(self, path: Path, iteration: int, metrics: Mapping[str, float], state: Path | None) -> None:
         """Enter a checkpoint, one of the same path is replaced; all that was logged up to here is on disk before.
 
-        A run that is killed afterwards goes on from it, and nobody would log again what is missing before it.
+        A run that is killed afterwards resumes from it, and nobody would log again what is missing before it.
         """
         self._run.save()
         entry = {
@@ -155,6 +155,15 @@ class Run:
     def info(self) -> dict[str, Any]:
         """A copy of what the run noted of itself so far."""
         return dict(self._sacred.info)
+
+    @property
+    def result(self) -> Any:
+        """What the run returns, as plain values; None until it is set."""
+        return self._sacred.result
+
+    @result.setter
+    def result(self, value: Any) -> None:
+        self._sacred.result = plain(value)
 
     def log_scalar(self, name: str, value: float, step: int) -> None:
         """Log one value of a metric.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 from incasem_like.errors import IncasemError
 from incasem_like.tracking.background import SECONDS_BETWEEN_HEARTBEATS, Heartbeat
@@ -21,7 +21,7 @@ from incasem_like.tracking.metrics_log import MetricsLog, not_saved
 from incasem_like.tracking.model.checkpoints import EARLIER_FOLDERS
 from incasem_like.tracking.recording.output import OutputCapture
 from incasem_like.tracking.sacred_parts import RunObserver, SacredInterrupt, SacredRunBase
-from incasem_like.tracking.values import plain, without_credentials
+from incasem_like.tracking.values import without_credentials
 
 MOST_POINTS = 20_000
 
@@ -75,7 +75,6 @@ class MetricBuffer:
 
 
 log = logging.getLogger("incasem_like.tracking")
-Outcome = TypeVar("Outcome")
 ATTEMPTS_TO_SAVE, SECONDS_BETWEEN_ATTEMPTS = 10, 1.0
 SECONDS_TO_DELIVER = 2.0  # once; not again before a delivery came through
 
@@ -119,15 +118,15 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
         self._complained: set[tuple[int, str]] = set()
         self.buffer = MetricBuffer(self._beat_soon)
 
-    def __call__(self, main: Callable[[], Outcome]) -> Outcome:
-        """Run ``main`` until COMPLETED, INTERRUPTED or FAILED and give what it returns; its errors pass through."""
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record a block until COMPLETED, INTERRUPTED or FAILED; its errors pass through."""
         with OutputCapture() as self._capture:
             try:
                 with _signals_held_back(deliver=True):
                     self._emit_started()
                 self._start_heartbeat()
-                outcome = main()
-                self.result = plain(outcome)
+                yield
                 self._stop_time()
                 self._stop_heartbeat()
             except (SacredInterrupt, KeyboardInterrupt) as interrupt:
@@ -139,7 +138,6 @@ class TrackedSacredRun(SacredRunBase):  # type: ignore[misc]
                 raise
             self._end(partial(self._emit_completed, self.result))
             self.check_still_ours()
-        return outcome
 
     def _emit_started(self) -> None:
         self.status, self.start_time = "RUNNING", datetime.now(UTC).replace(tzinfo=None)

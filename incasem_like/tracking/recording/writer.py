@@ -5,22 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.disk import copy_whole
-from incasem_like.tracking.run_folder import Begun
+from incasem_like.tracking.run_folder import OpenedRun
 from incasem_like.tracking.sacred_parts import RunObserver
 from incasem_like.tracking.series import MAX_POINTS
-from incasem_like.tracking.sessions import OpenedRun, Start, taken_over
+from incasem_like.tracking.sessions import Start, taken_over
 from incasem_like.tracking.values import plain
 
 if TYPE_CHECKING:
     from incasem_like.tracking.mirror.live import Mirror
 
 _SHARE_OF_TIME_FOR_METRICS = 0.02
-Claim = Callable[[Start, int | None, int], Begun]
+Claim = Callable[[Start, int | None, int], AbstractContextManager[OpenedRun]]
 
 
 class RunWriter(RunObserver):  # type: ignore[misc]
@@ -57,11 +58,15 @@ class RunWriter(RunObserver):  # type: ignore[misc]
     def started_event(self, _id: int | None, **event: Any) -> int:  # noqa: D102
         start = Start(**event)
         with self._lock:
-            begun = self._claim(start, _id, self.max_points)
-            self._run, self.opened = begun.folder, begun.run
-            if self._mirror is not None:
-                self._mirror.begin(begun)
-                self._mirror.update({"config": start.config})
+            with self._claim(start, _id, self.max_points) as self.opened:
+                self._run = self.opened.folder
+                if self._mirror is not None:
+                    written = {
+                        "config": start.config,
+                        "info": self._info(self.opened.info),
+                        "captured_out": self.opened.output,
+                    }
+                    self._mirror.begin(self.opened, written)
             self._write_output(self.opened.output)
             self._run.write("config.json", start.config)
             self._write_info(self.opened.info)
@@ -150,12 +155,15 @@ class RunWriter(RunObserver):  # type: ignore[misc]
         self._stamp_of_record = _stamp(self._run.folder / "run.json")
 
     def _write_info(self, info: dict[str, Any]) -> None:
-        content = {**info, "sessions": self._opened.sessions, "summary": self._opened.metrics.table.summary}
+        content = self._info(info)
         if content != self._written.get("info"):
             if self._mirror is not None:
                 self._mirror.update({"info": content})
             self._run.write("info.json", content)
             self._written["info"] = plain(content)
+
+    def _info(self, noted: dict[str, Any]) -> dict[str, Any]:
+        return {**noted, "sessions": self._opened.sessions, "summary": self._opened.metrics.table.summary}
 
     def _write_output(self, text: str) -> None:
         if text != self._written.get("output"):

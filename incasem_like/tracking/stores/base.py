@@ -1,25 +1,27 @@
-"""What a store knows of a run, the interface of a store, and making sure that a run is over."""
+"""What a store knows of a run, the interface of a store, and the rules about runs that hold in every store."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import time
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from datetime import datetime
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
-from incasem_like.errors import DamagedRecordError, InputError, RunNotFoundError, StoreError
+from incasem_like.disk import copy_whole
+from incasem_like.errors import DamagedRecordError, IncasemError, InputError, RunNotFoundError, StoreError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.background import SECONDS_BETWEEN_HEARTBEATS
+from incasem_like.tracking import liveness
 from incasem_like.tracking.kinds import KINDS, singular
 from incasem_like.tracking.liveness import find_process, honest_status
+from incasem_like.tracking.metrics_log import AlreadyWrittenError
 from incasem_like.tracking.model.checkpoints import (
     EARLIER_FOLDERS,
     CheckpointRecord,
@@ -28,13 +30,13 @@ from incasem_like.tracking.model.checkpoints import (
     is_checkpoint_entry,
     listed,
 )
+from incasem_like.tracking.run_folder import ANNOTATIONS, Journal, PortableRun, RenewedIds, RunFolder
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import id_taken
-from incasem_like.tracking.values import as_mapping, as_sequence, utc_moment
+from incasem_like.tracking.values import as_mapping, as_sequence, as_utc, utc_moment
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
-    from incasem_like.tracking.run_folder import PortableRun, RenewedIds
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
 
 
@@ -69,56 +71,67 @@ class Freed:
 
 
 class RunRecord:
-    """A run as its store has it now; of a run that still goes on, the state at its last heartbeat.
+    """A run as its store has it now; of a run that is still running, the state at its last heartbeat.
 
     Args:
         store: Where artifacts and metrics are fetched from when asked for.
         run_id: The run's id in that store.
-        document: The run's document with plain values: config, status, info, result, experiment, meta, host, artifacts
-            (their names), captured_out, fail_trace and the times.
+        document: The run's document with plain values, as ``RunStore.read_document`` returns it.
+
+    Attributes:
+        store: Of the run.
+        id: Its id in the store.
+        kind: Of run: trainings, predictions, segmentations, evaluations or bootstrapping.
+        document: All that its store has of it but metrics and files.
+        config: The whole configuration.
+        info: What the run noted of itself: inputs, parent, checkpoints and more.
+        experiment: Script, sources, dependencies and repositories (URL, commit, dirty).
+        host: The machine, the process id and the boot it ran in.
+        meta: The command, its options and the comment.
+        start_time: UTC, as the other two times.
+        stop_time: None while it runs, or where it could not be recorded.
+        heartbeat: The last one.
+        recorded_status: What the run last recorded, see ``status``.
+        name: The name given with ``--name``, else that of the script.
+        comment: The comment given with ``--comment``.
+        result: What the run returned, or None.
+        captured_output: What the run printed.
+        fail_trace: The traceback of a failed run.
+        inputs: The data that the run read, as registered.
+        parent: The run that this one came from, or None.
+        tags: Given by people, here or in Omniboard.
+        notes: Given by people, here or in Omniboard.
+        artifacts: Names of the files stored with the run.
     """
 
     def __init__(self, store: RunStore, run_id: int, document: dict[str, Any]) -> None:
-        self.store, self.id, self._document = store, run_id, document
+        self.store, self.id, self.kind, self.document = store, run_id, store.kind, document
+        self.config, self.info, self.experiment, self.host, self.meta = (
+            dict(as_mapping(document.get(key))) for key in ("config", "info", "experiment", "host", "meta")
+        )
+        self.start_time, self.stop_time, self.heartbeat = (
+            utc_moment(document.get(key)) for key in ("start_time", "stop_time", "heartbeat")
+        )
+        self.recorded_status = str(document.get("status") or "")
+        self.name = str(as_mapping(self.meta.get("options")).get("--name") or self.experiment.get("name") or "")
+        self.comment = str(self.meta.get("comment") or "")
+        self.result: Any = document.get("result")
+        self.captured_output = str(document.get("captured_out") or "")
+        self.fail_trace = "".join(map(str, as_sequence(document.get("fail_trace"))))
+        self.inputs: list[dict[str, Any]] = list(as_sequence(self.info.get("inputs")))
+        self.parent: Any = self.info.get("parent")
+        noted = as_mapping(document.get("omniboard"))
+        self.tags = tuple(tag for tag in as_sequence(noted.get("tags")) if isinstance(tag, str))
+        self.notes = str(noted.get("notes") or "")
+        self.artifacts = tuple(map(str, as_sequence(document.get("artifacts"))))
 
     def __repr__(self) -> str:
         return f"RunRecord({self.id}, {self.status}, {self.store.description!r})"
 
     @property
-    def kind(self) -> str:
-        """What kind of run it is: trainings, predictions, segmentations or evaluations."""
-        return self.store.kind
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """All that its store has of it but metrics and files, as plain values."""
-        return dict(self._document)
-
-    @property
-    def name(self) -> str:
-        """The name given with ``--name``, else that of the script."""
-        options = as_mapping(self.meta.get("options"))
-        return str(options.get("--name") or self.experiment.get("name") or "")
-
-    @property
-    def comment(self) -> str:
-        """The comment given with ``--comment``."""
-        return str(self.meta.get("comment") or "")
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The whole configuration of the run."""
-        return dict(as_mapping(self._document.get("config")))
-
-    @property
     def status(self) -> str:
         """RUNNING, COMPLETED, FAILED or INTERRUPTED; KILLED when it says RUNNING and its process is gone."""
         return honest_status(self.recorded_status, self.host, self.heartbeat, self.start_time)
-
-    @property
-    def recorded_status(self) -> str:
-        """What the run last said of itself."""
-        return str(self._document.get("status") or "")
 
     @property
     def seems_dead(self) -> bool:
@@ -127,87 +140,12 @@ class RunRecord:
             return False
         return find_process(self.host, self.heartbeat, self.start_time) is None
 
-    @property
-    def info(self) -> dict[str, Any]:
-        """What the run noted of itself: inputs, parent, checkpoints and more."""
-        return dict(as_mapping(self._document.get("info")))
-
-    @property
-    def result(self) -> Any:
-        """What the run came to, or None."""
-        return self._document.get("result")
-
-    @property
-    def experiment(self) -> dict[str, Any]:
-        """Script, sources, dependencies and repositories (URL, commit, dirty)."""
-        return dict(as_mapping(self._document.get("experiment")))
-
-    @property
-    def host(self) -> dict[str, Any]:
-        """The machine, the process id and the boot it ran in."""
-        return dict(as_mapping(self._document.get("host")))
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """The command, its options and the comment."""
-        return dict(as_mapping(self._document.get("meta")))
-
-    @property
-    def captured_output(self) -> str:
-        """What the run printed."""
-        return str(self._document.get("captured_out") or "")
-
-    @property
-    def fail_trace(self) -> str:
-        """The traceback of a failed run."""
-        return "".join(self._document.get("fail_trace") or ())
-
-    @property
-    def start_time(self) -> datetime | None:
-        """When the run started."""
-        return utc_moment(self._document.get("start_time"))
-
-    @property
-    def stop_time(self) -> datetime | None:
-        """When the run stopped, or None."""
-        return utc_moment(self._document.get("stop_time"))
-
-    @property
-    def heartbeat(self) -> datetime | None:
-        """When the run was last heard of."""
-        return utc_moment(self._document.get("heartbeat"))
-
-    @property
-    def inputs(self) -> list[dict[str, Any]]:
-        """The data the run read, as it registered them."""
-        return list(self.info.get("inputs") or [])
-
-    @property
-    def parent(self) -> Any:
-        """The run that this one came from, or None."""
-        return self.info.get("parent")
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """Words that people gave the run to find it by, here or in Omniboard."""
-        tags = as_mapping(self._document.get("omniboard")).get("tags") or ()
-        return tuple(tag for tag in tags if isinstance(tag, str))
-
-    @property
-    def notes(self) -> str:
-        """What people noted of the run, here or in Omniboard."""
-        return str(as_mapping(self._document.get("omniboard")).get("notes") or "")
-
-    @property
-    def artifacts(self) -> tuple[str, ...]:
-        """Names of the files stored with the run."""
-        return tuple(self._document.get("artifacts") or ())
-
     def artifact(self, name: str) -> bytes:
         """Fetch the content of a file stored with the run.
 
         Raises:
             RunNotFoundError: The run has no artifact of that name.
+            StoreError: The store has lost it, or does not answer.
         """
         if name not in self.artifacts:
             has = f"it has {', '.join(self.artifacts)}" if self.artifacts else "it has none"
@@ -215,7 +153,12 @@ class RunRecord:
                 f"Run {self.id} in {self.store.description} has no artifact '{name}'{nearest(name, self.artifacts)}: "
                 f"{has}."
             )
-        return self.store.read_artifact(self.id, name)
+        content = dict(self.store.read_stored(self.id, "artifacts", name)).get(name)
+        if content is None:
+            raise StoreError(
+                f"The file {name} of run {self.id} is missing in {self.store.description}: restore it from a backup."
+            )
+        return content
 
     @property
     def metrics(self) -> dict[str, Metric]:
@@ -275,141 +218,36 @@ class RunRecord:
         )
 
 
-log = logging.getLogger("incasem_like.tracking")
-SECONDS_TO_WATCH = 2.5 * SECONDS_BETWEEN_HEARTBEATS  # a beat may be late on a busy machine, and slow to arrive
-_LOOKS = 10
-Key = TypeVar("Key")
+class Outcome(Enum):
+    """What became of a journal that was pushed."""
 
-
-def signs_of_life(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the fields of a run's document that change with each heartbeat, or when it ends or is resumed."""
-    return tuple(str(document.get(key)) for key in ("session", "status", "heartbeat"))
-
-
-def watch(look: Callable[[], Mapping[Key, object]], who: str) -> set[Key]:
-    """Look at runs for a little longer than a heartbeat takes, and give those that changed meanwhile.
-
-    Args:
-        look: Gives the signs of life of each run now; one that is gone is left out.
-        who: What is watched, for a person: ``Training run 3 in …``.
-    """
-    log.warning(
-        "%s: nothing was heard for minutes, but by another machine's clock, which may be wrong; watching for %g s.",
-        who,
-        SECONDS_TO_WATCH,
-    )
-    before, moved = look(), set[Key]()
-    end = time.monotonic() + SECONDS_TO_WATCH
-    while before.keys() - moved and (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, SECONDS_TO_WATCH / _LOOKS))
-        now = look()
-        moved |= {key for key, signs in before.items() if now.get(key) != signs}
-    return moved
-
-
-class Watch:
-    """Makes sure that runs of a store are dead that say RUNNING and look dead from here.
-
-    What was watched in vain need not be watched again as long as it shows the same signs.
-
-    Args:
-        store: Of the runs.
-    """
-
-    def __init__(self, store: RunStore) -> None:
-        self._store = store
-        self._silent: dict[int, object] = {}
-
-    def heard_of(self, run_ids: Iterable[int]) -> set[int]:
-        """Return those of some runs that are alive; all are watched at once, and only those that need it."""
-        doubtful = {run_id: signs for run_id, signs in self._look(run_ids).items() if signs != self._silent.get(run_id)}
-        if not doubtful:
-            return set()
-        runs = "Run" if len(doubtful) == 1 else "Runs"
-        who = f"{runs} {', '.join(map(str, sorted(doubtful)))} in {self._store.description}"
-        moved = watch(lambda: self._look(doubtful, only_doubtful=False), who)
-        self._silent.update({run_id: signs for run_id, signs in doubtful.items() if run_id not in moved})
-        return moved
-
-    def _look(self, run_ids: Iterable[int], *, only_doubtful: bool = True) -> dict[int, object]:
-        found = {run_id: self._store.find(run_id) for run_id in run_ids}
-        return {
-            run_id: signs_of_life(record.document)
-            for run_id, record in found.items()
-            if record is not None and (record.seems_dead or not only_doubtful)
-        }
+    DELIVERED = "delivered"
+    SUPERSEDED = "the run was continued elsewhere since, and the database knows better"
+    FOREIGN = "it belongs to a run of another server"
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+MISSING: Final = object()  # in place of a value: the document does not have this field
+DELETING, IMPORTING = "deleting", "importing"
 _ATTEMPTS_TO_ANNOTATE = 1000
 
 
-class RunExchange(ABC):
-    """The part of a store by which runs leave and come in."""
-
-    @abstractmethod
-    def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes | None]]:
-        """Read the sources or resources of a run, in the order of its document.
-
-        Yields:
-            Name and content; None for what is lost, or was never stored: Sacred's own observer stores no resources in
-            MongoDB.
-        """
-
-    @abstractmethod
-    def read_metric_documents(self, run_id: int) -> dict[str, dict[str, Any]]:
-        """Read a run's metrics as the store holds them: steps, values, timestamps, perhaps stride and count, by name.
-
-        Unlike ``read_metrics`` this leaves the log alone, so it has at most as many points as the store keeps.
-        """
-
-    @abstractmethod
-    def is_free(self, run_id: int) -> bool:
-        """Return whether a run can have this id: there is none of it, and nothing is left of a deleted one."""
-
-    @abstractmethod
-    def put(self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]) -> int:
-        """Write an exported run into the store; it becomes visible when all of it is there.
-
-        Args:
-            portable: The run.
-            wanted: The id that it is to have; None for the next one, above all that ever were.
-            id_above: The next one is above this too.
-            renew: Returns, for its id, what it notes of ids of runs and paths, as these are here.
-
-        Returns:
-            Its id.
-
-        Raises:
-            InputError: There is a run of the wanted id.
-            StoreError: The store cannot be written.
-        """
-
-    @abstractmethod
-    def half_received(self) -> dict[int, float]:
-        """List the runs that were being started or taken in and are not in sight: id, seconds since it last changed."""
-
-    @abstractmethod
-    def free_half_received(self, run_id: int) -> None:
-        """Free what there is of such a run, which nobody may be writing any more.
-
-        Raises:
-            StoreError: The store cannot be written.
-        """
-
-
-class RunStore(RunExchange):
+class RunStore(ABC):
     """Runs of one kind, each with an id that counts up from 1.
 
     Attributes:
-        kind: trainings, predictions, segmentations or evaluations.
+        kind: trainings, predictions, segmentations, evaluations or bootstrapping.
         runs_directory: Paths of checkpoints are kept relative to it, so that it can be moved.
         description: Where the store is, for messages; holds no credentials.
     """
 
     def __init__(self, kind: str, runs_directory: Path, description: str) -> None:
         self.kind, self.runs_directory, self.description = kind, Path(runs_directory).absolute(), description
-        self._watch = Watch(self)
+        self._silent: dict[int, object] = {}
+
+    @abstractmethod
+    def sibling(self, kind: str) -> RunStore:
+        """Open the runs of another kind that are kept in the same place."""
 
     @abstractmethod
     def ids(self) -> list[int]:
@@ -418,27 +256,6 @@ class RunStore(RunExchange):
     @abstractmethod
     def read_document(self, run_id: int) -> dict[str, Any] | None:
         """Read a run's document with plain values, artifacts by name; None where there is no such run."""
-
-    @abstractmethod
-    def read_metrics(self, run_id: int) -> dict[str, Metric]:
-        """Read all metrics of a run."""
-
-    @abstractmethod
-    def read_artifact(self, run_id: int, name: str) -> bytes:
-        """Read a file stored with a run."""
-
-    @property
-    def checkpoint_files(self) -> CheckpointFiles | None:
-        """The store's own copies of checkpoints; None for a store that keeps none, as files do."""
-        return None
-
-    @abstractmethod
-    def metrics_log(self, run_id: int) -> Path | None:
-        """Find the log of a run's metrics at full resolution; None where it is not on this machine, or not whole."""
-
-    @abstractmethod
-    def sibling(self, kind: str) -> RunStore:
-        """Open the runs of another kind that are kept in the same place."""
 
     @abstractmethod
     def summaries(
@@ -457,12 +274,64 @@ class RunStore(RunExchange):
         """
 
     @abstractmethod
+    def read_stored(
+        self, run_id: int, what: Literal["artifacts", "sources", "resources"], only: str | None = None
+    ) -> Iterator[tuple[str, bytes | None]]:
+        """Read the files stored with a run, in the order of its document.
+
+        Args:
+            run_id: The run.
+            what: Which of them.
+            only: The name of one; by default all.
+
+        Yields:
+            Name and content; None for what is lost, or was never stored: Sacred's own observer stores no resources in
+            MongoDB.
+        """
+
+    @abstractmethod
+    def read_metric_documents(self, run_id: int) -> dict[str, dict[str, Any]]:
+        """Read a run's metrics as the store holds them: steps, values, timestamps, perhaps stride and count, by name.
+
+        Unlike ``read_metrics`` this leaves the log alone, so it has at most as many points as the store keeps.
+        """
+
+    @abstractmethod
+    def metrics_log(self, run_id: int) -> Path | None:
+        """Find the log of a run's metrics at full resolution; None where it is not on this machine, or not whole."""
+
+    @abstractmethod
+    def reserve(self, wanted: int | None, id_above: int, session: str | None) -> RunFolder:
+        """Take an id for a run that is not in sight before ``publish``.
+
+        Args:
+            wanted: The id; None for the next one, above all that ever were.
+            id_above: The next one is above this too.
+            session: Token of the session that writes it.
+
+        Returns:
+            The folder on this machine in which it is written; ``run.json`` must come last.
+
+        Raises:
+            InputError: There is a run of the wanted id.
+            StoreError: The store cannot be written.
+        """
+
+    @abstractmethod
+    def run_folder(self, run_id: int, sessions: Sequence[str] = ()) -> RunFolder:
+        """Return the folder on this machine in which a run is written, whose sessions had these tokens."""
+
+    @abstractmethod
+    def keep(self, what: Literal["sources", "resources"], name: str, path: Path) -> Any:
+        """Store a file once for all runs that have it in common; return what documents call it."""
+
+    @abstractmethod
     def patch(self, run_id: int, changes: Mapping[str, Any], expect: Mapping[str, Any] = NOTHING) -> bool:
         """Change fields of a run's document at once, if some fields are still what they are expected to be.
 
         Args:
             run_id: The run.
-            changes: New values by field, ``status``, or by section and field, ``info.parent``; None removes a field.
+            changes: New values by field, ``status``, or by section and field, ``info.parent``; ``MISSING`` removes one.
             expect: Values as ``read_document`` returned them, None for a missing one.
 
         Returns:
@@ -473,6 +342,76 @@ class RunStore(RunExchange):
             StoreError: The store cannot be written.
         """
 
+    @abstractmethod
+    def hide(self, run_id: int, session: str | None) -> bool:
+        """Hide a run for good and note that its id is used; return False where it is not that session's any more."""
+
+    @abstractmethod
+    def unfinished(self, what: str) -> dict[int, float]:
+        """List runs that are out of sight: id, seconds since it last changed.
+
+        Args:
+            what: ``DELETING`` for those whose deletion began, ``IMPORTING`` for those that were begun or imported.
+        """
+
+    @abstractmethod
+    def read_hidden(self, run_id: int) -> dict[str, Any] | None:
+        """Read what is left of the document of a run whose deletion began; None where there is nothing."""
+
+    @abstractmethod
+    def remove(self, run_id: int) -> Freed:
+        """Free what the store holds of a run that is out of sight, its document last; nothing of one in sight."""
+
+    @property
+    def checkpoint_files(self) -> CheckpointFiles | None:
+        """The store's own copies of checkpoints; None for a store that keeps none, as files do."""
+        return None
+
+    @property
+    def journals(self) -> Iterable[Journal]:
+        """What this machine has of runs whose store is elsewhere."""
+        return ()
+
+    def push(self, journal: RunFolder, limit: int | None = None) -> Outcome:
+        """Bring what a journal holds into the store, and clear it; where it does not belong there, it stays.
+
+        Args:
+            journal: Of a run that no process writes.
+            limit: Points of each metric in the store; None for what the run's configuration says.
+
+        Raises:
+            StoreError: The store does not answer, or the journal is damaged.
+        """
+        return Outcome.DELIVERED
+
+    def publish(self, folder: RunFolder, run: str) -> None:  # noqa: B027
+        """Bring a run that was reserved into sight, from its folder; ``run`` names it in messages.
+
+        Raises:
+            InputError: The store takes no record of that size.
+            StoreError: The store cannot be written.
+        """
+
+    def pending(self, run_id: int | None = None) -> list[Journal]:
+        """List the journals, of all runs or of one, that hold what the store lacks."""
+        return [journal for journal in self.journals if journal.is_undelivered and run_id in (None, journal.run_id)]
+
+    def deliver(self, journal: Journal) -> str | None:
+        """Push what a journal holds; return why it was left as it is, or None.
+
+        Raises:
+            StoreError: The store does not answer, or refuses to be written.
+        """
+        try:
+            journal.log.open()
+        except AlreadyWrittenError:
+            return "is still running and delivers itself"
+        try:
+            outcome = self.push(journal)
+        finally:
+            journal.log.close()
+        return None if outcome is Outcome.DELIVERED else f"{journal.folder} stays: {outcome.value}"
+
     def hold(self, run_id: int) -> AbstractContextManager[None]:
         """Lock a run that is over against being claimed, where ``patch`` alone does not.
 
@@ -481,14 +420,76 @@ class RunStore(RunExchange):
         """
         return contextlib.nullcontext()
 
-    @abstractmethod
-    def tombstone(self, run_id: int, session: str | None) -> bool:
-        """Hide a run for good and note that its id is used; return False where it is not that session's any more."""
+    def read_metrics(self, run_id: int) -> dict[str, Metric]:
+        """Read all metrics of a run."""
+        found = self.read_metric_documents(run_id)
+        columns = {
+            name: (points["steps"], points["values"], map(as_utc, points["timestamps"]))
+            for name, points in found.items()
+        }
+        return {name: Metric(name, *map(tuple, three)) for name, three in columns.items()}
+
+    def is_free(self, run_id: int) -> bool:
+        """Return whether a run can have this id: there is none of it, and nothing is left of a deleted one."""
+        return not any(run_id in ids for ids in (self.ids(), self.unfinished(DELETING), self.unfinished(IMPORTING)))
+
+    def put(self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]) -> int:
+        """Write an exported run into the store; it comes into sight when all of it is there.
+
+        Args:
+            portable: The run.
+            wanted: The id that it is to have; None for the next one, above all that ever were.
+            id_above: The next one is above this too.
+            renew: Returns, for its id, what it notes of ids of runs and paths, as these are here.
+
+        Returns:
+            Its id.
+
+        Raises:
+            InputError: There is a run of the wanted id.
+            StoreError: The store cannot be written.
+        """
+        document, session = portable.document, portable.document.get("session")
+        folder = self.reserve(wanted, id_above, session)
+        try:
+            with errors_of_writing(folder.folder):
+                renewed = renew(folder.run_id)
+                base = Path(str(as_mapping(document.get("experiment")).get("base_dir") or ""))
+                kept: dict[str, list[Any]] = {"sources": [], "resources": []}
+                for what in ("sources", "resources"):
+                    for name, path, noted in portable.stored(what):
+                        key = noted if path is None else self.keep(what, str(base / name), path)
+                        kept[what].append([name, key])
+                folder.write("config.json", portable.config)
+                folder.write("info.json", renewed.info)
+                folder.write("metrics.json", portable.metrics)
+                if portable.annotations:
+                    folder.write(ANNOTATIONS, portable.annotations)
+                folder.write_output(portable.output)
+                if portable.log_path.is_file():
+                    copy_whole(portable.log_path, folder.log_path)
+                for name, path in portable.artifacts():
+                    copy_whole(path, folder.artifact(name))
+                experiment = {**as_mapping(document.get("experiment")), "sources": kept["sources"]}
+                changed = {"experiment": experiment, "resources": kept["resources"], "result": renewed.result}
+                folder.write("run.json", {**document, **changed})
+            self.publish(folder, f"{singular(portable.kind).capitalize()} run {portable.id} of {portable.origin}")
+        except BaseException:
+            self.discard(folder, session)
+            raise
+        return folder.run_id
+
+    def discard(self, folder: RunFolder, session: str | None) -> None:
+        """Remove a run that was reserved, and could not be written or published."""
+        with contextlib.suppress(IncasemError):
+            self.hide(folder.run_id, session)
+            self.remove(folder.run_id)
+        shutil.rmtree(folder.folder, ignore_errors=True)
 
     def annotate(
         self, run_id: int, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (), notes: str | None = None
     ) -> None:
-        """Change a run's tags and notes, whether it is over or goes on.
+        """Change a run's tags and notes, whether it is over or still running.
 
         Args:
             run_id: The run.
@@ -519,11 +520,11 @@ class RunStore(RunExchange):
         Args:
             run_id: A run that says RUNNING and is not alive; one that only looks dead is watched first.
             status: KILLED, as a rule.
-            stop_time: When it was last heard of; without a time zone, UTC.
+            stop_time: Its last heartbeat; without a time zone, UTC.
 
         Raises:
             RunNotFoundError: There is no such run.
-            InputError: The run goes on, or says by itself how it ended.
+            InputError: The run goes on, or recorded its own end.
             StoreError: The store cannot be written.
         """
         record = self._without_end(run_id)
@@ -541,7 +542,7 @@ class RunStore(RunExchange):
 
         Raises:
             RunNotFoundError: There is no such run.
-            InputError: The run goes on, and writes its info itself.
+            InputError: The run is still running, and writes its info itself.
             StoreError: The store cannot be written.
         """
         session = self.refuse_live(run_id).document.get("session")
@@ -554,32 +555,20 @@ class RunStore(RunExchange):
 
         Raises:
             RunNotFoundError: There is no such run.
-            InputError: The run goes on.
+            InputError: The run is still running.
             StoreError: The store cannot be written.
         """
         session = None
         with contextlib.suppress(DamagedRecordError):  # which is no reason to keep it
             session = self.refuse_live(run_id).document.get("session")
         with self.hold(run_id):
-            if not self.tombstone(run_id, session):
+            if not self.hide(run_id, session):
                 self._refuse_continued(run_id)
 
     def _refuse_continued(self, run_id: int) -> NoReturn:
         """Raise the error of a run that was continued between two looks at it."""
         self.refuse_live(run_id)
         raise InputError(f"Run {run_id} in {self.description} was just continued: look at it again.")
-
-    @abstractmethod
-    def half_deleted(self) -> list[int]:
-        """List the ids of runs whose deletion began and was not finished."""
-
-    @abstractmethod
-    def read_half_deleted(self, run_id: int) -> RunRecord | None:
-        """Return what is left of the record of a run whose deletion began; None where it cannot be read any more."""
-
-    @abstractmethod
-    def free_record(self, run_id: int) -> Freed:
-        """Free what the store holds of a run whose deletion began, its document last."""
 
     def children(self, run_id: int) -> list[RunSummary]:
         """List the runs, of every kind kept in the same place, that came from one of this store's runs."""
@@ -620,21 +609,41 @@ class RunStore(RunExchange):
         """Return those of some runs that live although they look dead by the clocks of two machines.
 
         This watches for longer than a heartbeat takes, once for all of them; where none looks like that, not at all.
+        What was watched in vain is not watched again as long as it shows the same signs.
         """
-        return self._watch.heard_of(run_ids)
+        doubtful = {
+            run_id: signs
+            for run_id, signs in self._signs(run_ids, lambda record: record.seems_dead).items()
+            if signs != self._silent.get(run_id)
+        }
+        if not doubtful:
+            return set()
+        runs = "Run" if len(doubtful) == 1 else "Runs"
+        who = f"{runs} {', '.join(map(str, sorted(doubtful)))} in {self.description}"
+        moved = liveness.watch(lambda: self._signs(doubtful, lambda record: True), who)
+        self._silent.update({run_id: signs for run_id, signs in doubtful.items() if run_id not in moved})
+        return moved
+
+    def _signs(self, run_ids: Iterable[int], wanted: Callable[[RunRecord], bool]) -> dict[int, object]:
+        found = {run_id: self.find(run_id) for run_id in run_ids}
+        return {
+            run_id: liveness.signs_of_life(record.document)
+            for run_id, record in found.items()
+            if record is not None and wanted(record)
+        }
 
     def refuse_live(self, run_id: int) -> RunRecord:
         """Return a run's record, if it is over; one that only looks dead is watched first, see ``heard_of``.
 
         Raises:
-            InputError: The run goes on.
+            InputError: The run is still running.
         """
         record = self.get(run_id)
         if record.status == "RUNNING" or self.heard_of([run_id]):
             host = record.host.get("hostname") or "an unknown machine"
             raise InputError(
-                f"Run {run_id} in {self.description} still goes on (process {record.host.get('pid', '?')} on {host}): "
-                "stop it first."
+                f"Run {run_id} in {self.description} is still running (process {record.host.get('pid', '?')} on "
+                f"{host}): stop it first."
             )
         return record
 
@@ -643,7 +652,7 @@ class RunStore(RunExchange):
         record = self.refuse_live(run_id)
         if record.recorded_status != "RUNNING":
             raise InputError(
-                f"Run {run_id} in {self.description} says by itself how it ended ({record.recorded_status}): leave it."
+                f"Run {run_id} in {self.description} recorded its own end ({record.recorded_status}): leave it."
             )
         return record
 
@@ -667,3 +676,14 @@ def refuse_empty_tags(tags: Sequence[str]) -> None:
     """
     if not all(tag.strip() for tag in tags):
         raise InputError("A tag cannot be empty: give it a text, such as +published or -published.")
+
+
+@contextlib.contextmanager
+def errors_of_writing(folder: Path) -> Iterator[None]:
+    """Raise one sentence where a folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be changed ({error.strerror or error}): check its rights and the space on its disk."
+        ) from None

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 import pymongo
 import pymongo.errors
 
-from incasem_like.errors import StoreError
-
-if TYPE_CHECKING:
-    pass
+from incasem_like.errors import NoAnswerError, StoreError
 
 _UNAUTHORIZED = 13
 
 
-def no_answer(description: str) -> StoreError:
+def no_answer(description: str) -> NoAnswerError:
     """Make the error of a server that is gone."""
-    return StoreError(f"{description} does not answer: start the server and try again.")
+    return NoAnswerError(f"{description} does not answer: start the server and try again.")
 
 
 def refusal(description: str, doing: str, error: pymongo.errors.OperationFailure) -> StoreError:

@@ -8,53 +8,41 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from incasem_like.disk import copy_whole, exclusive, write_whole
-from incasem_like.errors import InputError, RunNotFoundError, StoreError
-from incasem_like.tracking.metrics_log import AlreadyWrittenError, MetricsLog, is_held, read_log
+from incasem_like.disk import copy_whole, exclusive, is_locked, write_whole
+from incasem_like.errors import InputError, RunNotFoundError
+from incasem_like.tracking.metrics_log import AlreadyWrittenError, read_log
 from incasem_like.tracking.model.checkpoints import DELETED_PREFIX, folder_size
-from incasem_like.tracking.run_folder import (
-    ANNOTATIONS,
-    METRICS_LOG,
-    PortableRun,
-    RenewedIds,
-    RunFolder,
-)
+from incasem_like.tracking.run_folder import ANNOTATIONS, METRICS_LOG, RunFolder, numbered
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import id_taken
-from incasem_like.tracking.stores.base import NOTHING, Freed, RunRecord, RunStore
+from incasem_like.tracking.stores.base import DELETING, MISSING, NOTHING, Freed, RunStore, errors_of_writing
 from incasem_like.tracking.stores.index import FolderIndex
-from incasem_like.tracking.values import as_mapping, as_sequence, as_utc, naive_utc
+from incasem_like.tracking.values import as_mapping, as_sequence, naive_utc
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
-    from incasem_like.tracking.run_folder import PortableRun, RenewedIds, RunFolder
 
 SHELVES = ("_sources", "_resources")
-
-
-def keep(shelf: Path, source: Path) -> Path:
-    """Store one copy of a file for all runs, named by its content's MD5 as Sacred does; return its path."""
-    with open(source, "rb") as content:
-        digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    target = shelf / f"{source.stem}_{digest}{source.suffix}"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        copy_whole(source, target)
-    return target
+HIGHEST_ID = "highest_id"
 
 
 def named_by(document: Mapping[str, Any]) -> set[str]:
     """List the files that a run's document names, by their paths below the folder of the runs."""
-    sources = as_mapping(document.get("experiment")).get("sources")
-    pairs = [*as_sequence(sources), *as_sequence(document.get("resources"))]
-    names = [pair[1] for pair in pairs if isinstance(pair, list) and len(pair) == 2]
-    return {name for name in names if isinstance(name, str) and name.startswith(tuple(f"{each}/" for each in SHELVES))}
+    pairs = [*_pairs(document, "sources"), *_pairs(document, "resources")]
+    return {path for _, path in pairs if path.startswith(tuple(f"{shelf}/" for shelf in SHELVES))}
+
+
+def _pairs(document: Mapping[str, Any], what: str) -> list[tuple[str, str]]:
+    """List name and path of the sources or resources in a run's document."""
+    owner = document if what == "resources" else as_mapping(document.get("experiment"))
+    pairs = [pair for pair in as_sequence(owner.get(what)) if isinstance(pair, (list, tuple)) and len(pair) == 2]
+    return [(str(name), str(path)) for name, path in pairs]
 
 
 def unnamed(folder: Path, names: Iterable[str], near: int = 0) -> set[str]:
@@ -65,12 +53,12 @@ def unnamed(folder: Path, names: Iterable[str], near: int = 0) -> set[str]:
         names: Paths below it.
         near: Runs of neighbouring ids are asked first, for they share most.
     """
-    left, runs = set(names), [path for path in folder.iterdir() if path.name.isdecimal()]
-    for run in sorted(runs, key=lambda run: abs(int(run.name) - near)):
+    left = set(names)
+    for run in sorted(numbered(folder), key=lambda run: abs(int(run) - near)):
         if not left:
             break
         try:
-            text = (run / "run.json").read_text(encoding="utf-8")
+            text = (folder / run / "run.json").read_text(encoding="utf-8")
             json.loads(text)
         except (OSError, ValueError):
             return set()  # it has not said yet, or cannot say, which it needs
@@ -90,50 +78,11 @@ def free_unnamed_files(folder: Path, names: Iterable[str], near: int = 0) -> Fre
     return freed
 
 
-HIGHEST_ID = "highest_id"
-
-
-def make_run_folder(folder: Path, wanted: int | None, id_above: int = 0) -> Path:
-    """Make the folder of a new run below a store's folder.
-
-    Args:
-        folder: The store's; made where it is missing.
-        wanted: The id that was asked for; None for the next one, above all that ever were.
-        id_above: The next one is above this too.
-
-    Raises:
-        InputError: There is a run of the wanted id.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder):
-        highest = highest_id(folder)
-        run_id = max(highest, id_above) + 1 if wanted is None else wanted
-        try:
-            (folder / str(run_id)).mkdir()
-        except FileExistsError:
-            raise id_taken(run_id, str(folder)) from None
-        if run_id > highest:
-            _note(folder, run_id)
-    return folder / str(run_id)
-
-
-def note_id(folder: Path, run_id: int) -> None:
-    """Note that an id is used, whatever becomes of its run."""
-    with exclusive(folder):
-        if run_id >= highest_id(folder):
-            _note(folder, run_id)
-
-
-def _note(folder: Path, run_id: int) -> None:
-    write_whole(folder / HIGHEST_ID, lambda file: file.write(f"{run_id}\n".encode()))
-
-
 def highest_id(folder: Path) -> int:
     """Find the highest id that a store of files ever gave, to runs that were deleted since too."""
     file = folder / HIGHEST_ID
     noted = file.read_text().strip() if file.is_file() else ""
-    present = [int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()]
-    return max([0, *present, *([int(noted)] if noted.isdecimal() else [])])
+    return max([0, *map(int, numbered(folder)), *([int(noted)] if noted.isdecimal() else [])])
 
 
 def _file_of(key: str) -> str:
@@ -143,122 +92,6 @@ def _file_of(key: str) -> str:
     )
 
 
-def take_from_sight(folder: Path, run_id: int) -> None:
-    """Rename a run's folder, so that no reader takes it for a run any more."""
-    with errors_of_writing(folder):
-        aside = folder / f"{DELETED_PREFIX}{run_id}"
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(folder / str(run_id), aside)
-
-
-@contextlib.contextmanager
-def nobody_else_writing(directory: Path, description: str) -> Iterator[None]:
-    """Lock a run that is over, so that no process resumes it meanwhile.
-
-    Raises:
-        InputError: Somebody just did.
-    """
-    log = MetricsLog(directory / METRICS_LOG)
-    if not log.path.is_file():
-        yield  # Sacred's own observer wrote it
-        return
-    try:
-        with errors_of_writing(directory):
-            log.open()
-    except AlreadyWrittenError:
-        raise InputError(f"Run {directory.name} in {description} still goes on: stop it first.") from None
-    try:
-        yield
-    finally:
-        log.close()
-
-
-def half_deleted(folder: Path) -> list[int]:
-    """List the ids of runs that were taken from sight and are not gone yet."""
-    if not folder.is_dir():
-        return []
-    names = (entry.name.removeprefix(DELETED_PREFIX) for entry in folder.glob(f"{DELETED_PREFIX}*"))
-    return sorted(int(name) for name in names if name.isdecimal())
-
-
-def free_folder(folder: Path, run_id: int) -> Freed:
-    """Delete what is left of a run that was taken from sight, and the sources and resources that no other run names.
-
-    Args:
-        folder: The folder of the runs.
-        run_id: The run.
-    """
-    aside = folder / f"{DELETED_PREFIX}{run_id}"
-    run = RunFolder(aside)
-    document, metrics = run.read_leniently("run.json"), run.read_leniently("metrics.json")
-    artifacts = as_sequence(document.get("artifacts"))
-    with errors_of_writing(folder):
-        freed = Freed(runs=1, metrics=len(metrics), artifacts=len(artifacts), bytes=folder_size(aside))
-        freed += free_unnamed_files(folder, named_by(document), run_id)
-        shutil.rmtree(aside)
-    return freed
-
-
-@contextlib.contextmanager
-def errors_of_writing(folder: Path) -> Iterator[None]:
-    """Raise one sentence where a folder cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{folder} cannot be changed ({error.strerror or error}): check its rights and the space on its disk."
-        ) from None
-
-
-def read_stored(folder: Path, entries: Any) -> Iterator[tuple[str, bytes | None]]:
-    """Read a run's sources or resources: name, content or None.
-
-    Args:
-        folder: The store's.
-        entries: Of the run's document: pairs of name and path below ``folder``.
-    """
-    for entry in entries or ():
-        if not (isinstance(entry, (list, tuple)) and len(entry) == 2):
-            continue
-        path = folder / str(entry[1])
-        yield str(entry[0]), path.read_bytes() if path.is_file() else None
-
-
-def half_received(folder: Path) -> dict[int, float]:
-    """List the runs without ``run.json``: id, seconds since their folder or a file in it last changed."""
-    if not folder.is_dir():
-        return {}
-    found = [path for path in folder.iterdir() if path.name.isdecimal() and not (path / "run.json").exists()]
-    now = time.time()
-    return {
-        int(path.name): now - max(each.stat().st_mtime for each in (path, *path.glob("*")))
-        for path in found
-        if path.is_dir() and not is_held(path / METRICS_LOG)
-    }
-
-
-def _write(folder: Path, run: RunFolder, portable: PortableRun, renewed: RenewedIds) -> None:
-    run.write("config.json", portable.config)
-    run.write("info.json", renewed.info)
-    run.write("metrics.json", portable.metrics)
-    if portable.annotations:
-        run.write(ANNOTATIONS, portable.annotations)
-    run.write_output(portable.output)
-    if portable.log_path.is_file():
-        copy_whole(portable.log_path, run.log_path)
-    for name, path in portable.artifacts():
-        copy_whole(path, run.artifact(name))
-    experiment = dict(portable.document.get("experiment") or {})
-    experiment["sources"] = [_keep(folder, "_sources", *each) for each in portable.stored("sources")]
-    resources = [_keep(folder, "_resources", *each) for each in portable.stored("resources")]
-    changed = {"experiment": experiment, "resources": resources, "result": renewed.result}
-    run.write("run.json", {**portable.document, **changed})
-
-
-def _keep(folder: Path, shelf: str, name: str, path: Path | None, noted: str) -> list[str]:
-    return [name, noted if path is None else keep(folder / shelf, path).relative_to(folder).as_posix()]
-
-
 class FileStore(RunStore):
     """Runs below ``folder/<id>/``; needs no server, and a run can be read with any text editor."""
 
@@ -266,76 +99,71 @@ class FileStore(RunStore):
         super().__init__(kind, runs_directory, description=str(folder))
         self.folder, self.id_above = Path(folder), id_above
 
+    def sibling(self, kind: str) -> FileStore:  # noqa: D102
+        return FileStore(self.folder.with_name(f"incasem_{kind}"), kind, self.runs_directory)
+
     def ids(self) -> list[int]:  # noqa: D102
-        if not self.folder.is_dir():
-            return []
-        return sorted(
-            int(entry.name)
-            for entry in self.folder.iterdir()
-            if entry.name.isdecimal() and str(int(entry.name)) == entry.name and (entry / "run.json").is_file()
-        )
+        return sorted(int(name) for name in numbered(self.folder) if (self.folder / name / "run.json").is_file())
 
     def read_document(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
         return self.run_folder(run_id).read_document()
-
-    def read_artifact(self, run_id: int, name: str) -> bytes:  # noqa: D102
-        path = self.run_folder(run_id).artifact(name)
-        if not path.is_file():
-            raise StoreError(f"The file {path} of run {run_id} is missing: restore it from a backup.")
-        return path.read_bytes()
-
-    def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
-        log = self.metrics_log(run_id)
-        if log is not None:
-            return read_log(log)
-        return {
-            name: Metric(
-                name, tuple(points["steps"]), tuple(points["values"]), tuple(map(as_utc, points["timestamps"]))
-            )
-            for name, points in self.read_metric_documents(run_id).items()
-        }
-
-    def read_metric_documents(self, run_id: int) -> dict[str, dict[str, Any]]:  # noqa: D102
-        return self.run_folder(run_id).read("metrics.json")
-
-    def read_stored(self, run_id: int, what: Literal["sources", "resources"]) -> Iterator[tuple[str, bytes | None]]:  # noqa: D102
-        document = RunFolder(self._directory(run_id)).read("run.json")
-        owner = document if what == "resources" else document.get("experiment") or {}
-        return read_stored(self.folder, owner.get(what))
-
-    def is_free(self, run_id: int) -> bool:  # noqa: D102
-        return not any((self.folder / name).exists() for name in (str(run_id), f"{DELETED_PREFIX}{run_id}"))
-
-    def put(  # noqa: D102
-        self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]
-    ) -> int:
-        with errors_of_writing(self.folder):
-            directory = make_run_folder(self.folder, wanted, id_above)
-            try:  # without run.json, written last, the folder is not a run
-                _write(self.folder, RunFolder(directory), portable, renew(int(directory.name)))
-            except BaseException:
-                shutil.rmtree(directory, ignore_errors=True)
-                raise
-        return int(directory.name)
-
-    def half_received(self) -> dict[int, float]:  # noqa: D102
-        return half_received(self.folder)
-
-    def free_half_received(self, run_id: int) -> None:  # noqa: D102
-        if not (self.folder / str(run_id) / "run.json").exists():
-            take_from_sight(self.folder, run_id)
-            free_folder(self.folder, run_id)
-
-    def sibling(self, kind: str) -> FileStore:  # noqa: D102
-        return FileStore(self.folder.with_name(f"incasem_{kind}"), kind, self.runs_directory)
 
     def summaries(  # noqa: D102
         self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
     ) -> list[RunSummary]:
         return FolderIndex(self.folder).summaries(self.kind, config_keys, inputs)
 
+    def read_stored(  # noqa: D102
+        self, run_id: int, what: Literal["artifacts", "sources", "resources"], only: str | None = None
+    ) -> Iterator[tuple[str, bytes | None]]:
+        run = self._existing(run_id)
+        document = run.read("run.json")
+        if what == "artifacts":
+            paths = [(str(name), run.artifact(str(name))) for name in as_sequence(document.get("artifacts"))]
+        else:
+            paths = [(name, self.folder / path) for name, path in _pairs(document, what)]
+        for name, path in paths:
+            if only in (None, name):
+                yield name, path.read_bytes() if path.is_file() else None
+
+    def read_metrics(self, run_id: int) -> dict[str, Metric]:  # noqa: D102
+        log = self.metrics_log(run_id)
+        return super().read_metrics(run_id) if log is None else read_log(log)
+
+    def read_metric_documents(self, run_id: int) -> dict[str, dict[str, Any]]:  # noqa: D102
+        return self.run_folder(run_id).read("metrics.json")
+
+    def metrics_log(self, run_id: int) -> Path | None:  # noqa: D102
+        log = self.run_folder(run_id).log_path
+        return log if log.is_file() else None
+
+    def run_folder(self, run_id: int, sessions: Sequence[str] = ()) -> RunFolder:  # noqa: D102
+        return RunFolder(self.folder / str(run_id))
+
+    def reserve(self, wanted: int | None, id_above: int = 0, session: str | None = None) -> RunFolder:  # noqa: D102
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(self.folder):
+            highest = highest_id(self.folder)
+            run_id = max(highest, id_above, self.id_above) + 1 if wanted is None else wanted
+            try:
+                (self.folder / str(run_id)).mkdir()
+            except FileExistsError:
+                raise id_taken(run_id, self.description) from None
+            if run_id > highest:
+                self._note_id(run_id)
+        return self.run_folder(run_id)
+
+    def keep(self, what: Literal["sources", "resources"], name: str, path: Path) -> str:  # noqa: D102
+        with open(path, "rb") as content:
+            digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        target = self.folder / f"_{what}" / f"{path.stem}_{digest}{path.suffix}"  # as Sacred names them
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy_whole(path, target)
+        return target.relative_to(self.folder).as_posix()
+
     def patch(self, run_id: int, changes: Mapping[str, Any], expect: Mapping[str, Any] = NOTHING) -> bool:  # noqa: D102
-        run = RunFolder(self._directory(run_id))
+        run = self._existing(run_id)
         with errors_of_writing(run.folder), exclusive(self.folder):
             names = {_file_of(key) for key in (*expect, *changes)}
             files = {name: run.annotations if name == ANNOTATIONS else run.read(name) for name in names}
@@ -343,45 +171,89 @@ class FileStore(RunStore):
                 return False
             for key, value in changes.items():
                 content, field = files[_file_of(key)], key.partition(".")[2] or key
-                content.pop(field, None)
-                if value is not None:
+                if value is MISSING:
+                    content.pop(field, None)
+                else:
                     content[field] = naive_utc(value) if isinstance(value, datetime) else value
             for name in dict.fromkeys(map(_file_of, changes)):
                 run.write(name, files[name])
         return True
 
     def hold(self, run_id: int) -> AbstractContextManager[None]:  # noqa: D102
-        return nobody_else_writing(self._directory(run_id), self.description)
+        return self._nobody_writing(self._existing(run_id))
 
-    def tombstone(self, run_id: int, session: str | None) -> bool:  # noqa: D102
+    @contextlib.contextmanager
+    def _nobody_writing(self, run: RunFolder) -> Iterator[None]:
+        if not run.log_path.is_file():
+            yield  # Sacred's own observer wrote it
+            return
+        try:
+            with errors_of_writing(run.folder):
+                run.log.open()
+        except AlreadyWrittenError:
+            raise InputError(f"Run {run.run_id} in {self.description} is still running: stop it first.") from None
+        try:
+            yield
+        finally:
+            run.log.close()
+
+    def hide(self, run_id: int, session: str | None) -> bool:  # noqa: D102
+        aside = self._aside(run_id)
         with errors_of_writing(self.folder):
-            note_id(self.folder, run_id)
-            take_from_sight(self.folder, run_id)
+            with exclusive(self.folder):
+                if run_id >= highest_id(self.folder):
+                    self._note_id(run_id)
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(self.folder / str(run_id), aside)
         return True
 
-    def half_deleted(self) -> list[int]:  # noqa: D102
-        return half_deleted(self.folder)
+    def unfinished(self, what: str) -> dict[int, float]:  # noqa: D102
+        if what == DELETING:
+            found = list(self.folder.glob(f"{DELETED_PREFIX}*"))
+        else:
+            found = [self.folder / name for name in numbered(self.folder)]
+            found = [path for path in found if not (path / "run.json").exists()]
+        named = {path.name.removeprefix(DELETED_PREFIX): path for path in found if path.is_dir()}
+        ids = {int(name): path for name, path in named.items() if name.isdecimal()}
+        return {run_id: _age(ids[run_id]) for run_id in sorted(ids)}
 
-    def read_half_deleted(self, run_id: int) -> RunRecord | None:  # noqa: D102
-        aside = RunFolder(self.folder / f"{DELETED_PREFIX}{run_id}")
+    def read_hidden(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
+        aside = RunFolder(self._aside(run_id))
         if not aside.folder.is_dir():
             return None
         parts = {name: aside.read_leniently(f"{name}.json") for name in ("config", "info")}
-        return RunRecord(self, run_id, {**aside.read_leniently("run.json"), **parts})
+        return {**aside.read_leniently("run.json"), **parts}
 
-    def free_record(self, run_id: int) -> Freed:  # noqa: D102
-        return free_folder(self.folder, run_id)
+    def remove(self, run_id: int) -> Freed:  # noqa: D102
+        begun = self.run_folder(run_id)
+        if begun.folder.is_dir() and not begun.is_run:
+            self.hide(run_id, None)
+        run = RunFolder(self._aside(run_id))
+        if not run.folder.is_dir():
+            return Freed()
+        document, metrics = run.read_leniently("run.json"), run.read_leniently("metrics.json")
+        artifacts = as_sequence(document.get("artifacts"))
+        with errors_of_writing(self.folder):
+            freed = Freed(runs=1, metrics=len(metrics), artifacts=len(artifacts), bytes=folder_size(run.folder))
+            freed += free_unnamed_files(self.folder, named_by(document), run_id)
+            shutil.rmtree(run.folder)
+        return freed
 
-    def run_folder(self, run_id: int) -> RunFolder:
-        """Return the folder of a run, which need not exist."""
-        return RunFolder(self.folder / str(run_id))
+    def _note_id(self, run_id: int) -> None:
+        write_whole(self.folder / HIGHEST_ID, lambda file: file.write(f"{run_id}\n".encode()))
 
-    def _directory(self, run_id: int) -> Path:
-        directory = self.folder / str(run_id)
-        if not (directory / "run.json").is_file():
+    def _aside(self, run_id: int) -> Path:
+        return self.folder / f"{DELETED_PREFIX}{run_id}"
+
+    def _existing(self, run_id: int) -> RunFolder:
+        run = self.run_folder(run_id)
+        if not run.is_run:
             raise RunNotFoundError(self._not_found(run_id))
-        return directory
+        return run
 
-    def metrics_log(self, run_id: int) -> Path | None:  # noqa: D102
-        log = self.run_folder(run_id).log_path
-        return log if log.is_file() else None
+
+def _age(folder: Path) -> float:
+    """Return the seconds since a folder or a file in it last changed; 0 while a process writes into it."""
+    if is_locked(folder / METRICS_LOG):
+        return 0.0
+    return time.time() - max(path.stat().st_mtime for path in (folder, *folder.glob("*")))

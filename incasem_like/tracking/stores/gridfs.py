@@ -1,4 +1,4 @@
-"""Copies of checkpoints in GridFS: streamed in pieces, known by run and hash, gone on with after a break."""
+"""Copies of checkpoints in GridFS: streamed in pieces, known by run and hash, resumed after a break."""
 
 from __future__ import annotations
 
@@ -96,17 +96,6 @@ class CheckpointFiles:
             for piece in pieces.batch_size(_CHUNKS_IN_ONE_ANSWER):
                 yield bytes(piece["data"])
 
-    def is_sound(self, stored: StoredFile) -> bool:
-        """Read a file through and compare its hash.
-
-        Raises:
-            StoreError: The server does not answer.
-        """
-        digest = hashlib.sha256()
-        for piece in self.read(stored):
-            digest.update(piece)
-        return digest.hexdigest() == stored.sha256
-
     def upload(
         self,
         path: Path,
@@ -125,7 +114,7 @@ class CheckpointFiles:
             proceed: Asked before each piece, with the bytes that are in; False gives the upload up.
 
         Returns:
-            Whether it is in; False when it was given up, and pieces are left to go on with.
+            Whether it is in; False when it was given up, and pieces are left to resume from.
 
         Raises:
             CheckpointError: The file is not the one of that hash any more.
@@ -206,8 +195,8 @@ class CheckpointFiles:
             self._chunks.delete_many(_of_run("files_id", run_id))
         return sum(stored.bytes for stored in whole)
 
-    def remove_partial(self, run_id: int, keep: Iterable[str] = ()) -> int:
-        """Delete chunks of a run that broken uploads left, except those of the hashes ``keep``; return their number.
+    def remove_partial(self, run_id: int) -> int:
+        """Delete chunks of a run that broken uploads left; return their number.
 
         Nobody may be uploading files of this run meanwhile.
 
@@ -216,7 +205,7 @@ class CheckpointFiles:
         """
         with self.as_store_errors():
             ids = set(self._chunks.distinct("files_id", _of_run("files_id", run_id)))
-            ids -= {stored.id for stored in self.of_run(run_id)} | {f"{_prefix(run_id)}{sha256}" for sha256 in keep}
+            ids -= {stored.id for stored in self.of_run(run_id)}
             removed = [self._chunks.delete_many({"files_id": file_id}).deleted_count for file_id in ids]
         return sum(removed)
 

@@ -32,7 +32,7 @@ from incasem_like.tracking.model.summaries import (
     summary_of_points,
     without_collection,
 )
-from incasem_like.tracking.run_folder import ANNOTATIONS, RunFolder
+from incasem_like.tracking.run_folder import ANNOTATIONS, RunFolder, numbered
 from incasem_like.tracking.values import as_mapping, from_bson, utc_moment
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class FolderIndex(RunIndex):
     def stamps(self, table: str) -> dict[int, str]:
         """Return modification time and size of the files of each run, the first of which must exist."""
         found = {}
-        for name in _numbered(self.folder):
+        for name in numbered(self.folder):
             times = [_stamp_of_file(f"{self.folder}/{name}/{file}") for file in _FILES_OF[table]]
             if times[0] != "0":
                 found[int(name)] = " ".join(times)
@@ -258,13 +258,6 @@ class FolderIndex(RunIndex):
         read = _folder_record if table == "records" else _folder_config
         for run_id in run_ids:
             yield run_id, read(self.folder / str(run_id))
-
-
-def _numbered(folder: Path) -> list[str]:
-    try:
-        return [name for name in os.listdir(folder) if name.isdecimal() and str(int(name)) == name]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def _stamp_of_file(path: str) -> str:

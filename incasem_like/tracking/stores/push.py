@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import gridfs.errors
 import pymongo.errors
 from bson import ObjectId
 
-from incasem_like.tracking.documents import Mark, metric_id, series_update, to_document
-from incasem_like.tracking.metrics_log import AlreadyWrittenError, read_table
+from incasem_like.tracking.documents import FORMAT, Mark, metric_id, series_update, to_document
+from incasem_like.tracking.metrics_log import read_table
 from incasem_like.tracking.run_folder import Journal, PendingArtifact
 from incasem_like.tracking.series import MetricTable, max_points
 from incasem_like.tracking.sessions import new_token, tokens
-from incasem_like.tracking.stores.base import RunStore
-from incasem_like.tracking.stores.index import REVISION
-from incasem_like.tracking.stores.mongo import (
-    artifact_address,
-)
+from incasem_like.tracking.stores.base import Outcome
+from incasem_like.tracking.stores.index import REVISION, UNFINISHED
+from incasem_like.tracking.values import as_mapping
 
 if TYPE_CHECKING:
     import gridfs
     from pymongo.database import Database
 
-    from incasem_like.tracking.stores.mongo import MongoStore
+
+def artifact_address(database: Database[Any], run_id: int, name: str) -> str:
+    """Return the file name of an artifact in GridFS, as Sacred and Omniboard have it."""
+    return f"artifact://{database['runs'].name}/{run_id}/{name}"
 
 
 class SessionLostError(Exception):
@@ -59,21 +59,44 @@ class Delivery:
         database: Where to.
         files: Its GridFS.
         run_id: The run.
-        token: Of the session.
-        metric_ids: Ids of the metrics documents there are, by name.
+        token: Of the session; None for a run of another program, which has none.
+
+    Raises:
+        pymongo.errors.PyMongoError: The server does not answer.
     """
 
-    def __init__(
-        self,
-        database: Database[Any],
-        files: gridfs.GridFS,
-        run_id: int,
-        token: str,
-        metric_ids: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, database: Database[Any], files: gridfs.GridFS, run_id: int, token: str | None) -> None:
         self.runs, self.metrics, self.files = database["runs"], database["metrics"], files
         self.run_id, self.token = run_id, token
-        self._metric_ids = dict(metric_ids or {})
+        self._metric_ids = {one["name"]: one["_id"] for one in self.metrics.find({"run_id": run_id}, {"name": 1})}
+
+    def publish(self, parcel: Parcel) -> list[dict[str, Any]]:
+        """Write a run that this session has just reserved or claimed, and bring it into sight.
+
+        The database then has what the parcel has, and no other metrics of the run.
+
+        Returns:
+            The entries of its files.
+
+        Raises:
+            SessionLostError: Another process claimed the run.
+            pymongo.errors.PyMongoError: The server did not take it, or not all of it.
+        """
+        which = {"_id": self.run_id, "session": self.token}
+        found = self.runs.find_one(which, {"artifacts": 1})
+        if found is None:
+            raise SessionLostError
+        owner = {} if self.token is None else {"session": self.token}
+        for name, (fields, _) in parcel.metrics.items():
+            self.metrics.update_one({"_id": self._metric_id(name)}, {"$set": {**fields, **owner}}, upsert=True)
+        kept = [self._metric_id(name) for name in parcel.metrics]
+        self.metrics.delete_many({"run_id": self.run_id, "_id": {"$nin": kept}})
+        artifacts = self._send_artifacts(parcel.artifacts, found.get("artifacts") or ())
+        gone = dict.fromkeys({UNFINISHED, "status", "heartbeat", "stop_time"} - parcel.fields.keys(), "")
+        change = {"$set": {**parcel.fields, "artifacts": artifacts}, "$unset": gone}
+        if not self.runs.update_one(which, change).matched_count:
+            raise SessionLostError
+        return artifacts
 
     def send(self, parcel: Parcel, artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
         """Send a parcel.
@@ -154,56 +177,68 @@ class Delivery:
                 self.files.delete(file_id)
 
 
-def whole_parcel(entry: Mapping[str, Any], table: MetricTable, artifacts: Sequence[PendingArtifact]) -> Parcel:
+def whole_parcel(
+    entry: Mapping[str, Any], table: MetricTable, artifacts: Sequence[PendingArtifact], delivery: Delivery
+) -> Parcel:
     """Make a parcel of all that is known of a run."""
-    fields = {key: value for key, value in entry.items() if key not in ("_id", "artifacts")}
-    updates = {name: series_update(name, entry["_id"], series, None) for name, series in table.series.items()}
+    fields = {"format": FORMAT, **{key: value for key, value in entry.items() if key not in ("_id", "artifacts")}}
+    fields["info"] = {**(fields.get("info") or {}), "metrics": [delivery.link(name) for name in table.series]}
+    updates = {name: series_update(name, delivery.run_id, series, None) for name, series in table.series.items()}
     return Parcel(fields, {name: found for name, found in updates.items() if found}, artifacts, whole=True)
+
+
+def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> None:
+    """Bring a run into sight that was reserved and is whole in its journal.
+
+    Raises:
+        SessionLostError, pymongo.errors.PyMongoError: As ``Delivery.publish``.
+    """
+    found = journal.read_document() or {}
+    run = {key: value for key, value in found.items() if key != "omniboard" or value}
+    table = MetricTable(max_points(as_mapping(run.get("config"))))
+    for name, document in journal.read("metrics.json").items():
+        table.put(name, document)
+    delivery = Delivery(database, files, journal.run_id, run.get("session"))
+    entry = {**to_document(run), REVISION: new_token()}
+    delivery.publish(whole_parcel(entry, table, journal.pending_artifacts(), delivery))
 
 
 _ATTEMPTS = 3
 
 
-class Outcome(Enum):
-    """What became of a journal."""
-
-    DELIVERED = "delivered"
-    SUPERSEDED = "the run was continued elsewhere since, and the database knows better"
-    FOREIGN = "it belongs to a run of another server"
-
-
-def deliver(store: MongoStore, journal: Journal, limit: int | None = None) -> Outcome:
-    """Push what a journal holds, and clear it; where it does not belong into the database, it stays.
+def push(
+    database: Database[Any], files: gridfs.GridFS, journal: Journal, description: str, limit: int | None = None
+) -> Outcome:
+    """Write what a journal holds into its database; where it does not belong there, it stays.
 
     Args:
-        store: The database.
+        database: Where to.
+        files: Its GridFS.
         journal: Of a run that no process writes.
+        description: Of the database.
         limit: Points of each metric in the database; None for what the run's configuration says.
 
     Raises:
         pymongo.errors.PyMongoError: The server did not take it, or not all of it.
         StoreError: The journal is damaged.
     """
-    database = store.database
     journal.upgrade()
     run = journal.read_document() if journal.is_undelivered else None
     if run is None:
         return Outcome.DELIVERED
-    entry = {"_id": journal.run_id, **to_document({key: value for key, value in run.items() if key != "omniboard"})}
-    present = database["runs"].find_one({"_id": entry["_id"]}, {"session": 1, "info.sessions": 1, "artifacts": 1})
-    if present is None and journal.database != store.description:
+    run_id, entry = journal.run_id, to_document({key: value for key, value in run.items() if key != "omniboard"})
+    present = database["runs"].find_one({"_id": run_id}, {"session": 1, "info.sessions": 1, "artifacts": 1})
+    if present is None and journal.database != description:
         return Outcome.FOREIGN
     if present is not None and present.get("session") != entry["session"]:
         return Outcome.SUPERSEDED if entry["session"] in tokens(present.get("info")) else Outcome.FOREIGN
     if entry.get("status") == "RUNNING":
         entry.update(status="KILLED", stop_time=entry.get("heartbeat") or entry.get("start_time"))
-    ids = {found["name"]: found["_id"] for found in database["metrics"].find({"run_id": entry["_id"]}, {"name": 1})}
-    delivery = Delivery(database, store.files, entry["_id"], entry["session"], ids)
-    table = read_table(journal.log.path, limit or max_points(entry.get("config") or {}))
     entry[REVISION] = new_token()
-    entry["info"] = {**(entry.get("info") or {}), "metrics": [delivery.link(name) for name in table.series]}
-    parcel = whole_parcel(entry, table, journal.pending_artifacts())
-    artifacts = _artifacts(database, journal.run_id, present or {})
+    delivery = Delivery(database, files, run_id, entry["session"])
+    table = read_table(journal.log_path, limit or max_points(entry.get("config") or {}))
+    parcel = whole_parcel(entry, table, journal.pending_artifacts(), delivery)
+    artifacts = stored_artifacts(database, run_id, present or {})
     try:
         for _ in range(_ATTEMPTS):
             if delivery.send(parcel, artifacts) is not None:
@@ -214,66 +249,10 @@ def deliver(store: MongoStore, journal: Journal, limit: int | None = None) -> Ou
     raise pymongo.errors.OperationFailure("The run is deleted while it is written.")
 
 
-def _artifacts(database: Database[Any], run_id: int, present: Mapping[str, Any]) -> list[dict[str, Any]]:
+def stored_artifacts(database: Database[Any], run_id: int, present: Mapping[str, Any]) -> list[dict[str, Any]]:
     """List the files that the database has of a run; its document may not name the last of them, or be lost."""
     prefix = artifact_address(database, run_id, "")
     stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"filename": 1}).sort("uploadDate", 1)
     found = {str(file["filename"]).removeprefix(prefix): file["_id"] for file in stored}
     found |= {entry["name"]: entry["file_id"] for entry in present.get("artifacts") or ()}
     return [{"name": name, "file_id": file_id} for name, file_id in found.items()]
-
-
-@dataclass(frozen=True)
-class Synced:
-    """What became of a run of which something was left on this machine.
-
-    Attributes:
-        kind: Of the run.
-        run_id: Its id on this machine.
-        delivered_as: Its id in the store; None where it was left as it is.
-        what: What was done, or why nothing was; for a person.
-    """
-
-    kind: str
-    run_id: int
-    delivered_as: int | None
-    what: str
-
-
-def undelivered(store: RunStore) -> list[Journal]:
-    """List the journals that hold what the store lacks, of runs that are over."""
-    from incasem_like.tracking.stores.mongo import MongoStore
-
-    if not isinstance(store, MongoStore):
-        return []
-    return [journal for journal in store.journals if journal.is_undelivered and not journal.is_held]
-
-
-def deliver_journal(store: RunStore, run_id: int) -> Synced | None:
-    """Deliver what is left on this machine of one run, before it is looked at; None where nothing is.
-
-    Raises:
-        StoreError: The store does not answer, or refuses to be written.
-    """
-    from incasem_like.tracking.stores.mongo import MongoStore
-
-    if not isinstance(store, MongoStore):
-        return None
-    mine = [journal for journal in store.journals if journal.is_undelivered and journal.run_id == run_id]
-    found = [_deliver_journal(store, journal) for journal in mine]
-    return found[0] if found else None
-
-
-def _deliver_journal(store: MongoStore, journal: Journal) -> Synced:
-    try:
-        journal.log.open()
-    except AlreadyWrittenError:
-        return Synced(store.kind, journal.run_id, None, "still goes on and delivers itself")
-    try:
-        with store.errors("written"):
-            outcome = deliver(store, journal)
-    finally:
-        journal.log.close()
-    if outcome is Outcome.DELIVERED:
-        return Synced(store.kind, journal.run_id, journal.run_id, "record delivered")
-    return Synced(store.kind, journal.run_id, None, f"{journal.folder} stays: {outcome.value}")
