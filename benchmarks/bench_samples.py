@@ -69,7 +69,9 @@ def ours(container: Path, size_in: Size, size_out: Size, memory_bytes: int) -> C
     """Describe the same samples here; ``memory_bytes`` 0 reads every block from its chunks, as gunpowder does."""
     nanometres = (5.0, 5.0, 5.0)
     entry = DataEntry(name="noise", file=container, raw="raw", labels={"labels": 1}, voxel_size=nanometres)
-    settings = SampleSettings(size_in, size_out, nanometres, 2, RejectConfig(min_masked=0.0), AugmentationConfig())
+    targets = targets_of(TrainingConfig())
+    rejected = RejectConfig(min_masked=0.0)
+    settings = SampleSettings(size_in, size_out, nanometres, 2, targets, rejected, AugmentationConfig())
     config = DataConfig(path=Path("noise.json"), entries=(entry,), text="")
     return TrainingSamples(config, settings, seed=1, memory_bytes=memory_bytes).__getitem__
 
