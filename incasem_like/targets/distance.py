@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from incasem_like.targets.instances import consecutive_ids, one_per_axis, pair_slices, used_axes
 
-# In float32, tanh(9) is 1: normalised distances need no search beyond 9 scales.
+# tanh(9) is 1 to the last digit of float32: normalised distances need no search beyond 9 scales.
 SATURATION = 9.0
 
 
