@@ -41,7 +41,9 @@ DESCRIPTOR_NAMES = {
     ),
 }  # fmt: skip
 SMALLEST_VARIANCE = 1e-3
-# Objects are not split below this many voxels along an axis; a part costs as much as these multiplications besides.
+# Objects are split above so many voxels, which limits memory to 20 times 4 bytes of each, and not below so many along
+# an axis; besides its moments, a part costs as much as so many multiplications.
+LARGEST_PART = 1 << 23
 SMALLEST_PART = 16
 CHARGE_PER_PART = 8e6
 TRUNCATE = 3.0
@@ -144,7 +146,7 @@ class _Window:
         sigma: Radius in world units.
         spacing: World units between sampled voxels.
         steps: Voxels between sampled voxels.
-        mode: Its form.
+        mode: Its kind.
     """
 
     axes: tuple[int, ...]
@@ -177,10 +179,8 @@ def _object_boxes(
     for plane in planes:
         for number, box in enumerate(ndimage.find_objects(numbers[plane], len(chosen)), start=1):
             if box is not None and chosen[number - 1]:
-                yield (
-                    number,
-                    tuple(whole if whole.start is not None else side for whole, side in zip(plane, box, strict=True)),
-                )
+                sides = (side if whole == slice(None) else whole for whole, side in zip(plane, box, strict=True))
+                yield number, tuple(sides)
 
 
 def _describe_object(
@@ -212,10 +212,8 @@ def _describe_object(
     wanted[samples] = True
     rank = np.cumsum(wanted).reshape(wanted.shape) - 1
     values = torch.empty((len(channels), np.count_nonzero(wanted)), dtype=torch.float32, device=device)
-    dimensions = len(window.axes)
-    degree = max(
-        2 if dimensions <= c < len(DESCRIPTOR_NAMES[dimensions]) - 1 else int(c < dimensions) for c in channels
-    )
+    names = (DESCRIPTOR_NAMES[len(window.axes)][channel] for channel in channels)
+    degree = max({"size": 0, "offset": 1}.get(name.split("_")[0], 2) for name in names)
     moments = _gaussian_moments if window.mode == "gaussian" else _sphere_moments
     for outputs, inputs in _parts(wanted, held, window.reach, tuple(slice(0, size) for size in held.shape)):
         mass = torch.from_numpy(held[inputs].astype(np.float32)).to(device)
@@ -258,6 +256,8 @@ def _parts(
 def _cost(part: tuple[Slices, Slices]) -> float:
     """Return the multiplications of a part's moments, see `_gaussian_moments`, and a charge per part."""
     (z, y, x), (from_z, from_y, from_x) = ([side.stop - side.start for side in box] for box in part)
+    if from_z * from_y * from_x > LARGEST_PART:
+        return math.inf
     return x * from_z * (3.0 * from_y * from_x + y * (6.0 * from_y + 10.0 * z)) + CHARGE_PER_PART
 
 
@@ -301,14 +301,13 @@ def _gaussian_moments(mass: torch.Tensor, outputs: Slices, inputs: Slices, windo
         reach, radius = window.reach[axis], window.sigma[axis] / window.spacing[axis]
         taps = np.arange(-reach, reach + 1)
         gaussian = np.exp(-0.5 * (taps / radius) ** 2)
-        # Beyond the reach stands a 0 at each end.
-        taps_and_ends = np.pad(gaussian / gaussian.sum(), 1)
-        weights = taps_and_ends[np.clip(distance, -reach - 1, reach + 1) + reach + 1]
-        powers = [
+        zero_at_ends = np.pad(gaussian / gaussian.sum(), 1)
+        weights = zero_at_ends[np.clip(distance, -reach - 1, reach + 1) + reach + 1]
+        matrices = [
             torch.from_numpy((weights * distance**n).astype(np.float32)).to(mass.device) for n in range(degree + 1)
         ]
         moments = {
-            (n, *rest): (powers[n] @ field.reshape(-1, field.shape[2]).T).reshape(-1, *field.shape[:2])
+            (n, *rest): (matrices[n] @ field.reshape(-1, field.shape[2]).T).reshape(-1, *field.shape[:2])
             for rest, field in moments.items()
             for n in range(degree + 1 - sum(rest) if axis in window.axes else 1)
         }
