@@ -39,8 +39,8 @@ def boundary_labels(
         InputError: A negative thickness, an axis the array doesn't have, or ids that are not integers.
 
     Example:
-        >>> boundary_labels(np.array([4, 4, 4, 0, 0, 9, 9, 9])).tolist()
-        [0, 0, 1, 1, 1, 1, 0, 0]
+        >>> boundary_labels(np.array([0, 0, 5, 5, 5, 7, 7]))
+        array([0, 1, 1, 0, 1, 1, 0], dtype=uint8)
     """
     if thickness < 0:
         raise InputError(f"A boundary cannot be {thickness} voxels thick: give 0 or more.")
@@ -82,8 +82,8 @@ def grow_boundary(
         InputError: As `boundary_labels`.
 
     Example:
-        >>> grow_boundary(np.array([4, 4, 4, 9, 9, 9])).tolist()
-        [4, 4, 0, 0, 9, 9]
+        >>> grow_boundary(np.array([4, 4, 4, 9, 9, 9]))
+        array([4, 4, 0, 0, 9, 9])
     """
     return np.where(boundary_labels(instances, steps, axes, mask), 0, instances).astype(instances.dtype, copy=False)
 
