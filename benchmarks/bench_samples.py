@@ -18,9 +18,10 @@ import torch
 import zarr
 from scipy import ndimage
 
-from incasem_like.config import DataConfig, DataEntry
+from incasem_like.config import DataConfig, DataEntry, TrainingConfig
 from incasem_like.config.training_sections import AugmentationConfig, RejectConfig
 from incasem_like.samples import SampleSettings, TrainingSamples
+from incasem_like.targets import targets_of
 
 RESULTS = Path(__file__).parent / "results" / "samples.json"
 VOXEL_SIZE = gp.Coordinate(5, 5, 5)

@@ -24,6 +24,7 @@ TARGETS: Mapping[str, str] = {
     "classes": "incasem_like.targets.learned:Classes",
     "affinities": "incasem_like.targets.learned:Affinities",
     "boundaries": "incasem_like.targets.learned:Boundaries",
+    "lsd": "incasem_like.targets.learned:Descriptors",
 }
 LOSSES: Mapping[str, str] = {
     "cross_entropy_scaling": "incasem_like.targets.losses:BalancedCrossEntropy",
@@ -163,11 +164,12 @@ class TargetSection(Section):
         """Return it with the options that follow from ``data.num_classes``."""
         return self
 
-    def check(self, output_size: Sequence[int]) -> None:
+    def check(self, output_size: Sequence[int], voxel_size: Sequence[float]) -> None:
         """Check what can be checked without data; a target with further conditions extends this.
 
         Args:
             output_size: ``training.output_size_voxels``.
+            voxel_size: nm, z, y, x, after downsampling.
 
         Raises:
             PydanticCustomError: Its loss does not suit it.

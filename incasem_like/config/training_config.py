@@ -65,8 +65,9 @@ class TrainingConfig(Document):
             raise contradiction(
                 "loss has no effect beside targets: give each target its own loss, or leave targets out."
             )
+        voxel_size = [size * self.data.downsample_factor for size in self.data.voxel_size]
         for target in targets:
-            target.check(self.training.output_size_voxels)
+            target.check(self.training.output_size_voxels, voxel_size)
         model = self.model
         if self.targets is None and model.outputs is not None:
             return  # imported, to predict only

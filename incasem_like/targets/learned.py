@@ -1,20 +1,33 @@
-"""The targets that a training can name: classes, affinities, boundaries."""
+"""The targets that a training can name: classes, affinities, boundaries, local shape descriptors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, model_validator
 
-from incasem_like.config.kinds import Axes, Flag, Fraction, Positive, Whole, Words, contradiction
+from incasem_like.config.kinds import (
+    Axes,
+    Count,
+    Flag,
+    Fraction,
+    Positive,
+    PositiveNumber,
+    Whole,
+    Words,
+    contradiction,
+)
 from incasem_like.config.target_sections import AnyLoss, Kind, default_loss
 from incasem_like.targets.affinities import affinities
 from incasem_like.targets.boundaries import boundary_labels
+from incasem_like.targets.descriptors import DESCRIPTOR_NAMES, Mode, local_shape_descriptors
 from incasem_like.targets.target import Array, InstanceTarget, LabelBlock, Size, Target
 from incasem_like.targets.weights import balance_weights
+from incasem_like.volumes import Roi
 from incasem_like.volumes.values import foreground
 
 NEIGHBOURS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
@@ -82,9 +95,9 @@ class Classes(Target):
         resolved._count = num_classes
         return resolved
 
-    def check(self, output_size: Sequence[int]) -> None:
+    def check(self, output_size: Sequence[int], voxel_size: Sequence[float]) -> None:
         """Check the loss and the bounds."""
-        super().check(output_size)
+        super().check(output_size, voxel_size)
         if self.clipmin > self.clipmax:
             raise contradiction(f"clipmin of {self.name} is {self.clipmin:g} and above clipmax {self.clipmax:g}.")
 
@@ -142,12 +155,11 @@ class Affinities(InstanceTarget):
 
     def context(self, voxel_size: Sequence[float]) -> Size:
         """Return the longest offset along each axis."""
-        z, y, x = (max(abs(step) for step in steps) for steps in zip(*self._zyx, strict=True))
-        return z, y, x
+        return self.with_growth([max(abs(step) for step in steps) for steps in zip(*self._zyx, strict=True)])
 
-    def check(self, output_size: Sequence[int]) -> None:
+    def check(self, output_size: Sequence[int], voxel_size: Sequence[float]) -> None:
         """Check the loss, and that every offset fits into a block."""
-        super().check(output_size)
+        super().check(output_size, voxel_size)
         for offset in self._zyx:
             if not any(offset):
                 raise contradiction(f"{self.name} has the offset {list(offset)}: a voxel is always its own object.")
@@ -161,7 +173,7 @@ class Affinities(InstanceTarget):
 
     def make(self, block: LabelBlock) -> tuple[Array, Array]:
         """Compute the affinities, and weights that are 0 for pairs that do not count."""
-        found, known = affinities(block.merged_instances(self.labels), self._zyx, block.mask, block.inside)
+        found, known = affinities(self.instances(block), self._zyx, block.mask, block.inside)
         return block.crop(found), _weights(block.crop(found), block.crop(known), self.balance)
 
     @property
@@ -172,8 +184,8 @@ class Affinities(InstanceTarget):
 class Boundaries(InstanceTarget):
     """Boundaries between objects, and between objects and background.
 
-    See ``boundary_labels``. Nothing is known beyond the region, so what is near its border counts only where no boundary
-    can lie beyond.
+    See ``boundary_labels``. Nothing is known beyond the region, so what is near its border counts only where no
+    boundary can lie beyond.
     """
 
     type: str = "boundaries"
@@ -198,15 +210,116 @@ class Boundaries(InstanceTarget):
 
     def context(self, voxel_size: Sequence[float]) -> Size:
         """Return the thickness along the axes that count."""
-        z, y, x = (self.thickness if axis in self.axes else 0 for axis in range(3))
-        return z, y, x
+        return self.with_growth([self.thickness if axis in self.axes else 0 for axis in range(3)])
 
     def make(self, block: LabelBlock) -> tuple[Array, Array]:
         """Compute the boundaries; voxels that may have one just beyond the region do not count."""
-        found = boundary_labels(block.merged_instances(self.labels), self.thickness, self.axes)
+        found = boundary_labels(self.instances(block), self.thickness, self.axes, block.inside)
         known = block.mask * block.inside * (1 - boundary_labels(block.inside, self.thickness, self.axes))
         target = block.crop(found)[None]
         return target, _weights(target, block.crop(known)[None], self.balance)
+
+
+class Descriptors(InstanceTarget):
+    """Local shape descriptors: the shape of the part of an object that lies near each of its voxels.
+
+    See ``local_shape_descriptors``. Nothing is known beyond the region, where objects end for the descriptors.
+    """
+
+    type: str = "lsd"
+    loss: AnyLoss = default_loss("mse")
+    sigma: PositiveNumber | tuple[PositiveNumber, ...] = Field(
+        80.0, description="Radius of the neighbourhood in nm: a number, or one for each axis that counts."
+    )
+    components: tuple[Count, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Channels to learn: in 3-D 0-2 mean offset, 3-5 variance, 6-8 correlation, 9 size; per section "
+        "0-1, 2-3, 4, 5; null = all.",
+    )
+    mode: Mode = Field("gaussian", description="Neighbourhood: weighted by distance, or a sphere.")
+    downsample: Positive = Field(1, description="Compute them for every n-th voxel along each axis only; faster.")
+    per_section: Flag = Field(False, description="2-D descriptors of each section by itself.")
+    background: Literal["ignore", "zero"] = Field(
+        "ignore", description="Whether labelled background does not count, or is to become 0."
+    )
+
+    @property
+    def kind(self) -> Kind:
+        """Continuous values."""
+        return "values"
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The names of the components."""
+        names = DESCRIPTOR_NAMES[len(self._axes)]
+        return names if self.components is None else tuple(names[component] for component in self.components)
+
+    @property
+    def score_groups(self) -> Mapping[str, Sequence[int]]:
+        """All components, and those of each sort."""
+        groups: dict[str, list[int]] = {"": list(range(self.channels))}
+        for channel, name in enumerate(self.channel_names):
+            groups.setdefault(name.partition("_")[0], []).append(channel)
+        return groups
+
+    def describe(self) -> dict[str, Any]:
+        """Return the parameters of the descriptors too; sigma in nm."""
+        options = {"sigma": self.sigma, "mode": self.mode, "downsample": self.downsample, "axes": list(self._axes)}
+        return {**super().describe(), **options}
+
+    def context(self, voxel_size: Sequence[float]) -> Size:
+        """Return the reach of the neighbourhood."""
+        reach = [0, 0, 0]
+        for axis, sigma in zip(self._axes, self._sigmas, strict=True):
+            voxels = (3 if self.mode == "gaussian" else 1) * sigma / voxel_size[axis] + 0.5
+            reach[axis] = math.ceil(voxels / self.downsample) * self.downsample
+        return self.with_growth(reach)
+
+    def check(self, output_size: Sequence[int], voxel_size: Sequence[float]) -> None:
+        """Check the loss, the components and sigma."""
+        super().check(output_size, voxel_size)
+        known = len(DESCRIPTOR_NAMES[len(self._axes)])
+        if self.components is not None and not max(self.components) < known:
+            raise contradiction(f"{self.name} has the component {max(self.components)}: give some of 0 to {known - 1}.")
+        if len(self._sigmas) != len(self._axes):
+            raise contradiction(
+                f"sigma of {self.name} has {len(self._sigmas)} numbers for {len(self._axes)} axes that count"
+                f"{' (per_section=true)' if self.per_section else ''}: give one number, or one for each."
+            )
+        for axis, sigma in zip(self._axes, self._sigmas, strict=True):
+            if sigma < voxel_size[axis] * self.downsample:
+                raise contradiction(
+                    f"sigma of {self.name} is {sigma:g} nm, less than a voxel of {voxel_size[axis]:g} nm along "
+                    f"{'zyx'[axis]} times downsample {self.downsample}: raise it."
+                )
+
+    def make(self, block: LabelBlock) -> tuple[Array, Array]:
+        """Compute the descriptors, and weights that are 0 outside objects or, with their background, if unlabelled."""
+        instances = self.instances(block)
+        steps = [self.downsample if axis in self._axes else 1 for axis in range(3)]
+        # The block itself, extended to multiples of downsample.
+        sides = list(zip(block.context, instances.shape, steps, strict=True))
+        begin = [edge // step * step for edge, _, step in sides]
+        end = [-(-(size - edge) // step) * step for edge, size, step in sides]
+        roi = Roi(begin, [stop - start for start, stop in zip(begin, end, strict=True)])
+        described = local_shape_descriptors(
+            instances, self.sigma, block.voxel_size, components=self.components, mode=self.mode,
+            downsample=self.downsample, roi=roi, axes=self._axes,
+        )  # fmt: skip
+        inner = [slice(edge - start, size - edge - start) for (edge, size, _), start in zip(sides, begin, strict=True)]
+        counted = block.mask * block.inside
+        if self.background == "ignore":
+            counted = counted * (instances > 0)
+        return described[(slice(None), *inner)], block.crop(counted)[None].astype(np.float32)
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return (1, 2) if self.per_section else (0, 1, 2)
+
+    @property
+    def _sigmas(self) -> tuple[float, ...]:
+        return self.sigma if isinstance(self.sigma, tuple) else (self.sigma,) * len(self._axes)
 
 
 def _weights(target: NDArray[np.uint8], known: NDArray[np.uint8], balance: bool) -> NDArray[np.float32]:

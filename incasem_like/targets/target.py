@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from incasem_like.config.kinds import Positive, contradiction
+from incasem_like.config.kinds import Axes, Count, Positive, contradiction
 from incasem_like.config.target_sections import TargetSection
+from incasem_like.targets.boundaries import grow_boundary
 from incasem_like.targets.losses import Loss
 from incasem_like.volumes.values import foreground
 
@@ -115,10 +116,30 @@ class InstanceTarget(Target):
         "null = all.",
     )
 
+    grow_boundary: Count = Field(
+        0, description="Voxels that objects lose at each boundary before, so that there is a gap between them."
+    )
+    grow_boundary_axes: Axes = Field(
+        (0, 1, 2), min_length=1, description="Axes along which boundaries grow; [1, 2]: within sections."
+    )
+
     @property
     def reads(self) -> Sequence[int]:
         """The classes whose instance ids it is made of."""
         return self.labels or ()
+
+    def instances(self, block: LabelBlock) -> NDArray[np.integer]:
+        """Return the ids that it is made of, with its context, after the growth of boundaries."""
+        merged = block.merged_instances(self.labels)
+        if not self.grow_boundary:
+            return merged
+        return grow_boundary(merged, self.grow_boundary, block.inside, self.grow_boundary_axes)
+
+    def with_growth(self, context: Sequence[int]) -> Size:
+        """Return the context for labels whose boundaries have yet to grow."""
+        growth = (self.grow_boundary if axis in self.grow_boundary_axes else 0 for axis in range(3))
+        z, y, x = (size + steps for size, steps in zip(context, growth, strict=True))
+        return z, y, x
 
     def resolved(self, num_classes: int) -> Self:
         """Return it with the classes that it reads."""

@@ -256,9 +256,7 @@ def test_affinities_are_computed_on_augmented_labels_larger_than_the_block(
             within = np.pad(np.ones_like(ids, dtype=bool), 5)[there]
             same = (ids == padded[there]) & (ids > 0)
             np.testing.assert_array_equal(made["target"][channel][within], same[within])
-            np.testing.assert_array_equal(
-                made["weight"][channel][within], (sample["mask"] * inside[there])[within]
-            )
+            np.testing.assert_array_equal(made["weight"][channel][within], (sample["mask"] * inside[there])[within])
             checked += made["weight"][channel][~within].sum()
     assert checked > 0, "pairs across the face of the block count too"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from incasem_like.config.target_sections import parse_targets
-from incasem_like.targets import LabelBlock, balance_weights, channel_slices
+from incasem_like.targets import LabelBlock, balance_weights, channel_slices, grow_boundary, local_shape_descriptors
 
 SHAPE = (5, 6, 7)
 
@@ -62,7 +62,9 @@ OFFSETS = ([-1, 0, 0], [0, -1], [2, 0, -3])
 def test_affinities_are_those_of_each_pair_with_a_sparse_mask_and_a_region_that_ends(ids, rng):
     context = (2, 1, 3)
     mask, inside = rng.integers(0, 2, SHAPE).astype(np.uint8), np.ones(SHAPE, np.uint8)
-    ids, mask, inside = (np.pad(array, [(edge, edge) for edge in context], mode="wrap") for array in (ids, mask, inside))
+    ids, mask, inside = (
+        np.pad(array, [(edge, edge) for edge in context], mode="wrap") for array in (ids, mask, inside)
+    )
     inside[:3] = 0
     ids, mask = ids * inside, mask * inside
     learnt = target(type="affinities", offsets=OFFSETS, balance=False)
@@ -113,7 +115,45 @@ def test_boundaries_count_where_none_can_lie_beyond_the_region():
     assert weight[0, 0, 0].tolist() == [1, 1, 1, 1, 1, 1, 0]
 
 
-@pytest.mark.parametrize("kind", ["classes", "affinities", "boundaries"])
+@pytest.mark.parametrize("options", [{}, {"downsample": 2}, {"per_section": True}, {"components": [9, 0]}])
+def test_descriptors_of_a_block_are_those_of_the_whole_volume(options):
+    ids = np.kron(np.random.default_rng(1).integers(0, 3, (5, 5, 5)), np.ones((8, 8, 8), int)).astype(np.uint32)
+    learnt = target(type="lsd", sigma=15, **options)
+    context = learnt.context((5, 5, 5))
+    assert context == ((0 if options.get("per_section") else 10), 10, 10)
+    around = [slice(14 - edge, 14 + 11 + edge) for edge in context]  # 11 is no multiple of 2
+    mask = np.ones_like(ids, np.uint8)
+    mask[:, :18] = 0
+    made, weight = learnt.make(block({1: ids[tuple(around)]}, mask[tuple(around)], context=context))
+    axes = (1, 2) if options.get("per_section") else None
+    named = {key: value for key, value in options.items() if key in ("components", "downsample")}
+    whole = local_shape_descriptors(ids, 15.0, 5.0, axes=axes, **named)[:, 14:25, 14:25, 14:25]
+    np.testing.assert_allclose(made, whole, atol=1e-4)
+    assert (learnt.channels, len(learnt.channel_names)) == (len(whole), len(whole))
+    np.testing.assert_array_equal(weight[0], (ids * mask)[14:25, 14:25, 14:25] > 0)
+    _, weight = target(type="lsd", sigma=15, background="zero", **options).make(
+        block({1: ids[tuple(around)]}, mask[tuple(around)], context=context)
+    )
+    np.testing.assert_array_equal(weight[0], mask[14:25, 14:25, 14:25])
+
+
+def test_the_scores_of_descriptors_are_those_of_their_components():
+    names = ["lsd_mse", "lsd_mse_offset", "lsd_mse_variance", "lsd_mse_pearson", "lsd_mse_size"]
+    assert list(target(type="lsd").metrics) == names
+
+
+def test_objects_are_made_smaller_before_affinities(ids):
+    learnt = target(type="affinities", offsets=[[0, 0, -1]], grow_boundary=1, grow_boundary_axes=[1, 2])
+    context = learnt.context((5, 5, 5))
+    assert context == (0, 1, 2)
+    blobs = np.kron(ids, np.ones((1, 4, 4), np.uint64))
+    found, _ = learnt.make(block({1: blobs}, context=context))
+    shrunk = grow_boundary(blobs, 1, axes=(1, 2))
+    expected = (shrunk[:, :, 1:] == shrunk[:, :, :-1]) & (shrunk[:, :, 1:] > 0)
+    np.testing.assert_array_equal(found[0], expected[:, 1:-1, 1:-2])
+
+
+@pytest.mark.parametrize("kind", ["classes", "affinities", "boundaries", "lsd"])
 def test_what_is_made_fits_what_was_announced(kind, ids):
     learnt = target(type=kind)
     context = learnt.context((5, 5, 5))
