@@ -83,7 +83,7 @@ class BalancedCrossEntropy(ClassWeights):
 
     def __call__(self, logits: Tensor, target: Tensor, weight: Tensor, activation: Activation) -> Tensor:
         """Compute the loss; see `Loss`."""
-        return _mean(self.voxelwise(logits, target), weight)
+        return mean(self.voxelwise(logits, target), weight)
 
 
 class CrossEntropyDice(ClassWeights):
@@ -104,7 +104,7 @@ class CrossEntropyDice(ClassWeights):
         both = (probabilities * classes * counted_channels).flatten(2).sum(dim=2)
         each = ((probabilities**2 + classes**2) * counted_channels).flatten(2).sum(dim=2)
         dice = 1 - ((2 * both + EPSILON) / (each + EPSILON)).mean()
-        return (1 - self.dice_weight) * _mean(self.voxelwise(logits, target), counted) + self.dice_weight * dice
+        return (1 - self.dice_weight) * mean(self.voxelwise(logits, target), counted) + self.dice_weight * dice
 
 
 class BinaryCrossEntropy(Loss):
@@ -118,7 +118,7 @@ class BinaryCrossEntropy(Loss):
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         values = logits.float()
-        return _mean(binary_cross_entropy_with_logits(values, target.float(), reduction="none"), weight)
+        return mean(binary_cross_entropy_with_logits(values, target.float(), reduction="none"), weight)
 
 
 class WeightedBinaryCrossEntropy(Loss):
@@ -146,7 +146,7 @@ class WeightedBinaryCrossEntropy(Loss):
             share = (wanted * counted).sum(dim=over, keepdim=True) / counted.sum(dim=over, keepdim=True).clamp_min(1)
             share = share.clamp(FEWEST, MOST)
             positive = ((1 - share) / share)[0]
-        return _mean(binary_cross_entropy_with_logits(values, wanted, pos_weight=positive, reduction="none"), weight)
+        return mean(binary_cross_entropy_with_logits(values, wanted, pos_weight=positive, reduction="none"), weight)
 
 
 class Dice(Loss):
@@ -240,7 +240,7 @@ class WeightedSum(Loss):
         return sum(terms[1:], terms[0])
 
 
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
+def mean(values: Tensor, weight: Tensor) -> Tensor:
     """Return sum(values * weight) / sum(weight), where the weight may have one channel for all; 0 if it is 0."""
     import torch
 
