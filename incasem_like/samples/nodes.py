@@ -108,7 +108,7 @@ class Elastic(gp.BatchFilter):  # type: ignore[misc]
 
     def setup(self) -> None:
         """Declare the arrays that change."""
-        for key in list(self.spec):
+        for key in list(self.spec.array_specs):
             self.updates(key, self.spec[key])
 
     def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
