@@ -115,7 +115,7 @@ def test_sections_are_missing_pale_or_stained_as_often_as_asked():
     stained = ~(missing | pale | untouched)
     for kind, share in ((missing, 0.1), (pale, 0.2), (stained, 0.3), (untouched, 0.4)):
         assert kind.mean() == pytest.approx(share, abs=0.035)
-    assert np.all((damaged[stained] != raw[stained]).mean(axis=(1, 2)) < 0.9)
+    assert np.all((np.abs(damaged - raw)[stained] > 0.2).mean(axis=(1, 2)) < 0.3)
 
 
 def test_one_box_of_the_given_size_is_black_anywhere_in_the_block():
