@@ -21,21 +21,21 @@ class RawSection(Section):
 
 
 class SectionIntensityConfig(RawSection):
-    """Brightness and contrast of each z section by itself."""
+    """Brightness and contrast of each z section by itself; off by default."""
 
     scale: Fraction = Field(0.1, description="Contrast of a section is multiplied by 1 - scale to 1 + scale.")
     shift: Fraction = Field(0.1, description="Brightness of a section is shifted by -shift to +shift.")
 
 
 class GammaConfig(RawSection):
-    """Gamma correction: raw to the power of gamma."""
+    """Gamma correction, raw to the power of gamma; off by default."""
 
     gamma: PositiveRange = Field((0.8, 1.2), description="Range of gamma; below 1 is brighter.")
     per_section: Flag = Field(True, description="Draw gamma for each z section instead of once for the block.")
 
 
 class ClaheConfig(RawSection):
-    """Contrast-limited adaptive histogram equalisation."""
+    """Contrast-limited adaptive histogram equalisation; off by default."""
 
     kernel_size: Size = Field((64, 64, 64), description="Tile of the equalisation in voxels, z, y, x.")
     clip_limit: Range = Field(
@@ -44,31 +44,31 @@ class ClaheConfig(RawSection):
 
 
 class BlurConfig(RawSection):
-    """Gaussian blur within z sections, with another width for each: a microscope out of focus."""
+    """Gaussian blur within z sections, of another width each, as out of focus; off by default."""
 
     sigma: Range = Field((0.0, 1.5), description="Range of the standard deviation in voxels.")
 
 
 class PoissonNoiseConfig(RawSection):
-    """Shot noise: the count of photons or electrons."""
+    """Shot noise, the count of photons or electrons; off by default."""
 
     counts: PositiveRange = Field((30.0, 300.0), description="Range of the mean count of a voxel of brightness 1.")
 
 
 class GaussianNoiseConfig(RawSection):
-    """Gaussian noise."""
+    """Gaussian noise; off by default."""
 
     std: Range = Field((0.0, 0.1), description="Range of the standard deviation.")
 
 
 class ImpulseNoiseConfig(RawSection):
-    """Voxels that become black or white."""
+    """Voxels that become black or white; off by default."""
 
     share: Range = Field((0.0, 0.05), description="Range of the share of voxels.")
 
 
 class DefectsConfig(Section):
-    """Defects of single z sections; each section has at most one."""
+    """Defects of single z sections, at most one each; off by default."""
 
     missing: Fraction = Field(0.03, description="Probability of a section to be black.")
     low_contrast: Fraction = Field(0.03, description="Probability of a section to lose contrast.")
@@ -87,7 +87,7 @@ class DefectsConfig(Section):
 
 
 class OcclusionConfig(RawSection):
-    """A box somewhere in the block in which raw is black."""
+    """A box somewhere in the block in which raw is black; off by default."""
 
     size: Size = Field((40, 40, 40), description="Size of the box in voxels, z, y, x; cut to the block.")
 
