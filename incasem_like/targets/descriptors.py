@@ -223,7 +223,9 @@ def _describe_object(
         }
         ranks = torch.from_numpy(rank[outputs][wanted[outputs]]).to(device)
         values[:, ranks] = torch.stack(_channel_values(found, channels, window))
-    return positions, values[:, torch.from_numpy(rank[samples]).to(device)]
+    if max(window.steps) > 1:
+        values = values[:, torch.from_numpy(rank[samples]).to(device)]
+    return positions, values
 
 
 def _parts(
@@ -356,32 +358,30 @@ def _channel_values(moments: Moments, channels: Sequence[int], window: _Window) 
     def moment(*axes: int) -> torch.Tensor:
         return moments[tuple(axes.count(axis) for axis in range(3))]
 
-    def mean(axis: int) -> torch.Tensor:
-        return moment(axis) / divisor * window.spacing[axis]
+    mass = moment()
+    divisor = torch.where(mass > 0, mass, 1.0)
+    degree = max(sum(powers) for powers in moments)
+    means = {axis: moment(axis) / divisor * window.spacing[axis] for axis in window.axes if degree > 0}
+    pairs = list(itertools.combinations(window.axes, 2))
 
     def covariance(one: int, other: int) -> torch.Tensor:
         mixed = moment(one, other) / divisor * (window.spacing[one] * window.spacing[other])
-        return mixed - mean(one) * mean(other)
+        return mixed - means[one] * means[other]
 
-    def variance(axis: int) -> torch.Tensor:
-        return covariance(axis, axis).clamp(min=SMALLEST_VARIANCE)
-
-    mass = moment()
-    divisor = torch.where(mass > 0, mass, 1.0)
+    variances = {axis: covariance(axis, axis).clamp(min=SMALLEST_VARIANCE) for axis in window.axes if degree > 1}
     count = len(window.axes)
-    pairs = list(itertools.combinations(window.axes, 2))
     values = []
     for channel in channels:
         if channel < count:
             axis = window.axes[channel]
             farthest = window.sigma[axis] * (1.0 if window.mode == "gaussian" else 0.5)
-            value = mean(axis) / farthest * 0.5 + 0.5
+            value = means[axis] / farthest * 0.5 + 0.5
         elif channel < 2 * count:
             axis = window.axes[channel - count]
-            value = variance(axis) / window.sigma[axis] ** 2
+            value = variances[axis] / window.sigma[axis] ** 2
         elif channel < 2 * count + len(pairs):
             one, other = pairs[channel - 2 * count]
-            value = covariance(one, other) / torch.sqrt(variance(one) * variance(other)) * 0.5 + 0.5
+            value = covariance(one, other) / torch.sqrt(variances[one] * variances[other]) * 0.5 + 0.5
         elif window.mode == "gaussian":
             value = mass
         else:
