@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +134,7 @@ def local_shape_descriptors(
             voxels, values = _describe_object(numbers, number, box, region, window, channels, device)
             described[:, torch.from_numpy(voxels).to(device)] = values
     described = described.reshape(len(channels), *extent[3 - array.ndim :])
-    return cast(Labels, described if isinstance(instances, torch.Tensor) else described.numpy())
+    return described if isinstance(instances, torch.Tensor) else described.numpy()
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _describe_object(
     wanted = np.zeros_like(held)
     wanted[samples] = True
     rank = np.cumsum(wanted).reshape(wanted.shape) - 1
-    values = torch.empty((len(channels), np.count_nonzero(wanted)), dtype=torch.float32, device=device)
+    values = torch.empty((len(channels), int(np.count_nonzero(wanted))), dtype=torch.float32, device=device)
     names = (DESCRIPTOR_NAMES[len(window.axes)][channel] for channel in channels)
     degree = max({"size": 0, "offset": 1}.get(name.split("_")[0], 2) for name in names)
     moments = _gaussian_moments if window.mode == "gaussian" else _sphere_moments
@@ -260,7 +260,8 @@ def _cost(part: tuple[Slices, Slices]) -> float:
     (z, y, x), (from_z, from_y, from_x) = ([side.stop - side.start for side in box] for box in part)
     if from_z * from_y * from_x > LARGEST_PART:
         return math.inf
-    return x * from_z * (3.0 * from_y * from_x + y * (6.0 * from_y + 10.0 * z)) + CHARGE_PER_PART
+    multiplications: float = x * from_z * (3.0 * from_y * from_x + y * (6.0 * from_y + 10.0 * z))
+    return multiplications + CHARGE_PER_PART
 
 
 def _shrunk(mask: NDArray[np.bool_], box: Slices) -> Slices | None:
@@ -386,7 +387,7 @@ def _channel_values(moments: Moments, channels: Sequence[int], window: _Window) 
             value = mass
         else:
             around = np.ogrid[tuple(slice(-far, far + 1) for far in window.reach)]
-            value = mass / np.count_nonzero(_in_sphere(around, window))
+            value = mass / int(np.count_nonzero(_in_sphere(around, window)))
         values.append(value.clamp(0, 1))
     return values
 
