@@ -24,6 +24,7 @@ _OTHER_NAMES = {
     "max_iterations": "iterations", "gpu": "device", "amp": "precision", "workers": "num_workers",
     "threads": "num_threads", "channels": "num_fmaps", "classes": "num_classes", "resolution": "voxel_size",
 }  # fmt: skip
+MOST_SUGGESTED = 3
 _PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
 
 
@@ -151,14 +152,15 @@ def show(value: object) -> str:
 
 
 def _suggestion(model: type[BaseModel], path: KeyPath, prefix: KeyPath) -> str:
-    """Suggest the same name in another section, else a similar name in this section, else a similar name anywhere."""
+    """Suggest the same name in a few other sections, else a similar name in this section, else anywhere."""
     section, word = path[len(prefix) : -1], path[-1]
     anywhere: dict[str, list[KeyPath]] = {}
     for known, _ in all_keys(model):
         anywhere.setdefault(known[-1], []).append(known)
     siblings = [known[-1] for known, _ in all_keys(model) if known[:-1] == section]
     named = word if word in anywhere else _OTHER_NAMES.get(word)
-    near = named if named in anywhere else _most_similar(word, siblings) or _most_similar(word, tuple(anywhere))
+    few = named in siblings or len(anywhere.get(named or "", ())) in range(1, MOST_SUGGESTED + 1)
+    near = named if few else _most_similar(word, siblings) or _most_similar(word, tuple(anywhere))
     if near is None:
         return f": known are {', '.join(siblings)}." if siblings else ": correct or remove it."
     beside = [known for known in anywhere[near] if known[:-1] == section]

@@ -72,6 +72,12 @@ def _choice_of_checkpoints(value: Any) -> Any:
     return ",".join(sorted({str(word).strip().lower() for word in words}))
 
 
+def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError("not ascending")
+    return limits
+
+
 def _distinct(axes: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(axes)) != len(axes):
         raise ValueError("an axis twice")
@@ -99,6 +105,16 @@ Axes = Annotated[
     tuple[Annotated[Whole, Field(ge=0, le=2)], ...],
     AfterValidator(_distinct),
     Words("a list of different axes out of 0 (z), 1 (y), 2 (x)"),
+]
+Range = Annotated[
+    tuple[NotNegative, NotNegative],
+    AfterValidator(_ascending),
+    Words("two numbers [from, to] of at least 0, ascending"),
+]
+PositiveRange = Annotated[
+    tuple[PositiveNumber, PositiveNumber],
+    AfterValidator(_ascending),
+    Words("two numbers [from, to] above 0, ascending"),
 ]
 Factor = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=3)]
 Factors = Annotated[

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from incasem_like.config.kinds import (
     Classes,
+    DefaultWords,
     Factor,
     Factors,
     Flag,
@@ -20,7 +21,8 @@ from incasem_like.config.kinds import (
     VoxelSize,
     contradiction,
 )
-from incasem_like.config.section import Section
+from incasem_like.config.section import Section, without_nulls
+from incasem_like.config.target_sections import Activation, TargetSection, check_name
 
 
 class VoxelConfig(Section):
@@ -40,20 +42,32 @@ class OutputSection(Section):
 
     name: Text = Field(..., description="Name, such as `affinities`; predictions are written under it.")
     channels: Positive = Field(..., description="Number of channels.")
-    activation: Literal["softmax", "sigmoid"] = Field(
+    activation: Activation = Field(
         "sigmoid",
         description="`sigmoid`: independent channels, such as affinities and descriptors; `softmax`: mutually "
-        "exclusive classes.",
+        "exclusive classes; `none`: values as the network gives them.",
+    )
+    attributes: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Attributes of the predicted dataset, such as the names of the channels and offsets.",
     )
 
     @model_validator(mode="after")
-    def _is_a_name(self) -> Self:
-        if not re.fullmatch(r"[A-Za-z]\w*", self.name) or self.name in ("segmentation", "prob_maps"):
-            raise contradiction(
-                f'model.outputs has the name "{self.name}": give letters, digits and underscores, beginning with a '
-                "letter; segmentation and prob_maps are those of classes."
-            )
+    def _has_a_name(self) -> Self:
+        check_name(self.name, "model.outputs")
         return self
+
+
+def output_sections(targets: Sequence[TargetSection]) -> tuple[OutputSection, ...] | None:
+    """Return the output channels of a network that learns targets; None for one that learns exclusive classes alone."""
+    if len(targets) == 1 and targets[0].kind == "classes":
+        return None
+    return tuple(
+        OutputSection(
+            name=target.name, channels=target.channels, activation=target.activation, attributes=target.describe()
+        )
+        for target in targets
+    )
 
 
 class ModelConfig(Section):
@@ -64,11 +78,13 @@ class ModelConfig(Section):
     )
     in_channels: Positive = Field(1, description="Channels of the raw volume.")
     num_fmaps: Positive = Field(32, description="Number of feature maps of the finest level.")
-    num_fmaps_out: Positive = Field(2, description="Number of output channels; must equal `data.num_classes`.")
+    num_fmaps_out: Annotated[Positive, DefaultWords("as many as the targets have")] = Field(
+        2, description="Number of output channels; of classes, `data.num_classes`."
+    )
     outputs: tuple[OutputSection, ...] | None = Field(
         None,
-        description="Output channels in order: a list of `{name, channels, activation}`; null = one class each. "
-        "Networks with other outputs than classes can be imported and used for prediction, but not be trained.",
+        description="Output channels in order: a list of `{name, channels, activation, attributes}`; null = one class "
+        "each. It follows from `targets`, and has to be given for imported networks with other outputs than classes.",
     )
     fmap_inc_factor: Positive = Field(
         2, description="Factor by which the number of feature maps grows from one level to the next coarser one."
@@ -95,6 +111,11 @@ class ModelConfig(Section):
         description="Initialisation of the weights: torch's default, as in incasem, or He's, "
         "which preserves the signal's variance through the layers.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_left_out(cls, values: Any) -> Any:
+        return without_nulls(values, ("num_fmaps_out",))
 
     @model_validator(mode="after")
     def _outputs_agree(self) -> Self:
@@ -163,7 +184,7 @@ class BalanceConfig(Section):
 
 
 class LossConfig(Section):
-    """Loss of the training."""
+    """Loss of a training without `targets`."""
 
     type: Literal["cross_entropy_scaling"] = Field(
         "cross_entropy_scaling",

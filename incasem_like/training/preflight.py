@@ -61,8 +61,9 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
     from incasem_like.samples.settings import SampleSettings
     from incasem_like.training.learnable import check_training_data, look_into, warn_of_content
 
-    check_network(config.model)
+    check_network(config)
     check_block_sizes(config)
+    check_output(config)
     settings = SampleSettings.from_config(config)
     training_data = _data_config(config, required_file(config.training.data, "training.data"))
     validation_data = _data_config(config, config.validation.data) if config.validation.data else None
@@ -78,23 +79,24 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
     return CheckedTraining(config, training_data, validation_data, training_regions, validation_regions, settings)
 
 
-def check_network(model: ModelConfig) -> None:
-    """Check that the network takes volumes of one channel, as samples are, and outputs classes, as the loss needs.
+def check_network(config: TrainingConfig) -> None:
+    """Check that the network takes volumes of one channel, as samples are, and that its outputs are learnt.
 
     Raises:
-        ConfigError: It is a 2-D network, has more input channels, or has outputs other than classes.
+        ConfigError: It is a 2-D network, has more input channels, or has outputs without targets.
     """
     from incasem_like.networks import network_geometry
 
+    model = config.model
     if network_geometry(model).dims != 3:
         raise ConfigError(
             "The network takes sections, but it is trained on volumes: give each level of model.downsample_factors "
             "3 numbers, and kernels likewise; 1 along z keeps sections apart."
         )
-    if model.outputs is not None:
+    if model.outputs is not None and config.targets is None:
         names = ", ".join(group.name for group in model.outputs)
         raise ConfigError(
-            f"model.outputs describes {names}, but loss.type=cross_entropy_scaling trains classes: set "
+            f"model.outputs describes {names}, but loss.type={config.loss.type} trains classes: give targets, or set "
             "model.outputs=null. A network that was trained elsewhere can be imported and predict."
         )
     if model.in_channels != 1:
@@ -126,6 +128,36 @@ def check_block_sizes(config: TrainingConfig) -> None:
                 f"{name}.output_size_voxels={list(given_output)} is not what the network gives "
                 f"for an input of {list(given)}: set it to {list(output)}."
             )
+
+
+def check_output(config: TrainingConfig) -> None:
+    """Compare what the network really returns in training with its targets and geometry, without computing a value.
+
+    Raises:
+        ConfigError: Another number of channels, another size, or another number of outputs than of
+            ``training.stage_weights``.
+    """
+    import torch
+
+    from incasem_like.networks import build_network
+
+    section, model = config.training, config.model
+    with torch.device("meta"):
+        returned = build_network(model).train()(torch.empty(1, model.in_channels, *section.input_size_voxels))
+    outputs = returned if isinstance(returned, list | tuple) else [returned]
+    expected = (1, model.num_fmaps_out, *section.output_size_voxels)
+    for output in outputs:
+        if tuple(output.shape) != expected:
+            raise ConfigError(
+                f"The network {model.type} returns {list(output.shape)} (batch, channels, z, y, x), but its targets "
+                f"and training.output_size_voxels need {list(expected)}: correct the network, or what it learns."
+            )
+    weights = section.stage_weights
+    if weights is not None and len(weights) != len(outputs):
+        raise ConfigError(
+            f"training.stage_weights has {len(weights)} entries, but the network returns {len(outputs)} outputs in "
+            "training: give one for each, or null."
+        )
 
 
 def check_validation_tiles(config: TrainingConfig, regions: Sequence[Region]) -> None:

@@ -120,6 +120,9 @@ def test_later_updates_win_and_sections_merge() -> None:
         ("training.augmentation.elastic.rotation=1", "must be true or false, found 1"),
         ("training.augmentation.simple.mirror_only=[3]", "out of 0 (z), 1 (y), 2 (x), found [3]"),
         ("training.augmentation=null", "must be a section with keys of its own, found null"),
+        ("training.augmentation.blur.sigma=[2, 1]", "two numbers [from, to] of at least 0, ascending, found [2, 1]"),
+        ("training.augmentation.gamma.gamma=1.5", "two numbers [from, to] above 0, ascending, found 1.5"),
+        ("training.augmentation.defects={missing: 0.6, artefact: 0.6}", "sum to 1.23, but a section has one defect"),
         ("training=5", "must be a section with keys of its own, found 5"),
         ("torch.device=gpu", 'must be a GPU index, cuda, cuda:INDEX, cpu or mps, found "gpu"'),
         ("torch.precision=fp64", "must be one of 'fp32', 'bf16', 'fp16', found \"fp64\""),
@@ -170,7 +173,7 @@ def test_a_wrong_value_is_one_sentence(update: str, sentence: str) -> None:
         (["training.checkpoints.best_metric=dice_clas_1"], "did you mean 'dice_class_1'?"),
         (["training.checkpoints.best_metric=dice_class_2"], "data.num_classes is 2, so classes run from 0 to 1"),
         (["training.checkpoints.best_metric=accuracy"], "known are dice_class_0, dice_class_1"),
-        (["training.checkpoints.best_metric=loss"], "set training.checkpoints.best_mode=min"),
+        (["training.checkpoints={best_metric: loss, best_mode: max}"], "set training.checkpoints.best_mode=min"),
     ],
 )
 def test_values_that_contradict_each_other_are_one_sentence(updates: list[str], sentence: str) -> None:
