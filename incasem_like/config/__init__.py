@@ -10,7 +10,7 @@ from incasem_like.config.data_config import (
 )
 from incasem_like.config.loading import load_prediction_config, load_series_config, load_training_config
 from incasem_like.config.locations import default_data_directory, default_runs_directory
-from incasem_like.config.network_sections import LossConfig, ModelConfig
+from incasem_like.config.network_sections import LossConfig, ModelConfig, UnetModel
 from incasem_like.config.prediction_config import PredictionConfig
 from incasem_like.config.series_config import SeriesConfig, SeriesSection
 from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig
@@ -29,6 +29,7 @@ __all__ = [
     "SeriesSection",
     "TorchConfig",
     "TrainingConfig",
+    "UnetModel",
     "default_data_directory",
     "default_runs_directory",
     "load_data_config",

@@ -27,8 +27,15 @@ _PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the fields of a model by their keys in the files."""
-    return {field.alias or name: field for name, field in model.model_fields.items()}
+    """Return the fields of a model by their keys in the files; of a section with variants, those of all of them."""
+    models = (model, *variants_of(model).values())
+    return {field.alias or name: field for one in reversed(models) for name, field in one.model_fields.items()}
+
+
+def variants_of(model: type[BaseModel] | None) -> Mapping[str, type[BaseModel]]:
+    """Return the sections among which the key ``type`` of a section selects, by that key; none for most sections."""
+    variants: Mapping[str, type[BaseModel]] = getattr(model, "variants", dict)()
+    return variants
 
 
 def section_of(annotation: object) -> type[BaseModel] | None:
@@ -94,7 +101,26 @@ def check_known_keys(
             )
         section = section_of(known[key].annotation)
         if section is not None and isinstance(value, Mapping):
-            check_known_keys(section, value, source, prefix=path, whole=whole)
+            chosen = variants_of(section).get(value.get("type", ""))
+            if chosen is not None:
+                _check_keys_of_variant(section, chosen, value, source, path)
+            check_known_keys(chosen or section, value, source, prefix=path, whole=whole)
+
+
+def _check_keys_of_variant(
+    section: type[BaseModel],
+    chosen: type[BaseModel],
+    values: Mapping[str, Any],
+    source: Callable[[KeyPath], str],
+    prefix: KeyPath,
+) -> None:
+    for key in values:
+        owners = [name for name, other in variants_of(section).items() if key in fields_of(other)]
+        if owners and key not in fields_of(chosen):
+            raise ConfigError(
+                f"Unknown key '{'.'.join((*prefix, key))}' {source((*prefix, key))}: {'.'.join(prefix)}.type is "
+                f"{values['type']}, but the key belongs to {', '.join(owners)}."
+            )
 
 
 def _suggestion(path: KeyPath, siblings: Sequence[str], whole: type[BaseModel], prefix: KeyPath) -> str:
@@ -144,6 +170,11 @@ def explain(
         return ConfigError(first["msg"])
     path, field = _locate(model, first["loc"])
     dotted = ".".join((*prefix, *path))
+    if first["type"] == "extra_forbidden":
+        return ConfigError(
+            f"Unknown key '{dotted}' {source(path)}: it does not belong to the default "
+            f"{'.'.join((*prefix, *path[:-1]))}.type; set that too."
+        )
     found = _value_at(values, path)
     # pydantic also reports "missing" for a list that is too short
     if first["type"] == "missing" and found is None:

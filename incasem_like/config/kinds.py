@@ -145,6 +145,9 @@ Axes = Annotated[
     Words("a list of different axes out of 0 (z), 1 (y), 2 (x)"),
 ]
 Factor = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=3)]
+Margin = Annotated[
+    tuple[Count, ...], Field(min_length=2, max_length=3), Words("whole numbers of at least 0 [z, y, x] or [y, x]")
+]
 Factors = Annotated[
     tuple[Factor, ...],
     Field(min_length=1),

@@ -38,6 +38,16 @@ class Layers:
             self.origins[path] = origin
         self.faults.update(faults or {})
 
+    def drop(self, path: KeyPath) -> None:
+        """Remove the value of a key path."""
+        section = self.values
+        for key in path[:-1]:
+            section = section[key]
+        del section[path[-1]]
+        for known in (self.origins, self.faults):
+            for other in [other for other in known if other[: len(path)] == path]:
+                del known[other]
+
     def check(self) -> None:
         """Check that the remaining values have no faults.
 

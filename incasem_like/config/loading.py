@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from incasem_like.config.checking import check_known_keys
+from incasem_like.config.checking import check_known_keys, fields_of, section_of, variants_of
 from incasem_like.config.layers import COMMAND_LINE, Layers, nest, parse_updates
 from incasem_like.config.locations import expand, find_file, resolve_paths
 from incasem_like.config.prediction_config import PredictionConfig
@@ -69,11 +69,25 @@ def lay_given(
         values = nest(read_keys(path))
         check_known_keys(document, values, lambda _key, path=path: f"in {path}")  # type: ignore[misc]
         resolved, faults = resolve_paths(document, values, [path.parent])
+        _drop_options(layers, document, resolved)
         layers.lay(resolved, f"in {path}", faults)
     values = parse_updates(updates)
     check_known_keys(document, values, lambda _path: COMMAND_LINE)
     resolved, faults = resolve_paths(document, values, folders)
+    _drop_options(layers, document, resolved)
     layers.lay(resolved, COMMAND_LINE, faults)
+
+
+def _drop_options(layers: Layers, document: type[Document], values: Mapping[str, Any]) -> None:
+    """Drop the options of an earlier layer's network, or other section with a ``type``, if ``values`` name another."""
+    for key, field in fields_of(document).items():
+        section = values.get(key)
+        chosen = variants_of(section_of(field.annotation)).get(
+            section.get("type", "") if isinstance(section, Mapping) else ""
+        )
+        if chosen is not None:
+            for option in [option for option in layers.values.get(key) or {} if option not in fields_of(chosen)]:
+                layers.drop((key, option))
 
 
 def _load(document: type[D], files: Sequence[Path], updates: Sequence[str], search: Path | None) -> D:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from incasem_like.config.kinds import Seed, contradiction
-from incasem_like.config.network_sections import LossConfig, ModelConfig, VoxelConfig
+from incasem_like.config.network_sections import LossConfig, ModelConfig, UnetModel, VoxelConfig
 from incasem_like.config.section import Document
 from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig, TrainingTrackingConfig
 from incasem_like.config.training_sections import SacredConfig, SourcesConfig, TrainingSection, ValidationSection
@@ -28,7 +28,7 @@ class TrainingConfig(Document):
         default_factory=SourcesConfig, description="Accepted for compatibility with incasem's files."
     )
     data: VoxelConfig = Field(default_factory=VoxelConfig, description="Voxels and classes.")
-    model: ModelConfig = Field(default_factory=ModelConfig, description="Architecture of the network.")
+    model: SerializeAsAny[ModelConfig] = Field(default_factory=UnetModel, description="Architecture of the network.")
     loss: LossConfig = Field(default_factory=LossConfig, description="Loss.")
     torch: TorchConfig = Field(default_factory=TorchConfig, description="Device and arithmetic.")
     sacred: SacredConfig = Field(default_factory=SacredConfig, description="Metrics in the run store.")

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from incasem_like.errors import InputError
+from incasem_like.networks import save_checkpoint
+from incasem_like.pretrained.architecture import Architecture
 from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, read_imported, run_of_checkpoint
 from incasem_like.pretrained.downloading.log import DownloadLog
 from incasem_like.pretrained.dumps.archive import is_archive
@@ -15,6 +19,7 @@ from incasem_like.pretrained.dumps.dump import is_dump_folder, open_dump
 from incasem_like.pretrained.dumps.runs import DumpedRuns
 from incasem_like.pretrained.foreign import ForeignRun
 from incasem_like.pretrained.importing import usable
+from incasem_like.pretrained.keras import converted, is_keras, read_keras
 from incasem_like.pretrained.manifest import Manifest, find_checkpoint
 from incasem_like.pretrained.mock_db import id_in_name, is_mock_db, is_run_file, prediction_of, read_mock_db, read_run
 from incasem_like.tracking.model.checkpoints import listed
@@ -47,12 +52,16 @@ class Description:
         voxel_size: In nm, z, y, x.
         iteration: Number of updates that the network had seen.
         config_file: Configuration that it was trained with.
+        scaling_factor: For a network that Keras stored: what it multiplies raw values by.
+        raw_type: For a network that Keras stored: the type of the raw volumes it will predict.
     """
 
     name: str | None = None
     voxel_size: tuple[float, float, float] | None = None
     iteration: int | None = None
     config_file: Path | None = None
+    scaling_factor: float | None = None
+    raw_type: str = "uint16"
 
 
 class Sources:
@@ -154,6 +163,8 @@ class Sources:
         ]
 
     def _read_checkpoint(self, path: Path, said: Description) -> Candidate:
+        if is_keras(path):
+            return self._read_keras(path, said)
         number = self.manifest.id_of(path)
         checkpoint = read_imported(path, said.iteration, self._url(path))
         run = run_of_checkpoint(
@@ -163,6 +174,27 @@ class Sources:
             name=said.name,
             voxel_size=said.voxel_size,
             config_file=said.config_file,
+        )
+        return run, checkpoint
+
+    def _read_keras(self, path: Path, said: Description) -> Candidate:
+        """Convert a network that Keras stored into a checkpoint in the folder of models."""
+        if said.scaling_factor is None:
+            raise InputError(
+                f"The factor that {path.name} multiplies raw values by is not known: add --scaling_factor F."
+            )
+        unet = read_keras(path)
+        network = converted(unet, said.scaling_factor * np.iinfo(said.raw_type).max / 2, path)
+        file = self.models_directory / f"{path.stem}_{said.raw_type}_{said.scaling_factor:g}.pt"
+        save_checkpoint(file, network)
+        checkpoint = read_imported(file, said.iteration)
+        architecture = Architecture(unet.model.model_dump(mode="json"), ())
+        run = run_of_checkpoint(
+            checkpoint,
+            name=said.name or path.stem,
+            voxel_size=said.voxel_size,
+            config_file=said.config_file,
+            architecture=architecture,
         )
         return run, checkpoint
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from incasem_like.networks import build_loss, build_network, enough_memory, load_checkpoint, save_checkpoint
+from incasem_like.networks import (
+    build_loss,
+    build_network,
+    enough_memory,
+    geometry_in_volumes,
+    load_checkpoint,
+    network_geometry,
+    on_volumes,
+    save_checkpoint,
+)
 from incasem_like.training.fabric import make_fabric
 
 if TYPE_CHECKING:
@@ -37,6 +46,8 @@ class Optimization:
 
     Attributes:
         network: The network on the device, without wrappers, as checkpoints store it.
+        on_volumes: The same for volumes: a 2-D network is applied to their sections.
+        geometry: Sizes z, y, x of these volumes.
         optimizer: The Adam optimizer, without wrappers.
         loss: Callable (logits, labels, scale) -> scalar.
         device: Device that batches are copied to.
@@ -47,12 +58,15 @@ class Optimization:
         self._fabric, self._precision = make_fabric(config.torch)
         self.device: torch.device = self._fabric.device
         self._format = torch.channels_last_3d if config.torch.channels_last else torch.contiguous_format
-        network.to(memory_format=self._format)  # type: ignore[call-overload]
+        geometry = network_geometry(config.model)
+        if geometry.dims == 3:
+            network.to(memory_format=self._format)  # type: ignore[call-overload]
+        self.on_volumes, self.geometry = on_volumes(network, geometry), geometry_in_volumes(geometry)
         self.optimizer = torch.optim.Adam(
             network.parameters(), lr=self._settings.lr, weight_decay=self._settings.weight_decay
         )
         self.loss = build_loss(config.loss).to(self.device)
-        model = torch.compile(network) if config.torch.compile else network
+        model = torch.compile(self.on_volumes) if config.torch.compile else self.on_volumes
         self._model, self._optimizer = self._fabric.setup(model, self.optimizer)
 
     def step(self, batch: Mapping[str, torch.Tensor], rate: float) -> tuple[float, torch.Tensor]:
@@ -77,8 +91,12 @@ class Optimization:
         raw = batch["raw"].to(self.device, memory_format=self._format, non_blocking=True)
         labels = batch["labels"].to(self.device, non_blocking=True)
         scale = batch["scale"].to(self.device, non_blocking=True)
-        logits = self._model(raw)
-        loss = self.loss(logits, labels, scale)
+        result = self._model(raw)
+        # A network with intermediate results is supervised on all of them; the last one is its result.
+        results = result if isinstance(result, list) else [result]
+        logits = results[-1]
+        losses = [self.loss(one, labels, scale) for one in results]
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         value = float(loss.detach())
         if torch.isfinite(loss):
             self._fabric.backward(loss)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incasem_like.config import load_data_config, required_file
+from incasem_like.config.network_sections import AutoContextModel
 from incasem_like.errors import ConfigError, DiskFullError, InputError
 from incasem_like.networks import check_device
 
@@ -82,15 +83,10 @@ def check_network(model: ModelConfig) -> None:
     """Check that the network takes volumes of one channel, as samples are, and outputs classes, as the loss needs.
 
     Raises:
-        ConfigError: It is a 2-D network, has more input channels, or has outputs other than classes.
+        ConfigError: It has more input channels, or outputs other than classes, or returns other sizes than it declares.
     """
-    from incasem_like.networks import network_geometry
+    from incasem_like.networks import check_output
 
-    if network_geometry(model).dims != 3:
-        raise ConfigError(
-            "The network takes sections, but it is trained on volumes: give each level of model.downsample_factors "
-            "3 numbers, and kernels likewise; 1 along z keeps sections apart."
-        )
     if model.outputs is not None:
         names = ", ".join(group.name for group in model.outputs)
         raise ConfigError(
@@ -101,6 +97,9 @@ def check_network(model: ModelConfig) -> None:
         raise ConfigError(
             f"model.in_channels is {model.in_channels}, but raw volumes have one channel: set model.in_channels=1."
         )
+    if isinstance(model, AutoContextModel) and model.first_checkpoint is None:
+        raise ConfigError("model.first_checkpoint is null: name the checkpoint of the trained network model.first.")
+    check_output(model)
 
 
 def check_block_sizes(config: TrainingConfig) -> None:
@@ -109,9 +108,9 @@ def check_block_sizes(config: TrainingConfig) -> None:
     Raises:
         ConfigError: The network does not take an input size, or has another output size for it.
     """
-    from incasem_like.networks import network_geometry
+    from incasem_like.networks import geometry_in_volumes, network_geometry
 
-    geometry = network_geometry(config.model)
+    geometry = geometry_in_volumes(network_geometry(config.model))
     sizes = {"training": (config.training.input_size_voxels, config.training.output_size_voxels)}
     if config.validation.data is not None:
         sizes["validation"] = (config.validation.input_size_voxels, config.validation.output_size_voxels)
@@ -134,16 +133,19 @@ def check_validation_tiles(config: TrainingConfig, regions: Sequence[Region]) ->
     Raises:
         ConfigError: ``validation.input_size_voxels`` is too small for that.
     """
-    from incasem_like.networks import network_geometry
+    from incasem_like.networks import geometry_in_volumes, network_geometry
     from incasem_like.prediction.computing.tiling import axis_step
 
-    geometry, given = network_geometry(config.model), config.validation.input_size_voxels
+    geometry = geometry_in_volumes(network_geometry(config.model))
+    given = config.validation.input_size_voxels
     for region in regions:
         for axis, (begin, origin) in enumerate(zip(region.roi.begin, region.raw_roi.begin, strict=True)):
             try:
                 axis_step(geometry, axis, given[axis], (begin - origin) % geometry.stride[axis])
             except ConfigError as error:
-                enough = geometry.input_for_output([2 * stride - 1 for stride in geometry.stride])
+                enough = geometry.input_for_output(
+                    [2 * s - 1 + 2 * b for s, b in zip(geometry.stride, geometry.border, strict=True)]
+                )
                 raise ConfigError(
                     f"validation.input_size_voxels={list(given)} is too small to cover {region.name} with tiles: "
                     f"set it to at least {list(enough)} (output {list(geometry.output_size(enough))})."
