@@ -47,8 +47,10 @@ def section_of(annotation: object) -> type[BaseModel] | None:
 
 
 def all_keys(model: type[BaseModel], prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, FieldInfo]]:
-    """Yield every key that is not itself a section, in the order of the model."""
-    for key, field in fields_of(model).items():
+    """Yield every key that is not itself a section, in the order of the model; of variants, the default's."""
+    variants = variants_of(model)
+    default = fields_of(variants[model.model_fields["type"].default]) if variants else {}
+    for key, field in (default | model.model_fields if variants else fields_of(model)).items():
         section = section_of(field.annotation)
         if section is None:
             yield (*prefix, key), field

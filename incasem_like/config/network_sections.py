@@ -224,7 +224,10 @@ class StackedHourglassModel(LevelsSection):
 
 
 class AutoContextModel(UnetOptions):
-    """A U-Net that sees the output of a trained, frozen one; the keys of a Unet describe the second."""
+    """A U-Net that sees the output of a trained, frozen one; the keys of a Unet describe the second.
+
+    Both take the same `in_channels` and `adjacent_sections`, of which those of `first` have no effect.
+    """
 
     type: Literal["AutoContext"] = "AutoContext"
     first: UnetModel = Field(default_factory=UnetModel, description="The frozen network, as it was trained.")

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from incasem_like.config.checking import expected, fields_of, section_of
+from incasem_like.config.checking import expected, fields_of, section_of, variants_of
 from incasem_like.config.data_config import EntryFields
 from incasem_like.config.kinds import DefaultWords
 from incasem_like.config.prediction_config import PredictionConfig
@@ -91,7 +91,7 @@ def reference_page() -> str:
     for name, model in (("config_training.yaml", TrainingConfig), ("config_prediction.yaml", PredictionConfig)):
         parts += [f"## {name}\n", *_sections(model, "")]
     parts += ["## config_prediction_multiple.yaml\n", SERIES_INTRODUCTION, *_sections(SeriesSection, "series")]
-    parts += [DATA_INTRODUCTION, _table(EntryFields)]
+    parts += [DATA_INTRODUCTION, _table(fields_of(EntryFields))]
     return "\n".join(parts)
 
 
@@ -100,16 +100,38 @@ def _sections(model: type[BaseModel], path: str) -> Iterator[str]:
         yield f"### {path or 'Top level'}\n"
         if path:
             yield f"{(model.__doc__ or '').strip()}\n"
-        yield _table(model)
+        yield _table(model.model_fields if variants_of(model) else fields_of(model))
+    if variants_of(model):
+        yield from _variants(model, path)
+        return
     for key, field in fields_of(model).items():
         section = section_of(field.annotation)
         if section is not None:
             yield from _sections(section, f"{path}.{key}" if path else key)
 
 
-def _table(model: type[BaseModel]) -> str:
+def _variants(model: type[BaseModel], path: str) -> Iterator[str]:
+    """Yield a table for each ``type`` of a section; keys that an earlier one has are only named."""
+    shown = {key: field.description for key, field in model.model_fields.items()}
+    for name, variant in variants_of(model).items():
+        fields = {key: field for key, field in fields_of(variant).items() if key not in model.model_fields}
+        again = [key for key, field in fields.items() if shown.get(key) == field.description]
+        yield f"#### {path}.type={name}\n"
+        yield f"{(variant.__doc__ or '').strip()}\n"
+        if again:
+            yield f"Keys as above: {', '.join(f'`{key}`' for key in again)}.\n"
+        own = {key: field for key, field in fields.items() if key not in again}
+        if own:
+            yield _table(own)
+        for key, field in own.items():
+            if section_of(field.annotation) is not None:
+                yield f"`{path}.{key}` is a section: {field.description}\n"
+        shown |= {key: field.description for key, field in own.items()}
+
+
+def _table(fields: Mapping[str, FieldInfo]) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for key, field in fields_of(model).items():
+    for key, field in fields.items():
         if section_of(field.annotation) is None:
             cells = (f"`{key}`", _type(field), _default(field), field.description or "")
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

@@ -35,7 +35,7 @@ class AutoContext(nn.Module):
         super().__init__()
         self.geometry = self.geometry_of(model)
         self.with_raw = model.with_raw
-        self.first = Unet(model.first).requires_grad_(False).eval()
+        self.first = Unet(_first(model)).requires_grad_(False).eval()
         self.second = Unet(_second(model))
 
     @classmethod
@@ -46,7 +46,7 @@ class AutoContext(nn.Module):
     @staticmethod
     def geometry_of(model: AutoContextModel) -> NetworkGeometry:
         """Return the sizes of both networks in a row."""
-        first, second = (UnetLayout.from_config(unet).geometry() for unet in (model.first, model))
+        first, second = (UnetLayout.from_config(unet).geometry() for unet in (_first(model), _second(model)))
         return first.followed_by(second)
 
     def read_first(self, checkpoint: Path) -> None:
@@ -82,6 +82,11 @@ class AutoContext(nn.Module):
         return result
 
 
+def _first(model: AutoContextModel) -> UnetOptions:
+    seen = {"in_channels": model.in_channels, "adjacent_sections": model.adjacent_sections}
+    return model.first.model_copy(update=seen)
+
+
 def _second(model: AutoContextModel) -> UnetOptions:
-    channels = model.first.num_fmaps_out + (model.in_channels if model.with_raw else 0)
-    return model.model_copy(update={"in_channels": channels})
+    raw = model.in_channels * model.adjacent_sections if model.with_raw else 0
+    return model.model_copy(update={"in_channels": model.first.num_fmaps_out + raw, "adjacent_sections": 1})

@@ -179,15 +179,18 @@ class UnetBody(nn.Module):
             maps = convolutions(maps)
             skipped.append(maps)
             maps = pool(maps)
-        maps = self.dropout(self.l_conv[-1](maps))
+        skipped.append(self.dropout(self.l_conv[-1](maps)))
+        del maps
         decoded: list[torch.Tensor] = []
         for up, convolutions in zip(self.r_up, self.r_conv, strict=True):
-            joins, passes, above = list(up.children()), list(convolutions.children()), maps
-            # Skipped maps are dropped as soon as the last decoder has used them.
+            joins, passes = list(up.children()), list(convolutions.children())
+            # Maps are dropped as soon as the last decoder has used them.
             waiting = skipped if len(decoded) == len(self.r_up) - 1 else list(skipped)
-            while waiting:
-                above = passes.pop()(joins.pop()(waiting.pop(), above))
-            decoded.append(above)
+            while joins:
+                below = waiting.pop()
+                waiting.append(passes.pop()(joins.pop()(waiting.pop(), below)))
+                del below
+            decoded.append(waiting.pop())
         return decoded
 
 
