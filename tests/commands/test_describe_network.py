@@ -1,20 +1,28 @@
-"""describe_network.py says what a configured network is made of, takes and needs."""
+"""describe_network.py prints what a configured network is made of, takes and needs."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from incasem_like.commands.describe_network import main
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "02_train" / "describe_network.py"
 
 
-def described(*words: str) -> tuple[int, str, str]:
-    done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, check=False)
-    return done.returncode, " ".join(done.stdout.split()), done.stderr
+@pytest.fixture
+def described(monkeypatch, capsys):
+    def described(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
+        with pytest.raises(SystemExit) as end:
+            main(SCRIPT)
+        printed = capsys.readouterr()
+        return int(end.value.code or 0), " ".join(printed.out.split()), printed.err
+
+    return described
 
 
-def test_the_default_network_with_its_layers_sizes_and_memory() -> None:
+def test_the_default_network_with_its_layers_sizes_and_memory(described) -> None:
     status, text, _ = described("with", "config_training.yaml")
     assert status == 0
     assert "unet.r_up.0.0.up Upsample 64 120 x 120 x 120 0" in text
@@ -28,19 +36,19 @@ def test_the_default_network_with_its_layers_sizes_and_memory() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("with", "training.input_size_voxels=[202,204,204]"), "[202, 204, 204] does not fit the network"),
+        (("with", "training.input_size_voxels=[202,202,202]"), "[202, 202, 202] does not fit the network"),
         (("config_training.yaml",), "must stand behind the word 'with'"),
         (("with", "model.num_fmapss=3"), "did you mean 'model.num_fmaps'"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(words: tuple[str, ...], sentence: str) -> None:
+def test_what_is_wrong_is_one_sentence(described, words: tuple[str, ...], sentence: str) -> None:
     status, _, problem = described(*words)
     assert status == 2
     assert sentence in problem
     assert problem.count("\n") == 1
 
 
-def test_a_two_d_network_without_layers() -> None:
+def test_a_two_d_network_without_layers(described) -> None:
     sizes = ("training.input_size_voxels=[3,92,92]", "training.output_size_voxels=[1,50,50]")
     changes = ("model.adjacent_sections=3", "training.augmentation.simple.transpose_only=[1,2]")
     status, text, problem = described("--summary", "with", "model.downsample_factors=[[2,2],[2,2]]", *sizes, *changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -173,7 +174,9 @@ def test_an_import_makes_a_run_that_can_predict(tmp_path: Path) -> None:
 def test_the_script_imports_a_file(tmp_path: Path) -> None:
     path = write_keras(tmp_path / "neuron.h5", unet_blocks())
     command = [sys.executable, SCRIPT, path, "--scaling_factor", "0.001", "--voxel_size", "180", "104", "104"]
-    places = ["--file_storage", tmp_path / "runs", "--models_directory", tmp_path / "models"]
-    done = subprocess.run([*map(str, [*command, *places])], capture_output=True, text=True, check=False)
+    places = {"INCASEM_RUNS": str(tmp_path / "runs"), "INCASEM_MODELS": str(tmp_path / "models")}
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, check=False, env={**os.environ, **places}
+    )
     assert done.returncode == 0, done.stderr
     assert "Imported run 1 (neuron)" in done.stdout
