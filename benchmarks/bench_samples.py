@@ -18,9 +18,10 @@ import torch
 import zarr
 from scipy import ndimage
 
-from incasem_like.config import DataConfig, DataEntry
+from incasem_like.config import DataConfig, DataEntry, TrainingConfig
 from incasem_like.config.training_sections import AugmentationConfig, RejectConfig
 from incasem_like.samples import SampleSettings, TrainingSamples
+from incasem_like.targets import targets_of
 
 RESULTS = Path(__file__).parent / "results" / "samples.json"
 VOXEL_SIZE = gp.Coordinate(5, 5, 5)
@@ -69,7 +70,9 @@ def ours(container: Path, size_in: Size, size_out: Size, memory_bytes: int) -> C
     """Describe the same samples here; ``memory_bytes`` 0 reads every block from its chunks, as gunpowder does."""
     nanometres = (5.0, 5.0, 5.0)
     entry = DataEntry(name="noise", file=container, raw="raw", labels={"labels": 1}, voxel_size=nanometres)
-    settings = SampleSettings(size_in, size_out, nanometres, 2, RejectConfig(min_masked=0.0), AugmentationConfig())
+    targets = targets_of(TrainingConfig())
+    rejected = RejectConfig(min_masked=0.0)
+    settings = SampleSettings(size_in, size_out, nanometres, 2, targets, rejected, AugmentationConfig())
     config = DataConfig(path=Path("noise.json"), entries=(entry,), text="")
     return TrainingSamples(config, settings, seed=1, memory_bytes=memory_bytes).__getitem__
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeAlias, cast
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from incasem_like.config.kinds import (
     Classes,
+    DefaultWords,
     ExistingFile,
     Factor,
     Factors,
@@ -23,7 +24,8 @@ from incasem_like.config.kinds import (
     VoxelSize,
     contradiction,
 )
-from incasem_like.config.section import Section
+from incasem_like.config.section import Section, without_nulls
+from incasem_like.config.target_sections import Activation, TargetSection, check_name
 
 
 class VoxelConfig(Section):
@@ -43,23 +45,35 @@ class OutputSection(Section):
 
     name: Text = Field(..., description="Name, such as `affinities`; predictions are written under it.")
     channels: Positive = Field(..., description="Number of channels.")
-    activation: Literal["softmax", "sigmoid"] = Field(
+    activation: Activation = Field(
         "sigmoid",
         description="`sigmoid`: independent channels, such as affinities and descriptors; `softmax`: mutually "
-        "exclusive classes.",
+        "exclusive classes; `none`: values as the network gives them.",
+    )
+    attributes: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Attributes of the predicted dataset, such as the names of the channels and offsets.",
     )
 
     @model_validator(mode="after")
-    def _is_a_name(self) -> Self:
-        if not re.fullmatch(r"[A-Za-z]\w*", self.name) or self.name in ("segmentation", "prob_maps"):
-            raise contradiction(
-                f'model.outputs has the name "{self.name}": give letters, digits and underscores, beginning with a '
-                "letter; segmentation and prob_maps are those of classes."
-            )
+    def _has_a_name(self) -> Self:
+        check_name(self.name, "model.outputs")
         return self
 
 
 ModelSections: TypeAlias = "Mapping[str, type[ModelConfig]]"
+
+
+def output_sections(targets: Sequence[TargetSection]) -> tuple[OutputSection, ...] | None:
+    """Return the output channels of a network that learns targets; None for one that learns exclusive classes alone."""
+    if len(targets) == 1 and targets[0].kind == "classes":
+        return None
+    return tuple(
+        OutputSection(
+            name=target.name, channels=target.channels, activation=target.activation, attributes=target.describe()
+        )
+        for target in targets
+    )
 
 
 class ModelConfig(Section):
@@ -69,11 +83,13 @@ class ModelConfig(Section):
         "Unet", description="Architecture; each has the keys of its own table below."
     )
     in_channels: Positive = Field(1, description="Channels of the raw volume.")
-    num_fmaps_out: Positive = Field(2, description="Number of output channels; must equal `data.num_classes`.")
+    num_fmaps_out: Annotated[Positive, DefaultWords("as many as the targets have")] = Field(
+        2, description="Number of output channels; of classes, `data.num_classes`."
+    )
     outputs: tuple[OutputSection, ...] | None = Field(
         None,
-        description="Output channels in order: a list of `{name, channels, activation}`; null = one class each. "
-        "Networks with other outputs than classes can be imported and used for prediction, but not be trained.",
+        description="Output channels in order: a list of `{name, channels, activation, attributes}`; null = one class "
+        "each. It follows from `targets`, and has to be given for imported networks with other outputs than classes.",
     )
     initialization: Literal["torch", "he_normal", "glorot_uniform"] = Field(
         "torch",
@@ -94,6 +110,11 @@ class ModelConfig(Section):
             if section is not None:
                 return cast(Self, section.model_validate(values))
         return handler(values)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_left_out(cls, values: Any) -> Any:
+        return without_nulls(values, ("num_fmaps_out",))
 
     @model_validator(mode="after")
     def _outputs_agree(self) -> Self:
@@ -313,7 +334,7 @@ class BalanceConfig(Section):
 
 
 class LossConfig(Section):
-    """Loss of the training."""
+    """Loss of a training without `targets`."""
 
     type: Literal["cross_entropy_scaling"] = Field(
         "cross_entropy_scaling",

@@ -14,9 +14,10 @@ from pydantic.fields import FieldInfo
 
 from incasem_like.config.checking import expected, fields_of, section_of, variants_of
 from incasem_like.config.data_config import EntryFields
-from incasem_like.config.kinds import DefaultWords
+from incasem_like.config.kinds import DefaultWords, Words
 from incasem_like.config.prediction_config import PredictionConfig
 from incasem_like.config.series_config import SeriesSection
+from incasem_like.config.target_sections import LOSSES, TARGETS, load
 from incasem_like.config.training_config import TrainingConfig
 from incasem_like.errors import ConfigError
 from incasem_like.terminal import report_written, run_script, script_parser
@@ -47,6 +48,13 @@ values that the shell would split: `'loss.weight=[1.0, 2.0]'`.
 folders.
 
 **Order of axes** is z, y, x everywhere.
+"""
+
+TARGETS_INTRODUCTION = """\
+## Targets and losses
+
+`targets` is a list; an entry is the name of a target or a mapping of `type` and the options below. So is each `loss`.
+[Targets](targets.md) explains them with examples.
 """
 
 DATA_INTRODUCTION = """\
@@ -91,6 +99,16 @@ def reference_page() -> str:
     for name, model in (("config_training.yaml", TrainingConfig), ("config_prediction.yaml", PredictionConfig)):
         parts += [f"## {name}\n", *_sections(model, "")]
     parts += ["## config_prediction_multiple.yaml\n", SERIES_INTRODUCTION, *_sections(SeriesSection, "series")]
+    parts += [TARGETS_INTRODUCTION]
+    for title, table in (("Target", TARGETS), ("Loss", LOSSES)):
+        for name, address in table.items():
+            section = load(address)
+            options = {key: field for key, field in fields_of(section).items() if key != "type"}
+            parts += [
+                f"### {title} `{name}`\n",
+                f"{first_paragraph(section)}\n",
+                *([_table(options)] if options else []),
+            ]
     parts += [DATA_INTRODUCTION, _table(fields_of(EntryFields))]
     return "\n".join(parts)
 
@@ -129,10 +147,16 @@ def _variants(model: type[BaseModel], path: str) -> Iterator[str]:
         shown |= {key: field.description for key, field in own.items()}
 
 
+def first_paragraph(model: type[BaseModel]) -> str:
+    """Return what a section is, in the words of its class."""
+    return " ".join((model.__doc__ or "").strip().split("\n\n")[0].split())
+
+
 def _table(fields: Mapping[str, FieldInfo]) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for key, field in fields.items():
-        if section_of(field.annotation) is None:
+        named = any(isinstance(item, Words) for item in field.metadata)
+        if named or section_of(field.annotation) is None:
             cells = (f"`{key}`", _type(field), _default(field), field.description or "")
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
@@ -152,6 +176,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "(required)"
     value = field.get_default(call_default_factory=True)
+    value = getattr(value, "type", value)  # a loss
     return "none" if value in ({}, ()) else f"`{_as_yaml(value)}`"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -42,3 +42,10 @@ class Document(Section):
         if isinstance(obj, Mapping):
             return cls.from_values(obj, lambda _path: "in the tracked configuration")
         return super().model_validate(obj, **options)
+
+
+def without_nulls(values: Any, keys: Sequence[str]) -> Any:
+    """Return the values of a section in which some keys may be null, which means the same as to leave them out."""
+    if not isinstance(values, Mapping):
+        return values
+    return {key: value for key, value in values.items() if value is not None or key not in keys}

@@ -8,13 +8,12 @@ from typing import Self
 from pydantic import Field, SerializeAsAny, model_validator
 
 from incasem_like.config.kinds import Seed, contradiction
-from incasem_like.config.network_sections import LossConfig, ModelConfig, UnetModel, VoxelConfig
-from incasem_like.config.section import Document
+from incasem_like.config.network_sections import LossConfig, ModelConfig, UnetModel, VoxelConfig, output_sections
+from incasem_like.config.section import Document, Section
 from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig, TrainingTrackingConfig
+from incasem_like.config.target_sections import SCORES, Targets, TargetSection, parse_targets
 from incasem_like.config.training_sections import SacredConfig, SourcesConfig, TrainingSection, ValidationSection
 from incasem_like.terminal import nearest
-
-METRICS = ("dice", "jaccard", "precision", "recall")
 
 
 class TrainingConfig(Document):
@@ -28,34 +27,63 @@ class TrainingConfig(Document):
         default_factory=SourcesConfig, description="Accepted for compatibility with incasem's files."
     )
     data: VoxelConfig = Field(default_factory=VoxelConfig, description="Voxels and classes.")
+    targets: Targets | None = Field(
+        None,
+        description="What the network learns: a list of targets, whose channels follow one another; null = classes, "
+        "by `data.num_classes` and `loss`.",
+    )
     model: SerializeAsAny[ModelConfig] = Field(default_factory=UnetModel, description="Architecture of the network.")
-    loss: LossConfig = Field(default_factory=LossConfig, description="Loss.")
+    loss: LossConfig = Field(default_factory=LossConfig, description="Loss of a training without `targets`.")
     torch: TorchConfig = Field(default_factory=TorchConfig, description="Device and arithmetic.")
     sacred: SacredConfig = Field(default_factory=SacredConfig, description="Metrics in the run store.")
     tracking: TrainingTrackingConfig = Field(
         default_factory=TrainingTrackingConfig, description="Run store, and the checkpoints stored in it."
     )
 
+    @property
+    def resolved_targets(self) -> tuple[TargetSection, ...]:
+        """What the network learns, in the order of its channels; without ``targets``, classes by incasem's keys."""
+        targets = self.targets
+        if targets is None:
+            loss = {"type": self.loss.type, "weight": self.loss.weight}
+            classes = {"type": "classes", "loss": loss, **self.loss.balance_labels.model_dump()}
+            targets = parse_targets([classes])
+        return tuple(target.resolved(self.data.num_classes) for target in targets)
+
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
-        self._check_classes()
+        self._check_targets()
         self._check_block_sizes()
         self._check_augmentation()
         self._check_best_metric()
         return self
 
-    def _check_classes(self) -> None:
-        classes = self.data.num_classes
-        if self.model.outputs is None and self.model.num_fmaps_out != classes:
+    def _check_targets(self) -> None:
+        """Check the targets, and derive what follows from them: the network's channels and the best metric."""
+        targets = self.resolved_targets
+        if self.targets is not None and self.loss != LossConfig():
             raise contradiction(
-                f"model.num_fmaps_out is {self.model.num_fmaps_out}, but data.num_classes is {classes}: "
-                f"the network needs one output channel per class, set model.num_fmaps_out={classes}."
+                "loss has no effect beside targets: give each target its own loss, or leave targets out."
             )
-        if len(self.loss.weight) != classes:
+        voxel_size = [size * self.data.downsample_factor for size in self.data.voxel_size]
+        for target in targets:
+            target.check(self.training.output_size_voxels, voxel_size)
+        model = self.model
+        if self.targets is None and model.outputs is not None:
+            return  # imported, to predict only
+        channels = sum(target.channels for target in targets)
+        if model.num_fmaps_out != channels and "num_fmaps_out" in model.model_fields_set:
+            names = ", ".join(f"{target.name}: {target.channels}" for target in targets)
             raise contradiction(
-                f"loss.weight has {len(self.loss.weight)} entries, but data.num_classes is {classes}: "
-                f"give one weight per class, such as loss.weight={[1.0] * classes}."
+                f"model.num_fmaps_out is {model.num_fmaps_out}, but the network needs a channel for each of what it "
+                f"learns ({names}): leave it out, or set model.num_fmaps_out={channels}."
             )
+        outputs = output_sections(targets)
+        if model.outputs is not None and model.outputs != outputs:
+            raise contradiction(
+                "model.outputs describes other channels than targets: set it to null, it follows from them."
+            )
+        self._derive("model", model.model_copy(update={"num_fmaps_out": channels, "outputs": outputs}))
 
     def _check_block_sizes(self) -> None:
         for name, section in (("training", self.training), ("validation", self.validation)):
@@ -100,22 +128,30 @@ class TrainingConfig(Document):
                 )
 
     def _check_best_metric(self) -> None:
-        chosen = self.training.checkpoints
-        known = [f"{metric}_class_{index}" for metric in METRICS for index in range(self.data.num_classes)] + ["loss"]
+        """Check the metric of the best checkpoint; by default it is the main one of the first target."""
+        targets, chosen = self.resolved_targets, self.training.checkpoints
+        known = {name: best for target in targets for name, best in target.metrics.items()} | {"loss": "min"}
+        if len(targets) > 1:
+            known |= {f"loss_{target.name}": "min" for target in targets}
+        metric = chosen.best_metric if "best_metric" in chosen.model_fields_set else targets[0].main_metric
         key = "training.checkpoints.best_metric"
-        if chosen.best_metric not in known:
-            near = nearest(chosen.best_metric, known)
-            ending = near if near else f": known are {', '.join(known)}."
-            if re.fullmatch(rf"({'|'.join(METRICS)})_class_\d+", chosen.best_metric):
+        if metric not in known:
+            ending = nearest(metric, list(known)) or f": known are {', '.join(known)}."
+            if self.targets is None and re.fullmatch(rf"({'|'.join(SCORES['classes'])})_class_\d+", metric):
                 classes = self.data.num_classes
                 ending = f": data.num_classes is {classes}, so classes run from 0 to {classes - 1}."
-            raise contradiction(f"{key} '{chosen.best_metric}' is not a validation metric{ending}")
-        better = "min" if chosen.best_metric == "loss" else "max"
-        if chosen.best_mode != better:
+            raise contradiction(f"{key} '{metric}' is not a validation metric{ending}")
+        if chosen.best_mode != known[metric] and "best_mode" in chosen.model_fields_set:
             raise contradiction(
-                f"{key} is '{chosen.best_metric}' with best_mode '{chosen.best_mode}', "
-                f"which would keep the worst checkpoint: set training.checkpoints.best_mode={better}."
+                f"{key} is '{metric}' with best_mode '{chosen.best_mode}', "
+                f"which would keep the worst checkpoint: set training.checkpoints.best_mode={known[metric]}."
             )
+        best = chosen.model_copy(update={"best_metric": metric, "best_mode": known[metric]})
+        self._derive("training", self.training.model_copy(update={"checkpoints": best}))
+
+    def _derive(self, section: str, value: Section) -> None:
+        """Set a section to what follows from other keys; sections are frozen for everyone else."""
+        object.__setattr__(self, section, value)
 
 
 def _short(number: float) -> float | int:

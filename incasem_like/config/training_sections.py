@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +10,7 @@ from incasem_like.config.kinds import (
     Axes,
     Checkpoint,
     Count,
+    DefaultWords,
     ExistingFile,
     Flag,
     Fraction,
@@ -21,7 +22,7 @@ from incasem_like.config.kinds import (
     Text,
     contradiction,
 )
-from incasem_like.config.section import Section
+from incasem_like.config.section import Section, without_nulls
 
 Pipeline = Literal["baseline_with_context"]
 
@@ -131,12 +132,20 @@ class CheckpointsConfig(Section):
 
     keep_last: Positive = Field(3, description="Number of newest checkpoints to keep.")
     keep_every: Count = Field(0, description="Checkpoints at multiples of this iteration are kept as well; 0 = none.")
-    best_metric: Text = Field(
+    best_metric: Annotated[Text, DefaultWords("`dice_class_1`, or the first metric of the first target")] = Field(
         "dice_class_1",
         description="Validation metric whose best checkpoint is kept: `dice_class_C`, `jaccard_class_C`, "
-        "`precision_class_C`, `recall_class_C` for class C, or `loss`.",
+        "`precision_class_C`, `recall_class_C` for class C; `NAME_dice`, `NAME_bce`, ... of another target NAME; "
+        "`loss`, or `loss_NAME` of several targets.",
     )
-    best_mode: Literal["max", "min"] = Field("max", description="Whether the highest or the lowest value is best.")
+    best_mode: Annotated[Literal["max", "min"], DefaultWords("that of the metric")] = Field(
+        "max", description="Whether the highest or the lowest value is best."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_left_out(cls, values: Any) -> Any:
+        return without_nulls(values, ("best_metric", "best_mode"))
 
 
 class StartFromConfig(Section):
@@ -185,6 +194,11 @@ class TrainingSection(Section):
     input_size_voxels: Size = Field((204, 204, 204), description="Input block of the network in voxels, z, y, x.")
     output_size_voxels: Size = Field(
         (110, 110, 110), description="Output block of the network, centred in the input, in voxels, z, y, x."
+    )
+    stage_weights: Annotated[tuple[NotNegative, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Weights of the outputs of a network that returns several in training (intermediate supervision), "
+        "the final one last; null = equal.",
     )
     save_every: Positive = Field(1000, description="Write a checkpoint every n iterations, and at the end.")
     log_every: Positive = Field(1, description="Write the loss to TensorBoard every n iterations.")

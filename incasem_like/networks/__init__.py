@@ -1,4 +1,4 @@
-"""Networks: architectures and their geometry, losses, and the checkpoint file."""
+"""Networks: architectures and their geometry, and the checkpoint file."""
 
 from incasem_like.networks.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from incasem_like.networks.devices import (
@@ -11,7 +11,6 @@ from incasem_like.networks.devices import (
     torch_device,
 )
 from incasem_like.networks.geometry import NetworkGeometry
-from incasem_like.networks.losses import build_loss
 from incasem_like.networks.registry import (
     build_network,
     check_output,
@@ -26,7 +25,6 @@ __all__ = [
     "Checkpoint",
     "NetworkGeometry",
     "autocast_dtype",
-    "build_loss",
     "build_network",
     "check_arithmetic",
     "check_device",

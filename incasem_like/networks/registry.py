@@ -97,8 +97,11 @@ def forward_maps(model: ModelConfig) -> ForwardMaps:
     return measured_maps(*inspected_network(model))
 
 
-def check_output(model: ModelConfig) -> None:
+def check_output(model: ModelConfig) -> int:
     """Check that the network gives as many channels and voxels as its geometry says, for its smallest input.
+
+    Returns:
+        The number of outputs in training; more than one are intermediate results.
 
     Raises:
         ConfigError: It returns another shape, or fails; or as ``build_network``.
@@ -110,13 +113,15 @@ def check_output(model: ModelConfig) -> None:
         result = network(torch.zeros((2, channels, *size), device=device))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"The network fails for an input of {list(size)} ({error}): correct model.") from error
-    for logits in result if isinstance(result, list) else [result]:
+    outputs = result if isinstance(result, list | tuple) else [result]
+    for logits in outputs:
         if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
             found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise ConfigError(
                 f"The network returned the wrong shape for an input of {list(size)}: {found} instead of {expected} "
                 "(batch, channels, voxels); correct the network, model.output_size or model.num_fmaps_out."
             )
+    return len(outputs)
 
 
 def count_parameters(network: nn.Module) -> int:

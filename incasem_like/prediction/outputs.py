@@ -143,8 +143,10 @@ class RegionOutput:
         for index, name in reversed(list(enumerate(place.datasets(num_classes)))):
             options = values
             if place.channels:
-                count = place.channels[index].channels
-                options = {**values, **{key: (count, *layout[key]) for key in ("shape", "chunk_shape")}, "axes": "czyx"}
+                group = place.channels[index]
+                sizes = {key: (group.channels, *layout[key]) for key in ("shape", "chunk_shape")}
+                attributes = {**group.attributes, "activation": group.activation, **values["attributes"]}
+                options = {**values, **sizes, "axes": "czyx", "attributes": attributes}
             elif name == place.segmentation:
                 options = {"dtype": "uint8", **layout}
                 if num_classes == 2:  # the map can be evaluated as probabilities 0 and 1 of its only class

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 
 from incasem_like.config import DataConfig, TrainingConfig
@@ -29,9 +28,10 @@ class TrainingSamples(Dataset[Sample]):
     A sample is a dict:
 
     - ``raw`` (1, z, y, x) float32 in [-1, 1], of the input size; beyond the raw volume it is mirrored.
-    - ``labels`` (z, y, x) int64 class ids, of the output size, centred in raw.
+    - ``labels`` (z, y, x) uint8 class ids, of the output size, centred in raw.
     - ``mask`` (z, y, x) uint8; 0 = voxel doesn't count: masked, or beyond the region.
-    - ``scale`` (z, y, x) float32; weight of each voxel in the loss: mask and class balance (`balance_weights`).
+    - ``instances`` (z, y, x) int64 ids, if a target is made of them: as stored, or of several classes with an offset.
+    - ``targets``: by name, ``target`` and ``weight`` as `Target.make` returns them, computed after augmentation.
     - ``info``: ``index``; ``region`` (position in the data configuration); ``offset`` and ``shape`` (z, y, x) of the
       raw that was read for the augmented block, nm; ``class_fractions`` (classes) float32, shares of the voxels inside
       the mask.
@@ -66,11 +66,6 @@ class TrainingSamples(Dataset[Sample]):
         Raises:
             DataError: The data configuration cannot be opened, or no position in it is acceptable.
         """
-        sample = self.make(index)
-        return {**sample, "labels": sample["labels"].astype(np.int64)}
-
-    def make(self, index: int) -> Sample:
-        """Make a sample with uint8 labels, an eighth of the size to send between processes."""
         if self._maker is None:
             self._maker = self._build()
         return self._maker.make(self.seed, index)

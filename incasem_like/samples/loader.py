@@ -36,7 +36,7 @@ class Failure:
 
 
 class SampleLoader(DataLoader[Any]):
-    """A torch `DataLoader` with batches in order, int64 labels, and this package's error classes."""
+    """A torch `DataLoader` with batches in order, and this package's error classes."""
 
     def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
         """Yield the batches.
@@ -53,7 +53,7 @@ class SampleLoader(DataLoader[Any]):
             for batch in batches:
                 if isinstance(batch, Failure):
                     raise batch.error
-                yield {**batch, "labels": batch["labels"].to(torch.int64)}
+                yield batch
         except (RuntimeError, EOFError, OSError) as error:
             if not _worker_died(batches):
                 raise
@@ -126,7 +126,7 @@ class _Guarded(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Sample | Failure:
         try:
-            return self.samples.make(index)
+            return self.samples[index]
         except IncasemError as error:
             return Failure(error)
 
@@ -178,8 +178,10 @@ def _end_with_training() -> None:
 
 
 def _batch_bytes(settings: SampleSettings) -> int:
-    """Return the bytes of one sample sent between processes: raw and scale float32, labels and mask uint8."""
-    return 4 * math.prod(settings.input_size) + 6 * math.prod(settings.output_size)
+    """Return the bytes of one sample sent between processes: raw, labels, mask, instance ids and targets."""
+    labels = 2 + (8 if settings.instance_classes else 0)
+    of_voxel = labels + sum(target.bytes_per_voxel for target in settings.targets)
+    return 4 * math.prod(settings.input_size) + of_voxel * math.prod(settings.output_size)
 
 
 def _fit_shared_memory(num_workers: int, prefetch: int, batch_bytes: int) -> tuple[int, int]:

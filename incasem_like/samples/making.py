@@ -8,14 +8,14 @@ from typing import Any
 import gunpowder as gp
 import numpy as np
 
-from incasem_like.samples.blocks import BlockReader
-from incasem_like.samples.nodes import LABELS, MASK, RAW, sample_pipeline
+from incasem_like.samples.blocks import CLASSES, INSIDE, MASK, BlockReader, instances_of, label_block
+from incasem_like.samples.nodes import RAW, label_key, sample_pipeline
 from incasem_like.samples.places import PlaceChooser
 from incasem_like.samples.randomness import SampleRandomness, global_randomness_kept
 from incasem_like.samples.regions import Region
 from incasem_like.samples.resampling import contiguous
 from incasem_like.samples.settings import SampleSettings
-from incasem_like.targets import balance_weights, class_fractions
+from incasem_like.targets import class_fractions
 from incasem_like.volumes import Coordinate
 
 
@@ -32,18 +32,19 @@ class SampleMaker:
         """
         self.settings = settings
         self.randomness = SampleRandomness()
+        extents = (INSIDE,) if settings.instance_classes else ()
+        self.label_names = (CLASSES, MASK, *extents, *map(instances_of, settings.instance_classes))
         readers = _readers(regions, settings, memory_bytes)
         self.chooser = PlaceChooser(readers, settings)
         self.pipeline = sample_pipeline(readers, self.chooser, settings, self.randomness)
         self.pipeline.setup()
-        self.request = _request(settings)
+        self.request = _request(settings, self.label_names)
 
     def make(self, seed: int, index: int) -> dict[str, Any]:
         """Make sample number ``index`` of the run with this seed.
 
         Returns:
-            raw (1, z, y, x) float32 in -1 to 1; labels, mask (z, y, x) uint8; scale (z, y, x) float32, the loss weight
-            of each voxel; info: see `TrainingSamples`.
+            See `TrainingSamples`.
         """
         self.randomness.begin(seed, index)
         with global_randomness_kept():
@@ -55,11 +56,16 @@ class SampleMaker:
         network_input = np.empty((1, *raw.shape), dtype=np.float32)
         np.multiply(raw, 2, out=network_input[0])
         network_input -= 1
-        labels, mask = (contiguous(batch[key].data) for key in (LABELS, MASK))
+        arrays = {name: contiguous(batch[label_key(name)].data) for name in self.label_names}
         settings = self.settings
-        scale = balance_weights(labels, mask, settings.num_classes, settings.clipmin, settings.clipmax)
-        info = self._info(index, class_fractions(labels, mask, settings.num_classes))
-        return {"raw": network_input, "labels": labels, "mask": mask, "scale": scale, "info": info}
+        block = label_block(arrays, settings.instance_classes, settings.downsampled_voxel_size, settings.label_context)
+        sample = {"raw": network_input, "labels": block.crop(block.classes), "mask": block.crop(block.mask)}
+        if settings.instance_classes:
+            sample["instances"] = block.crop(block.merged_instances()).astype(np.int64)
+        made = {target.name: target.make(block) for target in settings.targets}
+        targets = {name: {"target": target, "weight": weight} for name, (target, weight) in made.items()}
+        info = self._info(index, class_fractions(sample["labels"], sample["mask"], settings.num_classes))
+        return {**sample, "targets": targets, "info": info}
 
     def _info(self, index: int, fractions: np.ndarray[Any, Any]) -> dict[str, Any]:
         place, voxel_size = self.chooser.latest, self.settings.voxel_size_picometres
@@ -73,12 +79,14 @@ class SampleMaker:
         }
 
 
-def _request(settings: SampleSettings) -> gp.BatchRequest:
+def _request(settings: SampleSettings, label_names: Sequence[str]) -> gp.BatchRequest:
     voxel_size = Coordinate(settings.voxel_size_picometres)
     request = gp.BatchRequest()
     request[RAW] = gp.ArraySpec(roi=gp.Roi((0, 0, 0), Coordinate(settings.input_size) * voxel_size))
-    block = gp.Roi(Coordinate(settings.context) * voxel_size, Coordinate(settings.output_size) * voxel_size)
-    request[LABELS], request[MASK] = gp.ArraySpec(roi=block), gp.ArraySpec(roi=block)
+    block = gp.Roi(Coordinate(settings.raw_context) * voxel_size, Coordinate(settings.output_size) * voxel_size)
+    context = Coordinate(settings.label_context) * voxel_size
+    for name in label_names:
+        request[label_key(name)] = gp.ArraySpec(roi=block.grow(context, context))
     return request
 
 
@@ -90,7 +98,7 @@ def _readers(regions: Sequence[Region], settings: SampleSettings, memory_bytes: 
     raw_left = label_left = memory_bytes // 2
     readers: dict[int, BlockReader] = {}
     for number in sorted(range(len(regions)), key=lambda number: regions[number].roi.size):
-        readers[number] = BlockReader(regions[number], margin, raw_left, label_left)
+        readers[number] = BlockReader(regions[number], margin, raw_left, label_left, settings.instance_classes)
         raw_left -= readers[number].raw_bytes_held
         label_left -= readers[number].label_bytes_held
     return [readers[number] for number in range(len(regions))]

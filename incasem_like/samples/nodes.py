@@ -7,13 +7,12 @@ that changes from node to node; the nodes here draw from `SampleRandomness` inst
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import gunpowder as gp
 import numpy as np
 
 from incasem_like.config.training_sections import ElasticConfig, IntensityConfig, SimpleConfig
-from incasem_like.samples.blocks import BlockReader
+from incasem_like.samples.blocks import INSIDE, MASK, BlockReader
 from incasem_like.samples.deformation import Box, Deformation, random_deformation
 from incasem_like.samples.places import PlaceChooser
 from incasem_like.samples.randomness import SampleRandomness
@@ -21,12 +20,15 @@ from incasem_like.samples.resampling import resample_linearly, resample_nearest
 from incasem_like.samples.settings import SampleSettings
 
 RAW = gp.ArrayKey("RAW")
-LABELS = gp.ArrayKey("LABELS")
-MASK = gp.ArrayKey("MASK")
+
+
+def label_key(name: str) -> gp.ArrayKey:
+    """Return the key of an array of labels, named as `BlockReader` names it."""
+    return gp.ArrayKey(f"LABELS_{name}")
 
 
 class RegionSource(gp.BatchProvider):  # type: ignore[misc]
-    """Raw, classes and mask of one region, anywhere in space."""
+    """Raw, labels and mask of one region, anywhere in space."""
 
     def __init__(self, reader: BlockReader, voxel_size: gp.Coordinate) -> None:
         self.reader, self.voxel_size = reader, voxel_size
@@ -34,23 +36,21 @@ class RegionSource(gp.BatchProvider):  # type: ignore[misc]
     def setup(self) -> None:
         """Declare the arrays; unbounded, since `BlockReader` can read everywhere."""
         everywhere = gp.Roi((None,) * 3, (None,) * 3)
-        for key, dtype in ((RAW, np.float32), (LABELS, np.uint8), (MASK, np.uint8)):
+        labels = {label_key(name): dtype for name, dtype in {**self.reader.dtypes, INSIDE: np.uint8}.items()}
+        for key, dtype in {RAW: np.float32, **labels}.items():
             spec = gp.ArraySpec(roi=everywhere, voxel_size=self.voxel_size, dtype=dtype, interpolatable=key == RAW)
             self.provides(key, spec)
 
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
         """Read the requested blocks."""
         batch = gp.Batch()
+        labels = self.reader.read_labels(request[label_key(MASK)].roi / self.voxel_size)  # all have one ROI
+        arrays = {label_key(name): array for name, array in labels.items()}
+        arrays[RAW] = self.reader.read_raw(request[RAW].roi / self.voxel_size)
         for key, wanted in request.array_specs.items():
-            voxels = wanted.roi / self.voxel_size
-            if key == RAW:
-                block: Any = self.reader.read_raw(voxels)
-            else:
-                labels, mask = self.reader.read_labels_and_mask(voxels)
-                block = labels if key == LABELS else mask
             spec = self.spec[key].copy()
             spec.roi = wanted.roi
-            batch[key] = gp.Array(block, spec)
+            batch[key] = gp.Array(arrays[key], spec)
         return batch
 
 
@@ -61,8 +61,10 @@ class RandomPlace(gp.BatchProvider):  # type: ignore[misc]
     raw, and limits the number of attempts.
     """
 
-    def __init__(self, chooser: PlaceChooser, voxel_size: gp.Coordinate, randomness: SampleRandomness) -> None:
-        self.chooser, self.voxel_size, self.randomness = chooser, voxel_size, randomness
+    def __init__(
+        self, chooser: PlaceChooser, voxel_size: gp.Coordinate, context: gp.Coordinate, randomness: SampleRandomness
+    ) -> None:
+        self.chooser, self.voxel_size, self.context, self.randomness = chooser, voxel_size, context, randomness
 
     def setup(self) -> None:
         """Declare the arrays that all regions provide."""
@@ -72,7 +74,8 @@ class RandomPlace(gp.BatchProvider):  # type: ignore[misc]
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
         """Choose a position, request the blocks there and return them at the requested coordinates."""
         rng = self.randomness.generator("place")
-        place = self.chooser.choose(request[LABELS].roi / self.voxel_size, rng)
+        block = (request[label_key(MASK)].roi / self.voxel_size).grow(-self.context, -self.context)
+        place = self.chooser.choose(block, rng)
         self.chooser.latest_raw = request[RAW].roi / self.voxel_size + place.shift
         there = gp.BatchRequest()
         for key, wanted in request.array_specs.items():
@@ -105,7 +108,7 @@ class Elastic(gp.BatchFilter):  # type: ignore[misc]
 
     def setup(self) -> None:
         """Declare the arrays that change."""
-        for key in (RAW, LABELS, MASK):
+        for key in list(self.spec.array_specs):
             self.updates(key, self.spec[key])
 
     def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
@@ -132,12 +135,13 @@ class Elastic(gp.BatchFilter):  # type: ignore[misc]
         origins = {key: array.spec.roi.begin / self.voxel_size - self.begin for key, array in batch.arrays.items()}
         raw = batch[RAW]
         raw.data = resample_linearly(raw.data, origins[RAW], self.deformation, self.boxes[RAW])
-        together = [batch[LABELS].data, batch[MASK].data]
-        batch[LABELS].data, batch[MASK].data = resample_nearest(
-            together, origins[LABELS], self.deformation, self.boxes[LABELS]
-        )
-        for key in (RAW, LABELS, MASK):
-            batch[key].spec.roi = request[key].roi
+        labels = [key for key in batch.arrays if key != RAW]  # of one ROI
+        together = [batch[key].data for key in labels]
+        deformed = resample_nearest(together, origins[labels[0]], self.deformation, self.boxes[labels[0]])
+        for key, data in zip(labels, deformed, strict=True):
+            batch[key].data = data
+        for key, array in batch.arrays.items():
+            array.spec.roi = request[key].roi
 
 
 class Intensity(gp.IntensityAugment):  # type: ignore[misc]
@@ -167,7 +171,7 @@ def sample_pipeline(
     voxel_size = gp.Coordinate(settings.voxel_size_picometres)
     augmentation = settings.augmentation
     pipeline = tuple(RegionSource(reader, voxel_size) for reader in readers) + RandomPlace(
-        chooser, voxel_size, randomness
+        chooser, voxel_size, gp.Coordinate(settings.label_context), randomness
     )
     if augmentation.simple is not None:
         pipeline += Simple(augmentation.simple, "simple_0", randomness)

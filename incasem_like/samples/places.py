@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from incasem_like.errors import DataError
-from incasem_like.samples.blocks import BlockReader
+from incasem_like.samples.blocks import CLASSES, MASK, BlockReader
 from incasem_like.samples.settings import SampleSettings
 from incasem_like.volumes import Coordinate, Roi
 
@@ -81,9 +81,9 @@ class PlaceChooser:
     def _shares(self, region: int, request: Roi) -> tuple[float, float]:
         """Return the shares of foreground and mask in the part of a request that lies in the region."""
         reader = self.readers[region]
-        inside = request.intersect(reader.region.roi)
-        labels, mask = reader.known_labels_and_mask(inside)
-        return np.count_nonzero(labels) / labels.size, np.count_nonzero(mask) / mask.size
+        known = reader.known_labels(request.intersect(reader.region.roi))
+        foreground, mask = (np.count_nonzero(known[name]) / known[name].size for name in (CLASSES, MASK))
+        return foreground, mask
 
     def _nothing_found(self, region: int, foreground: float, mask: float) -> str:
         reject, size = self.settings.reject, " x ".join(map(str, self.settings.output_size))

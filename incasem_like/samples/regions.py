@@ -15,7 +15,7 @@ from incasem_like.targets import class_map
 from incasem_like.volumes import Address, Coordinate, Roi, Volume, parse_address
 from incasem_like.volumes.geometry import nanometres
 from incasem_like.volumes.padding import read_mirrored
-from incasem_like.volumes.values import foreground, inside
+from incasem_like.volumes.values import check_labels, foreground, inside
 
 Outside = Literal["error", "constant", "reflect"]
 RAW_SCALES = {"uint8": 1 / 255, "uint16": 1 / 65535, "float16": 1.0, "float32": 1.0, "float64": 1.0}
@@ -129,6 +129,23 @@ class Region:
                 for class_id, volume in self.labels.items()
             }
         )
+
+    def instance_dtype(self, class_id: int) -> np.dtype[Any]:
+        """Return the data type of ``read_instances``."""
+        return self.labels[class_id].dtype if class_id in self.labels else np.dtype(np.uint8)
+
+    def read_instances(self, class_id: int, roi: Roi) -> NDArray[Any]:
+        """Read the ids of one class's label dataset as stored; 0 beyond it, and everywhere if the entry has none.
+
+        Raises:
+            VoxelValueError: A label is negative.
+        """
+        if class_id not in self.labels:
+            return np.zeros(tuple(roi.shape), dtype=self.instance_dtype(class_id))
+        volume = self.labels[class_id]
+        ids = self._read(volume, roi)
+        check_labels(ids, *self._where(volume, roi))
+        return ids
 
     def read_mask(self, roi: Roi) -> NDArray[np.uint8]:
         """Read the mask as 0 and 1; 0 beyond the mask volume, 1 everywhere if the entry has no mask."""

@@ -1,4 +1,4 @@
-"""Parameters of training samples besides the data: sizes, rejection, augmentation, balance; picklable."""
+"""Parameters of training samples besides the data: sizes, targets, rejection, augmentation; picklable."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Self
 
 from incasem_like.config import TrainingConfig
 from incasem_like.config.training_sections import AugmentationConfig, RejectConfig
+from incasem_like.targets import Target, targets_of
+from incasem_like.volumes.geometry import nanometres
 
 Size = tuple[int, int, int]
 
@@ -22,20 +24,18 @@ class SampleSettings:
         voxel_size: Voxel size of the volumes in nm.
         downsample_factor: Every n-th voxel is taken along each axis; sizes above count voxels after that.
         num_classes: Number of classes including background.
+        targets: What is made of the labels of each block.
         reject: Which random blocks are rejected.
         augmentation: Random changes of each block.
-        clipmin: Lower bound of a class's share when classes are balanced.
-        clipmax: Upper bound of that share.
     """
 
     input_size: Size
     output_size: Size
     voxel_size: tuple[float, float, float]
     num_classes: int
+    targets: tuple[Target, ...]
     reject: RejectConfig
     augmentation: AugmentationConfig
-    clipmin: float = 0.01
-    clipmax: float = 0.99
     downsample_factor: int = 1
 
     @classmethod
@@ -46,17 +46,41 @@ class SampleSettings:
             output_size=config.training.output_size_voxels,
             voxel_size=config.data.voxel_size,
             num_classes=config.data.num_classes,
+            targets=targets_of(config),
             reject=config.training.reject,
             augmentation=config.training.augmentation,
-            clipmin=config.loss.balance_labels.clipmin,
-            clipmax=config.loss.balance_labels.clipmax,
             downsample_factor=config.data.downsample_factor,
         )
 
     @property
-    def context(self) -> Size:
+    def raw_context(self) -> Size:
         """Voxels of raw beyond the label block on each side, z, y, x."""
         z, y, x = ((raw - out) // 2 for raw, out in zip(self.input_size, self.output_size, strict=True))
+        return z, y, x
+
+    @property
+    def instance_classes(self) -> tuple[int, ...]:
+        """The classes whose instance ids are needed."""
+        return tuple(sorted({one for target in self.targets for one in target.reads}))
+
+    @property
+    def label_context(self) -> Size:
+        """Voxels of labels that the targets need beyond the label block on each side, z, y, x.
+
+        It is equal along axes that may be exchanged.
+        """
+        needed = [target.context(self.downsampled_voxel_size) for target in self.targets]
+        widest = [max(sizes) for sizes in zip(*needed, strict=True)]
+        simple = self.augmentation.simple
+        exchanged = () if simple is None else simple.transpose_only
+        among = max((widest[axis] for axis in exchanged), default=0)
+        z, y, x = (among if axis in exchanged else size for axis, size in enumerate(widest))
+        return z, y, x
+
+    @property
+    def downsampled_voxel_size(self) -> tuple[float, float, float]:
+        """Voxel size in nm after downsampling."""
+        z, y, x = nanometres((self.downsample_factor,) * 3, self.voxel_size)
         return z, y, x
 
     @property

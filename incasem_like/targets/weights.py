@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from incasem_like.errors import InputError
+from incasem_like.targets.boundaries import boundary_labels
+from incasem_like.targets.instances import consecutive_ids, one_per_axis
 from incasem_like.volumes.values import foreground
 
 
@@ -78,3 +82,115 @@ def balance_weights(
     scale = weights.astype(np.float32)[np.where(inside, labels, 0)]
     scale *= inside
     return scale
+
+
+def instance_weights(
+    instances: NDArray[np.integer], mask: NDArray[Any] | None = None, limit: float = 10.0
+) -> NDArray[np.float32]:
+    """Return voxel weights that give small objects as much say as large ones.
+
+    With V the number of object voxels inside the mask, n the number of objects there and V_i the size of object i, its
+    voxels have the weight ``V / (n * V_i)``: on average over all objects 1, in sum the same for each. The background
+    has the weight 1, voxels outside the mask 0.
+
+    Args:
+        instances: Instance ids of any integer dtype and shape, 0 = background.
+        mask: Same shape; 0 = voxel doesn't count; None: all do.
+        limit: Highest weight, so that a fragment of a few voxels doesn't dominate.
+
+    Returns:
+        Weights of the instances' shape, 0 to ``limit``, or 1 if that is more.
+
+    Raises:
+        InputError: Ids that are not integers, or a limit that is not positive.
+
+    Example:
+        >>> print(instance_weights(np.array([0, 4, 4, 4, 9])).round(2))
+        [1.   0.67 0.67 0.67 2.  ]
+    """
+    (highest,) = one_per_axis(limit, 1, "limit", "it is one weight")
+    numbers, ids = consecutive_ids(instances)
+    inside = np.ones(instances.shape, dtype=bool) if mask is None else foreground(mask)
+    sizes = np.bincount(numbers[inside], minlength=len(ids))
+    present = (ids != 0) & (sizes > 0)
+    weights = np.ones(len(ids), dtype=np.float32)
+    weights[present] = np.minimum(sizes[present].sum() / (present.sum() * sizes[present]), highest)
+    return weights[numbers] * inside
+
+
+def boundary_weights(
+    instances: NDArray[np.integer],
+    weight: float,
+    thickness: int = 1,
+    axes: Sequence[int] | None = None,
+    mask: NDArray[Any] | None = None,
+) -> NDArray[np.float32]:
+    """Return voxel weights that count errors at boundaries more: ``weight`` there, 1 elsewhere, 0 outside the mask.
+
+    Args:
+        instances: Instance ids, or a binary mask, of any integer dtype and shape, 0 = background.
+        weight: Weight at boundaries, above 0.
+        thickness: Voxels on each side that count as boundary, see `boundary_labels`.
+        axes: Axes along which boundaries are looked for, all by default; ``(1, 2)``: only within sections.
+        mask: Same shape; 0 = voxel doesn't count; None: all do.
+
+    Returns:
+        float32 weights of the instances' shape.
+
+    Raises:
+        InputError: As `boundary_labels`, and a weight that is not positive.
+
+    Example:
+        >>> boundary_weights(np.array([0, 0, 1, 1, 1]), weight=5).tolist()
+        [1.0, 5.0, 5.0, 1.0, 1.0]
+    """
+    (high,) = one_per_axis(weight, 1, "weight", "it is one number")
+    weights = np.where(boundary_labels(instances, thickness, axes, mask), np.float32(high), np.float32(1))
+    return weights if mask is None else weights * foreground(mask)
+
+
+def separation_weights(
+    instances: NDArray[np.integer],
+    sigma: float,
+    voxel_size: float | Sequence[float] = 1.0,
+    weight: float = 10.0,
+) -> NDArray[np.float32]:
+    """Return voxel weights that count the background between close objects more, so that they are kept apart.
+
+    Ronneberger et al. 2015, "U-Net": with d1 and d2 the distances of a background voxel to the nearest and the second
+    nearest object, its weight is ``1 + weight * exp(-(d1 + d2)^2 / (2 sigma^2))``. Objects have the weight 1. Distances
+    are from centre to centre, and objects farther than 5 sigma don't count. Touching objects have no background between
+    them: make some by `grow_boundary`.
+
+    Args:
+        instances: Instance ids of any integer dtype and dimension, 0 = background.
+        sigma: Width of the gaps that count, in world units.
+        voxel_size: World units per voxel: a number, or one per axis.
+        weight: Added weight of a gap of width 0; the paper has 10, and sigma 5 pixels.
+
+    Returns:
+        float32 weights of the instances' shape, 1 to ``1 + weight``.
+
+    Raises:
+        InputError: Ids that are not integers, or lengths or a weight that are not positive.
+
+    Example:
+        >>> print(separation_weights(np.array([3, 3, 0, 7, 7, 0]), sigma=2).round(1))
+        [1.  1.  7.1 1.  1.  1.4]
+    """
+    sizes = one_per_axis(voxel_size, instances.ndim, "voxel_size", f"the labels have {instances.ndim} axes")
+    (width,) = one_per_axis(sigma, 1, "sigma", "it is one length")
+    (added,) = one_per_axis(weight, 1, "weight", "it is one number")
+    objects, ids = consecutive_ids(instances)
+    objects += 1
+    nearest, second = (np.full(instances.shape, np.inf, dtype=np.float32) for _ in range(2))
+    for number, box in enumerate(ndimage.find_objects(objects), start=1):
+        if ids[number - 1] == 0:
+            continue
+        margins = [int(5 * width / size) + 1 for size in sizes]
+        near = tuple(slice(max(0, side.start - far), side.stop + far) for side, far in zip(box, margins, strict=True))
+        distance = ndimage.distance_transform_edt(objects[near] != number, sampling=sizes)
+        np.minimum(second[near], np.maximum(nearest[near], distance), out=second[near])
+        np.minimum(nearest[near], distance, out=nearest[near])
+    weights = np.float32(1 + added * np.exp(-((nearest + second) ** 2) / (2 * width**2)))
+    return np.where(instances == 0, weights, np.float32(1))

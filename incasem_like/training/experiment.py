@@ -195,6 +195,7 @@ def build_trainer(
         torch.set_num_threads(config.torch.num_threads)
     network = seeded_network(config.model, config.seed)
     run.set_info("num_params", count_parameters(network))  # as a metric it would flatten all other curves
+    run.set_info("targets", [target.describe() for target in config.resolved_targets])
     optimization = Optimization(config, network)
     if beginning.start is not None:
         beginning.start.load(optimization)
@@ -241,6 +242,7 @@ def _validator(
     checked: CheckedTraining, optimization: Optimization, log: TrainingLog, folders: RunFolders
 ) -> Validator:
     from incasem_like.networks import autocast_dtype
+    from incasem_like.prediction.channels import channel_groups
     from incasem_like.prediction.computing.tiles import TiledPredictor
     from incasem_like.training.validation import Validator
 
@@ -252,6 +254,7 @@ def _validator(
         device=optimization.device,
         autocast=autocast_dtype(config.torch),
         channels_last=config.torch.channels_last,
+        channels=channel_groups(config.model),
     )
     return Validator(
         config,

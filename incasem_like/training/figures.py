@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from incasem_like.targets import Target, channel_slices
+
 if TYPE_CHECKING:
     from incasem_like.volumes import Roi
 
@@ -68,18 +70,50 @@ def central_planes(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     return [np.take(array, array.shape[axis] // 2, axis=axis) for axis in (-3, -2, -1)]
 
 
+class Picture:
+    """An image of a region, gathered from blocks: raw, then each target and what was predicted of it.
+
+    Args:
+        roi: The region, absolute voxels.
+        targets: What the network learns, in the order of its channels.
+        voxel_size: z, y, x; planes are stretched so that a pixel is as high as it is wide.
+    """
+
+    def __init__(self, roi: Roi, targets: Sequence[Target], voxel_size: Sequence[float]) -> None:
+        self._targets, self._voxel_size, self._raw = targets, voxel_size, OrthoPlanes(roi)
+        self._wanted = [OrthoPlanes(roi, None if one.kind == "classes" else one.channels) for one in targets]
+        self._values = [OrthoPlanes(roi, one.channels) for one in targets]
+
+    def add(
+        self, block: Roi, raw: npt.NDArray[Any], made: Sequence[npt.NDArray[Any]], values: npt.NDArray[Any]
+    ) -> None:
+        """Add a block: raw in [0, 1], what each target makes of its labels, and predicted values of all channels."""
+        self._raw.add(block, raw)
+        for index, channels in enumerate(channel_slices(self._targets)):
+            self._wanted[index].add(block, made[index])
+            self._values[index].add(block, values[channels])
+
+    def figure(self) -> Image:
+        """Return the image, (height, width, 3) uint8."""
+        pairs = [
+            (target, wanted.planes, values.planes)
+            for target, wanted, values in zip(self._targets, self._wanted, self._values, strict=True)
+        ]
+        return ortho_figure(self._raw.planes, pairs, self._voxel_size)
+
+
 def ortho_figure(
     raw: Sequence[npt.NDArray[Any]],
-    labels: Sequence[npt.NDArray[Any]],
-    probabilities: Sequence[npt.NDArray[Any]],
+    pairs: Sequence[tuple[Target, Sequence[npt.NDArray[Any]], Sequence[npt.NDArray[Any]]]],
     voxel_size: Sequence[float],
 ) -> Image:
-    """Compose one image: a row per plane (xy, xz, yz), in it raw, labels and prediction side by side.
+    """Compose one image: a row per plane (xy, xz, yz), in it raw and, for each target, the target and the prediction.
+
+    Classes are drawn over raw; of other channels the first three are red, green and blue.
 
     Args:
         raw: Three planes of grey values in [0, 1].
-        labels: Three planes of classes, 0 = background.
-        probabilities: Three planes with the classes in front, values in [0, 1].
+        pairs: Targets, each with three planes as `Target.make` returns them, and three with channels in front.
         voxel_size: z, y, x; planes are stretched so that a pixel is as high as it is wide.
 
     Returns:
@@ -89,11 +123,12 @@ def ortho_figure(
     for axis in range(3):
         grey = np.clip(np.asarray(raw[axis], dtype=np.float32), 0, 1)[..., None] * np.full(3, 255, dtype=np.float32)
         height, width = (size for other, size in enumerate(voxel_size) if other != axis)
-        panels = [
-            grey,
-            _over(grey, _one_hot(labels[axis])),
-            _over(grey, np.moveaxis(probabilities[axis], 0, -1)[..., 1:]),
-        ]
+        panels = [grey]
+        for target, wanted, values in pairs:
+            if target.kind == "classes":
+                panels += [_over(grey, _one_hot(wanted[axis])), _over(grey, np.moveaxis(values[axis], 0, -1)[..., 1:])]
+            else:
+                panels += [_in_colours(wanted[axis]), _in_colours(values[axis])]
         rows.append(_beside([_stretch(np.clip(panel, 0, 255).astype(np.uint8), height / width) for panel in panels]))
     return _thin(_below(rows))
 
@@ -107,6 +142,16 @@ def _one_hot(classes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     whole = np.asarray(classes).astype(np.int64)
     count = max(int(whole.max(initial=0)), 1)
     return np.asarray((whole[..., None] == np.arange(1, count + 1)).astype(np.float32))
+
+
+def _in_colours(channels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return the first three channels (channels, height, width) as red, green and blue; one alone is grey."""
+    shown = np.zeros((*channels.shape[1:], 3), dtype=np.float32)
+    if len(channels) == 1:
+        shown[:] = channels[0][..., None]
+    else:
+        shown[..., : len(channels)] = np.moveaxis(channels[:3], 0, -1)
+    return np.asarray(shown * 255)
 
 
 def _over(grey: npt.NDArray[np.float32], weights: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

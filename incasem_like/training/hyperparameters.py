@@ -18,7 +18,7 @@ Value = float | str | bool
 _SECTIONS = (
     "training.pipeline", "training.start_from", "training.batch_size", "training.input_size_voxels",
     "training.output_size_voxels", "training.optimizer", "training.learning_rate_schedule", "training.reject",
-    "training.augmentation", "data", "model", "loss", "torch.precision",
+    "training.augmentation", "training.stage_weights", "data", "targets", "model", "loss", "torch.precision",
 )  # fmt: skip
 _FILES = ("training.data", "validation.data")
 
@@ -91,6 +91,9 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Value]]:
     if isinstance(value, dict):
         for name, item in value.items():
             yield from _flat(f"{key}.{name}", item)
+    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        for item in value:
+            yield from _flat(f"{key}.{item.get('name', item.get('type'))}", item)
     elif isinstance(value, list):
         yield key, _listed(value)
     elif value is not None:

@@ -12,6 +12,8 @@ import numpy as np
 from incasem_like.blockwise.parts import shuffled_parts
 from incasem_like.errors import ConfigError, DataError
 from incasem_like.samples.regions import downsampled
+from incasem_like.targets import Target, targets_of
+from incasem_like.targets.losses import ClassWeights
 from incasem_like.volumes import Coordinate, Roi, Volume
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ def check_training_data(config: TrainingConfig, regions: Sequence[Region]) -> No
     Blocks are read until all classes were found and raw varies, usually a few.
 
     Raises:
-        DataError: The mask is 0 everywhere, all voxels that count are of one class, or raw is constant.
+        DataError: The mask is 0 everywhere, all voxels that count are background or, where classes are learnt, of one
+            class, or raw is constant.
         ConfigError: ``loss.weight`` leaves fewer than two classes.
         VoxelValueError: A label is negative.
     """
@@ -59,22 +62,29 @@ def check_training_data(config: TrainingConfig, regions: Sequence[Region]) -> No
             raise DataError(
                 f"The mask of training.data is 0 everywhere in {names}, so nothing can be learnt: {REMEDY}."
             )
-        if len(seen) == 1:
-            only = "background" if 0 in seen else _classes(seen)
-            raise DataError(
-                f"Every voxel of training.data that counts is {only} in {names}, so nothing can be learnt: {REMEDY}."
-            )
-        if sum(config.loss.weight[one] > 0 for one in seen) < 2:
-            raise ConfigError(
-                f"loss.weight={list(config.loss.weight)} leaves less than two of the classes {sorted(seen)} of "
-                "training.data, so nothing can be learnt: give two of them a weight above 0."
-            )
+        for target in targets_of(config):
+            _check_seen(target, seen, names)
     if all(entry.constant is not None for entry in found):
         raise DataError(
             f"The raw of training.data is {found[0].constant:g} everywhere in {names}, so nothing can be learnt: "
             f"{REMEDY}."
         )
     warn_of_content("training.data", found, config.data.num_classes)
+
+
+def _check_seen(target: Target, seen: frozenset[int], names: str) -> None:
+    """Check that a target can be learnt from voxels of these classes: of exclusive ones it takes two."""
+    if seen == {0} or (target.kind == "classes" and len(seen) == 1):
+        only = "background" if 0 in seen else _classes(seen)
+        raise DataError(
+            f"Every voxel of training.data that counts is {only} in {names}, so nothing can be learnt: {REMEDY}."
+        )
+    weights = target.loss.weight if isinstance(target.loss, ClassWeights) else None
+    if weights is not None and sum(weights[one] > 0 for one in seen) < 2:
+        raise ConfigError(
+            f"loss.weight={list(weights)} leaves less than two of the classes {sorted(seen)} of training.data, so "
+            "nothing can be learnt: give two of them a weight above 0."
+        )
 
 
 def warn_of_content(key: str, found: Sequence[EntryContent], num_classes: int) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from incasem_like.evaluation import ConfusionCounts
+from incasem_like.config.target_sections import SCORES
+from incasem_like.targets import Target, activate, channel_slices, targets_of
+from incasem_like.training.measures import measure
 from incasem_like.training.tensorboard import HPARAMS
 
 if TYPE_CHECKING:
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
     from incasem_like.training.state import BestMemory
     from incasem_like.training.tensorboard import TensorBoardLog
-
-SCORES = ("dice", "jaccard", "precision", "recall")
 
 
 class ScalarStore(Protocol):
@@ -43,37 +43,40 @@ class Step:
         loss: Loss of its batch, before the update.
         learning_rate: Learning rate of the update.
         batch: The samples.
-        logits: (b, classes, z, y, x) on the device, before the update.
+        logits: (b, channels, z, y, x) on the device, before the update.
         rate: Recent iterations per second.
+        losses: Of several targets, the loss of each, ``loss_<name>``.
     """
 
     iteration: int
     loss: float
     learning_rate: float
-    batch: Mapping[str, torch.Tensor]
+    batch: Mapping[str, Any]
     logits: torch.Tensor
     rate: float
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 class TrainingLog:
     """Writes the metrics of training and validation.
 
     Args:
-        config: The run's configuration: intervals and number of classes.
+        config: The run's configuration: intervals, targets and number of classes.
         run: The tracked run.
         tensorboard: The run's TensorBoard folder.
     """
 
     def __init__(self, config: TrainingConfig, run: ScalarStore, tensorboard: TensorBoardLog) -> None:
         self.run, self.tensorboard = run, tensorboard
-        self._classes = config.data.num_classes
+        self._classes, self._targets = config.data.num_classes, targets_of(config)
         self._every, self._store_every = config.training.log_every, config.sacred.log_every
 
     def training(self, step: Step) -> None:
         """Write the metrics that are due after one update.
 
-        TensorBoard gets ``loss_0``, ``pct_class_<c>`` (the share, 0 to 1, of the batch's voxels in that class),
-        ``learning_rate`` and ``iterations_per_second``; the run store ``loss_train_0``, ``pct_class_<c>`` and
+        TensorBoard gets ``loss_0``, of several targets ``loss_<name>`` of each, ``pct_class_<c>`` (the share, 0 to 1,
+        of the batch's voxels in that class), ``learning_rate`` and ``iterations_per_second``; the run store
+        ``loss_train_0``, ``loss_<name>_train``, ``pct_class_<c>`` and the main score of each target, such as
         ``dice_class_<c>_train``.
         """
         to_store = step.iteration % self._store_every == 0
@@ -82,9 +85,12 @@ class TrainingLog:
         shares = class_shares(step.batch["labels"], self._classes)
         if step.iteration % self._every == 0:
             speed = {"learning_rate": step.learning_rate, "iterations_per_second": step.rate}
-            self.tensorboard.scalars("training", {"loss_0": step.loss, **shares, **speed}, step.iteration)
+            values = {"loss_0": step.loss, **step.losses, **shares, **speed}
+            self.tensorboard.scalars("training", values, step.iteration)
         if to_store:
-            self.store({"loss_train_0": step.loss, **shares, **self._training_dice(step)}, step.iteration)
+            of_targets = {**step.losses, **self._training_scores(step)}
+            named = {f"{name}_train": value for name, value in of_targets.items()}
+            self.store({"loss_train_0": step.loss, **shares, **named}, step.iteration)
 
     def store(self, values: Mapping[str, float], iteration: int) -> None:
         """Write metrics to the run store; undefined ones (NaN) are left out."""
@@ -94,7 +100,8 @@ class TrainingLog:
 
     def result(self, metrics: Mapping[str, float], best: BestMemory, iteration: int) -> None:
         """Write the results so far to TensorBoard's HParams page; values that are not measured now stay there."""
-        scores = [name for name in metrics if name.startswith("loss") or _is_foreground_dice(name)]
+        main = {name for target in self._targets for name in main_scores(target)} - {"dice_class_0"}
+        scores = [name for name in metrics if name.startswith("loss") or name in main]
         values = {name: metrics[name] for name in scores} | {f"best_{best.metric}": best.value, "iteration": iteration}
         self.tensorboard.scalars(HPARAMS, {f"result/{name}": value for name, value in values.items()}, iteration)
 
@@ -103,30 +110,29 @@ class TrainingLog:
         self.tensorboard.flush()
         self.run.flush()
 
-    def _training_dice(self, step: Step) -> dict[str, float]:
-        counts = ConfusionCounts(self._classes)
-        probabilities = step.logits.float().softmax(dim=1).cpu().numpy()
-        labels, mask = step.batch["labels"].numpy(), step.batch["mask"].numpy()
-        for index in range(len(labels)):
-            counts.update(probabilities[index], labels[index], mask[index])
-        return {f"dice_class_{index}_train": float(value) for index, value in enumerate(counts.dice)}
+    def _training_scores(self, step: Step) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for target, channels in zip(self._targets, channel_slices(self._targets), strict=True):
+            measured = measure(target)
+            values = activate(step.logits[:, channels].float(), target.activation).cpu().numpy()
+            wanted, weight = (step.batch["targets"][target.name][key].numpy() for key in ("target", "weight"))
+            for index in range(len(values)):
+                measured.add(values[index], wanted[index], weight[index] > 0)
+            scores = measured.scores()
+            found |= {name: scores[name] for name in main_scores(target)}
+        return found
 
 
-def _is_foreground_dice(name: str) -> bool:
-    return name.startswith("dice_class_") and name != "dice_class_0"
+def main_scores(target: Target) -> list[str]:
+    """Return the names of the score of a target that says most, of each group of its channels."""
+    score = next(iter(SCORES[target.kind]))
+    return [target.score_name(score, group) for group in target.score_groups]
 
 
 def class_shares(labels: torch.Tensor, num_classes: int) -> dict[str, float]:
     """Return the share of the voxels in each class, named ``pct_class_<c>``, 0 to 1."""
     counts = labels.flatten().bincount(minlength=num_classes)[:num_classes]
     return {f"pct_class_{index}": int(count) / labels.numel() for index, count in enumerate(counts)}
-
-
-def score_table(counts: ConfusionCounts) -> dict[str, float]:
-    """Return all voxel scores of all classes by name, ``dice_class_<c>`` and so on; NaN where undefined."""
-    return {
-        f"{name}_class_{index}": float(value) for name in SCORES for index, value in enumerate(getattr(counts, name))
-    }
 
 
 def mean_scores(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:

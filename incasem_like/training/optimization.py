@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,6 @@ import torch
 from torch import nn
 
 from incasem_like.networks import (
-    build_loss,
     build_network,
     enough_memory,
     geometry_in_volumes,
@@ -20,6 +20,7 @@ from incasem_like.networks import (
     on_volumes,
     save_checkpoint,
 )
+from incasem_like.targets import channel_slices, targets_of
 from incasem_like.training.fabric import make_fabric
 
 if TYPE_CHECKING:
@@ -42,14 +43,14 @@ def seeded_network(model: ModelConfig, seed: int) -> nn.Module:
 
 
 class Optimization:
-    """Network, loss and optimizer, set up for one device.
+    """Network, targets and optimizer, set up for one device.
 
     Attributes:
         network: The network on the device, without wrappers, as checkpoints store it.
         on_volumes: The same for volumes: a 2-D network is applied to their sections.
         geometry: Sizes z, y, x of these volumes.
         optimizer: The Adam optimizer, without wrappers.
-        loss: Callable (logits, labels, scale) -> scalar.
+        targets: What it learns, in the order of its channels.
         device: Device that batches are copied to.
     """
 
@@ -65,19 +66,20 @@ class Optimization:
         self.optimizer = torch.optim.Adam(
             network.parameters(), lr=self._settings.lr, weight_decay=self._settings.weight_decay
         )
-        self.loss = build_loss(config.loss).to(self.device)
+        self.targets, self._stage_weights = targets_of(config), config.training.stage_weights
         model = torch.compile(self.on_volumes) if config.torch.compile else self.on_volumes
         self._model, self._optimizer = self._fabric.setup(model, self.optimizer)
 
-    def step(self, batch: Mapping[str, torch.Tensor], rate: float) -> tuple[float, torch.Tensor]:
+    def step(self, batch: Mapping[str, Any], rate: float) -> tuple[dict[str, float], torch.Tensor]:
         """Compute the loss of a batch and, when it is finite, update the network once.
 
         Args:
-            batch: raw (b, c, z, y, x) float32; labels (b, z', y', x') int64; scale (b, z', y', x') float32.
+            batch: raw (b, c, z, y, x) float32; targets: by name, target and weight of the network's output size.
             rate: Learning rate of this update.
 
         Returns:
-            The loss before the update, and the logits (b, classes, z', y', x') without graph.
+            ``loss`` before the update and, of several targets, ``loss_<name>`` of each; and the logits
+            (b, channels, z', y', x') without graph.
 
         Raises:
             IncasemError: The GPU runs out of memory.
@@ -85,24 +87,39 @@ class Optimization:
         with enough_memory(TOO_LARGE):
             return self._step(batch, rate)
 
-    def _step(self, batch: Mapping[str, torch.Tensor], rate: float) -> tuple[float, torch.Tensor]:
+    def _step(self, batch: Mapping[str, Any], rate: float) -> tuple[dict[str, float], torch.Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         raw = batch["raw"].to(self.device, memory_format=self._format, non_blocking=True)
-        labels = batch["labels"].to(self.device, non_blocking=True)
-        scale = batch["scale"].to(self.device, non_blocking=True)
-        result = self._model(raw)
-        # A network with intermediate results is supervised on all of them; the last one is its result.
-        results = result if isinstance(result, list) else [result]
-        logits = results[-1]
-        losses = [self.loss(one, labels, scale) for one in results]
-        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        value = float(loss.detach())
-        if torch.isfinite(loss):
+        outputs = self._model(raw)
+        stages = outputs if isinstance(outputs, list | tuple) else [outputs]
+        losses = self._losses(stages, batch["targets"])
+        weighted = [target.weight * one for target, one in zip(self.targets, losses, strict=True)]
+        loss = sum(weighted[1:], weighted[0])
+        values = torch.stack([loss.detach(), *(one.detach() for one in losses)]).tolist()
+        if math.isfinite(values[0]):
             self._fabric.backward(loss)
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return value, logits.detach()
+        names = [f"loss_{target.name}" for target in self.targets] if len(self.targets) > 1 else []
+        return dict(zip(["loss", *names], values, strict=False)), stages[-1].detach()
+
+    def _losses(
+        self, stages: Sequence[torch.Tensor], targets: Mapping[str, Mapping[str, torch.Tensor]]
+    ) -> list[torch.Tensor]:
+        """Return the loss of each target: the mean over the outputs of the network's stages."""
+        weights = self._stage_weights or (1.0,) * len(stages)
+        losses = []
+        for target, channels in zip(self.targets, channel_slices(self.targets), strict=True):
+            wanted, weight = (
+                targets[target.name][key].to(self.device, non_blocking=True) for key in ("target", "weight")
+            )
+            terms = [
+                factor * target.loss_of(logits[:, channels], wanted, weight)
+                for factor, logits in zip(weights, stages, strict=True)
+            ]
+            losses.append(sum(terms[1:], terms[0]) / sum(weights))
+        return losses
 
     def save(self, path: Path) -> None:
         """Write the two-key checkpoint."""

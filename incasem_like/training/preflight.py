@@ -62,7 +62,7 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
     from incasem_like.samples.settings import SampleSettings
     from incasem_like.training.learnable import check_training_data, look_into, warn_of_content
 
-    check_network(config.model)
+    check_network(config)
     check_block_sizes(config)
     settings = SampleSettings.from_config(config)
     training_data = _data_config(config, required_file(config.training.data, "training.data"))
@@ -79,18 +79,20 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
     return CheckedTraining(config, training_data, validation_data, training_regions, validation_regions, settings)
 
 
-def check_network(model: ModelConfig) -> None:
-    """Check that the network takes volumes of one channel, as samples are, and outputs classes, as the loss needs.
+def check_network(config: TrainingConfig) -> None:
+    """Check that the network takes volumes of one channel, as samples are, and that its outputs are learnt.
 
     Raises:
-        ConfigError: It has more input channels, or outputs other than classes, or returns other sizes than it declares.
+        ConfigError: It has more input channels, outputs without targets, another number of outputs than of
+            ``training.stage_weights``, or returns other sizes than it declares.
     """
     from incasem_like.networks import check_output
 
-    if model.outputs is not None:
+    model = config.model
+    if model.outputs is not None and config.targets is None:
         names = ", ".join(group.name for group in model.outputs)
         raise ConfigError(
-            f"model.outputs describes {names}, but loss.type=cross_entropy_scaling trains classes: set "
+            f"model.outputs describes {names}, but loss.type={config.loss.type} trains classes: give targets, or set "
             "model.outputs=null. A network that was trained elsewhere can be imported and predict."
         )
     if model.in_channels != 1:
@@ -99,7 +101,12 @@ def check_network(model: ModelConfig) -> None:
         )
     if isinstance(model, AutoContextModel) and model.first_checkpoint is None:
         raise ConfigError("model.first_checkpoint is null: name the checkpoint of the trained network model.first.")
-    check_output(model)
+    outputs, weights = check_output(model), config.training.stage_weights
+    if weights is not None and len(weights) != outputs:
+        raise ConfigError(
+            f"training.stage_weights has {len(weights)} entries, but the network returns {outputs} outputs in "
+            "training: give one for each, or null."
+        )
 
 
 def check_block_sizes(config: TrainingConfig) -> None:

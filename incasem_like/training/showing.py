@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
-from incasem_like.training.figures import central_crop, central_planes, ortho_figure
+from incasem_like.targets import activate, channel_slices, targets_of
+from incasem_like.training.figures import Image, central_crop, central_planes, ortho_figure
 from incasem_like.training.snapshots import write_training_snapshot
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class SampleShow:
     """Writes images and snapshots of the first sample of a batch at the configured intervals.
 
     Args:
-        config: The run's configuration: intervals and voxel size.
+        config: The run's configuration: intervals, targets and voxel size.
         tensorboard: Receives the images.
         snapshots: ``snapshots/<id>/training``.
     """
@@ -29,7 +30,7 @@ class SampleShow:
     def __init__(self, config: TrainingConfig, tensorboard: TensorBoardLog, snapshots: Path) -> None:
         self._image_every, self._snapshot_every = config.training.image_every, config.training.snapshot.every
         self._voxel_size = [size * config.data.downsample_factor for size in config.data.voxel_size]
-        self._tensorboard, self._snapshots = tensorboard, snapshots
+        self._tensorboard, self._snapshots, self._targets = tensorboard, snapshots, targets_of(config)
 
     def __call__(self, step: Step) -> None:
         """Write the step's first sample if an image or snapshot is due at its iteration."""
@@ -37,16 +38,30 @@ class SampleShow:
         with_snapshot = self._snapshot_every and step.iteration % self._snapshot_every == 0
         if not with_image and not with_snapshot:
             return
-        sample = {name: step.batch[name][0].numpy() for name in ("raw", "labels", "mask", "scale")}
-        probabilities = step.logits[0].float().softmax(dim=0).cpu().numpy()
+        sample = _first(step.batch)
+        predicted = [
+            activate(step.logits[:1, channels].float(), target.activation)[0].cpu().numpy()
+            for target, channels in zip(self._targets, channel_slices(self._targets), strict=True)
+        ]
         if with_image:
-            self._tensorboard.image("training", "ortho_slices", self._figure(sample, probabilities), step.iteration)
+            self._tensorboard.image("training", "ortho_slices", self._figure(sample, predicted), step.iteration)
         if with_snapshot:
             container = self._snapshots / f"{step.iteration}.zarr"
-            write_training_snapshot(container, sample, probabilities, self._voxel_size, step.loss)
+            write_training_snapshot(container, sample, predicted, self._targets, self._voxel_size, step.loss)
 
-    def _figure(self, sample: dict[str, npt.NDArray[Any]], probabilities: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    def _figure(self, sample: Mapping[str, Any], predicted: Sequence[npt.NDArray[Any]]) -> Image:
         raw = central_crop(sample["raw"][0], sample["labels"].shape) * 0.5 + 0.5
-        return ortho_figure(
-            central_planes(raw), central_planes(sample["labels"]), central_planes(probabilities), self._voxel_size
-        )
+        pairs = [
+            (target, central_planes(sample["targets"][target.name]["target"]), central_planes(values))
+            for target, values in zip(self._targets, predicted, strict=True)
+        ]
+        return ortho_figure(central_planes(raw), pairs, self._voxel_size)
+
+
+def _first(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first sample of a batch as arrays."""
+    return {
+        name: _first(value) if isinstance(value, Mapping) else value[0].numpy()
+        for name, value in batch.items()
+        if name != "info"
+    }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from incasem_like.targets import Target, channel_slices
 from incasem_like.volumes import Roi, Volume, create_volume
 from incasem_like.volumes.geometry import nanometres
 
@@ -23,8 +24,18 @@ def to_bytes(values: Array) -> npt.NDArray[np.uint8]:
     return whole
 
 
+def dataset_of(name: str, target: Target, targets: Sequence[Target]) -> str:
+    """Return the dataset of a target's ``name``: ``predictions``, or ``predictions/affinities`` of several."""
+    return name if len(targets) == 1 else f"{name}/{target.name}"
+
+
 def write_training_snapshot(
-    container: Path, sample: Mapping[str, Array], probabilities: Array, voxel_size: Sequence[float], loss: float
+    container: Path,
+    sample: Mapping[str, Any],
+    predicted: Sequence[Array],
+    targets: Sequence[Target],
+    voxel_size: Sequence[float],
+    loss: float,
 ) -> None:
     """Write one training sample and the network's prediction of it.
 
@@ -33,50 +44,86 @@ def write_training_snapshot(
 
     Args:
         container: ``snapshots/<id>/training/<iteration>.zarr``; an existing one is replaced.
-        sample: raw (1, z, y, x) in [-1, 1]; labels, mask, scale (z', y', x').
-        probabilities: (classes, z', y', x') in [0, 1].
+        sample: As `TrainingSamples` makes it.
+        predicted: Values (channels, z', y', x') of each target.
+        targets: What the network learns.
         voxel_size: Voxel size z, y, x in nm.
         loss: Loss of the batch, stored as an attribute.
     """
-    raw = sample["raw"][0]
-    inset = [(a - b) // 2 for a, b in zip(raw.shape, sample["labels"].shape, strict=True)]
-    arrays: dict[str, Array] = {
-        "raw": to_bytes(raw * 0.5 + 0.5),
-        "labels": sample["labels"].astype(np.uint8),
-        "mask": sample["mask"].astype(np.uint8),
-        "loss_scalings": sample["scale"].astype(np.float32),
-        "predictions": to_bytes(probabilities),
-    }
+    raw, labels = sample["raw"][0], sample["labels"]
+    inset = [(a - b) // 2 for a, b in zip(raw.shape, labels.shape, strict=True)]
+    _write(container, "raw", to_bytes(raw * 0.5 + 0.5), [0, 0, 0], voxel_size, {"loss": loss, "scale": SCALE})
+    arrays = {"labels": labels, "mask": sample["mask"]}
+    if "instances" in sample:
+        arrays["instances"] = sample["instances"].astype(np.uint64)
     for name, array in arrays.items():
-        begin = [0, 0, 0] if name == "raw" else inset
-        volume = _create(container, name, array.shape, array.dtype, begin, voxel_size, {"loss": loss})
-        volume.write(array)
-        volume.mark_complete()
+        _write(container, name, array, inset, voxel_size, {"loss": loss})
+    for target, values in zip(targets, predicted, strict=True):
+        made = sample["targets"][target.name]
+        attributes = {"loss": loss, **target.describe()}
+        of_target = {"loss_scalings": made["weight"]}
+        if target.kind != "classes":  # those are the labels
+            of_target["targets"] = made["target"]
+        for name, array in of_target.items():
+            _write(container, dataset_of(name, target, targets), array, inset, voxel_size, attributes)
+        stored, scale = _stored(values, target)
+        _write(
+            container, dataset_of("predictions", target, targets), stored, inset, voxel_size, {**attributes, **scale}
+        )
 
 
 class ValidationSnapshot:
     """A validation entry on disk, written tile by tile: raw, labels, mask, metric_mask, predictions."""
 
-    def __init__(self, container: Path, roi: Roi, num_classes: int, voxel_size: Sequence[float]) -> None:
+    def __init__(self, container: Path, roi: Roi, targets: Sequence[Target], voxel_size: Sequence[float]) -> None:
         shape, begin = tuple(map(int, roi.shape)), list(map(int, roi.begin))
+        self._targets = targets
         self._volumes: dict[str, Volume] = {
-            name: _create(container, name, shape, np.dtype(np.uint8), begin, voxel_size, {})
+            name: _create(
+                container, name, shape, np.dtype(np.uint8), begin, voxel_size, {"scale": SCALE} if name == "raw" else {}
+            )
             for name in ("raw", "labels", "mask", "metric_mask")
         }
-        self._volumes["predictions"] = _create(
-            container, "predictions", (num_classes, *shape), np.dtype(np.uint8), begin, voxel_size, {}
-        )
+        self._predictions = []
+        for target in targets:
+            empty, scale = _stored(np.zeros(0, dtype=np.float32), target)
+            name, attributes = dataset_of("predictions", target, targets), {**target.describe(), **scale}
+            sizes = (target.channels, *shape)
+            self._predictions.append(_create(container, name, sizes, empty.dtype, begin, voxel_size, attributes))
 
-    def add(self, roi: Roi, arrays: Mapping[str, Array]) -> None:
-        """Write a tile: raw and predictions in [0, 1], the rest as they are."""
+    def add(self, roi: Roi, arrays: Mapping[str, Array], values: Array) -> None:
+        """Write a tile: raw in [0, 1], labels and masks as they are, and predicted values of all channels."""
         for name, array in arrays.items():
-            whole = to_bytes(array) if name in ("raw", "predictions") else array.astype(np.uint8)
-            self._volumes[name].write(whole, roi)
+            self._volumes[name].write(to_bytes(array) if name == "raw" else array.astype(np.uint8), roi)
+        for volume, target, channels in zip(
+            self._predictions, self._targets, channel_slices(self._targets), strict=True
+        ):
+            volume.write(_stored(values[channels], target)[0], roi)
 
     def close(self) -> None:
         """Mark the snapshot complete."""
-        for volume in self._volumes.values():
+        for volume in (*self._volumes.values(), *self._predictions):
             volume.mark_complete()
+
+
+def _stored(values: Array, target: Target) -> tuple[Array, dict[str, Any]]:
+    """Return values as stored and their scale: in bytes if they lie in [0, 1]."""
+    if target.activation == "none":
+        return values.astype(np.float32), {"scale": 1}
+    return to_bytes(values), {"scale": SCALE}
+
+
+def _write(
+    container: Path,
+    name: str,
+    array: Array,
+    begin: Sequence[int],
+    voxel_size: Sequence[float],
+    attributes: Mapping[str, Any],
+) -> None:
+    volume = _create(container, name, array.shape, array.dtype, begin, voxel_size, attributes)
+    volume.write(array)
+    volume.mark_complete()
 
 
 def _create(
@@ -89,7 +136,6 @@ def _create(
     attributes: Mapping[str, Any],
 ) -> Volume:
     channels = len(shape) == 4
-    scale = {"scale": SCALE} if name in ("raw", "predictions") else {}
     chunk = tuple(min(CHUNK, size) for size in shape[-3:])
     return create_volume(
         container,
@@ -100,6 +146,6 @@ def _create(
         offset=nanometres(begin, voxel_size),
         axes="czyx" if channels else "zyx",
         chunk_shape=(shape[0], *chunk) if channels else chunk,
-        attributes={**scale, **attributes},
+        attributes=dict(attributes),
         overwrite=True,
     )

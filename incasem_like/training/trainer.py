@@ -182,12 +182,13 @@ class Trainer:
     def _step(self, batch: Batch, clock: StepClock) -> Step:
         iteration = self.iteration + 1
         rate = learning_rate(self.config, iteration)
-        loss, logits = self.parts.optimization.step(batch, rate)
+        losses, logits = self.parts.optimization.step(batch, rate)
+        loss = losses.pop("loss")
         clock.computed()
         if not math.isfinite(loss):
             raise IncasemError(self._not_finite(f"The loss became {loss}", iteration))
         self.iteration, self.metrics = iteration, {"loss_train_0": loss}
-        return Step(iteration, loss, rate, batch, logits, clock.rate)
+        return Step(iteration, loss, rate, batch, logits, clock.rate, losses)
 
     def _conclude(self, progress: Progress) -> None:
         """Run the validation and write the checkpoint that are due after the current iteration."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,53 +11,80 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from incasem_like.evaluation import ConfusionCounts
-from incasem_like.networks import build_loss
 from incasem_like.prediction.computing.tiles import TiledPredictor
-from incasem_like.targets import balance_weights
-from incasem_like.training.figures import OrthoPlanes, ortho_figure
-from incasem_like.training.log import TrainingLog, mean_scores, score_table
+from incasem_like.samples.blocks import BlockReader, label_block
+from incasem_like.samples.settings import SampleSettings
+from incasem_like.targets import Target, channel_slices
+from incasem_like.training.figures import Picture
+from incasem_like.training.log import TrainingLog, mean_scores
+from incasem_like.training.measures import measure
 from incasem_like.training.snapshots import ValidationSnapshot
+from incasem_like.volumes import Coordinate
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
+    from incasem_like.config.target_sections import Activation
     from incasem_like.samples import Region
     from incasem_like.volumes import Roi
 
 Array = npt.NDArray[Any]
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
+ALMOST_CERTAIN = 1e-7
 
 
 class EntryMeasurement:
-    """Loss and voxel counts of one entry, accumulated tile by tile.
+    """Losses and scores of one entry, accumulated tile by tile.
 
-    The loss is that of training (incasem's validation loss): with l = cross-entropy * class weight and the scale that
-    balances the classes within each tile and is 0 outside the mask, it is sum(l * scale) / sum(scale) over the whole
-    region. Counts are taken where mask and metric masks allow.
+    Losses are those of training. That of a region is the mean over its tiles by their sums of weights; for incasem's
+    cross-entropy, the sum over the whole region of loss times weight, divided by the sum of weights. Scores count where
+    mask and metric masks allow.
+
+    Args:
+        targets: What the network learns, in the order of its channels.
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
-        self._config, self._loss = config, build_loss(config.loss)
-        self.counts = ConfusionCounts(config.data.num_classes)
-        self._loss_sum = self._scale_sum = 0.0
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets, self._slices = targets, channel_slices(targets)
+        self._measures = [measure(target) for target in targets]
+        self._losses, self._weights = np.zeros((2, len(targets)))
 
-    def add(self, probabilities: Array, labels: Array, mask: Array, metric_mask: Array) -> None:
-        """Count one tile: (classes, z, y, x) probabilities against (z, y, x) labels and masks."""
-        balance = self._config.loss.balance_labels
-        scale = balance_weights(labels, mask, self._config.data.num_classes, balance.clipmin, balance.clipmax)
-        total = float(scale.sum(dtype=np.float64))
-        if total > 0:
-            logits = torch.from_numpy(probabilities).clamp_min(SMALLEST_PROBABILITY).log()
-            target = torch.from_numpy(labels.astype(np.int64))
-            loss = self._loss(logits[None], target[None], torch.from_numpy(scale)[None])
-            self._loss_sum += float(loss) * total
-            self._scale_sum += total
-        self.counts.update(probabilities, labels, metric_mask)
+    def add(self, values: Array, made: Sequence[tuple[Array, Array]], metric_mask: Array) -> None:
+        """Compare one tile of predicted values (channels, z, y, x) with what each target makes of its labels."""
+        for index, (target, channels) in enumerate(zip(self._targets, self._slices, strict=True)):
+            wanted, weight = made[index]
+            total = float(weight.sum(dtype=np.float64))
+            if total > 0:
+                logits = _logits(torch.from_numpy(values[channels]), target.activation)
+                batch = (torch.from_numpy(np.ascontiguousarray(array))[None] for array in (wanted, weight))
+                self._losses[index] += float(target.loss_of(logits[None], *batch)) * total
+                self._weights[index] += total
+            self._measures[index].add(values[channels], wanted, (weight > 0) & (metric_mask > 0))
 
     @property
     def loss(self) -> float:
-        """Loss over all tiles so far; NaN if the mask excludes all voxels."""
-        return self._loss_sum / self._scale_sum if self._scale_sum else math.nan
+        """The weighted sum of the targets' losses over all tiles so far; NaN if one is undefined."""
+        return float(sum(target.weight * loss for target, loss in zip(self._targets, self._means, strict=True)))
+
+    def scores(self) -> dict[str, float]:
+        """Return all validation metrics by name; NaN where undefined."""
+        names = [f"loss_{target.name}" for target in self._targets] if len(self._targets) > 1 else []
+        scores = dict(zip(names, self._means, strict=False))
+        for measured in self._measures:
+            scores |= measured.scores()
+        return scores
+
+    @property
+    def _means(self) -> list[float]:
+        """The loss of each target; NaN where no voxel counts."""
+        pairs = zip(self._losses.tolist(), self._weights.tolist(), strict=True)
+        return [loss / weight if weight else math.nan for loss, weight in pairs]
+
+
+def _logits(values: torch.Tensor, activation: Activation) -> torch.Tensor:
+    """Return logits that the activation turns into these values; certain ones are not infinite."""
+    if activation == "softmax":
+        return values.clamp_min(SMALLEST_PROBABILITY).log()
+    return values.logit(eps=ALMOST_CERTAIN) if activation == "sigmoid" else values
 
 
 class Validator:
@@ -83,6 +110,8 @@ class Validator:
         snapshots: Path,
     ) -> None:
         self.config, self.regions, self.log, self.snapshots = config, regions, log, snapshots
+        self.settings = SampleSettings.from_config(config)
+        self.targets = self.settings.targets
         self._network, self._predictor = network, predictor
 
     def run(self, iteration: int, stop: Callable[[], bool]) -> dict[str, float] | None:
@@ -93,8 +122,8 @@ class Validator:
             stop: Called after every tile; True ends the validation without a result.
 
         Returns:
-            Means over the entries, without undefined values: ``loss``, ``dice_class_<c>``, ``jaccard_class_<c>``,
-            ``precision_class_<c>``, ``recall_class_<c>``; NaN where no entry defines one. None when stopped.
+            Means over the entries, without undefined values: ``loss`` and the metrics of each target, such as
+            ``dice_class_<c>``; NaN where no entry defines one. None when stopped.
         """
         self._network.eval()
         try:
@@ -111,25 +140,26 @@ class Validator:
         self.log.tensorboard.scalars("validation", means, iteration)
         return means
 
-    def _measure(self, region: Region, iteration: int, stop: Callable[[], bool]) -> tuple[EntryMeasurement, _Picture]:
-        measured, picture = EntryMeasurement(self.config), _Picture(region, self.config.data.num_classes)
+    def _measure(self, region: Region, iteration: int, stop: Callable[[], bool]) -> tuple[EntryMeasurement, Picture]:
+        measured, picture = EntryMeasurement(self.targets), Picture(region.roi, self.targets, region.voxel_size)
         snapshot = self._snapshot(region, iteration)
+        settings = self.settings
+        reader = BlockReader(region, Coordinate(0, 0, 0), 0, 0, settings.instance_classes)
+        context = Coordinate(settings.label_context)
 
         def read(roi: Roi) -> npt.NDArray[np.float32]:
             return region.read_raw(roi, outside="reflect")
 
-        for tile, probabilities in self._predictor.predict(read, region.roi, region.raw_roi.begin):
-            arrays: dict[str, Array] = {
-                "raw": region.read_raw(tile),
-                "labels": region.read_labels(tile),
-                "mask": region.read_mask(tile),
-                "metric_mask": region.read_metric_mask(tile),
-                "predictions": probabilities,
-            }
-            measured.add(probabilities, arrays["labels"], arrays["mask"], arrays["metric_mask"])
-            picture.add(tile, arrays)
+        for tile, values in self._predictor.predict(read, region.roi, region.raw_roi.begin):
+            arrays = reader.read_labels(tile.grow(context, context))
+            block = label_block(arrays, settings.instance_classes, region.voxel_size, settings.label_context)
+            made = [target.make(block) for target in self.targets]
+            raw, metric_mask = region.read_raw(tile), region.read_metric_mask(tile)
+            measured.add(values, made, metric_mask)
+            picture.add(tile, raw, [wanted for wanted, _ in made], values)
             if snapshot:
-                snapshot.add(tile, arrays)
+                labels = {"labels": block.crop(block.classes), "mask": block.crop(block.mask)}
+                snapshot.add(tile, {"raw": raw, **labels, "metric_mask": metric_mask}, values)
             if stop():
                 return measured, picture
         if snapshot:
@@ -141,30 +171,13 @@ class Validator:
         if not every or iteration % (every * between):
             return None
         container = self.snapshots / region.name / f"{iteration}.zarr"
-        return ValidationSnapshot(container, region.roi, self.config.data.num_classes, region.voxel_size)
+        return ValidationSnapshot(container, region.roi, self.targets, region.voxel_size)
 
-    def _log_entry(self, index: int, entry: tuple[EntryMeasurement, _Picture], iteration: int) -> dict[str, float]:
+    def _log_entry(self, index: int, entry: tuple[EntryMeasurement, Picture], iteration: int) -> dict[str, float]:
         measured, picture = entry
-        scores, part = score_table(measured.counts), f"validation/{self.regions[index].name}"
+        scores, part = measured.scores(), f"validation/{self.regions[index].name}"
         self.log.tensorboard.scalars(part, {"loss_0": measured.loss, **scores}, iteration)
         self.log.tensorboard.image(part, "ortho_slices", picture.figure(), iteration)
         named = {f"{name}_validation_ds_{index}": value for name, value in scores.items()}
         self.log.store({f"loss_val_ds_{index}_type_0": measured.loss, **named}, iteration)
         return {"loss": measured.loss, **scores}
-
-
-class _Picture:
-    """Central planes of an entry, gathered from its tiles."""
-
-    def __init__(self, region: Region, num_classes: int) -> None:
-        self._voxel_size = region.voxel_size
-        self._raw, self._labels = OrthoPlanes(region.roi), OrthoPlanes(region.roi)
-        self._probabilities = OrthoPlanes(region.roi, num_classes)
-
-    def add(self, tile: Roi, arrays: Mapping[str, Array]) -> None:
-        self._raw.add(tile, arrays["raw"])
-        self._labels.add(tile, arrays["labels"])
-        self._probabilities.add(tile, arrays["predictions"])
-
-    def figure(self) -> npt.NDArray[np.uint8]:
-        return ortho_figure(self._raw.planes, self._labels.planes, self._probabilities.planes, self._voxel_size)

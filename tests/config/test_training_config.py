@@ -198,7 +198,7 @@ def test_a_wrong_value_is_one_sentence(update: str, sentence: str) -> None:
         (["training.checkpoints.best_metric=dice_clas_1"], "did you mean 'dice_class_1'?"),
         (["training.checkpoints.best_metric=dice_class_2"], "data.num_classes is 2, so classes run from 0 to 1"),
         (["training.checkpoints.best_metric=accuracy"], "known are dice_class_0, dice_class_1"),
-        (["training.checkpoints.best_metric=loss"], "set training.checkpoints.best_mode=min"),
+        (["training.checkpoints={best_metric: loss, best_mode: max}"], "set training.checkpoints.best_mode=min"),
     ],
 )
 def test_values_that_contradict_each_other_are_one_sentence(updates: list[str], sentence: str) -> None:

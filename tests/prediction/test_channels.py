@@ -112,4 +112,4 @@ def test_groups_that_cannot_be_are_refused_in_a_sentence(outputs, message):
 def test_such_a_network_is_not_trained():
     config = load_training_config([], ["model.outputs=[{name: boundaries, channels: 2}]"])
     with pytest.raises(ConfigError, match=r"describes boundaries, but loss\.type=cross_entropy_scaling trains classes"):
-        check_network(config.model)
+        check_network(config)

@@ -7,6 +7,7 @@ import pytest
 import zarr
 
 from incasem_like.config import DataConfig, DataEntry
+from incasem_like.config.target_sections import parse_targets
 from incasem_like.config.training_sections import AugmentationConfig, RejectConfig
 from incasem_like.samples import SampleSettings
 
@@ -61,6 +62,8 @@ def make_settings():
         off = {"simple": None, "elastic": None, "intensity": None}
         augmentation = changes.pop("augmentation", AugmentationConfig(**off))
         stated = {"voxel_size": VOXEL_SIZE, "num_classes": 2, **changes}
+        targets = parse_targets(stated.pop("targets", ["classes"]))
+        stated["targets"] = tuple(target.resolved(stated["num_classes"]) for target in targets)
         return SampleSettings(
             input_size=input_size,
             output_size=output_size,

@@ -31,15 +31,29 @@ def test_raw_comes_from_beyond_the_region_and_is_mirrored_beyond_the_volume(regi
 def test_labels_and_mask_end_with_the_region(region, cell, budget):
     reader = BlockReader(region, Coordinate(4, 4, 4), budget, budget)
     wanted = Roi((0, 0, 0), (40, 44, 48))
-    labels, mask = reader.read_labels_and_mask(wanted)
+    read = reader.read_labels(wanted)
+    labels, mask = read["classes"], read["mask"]
     expected = np.zeros((40, 44, 48), np.uint8)
     expected[6:26, 6:28, 6:30] = cell.root["volumes/labels/er"][2:22, 2:24, 2:26] > 0
     np.testing.assert_array_equal(labels, expected)
     inside = np.zeros_like(mask)
     inside[6:26, 6:28, 6:30] = 1
     np.testing.assert_array_equal(mask, inside)
-    apart = reader.read_labels_and_mask(Roi((100, 0, 0), (5, 5, 5)))
-    assert not np.any(apart)
+    np.testing.assert_array_equal(read["inside"], inside)
+    apart = reader.read_labels(Roi((100, 0, 0), (5, 5, 5)))
+    assert not np.any(list(apart.values()))
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_instance_ids_are_read_as_stored_and_end_with_the_region(region, cell, budget):
+    stored = cell.root["volumes/labels/er"][:]
+    reader = BlockReader(region, Coordinate(0, 0, 0), 0, budget * 64, instance_classes=(1, 2))
+    ids = reader.read_labels(Roi((0, 0, 0), (40, 44, 48)))
+    expected = np.zeros((40, 44, 48), np.uint64)
+    expected[6:26, 6:28, 6:30] = stored[2:22, 2:24, 2:26]
+    np.testing.assert_array_equal(ids["instances_1"], expected)
+    assert ids["instances_1"].dtype == stored.dtype
+    assert not ids["instances_2"].any(), "the entry has no such labels"
 
 
 def test_what_is_held_in_memory_stays_within_its_budget(region):

@@ -12,12 +12,17 @@ from incasem_like.errors import DataError
 from incasem_like.samples import TrainingSamples, make_loader
 from incasem_like.targets import balance_weights
 
-ARRAYS = ("raw", "labels", "mask", "scale")
+ARRAYS = ("raw", "labels", "mask", "weight")
+
+
+def arrays(sample):
+    """Return the arrays of a sample by name, the target's among them."""
+    return {**sample, **sample["targets"]["classes"]}
 
 
 def assert_same(one, other):
     for key in ARRAYS:
-        np.testing.assert_array_equal(one[key], other[key])
+        np.testing.assert_array_equal(arrays(one)[key], arrays(other)[key])
 
 
 @pytest.fixture
@@ -34,7 +39,8 @@ def test_without_augmentation_a_sample_is_a_crop_with_context_from_beyond_the_re
     np.testing.assert_allclose(sample["raw"], raw[None] * 2 - 1, atol=1e-6)
     np.testing.assert_array_equal(sample["labels"], cell.root["volumes/labels/er"][4:16, 4:16, 4:16] > 0)
     assert (sample["mask"] == 1).all()
-    assert [sample[key].dtype for key in ARRAYS] == [np.float32, np.int64, np.uint8, np.float32]
+    assert [arrays(sample)[key].dtype for key in ARRAYS] == [np.float32, np.uint8, np.uint8, np.float32]
+    np.testing.assert_array_equal(sample["targets"]["classes"]["target"], sample["labels"])
     np.testing.assert_allclose(sample["info"]["offset"], [2 * 4.6, 10, 10])
     np.testing.assert_allclose(sample["info"]["shape"], [24 * 4.6, 120, 120])
     assert sample["info"]["region"] == 0
@@ -46,14 +52,14 @@ def test_what_lies_beyond_a_small_region_does_not_count_as_background(cell, make
     sample = TrainingSamples(cell.config(entry), make_settings(), seed=1)[0]
     assert sample["mask"].sum() == 4 * 12 * 12
     assert (sample["mask"][4:8] == 1).all()
-    assert (sample["scale"] > 0).sum() == 4 * 12 * 12
+    assert (arrays(sample)["weight"] > 0).sum() == 4 * 12 * 12
     np.testing.assert_array_equal(sample["info"]["class_fractions"], [0, 1])
 
 
-def test_scale_balances_the_classes_inside_the_mask(samples):
+def test_weights_balance_the_classes_inside_the_mask(samples):
     sample = samples[3]
     expected = balance_weights(sample["labels"], sample["mask"], 2, 0.01, 0.99)
-    np.testing.assert_array_equal(sample["scale"], expected)
+    np.testing.assert_array_equal(arrays(sample)["weight"], expected)
     assert sample["raw"].min() >= -1
     assert sample["raw"].max() <= 1
 
@@ -116,7 +122,7 @@ def test_batches_are_the_same_whatever_the_number_of_workers_and_after_resuming(
         for batch, expected in zip(loader, alone[start:], strict=True):
             assert batch["info"]["index"].tolist() == expected["info"]["index"].tolist()
             for key in ARRAYS:
-                assert torch.equal(batch[key], expected[key])
+                assert torch.equal(arrays(batch)[key], arrays(expected)[key])
 
 
 def test_ranks_share_the_samples_of_an_iteration(samples):
@@ -131,11 +137,11 @@ def test_ranks_share_the_samples_of_an_iteration(samples):
 
 
 def test_a_batch_has_the_promised_shapes_and_types(samples):
-    batch = next(iter(make_loader(samples, batch_size=2, stop=1)))
+    batch = arrays(next(iter(make_loader(samples, batch_size=2, stop=1))))
     assert {key: tuple(batch[key].shape) for key in ARRAYS} == {
-        "raw": (2, 1, 24, 24, 24), "labels": (2, 12, 12, 12), "mask": (2, 12, 12, 12), "scale": (2, 12, 12, 12),
+        "raw": (2, 1, 24, 24, 24), "labels": (2, 12, 12, 12), "mask": (2, 12, 12, 12), "weight": (2, 12, 12, 12),
     }  # fmt: skip
-    assert [batch[key].dtype for key in ARRAYS] == [torch.float32, torch.int64, torch.uint8, torch.float32]
+    assert [batch[key].dtype for key in ARRAYS] == [torch.float32, torch.uint8, torch.uint8, torch.float32]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -208,4 +214,67 @@ def test_mirrored_blocks_one_section_deep_become_tensors(cell, make_settings):
     for index in range(8):
         sample = samples[index]
         for key in ARRAYS:
-            assert torch.as_tensor(sample[key]).shape[-2:] in {(24, 24), (12, 12)}
+            assert torch.as_tensor(arrays(sample)[key]).shape[-2:] in {(24, 24), (12, 12)}
+
+
+OFFSETS = [[-1, 0, 0], [-4, 0], [0, 0, 5]]
+
+
+@pytest.fixture
+def neurons(container):
+    """Raw and instance ids that are the same, in blobs of 6 voxels, so that one can be read from the other."""
+    ids = np.kron(np.random.default_rng(0).integers(0, 200, (8, 8, 8)), np.ones((6, 6, 6))).astype(np.uint64)
+    container.put("volumes/raw", ids.astype(np.uint8))
+    container.put("volumes/labels/er", ids * 10**12)
+    return container
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 1 << 20])
+def test_affinities_are_computed_on_augmented_labels_larger_than_the_block(
+    neurons, make_settings, full_augmentation, memory_bytes
+):
+    settings = make_settings(
+        targets=[{"type": "affinities", "offsets": OFFSETS, "balance": False}],
+        augmentation=full_augmentation.model_copy(update={"intensity": None}),
+    )
+    assert settings.label_context == (1, 5, 5), "y and x may be exchanged"
+    entry = neurons.entry(offset=(12, 12, 12), shape=(24, 24, 24))
+    samples = TrainingSamples(neurons.config(entry), settings, seed=4, memory_bytes=memory_bytes)
+    checked = 0
+    for index in range(6):
+        sample = samples[index]
+        made = sample["targets"]["affinities"]
+        assert made["target"].shape == made["weight"].shape == (3, 12, 12, 12)
+        ids = sample["instances"]
+        assert ids.shape == (12, 12, 12)
+        assert set(np.unique(ids % 10**12)) == {0}, "as stored"
+        inside = np.pad(sample["mask"], 5)
+        padded = np.pad(ids, 5)
+        for channel, offset in enumerate([(-1, 0, 0), (0, -4, 0), (0, 0, 5)]):
+            there = tuple(slice(5 + step, 17 + step) for step in offset)
+            # Pairs that reach beyond the block are known too, but not from the ids of the sample.
+            within = np.pad(np.ones_like(ids, dtype=bool), 5)[there]
+            same = (ids == padded[there]) & (ids > 0)
+            np.testing.assert_array_equal(made["target"][channel][within], same[within])
+            np.testing.assert_array_equal(made["weight"][channel][within], (sample["mask"] * inside[there])[within])
+            checked += made["weight"][channel][~within].sum()
+    assert checked > 0, "pairs across the face of the block count too"
+
+
+def test_labels_of_classes_alone_carry_no_instance_ids(samples):
+    assert "instances" not in samples[0]
+
+
+def test_several_targets_are_made_of_the_same_block(neurons, make_settings, full_augmentation):
+    settings = make_settings(
+        targets=["classes", "affinities", {"type": "boundaries", "thickness": 2}], augmentation=full_augmentation
+    )
+    entry = neurons.entry(offset=(12, 12, 12), shape=(24, 24, 24))
+    samples = TrainingSamples(neurons.config(entry), settings, seed=4)
+    batch = next(iter(make_loader(samples, batch_size=2, stop=1, num_workers=1)))
+    shapes = {name: tuple(made["target"].shape) for name, made in batch["targets"].items()}
+    assert shapes == {
+        "classes": (2, 12, 12, 12), "affinities": (2, 3, 12, 12, 12), "boundaries": (2, 1, 12, 12, 12),
+    }  # fmt: skip
+    alone = TrainingSamples(samples.data_config, make_settings(augmentation=full_augmentation), seed=4)[0]
+    assert set(batch["targets"]["classes"]) == set(alone["targets"]["classes"])

@@ -1,11 +1,19 @@
-"""Balance weights against the formula and against gunpowder's BalanceLabels."""
+"""Weights against their formulas written voxel by voxel, and balance weights against gunpowder's BalanceLabels."""
 
 import gunpowder as gp
 import numpy as np
 import pytest
 
 from incasem_like.errors import InputError
-from incasem_like.targets import balance_weights, class_fractions
+from incasem_like.targets import (
+    affinities,
+    balance_weights,
+    boundary_labels,
+    boundary_weights,
+    class_fractions,
+    instance_weights,
+    separation_weights,
+)
 
 
 def test_weights_follow_the_formula_voxel_by_voxel():
@@ -57,3 +65,64 @@ def test_a_class_beyond_num_classes_and_impossible_clips_get_one_sentence():
         balance_weights(labels, np.ones_like(labels), 2)
     with pytest.raises(InputError, match="0 < clipmin"):
         balance_weights(labels, np.ones_like(labels), 3, 0.0, 0.9)
+
+
+def test_binary_targets_of_several_channels_are_balanced_together_over_what_is_valid():
+    instances = np.random.default_rng(7).integers(0, 3, (4, 5, 6)).repeat(3, 1).repeat(3, 2)
+    target, valid = affinities(instances, [(-1, 0, 0), (0, -1, 0), (0, 0, -1)])
+    weights = balance_weights(target, valid, 2, 0.05, 0.95)
+    share = target.sum() / valid.sum()
+    assert weights[target == 1] == pytest.approx(1 / (2 * share))
+    assert weights[(target == 0) & (valid == 1)] == pytest.approx(1 / (2 * (1 - share)))
+    assert not weights[valid == 0].any()
+
+
+def test_instances_have_equal_total_weights_up_to_the_limit():
+    instances = np.zeros((10, 10), dtype=np.uint64)
+    instances[:4], instances[5, :8], instances[7, 0] = 2**63, 5, 6
+    weights = instance_weights(instances, limit=5)
+    mean = (40 + 8 + 1) / 3
+    assert weights[0, 0] == pytest.approx(mean / 40)
+    assert weights[5, 0] == pytest.approx(mean / 8)
+    assert weights[7, 0] == 5
+    assert np.all(weights[instances == 0] == 1)
+    mask = np.zeros((10, 10), dtype=np.uint8)
+    mask[:2] = 255
+    np.testing.assert_array_equal(instance_weights(instances, mask), mask > 0)
+    np.testing.assert_array_equal(instance_weights(np.zeros((3, 4), dtype=int)), np.ones((3, 4)))
+
+
+def test_boundaries_have_their_weight_and_the_rest_one():
+    instances = np.random.default_rng(8).integers(0, 3, (3, 4, 5)).repeat(2, 0).repeat(3, 1).repeat(3, 2)
+    mask = np.random.default_rng(9).integers(0, 2, instances.shape)
+    boundary = boundary_labels(instances, 2, (1, 2), mask)
+    weights = boundary_weights(instances, 7.5, 2, (1, 2), mask)
+    np.testing.assert_array_equal(weights, np.where(boundary, 7.5, 1) * mask)
+
+
+def test_background_between_close_objects_has_the_weight_of_the_unet_paper():
+    instances = np.zeros((14, 15), dtype=np.int64)
+    instances[1:5, 1:6], instances[6:12, 2:5], instances[3:9, 9:13] = 4, 8, 6
+    weights = separation_weights(instances, sigma=3, voxel_size=(1.5, 1), weight=10)
+    for voxel in np.ndindex(instances.shape):
+        distances = sorted(
+            np.linalg.norm((np.argwhere(instances == number) - voxel) * (1.5, 1), axis=1).min() for number in (4, 6, 8)
+        )
+        expected = 1 + 10 * np.exp(-((distances[0] + distances[1]) ** 2) / 18) if instances[voxel] == 0 else 1
+        assert weights[voxel] == pytest.approx(expected, abs=1e-3)
+
+
+def test_no_object_and_one_object_need_no_separation():
+    for instances in (np.zeros((5, 6), dtype=int), np.eye(5, dtype=int)):
+        np.testing.assert_array_equal(separation_weights(instances, 2), 1)
+
+
+def test_weights_that_are_not_positive_get_one_sentence():
+    instances = np.ones((3, 3), dtype=int)
+    for call, part in (
+        (lambda: instance_weights(instances, limit=0), "limit must be above 0, but is 0"),
+        (lambda: boundary_weights(instances, -1), "weight must be above 0, but is -1"),
+        (lambda: separation_weights(instances, (1, 2)), "sigma has 2 values, but it is one length"),
+    ):
+        with pytest.raises(InputError, match=part):
+            call()

@@ -126,7 +126,7 @@ def make_config(tmp_path: Path) -> Callable[..., TrainingConfig]:
     return make
 
 
-def fake_batches(start: int, stop: int) -> Iterator[dict[str, torch.Tensor]]:
+def fake_batches(start: int, stop: int) -> Iterator[dict[str, Any]]:
     """Batches that depend on their number alone: bright voxels are of class 1."""
     for number in range(start, stop):
         generator = torch.Generator().manual_seed(number)
@@ -136,7 +136,7 @@ def fake_batches(start: int, stop: int) -> Iterator[dict[str, torch.Tensor]]:
             "raw": raw,
             "labels": labels,
             "mask": torch.ones_like(labels, dtype=torch.uint8),
-            "scale": torch.ones((1, 8, 8, 8)),
+            "targets": {"classes": {"target": labels, "weight": torch.ones((1, 8, 8, 8))}},
         }
 
 

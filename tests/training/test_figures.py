@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from funlib.geometry import Roi
 
+from incasem_like.config.target_sections import parse_targets
 from incasem_like.training.figures import (
     LONGEST_SIDE,
     OrthoPlanes,
@@ -12,6 +13,10 @@ from incasem_like.training.figures import (
     class_colours,
     ortho_figure,
 )
+
+
+def learnt(name: str) -> Any:
+    return parse_targets([name])[0].resolved(3)
 
 
 def blocks(roi: Roi, size: int) -> list[Roi]:
@@ -44,7 +49,8 @@ def test_figure_shows_raw_labels_and_prediction_side_by_side() -> None:
     labels = np.zeros((6, 6, 6), dtype=np.uint8)
     labels[:, :3] = 1
     probabilities = np.stack([1.0 - labels, labels, 0 * labels]).astype(np.float32)
-    image = ortho_figure(central_planes(raw), central_planes(labels), central_planes(probabilities), (5, 5, 5))
+    pairs = [(learnt("classes"), central_planes(labels), central_planes(probabilities))]
+    image = ortho_figure(central_planes(raw), pairs, (5, 5, 5))
     assert image.dtype == np.uint8
     assert image.shape == (3 * 6 + 2 * 4, 3 * 6 + 2 * 4, 3)
     grey, over_labels, over_prediction = (panels(image, 6, 6, 0, column) for column in range(3))
@@ -54,16 +60,30 @@ def test_figure_shows_raw_labels_and_prediction_side_by_side() -> None:
     np.testing.assert_array_equal(over_prediction, over_labels)
 
 
+def test_other_channels_are_red_green_and_blue() -> None:
+    raw = np.zeros((6, 6, 6), dtype=np.float32)
+    values = np.zeros((3, 6, 6, 6), dtype=np.float32)
+    values[1] = 0.5
+    pairs = [
+        (learnt("affinities"), central_planes(values > 0), central_planes(values)),
+        (learnt("boundaries"), central_planes(values[1:2] > 0), central_planes(values[1:2])),
+    ]
+    image = ortho_figure(central_planes(raw), pairs, (5, 5, 5))
+    shown = [tuple(panels(image, 6, 6, 0, column)[0, 0]) for column in range(5)]
+    assert shown == [(0, 0, 0), (0, 255, 0), (0, 127, 0), (255, 255, 255), (127, 127, 127)]
+
+
 def test_thick_sections_are_stretched() -> None:
     planes = central_planes(np.zeros((4, 10, 12)))
     probabilities = central_planes(np.zeros((2, 4, 10, 12)))
-    image = ortho_figure(planes, planes, probabilities, (50, 10, 10))
+    image = ortho_figure(planes, [(learnt("classes"), planes, probabilities)], (50, 10, 10))
     assert image.shape[0] == 10 + 4 + 4 * 5 + 4 + 4 * 5
 
 
 def test_large_figures_are_thinned() -> None:
     planes = central_planes(np.zeros((3, 1500, 20)))
-    image = ortho_figure(planes, planes, central_planes(np.zeros((2, 3, 1500, 20))), (1, 1, 1))
+    pairs = [(learnt("classes"), planes, central_planes(np.zeros((2, 3, 1500, 20))))]
+    image = ortho_figure(planes, pairs, (1, 1, 1))
     assert max(image.shape) <= LONGEST_SIDE
 
 

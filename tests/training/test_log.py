@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from incasem_like.evaluation import ConfusionCounts
-from incasem_like.training.log import Step, TrainingLog, class_shares, mean_scores, score_table
+from incasem_like.training.log import Step, TrainingLog, class_shares, mean_scores
 from incasem_like.training.tensorboard import TensorBoardLog
 
 
@@ -18,7 +17,8 @@ def step(iteration: int) -> Step:
     mask[0, 0, 0, 0] = 0
     logits = torch.stack([labels == 0, labels == 1], dim=1).float() * 8
     logits[0, :, 0, 0, 0] = torch.tensor([9.0, -9.0])  # wrong, but masked
-    return Step(iteration, 0.5, 1e-3, {"labels": labels, "mask": mask}, logits, 2.0)
+    targets = {"classes": {"target": labels, "weight": mask.float()}}
+    return Step(iteration, 0.5, 1e-3, {"labels": labels, "targets": targets}, logits, 2.0)
 
 
 def test_run_store_gets_incasem_s_names_at_its_interval(
@@ -47,7 +47,18 @@ def test_means_leave_undefined_scores_out() -> None:
     assert math.isnan(means["b"])
 
 
-def test_score_names() -> None:
-    assert set(score_table(ConfusionCounts(2))) == {
-        f"{name}_class_{index}" for name in ("dice", "jaccard", "precision", "recall") for index in (0, 1)
-    }
+def test_of_several_targets_each_has_its_loss_and_main_score(
+    make_config: Callable[..., Any], fake_run: Any, tmp_path: Path
+) -> None:
+    config = make_config(targets=["classes", {"type": "affinities", "offsets": [[0, 0, -1]]}])
+    known = step(1)
+    affinities = known.batch["labels"][:, None]
+    targets = {**known.batch["targets"], "affinities": {"target": affinities, "weight": torch.ones(affinities.shape)}}
+    logits = torch.cat([known.logits, affinities * 2.0 - 1], dim=1)
+    losses = {"loss_classes": 0.2, "loss_affinities": 0.3}
+    with TensorBoardLog(tmp_path) as tensorboard:
+        batch = {**known.batch, "targets": targets}
+        TrainingLog(config, fake_run, tensorboard).training(Step(1, 0.5, 1e-3, batch, logits, 2.0, losses))
+    found = {name: value for name, _, value in fake_run.scalars}
+    assert (found["loss_classes_train"], found["loss_affinities_train"]) == (0.2, 0.3)
+    assert (found["dice_class_1_train"], found["affinities_dice_train"]) == (1.0, 1.0)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -46,23 +45,6 @@ def test_a_network_is_trained_validated_and_stored(configure: Configure, kind: s
     assert any(not torch.equal(before[name], value) for name, value in network.state_dict().items())
     snapshots = list((finished.folders.snapshots / "validation" / "right").glob("*.zarr"))
     assert snapshots
-
-
-def test_all_results_of_a_network_are_supervised(make_trainer: Callable[..., Any]) -> None:
-    model = {"type": "StackedHourglass", "num_stacks": 2, "num_fmaps": 2, "downsample_factors": [[2, 2, 2]]}
-    optimization = make_trainer(model=model).parts.optimization
-    raw = torch.rand(1, 1, 8, 8, 8)
-    batch = {"raw": raw, "labels": (raw[:, 0] > 0.5).long(), "scale": torch.ones(1, 8, 8, 8)}
-    network = optimization.network.train()
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.BatchNorm3d):
-            layer.momentum = 0.0
-    with torch.no_grad():
-        results = network(raw)
-        expected = sum(float(optimization.loss(logits, batch["labels"], batch["scale"])) for logits in results)
-    value, logits = optimization.step(batch, 0.0)
-    assert value == pytest.approx(expected, rel=1e-5)
-    assert torch.allclose(logits, results[-1], atol=1e-5)
 
 
 AUTO_CONTEXT = (

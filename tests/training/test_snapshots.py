@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import zarr
 
+from incasem_like.config.target_sections import parse_targets
 from incasem_like.training.log import Step
 from incasem_like.training.showing import SampleShow
 from incasem_like.training.snapshots import to_bytes, write_training_snapshot
@@ -15,10 +16,14 @@ def sample() -> dict[str, Any]:
     random = np.random.default_rng(0)
     return {
         "raw": random.uniform(-1, 1, (1, 10, 10, 10)).astype(np.float32),
-        "labels": random.integers(0, 2, (6, 6, 6)),
+        "labels": random.integers(0, 2, (6, 6, 6)).astype(np.uint8),
         "mask": np.ones((6, 6, 6), dtype=np.uint8),
-        "scale": random.random((6, 6, 6)).astype(np.float32),
+        "targets": {"classes": {"target": np.zeros((6, 6, 6)), "weight": random.random((6, 6, 6)).astype(np.float32)}},
     }
+
+
+def learnt(*names: str) -> Any:
+    return tuple(target.resolved(2) for target in parse_targets(names))
 
 
 def test_bytes_are_rounded_and_clipped() -> None:
@@ -28,11 +33,11 @@ def test_bytes_are_rounded_and_clipped() -> None:
 def test_zarr_python_reads_a_snapshot_with_everything_in_its_place(tmp_path: Path) -> None:
     made = sample()
     probabilities = np.random.default_rng(1).random((2, 6, 6, 6)).astype(np.float32)
-    write_training_snapshot(tmp_path / "7.zarr", made, probabilities, (40, 4.6, 4.6), 0.25)
+    write_training_snapshot(tmp_path / "7.zarr", made, [probabilities], learnt("classes"), (40, 4.6, 4.6), 0.25)
     group: Any = zarr.open(str(tmp_path / "7.zarr"), mode="r")
     np.testing.assert_array_equal(group["raw"][:], np.rint((made["raw"][0] * 0.5 + 0.5) * 255))
     np.testing.assert_array_equal(group["labels"][:], made["labels"])
-    np.testing.assert_array_equal(group["loss_scalings"][:], made["scale"])
+    np.testing.assert_array_equal(group["loss_scalings"][:], made["targets"]["classes"]["weight"])
     np.testing.assert_array_equal(group["predictions"][:], np.rint(probabilities * 255))
     assert list(group["raw"].attrs["offset"]) == [0, 0, 0]
     assert list(group["labels"].attrs["offset"]) == [80, 9.2, 9.2]
@@ -41,12 +46,29 @@ def test_zarr_python_reads_a_snapshot_with_everything_in_its_place(tmp_path: Pat
     assert all(group[name].attrs["complete"] for name in group.array_keys())
 
 
+def test_several_targets_have_a_dataset_each_with_what_describes_it(tmp_path: Path) -> None:
+    made, targets = sample(), learnt("classes", "affinities")
+    affinities = np.random.default_rng(2).integers(0, 2, (3, 6, 6, 6)).astype(np.uint8)
+    made["targets"]["affinities"] = {"target": affinities, "weight": np.ones((3, 6, 6, 6), np.float32)}
+    made["instances"] = np.full((6, 6, 6), 2**40)
+    predicted = [np.zeros((2, 6, 6, 6), np.float32), affinities.astype(np.float32)]
+    write_training_snapshot(tmp_path / "7.zarr", made, predicted, targets, (40, 4.6, 4.6), 0.25)
+    group: Any = zarr.open(str(tmp_path / "7.zarr"), mode="r")
+    np.testing.assert_array_equal(group["targets/affinities"][:], affinities)
+    np.testing.assert_array_equal(group["predictions/affinities"][:], affinities * 255)
+    assert group["predictions/affinities"].attrs["offsets"] == [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
+    assert group["predictions/classes"].attrs["channel_names"] == ["background", "class_1"]
+    assert (group["instances"][:] == 2**40).all()
+
+
 def test_samples_are_shown_when_due(tmp_path: Path, make_config: Any) -> None:
     images: list[tuple[str, str, int]] = []
     tensorboard: Any = SimpleNamespace(image=lambda part, tag, image, step: images.append((part, tag, step)))
     config = make_config(training={"image_every": 2, "snapshot": {"every": 3}})
     show = SampleShow(config, tensorboard, tmp_path)
-    batch = {name: torch.from_numpy(array)[None] for name, array in sample().items()}
+    made = sample()
+    of_classes = {key: torch.from_numpy(array)[None] for key, array in made.pop("targets")["classes"].items()}
+    batch = {name: torch.from_numpy(array)[None] for name, array in made.items()} | {"targets": {"classes": of_classes}}
     for iteration in range(1, 7):
         show(Step(iteration, 0.5, 1e-3, batch, torch.zeros((1, 2, 6, 6, 6)), 1.0))
     assert images == [("training", "ortho_slices", step) for step in (2, 4, 6)]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from incasem_like.targets import targets_of
 from incasem_like.training.log import TrainingLog
 from incasem_like.training.tensorboard import TensorBoardLog
 from incasem_like.training.validation import EntryMeasurement, Validator
@@ -24,7 +25,7 @@ class FakeRegion:
     def __init__(self, name: str, seed: int, classes: int) -> None:
         random = np.random.default_rng(seed)
         self.name, self.roi, self.voxel_size = name, Roi(ORIGIN, SHAPE), (4.6, 4.0, 4.0)
-        self.raw_roi = self.roi
+        self.raw_roi, self.raw = self.roi, np.zeros(0, dtype=np.float32)
         self.raw_array = random.random(SHAPE).astype(np.float32)
         self.labels = random.integers(0, classes, SHAPE).astype(np.uint8)
         self.mask = (random.random(SHAPE) > 0.2).astype(np.uint8)
@@ -44,6 +45,12 @@ class FakeRegion:
 
     def read_metric_mask(self, roi: Roi) -> Any:
         return self._cut(self.metric_mask, roi)
+
+    def instance_dtype(self, class_id: int) -> Any:
+        return self.labels.dtype
+
+    def read_instances(self, class_id: int, roi: Roi) -> Any:
+        return self.read_labels(roi) * (self.read_labels(roi) == class_id)
 
 
 class FakePredictor:
@@ -69,17 +76,15 @@ class FakePredictor:
 @pytest.fixture
 def make_validator(make_config: Callable[..., Any], fake_run: Any, tmp_path: Path) -> Callable[..., Validator]:
     def make(regions: list[FakeRegion], classes: int = 3, **changes: Any) -> Validator:
-        config = make_config(
-            data={"num_classes": classes},
-            model={"num_fmaps_out": classes},
-            loss={"weight": [1.0, 2.0, 0.5][:classes], "balance_labels": {"clipmin": 0.1, "clipmax": 0.5}},
-            **changes,
-        )
+        if "targets" not in changes:
+            balance = {"clipmin": 0.1, "clipmax": 0.5}
+            changes["loss"] = {"weight": [1.0, 2.0, 0.5][:classes], "balance_labels": balance}
+        config = make_config(data={"num_classes": classes}, **changes)
         return Validator(
             config,
             regions,  # type: ignore[arg-type]
             network=torch.nn.Identity(),
-            predictor=FakePredictor(classes),  # type: ignore[arg-type]
+            predictor=FakePredictor(config.model.num_fmaps_out),  # type: ignore[arg-type]
             log=TrainingLog(config, fake_run, TensorBoardLog(tmp_path / "tensorboard")),
             snapshots=tmp_path / "snapshots",
         )
@@ -142,17 +147,48 @@ def test_a_class_that_is_nowhere_has_no_score_and_no_part_in_the_mean(
 
 
 def test_a_fully_masked_entry_has_an_undefined_loss(make_config: Callable[..., Any]) -> None:
-    measured = EntryMeasurement(make_config())
+    measured = EntryMeasurement(targets_of(make_config()))
     block = np.zeros((2, 2, 2), dtype=np.uint8)
-    measured.add(np.full((2, 2, 2, 2), 0.5, dtype=np.float32), block, block, block)
+    made = [(block, block.astype(np.float32))]
+    measured.add(np.full((2, 2, 2, 2), 0.5, dtype=np.float32), made, block)
     assert math.isnan(measured.loss)
 
 
 def test_a_probability_of_zero_gives_a_finite_loss(make_config: Callable[..., Any]) -> None:
-    measured = EntryMeasurement(make_config())
+    measured = EntryMeasurement(targets_of(make_config()))
     certain = np.stack([np.zeros((2, 2, 2)), np.ones((2, 2, 2))]).astype(np.float32)
-    measured.add(certain, np.zeros((2, 2, 2), dtype=np.uint8), np.ones((2, 2, 2)), np.ones((2, 2, 2)))
+    made = [(np.zeros((2, 2, 2), dtype=np.uint8), np.ones((2, 2, 2), dtype=np.float32))]
+    measured.add(certain, made, np.ones((2, 2, 2)))
     assert 80 < measured.loss < 100
+
+
+def test_each_of_several_targets_is_measured_on_its_channels(
+    make_validator: Callable[..., Validator], fake_run: Any
+) -> None:
+    """Three classes; the fourth channel is the affinity to the previous voxel along x."""
+    targets = [
+        {"type": "classes", "loss": {"type": "cross_entropy_scaling", "weight": [1, 2, 0.5]}, "weight": 0.5},
+        {"type": "affinities", "offsets": [[0, 0, -1]], "balance": False},
+    ]
+    region = FakeRegion("first", 1, 3)
+    found = make_validator([region], targets=targets).run(20, lambda: False)
+    assert found is not None
+    values = FakePredictor(4).whole(region.raw_array)[3]
+    ids, mask = region.labels, region.mask.astype(bool)
+    same = np.zeros(ids.shape, bool)
+    same[..., 1:] = (ids[..., 1:] == ids[..., :-1]) & (ids[..., 1:] > 0)
+    known = np.zeros(ids.shape, bool)
+    known[..., 1:] = mask[..., 1:] | mask[..., :-1]
+    counted = known & region.metric_mask.astype(bool)
+    predicted = values >= 0.5
+    dice = 2 * (predicted & same)[counted].sum() / (predicted[counted].sum() + same[counted].sum())
+    entropy = -np.log(np.where(same, values, 1 - values))
+    assert found["affinities_dice"] == pytest.approx(dice)
+    assert found["affinities_bce"] == pytest.approx(entropy[counted].mean(), rel=1e-5)
+    assert found["loss_affinities"] == pytest.approx(entropy[known].mean(), rel=1e-5)
+    assert found["loss"] == pytest.approx(0.5 * found["loss_classes"] + found["loss_affinities"])
+    assert fake_run.values("affinities_dice_validation_ds_0")[20] == found["affinities_dice"]
+    assert "dice_class_2" in found
 
 
 @pytest.mark.parametrize("tiles_before", [1, 18, 30])

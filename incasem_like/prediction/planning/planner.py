@@ -16,7 +16,7 @@ from incasem_like.config import (
 from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError, IncasemError
 from incasem_like.networks import for_this_machine
-from incasem_like.prediction.channels import SIGMOID, channel_groups
+from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.loading import NetworkSource, load_network
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
@@ -93,8 +93,8 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
     """Read the regions to predict.
 
     Raises:
-        ConfigError: ``prediction.data`` is missing or wrong; metrics are requested for channels other than classes, or
-            mirroring for channels that may mean a direction.
+        ConfigError: ``prediction.data`` is missing or wrong; metrics are requested for channels other than classes,
+            mirroring for channels that may mean a direction, or uint8 for values beyond 0 to 1.
     """
     section = config.prediction
     path = required_file(section.data, "prediction.data")
@@ -104,7 +104,12 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
         raise ConfigError(
             f"prediction.log_metrics compares classes with labels, but the network gives {names}: set it to false."
         )
-    if section.test_time_augmentation != NONE and any(group.activation == SIGMOID for group in groups):
+    if section.output_dtype == "uint8" and any(group.activation == "none" for group in groups):
+        raise ConfigError(
+            f"prediction.output_dtype=uint8 stores values from 0 to 1, but the network gives {names} without an "
+            "activation: set it to float32 or float16."
+        )
+    if section.test_time_augmentation != NONE and any(group.activation != "softmax" for group in groups):
         raise ConfigError(
             f"prediction.test_time_augmentation={section.test_time_augmentation} averages mirrored positions, but the "
             f"network gives {names}, which may mean a direction, as affinities do: set it to none."
@@ -192,6 +197,10 @@ def _check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, oth
         ConfigError: Something differs; the message names it.
     """
     voxel_size = first.data.voxel_size
+    ours, theirs = (
+        {f"{group.name}.{key}": value for group in channel_groups(one.model) for key, value in group.attributes.items()}
+        for one in (first, other)
+    )
     other_size = voxel_size if same_voxel_size(voxel_size, other.data.voxel_size) else other.data.voxel_size
     for key, words, before, now in (
         ("data.voxel_size", "voxels of {} nm", list(voxel_size), list(other_size)),
@@ -199,6 +208,7 @@ def _check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, oth
         ("data.num_classes", "{} classes with background", first.data.num_classes, other.data.num_classes),
         ("model.in_channels", "{} channels of raw", first.model.in_channels, other.model.in_channels),
         ("model.outputs", "{} as outputs", _outputs(first), _outputs(other)),
+        *(("targets", f"{key} {{}}", ours.get(key), theirs.get(key)) for key in {**ours, **theirs}),
     ):
         if before != now:
             raise ConfigError(
