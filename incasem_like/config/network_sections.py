@@ -163,7 +163,7 @@ class LevelsSection(ModelConfig):
     halo: Margin | None = Field(
         None,
         description="Outermost output voxels per side, z, y, x, that tiles of a prediction compute but discard, since "
-        "they depend on padding; null = all of them, so that there are no seams. Fewer are faster.",
+        "they depend on padding; null = all of them, so that seams vanish. Fewer are faster.",
     )
 
     @model_validator(mode="after")

@@ -27,6 +27,11 @@ class NetworkGeometry:
             tiles discards them. 0 for networks of valid convolutions.
         sections: For a 2-D network: how many adjacent sections it takes as channels; its result is for the middle one.
         field_of_view: The most input voxels that one output voxel depends on; None where that is not known.
+
+    Example:
+        >>> unet = NetworkGeometry(smallest_input=(100,), stride=(8,), lost=(94,), border=(0,))
+        >>> unet.output_size((204,)), unet.nearest_valid((200,))
+        ((110,), ((196,), (204,)))
     """
 
     smallest_input: Size

@@ -62,6 +62,12 @@ def build_network(model: ModelConfig) -> nn.Module:
 
     Raises:
         ConfigError: Unknown ``model.type``, or values that do not fit each other.
+
+    Example:
+        >>> from incasem_like.config import UnetModel
+        >>> network = build_network(UnetModel(num_fmaps=2, downsample_factors=((2, 2, 2),)))
+        >>> network(torch.zeros(1, 1, 24, 24, 26)).shape
+        torch.Size([1, 2, 6, 6, 8])
     """
     network: nn.Module = _architecture(model).from_config(model)
     INITIALIZATIONS[model.initialization](network)
