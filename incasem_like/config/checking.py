@@ -23,6 +23,7 @@ _OTHER_NAMES = {
     "max_iterations": "iterations", "gpu": "device", "amp": "precision", "workers": "num_workers",
     "threads": "num_threads", "channels": "num_fmaps", "classes": "num_classes", "resolution": "voxel_size",
 }  # fmt: skip
+MOST_SUGGESTED = 3
 _PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
 
 
@@ -126,14 +127,15 @@ def _check_keys_of_variant(
 
 
 def _suggestion(path: KeyPath, siblings: Sequence[str], whole: type[BaseModel], prefix: KeyPath) -> str:
-    """Suggest the same name in another section, else a similar name in this section, else a similar name anywhere."""
+    """Suggest the same name in a few other sections, else a similar name in this section, else anywhere."""
     anywhere: dict[str, list[KeyPath]] = {}
     for known in _keys_and_sections(whole):
         anywhere.setdefault(known[-1], []).append(known)
     named = path[-1] if path[-1] in anywhere else _OTHER_NAMES.get(path[-1], "")
     if named in anywhere:
         beside = [known for known in anywhere[named] if known[:-1] == prefix]
-        return _did_you_mean(beside or anywhere[named])
+        if beside or len(anywhere[named]) <= MOST_SUGGESTED:
+            return _did_you_mean(beside or anywhere[named])
     near = _nearest_word(path[-1], siblings)
     if near:
         return _did_you_mean([(*prefix, near)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
 
@@ -114,6 +114,12 @@ def _stored_checkpoints(value: object) -> str:
     return ",".join(sorted(words))
 
 
+def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError("not ascending")
+    return limits
+
+
 def _distinct(axes: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(axes)) != len(axes):
         raise ValueError("an axis twice")
@@ -143,6 +149,16 @@ Axes = Annotated[
     Field(max_length=3),
     BeforeValidator(lambda axes: _distinct(axes) if isinstance(axes, list | tuple) else axes),
     Words("a list of different axes out of 0 (z), 1 (y), 2 (x)"),
+]
+Range = Annotated[
+    tuple[NotNegative, NotNegative],
+    AfterValidator(_ascending),
+    Words("two numbers [from, to] of at least 0, ascending"),
+]
+PositiveRange = Annotated[
+    tuple[PositiveNumber, PositiveNumber],
+    AfterValidator(_ascending),
+    Words("two numbers [from, to] above 0, ascending"),
 ]
 Factor = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=3)]
 Margin = Annotated[

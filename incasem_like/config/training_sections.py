@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from incasem_like.config.appearance_sections import AppearanceSections
 from incasem_like.config.kinds import (
     Axes,
     Checkpoint,
@@ -75,7 +76,10 @@ class ElasticConfig(Section):
     section_shift_probability: Fraction = Field(
         0.05, description="Probability per z section that it and all later ones are shifted in y and x."
     )
-    max_misalign: Count = Field(2, description="Maximum shift in voxels.")
+    section_slip_probability: Fraction = Field(
+        0.0, description="Probability per z section that it alone is shifted in y and x."
+    )
+    max_misalign: Count = Field(2, description="Maximum shift or slip in voxels.")
 
 
 class IntensityConfig(Section):
@@ -94,7 +98,7 @@ class SimpleConfig(Section):
     mirror_only: Axes = Field((0, 1, 2), description="Axes that may be mirrored (0 = z).")
 
 
-class AugmentationConfig(Section):
+class AugmentationConfig(AppearanceSections):
     """Random changes of each training block; null switches one off."""
 
     elastic: ElasticConfig | None = Field(default_factory=ElasticConfig, description="Elastic deformation; null = off.")

@@ -86,6 +86,7 @@ def random_deformation(
     subsample: int,
     rotation: bool,
     section_shift_probability: float,
+    section_slip_probability: float,
     max_misalign: int,
 ) -> Deformation:
     """Draw a deformation of a block.
@@ -98,6 +99,7 @@ def random_deformation(
         subsample: Factor by which the grid of nodes is coarser than voxels.
         rotation: Rotate about z around the block's centre, by an angle uniform in [0, 90) degrees.
         section_shift_probability: Probability of each section that it and all later ones are shifted in y and x.
+        section_slip_probability: Probability of each section that it alone is shifted.
         max_misalign: Largest such shift in voxels; uniform over whole numbers of both signs.
     """
     control_shape = tuple(
@@ -105,9 +107,11 @@ def random_deformation(
     )
     jitter = rng.standard_normal((3, *control_shape)) * np.asarray(jitter_sigma, dtype=float)[:, None, None, None]
     angle = rng.uniform(0.0, np.pi / 2) if rotation else 0.0
-    shifted = rng.random(shape[0]) < section_shift_probability
-    steps = rng.integers(-max_misalign, max_misalign, size=(shape[0], 2), endpoint=True) * shifted[:, None]
-    return deformation(shape, jitter.astype(np.float32), angle, np.cumsum(steps, axis=0), subsample)
+    shifts, slips = (
+        rng.integers(-max_misalign, max_misalign, size=(shape[0], 2), endpoint=True) * moved[:, None]
+        for moved in (rng.random(shape[0]) < share for share in (section_shift_probability, section_slip_probability))
+    )
+    return deformation(shape, jitter.astype(np.float32), angle, np.cumsum(shifts, axis=0) + slips, subsample)
 
 
 def deformation(

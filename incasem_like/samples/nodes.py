@@ -11,7 +11,9 @@ import random
 import gunpowder as gp
 import numpy as np
 
+from incasem_like.config.section import Section
 from incasem_like.config.training_sections import ElasticConfig, IntensityConfig, SimpleConfig
+from incasem_like.samples.appearance import AUGMENTATIONS
 from incasem_like.samples.blocks import INSIDE, MASK, BlockReader
 from incasem_like.samples.deformation import Box, Deformation, random_deformation
 from incasem_like.samples.places import PlaceChooser
@@ -164,10 +166,27 @@ class Intensity(gp.IntensityAugment):  # type: ignore[misc]
         np.clip(raw, 0, 1, out=raw)
 
 
+class Appearance(gp.BatchFilter):  # type: ignore[misc]
+    """One of the augmentations of raw alone, in a share of the samples."""
+
+    def __init__(self, name: str, config: Section, randomness: SampleRandomness) -> None:
+        self.step, self.config, self.randomness = name, config, randomness
+
+    def setup(self) -> None:
+        """Declare the array that changes."""
+        self.updates(RAW, self.spec[RAW])
+
+    def process(self, batch: gp.Batch, request: gp.BatchRequest) -> None:
+        """Change raw with the probability of the section; one without has probabilities of its own."""
+        rng = self.randomness.generator(self.step)
+        if rng.random() < getattr(self.config, "probability", 1.0):
+            batch[RAW].data = AUGMENTATIONS[self.step](batch[RAW].data, self.config, rng)
+
+
 def sample_pipeline(
     readers: list[BlockReader], chooser: PlaceChooser, settings: SampleSettings, randomness: SampleRandomness
 ) -> gp.Pipeline:
-    """Connect the nodes: regions, position, mirror and transpose, deform, mirror and transpose again, intensity."""
+    """Connect the nodes: regions, position, mirror and transpose, deform, mirror and transpose again, appearance."""
     voxel_size = gp.Coordinate(settings.voxel_size_picometres)
     augmentation = settings.augmentation
     pipeline = tuple(RegionSource(reader, voxel_size) for reader in readers) + RandomPlace(
@@ -181,4 +200,8 @@ def sample_pipeline(
             pipeline += Simple(augmentation.simple, "simple_1", randomness)
     if augmentation.intensity is not None:
         pipeline += Intensity(augmentation.intensity, randomness)
+    for name in AUGMENTATIONS:
+        config = getattr(augmentation, name)
+        if config is not None:
+            pipeline += Appearance(name, config, randomness)
     return pipeline

@@ -52,7 +52,7 @@ def boundary_labels(
     for _ in range(thickness):
         lowest = _spread(lowest, used, np.minimum)
         highest = _spread(highest, used, np.maximum)
-    boundary = (lowest != ids) | (highest != ids)
+    boundary: NDArray[np.bool_] = (lowest != ids) | (highest != ids)
     boundary &= known
     return boundary.view(np.uint8)
 

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +93,7 @@ def local_shape_descriptors(
         voxel_size: World units per voxel: a number, or one per axis of the array.
         components: The channels to return, as numbers or as digits like ``"0129"``; None: all.
         mode: Neighbourhood, see above.
-        downsample: Take every n-th voxel along the used axes and repeat its descriptors n times; n^4 times faster.
+        downsample: Take every n-th voxel along the used axes and repeat its descriptors n times; much faster.
         roi: Part of the array, in voxels, to return descriptors of; what surrounds it still counts. Needed around it:
             3 sigma, in the mode ``sphere`` sigma.
         labels: Ids of the objects to describe; None: all.
@@ -127,14 +127,16 @@ def local_shape_descriptors(
     extent = tuple(side.stop - side.start for side in region)
     numbers, ids = consecutive_ids(array.reshape((1,) * (3 - array.ndim) + array.shape))
     numbers += 1  # 0 is no object to ndimage.find_objects
-    chosen = (ids != 0) if labels is None else (ids != 0) & np.isin(ids, labels)
+    # Python's integers: numpy compares signed with unsigned 64-bit ids as floats.
+    described_ids = set(ids.tolist() if labels is None else map(int, labels)) - {0}
+    chosen = np.array([one in described_ids for one in ids.tolist()], dtype=bool)
     described = torch.zeros((len(channels), math.prod(extent)), dtype=torch.float32, device=device)
     with _exact_arithmetic(device):
         for number, box in _object_boxes(numbers, chosen, window.axes):
             voxels, values = _describe_object(numbers, number, box, region, window, channels, device)
             described[:, torch.from_numpy(voxels).to(device)] = values
     described = described.reshape(len(channels), *extent[3 - array.ndim :])
-    return cast(Labels, described if isinstance(instances, torch.Tensor) else described.numpy())
+    return described if isinstance(instances, torch.Tensor) else described.numpy()
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def _describe_object(
     wanted = np.zeros_like(held)
     wanted[samples] = True
     rank = np.cumsum(wanted).reshape(wanted.shape) - 1
-    values = torch.empty((len(channels), np.count_nonzero(wanted)), dtype=torch.float32, device=device)
+    values = torch.empty((len(channels), int(np.count_nonzero(wanted))), dtype=torch.float32, device=device)
     names = (DESCRIPTOR_NAMES[len(window.axes)][channel] for channel in channels)
     degree = max({"size": 0, "offset": 1}.get(name.split("_")[0], 2) for name in names)
     moments = _gaussian_moments if window.mode == "gaussian" else _sphere_moments
@@ -223,7 +225,9 @@ def _describe_object(
         }
         ranks = torch.from_numpy(rank[outputs][wanted[outputs]]).to(device)
         values[:, ranks] = torch.stack(_channel_values(found, channels, window))
-    return positions, values[:, torch.from_numpy(rank[samples]).to(device)]
+    if max(window.steps) > 1:
+        values = values[:, torch.from_numpy(rank[samples]).to(device)]
+    return positions, values
 
 
 def _parts(
@@ -258,7 +262,8 @@ def _cost(part: tuple[Slices, Slices]) -> float:
     (z, y, x), (from_z, from_y, from_x) = ([side.stop - side.start for side in box] for box in part)
     if from_z * from_y * from_x > LARGEST_PART:
         return math.inf
-    return x * from_z * (3.0 * from_y * from_x + y * (6.0 * from_y + 10.0 * z)) + CHARGE_PER_PART
+    multiplications: float = x * from_z * (3.0 * from_y * from_x + y * (6.0 * from_y + 10.0 * z))
+    return multiplications + CHARGE_PER_PART
 
 
 def _shrunk(mask: NDArray[np.bool_], box: Slices) -> Slices | None:
@@ -356,37 +361,35 @@ def _channel_values(moments: Moments, channels: Sequence[int], window: _Window) 
     def moment(*axes: int) -> torch.Tensor:
         return moments[tuple(axes.count(axis) for axis in range(3))]
 
-    def mean(axis: int) -> torch.Tensor:
-        return moment(axis) / divisor * window.spacing[axis]
+    mass = moment()
+    divisor = torch.where(mass > 0, mass, 1.0)
+    degree = max(sum(powers) for powers in moments)
+    means = {axis: moment(axis) / divisor * window.spacing[axis] for axis in window.axes if degree > 0}
+    pairs = list(itertools.combinations(window.axes, 2))
 
     def covariance(one: int, other: int) -> torch.Tensor:
         mixed = moment(one, other) / divisor * (window.spacing[one] * window.spacing[other])
-        return mixed - mean(one) * mean(other)
+        return mixed - means[one] * means[other]
 
-    def variance(axis: int) -> torch.Tensor:
-        return covariance(axis, axis).clamp(min=SMALLEST_VARIANCE)
-
-    mass = moment()
-    divisor = torch.where(mass > 0, mass, 1.0)
+    variances = {axis: covariance(axis, axis).clamp(min=SMALLEST_VARIANCE) for axis in window.axes if degree > 1}
     count = len(window.axes)
-    pairs = list(itertools.combinations(window.axes, 2))
     values = []
     for channel in channels:
         if channel < count:
             axis = window.axes[channel]
             farthest = window.sigma[axis] * (1.0 if window.mode == "gaussian" else 0.5)
-            value = mean(axis) / farthest * 0.5 + 0.5
+            value = means[axis] / farthest * 0.5 + 0.5
         elif channel < 2 * count:
             axis = window.axes[channel - count]
-            value = variance(axis) / window.sigma[axis] ** 2
+            value = variances[axis] / window.sigma[axis] ** 2
         elif channel < 2 * count + len(pairs):
             one, other = pairs[channel - 2 * count]
-            value = covariance(one, other) / torch.sqrt(variance(one) * variance(other)) * 0.5 + 0.5
+            value = covariance(one, other) / torch.sqrt(variances[one] * variances[other]) * 0.5 + 0.5
         elif window.mode == "gaussian":
             value = mass
         else:
             around = np.ogrid[tuple(slice(-far, far + 1) for far in window.reach)]
-            value = mass / np.count_nonzero(_in_sphere(around, window))
+            value = mass / int(np.count_nonzero(_in_sphere(around, window)))
         values.append(value.clamp(0, 1))
     return values
 

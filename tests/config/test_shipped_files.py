@@ -50,7 +50,10 @@ def test_the_yaml_files_have_every_key_with_a_comment(
         section = values
         for key in keys[:-1]:
             section = section[key]
-        assert keys[-1] in section, ".".join(keys)
+            if section is None:  # a section that is off by default: docs/configuration.md has its keys
+                break
+        else:
+            assert keys[-1] in section, ".".join(keys)
     bare = [line for line in path.read_text().splitlines() if re.match(r"\s*\w+: *[^# ]", line) and " # " not in line]
     assert bare == []
 

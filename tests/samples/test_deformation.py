@@ -13,6 +13,7 @@ STATED = {
     "subsample": 3,
     "rotation": True,
     "section_shift_probability": 0.2,
+    "section_slip_probability": 0.0,
     "max_misalign": 2,
 }
 
@@ -71,6 +72,15 @@ def test_section_shifts_start_as_often_as_asked_and_reach_the_largest_of_both_si
     assert set(np.unique(steps)) == {-2, -1, 0, 1, 2}
     # Of 25 equally likely steps one is none at all.
     assert np.mean(np.any(steps != 0, axis=1)) == pytest.approx(0.05 * 24 / 25, abs=0.012)
+
+
+def test_a_slip_moves_one_section_and_a_shift_all_later_ones_too():
+    rng = np.random.default_rng(1)
+    options = {**STATED, "section_shift_probability": 0.0, "section_slip_probability": 0.1}
+    slips = random_deformation((4000, 2, 2), rng, **options).section_shifts
+    moved = np.any(slips != 0, axis=1)
+    assert moved.mean() == pytest.approx(0.1 * 24 / 25, abs=0.015)
+    assert np.abs(slips).max() == 2
 
 
 @pytest.mark.parametrize(
