@@ -48,7 +48,7 @@ def measured_maps(network: nn.Module, geometry: NetworkGeometry, channels: int, 
     size = geometry.nearest_valid(wanted)[1]
     network.eval()
     with torch.no_grad(), Allocations() as allocated:
-        network(torch.empty((1, channels, *size), device=device))
+        network(torch.zeros((1, channels, *size), device=device))
     voxels = math.prod(size)
     return ForwardMaps(allocated.most / voxels, allocated.widest / voxels)
 
