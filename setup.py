@@ -23,6 +23,7 @@ setup(
         "PyYAML>=6",
         "funlib.geometry>=0.3",
         "gunpowder==1.4.4",
+        "h5py>=3.12",
         "imagecodecs>=2025.3.30",
         "jinja2>=3.1",
         "lightning-fabric>=2.6",

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from mongo import mongo_url, run_stock, stock_mongo_observer
 
-from incasem_like.config import ModelConfig
+from incasem_like.config import UnetModel
 from incasem_like.networks import build_network
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment
 
@@ -45,7 +45,7 @@ def training_step() -> Callable[[], float]:
     torch.set_num_threads(1)
     cubes = [[3, 3, 3]] * 2
     network = build_network(
-        ModelConfig(num_fmaps=4, downsample_factors=[[2, 2, 2]], kernel_size_down=[cubes] * 2, kernel_size_up=[cubes])
+        UnetModel(num_fmaps=4, downsample_factors=[[2, 2, 2]], kernel_size_down=[cubes] * 2, kernel_size_up=[cubes])
     )
     optimizer = torch.optim.Adam(network.parameters())
     raw = torch.rand(1, 1, 32, 32, 32)

@@ -15,10 +15,10 @@ if sys.argv[1] == "ours":
     use_huge_pages()
     keep_freed_memory()
 import torch
-from incasem_like.config import ModelConfig
+from incasem_like.config import UnetModel
 from incasem_like.networks import build_network
 one, two = [[1, 3, 3]], [[1, 3, 3]] * 2
-model = ModelConfig(num_fmaps=16, downsample_factors=[[1, 4, 4], [1, 2, 2], [1, 2, 2]],
+model = UnetModel(num_fmaps=16, downsample_factors=[[1, 4, 4], [1, 2, 2], [1, 2, 2]],
                     kernel_size_down=[one, two, two, two], kernel_size_up=[one, two, two])
 network = build_network(model).to(memory_format=torch.channels_last_3d)
 raw = torch.rand(1, 1, 5, 386, 386)

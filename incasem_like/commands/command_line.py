@@ -107,7 +107,7 @@ def parse_command_line(
     flags, words, items = _split(list(argv), own_parser)
     own, unknown = _parse_flags(own_parser, flags)
     command = _read_words([*unknown, *words], own_parser)
-    files, updates = _read_items(items)
+    files, updates = read_items(items)
     if own.runs_directory:
         updates = (*updates, f"directories.runs={json.dumps(as_folder(own.runs_directory))}")
     return CommandLine(
@@ -258,7 +258,12 @@ def _read_words(words: list[str], parser: argparse.ArgumentParser) -> str:
     return words[0] if words else "run"
 
 
-def _read_items(items: list[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+def read_items(items: Sequence[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Separate what stands behind ``with`` into files and ``key=value``.
+
+    Raises:
+        ConfigError: A word is neither.
+    """
     files: list[Path] = []
     updates: list[str] = []
     for item in items:

@@ -268,6 +268,19 @@ class Bars:
     type=click.Path(path_type=Path),
     help="Configuration that a checkpoint was trained with, YAML or JSON.  [default: incasem's]",
 )
+@click.option(
+    "--scaling_factor",
+    metavar="F",
+    type=click.FloatRange(0, min_open=True),
+    help="What raw values are multiplied by for a network that Keras stored (.h5).",
+)
+@click.option(
+    "--raw_type",
+    type=click.Choice(["uint8", "uint16"]),
+    default="uint16",
+    show_default=True,
+    help="Type of the raw volumes that such a network will predict.",
+)
 @click.option("--database", metavar="NAME", help="Database of a dump.  [default: the one with runs]")
 @click.option("--no_upload", is_flag=True, help="Leave the upload of checkpoints into a database to runs sync.")
 @place_options
@@ -282,6 +295,8 @@ def import_models(
     voxel_size: tuple[float, float, float] | None,
     iteration: int | None,
     config_file: Path | None,
+    scaling_factor: float | None,
+    raw_type: str,
     database: str | None,
     no_upload: bool,
     manifest: Path | None,
@@ -290,7 +305,8 @@ def import_models(
 ) -> None:
     """Make tracked runs of published models, so that scripts take them by id.
 
-    WHAT is the id or name of a downloaded model; a checkpoint file (.pt); the archive or folder of
+    WHAT is the id or name of a downloaded model; a checkpoint file (.pt); a U-Net that ExLLSM's Keras code stored
+    (.h5), which is converted and verified; the archive or folder of
     incasem's database that mongodump wrote; or a mock_db folder or one of its JSON files. By default everything
     downloaded is imported. Runs keep their ids. Runs that exist already are left unchanged.
     """
@@ -300,7 +316,7 @@ def import_models(
     sources = Sources(read_manifest(manifest), models_folder(models_directory))
     found = [sources.find(word) for word in what] or sources.downloaded()
     found.sort(key=lambda source: ORDER.index(source.kind))
-    description = Description(name, voxel_size, iteration, config_file)
+    description = Description(name, voxel_size, iteration, config_file, scaling_factor, raw_type)
     _check_import(found, wanted, description, run_id)
     importer = Importer(stores.open("trainings"), run_id=run_id, remap=remap, replace=replace, upload=not no_upload)
     first: Imported | None = None
@@ -329,9 +345,13 @@ def _check_import(found: list[Source], wanted: tuple[int, ...], description: Des
     single = len(found) == 1 and (found[0].kind in ("checkpoint", "json") or len(wanted) == 1)
     if run_id is not None and not single:
         raise InputError("--id is for a single run: name one checkpoint, or add --run ID; for several use --remap.")
-    given = description.name or description.voxel_size or description.config_file or description.iteration is not None
+    named = description.name or description.voxel_size or description.config_file or description.scaling_factor
+    given = named or description.iteration is not None
     if given and (len(found) != 1 or found[0].kind != "checkpoint"):
-        raise InputError("--name, --voxel_size, --iteration and --config are for a single checkpoint: name its file.")
+        raise InputError(
+            "--name, --voxel_size, --iteration, --config and --scaling_factor are for a single checkpoint: name its "
+            "file."
+        )
     if wanted and not any(source.kind in ("dump", "mock_db") for source in found):
         raise InputError("--run chooses among the runs of a database: name the dump or mock_db too.")
 

@@ -19,7 +19,7 @@ from incasem_like.config.loading import (
     resolve_training_config,
 )
 from incasem_like.config.locations import default_data_directory, default_runs_directory
-from incasem_like.config.network_sections import LossConfig, ModelConfig
+from incasem_like.config.network_sections import LossConfig, ModelConfig, UnetModel
 from incasem_like.config.prediction_config import PredictionConfig, SeriesConfig, SeriesSection
 from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig
 from incasem_like.config.sweep_config import SweepConfig
@@ -38,6 +38,7 @@ __all__ = [
     "SweepConfig",
     "TorchConfig",
     "TrainingConfig",
+    "UnetModel",
     "default_data_directory",
     "default_runs_directory",
     "load_data_config",

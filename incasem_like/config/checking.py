@@ -29,8 +29,15 @@ _PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the fields of a model by their keys in the files."""
-    return {field.alias or name: field for name, field in model.model_fields.items()}
+    """Return the fields of a model by their keys in the files; of a section with variants, those of all of them."""
+    models = (model, *variants_of(model).values())
+    return {field.alias or name: field for one in reversed(models) for name, field in one.model_fields.items()}
+
+
+def variants_of(model: type[BaseModel] | None) -> Mapping[str, type[BaseModel]]:
+    """Return the sections among which the key ``type`` of a section selects, by that key; none for most sections."""
+    variants: Mapping[str, type[BaseModel]] = getattr(model, "variants", dict)()
+    return variants
 
 
 def section_of(annotation: object) -> type[BaseModel] | None:
@@ -42,8 +49,10 @@ def section_of(annotation: object) -> type[BaseModel] | None:
 
 
 def all_keys(model: type[BaseModel], prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, FieldInfo]]:
-    """Yield every key, each section before the keys in it, in the order of the model."""
-    for key, field in fields_of(model).items():
+    """Yield every key, each section before the keys in it, in the order of the model; of variants, the default's."""
+    variants = variants_of(model)
+    default = fields_of(variants[model.model_fields["type"].default]) if variants else {}
+    for key, field in (default | model.model_fields if variants else fields_of(model)).items():
         yield (*prefix, key), field
         section = section_of(field.annotation)
         if section is not None:
@@ -125,9 +134,8 @@ def explain(
         return ConfigError(first["msg"])
     location = (*prefix, *map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        return ConfigError(
-            f"Unknown key '{'.'.join(location)}' {source(location)}{_suggestion(model, location, prefix)}"
-        )
+        ending = _key_of_another_variant(model, values, first["loc"]) or _suggestion(model, location, prefix)
+        return ConfigError(f"Unknown key '{'.'.join(location)}' {source(location)}{ending}")
     path, field = _locate(model, first["loc"])
     dotted = ".".join((*prefix, *path))
     what = "a mapping of keys" if field is None else expected(field.annotation, field.metadata)
@@ -143,6 +151,22 @@ def explain(
         return ConfigError(f"{sentence}: set a key of it, such as {dotted}.{next(iter(fields_of(section)))}=VALUE.")
     choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)] if field is not None else []
     return ConfigError(f"{sentence}{(nearest(found, choices) if isinstance(found, str) else '') or '.'}")
+
+
+def _key_of_another_variant(model: type[BaseModel], values: Mapping[str, Any], location: Sequence[int | str]) -> str:
+    """Return the end of a sentence about a key that belongs to sections with another ``type``; else an empty text."""
+    section: type[BaseModel] | None = model
+    found: Any = values
+    for part in location[:-1]:
+        field = fields_of(section).get(str(part)) if section is not None else None
+        section = section_of(field.annotation) if field is not None else None
+        found = found.get(part) if isinstance(found, Mapping) else None
+    variants = variants_of(section)
+    owners = [name for name, variant in variants.items() if location[-1] in fields_of(variant)]
+    if section is None or not owners or not isinstance(found, Mapping):
+        return ""
+    key, default = ".".join([*map(str, location[:-1]), "type"]), section.model_fields["type"].default
+    return f": {key} is {found.get('type', default)}, but the key belongs to {', '.join(owners)}."
 
 
 def show(value: object) -> str:

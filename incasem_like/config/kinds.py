@@ -117,6 +117,9 @@ PositiveRange = Annotated[
     Words("two numbers [from, to] above 0, ascending"),
 ]
 Factor = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=3)]
+Margin = Annotated[
+    tuple[Count, ...], Field(min_length=2, max_length=3), Words("whole numbers of at least 0 [z, y, x] or [y, x]")
+]
 Factors = Annotated[
     tuple[Factor, ...],
     Field(min_length=1),

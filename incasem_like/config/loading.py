@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from incasem_like.config.checking import KeyPath, Source, current_names
+from incasem_like.config.checking import KeyPath, Source, current_names, fields_of, section_of, variants_of
 from incasem_like.config.locations import expand, find_file, resolve_paths
 from incasem_like.config.prediction_config import PredictionConfig, SeriesConfig
 from incasem_like.config.reading import parse_yaml, read_keys
@@ -50,6 +50,16 @@ class Layers:
                     del known[other]
             self.origins[path] = origin
         self.faults.update(faults or {})
+
+    def drop(self, path: KeyPath) -> None:
+        """Remove the value of a key path."""
+        section = self.values
+        for key in path[:-1]:
+            section = section[key]
+        del section[path[-1]]
+        for known in (self.origins, self.faults):
+            for other in [other for other in known if other[: len(path)] == path]:
+                del known[other]
 
     def validated(self, document: type[D]) -> D:
         """Return the typed configuration.
@@ -187,10 +197,24 @@ def lay_given(
         path = find_file(Path(expand(str(file), "The command line")), folders, "The command line")
         values = current_names(document, nest(read_keys(path)))
         resolved, faults = resolve_paths(document, values, [path.parent])
+        _drop_options(layers, document, resolved)
         layers.lay(resolved, f"in {path}", faults)
     values = current_names(document, parse_updates(updates))
     resolved, faults = resolve_paths(document, values, folders)
+    _drop_options(layers, document, resolved)
     layers.lay(resolved, COMMAND_LINE, faults)
+
+
+def _drop_options(layers: Layers, document: type[Document], values: Mapping[str, Any]) -> None:
+    """Drop the options of an earlier layer's network, or other section with a ``type``, if ``values`` name another."""
+    for key, about in fields_of(document).items():
+        section = values.get(key)
+        chosen = variants_of(section_of(about.annotation)).get(
+            section.get("type", "") if isinstance(section, Mapping) else ""
+        )
+        if chosen is not None:
+            for option in [option for option in layers.values.get(key) or {} if option not in fields_of(chosen)]:
+                layers.drop((key, option))
 
 
 def _load(document: type[D], files: Sequence[Path], updates: Sequence[str], search: Path | None) -> D:

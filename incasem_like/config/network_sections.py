@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from incasem_like.config.kinds import (
     Classes,
     DefaultWords,
+    ExistingFile,
     Factor,
     Factors,
     Flag,
     Fraction,
     Kernels,
+    Margin,
     NotNegative,
     Positive,
     Text,
@@ -58,6 +61,9 @@ class OutputSection(Section):
         return self
 
 
+ModelSections: TypeAlias = "Mapping[str, type[ModelConfig]]"
+
+
 def output_sections(targets: Sequence[TargetSection]) -> tuple[OutputSection, ...] | None:
     """Return the output channels of a network that learns targets; None for one that learns exclusive classes alone."""
     if len(targets) == 1 and targets[0].kind == "classes":
@@ -71,13 +77,12 @@ def output_sections(targets: Sequence[TargetSection]) -> tuple[OutputSection, ..
 
 
 class ModelConfig(Section):
-    """Architecture of the network; parameter names and shapes are incasem's."""
+    """Network; which further keys it has depends on `model.type`."""
 
-    type: Literal["Unet", "OneConv3d"] = Field(
-        "Unet", description="`Unet`, or `OneConv3d`: a single 3 x 3 x 3 convolution for tests."
+    type: Literal["Unet", "StackedHourglass", "AutoContext", "Custom", "OneConv3d"] = Field(
+        "Unet", description="Architecture; each has the keys of its own table below."
     )
     in_channels: Positive = Field(1, description="Channels of the raw volume.")
-    num_fmaps: Positive = Field(32, description="Number of feature maps of the finest level.")
     num_fmaps_out: Annotated[Positive, DefaultWords("as many as the targets have")] = Field(
         2, description="Number of output channels; of classes, `data.num_classes`."
     )
@@ -86,31 +91,25 @@ class ModelConfig(Section):
         description="Output channels in order: a list of `{name, channels, activation, attributes}`; null = one class "
         "each. It follows from `targets`, and has to be given for imported networks with other outputs than classes.",
     )
-    fmap_inc_factor: Positive = Field(
-        2, description="Factor by which the number of feature maps grows from one level to the next coarser one."
-    )
-    downsample_factors: Factors = Field(
-        ((2, 2, 2), (2, 2, 2), (2, 2, 2)),
-        description="Down-sampling factors z, y, x between consecutive levels; 1 along z for thick sections.",
-    )
-    kernel_size_down: Kernels | None = Field(
-        None,
-        description="Kernels of the convolutions on the way down: one list per level, finest first, coarsest included; "
-        "null = two of 3 along every axis.",
-    )
-    kernel_size_up: Kernels | None = Field(
-        None,
-        description="Kernels of the convolutions on the way up: one list per level, finest first, "
-        "without the coarsest; null = two of 3 along every axis.",
-    )
-    constant_upsample: Flag = Field(
-        True, description="Up-sample by repeating voxels; false = learnt transposed convolutions."
-    )
-    initialization: Literal["torch", "he_normal"] = Field(
+    initialization: Literal["torch", "he_normal", "glorot_uniform"] = Field(
         "torch",
-        description="Initialisation of the weights: torch's default, as in incasem, or He's, "
-        "which preserves the signal's variance through the layers.",
+        description="Initialisation of the weights: torch's default, as in incasem; He's (Kaiming), which preserves "
+        "the signal's variance through ReLUs, as with funlib's networks; Glorot's, as in Keras.",
     )
+
+    @classmethod
+    def variants(cls) -> ModelSections:
+        """Return the section of each ``type``; none for a section that is one of them."""
+        return MODELS if cls is ModelConfig else {}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_its_type(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if cls is ModelConfig and isinstance(values, Mapping):
+            section = MODELS.get(values.get("type", "Unet"))
+            if section is not None:
+                return cast(Self, section.model_validate(values))
+        return handler(values)
 
     @model_validator(mode="before")
     @classmethod
@@ -132,6 +131,41 @@ class ModelConfig(Section):
             )
         return self
 
+
+class LevelsSection(ModelConfig):
+    """Levels of a U-Net, finest first; parameter names and shapes are incasem's."""
+
+    num_fmaps: Positive = Field(32, description="Number of feature maps of the finest level.")
+    fmap_inc_factor: Positive = Field(
+        2, description="Factor by which the number of feature maps grows from one level to the next coarser one."
+    )
+    downsample_factors: Factors = Field(
+        ((2, 2, 2), (2, 2, 2), (2, 2, 2)),
+        description="Down-sampling factors z, y, x between consecutive levels; 1 along z for thick sections. Two "
+        "numbers per level make a 2-D network, which is applied to each section.",
+    )
+    kernel_size_down: Kernels | None = Field(
+        None,
+        description="Kernels of the convolutions on the way down: one list per level, finest first, coarsest included; "
+        "null = two of 3 along every axis.",
+    )
+    kernel_size_up: Kernels | None = Field(
+        None,
+        description="Kernels of the convolutions on the way up: one list per level, finest first, "
+        "without the coarsest; null = two of 3 along every axis.",
+    )
+    residual: Literal["none", "linear", "shortcut"] = Field(
+        "none",
+        description="What is added to the result of each level's convolutions before its ReLU: nothing; a 1 x 1 x 1 "
+        "convolution of their input (funlib's residual U-Net; also at the output); their input, convolved where the "
+        "number of maps differs (3dsegmentation).",
+    )
+    halo: Margin | None = Field(
+        None,
+        description="Outermost output voxels per side, z, y, x, that tiles of a prediction compute but discard, since "
+        "they depend on padding; null = all of them, so that seams vanish. Fewer are faster.",
+    )
+
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:
         axes = {len(factor) for factor in self.downsample_factors}
@@ -149,6 +183,122 @@ class ModelConfig(Section):
                 )
             _check_kernels(key, kernels or (), axes)
         return self
+
+
+class UnetOptions(LevelsSection):
+    """Options of one U-Net."""
+
+    padding: Literal["valid", "same"] = Field(
+        "valid", description="`valid`: the output is smaller than the input; `same`: zeros around keep the size."
+    )
+    normalization: Literal["none", "batch"] = Field(
+        "none", description="`batch`: batch normalisation after each ReLU; give batches of several blocks."
+    )
+    constant_upsample: Flag = Field(
+        True, description="Up-sample without weights; false = learnt transposed convolutions."
+    )
+    upsample_mode: Literal["nearest", "linear"] = Field(
+        "nearest", description="With `constant_upsample`: repeat voxels, or interpolate linearly between them."
+    )
+    transposed_fmaps: Literal["lower", "upper"] = Field(
+        "lower",
+        description="Maps after a transposed convolution: as many as on the level below, or as on the one it leads to.",
+    )
+    transposed_relu: Flag = Field(False, description="Whether a ReLU follows each transposed convolution.")
+    upsampled_first: Flag = Field(
+        False, description="Whether up-sampled maps come before skipped ones; matters for weights trained elsewhere."
+    )
+    crop_to_factor: Flag = Field(
+        True,
+        description="Crop up-sampled maps so that outputs are whole pooling cells of the coarsest level; false = "
+        "larger outputs, as in the paper of the local shape descriptors.",
+    )
+    halve_first: Flag = Field(
+        False, description="Half as many maps in all but the last convolution of each level on the way down (ExLLSM)."
+    )
+    num_fmaps_last: Positive | None = Field(
+        None, description="Feature maps before the last convolution; null = `num_fmaps`."
+    )
+    final_kernel_size: Positive = Field(3, description="Edge of the last convolution's kernel; most U-Nets have 1.")
+    bottleneck_dropout: Fraction = Field(
+        0.0, description="Share of values of the coarsest level that is set to 0 at random in training."
+    )
+    decoder_channels: tuple[Positive, ...] | None = Field(
+        None, description="Output channels of each of several decoders; null = one decoder for all channels."
+    )
+    adjacent_sections: Positive = Field(
+        1, description="For a 2-D network: sections around each one that it sees as channels, itself included."
+    )
+
+
+class UnetModel(UnetOptions):
+    """The U-Net. The defaults are incasem's; the other options are those of further published U-Nets."""
+
+    type: Literal["Unet"] = "Unet"
+
+
+class StackedHourglassModel(LevelsSection):
+    """U-Nets in a row, each trained to improve on the one before: padded, with batch normalisation after each ReLU."""
+
+    type: Literal["StackedHourglass"] = "StackedHourglass"
+    num_stacks: Positive = Field(2, description="Number of U-Nets.")
+
+
+class AutoContextModel(UnetOptions):
+    """A U-Net that sees the output of a trained, frozen one; the keys of a Unet describe the second.
+
+    Both take the same `in_channels` and `adjacent_sections`, of which those of `first` have no effect.
+    """
+
+    type: Literal["AutoContext"] = "AutoContext"
+    first: UnetModel = Field(default_factory=UnetModel, description="The frozen network, as it was trained.")
+    first_checkpoint: ExistingFile | None = Field(
+        None, description="Checkpoint of the frozen network, read at the start of a training; later ones contain it."
+    )
+    with_raw: Flag = Field(True, description="Whether the second network sees raw besides (AcrLSD) or not (AcLSD).")
+
+
+class CustomModel(ModelConfig):
+    """A `torch.nn.Module` of your own, called with `in_channels`, `num_fmaps_out` and `options`."""
+
+    type: Literal["Custom"] = "Custom"
+    module: Text = Field("", description="The class, as `module:Class`; a module in the current folder or PYTHONPATH.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of the class.")
+    input_size: Factor = Field((64, 64, 64), description="Smallest input z, y, x; two numbers for a 2-D network.")
+    output_size: Factor = Field((64, 64, 64), description="Size of the output for that input, centred in it.")
+    stride: Factor = Field(
+        (1, 1, 1), description="Step from one valid input size to the next, such as 8 for 3 poolings."
+    )
+    halo: Margin = Field(
+        (0, 0, 0), description="Outermost output voxels per side that depend on padding; 0 for valid convolutions."
+    )
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        if len({len(size) for size in (self.input_size, self.output_size, self.stride, self.halo)}) > 1:
+            raise contradiction(
+                "model.input_size, output_size, stride and halo differ in their number of axes: give all 3, or 2 each."
+            )
+        if not re.fullmatch(r"[\w.]+:\w+", self.module):
+            raise contradiction(
+                f"model.module is '{self.module}': give it as module:Class, such as my_networks:Unet3d."
+            )
+        return self
+
+
+class OneConv3dModel(UnetOptions):
+    """A single 3 x 3 x 3 convolution for tests; the keys of a Unet are accepted, but have no effect."""
+
+    type: Literal["OneConv3d"] = "OneConv3d"
+
+
+MODELS: ModelSections = {
+    "Unet": UnetModel,
+    "StackedHourglass": StackedHourglassModel,
+    "AutoContext": AutoContextModel,
+    "Custom": CustomModel,
+    "OneConv3d": OneConv3dModel,
+}
 
 
 def _check_kernels(key: str, kernels: tuple[tuple[Factor, ...], ...], axes: set[int]) -> None:

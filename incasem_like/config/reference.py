@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from incasem_like.config.checking import expected, fields_of, section_of
+from incasem_like.config.checking import expected, fields_of, section_of, variants_of
 from incasem_like.config.data_config import EntryFields
 from incasem_like.config.kinds import DefaultWords, Words
 from incasem_like.config.prediction_config import PredictionConfig, SeriesSection
@@ -108,9 +108,13 @@ def reference_page() -> str:
     for title, table in (("Target", TARGETS), ("Loss", LOSSES)):
         for name, address in table.items():
             section = load(address)
-            options = [] if set(section.model_fields) == {"type"} else [_table(section, without=("type",))]
-            parts += [f"### {title} `{name}`\n", f"{first_paragraph(section)}\n", *options]
-    parts += [DATA_INTRODUCTION, _table(EntryFields)]
+            options = {key: field for key, field in fields_of(section).items() if key != "type"}
+            parts += [
+                f"### {title} `{name}`\n",
+                f"{first_paragraph(section)}\n",
+                *([_table(options)] if options else []),
+            ]
+    parts += [DATA_INTRODUCTION, _table(fields_of(EntryFields))]
     return "\n".join(parts)
 
 
@@ -119,11 +123,33 @@ def _sections(model: type[BaseModel], path: str) -> Iterator[str]:
         yield f"### {path or 'Top level'}\n"
         if path:
             yield f"{(model.__doc__ or '').strip()}\n"
-        yield _table(model)
+        yield _table(model.model_fields if variants_of(model) else fields_of(model))
+    if variants_of(model):
+        yield from _variants(model, path)
+        return
     for key, field in fields_of(model).items():
         section = section_of(field.annotation)
         if section is not None:
             yield from _sections(section, f"{path}.{key}" if path else key)
+
+
+def _variants(model: type[BaseModel], path: str) -> Iterator[str]:
+    """Yield a table for each ``type`` of a section; keys that an earlier one has are only named."""
+    shown = {key: field.description for key, field in model.model_fields.items()}
+    for name, variant in variants_of(model).items():
+        fields = {key: field for key, field in fields_of(variant).items() if key not in model.model_fields}
+        again = [key for key, field in fields.items() if shown.get(key) == field.description]
+        yield f"#### {path}.type={name}\n"
+        yield f"{(variant.__doc__ or '').strip()}\n"
+        if again:
+            yield f"Keys as above: {', '.join(f'`{key}`' for key in again)}.\n"
+        own = {key: field for key, field in fields.items() if key not in again}
+        if own:
+            yield _table(own)
+        for key, field in own.items():
+            if section_of(field.annotation) is not None:
+                yield f"`{path}.{key}` is a section: {field.description}\n"
+        shown |= {key: field.description for key, field in own.items()}
 
 
 def first_paragraph(model: type[BaseModel]) -> str:
@@ -131,11 +157,11 @@ def first_paragraph(model: type[BaseModel]) -> str:
     return " ".join((model.__doc__ or "").strip().split("\n\n")[0].split())
 
 
-def _table(model: type[BaseModel], without: Sequence[str] = ()) -> str:
+def _table(fields: Mapping[str, FieldInfo]) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for key, field in fields_of(model).items():
+    for key, field in fields.items():
         named = any(isinstance(item, Words) for item in field.metadata)
-        if key not in without and (named or section_of(field.annotation) is None):
+        if named or section_of(field.annotation) is None:
             cells = (f"`{key}`", _type(field), _default(field), field.description or "")
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"

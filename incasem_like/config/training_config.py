@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from incasem_like.config.kinds import Seed, contradiction
-from incasem_like.config.network_sections import LossConfig, ModelConfig, VoxelConfig, output_sections
+from incasem_like.config.network_sections import LossConfig, ModelConfig, UnetModel, VoxelConfig, output_sections
 from incasem_like.config.section import Document, Section
 from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig, TrainingTrackingConfig
 from incasem_like.config.target_sections import SCORES, Targets, TargetSection, parse_targets
@@ -32,7 +32,7 @@ class TrainingConfig(Document):
         description="What the network learns: a list of targets, whose channels follow one another; null = classes, "
         "by `data.num_classes` and `loss`.",
     )
-    model: ModelConfig = Field(default_factory=ModelConfig, description="Architecture of the network.")
+    model: SerializeAsAny[ModelConfig] = Field(default_factory=UnetModel, description="Architecture of the network.")
     loss: LossConfig = Field(default_factory=LossConfig, description="Loss of a training without `targets`.")
     torch: TorchConfig = Field(default_factory=TorchConfig, description="Device and arithmetic.")
     sacred: SacredConfig = Field(default_factory=SacredConfig, description="Metrics in the run store.")

@@ -11,7 +11,14 @@ from incasem_like.networks.devices import (
     torch_device,
 )
 from incasem_like.networks.geometry import NetworkGeometry
-from incasem_like.networks.registry import build_network, count_parameters, forward_maps, network_geometry
+from incasem_like.networks.registry import (
+    build_network,
+    check_output,
+    count_parameters,
+    forward_maps,
+    load_frozen,
+    network_geometry,
+)
 from incasem_like.networks.sections import geometry_in_volumes, on_volumes
 
 __all__ = [
@@ -21,6 +28,7 @@ __all__ = [
     "build_network",
     "check_arithmetic",
     "check_device",
+    "check_output",
     "count_parameters",
     "enough_memory",
     "for_this_machine",
@@ -28,6 +36,7 @@ __all__ = [
     "geometry_in_volumes",
     "has_device",
     "load_checkpoint",
+    "load_frozen",
     "network_geometry",
     "on_volumes",
     "read_checkpoint",

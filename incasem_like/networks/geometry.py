@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,12 +25,21 @@ class NetworkGeometry:
         lost: Input size minus output size, both sides together.
         border: Number of output voxels per side that depend on the network's own zero padding. A prediction in
             tiles discards them. 0 for networks of valid convolutions.
+        sections: For a 2-D network: how many adjacent sections it takes as channels; its result is for the middle one.
+        field_of_view: The most input voxels that one output voxel depends on; None where that is not known.
+
+    Example:
+        >>> unet = NetworkGeometry(smallest_input=(100,), stride=(8,), lost=(94,), border=(0,))
+        >>> unet.output_size((204,)), unet.nearest_valid((200,))
+        ((110,), ((196,), (204,)))
     """
 
     smallest_input: Size
     stride: Size
     lost: Size
     border: Size
+    sections: int = 1
+    field_of_view: Size | None = None
 
     @property
     def dims(self) -> int:
@@ -81,6 +91,33 @@ class NetworkGeometry:
     def input_for_output(self, output_size: Sequence[int]) -> Size:
         """Return the smallest valid input whose output is at least ``output_size`` along every axis."""
         return self.nearest_valid([size + lost for size, lost in zip(output_size, self.lost, strict=True)])[1]
+
+    def followed_by(self, second: NetworkGeometry) -> NetworkGeometry:
+        """Return the geometry of two networks in a row, of which the second takes the largest valid centred crop.
+
+        Raises:
+            ConfigError: They differ in their number of axes.
+        """
+        if self.dims != second.dims:
+            raise ConfigError(f"A {second.dims}-D network cannot follow a {self.dims}-D one: give both as many axes.")
+        smallest, strides, lost = [], [], []
+        for axis, step in enumerate(self.stride):
+            stride = math.lcm(step, second.stride[axis])
+            uncropped = second.smallest_input[axis] + self.lost[axis]
+            begin = self.smallest_input[axis]
+            begin += max(0, -(-(uncropped - begin) // step)) * step
+            # Among the inputs within a common stride, the one with the smallest crop between the networks.
+            crop, size = min(
+                ((size - uncropped) % second.stride[axis], size) for size in range(begin, begin + stride, step)
+            )
+            smallest.append(size)
+            strides.append(stride)
+            lost.append(self.lost[axis] + crop + second.lost[axis])
+        field = None
+        if self.field_of_view is not None and second.field_of_view is not None:
+            field = tuple(a + b - 1 for a, b in zip(self.field_of_view, second.field_of_view, strict=True))
+        border = tuple(a + b for a, b in zip(self.border, second.border, strict=True))
+        return NetworkGeometry(tuple(smallest), tuple(strides), tuple(lost), border, self.sections, field)
 
     def _input(self, steps: Sequence[int]) -> Size:
         return tuple(

@@ -17,10 +17,10 @@ Inference = Callable[[Slabs, Size], Slabs]
 
 
 def streams(network: nn.Module, device: torch.device) -> bool:
-    """Return whether a network is run slab by slab: a 3-D U-Net on a CPU, unless it is compiled; a 2-D network."""
+    """Return whether a network is run slab by slab: a plain 3-D U-Net on a CPU, unless compiled; a 2-D network."""
     if isinstance(network, Sections):
         return True
-    return isinstance(network, Unet) and network.geometry.dims == 3 and device.type == "cpu"
+    return isinstance(network, Unet) and network.streams and device.type == "cpu"
 
 
 def inference(network: nn.Module, device: torch.device) -> Inference:
@@ -33,7 +33,7 @@ def inference(network: nn.Module, device: torch.device) -> Inference:
         return lambda raw, size: streamed.slabs(map(_in_range, streamed.thin(raw)), size)
 
     if isinstance(network, Sections):
-        return lambda raw, size: map(network, map(_in_range, _few_sections(raw)))
+        return lambda raw, size: network.slabs(map(_in_range, _few_sections(raw)))
 
     def whole(raw: Slabs, size: Size) -> Slabs:
         yield network(_in_range(behind_one_another(list(raw))))

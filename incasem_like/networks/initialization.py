@@ -1,4 +1,4 @@
-"""Initialisation of weights: torch's default, as for incasem's networks, or He's for networks with ReLUs."""
+"""Initialisation of weights: torch's default, as with incasem; He's, as with funlib; Glorot's, as in Keras."""
 
 from __future__ import annotations
 
@@ -25,4 +25,20 @@ def he_normal(network: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-INITIALIZATIONS: Mapping[str, Callable[[nn.Module], None]] = {"torch": keep_torch, "he_normal": he_normal}
+def glorot_uniform(network: nn.Module) -> None:
+    """Draw weights uniformly within +-sqrt(6 / (inputs + outputs)) of a layer, as Keras does; biases are 0.
+
+    Glorot and Bengio: Understanding the difficulty of training deep feedforward neural networks, 2010.
+    """
+    for layer in network.modules():
+        if isinstance(layer, CONVOLUTIONS):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+INITIALIZATIONS: Mapping[str, Callable[[nn.Module], None]] = {
+    "torch": keep_torch,
+    "he_normal": he_normal,
+    "glorot_uniform": glorot_uniform,
+}

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from incasem_like.networks.forward_maps import ForwardMaps
 from incasem_like.networks.geometry import NetworkGeometry
 
 if TYPE_CHECKING:
-    from incasem_like.config import ModelConfig
+    from incasem_like.config.network_sections import OneConv3dModel
 
-GEOMETRY = NetworkGeometry(smallest_input=(1, 1, 1), stride=(1, 1, 1), lost=(0, 0, 0), border=(1, 1, 1))
+GEOMETRY = NetworkGeometry((1, 1, 1), stride=(1, 1, 1), lost=(0, 0, 0), border=(1, 1, 1), field_of_view=(3, 3, 3))
 
 
 class OneConv3d(nn.Module):
@@ -30,19 +29,14 @@ class OneConv3d(nn.Module):
         self.layer = nn.Conv3d(in_channels, num_fmaps_out, kernel_size=3, padding=1)
 
     @classmethod
-    def from_config(cls, model: ModelConfig) -> OneConv3d:
+    def from_config(cls, model: OneConv3dModel) -> OneConv3d:
         """Build it from ``model.in_channels`` and ``model.num_fmaps_out``; the other keys have no effect."""
         return cls(model.in_channels, model.num_fmaps_out)
 
     @staticmethod
-    def geometry_of(model: ModelConfig) -> NetworkGeometry:
+    def geometry_of(model: OneConv3dModel) -> NetworkGeometry:
         """Return the geometry: any size is valid; the outermost output voxel of each side depends on padding."""
         return GEOMETRY
-
-    @staticmethod
-    def forward_maps_of(model: ModelConfig) -> ForwardMaps:
-        """Return the maps of input and output."""
-        return ForwardMaps(model.in_channels + model.num_fmaps_out, max(model.in_channels, model.num_fmaps_out))
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """Map ``(b, in_channels, z, y, x)`` to logits ``(b, num_fmaps_out, z, y, x)``."""

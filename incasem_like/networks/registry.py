@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import nn
 
+from incasem_like.config.network_sections import AutoContextModel
 from incasem_like.errors import ConfigError
+from incasem_like.networks.auto_context import AutoContext
+from incasem_like.networks.custom import Custom
+from incasem_like.networks.forward_maps import ForwardMaps, measured_maps
+from incasem_like.networks.hourglass import StackedHourglass
 from incasem_like.networks.initialization import INITIALIZATIONS
 from incasem_like.networks.one_conv import OneConv3d
 from incasem_like.networks.unet import Unet
@@ -15,23 +22,15 @@ from incasem_like.terminal import nearest
 
 if TYPE_CHECKING:
     from incasem_like.config import ModelConfig
-    from incasem_like.networks.forward_maps import ForwardMaps
     from incasem_like.networks.geometry import NetworkGeometry
 
 
 class Architecture(Protocol):
-    """Interface of an architecture's class, besides ``torch.nn.Module``."""
-
-    geometry: NetworkGeometry
+    """What makes networks of an architecture; they have their ``NetworkGeometry`` as attribute ``geometry``."""
 
     @staticmethod
     def geometry_of(model: Any) -> NetworkGeometry:
         """Return the input and output sizes, from the configuration alone."""
-        ...
-
-    @staticmethod
-    def forward_maps_of(model: Any) -> ForwardMaps:
-        """Return the memory of a forward pass."""
         ...
 
     @classmethod
@@ -40,8 +39,12 @@ class Architecture(Protocol):
         ...
 
 
+# Each has a section of options in config/network_sections.py.
 ARCHITECTURES: Mapping[str, Architecture] = {
     "Unet": Unet,
+    "StackedHourglass": StackedHourglass,
+    "AutoContext": AutoContext,
+    "Custom": Custom,
     "OneConv3d": OneConv3d,
 }
 
@@ -54,14 +57,32 @@ def build_network(model: ModelConfig) -> nn.Module:
 
     Returns:
         A module from ``(batch, in_channels, z, y, x)`` float to logits ``(batch, num_fmaps_out, z', y', x')``, with
-        its ``NetworkGeometry`` as attribute ``geometry``.
+        its ``NetworkGeometry`` as attribute ``geometry``; a 2-D one from ``(batch, in_channels * sections, y, x)``. In
+        training mode it may return a list of such logits, all of which the loss supervises; the last is the result.
 
     Raises:
         ConfigError: Unknown ``model.type``, or values that do not fit each other.
+
+    Example:
+        >>> from incasem_like.config import UnetModel
+        >>> network = build_network(UnetModel(num_fmaps=2, downsample_factors=((2, 2, 2),)))
+        >>> network(torch.zeros(1, 1, 24, 24, 26)).shape
+        torch.Size([1, 2, 6, 6, 8])
     """
     network: nn.Module = _architecture(model).from_config(model)
     INITIALIZATIONS[model.initialization](network)
     return network
+
+
+def load_frozen(network: nn.Module, model: ModelConfig) -> None:
+    """Load the weights of the part of a network that is trained no further; most networks have none.
+
+    Raises:
+        CheckpointError: Its checkpoint is missing, damaged, or of another architecture.
+    """
+    if isinstance(network, AutoContext):
+        assert isinstance(model, AutoContextModel)
+        network.read_first(Path(model.first_checkpoint or ""))
 
 
 def network_geometry(model: ModelConfig) -> NetworkGeometry:
@@ -74,17 +95,56 @@ def network_geometry(model: ModelConfig) -> NetworkGeometry:
 
 
 def forward_maps(model: ModelConfig) -> ForwardMaps:
-    """Return the memory of the network's forward pass, without building it.
+    """Return the memory of the network's forward pass, without computing it.
 
     Raises:
         ConfigError: As ``build_network``.
     """
-    return _architecture(model).forward_maps_of(model)
+    return measured_maps(*inspected_network(model))
+
+
+def check_output(model: ModelConfig) -> int:
+    """Check that the network gives as many channels and voxels as its geometry says, for its smallest input.
+
+    Returns:
+        The number of outputs in training; more than one are intermediate results.
+
+    Raises:
+        ConfigError: It returns another shape, or fails; or as ``build_network``.
+    """
+    network, geometry, channels, device = inspected_network(model)
+    size = geometry.smallest_input
+    expected = (2, model.num_fmaps_out, *geometry.output_size(size))
+    try:
+        result = network(torch.zeros((2, channels, *size), device=device))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"The network fails for an input of {list(size)} ({error}): correct model.") from error
+    outputs = result if isinstance(result, list | tuple) else [result]
+    for logits in outputs:
+        if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
+            found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise ConfigError(
+                f"The network returned the wrong shape for an input of {list(size)}: {found} instead of {expected} "
+                "(batch, channels, voxels); correct the network, model.output_size or model.num_fmaps_out."
+            )
+    return len(outputs)
 
 
 def count_parameters(network: nn.Module) -> int:
     """Return the number of trainable parameters of a network."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def inspected_network(model: ModelConfig) -> tuple[nn.Module, NetworkGeometry, int, torch.device]:
+    """Return a network, its geometry, the channels of its input, and the device that it is to be tried out on.
+
+    Networks of this package have no memory and do no work there, on the meta device; others may need real values.
+    """
+    device = torch.device("cpu" if model.type == "Custom" else "meta")
+    with device, torch.random.fork_rng(devices=[]):
+        network = build_network(model)
+    geometry = network_geometry(model)
+    return network, geometry, model.in_channels * geometry.sections, device
 
 
 def _architecture(model: ModelConfig) -> Architecture:

@@ -6,6 +6,8 @@ CPU libraries run a 1 x k x k kernel over a volume several times slower than the
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -23,10 +25,10 @@ class SectionConv3d(nn.Conv3d):
         maps = maps.contiguous(memory_format=torch.channels_last_3d)
         sections = maps.permute(0, 2, 1, 3, 4).reshape(batch * depth, channels, *plane)
         weight = self.weight.squeeze(2).contiguous(memory_format=torch.channels_last)
-        result = functional.conv2d(sections, weight, self.bias)
+        result = functional.conv2d(sections, weight, self.bias, padding=self.padding[1:])
         return result.reshape(batch, depth, *result.shape[1:]).permute(0, 2, 1, 3, 4)
 
 
-def convolution_3d(in_channels: int, out_channels: int, kernel: tuple[int, int, int]) -> nn.Conv3d:
-    """Return the valid convolution for a kernel z, y, x."""
-    return (SectionConv3d if kernel[0] == 1 else nn.Conv3d)(in_channels, out_channels, kernel)
+def convolution_3d(in_channels: int, out_channels: int, kernel: tuple[int, int, int], **options: Any) -> nn.Conv3d:
+    """Return the convolution for a kernel z, y, x; ``options`` are ``padding`` and ``bias`` of ``Conv3d``."""
+    return (SectionConv3d if kernel[0] == 1 else nn.Conv3d)(in_channels, out_channels, kernel, **options)

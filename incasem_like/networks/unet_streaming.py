@@ -27,7 +27,7 @@ class StreamedUnet:
     """Same results as a 3-D ``Unet``, up to rounding, with less memory and fewer operations; for inference only.
 
     Args:
-        network: A 3-D U-Net; its current weights are used.
+        network: A 3-D U-Net whose attribute ``streams`` is true; its current weights are used.
         voxels_at_once: Approximate number of input voxels that are computed together.
     """
 
@@ -104,9 +104,11 @@ class _Join:
         assert isinstance(up, UpsampleAndJoin)
         self._convolution_crop, self._crop_factor = up.convolution_crop, up.crop_factor
         self._kernel: Size = tuple(layer.kernel_size)
-        skipped = layer.in_channels - up.channels
-        self._skipped = frozen_convolution(layer.weight[:, :skipped], layer.bias)
-        self._upsampled = UpsampledConvolution(up.up, layer.weight[:, skipped:])
+        skipped, below = slice(None, -up.channels), slice(-up.channels, None)
+        if up.upsampled_first:
+            skipped, below = slice(up.channels, None), slice(None, up.channels)
+        self._skipped = frozen_convolution(layer.weight[:, skipped], layer.bias)
+        self._upsampled = UpsampledConvolution(up.up, layer.weight[:, below])
 
     def joined(self, waiting: Waiting, size: Size, below: Slabs, size_below: Size) -> tuple[Slabs, Size]:
         """Join buffered maps of ``size`` with those from below, then apply convolutions and ReLUs."""

@@ -107,6 +107,7 @@ def run_of_checkpoint(
     name: str | None = None,
     voxel_size: Sequence[float] | None = None,
     config_file: Path | None = None,
+    architecture: Architecture | None = None,
 ) -> ForeignRun:
     """Make a training run from a checkpoint.
 
@@ -117,6 +118,7 @@ def run_of_checkpoint(
         name: The run's name; by default that of the model or file.
         voxel_size: Voxel size in nm, z, y, x; by default that of the model or the configuration file.
         config_file: Configuration it was trained with, this project's or incasem's; by default incasem's defaults.
+        architecture: Its network; by default recognized from its weights.
 
     Raises:
         CheckpointError: This package cannot build its network.
@@ -125,7 +127,7 @@ def run_of_checkpoint(
     """
     content = read_checkpoint(checkpoint.path)
     given = {} if config_file is None else translate(read_keys(config_file), f"in {config_file}").config
-    found = recognize(content.network_state, checkpoint.path)
+    found = architecture or recognize(content.network_state, checkpoint.path)
     voxels = voxel_size or (model.voxel_size if model is not None else None)
     if voxels is None and "voxel_size" not in given.get("data", {}):
         raise InputError(

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from incasem_like.errors import InputError
-from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, read_imported, run_of_checkpoint
+from incasem_like.networks import save_checkpoint
+from incasem_like.pretrained.checkpoint_run import Architecture, ImportedCheckpoint, read_imported, run_of_checkpoint
 from incasem_like.pretrained.downloading import DownloadLog
 from incasem_like.pretrained.foreign import ForeignRun, id_in_name, is_mock_db, prediction_of, read_mock_db, read_run
 from incasem_like.pretrained.importing import usable
+from incasem_like.pretrained.keras import converted, is_keras, read_keras
 from incasem_like.pretrained.manifest import Manifest, find_checkpoint
 from incasem_like.pretrained.mongodump import is_archive, is_dump_folder, open_dump
 from incasem_like.tracking.model.checkpoints import listed
@@ -44,12 +48,16 @@ class Description:
         voxel_size: In nm, z, y, x.
         iteration: Number of updates that the network had seen.
         config_file: Configuration that it was trained with.
+        scaling_factor: For a network that Keras stored: what it multiplies raw values by.
+        raw_type: For a network that Keras stored: the type of the raw volumes it will predict.
     """
 
     name: str | None = None
     voxel_size: tuple[float, float, float] | None = None
     iteration: int | None = None
     config_file: Path | None = None
+    scaling_factor: float | None = None
+    raw_type: str = "uint16"
 
 
 class Sources:
@@ -152,6 +160,8 @@ class Sources:
         ]
 
     def _read_checkpoint(self, path: Path, description: Description) -> Candidate:
+        if is_keras(path):
+            return self._read_keras(path, description)
         number = self.manifest.id_of(path)
         checkpoint = read_imported(path, description.iteration, self._url(path))
         run = run_of_checkpoint(
@@ -161,6 +171,26 @@ class Sources:
             name=description.name,
             voxel_size=description.voxel_size,
             config_file=description.config_file,
+        )
+        return run, checkpoint
+
+    def _read_keras(self, path: Path, description: Description) -> Candidate:
+        """Convert a network that Keras stored into a checkpoint in the folder of models."""
+        if description.scaling_factor is None:
+            raise InputError(
+                f"The factor that {path.name} multiplies raw values by is not known: add --scaling_factor F."
+            )
+        unet = read_keras(path)
+        network = converted(unet, description.scaling_factor * np.iinfo(description.raw_type).max / 2, path)
+        file = self.models_directory / f"{path.stem}_{description.raw_type}_{description.scaling_factor:g}.pt"
+        save_checkpoint(file, network)
+        checkpoint = read_imported(file, description.iteration)
+        run = run_of_checkpoint(
+            checkpoint,
+            name=description.name or path.stem,
+            voxel_size=description.voxel_size,
+            config_file=description.config_file,
+            architecture=Architecture(unet.model.model_dump(mode="json"), ()),
         )
         return run, checkpoint
 

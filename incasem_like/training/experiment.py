@@ -181,7 +181,7 @@ def build_trainer(
     """Assemble the network, samples, validation and logs of a run."""
     import torch
 
-    from incasem_like.networks import count_parameters
+    from incasem_like.networks import count_parameters, load_frozen
     from incasem_like.training.log import TrainingLog
     from incasem_like.training.optimization import Optimization, seeded_network
     from incasem_like.training.showing import SampleShow
@@ -197,6 +197,8 @@ def build_trainer(
     optimization = Optimization(config, network)
     if beginning.start is not None:
         beginning.start.load(optimization)
+    elif not beginning.iteration:
+        load_frozen(network, config.model)
     log = TrainingLog(config, run, tensorboard)
     parts = TrainingParts(
         optimization=optimization,
@@ -237,15 +239,15 @@ def _batches(checked: CheckedTraining) -> Callable[[int, int], Iterable[Batch]]:
 def _validator(
     checked: CheckedTraining, optimization: Optimization, log: TrainingLog, folders: RunFolders
 ) -> Validator:
-    from incasem_like.networks import autocast_dtype, network_geometry
+    from incasem_like.networks import autocast_dtype
     from incasem_like.prediction.channels import channel_groups
     from incasem_like.prediction.computing.tiles import TiledPredictor
     from incasem_like.training.validation import Validator
 
     config = checked.config
     predictor = TiledPredictor(
-        optimization.network,
-        geometry=network_geometry(config.model),
+        optimization.on_volumes,
+        geometry=optimization.geometry,
         input_size=config.validation.input_size_voxels,
         device=optimization.device,
         autocast=autocast_dtype(config.torch),
@@ -255,7 +257,7 @@ def _validator(
     return Validator(
         config,
         checked.validation_regions,
-        network=optimization.network,
+        network=optimization.on_volumes,
         predictor=predictor,
         log=log,
         snapshots=folders.snapshots / "validation",

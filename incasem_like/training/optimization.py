@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from incasem_like.networks import build_network, enough_memory, load_checkpoint, save_checkpoint
+from incasem_like.networks import (
+    build_network,
+    enough_memory,
+    geometry_in_volumes,
+    load_checkpoint,
+    network_geometry,
+    on_volumes,
+    save_checkpoint,
+)
 from incasem_like.targets import channel_slices, targets_of
 from incasem_like.training.fabric import make_fabric
 
@@ -39,6 +47,8 @@ class Optimization:
 
     Attributes:
         network: The network on the device, without wrappers, as checkpoints store it.
+        on_volumes: The same for volumes: a 2-D network is applied to their sections.
+        geometry: Sizes z, y, x of these volumes.
         optimizer: The Adam optimizer, without wrappers.
         targets: What it learns, in the order of its channels.
         device: Device that batches are copied to.
@@ -49,12 +59,15 @@ class Optimization:
         self._fabric, self._precision = make_fabric(config.torch)
         self.device: torch.device = self._fabric.device
         self._format = torch.channels_last_3d if config.torch.channels_last else torch.contiguous_format
-        network.to(memory_format=self._format)  # type: ignore[call-overload]
+        geometry = network_geometry(config.model)
+        if geometry.dims == 3:
+            network.to(memory_format=self._format)  # type: ignore[call-overload]
+        self.on_volumes, self.geometry = on_volumes(network, geometry), geometry_in_volumes(geometry)
         self.optimizer = torch.optim.Adam(
             network.parameters(), lr=self._settings.lr, weight_decay=self._settings.weight_decay
         )
         self.targets, self._stage_weights = targets_of(config), config.training.stage_weights
-        model = torch.compile(network) if config.torch.compile else network
+        model = torch.compile(self.on_volumes) if config.torch.compile else self.on_volumes
         self._model, self._optimizer = self._fabric.setup(model, self.optimizer)
 
     def step(self, batch: Mapping[str, Any], rate: float) -> tuple[dict[str, float], torch.Tensor]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incasem_like.config import load_data_config, required_file
+from incasem_like.config.network_sections import AutoContextModel
 from incasem_like.errors import ConfigError, DiskFullError, InputError
 from incasem_like.networks import check_device
 
@@ -63,7 +64,6 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
 
     check_network(config)
     check_block_sizes(config)
-    check_output(config)
     settings = SampleSettings.from_config(config)
     training_data = _data_config(config, required_file(config.training.data, "training.data"))
     validation_data = _data_config(config, config.validation.data) if config.validation.data else None
@@ -83,16 +83,12 @@ def check_network(config: TrainingConfig) -> None:
     """Check that the network takes volumes of one channel, as samples are, and that its outputs are learnt.
 
     Raises:
-        ConfigError: It is a 2-D network, has more input channels, or has outputs without targets.
+        ConfigError: It has more input channels, outputs without targets, another number of outputs than of
+            ``training.stage_weights``, or returns other sizes than it declares.
     """
-    from incasem_like.networks import network_geometry
+    from incasem_like.networks import check_output
 
     model = config.model
-    if network_geometry(model).dims != 3:
-        raise ConfigError(
-            "The network takes sections, but it is trained on volumes: give each level of model.downsample_factors "
-            "3 numbers, and kernels likewise; 1 along z keeps sections apart."
-        )
     if model.outputs is not None and config.targets is None:
         names = ", ".join(group.name for group in model.outputs)
         raise ConfigError(
@@ -103,6 +99,14 @@ def check_network(config: TrainingConfig) -> None:
         raise ConfigError(
             f"model.in_channels is {model.in_channels}, but raw volumes have one channel: set model.in_channels=1."
         )
+    if isinstance(model, AutoContextModel) and model.first_checkpoint is None:
+        raise ConfigError("model.first_checkpoint is null: name the checkpoint of the trained network model.first.")
+    outputs, weights = check_output(model), config.training.stage_weights
+    if weights is not None and len(weights) != outputs:
+        raise ConfigError(
+            f"training.stage_weights has {len(weights)} entries, but the network returns {outputs} outputs in "
+            "training: give one for each, or null."
+        )
 
 
 def check_block_sizes(config: TrainingConfig) -> None:
@@ -111,9 +115,9 @@ def check_block_sizes(config: TrainingConfig) -> None:
     Raises:
         ConfigError: The network does not take an input size, or has another output size for it.
     """
-    from incasem_like.networks import network_geometry
+    from incasem_like.networks import geometry_in_volumes, network_geometry
 
-    geometry = network_geometry(config.model)
+    geometry = geometry_in_volumes(network_geometry(config.model))
     sizes = {"training": (config.training.input_size_voxels, config.training.output_size_voxels)}
     if config.validation.data is not None:
         sizes["validation"] = (config.validation.input_size_voxels, config.validation.output_size_voxels)
@@ -130,52 +134,25 @@ def check_block_sizes(config: TrainingConfig) -> None:
             )
 
 
-def check_output(config: TrainingConfig) -> None:
-    """Compare what the network really returns in training with its targets and geometry, without computing a value.
-
-    Raises:
-        ConfigError: Another number of channels, another size, or another number of outputs than of
-            ``training.stage_weights``.
-    """
-    import torch
-
-    from incasem_like.networks import build_network
-
-    section, model = config.training, config.model
-    with torch.device("meta"):
-        returned = build_network(model).train()(torch.empty(1, model.in_channels, *section.input_size_voxels))
-    outputs = returned if isinstance(returned, list | tuple) else [returned]
-    expected = (1, model.num_fmaps_out, *section.output_size_voxels)
-    for output in outputs:
-        if tuple(output.shape) != expected:
-            raise ConfigError(
-                f"The network {model.type} returns {list(output.shape)} (batch, channels, z, y, x), but its targets "
-                f"and training.output_size_voxels need {list(expected)}: correct the network, or what it learns."
-            )
-    weights = section.stage_weights
-    if weights is not None and len(weights) != len(outputs):
-        raise ConfigError(
-            f"training.stage_weights has {len(weights)} entries, but the network returns {len(outputs)} outputs in "
-            "training: give one for each, or null."
-        )
-
-
 def check_validation_tiles(config: TrainingConfig, regions: Sequence[Region]) -> None:
     """Check that each validation entry can be covered by tiles a stride of the network apart.
 
     Raises:
         ConfigError: ``validation.input_size_voxels`` is too small for that.
     """
-    from incasem_like.networks import network_geometry
+    from incasem_like.networks import geometry_in_volumes, network_geometry
     from incasem_like.prediction.computing.tiling import axis_step
 
-    geometry, given = network_geometry(config.model), config.validation.input_size_voxels
+    geometry = geometry_in_volumes(network_geometry(config.model))
+    given = config.validation.input_size_voxels
     for region in regions:
         for axis, (begin, origin) in enumerate(zip(region.roi.begin, region.raw_roi.begin, strict=True)):
             try:
                 axis_step(geometry, axis, given[axis], (begin - origin) % geometry.stride[axis])
             except ConfigError as error:
-                enough = geometry.input_for_output([2 * stride - 1 for stride in geometry.stride])
+                enough = geometry.input_for_output(
+                    [2 * s - 1 + 2 * b for s, b in zip(geometry.stride, geometry.border, strict=True)]
+                )
                 raise ConfigError(
                     f"validation.input_size_voxels={list(given)} is too small to cover {region.name} with tiles: "
                     f"set it to at least {list(enough)} (output {list(geometry.output_size(enough))})."

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from incasem_like.config import TrainingConfig, load_training_config
+from incasem_like.config import TrainingConfig, UnetModel, load_training_config
+from incasem_like.config.network_sections import StackedHourglassModel
 from incasem_like.errors import ConfigError
 
 
@@ -35,6 +36,33 @@ def test_what_is_tracked_reads_back_as_the_same_configuration() -> None:
     tracked = json.loads(json.dumps(config.model_dump(mode="json")))
     assert tracked["sources"] == {"class": "DataSourcesSemantic"}
     assert TrainingConfig.model_validate(tracked) == config
+
+
+def test_a_network_has_the_options_of_its_type_and_reads_back() -> None:
+    config = load("model.type=StackedHourglass", "model.num_stacks=4", "model.num_fmaps=8")
+    assert isinstance(config.model, StackedHourglassModel)
+    assert (config.model.num_stacks, config.model.num_fmaps) == (4, 8)
+    tracked = json.loads(json.dumps(config.model_dump(mode="json")))
+    assert TrainingConfig.model_validate(tracked) == config
+    assert "crop_to_factor" not in tracked["model"]
+    assert load("model.type=Custom", "model.module=a.b:C", "model.options.depth=3").model.options == {"depth": 3}
+    first = load("model.type=AutoContext", "model.first.num_fmaps_out=10").model.first
+    assert (type(first), first.num_fmaps_out) == (UnetModel, 10)
+
+
+def test_a_later_layer_that_names_another_network_drops_the_options_of_the_one_before(tmp_path: Path) -> None:
+    (tmp_path / "unet.yaml").write_text("model: {type: Unet, constant_upsample: false, num_fmaps: 12}")
+    (tmp_path / "stacks.yaml").write_text("model: {type: StackedHourglass, num_stacks: 3}")
+    files = [tmp_path / "unet.yaml", tmp_path / "stacks.yaml"]
+    model = load_training_config(files).model
+    assert isinstance(model, StackedHourglassModel)
+    assert (model.num_stacks, model.num_fmaps) == (3, 12)  # both networks have num_fmaps
+    with pytest.raises(ConfigError, match=r"'model.constant_upsample' on the command line: model.type is Stacked"):
+        load_training_config(files, ["model.constant_upsample=true"])
+    with pytest.raises(
+        ConfigError, match=r"'model.num_stacks' on the command line: model.type is Unet, but .* Stacked"
+    ):
+        load_training_config(files[::-1], ["model.num_stacks=2"])
 
 
 def test_a_configuration_does_not_change() -> None:
@@ -126,7 +154,7 @@ def test_later_updates_win_and_sections_merge() -> None:
         ("training=5", "must be a section with keys of its own, found 5"),
         ("torch.device=gpu", 'must be a GPU index, cuda, cuda:INDEX, cpu or mps, found "gpu"'),
         ("torch.precision=fp64", "must be one of 'fp32', 'bf16', 'fp16', found \"fp64\""),
-        ("model.type=MultitaskUnet", "must be one of 'Unet', 'OneConv3d'"),
+        ("model.type=MultitaskUnet", "must be one of 'Unet', 'StackedHourglass'"),
         ("model.downsample_factors=[]", "must be a list with one [z, y, x]"),
         ("seed=-1", "seed must be a whole number from 0 to 4294967295 or null, found -1"),
         ("training.iterations", "'training.iterations' on the command line has no '='"),

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from incasem_like.config import ModelConfig
+from incasem_like.config import ModelConfig, UnetModel
 
 
 def _model(**changes):
     # A copy is not validated: what config refuses, the networks have to refuse by themselves too.
-    return ModelConfig().model_copy(update=changes)
+    section = ModelConfig.variants().get(changes.get("type", "Unet"), UnetModel)
+    return section().model_copy(update=changes)
 
 
 @pytest.fixture(scope="session")

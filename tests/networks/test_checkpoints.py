@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 
+from incasem_like.config import ModelConfig
 from incasem_like.errors import CheckpointError
 from incasem_like.networks import build_network, load_checkpoint, read_checkpoint, save_checkpoint
 
@@ -93,8 +94,7 @@ def test_channels_last_weights_are_written_in_the_usual_layout(tmp_path, small):
 )
 def test_weights_of_another_architecture_name_the_first_difference(tmp_path, small, changes, sentence):
     save_checkpoint(tmp_path / "file", build_network(small))
-    other = type(small)(**(vars(small) | changes))
-    network = build_network(other)
+    network = build_network(ModelConfig.model_validate(vars(small) | changes))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(CheckpointError, match=f"another architecture: ({sentence})"):
         load_checkpoint(tmp_path / "file", network)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incasem_like.errors import ConfigError
-from incasem_like.networks import build_network, network_geometry
+from incasem_like.networks import NetworkGeometry, build_network, network_geometry
 
 
 def output_of_real_layers(network, size):
@@ -16,7 +16,7 @@ def output_of_real_layers(network, size):
 
     hooks = [pool.register_forward_pre_hook(refuse_remainder) for pool in network.unet.l_down]
     try:
-        output = network.final_conv_pass(network.unet(torch.zeros(1, 1, *size, device="meta")))
+        output = network.final_conv_pass(network.unet(torch.zeros(1, 1, *size, device="meta"))[0])
     except (RuntimeError, ValueError):
         return None
     finally:
@@ -28,13 +28,19 @@ def output_of_real_layers(network, size):
 @st.composite
 def unets(draw):
     dims, levels = draw(st.sampled_from([2, 3])), draw(st.integers(1, 3))
+    padding = draw(st.sampled_from(["valid", "same"]))
+    edges = [1, 2, 3, 5] if padding == "valid" else [1, 3, 5]
     factor = st.lists(st.integers(1, 3), min_size=dims, max_size=dims)
-    kernel = st.lists(st.sampled_from([1, 2, 3, 5]), min_size=dims, max_size=dims)
+    kernel = st.lists(st.sampled_from(edges), min_size=dims, max_size=dims)
     kernels = st.lists(kernel, min_size=1, max_size=3)
     return {
         "num_fmaps": 1,
         "fmap_inc_factor": 1,
         "constant_upsample": draw(st.booleans()),
+        "upsample_mode": draw(st.sampled_from(["nearest", "linear"])),
+        "crop_to_factor": draw(st.booleans()),
+        "final_kernel_size": draw(st.sampled_from([1, 3])),
+        "padding": padding,
         "downsample_factors": draw(st.lists(factor, min_size=levels, max_size=levels)),
         "kernel_size_down": draw(st.none() | st.lists(kernels, min_size=levels + 1, max_size=levels + 1)),
         "kernel_size_up": draw(st.none() | st.lists(kernels, min_size=levels, max_size=levels)),
@@ -57,6 +63,82 @@ def test_sizes_worked_out_are_those_of_the_layers(model, changes, steps, deviati
     assert (found is not None) == geometry.is_valid(size)
     if found is not None:
         assert found == geometry.output_size(size)
+
+
+def averaging(network):
+    """Make the output depend on all input voxels that it can depend on: weights above 0, mean instead of maximum."""
+    for parameter in network.parameters():
+        torch.nn.init.uniform_(parameter, 0.5, 1.0)
+    for level, pool in enumerate(network.unet.l_down):
+        network.unet.l_down[level] = torch.nn.AvgPool2d(pool.kernel_size)
+    return network.double()
+
+
+FIELDS = [
+    {"downsample_factors": [[2, 2], [2, 3]]},
+    {"downsample_factors": [[2, 3], [2, 2]], "upsample_mode": "linear", "residual": "linear"},
+    {"downsample_factors": [[2, 2]], "padding": "same", "final_kernel_size": 1},
+    {"downsample_factors": [[3, 2]], "padding": "same", "upsample_mode": "linear"},
+    {"downsample_factors": [[2, 2], [2, 2]], "crop_to_factor": False, "constant_upsample": False},
+]
+
+
+@pytest.mark.parametrize("changes", FIELDS)
+def test_the_field_of_view_is_what_gradients_reach(model, changes):
+    torch.manual_seed(0)
+    network = averaging(build_network(model(num_fmaps=1, fmap_inc_factor=1, **changes)))
+    geometry = network.geometry
+    size = [geometry.nearest_valid((150, 150))[1][axis] for axis in range(2)]
+    most = [0, 0]
+    for phase in range(max(geometry.stride)):
+        image = torch.rand(1, 1, *size, dtype=torch.double, requires_grad=True)
+        output = network(image)
+        centre = [edge // 2 + phase for edge in output.shape[2:]]
+        output[0, 0, centre[0], centre[1]].backward()
+        for axis in range(2):
+            seen = (image.grad[0, 0].abs().sum(1 - axis) > 0).nonzero()
+            most[axis] = max(most[axis], int(seen.max() - seen.min()) + 1)
+    assert tuple(most) == geometry.field_of_view
+
+
+@pytest.mark.parametrize("changes", FIELDS)
+def test_the_border_is_what_a_larger_input_changes(model, changes):
+    torch.manual_seed(0)
+    network = averaging(build_network(model(num_fmaps=1, fmap_inc_factor=1, **changes)))
+    geometry = network.geometry
+    size = geometry.nearest_valid((100, 100))[1]
+    more = [8 * stride for stride in geometry.stride]
+    image = torch.rand(1, 1, *(edge + 2 * m for edge, m in zip(size, more, strict=True)), dtype=torch.double)
+    with torch.no_grad():
+        inner = image[:, :, more[0] : more[0] + size[0], more[1] : more[1] + size[1]]
+        small, large = network(inner)[0, 0], network(image)[0, 0]
+    large = large[more[0] : more[0] + small.shape[0], more[1] : more[1] + small.shape[1]]
+    changed = ((small - large).abs() > 1e-9 * large.abs()).nonzero()
+    rows, columns = (range(edge) for edge in small.shape)
+    inside = [axis[border : len(axis) - border] for axis, border in zip((rows, columns), geometry.border, strict=True)]
+    assert not any(y in inside[0] and x in inside[1] for y, x in changed.tolist())
+    for axis, border in enumerate(geometry.border):
+        if border:  # no smaller border would do
+            middle = changed[:, 1 - axis] == small.shape[1 - axis] // 2
+            assert changed[middle][:, axis].min() == 0
+            ends = {border - 1, small.shape[axis] - border}
+            assert ends & set(changed[middle][:, axis].tolist())
+
+
+def test_a_second_network_takes_the_largest_crop_that_it_can(model):
+    """Along each axis: first 44 + 4n minus 42, then 20 + 6m minus 16, every 12 voxels."""
+    first = NetworkGeometry((44,), (4,), (42,), (1,), field_of_view=(45,))
+    second = NetworkGeometry((20,), (6,), (16,), (2,), field_of_view=(17,))
+    both = first.followed_by(second)
+    assert (both.stride, both.border, both.field_of_view) == ((12,), (3,), (61,))
+    for n in range(3):
+        given = both.smallest_input[0] + 12 * n
+        (between,) = first.output_size((given,))
+        (taken,), _ = second.nearest_valid((between,))
+        assert between - taken < 6
+        assert second.output_size((taken,)) == both.output_size((given,))
+    with pytest.raises(ConfigError, match="cannot follow"):
+        first.followed_by(network_geometry(model()))
 
 
 def test_default_network_takes_sizes_of_8n_plus_4_from_100_and_loses_94(model):

@@ -30,6 +30,17 @@ MODELS = {
     },
     "transposed": {"constant_upsample": False, "downsample_factors": [[3, 3, 3]]},
     "padded": {"type": "OneConv3d"},
+    "same": {"padding": "same", "normalization": "batch", "residual": "shortcut", "downsample_factors": [[1, 2, 2]]},
+    "interpolating": {"upsample_mode": "linear", "residual": "linear", "downsample_factors": [[2, 2, 3]]},
+    "decoders": {"crop_to_factor": False, "decoder_channels": [1, 2], "constant_upsample": False},
+    "exllsm": {
+        **{"halve_first": True, "upsampled_first": True, "constant_upsample": False, "crop_to_factor": False},
+        **{"num_fmaps": 4, "final_kernel_size": 1, "transposed_fmaps": "lower", "bottleneck_dropout": 0.5},
+    },
+    "hourglass": {
+        **{"type": "StackedHourglass", "num_stacks": 2, "downsample_factors": [[2, 2, 2]]},
+        **{"kernel_size_down": [[[1, 3, 3]], [[1, 3, 3]]], "kernel_size_up": [[[3, 3, 3]]], "constant_upsample": None},
+    },
 }
 
 
@@ -58,7 +69,9 @@ def make_network():
             "kernel_size_up": None,
             "constant_upsample": True,
         }
-        return _enliven(build_network(ModelConfig.model_validate(values | MODELS[kind])))
+        values |= MODELS[kind]
+        values = {key: value for key, value in values.items() if value is not None}
+        return _enliven(build_network(ModelConfig.model_validate(values))).eval()
 
     return make
 

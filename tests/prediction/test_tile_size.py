@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from incasem_like.config import ModelConfig
+from incasem_like.config import UnetModel
 from incasem_like.networks import build_network, forward_maps, network_geometry
 from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.prediction.outputs import chunk_shape_for, fills_chunks
@@ -21,19 +21,19 @@ from incasem_like.volumes import Roi
 GIB = 2**30
 ORIGIN = (0, 0, 0)
 # A network of 32 maps that keeps all of them at once, and one that is run in slabs.
-WHOLE = TileMemory(32, 1, 2, 1, forward_maps(ModelConfig()), whole=True, stride=8, lost=94)
+WHOLE = TileMemory(32, 1, 2, 1, forward_maps(UnetModel()), whole=True, stride=8, lost=94)
 STREAMED = TileMemory(32, 1, 2, 1, None, whole=False, stride=8, lost=94)
 
 
 @pytest.fixture(scope="module")
 def geometry():
-    return network_geometry(ModelConfig())
+    return network_geometry(UnetModel())
 
 
 @pytest.fixture(scope="module")
 def tiles():
     with torch.device("meta"):
-        network = build_network(ModelConfig())
+        network = build_network(UnetModel())
 
     def made(input_size, roi):
         tiled = TiledPredictor(network, geometry=network.geometry, input_size=input_size, device=torch.device("cpu"))

@@ -1,14 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from incasem_like.config import ModelConfig
+from incasem_like.config import UnetModel
 from incasem_like.errors import ConfigError, IncasemError
 from incasem_like.networks import build_network, geometry_in_volumes, on_volumes
 from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.volumes import Roi
 
-KINDS = ["isotropic", "anisotropic", "transposed", "padded"]
+KINDS = [
+    *("isotropic", "anisotropic", "transposed", "padded"),
+    *("same", "interpolating", "decoders", "exllsm", "hourglass"),
+]
 SHAPE, BEGIN = (33, 52, 41), (-7, 100, 3)
 
 
@@ -68,6 +73,18 @@ def test_tiled_prediction_is_the_crop_of_the_whole_volumes(whole, kind, begin, s
     crop = tuple(slice(b, b + s) for b, s in zip(begin, shape, strict=True))
     assert expected.std() > 0.01
     assert np.abs(found - expected[(slice(None), *crop)]).max() < 1e-5
+
+
+def test_a_halo_smaller_than_the_reach_of_padding_leaves_small_seams(make_network, mirrored_volume):
+    network, volume, roi = make_network("same"), mirrored_volume(SHAPE, BEGIN), Roi(BEGIN, SHAPE)
+    seams = []
+    for halo in ((0, 0, 0), (2, 5, 5), network.geometry.border):
+        geometry = replace(network.geometry, border=halo)
+        size = geometry.input_for_output([4 * s + 2 * b for s, b in zip(geometry.stride, halo, strict=True)])
+        tiled = TiledPredictor(network, geometry=geometry, input_size=size, device=torch.device("cpu"))
+        seams.append(np.abs(assembled(tiled, volume, roi) - one_shot(network, volume)).max())
+    assert seams[0] > 10 * seams[1] > 0
+    assert seams[2] < 1e-5
 
 
 def test_tile_size_changes_no_value(whole):
@@ -177,7 +194,7 @@ def test_tiles_computed_together_are_what_each_is_alone(whole, options, batch_si
 
 @pytest.mark.parametrize("input_size", [(1, 52, 52), (4, 60, 56), (40, 84, 84)])
 def test_a_network_on_sections_gives_of_each_what_it_gives_of_it_alone(enliven, mirrored_volume, input_size):
-    model = ModelConfig(num_fmaps=3, num_fmaps_out=3, downsample_factors=((2, 2), (2, 2)))
+    model = UnetModel(num_fmaps=3, num_fmaps_out=3, downsample_factors=((2, 2), (2, 2)))
     network = enliven(build_network(model))
     volume = mirrored_volume(SHAPE, BEGIN)
     geometry = geometry_in_volumes(network.geometry)

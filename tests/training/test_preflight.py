@@ -53,11 +53,11 @@ def test_validation_sizes_do_not_matter_without_validation(make_config: Callable
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        ({"type": "Unet", "downsample_factors": [[2, 2]]}, r"give each level of model\.downsample_factors 3 numbers"),
+        ({"type": "Custom", "module": "nowhere_to_be_found:Network"}, r"model\.module .* cannot be imported"),
         ({**UNET, "in_channels": 2}, r"set model\.in_channels=1"),
     ],
 )
-def test_a_network_that_does_not_take_volumes_of_one_channel_is_refused(
+def test_a_network_that_does_not_take_one_channel_or_cannot_be_built_is_refused(
     make_config: Callable[..., Any], model: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ConfigError, match=sentence):

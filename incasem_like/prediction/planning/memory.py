@@ -111,7 +111,7 @@ def tile_memory(
     model, geometry, device = source.model, prediction_geometry(source.model), torch_device(source.torch)
     return TileMemory(
         # The feature maps kept at full resolution determine the memory.
-        feature_maps=max(model.num_fmaps if model.type == "Unet" else 1, model.num_fmaps_out, model.in_channels),
+        feature_maps=max(getattr(model, "num_fmaps", 1), model.num_fmaps_out, model.in_channels),
         channels=model.in_channels,
         classes=model.num_fmaps_out,
         tiles_ahead=MOST_TILES_AHEAD[device.type],
