@@ -96,7 +96,7 @@ def expected(annotation: object, metadata: Sequence[object] = ()) -> str:
     if origin is Literal:
         return ("one of " if len(arguments) > 1 else "") + ", ".join(f"'{choice}'" for choice in arguments)
     if origin is tuple:
-        return f"{'a list' if Ellipsis in arguments else '[z, y, x]'}, each {expected(arguments[0])}"
+        return f"{'a list, each entry' if Ellipsis in arguments else '[z, y, x], each'} {expected(arguments[0])}"
     if origin is dict:
         return f"a mapping, each value {expected(arguments[1])}"
     if section_of(annotation) is not None:

@@ -97,7 +97,7 @@ def test_a_tracked_json_is_read_without_its_file(
         ({"shape": [600, 0, 1350]}, "found [600, 0, 1350]"),
         ({"raw": None}, "cell.raw is missing"),
         ({"raw": ""}, 'cell.raw must be a text, found ""'),
-        ({"metric_masks": "volumes/m"}, 'cell.metric_masks must be a list, each a text, found "volumes/m"'),
+        ({"metric_masks": "volumes/m"}, 'cell.metric_masks must be a list, each entry a text, found "volumes/m"'),
         ({"labels": ["volumes/labels/er"]}, "cell.labels must be a mapping, each value a whole number of at least 1"),
         ({"labels": {"a": 0}}, 'found {{"a": 0}}'),
         ({"labels": {"a": 2}}, "cell.labels has the class ids 2: 1 label datasets need the ids 1, each once"),
