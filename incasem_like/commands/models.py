@@ -306,9 +306,9 @@ def import_models(
     """Make tracked runs of published models, so that scripts take them by id.
 
     WHAT is the id or name of a downloaded model; a checkpoint file (.pt); a U-Net that ExLLSM's Keras code stored
-    (.h5), which is converted and verified; the archive or folder of
-    incasem's database that mongodump wrote; or a mock_db folder or one of its JSON files. By default everything
-    downloaded is imported. Runs keep their ids. Runs that exist already are left unchanged.
+    (.h5), which is converted and verified; the archive or folder of incasem's database that mongodump wrote; or a
+    mock_db folder or one of its JSON files. By default everything downloaded is imported. Runs keep their ids. Runs
+    that exist already are left unchanged.
     """
     from incasem_like.pretrained.importing import Importer
     from incasem_like.pretrained.sources import ORDER, Description, Sources
@@ -345,8 +345,8 @@ def _check_import(found: list[Source], wanted: tuple[int, ...], description: Des
     single = len(found) == 1 and (found[0].kind in ("checkpoint", "json") or len(wanted) == 1)
     if run_id is not None and not single:
         raise InputError("--id is for a single run: name one checkpoint, or add --run ID; for several use --remap.")
-    named = description.name or description.voxel_size or description.config_file or description.scaling_factor
-    given = named or description.iteration is not None
+    given = any((description.name, description.voxel_size, description.config_file, description.scaling_factor))
+    given = given or description.iteration is not None
     if given and (len(found) != 1 or found[0].kind != "checkpoint"):
         raise InputError(
             "--name, --voxel_size, --iteration, --config and --scaling_factor are for a single checkpoint: name its "

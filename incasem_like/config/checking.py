@@ -134,8 +134,8 @@ def explain(
         return ConfigError(first["msg"])
     location = (*prefix, *map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        ending = _key_of_another_variant(model, values, first["loc"]) or _suggestion(model, location, prefix)
-        return ConfigError(f"Unknown key '{'.'.join(location)}' {source(location)}{ending}")
+        hint = _owners(model, values, first["loc"]) or _suggestion(model, location, prefix)
+        return ConfigError(f"Unknown key '{'.'.join(location)}' {source(location)}{hint}")
     path, field = _locate(model, first["loc"])
     dotted = ".".join((*prefix, *path))
     what = "a mapping of keys" if field is None else expected(field.annotation, field.metadata)
@@ -153,38 +153,45 @@ def explain(
     return ConfigError(f"{sentence}{(nearest(found, choices) if isinstance(found, str) else '') or '.'}")
 
 
-def _key_of_another_variant(model: type[BaseModel], values: Mapping[str, Any], location: Sequence[int | str]) -> str:
-    """Return the end of a sentence about a key that belongs to sections with another ``type``; else an empty text."""
-    section: type[BaseModel] | None = model
-    found: Any = values
-    for part in location[:-1]:
-        field = fields_of(section).get(str(part)) if section is not None else None
-        section = section_of(field.annotation) if field is not None else None
-        found = found.get(part) if isinstance(found, Mapping) else None
-    variants = variants_of(section)
-    owners = [name for name, variant in variants.items() if location[-1] in fields_of(variant)]
-    if section is None or not owners or not isinstance(found, Mapping):
-        return ""
-    key, default = ".".join([*map(str, location[:-1]), "type"]), section.model_fields["type"].default
-    return f": {key} is {found.get('type', default)}, but the key belongs to {', '.join(owners)}."
-
-
 def show(value: object) -> str:
     """Return a value as YAML, shortened to one short line."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def _owners(model: type[BaseModel], values: Mapping[str, Any], location: Sequence[int | str]) -> str:
+    """Return the variants of a section that have a key which the chosen one lacks; empty if none has it."""
+    path, field = _locate(model, location[:-1])
+    section = section_of(field.annotation) if field is not None else None
+    owners = [name for name, variant in variants_of(section).items() if location[-1] in fields_of(variant)]
+    if section is None or not owners:
+        return ""
+    found: Any = values
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    chosen = (found or {}).get("type", section.model_fields["type"].default)
+    return f": {'.'.join(path)}.type is {chosen}, but the key belongs to {', '.join(owners)}."
+
+
+def _every_key(model: type[BaseModel], prefix: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yield every key and section, of variants those of all."""
+    for key, field in fields_of(model).items():
+        yield (*prefix, key)
+        section = section_of(field.annotation)
+        if section is not None:
+            yield from _every_key(section, (*prefix, key))
+
+
 def _suggestion(model: type[BaseModel], path: KeyPath, prefix: KeyPath) -> str:
     """Suggest the same name in a few other sections, else a similar name in this section, else anywhere."""
     section, word = path[len(prefix) : -1], path[-1]
     anywhere: dict[str, list[KeyPath]] = {}
-    for known, _ in all_keys(model):
+    for known in _every_key(model):
         anywhere.setdefault(known[-1], []).append(known)
-    siblings = [known[-1] for known, _ in all_keys(model) if known[:-1] == section]
-    named = word if word in anywhere else _OTHER_NAMES.get(word)
-    few = named in siblings or len(anywhere.get(named or "", ())) in range(1, MOST_SUGGESTED + 1)
-    near = named if few else _most_similar(word, siblings) or _most_similar(word, tuple(anywhere))
+    siblings = [known[-1] for known in _every_key(model) if known[:-1] == section]
+    named = word if word in anywhere else _OTHER_NAMES.get(word, "")
+    usable = named in siblings or 0 < len(anywhere.get(named, ())) <= MOST_SUGGESTED
+    near = named if usable else _most_similar(word, siblings) or _most_similar(word, tuple(anywhere))
     if near is None:
         return f": known are {', '.join(siblings)}." if siblings else ": correct or remove it."
     beside = [known for known in anywhere[near] if known[:-1] == section]
