@@ -326,7 +326,7 @@ def hide(record: RunRecord, entries: Sequence[CheckpointRecord], monkeypatch: py
     """Make a run one of another machine, which alone has some of its checkpoints."""
     names = {path.name for entry in entries for path in entry.model.candidates}
     monkeypatch.setattr(Path, "is_file", lambda self: self.name not in names and os.path.isfile(self))
-    monkeypatch.setattr(type(record), "host", {"hostname": "node17"})
+    monkeypatch.setattr(record, "host", {"hostname": "node17"})
 
 
 def test_newer_checkpoints_on_another_machine_are_named_and_passed_over(

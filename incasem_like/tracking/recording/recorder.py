@@ -121,7 +121,7 @@ def recorder_of(store: RunStore, *, continues: Continuation | None = None, id_ab
     from incasem_like.tracking.recording.writer import RunWriter
 
     claim = partial(claimed, store, continues, id_above)
-    if store.checkpoint_files is None:
+    if store.checkpoint_files is None:  # a store of files, in which the run's folder is the run
         return RunWriter(claim)
     from incasem_like.tracking.mirror.live import Mirror
     from incasem_like.tracking.stores.mongo import MongoStore
