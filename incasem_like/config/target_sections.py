@@ -24,6 +24,7 @@ TARGETS: Mapping[str, str] = {
     "affinities": "incasem_like.targets.learned:Affinities",
     "boundaries": "incasem_like.targets.learned:Boundaries",
     "lsd": "incasem_like.targets.learned:Descriptors",
+    "distance": "incasem_like.targets.learned:Distance",
 }
 LOSSES: Mapping[str, str] = {
     "cross_entropy_scaling": "incasem_like.targets.losses:BalancedCrossEntropy",

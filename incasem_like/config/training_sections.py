@@ -199,7 +199,7 @@ class TrainingSection(Section):
     output_size_voxels: Size = Field(
         (110, 110, 110), description="Output block of the network, centred in the input, in voxels, z, y, x."
     )
-    stage_weights: Annotated[tuple[NotNegative, ...], Field(min_length=1)] | None = Field(
+    stage_weights: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)] | None = Field(
         None,
         description="Weights of the outputs of a network that returns several in training (intermediate supervision), "
         "the final one last; null = equal.",

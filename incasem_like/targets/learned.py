@@ -1,4 +1,4 @@
-"""The targets that a training can name: classes, affinities, boundaries, local shape descriptors."""
+"""The targets that a training can name: classes, affinities, boundaries, local shape descriptors, distances."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from incasem_like.config.target_sections import AnyLoss, Kind, default_loss
 from incasem_like.targets.affinities import affinities
 from incasem_like.targets.boundaries import boundary_labels
 from incasem_like.targets.descriptors import DESCRIPTOR_NAMES, Mode, local_shape_descriptors
+from incasem_like.targets.distance import boundary_distance
 from incasem_like.targets.target import Array, InstanceTarget, LabelBlock, Size, Target
 from incasem_like.targets.weights import balance_weights
 from incasem_like.volumes import Roi
@@ -34,6 +35,7 @@ NEIGHBOURS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 Offset = Annotated[
     tuple[Whole, ...], Field(min_length=2, max_length=3), Words("three whole numbers [z, y, x], or two [y, x]")
 ]
+REACH = 3.0  # of a distance, in multiples of its scale: there it is 0.9975
 FEWEST, MOST = 0.05, 0.95  # bounds of a share where zeros and ones are balanced
 
 
@@ -264,8 +266,13 @@ class Descriptors(InstanceTarget):
         return groups
 
     def describe(self) -> dict[str, Any]:
-        """Return the parameters of the descriptors too; sigma in nm."""
-        options = {"sigma": self.sigma, "mode": self.mode, "downsample": self.downsample, "axes": list(self._axes)}
+        """Return the parameters of the descriptors too; sigma in nm, one for each axis."""
+        options = {
+            "sigma": list(self._sigmas),
+            "mode": self.mode,
+            "downsample": self.downsample,
+            "axes": list(self._axes),
+        }
         return {**super().describe(), **options}
 
     def context(self, voxel_size: Sequence[float]) -> Size:
@@ -320,6 +327,53 @@ class Descriptors(InstanceTarget):
     @property
     def _sigmas(self) -> tuple[float, ...]:
         return self.sigma if isinstance(self.sigma, tuple) else (self.sigma,) * len(self._axes)
+
+
+class Distance(InstanceTarget):
+    """Signed distance to the nearest boundary, positive in objects: 1 / (1 + exp(-2 d / scale)), 0.5 at boundaries.
+
+    See ``boundary_distance``; 2 x - 1 is its ``normalised_distance``, cut at 3 times the scale. Voxels count that lie
+    nearer to a boundary than to the end of the region.
+    """
+
+    type: str = "distance"
+    loss: AnyLoss = default_loss("mse")
+    scale: PositiveNumber = Field(
+        50.0, description="Distance in nm at which it reaches 0.88; about the radius of the objects."
+    )
+    per_section: Flag = Field(False, description="Distance within each section.")
+
+    @property
+    def kind(self) -> Kind:
+        """A continuous value."""
+        return "values"
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """One channel."""
+        return ("distance",)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the scale too, in nm."""
+        return {**super().describe(), "distance_scale": self.scale, "axes": list(self._axes)}
+
+    def context(self, voxel_size: Sequence[float]) -> Size:
+        """Return how far boundaries are searched."""
+        reach = [math.ceil(REACH * self.scale / size) for size in voxel_size]
+        return self.with_growth([size if axis in self._axes else 0 for axis, size in enumerate(reach)])
+
+    def make(self, block: LabelBlock) -> tuple[Array, Array]:
+        """Compute the distance, and weights that are 0 where a boundary may lie nearer, beyond the region."""
+        limit = REACH * self.scale
+        distance = boundary_distance(self.instances(block), block.voxel_size, self._axes, limit)
+        end = boundary_distance(block.inside, block.voxel_size, self._axes, limit)
+        known = block.mask * ((np.abs(distance) < end) | (end >= limit))
+        target = 1 / (1 + np.exp(-2 * distance / np.float32(self.scale)))
+        return block.crop(target)[None], block.crop(known)[None].astype(np.float32)
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return (1, 2) if self.per_section else (0, 1, 2)
 
 
 def _weights(target: NDArray[np.uint8], known: NDArray[np.uint8], balance: bool) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +115,6 @@ class InstanceTarget(Target):
         description="Classes, as numbered in the data configuration, whose label datasets hold the instance ids; "
         "null = all.",
     )
-
     grow_boundary: Count = Field(
         0, description="Voxels that objects lose at each boundary before, so that there is a gap between them."
     )
@@ -154,7 +153,7 @@ class InstanceTarget(Target):
 
 def targets_of(config: TrainingConfig) -> tuple[Target, ...]:
     """Return the targets of a training, in the order of the network's channels."""
-    return tuple(target for target in config.resolved_targets if isinstance(target, Target))
+    return cast("tuple[Target, ...]", config.resolved_targets)
 
 
 def channel_slices(targets: Sequence[TargetSection]) -> list[slice]:

@@ -52,7 +52,9 @@ def test_channels_outputs_and_the_best_metric_follow_from_targets() -> None:
     assert learning("[classes]").model.outputs is None, "predicted as classes, with a segmentation"
 
 
-@pytest.mark.parametrize("targets", ["[classes]", "[affinities, {type: boundaries, thickness: 2, loss: dice}]"])
+@pytest.mark.parametrize(
+    "targets", ["[classes]", "[affinities, {type: lsd, sigma: [80, 40, 40], loss: {type: sum, losses: [mse]}}]"]
+)
 def test_what_is_tracked_reads_back_as_the_same_configuration(targets: str) -> None:
     config = learning(targets)
     tracked = json.loads(json.dumps(config.model_dump(mode="json")))

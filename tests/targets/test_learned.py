@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from incasem_like.config.target_sections import parse_targets
 from incasem_like.targets import LabelBlock, balance_weights, channel_slices, grow_boundary, local_shape_descriptors
@@ -137,6 +138,30 @@ def test_descriptors_of_a_block_are_those_of_the_whole_volume(options):
     np.testing.assert_array_equal(weight[0], mask[14:25, 14:25, 14:25])
 
 
+@pytest.mark.parametrize("per_section", [False, True])
+def test_distances_count_where_no_boundary_can_be_nearer_beyond_the_region(per_section):
+    ids = np.kron(np.random.default_rng(2).integers(0, 3, (4, 4, 4)), np.ones((6, 6, 6), int)).astype(np.uint8)
+    inside = np.ones_like(ids)
+    inside[:, 17:] = 0
+    learnt = target(type="distance", scale=10, per_section=per_section)
+    context = learnt.context((5, 5, 5))
+    assert context == ((0 if per_section else 6), 6, 6)
+    made, weight = learnt.make(block({1: ids * inside}, None, inside, context))
+    sampling = (1e6, 5, 5) if per_section else (5, 5, 5)
+    inner = tuple(slice(edge, 24 - edge) for edge in context)
+    nearest = np.full(ids.shape, np.inf)
+    for one in range(3):
+        elsewhere = ndimage.distance_transform_edt(~((ids != one) & (inside > 0)), sampling=sampling)
+        nearest = np.where(ids == one, elsewhere, nearest)
+    to_end = ndimage.distance_transform_edt(inside, sampling=sampling)
+    known = (inside > 0) & ((nearest < to_end) | (to_end >= 30))
+    signed = np.where(ids > 0, 1, -1) * np.minimum(nearest, 30)
+    np.testing.assert_array_equal(weight[0], known[inner])
+    expected = (np.tanh(signed / 10) + 1) / 2
+    np.testing.assert_allclose(made[0][known[inner]], expected[inner][known[inner]], atol=1e-5)
+    assert 0 < known[inner].mean() < 1
+
+
 def test_the_scores_of_descriptors_are_those_of_their_components():
     names = ["lsd_mse", "lsd_mse_offset", "lsd_mse_variance", "lsd_mse_pearson", "lsd_mse_size"]
     assert list(target(type="lsd").metrics) == names
@@ -153,7 +178,7 @@ def test_objects_are_made_smaller_before_affinities(ids):
     np.testing.assert_array_equal(found[0], expected[:, 1:-1, 1:-2])
 
 
-@pytest.mark.parametrize("kind", ["classes", "affinities", "boundaries", "lsd"])
+@pytest.mark.parametrize("kind", ["classes", "affinities", "boundaries", "lsd", "distance"])
 def test_what_is_made_fits_what_was_announced(kind, ids):
     learnt = target(type=kind)
     context = learnt.context((5, 5, 5))

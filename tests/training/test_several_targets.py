@@ -87,7 +87,7 @@ def test_a_killed_training_equals_one_that_was_left_alone_and_its_run_says_what_
     assert affinities["offsets"] == [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [0, -3, 0]]
     assert affinities["channel_names"] == ["z-1", "y-1", "x-1", "y-3"]
     assert (affinities["activation"], affinities["scale"]) == ("sigmoid", 255)
-    assert (descriptors["sigma"], descriptors["value_range"]) == (16, [0, 1])
+    assert (descriptors["sigma"], descriptors["value_range"]) == ([16, 16, 16], [0, 1])
     assert group["lsd"].shape == (10, 20, 20, 20)
     assert group["lsd"][:].std() > 0
 
