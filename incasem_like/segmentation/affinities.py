@@ -102,7 +102,7 @@ def as_backward(affinities: Array, offsets: Sequence[Offset]) -> Array:
         offset = tuple(-1 if axis == other else 0 for other in range(3))
         here, there = ends(affinities.shape[1:], offset)
         source = here if offsets[channel][axis] < 0 else there
-        backward[(axis, *here)] = affinities[(channel, *source)]
+        backward[axis][here] = affinities[channel][source]
     return backward
 
 

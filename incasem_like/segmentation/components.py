@@ -55,7 +55,7 @@ def label_affinities(joined: npt.NDArray[np.bool_], offsets: Sequence[Offset]) -
     for axis, channel in enumerate(neighbour_channels(offsets)):
         offset = offsets[channel]
         here, there = ends(shape, offset)
-        edges = joined[(channel, *here)]
+        edges = joined[channel][here]
         forward = 2 * axis + (offset[axis] < 0)
         graph[here] |= edges.view(np.uint8) << np.uint8(forward)
         graph[there] |= edges.view(np.uint8) << np.uint8(forward ^ 1)
