@@ -353,11 +353,12 @@ def _read_table(path: Path, digest: str) -> tuple[Ids, Ids]:
 
 def fragments_of_block(block: Block, parameters: Mapping[str, Any]) -> None:
     """Write the fragments of one block, with ids of its own, and their nodes; the inputs are prediction and mask."""
-    values = _values(block, parameters, block.read_roi)
+    read_roi = block.read_roi.intersect(block.output.roi)
+    values = _values(block, parameters, read_roi)
     if not values.valid.any():
         return
     method = method_named(parameters["method"], parameters["options"])
-    core = (block.write_roi - block.read_roi.begin).to_slices()
+    core = (block.write_roi - read_roi.begin).to_slices()
     fragments, ids = consecutive(method.fragments(values, block.number)[core])
     if not len(ids):
         return

@@ -100,7 +100,7 @@ class MutexWatershed(Method):
         known, index = np.unique(pair, return_inverse=True)
         table = {"u": ids[known // max(1, len(ids))], "v": ids[known % max(1, len(ids))]}
         for name, chosen in (("attraction", ~repels), ("repulsion", repels)):
-            table[f"{name}_sum"] = np.bincount(index[chosen], weight[chosen], len(known))
+            table[f"{name}_sum"] = np.bincount(index[chosen], weight[chosen], len(known)).astype(np.float64)
             table[f"{name}_count"] = np.bincount(index[chosen], minlength=len(known))
         return table
 
