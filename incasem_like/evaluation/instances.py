@@ -15,6 +15,10 @@ Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
 
+PARTITION_SCORES = (
+    "voi", "voi_split", "voi_merge", "nvi", "nvi_split", "nvi_merge", "nid", "rand_split", "rand_merge",
+    "adapted_rand_error", "rand_index", "cremi_score",
+)  # fmt: skip
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 
 
@@ -61,15 +65,17 @@ class Contingency:
         z, y, x = np.unravel_index(starts, truth.shape)
         sums = [lengths * (z + begin[0]), lengths * (y + begin[1])]
         sums.append(lengths * (x + begin[2]) + lengths * (lengths - 1) // 2)
-        pairs = [array.ravel()[starts].astype(np.uint64) for array in rows[:2]]
-        return cls._summed(*pairs, lengths, np.stack(sums, axis=1))
+        one, other = (array.ravel()[starts].astype(np.uint64) for array in rows[:2])
+        return cls._summed(one, other, lengths, np.stack(sums, axis=1))
 
     @classmethod
     def merged(cls, parts: Iterable[Contingency]) -> Contingency:
         """Add the tables of several blocks, or volumes with distinct ids."""
         whole = list(parts)
         return cls._summed(
-            *(np.concatenate([getattr(part, name) for part in whole]) for name in ("truth", "predicted", "counts")),
+            np.concatenate([part.truth for part in whole]),
+            np.concatenate([part.predicted for part in whole]),
+            np.concatenate([part.counts for part in whole]),
             np.concatenate([part.positions for part in whole]),
         )
 
@@ -138,10 +144,8 @@ def partition_scores(table: Contingency) -> dict[str, float]:
     >>> partition_scores(table)["voi_merge"]
     1.0
     """
-    names = ("voi", "voi_split", "voi_merge", "nvi", "nvi_split", "nvi_merge", "nid", "rand_split", "rand_merge")
-    names += ("adapted_rand_error", "rand_index", "cremi_score")
     if not len(table.counts):
-        return dict.fromkeys(names, float("nan"))
+        return dict.fromkeys(PARTITION_SCORES, float("nan"))
     sizes = [_marginal(ids, table.counts)[1].astype(np.float64) for ids in (table.truth, table.predicted)]
     voxels = float(table.counts.sum())
     joint = _entropy(table.counts.astype(np.float64), voxels)
@@ -160,7 +164,7 @@ def partition_scores(table: Contingency) -> dict[str, float]:
         squares / squares_truth, squares / squares_predicted, error,
         1 - disagreeing / pairs if pairs else 1.0, float(np.sqrt((split + merge) * max(0.0, error))),
     )  # fmt: skip
-    return dict(zip(names, values, strict=True))
+    return dict(zip(PARTITION_SCORES, values, strict=True))
 
 
 def _entropy(counts: npt.NDArray[np.float64], total: float) -> float:
@@ -179,7 +183,7 @@ def object_scores(table: Contingency, thresholds: Sequence[float] = IOU_THRESHOL
 
     A ground-truth and a predicted object match if their IoU reaches the threshold, each at most once. With ``tp``
     matches, ``fp`` predicted and ``fn`` ground-truth objects without: precision tp / (tp + fp), recall tp / (tp + fn),
-    f1, ap = tp / (tp + fp + fn). Panoptic quality (Kirillov 2019) is the sum of the IoU of matches above 0.5, divided by
+    f1, ap = tp / (tp + fp + fn). Panoptic quality (Kirillov 2019) is the sum of the IoU of matches above 0.5, over
     tp + fp / 2 + fn / 2.
 
     Args:
@@ -232,7 +236,7 @@ def largest_errors(table: Contingency, kind: str, most: int = 10) -> list[dict[s
         most: Objects to return, at most.
 
     Returns:
-        For each its ``id``, ``bits`` of the VOI, ``voxels``, and its largest ``parts``: the ids on the other side, their
+        For each its ``id``, ``bits`` of the VOI, ``voxels``, and its largest ``parts``: ids on the other side, their
         voxels, and the mean ``position`` (absolute voxels z, y, x) of what both have in common.
     """
     own, other = (table.truth, table.predicted) if kind == "split" else (table.predicted, table.truth)
