@@ -61,7 +61,7 @@ def expected(annotation: object, metadata: Sequence[object] = ()) -> str:
         said = [expected(part) for part in arguments if part is not type(None)]
         return " or ".join([*said, "null"] if type(None) in arguments else said)
     if origin is Literal:
-        return ("one of " if len(arguments) > 1 else "") + ", ".join(f"'{choice}'" for choice in arguments)
+        return ("one of " if len(arguments) > 1 else "") + ", ".join(map(repr, arguments))
     if origin is tuple and Ellipsis in arguments:
         return f"a list, each entry {expected(arguments[0])}"
     if origin is dict:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,12 +87,21 @@ and one more section.
 """
 
 
+SEGMENTATION_INTRODUCTION = """\
+The methods of [`10_segment.py`](segmentation.md); the file has the sections `directories` and `tracking`, too.
+"""
+
+
 def reference_page() -> str:
     """Return the whole page as Markdown."""
     parts = [INTRODUCTION]
     for name, model in (("config_training.yaml", TrainingConfig), ("config_prediction.yaml", PredictionConfig)):
         parts += [f"## {name}\n", *_sections(model, "")]
     parts += ["## config_prediction_multiple.yaml\n", SERIES_INTRODUCTION, *_sections(SeriesSection, "series")]
+    parts += ["## segmentation.yaml\n", SEGMENTATION_INTRODUCTION]
+    # The methods are above this package, so that the model is named instead of imported.
+    segmentation = importlib.import_module("incasem_like.segmentation.settings").SegmentationSection
+    parts += [*_sections(segmentation, "segmentation")]
     parts += [DATA_INTRODUCTION, _table(EntryFields)]
     return "\n".join(parts)
 
@@ -99,7 +110,7 @@ def _sections(model: type[BaseModel], path: str) -> Iterator[str]:
     if any(section_of(field.annotation) is None for field in fields_of(model).values()):
         yield f"### {path or 'Top level'}\n"
         if path:
-            yield f"{(model.__doc__ or '').strip()}\n"
+            yield f"{inspect.cleandoc(model.__doc__ or '')}\n"
         yield _table(model)
     for key, field in fields_of(model).items():
         section = section_of(field.annotation)

@@ -252,7 +252,7 @@ def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how
     options = {
         **_layout(plan),
         "dtype": np.uint64,
-        "provenance": make_provenance(f"{TOOL} fragments", stage, plan.inputs, run_id),
+        "provenance": make_provenance(TOOL, stage, plan.inputs, run_id),
     }
     output = _output(plan, f"{plan.group}/fragments", options, task, overwrite)
     if not output.complete and read_log(str(output.address)) is None:

@@ -108,7 +108,7 @@ def test_the_watershed_of_one_block_is_that_of_the_array_at_every_threshold(neur
     affinities = np.clip(affinities_of(neurons, NEIGHBOURS) + rng.normal(0, 0.1, (3, *neurons.shape)), 0, 1)
     affinities = affinities.astype(np.float32)
     volume = store(affinities, {"offsets": NEIGHBOURS})
-    options = {"threshold": [0.1, 0.3, 0.6], "seed_distance": 40}
+    options = {"threshold": [0.0, 0.3, 0.6], "seed_distance": 40}
     found, result = run(volume, "watershed", options, block_shape=neurons.shape)
     fragments = watershed_fragments(affinities.mean(axis=0), seed_distance=40, voxel_size=VOXELS)
     assert result["fragments"] == fragments.max()
