@@ -27,6 +27,35 @@ def runs(labels: Array) -> tuple[Array, npt.NDArray[np.int64]]:
     return flat[starts], np.diff(starts, append=flat.size)
 
 
+def unique_index(values: Array) -> tuple[Array, npt.NDArray[np.intp]]:
+    """Return ``numpy.unique`` of ids with the index of each, without sorting where the ids are small numbers.
+
+    >>> [part.tolist() for part in unique_index(np.array([7, 0, 7, 2]))]
+    [[0, 2, 7], [2, 0, 2, 1]]
+    """
+    if not values.size or values.max() > 8 * values.size:
+        ids, index = np.unique(values, return_inverse=True)
+        return ids, index
+    present = np.zeros(int(values.max()) + 1, bool)
+    present[values] = True
+    return np.flatnonzero(present).astype(values.dtype), (np.cumsum(present) - 1)[values]
+
+
+def unique_pairs(one: Ids, other: Ids) -> tuple[Ids, Ids]:
+    """Return the different pairs of two columns, sorted.
+
+    >>> [part.tolist() for part in unique_pairs(np.array([2, 1, 2, 2]), np.array([5, 5, 4, 5]))]
+    [[1, 2, 2], [5, 4, 5]]
+    """
+    for _ in range(2):  # first without sorting: touching voxels repeat their pair
+        new = np.ones(len(one), bool)
+        new[1:] = (one[1:] != one[:-1]) | (other[1:] != other[:-1])
+        one, other = one[new], other[new]
+        order = np.lexsort((other, one))
+        one, other = one[order], other[order]
+    return one, other
+
+
 def count_ids(labels: Array) -> tuple[Ids, npt.NDArray[np.int64]]:
     """Return the ids above 0, ascending, and the number of voxels of each.
 
@@ -34,7 +63,7 @@ def count_ids(labels: Array) -> tuple[Ids, npt.NDArray[np.int64]]:
     [[2, 7], [1, 4]]
     """
     values, lengths = runs(labels)
-    ids, index = np.unique(values, return_inverse=True)
+    ids, index = unique_index(values)
     sizes = np.bincount(index, weights=lengths, minlength=len(ids)).astype(np.int64)
     return ids[ids > 0].astype(np.uint64), sizes[ids > 0]
 
@@ -52,7 +81,11 @@ def relabel(labels: Array, ids: Ids, new_ids: Array) -> Array:
     """
     values, lengths = runs(labels)
     found = np.zeros(len(values), new_ids.dtype)
-    if len(ids):
+    if len(ids) and ids[-1] <= 8 * len(values):
+        table = np.zeros(max(int(ids[-1]), int(values.max(initial=0))) + 1, new_ids.dtype)
+        table[ids] = new_ids
+        found = table[values]
+    elif len(ids):
         at = np.minimum(np.searchsorted(ids, values.astype(np.uint64)), len(ids) - 1)
         np.copyto(found, new_ids[at], where=ids[at] == values)
     return np.repeat(found, lengths).reshape(labels.shape)

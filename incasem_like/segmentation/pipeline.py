@@ -29,7 +29,7 @@ from incasem_like.disk import write_whole
 from incasem_like.errors import DataError, InputError
 from incasem_like.graphs import ParquetGraph
 from incasem_like.segmentation.affinities import Offset, check_signs, stored_offsets
-from incasem_like.segmentation.label_arrays import consecutive, relabel
+from incasem_like.segmentation.label_arrays import consecutive, relabel, unique_index
 from incasem_like.segmentation.methods.base import BlockReader, Ids
 from incasem_like.segmentation.probabilities import check_probability_map
 from incasem_like.segmentation.settings import SegmentationSection, method_named
@@ -424,7 +424,7 @@ def node_table(fragments: Ids, roi: Roi, voxel_size: Sequence[float]) -> dict[st
     values = rows.ravel()[starts]
     chosen = values > 0
     starts, lengths, values = starts[chosen], lengths[chosen], values[chosen]
-    ids, index = np.unique(values, return_inverse=True)
+    ids, index = unique_index(values)
     sizes = np.bincount(index, lengths, len(ids))
     z, y, x = (axis.astype(np.float64) for axis in np.unravel_index(starts, fragments.shape))
     centres = {"z": z + 0.5, "y": y + 0.5, "x": x + lengths / 2}

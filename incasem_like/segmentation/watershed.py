@@ -33,10 +33,10 @@ def watershed_fragments(
         seed_distance: Side of the box in which only the largest distance is a seed, in units of ``voxel_size``.
         voxel_size: (z, y, x).
         in_xy: Treat each section by itself; ids continue over the sections.
-        flood_boundaries: Divide the boundary too; otherwise it stays 0.
+        flood_boundaries: Assign all other voxels to the nearest fragment; otherwise they stay 0.
 
     Returns:
-        Ids 1..n, uint64; 0 where nothing is reached.
+        Ids 1..n, uint64; 0 in boundaries and where no seed floods the interior.
 
     >>> row = np.array([[[1, 1, 1, 0, 1, 1, 1]]], np.float32)
     >>> watershed_fragments(row, seed_distance=3).tolist()
@@ -68,6 +68,10 @@ def _flood(
     distance = distance_transform(inside, sampling=[size / unit for size in voxel_size])
     box = [max(1, round(seed_distance / size)) for size in voxel_size]
     seeds = (ndimage.maximum_filter(distance, size=box) == distance) & inside
-    mask = None if flood_boundaries else inside
-    fragments: Ids = watershed(distance.max() - distance, label(seeds, connectivity=1), mask=mask)
+    fragments: Ids = watershed(distance.max() - distance, label(seeds, connectivity=1), mask=inside)
+    if flood_boundaries:  # by distance: on their plateau, the flooding would depend on the order of voxels
+        nearest = distance_transform(
+            fragments == 0, sampling=list(voxel_size), return_distances=False, return_indices=True
+        )
+        fragments = fragments[tuple(nearest)]
     return fragments

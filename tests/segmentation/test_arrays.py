@@ -86,21 +86,30 @@ def flooding_levels(height, seeds, inside):
     )
 
 
-@pytest.mark.parametrize("flood", [False, True])
-def test_fragments_are_a_watershed_of_the_distance_from_the_seeds_of_scipy(smooth, flood):
+def test_fragments_are_a_watershed_of_the_distance_from_the_seeds_of_scipy(smooth):
     threshold = float(np.median(smooth))
     interior = smooth > threshold
     distance = ndimage.distance_transform_edt(interior)
     seeds = ndimage.label((ndimage.maximum_filter(distance, 5) == distance) & interior)[0]
-    fragments = watershed_fragments(smooth, threshold=threshold, seed_distance=5, flood_boundaries=flood)
+    fragments = watershed_fragments(smooth, threshold=threshold, seed_distance=5)
     assert same_partition(fragments[seeds > 0], seeds[seeds > 0])
-    domain = np.ones_like(interior) if flood else interior
-    components = ndimage.label(domain)[0]
-    np.testing.assert_array_equal(fragments > 0, domain & np.isin(components, components[seeds > 0]))
-    levels = flooding_levels(-distance, seeds, domain)
+    components = ndimage.label(interior)[0]
+    np.testing.assert_array_equal(fragments > 0, interior & np.isin(components, components[seeds > 0]))
+    levels = flooding_levels(-distance, seeds, interior)
     for fragment in np.unique(fragments[fragments > 0]):  # no voxel could be flooded earlier from another seed
         own = fragments == fragment
         np.testing.assert_allclose(flooding_levels(-distance, seeds, own)[own], levels[own], atol=1e-3)
+
+
+def test_flooded_boundaries_belong_to_the_nearest_fragment(smooth):
+    options = {"threshold": float(np.median(smooth)), "seed_distance": 10, "voxel_size": (3, 2, 2)}
+    masked = watershed_fragments(smooth, **options)
+    flooded = watershed_fragments(smooth, flood_boundaries=True, **options)
+    np.testing.assert_array_equal(flooded[masked > 0], masked[masked > 0])
+    to_any = ndimage.distance_transform_edt(masked == 0, sampling=(3, 2, 2))
+    for fragment in np.unique(flooded):
+        to_own = ndimage.distance_transform_edt(masked != fragment, sampling=(3, 2, 2))
+        np.testing.assert_allclose(to_own[flooded == fragment], to_any[flooded == fragment], rtol=1e-5)
 
 
 def test_fragments_in_xy_never_cross_sections(smooth):

@@ -13,6 +13,7 @@ from incasem_like.config.section import Section
 from incasem_like.graphs import Table
 from incasem_like.segmentation.affinities import Offset
 from incasem_like.segmentation.agglomeration import joined_nodes
+from incasem_like.segmentation.label_arrays import unique_pairs
 from incasem_like.segmentation.values import Meaning, Values
 from incasem_like.volumes import Coordinate, Roi
 
@@ -135,5 +136,5 @@ def face_pairs(reader: BlockReader, connectivity: int) -> Table:
 def pair_table(pairs: Sequence[npt.NDArray[Any]]) -> Table:
     """Return a table of edges ``u < v``, each once, from arrays (n, 2) of ids."""
     found = np.concatenate([np.zeros((0, 2), np.uint64), *pairs])
-    found = np.unique(np.sort(found, axis=1), axis=0)
-    return {"u": found[:, 0], "v": found[:, 1]}
+    u, v = unique_pairs(found.min(axis=1), found.max(axis=1))
+    return {"u": u, "v": v}

@@ -35,7 +35,7 @@ class Watershed(Method):
         description="Side in nm of the box in which only the largest distance to the boundary is a seed; "
         "null = 10 times the smallest side of a voxel.",
     )
-    flood_boundaries: Flag = Field(False, description="Divide boundaries among the fragments; false = they stay 0.")
+    flood_boundaries: Flag = Field(False, description="Assign boundaries to the nearest fragment; false = they stay 0.")
     filter_fragments: Fraction = Field(0.0, description="Fragments with a mean affinity below it become 0.")
     epsilon_agglomerate: Fraction = Field(
         0.0, description="Merge fragments up to this score by hist_quant_25 before they are written; 0 = no."
