@@ -82,9 +82,9 @@ def relabel(labels: Array, ids: Ids, new_ids: Array) -> Array:
     values, lengths = runs(labels)
     found = np.zeros(len(values), new_ids.dtype)
     if len(ids) and ids[-1] <= 8 * len(values):
-        table = np.zeros(max(int(ids[-1]), int(values.max(initial=0))) + 1, new_ids.dtype)
+        table = np.zeros(int(ids[-1]) + 2, new_ids.dtype)
         table[ids] = new_ids
-        found = table[values]
+        found = table[np.minimum(values, ids[-1] + np.uint64(1)).astype(np.int64)]
     elif len(ids):
         at = np.minimum(np.searchsorted(ids, values.astype(np.uint64)), len(ids) - 1)
         np.copyto(found, new_ids[at], where=ids[at] == values)
