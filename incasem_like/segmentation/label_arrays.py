@@ -98,6 +98,8 @@ def consecutive(labels: Array) -> tuple[Ids, Ids]:
     [[2, 0, 1, 2], [8, 70]]
     """
     ids, _ = count_ids(labels)
+    if not len(ids) or ids[-1] == len(ids):
+        return labels.astype(np.uint64), ids
     return relabel(labels, ids, np.arange(1, len(ids) + 1, dtype=np.uint64)), ids
 
 

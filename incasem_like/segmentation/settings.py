@@ -54,7 +54,9 @@ class SegmentationSection(MethodSection):
         description="Group for fragments, graph and segmentation, in the container of the prediction; "
         "null = the prediction's dataset, `_` and the method.",
     )
-    block_shape: Size = Field((192, 192, 192), description="Voxels that a worker processes at once, z, y, x.")
+    block_shape: Size = Field(
+        (128, 192, 192), description="Voxels that a worker processes at once, z, y, x; their context comes on top."
+    )
     min_size: Count = Field(0, description="Smaller objects are removed, in voxels of the whole object.")
     max_size: Positive | None = Field(None, description="Larger objects are removed; null = none.")
 
