@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
-from incasem_like.blockwise.done_log import read_log
+from incasem_like.blockwise.done_log import first_difference, read_log
 from incasem_like.blockwise.grid import block_grid
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.parts import shuffled_parts
@@ -34,13 +34,7 @@ from incasem_like.segmentation.methods.base import BlockReader, Ids
 from incasem_like.segmentation.probabilities import check_probability_map
 from incasem_like.segmentation.settings import SegmentationSection, method_named
 from incasem_like.segmentation.values import Meaning, Values, read_values
-from incasem_like.volumes import (
-    Roi,
-    Volume,
-    dataset_exists,
-    make_provenance,
-    open_volume,
-)
+from incasem_like.volumes import Roi, Volume, dataset_exists, describe_roi, make_provenance, open_volume
 from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.values import check_label_dtype
 
@@ -48,6 +42,7 @@ if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
 
 TOOL = "segment"
+TABLES = "tables"
 CHUNK = 64
 SAMPLES, SAMPLE_VOXELS = 4, 1 << 20
 
@@ -107,22 +102,39 @@ class Segmentation:
     def parameters(self, cut: float | None) -> dict[str, Any]:
         """Return what the segmentation at one threshold depends on."""
         sizes = {"min_size": self.section.min_size, "max_size": self.section.max_size}
-        return {**self.options(), **sizes, "cut": cut, "block_shape": list(self.section.block_shape)}
+        options = self.options(*self.section.chosen.table_options)
+        return {**options, **sizes, "threshold": cut, "block_shape": list(self.section.block_shape)}
 
-    def is_finished(self) -> bool:
-        """Return whether all outputs are complete and were made with the same options from the same inputs."""
+    def is_finished(self, overwrite: bool = False) -> bool:
+        """Return whether all outputs are complete and were made with the same options from the same inputs.
+
+        Raises:
+            InputError: An output was made with other options or from other inputs, and ``overwrite`` is False.
+        """
+        finished = True
         for cut, name in self.names().items():
             if not dataset_exists(self.prediction.container, name):
-                return False
+                finished = False
+                continue
             made = open_volume(self.prediction.container, name, allow_incomplete=True)
-            provenance = made.provenance or {}
-            wanted = json.loads(json.dumps(self.parameters(cut)))
-            if not made.complete or provenance.get("parameters") != wanted:
-                return False
-            known = [item.get("content_hash") for item in provenance.get("inputs", ())]
-            if known != [volume.content_hash for volume in self.inputs]:
-                return False
-        return True
+            before = made.provenance or {}
+            found = {
+                "parameters": before.get("parameters"),
+                "inputs": [
+                    {"address": item.get("address"), "content": item.get("content_hash")}
+                    for item in before.get("inputs", ())
+                ],
+            }
+            inputs = [{"address": str(volume.address), "content": volume.content_hash} for volume in self.inputs]
+            wanted = {"parameters": self.parameters(cut), "inputs": inputs}
+            difference = first_difference(found, json.loads(json.dumps(wanted)))
+            if difference and not overwrite:
+                raise InputError(
+                    f"{made.address} was made with {difference}: add --overwrite to replace it, or name another group "
+                    "in segmentation.output."
+                )
+            finished = finished and made.complete and not difference
+        return finished
 
 
 def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segmentation:
@@ -170,14 +182,12 @@ def _meaning(prediction: Volume, section: SegmentationSection) -> Meaning:
 
 
 def _check_mask(mask: Volume, prediction: Volume) -> None:
-    mask.require_zyx()
+    check_same_voxels(mask, prediction)
     check_label_dtype(mask)
-    if prediction.axes == "zyx":
-        check_same_voxels(mask, prediction)
-    if mask.require_voxel_size() != prediction.voxel_size or not mask.roi.contains(prediction.roi):
+    if not mask.roi.contains(prediction.roi):
         raise DataError(
-            f"{mask.address} does not cover {prediction.address} with voxels of the same size: name another mask, or "
-            "set segmentation.mask to null."
+            f"{mask.address} covers {describe_roi(mask.roi)}, but the prediction {describe_roi(prediction.roi)}: "
+            "name a mask that covers all of it, or set segmentation.mask to null."
         )
 
 
@@ -219,16 +229,19 @@ def segment(
     for cut, name in plan.names().items():
         segments = plan.section.chosen.segments(nodes["id"], nodes, indexed, cut) if len(nodes["id"]) else nodes["id"]
         segments, removed = _sized(segments, nodes["size"], plan.section)
-        table = _write_table(plan, name, nodes["id"], segments)
+        path = _write_table(plan, name, nodes["id"], segments)
         objects = int(segments.max(initial=0))
         options = {
             **_layout(plan),
             "dtype": np.uint32 if objects < 2**32 else np.uint64,
             "provenance": make_provenance(TOOL, plan.parameters(cut), plan.inputs, run_id),
         }
-        task = partial(_segmentation_task, plan, fragments, table)
+        task = partial(_segmentation_task, plan, fragments, {**plan.parameters(cut), "table": path.name})
         output = _output(plan, name, options, task, overwrite)
         run_blockwise(task(output), description="Segmentation", **how)
+        for other in path.parent.glob(f"{Path(name).name}-*.npz"):  # of a segmentation that was replaced
+            if other != path:
+                other.unlink()
         made.append({"address": str(output.address), "threshold": cut, "objects": objects, **removed})
     return {
         "fragments": len(nodes["id"]),
@@ -275,9 +288,11 @@ def _make_edges(plan: Segmentation, fragments: Volume, overwrite: bool, how: Map
     task.run(overwrite=overwrite and _is_stale(task), description="Edges", **how)
 
 
-def _segmentation_task(plan: Segmentation, fragments: Volume, table: str, output: Volume) -> BlockTask:
+def _segmentation_task(
+    plan: Segmentation, fragments: Volume, parameters: Mapping[str, Any], output: Volume
+) -> BlockTask:
     inputs = (str(fragments.address),)
-    return BlockTask("segmentation", output, inputs, segment_block, {"table": table}, plan.section.block_shape)
+    return BlockTask("segmentation", output, inputs, segment_block, parameters, plan.section.block_shape)
 
 
 def _layout(plan: Segmentation) -> dict[str, Any]:
@@ -330,25 +345,20 @@ def _sized(segments: Ids, sizes: npt.NDArray[np.int64], section: SegmentationSec
     return new_ids[segments.astype(np.int64)], counts
 
 
-def _write_table(plan: Segmentation, name: str, ids: Ids, segments: Ids) -> str:
-    """Write a look-up table beside the outputs and return its digest."""
-    path = _table_path(plan.folder, Path(name).name)
+def _write_table(plan: Segmentation, name: str, ids: Ids, segments: Ids) -> Path:
+    """Write a look-up table beside the outputs, under a name that tells its content, and return its path."""
+    digest = hashlib.sha256(ids.tobytes() + segments.tobytes()).hexdigest()[:16]
+    path = plan.folder / TABLES / f"{Path(name).name}-{digest}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: np.savez_compressed(file, fragments=ids, segments=segments))
-    return hashlib.sha256(ids.tobytes() + segments.tobytes()).hexdigest()
-
-
-def _table_path(folder: Path, name: str) -> Path:
-    return folder / "tables" / f"{name}.npz"
+    return path
 
 
 @lru_cache(maxsize=1)
-def _read_table(path: Path, digest: str) -> tuple[Ids, Ids]:
+def _read_table(path: Path) -> tuple[Ids, Ids]:
+    """Read a table, once in each process."""
     with np.load(path, allow_pickle=False) as table:
-        ids, segments = table["fragments"], table["segments"]
-    if hashlib.sha256(ids.tobytes() + segments.tobytes()).hexdigest() != digest:
-        raise DataError(f"{path} was changed by another segmentation: repeat the command.")
-    return ids, segments
+        return table["fragments"], table["segments"]
 
 
 def fragments_of_block(block: Block, parameters: Mapping[str, Any]) -> None:
@@ -392,7 +402,7 @@ def edges_of_block(block: Block, parameters: Mapping[str, Any]) -> None:
 
 def segment_block(block: Block, parameters: Mapping[str, Any]) -> None:
     """Write one block of the segmentation; the input is the fragments."""
-    ids, segments = _read_table(_table_path(block.folder.parent, block.folder.name), parameters["table"])
+    ids, segments = _read_table(block.folder.parent / TABLES / parameters["table"])
     fragments = block.inputs[0].read(block.write_roi)
     if fragments.any():
         block.output.write(relabel(fragments, ids, segments.astype(block.output.dtype)), block.write_roi)

@@ -77,7 +77,7 @@ def segment_as_run(
     Raises:
         InputError: A stage was made with other options, and ``overwrite`` is False.
     """
-    if plan.is_finished():
+    if plan.is_finished(overwrite):
         return {"segmentations": [{"address": f"{plan.prediction.container}/{name}"} for name in plan.names().values()],
                 "run_id": None}  # fmt: skip
     made_by = prediction_run_id or (plan.prediction.provenance or {}).get("run_id")

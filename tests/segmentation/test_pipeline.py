@@ -194,7 +194,9 @@ def test_a_later_stage_is_repeated_without_the_earlier_ones(neurons, store, monk
     assert not plan(threshold=0.3).is_finished()
     segment(plan(threshold=0.3))
     assert plan(threshold=0.3).is_finished()
-    assert not plan(threshold=0.4).is_finished()
+    assert not plan(threshold=0.4).is_finished(overwrite=True)
+    with pytest.raises(InputError, match=r"threshold 0.3, but now it is 0.4: add --overwrite"):
+        plan(threshold=0.4).is_finished()
     called = []
 
     def count_calls(name):
@@ -252,7 +254,7 @@ def test_values_that_are_not_affinities_and_masks_of_another_grid_are_refused(st
         plan_segmentation(volume, SegmentationSection())
     volume = store(np.full((3, 8, 8, 8), 1, np.float32), {"offsets": NEIGHBOURS})
     mask = store(np.ones((4, 8, 8), np.uint8))
-    with pytest.raises(DataError, match="does not cover"):
+    with pytest.raises(DataError, match="but the prediction z"):
         plan_segmentation(volume, SegmentationSection(mask=str(mask.address)))
 
 
