@@ -158,6 +158,8 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
         offsets = stored_offsets(prediction)
         method.check(offsets)
     else:
+        if prediction.axes == "czyx" and prediction.shape[0] == 1:
+            prediction = open_volume(f"{prediction.address}@c=0")
         prediction.require_zyx()
         check_probability_map(prediction)
     mask = open_volume(section.mask) if section.mask else None
@@ -176,9 +178,9 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
 def _meaning(prediction: Volume, section: SegmentationSection) -> Meaning:
     if section.input != "auto":
         return section.input
-    if prediction.axes == "czyx":
-        return "affinities"
-    return "boundaries" if prediction.attributes.get("target") == "boundaries" else "objects"
+    if prediction.attributes.get("target") == "boundaries":
+        return "boundaries"
+    return "affinities" if prediction.axes == "czyx" else "objects"
 
 
 def _check_mask(mask: Volume, prediction: Volume) -> None:

@@ -157,7 +157,8 @@ def test_boundary_probabilities_are_segmented_like_objects(neurons, store):
     volume = store(boundary, {"target": "boundaries", "scale": 255})
     (found,), _ = run(volume, "connected_components", {"connectivity": 6}, block_shape=(20, 20, 20))
     assert same_partition(found, ndimage.label(neurons > 0)[0])
-    (found,), _ = run(volume, "watershed", {"threshold": 0.5}, block_shape=(30, 30, 30))
+    channel = store(boundary[None], {"target": "boundaries", "scale": 255})  # as a network's only channel
+    (found,), _ = run(channel, "watershed", {"threshold": 0.5}, block_shape=(30, 30, 30))
     assert same_partition(found[neurons > 0], ndimage.label(neurons > 0)[0][neurons > 0])
 
 
