@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.uint64]
@@ -142,9 +141,3 @@ def fill_holes(labels: Array) -> tuple[Array, int]:
     fills[0] = False
     filled = fills[background]
     return np.where(filled, highest[background].astype(labels.dtype), labels), int(np.count_nonzero(filled))
-
-
-def bounding_slices(labels: Ids, count: int) -> list[tuple[slice, ...] | None]:
-    """Return the bounding box of each of the ids 1..count, None for a missing one."""
-    found: list[tuple[slice, ...] | None] = ndimage.find_objects(labels.astype(np.int32), count)
-    return found

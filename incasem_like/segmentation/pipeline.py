@@ -348,7 +348,7 @@ def _sized(segments: Ids, sizes: npt.NDArray[np.int64], section: SegmentationSec
 
 
 def _write_table(plan: Segmentation, name: str, ids: Ids, segments: Ids) -> Path:
-    """Write a look-up table beside the outputs, under a name that tells its content, and return its path."""
+    """Write a look-up table beside the outputs, under a name derived from its content, and return its path."""
     digest = hashlib.sha256(ids.tobytes() + segments.tobytes()).hexdigest()[:16]
     path = plan.folder / TABLES / f"{Path(name).name}-{digest}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
