@@ -17,7 +17,9 @@ setup(
     install_requires=[
         "ConfigArgParse>=1.7",
         "anycrc>=2.0",  # CRC-64 of mongodump's archives
+        "bioimage-cpp>=0.10",
         "click>=8.1",
+        "connected-components-3d>=4.1",
         "distributed>=2026.8",
         "GitPython>=3.1",
         "PyYAML>=6",
@@ -32,6 +34,7 @@ setup(
         "optuna>=4",
         "pillow>=11",
         "psutil>=6",
+        "pyarrow>=20",
         "pydantic>=2.11",
         "pymongo>=4.10",
         "requests>=2.31",
@@ -44,6 +47,7 @@ setup(
         "tensorstore>=0.1.80",
         "tifffile>=2025.1.10",
         "torch>=2.8",
+        "waterz>=0.10",
         "zarr>=2.18,<3",  # gunpowder's pin; zarr-python is what Volume.as_zarr() hands out
     ],
     entry_points={"console_scripts": ["incasem-like = incasem_like.commands.cli:main"]},

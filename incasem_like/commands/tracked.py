@@ -53,8 +53,9 @@ def run_tracked(
         if line.command != "print_config":
             work(request, line)
 
+    debug = {"--debug"} if "-d" in parser._option_string_actions else {"-d", "--debug"}  # -d may be the script's own
     use_huge_pages()
-    run_guarded(act, debug=bool({"-d", "--debug"} & set(sys.argv)))
+    run_guarded(act, debug=bool(debug & set(sys.argv)))
 
 
 def script_folder(script: Path) -> Path:

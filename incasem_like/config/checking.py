@@ -94,7 +94,7 @@ def expected(annotation: object, metadata: Sequence[object] = ()) -> str:
     if origin in (Union, UnionType):
         return " or ".join("null" if part is type(None) else expected(part) for part in arguments)
     if origin is Literal:
-        return ("one of " if len(arguments) > 1 else "") + ", ".join(f"'{choice}'" for choice in arguments)
+        return ("one of " if len(arguments) > 1 else "") + ", ".join(map(repr, arguments))
     if origin is tuple:
         return f"{'a list, each entry' if Ellipsis in arguments else '[z, y, x], each'} {expected(arguments[0])}"
     if origin is dict:

@@ -156,24 +156,26 @@ def load_training_config(
     Raises:
         ConfigError: A file is missing or not YAML, a key is unknown, a value wrong, or values contradict each other.
     """
-    return _load(TrainingConfig, files_or_default(files, search, "config_training.yaml"), updates, search)
+    return load_document(TrainingConfig, files_or_default(files, search, "config_training.yaml"), updates, search)
 
 
 def load_prediction_config(
     files: Sequence[Path], updates: Sequence[str] = (), search: Path | None = None
 ) -> PredictionConfig:
     """Load the configuration of a prediction; arguments and errors as for :func:`load_training_config`."""
-    return _load(PredictionConfig, files_or_default(files, search, "config_prediction.yaml"), updates, search)
+    return load_document(PredictionConfig, files_or_default(files, search, "config_prediction.yaml"), updates, search)
 
 
 def load_series_config(files: Sequence[Path], updates: Sequence[str] = (), search: Path | None = None) -> SeriesConfig:
     """Load the configuration of a series of predictions; as :func:`load_training_config`."""
-    return _load(SeriesConfig, files_or_default(files, search, "config_prediction_multiple.yaml"), updates, search)
+    return load_document(
+        SeriesConfig, files_or_default(files, search, "config_prediction_multiple.yaml"), updates, search
+    )
 
 
 def load_sweep_config(files: Sequence[Path], updates: Sequence[str] = (), search: Path | None = None) -> SweepConfig:
     """Load the configuration of a sweep; as :func:`load_training_config`."""
-    return _load(SweepConfig, files, updates, search)
+    return load_document(SweepConfig, files, updates, search)
 
 
 def files_or_default(files: Sequence[Path], search: Path | None, name: str) -> Sequence[Path]:
@@ -217,7 +219,8 @@ def _drop_options(layers: Layers, document: type[Document], values: Mapping[str,
                 layers.drop((key, option))
 
 
-def _load(document: type[D], files: Sequence[Path], updates: Sequence[str], search: Path | None) -> D:
+def load_document(document: type[D], files: Sequence[Path], updates: Sequence[str], search: Path | None) -> D:
+    """Load a configuration; arguments and errors as for :func:`load_training_config`, but without a default file."""
     layers = Layers()
     lay_given(layers, document, files, updates, search)
     return layers.validated(document)

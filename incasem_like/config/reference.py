@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -97,6 +99,11 @@ and one more section.
 """
 
 
+SEGMENTATION_INTRODUCTION = """\
+The methods of [`10_segment.py`](segmentation.md); the file has the sections `directories` and `tracking`, too.
+"""
+
+
 def reference_page() -> str:
     """Return the whole page as Markdown."""
     parts = [INTRODUCTION]
@@ -104,6 +111,10 @@ def reference_page() -> str:
         parts += [f"## {name}\n", *_sections(model, "")]
     parts += ["## sweep.yaml\n", SWEEP_INTRODUCTION, *_sections(SweepSection, "sweep")]
     parts += ["## config_prediction_multiple.yaml\n", SERIES_INTRODUCTION, *_sections(SeriesSection, "series")]
+    parts += ["## segmentation.yaml\n", SEGMENTATION_INTRODUCTION]
+    # The methods are above this package, so that the model is named instead of imported.
+    segmentation = importlib.import_module("incasem_like.segmentation.settings").SegmentationSection
+    parts += [*_sections(segmentation, "segmentation")]
     parts += [TARGETS_INTRODUCTION]
     for title, table in (("Target", TARGETS), ("Loss", LOSSES)):
         for name, address in table.items():
@@ -122,7 +133,7 @@ def _sections(model: type[BaseModel], path: str) -> Iterator[str]:
     if any(section_of(field.annotation) is None for field in fields_of(model).values()):
         yield f"### {path or 'Top level'}\n"
         if path:
-            yield f"{(model.__doc__ or '').strip()}\n"
+            yield f"{inspect.cleandoc(model.__doc__ or '')}\n"
         yield _table(model.model_fields if variants_of(model) else fields_of(model))
     if variants_of(model):
         yield from _variants(model, path)

@@ -159,12 +159,17 @@ def prepare_evaluation(
             f"with shape {spaced(prediction.spatial_shape)}: choose less."
         )
     for volume in (labels, *masks):
-        roi = _covered(volume, prediction, roi, intersect)
+        roi = covered_roi(volume, prediction, roi, intersect)
     check_probability_map(prediction)
     return Evaluation(prediction, labels, tuple(masks), roi, label_class)
 
 
-def _covered(volume: Volume, prediction: Volume, roi: Roi, intersect: bool) -> Roi:
+def covered_roi(volume: Volume, prediction: Volume, roi: Roi, intersect: bool) -> Roi:
+    """Return the ROI to evaluate if a volume covers it, or its part that the volume covers if ``intersect``.
+
+    Raises:
+        DataError: The volume covers none of it, or with ``intersect`` False not all.
+    """
     common = roi.intersect(volume.roi)
     if common.empty:
         raise DataError(

@@ -68,7 +68,7 @@ RUN_KINDS = (
         "#fdeccf",
         columns=("parent", "data", "tags"),
         omniboard_columns=(("Prediction run", "info.prediction_run_id"),),
-        tools=("extract_segmentation_with_threshold",),
+        tools=("extract_segmentation_with_threshold", "segment"),
     ),
     RunKind(
         "evaluations",

@@ -1,0 +1,93 @@
+"""The command that segments a prediction into objects."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
+from incasem_like.errors import InputError
+from incasem_like.terminal import WORKERS_HELP, counted, report_written, script_parser, shell_command, workers_source
+
+if TYPE_CHECKING:
+    from incasem_like.commands.command_line import CommandLine
+    from incasem_like.segmentation.settings import SegmentationConfig
+    from incasem_like.volumes import Volume
+
+EXAMPLE = "--run_id 12 with segmentation.yaml segmentation.watershed.threshold=0.2"
+EVALUATE = "scripts/04_postprocessing/15_evaluate_segmentation.py"
+
+
+def main(script: Path) -> None:
+    """Run the script."""
+    parser = script_parser("Segment a prediction into objects, block by block; the result is a tracked run.")
+    add = parser.add_argument
+    add("--run_id", type=int, metavar="ID", help="prediction run to segment")
+    add("--region", metavar="NAME", help="region of the prediction, if it has several")
+    add("-f", "--filename", metavar="ZARR", help="container of a prediction made elsewhere, instead of --run_id")
+    add("-d", "--dataset", metavar="DS", help="its dataset; with --run_id, a dataset in the prediction's group")
+    add("--mongodb_predictions", metavar="URL", help="store of the prediction run, if different from this run's")
+    add("--overwrite", action="store_true", help="replace the stages that were made with other options")
+    add("--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
+    add("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
+    add("--dashboard", action="store_true", help="print the address of a page that shows what workers do")
+
+    def read_config(line: CommandLine) -> SegmentationConfig:
+        from incasem_like.segmentation.settings import load_segmentation_config
+
+        return load_segmentation_config(line.files, line.updates, script_folder(script))
+
+    run_tracked(parser, EXAMPLE, read_config, lambda config, line: segment(config, line, script))
+
+
+def segment(config: SegmentationConfig, line: CommandLine, script: Path) -> None:
+    """Segment, and print what was written."""
+    from incasem_like.blockwise.workers_file import given_workers
+    from incasem_like.segmentation.pipeline import plan_segmentation
+    from incasem_like.segmentation.segment_run import segment_as_run
+
+    workers = given_workers(line.own)
+    plan = plan_segmentation(_open_prediction(config, line), config.segmentation)
+    store = None if line.unobserved else stores_of(line, config.directories, config.tracking).open("segmentations")
+    result = segment_as_run(
+        config,
+        plan,
+        store=store,
+        prediction_run_id=line.own.run_id,
+        overwrite=line.own.overwrite,
+        num_workers=line.own.num_workers,
+        workers=workers,
+        **run_options(line, script),
+    )
+    for made in result["segmentations"]:
+        _report(made, already=result["run_id"] is None)
+    if store is not None and result["run_id"] is not None:
+        report_written(f"segmentation run {result['run_id']}", store.description)
+
+
+def _open_prediction(config: SegmentationConfig, line: CommandLine) -> Volume:
+    from incasem_like.segmentation.segment_run import predicted_dataset
+    from incasem_like.volumes import open_volume
+
+    own = line.own
+    if (own.run_id is None) == (own.filename is None):
+        raise InputError(
+            "Name what to segment: --run_id ID, or -f CONTAINER and -d DATASET of a prediction made elsewhere."
+        )
+    if own.filename is not None:
+        return open_volume(own.filename, own.dataset)
+    store = stores_of(line, config.directories, config.tracking, own.mongodb_predictions).open("predictions")
+    return predicted_dataset(store.get(own.run_id), own.region, own.dataset)
+
+
+def _report(made: dict[str, Any], already: bool) -> None:
+    following = shell_command("python", EVALUATE, "-p", made["address"], "-l", "YOUR_LABELS")
+    if already:
+        report_written("segmentation", made["address"], following, already=True)
+        return
+    at = "" if made["threshold"] is None else f" at threshold {made['threshold']:g}"
+    removed = ""
+    if made["removed_objects"]:
+        removed = f", {counted(made['removed_objects'], 'object')} of {made['removed_voxels']} voxels removed by size"
+    report_written(f"segmentation{at} ({counted(made['objects'], 'object')}{removed})", made["address"], following)

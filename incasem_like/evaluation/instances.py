@@ -1,0 +1,262 @@
+"""Metrics of instance segmentations, all computed from one contingency table that blocks add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+Array = npt.NDArray[Any]
+Ids = npt.NDArray[np.uint64]
+Counts = npt.NDArray[np.int64]
+
+PARTITION_SCORES = (
+    "voi", "voi_split", "voi_merge", "nvi", "nvi_split", "nvi_merge", "nid", "rand_split", "rand_merge",
+    "adapted_rand_error", "rand_index", "cremi_score",
+)  # fmt: skip
+IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+
+
+@dataclass(frozen=True)
+class Contingency:
+    """How many voxels each pair of a ground-truth id and a predicted id has in common; 0 is background.
+
+    Attributes:
+        truth, predicted: (n,) ids of the pairs, sorted, each pair once.
+        counts: (n,) voxels.
+        positions: (n, 3) sums of the absolute voxel positions z, y, x.
+    """
+
+    truth: Ids
+    predicted: Ids
+    counts: Counts
+    positions: Counts
+
+    @classmethod
+    def of(
+        cls, truth: Array, predicted: Array, valid: Array | None = None, begin: Sequence[int] = (0, 0, 0)
+    ) -> Contingency:
+        """Count arrays.
+
+        Args:
+            truth, predicted: (z, y, x) ids.
+            valid: (z, y, x), non-zero where a voxel counts; None counts all.
+            begin: Absolute voxel of the first one.
+
+        >>> Contingency.of(np.array([[[1, 1, 2]]]), np.array([[[5, 5, 5]]])).counts.tolist()
+        [2, 1]
+        """
+        width = truth.shape[-1]
+        rows = [array.reshape(-1, width) for array in (truth, predicted, *(() if valid is None else (valid != 0,)))]
+        changes = np.ones(rows[0].shape, bool)
+        changes[:, 1:] = False
+        for array in rows:
+            changes[:, 1:] |= array[:, 1:] != array[:, :-1]
+        starts = np.flatnonzero(changes)
+        lengths = np.diff(starts, append=truth.size)
+        if valid is not None:
+            chosen = rows[2].ravel()[starts]
+            starts, lengths = starts[chosen], lengths[chosen]
+        z, y, x = np.unravel_index(starts, truth.shape)
+        sums = [lengths * (z + begin[0]), lengths * (y + begin[1])]
+        sums.append(lengths * (x + begin[2]) + lengths * (lengths - 1) // 2)
+        one, other = (array.ravel()[starts].astype(np.uint64) for array in rows[:2])
+        return cls._summed(one, other, lengths, np.stack(sums, axis=1))
+
+    @classmethod
+    def merged(cls, parts: Iterable[Contingency]) -> Contingency:
+        """Add the tables of several blocks, or volumes with distinct ids."""
+        whole = list(parts)
+        return cls._summed(
+            np.concatenate([part.truth for part in whole]),
+            np.concatenate([part.predicted for part in whole]),
+            np.concatenate([part.counts for part in whole]),
+            np.concatenate([part.positions for part in whole]),
+        )
+
+    @classmethod
+    def _summed(cls, truth: Ids, predicted: Ids, counts: Array, positions: Array) -> Contingency:
+        if not len(truth):
+            return cls(truth, predicted, counts.astype(np.int64), positions.astype(np.int64).reshape(-1, 3))
+        order = np.lexsort((predicted, truth))
+        truth, predicted, counts, positions = truth[order], predicted[order], counts[order], positions[order]
+        first = np.ones(len(truth), bool)
+        first[1:] = (truth[1:] != truth[:-1]) | (predicted[1:] != predicted[:-1])
+        starts = np.flatnonzero(first)
+        return cls(
+            truth[starts],
+            predicted[starts],
+            np.add.reduceat(counts, starts).astype(np.int64),
+            np.add.reduceat(positions, starts, axis=0).astype(np.int64),
+        )
+
+    def to_array(self) -> npt.NDArray[np.uint64]:
+        """Return (n, 6): truth, predicted, count and position sums, to be stored."""
+        about = np.column_stack([self.counts, self.positions]).astype(np.int64).view(np.uint64)
+        return np.column_stack([self.truth, self.predicted, about])
+
+    @classmethod
+    def from_array(cls, array: npt.NDArray[np.uint64]) -> Contingency:
+        """Return the table that ``to_array`` stored."""
+        about = np.ascontiguousarray(array[:, 2:]).view(np.int64)
+        return cls(array[:, 0], array[:, 1], about[:, 0], about[:, 1:])
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Contingency:
+        """Return the chosen pairs."""
+        return Contingency(self.truth[chosen], self.predicted[chosen], self.counts[chosen], self.positions[chosen])
+
+    @property
+    def labelled(self) -> Contingency:
+        """The pairs with a ground-truth id; the predicted background counts as an object."""
+        return self.where(self.truth > 0)
+
+    @property
+    def labelled_by_both(self) -> Contingency:
+        """The pairs without any background."""
+        return self.where((self.truth > 0) & (self.predicted > 0))
+
+
+def partition_scores(table: Contingency) -> dict[str, float]:
+    """Compare two partitions of the same voxels.
+
+    With p(i, j) the share of voxels with ground-truth id i and predicted id j, H entropies in bits and I the mutual
+    information:
+
+    - ``voi_split`` = H(predicted | truth), ``voi_merge`` = H(truth | predicted), ``voi`` their sum (Meila 2007);
+      ``nvi_*`` = ``voi_*`` / H(truth, predicted)
+    - ``nid`` = 1 - I / max(H(truth), H(predicted))
+    - ``rand_split`` = sum p(i, j)^2 / sum p(i)^2, ``rand_merge`` = sum p(i, j)^2 / sum p(j)^2; ``adapted_rand_error``
+      = 1 - their harmonic mean (Arganda-Carreras 2015); ``rand_index``: share of pairs of voxels that agree
+    - ``cremi_score`` = sqrt(voi * adapted_rand_error)
+
+    Args:
+        table: The voxels to compare, usually ``Contingency.labelled``.
+
+    Returns:
+        The scores; NaN of an empty table.
+
+    >>> table = Contingency.of(np.array([[[1, 1, 2, 2]]]), np.array([[[1, 1, 1, 1]]]))
+    >>> partition_scores(table)["voi_merge"]
+    1.0
+    """
+    if not len(table.counts):
+        return dict.fromkeys(PARTITION_SCORES, float("nan"))
+    sizes = [_marginal(ids, table.counts)[1].astype(np.float64) for ids in (table.truth, table.predicted)]
+    voxels = float(table.counts.sum())
+    joint = _entropy(table.counts.astype(np.float64), voxels)
+    of_truth, of_predicted = (_entropy(size, voxels) for size in sizes)
+    split, merge = max(0.0, joint - of_truth), max(0.0, joint - of_predicted)
+    squares = float(np.square(table.counts.astype(np.float64)).sum())
+    squares_truth, squares_predicted = (float(np.square(size).sum()) for size in sizes)
+    error = 1 - 2 * squares / (squares_truth + squares_predicted)
+    pairs = voxels * (voxels - 1)
+    disagreeing = squares_truth + squares_predicted - 2 * squares
+    information = of_truth + of_predicted - joint
+    values = (
+        split + merge, split, merge,
+        (split + merge) / joint if joint else 0.0, split / joint if joint else 0.0, merge / joint if joint else 0.0,
+        1 - information / max(of_truth, of_predicted) if max(of_truth, of_predicted) else 0.0,
+        squares / squares_truth, squares / squares_predicted, error,
+        1 - disagreeing / pairs if pairs else 1.0, float(np.sqrt((split + merge) * max(0.0, error))),
+    )  # fmt: skip
+    return dict(zip(PARTITION_SCORES, values, strict=True))
+
+
+def _entropy(counts: npt.NDArray[np.float64], total: float) -> float:
+    shares = counts / total
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def _marginal(ids: Ids, counts: Counts) -> tuple[Ids, Counts, npt.NDArray[np.intp]]:
+    """Return the ids, the voxels of each, and the index of each pair's id."""
+    unique, index = np.unique(ids, return_inverse=True)
+    return unique, np.bincount(index, counts, len(unique)).astype(np.int64), index
+
+
+def object_scores(table: Contingency, thresholds: Sequence[float] = IOU_THRESHOLDS) -> dict[str, Any]:
+    """Score objects by their intersection over union (IoU); background is not an object.
+
+    A ground-truth and a predicted object match if their IoU reaches the threshold, each at most once. With ``tp``
+    matches, ``fp`` predicted and ``fn`` ground-truth objects without: precision tp / (tp + fp), recall tp / (tp + fn),
+    f1, ap = tp / (tp + fp + fn). Panoptic quality (Kirillov 2019) is the sum of the IoU of matches above 0.5, over
+    tp + fp / 2 + fn / 2.
+
+    Args:
+        table: All voxels, background included.
+        thresholds: Of the IoU.
+
+    Returns:
+        ``thresholds`` (a list of scores for each), ``mean_ap``, ``panoptic_quality``, ``truth_objects``,
+        ``predicted_objects``.
+    """
+    truth, truth_sizes, i = _marginal(table.truth, table.counts)
+    predicted, predicted_sizes, j = _marginal(table.predicted, table.counts)
+    iou = table.counts / (truth_sizes[i] + predicted_sizes[j] - table.counts)
+    both = (table.truth > 0) & (table.predicted > 0)
+    iou, i, j = iou[both], i[both], j[both]
+    objects = int(np.count_nonzero(truth)), int(np.count_nonzero(predicted))
+    rows = []
+    for threshold in thresholds:
+        chosen = iou >= threshold
+        graph = coo_matrix((np.ones(int(chosen.sum())), (i[chosen], j[chosen])), (len(truth), len(predicted))).tocsr()
+        tp = int(np.count_nonzero(maximum_bipartite_matching(graph, perm_type="column") >= 0)) if graph.nnz else 0
+        fp, fn = objects[1] - tp, objects[0] - tp
+        rows.append(
+            {
+                "iou": threshold, "tp": tp, "fp": fp, "fn": fn, "precision": _ratio(tp, tp + fp),
+                "recall": _ratio(tp, tp + fn), "f1": _ratio(2 * tp, 2 * tp + fp + fn), "ap": _ratio(tp, tp + fp + fn),
+            }
+        )  # fmt: skip
+    matched = iou[iou > 0.5]
+    unmatched = sum(objects) - 2 * len(matched)
+    return {
+        "thresholds": rows,
+        "mean_ap": float(np.mean([row["ap"] for row in rows])) if rows else float("nan"),
+        "panoptic_quality": _ratio(float(matched.sum()), len(matched) + unmatched / 2),
+        "truth_objects": objects[0],
+        "predicted_objects": objects[1],
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def largest_errors(table: Contingency, kind: str, most: int = 10) -> list[dict[str, Any]]:
+    """Return the objects that contribute most to the VOI, the worst first.
+
+    Args:
+        table: The voxels to compare.
+        kind: ``split``: ground-truth objects that several predicted ones cover; ``merge``: the reverse.
+        most: Objects to return, at most.
+
+    Returns:
+        For each its ``id``, ``bits`` of the VOI, ``voxels``, and its largest ``parts``: ids on the other side, their
+        voxels, and the mean ``position`` (absolute voxels z, y, x) of what both have in common.
+    """
+    own, other = (table.truth, table.predicted) if kind == "split" else (table.predicted, table.truth)
+    ids, sizes, index = _marginal(own, table.counts)
+    shares = table.counts / sizes[index]
+    bits = np.bincount(index, -table.counts * np.log2(shares), len(ids)) / max(1, int(table.counts.sum()))
+    found = []
+    for worst in np.argsort(-bits, kind="stable")[:most]:
+        if bits[worst] <= 0:
+            break
+        pairs = np.flatnonzero(index == worst)
+        pairs = pairs[np.argsort(-table.counts[pairs], kind="stable")][:5]
+        parts = [
+            {
+                "id": int(other[pair]),
+                "voxels": int(table.counts[pair]),
+                "position": [round(float(total) / int(table.counts[pair])) for total in table.positions[pair]],
+            }
+            for pair in pairs
+        ]
+        about = {"id": int(ids[worst]), "bits": float(bits[worst]), "voxels": int(sizes[worst]), "parts": parts}
+        found.append(about)
+    return found

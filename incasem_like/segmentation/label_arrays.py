@@ -1,0 +1,143 @@
+"""Arrays of ids: runs of equal ids, relabelling by a table, sizes, small objects, holes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Ids = npt.NDArray[np.uint64]
+
+
+def runs(labels: Array) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Return the value and the length of every run of equal values in memory order.
+
+    A label volume has ten times fewer runs than voxels, so that whatever sorts ids sorts runs.
+
+    >>> [part.tolist() for part in runs(np.array([[7, 7, 7], [7, 0, 2]]))]
+    [[7, 0, 2], [4, 1, 1]]
+    """
+    flat = labels.ravel()
+    if not flat.size:
+        return flat, np.zeros(0, np.int64)
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    return flat[starts], np.diff(starts, append=flat.size)
+
+
+def unique_index(values: Array) -> tuple[Array, npt.NDArray[np.intp]]:
+    """Return ``numpy.unique`` of ids with the index of each, without sorting where the ids are small numbers.
+
+    >>> [part.tolist() for part in unique_index(np.array([7, 0, 7, 2]))]
+    [[0, 2, 7], [2, 0, 2, 1]]
+    """
+    if not values.size or values.max() > 8 * values.size:
+        ids, index = np.unique(values, return_inverse=True)
+        return ids, index
+    present = np.zeros(int(values.max()) + 1, bool)
+    present[values] = True
+    return np.flatnonzero(present).astype(values.dtype), (np.cumsum(present) - 1)[values]
+
+
+def unique_pairs(one: Ids, other: Ids) -> tuple[Ids, Ids]:
+    """Return the different pairs of two columns, sorted.
+
+    >>> [part.tolist() for part in unique_pairs(np.array([2, 1, 2, 2]), np.array([5, 5, 4, 5]))]
+    [[1, 2, 2], [5, 4, 5]]
+    """
+    for _ in range(2):  # first without sorting: touching voxels repeat their pair
+        new = np.ones(len(one), bool)
+        new[1:] = (one[1:] != one[:-1]) | (other[1:] != other[:-1])
+        one, other = one[new], other[new]
+        order = np.lexsort((other, one))
+        one, other = one[order], other[order]
+    return one, other
+
+
+def count_ids(labels: Array) -> tuple[Ids, npt.NDArray[np.int64]]:
+    """Return the ids above 0, ascending, and the number of voxels of each.
+
+    >>> [part.tolist() for part in count_ids(np.array([[7, 7, 7], [7, 0, 2]]))]
+    [[2, 7], [1, 4]]
+    """
+    values, lengths = runs(labels)
+    ids, index = unique_index(values)
+    sizes = np.bincount(index, weights=lengths, minlength=len(ids)).astype(np.int64)
+    return ids[ids > 0].astype(np.uint64), sizes[ids > 0]
+
+
+def relabel(labels: Array, ids: Ids, new_ids: Array) -> Array:
+    """Replace ids by others; an id that is not in the table becomes 0.
+
+    Args:
+        labels: Ids.
+        ids: The known ids, ascending.
+        new_ids: What each becomes; its data type is that of the result.
+
+    >>> relabel(np.array([7, 7, 0, 2]), np.array([2, 7], np.uint64), np.array([1, 9], np.uint32)).tolist()
+    [9, 9, 0, 1]
+    """
+    values, lengths = runs(labels)
+    found = np.zeros(len(values), new_ids.dtype)
+    if len(ids) and ids[-1] <= 8 * len(values):
+        table = np.zeros(int(ids[-1]) + 2, new_ids.dtype)
+        table[ids] = new_ids
+        found = table[np.minimum(values, ids[-1] + np.uint64(1)).astype(np.int64)]
+    elif len(ids):
+        at = np.minimum(np.searchsorted(ids, values.astype(np.uint64)), len(ids) - 1)
+        np.copyto(found, new_ids[at], where=ids[at] == values)
+    return np.repeat(found, lengths).reshape(labels.shape)
+
+
+def consecutive(labels: Array) -> tuple[Ids, Ids]:
+    """Return the labels with ids 1..n in ascending order of their old ids, and the n old ids; 0 stays 0.
+
+    >>> [part.tolist() for part in consecutive(np.array([70, 0, 8, 70]))]
+    [[2, 0, 1, 2], [8, 70]]
+    """
+    ids, _ = count_ids(labels)
+    if not len(ids) or ids[-1] == len(ids):
+        return labels.astype(np.uint64), ids
+    return relabel(labels, ids, np.arange(1, len(ids) + 1, dtype=np.uint64)), ids
+
+
+def remove_small(labels: Array, min_size: int, max_size: int | None = None) -> tuple[Array, int]:
+    """Set objects below ``min_size`` voxels, or above ``max_size``, to 0; return the labels and how many were removed.
+
+    >>> remove_small(np.array([3, 3, 5]), 2)
+    (array([3, 3, 0]), 1)
+    """
+    ids, sizes = count_ids(labels)
+    kept = (sizes >= min_size) & (sizes <= (max_size or np.iinfo(np.int64).max))
+    return relabel(labels, ids[kept], ids[kept].astype(labels.dtype)), int(np.count_nonzero(~kept))
+
+
+def fill_holes(labels: Array) -> tuple[Array, int]:
+    """Fill holes: face-connected background that touches one object only and not the border of the array.
+
+    Returns:
+        The labels, and the number of voxels filled.
+
+    >>> ring = np.array([[4, 4, 4], [4, 0, 4], [4, 4, 4]])
+    >>> fill_holes(np.stack([np.full((3, 3), 4), ring, np.full((3, 3), 4)]))[1]
+    1
+    """
+    import cc3d
+
+    background = cc3d.connected_components(labels == 0, connectivity=6)
+    count = int(background.max())
+    lowest, highest = np.full(count + 1, np.iinfo(np.uint64).max), np.zeros(count + 1, np.uint64)
+    at_border = np.zeros(count + 1, bool)
+    for axis in range(3):
+        moved_labels, moved = np.moveaxis(labels, axis, 0), np.moveaxis(background, axis, 0)
+        at_border[moved[0]] = at_border[moved[-1]] = True
+        for own, other in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+            chosen = (moved[own] > 0) & (moved_labels[other] > 0)
+            holes, neighbours = moved[own][chosen], moved_labels[other][chosen].astype(np.uint64)
+            np.minimum.at(lowest, holes, neighbours)
+            np.maximum.at(highest, holes, neighbours)
+    fills = (lowest == highest) & ~at_border
+    fills[0] = False
+    filled = fills[background]
+    return np.where(filled, highest[background].astype(labels.dtype), labels), int(np.count_nonzero(filled))

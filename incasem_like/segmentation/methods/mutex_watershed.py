@@ -1,0 +1,126 @@
+"""Mutex watershed block by block: voxels within blocks, then the graph of fragments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from scipy import ndimage
+
+from incasem_like.config.kinds import Flag, Fraction, NotNegative, Number, Seed, Size
+from incasem_like.errors import DataError
+from incasem_like.graphs import Table
+from incasem_like.segmentation.affinities import Offset, ends, neighbour_channels
+from incasem_like.segmentation.label_arrays import consecutive, remove_small
+from incasem_like.segmentation.methods.base import BlockReader, Ids, Method
+from incasem_like.segmentation.mutex_watershed import is_attractive, mutex_watershed
+from incasem_like.segmentation.values import Meaning, Values
+
+CONTEXT = 16
+
+
+class MutexWatershed(Method):
+    """Mutex watershed of affinities with any offsets: neighbours attract, longer offsets repel."""
+
+    reads: ClassVar[tuple[Meaning, ...]] = ("affinities",)
+    boundary_threshold: Fraction | None = Field(
+        None, description="Voxels whose mean affinity with their neighbours is not above it are 0; null = none."
+    )
+    bias: Number = Field(
+        0.0, description="Added to the repulsions, which are 1 - affinity: above 0, more is separated."
+    )
+    strides: Size = Field((1, 1, 1), description="Every how many voxels along z, y, x a repulsive pair counts.")
+    randomized_strides: Flag = Field(False, description="Choose the same share of repulsive pairs at random.")
+    noise: NotNegative = Field(0.0, description="Standard deviation of normal noise on the weights, to break ties.")
+    seed: Seed = Field(0, description="Seed of noise and random strides.")
+    filter_fragments: Fraction = Field(0.0, description="Fragments with a mean affinity below it become 0.")
+
+    def check(self, offsets: Sequence[Offset]) -> None:
+        """Check that some offsets attract and some repel."""
+        attractive = [is_attractive(offset) for offset in offsets]
+        if all(attractive) or not any(attractive):
+            raise DataError(
+                f"mutex_watershed needs affinities of neighbours and longer ones, but all {len(offsets)} offsets are "
+                f"{'of neighbours' if any(attractive) else 'long'}: predict both, or use watershed."
+            )
+        neighbour_channels(offsets)
+
+    def context(self, offsets: Sequence[Offset]) -> tuple[int, int, int]:
+        """Return as far as the longest offset reaches, and at least 16 voxels."""
+        z, y, x = (max(CONTEXT, *(abs(step) for step in steps)) for steps in zip(*offsets, strict=True))
+        return z, y, x
+
+    def fragments(self, values: Values, seed: int) -> Ids:
+        """Segment the block and its context; voxels that remain single are 0."""
+        mask = values.valid
+        if self.boundary_threshold is not None:
+            mask = mask & (values.interior > self.boundary_threshold)
+        fragments = mutex_watershed(
+            values.fractions,
+            values.offsets,
+            bias=self.bias,
+            strides=self.strides,
+            randomized_strides=self.randomized_strides,
+            noise=self.noise,
+            seed=int(np.random.SeedSequence([self.seed, seed]).generate_state(1)[0]),
+            mask=mask,
+        )
+        fragments, _ = remove_small(fragments, 2)
+        if self.filter_fragments:
+            means = ndimage.mean(values.interior, fragments, np.arange(int(fragments.max()) + 1))
+            fragments *= (means >= self.filter_fragments)[fragments]
+        return fragments
+
+    def edges(self, reader: BlockReader) -> Table:
+        """Return sum and number of the attractive and the repulsive weights of each pair of fragments.
+
+        The pair of voxels v and v + offset is counted by the block of v.
+        """
+        offsets = reader.offsets
+        reach = [max(abs(step) for step in steps) for steps in zip(*offsets, strict=True)]
+        roi = reader.write_roi.grow(reach, reach).intersect(reader.volume_roi)
+        values, (labels, ids) = reader.values(roi), consecutive(reader.fragments(roi))
+        core = (reader.write_roi - roi.begin).to_slices()
+        inside = np.zeros(labels.shape, bool)
+        inside[core] = True
+        columns: dict[str, list[npt.NDArray[Any]]] = {"pair": [], "weight": [], "repels": []}
+        for channel, offset in enumerate(offsets):
+            here, there = ends(labels.shape, offset)
+            a, b = labels[here], labels[there]
+            chosen = (a > 0) & (b > 0) & (a != b) & inside[here]
+            low, high = np.minimum(a[chosen], b[chosen]), np.maximum(a[chosen], b[chosen])
+            weights = values.fractions[channel][here][chosen].astype(np.float64)
+            columns["pair"].append((low - 1) * np.uint64(len(ids)) + high - 1)
+            columns["weight"].append(weights)
+            columns["repels"].append(np.full(len(weights), not is_attractive(offset)))
+        pair, weight, repels = (np.concatenate(columns[name]) for name in ("pair", "weight", "repels"))
+        known, index = np.unique(pair, return_inverse=True)
+        table = {"u": ids[known // max(1, len(ids))], "v": ids[known % max(1, len(ids))]}
+        for name, chosen in (("attraction", ~repels), ("repulsion", repels)):
+            table[f"{name}_sum"] = np.bincount(index[chosen], weight[chosen], len(known)).astype(np.float64)
+            table[f"{name}_count"] = np.bincount(index[chosen], minlength=len(known))
+        return table
+
+    def segments(self, ids: Ids, nodes: Table, edges: Mapping[str, npt.NDArray[Any]], cut: float | None) -> Ids:
+        """Cluster the graph by the mutex watershed, with the mean weights of each pair."""
+        from bioimage_cpp.graph import UndirectedGraph
+        from bioimage_cpp.graph.mutex_watershed import mutex_watershed_clustering
+
+        pairs, index = np.unique(np.stack([edges["u"], edges["v"]], 1), axis=0, return_inverse=True)
+        means = {}
+        for name in ("attraction", "repulsion"):
+            total = np.bincount(index, edges[f"{name}_sum"], len(pairs))
+            count = np.bincount(index, edges[f"{name}_count"], len(pairs))
+            means[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        attracts, repels = (~np.isnan(means[name]) for name in ("attraction", "repulsion"))
+        graph = UndirectedGraph.from_edges(len(ids), pairs[attracts].astype(np.uint64))
+        labels = mutex_watershed_clustering(
+            graph,
+            means["attraction"][attracts],
+            pairs[repels].astype(np.uint64),
+            1 + self.bias - means["repulsion"][repels],
+        )
+        return np.asarray(labels, np.uint64) + np.uint64(1)

@@ -1,0 +1,275 @@
+"""Segmentation block by block against the same functions on the whole array."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from instances import NEIGHBOURS, affinities_of, same_partition
+from scipy import ndimage
+
+from incasem_like.errors import ConfigError, DataError, IncasemError, InputError
+from incasem_like.segmentation import pipeline
+from incasem_like.segmentation.agglomeration import agglomerate
+from incasem_like.segmentation.components import hysteresis, label_affinities, label_mask
+from incasem_like.segmentation.label_arrays import relabel, remove_small
+from incasem_like.segmentation.pipeline import plan_segmentation, segment
+from incasem_like.segmentation.settings import (
+    METHODS,
+    SegmentationConfig,
+    SegmentationSection,
+    load_segmentation_config,
+)
+from incasem_like.segmentation.watershed import watershed_fragments
+from incasem_like.volumes import create_volume, open_volume
+
+VOXELS = (10.0, 4.0, 4.0)
+SHAPE = (13, 12, 14)
+LONG = [*NEIGHBOURS, (-3, 0, 0), (0, -3, 0), (0, 0, -3)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Write an array as a dataset with an offset of whole voxels."""
+    numbers = itertools.count()
+
+    def write(array, attributes=None, **options):
+        name = f"data_{next(numbers)}"
+        volume = create_volume(
+            tmp_path / "cell.zarr", name, shape=array.shape, dtype=array.dtype, voxel_size=VOXELS, offset=(30, 8, 0),
+            axes="zyx" if array.ndim == 3 else "czyx", chunk_shape=(5, 5, 5), attributes=attributes, **options,
+        )  # fmt: skip
+        volume.write(array)
+        volume.mark_complete()
+        return open_volume(tmp_path / "cell.zarr", name)
+
+    return write
+
+
+def run(volume, method, options, **more):
+    section = SegmentationSection.model_validate({"method": method, method: options, **more})
+    result = segment(plan_segmentation(volume, section))
+    return [open_volume(made["address"]).read() for made in result["segmentations"]], result
+
+
+blocks = st.tuples(*(st.integers(4, size + 2) for size in SHAPE))
+fuzz = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@fuzz
+@given(block=blocks, seed=st.integers(0, 99), sign=st.sampled_from([-1, 1]), min_size=st.integers(0, 6))
+def test_components_of_affinities_do_not_depend_on_blocks(store, block, seed, sign, min_size):
+    rng = np.random.default_rng(seed)
+    offsets = [tuple(sign * abs(step) for step in offset) for offset in NEIGHBOURS]
+    values = (rng.random((3, *SHAPE)) * 255).astype(np.uint8)
+    expected = label_affinities(values / 255 >= 0.75, offsets)
+    expected, removed = remove_small(expected, min_size)
+    volume = store(values, {"offsets": offsets, "scale": 255})
+    (found,), result = run(volume, "connected_components", {"threshold": 0.75}, block_shape=block, min_size=min_size)
+    assert same_partition(found, expected)
+    assert found.dtype == np.uint32
+    assert result["segmentations"][0]["removed_objects"] == removed
+    assert np.unique(found[found > 0]).tolist() == list(range(1, result["segmentations"][0]["objects"] + 1))
+
+
+@fuzz
+@given(block=blocks, seed=st.integers(0, 99), connectivity=st.sampled_from([6, 18, 26]), masked=st.booleans())
+def test_components_and_hysteresis_of_probabilities_do_not_depend_on_blocks(store, block, seed, connectivity, masked):
+    rng = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(rng.random(SHAPE), 0.7).astype(np.float32)
+    low, high = (float(value) for value in np.quantile(smooth, [0.7, 0.9]))
+    mask = (rng.random(SHAPE) > 0.2 * masked).astype(np.uint8)
+    more = {"block_shape": block, "mask": str(store(mask).address) if masked else None}
+    volume = store(smooth)
+    (found,), _ = run(volume, "connected_components", {"threshold": low, "connectivity": connectivity}, **more)
+    assert same_partition(found, label_mask((smooth >= np.float32(low)) & (mask > 0), connectivity))
+    (found,), _ = run(volume, "hysteresis", {"low": low, "high": high, "connectivity": connectivity}, **more)
+    expected = hysteresis(smooth * mask, np.float32(low), np.float32(high), connectivity=connectivity)
+    assert same_partition(found, expected)
+    (found,), _ = run(volume, "threshold", {"threshold": low}, **more)
+    np.testing.assert_array_equal(found, (smooth >= np.float32(low)) & (mask > 0))
+
+
+@pytest.fixture
+def neurons():
+    """Smooth objects with boundaries of two voxels, and their affinities."""
+    rng = np.random.default_rng(11)
+    seeds = np.zeros((40, 44, 48), int)
+    seeds[tuple(rng.integers(0, size, 12) for size in seeds.shape)] = np.arange(1, 13)
+    index = ndimage.distance_transform_edt(seeds == 0, return_distances=False, return_indices=True)
+    labels = seeds[tuple(index)]
+    grown = ndimage.grey_dilation(labels, 3) != ndimage.grey_erosion(labels, 3)
+    return np.where(grown, 0, labels)
+
+
+def test_the_watershed_of_one_block_is_that_of_the_array_at_every_threshold(neurons, store):
+    rng = np.random.default_rng(1)
+    affinities = np.clip(affinities_of(neurons, NEIGHBOURS) + rng.normal(0, 0.1, (3, *neurons.shape)), 0, 1)
+    affinities = affinities.astype(np.float32)
+    volume = store(affinities, {"offsets": NEIGHBOURS})
+    options = {"threshold": [0.0, 0.3, 0.6], "seed_distance": 40}
+    found, result = run(volume, "watershed", options, block_shape=neurons.shape)
+    fragments = watershed_fragments(affinities.mean(axis=0), seed_distance=40, voxel_size=VOXELS)
+    assert result["fragments"] == fragments.max()
+    for threshold, segmentation in zip(options["threshold"], found, strict=True):
+        history = agglomerate(fragments, affinities)
+        assert same_partition(segmentation, relabel(fragments, history.ids, history.cut(threshold)))
+    assert len(np.unique(found[0])) > len(np.unique(found[2]))
+
+
+@pytest.mark.parametrize("method", ["watershed", "mutex_watershed"])
+@pytest.mark.parametrize("block", [(40, 44, 48), (20, 25, 15)])
+def test_objects_are_joined_across_blocks(neurons, store, method, block):
+    affinities = affinities_of(neurons, LONG)
+    volume = store(affinities, {"offsets": LONG})
+    options = {"threshold": 0.5, "seed_distance": 40} if method == "watershed" else {"boundary_threshold": 0.0}
+    (found,), _ = run(volume, method, options, block_shape=block, min_size=20)
+    common = (found > 0) & (neurons > 0)
+    assert common.mean() > 0.95 * (neurons > 0).mean()
+    assert same_partition(found[common], neurons[common])
+
+
+def test_fragments_stay_within_sections_and_boundaries_may_be_flooded(neurons, store):
+    affinities = affinities_of(neurons, NEIGHBOURS)
+    volume = store(affinities, {"offsets": NEIGHBOURS})
+    run(volume, "watershed", {"fragments_in_xy": True, "flood_boundaries": True}, block_shape=(16, 44, 48))
+    fragments = open_volume(volume.container, f"{volume.dataset}_watershed/fragments").read()
+    assert (fragments > 0).all()
+    sections = [set(np.unique(section).tolist()) for section in fragments]
+    assert all(one.isdisjoint(other) for one, other in itertools.combinations(sections, 2))
+
+
+def test_fragments_of_weak_affinities_are_removed_and_sure_ones_merged_early(neurons, store):
+    affinities = affinities_of(neurons, NEIGHBOURS)
+    affinities[:, neurons == neurons.max()] *= 0.7
+    volume = store(affinities.astype(np.float32), {"offsets": NEIGHBOURS})
+    (found,), _ = run(volume, "watershed", {"filter_fragments": 0.75, "threshold": 0.5}, block_shape=(40, 44, 48))
+    assert not found[neurons == neurons.max()].any()
+    options = {"epsilon_agglomerate": 0.2, "seed_distance": 20}
+    _, result = run(volume, "watershed", options, block_shape=(40, 44, 48), output="epsilon")
+    _, plain = run(volume, "watershed", {"seed_distance": 20}, block_shape=(40, 44, 48), output="plain")
+    assert result["fragments"] < plain["fragments"]
+
+
+def test_boundary_probabilities_are_segmented_like_objects(neurons, store):
+    boundary = ((neurons == 0) * 255).astype(np.uint8)
+    volume = store(boundary, {"target": "boundaries", "scale": 255})
+    (found,), _ = run(volume, "connected_components", {"connectivity": 6}, block_shape=(20, 20, 20))
+    assert same_partition(found, ndimage.label(neurons > 0)[0])
+    channel = store(boundary[None], {"target": "boundaries", "scale": 255})  # as a network's only channel
+    (found,), _ = run(channel, "watershed", {"threshold": 0.5}, block_shape=(30, 30, 30))
+    assert same_partition(found[neurons > 0], ndimage.label(neurons > 0)[0][neurons > 0])
+
+
+def test_labels_do_not_depend_on_workers_nor_on_an_interruption(neurons, store, monkeypatch):
+    rng = np.random.default_rng(3)
+    affinities = np.clip(affinities_of(neurons, LONG) + rng.normal(0, 0.2, (6, *neurons.shape)), 0, 1)
+    volume = store(affinities.astype(np.float32), {"offsets": LONG})
+    for method in ("watershed", "mutex_watershed"):
+        section = SegmentationSection.model_validate({"method": method, "block_shape": (20, 22, 24), "output": method})
+        once = segment(plan_segmentation(volume, section), num_workers=2 if method == "watershed" else 1)
+        again = SegmentationSection.model_validate({**section.model_dump(), "output": f"{method}_again"})
+
+        def fail_at_5(block, parameters, original=pipeline.edges_of_block):
+            if block.number == 5:
+                raise ValueError("broken")
+            return original(block, parameters)
+
+        with monkeypatch.context() as patch:
+            fail_at_5.__module__, fail_at_5.__qualname__ = pipeline.__name__, "edges_of_block"
+            patch.setattr(pipeline, "edges_of_block", fail_at_5)
+            with pytest.raises(IncasemError, match="1 of 8 blocks failed"):
+                segment(plan_segmentation(volume, again))
+        resumed = segment(plan_segmentation(volume, again))
+        one, other = (open_volume(result["segmentations"][0]["address"]).read() for result in (once, resumed))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_later_stage_is_repeated_without_the_earlier_ones(neurons, store, monkeypatch):
+    volume = store(affinities_of(neurons, NEIGHBOURS), {"offsets": NEIGHBOURS})
+
+    def plan(**options):
+        return plan_segmentation(volume, SegmentationSection.model_validate({"watershed": options}))
+
+    assert not plan(threshold=0.3).is_finished()
+    segment(plan(threshold=0.3))
+    assert plan(threshold=0.3).is_finished()
+    assert not plan(threshold=0.4).is_finished(overwrite=True)
+    with pytest.raises(InputError, match=r"threshold 0.3, but now it is 0.4: add --overwrite"):
+        plan(threshold=0.4).is_finished()
+    called = []
+
+    def count_calls(name):
+        original = getattr(pipeline, name)
+
+        def counted(block, parameters):
+            called.append(name)
+            return original(block, parameters)
+
+        counted.__module__, counted.__qualname__ = pipeline.__name__, name
+        monkeypatch.setattr(pipeline, name, counted)
+
+    count_calls("fragments_of_block")
+    count_calls("edges_of_block")
+    with pytest.raises(InputError, match="--overwrite"):
+        segment(plan(threshold=0.9, scoring="hist_quant_50"))
+    segment(plan(threshold=0.0), overwrite=True)
+    assert called == []
+    segment(plan(threshold=0.0, scoring="hist_quant_50"), overwrite=True)
+    assert set(called) == {"edges_of_block"}
+    segment(plan(threshold=0.0, seed_distance=30), overwrite=True)
+    assert "fragments_of_block" in called
+
+
+def test_an_empty_volume_has_no_objects(store):
+    volume = store(np.zeros((3, 8, 8, 8), np.float32), {"offsets": NEIGHBOURS})
+    for method in ("watershed", "connected_components"):
+        (found,), result = run(volume, method, {}, block_shape=(4, 4, 4))
+        assert not found.any()
+        assert result["segmentations"][0]["objects"] == 0
+
+
+@pytest.mark.parametrize(
+    ("attributes", "channels", "method", "message"),
+    [
+        ({}, 3, "watershed", 'add "offsets"'),
+        ({"offsets": NEIGHBOURS}, 2, "watershed", "2 channels, but 3 offsets"),
+        ({"offsets": [[-1, 0, 0], [0, -1, 0], [0, 0, -2]]}, 3, "connected_components", "neighbours along x"),
+        ({"offsets": "all"}, 3, "watershed", "which are not offsets"),
+        ({"offsets": [[0, 0, 0]]}, 3, "watershed", "which are not offsets"),
+        ({"offsets": NEIGHBOURS}, 3, "mutex_watershed", "needs affinities of neighbours and longer ones"),
+        ({"offsets": NEIGHBOURS}, 3, "hysteresis", "needs boundaries or objects"),
+        ({"offsets": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}, 3, "watershed", "correct the sign"),
+    ],
+)
+def test_affinities_that_cannot_be_segmented_are_refused(neurons, store, attributes, channels, method, message):
+    volume = store(affinities_of(neurons, NEIGHBOURS)[:channels], attributes)
+    with pytest.raises(InputError, match=message):
+        plan_segmentation(volume, SegmentationSection(method=method))
+
+
+def test_values_that_are_not_affinities_and_masks_of_another_grid_are_refused(store):
+    volume = store(np.full((3, 8, 8, 8), 2, np.float32), {"offsets": NEIGHBOURS})
+    with pytest.raises(DataError, match="holds 2 at"):
+        plan_segmentation(volume, SegmentationSection())
+    volume = store(np.full((3, 8, 8, 8), 1, np.float32), {"offsets": NEIGHBOURS})
+    mask = store(np.ones((4, 8, 8), np.uint8))
+    with pytest.raises(DataError, match="but the prediction z"):
+        plan_segmentation(volume, SegmentationSection(mask=str(mask.address)))
+
+
+def test_every_method_has_options_and_a_wrong_one_is_named(tmp_path):
+    assert set(METHODS) == {"watershed", "mutex_watershed", "connected_components", "hysteresis", "threshold"}
+    config = load_segmentation_config([], ["segmentation.method=hysteresis", "segmentation.hysteresis.low=0.3"])
+    assert config.segmentation.chosen.low == 0.3
+    assert SegmentationConfig.model_validate(config.model_dump(mode="json")) == config
+    for update, message in (
+        ("segmentation.method=watersheds", "did you mean 'watershed'"),
+        ("segmentation.watershed.threshold=1.5", "a number from 0 to 1"),
+        ("segmentation.watershed.scoring=median", "hist_quant_10"),
+        ("segmentation.hysteresis.low=0.99", "exchange them"),
+        ("segmentation.watershed.seeds=3", "Unknown key"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_segmentation_config([], [update])
