@@ -15,7 +15,7 @@ from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, ru
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import InputError
 from incasem_like.formatting.conversions import Conversion
-from incasem_like.formatting.outputs import DatasetWritten
+from incasem_like.formatting.derive import DatasetWritten
 from incasem_like.formatting.section_file import ReadOptions
 from incasem_like.formatting.sections import SectionSequence, find_sections
 from incasem_like.formatting.slabs import SlabReader

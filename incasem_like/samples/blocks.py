@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from incasem_like.samples.regions import Region
 from incasem_like.volumes import Coordinate, Roi
-from incasem_like.volumes.padding import read_mirrored
+from incasem_like.volumes.padding import read_extended
 
 
 class BlockReader:
@@ -49,7 +49,7 @@ class BlockReader:
         if within.contains(roi):
             return self.region.normalised(self._stored(roi))
         origin = within.begin
-        stored = read_mirrored(lambda part: self._stored(part + origin), roi - origin, tuple(within.shape))
+        stored = read_extended(lambda part: self._stored(part + origin), roi - origin, tuple(within.shape))
         return self.region.normalised(stored)
 
     def read_labels_and_mask(self, roi: Roi) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -19,6 +19,28 @@ STAGES = {
     "equalise": ("01_data_formatting/40_equalize_histogram.py", "-d", "raw", "--kernel_size", "16", *CHUNKS),
     "boundary": ("01_data_formatting/50_create_boundary_labels.py", "-d", "labels", *CHUNKS),
     "mask": ("01_data_formatting/60_create_metric_mask.py", "-d", "labels", *ZONE, *CHUNKS),
+    "shrink": (
+        "01_data_formatting/10_derive_volume.py",
+        "downsample",
+        "-d",
+        "raw",
+        "--factors",
+        "1",
+        "1",
+        "2",
+        *CHUNKS,
+    ),
+    "parts": ("01_data_formatting/10_derive_volume.py", "components", "-d", "labels", "--object_size", "9", *CHUNKS),
+    "foreground": (
+        "01_data_formatting/20_create_mask.py",
+        "-d",
+        "raw",
+        "--hole_size",
+        "99",
+        "--object_size",
+        "9",
+        *CHUNKS,
+    ),
     "threshold": (
         "04_postprocessing/00_extract_segmentation_with_threshold.py",
         "-d",
@@ -77,5 +99,5 @@ def test_kills_of_workers_and_scheduler_do_not_show_in_the_chunks(stage, cell, t
     subprocess.run(command(stage, "undisturbed", "-n", "1"), cwd=tmp_path, check=True, capture_output=True, timeout=60)
     assert open_volume(cell, "killed").complete
     chunks = chunk_bytes(cell / "killed")
-    assert len(chunks) == (32 if stage == "import" else 512)
+    assert len(chunks) == {"import": 32, "shrink": 256}.get(stage, 512)
     assert chunks == chunk_bytes(cell / "undisturbed")
