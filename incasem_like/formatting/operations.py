@@ -59,15 +59,24 @@ def crop(
     Raises:
         DataError: The box reaches outside the source.
     """
-    begin = source.roi.begin if offset is None else Coordinate(offset)
-    sizes = [size or end - first for size, end, first in zip(shape, source.roi.end, begin, strict=True)]
+    return Operation("crop", copy_block, roi=crop_roi(str(source.address), source.roi, offset, shape), channels=True)
+
+
+def crop_roi(name: str, whole: Roi, offset: Triple | None, shape: Triple) -> Roi:
+    """Return the ROI of a crop of ``whole``, see ``crop``; ``name`` is for the error.
+
+    Raises:
+        DataError: The box reaches outside.
+    """
+    begin = whole.begin if offset is None else Coordinate(offset)
+    sizes = [size or end - first for size, end, first in zip(shape, whole.end, begin, strict=True)]
     roi = Roi(begin, sizes) if min(sizes) > 0 else None
-    if roi is None or not source.roi.contains(roi):
+    if roi is None or not whole.contains(roi):
         raise DataError(
-            f"{source.address} covers {describe_roi(source.roi)}, which does not contain offset {list(begin)} with "
-            f"shape {list(shape)}: choose a part of it."
+            f"{name} covers {describe_roi(whole)}, which does not contain offset {list(begin)} with shape "
+            f"{list(shape)}: choose a part of it."
         )
-    return Operation("crop", copy_block, roi=roi, channels=True)
+    return roi
 
 
 def pad(
@@ -323,11 +332,19 @@ def rescale(
     Raises:
         InputError: Neither or both are given, or the limits are not in order.
     """
+    limits = grey_limits(source, derivation, value_range, percentiles)
+    return Operation("rescale", rescale_block, {"limits": limits}, dtype=np.uint8, channels=True)
+
+
+def grey_limits(
+    source: Volume, derivation: Derivation, value_range: Sequence[float] | None, percentiles: Sequence[float] | None
+) -> list[float]:
+    """Return the values that become 0 and 255; arguments and errors as for ``rescale``."""
     if (value_range is None) == (percentiles is None):
         raise InputError(
             "The limits of the grey values are needed: give --value_range LOW HIGH or --percentiles LOW HIGH."
         )
-    limits = list(value_range or ())
+    limits = [float(value) for value in value_range or ()]
     if percentiles is not None:
         if not 0 <= percentiles[0] < percentiles[1] <= 100:
             raise InputError(f"--percentiles is {list(percentiles)}: give two numbers from 0 to 100, in order.")
@@ -336,16 +353,28 @@ def rescale(
         limits = [float(values[np.searchsorted(shares, share / 100 - 1e-12)]) for share in percentiles]
     if not limits[0] < limits[1]:
         raise InputError(f"The limits of the grey values are {limits}, but the first must be below the second.")
-    return Operation("rescale", rescale_block, {"limits": limits}, dtype=np.uint8, channels=True)
+    return limits
+
+
+def to_grey(values: Array, limits: Sequence[float], where: str) -> npt.NDArray[np.uint8]:
+    """Return grey values, uint8: the limits become 0 and 255.
+
+    Raises:
+        DataError: A value is NaN; the message names ``where``.
+    """
+    low, high = limits
+    exact_values = values.astype(np.float64)
+    if np.isnan(exact_values).any():
+        raise DataError(f"{where} holds NaN: replace it first.")
+    return np.asarray(np.rint((exact_values.clip(low, high) - low) * (255 / (high - low))), np.uint8)
 
 
 def rescale_block(block: Block, parameters: Mapping[str, Any]) -> Array:
     """Return the grey values of a block, uint8."""
-    low, high = parameters["limits"]
-    values = block.inputs[0].read(block.write_roi).astype(np.float64)
-    if np.isnan(values).any():
-        raise DataError(f"{block.inputs[0].address} holds NaN in {describe_roi(block.write_roi)}: replace it first.")
-    return np.asarray(np.rint((values.clip(low, high) - low) * (255 / (high - low))), np.uint8)
+    source = block.inputs[0]
+    return to_grey(
+        source.read(block.write_roi), parameters["limits"], f"{source.address} in {describe_roi(block.write_roi)}"
+    )
 
 
 def match_histogram(

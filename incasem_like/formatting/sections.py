@@ -11,11 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from incasem_like.errors import DataError, InputError
+from incasem_like.formatting.image_sections import inspect_image
 from incasem_like.formatting.section_file import SECTION_AXES, ReadOptions, SectionFile
 from incasem_like.formatting.tiff_sections import inspect_tiff
 
-SUFFIX = r"(?:\.ome)?\.(?:tiff?|tf[28]|btf|lsm|stk)$"
-TIFF_NAME = re.compile(rf".*{SUFFIX}", re.IGNORECASE)
+SUFFIX = r"(?:\.ome)?\.(?:tiff?|tf[28]|btf|lsm|stk|png|jpe?g)$"
+IMAGE_NAME = re.compile(rf".*{SUFFIX}", re.IGNORECASE)
+OTHER_IMAGE = re.compile(r".*\.(png|jpe?g)$", re.IGNORECASE)  # than TIFF
 EVERYTHING = ReadOptions()
 HIDDEN = re.compile(r"\.|(thumbs\.db|desktop\.ini)$", re.IGNORECASE)  # files of macOS, Windows and editors
 LAST_NUMBER = rf".*?(\d+)\D*{SUFFIX}"
@@ -81,7 +83,7 @@ def find_sections(source: Path, regex: str | None = None, options: ReadOptions =
     names = sorted(entry.name for entry in source.iterdir() if entry.is_file()) if source.is_dir() else [source.name]
     names = [name for name in names if not HIDDEN.match(name)]
     folder = source if source.is_dir() else source.parent
-    tiffs = [name for name in names if TIFF_NAME.match(name)]
+    tiffs = [name for name in names if IMAGE_NAME.match(name)]
     if not tiffs:
         folders = sum(entry.is_dir() for entry in source.iterdir()) if source.is_dir() else 0
         others = f"but {len(names)} other file(s)" if names else "nor any other file"
@@ -90,7 +92,7 @@ def find_sections(source: Path, regex: str | None = None, options: ReadOptions =
     numbered = _numbered(tiffs, regex, source)
     _check_contiguous(sorted({number for number, _ in numbered}), source)
     tried: set[int] = set()
-    inspected = [(number, inspect_tiff(folder / name, options, tried)) for number, name in numbered]
+    inspected = [(number, _inspected(folder / name, options, tried)) for number, name in numbered]
     # Of an image in several files some may hold other channels or time points than the chosen one.
     kept = [(number, file) for number, file in inspected if file.pages]
     if not kept:
@@ -104,6 +106,10 @@ def find_sections(source: Path, regex: str | None = None, options: ReadOptions =
                 "remove one or give an --image_regex that tells them apart."
             )
     return SectionSequence(files, tuple(sorted(set(names) - {Path(file.path).name for file in files})))
+
+
+def _inspected(path: Path, options: ReadOptions, tried: set[int]) -> SectionFile:
+    return (inspect_image if OTHER_IMAGE.match(path.name) else inspect_tiff)(path, options, tried)
 
 
 def _numbered(tiffs: list[str], regex: str | None, source: Path) -> list[tuple[int, str]]:
