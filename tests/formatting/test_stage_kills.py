@@ -85,9 +85,9 @@ def cell(tmp_path, monkeypatch):
 
 def command(stage, output, *flags):
     script, *given = STAGES[stage]
-    container = {"import": ("-f", "-d"), "volume": ("-f", "-d"), "threshold": ("--prediction_filename", "-o")}.get(
-        stage, ("-f", "-o")
-    )
+    imported = ("-f", "-d")
+    flags_of = {"import": imported, "volume": imported, "threshold": ("--prediction_filename", "-o")}
+    container = flags_of.get(stage, ("-f", "-o"))
     words = [sys.executable, str(SCRIPTS / script), *given, container[0], "cell.zarr", container[1], output, *flags]
     return words
 

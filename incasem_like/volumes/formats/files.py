@@ -230,8 +230,8 @@ class Nifti(FileFormat):
         """Return the voxels, x, y, z, with voxel size and unit as attributes."""
         import nibabel
 
-        image = nibabel.load(_local(address))  # type: ignore[attr-defined]
-        voxels: Any = image.dataobj  # type: ignore[attr-defined]
+        image = nibabel.load(_local(address))
+        voxels: Any = image.dataobj
         if address.container.lower().endswith(".gz"):
             size = int(np.prod(image.shape)) * voxels.dtype.itemsize
             if size > UNPACKED_BYTES:
