@@ -19,7 +19,7 @@ import numpy.typing as npt
 from incasem_like.blockwise import Block
 from incasem_like.blockwise.grid import BlockGrid
 from incasem_like.blockwise.ledger import LedgerTask
-from incasem_like.volumes import Volume
+from incasem_like.volumes import Roi, Volume
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -56,16 +56,19 @@ class Parts:
         return values
 
 
-def find_parts(volume: Volume, output: Volume, block_shape: tuple[int, ...], **workers: Any) -> Parts:
+def find_parts(
+    volume: Volume, output: Volume, block_shape: tuple[int, ...], *, roi: Roi | None = None, **workers: Any
+) -> Parts:
     """Find the connected parts of equal values, 0 included; voxels are connected through their faces.
 
     Args:
         volume: Labels or a mask, (z, y, x).
         output: Volume of the same extent; its blocks are labelled, and the same must look up what becomes of them.
         block_shape: Wanted block size, voxels.
+        roi: Part of the volume, in absolute voxels; None for all.
         **workers: ``num_workers`` and ``workers`` of ``run_blockwise``.
     """
-    task = LedgerTask("find parts", output, (str(volume.address),), parts_of_block, {}, block_shape)
+    task = LedgerTask("find parts", output, (str(volume.address),), parts_of_block, {}, block_shape, roi)
     task.run(**workers, description="Finding connected parts")
     grid = task.grid
     assert grid is not None

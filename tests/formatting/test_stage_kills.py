@@ -14,6 +14,7 @@ from incasem_like.volumes import create_volume, open_volume
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 CHUNKS = ("-c", "8", "8", "8")
+FEWER = ("-c", "16", "16", "16")  # for work in several stages
 ZONE = ("--exclude_voxels_outwards", "1", "--exclude_voxels_inwards", "0")
 STAGES = {
     "volume": ("01_data_formatting/01_import_volume.py", "-i", "cell.h5/raw", "--percentiles", "1", "99", *CHUNKS),
@@ -32,7 +33,7 @@ STAGES = {
         "2",
         *CHUNKS,
     ),
-    "parts": ("01_data_formatting/10_derive_volume.py", "components", "-d", "labels", "--object_size", "9", *CHUNKS),
+    "parts": ("01_data_formatting/10_derive_volume.py", "components", "-d", "labels", "--object_size", "9", *FEWER),
     "foreground": (
         "01_data_formatting/20_create_mask.py",
         "-d",
@@ -43,7 +44,7 @@ STAGES = {
         "99",
         "--object_size",
         "9",
-        *CHUNKS,
+        *FEWER,
     ),
     "threshold": (
         "04_postprocessing/00_extract_segmentation_with_threshold.py",
@@ -102,10 +103,12 @@ def chunk_bytes(folder):
 def test_kills_of_workers_and_scheduler_do_not_show_in_the_chunks(stage, cell, tmp_path):
     kills = ["worker", "scheduler"] if stage == "import" else ["worker", "scheduler", "both"]
     killed = command(stage, "killed", "--workers", "w.yaml")
-    done = run_killed(killed, kills, tmp_path, tmp_path, progress=5 if stage == "import" else 15)
+    done = run_killed(
+        killed, kills, tmp_path, tmp_path, progress=5 if stage in ("import", "parts", "foreground") else 15
+    )
     assert done.returncode == 0, done.stderr
     subprocess.run(command(stage, "undisturbed", "-n", "1"), cwd=tmp_path, check=True, capture_output=True, timeout=60)
     assert open_volume(cell, "killed").complete
     chunks = chunk_bytes(cell / "killed")
-    assert len(chunks) == {"import": 32, "shrink": 256}.get(stage, 512)
+    assert len(chunks) == {"import": 32, "shrink": 256, "parts": 64, "foreground": 64}.get(stage, 512)
     assert chunks == chunk_bytes(cell / "undisturbed")
