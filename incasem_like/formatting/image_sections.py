@@ -80,7 +80,7 @@ def inspect_image(path: Path, options: ReadOptions, tried: set[int]) -> ImageSec
     else:
         raise DataError(f"{path} holds {mode} values: export it as grey values or RGB.")
     unknown = (None, None, None)
-    return ImageSection(str(path), 1, size[::-1], pixels, (), unknown, notes, options.apply_colour_map)
+    return ImageSection(str(path), 1, size[::-1], pixels, 0, (), unknown, notes, options.apply_colour_map)
 
 
 def _opened(path: str) -> Image.Image:

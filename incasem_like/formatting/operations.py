@@ -19,6 +19,7 @@ from incasem_like.blockwise.parts import aligned_parts
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.clahe_tables import range_block
 from incasem_like.formatting.derive import Derivation, OfLabels, Operation
+from incasem_like.formatting.sparse_labels import bounding_box, disks, labelled_mask
 from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi, nanometres, open_volume
 from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.geometry import exact
@@ -47,7 +48,13 @@ def convert(source: Volume, derivation: Derivation) -> Operation:
 
 
 def crop(
-    source: Volume, derivation: Derivation, *, offset: Triple | None = None, shape: Triple = (0, 0, 0)
+    source: Volume,
+    derivation: Derivation,
+    *,
+    offset: Triple | None = None,
+    shape: Triple = (0, 0, 0),
+    around: str | None = None,
+    margin: Triple = (0, 0, 0),
 ) -> Operation:
     """Cut out a box.
 
@@ -55,10 +62,17 @@ def crop(
         source, derivation: As for every operation.
         offset: First voxel, absolute; None for that of the source.
         shape: Voxels; 0 = up to the end.
+        around: Address of labels: the box that holds all labelled voxels, instead of ``offset`` and ``shape``.
+        margin: Voxels around that box (z, y, x).
 
     Raises:
-        DataError: The box reaches outside the source.
+        DataError: The box reaches outside the source, or nothing is labelled.
     """
+    if around is not None:
+        labels = open_volume(around)
+        check_same_voxels(labels, source)
+        box = bounding_box(labels, derivation, margin).intersect(source.roi)
+        offset, shape = (box.begin, box.shape) if not box.empty else (labels.roi.begin, labels.roi.shape)
     return Operation("crop", copy_block, roi=crop_roi(str(source.address), source.roi, offset, shape), channels=True)
 
 
@@ -487,8 +501,10 @@ OPERATIONS: dict[str, Callable[..., Operation]] = {
     "convert": convert,
     "crop": crop,
     "dilate": dilate,
+    "disks": disks,
     "downsample": downsample,
     "invert": invert,
+    "labelled_mask": labelled_mask,
     "match_histogram": match_histogram,
     "pad": pad,
     "resample": resample,

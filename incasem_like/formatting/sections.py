@@ -14,6 +14,7 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.image_sections import inspect_image
 from incasem_like.formatting.section_file import SECTION_AXES, ReadOptions, SectionFile
 from incasem_like.formatting.tiff_sections import inspect_tiff
+from incasem_like.volumes.faults import warn_once
 
 SUFFIX = r"(?:\.ome)?\.(?:tiff?|tf[28]|btf|lsm|stk|png|jpe?g)$"
 IMAGE_NAME = re.compile(rf".*{SUFFIX}", re.IGNORECASE)
@@ -105,6 +106,7 @@ def find_sections(source: Path, regex: str | None = None, options: ReadOptions =
                 f"{Path(file.path).name} and {Path(other.path).name} in {source} both have section number {number}: "
                 "remove one or give an --image_regex that tells them apart."
             )
+    _warn_of_order(files, source)
     return SectionSequence(files, tuple(sorted(set(names) - {Path(file.path).name for file in files})))
 
 
@@ -130,6 +132,18 @@ def _numbered(tiffs: list[str], regex: str | None, source: Path) -> list[tuple[i
                 f"Group 1 of --image_regex is {digits!r} in {name}, which is not a number: let it match digits."
             )
     return sorted((int(digits), name) for name, digits in matches)
+
+
+def _warn_of_order(files: tuple[SectionFile, ...], source: Path) -> None:
+    """Warn if the files state their sections' positions, and those are in another order than the names."""
+    stated = [file.z for file in files]
+    if len(set(stated)) == len(stated) and stated != sorted(stated):
+        first = next(index for index, (low, high) in enumerate(pairwise(stated)) if high < low)
+        names = [Path(file.path).name for file in files[first : first + 2]]
+        warn_once(
+            f"{source} names {names[0]} before {names[1]}, but by their metadata they are sections {stated[first]} and "
+            f"{stated[first + 1]}: the names decide; rename the files if they are wrong."
+        )
 
 
 def _compiled(regex: str) -> re.Pattern[str]:

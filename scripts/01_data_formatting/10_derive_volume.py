@@ -27,6 +27,8 @@ OPERATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
                 "help": "first voxel, absolute; by default the volume's",
             },
             "shape": {"type": int, "nargs": 3, "metavar": ZYX, "default": (0, 0, 0), "help": "voxels; 0 = the rest"},
+            "around": {"metavar": "LABELS", "help": "box of all labelled voxels of container/dataset instead"},
+            "margin": {"type": int, "nargs": 3, "metavar": ZYX, "default": (0, 0, 0), "help": "voxels around that box"},
         },
     ),
     "dilate": (
@@ -34,6 +36,14 @@ OPERATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         {
             "steps": {"type": int, "default": 1, "help": "voxels to grow, through faces"},
             "in_plane": {"action": "store_true", "help": "grow within sections only"},
+        },
+    ),
+    "disks": (
+        "Mask disks at random places of each section, as if only they had been annotated.",
+        {
+            "count": {"type": int, "required": True, "help": "disks per section"},
+            "radius": {"type": float, "required": True, "help": "voxels"},
+            "seed": {"type": int, "default": 0, "help": "random seed"},
         },
     ),
     "downsample": (
@@ -44,6 +54,7 @@ OPERATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         },
     ),
     "invert": ("Replace every grey value by the maximum of its type minus the value.", {}),
+    "labelled_mask": ("Mask the labelled voxels (1), so that all others are left out of a training.", {}),
     "match_histogram": (
         "Change grey values so that their histogram becomes that of a reference volume.",
         {
