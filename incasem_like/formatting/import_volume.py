@@ -14,7 +14,8 @@ from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.conversions import IMPORT_DTYPES, Conversion
 from incasem_like.formatting.derive import DatasetWritten, Derivation, Operation, derive
-from incasem_like.formatting.operations import crop_roi, grey_limits, to_grey
+from incasem_like.formatting.grey_values import grey_limits, to_grey
+from incasem_like.formatting.operations import crop_roi
 from incasem_like.volumes import Address, Roi, Volume, open_volume
 from incasem_like.volumes.agreement import spaced
 from incasem_like.volumes.faults import warn_once

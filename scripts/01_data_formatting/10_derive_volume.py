@@ -101,6 +101,10 @@ OPERATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "percentiles": {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH"), "help": "the same as percentiles"},
         },
     ),
+    "select": (
+        "Make the class map of some label ids: 1 where a label is one of them.",
+        {"ids": {"type": int, "nargs": "+", "required": True, "help": "label ids of the class"}},
+    ),
 }
 LIST = "operations:\n" + "\n".join(f"  {name:<17}{purpose}" for name, (purpose, _) in OPERATIONS.items())
 

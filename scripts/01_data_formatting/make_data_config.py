@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
         files = {arguments.output: [train for train, _ in pairs], second: [held_out for _, held_out in pairs]}
     for path, found in files.items():
         write_data_config(path, found, arguments.overwrite)
-        report_written(f"{len(found)} entries", str(path))
+        report_written("the data configuration", str(path))
     print(f"Next: {shell_command('python', 'scripts/01_data_formatting/check_data_config.py', *files)}")
 
 

@@ -6,7 +6,7 @@ import pytest
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting import derive as deriving
 from incasem_like.formatting.derive import Derivation, derive_volume
-from incasem_like.formatting.metric_mask import metric_mask
+from incasem_like.formatting.label_masks import metric_mask
 from incasem_like.targets import boundary_labels
 from incasem_like.volumes import create_volume, open_volume
 

@@ -12,7 +12,7 @@ import zarr
 from skimage.exposure import equalize_adapthist
 from skimage.util import img_as_ubyte
 
-from incasem_like.formatting.metric_mask import metric_mask
+from incasem_like.formatting.label_masks import metric_mask
 from incasem_like.targets import boundary_labels
 
 IMPORT, SYNTHETIC, EQUALIZE = "00_image_sequences_to_zarr.py", "05_make_synthetic_data.py", "40_equalize_histogram.py"

@@ -1,4 +1,4 @@
-"""Sparse annotations: which voxels are annotated, where they lie, and seeded disks that imitate them."""
+"""Masks made from labels: borders of objects, annotated voxels, seeded disks; and where labels lie."""
 
 from __future__ import annotations
 
@@ -15,6 +15,48 @@ from incasem_like.formatting.derive import Derivation, OfLabels, Operation
 from incasem_like.volumes import Coordinate, Roi, Volume
 from incasem_like.volumes.values import check_label_dtype, foreground
 
+
+def metric_mask(labels: npt.NDArray[Any], outwards: int, inwards: int) -> npt.NDArray[np.uint8]:
+    """Return a mask of the voxels that count in scores.
+
+    A voxel is left out when it lies outside all objects at a city-block distance of at most ``outwards`` from one, or
+    inside at a city-block distance of at most ``inwards`` from the outside. All ids are one object; what lies beyond
+    the array counts as outside.
+
+    Args:
+        labels: Labels of any integer type, 0 = outside.
+        outwards: Voxels left out around objects, 0 or more.
+        inwards: Voxels left out within objects, 0 or more.
+
+    Returns:
+        uint8: 1 counts, 0 is left out.
+    """
+    objects = foreground(labels)
+    dilated = grow(objects, outwards)
+    # Voxels beyond the array are background: a border of background erodes objects at the array's edge.
+    outside = np.pad(~objects, 1, constant_values=True) if inwards > 0 else ~objects
+    eaten = grow(outside, inwards)
+    if inwards > 0:
+        eaten = eaten[(slice(1, -1),) * labels.ndim]
+    return (~(dilated & eaten)).view(np.uint8)
+
+
+def grow(mask: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
+    """Dilate a mask by face neighbours, ``steps`` times."""
+    for _ in range(steps):
+        grown = mask.copy()
+        for axis in range(mask.ndim):
+            before, after = (_part(mask.ndim, axis, part) for part in (slice(None, -1), slice(1, None)))
+            grown[before] |= mask[after]
+            grown[after] |= mask[before]
+        mask = grown
+    return mask
+
+
+def _part(dimensions: int, axis: int, part: slice) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, part, *(slice(None),) * (dimensions - axis - 1))
+
+
 MASK_BLOCK = (512, 512, 512)
 
 
@@ -26,6 +68,22 @@ def is_labelled(labels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 def labelled_mask(source: Volume, derivation: Derivation) -> Operation:
     """Mask the labelled voxels: 1 where a label is not 0, so that all others are left out of training."""
     return Operation("labelled_mask", OfLabels(is_labelled), dtype=np.uint8, labels=True)
+
+
+def is_one_of(labels: npt.NDArray[Any], ids: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Return 1 where a label is one of ``ids``, else 0."""
+    return np.isin(labels, np.asarray(ids, np.uint64)).astype(np.uint8)
+
+
+def select(source: Volume, derivation: Derivation, *, ids: Sequence[int]) -> Operation:
+    """Make the class map of some ids: 1 where a label is one of them, as for volumes that store many classes as ids.
+
+    Raises:
+        InputError: An id is below 1.
+    """
+    if min(ids) < 1:
+        raise InputError(f"--ids are {list(ids)}, but labels are 1 or more: leave out the others.")
+    return Operation("select", OfLabels(is_one_of), {"ids": sorted(set(ids))}, dtype=np.uint8, labels=True)
 
 
 def disks(source: Volume, derivation: Derivation, *, count: int, radius: float, seed: int = 0) -> Operation:

@@ -27,6 +27,16 @@ def test_labelled_voxels_are_1(volume_of, painted):
     assert mask.dtype == np.uint8
 
 
+def test_a_class_is_selected_by_its_ids(volume_of):
+    labels = np.random.default_rng(0).integers(0, 9, (9, 10, 11)).astype(np.uint64)
+    labels[0, 0, 0] = 2**63 + 5
+    place = volume_of(labels)
+    chosen = run(place, "select", ids=[4, 3, 2**63 + 5])
+    np.testing.assert_array_equal(chosen.read(), (labels == 3) | (labels == 4) | (labels == 2**63 + 5))
+    with pytest.raises(InputError, match="1 or more"):
+        run(place, "select", "no", ids=[0, 3])
+
+
 def test_labels_and_raw_are_cut_out_around_the_annotation(volume_of, painted):
     raw = np.random.default_rng(0).integers(0, 256, (30, 50, 40)).astype(np.uint8)
     place = volume_of(painted, "cell.zarr/labels", begin=(5, 5, 5))
