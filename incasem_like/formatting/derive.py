@@ -69,7 +69,8 @@ class Operation:
         context: Voxels that a block reads beyond what it writes, on each side (z, y, x).
         labels: Whether the source must hold labels.
         channels: Whether the source may have channels; the output has the same.
-        further_inputs: Further volumes that blocks read.
+        further_inputs: Further volumes that the result depends on; ``block.inputs`` after the source.
+        recorded: What the provenance records instead of long parameters.
         set_up: As of a ``BlockTask``.
     """
 
@@ -83,6 +84,7 @@ class Operation:
     labels: bool = False
     channels: bool = False
     further_inputs: tuple[Volume, ...] = ()
+    recorded: Mapping[str, Any] | None = None
     set_up: Callable[[Mapping[str, Any]], Any] | None = None
 
 
@@ -225,7 +227,7 @@ def derive(derivation: Derivation, plan: Callable[..., Operation], /, **options:
     output = derivation.open_output(
         source,
         planned.name,
-        planned.parameters,
+        planned.parameters if planned.recorded is None else planned.recorded,
         dtype=source.dtype if planned.dtype is None else planned.dtype,
         voxel_size=planned.voxel_size,
         roi=planned.roi,

@@ -51,15 +51,23 @@ def create_mask(
         raise InputError(f"The grey values {minimum:g} to {maximum:g} are an empty range: give --min_gray_value less.")
     limits = {"minimum": minimum, "maximum": maximum}
 
+    report: list[str] = []
+
     def decide(parts: Parts) -> npt.NDArray[Any]:
-        return without_small(parts, hole_size, object_size).astype(np.uint8)
+        kept = without_small(parts, hole_size, object_size)
+        changed = {value: int(parts.sizes[(parts.values == value) & (kept != value)].sum()) for value in (0, 1)}
+        report.append(
+            f"Filled {changed[0]} voxels of holes below {hole_size}, removed {changed[1]} voxels of objects below "
+            f"{object_size}"
+        )
+        return kept.astype(np.uint8)
 
     def smooth(source: Volume, _: Derivation) -> Operation:
         return Operation("smooth_foreground", smooth_block, limits, dtype=np.uint8, context=(CONTEXT,) * 3)
 
     sizes = {"hole_size": hole_size, "object_size": object_size}
     final = Operation("create_mask", mask_block, {**limits, **sizes}, dtype=np.uint8)
-    return _by_parts(derivation, smooth, decide, final)
+    return replace(_by_parts(derivation, smooth, decide, final), note="".join(report))
 
 
 def smooth_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
@@ -103,18 +111,18 @@ def label_components(derivation: Derivation, *, object_size: int = 0) -> Dataset
     are apart become several. Of a mask this gives its connected components.
 
     Args:
-        derivation: Labels or a mask, and output (uint32, or uint64 beyond 4 billion parts).
+        derivation: Labels or a mask, and output, uint32.
         object_size: Objects with fewer voxels become background.
 
     Raises:
         DataError: The source is missing or does not hold labels.
     """
-    kept: list[str] = []
+    report: list[str] = []
 
     def decide(parts: Parts) -> npt.NDArray[Any]:
         objects = parts.component_values != 0
         large = objects & (parts.component_sizes >= object_size)
-        kept.append(
+        report.append(
             f"{large.sum()} connected parts; removed {(objects & ~large).sum()} of less than {object_size} voxels"
         )
         ids = np.where(large, np.cumsum(large), 0)
@@ -124,7 +132,7 @@ def label_components(derivation: Derivation, *, object_size: int = 0) -> Dataset
 
     final = Operation("components", components_block, {"object_size": object_size}, dtype=np.uint32, labels=True)
     written = _by_parts(derivation, None, decide, final)
-    return replace(written, note="".join(kept))
+    return replace(written, note="".join(report))
 
 
 def mask_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:

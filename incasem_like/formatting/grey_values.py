@@ -133,14 +133,20 @@ def match_histogram(
             f"{source.address} holds {source.dtype} and {other.address} {other.dtype}, but both must be uint8 or both "
             "uint16: convert one of them first."
         )
+    masks = [open_volume(address) if address else None for address in (mask, reference_mask)]
     (values, counts), (target, wanted) = (
-        histogram(volume, derivation, of) for volume, of in ((source, mask), (other, reference_mask))
+        histogram(volume, derivation, of) for volume, of in zip((source, other), masks, strict=True)
     )
     present, found = counts > 0, wanted > 0
     shares, goals = (np.cumsum(each) / each.sum() for each in (counts[present], wanted[found]))
     table = np.interp(values, values[present], np.interp(shares, goals, target[found]))
     return Operation(
-        "match_histogram", look_up_block, {"table": np.rint(table).astype(int).tolist()}, set_up=look_up_table
+        "match_histogram",
+        look_up_block,
+        {"table": np.rint(table).astype(int).tolist()},
+        further_inputs=(other, *filter(None, masks)),
+        recorded={"reference": reference, "mask": mask, "reference_mask": reference_mask},
+        set_up=look_up_table,
     )
 
 
@@ -155,13 +161,15 @@ def look_up_block(block: Block, parameters: Mapping[str, Any]) -> Array:
     return np.asarray(block.prepared[source.read(block.write_roi)].astype(source.dtype))
 
 
-def histogram(volume: Volume, derivation: Derivation, mask: str | None = None) -> tuple[Array, npt.NDArray[np.int64]]:
+def histogram(
+    volume: Volume, derivation: Derivation, mask: Volume | None = None
+) -> tuple[Array, npt.NDArray[np.int64]]:
     """Count the values of a volume.
 
     Args:
         volume: The volume; all its channels are counted together.
         derivation: Workers that count.
-        mask: Address of a mask of the same grid; voxels where it is 0 are not counted.
+        mask: A mask of the same grid; voxels where it is 0 are not counted.
 
     Returns:
         All values of the type and their counts for 8 and 16 bits; else centres and counts of 65,536 bins.
@@ -183,16 +191,17 @@ def histogram(volume: Volume, derivation: Derivation, mask: str | None = None) -
             raise DataError(f"{volume.address} holds NaN or Inf: replace them first.")
         width, bins = max((high - low) / BINS, np.finfo(np.float64).tiny), BINS
         values = low + (np.arange(bins) + 0.5) * width
-    inputs = [volume] + ([open_volume(mask)] if mask else [])
-    if mask:
-        check_same_voxels(inputs[1], volume)
-    addresses = tuple(str(each.address) for each in inputs)
+    if mask is not None:
+        check_same_voxels(mask, volume)
+    addresses = tuple(str(each.address) for each in (volume, mask) if each is not None)
     parameters = {"low": low, "width": width, "bins": bins}
     task = LedgerTask("histogram", volume, addresses, count_values, parameters, HISTOGRAM_BLOCK)
     task.run(**workers, description=f"Counting the values of {name}")
     counts = sum(task.results(), np.zeros(bins, np.int64))
     if not counts.any():
-        raise DataError(f"{mask} is 0 everywhere, so that no voxel of {volume.address} counts: choose another mask.")
+        raise DataError(
+            f"{mask and mask.address} is 0 everywhere, so that no voxel of {volume.address} counts: choose another."
+        )
     return values, counts
 
 

@@ -18,7 +18,7 @@ from incasem_like.volumes.faults import warn_once
 
 SUFFIX = r"(?:\.ome)?\.(?:tiff?|tf[28]|btf|lsm|stk|png|jpe?g)$"
 IMAGE_NAME = re.compile(rf".*{SUFFIX}", re.IGNORECASE)
-OTHER_IMAGE = re.compile(r".*\.(png|jpe?g)$", re.IGNORECASE)  # than TIFF
+OTHER_IMAGE = re.compile(r".*\.(png|jpe?g)$", re.IGNORECASE)  # read only where there is no TIFF: often a preview
 EVERYTHING = ReadOptions()
 HIDDEN = re.compile(r"\.|(thumbs\.db|desktop\.ini)$", re.IGNORECASE)  # files of macOS, Windows and editors
 LAST_NUMBER = rf".*?(\d+)\D*{SUFFIX}"
@@ -84,13 +84,14 @@ def find_sections(source: Path, regex: str | None = None, options: ReadOptions =
     names = sorted(entry.name for entry in source.iterdir() if entry.is_file()) if source.is_dir() else [source.name]
     names = [name for name in names if not HIDDEN.match(name)]
     folder = source if source.is_dir() else source.parent
-    tiffs = [name for name in names if IMAGE_NAME.match(name)]
-    if not tiffs:
+    images = [name for name in names if IMAGE_NAME.match(name)]
+    images = [name for name in images if not OTHER_IMAGE.match(name)] or images
+    if not images:
         folders = sum(entry.is_dir() for entry in source.iterdir()) if source.is_dir() else 0
         others = f"but {len(names)} other file(s)" if names else "nor any other file"
         others += f", and the {folders} folder(s) in it are not searched" if folders else ""
-        raise DataError(f"{source} holds no TIFF (.tif or .tiff), {others}: check --input_dir.")
-    numbered = _numbered(tiffs, regex, source)
+        raise DataError(f"{source} holds no TIFF, PNG or JPEG, {others}: check --input_dir.")
+    numbered = _numbered(images, regex, source)
     _check_contiguous(sorted({number for number, _ in numbered}), source)
     tried: set[int] = set()
     inspected = [(number, _inspected(folder / name, options, tried)) for number, name in numbered]
@@ -114,16 +115,16 @@ def _inspected(path: Path, options: ReadOptions, tried: set[int]) -> SectionFile
     return (inspect_image if OTHER_IMAGE.match(path.name) else inspect_tiff)(path, options, tried)
 
 
-def _numbered(tiffs: list[str], regex: str | None, source: Path) -> list[tuple[int, str]]:
-    """Return the TIFFs whose names have a section number, with it and in its order."""
-    if regex is None and len(tiffs) == 1:
-        return [(0, tiffs[0])]
+def _numbered(images: list[str], regex: str | None, source: Path) -> list[tuple[int, str]]:
+    """Return the images whose names have a section number, with it and in its order."""
+    if regex is None and len(images) == 1:
+        return [(0, images[0])]
     pattern = _compiled(LAST_NUMBER if regex is None else regex)
-    matches = [(name, match.group(1)) for name in tiffs if (match := pattern.match(name))]
+    matches = [(name, match.group(1)) for name in images if (match := pattern.match(name))]
     if not matches:
         that = "in its name" if regex is None else f"that {regex!r} finds"
         raise DataError(
-            f"None of the {len(tiffs)} TIFFs in {source} has a section number {that} (first: {tiffs[0]}): "
+            f"None of the {len(images)} TIFFs in {source} has a section number {that} (first: {images[0]}): "
             "give an --image_regex whose group 1 is the number."
         )
     for name, digits in matches:

@@ -40,6 +40,8 @@ def test_no_seams_between_blocks(volume_of, raw, limits, sizes):
     written = create_mask(derivation, **options)
     found = open_volume(written.address)
     np.testing.assert_array_equal(found.read(), whole(raw, **options))
+    before = whole(raw, *limits, 1, 1)
+    assert f"removed {(before & ~found.read().astype(bool)).sum()} voxels" in written.note
     assert found.provenance["parameters"] == options
     assert create_mask(derivation, **options).already_complete
 

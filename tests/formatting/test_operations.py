@@ -235,6 +235,9 @@ def test_matching_within_masks_ignores_what_is_outside(volume_of, raw):
     other = volume_of(reference, "cell.zarr/reference")
     masks = {"mask": "/".join(mask), "reference_mask": "/".join(mask)}
     result = run(place, "match_histogram", reference="/".join(other), **masks).read()
+    provenance = open_volume(place[0], "out").provenance
+    assert [each["address"] for each in provenance["inputs"]] == ["/".join(each) for each in (place, other, mask, mask)]
+    assert "table" not in provenance["parameters"]
     wanted = match_histograms(spoiled[inner > 0], reference[inner > 0])
     np.testing.assert_array_equal(result[inner > 0], np.rint(wanted))
     empty = volume_of(np.zeros(SHAPE, np.uint8), "cell.zarr/empty")
