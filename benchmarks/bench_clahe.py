@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 from skimage.exposure import equalize_adapthist
 from skimage.util import img_as_ubyte
 
+from incasem_like.formatting.derive import Derivation
 from incasem_like.formatting.equalize import equalize_histogram
-from incasem_like.formatting.outputs import Derivation
 from incasem_like.volumes import create_volume, open_volume
 
 RESULTS = Path(__file__).parent / "results" / "clahe.json"

@@ -23,7 +23,7 @@ import tifffile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FORMATTING, POSTPROCESSING = "scripts/01_data_formatting", "scripts/04_postprocessing"
-STAGES = ("import", "equalise", "mask", "threshold", "evaluate", "export", "predict")
+STAGES = ("import", "equalise", "mask", "shrink", "foreground", "threshold", "evaluate", "export", "predict")
 CHUNK = 64
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 
@@ -131,13 +131,17 @@ def run_stages(folder: Path, edge: int, stages: list[str]) -> list[dict[str, flo
     rows = []
     if {"import", "equalise", "predict"} & set(stages):
         write_sections(folder / "sections", edge)
-    if {"threshold", "evaluate", "export", "mask"} & set(stages):
+    if {"threshold", "evaluate", "export", "mask", "shrink", "foreground"} & set(stages):
         write_probabilities(container, edge)
     probs = f"{container}/probs"
     commands = {
         "import": (f"{FORMATTING}/00_image_sequences_to_zarr.py", "-i", str(folder / "sections"), "-f", container),
         "equalise": (f"{FORMATTING}/40_equalize_histogram.py", "-f", container),
         "mask": (f"{FORMATTING}/60_create_metric_mask.py", "-f", container, "-d", "labels", "-o", "mask"),
+        "shrink": (f"{FORMATTING}/10_derive_volume.py", "downsample", "-f", container, "-d", "probs", "-o", "small",
+                   "--factors", "2", "2", "2"),
+        "foreground": (f"{FORMATTING}/20_create_mask.py", "-f", container, "-d", "labels", "-o", "foreground",
+                       "--min_gray_value", "0"),
         "threshold": (f"{POSTPROCESSING}/00_extract_segmentation_with_threshold.py", "--prediction_filename", container,
                       "-d", "probs", "-o", "segmentation", "-t", "0.5", "--runs", runs),
         "evaluate": (f"{POSTPROCESSING}/05_evaluate_metric.py", "-l", f"{container}/labels", "-p", probs,

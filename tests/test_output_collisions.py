@@ -20,6 +20,7 @@ SYNTHETIC = "01_data_formatting/05_make_synthetic_data.py"
 EQUALIZE = "01_data_formatting/40_equalize_histogram.py"
 BOUNDARY = "01_data_formatting/50_create_boundary_labels.py"
 METRIC_MASK = "01_data_formatting/60_create_metric_mask.py"
+FOREGROUND = "01_data_formatting/20_create_mask.py"
 THRESHOLD = "04_postprocessing/00_extract_segmentation_with_threshold.py"
 EXPORT = "04_postprocessing/20_convert_zarr_to_image_sequence.py"
 
@@ -112,7 +113,7 @@ def test_thresholding_replaces_neither_map_nor_mask(container, dataset, refused,
     refused(THRESHOLD, *flags, *other, *mask)
 
 
-@pytest.mark.parametrize("script", [EQUALIZE, BOUNDARY, METRIC_MASK])
+@pytest.mark.parametrize("script", [EQUALIZE, BOUNDARY, METRIC_MASK, FOREGROUND])
 @pytest.mark.parametrize("place", [place for place in SAME if not place[0].endswith("volumes")])
 def test_a_derived_volume_does_not_replace_its_source(script, place, refused, folder):
     refused(script, "-f", place[0].format(folder=folder), "-d", "volumes/map", "-o", place[1])
@@ -124,7 +125,7 @@ def test_backslashes_which_tensorstore_takes_for_slashes_are_refused(output, ref
     refused(IMPORT, "-i", "sections", "-f", f"data\\{output}", said="holds a backslash")
 
 
-@pytest.mark.parametrize("script", [EQUALIZE, BOUNDARY, METRIC_MASK])
+@pytest.mark.parametrize("script", [EQUALIZE, BOUNDARY, METRIC_MASK, FOREGROUND])
 @pytest.mark.parametrize(
     ("output", "said"),
     [("volumes", "would be deleted with it"), ("inner/", "would be deleted with it"), ("inner/map/new", "lies inside")],

@@ -137,17 +137,20 @@ class LedgerTask(WorkTask):
         return run_blockwise(self, num_workers=num_workers, workers=workers, description=description)
 
     def results(self) -> Iterator[Array]:
-        """Yield the results of the items, by number, once ``run`` has returned.
+        """Yield the results of the items, by number, once ``run`` has returned; errors as for ``result``."""
+        return (self.result(number) for number in range(len(self)))
+
+    def result(self, number: int) -> Array:
+        """Return the result of one item, once ``run`` has returned.
 
         Raises:
-            IncasemError: Some results were removed.
+            IncasemError: It was removed.
         """
-        for number in range(len(self)):
-            path = self.folder / RESULTS / f"{number}.npy"
-            try:
-                yield np.load(path, allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise IncasemError(f"{path} is gone or damaged: remove {self.folder} and begin again.") from error
+        path = self.folder / RESULTS / f"{number}.npy"
+        try:
+            return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+        except (OSError, ValueError) as error:
+            raise IncasemError(f"{path} is gone or damaged: remove {self.folder} and begin again.") from error
 
     def forget(self) -> None:
         """Remove the ledger and the stored results; a further call would start over."""

@@ -51,6 +51,34 @@ class Conversion:
         Raises:
             InputError: Unknown type or conversion, or one that does not suit the other or the images.
         """
+        self.check_type()
+        kind = (self.name or "").partition(":")[0]
+        if pixels.colours > 1 and not self.takes_colours:
+            raise InputError(
+                f"The sections have {pixels.colours} colour channels: give --conversion RgbToGray or "
+                "RgbToGrayInversion, or export them as grey images."
+            )
+        if pixels.colour_map and self.name is None and not labels:
+            raise InputError(
+                "The sections have a colour map: give --conversion RgbToGray for the grey values that a viewer shows, "
+                "or ColourMapIndices for the stored numbers."
+            )
+        if self.takes_colours and (pixels.dtype not in ("uint8", "uint16")):
+            raise InputError(
+                f"{kind} takes images of 8 or 16 bits, but these hold {pixels.dtype}: leave it out for grey values, "
+                "or export colours with 8 bits."
+            )
+        if labels and np.dtype(self.dtype).kind != "u":
+            raise InputError(
+                f"The sections are labels, which are unsigned integers, but --dtype is {self.dtype}: use uint32."
+            )
+
+    def check_type(self) -> None:
+        """Check that the data type and the conversion are known and suit each other.
+
+        Raises:
+            InputError: They do not.
+        """
         if self.dtype not in IMPORT_DTYPES:
             raise InputError(
                 f"--dtype {self.dtype} is not known{nearest(self.dtype, IMPORT_DTYPES)}: "
@@ -67,21 +95,6 @@ class Conversion:
         if kind == "RelabelToUid" and self.dtype not in ("uint32", "uint64"):
             raise InputError(
                 f"RelabelToUid needs room for its numbers, but --dtype is {self.dtype}: use uint32 or uint64."
-            )
-        if pixels.colours > 1 and not self.takes_colours:
-            raise InputError(
-                f"The sections have {pixels.colours} colour channels: give --conversion RgbToGray or "
-                "RgbToGrayInversion, or export them as grey images."
-            )
-        if pixels.colour_map and self.name is None and not labels:
-            raise InputError(
-                "The sections have a colour map: give --conversion RgbToGray for the grey values that a viewer shows, "
-                "or ColourMapIndices for the stored numbers."
-            )
-        if self.takes_colours and (pixels.dtype not in ("uint8", "uint16")):
-            raise InputError(
-                f"{kind} takes images of 8 or 16 bits, but these hold {pixels.dtype}: leave it out for grey values, "
-                "or export colours with 8 bits."
             )
         if self.invert and np.dtype(self.dtype).kind != "u":
             raise InputError(

@@ -24,7 +24,7 @@ from incasem_like.formatting.clahe_tables import (
     result_range,
     value_range,
 )
-from incasem_like.formatting.outputs import DatasetWritten, Derivation
+from incasem_like.formatting.derive import DatasetWritten, Derivation
 from incasem_like.formatting.workers import Workers
 from incasem_like.volumes import Volume
 
@@ -53,15 +53,15 @@ def equalize_histogram(
     parameters = {"kernel_size": list(kernel), "clip_limit": clip_limit, "bins": bins}
     values: tuple[float, float] | None = None
     if derivation.overwrite:  # an existing output is not deleted for values that cannot be equalised
-        values = value_range(source, None, num_workers=derivation.workers(source), workers=derivation.cluster)
+        values = value_range(source, None, **derivation.run_options(source))
     output = derivation.open_output(source, "equalize_histogram", parameters)
-    inputs, blocks = (str(source.address),), derivation.chunk_shape
+    inputs, blocks = (str(source.address),), derivation.blocks(source)
     task = BlockTask("equalize_histogram", output, inputs, equalize_block, parameters, blocks)
     if not output.complete:
         with DoneLog(task.folder, task.fingerprint(), complete=task.complete):
             pass  # refuses an output begun with other parameters before the volume is measured
         _measure(source, output, parameters, derivation, values)
-    written = derivation.run(task, source, "Equalising")
+    written = derivation.run(task, "Equalising")
     for left in Path(str(output.address)).glob(".clahe_*"):
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     return written
@@ -96,13 +96,12 @@ def _measure(
     ranges = path.with_suffix(".json")
     if ranges.exists():
         return
-    here = derivation.workers(source)
-    workers = {"num_workers": here, "workers": derivation.cluster}
+    workers = derivation.run_options(source)
     low, high = values or value_range(source, path.parent, **workers)
     scale = GreyScale(source.dtype.name, low, high, parameters["bins"])
     work = Equalization(str(source.address), tuple(parameters["kernel_size"]), parameters["clip_limit"], scale)
     edges = make_tables(work, path, **workers)
-    with Workers(here) as pool:
+    with Workers(derivation.workers(source)) as pool:
         level_low, level_high = result_range(work, pool, path, edges)
     partial = ranges.with_suffix(".partial")
     partial.write_text(json.dumps({"values": [low, high], "levels": [level_low, level_high]}))

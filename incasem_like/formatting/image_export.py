@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,14 +12,70 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from incasem_like.blockwise import Block
+from incasem_like.blockwise.done_log import first_difference
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import DataError, InputError
-from incasem_like.formatting.export_record import RECORD_NAME, difference, make_record, read_record, write_record
-from incasem_like.formatting.export_values import READABLE, readable_dtype
-from incasem_like.formatting.section_writing import UNFINISHED, SectionPlan, make_plan, write_slab
+from incasem_like.formatting.section_writing import (
+    READABLE,
+    UNFINISHED,
+    SectionPlan,
+    make_plan,
+    readable_dtype,
+    write_slab,
+)
 from incasem_like.formatting.workers import useful_workers
-from incasem_like.volumes import Volume, check_outputs, open_volume
+from incasem_like.volumes import Volume, check_outputs, make_provenance, open_volume
+
+RECORD_NAME = "provenance.json"
+
+
+def make_record(plan: SectionPlan, dtype: str | None, absolute: bool) -> dict[str, Any]:
+    """Return the record of an export; it is equal for a repeated call, which thereby recognises its own work.
+
+    Args:
+        plan: Plan of the sections.
+        dtype, absolute: The requested options; see ``make_plan``.
+    """
+    volume = plan.volume
+    return {
+        "source": str(volume.address),
+        "source_content": volume.content_hash,
+        "voxel_size": None if volume.voxel_size is None else list(volume.voxel_size),
+        "offset": list(volume.offset),
+        "shape": [int(size) for size in volume.shape],
+        "dtype": plan.dtype.name,
+        "first_section": plan.first_number,
+        "parameters": {"dtype": dtype, "absolute": absolute},
+    }
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """Read a folder's record without its provenance (times and versions); empty if it is missing."""
+    try:
+        record = json.loads((directory / RECORD_NAME).read_text())
+    except (OSError, ValueError):
+        return {}
+    return {key: value for key, value in record.items() if key != "provenance"} if isinstance(record, dict) else {}
+
+
+def write_record(directory: Path, record: Mapping[str, Any], volume: Volume) -> None:
+    """Write a record with the provenance of the sections atomically."""
+    provenance = make_provenance("export_sections", record["parameters"], [volume])
+    written = directory / f"{RECORD_NAME}.writing"
+    written.write_text(json.dumps({**record, "provenance": provenance}, indent=2, default=str))
+    written.replace(directory / RECORD_NAME)
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return a description of the first difference between two records, as ``first_difference``."""
+    return first_difference(_with_content(before), _with_content(now))
+
+
+def _with_content(record: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in record.items() if not key.startswith("source")}
+    return {"source": {"address": record.get("source"), "content": record.get("source_content")}, **rest}
+
 
 LEDGER_NAME = ".blocks.zarr"
 
@@ -43,7 +100,7 @@ class SectionExport:
     Attributes:
         volume: A 3-D volume (zyx).
         directory: The folder to create for ``section_<number>.tif``.
-        dtype: See ``export_values.conversion_to``.
+        dtype: See ``conversion_to``.
         absolute: Number sections by absolute voxel position, which keeps the z offset, instead of from 0.
         overwrite: Replace a folder of earlier sections.
     """

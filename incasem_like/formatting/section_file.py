@@ -61,6 +61,7 @@ class SectionFile(ABC):
         pages: Number of sections in it.
         shape: Rows and columns of a section.
         pixels: Type of the values.
+        z: Position of its first section by the file's metadata, 0 where they do not give it.
         origin: Position on the axes that are not z, y or x, such as ``(("C", 0), ("T", 2))``.
         voxel_size: z, y, x in nm from the file's metadata, None where they do not give it.
         notes: Notes for the user about anything ignored or changed while reading.
@@ -70,6 +71,7 @@ class SectionFile(ABC):
     pages: int
     shape: tuple[int, int]
     pixels: Pixels
+    z: int
     origin: Origin
     voxel_size: VoxelSize
     notes: tuple[str, ...]

@@ -11,11 +11,14 @@ from itertools import pairwise
 from pathlib import Path
 
 from incasem_like.errors import DataError, InputError
+from incasem_like.formatting.image_sections import inspect_image
 from incasem_like.formatting.section_file import SECTION_AXES, ReadOptions, SectionFile
 from incasem_like.formatting.tiff_sections import inspect_tiff
+from incasem_like.volumes.faults import warn_once
 
-SUFFIX = r"(?:\.ome)?\.(?:tiff?|tf[28]|btf|lsm|stk)$"
-TIFF_NAME = re.compile(rf".*{SUFFIX}", re.IGNORECASE)
+SUFFIX = r"(?:\.ome)?\.(?:tiff?|tf[28]|btf|lsm|stk|png|jpe?g)$"
+IMAGE_NAME = re.compile(rf".*{SUFFIX}", re.IGNORECASE)
+OTHER_IMAGE = re.compile(r".*\.(png|jpe?g)$", re.IGNORECASE)  # read only where there is no TIFF: often a preview
 EVERYTHING = ReadOptions()
 HIDDEN = re.compile(r"\.|(thumbs\.db|desktop\.ini)$", re.IGNORECASE)  # files of macOS, Windows and editors
 LAST_NUMBER = rf".*?(\d+)\D*{SUFFIX}"
@@ -81,16 +84,17 @@ def find_sections(source: Path, regex: str | None = None, options: ReadOptions =
     names = sorted(entry.name for entry in source.iterdir() if entry.is_file()) if source.is_dir() else [source.name]
     names = [name for name in names if not HIDDEN.match(name)]
     folder = source if source.is_dir() else source.parent
-    tiffs = [name for name in names if TIFF_NAME.match(name)]
-    if not tiffs:
+    images = [name for name in names if IMAGE_NAME.match(name)]
+    images = [name for name in images if not OTHER_IMAGE.match(name)] or images
+    if not images:
         folders = sum(entry.is_dir() for entry in source.iterdir()) if source.is_dir() else 0
         others = f"but {len(names)} other file(s)" if names else "nor any other file"
         others += f", and the {folders} folder(s) in it are not searched" if folders else ""
-        raise DataError(f"{source} holds no TIFF (.tif or .tiff), {others}: check --input_dir.")
-    numbered = _numbered(tiffs, regex, source)
+        raise DataError(f"{source} holds no TIFF, PNG or JPEG, {others}: check --input_dir.")
+    numbered = _numbered(images, regex, source)
     _check_contiguous(sorted({number for number, _ in numbered}), source)
     tried: set[int] = set()
-    inspected = [(number, inspect_tiff(folder / name, options, tried)) for number, name in numbered]
+    inspected = [(number, _inspected(folder / name, options, tried)) for number, name in numbered]
     # Of an image in several files some may hold other channels or time points than the chosen one.
     kept = [(number, file) for number, file in inspected if file.pages]
     if not kept:
@@ -103,19 +107,24 @@ def find_sections(source: Path, regex: str | None = None, options: ReadOptions =
                 f"{Path(file.path).name} and {Path(other.path).name} in {source} both have section number {number}: "
                 "remove one or give an --image_regex that tells them apart."
             )
+    _warn_of_order(files, source)
     return SectionSequence(files, tuple(sorted(set(names) - {Path(file.path).name for file in files})))
 
 
-def _numbered(tiffs: list[str], regex: str | None, source: Path) -> list[tuple[int, str]]:
-    """Return the TIFFs whose names have a section number, with it and in its order."""
-    if regex is None and len(tiffs) == 1:
-        return [(0, tiffs[0])]
+def _inspected(path: Path, options: ReadOptions, tried: set[int]) -> SectionFile:
+    return (inspect_image if OTHER_IMAGE.match(path.name) else inspect_tiff)(path, options, tried)
+
+
+def _numbered(images: list[str], regex: str | None, source: Path) -> list[tuple[int, str]]:
+    """Return the images whose names have a section number, with it and in its order."""
+    if regex is None and len(images) == 1:
+        return [(0, images[0])]
     pattern = _compiled(LAST_NUMBER if regex is None else regex)
-    matches = [(name, match.group(1)) for name in tiffs if (match := pattern.match(name))]
+    matches = [(name, match.group(1)) for name in images if (match := pattern.match(name))]
     if not matches:
         that = "in its name" if regex is None else f"that {regex!r} finds"
         raise DataError(
-            f"None of the {len(tiffs)} TIFFs in {source} has a section number {that} (first: {tiffs[0]}): "
+            f"None of the {len(images)} TIFFs in {source} has a section number {that} (first: {images[0]}): "
             "give an --image_regex whose group 1 is the number."
         )
     for name, digits in matches:
@@ -124,6 +133,18 @@ def _numbered(tiffs: list[str], regex: str | None, source: Path) -> list[tuple[i
                 f"Group 1 of --image_regex is {digits!r} in {name}, which is not a number: let it match digits."
             )
     return sorted((int(digits), name) for name, digits in matches)
+
+
+def _warn_of_order(files: tuple[SectionFile, ...], source: Path) -> None:
+    """Warn if the files state their sections' positions, and those are in another order than the names."""
+    stated = [file.z for file in files]
+    if len(set(stated)) == len(stated) and stated != sorted(stated):
+        first = next(index for index, (low, high) in enumerate(pairwise(stated)) if high < low)
+        names = [Path(file.path).name for file in files[first : first + 2]]
+        warn_once(
+            f"{source} names {names[0]} before {names[1]}, but by their metadata they are sections {stated[first]} and "
+            f"{stated[first + 1]}: the names decide; rename the files if they are wrong."
+        )
 
 
 def _compiled(regex: str) -> re.Pattern[str]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from incasem_like.errors import DataError, IncasemError
 from incasem_like.formatting.section_file import Pixels, ReadOptions, SectionFile
-from incasem_like.formatting.tiff_axes import find_planes, find_voxel_size, is_stack
+from incasem_like.formatting.tiff_axes import Planes, find_planes, find_voxel_size, is_stack
 
 if TYPE_CHECKING:
     import tifffile
@@ -142,6 +142,7 @@ def inspect_tiff(path: Path, options: ReadOptions, tried: set[int]) -> TiffSecti
                 pages=len(numbers),
                 shape=layout.shape,
                 pixels=layout.pixels,
+                z=_first_z(planes, numbers),
                 origin=origin,
                 voxel_size=find_voxel_size(tiff, path),
                 notes=tuple(sorted(notes)),
@@ -156,6 +157,13 @@ def inspect_tiff(path: Path, options: ReadOptions, tried: set[int]) -> TiffSecti
             raise
         except Exception as error:
             raise DataError(_unreadable(str(path), error)) from error
+
+
+def _first_z(planes: Planes, numbers: Array) -> int:
+    """Return the position on the z axis of the first of some planes."""
+    if "Z" not in planes.sizes or not len(numbers):
+        return 0
+    return int(planes.positions[numbers[0], [*planes.sizes].index("Z")])
 
 
 def _full_pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:

@@ -12,7 +12,7 @@ from incasem_like.samples.regions import Region
 from incasem_like.samples.settings import Size
 from incasem_like.targets import LabelBlock
 from incasem_like.volumes import Coordinate, Roi
-from incasem_like.volumes.padding import read_mirrored
+from incasem_like.volumes.padding import read_extended
 
 Arrays = dict[str, NDArray[Any]]
 # Names of the arrays that labels consist of; the instance ids of a class are under ``instances_of``.
@@ -80,7 +80,7 @@ class BlockReader:
         if within.contains(roi):
             return self.region.normalised(self._stored(roi))
         origin = within.begin
-        stored = read_mirrored(lambda part: self._stored(part + origin), roi - origin, tuple(within.shape))
+        stored = read_extended(lambda part: self._stored(part + origin), roi - origin, tuple(within.shape))
         return self.region.normalised(stored)
 
     def read_labels(self, roi: Roi) -> Arrays:

@@ -11,7 +11,7 @@ from incasem_like.samples.regions import RAW_SCALES, Region, downsampled
 from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
 from incasem_like.volumes.agreement import warn_between_voxels
 from incasem_like.volumes.faults import warn_once
-from incasem_like.volumes.values import LABEL_KINDS
+from incasem_like.volumes.values import check_label_dtype
 
 
 def open_regions(
@@ -117,11 +117,7 @@ def _check_raw(entry: DataEntry, raw: Volume) -> None:
 
 def _check_label(entry: DataEntry, volume: Volume) -> None:
     volume.require_zyx(f"{volume.dataset} of {entry.name}")
-    if volume.dtype.kind not in LABEL_KINDS:
-        raise DataError(
-            f"{volume.dataset} of {entry.name} is {volume.dtype.name}, but labels and masks have to be integers: "
-            "choose another dataset or convert it."
-        )
+    check_label_dtype(volume, f"{volume.dataset} of {entry.name}")
 
 
 def _configured_roi(entry: DataEntry, raw: Volume) -> Roi:

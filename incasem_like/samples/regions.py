@@ -14,7 +14,7 @@ from incasem_like.errors import DataError
 from incasem_like.targets import class_map
 from incasem_like.volumes import Address, Coordinate, Roi, Volume, parse_address
 from incasem_like.volumes.geometry import nanometres
-from incasem_like.volumes.padding import read_mirrored
+from incasem_like.volumes.padding import read_extended
 from incasem_like.volumes.values import check_labels, foreground, inside
 
 Outside = Literal["error", "constant", "reflect"]
@@ -172,7 +172,7 @@ class Region:
         if outside == "reflect":
             # Mirrored at the outermost sampled voxel, not at the outermost stored one.
             grid = downsampled(volume.roi, factor)
-            return read_mirrored(
+            return read_extended(
                 lambda part: self._read(volume, part + grid.begin, "error"), roi - grid.begin, tuple(grid.shape)
             )
         # Only the first voxel of the last group is needed; the rest need not exist.

@@ -9,7 +9,14 @@ from pathlib import Path, PurePosixPath
 
 from incasem_like.errors import InputError
 
-CONTAINER_SUFFIXES = (".zarr", ".n5")
+FILE_SUFFIXES = {
+    "HDF5": (".h5", ".hdf5", ".hdf"),
+    "MRC": (".mrc", ".mrcs", ".rec", ".st", ".ali", ".map"),
+    "NIfTI": (".nii", ".nii.gz"),
+}
+"""Endings of single files that hold volumes."""
+FOLDER_SUFFIXES = (".zarr", ".n5")
+CONTAINER_SUFFIXES = FOLDER_SUFFIXES + tuple(suffix for suffixes in FILE_SUFFIXES.values() for suffix in suffixes)
 REMOTE_SCHEMES = ("s3", "gs", "http", "https")
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # Suffix of a dataset that selects the channel and the time point to read, such as raw@c=1 or raw@c=1,t=0.
@@ -108,7 +115,8 @@ def _normal(dataset: str) -> str:
 
 def _split(text: str) -> Address:
     parts = text.split("/")
-    ends = [index for index, part in enumerate(parts) if part.lower().endswith(CONTAINER_SUFFIXES)]
+    ends = [index for index, part in enumerate(parts) if part.lower().endswith(FOLDER_SUFFIXES)]
+    ends = ends or [index for index, part in enumerate(parts) if part.lower().endswith(CONTAINER_SUFFIXES)]
     if not ends:
         return Address(text)
     return Address("/".join(parts[: ends[-1] + 1]), _normal("/".join(parts[ends[-1] + 1 :])))

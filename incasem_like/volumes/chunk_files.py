@@ -44,8 +44,8 @@ def correct_metadata(address: Address, documents: dict[str, Document]) -> dict[s
 
 
 def has_chunks(address: Address, format_: ArrayFormat) -> bool:
-    """Return whether an array has any chunk; True where checking is expensive (remote, precomputed)."""
-    if not address.is_local or format_.name == "precomputed":
+    """Return whether an array has any chunk; True where checking is expensive (remote, precomputed), and for files."""
+    if not address.is_local or not format_.has_chunk_files:
         return True
     return next(_chunks(Path(address.location)), None) is not None
 

@@ -18,7 +18,7 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.terminal import nearest
 from incasem_like.volumes import consolidated, ome
 from incasem_like.volumes.address import Address, join, parse_address
-from incasem_like.volumes.formats import FORMATS, ArrayFormat, Layout
+from incasem_like.volumes.formats import FORMATS, ArrayFormat, Layout, file_format
 from incasem_like.volumes.layout import checked_layout
 from incasem_like.volumes.opening import Place, find_array, open_volume
 from incasem_like.volumes.store import Document, Documents
@@ -93,6 +93,8 @@ def _write_new(address: Address, storage: ArrayFormat, layout: Layout, attribute
 def _choose_format(address: Address, name: str | None) -> ArrayFormat:
     if address.container.lower().startswith("http"):
         raise InputError(f"{address} is reached by HTTP, which is only read: write to a local path, s3:// or gs://.")
+    if (single := file_format(address)) is not None:
+        raise InputError(f"{address.container} would be {single.name}, which is only read: write a .zarr or .n5.")
     writable = [known for known, storage in FORMATS.items() if storage.writable]
     if name is not None and name not in writable:
         hint = nearest(name, writable) or f": choose one of {', '.join(writable)}."

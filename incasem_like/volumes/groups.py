@@ -52,7 +52,7 @@ def find_space(address: Address, format_: ArrayFormat, documents: dict[str, Docu
     found = format_.statements(documents)
     attributes = format_.attributes_of(documents.get(format_.attributes_file, {}))
     written_here = "complete" in attributes and "resolution" in attributes  # its groups say the same
-    if not written_here and format_.name != "precomputed":
+    if not written_here and format_.has_chunk_files:
         for group, path in groups_above(address):
             found += _group_statements(group, path, format_.name == "n5", attributes)
     return resolve_space(found, format_.default_axes(format_.rank(documents)), str(address))

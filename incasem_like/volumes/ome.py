@@ -48,18 +48,50 @@ def with_image(attributes: Document, image: Document, format_name: str) -> Docum
 
     A multi-scale image that includes the path is left unchanged.
     """
-    version = VERSIONS[format_name]
-    holder = dict(attributes.get("ome", {})) if format_name == "zarr3" else dict(attributes)
     path = image["datasets"][0]["path"]
-    entry = {"version": version, **image} if format_name == "zarr2" else image
-    images = [entry if _paths(known) == [path] else known for known in holder.get("multiscales", [])]
-    if not any(path in _paths(known) for known in images):
-        images.append(entry)
-    holder["multiscales"] = images
-    if format_name == "zarr3":
-        holder["version"] = version
-        return {**attributes, "ome": holder}
-    return holder
+    entry = _versioned(image, format_name)
+    found = [entry if paths(known) == [path] else known for known in images(attributes)]
+    if not any(path in paths(known) for known in found):
+        found.append(entry)
+    return _with_images(attributes, found, format_name)
+
+
+def with_levels(attributes: Document, image: Document, format_name: str) -> Document:
+    """Return a group's attributes with this multi-scale image first, instead of all images of its arrays."""
+    own = set(paths(image))
+    others = [known for known in images(attributes) if not own & set(paths(known))]
+    return _with_images(attributes, [_versioned(image, format_name), *others], format_name)
+
+
+def without_image(attributes: Document, path: str, format_name: str) -> Document:
+    """Return a group's attributes without the single-scale image of an array."""
+    return _with_images(attributes, [known for known in images(attributes) if paths(known) != [path]], format_name)
+
+
+def images(attributes: Document) -> list[Any]:
+    """Return the multi-scale images that a group's attributes list."""
+    holder = attributes.get("ome", attributes)
+    found = holder.get("multiscales") if isinstance(holder, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def paths(image: Any) -> list[str]:
+    """Return the paths of an image's arrays."""
+    found = image.get("datasets", []) if isinstance(image, dict) else []
+    return [
+        posixpath.normpath(str(dataset.get("path", ""))).strip("/") for dataset in found if isinstance(dataset, dict)
+    ]
+
+
+def _versioned(image: Document, format_name: str) -> Document:
+    return {"version": VERSIONS[format_name], **image} if format_name == "zarr2" else image
+
+
+def _with_images(attributes: Document, found: list[Any], format_name: str) -> Document:
+    if format_name == "zarr2":
+        return {**attributes, "multiscales": found}
+    holder = {**attributes.get("ome", {}), "version": VERSIONS[format_name], "multiscales": found}
+    return {**attributes, "ome": holder}
 
 
 def statements(attributes: Document, path: str, where: str, ordered: bool) -> list[Statement]:
@@ -74,17 +106,11 @@ def statements(attributes: Document, path: str, where: str, ordered: bool) -> li
     Raises:
         DataError: A transformation is neither a scale nor a translation, or does not have one number per axis.
     """
-    holder = attributes.get("ome", attributes)
-    images = holder.get("multiscales") if isinstance(holder, dict) else None
-    for image in images if isinstance(images, list) else []:
+    for image in images(attributes):
         for dataset in image.get("datasets", []) if isinstance(image, dict) else []:
             if isinstance(dataset, dict) and posixpath.normpath(str(dataset.get("path"))).strip("/") == path:
                 return [_statement(image, dataset, f"multiscales of {where}", ordered)]
     return []
-
-
-def _paths(image: Document) -> list[str]:
-    return [str(dataset.get("path", "")) for dataset in image.get("datasets", [])]
 
 
 def _statement(image: Document, dataset: Document, key: str, ordered: bool) -> Statement:

@@ -12,7 +12,7 @@ from incasem_like.volumes.address import CONTAINER_SUFFIXES, Address, join, pars
 from incasem_like.volumes.chunk_files import correct_metadata
 from incasem_like.volumes.consolidated import array_paths
 from incasem_like.volumes.faults import warn_once
-from incasem_like.volumes.formats import FORMATS, ArrayFormat
+from incasem_like.volumes.formats import FORMATS, ArrayFormat, file_format
 from incasem_like.volumes.groups import GROUP_FILES
 from incasem_like.volumes.store import Document, Documents
 from incasem_like.volumes.volume import Volume
@@ -47,6 +47,9 @@ def find_array(address: Address) -> tuple[ArrayFormat, dict[str, Document]] | No
     Raises:
         DataError: A document is damaged or unreachable.
     """
+    if (single := file_format(address)) is not None:
+        found = single.documents(address)
+        return None if found is None else (single, found)
     documents = Documents(address)
     for known in _likeliest_first(address):
         array = documents.read(join(address.dataset, known.array_file))
@@ -83,6 +86,8 @@ def list_datasets(place: Place) -> list[str]:
     HTTP cannot be listed: there the arrays are those of the container's consolidated metadata, if it has any.
     """
     address = place if isinstance(place, Address) else parse_address(place)
+    if (single := file_format(address)) is not None:
+        return single.datasets(address)
     if not address.is_local:
         return _list_remote(address)
     found = []
@@ -117,14 +122,17 @@ _ARRAY_FILES = {known.array_file for known in FORMATS.values()}
 
 
 def _scale_of_precomputed(address: Address) -> tuple[Address, Document] | None:
-    """Interpret ``container/8_8_8`` as the scale with that key of a precomputed volume."""
-    if not address.dataset or address.container.lower().endswith(CONTAINER_SUFFIXES):
+    """Interpret ``container/8_8_8`` as the scale with that key of a precomputed volume: its address and its info."""
+    if address.container.lower().endswith(CONTAINER_SUFFIXES):
         return None
+    if not address.dataset:
+        folder, _, name = address.container.rpartition("/")
+        address = replace(address, container=folder, dataset=name)
     info = Documents(address).read("info")
     if info is None or not FORMATS["precomputed"].is_array(info):
         return None
     scales = [scale for scale in info["scales"] if scale.get("key") == address.dataset]
-    return (replace(address, dataset=""), {**info, "scales": scales}) if scales else None
+    return (address, {**info, "scales": scales}) if scales else None
 
 
 def open_volume(
@@ -151,7 +159,8 @@ def open_volume(
         scale = _scale_of_precomputed(address)
         if scale is None:
             raise DataError(describe_missing(address))
-        found = FORMATS["precomputed"], {"info": scale[1]}
+        address, info = scale
+        found = FORMATS["precomputed"], {"info": info}
     volume = Volume(address, found[0], correct_metadata(address, found[1]), writable=writable)
     if writable:
         _check_writable(volume)
@@ -195,7 +204,7 @@ def describe_missing(address: Address) -> str:
         there = sorted(path.name for path in parent.iterdir()) if parent.is_dir() else []
         hint = nearest(Path(address.container).name, there) or ": check the path."
         return f"{address.container} does not exist{hint}"
-    if address.is_local and not Path(address.container).is_dir():
+    if address.is_local and not Path(address.container).is_dir() and file_format(address) is None:
         return f"{address.container} is a file, not a Zarr, N5 or precomputed volume: import images as a Zarr first."
     datasets = list_datasets(replace(address, dataset=""))
     if not datasets:

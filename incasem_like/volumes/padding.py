@@ -1,4 +1,4 @@
-"""Padding outside a volume for ROIs that extend beyond it: a constant, or the volume mirrored."""
+"""Padding outside a volume for ROIs that extend beyond it: a constant, its outermost voxels, or the volume mirrored."""
 
 from __future__ import annotations
 
@@ -31,19 +31,30 @@ def mirrored_indices(begin: int, end: int, size: int) -> np.ndarray[Any, np.dtyp
     return np.minimum(folded, period - folded)
 
 
-def read_mirrored(read: Read, roi: Roi, shape: tuple[int, ...]) -> Array:
+def outermost_indices(begin: int, end: int, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the indices of an axis at positions ``begin`` to ``end - 1`` when its outermost voxels are repeated."""
+    return np.arange(begin, end, dtype=np.int64).clip(0, size - 1)
+
+
+FOLDS = {"reflect": mirrored_indices, "edge": outermost_indices}
+
+
+def read_extended(
+    read: Read, roi: Roi, shape: tuple[int, ...], fold: Callable[[int, int, int], Array] = mirrored_indices
+) -> Array:
     """Read an ROI of indices that may extend beyond the volume on any side, by any amount.
 
     Args:
         read: Reads inside the volume.
         roi: ROI in indices (0 = first voxel).
         shape: Spatial shape of the volume.
+        fold: Returns the indices inside the volume for positions of an axis: a function of ``FOLDS``.
 
     Returns:
         Array of the ROI's shape, channels first if ``read`` returns any.
     """
     bounds = zip(roi.begin, roi.end, shape, strict=True)
-    indices = [mirrored_indices(int(begin), int(end), size) for begin, end, size in bounds]
+    indices = [fold(int(begin), int(end), size) for begin, end, size in bounds]
     first = [int(index.min()) for index in indices]
     last = [int(index.max()) for index in indices]
     box = Roi(first, [high - low + 1 for low, high in zip(first, last, strict=True)])

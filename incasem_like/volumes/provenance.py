@@ -95,7 +95,9 @@ def _without(words: Sequence[str], leave_out: Mapping[str, int]) -> list[str]:
 
 
 def chunk_files(address: Address, leave_out: set[str]) -> list[tuple[str, int, int]]:
-    """List the chunk files of a local array with size in bytes and time of the last change in ns; none for remote ones.
+    """List the files of a local array, with size in bytes and time of the last change in ns; none for remote ones.
+
+    They are its chunks, or the one file that holds it.
 
     Args:
         address: Address of the array.
@@ -104,6 +106,8 @@ def chunk_files(address: Address, leave_out: set[str]) -> list[tuple[str, int, i
     if not address.is_local:
         return []
     folder, lines = Path(address.location), []
+    if (file := Path(address.container)).is_file():
+        return [(file.name, file.stat().st_size, file.stat().st_mtime_ns)]
     for place, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):

@@ -11,6 +11,7 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.volumes.address import Address
 from incasem_like.volumes.faults import NotOpenedError, translated
 from incasem_like.volumes.formats.base import ArrayFormat, Document
+from incasem_like.volumes.formats.files import FileFormat
 from incasem_like.volumes.store import context
 from incasem_like.volumes.zarr_python import open_as_tensorstore
 
@@ -57,7 +58,10 @@ def open_handle(
     import tensorstore
 
     try:
-        opened = _open(address, format_, documents, writable)
+        if isinstance(format_, FileFormat):
+            opened = format_.tensorstore(address, context())
+        else:
+            opened = _open(address, format_, documents, writable)
     except NotOpenedError as error:
         if format_.name not in ("zarr2", "n5"):
             raise

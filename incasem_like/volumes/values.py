@@ -22,16 +22,20 @@ MAP_REMEDY = 'rescale the map, set the attribute "scale" to the value that means
 FLOAT_ROUNDING = 1e-5  # how far a float probability may lie outside [0, 1]; float16 is coarser
 
 
-def check_label_dtype(volume: Volume) -> None:
+def check_label_dtype(volume: Volume, name: str | None = None) -> None:
     """Check that a label dataset or a mask has an integer data type.
+
+    Args:
+        volume: The dataset.
+        name: What errors call it; by default its address.
 
     Raises:
         DataError: The data type is not an integer type.
     """
     if volume.dtype.kind not in LABEL_KINDS:
         raise DataError(
-            f"{volume.address} holds {volume.dtype}, but labels and masks are integers: choose another dataset, or "
-            "store it as integers."
+            f"{name or volume.address} holds {volume.dtype}, but labels and masks are integers: choose another "
+            "dataset, or store it as integers."
         )
 
 

@@ -16,14 +16,14 @@ from incasem_like.volumes.faults import translated
 from incasem_like.volumes.formats.base import ArrayFormat
 from incasem_like.volumes.geometry import NanometreRoi, describe_roi, voxel_position
 from incasem_like.volumes.groups import find_space
-from incasem_like.volumes.padding import Array, read_mirrored, read_with_constant
+from incasem_like.volumes.padding import FOLDS, Array, read_extended, read_with_constant
 from incasem_like.volumes.provenance import chunk_files, digest
 from incasem_like.volumes.space import Space
 from incasem_like.volumes.store import Document, Documents
 from incasem_like.volumes.tensorstores import Handle, open_handle
 from incasem_like.volumes.zarr_python import open_array
 
-Outside = Literal["error", "constant", "reflect"]
+Outside = Literal["error", "constant", "reflect", "edge"]
 
 
 class Volume:
@@ -230,8 +230,8 @@ class Volume:
 
         Args:
             roi: ROI in absolute voxels or nm; None reads the whole volume.
-            outside: What to do where the ROI extends beyond the volume: ``"error"``, ``"constant"`` (``fill``) or
-                ``"reflect"`` (mirrored at the first and last voxel, as often as needed).
+            outside: What to do where the ROI extends beyond the volume: ``"error"``, ``"constant"`` (``fill``),
+                ``"edge"`` (the outermost voxel) or ``"reflect"`` (mirrored at it, as often as needed).
             fill: Value for ``"constant"``.
 
         Returns:
@@ -245,8 +245,8 @@ class Volume:
         inside = Roi((0,) * indices.dims, self.spatial_shape)
         if inside.contains(indices):
             return self._read_indices(indices)
-        if outside == "reflect":
-            return read_mirrored(self._read_indices, indices, self.spatial_shape)
+        if outside in FOLDS:
+            return read_extended(self._read_indices, indices, self.spatial_shape, FOLDS[outside])
         if outside == "constant":
             channels = self.shape[: len(self.shape) - indices.dims]
             return read_with_constant(

@@ -34,8 +34,8 @@ add("--overwrite", action="store_true", help="replace an existing result")
 def main(arguments: argparse.Namespace) -> None:
     """Equalise the blocks that are not done yet."""
     from incasem_like.errors import InputError
+    from incasem_like.formatting.derive import Derivation
     from incasem_like.formatting.equalize import equalize_histogram
-    from incasem_like.formatting.outputs import Derivation
 
     kernel = arguments.kernel_size * (3 if len(arguments.kernel_size) == 1 else 1)
     if len(kernel) != 3:

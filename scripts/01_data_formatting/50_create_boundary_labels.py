@@ -22,8 +22,7 @@ add("--overwrite", action="store_true", help="replace an existing result")
 def main(arguments: argparse.Namespace) -> None:
     """Mark the blocks that are not done yet."""
     from incasem_like.errors import InputError
-    from incasem_like.formatting.derive import derive_volume
-    from incasem_like.formatting.outputs import Derivation
+    from incasem_like.formatting.derive import Derivation, derive_volume
     from incasem_like.targets import boundary_labels
 
     if arguments.thickness < 1:

@@ -22,9 +22,8 @@ add("--overwrite", action="store_true", help="replace an existing result")
 def main(arguments: argparse.Namespace) -> None:
     """Mask the blocks that are not done yet."""
     from incasem_like.errors import InputError
-    from incasem_like.formatting.derive import derive_volume
-    from incasem_like.formatting.metric_mask import metric_mask
-    from incasem_like.formatting.outputs import Derivation
+    from incasem_like.formatting.derive import Derivation, derive_volume
+    from incasem_like.formatting.label_masks import metric_mask
 
     zone = {"outwards": arguments.exclude_voxels_outwards, "inwards": arguments.exclude_voxels_inwards}
     if min(zone.values()) < 0:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from incasem_like.volumes import create_volume, nanometres
+
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "01_data_formatting"
 
 
@@ -49,3 +51,24 @@ def run_stage(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def volume_of(tmp_path):
+    """Return a function that writes an array as a complete volume and returns its container and dataset."""
+
+    def write(array, name="cell.zarr/volumes/raw", voxel_size=(4, 4, 4), begin=(0, 0, 0), **options):
+        volume = create_volume(
+            tmp_path / name,
+            shape=array.shape,
+            dtype=array.dtype,
+            voxel_size=voxel_size,
+            offset=nanometres(begin, voxel_size or (1, 1, 1)),
+            axes="zyx" if array.ndim == 3 else "czyx",
+            **{"chunk_shape": (8, 8, 8), **options},
+        )
+        volume.write(array)
+        volume.mark_complete()
+        return volume.container, volume.dataset
+
+    return write

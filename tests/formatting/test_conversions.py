@@ -105,3 +105,11 @@ GREY, COLOURS = Pixels("uint8", 8), Pixels("uint8", 8, 3)
 def test_what_cannot_work_is_refused_before_reading(conversion, pixels, complaint):
     with pytest.raises(InputError, match=complaint):
         conversion.check(pixels)
+
+
+def test_labels_are_stored_as_unsigned_integers():
+    for dtype in ("int16", "float32"):
+        with pytest.raises(InputError, match=f"unsigned integers, but --dtype is {dtype}"):
+            Conversion(dtype).check(Pixels("uint8", 8), labels=True)
+        Conversion(dtype).check(Pixels("uint8", 8))
+    Conversion("uint64").check(Pixels("uint8", 8), labels=True)

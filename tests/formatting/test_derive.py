@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.formatting import outputs
-from incasem_like.formatting.derive import derive_volume
-from incasem_like.formatting.metric_mask import metric_mask
-from incasem_like.formatting.outputs import Derivation
+from incasem_like.formatting import derive as deriving
+from incasem_like.formatting.derive import Derivation, derive_volume
+from incasem_like.formatting.label_masks import metric_mask
 from incasem_like.targets import boundary_labels
 from incasem_like.volumes import create_volume, open_volume
 
@@ -49,7 +48,7 @@ def test_boundaries_block_by_block_and_none_at_the_volumes_edge(container, label
 
 
 def test_processes_give_the_same(container, labels, monkeypatch):
-    monkeypatch.setattr(outputs, "useful_workers", lambda wanted, voxels: wanted)
+    monkeypatch.setattr(deriving, "useful_workers", lambda wanted, voxels: wanted)
     derivation = Derivation(container, "labels", "mask", chunk_shape=(7, 6, 5), num_workers=2)
     derive_volume(derivation, metric_mask, {"outwards": 2, "inwards": 2}, context=2)
     np.testing.assert_array_equal(open_volume(container, "mask").read(), metric_mask(labels, 2, 2))

@@ -6,9 +6,10 @@ from skimage.exposure import equalize_adapthist
 from skimage.util import img_as_ubyte
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.formatting import clahe_tables, equalize, outputs
+from incasem_like.formatting import clahe_tables, equalize
+from incasem_like.formatting import derive as deriving
+from incasem_like.formatting.derive import Derivation
 from incasem_like.formatting.equalize import equalize_histogram
-from incasem_like.formatting.outputs import Derivation
 from incasem_like.volumes import create_volume, open_volume
 
 KERNEL = (9, 16, 7)
@@ -56,7 +57,7 @@ def test_kernels_larger_than_the_volume_and_tiny_ones(container, kernel):
 
 def test_blocks_groups_and_processes_do_not_show(container, monkeypatch):
     run(container, out="volumes/one", chunk_shape=(64, 64, 64))
-    monkeypatch.setattr(outputs, "useful_workers", lambda wanted, voxels: wanted)
+    monkeypatch.setattr(deriving, "useful_workers", lambda wanted, voxels: wanted)
     monkeypatch.setattr(clahe_tables, "GROUP_SIDE", 16)
     monkeypatch.setattr(clahe_tables, "VOXELS_AT_ONCE", 700)
     for chunk_shape, workers in (((5, 6, 9), 1), ((8, 8, 8), 2)):
@@ -95,17 +96,17 @@ def test_second_call_other_parameters_and_overwrite(container, monkeypatch):
 
 
 def test_an_interrupted_call_goes_on_without_measuring_again(container, monkeypatch, tmp_path):
-    original = outputs.run_blockwise
+    original = deriving.run_blockwise
 
     def stop(task, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs, "run_blockwise", stop)
+    monkeypatch.setattr(deriving, "run_blockwise", stop)
     with pytest.raises(KeyboardInterrupt):
         run(container)
     with pytest.raises(DataError):
         open_volume(container, "volumes/eq")
-    monkeypatch.setattr(outputs, "run_blockwise", original)
+    monkeypatch.setattr(deriving, "run_blockwise", original)
     monkeypatch.setattr(equalize, "make_tables", None)
     run(container)
     assert np.abs(open_volume(container, "volumes/eq").read() - expected(container, "volumes/raw")).max() <= 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_cdt
 
-from incasem_like.formatting.metric_mask import metric_mask
+from incasem_like.formatting.label_masks import metric_mask
 
 
 @pytest.fixture

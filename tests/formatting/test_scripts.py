@@ -12,11 +12,13 @@ import zarr
 from skimage.exposure import equalize_adapthist
 from skimage.util import img_as_ubyte
 
-from incasem_like.formatting.metric_mask import metric_mask
+from incasem_like.formatting.label_masks import metric_mask
 from incasem_like.targets import boundary_labels
 
 IMPORT, SYNTHETIC, EQUALIZE = "00_image_sequences_to_zarr.py", "05_make_synthetic_data.py", "40_equalize_histogram.py"
 BOUNDARY, MASK = "50_create_boundary_labels.py", "60_create_metric_mask.py"
+DERIVE, FOREGROUND, PYRAMID = "10_derive_volume.py", "20_create_mask.py", "scale_pyramid.py"
+SET_SIZE = "15_set_voxel_size.py"
 SCRIPTS = Path(__file__).parents[2] / "scripts/01_data_formatting"
 
 
@@ -87,7 +89,7 @@ def test_each_operation_gives_the_same_on_workers_of_a_file(run_stage, tmp_path)
     assert not (tmp_path / "no.zarr").exists()
 
 
-@pytest.mark.parametrize("script", [IMPORT, SYNTHETIC, EQUALIZE, BOUNDARY, MASK])
+@pytest.mark.parametrize("script", [IMPORT, SYNTHETIC, EQUALIZE, BOUNDARY, MASK, DERIVE, FOREGROUND, PYRAMID, SET_SIZE])
 def test_help_imports_nothing_slow(script):
     finished = subprocess.run(
         [sys.executable, "-X", "importtime", str(SCRIPTS / script), "-h"], capture_output=True, text=True, check=True
@@ -95,6 +97,36 @@ def test_help_imports_nothing_slow(script):
     assert "usage" in finished.stdout
     slow = ("torch", "tensorstore", "sacred", "numpy", "scipy", "skimage", "zarr", "tifffile", "pydantic")
     assert not [package for package in slow if f" {package}\n" in finished.stderr]
+
+
+def test_operations_pyramid_and_voxel_size_by_their_scripts(run_stage, volume_of, tmp_path, grey):
+    volume_of(grey, "c.zarr/raw", chunk_shape=(16, 16, 16))
+    where = ("-f", "c.zarr", "-d", "raw", "-c", 16, 16, 16, "-n", 1)
+    listed = run_stage(DERIVE, "--help")
+    operations = [line.split()[0] for line in listed.stdout.partition("operations:")[2].splitlines() if line.strip()]
+    assert {"crop", "components", "rescale"} <= set(operations)
+    for operation in operations:
+        finished = run_stage(DERIVE, operation, "--help")
+        assert finished.returncode == 0, finished.stderr
+        assert f"{DERIVE} {operation}" in finished.stdout
+    refused(run_stage(DERIVE, "corp", *where), "corp")
+    cropped = run_stage(DERIVE, "crop", *where, "-o", "crop", "--offset", 1, 2, 3, "--shape", 5, 0, 0)
+    assert cropped.returncode == 0, cropped.stderr
+    np.testing.assert_array_equal(zarr.open(str(tmp_path / "c.zarr"))["crop"][:], grey[1:6, 2:, 3:])
+    masked = run_stage(FOREGROUND, *where, "-o", "mask", "--hole_size", 9, "--object_size", 9)
+    assert masked.returncode == 0, masked.stderr
+    assert 'name it as "mask": "mask"' in masked.stdout
+    size = run_stage(SET_SIZE, "-f", "c.zarr", "-d", "crop", "--voxel_size", 40, 4.6, 4.6, "--offset", 10, 20, 30)
+    assert size.returncode == 0, size.stderr
+    attributes = zarr.open(str(tmp_path / "c.zarr"))["crop"].attrs
+    assert (attributes["resolution"], attributes["offset"]) == ([40, 4.6, 4.6], [400, 92, 138])
+    refused(run_stage(SET_SIZE, "-f", "c.zarr", "-d", "crop", "--voxel_size", 0, 1, 1), "above 0")
+    scaled = run_stage(PYRAMID, "-f", "c.zarr", "-d", "raw", "-s", "1,2,2", 2, "-n", 1)
+    assert scaled.returncode == 0, scaled.stderr
+    assert [zarr.open(str(tmp_path / "c.zarr"))[f"raw/s{level}"].shape for level in range(3)] == [
+        (20, 30, 26), (20, 15, 13), (10, 8, 7)
+    ]  # fmt: skip
+    refused(run_stage(PYRAMID, "-f", "c.zarr", "-d", "raw", "-s", "1,2"), "--scales 1,2")
 
 
 def test_missing_folder(run_stage):

@@ -79,14 +79,20 @@ def test_missing_folder(tmp_path):
 
 
 def test_no_tiff(tmp_path):
-    with pytest.raises(DataError, match=r"holds no TIFF \(.tif or .tiff\), nor any other file"):
+    with pytest.raises(DataError, match=r"holds no TIFF, PNG or JPEG, nor any other file"):
         find_sections(tmp_path)
     (tmp_path / "sections").mkdir()
     with pytest.raises(DataError, match=r"nor any other file, and the 1 folder\(s\) in it are not searched"):
         find_sections(tmp_path)
-    (tmp_path / "a.png").write_text("")
-    with pytest.raises(DataError, match=r"holds no TIFF \(.tif or .tiff\), but 1 other file"):
+    (tmp_path / "a.bmp").write_text("")
+    with pytest.raises(DataError, match=r"holds no TIFF, PNG or JPEG, but 1 other file"):
         find_sections(tmp_path)
+
+
+def test_previews_beside_tiffs_are_ignored(tmp_path):
+    write(tmp_path, ["s_1.tif", "s_2.tif"])
+    (tmp_path / "s_1.png").write_text("")
+    assert find_sections(tmp_path).ignored == ("s_1.png",)
 
 
 def test_missing_sections_are_named(tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from incasem_like.formatting.conversions import Conversion
+from incasem_like.formatting.import_sections import SlabReader
 from incasem_like.formatting.sections import find_sections
-from incasem_like.formatting.slabs import SlabReader
 
 
 @pytest.mark.parametrize("memory", [0, 10**9])

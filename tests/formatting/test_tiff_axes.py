@@ -257,6 +257,14 @@ def test_ome_files_that_were_renamed(tmp_path):
     np.testing.assert_array_equal(read(renamed, channel=3, time=0), HYPER[0, :, 3])  # known by its identifier
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 3, 0, 1]])
+def test_names_that_contradict_the_order_of_an_ome_image_are_reported(tmp_path, caplog, order):
+    ome_files(tmp_path, STACK[None, :4, None], {f"z_{name}.ome.tif": [(0, z, 0)] for name, z in enumerate(order)})
+    np.testing.assert_array_equal(read(tmp_path), STACK[order])
+    said = "names z_1.ome.tif before z_2.ome.tif, but by their metadata they are sections 3 and 0"
+    assert (said in caplog.text) == (order != [0, 1, 2, 3])
+
+
 def test_several_ome_images_and_a_missing_companion_are_refused(tmp_path, path):
     with tifffile.TiffWriter(path, ome=True) as writer:
         writer.write(STACK, metadata={"axes": "ZYX"}, photometric="minisblack")

@@ -117,7 +117,7 @@ def test_the_voxel_size_after_downsampling_is_exact(cell):
         ({"labels": {"volumes/labels/er": 1, "volumes/labels/gol": 2}}, "has labels of class 2"),
         ({"labels": {}}, "names labels, but they are needed"),
         ({"labels": {"volumes/far": 1}}, "volumes/far covers z 500-507"),
-        ({"labels": {"volumes/float": 1}}, "volumes/float of cell_1 is float32, but labels"),
+        ({"labels": {"volumes/float": 1}}, "volumes/float of cell_1 holds float32, but labels"),
         ({"raw": "volumes/int32"}, "volumes/int32 of cell_1 is int32, but raw has to be uint8, uint16"),
         (
             {"labels": {"volumes/coarse": 1}},

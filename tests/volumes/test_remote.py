@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable
 
+import h5py
 import numpy as np
 import pytest
 
@@ -56,3 +57,16 @@ def test_a_server_that_does_not_answer_is_said_soon() -> None:
     with pytest.raises(DataError, match=r"cannot be reached \(.*onnect.*\): check the address"):
         open_volume(f"http://127.0.0.1:{port}/cell.zarr/volumes/raw")
     assert time.monotonic() - start < 30
+
+
+def test_hdf5_over_http(served, tmp_path):
+    voxels = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file.create_dataset("volumes/raw", data=voxels).attrs["resolution"] = (40, 4, 4)
+    volume = open_volume(f"{served}/c.h5/volumes/raw")
+    assert np.array_equal(volume.read(), voxels)
+    assert volume.voxel_size == (40, 4, 4)
+    with pytest.raises(DataError, match=r"absent\.h5"):
+        open_volume(f"{served}/absent.h5/raw")
+    with pytest.raises(InputError, match="download it first"):
+        open_volume(f"{served}/absent.mrc")

@@ -49,6 +49,8 @@ class ArrayFormat(ABC):
     driver: ClassVar[str]
     suffix: ClassVar[str | None] = None
     writable: ClassVar[bool] = True
+    has_chunk_files: ClassVar[bool] = True
+    """Whether a folder holds one file per chunk, and groups above it may describe it."""
     array_file: ClassVar[str]
     """Name of the document that makes a folder an array."""
     attributes_file: ClassVar[str]

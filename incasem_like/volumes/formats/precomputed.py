@@ -14,6 +14,7 @@ class Precomputed(ArrayFormat):
     name = "precomputed"
     driver = "neuroglancer_precomputed"
     writable = False
+    has_chunk_files = False
     array_file = "info"
     attributes_file = "info"
 
