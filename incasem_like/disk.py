@@ -38,6 +38,24 @@ def copy_whole(source: Path, target: Path) -> None:
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
+def lock(descriptor: int, *, wait: bool = True) -> bool:
+    """Lock an open file or folder against other processes and threads that use this function, until it is closed.
+
+    On a file system without locks nothing is locked, and True is returned.
+
+    Returns:
+        False if ``wait`` is false and somebody else holds the lock.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS_HERE:
+            raise
+    return True
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Lock an existing folder against other processes and threads that use this function; meant for short operations.
@@ -46,11 +64,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS_HERE:
-                raise
+        lock(handle)
         yield
     finally:
         os.close(handle)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask
-from incasem_like.blockwise.parts import shuffled_parts
+from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.formatting.outputs import DatasetWritten, Derivation
 from incasem_like.volumes.values import check_label_dtype, check_labels
 from incasem_like.volumes.volume import Outside
