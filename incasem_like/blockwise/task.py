@@ -195,6 +195,24 @@ class BlockTask(WorkTask):
         model_hash: SHA-256 of the checkpoint that the voxels depend on, part of the fingerprint.
         retries: Number of retries of a block after an error.
         time_limit: Seconds that one block may take; a worker process that takes longer is replaced.
+
+    Example:
+        Invert a volume of 8 blocks. For several workers the function must be importable in other processes.
+
+        >>> from incasem_like.blockwise import run_blockwise
+        >>> from incasem_like.volumes import create_volume, open_volume
+        >>> def invert(block, parameters):
+        ...     block.output.write(255 - block.inputs[0].read(block.write_roi), block.write_roi)
+        >>> def make(dataset):
+        ...     return create_volume("a.zarr", dataset, shape=(64, 64, 64), dtype="uint8", voxel_size=(8, 8, 8),
+        ...                          chunk_shape=(32, 32, 32))
+        >>> make("raw").mark_complete()
+        >>> task = BlockTask("invert", make("inverted"), ("a.zarr/raw",), invert, block_shape=(32, 32, 32))
+        >>> len(task)
+        8
+        >>> summary = run_blockwise(task, num_workers=1)
+        >>> int(open_volume("a.zarr/inverted").read().min())
+        255
     """
 
     name: str

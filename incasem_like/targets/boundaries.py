@@ -29,6 +29,10 @@ def boundary_labels(
 
     Raises:
         InputError: A negative thickness, or an axis the array doesn't have.
+
+    Example:
+        >>> boundary_labels(np.array([0, 0, 5, 5, 5, 7, 7]))
+        array([0, 1, 1, 0, 1, 1, 0], dtype=uint8)
     """
     if thickness < 0:
         raise InputError(f"A boundary cannot be {thickness} voxels thick: give 0 or more.")

@@ -28,6 +28,10 @@ def class_map(masks: Mapping[int, NDArray[Any]]) -> NDArray[np.uint8]:
 
     Raises:
         InputError: No mask, an id outside 1-255, masks of different shapes, or negative values in one.
+
+    Example:
+        >>> class_map({1: np.array([9, 9, 0, 0]), 2: np.array([0, 1, 1, 0])})
+        array([1, 0, 2, 0], dtype=uint8)
     """
     if not masks:
         raise InputError("A class map needs at least one mask, but none was given: name a label dataset.")

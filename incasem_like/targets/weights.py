@@ -60,6 +60,11 @@ def balance_weights(
 
     Raises:
         InputError: Clip bounds that are not 0 < clipmin <= clipmax <= 1, or a class id too high.
+
+    Example:
+        >>> balance_weights(np.array([0, 0, 0, 1, 1]), np.array([1, 1, 1, 1, 0]), num_classes=2)
+        array([0.6666667, 0.6666667, 0.6666667, 2.       , 0.       ],
+              dtype=float32)
     """
     if not 0 < clipmin <= clipmax <= 1:
         raise InputError(

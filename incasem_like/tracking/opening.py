@@ -27,6 +27,11 @@ def open_store(url: str | Path | None, kind: str, runs_directory: Path) -> RunSt
     Raises:
         InputError: The address cannot be understood, or the server refuses the credentials.
         StoreError: No server answers there.
+
+    Example:
+        >>> store = open_store(None, "trainings", Path("training_runs"))
+        >>> store.ids()
+        []
     """
     if kind not in KINDS:
         raise InputError(f"There are no runs of kind '{kind}'{nearest(kind, KINDS)}: choose one of {', '.join(KINDS)}.")

@@ -27,12 +27,24 @@ def exact(value: float) -> Fraction:
 
 
 def nanometres(voxels: Sequence[int], voxel_size: Sequence[float]) -> tuple[float, ...]:
-    """Multiply voxel counts by a voxel size in nm without accumulating float error: 7 voxels of 4.6 nm are 32.2 nm."""
+    """Multiply voxel counts by a voxel size in nm without accumulating float error.
+
+    Example:
+        >>> nanometres((1, 7), (50, 4.6))
+        (50.0, 32.2)
+        >>> 7 * 4.6
+        32.199999999999996
+    """
     return tuple(float(exact(size) * int(count)) for count, size in zip(voxels, voxel_size, strict=True))
 
 
 def voxel_position(position: Sequence[float], voxel_size: Sequence[float]) -> Coordinate:
-    """Convert a position in nm to absolute voxels; a position between voxels goes to the nearest, halves upwards."""
+    """Convert a position in nm to absolute voxels; a position between voxels goes to the nearest, halves upwards.
+
+    Example:
+        >>> voxel_position((100, 32.2, 7), (50, 4.6, 4.6))
+        (2, 7, 2)
+    """
     quotients = (exact(nm) / exact(size) for nm, size in zip(position, voxel_size, strict=True))
     return Coordinate([math.floor(quotient + Fraction(1, 2)) for quotient in quotients])
 
@@ -50,6 +62,10 @@ class NanometreRoi:
     Attributes:
         offset: First corner (z, y, x) in nm.
         shape: Extent (z, y, x) in nm.
+
+    Example:
+        >>> NanometreRoi((0, 4.6, 5), (50, 9.2, 4.6)).to_voxels((50, 4.6, 4.6))
+        [0:1, 1:3, 1:3] (1, 2, 2)
     """
 
     offset: tuple[float, ...]
@@ -78,7 +94,12 @@ class NanometreRoi:
 
 
 def describe_roi(roi: Roi) -> str:
-    """Return an ROI as text for messages: ``z 0-499, y 10-19, x 0-99`` (first and last voxel)."""
+    """Return an ROI as text for messages: the first and last voxel along each axis.
+
+    Example:
+        >>> describe_roi(Roi((0, 10, 0), (500, 10, 100)))
+        'z 0-499, y 10-19, x 0-99'
+    """
     names = "zyx"[-roi.dims :] if roi.dims <= 3 else "?" * roi.dims
     parts = zip(names, roi.begin, roi.end, strict=True)
     return ", ".join(f"{name} {begin}-{end - 1}" if end > begin else f"{name} (nothing)" for name, begin, end in parts)

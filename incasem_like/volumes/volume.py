@@ -34,6 +34,21 @@ class Volume:
         address: Address of the array.
         format: Storage format.
         writable: Whether ``write`` and ``update_attributes`` are allowed.
+
+    Example:
+        >>> import numpy as np
+        >>> from incasem_like.volumes import NanometreRoi, Roi, create_volume, open_volume
+        >>> size = (50, 4.6, 4.6)
+        >>> volume = create_volume("vnc.zarr/volumes/raw", shape=(2, 64, 64), dtype="uint8", voxel_size=size)
+        >>> volume.write(np.full((1, 64, 64), 7, "uint8"), Roi((1, 0, 0), (1, 64, 64)))
+        >>> volume.mark_complete()
+        >>> raw = open_volume("vnc.zarr/volumes/raw")
+        >>> raw.roi, raw.voxel_size
+        ([0:2, 0:64, 0:64] (2, 64, 64), (50.0, 4.6, 4.6))
+        >>> raw.read(Roi((0, 0, 0), (2, 1, 1))).ravel()
+        array([0, 7], dtype=uint8)
+        >>> raw.read(NanometreRoi((50, 0, 0), (50, 9.2, 4.6))).shape
+        (1, 2, 1)
     """
 
     def __init__(
