@@ -12,6 +12,7 @@ import pickle
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -205,7 +206,7 @@ def _one_of(workers: Workers) -> Workers:
     return replace(workers, groups=tuple(group.model_copy(update={"count": 1, "adaptive": None}) for group in groups))
 
 
-def _probe(request: ProbeRequest, workers: Workers, ledger: Any) -> list[dict[str, Any]]:
+def _probe(request: ProbeRequest, workers: Workers, ledger: Path) -> list[dict[str, Any]]:
     """Have a worker measure one network after the other; a failure yields ``problem`` instead of a profile."""
     one = _one_of(workers)
     task = LedgerTask(
