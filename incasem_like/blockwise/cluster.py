@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dask.config
+from distributed import Client, Future, Scheduler, Security, SpecCluster
+from distributed.metrics import time as dask_time
 
 import incasem_like
 from incasem_like.blockwise.fleet import Fleet
-from incasem_like.blockwise.worker_process import QUIET
+from incasem_like.blockwise.worker_process import QUIET, silence_dask
 from incasem_like.blockwise.workers_file import LOOPBACK, SECONDS_TO_CONNECT, Workers, cannot_listen
 from incasem_like.errors import IncasemError, InputError
-
-dask.config.set({"logging.distributed": "critical"})  # users read our own messages instead
-from distributed import Client, Future, Scheduler, Security, SpecCluster  # noqa: E402
-from distributed.metrics import time as dask_time  # noqa: E402
 
 CLUSTER_LOST = "The Dask cluster was lost: once it is there again, the same command continues."
 EVERYWHERE = ("0.0.0.0", "::")
@@ -186,11 +183,9 @@ def own_cluster(workers: Workers, fleet: Fleet, threads: int, block_limit: float
     silences = max(block_limit, LEAST_SILENCE), max(min(settings.silence, block_limit), LEAST_SILENCE)
     security = Security.temporary()
     gently = False
+    silence_dask()
     with dask.config.set(SETTINGS if workers.dashboard else {**SETTINGS, **BARE}), contextlib.ExitStack() as stack:
         cluster = stack.enter_context(_scheduler(workers, security))
-        # Errors during start-up are reported by their effect on blocks.
-        for name in ("distributed", "distributed.client", "bokeh", "tornado"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
         client = stack.enter_context(Client(cluster, set_as_default=False))
         listen, port = settings.listen or LOOPBACK, int(cluster.scheduler.address.rpartition(":")[2])
         host = settings.advertise or (socket.gethostname() if listen in EVERYWHERE else listen)
@@ -240,7 +235,7 @@ def existing_cluster(address: str, dashboard: bool) -> Iterator[Cluster]:
     Raises:
         InputError: It cannot be reached, or its workers cannot run this package's blocks.
     """
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+    silence_dask()
     try:
         client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, TypeError, ValueError, RuntimeError) as error:

@@ -14,6 +14,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from distributed import Future, KilledWorker
+
 from incasem_like.blockwise.call import Call
 from incasem_like.blockwise.cluster import CLUSTER_LOST, Cluster, existing_cluster, own_cluster
 from incasem_like.blockwise.dask_task import THREADS_OF_A_STAGED_TASK, SentTask, TaskPlugin, read_marks, run_batch
@@ -22,8 +24,6 @@ from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.task import WorkTask
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import IncasemError, InputError
-
-from distributed import Future, KilledWorker  # isort: skip  # cluster.py has to set up its logging before
 
 SECONDS_BETWEEN_LOOKS = 0.2
 AHEAD = 0.25  # seconds of work in a batch, large compared with Dask's overhead

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import secrets
 import signal
@@ -46,8 +47,13 @@ SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
-    "logging": {"distributed": "critical"},
 }
+
+
+def silence_dask() -> None:
+    """Keep the messages of Dask's libraries off the terminal and the workers' logs: users read our own."""
+    for name in ("distributed", "distributed.client", "bokeh", "tornado"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def main() -> NoReturn:
@@ -60,6 +66,7 @@ def main() -> NoReturn:
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the scheduler answers ctrl-C
     dask.config.set(SETTINGS)
+    silence_dask()
     process = WorkerProcess(arguments)
     asyncio.run(process.work(process.find_scheduler()))
     os._exit(0 if LEAVING.is_set() else LOST)

@@ -199,8 +199,11 @@ def test_a_job_can_be_watched_and_cancelled_and_goes_on(
     with pytest.raises(InputError, match="is cancelled, so there is nothing to cancel"):
         job.cancel()
     accident("")
-    told, _ = script("watched", 2).communicate(timeout=120)
+    told, said = script("watched", 2).communicate(timeout=120)
     assert f"skipped {job.done}" in told
+    assert "distributed" not in said
+    assert "INFO" not in said
+    assert not "".join(log.read_text() for log in jobs.glob("*/*.log"))  # of workers, whose last words are shown
 
 
 def test_a_job_whose_process_is_gone_has_died(
