@@ -62,7 +62,7 @@ def main() -> NoReturn:
     parser.add_argument("--name", required=True, help="name of this worker, for messages")
     parser.add_argument("--connection", type=Path, required=True, help="file with the scheduler's address and key")
     parser.add_argument("--patience", type=float, default=300.0, help="seconds to try to reach the scheduler")
-    parser.add_argument("--child", action="store_true", help="end with the process that started this one")
+    parser.add_argument("--parent", type=int, help="process id of the parent, with which this process ends")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the scheduler answers ctrl-C
     dask.config.set(SETTINGS)
@@ -81,7 +81,7 @@ class WorkerProcess:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._name, self._connection, self._patience = arguments.name, arguments.connection, arguments.patience
-        self._parent = os.getppid() if arguments.child else None
+        self._parent = arguments.parent  # not asked of the system: it may have been killed before this process looks
 
     def find_scheduler(self) -> dict[str, Any]:
         """Return the scheduler's address once it can be reached; end the process if that takes too long."""

@@ -241,7 +241,7 @@ class Launcher(ABC):
         """Return the command line of a worker."""
         python, where = self.group.python or sys.executable, str(self.folder / CONNECTION)
         words = [python, "-m", "incasem_like.blockwise.worker_process", "--name", name, "--connection", where]
-        return [*words, "--child"] if self.local else words
+        return [*words, "--parent", str(os.getpid())] if self.local else words
 
     def write_script(self, name: str) -> Path:
         """Write the shell script of a worker and return its path; a set-up line that fails ends it and is named."""
