@@ -1,6 +1,7 @@
 """Workers that cannot start, or go by another shell, or are left behind by their launcher."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -132,3 +133,10 @@ def test_a_worker_that_cannot_reach_the_scheduler_says_where_and_why(tmp_path: P
         f"The scheduler cannot be reached, tried again for 2.5 s: 127.0.0.1 port {port}, Connection refused."
     )
     assert re.match(r"The scheduler was not reached for \d+ s, so this worker ends: 127\.0\.0\.1 port", last)
+
+
+def test_a_worker_ends_whose_parent_was_killed_before_it_looked(tmp_path: Path) -> None:
+    (tmp_path / "connection.json").touch()  # as a scheduler leaves it that was killed while it started
+    words = [sys.executable, "-m", "incasem_like.blockwise.worker_process", "--name", "local-1"]
+    words += ["--connection", str(tmp_path / "connection.json"), "--parent", str(os.getppid())]
+    assert subprocess.run(words, timeout=60).returncode == LOST
