@@ -68,7 +68,7 @@ def predicted(config: PredictionConfig, laboratory: Laboratory) -> tuple[Seconds
         config = config.model_copy(update={"prediction": section})
         used = time.process_time()
         finished = predict_data(config, laboratory.training, store=lambda: None)
-        begun = read_begun(finished.places["cell"])
+        begun = read_begun(finished.locations["cell"])
         assert begun is not None
         return (finished.result["seconds"], time.process_time() - used), begun.input_size
 

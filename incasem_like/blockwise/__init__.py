@@ -2,11 +2,9 @@
 
 from incasem_like.blockwise.grid import BlockGrid, block_grid
 from incasem_like.blockwise.job import Job, jobs_directory, list_jobs, read_job
-from incasem_like.blockwise.output import create_or_resume_output
-from incasem_like.blockwise.queue import BlockError, FailedBlock
+from incasem_like.blockwise.queue import BlockError, BlockSummary, FailedBlock
 from incasem_like.blockwise.runner import run_blockwise, try_blockwise
-from incasem_like.blockwise.summary import BlockSummary
-from incasem_like.blockwise.task import Block, BlockTask, WorkItem, WorkTask
+from incasem_like.blockwise.task import Block, BlockTask, WorkItem, WorkTask, create_or_resume_output
 
 __all__ = [
     "Block",

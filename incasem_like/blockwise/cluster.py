@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
-import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import dask.config
+from distributed import Client, Future, Scheduler, Security, SpecCluster
+from distributed.metrics import time as dask_time
 
-from incasem_like.blockwise.check_workers import cannot_listen
+import incasem_like
 from incasem_like.blockwise.fleet import Fleet
-from incasem_like.blockwise.launchers import Place
-from incasem_like.blockwise.worker_process import QUIET
-from incasem_like.blockwise.workers_file import LOOPBACK, SchedulerSection, Workers
+from incasem_like.blockwise.worker_process import QUIET, silence_dask
+from incasem_like.blockwise.workers_file import LOOPBACK, SECONDS_TO_CONNECT, Workers, cannot_listen
 from incasem_like.errors import IncasemError, InputError
-
-dask.config.set({"logging.distributed": "critical"})  # users read our own messages instead
-from distributed import Client, Scheduler, Security, SpecCluster  # noqa: E402
-from distributed.metrics import time as dask_time  # noqa: E402
 
 CLUSTER_LOST = "The Dask cluster was lost: once it is there again, the same command continues."
 EVERYWHERE = ("0.0.0.0", "::")
-SECONDS_TO_COME_BACK = 3.0
 SECONDS_BETWEEN_QUESTIONS = 2.0
 SECONDS_TO_CLOSE = 5.0
+SECONDS_FOR_A_WORKER = 60.0  # of an existing cluster
 LEAST_SILENCE = 10.0  # one or two heartbeats a second are sent, but a busy machine delays them
 SETTINGS = {
     **QUIET,
@@ -51,18 +43,13 @@ class Cluster:
 
     Args:
         client: A Dask client connected to the cluster.
-
-    Attributes:
-        client: The Dask client.
-        owned: Whether its workers were started for this call.
         dashboard: Address of Dask's pages, or nothing.
     """
 
-    owned = False
+    patience: float | None = SECONDS_FOR_A_WORKER  # None: workers may wait in a queue for as long as they have to
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.dashboard = ""
+    def __init__(self, client: Client, dashboard: str = "") -> None:
+        self.client, self.dashboard = client, dashboard
         self._asked = 0.0
         self._found: Mapping[str, Mapping[str, Any]] = {}
 
@@ -79,6 +66,10 @@ class Cluster:
             for address, one in self._found.items()
         ]
 
+    def name_of(self, dask_name: object) -> str:
+        """Return the name of a worker, given its name in Dask."""
+        return str(dask_name)
+
     def tend(self, left: int, waiting: int) -> None:
         """Replace workers that ended or are silent."""
 
@@ -93,54 +84,65 @@ class Cluster:
         """Return the last message about workers that have not connected."""
         return ""
 
+    def release(self, topic: str, futures: Sequence[Future]) -> None:
+        """Cancel batches, and remove the plugin of that name from the workers."""
+        with contextlib.suppress(OSError, ValueError):  # if the cluster no longer exists
+            self.client.cancel(futures)
+            self.client.unregister_worker_plugin(topic)
+
 
 class OwnCluster(Cluster):
     """A scheduler in this process, with workers that this call starts.
 
     Args:
         client: A Dask client connected to the cluster.
+        dashboard: As for ``Cluster``.
         scheduler: The scheduler in this process.
         fleet: Starts the workers.
         silences: Seconds without a heartbeat after which a worker is replaced: of this machine, of others.
     """
 
-    owned = True
+    patience = None
 
-    def __init__(self, client: Client, scheduler: Scheduler, fleet: Fleet, silences: tuple[float, float]) -> None:
-        super().__init__(client)
+    def __init__(
+        self, client: Client, dashboard: str, scheduler: Scheduler, fleet: Fleet, silences: tuple[float, float]
+    ) -> None:
+        super().__init__(client, dashboard)
         self._scheduler, self._fleet, self._silences = scheduler, fleet, silences
         self._reasons: dict[str, str] = {}
 
     def workers(self) -> Sequence[dict[str, Any]]:
         """Describe the workers, see ``Cluster.workers``."""
         return [
-            {"address": one.address, "name": name_of(one.name), "host": one.host, "pid": one.pid,
+            {"address": one.address, "name": self.name_of(one.name), "host": one.host, "pid": one.pid,
              "threads": one.nthreads}
             for one in list(self._scheduler.workers.values())
         ]  # fmt: skip
 
+    def name_of(self, dask_name: object) -> str:
+        """Return a worker's name in the fleet: in Dask it has a suffix that distinguishes its connections."""
+        return str(dask_name).rpartition(".")[0]
+
     def tend(self, left: int, waiting: int) -> None:
         """Start missing workers, replace silent ones, and end idle ones."""
         known = list(self._scheduler.workers.values())
-        latest = {name_of(one.name): one for one in known}
+        latest = {self.name_of(one.name): one for one in known}
         for one in known:
-            name = name_of(one.name)
-            if latest[name] is not one:  # its connection was lost and it has opened a new one
+            name = self.name_of(one.name)
+            slot, silence = self._fleet.slots[name], dask_time() - one.last_seen
+            if latest[name] is not one:  # it was replaced, but the end of its connection was not seen
                 self._remove(one.address, expected=True)
-                continue
-            silence = dask_time() - one.last_seen
-            if silence > self._silences[0 if self._fleet.is_local(name) else 1]:
+            elif silence > self._silences[0 if slot.launcher.local else 1]:
                 self._reasons[name] = f"The worker {name} on {one.host} has been silent for {silence:.0f} s"
-                self._fleet.stop(name)
+                slot.stop()
                 self._remove(one.address, expected=False)
-            elif not waiting and not one.processing and self._fleet.may_leave(name):
-                self._fleet.stop(name)
-        self._fleet.tend(left, waiting, latest)
+            elif not waiting and not one.processing and not slot.always:
+                slot.stop()
+        self._fleet.tend(left, waiting)
 
     def _remove(self, address: str, *, expected: bool) -> None:
-        self.client.sync(
-            self._scheduler.remove_worker, address=address, expected=expected, stimulus_id=f"incasem-{time.time()}"
-        )
+        stimulus = f"incasem-{time.time()}"
+        self.client.sync(self._scheduler.remove_worker, address=address, expected=expected, stimulus_id=stimulus)
 
     def worked(self, name: str) -> None:
         """Note that a worker did something."""
@@ -148,7 +150,7 @@ class OwnCluster(Cluster):
 
     def describe_death(self, name: str, pid: int) -> str:
         """Return how a worker ended, see ``Cluster.describe_death``."""
-        status = self._fleet.exit_status(name, pid)
+        status = self._fleet.slots[name].exit_status(pid)
         died = f"The worker {name} died"
         if status == -9:
             died += " by signal 9, perhaps because memory ran out: fewer workers need less"
@@ -160,59 +162,51 @@ class OwnCluster(Cluster):
         """Return the last message about workers that have not connected."""
         return self._fleet.last_words()
 
-
-def name_of(dask_name: object) -> str:
-    """Return a worker's name in the fleet: its name in Dask without the suffix that distinguishes its connections."""
-    return str(dask_name).rpartition(".")[0] or str(dask_name)
+    def release(self, topic: str, futures: Sequence[Future]) -> None:
+        """Do nothing: the workers end."""
 
 
 @contextlib.contextmanager
-def own_cluster(workers: Workers, folder: Path, threads: int, block_limit: float) -> Iterator[OwnCluster]:
-    """Run a scheduler and workers for the duration of a ``with`` block.
+def own_cluster(workers: Workers, fleet: Fleet, threads: int, block_limit: float) -> Iterator[OwnCluster]:
+    """Run a scheduler for a fleet of workers for the duration of a ``with`` block, which ends the workers.
 
     Args:
-        workers: The workers to start, and where the scheduler listens.
-        folder: Folder of the job, accessible to its owner only.
+        workers: Where the scheduler listens.
+        fleet: The workers.
         threads: Dask tasks that a worker runs at a time.
         block_limit: Seconds that a block may take.
 
     Raises:
-        InputError: The address cannot be listened on, or the dashboard's pages are not installed.
+        InputError: The address cannot be listened on.
     """
     settings = workers.scheduler
-    place = Place(folder, settings.reconnect)
-    # Left by a scheduler that was killed; its workers may still be looking for the next one.
-    left = place.connection.exists()
-    fleet = Fleet(workers.groups, place, SECONDS_TO_COME_BACK if left else 0.0)
     silences = max(block_limit, LEAST_SILENCE), max(min(settings.silence, block_limit), LEAST_SILENCE)
     security = Security.temporary()
     gently = False
+    silence_dask()
     with dask.config.set(SETTINGS if workers.dashboard else {**SETTINGS, **BARE}), contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(_scheduler(settings, security, workers.dashboard))
-        # Errors during start-up are reported by their effect on blocks.
-        for name in ("distributed", "distributed.client", "bokeh", "tornado"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        cluster = stack.enter_context(_scheduler(workers, security))
         client = stack.enter_context(Client(cluster, set_as_default=False))
-        _write_connection(place, settings, cluster.scheduler.address, security, threads)
-        made = OwnCluster(client, cluster.scheduler, fleet, silences)
-        port = cluster.scheduler.http_server.port
-        made.dashboard = f"http://127.0.0.1:{port}/status" if workers.dashboard else ""
+        listen, port = settings.listen or LOOPBACK, int(cluster.scheduler.address.rpartition(":")[2])
+        host = settings.advertise or (socket.gethostname() if listen in EVERYWHERE else listen)
+        fleet.announce({
+            "address": f"tls://{f'[{host}]' if ':' in host else host}:{port}", "host": host, "port": port,
+            "key": security.tls_worker_key, "certificate": security.tls_worker_cert, "threads": threads,
+        })  # fmt: skip
+        page = f"http://127.0.0.1:{cluster.scheduler.http_server.port}/status" if workers.dashboard else ""
         try:
-            yield made
+            yield OwnCluster(client, page, cluster.scheduler, fleet, silences)
             gently = True
         finally:
-            place.connection.unlink(missing_ok=True)
-            fleet.end(gently=gently)
-            for rest in ("at", "scratch"):
-                shutil.rmtree(folder / rest, ignore_errors=True)
+            fleet.end(gently=gently)  # before the scheduler, which would wait for long blocks
 
 
 @contextlib.contextmanager
-def _scheduler(settings: SchedulerSection, security: Security, dashboard: bool) -> Iterator[SpecCluster]:
-    address = settings.listen or LOOPBACK
+def _scheduler(workers: Workers, security: Security) -> Iterator[SpecCluster]:
+    address, port = workers.scheduler.listen or LOOPBACK, workers.scheduler.port
     options = {
-        "host": f"[{address}]" if ":" in address else address, "port": settings.port, "protocol": "tls://",
-        "security": security, "dashboard": dashboard, "dashboard_address": "127.0.0.1:0",
+        "host": f"[{address}]" if ":" in address else address, "port": port, "protocol": "tls://",
+        "security": security, "dashboard": workers.dashboard, "dashboard_address": "127.0.0.1:0",
     }  # fmt: skip
     try:
         cluster = SpecCluster(scheduler={"cls": Scheduler, "options": options}, workers={}, security=security)
@@ -222,34 +216,66 @@ def _scheduler(settings: SchedulerSection, security: Security, dashboard: bool) 
             cause = cause.__cause__
         if cause is None:
             raise
-        raise cannot_listen(address, settings.port, cause) from error
+        raise cannot_listen(address, port, cause) from error
     try:
         yield cluster
     finally:
         cluster.close(timeout=SECONDS_TO_CLOSE)
 
 
-def _write_connection(place: Place, settings: SchedulerSection, address: str, security: Security, threads: int) -> None:
-    """Write the scheduler's address atomically, to a file that only its owner's workers can read.
+@contextlib.contextmanager
+def existing_cluster(address: str, dashboard: bool) -> Iterator[Cluster]:
+    """Connect to a cluster for the duration of a ``with`` block; other clients may use it too.
+
+    Args:
+        address: Address of its scheduler, such as ``tcp://10.0.0.5:8786``. Certificates for ``tls://`` come from the
+            user's Dask configuration.
+        dashboard: Whether to report the address of its pages.
 
     Raises:
-        InputError: The file system does not keep permissions, so that others could read it.
+        InputError: It cannot be reached, or its workers cannot run this package's blocks.
     """
-    listen, port = settings.listen or LOOPBACK, int(address.rpartition(":")[2])
-    host = settings.advertise or (socket.gethostname() if listen in EVERYWHERE else listen)
-    known = {
-        "address": f"tls://{f'[{host}]' if ':' in host else host}:{port}", "host": host, "port": port,
-        "key": security.tls_worker_key, "certificate": security.tls_worker_cert, "threads": threads,
-    }  # fmt: skip
-    partial = place.connection.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        if os.fstat(descriptor).st_mode & 0o077:
-            partial.unlink()
+    silence_dask()
+    try:
+        client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+    except (OSError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"The Dask cluster {address} cannot be reached ({' '.join(str(error).split()) or type(error).__name__}): "
+            "correct the address, or for tls:// the certificates in Dask's configuration."
+        ) from error
+    with client:
+        _check_versions(client, address)
+        yield Cluster(client, str(client.dashboard_link or "") if dashboard else "")
+
+
+def _check_versions(client: Client, address: str) -> None:
+    """Compare the workers' versions of Python, distributed and this package with those here.
+
+    Raises:
+        InputError: A version differs, or this package is missing there.
+    """
+
+    def versions() -> Mapping[str, str]:
+        """Return the versions of a process; sent by value, since the package there may lack it."""
+        import platform
+
+        import distributed
+
+        import incasem_like
+
+        python = ".".join(platform.python_version_tuple()[:2])
+        return {"python": python, "distributed": distributed.__version__, "incasem-like": incasem_like.__version__}
+
+    here = versions()
+    for worker, about in client.run(versions, on_error="return").items():
+        if isinstance(about, Exception):
             raise InputError(
-                f"{place.folder} is on a file system where others can read the workers' key: "
-                "set INCASEM_JOBS to a folder on one that keeps permissions."
+                f"The worker {worker} of the Dask cluster {address} cannot import incasem_like ({about}): install "
+                f"incasem-like {incasem_like.__version__} there."
             )
-        file.write(json.dumps(known))
-    partial.replace(place.connection)
+        for name, version in here.items():
+            if about[name] != version:
+                raise InputError(
+                    f"The worker {worker} of the Dask cluster {address} has {name} {about[name]}, but here is "
+                    f"{version}: install the same version on both sides."
+                )

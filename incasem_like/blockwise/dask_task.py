@@ -7,6 +7,7 @@ a block that kills its process is known, and no other block is blamed.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -16,28 +17,27 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from distributed import Worker as DaskWorker
 from distributed import WorkerPlugin, get_worker
 
 from incasem_like.blockwise.queue import BlockError
-from incasem_like.blockwise.stages import COMPUTING, NOTHING, Read, Stages
-from incasem_like.blockwise.task import WorkTask
-from incasem_like.blockwise.worker import Worker, describe_error
-from incasem_like.blockwise.worker_process import BROKEN, TIMED_OUT
+from incasem_like.blockwise.task import WorkItem, WorkTask
+from incasem_like.blockwise.worker import BROKEN, PREFETCHED, TIMED_OUT, Worker, describe_error
 from incasem_like.errors import DiskFullError, InputError
 
-LEAVING = threading.Event()  # set when this process should end after the current block
+LEAVING = threading.Event()  # set when this process should end after the current blocks
+THREADS_OF_A_STAGED_TASK = PREFETCHED + 2  # one block is computed, one written
 SECONDS_TOGETHER = 0.05  # results that arrive within this time are sent in one event
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_TO_SET_UP = 600.0
-SLOTS = 4  # numbers in a file of marks: one for each of the three stages, and the block that took too long
-SLOT = struct.Struct("<q")
+NOTHING, SET_UP = -1, -2  # in place of the number of a block
+MARKS = struct.Struct("<33q")  # the block that took too long, then those that are read, computed or written
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SentTask:
         payload: The pickled ``WorkTask``.
         main: Name or path of the main module, where the payload refers to it; see ``multiprocessing.spawn``.
         sys_path: The caller's module search path.
-        folder: Folder for the files of marks.
+        folder: Folder of the job, for the files of marks.
         time_limit: Seconds that a block may take before the process ends itself.
         owned: Whether the process was started for this job, so that it may end when it cannot set up the task.
     """
@@ -77,9 +77,8 @@ class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
         self.task = _TaskHere(self.sent, self.name, worker)
 
     def teardown(self, worker: DaskWorker) -> None:
-        """Release the task, see ``WorkerPlugin``; in another thread, since a block may be running."""
-        self.task.ended = True
-        threading.Thread(target=self.task.end, name="end", daemon=True).start()
+        """Release the task, see ``WorkerPlugin``."""
+        self.task.end()
 
 
 def run_batch(topic: str, numbers: list[int], alone: bool) -> None:
@@ -96,109 +95,97 @@ def run_batch(topic: str, numbers: list[int], alone: bool) -> None:
 
 
 class _TaskHere:
-    """One task in one worker process."""
+    """One task in one worker process.
+
+    A task that prefetches runs in several of Dask's threads. Each reads and writes blocks of its own; all compute in
+    one further thread, as devices require. The blocks of other tasks run one after another.
+    """
 
     def __init__(self, sent: SentTask, topic: str, worker: DaskWorker) -> None:
-        self._sent, self._topic, self._dask = sent, topic, worker
-        self.ended = False
-        self._gate = threading.Lock()  # held while blocks are added to the running ones, or run alone
+        self._sent, self._dask = sent, worker
+        self._ended = False
+        self._gate = threading.Lock()  # held by a batch that begins, by one that runs alone until its end
         self._changed = threading.Condition()
-        self._under_way: set[int] = set()
-        self._marks = _Marks(marks_file(Path(sent.folder), worker.address), SECONDS_TO_SET_UP, sent.time_limit)
+        self._running = 0  # batches
+        self._in_turn = threading.Lock()
+        self._computing = ThreadPoolExecutor(1, "compute")
+        self._marks = _Marks(marks_file(Path(sent.folder), worker.address), sent.time_limit)
         self._events = _Events(worker, topic)
         self._worker: Worker | None = None
-        self._stages: Stages | None = None
-        self._read: SimpleQueue[Read | None] = SimpleQueue()
         threading.Thread(target=self._watch, name="blocks", daemon=True).start()
 
-    def run(self, numbers: list[int], alone: bool) -> None:
+    def run(self, numbers: Sequence[int], alone: bool) -> None:
         """Run a batch; see ``run_batch``."""
         with self._gate:
-            if self.ended:
-                return
-            if self._worker is None:
-                self._set_up()
-            if self._stages is None or alone:
+            if self._worker is None and not self._ended:
+                self._worker = self._set_up()
+            if alone:
                 with self._changed:
-                    self._changed.wait_for(lambda: not self._under_way)
-                self._run_in_turn(numbers)
+                    self._changed.wait_for(lambda: not self._running)
+                self._run_all(numbers)
             else:
                 with self._changed:
-                    self._under_way.update(numbers)
-                self._stages.add(numbers)
-        if self._stages is not None and not alone:
-            self._wait_for(set(numbers))
+                    self._running += 1
+        if not alone:
+            try:
+                self._run_all(numbers)
+            finally:
+                with self._changed:
+                    self._running -= 1
+                    self._changed.notify_all()
         self._events.send()
 
     def end(self) -> None:
-        """End the threads and free the result of the set-up."""
-        with self._gate:
-            if self._stages is not None:
-                self._wait_for(set(self._under_way))
-                self._read.put(None)
-                self._stages.close()
-            self._worker = self._stages = None
+        """Run no further blocks, and free the result of the set-up."""
+        self._ended = True
+        self._worker = None
 
-    def _set_up(self) -> None:
+    def _set_up(self) -> Worker:
         """Unpickle and set up the task; on failure end the process, or the whole call if every worker would fail."""
-        self._marks.set_up_began = time.monotonic()
         try:
-            task = _unpickled(self._sent)
-            worker = Worker(task, str(self._dask.name), advance=self._events.advance)
+            with self._marks.of(SET_UP):
+                worker = Worker(_unpickled(self._sent), str(self._dask.name), advance=self._events.advance)
         except Exception as error:
             known = describe_error(error, str(self._dask.name))
             if self._sent.owned and not isinstance(known.error, InputError | DiskFullError):
                 print(known.trace, file=sys.stderr, flush=True)
                 os._exit(BROKEN)  # it may work on another machine
-            self._events.broken(known)
+            self._events.post({"broken": known.as_message()})
             raise
-        finally:
-            self._marks.set_up_began = None
-        if task.staged:
-            self._stages = Stages(worker, self._read.put, self._report, self._marks.begin)
-            threading.Thread(target=self._compute, name="compute", daemon=True).start()
-        self._worker = worker
-        self._events.ready()
+        self._events.post({"ready": True})
+        return worker
 
-    def _run_in_turn(self, numbers: Sequence[int]) -> None:
-        assert self._worker is not None
+    def _run_all(self, numbers: Sequence[int]) -> None:
         for number in numbers:
-            if LEAVING.is_set() or self.ended:
+            worker = self._worker
+            if worker is None or LEAVING.is_set():
                 return
             began = time.monotonic()
-            self._marks.begin(COMPUTING, number)
-            error = self._worker.run(number)
-            self._marks.begin(COMPUTING, NOTHING)
+            if worker.task.staged:
+                error = self._run_staged(worker, number)
+            else:
+                with self._in_turn, self._marks.of(number):
+                    error = worker.run(number)
             self._events.result(number, time.monotonic() - began, error)
 
-    def _compute(self) -> None:
-        """Compute the blocks that have been read until the process ends: in one thread, as devices require."""
-        assert self._stages is not None
-        while (read := self._read.get()) is not None:
-            self._stages.compute(read)
+    def _run_staged(self, worker: Worker, number: int) -> BlockError | None:
+        with self._marks.of(number):
+            block, error = worker.read(number)
+        if block is None:
+            return error
+        result, error = self._computing.submit(self._compute, worker, number, block).result()
+        if error is None:
+            with self._marks.of(number):
+                error = worker.write(block, result)
+        return error
 
-    def _report(self, number: int, seconds: float, error: BlockError | None) -> None:
-        self._events.result(number, seconds, error)
-        self._no_longer([number])
-
-    def _no_longer(self, numbers: Sequence[int]) -> None:
-        with self._changed:
-            self._under_way.difference_update(numbers)
-            self._changed.notify_all()
-
-    def _wait_for(self, numbers: set[int]) -> None:
-        """Wait until blocks are written or have failed; if this process should end, only for those begun."""
-        assert self._stages is not None
-        while True:
-            if LEAVING.is_set() or self.ended:
-                self._no_longer(self._stages.take_back())
-            with self._changed:
-                if self._changed.wait_for(lambda: not numbers & self._under_way, SECONDS_BETWEEN_LOOKS):
-                    return
+    def _compute(self, worker: Worker, number: int, block: WorkItem) -> tuple[Any, BlockError | None]:
+        with self._marks.of(number):
+            return worker.compute(block)
 
     def _watch(self) -> None:
         """End the process when a block, or the set-up, takes too long; send what waits to be sent."""
-        while not self.ended:
+        while not self._ended:
             time.sleep(SECONDS_BETWEEN_LOOKS)
             if self._marks.overdue():
                 os._exit(TIMED_OUT)
@@ -220,32 +207,47 @@ def _unpickled(sent: SentTask) -> WorkTask:
 class _Marks:
     """The blocks that this process is working on: in memory, and in a file that survives any end of the process."""
 
-    def __init__(self, path: Path, set_up_limit: float, limit: float) -> None:
-        self._set_up_limit, self._limit = set_up_limit, limit
-        self._began: list[tuple[int, float]] = [(NOTHING, 0.0)] * SLOTS
-        self.set_up_began: float | None = None
+    def __init__(self, path: Path, limit: float) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._began: dict[int, float] = {}
+        self._overdue = NOTHING
         self._file: int | None = None
         try:
             path.parent.mkdir(exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            os.write(self._file, SLOT.pack(NOTHING) * SLOTS)
+            self._write()
         except OSError as error:  # an existing cluster that does not share the folder of jobs
             logging.debug("no marks of blocks: %s", error)
 
-    def begin(self, stage: int, number: int) -> None:
-        """Note that a stage begins a block, or ended (``NOTHING``)."""
-        self._began[stage] = number, time.monotonic()
-        if self._file is not None:
-            os.pwrite(self._file, SLOT.pack(number), stage * SLOT.size)
+    @contextlib.contextmanager
+    def of(self, number: int) -> Iterator[None]:
+        """Note that a block, or the set-up, is being worked on for the duration of a ``with`` block."""
+        with self._lock:
+            self._began[number] = time.monotonic()
+            self._write()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._began[number]
+                self._write()
 
     def overdue(self) -> bool:
-        """Return whether the set-up, or a block at any stage, takes too long; the block is noted."""
-        now = time.monotonic()
-        for number, began in self._began:
-            if number != NOTHING and now - began > self._limit:
-                self.begin(SLOTS - 1, number)
-                return True
-        return self.set_up_began is not None and now - self.set_up_began > max(self._set_up_limit, self._limit)
+        """Return whether the set-up or a block takes too long; the block is noted."""
+        with self._lock:
+            for number, began in self._began.items():
+                limit = max(SECONDS_TO_SET_UP, self._limit) if number == SET_UP else self._limit
+                if time.monotonic() - began > limit:
+                    self._overdue = number
+                    self._write()
+                    return True
+        return False
+
+    def _write(self) -> None:
+        if self._file is not None:
+            slots = [self._overdue, *self._began, *[NOTHING] * MARKS.size][: MARKS.size // 8]
+            os.pwrite(self._file, MARKS.pack(*slots), 0)
 
 
 @dataclass(frozen=True)
@@ -269,13 +271,10 @@ def marks_file(folder: Path, address: str) -> Path:
 def read_marks(folder: Path, address: str) -> Marks | None:
     """Read which blocks a worker is working on; None where it cannot write its marks."""
     try:
-        slots = [number for (number,) in SLOT.iter_unpack(marks_file(folder, address).read_bytes())]
+        overdue, *numbers = MARKS.unpack(marks_file(folder, address).read_bytes())
     except (OSError, struct.error):
         return None
-    if len(slots) != SLOTS:
-        return None
-    overdue = None if slots[-1] == NOTHING else slots[-1]
-    return Marks(frozenset(slots[:-1]) - {NOTHING}, overdue)
+    return Marks(frozenset(number for number in numbers if number >= 0), None if overdue < 0 else overdue)
 
 
 class _Events:
@@ -287,12 +286,6 @@ class _Events:
         self._results: list[list[Any]] = []
         self._progress: dict[int, int] = {}
         self._sent = 0.0
-
-    def ready(self) -> None:
-        self._send({"ready": True})
-
-    def broken(self, error: BlockError) -> None:
-        self._send({"broken": error.as_message()})
 
     def advance(self, number: int, voxels: int) -> None:
         with self._lock:
@@ -309,10 +302,11 @@ class _Events:
         """Send the collected events."""
         with self._lock:
             if self._results or self._progress:
-                self._send({"results": self._results, "progress": list(self._progress.items())})
+                self.post({"results": self._results, "progress": list(self._progress.items())})
                 self._results, self._progress = [], {}
 
-    def _send(self, event: dict[str, Any]) -> None:
+    def post(self, event: dict[str, Any]) -> None:
+        """Send an event at once."""
         self._sent = time.monotonic()
         try:
             self._worker.log_event(self._topic, {"worker": str(self._worker.name), **event})

@@ -11,7 +11,6 @@ block is computed again, nothing worse; so lines are synced to disk at intervals
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from incasem_like.disk import lock
 from incasem_like.errors import InputError
 from incasem_like.terminal import as_known_error
 from incasem_like.volumes import Address
@@ -154,12 +154,8 @@ def _lock(log: int, output: Path) -> None:
     Raises:
         InputError: Another process holds the lock, or has replaced the output since the log was opened.
     """
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(f"Another process is writing {output}: wait for it or stop it first.") from error
-    except OSError:
-        return  # a file system without locks; the log stays valid, blocks are merely done twice
+    if not lock(log, wait=False):  # on a file system without locks, blocks are merely done twice
+        raise InputError(f"Another process is writing {output}: wait for it or stop it first.")
     if os.fstat(log).st_nlink == 0:
         raise InputError(f"Another process has just replaced {output}: look what it does, then run this again.")
 
@@ -184,28 +180,6 @@ def held(output: str | Path) -> Iterator[None]:
         yield
     finally:
         os.close(log)
-
-
-@contextlib.contextmanager
-def claimed(output: Path) -> Iterator[None]:
-    """Keep other processes off the name of an output, from before it is created until after it is removed.
-
-    Args:
-        output: Folder of its array, which need not exist. The lock is a file beside it, removed at the end.
-
-    Raises:
-        InputError: Another process has claimed it.
-    """
-    path = output.with_name(f".{output.name}.lock")
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        _lock(lock, path)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-    finally:
-        os.close(lock)
 
 
 @dataclass(frozen=True)

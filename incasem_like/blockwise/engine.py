@@ -12,70 +12,48 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
-from incasem_like.blockwise.cluster import CLUSTER_LOST, Cluster, name_of, own_cluster
-from incasem_like.blockwise.dask_task import SentTask, TaskPlugin, read_marks, run_batch
-from incasem_like.blockwise.queue import HOPELESS, BlockError, BlockQueue, FailedBlock
-from incasem_like.blockwise.standing import standing_cluster
+from distributed import Future, KilledWorker
+
+from incasem_like.blockwise.call import Call
+from incasem_like.blockwise.cluster import CLUSTER_LOST, Cluster, existing_cluster, own_cluster
+from incasem_like.blockwise.dask_task import THREADS_OF_A_STAGED_TASK, SentTask, TaskPlugin, read_marks, run_batch
+from incasem_like.blockwise.fleet import Fleet
+from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.task import WorkTask
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import IncasemError, InputError
-
-from distributed import Future, KilledWorker  # isort: skip  # cluster.py has to set up its logging before
 
 SECONDS_BETWEEN_LOOKS = 0.2
 AHEAD = 0.25  # seconds of work in a batch, large compared with Dask's overhead
 MOST_AHEAD = 256
 BATCHES_PER_THREAD = 2  # so that workers do not wait for this process
-STAGED_BATCH = 3  # blocks; a worker that prefetches has two such batches
-SECONDS_FOR_A_STANDING_WORKER = 60.0
 VAIN_DEATHS = 20  # workers that may die in a row without a block being done or blamed
 
 
-class Listener(Protocol):
-    """Receives the outcome of blocks."""
-
-    def done(self, numbers: list[int]) -> None:
-        """Note finished blocks."""
-
-    def failed(self, block: FailedBlock) -> None:
-        """Note a block that failed for good."""
-
-    def advance(self, number: int, voxels: int) -> None:
-        """Note progress within a block."""
-
-    def retract(self, number: int) -> None:
-        """Note that a block will be restarted."""
-
-    def look(self, workers: Any, dashboard: str = "") -> None:
-        """Note what the workers are doing."""
-
-
-def run_on_workers(task: WorkTask, queue: BlockQueue, workers: Workers, folder: Path, listener: Listener) -> None:
-    """Run the blocks of a queue on workers.
+def run_on_workers(call: Call, workers: Workers, fleet: Fleet | None) -> None:
+    """Run the blocks of a call on workers.
 
     Args:
-        task: The task that the blocks belong to.
-        queue: The blocks to do.
+        call: The call; its queue is empty at the end.
         workers: The workers, and how they find this process.
-        folder: Folder of the job, accessible to its owner only.
-        listener: Receives the outcome of blocks.
+        fleet: The workers that were started; None for those of an existing cluster.
 
     Raises:
         InputError: The address cannot be listened on, a launcher's program is missing, or no worker connected in time.
         DiskFullError: A worker found no space left.
         IncasemError: No worker can run blocks, or the task cannot be sent.
     """
+    task = call.task
     limit = workers.scheduler.block_time_limit or task.time_limit
-    sent = _sent_task(task, folder, limit, owned=workers.cluster is None)
-    if workers.cluster is not None:
-        context: contextlib.AbstractContextManager[Cluster] = standing_cluster(workers.cluster, workers.dashboard)
+    sent = _sent_task(task, call.record.folder, limit, owned=fleet is not None)
+    if fleet is None:
+        context: contextlib.AbstractContextManager[Cluster] = existing_cluster(str(workers.cluster), workers.dashboard)
     else:
-        context = own_cluster(workers, folder, 2 if task.staged else 1, limit)
+        context = own_cluster(workers, fleet, THREADS_OF_A_STAGED_TASK if task.staged else 1, limit)
     with context as cluster:
-        patience = workers.scheduler.worker_timeout or (None if cluster.owned else SECONDS_FOR_A_STANDING_WORKER)
-        _Call(task, sent, queue, cluster, patience, listener).run()
+        _Engine(call, sent, cluster, workers.scheduler.worker_timeout or cluster.patience).run()
 
 
 def _sent_task(task: WorkTask, folder: Path, limit: float, owned: bool) -> SentTask:
@@ -108,28 +86,19 @@ class _Batch:
     future: Future
 
 
-class _Call:
-    """One call: the batches sent out and the events received."""
+class _Engine:
+    """The batches of one call that are sent out, and the events that are received."""
 
-    def __init__(
-        self,
-        task: WorkTask,
-        sent: SentTask,
-        queue: BlockQueue,
-        cluster: Cluster,
-        patience: float | None,
-        listener: Listener,
-    ) -> None:
-        self._task, self._sent, self._queue, self._cluster, self._listener = task, sent, queue, cluster, listener
-        self._patience = patience
+    def __init__(self, call: Call, sent: SentTask, cluster: Cluster, patience: float | None) -> None:
+        self._call, self._sent, self._cluster, self._patience = call, sent, cluster, patience
+        self._queue, self._folder = call.queue, call.record.folder
         self._topic = f"incasem-{uuid.uuid4().hex}"
-        self._folder = Path(sent.folder)
         self._inbox: SimpleQueue[dict[str, Any] | Future] = SimpleQueue()
         self._batches: dict[str, _Batch] = {}
         self._batch_of: dict[int, str] = {}  # blocks sent out whose outcome is still unknown
         self._at: dict[str, tuple[int, float]] = {}  # by worker address: its current block, and since when
         self._mean = 0.0  # seconds per block; 0 as long as none is done
-        self._looked = 0.0
+        self._looked, self._pause = 0.0, 0.0
         self._began, self._came = time.monotonic(), False
         self._threads = 0
         self._vain_deaths = 0
@@ -145,15 +114,14 @@ class _Call:
                 self._hand_out()
                 self._receive()
         finally:
-            if not self._cluster.owned:
-                with contextlib.suppress(OSError, ValueError):  # if the cluster no longer exists
-                    client.cancel([batch.future for batch in self._batches.values()])
-                    client.unregister_worker_plugin(self._topic)
+            self._cluster.release(self._topic, [batch.future for batch in self._batches.values()])
 
     def _look(self) -> None:
         """Do periodic work: replace workers, show progress."""
         now = time.monotonic()
-        if now - self._looked < SECONDS_BETWEEN_LOOKS:
+        # Often at first, so that the first worker is noticed at once.
+        self._pause = min(SECONDS_BETWEEN_LOOKS, (now - self._began) / 20)
+        if now - self._looked < self._pause:
             return
         self._looked = now
         workers = self._cluster.workers()
@@ -167,7 +135,7 @@ class _Call:
                 f'No worker has come within {self._patience:g} s, last said was "{words or "nothing"}": mend that, or '
                 "set scheduler.worker_timeout in the workers file to a longer time."
             )
-        self._listener.look([self._describe(worker, now) for worker in workers], self._cluster.dashboard)
+        self._call.look([self._describe(worker, now) for worker in workers], self._cluster.dashboard)
 
     def _describe(self, worker: dict[str, Any], now: float) -> dict[str, Any]:
         """Describe what a worker is doing, for the job's record."""
@@ -188,8 +156,7 @@ class _Call:
         while len(self._batches) < BATCHES_PER_THREAD * self._threads:
             share = -(-self._queue.waiting // (BATCHES_PER_THREAD * self._threads))
             ahead = int(AHEAD / self._mean) if self._mean else 1
-            least = STAGED_BATCH if self._task.staged else 1
-            numbers = self._queue.take(max(1, min(max(ahead, least), MOST_AHEAD, share)))
+            numbers = self._queue.take(max(1, min(ahead, MOST_AHEAD, share)))
             if not numbers:
                 return
             alone = numbers[0] in self._queue.suspects
@@ -202,7 +169,7 @@ class _Call:
     def _receive(self) -> None:
         """Process the events that have arrived from workers, after a short wait."""
         try:
-            message = self._inbox.get(timeout=SECONDS_BETWEEN_LOOKS)
+            message = self._inbox.get(timeout=max(self._pause, 0.001))
             while True:
                 if isinstance(message, dict):
                     self._take(message)
@@ -218,29 +185,28 @@ class _Call:
         Raises:
             IncasemError: The event reports an error that ends the call.
         """
-        worker = name_of(message["worker"]) if self._cluster.owned else message["worker"]
+        worker = self._cluster.name_of(message["worker"])
         if "broken" in message:
             raise BlockError.from_message(message["broken"], worker).error
         self._cluster.worked(worker)
         done: list[int] = []
+        errors: list[tuple[int, BlockError]] = []
         for number, seconds, error in message.get("results", ()):
             self._vain_deaths = 0
             self._batch_of.pop(number, None)
-            if error is None:
-                self._mean += (0.1 if self._mean else 1.0) * (max(seconds, 1e-6) - self._mean)
-                if self._queue.done(number):
-                    done.append(number)
+            if error is not None:
+                errors.append((number, BlockError.from_message(error, worker)))
                 continue
-            known = BlockError.from_message(error, worker)
-            if isinstance(known.error, HOPELESS):
-                self._listener.done(done)
-                raise known.error
-            self._fail(number, known)
+            self._mean += (0.1 if self._mean else 1.0) * (max(seconds, 1e-6) - self._mean)
+            if self._queue.done(number):
+                done.append(number)
         if done:
-            self._listener.done(done)
+            self._call.done(done)
+        for number, known in errors:
+            self._call.error(number, known)
         for number, voxels in message.get("progress", ()):
             if number in self._batch_of:
-                self._listener.advance(number, voxels)
+                self._call.advance(number, voxels)
 
     def _end_batch(self, future: Future) -> None:
         """Put back the blocks of a batch whose outcome is unknown: its worker is leaving, or died."""
@@ -250,7 +216,7 @@ class _Call:
         left = [number for number in batch.numbers if self._batch_of.get(number) == future.key]
         for number in left:
             del self._batch_of[number]
-            self._listener.retract(number)
+            self._call.retract(number)
         if future.status == "cancelled":
             raise IncasemError(CLUSTER_LOST)
         if future.status == "error":
@@ -264,41 +230,42 @@ class _Call:
     def _find_killer(self, left: Sequence[int], death: KilledWorker) -> None:
         """Blame only the block that was running when a worker died; if several were, run each alone to find out."""
         worker = death.last_worker
-        name = name_of(worker.name) if self._cluster.owned else str(worker.name)
+        name, deaths = self._cluster.name_of(worker.name), death.allowed_failures + 1
         marks = read_marks(self._folder, worker.address)
         at = set(left) if marks is None else marks.numbers
         if marks is not None and at:
             self._cluster.worked(name)  # the event that reports it may have died with the worker
-        if marks is not None and marks.overdue is not None:
-            at = {marks.overdue}
+        overdue = None if marks is None else marks.overdue
+        if overdue is not None:
+            at = {overdue}
         possible = [number for number in left if number in at]
         self._queue.put_back([number for number in left if number not in at])
         if len(at) > 1:
             self._queue.suspects.update(possible)
             self._queue.put_back(possible)
-        for number in possible if len(at) == 1 else ():
-            if marks is not None and marks.overdue is not None:
-                words = f"The block took longer than the time limit of {self._sent.time_limit:g} s"
-                error: IncasemError = InputError(f"{words}.")
-            else:
-                error = IncasemError(f"{self._cluster.describe_death(name, worker.pid)}.")
-            self._vain_deaths = 0
-            self._fail(number, BlockError(error, worker=name, deaths=death.allowed_failures + 1))
-        self._vain_deaths += not possible
+        elif possible and overdue is not None:
+            self._exceeded(overdue, name, deaths)
+        elif possible:
+            words = self._cluster.describe_death(name, worker.pid)
+            self._call.error(possible[0], BlockError(IncasemError(f"{words}."), worker=name, deaths=deaths))
+        self._vain_deaths = 0 if len(at) == 1 and possible else self._vain_deaths + (not possible)
         if self._vain_deaths > VAIN_DEATHS:
             raise IncasemError(
                 f"{VAIN_DEATHS} workers died one after the other without a block at fault, the last one {name}: "
                 f"look at {self._folder}."
             )
 
-    def _fail(self, number: int, error: BlockError) -> None:
-        self._listener.retract(number)
-        failed = self._queue.error(number, error)
-        if failed is None:
-            return
-        self._listener.failed(failed)
-        if error.deaths and isinstance(error.error, InputError) and not self._mean:
+    def _exceeded(self, number: int, worker: str, deaths: int) -> None:
+        """Note that a block took too long.
+
+        Raises:
+            InputError: As every block did so far.
+        """
+        limit = f"the time limit of {self._sent.time_limit:g} s"
+        late = InputError(f"The block took longer than {limit}.")
+        failed = self._call.error(number, BlockError(late, worker=worker, deaths=deaths))
+        if failed is not None and not self._mean:
             raise InputError(
-                f"No block was done within the time limit of {self._sent.time_limit:g} s: set "
+                f"No block was done within {limit}: set "
                 "scheduler.block_time_limit in the workers file to a longer time, or make the blocks smaller."
             )

@@ -7,11 +7,13 @@ and failed blocks are in the log beside the output; a job folder may be deleted 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shlex
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -23,6 +25,7 @@ from typing import Any
 
 from incasem_like.blockwise.done_log import read_log
 from incasem_like.blockwise.task import WorkTask
+from incasem_like.disk import exclusive, write_whole
 from incasem_like.errors import InputError
 from incasem_like.terminal import shell_command
 
@@ -139,17 +142,20 @@ class JobRecord:
         dashboard: Address of Dask's pages, or nothing.
     """
 
-    def __init__(self, task: WorkTask, total: int, done: int, command: str | None = None) -> None:
+    def __init__(self, task: WorkTask, done: int, command: str | None = None) -> None:
+        from incasem_like.tracking.recording.surroundings import describe_process
+
         output = os.path.abspath(task.folder)
         self.id = hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:10]
         self.folder = private_folder(self.id)
         self.dashboard = ""
         self._begun, self._written, self._first = time.monotonic(), 0.0, done
-        now = _now()
+        now, words = _now(), shlex.split(command or _resuming(task))[1:]  # after "python"
         self._known: dict[str, Any] = {
-            "id": self.id, "name": task.name, "output": output, "state": "running", "total": total, "done": done,
-            "failed": 0, "rate": 0.0, "seconds_left": None, "started": now, "updated": now, "host": _describe_host(),
-            "command": _runnable(command or _resuming(task)), "directory": os.getcwd(), "error": "", "workers": [],
+            "id": self.id, "name": task.name, "output": output, "state": "running", "total": len(task), "done": done,
+            "failed": 0, "rate": 0.0, "seconds_left": None, "started": now, "updated": now,
+            "host": {"hostname": socket.gethostname(), **describe_process()},
+            "command": shell_command(sys.executable, *words), "directory": os.getcwd(), "error": "", "workers": [],
         }  # fmt: skip
         for left in (self.folder / CANCEL, *self.folder.glob("*.log"), *self.folder.glob("*.out")):
             left.unlink(missing_ok=True)
@@ -188,45 +194,43 @@ class JobRecord:
     def _write(self) -> None:
         self._written = time.monotonic()
         self._known["updated"] = _now()
-        partial = self.folder / f".{RECORD}.partial"
-        try:
-            partial.write_text(json.dumps(self._known), encoding="utf-8")
-            partial.replace(self.folder / RECORD)
-        except OSError:
-            pass  # usually a full disk; the work itself reports that if it is affected
+        with contextlib.suppress(OSError):  # usually a full disk; the work itself reports that if it is affected
+            write_whole(self.folder / RECORD, lambda file: file.write(json.dumps(self._known).encode()))
 
 
 def private_folder(name: str) -> Path:
     """Make a folder that only its owner can read among the job records, else among the temporary files."""
+    directories = jobs_directory(), Path(tempfile.gettempdir()) / f"incasem-jobs-{os.getuid()}"
     try:
-        return _made_private(jobs_directory(), name)
+        return _made_private(directories[0], name)
     except OSError:
-        return _made_private(Path(tempfile.gettempdir()) / f"incasem-jobs-{os.getuid()}", name)
+        return _made_private(directories[1], name)
 
 
-def _made_private(directory: Path, job: str) -> Path:
+def _made_private(directory: Path, name: str) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
-    _forget_old(directory)
-    folder = directory / job
-    folder.mkdir(mode=0o700, exist_ok=True)
-    folder.chmod(0o700)  # fails if another user owns the folder
-    return folder
+    use_folder(directory / name, RECORD)
+    (directory / name).chmod(0o700)  # fails if another user owns the folder
+    return directory / name
 
 
-def _forget_old(directory: Path) -> None:
-    """Delete records that have not changed for a long time."""
-    for folder in directory.iterdir():
-        record = folder / RECORD
-        if record.is_file() and time.time() - record.stat().st_mtime > DAYS_KEPT * 24 * 3600:
-            shutil.rmtree(folder, ignore_errors=True)
+def use_folder(folder: Path, marker: str) -> None:
+    """Make a folder, and remove those beside it that have not been used for a long time.
 
+    Both happen under one lock, so that no folder is removed that another process has just begun to use.
 
-def _describe_host() -> dict[str, Any]:
-    import socket
-
-    from incasem_like.tracking.recording.surroundings import describe_process
-
-    return {"hostname": socket.gethostname(), **describe_process()}
+    Args:
+        folder: The folder.
+        marker: Name of the file in such folders whose time of change says when one was used.
+    """
+    with exclusive(folder.parent):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # a new one
+            os.utime(folder / marker)
+        for file in folder.parent.glob(f"*/{marker}"):
+            with contextlib.suppress(FileNotFoundError):  # finished, and removed
+                if time.time() - file.stat().st_mtime > DAYS_KEPT * 24 * 3600:
+                    shutil.rmtree(file.parent, ignore_errors=True)
 
 
 def _resuming(task: WorkTask) -> str:
@@ -237,11 +241,6 @@ def _resuming(task: WorkTask) -> str:
     from incasem_like.volumes.provenance import OVERWRITE, command_line
 
     return command_line({} if task.grid is None else OVERWRITE)
-
-
-def _runnable(command: str) -> str:
-    """Name the interpreter in a command that begins with ``python``."""
-    return shell_command(sys.executable, *shlex.split(command)[1:])
 
 
 def _now() -> str:

@@ -6,9 +6,7 @@ retried, named in errors and listed as a job. The results of finished items are 
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,13 +19,14 @@ import numpy.typing as npt
 import incasem_like
 from incasem_like.blockwise.done_log import LOG_NAME, held
 from incasem_like.blockwise.grid import BlockGrid, blocks_of
-from incasem_like.blockwise.job import DAYS_KEPT, private_folder
+from incasem_like.blockwise.job import private_folder, use_folder
+from incasem_like.blockwise.queue import BlockSummary
 from incasem_like.blockwise.runner import run_blockwise
-from incasem_like.blockwise.summary import BlockSummary
 from incasem_like.blockwise.task import HOUR, Block, WorkItem, WorkTask
+from incasem_like.disk import write_whole
 from incasem_like.errors import IncasemError
 from incasem_like.volumes import Roi, Volume
-from incasem_like.volumes.provenance import digest
+from incasem_like.volumes.chunk_files import digest
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -73,8 +72,15 @@ class LedgerTask(WorkTask):
 
     def write(self, item: WorkItem, result: Array | None) -> None:
         """Store the result of an item."""
-        if result is not None:
-            _write_whole(item.folder / RESULTS / f"{item.number}.npy", result)
+        if result is None:
+            return
+        path = item.folder / RESULTS / f"{item.number}.npy"
+        path.parent.mkdir(exist_ok=True)
+        try:
+            write_whole(path, lambda file: np.save(file, result, allow_pickle=False))
+        except OSError as error:
+            error.filename = error.filename or str(path.parent)
+            raise
 
     @cached_property
     def grid(self) -> BlockGrid | None:  # type: ignore[override]
@@ -129,7 +135,7 @@ class LedgerTask(WorkTask):
             overwrite: Start over, ignoring the results of earlier calls.
         """
         if self.place is None:
-            _forget_old(self.folder.parent)
+            use_folder(self.folder, LOG_NAME)
         if overwrite and self.folder.exists():
             with held(self.folder):
                 shutil.rmtree(self.folder)
@@ -155,26 +161,3 @@ class LedgerTask(WorkTask):
     def forget(self) -> None:
         """Remove the ledger and the stored results; a further call would start over."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _write_whole(path: Path, result: Array) -> None:
-    """Write an array atomically; it is on the disk when this returns."""
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, result, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        error.filename = error.filename or str(path.parent)
-        raise
-
-
-def _forget_old(folder: Path) -> None:
-    """Remove ledgers of calls that stopped long ago and were never resumed."""
-    for log in folder.glob(f"*/{LOG_NAME}"):
-        if time.time() - log.stat().st_mtime > DAYS_KEPT * 24 * 3600:
-            shutil.rmtree(log.parent, ignore_errors=True)

@@ -1,14 +1,24 @@
-"""The queue of blocks: which are pending, which are to be retried, and which have failed for good."""
+"""The queue of blocks: which are pending, to be retried, or failed for good; and the summary of a call."""
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import incasem_like.errors
-from incasem_like.errors import CheckpointError, ConfigError, DiskFullError, IncasemError, VoxelValueError
+from incasem_like.blockwise.task import BlockTask, WorkTask
+from incasem_like.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DiskFullError,
+    IncasemError,
+    InputError,
+    VoxelValueError,
+)
 
 DEATHS = 4  # workers that may die at a block before it counts as failed
 # Errors that every other block would meet too, or that spoil the result of all: the whole call ends.
@@ -40,7 +50,7 @@ class BlockError:
     @classmethod
     def from_message(cls, message: Mapping[str, Any], worker: str) -> BlockError:
         """Restore an error that a worker sent; an unknown class becomes the most general one."""
-        kind = getattr(incasem_like.errors, str(message["kind"]), IncasemError)
+        kind = getattr(incasem_like.errors, str(message["kind"]), None)
         if not (isinstance(kind, type) and issubclass(kind, IncasemError)):
             kind = IncasemError
         return cls(kind(str(message["message"])), str(message["trace"]), worker)
@@ -131,3 +141,59 @@ class BlockQueue:
         self.suspects.discard(number)
         self.failed[number] = FailedBlock(number, error, len(errors))
         return self.failed[number]
+
+
+@dataclass(frozen=True)
+class BlockSummary:
+    """The outcome of a call. As a truth value it is true only if every block of the task is done.
+
+    Attributes:
+        total: Blocks of the task.
+        done: Blocks done by this call.
+        skipped: Blocks that earlier calls had done.
+        failed: Blocks that failed, with their errors, by number.
+        voxels: Voxels of one output that this call wrote.
+    """
+
+    total: int
+    done: int
+    skipped: int
+    failed: tuple[FailedBlock, ...] = ()
+    voxels: int = 0
+
+    def __bool__(self) -> bool:
+        return self.done + self.skipped == self.total
+
+    @property
+    def already_complete(self) -> bool:
+        """Whether every block had been done before this call."""
+        return bool(self) and self.done == 0
+
+    def error(self, task: WorkTask, command: str | None = None) -> IncasemError:
+        """Combine the errors of all failed blocks, in the class of the blocks' own errors if they agree.
+
+        Args:
+            task: The task that the blocks belong to.
+            command: The command that retries them, if it is not this process's own. Input errors are not retried.
+        """
+        first = self.failed[0]
+        kinds = {type(block.last.error) for block in self.failed}
+        kind = kinds.pop() if len(kinds) == 1 else IncasemError
+        if kind not in (DataError, InputError):
+            kind = IncasemError
+        place = task.name_of(first.number)
+        said = str(first.last.error).rstrip(".")
+        what = f"{len(self.failed)} of {self.total} blocks failed, the first one at {place}: {said}."
+        if len(self.failed) < self.total:
+            what += " The others are done."
+        if kind is IncasemError:
+            # --overwrite would delete the blocks that are done
+            anew = "--overwrite" in sys.argv and isinstance(task, BlockTask)
+            same = f"the same command {'without --overwrite' if anew else 'again'}"
+            what += f" To retry the failed ones, run {same if command is None else f'`{command}`'}."
+        summary = kind(what)
+        summary.add_note(first.last.trace)  # notes are shown with --debug
+        for block in self.failed[:20]:
+            where = task.name_of(block.number)
+            summary.add_note(f"Block {block.number} at {where}, tried {block.attempts} times: {block.last.error}")
+        return summary

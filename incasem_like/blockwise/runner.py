@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
-import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
+from incasem_like.blockwise.call import Call, JobCancelled
 from incasem_like.blockwise.done_log import DoneLog
-from incasem_like.blockwise.here import run_here
-from incasem_like.blockwise.job import JobRecord
-from incasem_like.blockwise.queue import HOPELESS, BlockQueue, FailedBlock
-from incasem_like.blockwise.summary import BlockSummary
+from incasem_like.blockwise.fleet import started_fleet
+from incasem_like.blockwise.queue import BlockSummary
 from incasem_like.blockwise.task import WorkTask
-from incasem_like.blockwise.worker import Worker
+from incasem_like.blockwise.worker import Worker, run_here
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import IncasemError
-from incasem_like.terminal import Progress
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
-
-SECONDS_UNTIL_TOLD = 20.0  # without a worker; those on this machine take a few
 
 
 def run_blockwise(
@@ -84,147 +75,46 @@ def try_blockwise(
     """
     with DoneLog(task.folder, task.fingerprint(), complete=task.complete) as log:
         pending = [number for number in range(len(task)) if number not in log.done]
-        call = _Call(task, log, pending, command)
+        summary = BlockSummary(len(task), 0, len(task))
         if pending:
+            call = Call(task, log, pending, command)
             with _ended_by_sigterm(), _recorded(call), call.shown(description or task.name):
                 if workers is None and num_workers <= 1:
-                    call.run_here(prepared)
+                    _run_here(call, prepared)
                 else:
                     cores = len(os.sched_getaffinity(0))
-                    call.run_on(workers, min(num_workers, len(pending), max(2, cores)))
-        summary = call.summary()
+                    _run_on(call, workers or Workers.local(min(num_workers, len(pending), max(2, cores))))
+            summary = call.summary()
         if summary:
             task.mark_complete()
     return summary
 
 
-class _Call:
-    """One call: the queue, and the log, record and progress that receive the outcome of its blocks."""
+def _run_here(call: Call, prepared: Any) -> None:
+    call.start_clock()
 
-    def __init__(self, task: WorkTask, log: DoneLog, pending: Sequence[int], command: str | None) -> None:
-        self.task, self._log = task, log
-        self._pending, self._voxels = len(pending), 0
-        self.queue = BlockQueue(pending, task.retries)
-        self.record = JobRecord(task, len(task), len(log.done), command) if pending else None
-        self._progress: Progress | None = None
-        self._noting = threading.Lock()  # blocks of this process are written and logged in another thread
-        self._waits = True  # until the first worker has set up the task
-        self._waits_until: float | None = time.monotonic() + SECONDS_UNTIL_TOLD  # None: one has connected
-        self._begun: dict[int, int] = {}  # voxels of running blocks that progress already shows
+    def advance(number: int, voxels: int) -> None:
+        call.advance(number, voxels)
+        call.look()
 
-    @contextlib.contextmanager
-    def shown(self, description: str) -> Iterator[None]:
-        """Show progress for the duration of a ``with`` block."""
-        total = self.task.size
-        already = self.task.amount(sorted(self._log.done))
-        with Progress(description, total, self.task.unit, already=already) as self._progress:
-            yield
+    worker = Worker(call.task, "this process", prepared, advance)
+    with contextlib.closing(run_here(call.queue, worker, lambda number: call.done([number]))) as outcomes:
+        for number, error in outcomes:
+            if error is None:
+                call.queue.done(number)
+            else:
+                call.error(number, error)
+            call.look()
 
-    def run_here(self, prepared: Any) -> None:
-        """Run all blocks in this process."""
-        self._waits = False
-        worker = Worker(self.task, "this process", prepared, self._advance_here)
-        with contextlib.closing(run_here(self.queue, worker, lambda number: self.done([number]))) as outcomes:
-            for number, error in outcomes:
-                if error is None:
-                    self.queue.done(number)
-                elif isinstance(error.error, HOPELESS):
-                    raise error.error
-                else:
-                    self.retract(number)
-                    if failed := self.queue.error(number, error):
-                        self.failed(failed)
-                self.look([])
 
-    def run_on(self, workers: Workers | None, count: int) -> None:
-        """Run all blocks on workers, by default ``count`` of them on this machine."""
+def _run_on(call: Call, workers: Workers) -> None:
+    with contextlib.ExitStack() as stack:
+        fleet = None
+        if workers.cluster is None:  # started before Dask is loaded here, so that they load it at the same time
+            fleet = stack.enter_context(started_fleet(workers.groups, call.record.folder, len(call.queue)))
         from incasem_like.blockwise.engine import run_on_workers
-        from incasem_like.blockwise.workers_file import Workers
 
-        assert self.record is not None
-        run_on_workers(self.task, self.queue, workers or Workers.local(count), self.record.folder, self)
-
-    def summary(self) -> BlockSummary:
-        """Return the outcome."""
-        failed = tuple(sorted(self.queue.failed.values(), key=lambda block: block.number))
-        total = len(self.task)
-        done = self._pending - len(self.queue) - len(failed)
-        return BlockSummary(total, done, total - self._pending, failed, self._voxels)
-
-    def done(self, numbers: list[int]) -> None:
-        """Note finished blocks."""
-        self._start_clock()
-        with self._noting:
-            self._log.record(*numbers)
-            voxels = self.task.amount(numbers)
-            self._voxels += voxels
-            self._show(voxels - sum(self._begun.pop(number, 0) for number in numbers))
-
-    def advance(self, number: int, voxels: int) -> None:
-        """Show progress within a block."""
-        with self._noting:
-            self._begun[number] = self._begun.get(number, 0) + voxels
-            self._show(voxels)
-
-    def retract(self, number: int) -> None:
-        """Subtract the progress within a block that will be restarted."""
-        with self._noting:
-            self._show(-self._begun.pop(number, 0))
-
-    def _advance_here(self, number: int, voxels: int) -> None:
-        self.advance(number, voxels)
-        self.look([])
-
-    def _show(self, voxels: int) -> None:
-        assert self._progress is not None
-        self._progress.advance(voxels)
-
-    def _start_clock(self) -> None:
-        """Measure rates from the first sign of work on, leaving out the start of workers."""
-        if self._waits and self.record is not None and self._progress is not None:
-            self._waits = False
-            self.record.start_clock()
-            self._progress.start_clock()
-
-    def failed(self, block: FailedBlock) -> None:
-        """Note a block that failed for good."""
-        about: dict[str, Any] = {
-            "error": str(block.last.error), "kind": type(block.last.error).__name__, "trace": block.last.trace[-6000:],
-            "attempts": block.attempts, "worker": block.last.worker, **self.task.place_of(block.number),
-        }  # fmt: skip
-        self._log.record_failed(block.number, about)
-
-    def look(self, workers: Sequence[dict[str, Any]], dashboard: str = "") -> None:
-        """Update the job's record when an update is due.
-
-        Raises:
-            KeyboardInterrupt: The job was cancelled.
-        """
-        if any(worker["block"] is not None for worker in workers):
-            self._start_clock()
-        if dashboard and self.record is not None and self.record.dashboard != dashboard:
-            self.record.dashboard = dashboard
-            print(f"Dashboard: {dashboard}", file=sys.stderr)
-        self._report_waiting(bool(workers))
-        if self.record is not None and self.record.due:
-            self.record.update(len(self._log.done), len(self.queue.failed), workers)
-            if self.record.cancelled:
-                raise JobCancelled
-
-    def _report_waiting(self, connected: bool) -> None:
-        """Show beside the progress where to look while no worker connects, because of the queue or a firewall."""
-        if self.record is None or self._progress is None or self._waits_until is None:
-            return
-        if connected or not self._waits:
-            self._waits_until = None
-            self._progress.note = ""
-        elif time.monotonic() > self._waits_until:
-            self._waits_until = math.inf
-            self._progress.advance(0, note=f"no worker yet, incasem-like jobs show {self.record.id} tells more")
-
-
-class JobCancelled(KeyboardInterrupt):
-    """The job was cancelled from elsewhere; it is handled like ctrl-C."""
+        run_on_workers(call, workers, fleet)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -254,10 +144,9 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _recorded(call: _Call) -> Iterator[None]:
+def _recorded(call: Call) -> Iterator[None]:
     """Note in the job's record how the work inside ended."""
     record = call.record
-    assert record is not None
     state, said = "failed", ""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Tasks: a list of items and a function that processes one item; blocks that fill volumes are one kind of item."""
+"""Tasks: a list of items and the function that processes one; blocks that fill volumes are one kind of item."""
 
 from __future__ import annotations
 
@@ -9,9 +9,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from incasem_like.blockwise.done_log import refuse_remote
+import numpy as np
+import numpy.typing as npt
+
+from incasem_like.blockwise.done_log import held, refuse_remote
 from incasem_like.blockwise.grid import BlockGrid, block_grid
-from incasem_like.volumes import Roi, Volume, describe_roi, open_volume
+from incasem_like.config.voxel_size import same_voxel_size
+from incasem_like.errors import InputError
+from incasem_like.volumes import (
+    Roi,
+    Volume,
+    check_outputs,
+    create_volume,
+    dataset_exists,
+    describe_roi,
+    open_volume,
+    parse_address,
+)
 
 HOUR = 3600.0
 
@@ -289,3 +303,66 @@ def _layout(volume: Volume) -> dict[str, Any]:
         "voxel size": None if volume.voxel_size is None else list(volume.voxel_size),
         "offset": list(volume.offset),
     }
+
+
+def create_or_resume_output(
+    place: str,
+    dataset: str | None = None,
+    *,
+    shape: Sequence[int],
+    dtype: npt.DTypeLike,
+    voxel_size: Sequence[float] | None,
+    offset: Sequence[float] = (0, 0, 0),
+    axes: str = "zyx",
+    overwrite: bool = False,
+    **options: Any,
+) -> Volume:
+    """Create an output, or open the one that an earlier call of the same command began or finished.
+
+    Whether that call had the same parameters is checked by ``run_blockwise``.
+
+    Args:
+        place: Address of the array, or of its container.
+        dataset: Path inside the container when ``place`` is the container.
+        shape, dtype, voxel_size, offset, axes: As for ``create_volume``.
+        overwrite: Replace an existing output instead.
+        **options: Further arguments of ``create_volume``: ``chunk_shape``, ``provenance``, ``attributes`` and so on;
+            they apply when the array is created.
+
+    Raises:
+        InputError: The existing array has another shape, data type, voxel size, offset or axes; or another process is
+            writing the output to be replaced; or the address is remote, or an input named in ``provenance``.
+    """
+    address = parse_address(place, dataset)
+    refuse_remote(address)
+    inputs = (options.get("provenance") or {}).get("inputs", ())
+    check_outputs([address], [item["address"] for item in inputs], "choose another output")
+    wanted: dict[str, Any] = {
+        "shape": tuple(shape),
+        "axes": axes,
+        "dtype": np.dtype(dtype),
+        "voxel_size": None if voxel_size is None else tuple(float(size) for size in voxel_size),
+        "offset": tuple(float(position) for position in offset)[-len(axes.lstrip("c")) :],
+    }
+    if overwrite or not dataset_exists(place, dataset):
+        with held(str(address)):
+            return create_volume(place, dataset, overwrite=overwrite, **wanted, **options)
+    output = open_volume(place, dataset, writable=True, allow_incomplete=True)
+    _refuse_difference(output, wanted)
+    return output
+
+
+def _refuse_difference(output: Volume, wanted: Mapping[str, Any]) -> None:
+    for name, value in wanted.items():
+        found = getattr(output, name)
+        same = same_voxel_size(found, value) if name == "voxel_size" and found and value else found == value
+        if not same:
+            said = name.replace("_", " ")
+            raise InputError(
+                f"{output.address} exists already with {said} {_plain(found)}, but {said} {_plain(value)} is needed: "
+                "add --overwrite to replace it, or choose another name."
+            )
+
+
+def _plain(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)

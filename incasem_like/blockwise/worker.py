@@ -1,21 +1,24 @@
-"""The worker that runs blocks, in any process: the task is opened once, then blocks are run one by one.
-
-The fork server loads this module before it forks, so it must import nothing that starts threads; TensorStore is loaded
-when the first volume is opened, which is after the fork.
-"""
+"""Work on blocks in any process: the task is opened once, then its blocks are read, computed and written."""
 
 from __future__ import annotations
 
 import dataclasses
 import traceback
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from incasem_like.blockwise.queue import BlockError
+from incasem_like.blockwise.queue import BlockError, BlockQueue
 from incasem_like.blockwise.task import WorkItem, WorkTask
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import as_known_error
+
+LOST, TIMED_OUT, BROKEN = 3, 4, 6  # exit statuses of worker processes: why they ended
+PREFETCHED = 2  # blocks in memory besides the one that is computed and the one that is written
+
+Outcome = tuple[int, BlockError | None]
 
 
 class Worker:
@@ -83,3 +86,52 @@ def describe_error(error: Exception, worker: str) -> BlockError:
     """Convert an error to one of this package's classes, with its traceback."""
     known = as_known_error(error) or IncasemError(f"{type(error).__name__}: {error}")
     return BlockError(known, traceback.format_exc(), worker)
+
+
+def run_here(queue: BlockQueue, worker: Worker, done: Callable[[int], None]) -> Generator[Outcome, None, None]:
+    """Run blocks in this thread until the queue is empty; the caller reports each outcome to the queue.
+
+    Blocks of a task that prefetches are read and written in two further threads.
+
+    Args:
+        queue: The blocks to do.
+        worker: Runs them.
+        done: Called with each finished block as soon as it is written, perhaps in another thread.
+
+    Yields:
+        A block's number, and its error or None.
+    """
+
+    def write(number: int, block: WorkItem, result: Any) -> Outcome:
+        error = worker.write(block, result)
+        if error is None:
+            done(number)
+        return number, error
+
+    if not worker.task.staged:
+        while queue:
+            for number in queue.take(1):
+                block, error = worker.read(number)
+                result, error = (None, error) if block is None else worker.compute(block)
+                yield (number, error) if error or block is None else write(number, block, result)
+        return
+    read: deque[tuple[int, Future[tuple[WorkItem | None, BlockError | None]]]] = deque()
+    written: deque[Future[Outcome]] = deque()
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        try:
+            while queue:
+                for number in queue.take(1 + PREFETCHED - len(read)):
+                    read.append((number, reader.submit(worker.read, number)))
+                while written and (len(written) > 1 or written[0].done() or not read):
+                    yield written.popleft().result()
+                if not read:
+                    continue
+                number, future = read.popleft()
+                block, error = future.result()
+                result, error = (None, error) if block is None else worker.compute(block)
+                if error or block is None:
+                    yield number, error
+                else:
+                    written.append(writer.submit(write, number, block, result))
+        finally:
+            reader.shutdown(wait=False, cancel_futures=True)

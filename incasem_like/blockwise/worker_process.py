@@ -1,7 +1,7 @@
 """A worker process: ``python -m incasem_like.blockwise.worker_process``, on this machine or another one.
 
 It is a Dask worker that reads the address of its scheduler, and the certificate for mutual TLS, from a file that only
-its owner can read. It ends with the scheduler. If the scheduler was killed, it looks for the next one for some time.
+its owner can read. It ends with the scheduler, or when the scheduler removes that file.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import secrets
 import signal
@@ -17,14 +18,18 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-if TYPE_CHECKING:
-    from distributed import Worker
+import dask.config
+from distributed import Security, Status, Worker
+from distributed.utils import get_ip
 
-LOST, TIMED_OUT, BROKEN = 3, 4, 6  # exit statuses: why the worker ended
+from incasem_like.blockwise.dask_task import LEAVING
+from incasem_like.blockwise.worker import LOST
+
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_BETWEEN_ATTEMPTS = 1.0
+SECONDS_UNTIL_WRITTEN = 0.02  # between looks for the scheduler's address
 SECONDS_TO_CONNECT = 20.0
 QUIET = {  # Dask profiles itself fifty times a second, which would slow short blocks
     "distributed.admin.tick.interval": "1s",
@@ -42,8 +47,13 @@ SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
-    "logging": {"distributed": "critical"},
 }
+
+
+def silence_dask() -> None:
+    """Keep the messages of Dask's libraries off the terminal and the workers' logs: users read our own."""
+    for name in ("distributed", "distributed.client", "bokeh", "tornado"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def main() -> NoReturn:
@@ -51,14 +61,15 @@ def main() -> NoReturn:
     parser = argparse.ArgumentParser(description="Run blocks that a Dask scheduler hands out.")
     parser.add_argument("--name", required=True, help="name of this worker, for messages")
     parser.add_argument("--connection", type=Path, required=True, help="file with the scheduler's address and key")
-    parser.add_argument("--reconnect", type=float, default=0.0, help="seconds to look for a lost scheduler")
-    parser.add_argument("--child", action="store_true", help="end with the process that started this one")
-    parser.add_argument("--again", action="store_true", help="a scheduler was there and was lost")
+    parser.add_argument("--patience", type=float, default=300.0, help="seconds to try to reach the scheduler")
+    parser.add_argument("--parent", type=int, help="process id of the parent, with which this process ends")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the scheduler answers ctrl-C
+    dask.config.set(SETTINGS)
+    silence_dask()
     process = WorkerProcess(arguments)
     asyncio.run(process.work(process.find_scheduler()))
-    process.end()
+    os._exit(0 if LEAVING.is_set() else LOST)
 
 
 class WorkerProcess:
@@ -69,45 +80,35 @@ class WorkerProcess:
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        self._arguments = arguments
-        self._connection: Path = arguments.connection
-        self._parent = os.getppid() if arguments.child else None
-        self._leaving = False
+        self._name, self._connection, self._patience = arguments.name, arguments.connection, arguments.patience
+        self._parent = arguments.parent  # not asked of the system: it may have been killed before this process looks
 
     def find_scheduler(self) -> dict[str, Any]:
         """Return the scheduler's address once it can be reached; end the process if that takes too long."""
-        began, said = time.monotonic(), False
+        began, said, reason = time.monotonic(), False, ""
         while True:
-            # Read anew each time: a scheduler that was killed and started again listens elsewhere, with another key.
+            self._end_without_scheduler()
             try:
                 known: dict[str, Any] = json.loads(self._connection.read_text())
-                host, port = known["host"], int(known["port"])
-                socket.create_connection((host, port), timeout=SECONDS_TO_CONNECT).close()
+                reason = f"{known['host']} port {known['port']}, "
+                socket.create_connection((known["host"], known["port"]), timeout=SECONDS_TO_CONNECT).close()
                 return known
-            except FileNotFoundError as error:
-                if self._arguments.again:  # a scheduler that ends normally removes it
-                    os._exit(LOST)
-                reason = str(error)
+            except ValueError:
+                reason, pause = "it has not written its address", SECONDS_UNTIL_WRITTEN
             except OSError as error:
-                reason = f"{host} port {port}, {error.strerror or error}"
+                reason, pause = reason + (error.strerror or str(error)), SECONDS_BETWEEN_ATTEMPTS
+                if not said:
+                    _print(f"The scheduler cannot be reached, tried again for {self._patience:g} s: {reason}.")
+                    said = True
             elapsed = time.monotonic() - began
-            if elapsed > self._arguments.reconnect:
+            if elapsed > self._patience:
                 _print(f"The scheduler was not reached for {elapsed:.0f} s, so this worker ends: {reason}.")
                 os._exit(LOST)
-            if not said:
-                _print(f"The scheduler cannot be reached, tried again for {self._arguments.reconnect:g} s: {reason}.")
-                said = True
-            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+            time.sleep(pause)
 
     async def work(self, known: dict[str, Any]) -> None:
         """Work for a scheduler until it, or this process, ends."""
-        import dask.config
-
-        dask.config.set(SETTINGS)
-        from distributed import Security, Worker
-        from distributed.utils import get_ip
-
-        host, port = known["host"], int(known["port"])
+        host, port = known["host"], known["port"]
         ip = get_ip(host, port)  # of the interface that leads to the scheduler
         key, certificate = known["key"], known["certificate"]
         worker = Worker(
@@ -116,7 +117,7 @@ class WorkerProcess:
                 tls_ca_file=certificate, tls_worker_cert=certificate, tls_worker_key=key, require_encryption=True
             ),
             nthreads=known["threads"],
-            name=f"{self._arguments.name}.{secrets.token_hex(3)}",  # the scheduler may still know a lost connection
+            name=f"{self._name}.{secrets.token_hex(3)}",  # the scheduler may still know a lost connection
             host=f"[{ip}]" if ":" in ip else ip,
             dashboard=False,
             dashboard_address="127.0.0.1:0",
@@ -125,50 +126,38 @@ class WorkerProcess:
             death_timeout=SECONDS_TO_CONNECT,
         )
         threading.Thread(target=self._watch, args=(worker,), name="watch", daemon=True).start()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_sigterm, worker)
+        leaving = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
         try:
             await worker
+            left = asyncio.create_task(_leave(worker, leaving))
             await worker.finished()
+            left.cancel()
         except Exception as error:
             _print(f"The scheduler at {host} port {port} was not joined: {type(error).__name__}: {error}")
             await asyncio.sleep(SECONDS_BETWEEN_ATTEMPTS)
 
-    def end(self) -> NoReturn:
-        """End the process, or restart it to look for the next scheduler."""
-        if self._leaving:
-            os._exit(0)
-        if self._parent is not None or not self._arguments.reconnect:
-            os._exit(LOST)
-        again = [] if self._arguments.again else ["--again"]
-        os.execv(sys.executable, [sys.executable, "-m", "incasem_like.blockwise.worker_process", *sys.argv[1:], *again])
-
     def _watch(self, worker: Worker) -> None:
         """End with the scheduler even during a long block, for which Dask would wait."""
-        from distributed import Status
-
         while True:
             time.sleep(SECONDS_BETWEEN_LOOKS)
-            if self._parent is not None and os.getppid() != self._parent:
+            self._end_without_scheduler()
+            if worker.status in (Status.closing, Status.closed, Status.failed) and not LEAVING.is_set():
                 os._exit(LOST)
-            if not self._connection.exists():
-                os._exit(LOST)
-            if worker.status in (Status.closing, Status.closed, Status.failed) and not self._leaving:
-                self.end()
 
-    def _on_sigterm(self, worker: Worker) -> None:
-        """Finish the current block and leave the rest to others: a queue that wants its machine back sends SIGTERM."""
-        from incasem_like.blockwise.dask_task import LEAVING
+    def _end_without_scheduler(self) -> None:
+        if not self._connection.exists() or (self._parent is not None and os.getppid() != self._parent):
+            os._exit(LOST)
 
-        LEAVING.set()
-        if not self._leaving:
-            self._leaving = True
-            self._last = asyncio.ensure_future(self._leave(worker))
 
-    async def _leave(self, worker: Worker) -> None:
-        while worker.state.executing_count:
-            await asyncio.sleep(0.02)
-        await worker.close_gracefully()
-        os._exit(0)
+async def _leave(worker: Worker, leaving: asyncio.Event) -> None:
+    """Finish the current blocks and leave the rest to others: a queue that wants its machine back sends SIGTERM."""
+    await leaving.wait()
+    LEAVING.set()
+    while worker.state.executing_count:
+        await asyncio.sleep(0.02)
+    await worker.close_gracefully()
+    os._exit(0)
 
 
 def _print(words: str) -> None:

@@ -1,22 +1,26 @@
-"""``workers.yaml``: which workers to start, and how they and the scheduler find each other; errors name the key."""
+"""``workers.yaml``: which workers to start, and how they and the scheduler find each other; checked before any work."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-import string
+import shutil
+import socket
+import subprocess
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field
 
+from incasem_like.blockwise.job import jobs_directory
 from incasem_like.blockwise.launchers import LAUNCHERS, QUEUES, WorkerGroup
-from incasem_like.config.kinds import Count, NotNegative, Positive, Text, Words, contradiction
+from incasem_like.blockwise.launchers.base import Duration
+from incasem_like.config.kinds import Count, Text, Words
 from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document
 from incasem_like.errors import ConfigError, InputError
@@ -26,120 +30,15 @@ JOBQUEUE_KEYS = {
     "python": "python",
 }  # fmt: skip
 LOOPBACK = "127.0.0.1"
-_UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
-
-
-def _memory(value: object) -> int:
-    """Read ``16GiB``, ``16 GB``, ``16g`` (all powers of 1024, as in queues) or a number of MiB."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(value).lower())
-    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
-        raise ValueError("not an amount of memory")
-    return int(float(found[1]) * _UNITS[found[2]])
-
-
-def _duration(value: object) -> float:
-    """Read seconds, ``90s``, ``30 min``, ``24h``, ``2d``, ``HH:MM:SS`` or ``D-HH:MM:SS``.
-
-    YAML 1.1 reads an unquoted ``24:00:00`` as a number of seconds.
-    """
-    text = str(value).strip().lower()
-    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text)
-    if clock:
-        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
-        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)?", text)
-    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
-        raise ValueError("not a time")
-    return float(found[1]) * _SECONDS[found[2] or "s"]
-
-
-def _lines(value: object) -> object:
-    return tuple(value.splitlines()) if isinstance(value, str) else value
-
-
-def _words(value: object) -> object:
-    """Split a text as a shell would: ``--account=lab --comment='two words'`` are two words."""
-    return tuple(shlex.split(value)) if isinstance(value, str) else value
-
-
-Memory = Annotated[int, BeforeValidator(_memory), Words("an amount of memory such as 16GiB")]
-Duration = Annotated[float, BeforeValidator(_duration), Words("a time such as 90s, 30min, 24h or 24:00:00")]
-Lines = Annotated[tuple[Text, ...], BeforeValidator(_lines), Words("a text or a list of texts")]
-Options = Annotated[
-    tuple[Text, ...], BeforeValidator(_words), Words("words such as --account=lab, their quotes closed, or a list")
-]
+MOST_WORKERS_PER_CORE = 4
+SECONDS_TO_CONNECT = 20.0
 Port = Annotated[Count, Field(le=65535), Words("a port number from 0 to 65535")]
 
 
-class AdaptiveSection(Document):
-    """The number of workers: the maximum while blocks wait, the minimum while none does."""
-
-    minimum: Count = Field(0, description="Workers that are kept even while no block waits.")
-    maximum: Positive = Field(description="Workers while blocks wait.")
-
-    @model_validator(mode="after")
-    def _minimum_is_less(self) -> AdaptiveSection:
-        if self.minimum > self.maximum:
-            raise contradiction(f"adaptive.minimum is {self.minimum}, but maximum is {self.maximum}: raise maximum.")
-        return self
-
-
-class GroupSection(Document):
-    """Workers of one kind."""
+class GroupSection(WorkerGroup):
+    """Workers of one kind, with one of the launchers."""
 
     launcher: Literal[tuple(LAUNCHERS)] = Field("local", description="What starts the workers.")  # type: ignore[valid-type]
-    count: Positive | None = Field(None, description="Workers; null = one per GPU on this machine, else 1.")
-    adaptive: AdaptiveSection | None = Field(None, description="Workers come and go with the blocks that wait.")
-    cores: Positive = Field(1, description="CPU cores of each worker, and threads that its libraries start.")
-    memory: Memory | None = Field(None, description="Memory of each worker, asked of the queue.")
-    queue: Text | None = Field(None, description="Slurm's partition, or another system's queue.")
-    gpus: Count = Field(0, description="GPUs of each worker.")
-    time: Duration | None = Field(None, description="How long the queue may let a worker run.")
-    set_up: Lines = Field((), description="Shell lines before the worker: modules, conda, variables.")
-    options: Options = Field((), description="Further options of the submitting command: a text, or words.")
-    command: Text | None = Field(None, description="For `command`: how to run `{command}`.")
-    python: Text | None = Field(None, description="Interpreter on the workers' machines; null = this one.")
-
-    @model_validator(mode="after")
-    def _fits_its_launcher(self) -> GroupSection:
-        if self.launcher == "command":
-            if self.command is None:
-                raise contradiction('launcher "command" needs a command, such as command: ssh node7 {command}.')
-            unknown = _placeholders(self.command) - {"command", "name"}
-            if unknown or "{command}" not in self.command:
-                raise contradiction(
-                    f'command is "{self.command}", but must hold {{command}}, may hold {{name}}, and nothing else in '
-                    "braces."
-                )
-        elif self.command is not None:
-            raise contradiction(f'command is for launcher "command", but launcher is "{self.launcher}": drop one.')
-        if self.launcher in ("local", "command"):
-            for key in ("queue", "options", "time", *(("memory",) if self.launcher == "local" else ())):
-                if getattr(self, key):
-                    raise contradiction(f'{key} is asked of a queue, but launcher is "{self.launcher}": drop it.')
-        if self.launcher == "oar" and self.memory:
-            raise contradiction(
-                "memory has no name that all OAR clusters share: drop it, and ask by options, such as -p 'mem > 16000'."
-            )
-        if self.adaptive is not None and self.count is not None:
-            raise contradiction(f"count is {self.count}, but adaptive says how many workers there are: drop one.")
-        return self
-
-    def group(self) -> WorkerGroup:
-        """Return the group in the form that launchers take."""
-        values = self.model_dump()
-        adaptive = values.pop("adaptive")
-        if adaptive is not None:
-            values.update(count=adaptive["maximum"], minimum=adaptive["minimum"])
-        return WorkerGroup(**values)
-
-
-def _placeholders(template: str) -> set[str]:
-    try:
-        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-    except ValueError:
-        return {template}
 
 
 class SchedulerSection(Document):
@@ -151,7 +50,6 @@ class SchedulerSection(Document):
     block_time_limit: Duration | None = Field(None, description="Time one block may take; null = the task's own.")
     silence: Duration = Field(180.0, description="A worker of another machine that is silent so long is given up.")
     worker_timeout: Duration | None = Field(None, description="Time the first worker may take; null = wait.")
-    reconnect: NotNegative = Field(300.0, description="Seconds that workers look for a lost scheduler.")
 
 
 @dataclass(frozen=True)
@@ -159,19 +57,16 @@ class Workers:
     """All workers of a call.
 
     Attributes:
-        groups: Groups of equal workers.
+        groups: Groups of equal workers to start; none where a cluster exists.
         scheduler: Where the scheduler listens, and its time limits.
         dashboard: Whether Dask's pages are shown.
+        cluster: Address of an existing Dask cluster whose workers are used.
     """
 
-    groups: tuple[WorkerGroup, ...]
+    groups: tuple[WorkerGroup, ...] = ()
     scheduler: SchedulerSection = field(default_factory=SchedulerSection)
     dashboard: bool = False
-
-    @property
-    def cluster(self) -> str | None:
-        """Address of an existing Dask cluster whose workers are used; None for own workers."""
-        return self.groups[0].address
+    cluster: str | None = None
 
     @classmethod
     def local(cls, count: int) -> Workers:
@@ -216,19 +111,18 @@ def _standing(address: str) -> Workers:
             f"{address} is not the address of a Dask scheduler: expected one such as tcp://10.0.0.5:8786 or "
             "tls://10.0.0.5:8786, or a file."
         )
-    return Workers((WorkerGroup(launcher="cluster", address=address),))
+    return Workers(cluster=address)
 
 
 def given_workers(arguments: Namespace) -> Workers | None:
-    """Read the workers that ``--workers`` on a command line names; None without it.
+    """Read and check the workers that ``--workers`` on a command line names; None without it.
 
     Raises:
-        InputError: As ``usable_workers``; or ``--dashboard`` is given without workers, or the package for its pages is
-            missing.
+        ConfigError: As ``load_workers``.
+        InputError: They cannot start, see ``worker_problems``; or ``--dashboard`` is given without workers, or the
+            package for its pages is missing.
     """
-    from incasem_like.blockwise.check_workers import usable_workers
-
-    workers = usable_workers(arguments.workers)
+    workers = None if arguments.workers is None else usable_workers(arguments.workers)
     if not getattr(arguments, "dashboard", False):
         return workers
     if find_spec("bokeh") is None:
@@ -238,6 +132,19 @@ def given_workers(arguments: Namespace) -> Workers | None:
             raise InputError("--dashboard shows what workers do, but there are none: add --workers.")
         workers = Workers.local(arguments.num_workers)
     return replace(workers, dashboard=True)
+
+
+def usable_workers(source: Path | str) -> Workers:
+    """Read which workers to use, and check, as far as this machine can, that they are able to start.
+
+    Raises:
+        ConfigError: As ``load_workers``.
+        InputError: They cannot start; the first of ``worker_problems``.
+    """
+    workers = load_workers(source)
+    for problem in worker_problems(workers):
+        raise problem
+    return workers
 
 
 def _entries(values: dict[str, Any], path: Path) -> list[tuple[Mapping[str, Any], str]]:
@@ -255,7 +162,7 @@ def _entries(values: dict[str, Any], path: Path) -> list[tuple[Mapping[str, Any]
 
 def _group(values: Mapping[str, Any], where: str) -> WorkerGroup:
     try:
-        return GroupSection.from_values({**_jobqueue_values(values), **values}, lambda _key: where).group()
+        return GroupSection.from_values({**_jobqueue_values(values), **values}, lambda _key: where)
     except ConfigError as error:
         message = str(error)
         raise ConfigError(message if where in message else f"{message[:-1]} ({where}).") from None
@@ -283,3 +190,81 @@ def _jobqueue_values(values: Mapping[str, Any]) -> dict[str, Any]:
     if options:
         known["options"] = [word for option in options for word in shlex.split(option)]
     return known
+
+
+def worker_problems(workers: Workers) -> Iterator[InputError]:
+    """Yield an error for each obstacle: missing programs, too few GPUs, an address of another machine."""
+    if workers.cluster is not None:
+        yield from _unreachable(workers.cluster)
+        return
+    launchers = [LAUNCHERS[group.launcher](group, Path()) for group in workers.groups]
+    for launcher in launchers:
+        program = launcher.program
+        if program is not None and shutil.which(program) is None:
+            yield InputError(
+                f"Workers are to be started by {launcher.group.launcher}, but the program {program} is missing here: "
+                "run this on a machine that can submit jobs."
+            )
+    for launcher in launchers:
+        group = launcher.group
+        if launcher.local and group.python is not None and shutil.which(group.python) is None:
+            yield InputError(
+                f"python in the workers file is {group.python}, but this program does not exist: correct it."
+            )
+        if (missing := _missing_program(group.command)) is not None:
+            yield InputError(
+                f"command in the workers file begins with {missing}, but this program does not exist here: correct it, "
+                "or run this where it is installed."
+            )
+        try:
+            _ = launcher.count
+        except InputError as problem:
+            yield problem
+    cores, local = len(os.sched_getaffinity(0)), sum(one.group.most or 1 for one in launchers if one.local)
+    if local > MOST_WORKERS_PER_CORE * cores:
+        yield InputError(
+            f"{local} workers are to run on this machine, but it has {cores} cores: reduce count in the workers file."
+        )
+    if not all(launcher.local for launcher in launchers):
+        records = jobs_directory()
+        there = next(folder for folder in [records, *records.parents] if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            yield InputError(
+                f"Workers find their scheduler by a file in {records}, but nothing can be written there: set "
+                "INCASEM_JOBS to a folder that all their machines see."
+            )
+        address, port = workers.scheduler.listen or LOOPBACK, workers.scheduler.port
+        try:
+            socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
+        except OSError as error:
+            yield cannot_listen(address, port, error)
+
+
+def _unreachable(address: str) -> Iterator[InputError]:
+    """Yield an error if nothing listens at the address of a cluster."""
+    host, _, port = address.partition("://")[2].rstrip("/").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
+    except (OSError, OverflowError) as error:
+        yield InputError(
+            f"There is no Dask scheduler at {address} ({getattr(error, 'strerror', None) or error}): start it, or "
+            "correct the address."
+        )
+
+
+def _missing_program(command: str | None) -> str | None:
+    """Return the first word of a command if the shell finds no program of that name; None where that is uncertain."""
+    word = re.match(r"\s*([\w./+-]+)(?=\s)", command or "")
+    if word is None:  # a variable, quotes, the worker itself: only the shell can resolve it
+        return None
+    known = subprocess.run(["/bin/sh", "-c", 'command -v -- "$0"', word[1]], capture_output=True, check=False)
+    return None if known.returncode == 0 else word[1]
+
+
+def cannot_listen(address: str, port: int, error: OSError) -> InputError:
+    """Return the error for an address that the scheduler cannot listen on."""
+    reason = (error.strerror or str(error)).split(" (while ")[0]  # Python appends the address as a tuple
+    return InputError(
+        f"The scheduler cannot listen on {address} port {port} ({reason}): set scheduler.listen "
+        "in the workers file to an address of this machine, and another port or none."
+    )

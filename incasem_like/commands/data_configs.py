@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from incasem_like.blockwise.parts import aligned_parts
+from incasem_like.blockwise.grid import aligned_parts
 from incasem_like.config import load_data_config
 from incasem_like.config.locations import default_data_directory
 from incasem_like.config.voxel_size import same_voxel_size

@@ -170,9 +170,9 @@ def report_finished(finished: FinishedPrediction, evaluate_script: Path) -> None
     if already:
         print(f"Prediction {finished.prediction_id} was already complete.")
     for name, value in finished.scores.items():
-        if len(finished.places) > 1 or name.endswith("_ds_0"):  # the mean of a single region is redundant
+        if len(finished.locations) > 1 or name.endswith("_ds_0"):  # the mean of a single region is redundant
             print(f"{name}: {value:.4f}")
-    first, *others = finished.places.items()
+    first, *others = finished.locations.items()
     for name, place in others:
         report_written(f"prediction of {name}", shown_path(place.container / place.group), already=already)
     command = None

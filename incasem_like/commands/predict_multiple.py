@@ -209,7 +209,7 @@ def _report_kept(finished: FinishedSeries) -> None:
     if not kept:
         return
     iterations = f"iteration {kept[0].iteration}" if len(kept) == 1 else f"{len(kept)} iterations"
-    for region, place in zip(series.region_names, series.places(finished.run_id, kept[0].iteration), strict=True):
+    for region, place in zip(series.region_names, series.locations(finished.run_id, kept[0].iteration), strict=True):
         folder = place.folder if len(kept) == 1 else place.container / series.plan.group(finished.run_id)
         if not folder.exists():
             print(

@@ -74,7 +74,7 @@ class PredictionSection(Section):
         description="Tiles per batch; null = 1, on a GPU more if tiles are small. No effect on a CPU, where the U-Net "
         "processes a tile slab by slab, and for 2-D networks.",
     )
-    survey: Literal["auto", "here", "worker"] = Field(
+    probe: Literal["auto", "here", "worker"] = Field(
         "auto",
         description="Where the device is benchmarked (speed and memory of tiles, accuracy of a lower precision): on "
         "this machine, or by one of the workers (`--workers`), which is started before the others. "

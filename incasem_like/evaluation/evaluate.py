@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block
+from incasem_like.blockwise.grid import aligned_parts, grown_block
 from incasem_like.blockwise.ledger import LedgerTask
-from incasem_like.blockwise.parts import aligned_parts, grown_block
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.thresholds import ThresholdSweep
 from incasem_like.formatting.workers import useful_workers

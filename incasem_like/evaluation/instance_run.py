@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block
+from incasem_like.blockwise.grid import aligned_parts, grown_block
 from incasem_like.blockwise.ledger import LedgerTask
-from incasem_like.blockwise.parts import aligned_parts, grown_block
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.evaluate import covered_roi
 from incasem_like.evaluation.instances import Contingency, largest_errors, object_scores, partition_scores

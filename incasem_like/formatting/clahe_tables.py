@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, WorkItem
+from incasem_like.blockwise.grid import aligned_parts, grown_block
 from incasem_like.blockwise.ledger import LedgerTask
-from incasem_like.blockwise.parts import aligned_parts, grown_block
 from incasem_like.errors import DataError
 from incasem_like.formatting.clahe import GreyScale, interpolate, tables_round, tile_grid, tile_table
 from incasem_like.formatting.workers import Workers

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
-from incasem_like.blockwise.parts import shuffled_parts
+from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.blockwise.workers_file import Workers, given_workers
 from incasem_like.formatting.workers import useful_workers
 from incasem_like.terminal import report_written

@@ -16,7 +16,7 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.components import Parts, find_parts, joined, looked_up, save_table
 from incasem_like.formatting.derive import DatasetWritten, Derivation, Operation, derive
 from incasem_like.volumes import Address, Volume, open_volume, parse_address
-from incasem_like.volumes.provenance import digest
+from incasem_like.volumes.chunk_files import digest
 from incasem_like.volumes.values import check_label_dtype, check_labels
 
 OPENING, CLOSING = 3, 2  # radii in voxels, as in incasem

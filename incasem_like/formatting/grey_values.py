@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block
+from incasem_like.blockwise.grid import aligned_parts
 from incasem_like.blockwise.ledger import LedgerTask
-from incasem_like.blockwise.parts import aligned_parts
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.clahe_tables import range_block
 from incasem_like.formatting.derive import Derivation, Operation

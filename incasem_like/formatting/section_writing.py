@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from incasem_like.blockwise.grid import grown_block
 from incasem_like.blockwise.ledger import LedgerTask
-from incasem_like.blockwise.parts import grown_block
 from incasem_like.errors import DataError, InputError, VoxelValueError
 from incasem_like.formatting.clahe_tables import range_block
 from incasem_like.formatting.workers import useful_workers

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, TypeVar
 
-from incasem_like.blockwise.processes import process_pool
+from incasem_like.processes import process_pool
 from incasem_like.terminal import Progress
 
 Result = TypeVar("Result")

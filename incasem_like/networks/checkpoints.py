@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from incasem_like.disk import write_whole
 from incasem_like.errors import CheckpointError
 
 NETWORK_KEY = "model_state_dict"
@@ -51,19 +51,7 @@ def save_checkpoint(path: Path, network: nn.Module, optimizer: Optimizer | None 
     torch.save({NETWORK_KEY: state, OPTIMIZER_KEY: optimizer_state}, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Through our own file object, so that a full disk raises OSError instead of one of torch's errors.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, lambda file: file.write(buffer.getbuffer()))
     _sync_folder(path.parent)
 
 

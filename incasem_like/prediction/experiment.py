@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.config import PredictionConfig
 from incasem_like.errors import InputError, RunNotFoundError
-from incasem_like.prediction.outputs import OutputPlace, read_begun
+from incasem_like.prediction.outputs import OutputLocation, read_begun
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.planning.planner import plan_prediction
 from incasem_like.prediction.planning.preflight import (
@@ -38,14 +38,14 @@ class FinishedPrediction:
     Attributes:
         run_id: Id of its run; 0 if it is not tracked.
         prediction_id: The number in the datasets' names; after ``--resume`` that of the resumed run.
-        places: The output of each region, by name of the entry.
+        locations: The output of each region, by name of the entry.
         scores: Scores of all regions by name; undefined ones are left out.
         result: All of this as plain values, as stored in the run.
     """
 
     run_id: int
     prediction_id: int
-    places: dict[str, OutputPlace]
+    locations: dict[str, OutputLocation]
     scores: dict[str, float]
     result: dict[str, Any]
 
@@ -114,16 +114,16 @@ def _checked_plan(
 ) -> tuple[PredictionPlan, RunStore | None]:
     """Plan, quick checks first: a worker that has to be asked may wait in a queue."""
     plan = plan_prediction(config, records, workers)
-    places = plan.places(resume or 0)
-    for place in places:
-        place.check_writable()
+    locations = plan.locations(resume or 0)
+    for location in locations:
+        location.check_writable()
     runs = store()
     if resume is None:
         return plan.resolved(), runs
-    plan.check_not_read(places)
+    plan.check_not_read(locations)
     _check_resumable(plan, resume, runs)
     known = plan.knows_precision
-    plan = plan.resolved(tiles=any(read_begun(place) is None for place in places))
+    plan = plan.resolved(tiles=any(read_begun(location) is None for location in locations))
     if not known:  # so it was left out of the comparison
         _check_resumable(plan, resume, runs)
     return plan, runs
@@ -131,17 +131,17 @@ def _checked_plan(
 
 def _predict(plan: PredictionPlan, run: Run, request: Request) -> FinishedPrediction:
     started = time.monotonic()
-    places = plan.places(request.prediction_id)
+    locations = plan.locations(request.prediction_id)
     record_plan(run, plan, plan.lineage)
-    voxels, scores = predict_regions(plan, places, request)
+    voxels, scores = predict_regions(plan, locations, request)
     for name, value in scores.items():
         run.log_scalar(name, value, plan.iteration)
-    by_name = {region.name: place for region, place in zip(plan.regions, places, strict=True)}
+    by_name = {region.name: location for region, location in zip(plan.regions, locations, strict=True)}
     trained = plan.training_run_ids
     result = {
         "prediction_id": request.prediction_id,
         "training_run_id": trained[0] if len(trained) == 1 else list(trained),
-        "outputs": {name: str(place.container / place.main) for name, place in by_name.items()},
+        "outputs": {name: str(location.container / location.main) for name, location in by_name.items()},
         "voxels": int(sum(region.roi.size for region in plan.regions)),
         "voxels_predicted": voxels,
         "seconds": round(time.monotonic() - started, 2),
@@ -173,8 +173,8 @@ def _check_resumable(plan: PredictionPlan, prediction_id: int, runs: RunStore | 
     Raises:
         InputError: It was not begun, or something differs; the message names it.
     """
-    places = plan.places(prediction_id)
-    if check_begun_alike(plan, places, "predict anew, without --resume"):
+    locations = plan.locations(prediction_id)
+    if check_begun_alike(plan, locations, "predict anew, without --resume"):
         return
     record = None
     with contextlib.suppress(RunNotFoundError):
@@ -183,7 +183,7 @@ def _check_resumable(plan: PredictionPlan, prediction_id: int, runs: RunStore | 
         trained = record.config.get("prediction", {}).get("run_id_training")
         if (trained if isinstance(trained, list) else [trained]) == list(plan.training_run_ids):
             return
-    raise InputError(f"{places[0].folder} holds no prediction that was begun: predict anew, without --resume.")
+    raise InputError(f"{locations[0].folder} holds no prediction that was begun: predict anew, without --resume.")
 
 
 def examine_prediction(
@@ -208,10 +208,10 @@ def examine_prediction(
     with found.collecting():
         plan = plan_prediction(config, trainings(), workers, found=found, knows_workers=knows_workers)
         with found.collecting():
-            plan = plan.resolved(ask=False)
+            plan = plan.resolved(probe=False)
         report_networks(found, plan)
         if resume is not None:
             with found.collecting():
                 _check_resumable(plan, resume, runs)
-        examine_regions(found, plan, plan.places(resume or next_id(runs)), resume=resume is not None)
+        examine_regions(found, plan, plan.locations(resume or next_id(runs)), resume=resume is not None)
     return found

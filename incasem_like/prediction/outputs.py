@@ -28,7 +28,7 @@ def prediction_group(training_run_id: int, prediction_run_id: int) -> str:
 
 
 @dataclass(frozen=True)
-class OutputPlace:
+class OutputLocation:
     """The output of a region's prediction.
 
     Attributes:
@@ -109,9 +109,9 @@ class Begun:
         return tuple(self.description["input_size"])
 
 
-def read_begun(place: OutputPlace) -> Begun | None:
+def read_begun(location: OutputLocation) -> Begun | None:
     """Read the state of an earlier run's prediction; None if it was not begun."""
-    log = read_log(place.container / place.main)
+    log = read_log(location.container / location.main)
     return None if log is None else Begun(log.fingerprint["parameters"], len(log.done))
 
 
@@ -131,34 +131,36 @@ class RegionOutput:
         self._values = self.further if self._of_classes else (self.main, *self.further)
 
     @classmethod
-    def create(cls, place: OutputPlace, num_classes: int, output_dtype: str, layout: Mapping[str, Any]) -> RegionOutput:
+    def create(
+        cls, location: OutputLocation, num_classes: int, output_dtype: str, layout: Mapping[str, Any]
+    ) -> RegionOutput:
         """Create the datasets, incomplete and full of zeros; the main one last.
 
         ``layout`` is what ``create_volume`` takes, of a dataset without channels.
         """
         values: dict[str, Any] = {"dtype": output_dtype, "attributes": {"scale": SCALES[output_dtype]}, **layout}
-        if output_dtype != "uint8" and place.container.suffix != ".n5":  # some readers of N5 support gzip only
+        if output_dtype != "uint8" and location.container.suffix != ".n5":  # some readers of N5 support gzip only
             values["compression"] = "lz4"  # zstd takes five times as long for noisy floats and saves little
         created = []
-        for index, name in reversed(list(enumerate(place.datasets(num_classes)))):
+        for index, name in reversed(list(enumerate(location.datasets(num_classes)))):
             options = values
-            if place.channels:
-                group = place.channels[index]
+            if location.channels:
+                group = location.channels[index]
                 sizes = {key: (group.channels, *layout[key]) for key in ("shape", "chunk_shape")}
                 attributes = {**group.attributes, "activation": group.activation, **values["attributes"]}
                 options = {**values, **sizes, "axes": "czyx", "attributes": attributes}
-            elif name == place.segmentation:
+            elif name == location.segmentation:
                 options = {"dtype": "uint8", **layout}
                 if num_classes == 2:  # the map can be evaluated as probabilities 0 and 1 of its only class
                     options["attributes"] = {"scale": 1}
-            created.append(create_volume(place.container, name, **options))
+            created.append(create_volume(location.container, name, **options))
         return cls(created[::-1])
 
     @classmethod
-    def reopen(cls, place: OutputPlace, num_classes: int) -> RegionOutput:
+    def reopen(cls, location: OutputLocation, num_classes: int) -> RegionOutput:
         """Open the datasets of an earlier run to continue writing."""
-        names = place.datasets(num_classes)
-        return cls([open_volume(place.container, name, writable=True, allow_incomplete=True) for name in names])
+        names = location.datasets(num_classes)
+        return cls([open_volume(location.container, name, writable=True, allow_incomplete=True) for name in names])
 
     def write(self, tile: Roi, probabilities: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]) -> None:
         """Write one tile: (channels, z, y, x) in [0, 1], and its mask (z, y, x), 0 or 1."""

@@ -18,7 +18,7 @@ from incasem_like.errors import InputError
 from incasem_like.prediction.blocks import region_blocks
 from incasem_like.prediction.computing.ensemble import Predictor
 from incasem_like.prediction.computing.loading import PredictorSetUp
-from incasem_like.prediction.outputs import OutputPlace, RegionOutput, chunk_shape_for, read_begun
+from incasem_like.prediction.outputs import OutputLocation, RegionOutput, chunk_shape_for, read_begun
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.samples import Region
 from incasem_like.volumes import Roi, make_provenance
@@ -63,7 +63,7 @@ class Request:
 
 
 def predict_regions(
-    plan: PredictionPlan, places: Sequence[OutputPlace], request: Request
+    plan: PredictionPlan, locations: Sequence[OutputLocation], request: Request
 ) -> tuple[int, dict[str, float]]:
     """Predict all regions of a plan, or their missing parts, each to its output.
 
@@ -75,9 +75,9 @@ def predict_regions(
         CheckpointError: The network's output is not finite.
         IncasemError: Blocks failed; all others are done.
     """
-    plan.check_not_read(places)
+    plan.check_not_read(locations)
     # All are begun before the first is predicted, so that another run can resume any of them.
-    begun = [_begin(plan, region, place, request) for region, place in zip(plan.regions, places, strict=True)]
+    begun = [_begin(plan, region, location, request) for region, location in zip(plan.regions, locations, strict=True)]
     voxels, scores = 0, dict[str, float]()
     for index, (region, (task, output, predictor)) in enumerate(zip(plan.regions, begun, strict=True)):
         observer = request.observing(region, index, plan.training.data.num_classes) if request.observing else None
@@ -125,7 +125,7 @@ def describe_region(plan: PredictionPlan, region: Region) -> dict[str, Any]:
     }
 
 
-def check_begun_alike(plan: PredictionPlan, places: Sequence[OutputPlace], remedy: str) -> bool:
+def check_begun_alike(plan: PredictionPlan, locations: Sequence[OutputLocation], remedy: str) -> bool:
     """Check that predictions are resumed with the settings that they were begun with, precision included once resolved.
 
     Returns:
@@ -134,8 +134,8 @@ def check_begun_alike(plan: PredictionPlan, places: Sequence[OutputPlace], remed
     Raises:
         InputError: Something differs; the message names it, and gives ``remedy`` as the advice.
     """
-    found = [read_begun(place) for place in places]
-    for region, place, begun in zip(plan.regions, places, found, strict=True):
+    found = [read_begun(location) for location in locations]
+    for region, location, begun in zip(plan.regions, locations, found, strict=True):
         if begun is None:
             continue
         description, before = json.loads(json.dumps(describe_region(plan, region))), begun.description
@@ -144,7 +144,7 @@ def check_begun_alike(plan: PredictionPlan, places: Sequence[OutputPlace], remed
         for key, value in description.items():
             if before.get(key) != value:
                 raise InputError(
-                    f"The prediction in {place.folder} was begun with {key} {_short(before.get(key))}, "
+                    f"The prediction in {location.folder} was begun with {key} {_short(before.get(key))}, "
                     f"and would be resumed with {_short(value)}: {remedy}."
                 )
     return any(begun is not None for begun in found)
@@ -162,17 +162,17 @@ def _short(value: object) -> str:
 
 
 def _begin(
-    plan: PredictionPlan, region: Region, place: OutputPlace, request: Request
+    plan: PredictionPlan, region: Region, location: OutputLocation, request: Request
 ) -> tuple[BlockTask, RegionOutput, Predictor]:
     """Create the region's datasets and log, or open those of an earlier run, if it got that far."""
-    begun = read_begun(place) if request.resumes else None
+    begun = read_begun(location) if request.resumes else None
     num_classes = plan.training.data.num_classes
     if begun is not None:
         input_size = begun.input_size
         predictor = plan.predictor(input_size)
-        output = RegionOutput.reopen(place, num_classes)
+        output = RegionOutput.reopen(location, num_classes)
     else:
-        place.check_free(resuming=request.resumes)
+        location.check_free(resuming=request.resumes)
         input_size = plan.choose_tiles(region).input_size
         predictor = plan.predictor(input_size)
         layout = {
@@ -183,7 +183,7 @@ def _begin(
             "provenance": _provenance(plan, region, request),
             "overwrite": True,
         }
-        output = RegionOutput.create(place, num_classes, plan.config.prediction.output_dtype, layout)
+        output = RegionOutput.create(location, num_classes, plan.config.prediction.output_dtype, layout)
     set_up = PredictorSetUp(region, plan.sources, plan.config.prediction, input_size)
     description = {**describe_region(plan, region), "input_size": list(input_size)}
     task = region_blocks(output, set_up, predictor, description)

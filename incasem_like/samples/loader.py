@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from incasem_like.blockwise.processes import fork_server
 from incasem_like.errors import IncasemError
+from incasem_like.processes import fork_server
 from incasem_like.samples.dataset import Sample, TrainingSamples
 from incasem_like.samples.settings import SampleSettings
 

@@ -22,9 +22,8 @@ import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
 from incasem_like.blockwise.done_log import first_difference, read_log
-from incasem_like.blockwise.grid import block_grid
+from incasem_like.blockwise.grid import block_grid, shuffled_parts
 from incasem_like.blockwise.ledger import LedgerTask
-from incasem_like.blockwise.parts import shuffled_parts
 from incasem_like.disk import write_whole
 from incasem_like.errors import DataError, InputError
 from incasem_like.graphs import ParquetGraph

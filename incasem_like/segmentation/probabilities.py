@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from incasem_like.blockwise.parts import shuffled_parts
+from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.errors import DataError
 from incasem_like.volumes import Volume
 from incasem_like.volumes.values import probability_scale, stated_scale

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
-from incasem_like.blockwise.parts import shuffled_parts
+from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.errors import DataError, InputError
 from incasem_like.segmentation.probabilities import VOXELS_AT_ONCE, check_probability_map, stored_threshold
 from incasem_like.tracking import run_experiment

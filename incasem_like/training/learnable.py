@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from incasem_like.blockwise.parts import shuffled_parts
+from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.errors import ConfigError, DataError
 from incasem_like.samples.regions import downsampled
 from incasem_like.targets import Target, targets_of

@@ -26,7 +26,7 @@ from incasem_like.config.sweep_config import SweepConfig, SweepSection
 from incasem_like.config.training_config import TrainingConfig
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.tracking import Continuation, run_experiment
-from incasem_like.volumes.provenance import digest
+from incasem_like.volumes.chunk_files import digest
 
 if TYPE_CHECKING:
     import optuna

@@ -1,7 +1,9 @@
-"""The chunk files of a local array: whether any exist, and the separator in their names."""
+"""The chunk files of a local array: whether any exist, the separator in their names, and their identity."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -66,3 +68,34 @@ def _chunks(folder: Path, nested: bool = True) -> Iterator[str]:
                 yield entry.name
             elif nested and entry.is_dir():
                 yield from (f"{entry.name}/{name}" for name in _chunks(Path(entry.path)))
+
+
+def list_chunk_files(address: Address, leave_out: set[str]) -> list[tuple[str, int, int]]:
+    """List the files of a local array with size in bytes and time of the last change in ns; none for remote ones.
+
+    They are its chunks, or the one file that holds it.
+
+    Args:
+        address: Address of the array.
+        leave_out: Names of the array's own documents.
+    """
+    if not address.is_local:
+        return []
+    if (file := Path(address.container)).is_file():
+        return [(file.name, file.stat().st_size, file.stat().st_mtime_ns)]
+    folder, lines = Path(address.location), []
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            if name.startswith(".") or name.endswith(".__lock") or (place == str(folder) and name in leave_out):
+                continue
+            path = Path(place) / name
+            status = path.stat()
+            lines.append((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
+    return lines
+
+
+def digest(document: object) -> str:
+    """Return the SHA-256 of a JSON-able value, the same whatever the order of its keys."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

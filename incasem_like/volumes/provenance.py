@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -13,14 +12,12 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import incasem_like
 from incasem_like.terminal import shell_command
-from incasem_like.volumes.address import Address
-
-if TYPE_CHECKING:
-    from incasem_like.volumes.volume import Volume
+from incasem_like.volumes.chunk_files import digest
+from incasem_like.volumes.volume import Volume
 
 # Left out of the command that resumes interrupted work: with this flag it would start over.
 OVERWRITE = MappingProxyType({"--overwrite": 0})
@@ -61,12 +58,6 @@ def make_provenance(
     }
 
 
-def digest(document: object) -> str:
-    """Return the SHA-256 of a JSON-able value, the same whatever the order of its keys."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def command_line(leave_out: Mapping[str, int] = MappingProxyType({})) -> str:
     """Return the command that this process runs, as typed, passwords in URLs blanked.
 
@@ -92,31 +83,6 @@ def _without(words: Sequence[str], leave_out: Mapping[str, int]) -> list[str]:
         elif not leave_out.get(short):
             kept.append(word)
     return [*kept, *words[flags_end:]]
-
-
-def chunk_files(address: Address, leave_out: set[str]) -> list[tuple[str, int, int]]:
-    """List the files of a local array, with size in bytes and time of the last change in ns; none for remote ones.
-
-    They are its chunks, or the one file that holds it.
-
-    Args:
-        address: Address of the array.
-        leave_out: Names of the array's own documents.
-    """
-    if not address.is_local:
-        return []
-    folder, lines = Path(address.location), []
-    if (file := Path(address.container)).is_file():
-        return [(file.name, file.stat().st_size, file.stat().st_mtime_ns)]
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            if name.startswith(".") or name.endswith(".__lock") or (place == str(folder) and name in leave_out):
-                continue
-            path = Path(place) / name
-            status = path.stat()
-            lines.append((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
-    return lines
 
 
 @cache

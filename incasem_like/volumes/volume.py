@@ -11,13 +11,12 @@ from funlib.geometry import Roi
 from incasem_like.errors import DataError, InputError
 from incasem_like.volumes import consolidated
 from incasem_like.volumes.address import Address, join
-from incasem_like.volumes.chunk_files import has_chunks
+from incasem_like.volumes.chunk_files import digest, has_chunks, list_chunk_files
 from incasem_like.volumes.faults import translated
 from incasem_like.volumes.formats.base import ArrayFormat
 from incasem_like.volumes.geometry import NanometreRoi, describe_roi, voxel_position
 from incasem_like.volumes.groups import find_space
 from incasem_like.volumes.padding import FOLDS, Array, read_extended, read_with_constant
-from incasem_like.volumes.provenance import chunk_files, digest
 from incasem_like.volumes.space import Space
 from incasem_like.volumes.store import Document, Documents
 from incasem_like.volumes.tensorstores import Handle, open_handle
@@ -339,7 +338,7 @@ class Volume:
             "voxel_size": self.voxel_size, "offset": self.offset, "provenance": self.provenance,
             **({"selection": self.address.selection} if self.address.selection else {}),
         }  # fmt: skip
-        chunks = chunk_files(self.address, {self.format.array_file, self.format.attributes_file})
+        chunks = list_chunk_files(self.address, {self.format.array_file, self.format.attributes_file})
         return digest([about, chunks])
 
     def _read_indices(self, indices: Roi) -> Array:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from incasem_like.blockwise.check_workers import usable_workers
-from incasem_like.blockwise.launchers import Place, WorkerGroup
-from incasem_like.blockwise.launchers.local import CommandLauncher
+from incasem_like.blockwise.launchers.base import CommandLauncher, WorkerGroup
+from incasem_like.blockwise.workers_file import usable_workers
 from incasem_like.errors import InputError
 
 
@@ -59,7 +58,7 @@ def test_workers_elsewhere_need_a_folder_of_jobs_that_can_be_written(
 
 def test_last_words_that_each_attempt_repeats_are_said_once(tmp_path: Path) -> None:
     group = WorkerGroup(launcher="command", command="echo the partition is closed; echo ask the office; : {command}")
-    launcher = CommandLauncher(group, Place(tmp_path), "command")
+    launcher = CommandLauncher(group, tmp_path)
     for _ in range(3):
         started = launcher.start("command-1", 0)
         started.process.wait(20)

@@ -5,7 +5,7 @@ import sys
 import time
 import urllib.request
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,19 @@ from incasem_like.commands.cli import answer
 from incasem_like.errors import InputError
 
 
-def test_its_address_is_printed_and_shown_and_serves_pages_on_loopback(
-    script: Callable[..., "subprocess.Popen[str]"], accident: Callable[[str], None], tmp_path: Path, jobs: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture
+def shown(
+    script: Callable[..., "subprocess.Popen[str]"], accident: Callable[[str], None], tmp_path: Path, jobs: Path
+) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Start slow blocks with a dashboard, and return the process and the address of the dashboard."""
     accident("slow")
     path = tmp_path / "smooth_script.py"
     workers = "given_workers(Namespace(workers=None, num_workers=2, dashboard=True))"
@@ -28,14 +37,20 @@ def test_its_address_is_printed_and_shown_and_serves_pages_on_loopback(
     text = text.replace("import load_workers", "import given_workers, load_workers")
     path.write_text(text.replace("import sys\n", "import sys\nfrom argparse import Namespace\n", 1))
     running = script("shown", 2)
-    deadline = time.monotonic() + 120
-    while not (shown := [job for job in list_jobs(jobs) if job.dashboard]):
-        assert time.monotonic() < deadline
-        assert running.poll() is None
-        time.sleep(0.1)
-    address = shown[0].dashboard
+    try:
+        yield running, wait_for(lambda: "".join(job.dashboard for job in list_jobs(jobs)))
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def test_its_address_is_printed_and_shown_and_serves_pages_on_loopback(
+    shown: tuple["subprocess.Popen[str]", str], accident: Callable[[str], None], jobs: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    running, address = shown
     assert address.startswith("http://127.0.0.1:")
-    assert answer(["jobs", "show", shown[0].id]) == 0
+    assert answer(["jobs", "show", list_jobs(jobs)[0].id]) == 0
     assert f"dashboard   {address}\n" in capsys.readouterr().out
     with urllib.request.urlopen(address, timeout=60) as page:
         assert b"Dask" in page.read()
@@ -44,6 +59,30 @@ def test_its_address_is_printed_and_shown_and_serves_pages_on_loopback(
     assert running.returncode == 0, said
     assert f"Dashboard: {address}\n" in said
     assert not list_jobs(jobs)[0].dashboard
+
+
+@pytest.mark.browser
+def test_a_browser_shows_the_workers_and_what_they_do(
+    shown: tuple["subprocess.Popen[str]", str], accident: Callable[[str], None], page: Any
+) -> None:
+    accident("wait:3")  # so that there is something to be seen for as long as it takes
+    _, address = shown
+    page.open(address)
+    page.wait(lambda: "Dask" in page.driver.title, "the page has no title")
+    page.click_link("Workers")
+    page.wait(lambda: "local-1" in shown_in_tables(page) or "local-2" in shown_in_tables(page), "no worker is shown")
+    page.open(address.replace("/status", "/info/main/workers.html"))
+    page.wait(lambda: "local-" in page.text(), "no worker is listed")
+
+
+def shown_in_tables(page: Any) -> str:
+    """Return the text of bokeh's tables, which draws its elements into shadow roots."""
+    script = """
+    const texts = (root) => [...root.querySelectorAll("*")].map(
+        (one) => one.shadowRoot ? texts(one.shadowRoot) : one.children.length ? "" : one.textContent).join(" ");
+    return texts(document);
+    """
+    return str(page.driver.execute_script(script))
 
 
 @pytest.mark.parametrize(

@@ -217,9 +217,9 @@ def test_a_cut_link_loses_nothing(
     smoothing: Smoothing, script: Script, accident: Accident, smoothed: np.ndarray, other_host: OtherHost,
     tmp_path: Path, seconds: float, functions: ModuleType,
 ) -> None:  # fmt: skip
-    """Shorter than the silence that is borne, so that the connection goes on; and longer, so that it is made anew."""
+    """Shorter than the silence that is allowed, so that the connection lasts; and longer: workers are replaced."""
     accident("slow")
-    running = script("cut", workers_there(other_host, tmp_path / "w.yaml", silence=4, reconnect=60))
+    running = script("cut", workers_there(other_host, tmp_path / "w.yaml", silence=4))
     log = tmp_path / "cell.zarr/cut/.blocks.jsonl"
     assert within(90, log_grows(log, by=5))
     there = _ip("netns", "pids", other_host.name).stdout.split()

@@ -1,8 +1,6 @@
 """A Dask cluster that stands already does the blocks, beside the work of others; what is wrong with it is said."""
 
-import json
-import subprocess
-import sys
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,51 +9,17 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
+from dask_cluster import Standing
 from distributed import Client
 
 from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
-from incasem_like.blockwise.check_workers import usable_workers
-from incasem_like.blockwise.workers_file import load_workers
+from incasem_like.blockwise.workers_file import load_workers, usable_workers
 from incasem_like.errors import ConfigError, IncasemError, InputError
 from incasem_like.volumes import open_volume
 
 Smoothing = Callable[..., BlockTask]
 BLOCKS = 27
-
-
-class Standing:
-    """A scheduler and workers, started as their owner would."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "scheduler.json"
-        self._folder = folder
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self.file))
-        deadline = time.monotonic() + 120
-        while not self.file.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        self.address = str(json.loads(self.file.read_text())["address"])
-
-    def start(self, kind: str, *words: str) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *words, "--no-dashboard"]
-        command += ["--dashboard-address", "127.0.0.1:0"]
-        process = subprocess.Popen(command, cwd=self._folder, stderr=subprocess.DEVNULL)
-        self._processes.append(process)
-        return process
-
-    def add_worker(self) -> None:
-        """Start a worker with a nanny, which replaces it when it dies."""
-        self.start("worker", self.address, "--nthreads", "1", "--host", "127.0.0.1")
-
-    def end(self) -> None:
-        while self._processes:
-            process = self._processes.pop()
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                one.kill()
-            process.wait()
 
 
 @pytest.fixture
@@ -93,30 +57,33 @@ def test_it_does_the_blocks_beside_another_client_and_a_block_that_kills_its_wor
 def test_a_cluster_without_workers_is_said_in_time(
     smoothing: Smoothing, standing: Standing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from incasem_like.blockwise import engine
+    from incasem_like.blockwise import cluster
 
-    monkeypatch.setattr(engine, "SECONDS_FOR_A_STANDING_WORKER", 1.0)
+    monkeypatch.setattr(cluster.Cluster, "patience", 1.0)
     with pytest.raises(InputError, match="No worker has come within 1 s"):
         run_blockwise(smoothing(), workers=load_workers(standing.address))
 
 
+@pytest.mark.parametrize(
+    ("at_start", "sentence"),
+    [
+        ("import incasem_like; incasem_like.__version__ = '0.0.1'", r"has incasem-like 0\.0\.1, but here is \d"),
+        ("import distributed; distributed.__version__ = '1.2.3'", r"has distributed 1\.2\.3, but here is \d"),
+        (
+            "import sys; sys.modules['incasem_like'] = None",
+            r"cannot import incasem_like \(.*\): install incasem-like \d",
+        ),
+    ],
+)
 def test_workers_with_other_versions_or_without_the_package_are_said(
-    smoothing: Smoothing, standing: Standing, tmp_path: Path
+    smoothing: Smoothing, standing: Standing, tmp_path: Path, at_start: str, sentence: str
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import incasem_like\nincasem_like.__version__ = '0.0.1'\n")
-    standing.add_worker()  # from a folder where Python finds that
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/sitecustomize.py").write_text(at_start + "\n")  # Python imports it when it starts
+    standing.add_worker(PYTHONPATH=os.pathsep.join([str(tmp_path / "there"), os.environ.get("PYTHONPATH", "")]))
     with Client(standing.address, set_as_default=False) as other:
         other.wait_for_workers(1, timeout=120)
-
-        def forget_package() -> None:  # a local function is sent by value: workers cannot import the tests
-            import sys
-
-            for name in [name for name in sys.modules if name.startswith("incasem_like")]:
-                del sys.modules[name]
-            sys.modules["incasem_like"] = None  # type: ignore[assignment]
-
-        other.run(forget_package)
-    with pytest.raises(InputError, match=r"cannot import incasem_like .*install incasem-like"):
+    with pytest.raises(InputError, match=rf"^The worker tcp://\S+ of the Dask cluster {standing.address} {sentence}"):
         run_blockwise(smoothing(), workers=load_workers(standing.address))
 
 

@@ -1,6 +1,7 @@
 """Workers that cannot start, or go by another shell, or are left behind by their launcher."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -17,11 +18,10 @@ import pytest
 
 from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
 from incasem_like.blockwise import fleet as blockwise_fleet
-from incasem_like.blockwise.check_workers import usable_workers
 from incasem_like.blockwise.fleet import Fleet
-from incasem_like.blockwise.launchers import Place, WorkerGroup
-from incasem_like.blockwise.worker_process import LOST
-from incasem_like.blockwise.workers_file import Workers, load_workers
+from incasem_like.blockwise.launchers import WorkerGroup
+from incasem_like.blockwise.worker import LOST
+from incasem_like.blockwise.workers_file import Workers, load_workers, usable_workers
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.volumes import open_volume
 
@@ -93,33 +93,18 @@ def test_what_keeps_workers_from_starting_is_said_before_anything_is_begun(
         usable_workers(tmp_path / "workers.yaml")
 
 
-def test_a_worker_that_comes_back_keeps_its_place(tmp_path: Path) -> None:
-    group = WorkerGroup(launcher="command", count=2, command="sleep 60; {command}")
-    fleet = Fleet([group], Place(tmp_path), wait=1.0)
-    try:
-        fleet.tend(2, 2, ())  # those of a scheduler that was killed have a moment to come back
-        assert not list(tmp_path.glob("*.log"))
-        time.sleep(1.1)
-        fleet.tend(2, 2, ["command-1"])
-        assert [path.stem for path in tmp_path.glob("*.log")] == ["command-2"]
-        fleet.tend(2, 2, ["command-2"])  # the first one is gone again
-        assert sorted(path.stem for path in tmp_path.glob("*.log")) == ["command-1", "command-2"]
-    finally:
-        fleet.end(gently=False)
-
-
 def test_a_worker_that_is_known_to_have_worked_is_replaced_without_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where that becomes known after its end, as when a block killed it."""
     monkeypatch.setattr(blockwise_fleet, "FIRST_WAIT", 3600.0)
     monkeypatch.setattr(blockwise_fleet, "LONGEST_WAIT", 3600.0)
-    fleet = Fleet([WorkerGroup(launcher="command", count=1, command="echo started; : {command}")], Place(tmp_path))
+    fleet = Fleet([WorkerGroup(launcher="command", count=1, command="echo started; : {command}")], tmp_path)
 
     def starts_within(seconds: float, number: int) -> bool:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            fleet.tend(1, 1, ())
+            fleet.tend(1, 1)
             logs = list(tmp_path.glob("*.log"))
             if logs and logs[0].read_text().count("started") >= number:
                 return True
@@ -132,7 +117,7 @@ def test_a_worker_that_is_known_to_have_worked_is_replaced_without_waiting(
         fleet.worked("command-1")
         assert starts_within(60, 3)
     finally:
-        fleet.end(gently=False)
+        fleet.end()
 
 
 def test_a_worker_that_cannot_reach_the_scheduler_says_where_and_why(tmp_path: Path) -> None:
@@ -140,7 +125,7 @@ def test_a_worker_that_cannot_reach_the_scheduler_says_where_and_why(tmp_path: P
         port = closed.getsockname()[1]
     connection = tmp_path / "connection.json"
     connection.write_text(json.dumps({"host": "127.0.0.1", "port": port, "key": "", "certificate": "", "threads": 1}))
-    words = [sys.executable, "-m", "incasem_like.blockwise.worker_process", "--name", "lsf-1", "--reconnect", "2.5"]
+    words = [sys.executable, "-m", "incasem_like.blockwise.worker_process", "--name", "lsf-1", "--patience", "2.5"]
     ended = subprocess.run([*words, "--connection", connection], capture_output=True, text=True, timeout=60)
     assert ended.returncode == LOST
     first, last = ended.stderr.splitlines()
@@ -148,3 +133,10 @@ def test_a_worker_that_cannot_reach_the_scheduler_says_where_and_why(tmp_path: P
         f"The scheduler cannot be reached, tried again for 2.5 s: 127.0.0.1 port {port}, Connection refused."
     )
     assert re.match(r"The scheduler was not reached for \d+ s, so this worker ends: 127\.0\.0\.1 port", last)
+
+
+def test_a_worker_ends_whose_parent_was_killed_before_it_looked(tmp_path: Path) -> None:
+    (tmp_path / "connection.json").touch()  # as a scheduler leaves it that was killed while it started
+    words = [sys.executable, "-m", "incasem_like.blockwise.worker_process", "--name", "local-1"]
+    words += ["--connection", str(tmp_path / "connection.json"), "--parent", str(os.getppid())]
+    assert subprocess.run(words, timeout=60).returncode == LOST

@@ -131,7 +131,7 @@ def test_what_the_dask_jobqueue_configuration_says_of_the_queue_is_the_default(r
 
 def test_adaptive_workers_have_a_fewest_and_a_most(read: Any) -> None:
     (group,) = read("{adaptive: {minimum: 1, maximum: 8}}").groups
-    assert (group.minimum, group.count) == (1, 8)
+    assert (group.adaptive.minimum, group.most) == (1, 8)
 
 
 def test_a_cluster_that_stands_is_named_by_its_address_or_its_file(read: Any, tmp_path: Path) -> None:

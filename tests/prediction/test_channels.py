@@ -48,7 +48,7 @@ def test_each_group_is_a_dataset_with_its_own_activation(laboratory, training, d
     updates = [f"prediction.output_dtype={dtype}", "prediction.input_size_voxels=[44,44,44]"]
     config = laboratory.config(None, *updates)
     done = predict_data(config, training, store=lambda: laboratory.store, workers=workers)
-    place = done.places["cell_er"]
+    place = done.locations["cell_er"]
     group = zarr.open(str(place.container), mode="r")[place.group]
     assert sorted(group.array_keys()) == ["affinities", "kinds"]
     logits = one_shot_logits(laboratory, (2, 2, 3), (25, 30, 28))

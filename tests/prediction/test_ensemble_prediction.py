@@ -11,7 +11,7 @@ from incasem_like.config.network_sections import OutputSection
 from incasem_like.errors import ConfigError
 from incasem_like.networks import build_network, save_checkpoint
 from incasem_like.prediction.computing.tiles import TiledPredictor
-from incasem_like.prediction.outputs import OutputPlace
+from incasem_like.prediction.outputs import OutputLocation
 from incasem_like.tracking import run_experiment
 from incasem_like.tracking.lineage import gather
 
@@ -64,19 +64,19 @@ def other(add_training):
 
 
 def test_of_one_run_it_is_that_runs_prediction_byte_for_byte(laboratory):
-    alone = laboratory.predict(laboratory.config(None, TILES)).places["cell_er"]
-    of_one = laboratory.predict(laboratory.config(None, TILES, "prediction.weights=[0.3]")).places["cell_er"]
+    alone = laboratory.predict(laboratory.config(None, TILES)).locations["cell_er"]
+    of_one = laboratory.predict(laboratory.config(None, TILES, "prediction.weights=[0.3]")).locations["cell_er"]
     assert of_one.group.endswith("train_0001/predict_0002")
     assert chunks(alone) == chunks(of_one)
 
 
 def test_of_two_checkpoints_it_is_the_mean_of_both_float_predictions(laboratory):
     alone = [
-        laboratory.predict(laboratory.config(None, TILES, f"prediction.checkpoint={iteration}")).places["cell_er"]
+        laboratory.predict(laboratory.config(None, TILES, f"prediction.checkpoint={iteration}")).locations["cell_er"]
         for iteration in (1, 2)
     ]
     config = laboratory.config(None, TILES, "prediction.checkpoint=[1,2]", "prediction.weights=[3,1]")
-    both = laboratory.predict(config, further=[laboratory.training]).places["cell_er"]
+    both = laboratory.predict(config, further=[laboratory.training]).locations["cell_er"]
     assert both.group == "volumes/predictions/ensemble_0001_0001/predict_0003"
     for dataset in ("prob_maps/class_0", "prob_maps/class_1"):
         first, second = (stored(place, dataset).astype(np.float64) for place in alone)
@@ -87,11 +87,11 @@ def test_of_two_checkpoints_it_is_the_mean_of_both_float_predictions(laboratory)
 
 
 def test_other_architectures_are_averaged_and_all_parents_named(laboratory, other):
-    alone = [laboratory.predict().places["cell_er"], None]
-    alone[1] = laboratory.predict(laboratory.config(None, "prediction.run_id_training=2"), training=other).places[
+    alone = [laboratory.predict().locations["cell_er"], None]
+    alone[1] = laboratory.predict(laboratory.config(None, "prediction.run_id_training=2"), training=other).locations[
         "cell_er"
     ]
-    both = laboratory.predict(further=[other]).places["cell_er"]
+    both = laboratory.predict(further=[other]).locations["cell_er"]
     expected = np.mean([stored(place).astype(np.float64) for place in alone], axis=0)
     assert np.abs(stored(both) - expected).max() < 1e-5
 
@@ -113,8 +113,8 @@ def test_channels_that_stand_for_themselves_are_averaged_too(laboratory, add_tra
         add_training(iteration, model={"outputs": AFFINITIES, "num_fmaps": number})
         for iteration, number in ((5, 2), (6, 3))
     ]
-    alone = [laboratory.predict(training=training).places["cell_er"] for training in trainings]
-    both = laboratory.predict(training=trainings[0], further=trainings[1:]).places["cell_er"]
+    alone = [laboratory.predict(training=training).locations["cell_er"] for training in trainings]
+    both = laboratory.predict(training=trainings[0], further=trainings[1:]).locations["cell_er"]
     assert both.main == "volumes/predictions/ensemble_0002_0003/predict_0003/affinities"
     first, second = (stored(place, "affinities").astype(np.float64) for place in alone)
     assert np.abs(first - second).max() > 0.01
@@ -126,7 +126,7 @@ def test_the_order_of_the_runs_does_not_matter(laboratory, other):
     second = laboratory.predict(
         laboratory.config(None, "prediction.weights=[1,3]"), training=other, further=[laboratory.training]
     )
-    np.testing.assert_array_equal(stored(first.places["cell_er"]), stored(second.places["cell_er"]))
+    np.testing.assert_array_equal(stored(first.locations["cell_er"]), stored(second.locations["cell_er"]))
 
 
 def test_the_mean_is_rounded_once(laboratory):
@@ -137,8 +137,8 @@ def test_the_mean_is_rounded_once(laboratory):
         laboratory.config(None, TILES, "prediction.checkpoint=[1,2]", "prediction.output_dtype=uint8"),
         further=[laboratory.training],
     )
-    expected = np.rint(stored(exact.places["cell_er"]) * np.float32(255)).astype(np.uint8)
-    np.testing.assert_array_equal(stored(small.places["cell_er"]), expected)
+    expected = np.rint(stored(exact.locations["cell_er"]) * np.float32(255)).astype(np.uint8)
+    np.testing.assert_array_equal(stored(small.locations["cell_er"]), expected)
 
 
 def test_interrupted_it_goes_on_and_predicts_what_is_missing(laboratory, monkeypatch):
@@ -158,7 +158,7 @@ def test_interrupted_it_goes_on_and_predicts_what_is_missing(laboratory, monkeyp
             laboratory.predict(config, further=[laboratory.training])
     finished = laboratory.predict(config, further=[laboratory.training], resume=2)
     assert 0 < finished.result["voxels_predicted"] < whole.result["voxels_predicted"]
-    assert chunks(finished.places["cell_er"]) == chunks(whole.places["cell_er"])
+    assert chunks(finished.locations["cell_er"]) == chunks(whole.locations["cell_er"])
     assert laboratory.store.get(3).info["prediction_run_id"] == 2
 
 
@@ -222,7 +222,7 @@ def test_workers_write_the_bytes_that_one_process_writes(laboratory, run_predict
         done = run_predict("--run_id", "1", "1", "--checkpoint", "1", "2", *flags, updates=[WIDE_TILES])
         assert done.returncode == 0, done.stderr
     places = [
-        OutputPlace(laboratory.container, f"volumes/predictions/ensemble_0001_0001/predict_{number:04d}")
+        OutputLocation(laboratory.container, f"volumes/predictions/ensemble_0001_0001/predict_{number:04d}")
         for number in (1, 2)
     ]
     assert len(chunks(places[0])) > 10

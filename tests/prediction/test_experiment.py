@@ -27,7 +27,7 @@ def stored(place, dataset):
 
 
 def test_whole_region_is_predicted_as_the_whole_volume_would_be(laboratory):
-    place = laboratory.predict().places["cell_er"]
+    place = laboratory.predict().locations["cell_er"]
     assert place.container == laboratory.container
     assert place.group == "volumes/predictions/train_0001/predict_0001"
     expected = laboratory.one_shot((12, -18, 3), (25, 30, 28))
@@ -42,13 +42,13 @@ def test_whole_region_is_predicted_as_the_whole_volume_would_be(laboratory):
 
 def test_small_tiles_give_the_same_and_fill_their_chunks(laboratory):
     config = laboratory.config(None, "prediction.input_size_voxels=[44,44,44]")
-    place = laboratory.predict(config).places["cell_er"]
+    place = laboratory.predict(config).locations["cell_er"]
     expected = laboratory.one_shot((12, -18, 3), (25, 30, 28))
     assert np.abs(stored(place, "prob_maps/class_1") - expected[1]).max() < 1e-5
 
 
 def test_datasets_say_where_they_are_and_where_they_come_from(laboratory):
-    place = laboratory.predict().places["cell_er"]
+    place = laboratory.predict().locations["cell_er"]
     volume = open_volume(place.container, place.segmentation)
     assert volume.complete
     assert volume.offset == (96.0, -82.8, 13.8)  # 3 * 4.6 is 13.799999999999999 in binary
@@ -74,13 +74,13 @@ def test_run_names_its_training_run_checkpoint_inputs_and_outputs(laboratory):
 
 def test_a_second_run_gets_an_id_and_a_place_of_its_own(laboratory):
     assert laboratory.predict().prediction_id == 1
-    assert laboratory.predict().places["cell_er"].group.endswith("predict_0002")
+    assert laboratory.predict().locations["cell_er"].group.endswith("predict_0002")
 
 
 @pytest.mark.parametrize(("which", "iteration"), [(None, 1), ("best", 1), ("last", 2), ("2", 2)])
 def test_checkpoint_is_chosen_by_word_or_iteration(laboratory, which, iteration):
     updates = [] if which is None else [f"prediction.checkpoint={which}"]
-    place = laboratory.predict(laboratory.config(None, *updates)).places["cell_er"]
+    place = laboratory.predict(laboratory.config(None, *updates)).locations["cell_er"]
     expected = laboratory.one_shot((12, -18, 3), (25, 30, 28), iteration)
     assert np.abs(stored(place, "prob_maps/class_1") - expected[1]).max() < 1e-5
 
@@ -132,7 +132,7 @@ def test_a_network_that_gives_no_numbers_is_told(laboratory):
 
 def test_without_workers_everything_happens_in_one_thread(laboratory):
     config = laboratory.config(None, "prediction.num_threads=0", "prediction.input_size_voxels=[44,44,44]")
-    place = laboratory.predict(config).places["cell_er"]
+    place = laboratory.predict(config).locations["cell_er"]
     expected = laboratory.one_shot((12, -18, 3), (25, 30, 28))
     assert np.abs(stored(place, "prob_maps/class_1") - expected[1]).max() < 1e-5
 
@@ -141,7 +141,7 @@ def test_tiles_outside_the_mask_are_passed_over_and_stay_zero(laboratory, predic
     # The mask is 0 in the first 20 planes of raw, which are 18 of the region's; tiles are 10 planes deep.
     entries = {"cell_er": laboratory.entry(mask="volumes/mask")}
     config = laboratory.config(entries, "prediction.input_size_voxels=[28,44,44]")
-    place = laboratory.predict(config).places["cell_er"]
+    place = laboratory.predict(config).locations["cell_er"]
     assert {int(tile.write_roi.begin[0]) for tile in predicted} == {22, 32}
     maps = np.stack([stored(place, f"prob_maps/class_{c}") for c in range(2)])
     assert not maps[:, :10].any()
@@ -152,7 +152,7 @@ def test_tiles_outside_the_mask_are_passed_over_and_stay_zero(laboratory, predic
 
 def test_mask_clears_the_segmentation_and_leaves_probabilities(laboratory):
     entries = {"cell_er": laboratory.entry(mask="volumes/mask")}
-    place = laboratory.predict(laboratory.config(entries)).places["cell_er"]
+    place = laboratory.predict(laboratory.config(entries)).locations["cell_er"]
     segmentation, foreground = stored(place, "segmentation"), stored(place, "prob_maps/class_1")
     assert not segmentation[:18].any()
     assert segmentation[18:].any()
@@ -161,7 +161,7 @@ def test_mask_clears_the_segmentation_and_leaves_probabilities(laboratory):
 
 def test_entries_of_one_container_get_a_group_each(laboratory):
     entries = {"left": laboratory.entry(), "right": laboratory.entry(offset=[12, -18, 5], shape=[25, 30, 31])}
-    places = laboratory.predict(laboratory.config(entries)).places
+    places = laboratory.predict(laboratory.config(entries)).locations
     assert places["right"].group.endswith("predict_0001/right")
     for name, begin, shape in [("left", (12, -18, 3), (25, 30, 28)), ("right", (12, -18, 5), (25, 30, 31))]:
         expected = laboratory.one_shot(begin, shape)
@@ -171,18 +171,18 @@ def test_entries_of_one_container_get_a_group_each(laboratory):
 def test_whole_volume_is_predicted_where_no_offset_and_shape_are_given(laboratory):
     entry = laboratory.entry()
     entry.pop("offset"), entry.pop("shape")
-    place = laboratory.predict(laboratory.config({"all": entry})).places["all"]
+    place = laboratory.predict(laboratory.config({"all": entry})).locations["all"]
     assert np.abs(stored(place, "prob_maps/class_1") - laboratory.one_shot(RAW_BEGIN, RAW_SHAPE)[1]).max() < 1e-5
 
 
 def test_prefix_moves_the_output_to_another_container_of_that_name(laboratory):
     config = laboratory.config(None, f"prediction.directories.prefix={laboratory.folder / 'elsewhere'}")
-    assert laboratory.predict(config).places["cell_er"].container == laboratory.folder / "elsewhere" / "cell.zarr"
+    assert laboratory.predict(config).locations["cell_er"].container == laboratory.folder / "elsewhere" / "cell.zarr"
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("uint8", 0.5 / 255 + 1e-5), ("float16", 1e-3)])
 def test_probabilities_may_be_stored_smaller(laboratory, dtype, tolerance):
-    place = laboratory.predict(laboratory.config(None, f"prediction.output_dtype={dtype}")).places["cell_er"]
+    place = laboratory.predict(laboratory.config(None, f"prediction.output_dtype={dtype}")).locations["cell_er"]
     volume = open_volume(place.container, place.probability_map(1))
     assert volume.dtype == dtype
     expected = laboratory.one_shot((12, -18, 3), (25, 30, 28))[1]
@@ -224,14 +224,14 @@ def test_resuming_predicts_only_what_is_missing_and_shows_the_observer_all(labor
     assert finished.prediction_id == 1
     assert laboratory.store.get(2).info["prediction_run_id"] == 1
     assert finished.scores["seen_0_2"] == math.prod(WIDE)
-    place = finished.places["cell_er"]
+    place = finished.locations["cell_er"]
     assert open_volume(place.container, place.segmentation).complete
     assert 13 < len(predicted) < 18
     assert finished.result["voxels_predicted"] == sum(tile.write_roi.size for tile in predicted)
     again = laboratory.predict(interrupted, resume=1, observing=Recorder)
     assert again.scores == finished.scores
     assert again.result["voxels_predicted"] == 0
-    undisturbed = laboratory.predict(interrupted).places["cell_er"]
+    undisturbed = laboratory.predict(interrupted).locations["cell_er"]
     for dataset in ("segmentation", "prob_maps/class_1"):
         np.testing.assert_array_equal(stored(place, dataset), stored(undisturbed, dataset))
 
@@ -253,7 +253,7 @@ def test_what_was_killed_while_it_began_is_begun_anew_under_its_number(laborator
         shutil.rmtree(folder / "segmentation")
     if left == "nothing":
         shutil.rmtree(folder)
-    place = laboratory.predict(interrupted, resume=1).places["cell_er"]
+    place = laboratory.predict(interrupted, resume=1).locations["cell_er"]
     assert place.folder == folder
     assert open_volume(place.container, place.segmentation).complete
     shutil.rmtree(folder)  # by hand, of a prediction that is finished; its number is not used again
@@ -331,6 +331,6 @@ def test_the_tiles_of_a_block_are_read_by_as_many_threads_as_are_configured(labo
     averaged = "prediction.test_time_augmentation=mirrors"  # so that tiles are computed together on a CPU too
     entry = laboratory.entry(offset=[12, -18, 4], shape=[16, 30, 28])
     config = laboratory.config({"a": entry}, *updates, averaged, f"prediction.num_threads={num_threads}")
-    place = laboratory.predict(config).places["a"]
+    place = laboratory.predict(config).locations["a"]
     assert most[0] == max(1, num_threads)
     assert open_volume(place.container, place.segmentation).complete

@@ -14,7 +14,7 @@ from killing import works
 
 from incasem_like.blockwise import list_jobs
 from incasem_like.blockwise.done_log import read_log
-from incasem_like.prediction.outputs import OutputPlace
+from incasem_like.prediction.outputs import OutputLocation
 
 SHAPE = (40, 510, 510)
 BLOCKS = 2 * 15 * 15
@@ -39,7 +39,7 @@ class Predictions:
         return process.returncode, said
 
     def place(self, number):
-        return OutputPlace(self.laboratory.container, f"volumes/predictions/train_0001/predict_{number:04d}")
+        return OutputLocation(self.laboratory.container, f"volumes/predictions/train_0001/predict_{number:04d}")
 
     def done(self, number):
         log = read_log(self.place(number).container / self.place(number).segmentation)

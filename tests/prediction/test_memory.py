@@ -43,7 +43,7 @@ def test_workers_share_this_machine_or_have_what_their_queue_gives_them(monkeypa
     cpu = torch.device("cpu")
     assert usable_memory(cpu) == MOST_HOST_BYTES
     assert usable_memory(cpu, Workers.local(8)) == 8 * 2**30 / 2 / 8
-    asked = WorkerGroup(launcher="slurm", count=100, memory=2 * 2**30)
+    asked = WorkerGroup(launcher="slurm", count=100, memory="2GiB")
     assert usable_memory(cpu, Workers((asked,))) == 2 * 2**30 - BYTES_OF_A_PROCESS
     assert usable_memory(cpu, Workers((WorkerGroup(launcher="slurm", count=100),))) == MOST_HOST_BYTES
 

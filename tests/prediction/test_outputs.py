@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import zarr
 
-from incasem_like.prediction.outputs import OutputPlace, RegionOutput, most_probable
+from incasem_like.prediction.outputs import OutputLocation, RegionOutput, most_probable
 from incasem_like.volumes import Roi
 
 
@@ -22,7 +22,7 @@ def test_the_class_map_holds_the_first_of_the_most_probable_classes(classes):
     ("suffix", "dtype", "compressor"), [("zarr", "float32", "lz4"), ("zarr", "uint8", "zstd"), ("n5", "float32", None)]
 )
 def test_floats_are_compressed_quickly_and_read_by_others(tmp_path, suffix, dtype, compressor):
-    place = OutputPlace(tmp_path / f"cell.{suffix}", "volumes/predictions/a")
+    place = OutputLocation(tmp_path / f"cell.{suffix}", "volumes/predictions/a")
     layout = {"shape": (9, 10, 11), "voxel_size": (8, 8, 8), "offset": (0, 0, 0), "chunk_shape": (9, 10, 11)}
     output = RegionOutput.create(place, 2, dtype, {**layout, "provenance": {}, "overwrite": True})
     probabilities = np.random.default_rng(0).random((2, 9, 10, 11), dtype=np.float32)

@@ -45,7 +45,7 @@ def test_the_difference_is_that_of_the_whole_prediction(laboratory):
     )
     maps = [
         np.asarray(
-            zarr.open(str(done.places["cell_er"].container), mode="r")[done.places["cell_er"].probability_map(1)]
+            zarr.open(str(done.locations["cell_er"].container), mode="r")[done.locations["cell_er"].probability_map(1)]
         )
         for done in (exact, coarse)
     ]
@@ -70,7 +70,7 @@ def test_a_prediction_says_which_precision_it_was_made_in(laboratory, caplog):
         "region": "cell_er",
     }
     expected = laboratory.one_shot((12, -18, 3), (25, 30, 28))
-    assert np.abs(probabilities(done.places["cell_er"]) - expected[1]).max() < 1e-5
+    assert np.abs(probabilities(done.locations["cell_er"]) - expected[1]).max() < 1e-5
 
 
 def test_values_that_are_none_are_never_exact_enough():

@@ -43,7 +43,7 @@ def test_what_it_says_is_what_then_happens(laboratory, examine, predicted, updat
     tiles, blocks = (int(number) for number in re.search(r"in (\d+) tiles?, (\d+) blocks?;", said).groups())
     size = [int(edge) for edge in re.search(r"a tile reads (\d+) x (\d+) x (\d+)", said).groups()]
     predicted.clear()  # what was measured how fast the network is with
-    place = laboratory.predict(config).places["cell_er"]
+    place = laboratory.predict(config).locations["cell_er"]
     begun = read_begun(place)
     assert list(begun.input_size) == size
     assert begun.done == blocks

@@ -42,7 +42,7 @@ def one_by_one(laboratory, begin, shape):
 )
 def test_each_section_is_predicted_for_itself(laboratory, training, updates, workers):
     done = predict_data(laboratory.config(None, *updates), training, store=lambda: laboratory.store, workers=workers)
-    place = done.places["cell_er"]
+    place = done.locations["cell_er"]
     expected = one_by_one(laboratory, (2, 2, 3), (25, 30, 28))
     group = zarr.open(str(place.container), mode="r")
     for class_id in range(2):
@@ -61,7 +61,7 @@ def test_no_section_is_read_twice(laboratory, training):
 
 def test_mirrored_positions_are_averaged_within_the_section(laboratory, training):
     config = laboratory.config(None, "prediction.test_time_augmentation=mirrors")
-    place = predict_data(config, training, store=lambda: laboratory.store).places["cell_er"]
+    place = predict_data(config, training, store=lambda: laboratory.store).locations["cell_er"]
     found = np.asarray(zarr.open(str(place.container), mode="r")[place.probability_map(1)])
     plain = one_by_one(laboratory, (2, 2, 3), (25, 30, 28))[1]
     assert 1e-4 < np.abs(found - plain).mean() < 0.2

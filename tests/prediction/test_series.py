@@ -18,7 +18,7 @@ def test_each_checkpoint_predicts_what_it_predicts_alone(series):
     assert (finished.run_id, finished.predicted) == (1, 2)
     for iteration in (1, 2):
         config = series.laboratory.config(None, TILES, f"prediction.checkpoint={iteration}")
-        alone = series.laboratory.predict(config).places["cell_er"]
+        alone = series.laboratory.predict(config).locations["cell_er"]
         expected = np.asarray(zarr.open(str(alone.folder), mode="r")["prob_maps/class_1"])
         np.testing.assert_array_equal(series.stored(1, iteration), expected)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dask_cluster import Standing
 from killing import works
 
 from incasem_like.errors import CheckpointError
@@ -151,3 +152,21 @@ def test_a_worker_fetches_the_weights_by_their_hash(laboratory, tmp_path, monkey
 )
 def test_blocks_are_whole_tiles_and_whole_chunks_or_all_there_is(tile, chunk, whole, expected):
     assert block_shape(Coordinate(tile), chunk, Coordinate(whole)) == expected
+
+
+@pytest.mark.slow
+def test_a_cluster_that_stands_writes_the_bytes_that_one_process_writes(laboratory, call, tmp_path):
+    assert call().returncode == 0
+    cluster = Standing(tmp_path)
+    try:
+        for threads in (1, 2):
+            cluster.add_worker(threads, OMP_NUM_THREADS="1")
+        examined = call("--workers", cluster.address, "--dry_run")
+        done = call("--workers", cluster.address)
+    finally:
+        cluster.end()
+    assert (examined.returncode, "Expected time: " in examined.stdout) == (0, True), examined.stderr
+    assert done.returncode == 0, done.stderr
+    written = chunks(place(laboratory, 2))
+    assert len(written) > 20
+    assert written == chunks(place(laboratory, 1))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from incasem_like.blockwise.launchers.base import Launcher, Place, Started, WorkerGroup
+from incasem_like.blockwise.launchers.base import Launcher, Started, WorkerGroup
 
 MEGABYTE = 2**20
 
@@ -169,15 +169,15 @@ QUEUES = {
 class QueueLauncher(Launcher):
     """Submits a job for each worker; jobs are cancelled by their name, which is known before the queue has an id."""
 
-    def __init__(self, group: WorkerGroup, place: Place, label: str) -> None:
-        super().__init__(group, place, label)
+    def __init__(self, group: WorkerGroup, folder: Path) -> None:
+        super().__init__(group, folder)
         self._queue = QUEUES[group.launcher]
         self.program = self._queue.program
 
     def start(self, name: str, index: int) -> Started:
         """Submit a job; see ``Launcher.start``."""
-        output = self.place.folder / f"{name}.out"
-        job = Job(self.group, f"b{self.place.folder.name}-{name}", self.write_script(name), output)
-        log = shlex.quote(str(self.place.folder / f"{name}.log"))
+        output = self.folder / f"{name}.out"
+        job = Job(self.group, f"b{self.folder.name}-{name}", self.write_script(name), output)
+        log = shlex.quote(str(self.folder / f"{name}.log"))
         cancel = self._queue.cancel.replace("{name}", job.name).replace("{log}", log)
         return self.run(name, self._queue.submit(job), cancel=["/bin/sh", "-c", cancel], output=output)

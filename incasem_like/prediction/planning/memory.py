@@ -135,7 +135,7 @@ def usable_memory(device: torch.device, workers: Workers | None = None) -> float
     if device.type == "cuda":
         return float(SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0])
     groups = (None,) if workers is None else workers.groups
-    here = sum(group.count or 1 for group in groups if group is not None and group.launcher == "local")
+    here = sum(group.most or 1 for group in groups if group is not None and group.launcher == "local")
     limits = [float(MOST_HOST_BYTES)]
     for group in groups:
         if group is None or group.launcher == "local":
@@ -159,7 +159,7 @@ def worker_count(workers: Workers | None) -> int:
         for group in workers.groups
         if group.launcher == "local" and group.gpus
     }
-    return sum(group.count or max(1, per_gpu.get(group, 1)) for group in workers.groups)
+    return sum(group.most or max(1, per_gpu.get(group, 1)) for group in workers.groups) or 1
 
 
 def available_host_memory() -> float:

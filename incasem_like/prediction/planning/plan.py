@@ -18,11 +18,11 @@ from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.ensemble import Predictor
 from incasem_like.prediction.computing.loading import NetworkSource, joint_predictor, prediction_geometry
 from incasem_like.prediction.computing.variants import geometry_for, variants_for
-from incasem_like.prediction.outputs import OutputPlace, prediction_group
+from incasem_like.prediction.outputs import OutputLocation, prediction_group
 from incasem_like.prediction.planning.memory import TileMemory, tile_memory, usable_memory, worker_count
 from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked, with_precision
+from incasem_like.prediction.planning.probe import DeviceProfile, ProbeRequest, device_profiles
 from incasem_like.prediction.planning.speed import fitted, measured_tiles
-from incasem_like.prediction.planning.survey import Inquiry, Survey, survey
 from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
 from incasem_like.samples import Region
 from incasem_like.volumes import Address, check_outputs
@@ -46,14 +46,14 @@ class PlannedNetwork:
         training: The configuration of its training run, with the folders of this machine.
         module: The network with its weights, on its device, or on the CPU if that is not here.
         precision: The comparison of the configured precision with fp32; None if there was nothing to check.
-        survey: The findings of a worker; None if none was asked, or not yet.
+        profile: What a worker measured; None if none was probed, or not yet.
     """
 
     source: NetworkSource
     training: TrainingConfig
     module: nn.Module
     precision: PrecisionCheck | None = None
-    survey: Survey | None = None
+    profile: DeviceProfile | None = None
 
     @property
     def lineage(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class PredictionPlan:
         regions: Its entries, opened.
         networks: One network, or several whose mean is predicted, in the order of the named training runs.
         workers: The workers that predict; None for this process.
-        asks_worker: Whether a worker measures speed and precision, since the networks compute on another machine.
+        is_probed: Whether a worker measures speed and precision, since the networks compute on another machine.
     """
 
     config: PredictionConfig
@@ -90,7 +90,7 @@ class PredictionPlan:
     regions: tuple[Region, ...]
     networks: tuple[PlannedNetwork, ...]
     workers: Workers | None = None
-    asks_worker: bool = False
+    is_probed: bool = False
 
     @cached_property
     def lead(self) -> PlannedNetwork:
@@ -167,7 +167,7 @@ class PredictionPlan:
     def knows_tiles(self) -> bool:
         """Whether tiles can be chosen, or there is nothing to choose."""
         configured = self.config.prediction.input_size_voxels is not None
-        return configured or self.lead.survey is not None or not self.asks_worker
+        return configured or self.lead.profile is not None or not self.is_probed
 
     def choose_tiles(self, region: Region, input_size: Sequence[int] | None = None) -> TileChoice:
         """Choose the tiles of a region: of the given or configured size, else the fastest one that fits into memory.
@@ -182,9 +182,9 @@ class PredictionPlan:
         if input_size is not None:
             choice = describe_input_size(*where, input_size)
         else:
-            if self.lead.survey is not None and self.on_gpu:
-                memory = self.lead.survey.memory
-            else:  # for the host's memory, the workers file is more reliable than the memory free during the survey
+            if self.lead.profile is not None and self.on_gpu:
+                memory = self.lead.profile.memory
+            else:  # the workers file says more about the host's memory than what was free when it was measured
                 memory = usable_memory(torch_device(self.config.torch), self.workers)
 
             def choose(speed: TileSpeed) -> TileChoice:
@@ -201,8 +201,8 @@ class PredictionPlan:
         """
         section, speeds = self.config.prediction, []
         for network in self.networks:
-            if self.asks_worker:
-                measured = [] if network.survey is None else network.survey.measured
+            if self.is_probed:
+                measured = [] if network.profile is None else network.profile.measured
             else:
                 measured = measured_tiles(network.module, network.source, section, most_voxels)
             positions = variants_for(section.test_time_augmentation, self._geometry(network))
@@ -221,7 +221,7 @@ class PredictionPlan:
         runs = "_".join(f"{run_id:04d}" for run_id in self.training_run_ids)
         return f"volumes/predictions/ensemble_{runs}/predict_{prediction_id:04d}"
 
-    def places(self, prediction_id: int, part: str | None = None) -> list[OutputPlace]:
+    def locations(self, prediction_id: int, part: str | None = None) -> list[OutputLocation]:
         """Return the output of each region; entries that share a container get a group each.
 
         ``part`` is one of several predictions of that run, which get a group each.
@@ -231,35 +231,35 @@ class PredictionPlan:
         containers = [output_container(region.entry.file, *folders) for region in self.regions]
         times, channels = Counter(containers), channel_groups(self.training.model)
         return [
-            OutputPlace(container, group if times[container] == 1 else f"{group}/{region.name}", channels)
+            OutputLocation(container, group if times[container] == 1 else f"{group}/{region.name}", channels)
             for container, region in zip(containers, self.regions, strict=True)
         ]
 
-    def check_not_read(self, places: Sequence[OutputPlace]) -> None:
+    def check_not_read(self, locations: Sequence[OutputLocation]) -> None:
         """Raise InputError if a prediction would replace a volume of the data configuration."""
-        groups = [Address(str(place.container), place.group) for place in places]
+        groups = [Address(str(location.container), location.group) for location in locations]
         inputs = [address for region in self.regions for address in region.addresses]
         check_outputs(groups, inputs, "set prediction.directories.prefix to another folder, or name other inputs")
 
-    def surveyed(
-        self, networks: Sequence[PlannedNetwork], *, ask: bool = True, tiles: bool = True
+    def profiled(
+        self, networks: Sequence[PlannedNetwork], *, probe: bool = True, tiles: bool = True
     ) -> list[PlannedNetwork]:
         """Return networks with the findings of one worker for all of them; arguments as for ``resolved``."""
         section = self.config.prediction
-        if not self.asks_worker or self.workers is None:
+        if not self.is_probed or self.workers is None:
             return list(networks)
         sources = tuple(network.source for network in networks)
-        inquiry = Inquiry(sources, section, self.regions, tiles and section.input_size_voxels is None)
-        found = survey(inquiry, self.workers, ask=ask)
-        return [replace(network, survey=one) for network, one in zip(networks, found, strict=True)]
+        request = ProbeRequest(sources, section, self.regions, tiles and section.input_size_voxels is None)
+        found = device_profiles(request, self.workers, probe=probe)
+        return [replace(network, profile=one) for network, one in zip(networks, found, strict=True)]
 
     def in_exact_precision(self, network: PlannedNetwork) -> PlannedNetwork:
         """Return a network in the configured precision if that is exact enough, else in fp32, with a warning.
 
         The findings of a worker are used if one was asked; otherwise it is checked here.
         """
-        if self.asks_worker:
-            check = None if network.survey is None else network.survey.precision
+        if self.is_probed:
+            check = None if network.profile is None else network.profile.precision
         else:
             check = check_precision(network.module, network.source, self.config.prediction, self.regions)
         if check is None:
@@ -268,18 +268,18 @@ class PredictionPlan:
             log.warning("%s", check)
         return replace(network, precision=check, source=with_precision(network.source, check.used))
 
-    def resolved(self, *, ask: bool = True, tiles: bool = True) -> PredictionPlan:
+    def resolved(self, *, probe: bool = True, tiles: bool = True) -> PredictionPlan:
         """Return the plan with everything resolved that depends on the device: precision, speed and memory of tiles.
 
         Args:
-            ask: Start a worker for it if one is needed; otherwise values never measured stay unknown.
+            probe: Start a worker for it if one is needed; otherwise values never measured stay unknown.
             tiles: Whether tiles have to be chosen, unless they are configured.
 
         Raises:
             InputError: The worker that is asked cannot predict.
             IncasemError: No worker can be started.
         """
-        networks = map(self.in_exact_precision, self.surveyed(self.networks, ask=ask, tiles=tiles))
+        networks = map(self.in_exact_precision, self.profiled(self.networks, probe=probe, tiles=tiles))
         return replace(self, networks=tuple(networks))
 
     @property

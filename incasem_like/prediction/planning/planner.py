@@ -21,7 +21,7 @@ from incasem_like.prediction.computing.loading import NetworkSource, load_networ
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
 from incasem_like.prediction.planning.preflight import Preflight
-from incasem_like.prediction.planning.survey import check_place
+from incasem_like.prediction.planning.probe import needs_probe
 from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord
 from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_checkpoint
@@ -60,7 +60,7 @@ def plan_prediction(
     _check_counts(config, len(records))
     trainings = [resolve_training_config(record.config, directories=config.directories) for record in records]
     data: DataConfig | None = None
-    asks_worker: bool | None = None
+    is_probed: bool | None = None
     regions: list[Region] = []
     networks: list[PlannedNetwork] = []
     url, runs = config.tracking.url, config.directories.runs
@@ -69,7 +69,7 @@ def plan_prediction(
         data = load_regions_config(config, trainings[0])
     if knows_workers:
         with found.collecting():
-            asks_worker = check_place(config, workers)
+            is_probed = needs_probe(config, workers)
     if data is not None:
         regions = _open_regions(found, config, trainings[0], data)
     for index, (record, training) in enumerate(zip(records, trainings, strict=True)):
@@ -82,9 +82,9 @@ def plan_prediction(
             weight = weights[index] if weights else 1.0
             source = NetworkSource(training.model, config.torch, chosen, record.id, store, runs, weight)
             networks.append(PlannedNetwork(source, training, module))
-    if data is None or asks_worker is None or not regions or len(networks) < len(records):
+    if data is None or is_probed is None or not regions or len(networks) < len(records):
         found.stop()
-    plan = PredictionPlan(config, data, tuple(regions), tuple(networks), workers, asks_worker)
+    plan = PredictionPlan(config, data, tuple(regions), tuple(networks), workers, is_probed)
     _check_tiles(plan)
     return plan
 

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import torch
 
-from incasem_like.blockwise.check_workers import worker_problems
-from incasem_like.blockwise.workers_file import Workers, load_workers
+from incasem_like.blockwise.workers_file import Workers, load_workers, worker_problems
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.prediction.blocks import region_block_shape
-from incasem_like.prediction.outputs import OutputPlace, chunk_shape_for, nearest_folder, read_begun
+from incasem_like.prediction.outputs import OutputLocation, chunk_shape_for, nearest_folder, read_begun
 from incasem_like.prediction.planning.memory import BYTES_OF_A_PROCESS, worker_count
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.planning.speed import MEASURED_VOXELS
@@ -109,7 +108,7 @@ def report_networks(found: Preflight, plan: PredictionPlan) -> None:
 def examine_regions(
     found: Preflight,
     plan: PredictionPlan,
-    places: Sequence[OutputPlace],
+    locations: Sequence[OutputLocation],
     *,
     resume: bool,
     times: int = 1,
@@ -120,21 +119,21 @@ def examine_regions(
     Args:
         found: Receives lines and problems.
         plan: The plan of the prediction.
-        places: The output of each region.
+        locations: The output of each region.
         resume: Whether the prediction was begun before.
         times: Number of such predictions, one after the other.
         kept: Number of them on disk at once.
     """
     with found.collecting():
-        plan.check_not_read(places)
+        plan.check_not_read(locations)
     speed = plan.speed(most_voxels=MEASURED_VOXELS)
     costs: list[_Cost] = []
     needed: dict[Path, int] = {}
-    for region, place in zip(plan.regions, places, strict=True):
+    for region, location in zip(plan.regions, locations, strict=True):
         with found.collecting():
-            costs.append(_examine_region(found, plan, region, place, speed, resume))
-            place.check_writable()
-            folder = nearest_folder(place.container)
+            costs.append(_examine_region(found, plan, region, location, speed, resume))
+            location.check_writable()
+            folder = nearest_folder(location.container)
             needed[folder] = needed.get(folder, 0) + costs[-1].disk_left(kept)
     for folder, size in needed.items():
         with found.collecting():
@@ -169,19 +168,19 @@ class _Cost:
 
 
 def _examine_region(
-    found: Preflight, plan: PredictionPlan, region: Region, place: OutputPlace, speed: TileSpeed, resume: bool
+    found: Preflight, plan: PredictionPlan, region: Region, location: OutputLocation, speed: TileSpeed, resume: bool
 ) -> _Cost:
     """Report the tiles of a region and its output."""
-    begun = read_begun(place) if resume else None
+    begun = read_begun(location) if resume else None
     if begun is None:
-        place.check_free(resuming=resume)
+        location.check_free(resuming=resume)
     section, channels, shape = plan.config.prediction, plan.training.model.num_fmaps_out, region.roi.shape
-    size = int(region.roi.size * (channels * np.dtype(section.output_dtype).itemsize + (not place.channels)))
-    written = [f"{group.name} ({counted(group.channels, 'channel')})" for group in place.channels]
+    size = int(region.roi.size * (channels * np.dtype(section.output_dtype).itemsize + (not location.channels)))
+    written = [f"{group.name} ({counted(group.channels, 'channel')})" for group in location.channels]
     written = written or ["segmentation", counted(channels, "probability map")]
     into = (
-        f"  into {shown_path(place.folder)}: {' and '.join(written)} of {section.output_dtype}, at most {_size(size)} "
-        "on disk."
+        f"  into {shown_path(location.folder)}: {' and '.join(written)} of {section.output_dtype}, "
+        f"at most {_size(size)} on disk."
     )
     if begun is None and not plan.knows_tiles:
         found.lines += [
@@ -234,7 +233,7 @@ def _time_sentence(plan: PredictionPlan, speed: TileSpeed, costs: Sequence[_Cost
     if not speed.measured:
         why = (
             "no worker has measured how fast its device is"
-            if plan.asks_worker
+            if plan.is_probed
             else "the tiles of this network do not fit into the memory here"
         )
         return f"Expected time: not known, since {why}."
@@ -245,10 +244,10 @@ def _time_sentence(plan: PredictionPlan, speed: TileSpeed, costs: Sequence[_Cost
         return f"Expected time: {duration(alone)} on this machine with {counted(threads, 'thread')}{masked}."
     count = worker_count(plan.workers)
     together = sum(cost.seconds_with(count, times) for cost in costs)
-    if plan.lead.survey is not None:
+    if plan.lead.profile is not None:
         return (
             f"Expected time: {duration(together)} on {counted(count, 'worker')}, if they are all as fast as the one "
-            f"that was measured, on {plan.lead.survey.device}{masked}."
+            f"that was measured, on {plan.lead.profile.device}{masked}."
         )
     if not plan.on_gpu:
         together *= threads * count / _cores(plan.workers)
@@ -259,10 +258,10 @@ def _time_sentence(plan: PredictionPlan, speed: TileSpeed, costs: Sequence[_Cost
 
 
 def _cores(workers: Workers) -> int:
-    """Count the cores that all workers compute on; those on this machine cannot have more than it has."""
-    here = sum((group.count or 1) * group.cores for group in workers.groups if group.launcher == "local")
-    elsewhere = sum((group.count or 1) * group.cores for group in workers.groups if group.launcher != "local")
-    return min(here, len(os.sched_getaffinity(0))) + elsewhere
+    """Count the cores that all workers compute on, one where that is not known; here no more than there are."""
+    here = sum((group.most or 1) * group.cores for group in workers.groups if group.launcher == "local")
+    elsewhere = sum((group.most or 1) * group.cores for group in workers.groups if group.launcher != "local")
+    return max(1, min(here, len(os.sched_getaffinity(0))) + elsewhere)
 
 
 def _size(number: float) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +17,17 @@ import torch
 from torch import nn
 
 from incasem_like.config.prediction_config import PredictionSection
+from incasem_like.disk import write_whole
 from incasem_like.networks import NetworkGeometry, torch_device
 from incasem_like.prediction.computing.loading import NetworkSource, make_predictor, prediction_geometry
 from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.prediction.computing.tiling import Tile
 from incasem_like.prediction.computing.variants import NONE
-from incasem_like.prediction.planning.kept import Kept
 from incasem_like.prediction.planning.memory import TileMemory, tile_memory, usable_memory
 from incasem_like.prediction.planning.tile_size import UNMEASURED, TileSpeed
+from incasem_like.tracking.model.cache import cache_directory
 from incasem_like.volumes import Roi
+from incasem_like.volumes.chunk_files import digest
 
 FORMAT = 1
 # Tiles grow by this factor along each axis until one takes this many seconds, or the memory is used up.
@@ -119,8 +124,33 @@ def measured_tiles(
     return measured
 
 
-class SpeedCache(Kept):
-    """Measured tiles of one network on this machine, cached by everything that the time depends on."""
+class MeasurementCache:
+    """A file in the user's cache folder with a measurement, named after everything that it depends on.
+
+    Args:
+        kind: Kind of measurement; the name of its folder.
+        facts: Everything that the content depends on; JSON-serializable.
+    """
+
+    def __init__(self, kind: str, facts: Mapping[str, Any]) -> None:
+        self.path: Path = cache_directory() / kind / f"{digest(dict(facts))[:32]}.json"
+
+    def read(self) -> Any:
+        """Return the measurement; None if the file does not exist or is damaged."""
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def write(self, value: Any) -> None:
+        """Store a JSON-serializable value; if the cache cannot be written, it is measured again next time."""
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path, lambda file: file.write(json.dumps(value).encode()))
+
+
+class SpeedCache(MeasurementCache):
+    """Measured tiles of one network on this machine."""
 
     def __init__(self, facts: Mapping[str, Any], device: torch.device) -> None:
         known = {"torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads()}

@@ -106,8 +106,8 @@ def predict_series(
         IncasemError: Blocks failed.
     """
     series = plan_series(config, training, workers)
-    for place in series.plan.places(0):
-        place.check_writable()
+    for location in series.plan.locations(0):
+        location.check_writable()
     runs = store()
     earlier = None if anew or runs is None else find_earlier(runs, series)
     if earlier is not None and options.get("run_id") not in (None, earlier.run_id):
@@ -116,8 +116,8 @@ def predict_series(
     if earlier is not None and not remaining:
         return FinishedSeries(earlier.run_id, series, earlier.entries, 0)
     _check_begun_alike(series, earlier, remaining)
-    if series.plan.asks_worker:  # it may wait in a queue
-        series = series.surveyed(remaining)
+    if series.plan.is_probed:  # it may wait in a queue
+        series = series.profiled(remaining)
         _check_begun_alike(series, earlier, remaining)
 
     def observe(region: Region, index: int, classes: int) -> TileObserver | None:
@@ -149,17 +149,17 @@ def predict_series(
 
 def _check_begun_alike(series: SeriesPlan, earlier: Earlier | None, remaining: Sequence[ChosenCheckpoint]) -> None:
     if earlier is not None:
-        places = series.places(earlier.run_id, remaining[0].iteration or 0)
-        check_begun_alike(series.plan_of(remaining[0]), places, ANEW)
+        locations = series.locations(earlier.run_id, remaining[0].iteration or 0)
+        check_begun_alike(series.plan_of(remaining[0]), locations, ANEW)
 
 
 def _predict(series: SeriesPlan, checkpoint: ChosenCheckpoint, request: Request) -> Entry:
     """Predict with one checkpoint; a diverged network is recorded and does not stop the series."""
     started, iteration = time.monotonic(), checkpoint.iteration or 0
     entry = Entry(iteration, checkpoint.sha256, str(checkpoint.path))
-    places = series.places(request.prediction_id, iteration)
+    locations = series.locations(request.prediction_id, iteration)
     try:
-        voxels, scores = predict_regions(series.plan_of(checkpoint), places, request)
+        voxels, scores = predict_regions(series.plan_of(checkpoint), locations, request)
     except DivergedError as error:
         return replace(entry, problem=str(error))
     return replace(entry, scores=scores, voxels=voxels, seconds=round(time.monotonic() - started, 2))
@@ -208,13 +208,13 @@ def examine_series(
             found.lines.append("Nothing is left to be done.")
             return found
         first, keep = remaining[0], series.config.series.keep
-        places = series.places(next_id(runs) if earlier is None else earlier.run_id, first.iteration or 0)
-        plan = series.surveyed([first], ask=False).plan_of(first)
-        begun = earlier is not None and check_begun_alike(plan, places, ANEW)
+        locations = series.locations(next_id(runs) if earlier is None else earlier.run_id, first.iteration or 0)
+        plan = series.profiled([first], probe=False).plan_of(first)
+        begun = earlier is not None and check_begun_alike(plan, locations, ANEW)
         measured = f"measured by {series.metric}" if series.measures else "not measured, since no entry names labels"
         kept = {"all": "all stay on disk", "best": "the best stays on disk", "none": "none stays on disk"}[keep]
         found.lines.append(f"Each is {measured}; {kept}. The following is for iteration {first.iteration}.")
         report_networks(found, plan)
         on_disk = {"all": len(remaining), "best": min(2, len(remaining)), "none": 1}[keep]
-        examine_regions(found, plan, places, resume=begun, times=len(remaining), kept=on_disk)
+        examine_regions(found, plan, locations, resume=begun, times=len(remaining), kept=on_disk)
     return found

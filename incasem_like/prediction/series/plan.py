@@ -16,7 +16,7 @@ from incasem_like.errors import ConfigError
 from incasem_like.networks import for_this_machine
 from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.loading import load_network
-from incasem_like.prediction.outputs import OutputPlace, refuse_foreign_prediction
+from incasem_like.prediction.outputs import OutputLocation, refuse_foreign_prediction
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
 from incasem_like.prediction.planning.planner import load_regions_config, plan_prediction
 from incasem_like.prediction.planning.preflight import Preflight
@@ -27,7 +27,7 @@ from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, ch
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
-    from incasem_like.prediction.planning.survey import Survey
+    from incasem_like.prediction.planning.probe import DeviceProfile
 
 MEASURES = ("dice_class", "jaccard_class", "precision", "recall")
 DEFAULT_METRIC = "dice_class_1"
@@ -65,14 +65,14 @@ class SeriesPlan:
         plan: The plan of the first checkpoint, not resolved.
         checkpoints: All of them, by iteration.
         metric: The metric that decides on the best; None if nothing is measured.
-        surveys: The findings of a worker about checkpoints, by their hash, if one is asked.
+        profiles: The findings of a worker about checkpoints, by their hash, if one is asked.
     """
 
     config: SeriesConfig
     plan: PredictionPlan
     checkpoints: tuple[ChosenCheckpoint, ...]
     metric: str | None
-    surveys: Mapping[str, Survey | None] = field(default_factory=dict)
+    profiles: Mapping[str, DeviceProfile | None] = field(default_factory=dict)
 
     @property
     def measures(self) -> bool:
@@ -84,11 +84,11 @@ class SeriesPlan:
         """Names of the regions, in the order of the data configuration."""
         return [region.name for region in self.plan.regions]
 
-    def surveyed(self, checkpoints: Sequence[ChosenCheckpoint], *, ask: bool = True) -> SeriesPlan:
+    def profiled(self, checkpoints: Sequence[ChosenCheckpoint], *, probe: bool = True) -> SeriesPlan:
         """Ask one worker about all these checkpoints; errors as for ``PredictionPlan.resolved``."""
         networks = [self._network(checkpoint) for checkpoint in checkpoints]
-        found = self.plan.surveyed(networks, ask=ask)
-        return replace(self, surveys={one.source.checkpoint.sha256: one.survey for one in found})
+        found = self.plan.profiled(networks, probe=probe)
+        return replace(self, profiles={one.source.checkpoint.sha256: one.profile for one in found})
 
     def plan_of(self, checkpoint: ChosenCheckpoint) -> PredictionPlan:
         """Load the network of one checkpoint, and resolve its precision.
@@ -104,17 +104,17 @@ class SeriesPlan:
 
     def _network(self, checkpoint: ChosenCheckpoint) -> PlannedNetwork:
         lead = self.plan.lead
-        survey = self.surveys.get(checkpoint.sha256)
-        return replace(lead, source=replace(lead.source, checkpoint=checkpoint), survey=survey)
+        profile = self.profiles.get(checkpoint.sha256)
+        return replace(lead, source=replace(lead.source, checkpoint=checkpoint), profile=profile)
 
-    def places(self, run_id: int, iteration: int) -> list[OutputPlace]:
+    def locations(self, run_id: int, iteration: int) -> list[OutputLocation]:
         """Return the outputs of the prediction of one iteration."""
-        return self.plan.places(run_id, _part(iteration))
+        return self.plan.locations(run_id, _part(iteration))
 
     def folders(self, run_id: int, iteration: int) -> list[Path]:
         """Return the folders that contain only the prediction of one iteration, in the order of the regions."""
         group = f"{self.plan.group(run_id)}/{_part(iteration)}"
-        return [place.container / group for place in self.places(run_id, iteration)]
+        return [location.container / group for location in self.locations(run_id, iteration)]
 
     def check_free(self, run_id: int) -> None:
         """Check that the outputs are not occupied by another run's predictions.
@@ -152,7 +152,7 @@ class SeriesPlan:
                 {**describe_region(self.plan, region), "checkpoint": None, **region_record(region)}
                 for region in self.plan.regions
             ],
-            "places": [str(place.container) for place in self.plan.places(0)],
+            "locations": [str(location.container) for location in self.plan.locations(0)],
             "series": self.config.series.model_dump(mode="json"),
             "metric": self.metric,
         }

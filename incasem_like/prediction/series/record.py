@@ -70,7 +70,7 @@ class SeriesRecord:
         self._run, self._series = run, series
         self.entries: list[Entry] = [] if earlier is None else list(earlier.entries)
         for entry in self.entries:
-            series.plan.check_not_read(series.places(run.id, entry.iteration))
+            series.plan.check_not_read(series.locations(run.id, entry.iteration))
         if earlier is None:
             series.check_free(run.id)
         iterations = listed([checkpoint.iteration or 0 for checkpoint in series.checkpoints])

@@ -13,7 +13,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
-PRELOADED = ["incasem_like.blockwise.worker"]
+PRELOADED = ["incasem_like.volumes"]
 
 
 def fork_server(preload: Sequence[str]) -> ForkServerContext:
@@ -29,12 +29,19 @@ def fork_server(preload: Sequence[str]) -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
     resource_tracker.ensure_running()  # starting it unblocks SIGINT, and the server's start includes it
+    with deaf_to_interrupts():
+        forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Let processes started inside inherit a signal mask that blocks ctrl-C: this process handles it for them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        forkserver.ensure_running()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
 
 
 @contextmanager

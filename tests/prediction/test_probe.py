@@ -6,10 +6,8 @@ A stand-in for a machine with a GPU: a worker that takes ``torch.device=0`` for 
 import json
 import re
 import shutil
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,14 +16,13 @@ import zarr
 
 from incasem_like.blockwise import list_jobs
 from incasem_like.blockwise.launchers import WorkerGroup
-from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.errors import ConfigError, InputError
 from incasem_like.prediction.experiment import examine_prediction
 from incasem_like.prediction.outputs import read_begun
-from incasem_like.prediction.planning.kept import Kept
 from incasem_like.prediction.planning.planner import plan_prediction
-from incasem_like.prediction.planning.survey import Inquiry
+from incasem_like.prediction.planning.probe import ProbeRequest
+from incasem_like.prediction.planning.speed import MeasurementCache
 
 GPU, BF16 = "torch.device=0", "torch.precision=bf16"
 TILES = "prediction.input_size_voxels=[44,44,44]"
@@ -68,16 +65,16 @@ def gpu_node(tmp_path):
 @pytest.fixture
 def asked(monkeypatch):
     """The networks that workers were asked about, by the hash of their checkpoint, a list for each worker."""
-    inquiries = []
+    requests = []
     monkeypatch.setattr(
-        Inquiry,
+        ProbeRequest,
         "__reduce__",
-        lambda inquiry: (
-            inquiries.append([place.checkpoint.sha256 for place in inquiry.networks])
-            or (Inquiry, (inquiry.networks, inquiry.section, inquiry.regions, inquiry.tiles))
+        lambda request: (
+            requests.append([place.checkpoint.sha256 for place in request.networks])
+            or (ProbeRequest, (request.networks, request.section, request.regions, request.tiles))
         ),
     )
-    return inquiries
+    return requests
 
 
 def probabilities(place):
@@ -96,16 +93,16 @@ def jobs():
 def test_a_scheduler_without_a_gpu_has_its_workers_predict_on_theirs(laboratory, gpu_node, asked):
     workers = load_workers(gpu_node)
     done = laboratory.predict(laboratory.config(None, GPU), workers=workers)
-    place = done.places["cell_er"]
+    place = done.locations["cell_er"]
     assert np.abs(probabilities(place) - laboratory.one_shot((12, -18, 3), (25, 30, 28))).max() < 1e-5
     assert laboratory.store.get(1).config["torch"]["device"] == 0
     assert len(asked) == 1
-    assert sorted(jobs()) == ["predict", "survey"]
+    assert sorted(jobs()) == ["predict", "probe"]
 
     again = laboratory.predict(laboratory.config(None, GPU), workers=workers)
-    assert np.array_equal(probabilities(again.places["cell_er"]), probabilities(place))
-    assert read_begun(again.places["cell_er"]).input_size == read_begun(place).input_size
-    assert sorted(jobs()) == ["predict", "predict", "survey"]
+    assert np.array_equal(probabilities(again.locations["cell_er"]), probabilities(place))
+    assert read_begun(again.locations["cell_er"]).input_size == read_begun(place).input_size
+    assert sorted(jobs()) == ["predict", "predict", "probe"]
 
 
 def test_tiles_and_blocks_are_those_of_the_workers_device(laboratory, gpu_node):
@@ -113,7 +110,7 @@ def test_tiles_and_blocks_are_those_of_the_workers_device(laboratory, gpu_node):
     config = laboratory.config({"wide": laboratory.wide_entry()}, GPU, TILES)
     plan = planned(laboratory, config, load_workers(gpu_node))
     assert plan.on_gpu
-    assert plan.lead.survey is None  # with tiles configured, and in fp32, there is nothing to ask
+    assert plan.lead.profile is None  # with tiles configured, and in fp32, there is nothing to ask
     assert plan.predictor((44, 44, 44)).batch_size == 16
     assert next(plan.lead.module.parameters()).device.type == "cpu"
     assert plan.sources[0].torch.device == 0
@@ -121,10 +118,10 @@ def test_tiles_and_blocks_are_those_of_the_workers_device(laboratory, gpu_node):
 
 
 def test_an_inexact_precision_gives_way_by_what_a_worker_found(laboratory, gpu_node, caplog, asked):
-    updates = ["prediction.survey=worker", BF16, "prediction.precision_tolerance=0.00001", TILES]
+    updates = ["prediction.probe=worker", BF16, "prediction.precision_tolerance=0.00001", TILES]
     workers = load_workers(workers_file(gpu_node.parent))
     plan = planned(laboratory, laboratory.config(None, *updates), workers)
-    here = planned(laboratory, laboratory.config(None, *updates, "prediction.survey=here"))
+    here = planned(laboratory, laboratory.config(None, *updates, "prediction.probe=here"))
     assert plan.lead.precision == here.lead.precision
     assert plan.lead.source.torch.precision == "fp32"
     assert caplog.text.count("prediction.precision_tolerance allows 1e-05: predicting in fp32.") == 2
@@ -135,7 +132,7 @@ def test_an_inexact_precision_gives_way_by_what_a_worker_found(laboratory, gpu_n
 
 
 def test_one_worker_is_asked_about_all_networks_of_an_ensemble(laboratory, tmp_path, asked):
-    config = laboratory.config(None, "prediction.survey=worker", "prediction.checkpoint=[1,2]", BF16)
+    config = laboratory.config(None, "prediction.probe=worker", "prediction.checkpoint=[1,2]", BF16)
     workers = load_workers(workers_file(tmp_path))
     plan = planned(laboratory, config, workers, networks=2)
     assert asked == [[laboratory.training.checkpoint(iteration).sha256 for iteration in (1, 2)]]
@@ -145,11 +142,11 @@ def test_one_worker_is_asked_about_all_networks_of_an_ensemble(laboratory, tmp_p
 
 
 def test_one_worker_is_asked_about_all_checkpoints_of_a_series(series, tmp_path, asked):
-    updates, path = [BF16, "prediction.survey=worker"], workers_file(tmp_path)
+    updates, path = [BF16, "prediction.probe=worker"], workers_file(tmp_path)
     done = series.predict(*updates, workers=load_workers(path))
     assert done.predicted == 2
     assert asked == [[series.training.checkpoint(iteration).sha256 for iteration in (1, 2)]]
-    assert sorted(jobs()) == ["predict", "predict", "survey"]
+    assert sorted(jobs()) == ["predict", "predict", "probe"]
 
     shutil.rmtree(tmp_path / "cache")
     assert series.predict(*updates, workers=load_workers(path)).predicted == 0  # and needs nobody for that
@@ -161,54 +158,45 @@ def test_one_worker_is_asked_about_all_checkpoints_of_a_series(series, tmp_path,
 
 
 def test_what_cannot_be_kept_is_asked_once_all_the_same(series, tmp_path, asked, monkeypatch):
-    monkeypatch.setattr(Kept, "write", lambda kept, value: None)
-    done = series.predict(BF16, "prediction.survey=worker", workers=load_workers(workers_file(tmp_path)))
+    monkeypatch.setattr(MeasurementCache, "write", lambda kept, value: None)
+    done = series.predict(BF16, "prediction.probe=worker", workers=load_workers(workers_file(tmp_path)))
     assert done.predicted == 2
     assert len(asked) == 1
 
 
 def test_what_says_nothing_of_speed_asks_nobody_again(laboratory, tmp_path, asked):
-    updates = ["prediction.survey=worker", "prediction.test_time_augmentation=mirrors"]
+    updates = ["prediction.probe=worker", "prediction.test_time_augmentation=mirrors"]
     planned(laboratory, laboratory.config(None, updates[0]), load_workers(workers_file(tmp_path)))
     workers = load_workers(workers_file(tmp_path))
-    longer = Workers(tuple(replace(group, time=7200.0, count=5) for group in workers.groups), workers.scheduler)
+    (group,) = workers.groups
+    longer = Workers((group.model_copy(update={"time": 7200.0, "count": 5}),), workers.scheduler)
     moved = laboratory.config({"cell_er": laboratory.entry(offset=[13, -18, 3])}, *updates)
-    assert planned(laboratory, moved, longer).lead.survey.measured
+    assert planned(laboratory, moved, longer).lead.profile.measured
     assert len(asked) == 1
-    more = Workers(tuple(replace(group, cores=2) for group in workers.groups), workers.scheduler)
+    more = Workers((group.model_copy(update={"cores": 2}),), workers.scheduler)
     planned(laboratory, moved, more)
     assert len(asked) == 2
 
 
-def test_two_may_ask_the_same_at_once(laboratory, tmp_path, monkeypatch):
-    """Both choose a ledger before either begins, and both are done before either reads its answers."""
-    both = threading.Barrier(2)
-
-    for name in ("run", "results"):
-        original = getattr(LedgerTask, name)
-
-        def in_step(task, original=original, **options):
-            both.wait(60)
-            return original(task, **options)
-
-        monkeypatch.setattr(LedgerTask, name, in_step)
-    config = laboratory.config(None, "prediction.survey=worker")
+def test_what_two_ask_at_once_is_measured_once(laboratory, tmp_path, asked):
+    config = laboratory.config(None, "prediction.probe=worker")
     workers = load_workers(workers_file(tmp_path))
     with ThreadPoolExecutor(2) as pool:
         plans = list(pool.map(lambda _: planned(laboratory, config, workers), range(2)))
-    assert all(plan.lead.survey.measured for plan in plans)
-    assert [(job.name, job.state) for job in list_jobs()] == [("survey", "finished")] * 2
-    assert list((tmp_path / "jobs" / "ledgers").iterdir()) == []
+    assert all(plan.lead.profile.measured for plan in plans)
+    assert [(job.name, job.state) for job in list_jobs()] == [("probe", "finished")]
+    assert len(asked) == 1
+    assert not list((tmp_path / "jobs" / "ledgers").rglob("*.npy"))
 
 
-def test_a_survey_that_was_killed_is_the_same_job_when_it_is_repeated(laboratory, gpu_node, start_predict, tmp_path):
+def test_a_probe_that_was_killed_is_the_same_job_when_it_is_repeated(laboratory, gpu_node, start_predict, tmp_path):
     laboratory.config()
     waiting = gpu_node.with_name("waiting.yaml")
     waiting.write_text(gpu_node.read_text().replace("'{command}'", f"'{tmp_path}/queue {{command}}'"))
     (tmp_path / "queue").write_text('#!/bin/bash\n[ -e "$0.open" ] || sleep 1000\nexec "$@"\n')
     (tmp_path / "queue").chmod(0o755)
     first = start_predict("--run_id", "1", "--workers", str(waiting), updates=[GPU])
-    while "survey" not in jobs():
+    while "probe" not in jobs():
         assert first.poll() is None
         time.sleep(0.05)
     first.kill()
@@ -218,7 +206,7 @@ def test_a_survey_that_was_killed_is_the_same_job_when_it_is_repeated(laboratory
     again = start_predict("--run_id", "1", "--workers", str(waiting), updates=[GPU])
     assert again.communicate()[0]
     assert again.returncode == 0
-    assert sorted((job.name, job.state) for job in list_jobs()) == [("predict", "finished"), ("survey", "finished")]
+    assert sorted((job.name, job.state) for job in list_jobs()) == [("predict", "finished"), ("probe", "finished")]
 
 
 def test_a_dry_run_starts_no_worker_and_knows_what_one_has_said(laboratory, gpu_node):
@@ -246,9 +234,9 @@ def test_a_dry_run_starts_no_worker_and_knows_what_one_has_said(laboratory, gpu_
 
 def test_a_dry_run_does_not_take_a_precision_that_is_not_settled_for_another_one(laboratory, tmp_path, asked):
     path = workers_file(tmp_path)
-    config = laboratory.config(None, BF16, "prediction.survey=worker", "prediction.precision_tolerance=0.00001", TILES)
+    config = laboratory.config(None, BF16, "prediction.probe=worker", "prediction.precision_tolerance=0.00001", TILES)
     laboratory.predict(config, workers=load_workers(path))
-    assert read_begun(plan_prediction(config, [laboratory.training], load_workers(path)).places(1)[0]).done
+    assert read_begun(plan_prediction(config, [laboratory.training], load_workers(path)).locations(1)[0]).done
     shutil.rmtree(tmp_path / "cache")
     found = examine_prediction(
         config, lambda: [laboratory.training], lambda: laboratory.store, resume=1, workers_file=path
@@ -259,12 +247,12 @@ def test_a_dry_run_does_not_take_a_precision_that_is_not_settled_for_another_one
 
 
 def test_what_is_quickly_checked_is_checked_before_a_worker_is_asked(laboratory, tmp_path, asked):
-    config = laboratory.config(None, "prediction.survey=worker")
+    config = laboratory.config(None, "prediction.probe=worker")
     workers = load_workers(workers_file(tmp_path))
     with pytest.raises(InputError, match="predict_0099 holds no prediction that was begun"):
         laboratory.predict(config, workers=workers, resume=99)
     with pytest.raises(ConfigError, match=r"fp16 needs a CUDA GPU, but torch\.device is cpu"):
-        laboratory.predict(laboratory.config(None, "prediction.survey=worker", "torch.precision=fp16"), workers=workers)
+        laboratory.predict(laboratory.config(None, "prediction.probe=worker", "torch.precision=fp16"), workers=workers)
     assert asked == []
 
 
@@ -292,7 +280,7 @@ def test_a_worker_that_cannot_predict_says_why_and_nothing_is_begun(laboratory, 
     assert not list((tmp_path / "cache").rglob("*.json"))
 
 
-@pytest.mark.parametrize("updates", [[GPU], [GPU, "prediction.survey=here"]])
+@pytest.mark.parametrize("updates", [[GPU], [GPU, "prediction.probe=here"]])
 def test_without_workers_elsewhere_the_gpu_has_to_be_here(laboratory, updates):
     with pytest.raises(ConfigError, match="this machine has none that CUDA can use"):
         plan_prediction(laboratory.config(None, *updates), [laboratory.training], Workers.local(2))
@@ -304,5 +292,5 @@ def test_without_workers_elsewhere_the_gpu_has_to_be_here(laboratory, updates):
 
 
 def test_a_worker_is_asked_only_where_there_is_one(laboratory):
-    with pytest.raises(InputError, match=r"survey=worker .* there are none: give them by --workers, or set"):
-        plan_prediction(laboratory.config(None, "prediction.survey=worker"), [laboratory.training])
+    with pytest.raises(InputError, match=r"probe=worker .* there are none: give them by --workers, or set"):
+        plan_prediction(laboratory.config(None, "prediction.probe=worker"), [laboratory.training])

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from incasem_like.blockwise.processes import process_pool
+from incasem_like.processes import process_pool
 
 INTERRUPTED_WHILE_STARTING = """
 import os, signal
 from multiprocessing import forkserver
-from incasem_like.blockwise.processes import process_pool
+from incasem_like.processes import process_pool
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda number, frame: None)

@@ -1,0 +1,143 @@
+"""One call of a task: its queue of blocks, and the log, record and progress that receive their outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from incasem_like.blockwise.done_log import DoneLog
+from incasem_like.blockwise.job import JobRecord
+from incasem_like.blockwise.queue import HOPELESS, BlockError, BlockQueue, BlockSummary, FailedBlock
+from incasem_like.blockwise.task import WorkTask
+from incasem_like.terminal import Progress
+
+SECONDS_UNTIL_TOLD = 20.0  # without a worker; those on this machine take a few
+
+
+class JobCancelled(KeyboardInterrupt):
+    """The job was cancelled from elsewhere; it is handled like ctrl-C."""
+
+
+class Call:
+    """One call.
+
+    Args:
+        task: The task.
+        log: The log of its finished blocks.
+        pending: Numbers of the blocks to do, at least one.
+        command: The command that resumes the task, if it is not this process's own.
+
+    Attributes:
+        queue: The blocks that are neither done nor failed.
+        record: The job's record.
+    """
+
+    def __init__(self, task: WorkTask, log: DoneLog, pending: Sequence[int], command: str | None) -> None:
+        self.task, self._log = task, log
+        self._pending, self._voxels = len(pending), 0
+        self.queue = BlockQueue(pending, task.retries)
+        self.record = JobRecord(task, len(log.done), command)
+        self._progress: Progress | None = None
+        self._noting = threading.Lock()  # blocks of this process are written and logged in another thread
+        self._waits = True  # until the first worker has set up the task
+        self._waits_until: float | None = time.monotonic() + SECONDS_UNTIL_TOLD  # None: one has connected
+        self._begun: dict[int, int] = {}  # voxels of running blocks that progress already shows
+
+    @contextlib.contextmanager
+    def shown(self, description: str) -> Iterator[None]:
+        """Show progress for the duration of a ``with`` block."""
+        already = self.task.amount(sorted(self._log.done))
+        with Progress(description, self.task.size, self.task.unit, already=already) as self._progress:
+            yield
+
+    def summary(self) -> BlockSummary:
+        """Return the outcome so far."""
+        failed = tuple(sorted(self.queue.failed.values(), key=lambda block: block.number))
+        total, done = len(self.task), self._pending - len(self.queue) - len(failed)
+        return BlockSummary(total, done, total - self._pending, failed, self._voxels)
+
+    def done(self, numbers: Sequence[int]) -> None:
+        """Log finished blocks."""
+        self.start_clock()
+        with self._noting:
+            self._log.record(*numbers)
+            voxels = self.task.amount(numbers)
+            self._voxels += voxels
+            self._show(voxels - sum(self._begun.pop(number, 0) for number in numbers))
+
+    def error(self, number: int, error: BlockError) -> FailedBlock | None:
+        """Note a failed attempt at a block, which is retried, or has failed for good and is returned.
+
+        Raises:
+            IncasemError: Every other block would fail in the same way.
+        """
+        if isinstance(error.error, HOPELESS):
+            raise error.error
+        self.retract(number)
+        failed = self.queue.error(number, error)
+        if failed is not None:
+            about: dict[str, Any] = {
+                "error": str(error.error), "kind": type(error.error).__name__, "trace": error.trace[-6000:],
+                "attempts": failed.attempts, "worker": error.worker, **self.task.place_of(number),
+            }  # fmt: skip
+            self._log.record_failed(number, about)
+        return failed
+
+    def advance(self, number: int, voxels: int) -> None:
+        """Show progress within a block."""
+        with self._noting:
+            self._begun[number] = self._begun.get(number, 0) + voxels
+            self._show(voxels)
+
+    def retract(self, number: int) -> None:
+        """Subtract the progress within a block that will be restarted."""
+        with self._noting:
+            self._show(-self._begun.pop(number, 0))
+
+    def _show(self, voxels: int) -> None:
+        assert self._progress is not None
+        self._progress.advance(voxels)
+
+    def start_clock(self) -> None:
+        """Measure rates from the first sign of work on, leaving out the start of workers."""
+        if self._waits and self._progress is not None:
+            self._waits = False
+            self.record.start_clock()
+            self._progress.start_clock()
+
+    def look(self, workers: Sequence[dict[str, Any]] = (), dashboard: str = "") -> None:
+        """Update the job's record when an update is due.
+
+        Args:
+            workers: The connected workers, see ``Job.workers``.
+            dashboard: Address of Dask's pages, or nothing.
+
+        Raises:
+            JobCancelled: The job was cancelled.
+        """
+        if any(worker["block"] is not None for worker in workers):
+            self.start_clock()
+        if self.record.dashboard != dashboard:
+            self.record.dashboard = dashboard
+            print(f"Dashboard: {dashboard}", file=sys.stderr)
+        self._report_waiting(bool(workers))
+        if self.record.due:
+            self.record.update(len(self._log.done), len(self.queue.failed), workers)
+            if self.record.cancelled:
+                raise JobCancelled
+
+    def _report_waiting(self, connected: bool) -> None:
+        """Show beside the progress where to look while no worker connects, because of the queue or a firewall."""
+        if self._progress is None or self._waits_until is None:
+            return
+        if connected or not self._waits:
+            self._waits_until = None
+            self._progress.note = ""
+        elif time.monotonic() > self._waits_until:
+            self._waits_until = math.inf
+            self._progress.advance(0, note=f"no worker yet, incasem-like jobs show {self.record.id} tells more")

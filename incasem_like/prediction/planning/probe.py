@@ -1,0 +1,238 @@
+"""Probe of a worker's device: the memory, speed and precision of networks where they compute.
+
+A scheduler often has no GPU, though its workers have. One of them is then started before the others to measure; its
+answers are cached.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from incasem_like.blockwise import WorkItem
+from incasem_like.blockwise.job import private_folder
+from incasem_like.blockwise.ledger import LedgerTask
+from incasem_like.blockwise.workers_file import Workers
+from incasem_like.disk import exclusive
+from incasem_like.errors import ConfigError, IncasemError, InputError
+from incasem_like.networks import check_arithmetic, check_device, has_device, torch_device
+from incasem_like.prediction.computing.loading import NetworkSource
+from incasem_like.prediction.planning.memory import usable_memory, usable_memory_of_gpu
+from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked, with_precision
+from incasem_like.prediction.planning.speed import (
+    MEASURED_VOXELS,
+    Measured,
+    MeasurementCache,
+    device_name,
+    measured_tiles,
+)
+from incasem_like.volumes.chunk_files import digest
+
+if TYPE_CHECKING:
+    from incasem_like.config import PredictionConfig
+    from incasem_like.config.prediction_config import PredictionSection
+    from incasem_like.samples import Region
+
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """What a worker measured about a network.
+
+    Attributes:
+        device: Name of its device.
+        memory: Bytes that a tile may take there, on a GPU that is otherwise free, or of the host's memory.
+        measured: For some tiles the voxels read, the voxels written and the seconds; empty if not requested.
+        precision: The comparison of the configured precision with fp32; None if there was nothing to check.
+    """
+
+    device: str
+    memory: float
+    measured: Measured
+    precision: PrecisionCheck | None
+
+    @classmethod
+    def restored(cls, values: Any) -> DeviceProfile | None:
+        """Restore a profile from the result of ``asdict`` after JSON; None where the values are something else."""
+        try:
+            precision = values["precision"]
+            return cls(
+                str(values["device"]),
+                float(values["memory"]),
+                [(int(read), int(written), float(seconds)) for read, written, seconds in values["measured"]],
+                None if precision is None else PrecisionCheck(**precision),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """What a worker is to measure.
+
+    Attributes:
+        networks: The networks.
+        section: The configuration's section ``prediction``.
+        regions: The regions to predict.
+        tiles: Whether tiles have to be chosen, so that speed is measured.
+    """
+
+    networks: tuple[NetworkSource, ...]
+    section: PredictionSection
+    regions: tuple[Region, ...]
+    tiles: bool
+
+    def measure(self, index: int) -> DeviceProfile:
+        """Measure one of the networks on this machine.
+
+        Raises:
+            ConfigError: The device does not exist.
+            CheckpointError, StoreError: As ``NetworkSource.fetch``.
+            IncasemError: There is too little memory.
+        """
+        source = self.networks[index]
+        network, device = source.load(), torch_device(source.torch)
+        precision = check_precision(network, source, self.section, self.regions)
+        measured: Measured = []
+        if self.tiles:
+            used = source if precision is None else with_precision(source, precision.used)
+            measured = measured_tiles(network, used, self.section, MEASURED_VOXELS)
+        memory = usable_memory_of_gpu(device) if device.type == "cuda" else usable_memory(device)
+        return DeviceProfile(device_name(device), memory, measured, precision)
+
+    def cache(self, source: NetworkSource, workers: Workers) -> MeasurementCache:
+        """Return the cache of the profile of one of the networks."""
+        checked = is_to_be_checked(source.torch, self.section)
+        one = _one_of(workers)
+        groups = [group.model_dump(exclude={"time"}) for group in one.groups]
+        host = one.cluster or (platform.node() if one.groups[0].launcher in ("local", "command") else None)
+        facts = {
+            "format": FORMAT,
+            "torch": torch.__version__,
+            "model": source.model.model_dump(mode="json"),
+            "arithmetic": source.torch.model_dump(mode="json"),
+            "worker": [groups, host],
+            "tiles": [self.section.batch_size, self.section.num_threads] if self.tiles else None,
+            "checked": [source.checkpoint.sha256, self.section.precision_tolerance, *map(_content, self.regions)]
+            if checked
+            else None,
+        }
+        return MeasurementCache("device_profiles", facts)
+
+
+def _content(region: Region) -> list[Any]:
+    hashes, volumes = region.content_hashes, [region.raw, *([] if region.mask is None else [region.mask])]
+    return [list(region.roi.begin), list(region.roi.shape), [hashes[str(volume.address)] for volume in volumes]]
+
+
+def needs_probe(config: PredictionConfig, workers: Workers | None) -> bool:
+    """Check that the device exists where networks will compute, and return whether a worker is probed.
+
+    Raises:
+        ConfigError: The device does not exist here, or no worker can be probed.
+    """
+    choice, device = config.prediction.probe, config.torch
+    if choice == "worker" and workers is None:
+        raise ConfigError(
+            "prediction.probe=worker has a worker measured, but there are none: give them by --workers, "
+            "or set prediction.probe=auto."
+        )
+    elsewhere = workers is not None and all(group.launcher != "local" for group in workers.groups)
+    gpu_elsewhere = elsewhere and device.device_name.startswith("cuda") and not has_device(device)
+    probed = choice == "worker" or (choice == "auto" and gpu_elsewhere)
+    if elsewhere and probed:
+        check_arithmetic(device)
+    elif workers is None:
+        check_device(device, "start this where there is one, or have workers that have one predict (--workers)")
+    else:
+        check_device(device)
+    return probed
+
+
+def device_profiles(request: ProbeRequest, workers: Workers, *, probe: bool = True) -> list[DeviceProfile | None]:
+    """Return the profile of each network where workers compute; one worker measures those that are not cached.
+
+    Args:
+        request: What to measure.
+        workers: The workers that predict; one of the first group that is not on this machine measures.
+        probe: Whether to start that worker; otherwise profiles that are not cached are None.
+
+    Raises:
+        InputError: The worker cannot predict.
+        IncasemError: No worker can be started.
+    """
+    if not request.tiles and not any(is_to_be_checked(one.torch, request.section) for one in request.networks):
+        return [None] * len(request.networks)
+    caches = [request.cache(source, workers) for source in request.networks]
+    known = {cache.path: DeviceProfile.restored(cache.read()) for cache in caches}
+    if probe and not all(known.values()):
+        # Named after the measurements, so that a repeated call is the same job.
+        folder = private_folder("ledgers") / f"probe-{digest([path.name for path in known])[:10]}"
+        folder.mkdir(exist_ok=True)
+        with exclusive(folder):  # another process may be measuring the same
+            known = {cache.path: DeviceProfile.restored(cache.read()) for cache in caches}
+            unknown = {
+                cache.path: (cache, source)
+                for cache, source in zip(caches, request.networks, strict=True)
+                if known[cache.path] is None
+            }
+            asked = replace(request, networks=tuple(source for _, source in unknown.values()))
+            answers = _probe(asked, workers, folder / "ledger.zarr") if unknown else []
+            for (cache, _), answer in zip(unknown.values(), answers, strict=True):
+                known[cache.path] = DeviceProfile.restored(answer)
+                if known[cache.path] is not None:
+                    cache.write(answer)
+        for answer in answers:
+            if "problem" in answer:
+                raise InputError(answer["problem"])
+    return [known[cache.path] for cache in caches]
+
+
+def _one_of(workers: Workers) -> Workers:
+    """Return a single worker, of the first group that is not on this machine; of a cluster any."""
+    elsewhere = [group for group in workers.groups if group.launcher != "local"]
+    groups = (elsewhere or workers.groups)[:1]
+    return replace(workers, groups=tuple(group.model_copy(update={"count": 1, "adaptive": None}) for group in groups))
+
+
+def _probe(request: ProbeRequest, workers: Workers, ledger: Path) -> list[dict[str, Any]]:
+    """Have a worker measure one network after the other; a failure yields ``problem`` instead of a profile."""
+    one = _one_of(workers)
+    task = LedgerTask(
+        "probe",
+        tuple(f"training run {source.training_run_id}, {source.checkpoint.path.name}" for source in request.networks),
+        inputs=(),
+        function=measure_network,
+        parameters={"request": base64.b64encode(pickle.dumps(request)).decode()},
+        place=ledger,
+        unit="networks",
+    )
+    task.run(workers=one, description="Measuring on a worker", overwrite=True)
+    answers: list[dict[str, Any]] = [json.loads(written.tobytes()) for written in task.results()]
+    task.forget()
+    lacks_gpu = request.networks[0].torch.device_name.startswith("cuda") and any(not of.gpus for of in one.groups)
+    hint = " The workers file asks for no GPU: add gpus: 1 there." if lacks_gpu else ""
+    return [
+        {**answer, "problem": f"{answer['problem']}{hint}"} if "problem" in answer else answer for answer in answers
+    ]
+
+
+def measure_network(item: WorkItem, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """Measure one network in a worker and return JSON in bytes: its profile, or ``problem``."""
+    request: ProbeRequest = pickle.loads(base64.b64decode(parameters["request"]))
+    try:
+        answer: dict[str, Any] = asdict(request.measure(item.number))
+    except IncasemError as error:
+        answer = {"problem": f"The worker on {platform.node()}, asked how it would predict, cannot: {error}"}
+    return np.frombuffer(json.dumps(answer).encode(), dtype=np.uint8)
