@@ -72,7 +72,7 @@ def test_what_is_tracked_reads_back_as_the_same_configuration(targets: str) -> N
         ("[classes, {type: affinities, ofsets: 3}]", "Unknown key 'ofsets' in targets[1]; did you mean 'offsets'?"),
         (
             "[{type: affinities, offsets: [[1]]}]",
-            "each three whole numbers [z, y, x], or two [y, x], found [[1]]",
+            "each entry three whole numbers [z, y, x], or two [y, x], found [[1]]",
         ),
         ("[{type: affinities, offsets: [[0,0,0]]}]", "a voxel is always its own object"),
         ("[{type: affinities, offsets: [[0,1],[0,0,1]]}]", "affinities has an offset twice"),
