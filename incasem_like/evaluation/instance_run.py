@@ -24,8 +24,6 @@ from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.values import check_label_dtype, check_labels, inside
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from incasem_like.blockwise.workers_file import Workers
     from incasem_like.tracking import Run, RunStore
 
@@ -169,16 +167,13 @@ def evaluate_instances_as_run(
     return result
 
 
-def instance_table(result: Mapping[str, Any]) -> Table:
-    """Return a result as a table with a row per segmentation, the one with the lowest VOI in bold."""
-    from rich.table import Table
-
-    table = Table("segmentation", *COLUMNS, "coverage", "objects")
+def instance_table(result: Mapping[str, Any]) -> list[list[str]]:
+    """Return a result as rows of a table: the headings, then a row for each segmentation."""
+    rows = [["segmentation", *COLUMNS, "coverage", "objects"]]
     for address, scores in result["scores"].items():
         cells = ["undefined" if scores[name] is None else f"{scores[name]:.4f}" for name in (*COLUMNS, "coverage")]
-        style = "bold" if address == result["best"] and len(result["scores"]) > 1 else None
-        table.add_row(address.rpartition("/")[2], *cells, str(scores["predicted_objects"]), style=style)
-    return table
+        rows.append([address.rpartition("/")[2], *cells, str(scores["predicted_objects"])])
+    return rows
 
 
 def error_lines(scores: Mapping[str, Any], most: int = 5) -> list[str]:

@@ -3,6 +3,7 @@
 import argparse
 
 from incasem_like.commands.options import add_record_flags, record_options
+from incasem_like.commands.tables import Column, print_table
 from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
 
 
@@ -24,8 +25,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Evaluate, and print the table, the largest errors and where the run is."""
-    from rich.console import Console
-
     from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.evaluation.instance_run import (
         InstanceEvaluation,
@@ -40,7 +39,8 @@ def main(arguments: argparse.Namespace) -> None:
     record = record_options(arguments, "evaluations")
     options = {"num_workers": arguments.num_workers, "workers": given_workers(arguments)}
     result = evaluate_instances_as_run(request, **record, **options)
-    Console().print(instance_table(result))
+    titles, *rows = instance_table(result)
+    print_table([Column(titles[0]), *(Column(title, right=True) for title in titles[1:])], rows)
     best = result["scores"][result["best"]]
     print("\n".join(error_lines(best)))
     print(f"Lowest VOI: {best['voi']:.4f} ({best['voi_split']:.4f} + {best['voi_merge']:.4f}) of {result['best']}")
