@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -50,12 +49,25 @@ def test_error_in_the_parent_ends_processes_in_the_middle_of_their_work() -> Non
     _assert_ends(children[0])
 
 
-def test_the_fork_server_stays_light() -> None:
-    """TensorStore does not survive a fork, so the process that is forked must not have loaded it."""
+LOADED_BY_THE_SERVER = """
+import os
+from multiprocessing import forkserver
+from pathlib import Path
+
+from incasem_like.processes import process_pool
+
+if __name__ == "__main__":
     with process_pool(1) as pool:
         assert pool.submit(os.getpid).result() != os.getpid()
-    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-    loaded = Path(f"/proc/{server}/maps").read_text()
+    print(Path(f"/proc/{forkserver._forkserver._forkserver_pid}/maps").read_text())
+"""
+
+
+def test_the_fork_server_stays_light(tmp_path: Path) -> None:
+    """TensorStore does not survive a fork, so the process that is forked must not have loaded it."""
+    script = tmp_path / "script.py"  # a process of its own: a server that was started earlier is used again
+    script.write_text(LOADED_BY_THE_SERVER)
+    loaded = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
     assert "numpy" in loaded
     assert "tensorstore" not in loaded
     assert "torch" not in loaded

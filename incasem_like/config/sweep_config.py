@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -77,7 +78,7 @@ def _problem(values: Any, method: str) -> str:
     if not {"low", "high"} <= set(values):
         return f"is the range {dict(values)}: give both low and high"
     numbers = [values[key] for key in ("low", "high", "step") if key in values]
-    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) for value in numbers):
         return f"is the range {dict(values)}: low, high and step are numbers"
     if values["low"] > values["high"]:
         return f"has low {values['low']} above high {values['high']}: exchange them"

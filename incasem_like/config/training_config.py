@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -129,10 +129,7 @@ class TrainingConfig(Document):
 
     def _check_best_metric(self) -> None:
         """Check the metric of the best checkpoint; by default it is the main one of the first target."""
-        targets, chosen = self.resolved_targets, self.training.checkpoints
-        known = {name: best for target in targets for name, best in target.metrics.items()} | {"loss": "min"}
-        if len(targets) > 1:
-            known |= {f"loss_{target.name}": "min" for target in targets}
+        targets, chosen, known = self.resolved_targets, self.training.checkpoints, self.validation_metrics
         metric = chosen.best_metric if "best_metric" in chosen.model_fields_set else targets[0].main_metric
         key = "training.checkpoints.best_metric"
         if metric not in known:
@@ -148,6 +145,16 @@ class TrainingConfig(Document):
             )
         best = chosen.model_copy(update={"best_metric": metric, "best_mode": known[metric]})
         self._derive("training", self.training.model_copy(update={"checkpoints": best}))
+
+    @property
+    def validation_metrics(self) -> dict[str, Literal["max", "min"]]:
+        """The metrics of a validation, and whether the highest or the lowest value is best."""
+        targets = self.resolved_targets
+        losses = ["loss", *(f"loss_{target.name}" for target in targets if len(targets) > 1)]
+        return {
+            **{name: best for target in targets for name, best in target.metrics.items()},
+            **dict.fromkeys(losses, "min"),
+        }
 
     def _derive(self, section: str, value: Section) -> None:
         """Set a section to what follows from other keys; sections are frozen for everyone else."""

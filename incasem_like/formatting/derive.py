@@ -54,6 +54,10 @@ class DatasetWritten:
             report_written(what, self.address, next_command)
 
 
+# Attributes that say what values and channels are; without them a copy of a prediction would be misread.
+MEANING = ("scale", "target", "activation", "value_range", "channel_names", "offsets", "sigma")
+
+
 @dataclass(frozen=True)
 class Operation:
     """What the voxels of a derived dataset are, and where they lie.
@@ -70,6 +74,7 @@ class Operation:
         labels: Whether the source must hold labels.
         channels: Whether the source may have channels; the output has the same.
         further_inputs: Further volumes that the result depends on; ``block.inputs`` after the source.
+        meaning: Names of the source's attributes that hold for the output as well, see ``MEANING``.
         recorded: What the provenance records instead of long parameters.
         set_up: As of a ``BlockTask``.
     """
@@ -84,6 +89,7 @@ class Operation:
     labels: bool = False
     channels: bool = False
     further_inputs: tuple[Volume, ...] = ()
+    meaning: tuple[str, ...] = ()
     recorded: Mapping[str, Any] | None = None
     set_up: Callable[[Mapping[str, Any]], Any] | None = None
 
@@ -158,6 +164,7 @@ class Derivation:
         voxel_size: tuple[float, ...] | None = None,
         roi: Roi | None = None,
         further_inputs: tuple[Volume, ...] = (),
+        attributes: Mapping[str, Any] | None = None,
     ) -> Volume:
         """Create the output, or open the one that an earlier call began.
 
@@ -178,6 +185,7 @@ class Derivation:
             axes=source.axes,
             chunk_shape=self.blocks(source),
             provenance=make_provenance(tool, parameters, [source, *further_inputs]),
+            attributes=attributes,
             overwrite=self.overwrite,
             **self.storage,
         )
@@ -232,6 +240,7 @@ def derive(derivation: Derivation, plan: Callable[..., Operation], /, **options:
         voxel_size=planned.voxel_size,
         roi=planned.roi,
         further_inputs=planned.further_inputs,
+        attributes={key: value for key, value in source.attributes.items() if key in planned.meaning},
     )
     task = BlockTask(
         planned.name,

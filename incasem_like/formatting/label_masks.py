@@ -127,7 +127,7 @@ def bounding_box(labels: Volume, derivation: Derivation, margin: Sequence[int] =
     Args:
         labels: The labels.
         derivation: Workers that look.
-        margin: Voxels to add on each side (z, y, x), as far as the labels reach.
+        margin: Voxels to add on each side (z, y, x); the box may then extend beyond the labels.
 
     Raises:
         DataError: There is no labelled voxel.
@@ -141,7 +141,7 @@ def bounding_box(labels: Volume, derivation: Derivation, margin: Sequence[int] =
         raise DataError(f"{labels.address} is 0 everywhere, so that nothing can be cut out: choose other labels.")
     begin, end = bounds[:, 0].min(0), bounds[:, 1].max(0)
     box = Roi([int(low) for low in begin], [int(size) for size in end - begin])
-    return box.grow(Coordinate(margin), Coordinate(margin)).intersect(labels.roi)
+    return box.grow(Coordinate(margin), Coordinate(margin))
 
 
 def bounds_of_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.int64]:

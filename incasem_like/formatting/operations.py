@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from incasem_like.blockwise import Block
 from incasem_like.errors import DataError, InputError
-from incasem_like.formatting.derive import Derivation, OfLabels, Operation
+from incasem_like.formatting.derive import MEANING, Derivation, OfLabels, Operation
 from incasem_like.formatting.grey_values import invert, match_histogram, rescale
 from incasem_like.formatting.label_masks import bounding_box, disks, labelled_mask, select
 from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi, nanometres, open_volume
@@ -27,6 +27,7 @@ Triple = Sequence[int]
 Method = Literal["auto", "mean", "mode"]
 
 VOXELS_AT_ONCE = 1 << 23
+ON_ANY_GRID = tuple(name for name in MEANING if name != "offsets")  # those are numbers of voxels
 LABEL_NAMES = ("label", "mask", "segmentation", "object", "instance")
 
 
@@ -39,7 +40,7 @@ def copy_block(block: Block, parameters: Mapping[str, Any]) -> Array:
 
 def convert(source: Volume, derivation: Derivation) -> Operation:
     """Copy a volume: to other chunks, another format or container."""
-    return Operation("convert", copy_block, channels=True)
+    return Operation("convert", copy_block, channels=True, meaning=_meaning(source))
 
 
 def crop(
@@ -58,17 +59,26 @@ def crop(
         offset: First voxel, absolute; None for that of the source.
         shape: Voxels; 0 = up to the end.
         around: Address of labels: the box that holds all labelled voxels, instead of ``offset`` and ``shape``.
-        margin: Voxels around that box (z, y, x).
+        margin: Voxels around that box (z, y, x), as far as the source reaches.
 
     Raises:
         DataError: The box reaches outside the source, or nothing is labelled.
     """
+    further: tuple[Volume, ...] = ()
     if around is not None:
         labels = open_volume(around)
+        further = (labels,)
         check_same_voxels(labels, source)
         box = bounding_box(labels, derivation, margin).intersect(source.roi)
         offset, shape = (box.begin, box.shape) if not box.empty else (labels.roi.begin, labels.roi.shape)
-    return Operation("crop", copy_block, roi=crop_roi(str(source.address), source.roi, offset, shape), channels=True)
+    roi = crop_roi(str(source.address), source.roi, offset, shape)
+    return Operation("crop", copy_block, roi=roi, channels=True, further_inputs=further, meaning=_meaning(source))
+
+
+def _meaning(source: Volume) -> tuple[str, ...]:
+    """Return the attributes that hold for a copy of the source; of one channel, not those that list channels."""
+    lists = ("channel_names", "offsets") if source.address.selection else ()
+    return tuple(name for name in MEANING if name not in lists)
 
 
 def crop_roi(name: str, whole: Roi, offset: Triple | None, shape: Triple) -> Roi:
@@ -110,13 +120,13 @@ def pad(
     """
     if min(*before, *after) < 0:
         raise InputError(f"Cannot pad by {list(before)} and {list(after)} voxels: give 0 or more, or crop instead.")
-    if source.dtype.kind in "biu" and not (
-        float(value).is_integer() and np.can_cast(np.min_scalar_type(int(value)), source.dtype, "safe")
-    ):
+    low, high = (0, 1) if source.dtype.kind not in "iu" else (np.iinfo(source.dtype).min, np.iinfo(source.dtype).max)
+    if source.dtype.kind in "biu" and not (float(value).is_integer() and low <= value <= high):
         raise InputError(f"--value is {value:g}, which {source.dtype} of {source.address} cannot hold: choose another.")
     roi = source.roi.grow(Coordinate(before), Coordinate(after))
     filling = {"value": int(value) if source.dtype.kind in "biu" else float(value)} if mode == "constant" else {}
-    return Operation("pad", copy_block, {"mode": mode, **filling}, roi=roi, channels=True)
+    parameters = {"mode": mode, **filling}
+    return Operation("pad", copy_block, parameters, roi=roi, channels=True, meaning=_meaning(source))
 
 
 def _in_slabs(roi: Roi, read_voxels_per_section: int) -> Iterator[Roi]:
@@ -163,9 +173,10 @@ def downsample(source: Volume, derivation: Derivation, *, factors: Triple, metho
     begin = source.roi.begin // grid
     end = Coordinate(-(-last // factor) for last, factor in zip(source.roi.end, grid, strict=True))
     size = None if source.voxel_size is None else nanometres(grid, source.voxel_size)
-    parameters = {"factors": [int(factor) for factor in grid], "method": _method(source, method)}
+    parameters = {"factors": [int(factor) for factor in grid], "method": chosen_method(source, method)}
+    roi = Roi(begin, end - begin)
     return Operation(
-        "downsample", downsample_block, parameters, voxel_size=size, roi=Roi(begin, end - begin), channels=True
+        "downsample", downsample_block, parameters, voxel_size=size, roi=roi, channels=True, meaning=ON_ANY_GRID
     )
 
 
@@ -181,7 +192,12 @@ def is_labels(volume: Volume) -> bool:
     return named or volume.dtype.kind == "b" or volume.dtype.itemsize > 2
 
 
-def _method(source: Volume, method: Method) -> str:
+def chosen_method(source: Volume, method: Method) -> str:
+    """Return ``mean`` or ``mode``, see ``downsample``.
+
+    Raises:
+        InputError: Floats have no most frequent value.
+    """
     if method == "auto":
         return "mode" if is_labels(source) else "mean"
     if method == "mode" and source.dtype.kind == "f":
@@ -215,9 +231,11 @@ def resample(
     begin = [floor(first / ratio) for first, ratio in zip(source.roi.begin, ratios, strict=True)]
     end = [ceil(last / ratio) for last, ratio in zip(source.roi.end, ratios, strict=True)]
     roi = Roi(begin, [last - first for first, last in zip(begin, end, strict=True)])
-    parameters = {"ratios": [float(ratio) for ratio in ratios], "method": _method(source, method)}
+    parameters = {"ratios": [float(ratio) for ratio in ratios], "method": chosen_method(source, method)}
     size = tuple(float(nm) for nm in voxel_size)
-    return Operation("resample", resample_block, parameters, voxel_size=size, roi=roi, channels=True)
+    return Operation(
+        "resample", resample_block, parameters, voxel_size=size, roi=roi, channels=True, meaning=ON_ANY_GRID
+    )
 
 
 def resample_block(block: Block, parameters: Mapping[str, Any]) -> Array:

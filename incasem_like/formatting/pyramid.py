@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from incasem_like.errors import InputError
 from incasem_like.formatting.derive import DatasetWritten, Derivation, derive
-from incasem_like.formatting.operations import Method, convert, downsample, is_labels
-from incasem_like.volumes import Coordinate, open_volume, parse_address
+from incasem_like.formatting.operations import Method, chosen_method, convert, downsample, is_labels
+from incasem_like.volumes import Coordinate, dataset_exists, open_volume, parse_address
 from incasem_like.volumes.multiscale import move_into_group, write_multiscales
 
 Factors = tuple[int, int, int]
@@ -62,18 +62,24 @@ def make_pyramid(
     container = derivation.container if in_place else derivation.out_container or derivation.container
     level = [f"{group}/s{number}".lstrip("/") for number in range(100)]
     written = []
+    address = parse_address(container, group)
+    if in_place and not dataset_exists(address) and not dataset_exists(container, level[0]):
+        move_into_group(address, "s0")  # finishes a move that was interrupted
+    moved = in_place and dataset_exists(container, level[0])
+    there = open_volume(derivation.container, level[0] if moved else derivation.dataset)
+    chosen = level_factors(there.spatial_shape, there.voxel_size) if factors is None else list(factors)
+    if not chosen:
+        raise InputError(
+            f"{there.address} has {list(there.shape)} voxels and needs no smaller copies: give --scales to make some."
+        )
+    chosen_method(there, method)
     if in_place:
-        move_into_group(parse_address(container, group), "s0")
+        move_into_group(address, "s0")
         derivation = replace(derivation, out_container=None)
     else:
         written.append(derive(replace(derivation, out_dataset=level[0]), convert))
         derivation = replace(derivation, container=container, out_container=None)
     first = open_volume(container, level[0])
-    chosen = level_factors(first.spatial_shape, first.voxel_size) if factors is None else list(factors)
-    if not chosen:
-        raise InputError(
-            f"{first.address} has {list(first.shape)} voxels and needs no smaller copies: give --scales to make some."
-        )
     if method == "auto":
         method = "mode" if is_labels(first) else "mean"
     relative = [Coordinate(1, 1, 1)]

@@ -33,7 +33,7 @@ class Custom:
         made = _class_of(model.module)
         try:
             network = made(in_channels=model.in_channels, num_fmaps_out=model.num_fmaps_out, **model.options)
-        except TypeError as error:
+        except Exception as error:  # whatever a class of the user's raises
             raise ConfigError(
                 f"model.module {model.module} cannot be made ({error}): it is called with in_channels, num_fmaps_out "
                 "and model.options."

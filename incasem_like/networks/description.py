@@ -79,7 +79,9 @@ def describe_network(model: ModelConfig, input_size: Sequence[int], batch_size: 
     volumes.train()
     with Allocations() as training:
         result = volumes(torch.zeros(shape, device=device))
-        sum((logits.sum() for logits in (result if isinstance(result, list) else [result])), torch.zeros(())).backward()
+        sum(
+            (logits.sum() for logits in (result if isinstance(result, list | tuple) else [result])), torch.zeros(())
+        ).backward()
     return NetworkDescription(
         layers,
         trained,

@@ -127,6 +127,11 @@ def check_output(model: ModelConfig) -> int:
                 f"The network returned the wrong shape for an input of {list(size)}: {found} instead of {expected} "
                 "(batch, channels, voxels); correct the network, model.output_size or model.num_fmaps_out."
             )
+    network.eval()
+    with torch.no_grad():
+        result = network(torch.zeros((2, channels, *size), device=device))
+    if not isinstance(result, torch.Tensor) or tuple(result.shape) != expected:
+        raise ConfigError("The network returns something else in evaluation mode: return the last logits alone there.")
     return len(outputs)
 
 

@@ -32,9 +32,9 @@ class Sections(nn.Module):
         result = self.network(windows.reshape(-1, channels * self._adjacent, *plane))
         unfolded = [
             logits.reshape(batch, -1, *logits.shape[1:]).transpose(1, 2)
-            for logits in (result if isinstance(result, list) else [result])
+            for logits in (result if isinstance(result, list | tuple) else [result])
         ]
-        return unfolded if isinstance(result, list) else unfolded[0]
+        return unfolded if isinstance(result, list | tuple) else unfolded[0]
 
     def slabs(self, maps: Slabs) -> Iterator[torch.Tensor]:
         """Apply the network to a volume given in slabs along z; the last sections of each are kept for the next one."""

@@ -165,10 +165,15 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
     if mask is not None:
         _check_mask(mask, prediction)
     group = section.output or f"{prediction.address.dataset}_{section.method}"
+    if Path(group).is_absolute() or ".." in Path(group).parts:
+        raise InputError(
+            f"segmentation.output is {group}, but it must be a group inside of {prediction.container}: give a path "
+            "without '/' in front and without '..'."
+        )
     plan = Segmentation(prediction, mask, meaning, offsets, section, group)
     parts = shuffled_parts(prediction, prediction.roi, SAMPLE_VOXELS)
     for roi in parts[:SAMPLES]:
-        sample = read_values(prediction, None, meaning, offsets, roi)
+        sample = read_values(prediction, mask, meaning, offsets, roi)
         if offsets:
             check_signs(sample.fractions, offsets, str(prediction.address))
     return plan
@@ -270,7 +275,8 @@ def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how
     }
     output = _output(plan, f"{plan.group}/fragments", options, task, overwrite)
     if not output.complete and read_log(str(output.address)) is None:
-        shutil.rmtree(plan.folder / "graph", ignore_errors=True)
+        for folder in (plan.graph.nodes, plan.graph.edges):
+            shutil.rmtree(folder, ignore_errors=True)
     run_blockwise(task(output), description="Fragments", **how)
     return open_volume(output.address)
 
@@ -406,6 +412,11 @@ def segment_block(block: Block, parameters: Mapping[str, Any]) -> None:
     ids, segments = _read_table(block.folder.parent / TABLES / parameters["table"])
     fragments = block.inputs[0].read(block.write_roi)
     if fragments.any():
+        if not np.isin(consecutive(fragments)[1], ids).all():
+            raise DataError(
+                f"{block.inputs[0].address} has fragments that the graph beside it lacks: remove the group that holds "
+                "both, and segment again."
+            )
         block.output.write(relabel(fragments, ids, segments.astype(block.output.dtype)), block.write_roi)
 
 

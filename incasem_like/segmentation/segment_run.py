@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.segmentation.pipeline import Segmentation, segment
 from incasem_like.tracking import run_experiment
-from incasem_like.volumes import Volume, dataset_exists, open_volume
+from incasem_like.volumes import Volume, dataset_exists, list_datasets, open_volume
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -44,6 +44,10 @@ def predicted_dataset(record: RunRecord, region: str | None = None, dataset: str
     group = address.rpartition("/")[0]
     if dataset is not None:
         return open_volume(f"{group}/{dataset}")
+    for name in list_datasets(group):  # of a network with several targets, the affinities, whatever their name
+        found = open_volume(f"{group}/{name}", allow_incomplete=True)
+        if found.attributes.get("offsets"):
+            return open_volume(found.address)
     first_class = f"{group}/prob_maps/class_1"
     return open_volume(first_class if dataset_exists(first_class) else address)
 

@@ -49,7 +49,7 @@ class Values:
         """(channels, z, y, x) from 0 to 1; 0 where a value is not valid."""
         values = self.stored.astype(np.float32)
         values /= np.float32(self.scale)
-        values *= self._valid_values
+        values[~self._valid_values] = 0  # a product would keep NaN
         return values
 
     @cached_property

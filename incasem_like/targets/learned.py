@@ -175,7 +175,7 @@ class Affinities(InstanceTarget):
 
     def make(self, block: LabelBlock) -> tuple[Array, Array]:
         """Compute the affinities, and weights that are 0 for pairs that do not count."""
-        found, known = affinities(self.instances(block), self._zyx, block.mask, block.inside)
+        found, known = affinities(self.instances(block), self._zyx, block.mask, self.known(block))
         return block.crop(found), _weights(block.crop(found), block.crop(known), self.balance)
 
     @property
@@ -217,7 +217,8 @@ class Boundaries(InstanceTarget):
     def make(self, block: LabelBlock) -> tuple[Array, Array]:
         """Compute the boundaries; voxels that may have one just beyond the region do not count."""
         found = boundary_labels(self.instances(block), self.thickness, self.axes, block.inside)
-        known = block.mask * block.inside * (1 - boundary_labels(block.inside, self.thickness, self.axes))
+        certain = self.known(block)
+        known = block.mask * certain * (1 - boundary_labels(certain, self.thickness, self.axes))
         target = block.crop(found)[None]
         return target, _weights(target, block.crop(known)[None], self.balance)
 
@@ -366,7 +367,7 @@ class Distance(InstanceTarget):
         """Compute the distance, and weights that are 0 where a boundary may lie nearer, beyond the region."""
         limit = REACH * self.scale
         distance = boundary_distance(self.instances(block), block.voxel_size, self._axes, limit)
-        end = boundary_distance(block.inside, block.voxel_size, self._axes, limit)
+        end = boundary_distance(self.known(block), block.voxel_size, self._axes, limit)
         known = block.mask * ((np.abs(distance) < end) | (end >= limit))
         target = 1 / (1 + np.exp(-2 * distance / np.float32(self.scale)))
         return block.crop(target)[None], block.crop(known)[None].astype(np.float32)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EPSILON = 1e-6
+TINY = 1e-6
 FEWEST, MOST = 0.01, 0.99  # bounds of the share of positive voxels where classes are balanced
 
 
@@ -125,7 +126,7 @@ class WeightedBinaryCrossEntropy(Loss):
     """Binary cross-entropy in which voxels of value 1 weigh more or less than those of value 0.
 
     sum(w * (a t (-log p) + (1 - t)(-log(1 - p)))) / sum(w). Without a fixed a, it is (1 - f) / f for each channel, with
-    f the share of ones among the voxels of the batch that count, clipped to [0.01, 0.99].
+    f the weighted share of ones in the batch, clipped to [0.01, 0.99], so that balanced weights stay balanced.
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"binary"})
@@ -141,9 +142,9 @@ class WeightedBinaryCrossEntropy(Loss):
         values, wanted = logits.float(), target.float()
         positive = values.new_tensor(self.positive_weight or 1.0)
         if self.positive_weight is None:
-            counted = (weight > 0).float().expand_as(wanted)
+            counted = weight.float().expand_as(wanted)
             over = (0, *range(2, wanted.ndim))
-            share = (wanted * counted).sum(dim=over, keepdim=True) / counted.sum(dim=over, keepdim=True).clamp_min(1)
+            share = (wanted * counted).sum(dim=over, keepdim=True) / counted.sum(dim=over, keepdim=True).clamp_min(TINY)
             share = share.clamp(FEWEST, MOST)
             positive = ((1 - share) / share)[0]
         return mean(binary_cross_entropy_with_logits(values, wanted, pos_weight=positive, reduction="none"), weight)

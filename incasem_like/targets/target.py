@@ -13,7 +13,7 @@ from pydantic import Field
 
 from incasem_like.config.kinds import Axes, Count, Positive, contradiction
 from incasem_like.config.target_sections import TargetSection
-from incasem_like.targets.boundaries import grow_boundary
+from incasem_like.targets.boundaries import boundary_labels, grow_boundary
 from incasem_like.targets.losses import Loss
 from incasem_like.volumes.values import foreground
 
@@ -133,6 +133,11 @@ class InstanceTarget(Target):
         if not self.grow_boundary:
             return merged
         return grow_boundary(merged, self.grow_boundary, block.inside, self.grow_boundary_axes)
+
+    def known(self, block: LabelBlock) -> NDArray[np.uint8]:
+        """Return 1 inside the region, but for voxels that a boundary beyond its end might reach by growing."""
+        near = boundary_labels(block.inside, self.grow_boundary, self.grow_boundary_axes)
+        return np.asarray(block.inside * (1 - near), np.uint8)
 
     def with_growth(self, context: Sequence[int]) -> Size:
         """Return the context for labels whose boundaries have yet to grow."""

@@ -192,6 +192,7 @@ def build_trainer(
     if config.torch.num_threads is not None:
         torch.set_num_threads(config.torch.num_threads)
     network = seeded_network(config.model, config.seed)
+    torch.manual_seed(config.seed)  # dropout draws from the global generators, whose states checkpoints keep
     run.set_info("num_params", count_parameters(network))  # as a metric it would flatten all other curves
     run.set_info("targets", [target.describe() for target in config.resolved_targets])
     optimization = Optimization(config, network)

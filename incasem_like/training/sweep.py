@@ -24,7 +24,7 @@ import numpy as np
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.config.sweep_config import SweepConfig, SweepSection
 from incasem_like.config.training_config import TrainingConfig
-from incasem_like.errors import IncasemError, InputError
+from incasem_like.errors import ConfigError, IncasemError, InputError
 from incasem_like.tracking import Continuation, run_experiment
 from incasem_like.volumes.chunk_files import digest
 
@@ -39,6 +39,7 @@ TRIALS = "trials"
 DEFAULT_TRIALS = 20
 MOST_TRIALS = 10_000
 WEEK = 7 * 24 * 3600.0
+BAD_INPUT = 2
 INTERRUPTED = (130, 143, 129)  # Ctrl-C, SIGTERM, SIGHUP
 
 
@@ -182,11 +183,21 @@ def trial_config(config: SweepConfig, trial: Trial) -> TrainingConfig:
         ConfigError: Its values are wrong, or contradict each other.
     """
     values = config.model_dump(mode="json", exclude={"sweep"})
+    if any(key.partition(".")[0] in ("targets", "data") for key in trial.parameters):  # what follows from these
+        values["model"] |= {"num_fmaps_out": None, "outputs": None}
+        if config.sweep.metric is None:
+            values["training"]["checkpoints"] |= {"best_metric": None, "best_mode": None}
     for key, value in trial.parameters.items():
         *sections, name = key.split(".")
         section = values
         for part in sections:
-            section = section.setdefault(part, {}) if isinstance(section, dict) else {}
+            if section.get(part) is None:
+                section[part] = {}
+            section = section[part]
+            if not isinstance(section, dict):
+                raise ConfigError(
+                    f"sweep.space.{key} cannot be varied, since {part} is not a section: vary it as a whole."
+                )
         section[name] = value
     return TrainingConfig.from_values(values, lambda _path: f"in trial {trial.number} of the sweep")
 
@@ -293,7 +304,17 @@ class Sweep:
         trial.run_id = self._find_run(trial.number)
         summary = next((one for one in self.store.summaries() if one.id == trial.run_id), None)
         if summary is None:
+            if exit_status == BAD_INPUT:
+                trial.status = "FAILED"
+                self._save()
+                self.report(trial)
+                return
             raise IncasemError(f"Trial {trial.number} ended with status {exit_status} before its run began: see {log}.")
+        if summary.status in ("RUNNING", "INTERRUPTED"):
+            raise InputError(
+                f"Trial {trial.number} is training run {summary.id}, which is {summary.status} and was not resumed "
+                f"(see {log}): wait for its end or stop it, then run the same command again."
+            )
         value = summary.summary.get(self.search.metric, {}).get(self.search.mode)
         trial.status, trial.value = summary.status, None if value is None or np.isnan(value) else float(value)
         if trial.value is not None:
@@ -361,11 +382,25 @@ def run_sweep(
         KeyboardInterrupt: It was interrupted; the same command resumes.
     """
     chosen = config.training.checkpoints
-    search = Search(config.sweep, config.sweep.metric or chosen.best_metric, config.sweep.mode or chosen.best_mode)
+    metric, known = config.sweep.metric or chosen.best_metric, config.validation_metrics
+    if metric not in known:
+        raise ConfigError(f"sweep.metric '{metric}' is not a validation metric: known are {', '.join(known)}.")
+    if config.sweep.mode not in (None, known[metric]):
+        raise ConfigError(
+            f"sweep.mode is {config.sweep.mode}, but of {metric} the {known[metric]} is best: correct it."
+        )
+    if config.validation.data is None:
+        raise ConfigError("Trials are compared by a validation metric, but validation.data is null: name a data file.")
+    search = Search(config.sweep, metric, known[metric])
     for trial in search.ask([], search.total if config.sweep.method == "grid" else 1):
         trial_config(config, trial)
     earlier = None if anew else _find_earlier(sweeps, config)
     trials = [] if earlier is None else [Trial(**entry) for entry in earlier.info[TRIALS]]
+    for trial in trials:
+        if trial.status not in ("COMPLETED", "FAILED"):
+            trial.status = ""  # killed: it resumes from its last checkpoint
+    while trials and not trials[-1].status and len(trials) > search.total:
+        trials.pop()
     done = [trial for trial in trials if trial.status]
     if earlier is not None and len(done) >= search.total:
         return FinishedSweep(earlier.id, trials, search, was_complete=True)

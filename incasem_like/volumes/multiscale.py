@@ -69,6 +69,8 @@ def move_into_group(address: Address, name: str) -> None:
         raise InputError(f"{address} is remote and cannot be moved: name another dataset for the pyramid instead.")
     folder = Path(address.location)
     growing = folder.with_name(f".{folder.name}.pyramid")
+    if folder.is_symlink():
+        raise InputError(f"{address} is a symbolic link and cannot be moved: name another dataset for the pyramid.")
     if not dataset_exists(address.location, name) and not (growing / name).exists():
         volume = open_volume(address, writable=True)
         if "complete" not in volume.attributes:  # another program's, so its group alone may know the voxel size

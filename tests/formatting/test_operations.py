@@ -269,3 +269,39 @@ def test_a_second_call_does_nothing_and_other_parameters_are_refused(volume_of, 
         derive(derivation, OPERATIONS["pad"], before=(1, 1, 1), value=3)
     with pytest.raises(InputError, match="replace the input"):
         run(place, "pad", "volumes/raw", before=(1, 1, 1))
+
+
+def test_a_copy_of_a_prediction_says_what_its_values_and_channels_are(volume_of, raw):
+    said = {"scale": 100, "target": "affinities", "offsets": [[-1, 0, 0], [0, -9, 0]], "channel_names": ["near", "far"]}
+    container, dataset = volume_of(np.stack([raw, raw]), attributes={**said, "comment": "not of every copy"})
+
+    def of(volume):
+        return {key: value for key, value in volume.attributes.items() if key in (*said, "comment")}
+
+    assert of(run((container, dataset), "convert", storage={"format": "zarr2"})) == said
+    assert of(run((container, dataset), "crop", "c", offset=(1, 2, 3))) == said
+    assert of(run((container, dataset), "pad", "p", before=(1, 1, 1))) == said
+    without = {key: value for key, value in said.items() if key != "offsets"}
+    assert of(run((container, dataset), "downsample", "d", factors=(2, 2, 2))) == without
+    assert of(run((container, f"{dataset}@c=1"), "convert", "one")) == {"scale": 100, "target": "affinities"}
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("int8", 0), ("int8", -128), ("bool", 1), ("int16", 1000)])
+def test_padding_with_any_value_that_fits(volume_of, raw, dtype, value):
+    padded = run(volume_of((raw % 2).astype(dtype)), "pad", before=(1, 0, 0), value=value).read()
+    np.testing.assert_array_equal(
+        padded, np.pad((raw % 2).astype(dtype), ((1, 0), (0, 0), (0, 0)), constant_values=value)
+    )
+
+
+def test_a_crop_does_not_replace_the_labels_that_it_is_cut_around(volume_of, raw, labels):
+    place, around = volume_of(raw), volume_of(labels, "cell.zarr/volumes/labels")
+    with pytest.raises(InputError, match="labels"):
+        run(place, "crop", around[1], around="/".join(around), overwrite=True)
+    np.testing.assert_array_equal(open_volume("/".join(around)).read(), labels)
+
+
+def test_the_margin_around_labels_reaches_beyond_them(volume_of, raw, labels):
+    place = volume_of(raw)
+    around = volume_of(labels[5:10], "cell.zarr/volumes/labels", begin=(5, 0, 0))
+    assert run(place, "crop", around="/".join(around), margin=(2, 0, 0)).roi.begin[0] == 3

@@ -101,3 +101,20 @@ def test_a_move_that_is_killed_is_finished_by_the_same_call(volume_of, raw, monk
     make_pyramid(Derivation(*place, "", None), factors=[(2, 2, 2)])
     np.testing.assert_array_equal(open_volume(place[0], f"{place[1]}/s0").read(), raw)
     assert list_datasets(place[0]) == ["volumes/raw/s0", "volumes/raw/s1"]
+
+
+@pytest.mark.parametrize("options", [{}, {"factors": [(2, 2, 2)], "method": "mode"}])
+def test_a_volume_stays_in_its_place_if_no_pyramid_can_be_made(volume_of, raw, options):
+    place = volume_of(raw.astype(np.float32))
+    with pytest.raises(InputError):
+        make_pyramid(Derivation(*place, "", None), **options)
+    np.testing.assert_array_equal(open_volume(*place).read(), raw)
+
+
+def test_a_link_to_a_volume_is_not_moved(volume_of, raw, tmp_path):
+    container, dataset = volume_of(raw)
+    link = tmp_path / "cell.zarr" / "volumes" / "link"
+    link.symlink_to(tmp_path / "cell.zarr" / dataset)
+    with pytest.raises(InputError, match="symbolic link"):
+        make_pyramid(Derivation(container, "volumes/link", "", None), factors=[(2, 2, 2)])
+    np.testing.assert_array_equal(open_volume(container, "volumes/link").read(), raw)

@@ -1,6 +1,7 @@
 """Segmentation block by block against the same functions on the whole array."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -273,3 +274,33 @@ def test_every_method_has_options_and_a_wrong_one_is_named(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             load_segmentation_config([], [update])
+
+
+@pytest.mark.parametrize("output", ["/elsewhere", "../elsewhere"])
+def test_an_output_outside_of_the_container_is_refused(neurons, store, output):
+    volume = store(affinities_of(neurons, NEIGHBOURS), {"offsets": NEIGHBOURS})
+    with pytest.raises(InputError, match="must be a group inside of"):
+        plan_segmentation(volume, SegmentationSection(output=output))
+
+
+def test_a_graph_that_was_removed_is_missed(neurons, store):
+    volume = store(affinities_of(neurons, NEIGHBOURS), {"offsets": NEIGHBOURS})
+    segment(plan_segmentation(volume, SegmentationSection()))
+    plan = plan_segmentation(volume, SegmentationSection.model_validate({"watershed": {"threshold": 0.4}}))
+    shutil.rmtree(plan.graph.nodes)
+    with pytest.raises(IncasemError, match="the graph beside it lacks"):
+        segment(plan, overwrite=True)
+
+
+@pytest.mark.parametrize("method", ["watershed", "connected_components"])
+def test_values_that_the_mask_excludes_may_be_anything(neurons, store, method):
+    values = affinities_of(neurons, NEIGHBOURS).astype(np.float32)
+    mask = np.ones(neurons.shape, np.uint8)
+    mask[:4] = 0
+    clean, damaged = values.copy(), values.copy()
+    clean[:, :4], damaged[:, :4] = 0, np.nan
+    address = str(store(mask).address)
+    attributes = {"offsets": NEIGHBOURS, "scale": 1}
+    (wanted,), _ = run(store(clean, attributes), method, {}, mask=address)
+    (found,), _ = run(store(damaged, attributes), method, {}, mask=address)
+    assert same_partition(found, wanted)

@@ -64,6 +64,18 @@ def test_a_prediction_s_id_becomes_objects_and_the_run_names_its_parent(predicti
     assert "Lowest VOI: 0.0000" in evaluated.stdout, evaluated.stderr
 
 
+def test_of_several_targets_the_affinities_are_segmented(prediction, tmp_path):
+    container = str(tmp_path / "cell.zarr")
+    lsd = create_volume(
+        container, f"{GROUP}/lsd", shape=(10, 18, 18, 18), dtype="uint8", voxel_size=(8, 8, 8), axes="czyx",
+        attributes={"target": "lsd", "scale": 255},
+    )  # fmt: skip
+    lsd.mark_complete()
+    result = {"outputs": {"cell": str(lsd.address)}}
+    run_experiment(name="predict", config={}, main=lambda run: result, store=prediction.store)
+    assert predicted_dataset(prediction.store.get(2)).dataset == f"{GROUP}/affinities"
+
+
 def test_mistakes_end_in_one_sentence(prediction, tmp_path):
     for words, message in (
         ((), "--run_id ID, or -f CONTAINER"),

@@ -194,3 +194,17 @@ def test_what_is_made_fits_what_was_announced(kind, ids):
 def test_channels_follow_one_another():
     made = [one.resolved(3) for one in parse_targets(["classes", "affinities", "boundaries"])]
     assert channel_slices(made) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+
+
+@pytest.mark.parametrize("kind", [{"type": "affinities", "offsets": [[0, 0, -1]]}, {"type": "boundaries"}])
+def test_what_counts_near_the_end_of_a_region_does_not_depend_on_what_lies_beyond(kind):
+    ids = np.kron([1, 2, 1, 3], np.ones(10, int))[None, None]
+    learnt = target(**kind, grow_boundary=2, balance=False)
+    whole, _ = learnt.make(block({1: ids}, context=(0, 0, 0)))
+    for end in range(8, 38):
+        inside = np.ones(ids.shape, np.uint8)
+        inside[..., end:] = 0
+        found, weight = learnt.make(block({1: ids * inside}, None, inside, (0, 0, 0)))
+        counted = weight > 0
+        assert counted.any()
+        np.testing.assert_array_equal(found[counted], whole[counted])

@@ -82,7 +82,7 @@ def test_binary_cross_entropies(binary):
     assert found == pytest.approx(fixed, rel=1e-5)
     positive = np.empty((1, 2, 1, 1, 1))
     for channel in range(2):
-        share = target[:, channel][weight[:, channel] > 0].mean()
+        share = (target[:, channel] * weight[:, channel]).sum() / weight[:, channel].sum()
         positive[:, channel] = (1 - share) / share
     balanced = (each * np.where(target, positive, 1) * weight).sum() / weight.sum()
     assert computed("weighted_bce", *binary, "sigmoid") == pytest.approx(balanced, rel=1e-5)
@@ -169,3 +169,12 @@ def test_half_precision_logits_are_summed_in_single_precision():
     loss = parse_loss("cross_entropy_scaling")(logits, target, torch.full((1, 40, 40, 40), 2.0), "softmax")
     assert loss.dtype == torch.float32
     assert torch.isfinite(loss)
+
+
+def test_balanced_weights_stay_balanced():
+    target = np.zeros((1, 1, 1, 1, 20), np.float32)
+    target[..., 0] = 1
+    weight = np.where(target > 0, 10, 10 / 19).astype(np.float32)
+    logits = np.random.default_rng(0).normal(size=target.shape).astype(np.float32)
+    plain = computed("bce", logits, target, weight, "sigmoid")
+    assert computed("weighted_bce", logits, target, weight, "sigmoid") == pytest.approx(plain, rel=1e-5)

@@ -101,8 +101,11 @@ def test_workers_run_trials_beside_each_other(sweeps: Sweeps) -> None:
     assert sorted(trial["run_id"] for trial in sweeps.trials()) == [1, 2]
 
 
-def test_a_failed_trial_does_not_stop_the_others(sweeps: Sweeps) -> None:
-    words = ("training.iterations=2", "sweep.method=grid", "sweep.space.training.optimizer.lr=[1e30,0.001]")
+@pytest.mark.parametrize(
+    "varied", ["training.optimizer.lr=[1e30,0.001]", "model.downsample_factors=[[[2,2,2],[2,2,2],[2,2,2]],[[2,2,2]]]"]
+)
+def test_a_failed_trial_does_not_stop_the_others(sweeps: Sweeps, varied: str) -> None:
+    words = ("training.iterations=2", "sweep.method=grid", f"sweep.space.{varied}")
     out = sweeps(*words, "validation.validate_every=2")
     first, second = sweeps.trials()
     assert (first["status"], second["status"]) == ("FAILED", "COMPLETED")
@@ -116,6 +119,9 @@ def test_a_failed_trial_does_not_stop_the_others(sweeps: Sweeps) -> None:
         (("sweep.space.training.optimiser.lr=[1]",), "training.optimiser"),
         (("sweep.space.model.num_fmaps=[4,-1]",), "in trial 1 of the sweep"),
         (("sweep.method=hyperband", *SPACE[1:]), "sweep.method"),
+        ((*SPACE, "sweep.metric=dicee"), "sweep.metric 'dicee' is not a validation metric"),
+        ((*SPACE, "sweep.metric=loss", "sweep.mode=max"), "of loss the min is best"),
+        ((*SPACE, "validation.data=null"), "validation.data is null"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_written(sweeps: Sweeps, words: tuple[str, ...], sentence: str) -> None:

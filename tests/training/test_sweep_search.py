@@ -92,6 +92,7 @@ def test_optuna_draws_near_the_best_values() -> None:
         ({"lr": {"low": 0, "high": 1, "log": True}}, "random", "low must be above 0"),
         ({"lr": {"low": 0, "high": 1}}, "grid", "a range without a step"),
         ({"lr": {"low": "a", "high": 1}}, "random", "low, high and step are numbers"),
+        ({"lr": {"low": 1, "high": float("inf")}}, "random", "low, high and step are numbers"),
     ],
 )
 def test_a_wrong_space_is_one_sentence(space: dict[str, Any], method: str, words: str) -> None:
@@ -112,6 +113,23 @@ def test_a_trial_changes_only_its_keys() -> None:
     assert (changed.training.optimizer.lr, changed.model.num_fmaps) == (0.5, 4)
     same = changed.model_dump(exclude={"training": {"optimizer": {"lr"}}, "model": {"num_fmaps"}})
     assert same == config.model_dump(exclude={"sweep": True, "training": {"optimizer": {"lr"}}, "model": {"num_fmaps"}})
+
+
+def test_a_section_that_is_off_is_switched_on_by_its_keys() -> None:
+    config = SweepConfig.model_validate({"sweep": {"space": {"training.augmentation.blur.sigma": [[0, 1]]}}})
+    blur = trial_config(config, Trial(0, {"training.augmentation.blur.sigma": [0, 2]})).training.augmentation.blur
+    assert blur is not None
+    assert blur.sigma == (0, 2)
+
+
+def test_targets_are_varied_as_a_whole_and_what_follows_from_them_follows() -> None:
+    config = SweepConfig.model_validate({})
+    changed = trial_config(config, Trial(0, {"targets": [{"type": "affinities", "offsets": [[0, 0, -1]]}]}))
+    assert changed.model.num_fmaps_out == 1
+    assert changed.training.checkpoints.best_metric.startswith("affinities_")
+    for key in ("targets.0.weight", "training.iterations.x"):
+        with pytest.raises(ConfigError, match="not a section"):
+            trial_config(SweepConfig.model_validate({"targets": ["boundaries"]}), Trial(0, {key: 2}))
 
 
 def test_a_wrong_value_names_its_trial() -> None:
