@@ -27,10 +27,8 @@ class SweepSection(Section):
         None, description="Number of trainings; null = every combination, for `grid`, else 20."
     )
     metric: Text | None = Field(
-        None, description="Validation metric to compare by, its best value; null = `training.checkpoints.best_metric`."
-    )
-    mode: Literal["max", "min"] | None = Field(
-        None, description="Whether the highest or the lowest value is best; null = `training.checkpoints.best_mode`."
+        None,
+        description="Validation metric by whose best value trials are compared; null = `best_metric` of checkpoints.",
     )
     seed: int = Field(1, ge=0, description="Seed of the draws.")
     space: dict[str, Any] = Field(

@@ -385,10 +385,6 @@ def run_sweep(
     metric, known = config.sweep.metric or chosen.best_metric, config.validation_metrics
     if metric not in known:
         raise ConfigError(f"sweep.metric '{metric}' is not a validation metric: known are {', '.join(known)}.")
-    if config.sweep.mode not in (None, known[metric]):
-        raise ConfigError(
-            f"sweep.mode is {config.sweep.mode}, but of {metric} the {known[metric]} is best: correct it."
-        )
     if config.validation.data is None:
         raise ConfigError("Trials are compared by a validation metric, but validation.data is null: name a data file.")
     search = Search(config.sweep, metric, known[metric])
