@@ -44,11 +44,12 @@ def free_bytes(place: Path) -> int:
     return room.f_bavail * room.f_bsize
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for_state(iteration: int, models: Path, process: subprocess.Popen[str]) -> None:
+    """Wait for the state after an iteration or a later one: earlier ones are deleted while nobody looks."""
     deadline = time.monotonic() + 300
-    while not path.exists():
+    while not any(int(path.name.rpartition("_")[2]) >= iteration for path in models.glob("training_state_*[0-9]")):
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"{path} does not come"
+        assert time.monotonic() < deadline, f"no state after {iteration} iterations in {models}"
         time.sleep(0.02)
 
 
@@ -83,7 +84,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_ends_the_run_which_goes_on_when_the
     small_disk: Path, laboratory: Any
 ) -> None:
     process = laboratory.start_script(laboratory.new(*LARGE))
-    wait_for(small_disk / "models/0001/training_state_5", process)
+    wait_for_state(5, small_disk / "models/0001", process)
     with full(small_disk):
         assert_failed_in_one_sentence(laboratory, process, 1)
     assert laboratory.train(laboratory.going_on(1)) == 0, laboratory.output.read_text()
@@ -95,7 +96,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_ends_the_run_which_goes_on_when_the
 @pytest.mark.slow
 def test_a_checkpoint_that_may_not_be_written_whole_ends_the_run_likewise(laboratory: Any) -> None:
     process = laboratory.start_script(laboratory.new(*LARGE))
-    wait_for(laboratory.runs / "models/0001/training_state_5", process)
+    wait_for_state(5, laboratory.runs / "models/0001", process)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (MEGABYTE // 2, MEGABYTE // 2))  # as a quota would
     assert_failed_in_one_sentence(laboratory, process, 1)
     assert laboratory.train(laboratory.going_on(1)) == 0, laboratory.output.read_text()
@@ -117,7 +118,7 @@ def test_of_two_that_continue_one_run_at_once_one_does_and_one_is_told(laborator
     assert "is still running" in complaint
     assert "Traceback" not in complaint
     assert goes_on.poll() is None
-    wait_for(laboratory.runs / "models/0001/training_state_20", goes_on)
+    wait_for_state(20, laboratory.runs / "models/0001", goes_on)
     os.killpg(goes_on.pid, signal.SIGINT)
     _, complaint = goes_on.communicate(timeout=120)
     assert goes_on.returncode == 130, complaint
