@@ -15,15 +15,14 @@ import resource
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from block_functions import nothing, wait
+from peers import python_with
 
 from incasem_like.blockwise import Block, BlockTask, run_blockwise
 from incasem_like.volumes import create_volume
@@ -56,17 +55,6 @@ def ours(
     return {"seconds": time.perf_counter() - began, "cpu": used}
 
 
-def daisy_python() -> str:
-    """Return an interpreter that has daisy."""
-    if find_spec("daisy") is not None:
-        return sys.executable
-    place = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "incasem-like" / "bench-daisy"
-    if not (place / "bin/python").exists():
-        subprocess.run([sys.executable, "-m", "venv", place], check=True)
-        subprocess.run([place / "bin/pip", "install", "--quiet", DAISY], check=True)
-    return str(place / "bin/python")
-
-
 def theirs(python: str, folder: Path, kind: str, blocks: int) -> Measured:
     """Run blocks on daisy."""
     place = folder / "daisy"
@@ -83,7 +71,7 @@ def median(rounds: list[Measured], key: str) -> float:
 
 def measure(folder: Path, rounds: int, blocks: int, most: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    python = daisy_python()
+    python = python_with("daisy", DAISY)
 
     def note(name: str, mine: list[Measured], peers: list[Measured] | None = None, **further: float) -> None:
         row: dict[str, Any] = {"name": name, "seconds": median(mine, "seconds"), "cpu": median(mine, "cpu"), **further}

@@ -14,17 +14,16 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from gunpowder.nodes.add_affinities import seg_to_affgraph
+from peers import python_with
 from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
@@ -62,17 +61,6 @@ def neurites(edge: int, count: int) -> Block:
         instances[distance < nearest] = number
         np.minimum(nearest, distance, out=nearest)
     return instances
-
-
-def lsds_python() -> str:
-    """Return an interpreter that has lsds."""
-    if find_spec("lsd") is not None:
-        return sys.executable
-    place = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "incasem-like" / "bench-lsds"
-    if not (place / "bin/python").exists():
-        subprocess.run([sys.executable, "-m", "venv", place], check=True)
-        subprocess.run([place / "bin/pip", "install", "--quiet", LSDS], check=True)
-    return str(place / "bin/python")
 
 
 def timed(call: Callable[[], Any]) -> tuple[Measured, Any]:
@@ -145,7 +133,7 @@ def main() -> None:
         "dense cells": cells(arguments.edge, 20, 0.0),
         "dense neurites": neurites(arguments.edge, 50),
     }
-    python = lsds_python()
+    python = python_with("lsd", LSDS)
     rows = [affinity_speed(blocks["dense cells"], 5 * arguments.rounds)]
     with tempfile.TemporaryDirectory(prefix="bench_descriptors_") as folder:
         for name, block in blocks.items():

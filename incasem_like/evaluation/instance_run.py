@@ -147,7 +147,7 @@ def evaluate_instances_as_run(
 
     def measure(run: Run) -> dict[str, Any]:
         volumes = {address: open_volume(address) for task in tasks for address in task.inputs}
-        run.inputs([{"address": name, "content_hash": volume.content_hash} for name, volume in volumes.items()])
+        run.inputs([{**volume.as_input(), "address": name} for name, volume in volumes.items()])
         run.set_info("prediction_run_id", prediction_run_id(volumes[tasks[0].inputs[0]]))
         scores = {}
         for step, task in enumerate(tasks):

@@ -71,11 +71,9 @@ def evaluate_as_run(
     request: ThresholdEvaluation,
     *,
     store: RunStore | None,
-    run_name: str | None = None,
-    comment: str | None = None,
-    run_id: int | None = None,
     num_workers: int = 1,
     workers: Workers | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Evaluate block by block, and track request, inputs, scores and result as a run.
 
@@ -84,11 +82,9 @@ def evaluate_as_run(
     Args:
         request: The evaluation request.
         store: Run store, of kind ``evaluations``; None does not track the run.
-        run_name: A name for the run.
-        comment: A remark on the run.
-        run_id: Its id; None for the store's next one.
         num_workers: Maximum number of processes.
         workers: Workers of a workers file, instead of local processes.
+        **options: run_name, comment, run_id, as ``tracking.run_experiment`` takes them.
 
     Returns:
         ``{jaccard|dice|precision|recall: {threshold: value}}`` with None where undefined, ``counts``, ``best``,
@@ -99,7 +95,7 @@ def evaluate_as_run(
     task = evaluation.task(thresholds)
 
     def measure(run: Run) -> dict[str, Any]:
-        run.inputs([_described(volume) for volume in (evaluation.prediction, evaluation.labels, *evaluation.masks)])
+        run.inputs([volume.as_input() for volume in (evaluation.prediction, evaluation.labels, *evaluation.masks)])
         made_by = prediction_run_id(evaluation.prediction)
         run.set_info("prediction_run_id", made_by)
         result = evaluation.sweep(task, num_workers=num_workers, workers=workers).result(request.metric)
@@ -107,15 +103,7 @@ def evaluate_as_run(
         region = {"offset": list(map(int, evaluation.roi.begin)), "shape": list(map(int, evaluation.roi.shape))}
         return {**result, "roi": region, "prediction_run_id": made_by, "run_id": run.id}
 
-    result = run_experiment(
-        name="evaluate",
-        config=asdict(request),
-        main=measure,
-        store=store,
-        run_name=run_name,
-        comment=comment,
-        run_id=run_id,
-    )
+    result = run_experiment(name="evaluate", config=asdict(request), main=measure, store=store, **options)
     task.forget()  # only after the run has the result
     return result
 
@@ -134,10 +122,6 @@ def _log_scores(run: Run, result: Mapping[str, Any]) -> None:
         for name in SCORES:
             if (value := result[name][threshold]) is not None:
                 run.log_scalar(name, value, step)
-
-
-def _described(volume: Volume) -> dict[str, Any]:
-    return {"address": str(volume.address), "content_hash": volume.content_hash}
 
 
 def result_table(result: Mapping[str, Any]) -> Table:

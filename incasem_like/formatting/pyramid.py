@@ -8,8 +8,8 @@ from dataclasses import replace
 from incasem_like.errors import InputError
 from incasem_like.formatting.derive import DatasetWritten, Derivation, derive
 from incasem_like.formatting.operations import Method, chosen_method, convert, downsample, is_labels
-from incasem_like.volumes import Coordinate, dataset_exists, open_volume, parse_address
-from incasem_like.volumes.multiscale import move_into_group, write_multiscales
+from incasem_like.volumes import Coordinate, open_volume, parse_address
+from incasem_like.volumes.multiscale import array_to_move, move_into_group, write_multiscales
 
 Factors = tuple[int, int, int]
 
@@ -63,10 +63,10 @@ def make_pyramid(
     level = [f"{group}/s{number}".lstrip("/") for number in range(100)]
     written = []
     address = parse_address(container, group)
-    if in_place and not dataset_exists(address) and not dataset_exists(container, level[0]):
-        move_into_group(address, "s0")  # finishes a move that was interrupted
-    moved = in_place and dataset_exists(container, level[0])
-    there = open_volume(derivation.container, level[0] if moved else derivation.dataset)
+    if in_place:
+        there = open_volume(array_to_move(address, "s0"))
+    else:
+        there = open_volume(derivation.container, derivation.dataset)
     chosen = level_factors(there.spatial_shape, there.voxel_size) if factors is None else list(factors)
     if not chosen:
         raise InputError(

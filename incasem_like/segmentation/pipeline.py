@@ -28,7 +28,7 @@ from incasem_like.disk import write_whole
 from incasem_like.errors import DataError, InputError
 from incasem_like.graphs import ParquetGraph
 from incasem_like.segmentation.affinities import Offset, check_signs, stored_offsets
-from incasem_like.segmentation.label_arrays import consecutive, relabel, unique_index
+from incasem_like.segmentation.label_arrays import consecutive, count_ids, relabel, unique_index
 from incasem_like.segmentation.methods.base import BlockReader, Ids
 from incasem_like.segmentation.probabilities import check_probability_map
 from incasem_like.segmentation.settings import SegmentationSection, method_named
@@ -412,7 +412,7 @@ def segment_block(block: Block, parameters: Mapping[str, Any]) -> None:
     ids, segments = _read_table(block.folder.parent / TABLES / parameters["table"])
     fragments = block.inputs[0].read(block.write_roi)
     if fragments.any():
-        if not np.isin(consecutive(fragments)[1], ids).all():
+        if not np.isin(count_ids(fragments)[0], ids).all():
             raise DataError(
                 f"{block.inputs[0].address} has fragments that the graph beside it lacks: remove the group that holds "
                 "both, and segment again."

@@ -87,7 +87,7 @@ def segment_as_run(
     made_by = prediction_run_id or (plan.prediction.provenance or {}).get("run_id")
 
     def work(run: Run) -> dict[str, Any]:
-        run.inputs([{"address": str(volume.address), "content_hash": volume.content_hash} for volume in plan.inputs])
+        run.inputs([volume.as_input() for volume in plan.inputs])
         run.set_info("prediction_run_id", made_by)
         found = segment(plan, overwrite=overwrite, num_workers=num_workers, workers=workers, run_id=run.id or None)
         return {**found, "run_id": run.id}

@@ -109,24 +109,20 @@ def segment_as_run(
     request: ThresholdSegmentation,
     *,
     store: RunStore | None,
-    run_name: str | None = None,
-    comment: str | None = None,
-    run_id: int | None = None,
     overwrite: bool = False,
     num_workers: int = 1,
     workers: Workers | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Segment block by block, tracked as a run; a second call resumes the remaining blocks, if any.
 
     Args:
         request: The segmentation request.
         store: Run store, of kind ``segmentations``; None does not track the run.
-        run_name: A name for the run.
-        comment: A remark on the run.
-        run_id: Its id; None for the store's next one.
         overwrite: Replace an existing dataset of the output's name.
         num_workers: Number of processes.
         workers: Workers of a workers file, instead of local processes.
+        **options: run_name, comment, run_id, as ``tracking.run_experiment`` takes them.
 
     Returns:
         The ``address`` of the segmentation, the number of ``blocks`` done by this call, and the ``run_id``; None where
@@ -140,19 +136,11 @@ def segment_as_run(
         return _segment(request.make_task(inputs, None, overwrite=False), num_workers, workers, None)
 
     def segment(run: Run) -> dict[str, Any]:
-        run.inputs([{"address": str(volume.address), "content_hash": volume.content_hash} for volume in inputs])
+        run.inputs([volume.as_input() for volume in inputs])
         run.set_info("prediction_run_id", (inputs[0].provenance or {}).get("run_id"))
         return _segment(request.make_task(inputs, run.id or None, overwrite), num_workers, workers, run.id)
 
-    return run_experiment(
-        name="segment",
-        config=asdict(request),
-        main=segment,
-        store=store,
-        run_name=run_name,
-        comment=comment,
-        run_id=run_id,
-    )
+    return run_experiment(name="segment", config=asdict(request), main=segment, store=store, **options)
 
 
 def threshold_block(block: Block, parameters: Mapping[str, Any]) -> None:

@@ -25,14 +25,14 @@ from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.config.sweep_config import SweepConfig, SweepSection
 from incasem_like.config.training_config import TrainingConfig
 from incasem_like.errors import ConfigError, IncasemError, InputError
-from incasem_like.tracking import Continuation, run_experiment
+from incasem_like.tracking import Continuation, tracked_run
 from incasem_like.volumes.chunk_files import digest
 
 if TYPE_CHECKING:
     import optuna
 
     from incasem_like.blockwise.workers_file import Workers
-    from incasem_like.tracking import Run, RunRecord, RunStore
+    from incasem_like.tracking import Run, RunRecord, RunStore, RunSummary
 
 COMMAND = "sweep"
 TRIALS = "trials"
@@ -281,42 +281,38 @@ class Sweep:
 
     def _request(self, trial: Trial) -> dict[str, Any]:
         """Describe how to run a trial, JSON-serializable."""
-        trial.run_id = self._find_run(trial.number)
-        file = self.folder / f"trial_{trial.number:04d}.yaml"
-        name = f"sweep_{self.tracked.id}_trial_{trial.number}"
-        new = ["--name", name, "--trial_of", str(self.tracked.id), str(trial.number), "with", str(file)]
-        words = new if trial.run_id is None else ["--continue_run", str(trial.run_id)]
-        if trial.run_id is not None:
-            words += ["with", f"directories.runs={self.config.directories.runs}"]
+        file, begun = self.folder / f"trial_{trial.number:04d}.yaml", self._find_run(trial.number)
+        if begun is None:
+            name = f"sweep_{self.tracked.id}_trial_{trial.number}"
+            words = ["--name", name, "--trial_of", str(self.tracked.id), str(trial.number), "with", str(file)]
+        else:
+            words = ["--continue_run", str(begun.id), "with", f"directories.runs={self.config.directories.runs}"]
         return {"command": [*self.command, *words], "log": str(file.with_suffix(".log"))}
 
-    def _find_run(self, number: int) -> int | None:
+    def _find_run(self, number: int) -> RunSummary | None:
         for summary in reversed(self.store.summaries()):
             parent = summary.parent if isinstance(summary.parent, Mapping) else {}
             if parent.get("sweep_run_id") == self.tracked.id and parent.get("trial") == number:
-                return summary.id
+                return summary
         return None
 
     def _finish(self, trial: Trial, exit_status: int) -> None:
         log = self.folder / f"trial_{trial.number:04d}.log"
         if exit_status in INTERRUPTED:
             raise KeyboardInterrupt
-        trial.run_id = self._find_run(trial.number)
-        summary = next((one for one in self.store.summaries() if one.id == trial.run_id), None)
-        if summary is None:
-            if exit_status == BAD_INPUT:
-                trial.status = "FAILED"
-                self._save()
-                self.report(trial)
-                return
+        summary = self._find_run(trial.number)
+        if summary is None and exit_status != BAD_INPUT:
             raise IncasemError(f"Trial {trial.number} ended with status {exit_status} before its run began: see {log}.")
-        if summary.status in ("RUNNING", "INTERRUPTED"):
+        if summary is not None and summary.status in ("RUNNING", "INTERRUPTED"):
             raise InputError(
                 f"Trial {trial.number} is training run {summary.id}, which is {summary.status} and was not resumed "
                 f"(see {log}): wait for its end or stop it, then run the same command again."
             )
-        value = summary.summary.get(self.search.metric, {}).get(self.search.mode)
-        trial.status, trial.value = summary.status, None if value is None or np.isnan(value) else float(value)
+        trial.status = "FAILED"
+        if summary is not None:
+            value = summary.summary.get(self.search.metric, {}).get(self.search.mode)
+            trial.run_id, trial.status = summary.id, summary.status
+            trial.value = None if value is None or np.isnan(value) else float(value)
         if trial.value is not None:
             self.tracked.log_scalar(self.search.metric, trial.value, trial.number)
         self._save()
@@ -375,7 +371,7 @@ def run_sweep(
         started: Called with the run's id, the search and the finished trials, before the first one starts.
         report: Called with each finished trial.
         draw: Makes a figure, PNG, of the results.
-        **options: run_name, comment, run_id, sources, observers, as ``tracking.run_experiment`` takes them.
+        **options: run_name, comment, run_id, sources, observers, as ``tracking.tracked_run`` takes them.
 
     Raises:
         InputError: Nothing varies, a trial's configuration is wrong, or the same sweep is still running.
@@ -391,12 +387,7 @@ def run_sweep(
     for trial in search.ask([], search.total if config.sweep.method == "grid" else 1):
         trial_config(config, trial)
     earlier = None if anew else _find_earlier(sweeps, config)
-    trials = [] if earlier is None else [Trial(**entry) for entry in earlier.info[TRIALS]]
-    for trial in trials:
-        if trial.status not in ("COMPLETED", "FAILED"):
-            trial.status = ""  # killed: it resumes from its last checkpoint
-    while trials and not trials[-1].status and len(trials) > search.total:
-        trials.pop()
+    trials = [] if earlier is None else _trials_to_resume(earlier, search.total)
     done = [trial for trial in trials if trial.status]
     if earlier is not None and len(done) >= search.total:
         return FinishedSweep(earlier.id, trials, search, was_complete=True)
@@ -404,7 +395,14 @@ def run_sweep(
         seed = secrets.randbelow(2**32) if earlier is None else earlier.config["seed"]
         config = config.model_copy(update={"seed": seed})
 
-    def work(run: Run) -> FinishedSweep:
+    with tracked_run(
+        name=COMMAND,
+        config=config.model_dump(mode="json"),
+        store=sweeps,
+        runs_directory=config.directories.runs,
+        continues=None if earlier is None else Continuation(earlier.id, max((t.number for t in done), default=-1)),
+        **{**options, "run_id": options.get("run_id") if earlier is None else None},
+    ) as run:
         started(run.id, search, done)
         folder = Path(config.directories.runs) / "sweeps" / f"{run.id:04d}"
         Sweep(config, search, run, folder, command, trainings, report, trials).run(num_workers, workers)
@@ -412,24 +410,19 @@ def run_sweep(
         run.add_artifact(trials_csv(trials, search.metric).encode(), "trials.csv")
         if draw is not None and finished.best is not None:
             run.add_artifact(draw(finished), "trials.png")
-        return finished
+        run.result = _result(finished)
+    return finished
 
-    finished: list[FinishedSweep] = []
 
-    def main(run: Run) -> dict[str, Any]:
-        finished.append(work(run))
-        return _result(finished[0])
-
-    run_experiment(
-        name=COMMAND,
-        config=config.model_dump(mode="json"),
-        main=main,
-        store=sweeps,
-        runs_directory=config.directories.runs,
-        continues=None if earlier is None else Continuation(earlier.id, max((t.number for t in done), default=-1)),
-        **{**options, "run_id": options.get("run_id") if earlier is None else None},
-    )
-    return finished[0]
+def _trials_to_resume(earlier: RunRecord, total: int) -> list[Trial]:
+    """Return the trials of an earlier run; killed ones resume, and those beyond the wanted number are dropped."""
+    trials = [Trial(**entry) for entry in earlier.info[TRIALS]]
+    for trial in trials:
+        if trial.status not in ("COMPLETED", "FAILED"):
+            trial.status = ""
+    while trials and not trials[-1].status and len(trials) > total:
+        trials.pop()
+    return trials
 
 
 def _result(finished: FinishedSweep) -> dict[str, Any]:

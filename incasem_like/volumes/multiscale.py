@@ -58,6 +58,20 @@ def _layout(volume: Volume, voxel_size: tuple[float, ...] | None, offset: tuple[
     return Layout(shape, volume.dtype, volume.axes, chunks, None, voxel_size, offset, None, 0)
 
 
+def array_to_move(address: Address, name: str) -> Address:
+    """Return where the array of ``move_into_group`` is: not moved yet, moved, or in between by an interrupted call."""
+    moved = Address(address.container, join(address.dataset, name))
+    for place in (moved, Address((_growing_group(address) / name).as_posix())):
+        if address.is_local and dataset_exists(place):
+            return place
+    return address
+
+
+def _growing_group(address: Address) -> Path:
+    folder = Path(address.location)
+    return folder.with_name(f".{folder.name}.pyramid")
+
+
 def move_into_group(address: Address, name: str) -> None:
     """Make an array the member ``name`` of a new group in its place; the same call again finishes an interrupted one.
 
@@ -68,7 +82,7 @@ def move_into_group(address: Address, name: str) -> None:
     if not address.is_local:
         raise InputError(f"{address} is remote and cannot be moved: name another dataset for the pyramid instead.")
     folder = Path(address.location)
-    growing = folder.with_name(f".{folder.name}.pyramid")
+    growing = _growing_group(address)
     if folder.is_symlink():
         raise InputError(f"{address} is a symbolic link and cannot be moved: name another dataset for the pyramid.")
     if not dataset_exists(address.location, name) and not (growing / name).exists():

@@ -48,11 +48,7 @@ def make_provenance(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": json.loads(json.dumps(dict(parameters), default=os.fspath)),
         "inputs": [
-            {
-                "address": str(volume.address),
-                "content_hash": volume.content_hash,
-                "provenance_hash": digest(volume.provenance) if volume.provenance else None,
-            }
+            {**volume.as_input(), "provenance_hash": digest(volume.provenance) if volume.provenance else None}
             for volume in inputs
         ],
     }

@@ -341,6 +341,10 @@ class Volume:
         chunks = list_chunk_files(self.address, {self.format.array_file, self.format.attributes_file})
         return digest([about, chunks])
 
+    def as_input(self) -> dict[str, str]:
+        """Return address and content hash, as runs and provenance record the volumes that were read."""
+        return {"address": str(self.address), "content_hash": self.content_hash}
+
     def _read_indices(self, indices: Roi) -> Array:
         with translated(self.address, "reading"):
             part: Array = self.open().store[(..., *indices.to_slices())].read().result()

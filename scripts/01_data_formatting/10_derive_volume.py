@@ -3,6 +3,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from typing import Any
 
 from incasem_like.terminal import add_worker_flags, run_script, script_parser
@@ -131,21 +132,14 @@ def operation_parser(name: str) -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Make the blocks that are not done yet."""
-    from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.formatting.derive import Derivation, derive
     from incasem_like.formatting.foreground_mask import label_components
     from incasem_like.formatting.operations import OPERATIONS as FUNCTIONS
 
-    derivation = Derivation(
-        arguments.filename,
-        arguments.dataset,
-        arguments.out_dataset,
-        tuple(arguments.chunk_shape),
-        arguments.num_workers,
-        arguments.overwrite,
-        given_workers(arguments),
-        arguments.out_filename,
-        {name: getattr(arguments, name) for name in ("shard_shape", "format", "compression")},
+    derivation = replace(
+        Derivation.from_arguments(arguments),
+        out_container=arguments.out_filename,
+        storage={name: getattr(arguments, name) for name in ("shard_shape", "format", "compression")},
     )
     options = {flag: getattr(arguments, flag) for flag in OPERATIONS[operation][1]}
     if operation == "components":

@@ -263,9 +263,3 @@ def _state_of(file: TrackedFile, quick: bool) -> str:
 def _on_disk(file: TrackedFile) -> Path | None:
     right = [path for path in file.candidates if path.is_file() and path.stat().st_size == file.bytes]
     return right[0] if right else None
-
-
-def _state_file_is_there(checkpoint: CheckpointRecord) -> bool:
-    if checkpoint.state is not None:
-        return checkpoint.state.can_be_had()
-    return checkpoint.path.with_name(f"training_state_{checkpoint.iteration}").is_file()

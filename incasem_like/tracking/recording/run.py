@@ -57,11 +57,6 @@ class RunCheckpoints:
         """Remove a checkpoint from the list."""
         self._change(self._relative(path), None)
 
-    @property
-    def is_uploading(self) -> bool:
-        """Whether a checkpoint is on its way into the run store."""
-        return self._uploader is not None and not self._uploader.is_settled
-
     @contextlib.contextmanager
     def kept_in(self, store: RunStore | None) -> Iterator[None]:
         """Copy checkpoints into a store that keeps them; wait at the end for what is on its way.
