@@ -13,13 +13,14 @@ from incasem_like.config import load_data_config, required_file
 from incasem_like.config.network_sections import AutoContextModel
 from incasem_like.errors import ConfigError, DiskFullError, InputError
 from incasem_like.networks import check_device
+from incasem_like.training.processes import world_size
 
 if TYPE_CHECKING:
     from incasem_like.config import DataConfig, ModelConfig, TrainingConfig
     from incasem_like.samples import Region
     from incasem_like.samples.settings import SampleSettings
 
-COPIES_IN_A_CHECKPOINT = 3  # weights and Adam's two moments
+COPIES_IN_A_CHECKPOINT = 3  # weights and Adam's two moments; one less or more with other options
 BYTES = 4
 
 
@@ -63,6 +64,7 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
     from incasem_like.training.learnable import check_training_data, look_into, warn_of_content
 
     check_network(config)
+    check_options(config)
     check_block_sizes(config)
     settings = SampleSettings.from_config(config)
     training_data = _data_config(config, required_file(config.training.data, "training.data"))
@@ -106,6 +108,37 @@ def check_network(config: TrainingConfig) -> None:
         raise ConfigError(
             f"training.stage_weights has {len(weights)} entries, but the network returns {outputs} outputs in "
             "training: give one for each, or null."
+        )
+
+
+def check_options(config: TrainingConfig) -> None:
+    """Check the options of the training that depend on the network, on validation data, or on how it was started.
+
+    Raises:
+        ConfigError: A schedule or early stopping waits for a validation that there is not, the network has more or
+            fewer parameters than allowed, or a batch cannot be divided among the processes.
+    """
+    training = config.training
+    for key, needed in (
+        ("training.learning_rate_schedule.type=plateau", training.learning_rate_schedule.type == "plateau"),
+        (f"training.early_stopping={training.early_stopping}", training.early_stopping is not None),
+    ):
+        if needed and config.validation.data is None:
+            raise ConfigError(f"{key} follows a validation metric, but validation.data is null: name validation data.")
+    if training.num_params is not None:
+        fewest, most = training.num_params
+        count = _count_parameters(config.model)
+        if not fewest <= count <= most:
+            raise ConfigError(
+                f"The network has {count} parameters, but training.num_params allows {fewest} to {most}: change "
+                "model.num_fmaps or the number of levels, or set training.num_params=null."
+            )
+    processes, batch = world_size(), training.batch_size // training.accumulate
+    if batch % processes:
+        of_part = f" / training.accumulate {training.accumulate}" if training.accumulate > 1 else ""
+        raise ConfigError(
+            f"training.batch_size {training.batch_size}{of_part} does not divide among {processes} processes: set it "
+            f"to a multiple of {processes * training.accumulate}, or start another number of processes."
         )
 
 
@@ -182,18 +215,22 @@ def check_space(model: ModelConfig, folder: Path) -> None:
     Raises:
         DiskFullError: They do not.
     """
-    import torch
-
-    from incasem_like.networks import build_network, count_parameters
-
-    with torch.device("meta"):
-        needed = 2 * count_parameters(build_network(model)) * COPIES_IN_A_CHECKPOINT * BYTES
+    needed = 2 * _count_parameters(model) * COPIES_IN_A_CHECKPOINT * BYTES
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskFullError(
             f"Two checkpoints of this network take {needed / 1e6:.0f} MB, but {folder} has {free / 1e6:.0f} MB left: "
             "free some space or set directories.runs to another disk."
         )
+
+
+def _count_parameters(model: ModelConfig) -> int:
+    import torch
+
+    from incasem_like.networks import build_network, count_parameters
+
+    with torch.device("meta"):
+        return count_parameters(build_network(model))
 
 
 def _data_config(config: TrainingConfig, path: Path) -> DataConfig:
