@@ -12,8 +12,10 @@ import numpy as np
 from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.errors import ConfigError, DataError
 from incasem_like.samples.regions import downsampled
-from incasem_like.targets import Target, targets_of
+from incasem_like.targets import Target, overlapping_classes, targets_of
+from incasem_like.targets.learned import Descriptors
 from incasem_like.targets.losses import ClassWeights
+from incasem_like.targets.target import InstanceTarget
 from incasem_like.volumes import Coordinate, Roi, Volume
 
 if TYPE_CHECKING:
@@ -55,20 +57,23 @@ def check_training_data(config: TrainingConfig, regions: Sequence[Region]) -> No
         ConfigError: ``loss.weight`` leaves fewer than two classes.
         VoxelValueError: A label is negative.
     """
-    found = look_into(regions, measured=False)
+    targets = targets_of(config)
+    found = look_into(regions, measured=False, overlapping=overlapping_classes(targets))
     names, seen = _names(found), frozenset[int]().union(*(entry.classes for entry in found))
     if all(entry.certain for entry in found):
         if not seen:
             raise DataError(
                 f"The mask of training.data is 0 everywhere in {names}, so nothing can be learnt: {REMEDY}."
             )
-        for target in targets_of(config):
+        for target in targets:
             _check_seen(target, seen, names)
+        _check_objects(targets, found, names)
     if all(entry.constant is not None for entry in found):
         raise DataError(
             f"The raw of training.data is {found[0].constant:g} everywhere in {names}, so nothing can be learnt: "
             f"{REMEDY}."
         )
+    _check_depth(targets, regions)
     warn_of_content("training.data", found, config.data.num_classes)
 
 
@@ -85,6 +90,48 @@ def _check_seen(target: Target, seen: frozenset[int], names: str) -> None:
             f"loss.weight={list(weights)} leaves less than two of the classes {sorted(seen)} of training.data, so "
             "nothing can be learnt: give two of them a weight above 0."
         )
+
+
+def _check_objects(targets: Sequence[Target], found: Sequence[EntryContent], names: str) -> None:
+    """Check that instances can be learnt: not if a single object fills everything that counts.
+
+    Raises:
+        DataError: It does.
+    """
+    learnt = [target.name for target in targets if isinstance(target, InstanceTarget)]
+    if not learnt or any(0 in entry.classes for entry in found):
+        return
+    if all(_is_one_object(entry.region) for entry in found):
+        raise DataError(
+            f"A single object fills all of training.data that counts ({names}), so that {' and '.join(learnt)} cannot "
+            f"be learnt: {REMEDY}."
+        )
+
+
+def _is_one_object(region: Region) -> bool:
+    for class_id, volume in region.labels.items():
+        first = None
+        for part in _parts(region, volume):
+            ids = region.read_instances(class_id, part)[region.read_mask(part) > 0]
+            first = ids[0] if first is None and ids.size else first
+            if (ids != first).any():
+                return False
+    return len(region.labels) == 1
+
+
+def _check_depth(targets: Sequence[Target], regions: Sequence[Region]) -> None:
+    """Check that descriptors in 3-D have more than one section.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    for target in targets:
+        if isinstance(target, Descriptors) and not target.per_section:
+            if all(region.roi.shape[0] == 1 for region in regions):
+                raise ConfigError(
+                    f"{target.name} describes shapes in 3-D, but every entry of training.data is one section deep: set "
+                    "per_section=true for it, with one sigma or two."
+                )
 
 
 def warn_of_content(key: str, found: Sequence[EntryContent], num_classes: int) -> None:
@@ -121,20 +168,24 @@ def warn_of_content(key: str, found: Sequence[EntryContent], num_classes: int) -
             log.warning("The raw of %s is %g everywhere: %s.", entry.region.name, entry.constant, REMEDY)
 
 
-def look_into(regions: Sequence[Region], *, measured: bool) -> list[EntryContent]:
+def look_into(regions: Sequence[Region], *, measured: bool, overlapping: Sequence[int] = ()) -> list[EntryContent]:
     """Read blocks of entries until their content is known, or ``MOST_VOXELS`` were read.
 
     Args:
         regions: Opened entries.
         measured: Count the voxels that validation measures instead of those that training learns from.
+        overlapping: Classes to which voxels belong even where other label datasets claim them too.
     """
     most = MOST_VOXELS // len(regions)
     return [
-        EntryContent(region, *_classes_of(region, measured, most), _constant_raw(region, most)) for region in regions
+        EntryContent(region, *_classes_of(region, measured, most, overlapping), _constant_raw(region, most))
+        for region in regions
     ]
 
 
-def _classes_of(region: Region, measured: bool, most: int) -> tuple[frozenset[int], bool]:
+def _classes_of(
+    region: Region, measured: bool, most: int, overlapping: Sequence[int]
+) -> tuple[frozenset[int], bool]:
     volumes = list(region.labels.values())
     wanted, seen, read = {0, *region.labels}, set[int](), 0
     signed = any(volume.dtype.kind == "i" for volume in volumes)  # negative labels are searched for everywhere
@@ -142,7 +193,12 @@ def _classes_of(region: Region, measured: bool, most: int) -> tuple[frozenset[in
         if read > most:
             return frozenset(seen), wanted <= seen
         counted = region.read_metric_mask(part) if measured else region.read_mask(part)
-        seen |= set(np.flatnonzero(np.bincount(region.read_labels(part)[counted > 0])).tolist())
+        classes = region.read_labels(part)[counted > 0]
+        for one in set(overlapping) & region.labels.keys():
+            of_class = region.read_instances(one, part)[counted > 0] > 0
+            seen |= {one} if of_class.any() else set()
+            classes = np.where(of_class, np.uint8(one), classes)
+        seen |= set(np.flatnonzero(np.bincount(classes)).tolist())
         read += part.size
         if wanted <= seen and not signed:
             break

@@ -74,10 +74,12 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
     validation_regions = _open(config, validation_data) if validation_data else []
     check_validation_tiles(config, validation_regions)
     check_device(config.torch)
+    check_memory(config)
     check_space(config.model, config.directories.runs)
     check_training_data(config, training_regions)
     if validation_regions:
-        warn_of_content("validation.data", look_into(validation_regions, measured=True), config.data.num_classes)
+        found = look_into(validation_regions, measured=True, overlapping=settings.overlapping_classes)
+        warn_of_content("validation.data", found, config.data.num_classes)
     return CheckedTraining(config, training_data, validation_data, training_regions, validation_regions, settings)
 
 
@@ -207,6 +209,54 @@ def check_writable(folder: Path) -> None:
             f"Nothing can be written into {folder} ({error.strerror or error}): "
             "set directories.runs to a folder that is yours to write."
         ) from error
+
+
+def check_memory(config: TrainingConfig) -> None:
+    """Check that an update fits in the memory that the device has left.
+
+    Raises:
+        ConfigError: It does not; a number of parts of the batch, or a block size, that would fit is named.
+    """
+    import torch
+
+    from incasem_like.networks import torch_device
+    from incasem_like.networks.description import describe_network
+    from incasem_like.prediction.planning.memory import available_host_memory
+
+    training, device = config.training, torch_device(config.torch)
+    on_gpu = device.type == "cuda"
+    room = torch.cuda.mem_get_info(device)[0] if on_gpu else available_host_memory()
+    width = 1.0 if config.torch.precision == "fp32" else 0.5
+
+    def needed(size: Sequence[int], blocks: int) -> float:
+        return width * describe_network(config.model, size, blocks).training_bytes
+
+    size, blocks = training.input_size_voxels, training.batch_size // training.accumulate // world_size()
+    if (needs := needed(size, blocks)) <= room:
+        return
+    parts = [part for part in range(2, blocks + 1) if blocks % part == 0 and needed(size, blocks // part) <= room]
+    if parts:
+        remedy = f"set training.accumulate={training.accumulate * parts[0]}"
+    else:
+        from incasem_like.networks import geometry_in_volumes, network_geometry
+
+        geometry = geometry_in_volumes(network_geometry(config.model))
+        smaller = (
+            [edge - step * stride for edge, stride in zip(size, geometry.stride, strict=True)] for step in range(1, 64)
+        )
+        fitting = (one for one in smaller if min(one) > 0 and geometry.is_valid(one) and needed(one, 1) <= room)
+        found = next(fitting, None)
+        remedy = "lower model.num_fmaps"
+        if found is not None:
+            output = list(geometry.output_size(found))
+            remedy = f"set training.input_size_voxels={found} and training.output_size_voxels={output}"
+            if blocks > 1:
+                remedy += f" with training.accumulate={training.accumulate * blocks}"
+    raise ConfigError(
+        f"An update of {blocks} block{'s' if blocks > 1 else ''} of {list(size)} voxels takes about {needs / 1e9:.3g} "
+        f"GB, but {f'{device} has' if on_gpu else 'this machine has'} {room / 1e9:.3g} GB free: {remedy}, or "
+        f"{'torch.precision=bf16' if width == 1 else 'lower model.num_fmaps'}."
+    )
 
 
 def check_space(model: ModelConfig, folder: Path) -> None:

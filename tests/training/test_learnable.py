@@ -175,3 +175,37 @@ def test_no_more_is_read_than_it_takes_and_no_more_is_claimed_than_was_read(
     data.add("signed", er_1=np.where(VARIED > 128, 1, 0).astype("i4"))
     monkeypatch.undo()
     assert check() == []
+
+
+def config_of(make_config: Any, num_classes: int, *targets: dict[str, Any]) -> Any:
+    return make_config(data={"num_classes": num_classes}, targets=list(targets))
+
+
+def test_classes_that_overlap_everywhere_can_be_learnt_only_if_they_do_not_exclude_each_other(
+    data: Data, make_config: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    data.add("a", er_1=HALF, golgi_2=HALF)
+    with caplog.at_level(logging.WARNING):
+        check_training_data(config_of(make_config, 3, {"type": "classes", "exclusive": False}), data.regions(3))
+    assert caplog.messages == []
+    with pytest.raises(DataError, match=r"Every voxel of training\.data that counts is background in a"):
+        check_training_data(config_of(make_config, 3, {"type": "classes"}), data.regions(3))
+
+
+def test_a_single_object_has_no_boundary_to_learn(data: Data, make_config: Any) -> None:
+    data.add("a", er_1=ONE * 7)
+    data.add("b", mask=HALF, er_1=np.where(HALF, 7, 3).astype(np.uint8))
+    config = config_of(make_config, 2, {"type": "affinities"}, {"type": "boundaries"})
+    with pytest.raises(DataError, match=r"^A single object fills all of training\.data that counts \(a, b\)"):
+        check_training_data(config, data.regions())
+    data.add("c", er_1=np.where(HALF, 7, 3).astype(np.uint8))
+    check_training_data(config, data.regions())
+
+
+def test_descriptors_of_single_sections_are_two_dimensional(data: Data, make_config: Any) -> None:
+    data.add("a", er_1=HALF)
+    data.entries[0] = data.entries[0].model_copy(update={"shape": (1, 8, 8), "offset": (5, 0, 0)})
+    data.root["a/er_1"][5, :4] = 0
+    with pytest.raises(ConfigError, match=r"lsd describes shapes in 3-D, .* one section deep: set per_section=true"):
+        check_training_data(config_of(make_config, 2, {"type": "lsd"}), data.regions())
+    check_training_data(config_of(make_config, 2, {"type": "lsd", "per_section": True}), data.regions())
