@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 WINDOW = 10  # updates before a checkpoint in which a map without any gradient counts as dead
-MANY = 0.5  # share of a layer's maps from which on it is reported
+MANY = 0.5  # share of a layer's maps above which it is reported
 
 
 class DeadUnits:
@@ -41,7 +41,7 @@ class DeadUnits:
         counts = {name: (int((~alive).sum()), alive.numel()) for name, alive in self._alive.items()}
         self._alive = {}
         dead, known = (sum(count[index] for count in counts.values()) for index in (0, 1))
-        worst = {name: count for name, count in counts.items() if count[0] >= MANY * count[1]}
+        worst = {name: count for name, count in counts.items() if count[0] > MANY * count[1]}
         if not worst or dead == known:
             return None
         layers = ", ".join(f"{name} ({found} of {of})" for name, (found, of) in worst.items())

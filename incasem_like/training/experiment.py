@@ -14,7 +14,7 @@ from incasem_like.training.beginning import Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder
 from incasem_like.training.continuing import put_in_order, warn_of_changed_volumes
 from incasem_like.training.folders import RunFolders, check_unused
-from incasem_like.training.processes import Job, begin, world_size
+from incasem_like.training.processes import Job, Start, share, world_size
 from incasem_like.volumes import check_outputs
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def run_training(
         if checkpoint is not None:
             trainer.restore(checkpoint)
         if world_size() > 1:
-            begin(Job(checked.config, _samples(checked), trainer.parts.optimization.state(), trainer.iteration))
+            share(Start(trainer.parts.optimization.state(), trainer.iteration))
         run.inputs([_described(region) for region in regions])
         return trainer.fit()
 
@@ -199,6 +199,7 @@ def build_trainer(
     torch.manual_seed(config.seed)  # dropout draws from the global generators, whose states checkpoints keep
     run.set_info("num_params", count_parameters(network))  # as a metric it would flatten all other curves
     run.set_info("targets", [target.describe() for target in config.resolved_targets])
+    share(Job(config, _samples(checked)))
     optimization = Optimization(config, network)
     if beginning.start is not None:
         beginning.start.load(optimization)

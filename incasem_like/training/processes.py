@@ -29,12 +29,21 @@ class Job:
     Attributes:
         config: Its configuration, with a seed.
         samples: Makes the samples.
-        state: Of network and optimizer, as ``Optimization.state`` returns it.
-        iteration: The last finished one.
     """
 
     config: TrainingConfig
     samples: TrainingSamples
+
+
+@dataclass(frozen=True)
+class Start:
+    """The state that they begin with.
+
+    Attributes:
+        state: Of network and optimizer, as ``Optimization.state`` returns it.
+        iteration: The last finished one.
+    """
+
     state: bytes
     iteration: int
 
@@ -89,19 +98,24 @@ def leading(count: int) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(RuntimeError):  # they are gone
-            announce(NO_MORE) if _begun else _broadcast(None)
+            announce(NO_MORE) if _begun else share(None)
         torch.distributed.destroy_process_group()
 
 
-_begun = False  # whether the other processes have their job
+_begun = False  # whether the other processes wait for updates to be announced
 
 
-def begin(job: Job) -> None:
-    """Have the other processes begin."""
+def share(message: Job | Start | None) -> Any:
+    """Send the other processes what they need next, or receive it from the leader and return it; None ends them."""
+    import torch
+
     global _begun
-    if world_size() > 1:
-        _broadcast(job)
-        _begun = True
+    if world_size() == 1:
+        return message
+    messages = [message]
+    torch.distributed.broadcast_object_list(messages, src=0, device=torch.device("cpu"))
+    _begun = isinstance(message, Start)
+    return messages[0]
 
 
 def announce(rate: float) -> float:
@@ -123,7 +137,7 @@ def follow(rank: int) -> None:
 
     _connect()
     try:
-        job = _broadcast(None)
+        job = share(None)
         if job is not None:
             _follow(job, rank)
     except torch.distributed.DistBackendError:
@@ -143,8 +157,11 @@ def _follow(job: Job, rank: int) -> None:
     if config.torch.num_threads is not None:
         torch.set_num_threads(config.torch.num_threads)
     optimization = Optimization(config, seeded_network(config.model, config.seed))
-    optimization.load_state(job.state)
-    precache, first = config.training.precache, job.iteration + 1
+    start = share(None)
+    if start is None:
+        return
+    optimization.load_state(start.state)
+    precache, first = config.training.precache, start.iteration + 1
     batches = make_loader(
         job.samples,
         batch_size=config.training.batch_size,
@@ -171,11 +188,3 @@ def _connect() -> None:
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(backend, timeout=PATIENCE)
-
-
-def _broadcast(value: Any) -> Any:
-    import torch
-
-    values = [value]
-    torch.distributed.broadcast_object_list(values, src=0, device=torch.device("cpu"))
-    return values[0]
