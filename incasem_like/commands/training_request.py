@@ -199,7 +199,9 @@ def _without_outputs(tracked: Mapping[str, Any], line: CommandLine, folder: Path
     lay_given(given, TrainingConfig, line.files, line.updates, folder)
     if given.values.get("targets") is None:
         return dict(tracked)
-    model = {key: value for key, value in (tracked.get("model") or {}).items() if key not in ("outputs", "num_fmaps_out")}
+    model = {
+        key: value for key, value in (tracked.get("model") or {}).items() if key not in ("outputs", "num_fmaps_out")
+    }
     best = ("best_metric", "best_mode")
     training = dict(tracked.get("training") or {})
     training["checkpoints"] = {key: one for key, one in (training.get("checkpoints") or {}).items() if key not in best}

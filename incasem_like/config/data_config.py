@@ -10,7 +10,16 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from incasem_like.config.checking import KeyPath, explain, show
-from incasem_like.config.kinds import ExistingFile, Position, Positive, PositiveNumber, Size, Text, VoxelSize, contradiction
+from incasem_like.config.kinds import (
+    ExistingFile,
+    Position,
+    Positive,
+    PositiveNumber,
+    Size,
+    Text,
+    VoxelSize,
+    contradiction,
+)
 from incasem_like.config.locations import absolute, default_data_directory, expand
 from incasem_like.config.reading import parse_json, read_text
 from incasem_like.config.section import Section

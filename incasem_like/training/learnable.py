@@ -125,13 +125,12 @@ def _check_depth(targets: Sequence[Target], regions: Sequence[Region]) -> None:
     Raises:
         ConfigError: They do not.
     """
-    for target in targets:
-        if isinstance(target, Descriptors) and not target.per_section:
-            if all(region.roi.shape[0] == 1 for region in regions):
-                raise ConfigError(
-                    f"{target.name} describes shapes in 3-D, but every entry of training.data is one section deep: set "
-                    "per_section=true for it, with one sigma or two."
-                )
+    solid = [one for one in targets if isinstance(one, Descriptors) and not one.per_section]
+    if solid and all(region.roi.shape[0] == 1 for region in regions):
+        raise ConfigError(
+            f"{solid[0].name} describes shapes in 3-D, but every entry of training.data is one section deep: set "
+            "per_section=true for it, with one sigma or two."
+        )
 
 
 def warn_of_content(key: str, found: Sequence[EntryContent], num_classes: int) -> None:
@@ -183,9 +182,7 @@ def look_into(regions: Sequence[Region], *, measured: bool, overlapping: Sequenc
     ]
 
 
-def _classes_of(
-    region: Region, measured: bool, most: int, overlapping: Sequence[int]
-) -> tuple[frozenset[int], bool]:
+def _classes_of(region: Region, measured: bool, most: int, overlapping: Sequence[int]) -> tuple[frozenset[int], bool]:
     volumes = list(region.labels.values())
     wanted, seen, read = {0, *region.labels}, set[int](), 0
     signed = any(volume.dtype.kind == "i" for volume in volumes)  # negative labels are searched for everywhere

@@ -143,7 +143,10 @@ def test_data_that_teach_nothing_are_an_error_and_validation_data_that_measure_n
 @pytest.mark.parametrize(
     ("training", "sentence"),
     [
-        ({"learning_rate_schedule": {"type": "plateau"}}, r"type=plateau follows a validation metric, but validation\."),
+        (
+            {"learning_rate_schedule": {"type": "plateau"}},
+            r"type=plateau follows a validation metric, but validation\.",
+        ),
         ({"early_stopping": 3}, r"early_stopping=3 follows a validation metric, but validation\.data is null"),
         ({"num_params": [1, 54]}, r"The network has 56 parameters, but training\.num_params allows 1 to 54"),
         ({"num_params": [57, 99]}, r"The network has 56 parameters, but training\.num_params allows 57 to 99"),
@@ -194,7 +197,9 @@ def test_an_update_that_does_not_fit_in_memory_names_what_would(
     with_memory(bytes_of(84, 2))
     check_memory(config(batch_size=2))
     check_memory(config(batch_size=4, accumulate=2))
-    with pytest.raises(ConfigError, match=r"An update of 4 blocks of \[84, 84, 84\] voxels .* set training\.accumulate=2"):
+    with pytest.raises(
+        ConfigError, match=r"An update of 4 blocks of \[84, 84, 84\] voxels .* set training\.accumulate=2"
+    ):
         check_memory(config(batch_size=4))
     with_memory(bytes_of(84, 1) - 1)
     message = r"input_size_voxels=\[82, 82, 82\] and training\.output_size_voxels=\[64, 64, 64\], or torch\.precision"

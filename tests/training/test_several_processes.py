@@ -19,9 +19,7 @@ pytestmark = pytest.mark.slow
 
 def torchrun(laboratory: Any, argv: list[str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(SCRIPT), *argv]
-    return subprocess.run(
-        command, cwd=laboratory.project, env=ENVIRONMENT, capture_output=True, text=True, timeout=600
-    )
+    return subprocess.run(command, cwd=laboratory.project, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
 
 
 def srun(laboratory: Any, argv: list[str]) -> list[tuple[int, str, str]]:
@@ -49,7 +47,7 @@ def test_two_processes_equal_one_at_the_same_total_batch(laboratory: Any) -> Non
     options = (
         *("training.batch_size=4", "training.accumulate=2", "training.iterations=4", "training.save_every=2"),
         *("training.optimizer.type=sgd", "training.optimizer.lr=0.1", "training.clip_gradient_norm=1"),
-        'targets=[classes,{type: boundaries,loss: {type: sum,losses: [dice,weighted_bce]}},{type: distance}]',
+        "targets=[classes,{type: boundaries,loss: {type: sum,losses: [dice,weighted_bce]}},{type: distance}]",
     )
     argv = laboratory.new(*options)
     assert laboratory.train(argv) == 0, laboratory.output.read_text()

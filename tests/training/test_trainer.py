@@ -205,7 +205,9 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_names_the_iteration(m
         return gradient * (math.inf if count == 4 else 1)
 
     weight.register_hook(overflow)
-    with pytest.raises(IncasemError, match=r"^The gradient became (inf|nan) at iteration 4 \(the last checkpoint, 2, is"):
+    with pytest.raises(
+        IncasemError, match=r"^The gradient became (inf|nan) at iteration 4 \(the last checkpoint, 2, is"
+    ):
         trainer.fit()
     assert all(value.isfinite().all() for value in weights(trainer).values())
 
