@@ -1,6 +1,7 @@
-"""Where the time of a training sample goes, and how fast a training is beside one repeated sample and gunpowder's PreCache.
+"""Where the time of a training sample goes, and the rate of a training beside one repeated sample and PreCache.
 
-``python benchmarks/bench_training.py --device 0 --workers 8`` measures on a GPU; without flags, a small network on the CPU.
+``python benchmarks/bench_training.py --device 0 --workers 8`` measures on a GPU; without flags, a small network on the
+CPU.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from typing import Any
 
 import gunpowder as gp
 import torch
-from bench_samples import VOXEL_SIZE, Size, stock_pipeline, write_volume
+from bench_samples import Size, stock_pipeline, write_volume
 
 from incasem_like.config import DataConfig, DataEntry, TrainingConfig
 from incasem_like.samples import SampleSettings, TrainingSamples, make_loader
 from incasem_like.samples.places import PlaceChooser
-from incasem_like.targets import Target
 from incasem_like.training.optimization import Optimization, seeded_network
 
 RESULTS = Path(__file__).parent / "results" / "training.json"

@@ -29,9 +29,9 @@ class PlaceChooser:
     A region is drawn with a probability proportional to its weight, or to its volume if entries have none. In it the
     label block is placed uniformly among the whole-voxel positions at which it lies in the region; along an axis where
     the region is shorter than the block, it is centred. A position with less foreground than ``min_masked`` is rejected
-    with ``reject_probability`` and redrawn in the same region; one with less mask than ``min_mask_fraction`` is rejected
-    with ``mask_reject_probability`` and another region is drawn. Both shares are of those voxels of the (deformed,
-    hence larger) label request that lie in the region.
+    with ``reject_probability`` and redrawn in the same region; one with less mask than ``min_mask_fraction`` is
+    rejected with ``mask_reject_probability`` and another region is drawn. Both shares are of those voxels of the
+    (deformed, hence larger) label request that lie in the region.
     """
 
     def __init__(self, readers: Sequence[BlockReader], settings: SampleSettings) -> None:

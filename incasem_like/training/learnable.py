@@ -13,7 +13,7 @@ from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.errors import ConfigError, DataError
 from incasem_like.samples.regions import downsampled
 from incasem_like.targets import Target, overlapping_classes, targets_of
-from incasem_like.targets.learned import Descriptors
+from incasem_like.targets.learned import Classes, Descriptors
 from incasem_like.targets.losses import ClassWeights
 from incasem_like.targets.target import InstanceTarget
 from incasem_like.volumes import Coordinate, Roi, Volume
@@ -53,7 +53,7 @@ def check_training_data(config: TrainingConfig, regions: Sequence[Region]) -> No
 
     Raises:
         DataError: The mask is 0 everywhere, all voxels that count are background or, where classes are learnt, of one
-            class, or raw is constant.
+            class, a class with a weight is nowhere, instances are learnt from a single one, or raw is constant.
         ConfigError: ``loss.weight`` leaves fewer than two classes.
         VoxelValueError: A label is negative.
     """
@@ -67,6 +67,8 @@ def check_training_data(config: TrainingConfig, regions: Sequence[Region]) -> No
             )
         for target in targets:
             _check_seen(target, seen, names)
+            if isinstance(target, Classes) and not config.training.start_from.named:  # a class may be known from there
+                _check_classes(target, seen, names)
         _check_objects(targets, found, names)
     if all(entry.constant is not None for entry in found):
         raise DataError(
@@ -89,6 +91,21 @@ def _check_seen(target: Target, seen: frozenset[int], names: str) -> None:
         raise ConfigError(
             f"loss.weight={list(weights)} leaves less than two of the classes {sorted(seen)} of training.data, so "
             "nothing can be learnt: give two of them a weight above 0."
+        )
+
+
+def _check_classes(target: Classes, seen: frozenset[int], names: str) -> None:
+    """Check that each class that counts is somewhere."""
+    weights = target.loss.weight if isinstance(target.loss, ClassWeights) else None
+    first = 0 if target.exclusive else 1
+    lacking = {one for one in range(1, first + target.channels) if one not in seen and (not weights or weights[one])}
+    if lacking:
+        weightless = (
+            ", or set its loss.weight to 0 to train without it" if isinstance(target.loss, ClassWeights) else ""
+        )
+        raise DataError(
+            f"No voxel of training.data that counts belongs to {_classes(lacking)} (looked at: {names}), so it cannot "
+            f'be learnt: check "labels", masks, offset and shape{weightless}.'
         )
 
 

@@ -125,13 +125,29 @@ def test_an_entry_that_teaches_nothing_is_a_warning_where_another_one_does(data:
     ]
 
 
-def test_a_class_that_is_nowhere_is_named_once(data: Data, check: Any) -> None:
+def test_a_class_that_is_nowhere_is_refused_unless_it_has_no_weight(data: Data, check: Any) -> None:
     for name in ("a", "b"):
         data.add(name, er_1=HALF, golgi_2=ZERO)
-    assert check(3) == [
+    sentence = r"^No voxel of training\.data that counts belongs to class 2 \(looked at: a, b\), so it cannot be learnt"
+    with pytest.raises(DataError, match=sentence):
+        check(3)
+    assert check(3, (1, 1, 0)) == [
         "No voxel of training.data that counts belongs to class 2 (looked at: a, b), so it can be neither learnt nor "
         'measured: check "labels", masks, offset and shape.'
     ]
+
+
+def test_a_class_that_is_nowhere_may_be_known_from_the_training_it_starts_from(
+    data: Data, make_config: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    data.add("a", er_1=HALF, golgi_2=ZERO)
+    sizes = {"data": {"num_classes": 3}, "loss": {"weight": [1, 1, 1]}}
+    with caplog.at_level(logging.WARNING):
+        check_training_data(make_config(training={"start_from": 4}, **sizes), data.regions(3))
+    assert "belongs to class 2" in caplog.text
+    independent = {"data": {"num_classes": 3}, "targets": [{"type": "classes", "exclusive": False}]}
+    with pytest.raises(DataError, match=r"belongs to class 2 .* check \"labels\", masks, offset and shape\.$"):
+        check_training_data(make_config(**independent), data.regions(3))
 
 
 def test_weights_that_leave_one_class_teach_nothing(data: Data, check: Any) -> None:
