@@ -140,7 +140,7 @@ def follow(rank: int) -> None:
         job = share(None)
         if job is not None:
             _follow(job, rank)
-    except torch.distributed.DistBackendError:
+    except torch.distributed.DistError:
         raise SystemExit(1) from None  # the leader is gone, and said why
     finally:
         torch.distributed.destroy_process_group()
