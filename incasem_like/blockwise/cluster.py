@@ -15,7 +15,7 @@ from distributed.metrics import time as dask_time
 import incasem_like
 from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.worker_process import QUIET, silence_dask
-from incasem_like.blockwise.workers_file import LOOPBACK, SECONDS_TO_CONNECT, Workers, cannot_listen
+from incasem_like.blockwise.workers_file import LOOPBACK, SECONDS_TO_CONNECT, Workers
 from incasem_like.errors import IncasemError, InputError
 
 CLUSTER_LOST = "The Dask cluster was lost: once it is there again, the same command continues."
@@ -132,7 +132,7 @@ class OwnCluster(Cluster):
             slot, silence = self._fleet.slots[name], dask_time() - one.last_seen
             if latest[name] is not one:  # it was replaced, but the end of its connection was not seen
                 self._remove(one.address, expected=True)
-            elif silence > self._silences[0 if slot.launcher.local else 1]:
+            elif silence > self._silences[0 if slot.local else 1]:
                 self._reasons[name] = f"The worker {name} on {one.host} has been silent for {silence:.0f} s"
                 slot.stop()
                 self._remove(one.address, expected=False)
@@ -175,19 +175,22 @@ def own_cluster(workers: Workers, fleet: Fleet, threads: int, block_limit: float
         fleet: The workers.
         threads: Dask tasks that a worker runs at a time.
         block_limit: Seconds that a block may take.
-
-    Raises:
-        InputError: The address cannot be listened on.
     """
     settings = workers.scheduler
+    listen, port = settings.listen or LOOPBACK, settings.port
     silences = max(block_limit, LEAST_SILENCE), max(min(settings.silence, block_limit), LEAST_SILENCE)
     security = Security.temporary()
+    options = {
+        "host": f"[{listen}]" if ":" in listen else listen, "port": port, "protocol": "tls://",
+        "security": security, "dashboard": workers.dashboard, "dashboard_address": "127.0.0.1:0",
+    }  # fmt: skip
     gently = False
     silence_dask()
     with dask.config.set(SETTINGS if workers.dashboard else {**SETTINGS, **BARE}), contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(_scheduler(workers, security))
+        cluster = SpecCluster(scheduler={"cls": Scheduler, "options": options}, workers={}, security=security)
+        stack.callback(cluster.close, timeout=SECONDS_TO_CLOSE)
         client = stack.enter_context(Client(cluster, set_as_default=False))
-        listen, port = settings.listen or LOOPBACK, int(cluster.scheduler.address.rpartition(":")[2])
+        port = int(cluster.scheduler.address.rpartition(":")[2])
         host = settings.advertise or (socket.gethostname() if listen in EVERYWHERE else listen)
         fleet.announce({
             "address": f"tls://{f'[{host}]' if ':' in host else host}:{port}", "host": host, "port": port,
@@ -199,28 +202,6 @@ def own_cluster(workers: Workers, fleet: Fleet, threads: int, block_limit: float
             gently = True
         finally:
             fleet.end(gently=gently)  # before the scheduler, which would wait for long blocks
-
-
-@contextlib.contextmanager
-def _scheduler(workers: Workers, security: Security) -> Iterator[SpecCluster]:
-    address, port = workers.scheduler.listen or LOOPBACK, workers.scheduler.port
-    options = {
-        "host": f"[{address}]" if ":" in address else address, "port": port, "protocol": "tls://",
-        "security": security, "dashboard": workers.dashboard, "dashboard_address": "127.0.0.1:0",
-    }  # fmt: skip
-    try:
-        cluster = SpecCluster(scheduler={"cls": Scheduler, "options": options}, workers={}, security=security)
-    except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        raise cannot_listen(address, port, cause) from error
-    try:
-        yield cluster
-    finally:
-        cluster.close(timeout=SECONDS_TO_CLOSE)
 
 
 @contextlib.contextmanager

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pickle
-import sys
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from distributed import Future, KilledWorker
 
-from incasem_like.blockwise.call import Call
 from incasem_like.blockwise.cluster import CLUSTER_LOST, Cluster, existing_cluster, own_cluster
-from incasem_like.blockwise.dask_task import THREADS_OF_A_STAGED_TASK, SentTask, TaskPlugin, read_marks, run_batch
+from incasem_like.blockwise.dask_task import THREADS_OF_A_STAGED_TASK, TaskPlugin, read_marks, run_batch
 from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.queue import BlockError
-from incasem_like.blockwise.task import WorkTask
+from incasem_like.blockwise.runner import Call
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import IncasemError, InputError
 
@@ -47,35 +42,13 @@ def run_on_workers(call: Call, workers: Workers, fleet: Fleet | None) -> None:
     """
     task = call.task
     limit = workers.scheduler.block_time_limit or task.time_limit
-    sent = _sent_task(task, call.record.folder, limit, owned=fleet is not None)
+    plugin = TaskPlugin(task, f"incasem-{uuid.uuid4().hex}", call.record.folder, limit, owned=fleet is not None)
     if fleet is None:
         context: contextlib.AbstractContextManager[Cluster] = existing_cluster(str(workers.cluster), workers.dashboard)
     else:
         context = own_cluster(workers, fleet, THREADS_OF_A_STAGED_TASK if task.staged else 1, limit)
     with context as cluster:
-        _Engine(call, sent, cluster, workers.scheduler.worker_timeout or cluster.patience).run()
-
-
-def _sent_task(task: WorkTask, folder: Path, limit: float, owned: bool) -> SentTask:
-    try:
-        payload = pickle.dumps(task)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise IncasemError(
-            f"The task {task.name} cannot be sent to workers ({error}): its functions must stand at the top level of "
-            "a module, its parameters be plain values."
-        ) from error
-    path = tuple(path or os.getcwd() for path in sys.path)
-    return SentTask(payload, _main_module() if b"__main__" in payload else None, path, str(folder), limit, owned)
-
-
-def _main_module() -> tuple[str, str] | None:
-    """Return how a worker imports the script itself, if it defines the task's function."""
-    main = sys.modules["__main__"]
-    name = getattr(getattr(main, "__spec__", None), "name", None)
-    if name is not None:
-        return "init_main_from_name", name
-    path = getattr(main, "__file__", None)
-    return None if path is None else ("init_main_from_path", os.path.abspath(path))
+        _Engine(call, plugin, cluster, workers.scheduler.worker_timeout or cluster.patience).run()
 
 
 @dataclass(frozen=True)
@@ -89,10 +62,9 @@ class _Batch:
 class _Engine:
     """The batches of one call that are sent out, and the events that are received."""
 
-    def __init__(self, call: Call, sent: SentTask, cluster: Cluster, patience: float | None) -> None:
-        self._call, self._sent, self._cluster, self._patience = call, sent, cluster, patience
-        self._queue, self._folder = call.queue, call.record.folder
-        self._topic = f"incasem-{uuid.uuid4().hex}"
+    def __init__(self, call: Call, plugin: TaskPlugin, cluster: Cluster, patience: float | None) -> None:
+        self._call, self._plugin, self._cluster, self._patience = call, plugin, cluster, patience
+        self._queue, self._folder, self._topic = call.queue, call.record.folder, plugin.name
         self._inbox: SimpleQueue[dict[str, Any] | Future] = SimpleQueue()
         self._batches: dict[str, _Batch] = {}
         self._batch_of: dict[int, str] = {}  # blocks sent out whose outcome is still unknown
@@ -107,7 +79,7 @@ class _Engine:
         """Run until every block is done or has failed; see ``run_on_workers``."""
         client = self._cluster.client
         client.subscribe_topic(self._topic, lambda event: self._inbox.put(event[1]))
-        client.register_plugin(TaskPlugin(self._sent, self._topic))
+        client.register_plugin(self._plugin)
         try:
             while self._queue:
                 self._look()
@@ -261,7 +233,7 @@ class _Engine:
         Raises:
             InputError: As every block did so far.
         """
-        limit = f"the time limit of {self._sent.time_limit:g} s"
+        limit = f"the time limit of {self._plugin.time_limit:g} s"
         late = InputError(f"The block took longer than {limit}.")
         failed = self._call.error(number, BlockError(late, worker=worker, deaths=deaths))
         if failed is not None and not self._mean:

@@ -135,7 +135,7 @@ def usable_memory(device: torch.device, workers: Workers | None = None) -> float
     if device.type == "cuda":
         return float(SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0])
     groups = (None,) if workers is None else workers.groups
-    here = sum(group.most or 1 for group in groups if group is not None and group.launcher == "local")
+    here = sum(group.number for group in groups if group is not None and group.launcher == "local")
     limits = [float(MOST_HOST_BYTES)]
     for group in groups:
         if group is None or group.launcher == "local":
@@ -151,15 +151,8 @@ def usable_memory_of_gpu(device: torch.device) -> float:
 
 
 def worker_count(workers: Workers | None) -> int:
-    """Return how many processes predict in parallel: the requested number, else one per GPU here, else one."""
-    if workers is None:
-        return 1
-    per_gpu = {
-        group: torch.cuda.device_count() // group.gpus
-        for group in workers.groups
-        if group.launcher == "local" and group.gpus
-    }
-    return sum(group.most or max(1, per_gpu.get(group, 1)) for group in workers.groups) or 1
+    """Return how many processes predict in parallel; 1 for an existing cluster, whose number changes."""
+    return 1 if workers is None else sum(group.number for group in workers.groups) or 1
 
 
 def available_host_memory() -> float:

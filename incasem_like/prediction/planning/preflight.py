@@ -259,8 +259,8 @@ def _time_sentence(plan: PredictionPlan, speed: TileSpeed, costs: Sequence[_Cost
 
 def _cores(workers: Workers) -> int:
     """Count the cores that all workers compute on, one where that is not known; here no more than there are."""
-    here = sum((group.most or 1) * group.cores for group in workers.groups if group.launcher == "local")
-    elsewhere = sum((group.most or 1) * group.cores for group in workers.groups if group.launcher != "local")
+    here = sum(group.number * group.cores for group in workers.groups if group.launcher == "local")
+    elsewhere = sum(group.number * group.cores for group in workers.groups if group.launcher != "local")
     return max(1, min(here, len(os.sched_getaffinity(0))) + elsewhere)
 
 
