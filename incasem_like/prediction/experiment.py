@@ -21,7 +21,7 @@ from incasem_like.prediction.planning.preflight import (
     next_id,
     report_networks,
 )
-from incasem_like.prediction.regions import Observing, Request, check_begun_alike, predict_regions, region_record
+from incasem_like.prediction.regions import Observing, Request, check_begun_alike, predict_regions
 from incasem_like.tracking import Run, RunRecord, RunStore, tracked_run
 from incasem_like.volumes.provenance import command_line
 
@@ -153,7 +153,7 @@ def _predict(plan: PredictionPlan, run: Run, request: Request) -> FinishedPredic
 def record_plan(run: Run, plan: PredictionPlan, parent: dict[str, Any]) -> None:
     """Record networks, checkpoints and regions in the run."""
     run.set_info("parent", parent)
-    run.inputs([region_record(region) for region in plan.regions])
+    run.inputs([region.record for region in plan.regions])
     run.set_info("num_params", plan.num_params)
     if plan.lead.precision is not None:
         run.set_info("precision", asdict(plan.lead.precision))

@@ -12,13 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from incasem_like.config.network_sections import OutputSection
 from incasem_like.networks import NetworkGeometry, enough_memory
 from incasem_like.networks.inference import Inference, inference, streams
 from incasem_like.networks.slabs import Slabs, planes
-from incasem_like.prediction.channels import ChannelGroup, activated
 from incasem_like.prediction.computing.pipeline import Downloads, batches, delayed, prefetched, to_device
 from incasem_like.prediction.computing.tiling import Tile, axis_step, grid_phase, tile_that_writes
 from incasem_like.prediction.computing.variants import NONE, Variant, geometry_for, variants_for
+from incasem_like.targets import activate
 from incasem_like.volumes import Coordinate, Roi
 
 Floats = npt.NDArray[np.float32]
@@ -68,7 +69,7 @@ class TiledPredictor:
         num_threads: int = 1,
         batch_size: int = 1,
         augmentation: str = NONE,
-        channels: Sequence[ChannelGroup] = (),
+        channels: Sequence[OutputSection] = (),
     ) -> None:
         assert geometry.dims == 3, "a 2-D network is wrapped in Sections"
         geometry.output_size(input_size)
@@ -238,6 +239,15 @@ class TiledPredictor:
                 return next(logits, None)
         finally:
             self.network.train(was_training)
+
+
+def activated(logits: torch.Tensor, groups: Sequence[OutputSection] = ()) -> torch.Tensor:
+    """Turn logits (batch, channels, z, y, x) into values, group by group; without groups all channels are classes."""
+    if not groups:
+        return activate(logits, "softmax")
+    parts = torch.split(logits, [group.channels for group in groups], dim=1)
+    values = [activate(part, group.activation) for group, part in zip(groups, parts, strict=True)]
+    return values[0] if len(values) == 1 else torch.cat(values, dim=1)
 
 
 def collected(slabs: Iterable[Floats], depth: int) -> Iterator[Floats]:

@@ -14,7 +14,6 @@ from torch import nn
 
 from incasem_like.config import DataConfig, PredictionConfig, TrainingConfig, output_container
 from incasem_like.networks import NetworkGeometry, count_parameters, torch_device
-from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.ensemble import Predictor
 from incasem_like.prediction.computing.loading import NetworkSource, joint_predictor, prediction_geometry
 from incasem_like.prediction.computing.variants import geometry_for, variants_for
@@ -229,7 +228,7 @@ class PredictionPlan:
         group = self.group(prediction_id) if part is None else f"{self.group(prediction_id)}/{part}"
         folders = self.config.directories.data, self.config.prediction.directories.prefix
         containers = [output_container(region.entry.file, *folders) for region in self.regions]
-        times, channels = Counter(containers), channel_groups(self.training.model)
+        times, channels = Counter(containers), self.training.model.outputs or ()
         return [
             OutputLocation(container, group if times[container] == 1 else f"{group}/{region.name}", channels)
             for container, region in zip(containers, self.regions, strict=True)

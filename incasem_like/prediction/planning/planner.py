@@ -16,7 +16,6 @@ from incasem_like.config import (
 from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError, IncasemError
 from incasem_like.networks import for_this_machine
-from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.loading import NetworkSource, load_network
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
@@ -98,7 +97,7 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
     """
     section = config.prediction
     path = required_file(section.data, "prediction.data")
-    groups = channel_groups(training.model)
+    groups = training.model.outputs or ()
     names = ", ".join(group.name for group in groups)
     if section.log_metrics and groups:
         raise ConfigError(
@@ -198,7 +197,7 @@ def _check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, oth
     """
     voxel_size = first.data.voxel_size
     ours, theirs = (
-        {f"{group.name}.{key}": value for group in channel_groups(one.model) for key, value in group.attributes.items()}
+        {f"{group.name}.{key}": value for group in one.model.outputs or () for key, value in group.attributes.items()}
         for one in (first, other)
     )
     other_size = voxel_size if same_voxel_size(voxel_size, other.data.voxel_size) else other.data.voxel_size
@@ -219,5 +218,5 @@ def _check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, oth
 
 
 def _outputs(training: TrainingConfig) -> str:
-    groups = channel_groups(training.model)
+    groups = training.model.outputs or ()
     return ", ".join(f"{group.name} ({group.channels}, {group.activation})" for group in groups) or "classes"

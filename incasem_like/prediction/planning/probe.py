@@ -26,6 +26,7 @@ from incasem_like.blockwise.workers_file import Workers
 from incasem_like.disk import exclusive
 from incasem_like.errors import ConfigError, IncasemError, InputError
 from incasem_like.networks import check_arithmetic, check_device, has_device, torch_device
+from incasem_like.prediction.blocks import volumes_read
 from incasem_like.prediction.computing.loading import NetworkSource
 from incasem_like.prediction.planning.memory import usable_memory, usable_memory_of_gpu
 from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked, with_precision
@@ -132,8 +133,8 @@ class ProbeRequest:
 
 
 def _content(region: Region) -> list[Any]:
-    hashes, volumes = region.content_hashes, [region.raw, *([] if region.mask is None else [region.mask])]
-    return [list(region.roi.begin), list(region.roi.shape), [hashes[str(volume.address)] for volume in volumes]]
+    hashes = [region.content_hashes[str(volume.address)] for volume in volumes_read(region)]
+    return [list(region.roi.begin), list(region.roi.shape), hashes]
 
 
 def needs_probe(config: PredictionConfig, workers: Workers | None) -> bool:

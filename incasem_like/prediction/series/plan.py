@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.config import SeriesConfig, resolve_training_config
 from incasem_like.errors import ConfigError
 from incasem_like.networks import for_this_machine
-from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.loading import load_network
 from incasem_like.prediction.outputs import OutputLocation, refuse_foreign_prediction
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
 from incasem_like.prediction.planning.planner import load_regions_config, plan_prediction
 from incasem_like.prediction.planning.preflight import Preflight
-from incasem_like.prediction.regions import describe_region, region_record
+from incasem_like.prediction.regions import describe_region
 from incasem_like.terminal import nearest
 from incasem_like.tracking import RunRecord
 from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_series
@@ -149,7 +148,7 @@ class SeriesPlan:
         facts: dict[str, Any] = {
             "training": self.plan.training_run_ids[0],
             "regions": [
-                {**describe_region(self.plan, region), "checkpoint": None, **region_record(region)}
+                {**describe_region(self.plan, region), "checkpoint": None, **region.record}
                 for region in self.plan.regions
             ],
             "locations": [str(location.container) for location in self.plan.locations(0)],
@@ -216,7 +215,7 @@ def with_measures(config: SeriesConfig, record: RunRecord) -> tuple[SeriesConfig
     config = _with(config, run_id_training=record.id)
     training = resolve_training_config(record.config, directories=config.directories)
     data = load_regions_config(config, training)
-    if any(entry.labels for entry in data.entries) and not channel_groups(training.model):
+    if any(entry.labels for entry in data.entries) and not training.model.outputs:
         config = _with(config, log_metrics=True)
     metric = _metric(config, record, training.data.num_classes, len(data.entries))
     if metric is None and config.series.keep != "all":
