@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask
 from incasem_like.errors import DivergedError
-from incasem_like.prediction.computing.ensemble import Predictor
 from incasem_like.prediction.computing.loading import PredictorSetUp
 from incasem_like.prediction.computing.pipeline import prefetched
+from incasem_like.prediction.computing.tiles import Predictor
 from incasem_like.prediction.computing.tiling import Tile
 from incasem_like.prediction.outputs import RegionOutput
 from incasem_like.samples import Region

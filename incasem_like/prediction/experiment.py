@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import PredictionConfig
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.prediction.outputs import OutputLocation, read_begun
@@ -24,9 +25,6 @@ from incasem_like.prediction.planning.preflight import (
 from incasem_like.prediction.regions import Observing, Request, check_begun_alike, predict_regions
 from incasem_like.tracking import Run, RunRecord, RunStore, tracked_run
 from incasem_like.volumes.provenance import command_line
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
 
 TOOL = "predict.py"
 

@@ -16,8 +16,8 @@ from incasem_like.blockwise import BlockTask, run_blockwise
 from incasem_like.blockwise.done_log import DoneLog
 from incasem_like.errors import InputError
 from incasem_like.prediction.blocks import region_blocks, volumes_read
-from incasem_like.prediction.computing.ensemble import Predictor
 from incasem_like.prediction.computing.loading import PredictorSetUp
+from incasem_like.prediction.computing.tiles import Predictor
 from incasem_like.prediction.outputs import OutputLocation, RegionOutput, chunk_shape_for, read_begun
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.samples import Region

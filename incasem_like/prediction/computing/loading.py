@@ -27,8 +27,7 @@ from incasem_like.networks import (
     on_volumes,
     torch_device,
 )
-from incasem_like.prediction.computing.ensemble import EnsemblePredictor, Predictor
-from incasem_like.prediction.computing.tiles import TiledPredictor
+from incasem_like.prediction.computing.tiles import EnsemblePredictor, Predictor, TiledPredictor
 from incasem_like.prediction.computing.variants import geometry_for
 from incasem_like.samples import Region
 from incasem_like.tracking import file_sha256, open_store

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.networks import forward_maps, torch_device
 from incasem_like.networks.forward_maps import ForwardMaps
 from incasem_like.networks.inference import streams
@@ -20,9 +20,6 @@ from incasem_like.prediction.computing.loading import NetworkSource, prediction_
 from incasem_like.prediction.computing.tiles import MOST_TILES_AHEAD, PLANES_READ
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.outputs import LONGEST_CHUNK_EDGE
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
 
 Floats = npt.NDArray[np.float64]
 Numbers = float | Floats

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import DataConfig, PredictionConfig, TrainingConfig, output_container
 from incasem_like.networks import NetworkGeometry, count_parameters, torch_device
-from incasem_like.prediction.computing.ensemble import Predictor
 from incasem_like.prediction.computing.loading import NetworkSource, joint_predictor, prediction_geometry
+from incasem_like.prediction.computing.tiles import Predictor
 from incasem_like.prediction.computing.variants import geometry_for, variants_for
 from incasem_like.prediction.outputs import OutputLocation, prediction_group
 from incasem_like.prediction.planning.memory import TileMemory, tile_memory, usable_memory, worker_count
@@ -25,9 +26,6 @@ from incasem_like.prediction.planning.speed import fitted, measured_tiles
 from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
 from incasem_like.samples import Region
 from incasem_like.volumes import Address, check_outputs
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
 
 log = logging.getLogger(__name__)
 # Measuring tiles pays only for large predictions: it may take at most one part in this many.

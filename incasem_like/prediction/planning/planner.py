@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import (
     DataConfig,
     PredictionConfig,
@@ -25,9 +25,6 @@ from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord
 from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_checkpoint
 from incasem_like.tracking.values import without_credentials
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
 
 
 def plan_prediction(

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -21,12 +21,10 @@ from incasem_like.prediction.outputs import OutputLocation, chunk_shape_for, nea
 from incasem_like.prediction.planning.memory import BYTES_OF_A_PROCESS, worker_count
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.planning.speed import MEASURED_VOXELS
+from incasem_like.prediction.planning.tile_size import TileSpeed
 from incasem_like.samples import Region
 from incasem_like.terminal import counted, duration, shown_path
-
-if TYPE_CHECKING:
-    from incasem_like.prediction.planning.tile_size import TileSpeed
-    from incasem_like.tracking import RunStore
+from incasem_like.tracking import RunStore
 
 GIB = 2**30
 

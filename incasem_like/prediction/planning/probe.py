@@ -13,7 +13,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from incasem_like.blockwise import WorkItem
 from incasem_like.blockwise.job import private_folder
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.workers_file import Workers
+from incasem_like.config import PredictionConfig
+from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.disk import exclusive
 from incasem_like.errors import ConfigError, IncasemError, InputError
 from incasem_like.networks import check_arithmetic, check_device, has_device, torch_device
@@ -38,12 +40,8 @@ from incasem_like.prediction.planning.speed import (
     device_name,
     measured_tiles,
 )
+from incasem_like.samples import Region
 from incasem_like.volumes.chunk_files import digest
-
-if TYPE_CHECKING:
-    from incasem_like.config import PredictionConfig
-    from incasem_like.config.prediction_config import PredictionSection
-    from incasem_like.samples import Region
 
 FORMAT = 2
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import SeriesConfig, resolve_training_config
 from incasem_like.errors import ConfigError
 from incasem_like.networks import for_this_machine
@@ -19,14 +20,11 @@ from incasem_like.prediction.outputs import OutputLocation, refuse_foreign_predi
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
 from incasem_like.prediction.planning.planner import load_regions_config, plan_prediction
 from incasem_like.prediction.planning.preflight import Preflight
+from incasem_like.prediction.planning.probe import DeviceProfile
 from incasem_like.prediction.regions import describe_region
 from incasem_like.terminal import nearest
 from incasem_like.tracking import RunRecord
 from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_series
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
-    from incasem_like.prediction.planning.probe import DeviceProfile
 
 MEASURES = ("dice_class", "jaccard_class", "precision", "recall")
 DEFAULT_METRIC = "dice_class_1"
