@@ -13,7 +13,7 @@ from distributed import Client, Future, Scheduler, Security, SpecCluster
 from distributed.metrics import time as dask_time
 
 import incasem_like
-from incasem_like.blockwise.fleet import Fleet
+from incasem_like.blockwise.fleet import Fleet, end_workers
 from incasem_like.blockwise.worker_process import QUIET, silence_dask
 from incasem_like.blockwise.workers_file import LOOPBACK, SECONDS_TO_CONNECT, Workers
 from incasem_like.errors import IncasemError, InputError
@@ -134,10 +134,10 @@ class OwnCluster(Cluster):
                 self._remove(one.address, expected=True)
             elif silence > self._silences[0 if slot.local else 1]:
                 self._reasons[name] = f"The worker {name} on {one.host} has been silent for {silence:.0f} s"
-                slot.stop()
+                end_workers([slot])
                 self._remove(one.address, expected=False)
             elif not waiting and not one.processing and not slot.always:
-                slot.stop()
+                end_workers([slot])
         self._fleet.tend(left, waiting)
 
     def _remove(self, address: str, *, expected: bool) -> None:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +38,7 @@ SECONDS_TOGETHER = 0.05  # results that arrive within this time are sent in one 
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_TO_SET_UP = 600.0
 NOTHING, SET_UP = -1, -2  # in place of the number of a block
-MARKS = struct.Struct("<33q")  # the block that took too long, then those that are read, computed or written
+MARKS = struct.Struct("<33d")  # the block that took too long; those read, computed or written, each with its begin
 
 
 class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
@@ -216,7 +216,9 @@ class _Marks:
 
     def _write(self) -> None:
         if self._file is not None:
-            slots = [self._overdue, *self._began, *[NOTHING] * MARKS.size][: MARKS.size // 8]
+            clock = time.time() - time.monotonic()
+            marks = [value for number, began in self._began.items() for value in (number, clock + began)]
+            slots = [self._overdue, *marks, *[NOTHING] * MARKS.size][: MARKS.size // 8]
             os.pwrite(self._file, MARKS.pack(*slots), 0)
 
 
@@ -225,11 +227,11 @@ class Marks:
     """The blocks that a process is working on, or was when it ended.
 
     Attributes:
-        numbers: Numbers of the blocks being read, computed or written.
+        began: The blocks being read, computed or written, and when that began, as by ``time.time``.
         overdue: The block that took longer than its time limit, if that ended the process.
     """
 
-    numbers: frozenset[int]
+    began: Mapping[int, float]
     overdue: int | None
 
 
@@ -241,10 +243,11 @@ def marks_file(folder: Path, address: str) -> Path:
 def read_marks(folder: Path, address: str) -> Marks | None:
     """Read which blocks a worker is working on; None where it cannot write its marks."""
     try:
-        overdue, *numbers = MARKS.unpack(marks_file(folder, address).read_bytes())
+        overdue, *marks = MARKS.unpack(marks_file(folder, address).read_bytes())
     except (OSError, struct.error):
         return None
-    return Marks(frozenset(number for number in numbers if number >= 0), None if overdue < 0 else overdue)
+    began = {int(number): time for number, time in zip(marks[::2], marks[1::2], strict=True) if number >= 0}
+    return Marks(began, None if overdue < 0 else int(overdue))
 
 
 class _Events:

@@ -68,7 +68,6 @@ class _Engine:
         self._inbox: SimpleQueue[dict[str, Any] | Future] = SimpleQueue()
         self._batches: dict[str, _Batch] = {}
         self._batch_of: dict[int, str] = {}  # blocks sent out whose outcome is still unknown
-        self._at: dict[str, tuple[int, float]] = {}  # by worker address: its current block, and since when
         self._mean = 0.0  # seconds per block; 0 as long as none is done
         self._looked, self._pause = 0.0, 0.0
         self._began, self._came = time.monotonic(), False
@@ -107,21 +106,14 @@ class _Engine:
                 f'No worker has come within {self._patience:g} s, last said was "{words or "nothing"}": mend that, or '
                 "set scheduler.worker_timeout in the workers file to a longer time."
             )
-        self._call.look([self._describe(worker, now) for worker in workers], self._cluster.dashboard)
+        self._call.look([self._describe(worker, time.time()) for worker in workers], self._cluster.dashboard)
 
     def _describe(self, worker: dict[str, Any], now: float) -> dict[str, Any]:
         """Describe what a worker is doing, for the job's record."""
-        address = worker["address"]
-        marks = read_marks(self._folder, address)
-        block = min(marks.numbers, default=None) if marks is not None else None
-        before = self._at.get(address)
-        if block is None:
-            self._at.pop(address, None)
-        elif before is None or before[0] != block:
-            self._at[address] = block, now
-        seconds = now - self._at[address][1] if block is not None else 0.0
+        marks = read_marks(self._folder, worker["address"])
+        block, began = min(marks.began.items(), default=(None, now)) if marks is not None else (None, now)
         about = {key: worker[key] for key in ("name", "host", "pid")}
-        return {**about, "block": block, "seconds": round(seconds, 1)}
+        return {**about, "block": block, "seconds": round(max(0.0, now - began), 1)}
 
     def _hand_out(self) -> None:
         """Keep all workers busy, but leave some blocks for others at the end."""
@@ -204,7 +196,7 @@ class _Engine:
         worker = death.last_worker
         name, deaths = self._cluster.name_of(worker.name), death.allowed_failures + 1
         marks = read_marks(self._folder, worker.address)
-        at = set(left) if marks is None else marks.numbers
+        at = set(left) if marks is None else set(marks.began)
         if marks is not None and at:
             self._cluster.worked(name)  # the event that reports it may have died with the worker
         overdue = None if marks is None else marks.overdue

@@ -58,10 +58,6 @@ class Slot:
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=not self.local
             )
 
-    def stop(self) -> None:
-        """End the worker at once; the next call of ``Fleet.tend`` replaces it."""
-        _end([self])
-
     def ask_to_end(self) -> subprocess.Popen[bytes] | None:
         """End a child; ask a command, and the queue that has the job, by the process that is returned."""
         asking, cancel = None, LAUNCHERS[self.job.group.launcher].cancel
@@ -87,14 +83,10 @@ class Slot:
         Args:
             pid: Its process id, which distinguishes it from its replacement.
         """
-        deadline = time.monotonic() + SECONDS_TO_OBEY
-        while self.process is not None and self.process.poll() is None and time.monotonic() < deadline:
-            if self.local and self.process.pid != pid:
-                break
-            time.sleep(0.005)
         for process in (self.process, self.before):
-            if process is not None and process.poll() is not None and (not self.local or process.pid == pid):
-                return process.poll()
+            if process is not None and (not self.local or process.pid == pid):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(SECONDS_TO_OBEY)
         return None
 
     def last_words(self) -> str:
@@ -181,7 +173,7 @@ class Fleet:
         for slot in self.slots.values():
             while not slot.local and slot.process and slot.process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
-        _end(self.slots.values())
+        end_workers(self.slots.values())
         for left in ("at", "scratch"):
             shutil.rmtree(self._folder / left, ignore_errors=True)
 
@@ -215,8 +207,8 @@ def started_fleet(groups: Sequence[WorkerGroup], folder: Path, blocks: int) -> I
         fleet.end()
 
 
-def _end(slots: Iterable[Slot]) -> None:
-    """End workers together; those that hang are killed."""
+def end_workers(slots: Iterable[Slot]) -> None:
+    """End workers together, at once; those that hang are killed. ``Fleet.tend`` replaces them."""
     alive = [(slot, slot.process) for slot in slots if slot.process is not None and slot.process.poll() is None]
     deadline = time.monotonic() + SECONDS_TO_CANCEL
     for asked in [asked for slot, _ in alive if (asked := slot.ask_to_end()) is not None]:
