@@ -12,7 +12,7 @@ from typing import Any
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import PredictionConfig
 from incasem_like.errors import InputError, RunNotFoundError
-from incasem_like.prediction.outputs import OutputLocation, read_begun
+from incasem_like.prediction.outputs import OutputLocation
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.planning.planner import plan_prediction
 from incasem_like.prediction.planning.preflight import (
@@ -121,7 +121,7 @@ def _checked_plan(
     plan.check_not_read(locations)
     _check_resumable(plan, resume, runs)
     known = plan.knows_precision
-    plan = plan.resolved(tiles=any(read_begun(location) is None for location in locations))
+    plan = plan.resolved()
     if not known:  # so it was left out of the comparison
         _check_resumable(plan, resume, runs)
     return plan, runs

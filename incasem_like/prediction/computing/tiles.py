@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import groupby, product, tee
 from operator import itemgetter
 
@@ -117,6 +117,10 @@ class TiledPredictor:
     def tile(self, write_roi: Roi, origin: Sequence[int]) -> Tile:
         """Return the tile that writes exactly ``write_roi``, however large; arguments as for ``tiles``."""
         return tile_that_writes(self.geometry, write_roi, origin)
+
+    def like(self, tile: Tile) -> Tile:
+        """Return the tile that writes what a tile of another network writes."""
+        return self.tile(tile.write_roi, tile.origin)
 
     def predict(self, read: Reader, roi: Roi, origin: Sequence[int]) -> Iterator[tuple[Roi, Floats]]:
         """Predict a region.
@@ -295,14 +299,7 @@ class EnsemblePredictor:
 
     def tiles(self, roi: Roi, origin: Sequence[int], within: Roi | None = None) -> list[Tile]:
         """As ``TiledPredictor.tiles``."""
-        return [
-            Tile(
-                tile.read_roi,
-                tile.write_roi,
-                tuple(member.tile(tile.write_roi, origin).read_roi for member in self.members[1:]),
-            )
-            for tile in self.members[0].tiles(roi, origin, within)
-        ]
+        return self.members[0].tiles(roi, origin, within)
 
     def first_read(self, tile: Tile) -> Roi:
         """As ``TiledPredictor.first_read``."""
@@ -312,10 +309,9 @@ class EnsemblePredictor:
         self, read: Reader, tiles: Iterable[Tile], depth: int | None = None
     ) -> Iterator[tuple[Tile, Roi, Floats]]:
         """As ``TiledPredictor.predict_parts``, of tiles that ``tiles`` of this ensemble returned."""
-        wanted = tee(tiles, len(self.members))
         parts = [
-            member.predict_parts(read, map(partial(_tile_of_member, index), wanted[index]), depth)
-            for index, member in enumerate(self.members)
+            member.predict_parts(read, map(member.like, same), depth)
+            for member, same in zip(self.members, tee(tiles, len(self.members)), strict=True)
         ]
         for found in zip(*parts, strict=True):
             tile, part, _ = found[0]
@@ -324,10 +320,6 @@ class EnsemblePredictor:
             for (_, _, probabilities), weight in zip(found, self.weights, strict=True):
                 total += np.float64(weight) * probabilities
             yield tile, part, (total / sum(self.weights)).astype(np.float32)
-
-
-def _tile_of_member(index: int, tile: Tile) -> Tile:
-    return tile if index == 0 else Tile(tile.other_read_rois[index - 1], tile.write_roi)
 
 
 Predictor = TiledPredictor | EnsemblePredictor

@@ -238,15 +238,12 @@ class PredictionPlan:
         inputs = [address for region in self.regions for address in region.addresses]
         check_outputs(groups, inputs, "set prediction.directories.prefix to another folder, or name other inputs")
 
-    def profiled(
-        self, networks: Sequence[PlannedNetwork], *, probe: bool = True, tiles: bool = True
-    ) -> list[PlannedNetwork]:
+    def profiled(self, networks: Sequence[PlannedNetwork], *, probe: bool = True) -> list[PlannedNetwork]:
         """Return networks with the findings of one worker for all of them; arguments as for ``resolved``."""
-        section = self.config.prediction
         if not self.is_probed or self.workers is None:
             return list(networks)
         sources = tuple(network.source for network in networks)
-        request = ProbeRequest(sources, section, self.regions, tiles and section.input_size_voxels is None)
+        request = ProbeRequest(sources, self.config.prediction, self.regions)
         found = device_profiles(request, self.workers, probe=probe)
         return [replace(network, profile=one) for network, one in zip(networks, found, strict=True)]
 
@@ -265,18 +262,17 @@ class PredictionPlan:
             log.warning("%s", check)
         return replace(network, precision=check, source=with_precision(network.source, check.used))
 
-    def resolved(self, *, probe: bool = True, tiles: bool = True) -> PredictionPlan:
+    def resolved(self, *, probe: bool = True) -> PredictionPlan:
         """Return the plan with everything resolved that depends on the device: precision, speed and memory of tiles.
 
         Args:
             probe: Start a worker for it if one is needed; otherwise values never measured stay unknown.
-            tiles: Whether tiles have to be chosen, unless they are configured.
 
         Raises:
             InputError: The worker that is asked cannot predict.
             IncasemError: No worker can be started.
         """
-        networks = map(self.in_exact_precision, self.profiled(self.networks, probe=probe, tiles=tiles))
+        networks = map(self.in_exact_precision, self.profiled(self.networks, probe=probe))
         return replace(self, networks=tuple(networks))
 
     @property

@@ -74,13 +74,16 @@ class ProbeRequest:
         networks: The networks.
         section: The configuration's section ``prediction``.
         regions: The regions to predict.
-        tiles: Whether tiles have to be chosen, so that speed is measured.
     """
 
     networks: tuple[NetworkSource, ...]
     section: PredictionSection
     regions: tuple[Region, ...]
-    tiles: bool
+
+    @property
+    def tiles(self) -> bool:
+        """Whether tiles have to be chosen, so that speed is measured."""
+        return self.section.input_size_voxels is None
 
     def measure(self, index: int) -> DeviceProfile:
         """Measure one of the networks on this machine.
