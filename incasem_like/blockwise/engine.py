@@ -27,13 +27,13 @@ BATCHES_PER_THREAD = 2  # so that workers do not wait for this process
 VAIN_DEATHS = 20  # workers that may die in a row without a block being done or blamed
 
 
-def run_on_workers(call: Call, workers: Workers, fleet: Fleet | None) -> None:
+def run_on_workers(call: Call, workers: Workers, fleet: Fleet) -> None:
     """Run the blocks of a call on workers.
 
     Args:
         call: The call; its queue is empty at the end.
         workers: The workers, and how they find this process.
-        fleet: The workers that were started; None for those of an existing cluster.
+        fleet: The workers that were started, none where a cluster exists.
 
     Raises:
         InputError: The address cannot be listened on, a launcher's program is missing, or no worker connected in time.
@@ -42,9 +42,10 @@ def run_on_workers(call: Call, workers: Workers, fleet: Fleet | None) -> None:
     """
     task = call.task
     limit = workers.scheduler.block_time_limit or task.time_limit
-    plugin = TaskPlugin(task, f"incasem-{uuid.uuid4().hex}", call.record.folder, limit, owned=fleet is not None)
-    if fleet is None:
-        context: contextlib.AbstractContextManager[Cluster] = existing_cluster(str(workers.cluster), workers.dashboard)
+    plugin = TaskPlugin(task, f"incasem-{uuid.uuid4().hex}", call.record.folder, limit, owned=not workers.cluster)
+    context: contextlib.AbstractContextManager[Cluster]
+    if workers.cluster:
+        context = existing_cluster(workers.cluster, workers.dashboard, fleet)
     else:
         context = own_cluster(workers, fleet, THREADS_OF_A_STAGED_TASK if task.staged else 1, limit)
     with context as cluster:
@@ -101,7 +102,7 @@ class _Engine:
         self._cluster.tend(len(self._queue), self._queue.waiting + beyond)
         self._came = self._came or bool(workers)
         if not self._came and self._patience is not None and now - self._began > self._patience:
-            words = self._cluster.last_words()
+            words = self._cluster.fleet.last_words()
             raise InputError(
                 f'No worker has come within {self._patience:g} s, last said was "{words or "nothing"}": mend that, or '
                 "set scheduler.worker_timeout in the workers file to a longer time."
@@ -152,7 +153,7 @@ class _Engine:
         worker = self._cluster.name_of(message["worker"])
         if "broken" in message:
             raise BlockError.from_message(message["broken"], worker).error
-        self._cluster.worked(worker)
+        self._cluster.fleet.worked(worker)
         done: list[int] = []
         errors: list[tuple[int, BlockError]] = []
         for number, seconds, error in message.get("results", ()):
@@ -198,7 +199,7 @@ class _Engine:
         marks = read_marks(self._folder, worker.address)
         at = set(left) if marks is None else set(marks.began)
         if marks is not None and at:
-            self._cluster.worked(name)  # the event that reports it may have died with the worker
+            self._cluster.fleet.worked(name)  # the event that reports it may have died with the worker
         overdue = None if marks is None else marks.overdue
         if overdue is not None:
             at = {overdue}

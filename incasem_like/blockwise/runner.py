@@ -225,10 +225,8 @@ def _run_here(call: Call, prepared: Any) -> None:
 
 
 def _run_on(call: Call, workers: Workers) -> None:
-    with contextlib.ExitStack() as stack:
-        fleet = None
-        if workers.cluster is None:  # started before Dask is loaded here, so that they load it at the same time
-            fleet = stack.enter_context(started_fleet(workers.groups, call.record.folder, len(call.queue)))
+    # Workers are started before Dask is loaded here, so that they load it at the same time.
+    with started_fleet(workers.groups, call.record.folder, len(call.queue)) as fleet:
         from incasem_like.blockwise.engine import run_on_workers
 
         run_on_workers(call, workers, fleet)
