@@ -19,7 +19,6 @@ from incasem_like.prediction.planning.preflight import (
     Preflight,
     examine_regions,
     look_around,
-    next_id,
     report_networks,
 )
 from incasem_like.prediction.regions import Observing, Request, check_begun_alike, predict_regions
@@ -201,15 +200,14 @@ def examine_prediction(
         resume: As for ``predict_data``.
         workers_file: ``workers.yaml``, if workers are to predict.
     """
-    found = Preflight()
-    runs, workers, knows_workers = look_around(found, store, workers_file)
+    found = look_around(store, workers_file)
     with found.collecting():
-        plan = plan_prediction(config, trainings(), workers, found=found, knows_workers=knows_workers)
+        plan = plan_prediction(config, trainings(), found.workers, found=found)
         with found.collecting():
             plan = plan.resolved(probe=False)
         report_networks(found, plan)
         if resume is not None:
             with found.collecting():
-                _check_resumable(plan, resume, runs)
-        examine_regions(found, plan, plan.locations(resume or next_id(runs)), resume=resume is not None)
+                _check_resumable(plan, resume, found.runs)
+        examine_regions(found, plan, plan.locations(resume or found.next_id), resume=resume is not None)
     return found

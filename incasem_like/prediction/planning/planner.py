@@ -34,7 +34,6 @@ def plan_prediction(
     *,
     checkpoint: ChosenCheckpoint | None = None,
     found: Preflight | None = None,
-    knows_workers: bool = True,
 ) -> PredictionPlan:
     """Find and check everything that a prediction needs, except for the values that ``PredictionPlan.resolved`` adds.
 
@@ -43,8 +42,8 @@ def plan_prediction(
         records: The training runs; with several, the mean of their networks is predicted.
         workers: The workers that predict; None for this process.
         checkpoint: The weights of a single network; None for those of ``prediction.checkpoint``.
-        found: Collects all problems; None raises the first one.
-        knows_workers: False if the workers file is wrong: the device is not checked, and no plan is returned.
+        found: Collects all problems; None raises the first one. Where the workers are not known, the device is not
+            checked, and no plan is returned.
 
     Raises:
         ConfigError: ``prediction.data`` is missing or wrong, the device does not exist, the tiles do not suit the
@@ -63,7 +62,7 @@ def plan_prediction(
     store = url if url == without_credentials(url) else None
     with found.collecting():
         data = load_regions_config(config, trainings[0])
-    if knows_workers:
+    if found.knows_workers:
         with found.collecting():
             is_probed = needs_probe(config, workers)
     if data is not None:

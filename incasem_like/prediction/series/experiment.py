@@ -18,7 +18,6 @@ from incasem_like.prediction.planning.preflight import (
     Preflight,
     examine_regions,
     look_around,
-    next_id,
     report_networks,
 )
 from incasem_like.prediction.regions import (
@@ -196,11 +195,10 @@ def examine_series(
         workers_file: ``workers.yaml``, if workers are to predict.
         anew: Whether another run is to be started in any case.
     """
-    found = Preflight()
-    runs, workers, knows_workers = look_around(found, store, workers_file)
+    found = look_around(store, workers_file)
     with found.collecting():
-        series = plan_series(config, training(), workers, found=found, knows_workers=knows_workers)
-        earlier = None if anew or runs is None else find_earlier(runs, series)
+        series = plan_series(config, training(), found.workers, found=found)
+        earlier = None if anew or found.runs is None else find_earlier(found.runs, series)
         remaining = series.remaining(() if earlier is None else earlier.entries)
         resumed = "" if earlier is None else f"; run {earlier.run_id} is resumed, {len(remaining)} of them are left"
         iterations = [checkpoint.iteration or 0 for checkpoint in series.checkpoints]
@@ -209,7 +207,7 @@ def examine_series(
             found.lines.append("Nothing is left to be done.")
             return found
         first, keep = remaining[0], series.config.series.keep
-        locations = series.locations(next_id(runs) if earlier is None else earlier.run_id, first.iteration or 0)
+        locations = series.locations(found.next_id if earlier is None else earlier.run_id, first.iteration or 0)
         plan = series.profiled([first], probe=False).plan_of(first)
         begun = earlier is not None and check_begun_alike(plan, locations, ANEW)
         measured = f"measured by {series.metric}" if series.measures else "not measured, since no entry names labels"

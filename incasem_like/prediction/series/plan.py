@@ -166,7 +166,6 @@ def plan_series(
     workers: Workers | None = None,
     *,
     found: Preflight | None = None,
-    knows_workers: bool = True,
 ) -> SeriesPlan:
     """Find and check everything that a series needs.
 
@@ -175,7 +174,6 @@ def plan_series(
         record: The training run.
         workers: The workers that predict; None for this process.
         found: As for ``plan_prediction``.
-        knows_workers: As for ``plan_prediction``.
 
     Raises:
         ConfigError: As ``plan_prediction``; or the series would leave no result, or the metric does not exist.
@@ -190,7 +188,7 @@ def plan_series(
     with found.collecting():
         checkpoints = choose_series(record, config.series)
     checkpoint = checkpoints[0] if checkpoints else None
-    plan = plan_prediction(config, [record], workers, checkpoint=checkpoint, found=found, knows_workers=knows_workers)
+    plan = plan_prediction(config, [record], workers, checkpoint=checkpoint, found=found)
     if not checkpoints:
         found.stop()
     if config.series.checkpoint_dir is not None:  # their checkpoints are not registered
