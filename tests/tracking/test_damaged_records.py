@@ -39,7 +39,7 @@ def test_of_a_damaged_run_goes_what_is_known_to_be_its_own(store: RunStore) -> N
         assert isinstance(store, MongoStore)
         store.database["runs"].update_one({"_id": 1}, {"$set": {"artifacts": 3, "start_time": "noon", "host": None}})
     freed = delete_run(store, 1)
-    assert (freed.runs, freed.metrics, freed.checkpoints) == (1, 1, 1)
+    assert freed.bytes > 0
     assert not list(store.runs_directory.glob("models/*"))
     assert (store.ids(), store.unfinished(DELETING)) == ([], {})
 

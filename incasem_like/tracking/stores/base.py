@@ -7,8 +7,8 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -45,29 +45,17 @@ class Freed:
     """What a deletion freed; two of them add up.
 
     Attributes:
-        runs: Records of runs.
-        metrics: Series of metrics.
-        artifacts: Files stored with the run.
-        sources: Stored source files that no other run needs.
-        stored_checkpoints: Checkpoints in the database.
-        checkpoints: Checkpoints on this machine.
-        bytes: Space of all that, in bytes; of records in a database only their files count.
-        folders: Folders of the runs directory that are gone: checkpoints, TensorBoard logs, snapshots.
-        kept: What was left alone, and why; one sentence each.
+        bytes: Disk space, in bytes; of records in a database only their files count.
+        folders: Deleted folders of the runs directory: checkpoints, TensorBoard logs, snapshots.
+        kept: What was not deleted, and why; one sentence each.
     """
 
-    runs: int = 0
-    metrics: int = 0
-    artifacts: int = 0
-    sources: int = 0
-    stored_checkpoints: int = 0
-    checkpoints: int = 0
     bytes: int = 0
     folders: tuple[Path, ...] = ()
     kept: tuple[str, ...] = ()
 
     def __add__(self, other: Freed) -> Freed:
-        return Freed(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+        return Freed(self.bytes + other.bytes, self.folders + other.folders, self.kept + other.kept)
 
 
 class RunRecord:
@@ -241,6 +229,9 @@ class RunStore(ABC):
         description: Where the store is, for messages; holds no credentials.
     """
 
+    # Within this time a new run names the sources that it found in the store; until then no deletion takes them.
+    LONGEST_START = timedelta(hours=1)
+
     def __init__(self, kind: str, runs_directory: Path, description: str) -> None:
         self.kind, self.runs_directory, self.description = kind, Path(runs_directory).absolute(), description
         self._silent: dict[int, object] = {}
@@ -360,7 +351,21 @@ class RunStore(ABC):
 
     @abstractmethod
     def remove(self, run_id: int) -> Freed:
-        """Free what the store holds of a run that is out of sight, its document last; nothing of one in sight."""
+        """Free what the store holds of a hidden run, its document last, then sources that no run names any more.
+
+        A visible run is left alone. Sources that a run of the last hour may need are freed by a later deletion.
+        """
+
+    def leftovers(self, settled: timedelta) -> list[Any]:
+        """List files of the store that belong to no run and are older than ``settled``, for ``free``."""
+        return []
+
+    def free(self, leftovers: Sequence[Any]) -> None:  # noqa: B027
+        """Delete leftovers.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
 
     @property
     def checkpoint_files(self) -> CheckpointFiles | None:
