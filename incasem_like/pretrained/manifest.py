@@ -1,4 +1,4 @@
-"""The list of published models, ``models/pretrained.yaml``, and the hashes of their files, ``models/downloads.json``."""
+"""Published models: their list, ``models/pretrained.yaml``, and hashes of their files, ``models/downloads.json``."""
 
 from __future__ import annotations
 

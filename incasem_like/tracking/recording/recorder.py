@@ -134,11 +134,10 @@ def _writer_of(store: RunStore, continues: Continuation | None, id_above: int) -
         return RunWriter(claim)
     from incasem_like.tracking.mirror.live import Mirror
     from incasem_like.tracking.stores.mongo import MongoStore
-    from incasem_like.tracking.stores.omniboard import begin_columns
 
     assert isinstance(store, MongoStore)
     if continues is None:
-        begin_columns(store.database, store.kind)
+        store.begin_columns()
     return RunWriter(claim, Mirror(store))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import IncasemError
-from incasem_like.tracking.background import SECONDS_BETWEEN_HEARTBEATS, Heartbeat
+from incasem_like.tracking.liveness import SECONDS_BETWEEN_HEARTBEATS, Heartbeat
 from incasem_like.tracking.metrics_log import not_saved
 from incasem_like.tracking.mirror.checkpoints import CheckpointUploader
 from incasem_like.tracking.model.cache import file_sha256

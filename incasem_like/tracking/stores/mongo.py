@@ -15,9 +15,11 @@ import gridfs
 import gridfs.errors
 import pymongo
 import pymongo.errors
+from bson import ObjectId
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.documents import from_document
+from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.run_folder import Journal, Journals, RunFolder
 from incasem_like.tracking.sessions import id_taken, new_token, tokens
 from incasem_like.tracking.stores import push
@@ -27,10 +29,10 @@ from incasem_like.tracking.stores.base import (
     MISSING,
     NOTHING,
     Freed,
-    Outcome,
     RunStore,
 )
 from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, connection_options, no_answer, refusal
+from incasem_like.tracking.stores.gridfs import CheckpointFiles
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED, DatabaseIndex
 from incasem_like.tracking.values import as_sequence, escape_key, naive_utc, plain, to_bson, without_credentials
 
@@ -39,10 +41,10 @@ if TYPE_CHECKING:
 
     from incasem_like.tracking.address import MongoAddress
     from incasem_like.tracking.model.summaries import RunSummary
-    from incasem_like.tracking.stores.gridfs import CheckpointFiles
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_FOR_THE_INDEX = 10.0
+COLUMNS = "omniboard.custom.columns"
 _IN_SIGHT = {UNFINISHED: {"$exists": False}}
 _OWNED = re.compile(r"(?:artifact|checkpoint)://[^/]+/(\d+)/")
 
@@ -204,15 +206,13 @@ class MongoStore(RunStore):
         folder.clear()
         folder.remove_if_empty()
 
-    def push(self, journal: RunFolder, limit: int | None = None) -> Outcome:  # noqa: D102
+    def push(self, journal: RunFolder, limit: int | None = None) -> str | None:  # noqa: D102
         assert isinstance(journal, Journal)
         with self.errors("written"):
             return push.push(self.database, self.files, journal, self.description, limit)
 
     @property
     def checkpoint_files(self) -> CheckpointFiles:  # noqa: D102
-        from incasem_like.tracking.stores.gridfs import CheckpointFiles
-
         return CheckpointFiles(self.database, self.description, self._reconnect)
 
     def sibling(self, kind: str) -> MongoStore:  # noqa: D102
@@ -324,6 +324,20 @@ class MongoStore(RunStore):
         with self.errors("written"):
             for file_id in leftovers:
                 self._free_file(file_id)
+
+    def begin_columns(self) -> None:
+        """Write the columns that Omniboard's table begins with, before the first run; a removed one stays away.
+
+        A server that is away or takes no writes is passed over: the start of the run reports it.
+        """
+        columns, wanted = self.database[COLUMNS], kind_named(self.kind).omniboard_columns
+        with contextlib.suppress(pymongo.errors.PyMongoError):
+            if not wanted or self.database["runs"].find_one({}, {"_id": 1}) or columns.find_one({}, {"_id": 1}):
+                return
+            for name, path in wanted:
+                # The same id for the same column, so that two first runs at once do not make it twice.
+                which = {"_id": ObjectId(hashlib.sha256(name.encode()).digest()[:12])}
+                columns.update_one(which, {"$setOnInsert": {"name": name, "config_path": path}}, upsert=True)
 
     def _sessions(self, run_id: int) -> list[str]:
         with self.errors():
