@@ -21,7 +21,7 @@ from incasem_like.volumes import NanometreRoi, Roi, Volume, dataset_exists, list
 from incasem_like.volumes.address import Address, join
 from incasem_like.volumes.faults import warn_once
 from incasem_like.volumes.levels import find_levels
-from incasem_like.volumes.opening import locate
+from incasem_like.volumes.opening import describe_missing, locate
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunRecord
@@ -46,7 +46,7 @@ def open_place(place: str) -> list[Layer]:
         return _layers_of_snapshots(steps)
     layers = [open_layer(one) for one in _datasets_at(address)]
     if not layers:
-        raise DataError(f"{address} holds no dataset that can be viewed: check the path.")
+        raise DataError(describe_missing(address))
     return layers
 
 
@@ -127,10 +127,12 @@ def places_of_run(record: RunRecord) -> list[str]:
     groups = [text.rpartition("/")[0] for text in written if record.kind == "predictions"]
     named = list(dict.fromkeys([*input_hashes(record), *(groups or written)]))  # type: ignore[arg-type]
     found = [place for place in named if _exists(place)]
+    if not named:
+        raise DataError(f"Run {record.id} ({record.kind}) names no data that could be shown.")
     if not found:
         raise DataError(
-            f"Run {record.id} ({record.kind}) names "
-            + (f"{counted(len(named), 'dataset')} that no longer exist: {', '.join(named[:3])}." if named else "no data.")
+            f"Nothing that run {record.id} ({record.kind}) names exists any more: {', '.join(named[:3])}"
+            + (f" and {len(named) - 3} more." if len(named) > 3 else ".")
         )
     for place in named:
         if place not in found and place in input_hashes(record):  # type: ignore[arg-type]
@@ -283,7 +285,9 @@ def comparison_scene(
         for address, name in zip(row, called, strict=True):
             views.append([0, len(layers)])
             layer = open_layer(address, shader)
-            layers.append(replace(layer, name=name, meaning="probabilities" if layer.meaning == "raw" else layer.meaning))
+            layers.append(
+                replace(layer, name=name, meaning="probabilities" if layer.meaning == "raw" else layer.meaning)
+            )
         grid.append(views)
     return Scene(layers, grid=grid, plane=plane)
 

@@ -43,13 +43,11 @@ class ServedVolume:
         >>> served = ServedVolume([raw])
         >>> served.axes, served.array_document(0)["shape"]
         (('z', 'y', 'x'), [2, 64, 64])
-        >>> np.frombuffer(zlib.decompress(served.read_chunk(0, "0.0.0")), "uint8").max()
+        >>> np.frombuffer(served.read_chunk(0, "0.0.0"), "uint8").max()
         7
     """
 
-    def __init__(
-        self, levels: Sequence[Volume], steps: Sequence[Volume] = (), step_names: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, levels: Sequence[Volume], steps: Sequence[Volume] = (), step_names: Sequence[str] = ()) -> None:
         self._levels, self._steps = tuple(levels) or tuple(steps[:1]), tuple(steps)
         self.finest, self.step_names = self._levels[0], tuple(step_names)
         for step in self._steps:
@@ -60,6 +58,9 @@ class ServedVolume:
                 )
         named = {"c": "c^"}
         self.axes = (("step",) if self._steps else ()) + tuple(named.get(axis, axis) for axis in self.finest.axes)
+        self._compressed = (
+            self.finest.dtype.kind in "iu" and self.finest.dtype.itemsize >= 4
+        )  # ids; images do not shrink
         self.dtype = np.dtype(SENT_TYPES.get(self.finest.dtype.name, self.finest.dtype.name))
 
     @property
@@ -109,7 +110,7 @@ class ServedVolume:
             "shape": [*self._first(len(self._steps)), *volume.shape],
             "chunks": [*self._first(1), *chunk_to_send(volume)],
             "dtype": self.dtype.newbyteorder("<").str,
-            "compressor": {"id": "zlib", "level": 1},
+            "compressor": {"id": "zlib", "level": 1} if self._compressed else None,
             "fill_value": 0,
             "order": "C",
             "filters": None,
@@ -119,7 +120,7 @@ class ServedVolume:
         return [value] if self._steps else []
 
     def read_chunk(self, level: int, key: str) -> bytes:
-        """Read and compress one chunk.
+        """Read one chunk, as it is sent.
 
         Args:
             level: Number of the level.
@@ -147,7 +148,7 @@ class ServedVolume:
             found = found[begin[0] : end[0]]
         sent = np.zeros(chunk, self.dtype)
         sent[tuple(slice(size) for size in found.shape)] = found
-        return zlib.compress(sent.tobytes(), 1)
+        return zlib.compress(sent.tobytes(), 1) if self._compressed else sent.tobytes()
 
 
 def chunk_to_send(volume: Volume) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from incasem_like.viewing.scene import Scene
 
 READERS = 8  # chunks that are read at once, which bounds the memory
 LOOPBACK = "127.0.0.1"
+PART = r"((?:\d+/)?(?:\.z[a-z]+|\d+(?:\.\d+)*))"  # of a Zarr group: documents, and chunks of a level
 
 
 class _Answer(tornado.web.RequestHandler):
@@ -46,6 +47,8 @@ class _Data(_Answer):
                 self.finish({"zarr_format": 2})
             elif name == ".zarray":
                 self.finish(served.array_document(int(level)))
+            elif name == ".zattrs":
+                self.finish({})
             else:
                 read = asyncio.get_running_loop().run_in_executor(self.readers, served.read_chunk, int(level), name)
                 self.set_header("Content-Type", "application/octet-stream")
@@ -81,7 +84,7 @@ def serving(scene: Scene, port: int = 0, *, public: bool = False) -> Iterator[st
     common = {"scene": scene, "readers": readers}
     below = f"/scene/{viewer.token}"
     server.app.add_handlers(
-        ".*", [(rf"{below}/state\.json", _State, common), (rf"{below}/data/(\d+)/(.*)", _Data, common)]
+        ".*", [(rf"{below}/state\.json", _State, common), (rf"{below}/data/(\d+)/{PART}", _Data, common)]
     )
     address = f"http://{socket.getfqdn() if public else LOOPBACK}:{server.port}"
     try:

@@ -14,7 +14,9 @@ add("-r", "--raw_dataset", required=True, metavar="DS", help="raw dataset")
 add("-l", "--labels_datasets", nargs="*", default=[], metavar="DS", help="datasets of ground truth")
 add("-p", "--predictions_file", metavar="ZARR", help="container of the predictions; otherwise --input_file")
 add("-s", "--predictions_series", action="append", required=True, metavar="RUN", help="one row of views; repeatable")
-add("-i", "--iterations", nargs="+", action="append", required=True, metavar="N", help="columns, for each series or all")
+add(
+    "-i", "--iterations", nargs="+", action="append", required=True, metavar="N", help="columns, for each series or all"
+)
 add("--layout", choices=("xy", "xz", "yz"), default="xy", help="plane of all views")
 add("--shader", choices=SHADERS, default="heatmap", help="how predictions look")
 add("--predictions_path_prefix", default="volumes/predictions", metavar="DS", help="group of all series")
