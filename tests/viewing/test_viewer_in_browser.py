@@ -42,7 +42,7 @@ def layer(path: Path, name: str, array: np.ndarray, meaning: Meaning, **options:
 
 
 def drawn(browser: Any, scene: Scene) -> tuple[np.ndarray, list[str], list[str]]:
-    """Show a scene; return the pixels (y, x, rgb) of the view, errors of the console, and addresses of other machines."""
+    """Show a scene; return the pixels (y, x, rgb), errors of the console, and addresses of other machines."""
     with serving(scene) as link:
         browser.get(link)
         wait_until_drawn(browser)
