@@ -265,7 +265,7 @@ class TrainingSection(Section):
     precache: PrecacheConfig = Field(default_factory=PrecacheConfig, description="Prefetching of training blocks.")
     checkpoints: CheckpointsConfig = Field(default_factory=CheckpointsConfig, description="Checkpoints kept on disk.")
 
-    @field_validator("learning_rate_schedule", mode="before")
+    @field_validator("learning_rate_schedule", "optimizer", mode="before")
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         return {"type": value} if isinstance(value, str) else value

@@ -46,19 +46,19 @@ class SampleShow:
             write_training_snapshot(container, sample, predicted, self._targets, self._voxel_size, step.loss)
 
     def keep(self, step: Step) -> Path:
-        """Write the samples that made an update fail, so that they can be viewed; return their folder.
+        """Write the samples that made an update fail, so that they can be viewed; return the path of the first.
 
         Those are the ones whose prediction is not finite, else all of the batch.
         """
         folder = self._snapshots / "not_finite" / str(step.iteration)
         count = len(step.logits)  # fewer than samples if a later part of the batch was not reached
-        broken = [number for number in range(count) if not step.logits[number].isfinite().all()]
-        for number in broken or range(count):
+        broken = [number for number in range(count) if not step.logits[number].isfinite().all()] or list(range(count))
+        for number in broken:
             write_training_snapshot(
                 folder / f"sample_{number}.zarr", _sample(step.batch, number), self._predicted(step, number),
                 self._targets, self._voxel_size, step.loss, as_floats=True,
             )  # fmt: skip
-        return folder
+        return folder / f"sample_{broken[0]}.zarr"
 
     def _predicted(self, step: Step, number: int) -> list[npt.NDArray[Any]]:
         logits = step.logits[number : number + 1].float()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from incasem_like.errors import CheckpointError, IncasemError
-from incasem_like.terminal import Progress
+from incasem_like.terminal import Progress, shown_path
 from incasem_like.training.checkpoints import CheckpointFolder, CheckpointPolicy, iteration_of
 from incasem_like.training.clock import StepClock
 from incasem_like.training.dead_units import WINDOW
@@ -60,7 +60,7 @@ class TrainingParts:
         run: The tracked run, for its list of checkpoints.
         validation: None for a training without validation data.
         show: Called with every step; writes images and snapshots when they are due.
-        keep: Stores the samples of a step that is not finite, and returns where.
+        keep: Stores the samples of a step that is not finite, and returns the path of the first.
         registered: Returns the iterations of all registered checkpoints; for a training begun on another machine, some
             of them are not in the local folder.
     """
@@ -294,7 +294,7 @@ class Trainer:
         finer = ", or set torch.precision to bf16 or fp32" if self.config.torch.precision == "fp16" else ""
         look = "look for broken voxels in the raw data"
         if step is not None and self.parts.keep is not None:
-            look = f"look for broken voxels in its samples, which are in {self.parts.keep(step)}"
+            look = f"look for broken voxels in its sample: incasem-like view {shown_path(self.parts.keep(step))}"
         return (
             f"{what} at iteration {iteration} ({last}): lower training.optimizer.lr "
             f"(now {self.config.training.optimizer.lr:g}){finer}, or {look}."

@@ -83,15 +83,15 @@ def test_the_sample_that_made_an_update_fail_is_kept_with_its_broken_voxels(tmp_
     made[1]["raw"][0, 4, 5, 6] = np.nan
     logits[1, 0, 2, 3, 4] = torch.nan
     batch = default_collate(made)
-    folder = show.keep(Step(5, float("nan"), 1e-3, batch, logits, 1.0))
-    assert folder == tmp_path / "not_finite" / "5"
-    assert [path.name for path in folder.iterdir()] == ["sample_1.zarr"]
-    volume = open_volume(folder / "sample_1.zarr", "raw")  # as the viewers open it
+    kept = show.keep(Step(5, float("nan"), 1e-3, batch, logits, 1.0))
+    assert kept == tmp_path / "not_finite" / "5" / "sample_1.zarr"
+    assert [path.name for path in kept.parent.iterdir()] == ["sample_1.zarr"]
+    volume = open_volume(kept, "raw")  # as the viewer opens it
     raw = volume.read()
     np.testing.assert_array_equal(np.isnan(raw), np.isnan(made[1]["raw"][0]))
     np.testing.assert_allclose(raw[0], made[1]["raw"][0, 0] * 0.5 + 0.5)
-    group: Any = zarr.open(str(folder / "sample_1.zarr"), mode="r")
+    group: Any = zarr.open(str(kept), mode="r")
     assert np.isnan(group["predictions"][:, 2, 3, 4]).all()
     assert group["raw"].attrs["loss"] == "nan"
-    everything = show.keep(Step(6, float("inf"), 1e-3, batch, torch.zeros((2, 2, 6, 6, 6)), 1.0))
-    assert sorted(path.name for path in everything.iterdir()) == ["sample_0.zarr", "sample_1.zarr"]
+    first = show.keep(Step(6, float("inf"), 1e-3, batch, torch.zeros((2, 2, 6, 6, 6)), 1.0))
+    assert sorted(path.name for path in first.parent.iterdir()) == ["sample_0.zarr", "sample_1.zarr"]
