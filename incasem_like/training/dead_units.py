@@ -28,9 +28,10 @@ class DeadUnits:
     def look(self) -> None:
         """Note the feature maps that have a gradient now, after the backward pass."""
         for name, layer in self._layers.items():
-            gradient = layer.weight.grad
-            if gradient is not None:
-                alive = gradient.detach().flatten(1).any(dim=1)
+            if layer.weight.grad is not None:
+                alive = layer.weight.grad.detach().flatten(1).any(dim=1)
+                if layer.bias is not None and layer.bias.grad is not None:
+                    alive |= layer.bias.grad.detach() != 0  # all that is left where the layer below is dead
                 self._alive[name] = alive | self._alive.get(name, alive)
 
     def report(self) -> str | None:

@@ -58,15 +58,16 @@ def started_processes() -> tuple[int, int]:
         >>> started_processes()
         (0, 1)
     """
-    slurm = os.environ
-    if "RANK" not in slurm and int(slurm.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+    known = os.environ
+    if "RANK" not in known and int(known.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         from lightning_fabric.plugins.environments import SLURMEnvironment
 
-        environment = SLURMEnvironment(auto_requeue=False)
-        os.environ["RANK"], os.environ["WORLD_SIZE"] = slurm["SLURM_PROCID"], slurm["SLURM_STEP_NUM_TASKS"]
-        os.environ["LOCAL_RANK"] = slurm["SLURM_LOCALID"]
-        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        nodes = known.get("SLURM_STEP_NODELIST") or known["SLURM_NODELIST"]
+        known.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
+        known.setdefault("MASTER_PORT", str(20_000 + int(known["SLURM_JOB_ID"]) % 10_000))  # of no other job there
+        known.update(RANK=known["SLURM_PROCID"], WORLD_SIZE=known["SLURM_STEP_NUM_TASKS"])
+        known.update(LOCAL_RANK=known["SLURM_LOCALID"])
+    return int(known.get("RANK", 0)), int(known.get("WORLD_SIZE", 1))
 
 
 def world_size() -> int:

@@ -28,8 +28,8 @@ def srun(laboratory: Any, argv: list[str]) -> list[tuple[int, str, str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     slurm = {
-        "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "4711", "SLURM_NODELIST": "localhost",
-        "MASTER_PORT": str(port), "MASTER_ADDR": "127.0.0.1",
+        "SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "localhost",
+        "MASTER_PORT": str(port),
     }  # fmt: skip
     tasks = [
         subprocess.Popen(

@@ -67,6 +67,44 @@ def test_six_iterations_equal_three_restored_and_three(make_trainer: MakeTrainer
     assert states[0] == states[1]
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "adamw": {"optimizer": {"type": "adamw", "weight_decay": 0.1}},
+    "rmsprop": {"optimizer": {"type": "rmsprop", "momentum": 0.5}},
+    "sgd": {"optimizer": {"type": "sgd", "momentum": 0.9}},
+    "polynomial": {"learning_rate_schedule": {"type": "polynomial", "warmup_iterations": 2}},
+    "plateau": {"learning_rate_schedule": {"type": "plateau", "patience": 0}},
+    "clipping": {"clip_gradient_norm": 0.01},
+    "average": {"ema_decay": 0.8},
+    "early stopping": {"early_stopping": 2},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_restored_training_with_an_option_equals_one_that_never_stopped(
+    make_trainer: MakeTrainer, tmp_path: Path, option: str
+) -> None:
+    changes = {"training": {"iterations": 8, **OPTIONS[option]}}
+    dice = {2: 0.5, 4: 0.5, 6: 0.4, 8: 0.6}
+    whole, rest = (make_trainer(name, dice=dice, **changes) for name in ("whole", "rest"))
+    whole.fit()
+    rest.restore(tmp_path / "whole/model_checkpoint_4")
+    rest.fit()
+    assert_equal_training(whole, rest)
+    last = f"model_checkpoint_{whole.iteration}"
+    assert (tmp_path / "whole" / last).read_bytes() == (tmp_path / "rest" / last).read_bytes()
+    plain = make_trainer("plain", dice=dice, training={"iterations": 8})
+    plain.fit()
+    assert (tmp_path / "plain" / last).read_bytes() != (tmp_path / "whole" / last).read_bytes()
+    assert whole.iteration == (6 if option == "early stopping" else 8)
+
+
+def test_a_training_stops_early_after_validations_without_improvement(make_trainer: MakeTrainer) -> None:
+    dice = {2: 0.1, 4: 0.3, 6: 0.3, 8: 0.2, 10: 0.9}
+    trainer = make_trainer(dice=dice, training={"iterations": 10, "save_every": 5, "early_stopping": 2})
+    assert trainer.fit()["iteration"] == 8
+    assert trainer.parts.checkpoints.iterations() == [5, 6, 8]  # of equal values the latest is the best
+
+
 def test_training_learns_and_reports(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(dice={2: 0.2, 4: 0.6, 60: 0.3}, training={"iterations": 60, "optimizer": {"lr": 0.05}})
     result = trainer.fit()
