@@ -56,7 +56,9 @@ def make_optimizer(section: OptimizerConfig, network: nn.Module) -> torch.optim.
         return torch.optim.SGD(network.parameters(), momentum=section.momentum, **common)
     if section.type == "rmsprop":
         return torch.optim.RMSprop(network.parameters(), momentum=section.momentum, **common)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[section.type](network.parameters(), **common)
+    if section.type == "adamw":
+        return torch.optim.AdamW(network.parameters(), **common)
+    return torch.optim.Adam(network.parameters(), **common)
 
 
 @dataclass(frozen=True)
@@ -108,14 +110,15 @@ class Optimization:
         self._wrapped = None
         if world_size() > 1:
             if self.device.type == "cuda":
-                nn.SyncBatchNorm.convert_sync_batchnorm(network)
+                nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
             self._wrapped = model = nn.parallel.DistributedDataParallel(model.to(self.device))
         self._model, self._optimizer = self._fabric.setup(model, self.optimizer)
         self.averaged: AveragedModel | None = None
         self.validated: nn.Module = applied
         if config.training.ema_decay is not None:
             # The average of the weights; running statistics of batch normalisation are those of the network.
-            self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.training.ema_decay))
+            average = get_ema_multi_avg_fn(config.training.ema_decay)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(network, multi_avg_fn=average)
             self.validated = on_volumes(self.averaged.module, geometry)
 
     def step(self, batch: Mapping[str, Any], rate: float, *, watch: bool = False) -> Update:

@@ -30,12 +30,12 @@ def learning_rate(config: TrainingConfig, iteration: int) -> float:
         return base
     first = schedule.warmup_iterations + 1
     progress = min((iteration - first) / max(config.training.iterations - first, 1), 1.0)
-    shape = {
+    shapes: dict[str, float] = {
         "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
         "linear": 1.0 - progress,
         "polynomial": (1.0 - progress) ** schedule.power,
-    }[schedule.type]
-    return base * (schedule.final_fraction + (1.0 - schedule.final_fraction) * shape)
+    }
+    return base * (schedule.final_fraction + (1.0 - schedule.final_fraction) * shapes[schedule.type])
 
 
 class Plateau:
