@@ -223,6 +223,8 @@ def check_memory(config: TrainingConfig) -> None:
     from incasem_like.networks.description import describe_network
     from incasem_like.prediction.planning.memory import available_host_memory
 
+    if config.model.type == "Custom":
+        return  # only those of this package can be tried out without computing
     training, device = config.training, torch_device(config.torch)
     on_gpu = device.type == "cuda"
     room = torch.cuda.mem_get_info(device)[0] if on_gpu else available_host_memory()
