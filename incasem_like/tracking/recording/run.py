@@ -245,7 +245,7 @@ class Run:
         """Write metrics, info and output on this machine now.
 
         Raises:
-            DiskFullError: There is no space for the metrics.
+            DiskFullError: The disk has no space for the metrics.
             StoreError: They cannot be written for another reason.
         """
         for attempt in range(ATTEMPTS_TO_SAVE):
