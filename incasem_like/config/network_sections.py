@@ -247,7 +247,7 @@ class StackedHourglassModel(LevelsSection):
 class AutoContextModel(UnetOptions):
     """A U-Net that sees the output of a trained, frozen one; the keys of a Unet describe the second.
 
-    Both take the same `in_channels` and `adjacent_sections`, of which those of `first` have no effect.
+    Both take the same `in_channels` and `adjacent_sections`; those of `first` have no effect.
     """
 
     type: Literal["AutoContext"] = "AutoContext"

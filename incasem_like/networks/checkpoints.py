@@ -62,7 +62,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: The file is missing, truncated, not a checkpoint, or holds more than tensors and plain values.
     """
     if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}: check the path, or name one by its iteration.")
+        raise CheckpointError(f"The checkpoint {path} does not exist: check the path, or name one by its iteration.")
     with path.open("rb") as file:
         content = _decode(file, path)
     if isinstance(content, Mapping) and NETWORK_KEY in content:

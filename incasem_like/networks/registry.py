@@ -58,7 +58,7 @@ def build_network(model: ModelConfig) -> nn.Module:
     Returns:
         A module from ``(batch, in_channels, z, y, x)`` float to logits ``(batch, num_fmaps_out, z', y', x')``, with
         its ``NetworkGeometry`` as attribute ``geometry``; a 2-D one from ``(batch, in_channels * sections, y, x)``. In
-        training mode it may return a list of such logits, all of which the loss supervises; the last is the result.
+        training mode it may return a list of such logits, which the loss supervises all; the last is the result.
 
     Raises:
         ConfigError: Unknown ``model.type``, or values that do not fit each other.

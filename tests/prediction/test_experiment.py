@@ -97,7 +97,7 @@ def test_checkpoint_may_be_a_file_that_the_run_does_not_know(laboratory):
 
 @pytest.mark.parametrize(
     ("which", "sentence"),
-    [("7", "has no checkpoint '7': choose best, last"), ("nowhere.pt", r"There is no checkpoint .*nowhere.pt")],
+    [("7", "has no checkpoint '7': choose best, last"), ("nowhere.pt", r"The checkpoint .*nowhere.pt does not exist")],
 )
 def test_a_checkpoint_that_is_not_there_is_refused(laboratory, which, sentence):
     with pytest.raises(CheckpointError, match=sentence):
