@@ -60,9 +60,14 @@ class BeginningFinder:
 
     @property
     def leaves_nothing_to_do(self) -> bool:
-        """Whether the run has had all its iterations and is recorded as completed."""
-        complete = self._continued is not None and self._continued.status == "COMPLETED"
-        return complete and self.found.iteration == self._checked.config.training.iterations
+        """Whether the run is recorded as completed, and has had all its iterations or stopped early as it would now."""
+        if self._continued is None or self._continued.status != "COMPLETED":
+            return False
+        wanted, before = self._checked.config.training, self._continued.config.get("training") or {}
+        stopped_early = self.found.iteration < int(before.get("iterations") or 0)
+        patience = wanted.early_stopping
+        stops_again = stopped_early and patience is not None and patience <= (before.get("early_stopping") or 0)
+        return stops_again or self.found.iteration == wanted.iterations
 
     @property
     def continuation(self) -> Continuation | None:

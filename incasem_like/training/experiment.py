@@ -14,10 +14,12 @@ from incasem_like.training.beginning import Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder
 from incasem_like.training.continuing import put_in_order, warn_of_changed_volumes
 from incasem_like.training.folders import RunFolders, check_unused
+from incasem_like.training.processes import Job, Start, share, world_size
 from incasem_like.volumes import check_outputs
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
+    from incasem_like.samples import TrainingSamples
     from incasem_like.tracking import Run, RunRecord, RunStore
     from incasem_like.training.log import TrainingLog
     from incasem_like.training.optimization import Optimization
@@ -165,6 +167,8 @@ def run_training(
         trainer = build_trainer(checked, run, folders, tensorboard, beginning)
         if checkpoint is not None:
             trainer.restore(checkpoint)
+        if world_size() > 1:
+            share(Start(trainer.parts.optimization.state(), trainer.iteration))
         run.inputs([region.record for region in regions])
         return trainer.fit()
 
@@ -195,12 +199,14 @@ def build_trainer(
     torch.manual_seed(config.seed)  # dropout draws from the global generators, whose states checkpoints keep
     run.set_info("num_params", count_parameters(network))  # as a metric it would flatten all other curves
     run.set_info("targets", [target.describe() for target in config.resolved_targets])
+    share(Job(config, _samples(checked)))
     optimization = Optimization(config, network)
     if beginning.start is not None:
         beginning.start.load(optimization)
     elif not beginning.iteration:
         load_frozen(network, config.model)
     log = TrainingLog(config, run, tensorboard)
+    show = SampleShow(config, tensorboard, folders.snapshots)
     parts = TrainingParts(
         optimization=optimization,
         batches=_batches(checked),
@@ -208,19 +214,25 @@ def build_trainer(
         log=log,
         run=run,
         validation=_validator(checked, optimization, log, folders) if checked.validation_regions else None,
-        show=SampleShow(config, tensorboard, folders.snapshots / "training"),
+        show=show,
+        keep=show.keep,
         registered=lambda: [entry["iteration"] for entry in run.info.get("checkpoints") or ()],
     )
     return Trainer(config, parts)
 
 
+def _samples(checked: CheckedTraining) -> TrainingSamples:
+    from incasem_like.samples import TrainingSamples
+
+    assert checked.config.seed is not None
+    return TrainingSamples(checked.training_data, checked.settings, checked.config.seed)
+
+
 def _batches(checked: CheckedTraining) -> Callable[[int, int], Iterable[Batch]]:
     from incasem_like.networks import torch_device
-    from incasem_like.samples import TrainingSamples, make_loader
+    from incasem_like.samples import make_loader
 
-    config = checked.config
-    assert config.seed is not None
-    samples = TrainingSamples(checked.training_data, checked.settings, config.seed)
+    config, samples = checked.config, _samples(checked)
 
     def batches(start: int, stop: int) -> Iterable[Batch]:
         precache = config.training.precache
@@ -231,6 +243,8 @@ def _batches(checked: CheckedTraining) -> Callable[[int, int], Iterable[Batch]]:
             prefetch=precache.cache_size,
             start=start,
             stop=stop,
+            world_size=world_size(),
+            parts=config.training.accumulate,
             pin_memory=torch_device(config.torch).type == "cuda",
         )
 
@@ -246,7 +260,7 @@ def _validator(
 
     config = checked.config
     predictor = TiledPredictor(
-        optimization.on_volumes,
+        optimization.validated,
         geometry=optimization.geometry,
         input_size=config.validation.input_size_voxels,
         device=optimization.device,
@@ -257,7 +271,7 @@ def _validator(
     return Validator(
         config,
         checked.validation_regions,
-        network=optimization.on_volumes,
+        network=optimization.validated,
         predictor=predictor,
         log=log,
         snapshots=folders.snapshots / "validation",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from incasem_like.config import ModelConfig, TrainingConfig
+    from incasem_like.config import TrainingConfig
     from incasem_like.tracking import RunStore
     from incasem_like.training.optimization import Optimization
 
@@ -83,16 +83,15 @@ def find_start(config: TrainingConfig, trainings: Callable[[], RunStore]) -> Sta
     else:
         chosen = choose_checkpoint(trainings().get(wanted.run_id), wanted.checkpoint)
         start = StartingPoint(wanted.run_id, chosen.path, chosen.sha256, chosen.iteration, keep)
-    _check(start, config.model)
+    _check(start, config)
     return start
 
 
-def _check(start: StartingPoint, model: ModelConfig) -> None:
-    import torch
-
+def _check(start: StartingPoint, config: TrainingConfig) -> None:
     from incasem_like.networks import build_network, load_checkpoint
+    from incasem_like.training.optimization import make_optimizer
 
-    network = build_network(model)
+    network = build_network(config.model)
     checkpoint = load_checkpoint(start.path, network)
     if not start.keep_optimizer:
         return
@@ -100,4 +99,11 @@ def _check(start: StartingPoint, model: ModelConfig) -> None:
         raise CheckpointError(
             f"{start.path} holds no optimizer state that could be kept: set training.start_from.optimizer=reset."
         )
-    load_checkpoint(start.path, network, torch.optim.Adam(network.parameters()))
+    optimizer = make_optimizer(config.training.optimizer, network)
+    saved, own = checkpoint.optimizer_state["param_groups"][0], optimizer.param_groups[0]
+    if not saved.keys() >= {key for key in ("betas", "momentum", "alpha", "nesterov") if key in own}:
+        raise CheckpointError(
+            f"{start.path} holds the state of another optimizer than training.optimizer.type="
+            f"{config.training.optimizer.type}: set training.start_from.optimizer=reset."
+        )
+    load_checkpoint(start.path, network, optimizer)
