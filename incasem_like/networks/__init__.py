@@ -1,6 +1,6 @@
 """Networks: architectures and their geometry, and the checkpoint file."""
 
-from incasem_like.networks.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from incasem_like.networks.checkpoints import Checkpoint, fit_state, load_checkpoint, read_checkpoint, save_checkpoint
 from incasem_like.networks.devices import (
     autocast_dtype,
     check_arithmetic,
@@ -31,6 +31,7 @@ __all__ = [
     "check_output",
     "count_parameters",
     "enough_memory",
+    "fit_state",
     "for_this_machine",
     "forward_maps",
     "geometry_in_volumes",
