@@ -33,9 +33,7 @@ COMMANDS = {
     "list": Member(_HERE, "list_models", "the published models, and which of them are here"),
     "download": Member(_HERE, "download_models", "download checkpoints or the database of trainings"),
     "import": Member(_HERE, "import_models", "make tracked runs of checkpoints, portable models, dumps or mock_db"),
-    "export": Member(
-        "incasem_like.commands.export_model", "export_model", "write a trained network as a portable file"
-    ),
+    "export": Member("incasem_like.commands.export_model", "export_model", "write a trained network as portable files"),
 }
 
 

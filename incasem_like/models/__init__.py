@@ -1,4 +1,4 @@
-"""Portable models: a trained network with all that is needed to use it elsewhere, as a file or a bioimage.io package."""
+"""Portable models: a trained network with all that is needed elsewhere, as one file or a bioimage.io package."""
 
 from incasem_like.models.bioimageio import is_package, read_package, write_package
 from incasem_like.models.exporting import Credits, portable_model

@@ -1,5 +1,6 @@
 """Networks: architectures and their geometry, and the checkpoint file."""
 
+from incasem_like.networks.auto_context import AutoContext
 from incasem_like.networks.checkpoints import Checkpoint, fit_state, load_checkpoint, read_checkpoint, save_checkpoint
 from incasem_like.networks.devices import (
     autocast_dtype,
@@ -16,12 +17,12 @@ from incasem_like.networks.registry import (
     check_output,
     count_parameters,
     forward_maps,
-    load_frozen,
     network_geometry,
 )
 from incasem_like.networks.sections import geometry_in_volumes, on_volumes
 
 __all__ = [
+    "AutoContext",
     "Checkpoint",
     "NetworkGeometry",
     "autocast_dtype",
@@ -37,7 +38,6 @@ __all__ = [
     "geometry_in_volumes",
     "has_device",
     "load_checkpoint",
-    "load_frozen",
     "network_geometry",
     "on_volumes",
     "read_checkpoint",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
-from incasem_like.config.network_sections import AutoContextModel
 from incasem_like.errors import ConfigError
 from incasem_like.networks.auto_context import AutoContext
 from incasem_like.networks.custom import Custom
@@ -72,17 +70,6 @@ def build_network(model: ModelConfig) -> nn.Module:
     network: nn.Module = _architecture(model).from_config(model)
     INITIALIZATIONS[model.initialization](network)
     return network
-
-
-def load_frozen(network: nn.Module, model: ModelConfig) -> None:
-    """Load the weights of the part of a network that is trained no further; most networks have none.
-
-    Raises:
-        CheckpointError: Its checkpoint is missing, damaged, or of another architecture.
-    """
-    if isinstance(network, AutoContext):
-        assert isinstance(model, AutoContextModel)
-        network.read_first(Path(model.first_checkpoint or ""))
 
 
 def network_geometry(model: ModelConfig) -> NetworkGeometry:

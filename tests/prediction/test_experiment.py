@@ -300,7 +300,10 @@ def test_configuration_mistakes_take_no_run_id(laboratory, updates, sentence):
 
 
 def test_wrong_voxel_size_and_missing_datasets_take_no_run_id(laboratory):
-    with pytest.raises(ConfigError, match="voxel_size"):
+    with pytest.raises(
+        ConfigError,
+        match=r"has voxels of 5 5 5 nm, but the network was trained with 8 4.6 4.6 nm: resample .*_size 8 4.6 4.6",
+    ):
         laboratory.predict(laboratory.config({"cell_er": laboratory.entry(voxel_size=[5, 5, 5])}))
     with pytest.raises(DataError, match="volumes/nothing"):
         laboratory.predict(laboratory.config({"cell_er": laboratory.entry(raw="volumes/nothing")}))
