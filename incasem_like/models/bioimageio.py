@@ -80,7 +80,14 @@ def write_package(model: PortableModel, path: Path) -> None:
 
 
 def is_package(path: Path) -> bool:
-    """Return whether a path is a bioimage.io package, as a zip or a folder."""
+    """Return whether a path is a bioimage.io package, as a zip or a folder.
+
+    Example:
+        >>> with zipfile.ZipFile("model.zip", "w") as archive:
+        ...     archive.writestr("rdf.yaml", "type: model")
+        >>> is_package(Path("model.zip"))
+        True
+    """
     if path.is_dir():
         return any((path / name).is_file() for name in _DESCRIPTIONS)
     try:
@@ -158,7 +165,7 @@ def torchscript(model: PortableModel) -> tuple[bytes, bool]:
         except RuntimeError:
             resizes = False
         buffer = io.BytesIO()
-        torch.jit.save(traced, buffer)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, buffer)
     return _without_paths(buffer), resizes
 
 

@@ -187,7 +187,13 @@ def write_portable(model: PortableModel, path: Path) -> None:
 
 
 def is_portable(path: Path) -> bool:
-    """Return whether a file is, or claims by its name to be, in the safetensors format."""
+    """Return whether a file is, or claims by its name to be, in the safetensors format.
+
+    Example:
+        >>> _ = Path("weights.pt").write_bytes(b"PK")
+        >>> is_portable(Path("weights.pt"))
+        False
+    """
     with path.open("rb") as file:
         return path.suffix == SUFFIX or file.read(10)[8:] == b'{"'
 
@@ -267,13 +273,24 @@ def predict_crop(network: nn.Module, config: TrainingConfig, raw: Array) -> npt.
 
 
 def in_range(raw: Array) -> torch.Tensor:
-    """Return stored raw (channels, ...) as the network takes it: (1, channels, ...) from -1 to 1."""
+    """Return stored raw (channels, ...) as the network takes it: (1, channels, ...) from -1 to 1.
+
+    Example:
+        >>> in_range(np.array([[0, 255]], dtype=np.uint8))
+        tensor([[[-1.,  1.]]])
+    """
     scaled = np.multiply(raw, np.float32(RAW_SCALES[raw.dtype.name]), dtype=np.float32) * 2 - 1
     return torch.from_numpy(scaled[None])
 
 
 def group_arrays(groups: Sequence[OutputSection], values: Array) -> list[Array]:
-    """Split channels (channels, ...) by the groups that describe them."""
+    """Split channels (channels, ...) by the groups that describe them.
+
+    Example:
+        >>> groups = [OutputSection(name=name, channels=count) for name, count in (("affinities", 3), ("lsd", 10))]
+        >>> [len(part) for part in group_arrays(groups, np.zeros((13, 8, 8, 8)))]
+        [3, 10]
+    """
     ends = np.cumsum([group.channels for group in groups])
     return np.split(values, ends[:-1])
 
@@ -282,5 +299,5 @@ def _digest(description: Description, tensors: Mapping[str, torch.Tensor]) -> st
     digest = hashlib.sha256(json.dumps(description.model_dump(mode="json"), sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
     return digest.hexdigest()

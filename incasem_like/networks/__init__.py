@@ -2,6 +2,7 @@
 
 from incasem_like.networks.auto_context import AutoContext
 from incasem_like.networks.checkpoints import Checkpoint, fit_state, load_checkpoint, read_checkpoint, save_checkpoint
+from incasem_like.networks.description import forward_maps
 from incasem_like.networks.devices import (
     autocast_dtype,
     check_arithmetic,
@@ -16,7 +17,6 @@ from incasem_like.networks.registry import (
     build_network,
     check_output,
     count_parameters,
-    forward_maps,
     network_geometry,
 )
 from incasem_like.networks.sections import geometry_in_volumes, on_volumes

@@ -20,7 +20,10 @@ import yaml
 from models.test_portable import NETWORKS
 from scipy import special
 
+from incasem_like.config import load_prediction_config
+from incasem_like.errors import ConfigError
 from incasem_like.models import portable_model, read_package, read_portable, write_package
+from incasem_like.prediction.planning.planner import plan_prediction
 from incasem_like.tracking import RunRecord, open_store
 
 Track = Callable[..., RunRecord]
@@ -257,3 +260,10 @@ def test_the_npy_files_are_the_test(track: Track, models: Models, here: Path) ->
     raw, classes = (np.load(here / "unpacked" / f"{name}.npy") for name in ("raw", "classes"))
     assert np.array_equal(raw[0], model.test_input)
     assert np.array_equal(classes[0], model.test_output)
+
+
+def test_a_network_that_returns_another_shape_does_not_predict(track_own: Track, cell: Path) -> None:
+    record = track_own(how="narrow")
+    config = load_prediction_config([], [f"prediction.data={cell}", "torch.device=cpu"])
+    with pytest.raises(ConfigError, match="returned the wrong shape"):
+        plan_prediction(config, [record])

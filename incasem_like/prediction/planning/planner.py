@@ -16,7 +16,7 @@ from incasem_like.config import (
 )
 from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError, IncasemError
-from incasem_like.networks import for_this_machine
+from incasem_like.networks import check_output, for_this_machine
 from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.loading import NetworkSource, load_network
 from incasem_like.prediction.computing.variants import NONE
@@ -88,6 +88,8 @@ def plan_prediction(
             which, weights = config.prediction.checkpoint, config.prediction.weights
             wanted = which[index] if isinstance(which, tuple) else which
             chosen = checkpoint or choose_checkpoint(record, wanted)
+            if training.model.type == "Custom":  # others return what they declare
+                check_output(training.model)
             module = load_network(training.model, for_this_machine(config.torch), chosen.path)
             weight = weights[index] if weights else 1.0
             source = NetworkSource(training.model, config.torch, chosen, record.id, store, runs, weight)
