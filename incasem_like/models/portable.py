@@ -24,7 +24,7 @@ from incasem_like.config.section import Document, Section
 from incasem_like.disk import write_whole
 from incasem_like.errors import CheckpointError, ConfigError
 from incasem_like.networks import build_network, fit_state, network_geometry, on_volumes
-from incasem_like.prediction.channels import activated, channel_groups
+from incasem_like.prediction.computing.tiles import activated
 from incasem_like.samples.regions import RAW_SCALES
 
 SUFFIX = ".safetensors"
@@ -264,7 +264,7 @@ def predict_crop(network: nn.Module, config: TrainingConfig, raw: Array) -> npt.
     volumes = on_volumes(network, network_geometry(config.model)).eval()
     try:
         with torch.inference_mode():
-            values = activated(volumes(in_range(raw)), channel_groups(config.model))[0].numpy()
+            values = activated(volumes(in_range(raw)), config.model.outputs or ())[0].numpy()
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"The network fails for an input of {list(raw.shape)} ({error}): correct it.") from error
     if not np.isfinite(values).all():
