@@ -299,5 +299,5 @@ def _digest(description: Description, tensors: Mapping[str, torch.Tensor]) -> st
     digest = hashlib.sha256(json.dumps(description.model_dump(mode="json"), sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
