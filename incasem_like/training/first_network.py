@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from incasem_like.config import resolve_training_config
 from incasem_like.config.network_sections import AutoContextModel, UnetModel
 from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import CheckpointError, ConfigError
+from incasem_like.tracking.model.summaries import origins
 from incasem_like.training.start import StartingPoint
 
 if TYPE_CHECKING:
@@ -29,8 +31,6 @@ def with_first_network(config: TrainingConfig, trainings: Callable[[], RunStore]
         RunNotFoundError: The run does not exist.
         ConfigError: Its network is not a U-Net, or was trained with other voxels.
     """
-    from incasem_like.config import resolve_training_config
-
     model = config.model
     if not isinstance(model, AutoContextModel) or model.first_run_id is None or config.training.start_from.named:
         return config  # a checkpoint to start from contains both networks, and its configuration describes them
@@ -99,7 +99,5 @@ def find_first_network(
 
 
 def _used_by(record: RunRecord) -> str | None:
-    from incasem_like.tracking.model.summaries import origins
-
     parent = record.parent if isinstance(record.parent, Mapping) else {}
     return next((str(one["sha256"]) for one in origins(parent) if one.get("role") == ROLE), None)

@@ -312,6 +312,13 @@ def test_wrong_voxel_size_and_missing_datasets_take_no_run_id(laboratory):
     assert laboratory.store.ids() == []
 
 
+def test_a_training_that_records_no_voxel_size_is_warned_of(laboratory, caplog):
+    del laboratory.training.config["data"]["voxel_size"]
+    with pytest.raises(ConfigError, match="the network was trained with 5 5 5 nm"):
+        laboratory.predict()
+    assert "Training run 1 does not record its voxel size: incasem's default is assumed" in caplog.text
+
+
 @pytest.mark.parametrize("num_threads", [0, 1, 4])
 def test_the_tiles_of_a_block_are_read_by_as_many_threads_as_are_configured(laboratory, monkeypatch, num_threads):
     """A block of four tiles; the threads wait for each other, so that fewer would break the barrier."""
