@@ -71,7 +71,9 @@ def export_model(
     }
     folder = output.expanduser().absolute()
     chosen = [writers[kind] for kind in writers if form in ("both", kind)]
-    _check_free([folder / name for name, _ in chosen])
+    for path in (folder / name for name, _ in chosen):
+        if path.exists():
+            raise InputError(f"{path} exists: move it away, or choose another folder with --output.")
     folder.mkdir(parents=True, exist_ok=True)
     for name, write in chosen:  # the package first: not every network can be one
         write(model, folder / name)
@@ -80,12 +82,6 @@ def export_model(
     if (module := model.description.config["model"].get("module")) is not None:
         print(f"To import it, {module} is needed there too; other programs take the package without it.")
     print(f"Next: {shell_command('incasem-like', 'models', 'import', shown_path(folder / chosen[-1][0]))}")
-
-
-def _check_free(paths: list[Path]) -> None:
-    for path in paths:
-        if path.exists():
-            raise InputError(f"{path} exists: move it away, or choose another folder with --output.")
 
 
 def _plain(name: str) -> str:

@@ -34,7 +34,6 @@ from incasem_like.volumes import Coordinate, Roi
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
-    from incasem_like.networks import NetworkGeometry
     from incasem_like.tracking import RunRecord
 
 # Output of the test crop in voxels along each axis: at least, and at most where it is enlarged to exceed the halo.
@@ -113,8 +112,8 @@ def portable_model(
     size = geometry.input_for_output(
         [max(TESTED_EDGE, min(2 * halo + 1, MOST_TESTED_EDGE)) for halo in geometry.border]
     )
-    crop = _crop_of_data(config, size) if with_data else None
-    raw, tested = crop or _noise(config, size)
+    noise = np.random.default_rng(0).integers(0, 256, (config.model.in_channels, *size), dtype=np.uint8)
+    raw, tested = (_crop_of_data(config, size) if with_data else None) or (noise, "noise")
     expected = predict_crop(network, config, raw)
     shape = (config.model.num_fmaps_out, *geometry.output_size(size))
     if expected.shape != shape:
@@ -128,7 +127,9 @@ def portable_model(
         name=record.name or f"run_{record.id}",
         voxel_size=tuple(edge * config.data.downsample_factor for edge in config.data.voxel_size),
         input_channels=config.model.in_channels,
-        sizes=_sizes(geometry),
+        sizes=Sizes(
+            smallest_input=geometry.smallest_input, step=geometry.stride, lost=geometry.lost, halo=geometry.border
+        ),
         normalization=Normalization(divide_by={"uint8": 255, "uint16": 65535, "float": 1}, range=(-1, 1)),
         outputs=_outputs(config, names),
         class_names=names,
@@ -141,10 +142,6 @@ def portable_model(
         config=_without_own(config.model_dump(mode="json")),
     )
     return PortableModel(description, state, raw, expected)
-
-
-def _sizes(geometry: NetworkGeometry) -> Sizes:
-    return Sizes(smallest_input=geometry.smallest_input, step=geometry.stride, lost=geometry.lost, halo=geometry.border)
 
 
 def _crop_of_data(config: TrainingConfig, size: Sequence[int]) -> tuple[Array, str] | None:
@@ -170,12 +167,7 @@ def _centre(path: Path, config: TrainingConfig, size: Sequence[int]) -> tuple[Ar
     roi = Roi(begin, Coordinate(size))
     stored = region.read_stored_raw(roi, outside="reflect")
     region.normalised(stored)  # raises for floats beyond 0 to 1
-    return stored[None], f"raw of {region.name} from voxel {list(begin)}"
-
-
-def _noise(config: TrainingConfig, size: Sequence[int]) -> tuple[Array, str]:
-    shape = (config.model.in_channels, *size)
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), "noise"
+    return stored.reshape(-1, *stored.shape[-3:]), f"raw of {region.name} from voxel {list(begin)}"
 
 
 def _class_names(record: RunRecord, config: TrainingConfig) -> tuple[str, ...]:
