@@ -32,7 +32,7 @@ from incasem_like.segmentation.label_arrays import consecutive, count_ids, relab
 from incasem_like.segmentation.methods.base import BlockReader, Ids
 from incasem_like.segmentation.probabilities import check_probability_map
 from incasem_like.segmentation.settings import SegmentationSection, method_named
-from incasem_like.segmentation.values import Meaning, Values, read_values
+from incasem_like.segmentation.values import Meaning, Values, offset_channels, read_values
 from incasem_like.volumes import Roi, Volume, dataset_exists, describe_roi, make_provenance, open_volume
 from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.values import check_label_dtype
@@ -85,18 +85,24 @@ class Segmentation:
     def options(self, *without: str) -> dict[str, Any]:
         """Return all that a stage depends on beside its inputs, except some options of the method."""
         options = self.section.chosen.model_dump(mode="json", exclude=set(without))
-        return {
+        stage = {
             "method": self.section.method,
             "options": options,
             "meaning": self.meaning,
             "offsets": [list(offset) for offset in self.offsets],
         }
+        if self.section.excluded_sections:
+            stage["excluded_sections"] = sorted(set(self.section.excluded_sections))
+        return stage
 
     def names(self) -> dict[float | None, str]:
         """Return the dataset of the segmentation at each threshold."""
         cuts = self.section.chosen.cuts()
-        suffix = {cut: "" if len(cuts) == 1 else f"_{cut:g}" for cut in cuts}
-        return {cut: f"{self.group}/segmentation{suffix[cut]}" for cut in cuts}
+        short = [f"{cut:g}" for cut in cuts if cut is not None]
+        if len(set(short)) < len(cuts):  # thresholds that differ only beyond six digits
+            short = [str(cut) for cut in cuts]
+        suffixes = [""] if len(cuts) == 1 else [f"_{digits}" for digits in short]
+        return {cut: f"{self.group}/segmentation{suffix}" for cut, suffix in zip(cuts, suffixes, strict=True)}
 
     def parameters(self, cut: float | None) -> dict[str, Any]:
         """Return what the segmentation at one threshold depends on."""
@@ -156,6 +162,8 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
     if meaning == "affinities":
         offsets = stored_offsets(prediction)
         method.check(offsets)
+    elif meaning == "descriptors":
+        offset_channels(prediction)
     else:
         if prediction.axes == "czyx" and prediction.shape[0] == 1:
             prediction = open_volume(f"{prediction.address}@c=0")
@@ -173,7 +181,7 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
     plan = Segmentation(prediction, mask, meaning, offsets, section, group)
     parts = shuffled_parts(prediction, prediction.roi, SAMPLE_VOXELS)
     for roi in parts[:SAMPLES]:
-        sample = read_values(prediction, mask, meaning, offsets, roi)
+        sample = read_values(prediction, mask, meaning, offsets, roi, section.excluded_sections)
         if offsets:
             check_signs(sample.fractions, offsets, str(prediction.address))
     return plan
@@ -182,8 +190,11 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
 def _meaning(prediction: Volume, section: SegmentationSection) -> Meaning:
     if section.input != "auto":
         return section.input
-    if prediction.attributes.get("target") == "boundaries":
-        return "boundaries"
+    predicted: Meaning | None = {"boundaries": "boundaries", "lsd": "descriptors"}.get(
+        str(prediction.attributes.get("target"))
+    )  # type: ignore[assignment]
+    if predicted is not None:
+        return predicted
     return "affinities" if prediction.axes == "czyx" else "objects"
 
 
@@ -423,7 +434,9 @@ def segment_block(block: Block, parameters: Mapping[str, Any]) -> None:
 def _values(block: Block, parameters: Mapping[str, Any], roi: Roi) -> Values:
     mask = block.inputs[1] if parameters["mask"] else None
     offsets = tuple((z, y, x) for z, y, x in parameters["offsets"])
-    return read_values(block.inputs[0], mask, parameters["meaning"], offsets, roi)
+    return read_values(
+        block.inputs[0], mask, parameters["meaning"], offsets, roi, parameters.get("excluded_sections", ())
+    )
 
 
 def _graph_of(folder: Path) -> ParquetGraph:
