@@ -28,7 +28,7 @@ from incasem_like.disk import write_whole
 from incasem_like.errors import DataError, InputError
 from incasem_like.graphs import ParquetGraph
 from incasem_like.segmentation.affinities import Offset, check_signs, stored_offsets
-from incasem_like.segmentation.label_arrays import consecutive, count_ids, relabel, unique_index
+from incasem_like.segmentation.label_arrays import consecutive, count_ids, object_rows, relabel
 from incasem_like.segmentation.methods.base import BlockReader, Ids
 from incasem_like.segmentation.probabilities import check_probability_map
 from incasem_like.segmentation.settings import SegmentationSection, method_named
@@ -451,20 +451,8 @@ def node_table(fragments: Ids, roi: Roi, voxel_size: Sequence[float]) -> dict[st
     >>> nodes["size"].tolist(), nodes["x"].tolist()
     ([2, 1], [10.0, 35.0])
     """
-    rows = fragments.reshape(-1, fragments.shape[-1])
-    changes = np.ones(rows.shape, bool)
-    changes[:, 1:] = rows[:, 1:] != rows[:, :-1]
-    starts = np.flatnonzero(changes)
-    lengths = np.diff(starts, append=rows.size)
-    values = rows.ravel()[starts]
-    chosen = values > 0
-    starts, lengths, values = starts[chosen], lengths[chosen], values[chosen]
-    ids, index = unique_index(values)
-    sizes = np.bincount(index, lengths, len(ids))
-    z, y, x = (axis.astype(np.float64) for axis in np.unravel_index(starts, fragments.shape))
-    centres = {"z": z + 0.5, "y": y + 0.5, "x": x + lengths / 2}
-    table: dict[str, npt.NDArray[Any]] = {"id": ids, "size": sizes.astype(np.int64)}
-    for axis, (name, position) in enumerate(centres.items()):
-        mean = np.bincount(index, position * lengths, len(ids)) / sizes
-        table[name] = (mean + roi.begin[axis]) * voxel_size[axis]
+    rows = object_rows(fragments, roi.begin)
+    table: dict[str, npt.NDArray[Any]] = {"id": rows["id"], "size": rows["size"]}
+    for axis, size in zip("zyx", voxel_size, strict=True):
+        table[axis] = (rows[f"{axis}_sum"] / rows["size"] + 0.5) * size
     return table
