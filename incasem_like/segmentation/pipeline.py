@@ -116,30 +116,41 @@ class Segmentation:
         Raises:
             InputError: An output was made with other options or from other inputs, and ``overwrite`` is False.
         """
-        finished = True
-        for cut, name in self.names().items():
-            if not dataset_exists(self.prediction.container, name):
-                finished = False
-                continue
-            made = open_volume(self.prediction.container, name, allow_incomplete=True)
-            before = made.provenance or {}
-            found = {
-                "parameters": before.get("parameters"),
-                "inputs": [
-                    {"address": item.get("address"), "content": item.get("content_hash")}
-                    for item in before.get("inputs", ())
-                ],
-            }
-            inputs = [{"address": str(volume.address), "content": volume.content_hash} for volume in self.inputs]
-            wanted = {"parameters": self.parameters(cut), "inputs": inputs}
-            difference = first_difference(found, json.loads(json.dumps(wanted)))
-            if difference and not overwrite:
-                raise InputError(
-                    f"{made.address} was made with {difference}: add --overwrite to replace it, or name another group "
-                    "in segmentation.output."
-                )
-            finished = finished and made.complete and not difference
-        return finished
+        made = [
+            is_made(self.prediction.container, name, self.parameters(cut), self.inputs, overwrite)
+            for cut, name in self.names().items()
+        ]
+        return all(made)
+
+
+def is_made(
+    container: str, dataset: str, parameters: Mapping[str, Any], inputs: Sequence[Volume], overwrite: bool
+) -> bool:
+    """Return whether a dataset is complete and was made with the same parameters from the same inputs.
+
+    Raises:
+        InputError: It was made with other parameters or from other inputs, and ``overwrite`` is False.
+    """
+    if not dataset_exists(container, dataset):
+        return False
+    made = open_volume(container, dataset, allow_incomplete=True)
+    before = made.provenance or {}
+    found = {
+        "parameters": before.get("parameters"),
+        "inputs": [
+            {"address": item.get("address"), "content": item.get("content_hash")} for item in before.get("inputs", ())
+        ],
+    }
+    wanted = {
+        "parameters": parameters,
+        "inputs": [{"address": str(volume.address), "content": volume.content_hash} for volume in inputs],
+    }
+    difference = first_difference(found, json.loads(json.dumps(wanted)))
+    if difference and not overwrite:
+        raise InputError(
+            f"{made.address} was made with {difference}: add --overwrite to replace it, or name another output."
+        )
+    return made.complete and not difference
 
 
 def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segmentation:
