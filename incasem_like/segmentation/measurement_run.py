@@ -172,7 +172,8 @@ def contact_columns(rows: dict[str, Array], segmentation: Volume) -> dict[str, A
 def _areas(rows: dict[str, Array], segmentation: Volume) -> Array:
     pairs = np.stack([rows.get(name, np.zeros(0, np.int64)) for name in PAIRS])
     # an explicit sum in one order, so that the result is the same for each row whatever the rows beside it
-    return sum(count * area for count, area in zip(pairs, pair_areas(segmentation.require_voxel_size()), strict=True))
+    areas = pair_areas(segmentation.require_voxel_size())
+    return np.asarray(sum(count * area for count, area in zip(pairs, areas, strict=True)))
 
 
 def write_tables(

@@ -85,7 +85,7 @@ class Segmentation:
     def options(self, *without: str) -> dict[str, Any]:
         """Return all that a stage depends on beside its inputs, except some options of the method."""
         options = self.section.chosen.model_dump(mode="json", exclude=set(without))
-        stage = {
+        stage: dict[str, Any] = {
             "method": self.section.method,
             "options": options,
             "meaning": self.meaning,

@@ -48,7 +48,7 @@ class Decision:
     @property
     def removed(self) -> npt.NDArray[np.bool_]:
         """Which objects are removed."""
-        return self.new_ids == 0
+        return np.asarray(self.new_ids == 0)
 
     def report(self) -> dict[str, Any]:
         """Return how many objects and voxels there were, and how many were removed and why."""
