@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.segmentation.affinities import Offset
+from incasem_like.segmentation.affinities import Offset, ends
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.uint64]
@@ -17,6 +17,23 @@ Ids = npt.NDArray[np.uint64]
 def is_attractive(offset: Sequence[int]) -> bool:
     """Return whether an offset leads to a neighbour, also a diagonal one; others repel."""
     return max(abs(step) for step in offset) <= 1
+
+
+def has_attraction(affinities: Array, offsets: Sequence[Offset]) -> npt.NDArray[np.bool_]:
+    """Return where a voxel has an affinity above 0 with any neighbour; others belong to no object.
+
+    >>> near = np.array([0, 0, 0.5, 0], np.float32).reshape(1, 1, 1, 4)
+    >>> has_attraction(near, [(0, 0, -1)]).tolist()
+    [[[False, True, True, False]]]
+    """
+    found = np.zeros(affinities.shape[1:], bool)
+    for values, offset in zip(affinities, offsets, strict=True):
+        if is_attractive(offset):
+            here, there = ends(found.shape, offset)
+            attracts = values[here] > 0
+            found[here] |= attracts
+            found[there] |= attracts
+    return found
 
 
 def mutex_weights(affinities: Array, offsets: Sequence[Offset], bias: float | Sequence[float] = 0.0) -> Array:

@@ -355,3 +355,15 @@ def test_thresholds_that_are_almost_equal_have_outputs_of_their_own(neurons, sto
     assert [name.rpartition("_")[2] for name in plan.names().values()] == ["0.3", "0.3000000001"]
     with pytest.raises(ConfigError, match="threshold is an empty list: give at least one"):
         load_segmentation_config([], ["segmentation.watershed.threshold=[]"])
+
+
+def test_voxels_without_any_attraction_belong_to_no_object(neurons, store):
+    affinities = affinities_of(neurons, LONG)
+    affinities[:, :, :, :9] = 0
+    volume = store(affinities, {"offsets": LONG})
+    (found,), _ = run(volume, "mutex_watershed", {}, block_shape=(20, 22, 24))
+    attraction = np.zeros(neurons.shape, bool)
+    for channel, offset in enumerate(NEIGHBOURS):
+        for voxel in np.argwhere(affinities[channel] > 0):
+            attraction[tuple(voxel)] = attraction[tuple(voxel + offset)] = True
+    np.testing.assert_array_equal(found > 0, attraction)

@@ -15,7 +15,7 @@ from incasem_like.graphs import Table
 from incasem_like.segmentation.affinities import Offset, ends, neighbour_channels
 from incasem_like.segmentation.label_arrays import consecutive
 from incasem_like.segmentation.methods.base import BlockReader, Ids, Method, without_debris
-from incasem_like.segmentation.mutex_watershed import is_attractive, mutex_watershed, mutex_weights
+from incasem_like.segmentation.mutex_watershed import has_attraction, is_attractive, mutex_watershed, mutex_weights
 from incasem_like.segmentation.values import Meaning, Values
 
 CONTEXT = 16
@@ -68,9 +68,11 @@ class MutexWatershed(Method):
 
     def fragments(self, values: Values, seed: int) -> Ids:
         """Segment the block and its context; what is smaller than debris, or of weak affinities, is 0."""
-        mask = values.valid
+        mask = values.valid & has_attraction(values.fractions, values.offsets)
         if self.boundary_threshold is not None:
             mask = mask & (values.interior > self.boundary_threshold)
+        if not mask.any():
+            return np.zeros(mask.shape, np.uint64)
         fragments = mutex_watershed(
             values.fractions,
             values.offsets,
