@@ -30,6 +30,7 @@ from incasem_like.graphs import ParquetGraph
 from incasem_like.segmentation.affinities import Offset, check_signs, stored_offsets
 from incasem_like.segmentation.label_arrays import consecutive, count_ids, object_rows, relabel
 from incasem_like.segmentation.methods.base import BlockReader, Ids
+from incasem_like.segmentation.predicted import AsPrepared, PredictedVolume
 from incasem_like.segmentation.probabilities import check_probability_map
 from incasem_like.segmentation.settings import SegmentationSection, method_named
 from incasem_like.segmentation.values import Meaning, Values, offset_channels, read_values
@@ -71,6 +72,17 @@ class Segmentation:
         """The volumes that are read."""
         return (self.prediction,) if self.mask is None else (self.prediction, self.mask)
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Addresses of the volumes that blocks open; of affinities that are not stored, the raw volume's."""
+        first = self.prediction.region.raw if isinstance(self.prediction, PredictedVolume) else self.prediction
+        return tuple(str(volume.address) for volume in (first, *self.inputs[1:]))
+
+    @property
+    def set_up(self) -> AsPrepared | None:
+        """Hands affinities that are not stored to workers."""
+        return AsPrepared(self.prediction) if isinstance(self.prediction, PredictedVolume) else None
+
     @cached_property
     def graph(self) -> ParquetGraph:
         """The region adjacency graph."""
@@ -91,6 +103,8 @@ class Segmentation:
             "meaning": self.meaning,
             "offsets": [list(offset) for offset in self.offsets],
         }
+        if isinstance(self.prediction, PredictedVolume):
+            stage["predicted"] = self.prediction.content_hash
         if self.section.excluded_sections:
             stage["excluded_sections"] = sorted(set(self.section.excluded_sections))
         return stage
@@ -177,6 +191,8 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
         offset_channels(prediction)
     else:
         if prediction.axes == "czyx" and prediction.shape[0] == 1:
+            if isinstance(prediction, PredictedVolume):
+                raise InputError("Probabilities that are not stored cannot be segmented: predict, and segment its id.")
             prediction = open_volume(f"{prediction.address}@c=0")
         prediction.require_zyx()
         check_probability_map(prediction)
@@ -190,6 +206,8 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
             "without '/' in front and without '..'."
         )
     plan = Segmentation(prediction, mask, meaning, offsets, section, group)
+    if isinstance(prediction, PredictedVolume):  # with the offsets that its network was trained with
+        return plan
     parts = shuffled_parts(prediction, prediction.roi, SAMPLE_VOXELS)
     for roi in parts[:SAMPLES]:
         sample = read_values(prediction, mask, meaning, offsets, roi, section.excluded_sections)
@@ -287,8 +305,10 @@ def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how
     def task(output: Volume) -> BlockTask:
         step = block_grid(output, plan.section.block_shape, context, None).step
         parameters = {**stage, "voxels": math.prod(step), "mask": plan.mask is not None}
-        inputs = tuple(str(volume.address) for volume in plan.inputs)
-        return BlockTask("fragments", output, inputs, fragments_of_block, parameters, plan.section.block_shape, context)
+        shape = plan.section.block_shape
+        return BlockTask(
+            "fragments", output, plan.reads, fragments_of_block, parameters, shape, context, set_up=plan.set_up
+        )
 
     options = {
         **_layout(plan),
@@ -310,9 +330,15 @@ def _make_edges(plan: Segmentation, fragments: Volume, overwrite: bool, how: Map
         "voxels": math.prod(step),
         "mask": plan.mask is not None,
     }
-    inputs = tuple(str(volume.address) for volume in (*plan.inputs, fragments))
     task = LedgerTask(
-        "edges", fragments, inputs, edges_of_block, parameters, plan.section.block_shape, place=plan.graph.edges
+        "edges",
+        fragments,
+        (*plan.reads, str(fragments.address)),
+        edges_of_block,
+        parameters,
+        plan.section.block_shape,
+        place=plan.graph.edges,
+        set_up=plan.set_up,
     )
     task.run(overwrite=overwrite and _is_stale(task), description="Edges", **how)
 
@@ -445,9 +471,8 @@ def segment_block(block: Block, parameters: Mapping[str, Any]) -> None:
 def _values(block: Block, parameters: Mapping[str, Any], roi: Roi) -> Values:
     mask = block.inputs[1] if parameters["mask"] else None
     offsets = tuple((z, y, x) for z, y, x in parameters["offsets"])
-    return read_values(
-        block.inputs[0], mask, parameters["meaning"], offsets, roi, parameters.get("excluded_sections", ())
-    )
+    prediction = block.inputs[0] if block.prepared is None else block.prepared
+    return read_values(prediction, mask, parameters["meaning"], offsets, roi, parameters.get("excluded_sections", ()))
 
 
 def _graph_of(folder: Path) -> ParquetGraph:
