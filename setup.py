@@ -70,6 +70,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "selenium>=4.20",
+            "trimesh>=4",
             "types-PyYAML",
         ],
     },
