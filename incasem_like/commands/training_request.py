@@ -12,6 +12,7 @@ from incasem_like.commands.options import run_id
 from incasem_like.commands.tracked import CHECK_COMMIT, check_commit, stores_of
 from incasem_like.config import TrainingConfig, load_places, load_training_config, overlay_tracked
 from incasem_like.config.loading import Layers, lay_given
+from incasem_like.config.network_sections import AutoContextModel
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.training.continuing import check_same_training
 
@@ -189,6 +190,10 @@ def _continuing(record: RunRecord, line: CommandLine, places: Places, folder: Pa
     wanted, source = overlay_tracked(record.config, line.files, line.updates, folder, places=places)
     if wanted.seed is None:  # a full configuration file leaves it unset
         wanted = wanted.model_copy(update={"seed": tracked.seed})
+    ours, theirs = wanted.model, tracked.model
+    if isinstance(ours, AutoContextModel) and isinstance(theirs, AutoContextModel) and ours.first_run_id is not None:
+        # The run's configuration holds the network of that run, a file leaves it out.
+        wanted = wanted.model_copy(update={"model": ours.model_copy(update={"first": theirs.first})})
     check_same_training(tracked, wanted, source, record.id)
     return TrainingRequest(wanted, source, record, CONTINUE)
 

@@ -13,6 +13,7 @@ from incasem_like.training.arithmetic import record_arithmetic
 from incasem_like.training.beginning import Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder
 from incasem_like.training.continuing import put_in_order, warn_of_changed_volumes
+from incasem_like.training.first_network import with_first_network
 from incasem_like.training.folders import RunFolders, check_unused
 from incasem_like.training.processes import Job, Start, share, world_size
 from incasem_like.volumes import check_outputs
@@ -81,11 +82,14 @@ def train(
     """
     from incasem_like.training.preflight import check_training
 
+    trainings = trainings or (lambda: _required(store()))
+    if continued is None:
+        config = with_first_network(config, trainings)
     checked = check_training(with_seed(config))
     if (record := repeats or starts_from) is not None:
         warn_of_changed_volumes(record, checked)
     runs = config.directories.runs
-    beginning = BeginningFinder(checked, trainings or (lambda: _required(store())), continued)
+    beginning = BeginningFinder(checked, trainings, continued, repeats)
     if continued is not None and beginning.leaves_nothing_to_do:
         return FinishedTraining(RunFolders.of_run(runs, continued.id), dict(continued.result), was_complete=True)
     run_store = store()
@@ -99,9 +103,8 @@ def train(
         if repeats is not None:
             run.set_info("repeats", repeats.id)
         record_arithmetic(run, config.torch, repeats)
-        start = beginning.found.start
-        if part_of or start is not None:
-            run.set_info("parent", {**(part_of or {}), **({} if start is None else start.lineage)})
+        if part_of or beginning.found.lineage:
+            run.set_info("parent", {**(part_of or {}), **beginning.found.lineage})
         return FinishedTraining(folders, run_training(checked, run, folders, beginning.found, started))
 
     return _track(work, checked, beginning, run_store, options)
@@ -185,7 +188,7 @@ def build_trainer(
     """Assemble the network, samples, validation and logs of a run."""
     import torch
 
-    from incasem_like.networks import count_parameters, load_frozen
+    from incasem_like.networks import AutoContext, count_parameters
     from incasem_like.training.log import TrainingLog
     from incasem_like.training.optimization import Optimization, seeded_network
     from incasem_like.training.showing import SampleShow
@@ -203,8 +206,9 @@ def build_trainer(
     optimization = Optimization(config, network)
     if beginning.start is not None:
         beginning.start.load(optimization)
-    elif not beginning.iteration:
-        load_frozen(network, config.model)
+    elif beginning.first is not None:
+        assert isinstance(network, AutoContext)
+        network.read_first(beginning.first.path)
     log = TrainingLog(config, run, tensorboard)
     show = SampleShow(config, tensorboard, folders.snapshots)
     parts = TrainingParts(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incasem_like.config import load_data_config, required_file
-from incasem_like.config.network_sections import AutoContextModel
 from incasem_like.errors import ConfigError, DiskFullError, InputError
 from incasem_like.networks import check_device
 from incasem_like.training.processes import world_size
@@ -103,8 +102,6 @@ def check_network(config: TrainingConfig) -> None:
         raise ConfigError(
             f"model.in_channels is {model.in_channels}, but raw volumes have one channel: set model.in_channels=1."
         )
-    if isinstance(model, AutoContextModel) and model.first_checkpoint is None:
-        raise ConfigError("model.first_checkpoint is null: name the checkpoint of the trained network model.first.")
     outputs, weights = check_output(model), config.training.stage_weights
     if weights is not None and len(weights) != outputs:
         raise ConfigError(

@@ -25,6 +25,7 @@ class StartingPoint:
         sha256: SHA-256 of the file.
         iteration: Number of updates it has seen; None for a file that the run did not register.
         keep_optimizer: Whether the optimizer's moments are loaded too.
+        role: What the weights are in the network; empty for all of it.
     """
 
     run_id: int | None
@@ -32,6 +33,7 @@ class StartingPoint:
     sha256: str
     iteration: int | None
     keep_optimizer: bool
+    role: str = ""
 
     @property
     def lineage(self) -> dict[str, Any]:
@@ -41,6 +43,7 @@ class StartingPoint:
             "checkpoint": str(self.path),
             "sha256": self.sha256,
             "iteration": self.iteration,
+            **({"role": self.role} if self.role else {}),
         }
 
     @property
