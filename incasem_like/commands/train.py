@@ -16,7 +16,7 @@ from incasem_like.config.loading import TRACKED
 from incasem_like.errors import DiskFullError, RunTakenError, StoreError
 from incasem_like.terminal import report_written, run_guarded, shell_command, shown_path
 from incasem_like.training.continuing import differences
-from incasem_like.training.processes import follow, leading, started_processes
+from incasem_like.training.processes import leading, started_processes
 
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
@@ -48,6 +48,8 @@ def main(script: Path) -> NoReturn:
     add_flags(parser)
     rank, count = started_processes()
     if rank:
+        from incasem_like.training.follower import follow
+
         run_guarded(lambda: follow(rank))
     with leading(count):
         run_tracked(

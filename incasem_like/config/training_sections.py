@@ -31,8 +31,8 @@ Pipeline = Literal["baseline_with_context"]
 class OptimizerConfig(Section):
     """The optimizer."""
 
-    type: Literal["adam", "adamw", "rmsprop", "sgd"] = Field("adam", description="Optimizer of torch.")
     lr: PositiveNumber = Field(3e-5, description="Learning rate.")
+    type: Literal["adam", "adamw", "rmsprop", "sgd"] = Field("adam", description="Optimizer of torch.")
     weight_decay: NotNegative = Field(
         3e-5, description="L2 penalty, added to the gradient; `adamw` shrinks the weights by it instead (decoupled)."
     )

@@ -14,16 +14,16 @@ from incasem_like.training.trainer import Trainer
 MakeTrainer = Callable[..., Trainer]
 
 
-def spoiling(trainer: Trainer, update: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Make a hook under which the gradient of that update is not a number, while its loss is."""
+def spoiling(trainer: Trainer, update: int) -> None:
+    """Have that update, whose loss and gradient are finite, make weights infinite."""
     seen: list[int] = []
 
-    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+    def spoil(*_: Any) -> None:
         seen.append(1)
-        return gradient * math.nan if len(seen) == update else gradient
+        if len(seen) == update:
+            next(trainer.parts.optimization.network.parameters()).data.fill_(math.inf)
 
-    next(trainer.parts.optimization.network.parameters()).register_hook(spoil)
-    return spoil
+    trainer.parts.optimization.optimizer.register_step_post_hook(spoil)
 
 
 def test_weights_that_are_no_numbers_are_never_saved(make_trainer: MakeTrainer) -> None:
