@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from incasem_like.errors import CheckpointError, IncasemError
 from incasem_like.training.trainer import Trainer
