@@ -14,7 +14,12 @@ from incasem_like.graphs.parquet import ParquetGraph
 from incasem_like.graphs.sql import SqlGraph
 from incasem_like.graphs.store import GraphStore
 
-STORES: dict[str, Callable[[str, str], GraphStore]] = {"mongodb": MongoGraph, "mongodb+srv": MongoGraph, "sqlite": SqlGraph, "postgresql": SqlGraph}
+STORES: dict[str, Callable[[str, str], GraphStore]] = {
+    "mongodb": MongoGraph,
+    "mongodb+srv": MongoGraph,
+    "sqlite": SqlGraph,
+    "postgresql": SqlGraph,
+}
 
 
 def open_graph(address: str | Path, scoring: str = "") -> GraphStore:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from incasem_like.commands.options import add_record_flags, record_options
+from incasem_like.commands.options import StoreChoice, add_record_flags, record_options
 from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
 
 
@@ -22,6 +22,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--threshold_step", type=float, default=0.1, help="distance between thresholds, above 1e-5")
     add("--label_class", type=int, help="compare with this class of a class map instead of all non-zero ids")
     add("--intersect", action="store_true", help="evaluate the ROI that all volumes cover instead of refusing")
+    add("--seen", choices=("refuse", "leave_out", "score"), default="refuse", help="what to do if the model was "
+        "trained or validated on voxels to evaluate: refuse, leave them out, or score all, with a mark; default: "
+        "refuse")  # fmt: skip
     add_worker_flags(parser)
     add_record_flags(parser)
     return parser
@@ -37,7 +40,8 @@ def main(arguments: argparse.Namespace) -> None:
     given = {name: getattr(arguments, name) for name in ThresholdEvaluation.__dataclass_fields__}
     request = ThresholdEvaluation(**{**given, "roi_padding": tuple(arguments.roi_padding)})
     record = record_options(arguments, "evaluations")
-    options = {"num_workers": arguments.num_workers, "workers": given_workers(arguments)}
+    record_of = StoreChoice.from_arguments(arguments).open
+    options = {"open_store": record_of, "num_workers": arguments.num_workers, "workers": given_workers(arguments)}
     result = evaluate_as_run(request, **record, **options)
     Console().print(result_table(result))
     print(best_sentence(result))

@@ -33,7 +33,7 @@ def counts_at(threshold, arrays, inside=slice(None)):
 
 
 def sweep(evaluation, thresholds, **options):
-    return evaluation.sweep(evaluation.task(thresholds), **options)
+    return evaluation.sweep(evaluation.task(thresholds), **options)[0]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

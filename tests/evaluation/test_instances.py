@@ -180,29 +180,31 @@ def test_volumes_are_scored_like_arrays_and_the_run_is_tracked(pair, write, tmp_
     labels = write("labels", np.pad(truth, 2), begin=(0, 0, 0))
     segmentations = (write("seg_a", predicted, begin=(2, 2, 2)), write("seg_b", truth, begin=(2, 2, 2)))
     store = open_store(None, kind="evaluations", runs_directory=tmp_path / "runs")
-    request = InstanceEvaluation(labels=labels, segmentations=segmentations)
+    request = InstanceEvaluation(labels=(labels,), segmentations=segmentations)
     result = evaluate_instances_as_run(request, store=store, num_workers=2)
     expected = score(Contingency.of(truth, predicted, begin=(2, 2, 2)))
-    assert result["scores"][segmentations[0]] == expected
+    found = result["scores"][segmentations[0]]
+    assert {name: found[name] for name in expected} == expected
     assert result["scores"][segmentations[1]]["voi"] == 0
     assert result["best"] == segmentations[1]
     record = store.get(1)
     assert record.document["result"]["scores"][segmentations[0]]["voi"] == pytest.approx(expected["voi"])
-    part = InstanceEvaluation(labels=labels, segmentations=segmentations[:1], offset=(3, 4, 5), shape=(5, 6, 4))
+    part = InstanceEvaluation(labels=(labels,), segmentations=segmentations[:1], offset=(3, 4, 5), shape=(5, 6, 4))
     slices = (slice(1, 6), slice(2, 8), slice(3, 7))
     found = evaluate_instances_as_run(part, store=None)["scores"][segmentations[0]]
-    assert found == score(Contingency.of(truth[slices], predicted[slices], begin=(3, 4, 5)))
+    expected = score(Contingency.of(truth[slices], predicted[slices], begin=(3, 4, 5)))
+    assert {name: found[name] for name in expected} == expected
 
 
 def test_volumes_that_do_not_fit_are_refused(pair, write):
     truth, predicted = pair
     labels, segmentation = write("labels", truth[:5]), write("seg", predicted)
     with pytest.raises(DataError, match="--intersect"):
-        InstanceEvaluation(labels=labels, segmentations=(segmentation,)).tasks()
-    (task,) = InstanceEvaluation(labels=labels, segmentations=(segmentation,), intersect=True).tasks()
-    assert task.grid.roi.shape == (5, 10, 11)
+        InstanceEvaluation(labels=(labels,), segmentations=(segmentation,)).prepare()
+    (task,) = InstanceEvaluation(labels=(labels,), segmentations=(segmentation,), intersect=True).prepare()
+    assert task.task.grid.roi.shape == (5, 10, 11)
     with pytest.raises(InputError, match="--offset and --shape"):
-        InstanceEvaluation(labels=labels, segmentations=(segmentation,), offset=(0, 0, 0)).tasks()
+        InstanceEvaluation(labels=(labels,), segmentations=(segmentation,), offset=(0, 0, 0)).prepare()
 
 
 def test_the_script_prints_the_scores(pair, write, tmp_path):
