@@ -133,10 +133,9 @@ def _follow_run(key: str, runs: dict[str, RunRecord | None], open_store: OpenSto
 
 def _seen_by(key: str, record: RunRecord) -> Iterable[SeenBox]:
     for entry in record.info.get(SEARCHED) or ():
-        begin, end = (tuple(map(float, entry[name])) for name in ("begin", "end"))
-        yield SeenBox(
-            "tuned", key, "", frozenset(split_address(place)[0] for place in entry["addresses"]), (begin, end)
-        )
+        (z, y, x), (z_end, y_end, x_end) = entry["begin"], entry["end"]
+        containers = frozenset(split_address(place)[0] for place in entry["addresses"])
+        yield SeenBox("tuned", key, "", containers, ((z, y, x), (z_end, y_end, x_end)))
     inputs = iter(record.inputs)
     for artifact, use in DATA_CONFIGS.items():
         if artifact not in record.artifacts:

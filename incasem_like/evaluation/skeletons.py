@@ -64,6 +64,10 @@ class Sites:
     kinds: npt.NDArray[np.str_]
     synapses: npt.NDArray[np.int64]
 
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Sites:
+        """Return the chosen sites."""
+        return Sites(self.positions[chosen], self.skeletons[chosen], self.kinds[chosen], self.synapses[chosen])
+
 
 def read_skeletons(paths: Sequence[str], scale: float = 1.0, **options: str | None) -> Skeletons:
     """Read skeletons.
@@ -162,12 +166,13 @@ def _read_swc(path: Path) -> Read:
         if not words:
             continue
         try:
-            rows.append((int(words[0]), *map(float, words[2:5]), int(float(words[6]))))
+            x, y, z = map(float, words[2:5])
+            rows.append((int(words[0]), z, y, x, int(float(words[6]))))
         except (ValueError, IndexError):
             raise DataError(
                 f"Line {number} of {path} is not 'id type x y z radius parent': {line.strip()[:60]}"
             ) from None
-    positions = np.array([(z, y, x) for _, x, y, z, _ in rows], np.float64).reshape(-1, 3)
+    positions = np.array([row[1:4] for row in rows], np.float64).reshape(-1, 3)
     return positions, None, _edges_to_parents([row[0] for row in rows], [row[4] for row in rows], path)
 
 

@@ -119,7 +119,8 @@ def evaluate_as_run(
         parts = voxel_parts(counts, 0 if best is None else best.index)
         run.add_artifact(pack({"numbers": parts.numbers, "counts": parts.counts}), ARTIFACT)
         about = [volume.as_input() for volume in others]
-        result["evaluated"] = digest([about, {**task.parameters, "thresholds": None}])
+        compared = {key: value for key, value in task.parameters.items() if key != "thresholds"}
+        result["evaluated"] = digest([about, compared])
         result["intervals"], result["seen"] = intervals(parts), seen.record()
         region = {"offset": list(map(int, evaluation.roi.begin)), "shape": list(map(int, evaluation.roi.shape))}
         return {**result, "roi": region, "prediction_run_id": made_by, "run_id": run.id}
