@@ -41,6 +41,22 @@ def scores_of_series(record: RunRecord) -> Picture | None:
     return Picture("Series", caption, record.artifact(SERIES_FIGURE))
 
 
+# The figures that evaluations and searches of parameters store, with heading and caption.
+EVALUATION_FIGURES = {
+    "search.png": ("Search", "The score of each choice of parameters by threshold, and its splits against its merges."),
+    "precision_recall.png": ("Precision and recall", "At thresholds from 0 to 1, and the ROC curve."),
+    "examples.png": ("Examples", "Sections with ground truth (red) and prediction (green)."),
+    "errors.png": ("Worst errors", "The largest splits and merges; objects that take part are coloured."),
+}
+
+
+def pictures_of_evaluation(record: RunRecord) -> list[Picture]:
+    """Return the figures that an evaluation, or a search of segmentation parameters, stored; none for other runs."""
+    return [
+        Picture(*about, record.artifact(name)) for name, about in EVALUATION_FIGURES.items() if name in record.artifacts
+    ]
+
+
 def slices_of_volumes(raw: Volume, truth: Volume | None, prediction: Volume) -> Picture:
     """Draw the three planes through the point with most foreground of the prediction: raw, ground truth, prediction.
 
@@ -86,11 +102,12 @@ def report_of_run(record: RunRecord) -> Report:
     """Return the report of any tracked run from its record in the store."""
     import yaml
 
-    picture = scores_of_series(record) or curves_of_run(record)
+    curves = scores_of_series(record) or curves_of_run(record)
+    pictures = [*([curves] if curves else []), *pictures_of_evaluation(record)]
     return Report(
         title=f"Run {record.id}" + (f": {record.name}" if record.name else ""),
         summary=f"A run of kind {record.kind}, as tracked in {record.store.description}.",
         facts=facts_of_run(record),
-        pictures=[picture] if picture else [],
+        pictures=pictures,
         configuration=yaml.safe_dump(record.config, sort_keys=False),
     )
