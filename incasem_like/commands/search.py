@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from incasem_like.evaluation.decode_search import Candidate
     from incasem_like.evaluation.search_config import DecodeSearchConfig
 
-EXAMPLE = (
-    "--run_id 12 -l LABELS with segmentation.yaml search.space.segmentation.watershed.scoring=[mean,hist_quant_50]"
-)
+EXAMPLE = "--run_id 12 --labels ZARR/DS with segmentation.yaml search.space.segmentation.watershed.scoring=[mean,hist_quant_50]"
 SEGMENT = "scripts/04_postprocessing/10_segment.py"
 AXES = ("Z", "Y", "X", "DEPTH", "HEIGHT", "WIDTH")
 
@@ -31,7 +29,7 @@ def main(script: Path) -> None:
     )
     add = parser.add_argument
     add("--run_id", type=int, metavar="ID", help="prediction run to segment")
-    add("-l", "--labels", required=True, metavar="ZARR/DS", help="ground truth: instance ids, 0 = not labelled")
+    add("--labels", required=True, metavar="ZARR/DS", help="ground truth: instance ids, 0 = not labelled")
     add("--block", type=int, nargs=6, action="append", metavar=AXES, help="validation block in voxels: first voxel and "
         "shape; may be repeated; default: what prediction and labels cover")  # fmt: skip
     add(
