@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from incasem_like.evaluation.decode_search import Candidate
     from incasem_like.evaluation.search_config import DecodeSearchConfig
 
-EXAMPLE = "--run_id 12 --labels ZARR/DS with segmentation.yaml search.space.segmentation.watershed.scoring=[mean,hist_quant_50]"
+EXAMPLE = "--run_id 12 --labels ZARR/DS with search.space.segmentation.watershed.scoring=[mean,hist_quant_50]"
 SEGMENT = "scripts/04_postprocessing/10_segment.py"
 AXES = ("Z", "Y", "X", "DEPTH", "HEIGHT", "WIDTH")
 

@@ -26,7 +26,7 @@ Values = npt.NDArray[np.float64]
 
 PARTS, SHORTEST = 64, 8
 RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
-VALUES_AT_ONCE = 4_000_000
+FEWEST_RESAMPLES, MOST_VALUES, VALUES_AT_ONCE = 100, 40_000_000, 4_000_000
 LOWER_IS_BETTER = frozenset(
     {"voi", "voi_split", "voi_merge", "nvi", "nvi_split", "nvi_merge", "nid", "adapted_rand_error", "cremi_score"}
 )
@@ -74,6 +74,10 @@ class Parts(Protocol):
     def numbers(self) -> npt.NDArray[np.int64]:
         """Ascending numbers of the parts that have anything to score."""
 
+    @property
+    def values(self) -> int:
+        """How many counts a draw adds up; of many, fewer draws are made."""
+
     def scores(self, weights: Values) -> dict[str, Values]:
         """Return the scores of draws: ``weights`` (parts, draws), in the order of ``numbers``."""
 
@@ -106,6 +110,11 @@ class InstanceParts:
         counts = csr_matrix((table.counts[order].astype(float), (row, column[order])), shape)
         return cls(numbers, counts, _membership(truth[first]), _membership(predicted[first]))
 
+    @property
+    def values(self) -> int:
+        """The number of pairs."""
+        return int(self.table.shape[0])
+
     def scores(self, weights: Values) -> dict[str, Values]:
         """Return all partition scores of draws."""
         found: list[dict[str, Values]] = []
@@ -136,6 +145,11 @@ class VoxelParts:
     numbers: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
 
+    @property
+    def values(self) -> int:
+        """Three counts."""
+        return 3
+
     def scores(self, weights: Values) -> dict[str, Values]:
         """Return dice, jaccard, precision and recall of draws."""
         tp, fp, fn = self.counts.T @ weights
@@ -147,8 +161,10 @@ class VoxelParts:
         }
 
 
-def _draws(count: int, resamples: int) -> Values:
+def _draws(parts: Parts, resamples: int) -> Values:
     """Return (parts, draws) how often each part is drawn."""
+    count = len(parts.numbers)
+    resamples = max(FEWEST_RESAMPLES, min(resamples, MOST_VALUES // max(1, parts.values)))
     return np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), resamples).T.astype(float)
 
 
@@ -170,7 +186,7 @@ def intervals(parts: Parts, resamples: int = RESAMPLES) -> dict[str, list[float]
     count = len(parts.numbers)
     if count < 2:
         return {}
-    return {name: _middle(values) for name, values in parts.scores(_draws(count, resamples)).items()}
+    return {name: _middle(values) for name, values in parts.scores(_draws(parts, resamples)).items()}
 
 
 @dataclass(frozen=True)
@@ -240,7 +256,7 @@ def compare(one: Parts, other: Parts, metric: str, resamples: int = RESAMPLES) -
     values = float(known[metric][0]), float(other.scores(whole)[metric][0])
     interval = None
     if count >= 2:
-        draws = _draws(count, resamples)
+        draws = _draws(max(one, other, key=lambda parts: parts.values), resamples)
         interval = _middle(one.scores(draws)[metric] - other.scores(draws)[metric])
     return Comparison(metric, values, values[0] - values[1], interval, count)
 

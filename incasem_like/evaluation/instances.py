@@ -11,6 +11,8 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from incasem_like.segmentation.label_arrays import unique_index
+
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
@@ -51,22 +53,34 @@ class Contingency:
         >>> Contingency.of(np.array([[[1, 1, 2]]]), np.array([[[5, 5, 5]]])).counts.tolist()
         [2, 1]
         """
-        width = truth.shape[-1]
-        rows = [array.reshape(-1, width) for array in (truth, predicted, *(() if valid is None else (valid != 0,)))]
-        changes = np.ones(rows[0].shape, bool)
-        changes[:, 1:] = False
-        for array in rows:
-            changes[:, 1:] |= array[:, 1:] != array[:, :-1]
+        flat = [array.ravel() for array in (truth, predicted, *(() if valid is None else (valid != 0,)))]
+        changes = np.zeros(truth.size, bool)
+        for array in flat:
+            changes[1:] |= array[1:] != array[:-1]
+        changes[:: truth.shape[-1]] = True  # runs end with their row
         starts = np.flatnonzero(changes)
         lengths = np.diff(starts, append=truth.size)
         if valid is not None:
-            chosen = rows[2].ravel()[starts]
+            chosen = flat[2][starts]
             starts, lengths = starts[chosen], lengths[chosen]
+        (ids, i), (others, j) = (unique_index(array[starts]) for array in flat[:2])
+        key = i * len(others) + j
+        if len(ids) * len(others) <= 4 * len(key) + 4096:  # few enough to count without sorting
+            known = np.flatnonzero(np.bincount(key, minlength=1))
+            index = key
+        else:
+            known, index = np.unique(key, return_inverse=True)
         z, y, x = np.unravel_index(starts, truth.shape)
         sums = [lengths * (z + begin[0]), lengths * (y + begin[1])]
         sums.append(lengths * (x + begin[2]) + lengths * (lengths - 1) // 2)
-        one, other = (array.ravel()[starts].astype(np.uint64) for array in rows[:2])
-        return cls._summed(one, other, lengths, np.stack(sums, axis=1))
+        chosen = known if index is key else slice(None)
+        counts, *positions = (np.bincount(index, total)[chosen].astype(np.int64) for total in (lengths, *sums))
+        return cls(
+            ids[known // max(1, len(others))].astype(np.uint64),
+            others[known % max(1, len(others))].astype(np.uint64),
+            counts,
+            np.stack(positions, axis=1),
+        )
 
     @classmethod
     def merged(cls, parts: Iterable[Contingency]) -> Contingency:

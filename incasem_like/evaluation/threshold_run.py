@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from incasem_like.evaluation.blocks import ARTIFACT, VoxelParts, intervals, pack
 from incasem_like.evaluation.evaluate import Evaluation, prepare_evaluation
 from incasem_like.evaluation.seen import OpenStore, Policy, check_seen
 from incasem_like.evaluation.thresholds import METRICS, threshold_range
+from incasem_like.evaluation.voxel_report import report_text, report_thresholds, voxel_report
 from incasem_like.tracking import run_experiment
 from incasem_like.volumes import Volume, open_volume
 from incasem_like.volumes.chunk_files import digest
@@ -41,6 +42,7 @@ class ThresholdEvaluation:
         label_class: The class in ``labels`` to compare with; None takes any non-zero id.
         intersect: Evaluate only the intersection of all volumes, instead of raising an error when one lacks a part.
         seen: What to do with voxels that the model has seen, see ``evaluation.seen``.
+        report: Make a report with precision, recall and ROC over all thresholds, see ``evaluation.voxel_report``.
     """
 
     labels: str
@@ -55,6 +57,7 @@ class ThresholdEvaluation:
     label_class: int | None = None
     intersect: bool = False
     seen: Policy = "refuse"
+    report: bool = False
 
     def prepare(self) -> tuple[tuple[float, ...], Evaluation]:
         """Open and check the volumes before anything is counted or tracked."""
@@ -80,6 +83,7 @@ def evaluate_as_run(
     *,
     store: RunStore | None,
     open_store: OpenStore | None = None,
+    draw: Callable[[Mapping[str, Any], str, str], Mapping[str, bytes]] | None = None,
     num_workers: int = 1,
     workers: Workers | None = None,
     **options: Any,
@@ -92,6 +96,7 @@ def evaluate_as_run(
         request: The evaluation request.
         store: Run store, of kind ``evaluations``; None does not track the run.
         open_store: Opens the stores in which the lineage of the prediction is looked up.
+        draw: Draws the figures of a report, by name, given the report and the addresses of prediction and labels.
         num_workers: Maximum number of processes.
         workers: Workers of a workers file, instead of local processes.
         **options: run_name, comment, run_id, as ``tracking.run_experiment`` takes them.
@@ -106,21 +111,31 @@ def evaluate_as_run(
     others = [evaluation.labels, *evaluation.masks]
     seen = check_seen(evaluation.prediction, others, evaluation.roi, open_store, request.seen)
     evaluation = replace(evaluation, left_out=seen.left_out)
-    task = evaluation.task(thresholds)
+    counted = thresholds
+    if request.report:
+        counted = tuple(sorted({*thresholds, *report_thresholds(evaluation.prediction.dtype)}))
+    task = evaluation.task(counted)
 
     def measure(run: Run) -> dict[str, Any]:
         run.inputs([volume.as_input() for volume in (evaluation.prediction, evaluation.labels, *evaluation.masks)])
         made_by = prediction_run_id(evaluation.prediction)
         run.set_info("prediction_run_id", made_by)
-        sweep, counts = evaluation.sweep(task, num_workers=num_workers, workers=workers)
+        whole, counts = evaluation.sweep(task, num_workers=num_workers, workers=workers)
+        sweep = whole.subset(thresholds)
         result = sweep.result(request.metric)
         _log_scores(run, result)
         best = sweep.best(request.metric)
-        parts = voxel_parts(counts, 0 if best is None else best.index)
+        parts = voxel_parts(counts, counted.index(thresholds[0 if best is None else best.index]))
         run.add_artifact(pack({"numbers": parts.numbers, "counts": parts.counts}), ARTIFACT)
         about = [volume.as_input() for volume in others]
         compared = {key: value for key, value in task.parameters.items() if key != "thresholds"}
         result["evaluated"] = digest([about, compared])
+        if request.report:
+            result["report"] = voxel_report(whole)
+            addresses = [str(volume.address) for volume in (evaluation.prediction, *others)]
+            run.add_artifact(report_text(result["report"], addresses), "report.txt")
+            for name, picture in (draw(result["report"], *addresses[:2]) if draw is not None else {}).items():
+                run.add_artifact(picture, name)
         result["intervals"], result["seen"] = intervals(parts), seen.record()
         region = {"offset": list(map(int, evaluation.roi.begin)), "shape": list(map(int, evaluation.roi.shape))}
         return {**result, "roi": region, "prediction_run_id": made_by, "run_id": run.id}
