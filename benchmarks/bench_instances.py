@@ -89,7 +89,7 @@ def measured(function, *arguments) -> dict[str, float]:
 
 
 def _measure(sender, function, arguments) -> None:
-    import incasem_like.tracking.recording.sacred_run  # noqa: F401  takes a second once, whatever the volume
+    import sacred.observers  # noqa: F401  takes a second once, whatever the volume
 
     before, started = time.process_time(), time.perf_counter()
     function(*arguments)

@@ -26,7 +26,7 @@ Values = npt.NDArray[np.float64]
 
 PARTS, SHORTEST = 64, 8
 RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
-FEWEST_RESAMPLES, MOST_VALUES, VALUES_AT_ONCE = 100, 40_000_000, 4_000_000
+FEWEST_RESAMPLES, MOST_VALUES, VALUES_AT_ONCE = 100, 20_000_000, 4_000_000
 LOWER_IS_BETTER = frozenset(
     {"voi", "voi_split", "voi_merge", "nvi", "nvi_split", "nvi_merge", "nid", "adapted_rand_error", "cremi_score"}
 )
