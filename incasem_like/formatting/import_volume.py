@@ -16,7 +16,7 @@ from incasem_like.formatting.conversions import IMPORT_DTYPES, Conversion
 from incasem_like.formatting.derive import DatasetWritten, Derivation, Operation, derive
 from incasem_like.formatting.grey_values import grey_limits, to_grey
 from incasem_like.formatting.operations import crop_roi
-from incasem_like.volumes import Address, Roi, Volume, open_volume
+from incasem_like.volumes import Address, Roi, Volume, nanometres, open_volume
 from incasem_like.volumes.agreement import spaced
 from incasem_like.volumes.faults import warn_once
 from incasem_like.volumes.levels import find_levels
@@ -172,7 +172,12 @@ def plan_import(
     }
     size = stated if voxel_size is None else tuple(map(float, voxel_size))
     roi = crop_roi(str(source.address), whole, offset, shape)
-    return Operation("import_volume", import_block, parameters, dtype=stored, voxel_size=size, roi=roi)
+    if size is None or size == stated:
+        position = source.corner([roi.begin[order.index(axis)] for axis in range(3)])
+        corner = tuple(position[axis] for axis in order)
+    else:
+        corner = nanometres(roi.begin, size)
+    return Operation("import_volume", import_block, parameters, dtype=stored, voxel_size=size, roi=roi, offset=corner)
 
 
 def import_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
