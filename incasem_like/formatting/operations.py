@@ -263,7 +263,8 @@ def resample_block(block: Block, parameters: Mapping[str, Any]) -> Array:
     )
     for part in _in_slabs(block.write_roi, ceil(per_section * (ratios[0] + 1))):
         first = source.roi.begin
-        start = [float(exact(nm) / exact(size)) for nm, size in zip(source.offset, source.voxel_size, strict=True)]
+        sizes = source.require_voxel_size()
+        start = [float(exact(nm) / exact(size)) for nm, size in zip(source.offset, sizes, strict=True)]
         shifts = [place - voxel for place, voxel in zip(start, first, strict=True)]  # of the source's grid, in voxels
         limits = zip(part.begin, part.end, first, source.roi.end, ratios, shifts, strict=True)
         if parameters["method"] == "mode":
