@@ -24,6 +24,8 @@ add("--overwrite", action="store_true", help="replace a volume made there with o
 
 def main(arguments: argparse.Namespace) -> None:
     """Generate the blocks that are missing and print the next command."""
+    from pydantic import ValidationError
+
     from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.errors import InputError
     from incasem_like.synthetic.tissue import TissueParameters
@@ -33,8 +35,9 @@ def main(arguments: argparse.Namespace) -> None:
     names = ("neurite_diameter", "noise", "misalignment", "missing_sections")
     try:
         parameters = TissueParameters(**{name: getattr(arguments, name) for name in names})
-    except ValueError as error:
-        raise InputError(f"A parameter is not valid: {error}") from error
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise InputError(f"--{wrong['loc'][0]} is {wrong['input']}: {wrong['msg']}.") from None
     done = make_tissue(
         arguments.output,
         tuple(arguments.shape),
