@@ -168,9 +168,9 @@ class _Tile:
         self.tissue, self.sections, self.rows, self.columns = tissue, sections, rows, columns
         size, pitch, seed = tissue.voxel_size, tissue.pitch, tissue.seed
         margin = tissue.margin
-        z = (np.arange(sections.start, sections.stop) + 0.5) * size[0]
+        z = np.asarray((np.arange(sections.start, sections.stop) + 0.5) * size[0], np.float64)
         wide = [np.arange(line.start - margin, line.stop + margin) for line in (rows, columns)]
-        y, x = ((line + 0.5) * nm for line, nm in zip(wide, size[1:], strict=True))
+        y, x = (np.asarray((line + 0.5) * nm, np.float64) for line, nm in zip(wide, size[1:], strict=True))
         # Positions are relative to the tile, so that float32 is exact to a hundredth of a nanometre everywhere.
         self.origin = np.array(
             [line.start // TILE * TILE * nm for line, nm in zip((rows, columns), size[1:], strict=True)]
@@ -185,7 +185,7 @@ class _Tile:
             lattice = (steps[0] * pitch, steps[1] * pitch, steps[2] * pitch)
             along = [SmoothField(seed, 10 * level + axis, (z, y, x), lattice) for axis in (0, 1)]
             self.bends.append((np.float32(amplitude * pitch), along))
-        texture = tuple(max(step, 2 * nm) for step, nm in zip((30.0, 18.0, 18.0), size, strict=True))
+        texture = (max(30.0, 2 * size[0]), max(18.0, 2 * size[1]), max(18.0, 2 * size[2]))
         self.texture = SmoothField(seed, 40, (z, y, x), texture)
         first, count = tissue.lattice((y[0], x[0]), (y[-1], x[-1]))
         self.site_y, self.site_x = (np.arange(low, low + many) for low, many in zip(first, count, strict=True))

@@ -71,6 +71,7 @@ def make_tissue(
         {},
         {"class_names": list(CLASS_NAMES)},
     )
+    types = (np.dtype(np.uint8), tissue.label_dtype, np.dtype(np.uint8))
     outputs = [
         create_or_resume_output(
             str(output),
@@ -83,7 +84,7 @@ def make_tissue(
             attributes=more,
             overwrite=overwrite,
         )
-        for dataset, dtype, more in zip(DATASETS, (np.uint8, tissue.label_dtype, np.uint8), attributes, strict=True)
+        for dataset, dtype, more in zip(DATASETS, types, attributes, strict=True)
     ]
     task = BlockTask(
         "generate tissue", outputs[0], (), tissue_block, record, chunk_shape, further_outputs=tuple(outputs[1:])
