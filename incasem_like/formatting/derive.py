@@ -36,14 +36,17 @@ class DatasetWritten:
         address: Address of the dataset.
         already_complete: Whether an earlier call had written it.
         note: Further information for the user, such as ignored files; may be empty.
+        next_command: The next useful command, or None.
     """
 
     address: str
     already_complete: bool
     note: str = ""
+    next_command: str | None = None
 
     def report(self, what: str, next_command: str | None) -> None:
         """Print what was written, or that it existed already, and the next command."""
+        next_command = next_command or self.next_command
         if self.note:
             print(self.note)
         if self.already_complete:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil, prod
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,8 @@ from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.geometry import exact
 
 Array = npt.NDArray[Any]
-Triple = Sequence[int]
+Triple = Annotated[Sequence[int], 3]
+Sizes = Annotated[Sequence[float], 3]
 Method = Literal["auto", "mean", "mode"]
 
 VOXELS_AT_ONCE = 1 << 23
@@ -39,7 +40,7 @@ def copy_block(block: Block, parameters: Mapping[str, Any]) -> Array:
 
 
 def convert(source: Volume, derivation: Derivation) -> Operation:
-    """Copy a volume: to other chunks, another format or container."""
+    """Copy a volume to other chunks, another format or container."""
     return Operation("convert", copy_block, channels=True, meaning=_meaning(source))
 
 
@@ -52,7 +53,7 @@ def crop(
     around: str | None = None,
     margin: Triple = (0, 0, 0),
 ) -> Operation:
-    """Cut out a box.
+    """Cut out a box; it keeps its position.
 
     Args:
         source, derivation: As for every operation.
@@ -111,9 +112,10 @@ def pad(
 
     Args:
         source, derivation: As for every operation.
-        before, after: Voxels to add before the first and after the last one of each axis.
-        mode: With ``value`` (``"constant"``), the outermost voxel (``"edge"``), or mirrored at it (``"reflect"``).
-        value: Value for ``"constant"``.
+        before: Voxels to add before the first of each axis.
+        after: Voxels to add after the last of each axis.
+        mode: Fill with ``value``, the outermost voxel, or the mirror image.
+        value: Value for ``constant``.
 
     Raises:
         InputError: A negative number of voxels, or a value that the data type cannot hold.
@@ -213,9 +215,7 @@ def chosen_method(source: Volume, method: Method) -> str:
     return method
 
 
-def resample(
-    source: Volume, derivation: Derivation, *, voxel_size: Sequence[float], method: Method = "auto"
-) -> Operation:
+def resample(source: Volume, derivation: Derivation, *, voxel_size: Sizes, method: Method = "auto") -> Operation:
     """Change the voxel size.
 
     Along axes on which voxels become larger, intensities are averaged over the volume of the new voxel; where they
@@ -334,7 +334,12 @@ def dilate_labels(labels: Array, steps: int, in_plane: bool = False) -> Array:
 
 
 def dilate(source: Volume, derivation: Derivation, *, steps: int = 1, in_plane: bool = False) -> Operation:
-    """Grow instance labels into the background, see ``dilate_labels``.
+    """Grow instance labels into the background; where two meet in one step, the larger id wins.
+
+    Args:
+        source, derivation: As for every operation.
+        steps: Voxels to grow, through faces.
+        in_plane: Grow within sections only.
 
     Raises:
         InputError: The number of steps is below 1.
