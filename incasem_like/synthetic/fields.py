@@ -67,12 +67,13 @@ def spline(position: Array64) -> tuple[npt.NDArray[np.int64], tuple[Array64, Arr
 
 
 class SmoothField:
-    """A smooth random field from -1 to 1 in a box, one section at a time.
+    """A smooth random field from ``-amplitude`` to ``amplitude`` in a box, one section at a time.
 
     Args:
         seed, stream: As for ``hashed``.
         positions: Positions of sections, rows and columns in world units, each ascending.
         step: Distance of the lattice's points along each axis, in the same unit.
+        amplitude: Largest value.
 
     Example:
         >>> line = np.arange(0, 100, 4.0)
@@ -83,14 +84,19 @@ class SmoothField:
     """
 
     def __init__(
-        self, seed: int, stream: int, positions: tuple[Array64, Array64, Array64], step: tuple[float, float, float]
+        self,
+        seed: int,
+        stream: int,
+        positions: tuple[Array64, Array64, Array64],
+        step: tuple[float, float, float],
+        amplitude: float = 1.0,
     ) -> None:
         splines = [spline(line / distance) for line, distance in zip(positions, step, strict=True)]
         lattice = [np.arange(first[0], first[-1] + 3) for first, _ in splines]
         self._first = [first - points[0] for (first, _), points in zip(splines, lattice, strict=True)]
         self._weights = [np.asarray(weights, np.float32) for _, weights in splines]
         z, y, x = np.ix_(*lattice)
-        self._lattice = (2 * uniform(seed, stream, z, y, x) - 1).astype(np.float32)
+        self._lattice = (amplitude * (2 * uniform(seed, stream, z, y, x) - 1)).astype(np.float32)
 
     def section(self, z: int, rows: slice, columns: slice) -> Array32:
         """Return the field at some rows and columns of section ``z``, by their numbers in ``positions``."""

@@ -7,7 +7,7 @@ lies in its own cell at every z, so that each neurite is one connected object th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -180,13 +180,14 @@ class _Tile:
         farthest = (TILE + margin) * np.array(size[1:]) + sum(amplitude for amplitude, _ in BENDS) * pitch
         self.part = int(np.clip(2 ** round(np.log2(PART * pitch / max(size[1:]))), 4, 64))
         self.lift = float((farthest**2).sum()) + WEIGHT * pitch**2
-        self.bends = []
+        self.bends: list[list[SmoothField]] = []
         for level, (amplitude, steps) in enumerate(BENDS):
             lattice = (steps[0] * pitch, steps[1] * pitch, steps[2] * pitch)
-            along = [SmoothField(seed, 10 * level + axis, (z, y, x), lattice) for axis in (0, 1)]
-            self.bends.append((np.float32(amplitude * pitch), along))
+            self.bends.append(
+                [SmoothField(seed, 10 * level + axis, (z, y, x), lattice, amplitude * pitch) for axis in (0, 1)]
+            )
         texture = (max(30.0, 2 * size[0]), max(18.0, 2 * size[1]), max(18.0, 2 * size[2]))
-        self.texture = SmoothField(seed, 40, (z, y, x), texture)
+        self.texture = SmoothField(seed, 40, (z, y, x), texture, 9.0)
         first, count = tissue.lattice((y[0], x[0]), (y[-1], x[-1]))
         self.site_y, self.site_x = (np.arange(low, low + many) for low, many in zip(first, count, strict=True))
         self.numbers = tissue.number_of(self.site_y, self.site_x).ravel()
@@ -201,28 +202,27 @@ class _Tile:
             slice(margin + step, margin + step + len(line))
             for step, line in zip(shift, (self.rows, self.columns), strict=True)
         )
-        u = np.broadcast_to(self.y[rows, None], (len(self.rows), len(self.columns)))
-        v = np.broadcast_to(self.x[columns], u.shape)
-        for amplitude, (along_y, along_x) in self.bends:
-            u = u + amplitude * along_y.section(index, rows, columns)
-            v = v + amplitude * along_x.section(index, rows, columns)
+        u, v = (sum_of(fields, index, rows, columns) for fields in zip(*self.bends, strict=True))
+        u += self.y[rows, None]
+        v += self.x[columns]
         sites = self._sites(float(self.z[index]))
         owner, wall = _nearest_two(sites, u, v, self.lift, self.part)
         half = np.float32(settings.membrane / 2)
         classes = (wall < half).astype(np.uint8)  # MEMBRANE is 1
-        texture = self.texture.section(index, rows, columns)
-        grey = np.take(sites.grey.astype(np.float32), owner)
-        grey += texture * np.float32(9)
+        grey = self.texture.section(index, rows, columns)
+        grey += np.take(sites.grey.astype(np.float32), owner)
         if sites.mito_radius.any():
             _draw_mitochondria(sites, owner, u, v, wall - half, grey, classes)
         if sites.filled.any():
             self._draw_vesicles(sites, owner, u, v, float(self.z[index]), wall - half, grey, classes)
         # Membranes are darkest in the middle and fade over 12 nm, as in a section that is not infinitely thin.
-        dark = np.clip((half + np.float32(6) - wall) * np.float32(1 / 12), 0, 1)
+        dark = (half + np.float32(6) - wall) * np.float32(1 / 12)
+        np.clip(dark, 0, 1, out=dark)
         grey += (np.float32(GREY["membrane"]) - grey) * dark
         if settings.noise:
             noise = normal_section(tissue.seed, 92, number, np.arange(self.rows.start, self.rows.stop), self._columns)
-            grey += noise * np.float32(settings.noise)
+            noise *= np.float32(settings.noise)
+            grey += noise
         if settings.brightness:
             grey += normal_section(tissue.seed, 93, number, np.arange(1), np.arange(1)) * settings.brightness
         raw = np.zeros(grey.shape, np.uint8) if tissue.is_missing(number) else grey.clip(0, 255).astype(np.uint8)
@@ -312,6 +312,14 @@ class _Tile:
         grey[where] = np.where(light, np.float32(150), np.float32(GREY["vesicle"]))
 
 
+def sum_of(fields: Sequence[SmoothField], index: int, rows: slice, columns: slice) -> Array32:
+    """Return the sum of fields in a section, see ``SmoothField.section``."""
+    total = fields[0].section(index, rows, columns)
+    for field in fields[1:]:
+        total += field.section(index, rows, columns)
+    return total
+
+
 def _candidates(sites: _Sites, u: Array32, v: Array32, side: int) -> list[tuple[tuple[slice, slice], Ints]]:
     """Return the parts of a tile, each with the sites that can be first or second nearest there, in a fixed order."""
     rows, columns = (range(0, size, side) for size in u.shape)
@@ -351,9 +359,10 @@ def _nearest_two(
         bits &= np.int32(-NUMBERS)
         bits |= np.arange(len(near), dtype=np.int32)[:, None]
         first = bits.min(0)
-        np.copyto(bits, np.iinfo(np.int32).max, where=bits == first)
+        owner = first & np.int32(NUMBERS - 1)
+        bits[owner, np.arange(len(first))] = np.iinfo(np.int32).max
         second = bits.min(0)
-        owner, other = first & np.int32(NUMBERS - 1), second & np.int32(NUMBERS - 1)
+        other = second & np.int32(NUMBERS - 1)
         apart = np.hypot(*(np.subtract.outer(line[near], line[near]) for line in (sites.y, sites.x)))
         np.fill_diagonal(apart, 1)
         difference = (second ^ other).view(np.float32) - (first ^ owner).view(np.float32)
