@@ -217,9 +217,7 @@ class Comparison:
             provenance=make_provenance(TOOL, parameters, self.inputs, run_id),
         )
 
-    def run(
-        self, run_id: int | None, overwrite: bool, num_workers: int, workers: Workers | None
-    ) -> dict[str, Any]:
+    def run(self, run_id: int | None, overwrite: bool, num_workers: int, workers: Workers | None) -> dict[str, Any]:
         """Write error map, table of objects, mask and weights, and return the statistics."""
         request, how = self.request, {"num_workers": num_workers, "workers": workers}
         voxel_size = self.prediction.require_voxel_size()
@@ -383,7 +381,8 @@ def self_consistency_as_run(
         **options: run_name, comment, run_id, as ``tracking.run_experiment`` takes them.
 
     Returns:
-        ``scores`` by address of the segmentation, ``best`` (the address with the lowest error), ``outputs``, ``run_id``.
+        ``scores`` by address of the segmentation, ``best`` (the address with the lowest error), ``outputs``
+        and ``run_id``.
 
     Raises:
         InputError: An output was made with other options, and ``overwrite`` is False.
