@@ -216,11 +216,15 @@ def build_trainer(
 
 def _batches(checked: CheckedTraining) -> Callable[[int, int], Iterable[Batch]]:
     from incasem_like.networks import torch_device
-    from incasem_like.samples import TrainingSamples, make_loader
+    from incasem_like.samples import SyntheticSamples, TrainingSamples, make_loader
 
-    config = checked.config
+    config, data = checked.config, checked.training_data
     assert config.seed is not None
-    samples = TrainingSamples(checked.training_data, checked.settings, config.seed)
+    samples: TrainingSamples | SyntheticSamples = (
+        SyntheticSamples(checked.settings, config.seed)
+        if data is None
+        else TrainingSamples(data, checked.settings, config.seed)
+    )
 
     def batches(start: int, stop: int) -> Iterable[Batch]:
         precache = config.training.precache

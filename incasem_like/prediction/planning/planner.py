@@ -118,7 +118,7 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
         path,
         config.directories.data,
         num_classes=training.data.num_classes if section.log_metrics else None,
-        voxel_size=training.data.voxel_size,
+        voxel_size=None if training.model.inputs else training.data.voxel_size,
     )
 
 
@@ -131,9 +131,11 @@ def _open_regions(
         return open_regions(
             data,
             num_classes=num_classes,
-            voxel_size=training.data.voxel_size,
+            # What reads predictions depends on their lengths in voxels, which are compared.
+            voxel_size=data.voxel_size if training.model.inputs else training.data.voxel_size,
             need_labels=need_labels,
             downsample_factor=training.data.downsample_factor,
+            inputs=training.model.inputs or (),
         )
 
     measured = config.prediction.log_metrics
