@@ -74,9 +74,7 @@ class InputSection(Section):
 ModelSections: TypeAlias = "Mapping[str, type[ModelConfig]]"
 
 
-def input_sections(
-    targets: Sequence[TargetSection], voxel_size: Sequence[float]
-) -> tuple[InputSection, ...]:
+def input_sections(targets: Sequence[TargetSection], voxel_size: Sequence[float]) -> tuple[InputSection, ...]:
     """Return the input channels of a network that reads what another one predicts of targets.
 
     Lengths in voxels travel with it, since what it has learnt of shapes is learnt of voxels.

@@ -19,8 +19,8 @@ class SyntheticSection(Section):
 
     objects: Literal["A", "B", "C", "Z", "tubes", "random", "mixed"] = Field(
         "mixed",
-        description="`A`: dilated and grown points; `B`: basins of noise; `C`: what is nearest to random points; `Z`: one "
-        "of these; `tubes`: as A, fewer and of more shapes, with holes; `random`: as B, larger, with holes; "
+        description="`A`: dilated and grown points; `B`: basins of noise; `C`: what is nearest to random points; `Z`: "
+        "one of these; `tubes`: as A, fewer and of more shapes, with holes; `random`: as B, larger, with holes; "
         "`mixed`: one of the last two.",
     )
     input: Targets = Field(

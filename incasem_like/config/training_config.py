@@ -88,8 +88,8 @@ class TrainingConfig(Document):
         channels = sum(group.channels for group in inputs)
         if model.in_channels != channels and "in_channels" in model.model_fields_set:
             raise contradiction(
-                f"model.in_channels is {model.in_channels}, but training.synthetic.input has {channels} channels: leave "
-                f"it out, or set model.in_channels={channels}."
+                f"model.in_channels is {model.in_channels}, but training.synthetic.input has {channels} channels: "
+                f"leave it out, or set model.in_channels={channels}."
             )
         if model.inputs is not None and model.inputs != inputs:
             raise contradiction(

@@ -131,5 +131,3 @@ def _inset(labels: NDArray[np.uint32], edges: Sequence[int]) -> NDArray[np.uint3
 def _block(labels: NDArray[np.uint32], voxel_size: tuple[float, float, float], context: Size) -> LabelBlock:
     known = np.ones(labels.shape, np.uint8)
     return LabelBlock((labels > 0).astype(np.uint8), {1: labels}, known, known, voxel_size, context)
-
-

@@ -11,9 +11,6 @@ import io
 import itertools
 import json
 import secrets
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +22,7 @@ from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.config.sweep_config import SweepConfig, SweepSection
 from incasem_like.config.training_config import TrainingConfig
 from incasem_like.errors import ConfigError, IncasemError, InputError
+from incasem_like.processes import BAD_INPUT, INTERRUPTED, run_script_process
 from incasem_like.tracking import Continuation, tracked_run
 from incasem_like.volumes.chunk_files import digest
 
@@ -39,8 +37,6 @@ TRIALS = "trials"
 DEFAULT_TRIALS = 20
 MOST_TRIALS = 10_000
 WEEK = 7 * 24 * 3600.0
-BAD_INPUT = 2
-INTERRUPTED = (130, 143, 129)  # Ctrl-C, SIGTERM, SIGHUP
 
 
 @dataclass
@@ -483,26 +479,8 @@ def shown(value: Any) -> str:
 
 def run_trial(request: Mapping[str, Any]) -> int:
     """Run a training in a process of its own and return its exit status; its output is appended to its log."""
-    with open(request["log"], "ab") as log:
-        starter = [sys.executable, "-c", _STARTER, *request["command"]]
-        process = subprocess.Popen(starter, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
-            return process.wait()
-        except BaseException:
-            process.send_signal(signal.SIGINT)  # writes a checkpoint
-            process.wait()
-            raise
+    return run_script_process(request["command"], Path(request["log"]))
 
 
 def _run_item(item: Any, parameters: Mapping[str, Any]) -> Any:
     return np.array(run_trial(parameters["requests"][item.number]))
-
-
-# A training whose sweep is killed must end, or it would still hold its run when the sweep resumes (Linux; elsewhere it
-# trains on, and the sweep refuses to resume it until it is done).
-_STARTER = """
-import ctypes, os, signal, sys
-if sys.platform.startswith("linux"):
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
