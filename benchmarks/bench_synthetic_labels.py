@@ -1,8 +1,8 @@
 """Synthetic labels for networks from 2-D to 3-D: seconds a sample against the usual operations, written out plainly.
 
 The peer applies the published recipes as they are described, operation by operation: binary dilation of whole sections,
-scipy's distance transform, scikit-image's watershed and labels. Both run in this process on one core, in turn; processor time is
-compared, so that other work does not count.
+scipy's distance transform, scikit-image's watershed and labels. Both run in this process on one core, in turn;
+processor time is compared, so that other work does not count.
 
     python benchmarks/bench_synthetic_labels.py [--samples 5] [--shape 24 148 148] [--thickness 6.25] [--json FILE]
 """

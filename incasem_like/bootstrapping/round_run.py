@@ -308,7 +308,9 @@ class RoundRunner:
             parameters = {key: value for key, value in step.parameters.items() if key != "repetition"}
             before = {name: key for name, key in step.inputs.items() if name in NAMES}
             data = {name: key for name, key in step.inputs.items() if name not in NAMES}
-            base = digest({"step": step.name, "parameters": parameters, "data": sorted(data.values()), "before": before})
+            base = digest(
+                {"step": step.name, "parameters": parameters, "data": sorted(data.values()), "before": before}
+            )
             entries.append({**asdict(step), "base": base, "repetition": step.parameters.get("repetition", 0)})
         self.tracked.set_info(STEPS_INFO, entries)
         kinds = {step.name: step.kind for step in used_steps(self.plan)}

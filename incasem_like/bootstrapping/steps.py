@@ -49,6 +49,7 @@ class RoundPlan:
     scripts: Path
     store_flags: Sequence[str] = ()
     num_workers: int = 1
+    _trainings: dict[str, TrainingConfig] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def raw(self) -> Volume:
@@ -82,7 +83,10 @@ class RoundPlan:
 
     def training(self, name: str) -> TrainingConfig:
         """Return the checked configuration of a training, but for its data."""
-        return TrainingConfig.from_values(self.training_values(name), lambda _path: f"in {name} of the round")
+        if name not in self._trainings:
+            values = self.training_values(name)
+            self._trainings[name] = TrainingConfig.from_values(values, lambda _path: f"in {name} of the round")
+        return self._trainings[name]
 
     def training_values(self, name: str) -> Values:
         """Return the nested values of a training, as far as they do not depend on earlier steps."""

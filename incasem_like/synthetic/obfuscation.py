@@ -84,7 +84,7 @@ def _split(labels: Labels, rng: np.random.Generator) -> bool:
     chosen = _any_object(labels, sections[0], rng)
     new, done = labels.max() + np.uint32(1), False
     for section in sections:
-        pixels = np.argwhere(labels[section] == chosen) if chosen else []
+        pixels = np.argwhere((labels[section] == chosen) & (chosen > 0))
         if len(pixels) < 2:
             continue
         begin, end = pixels.min(axis=0), pixels.max(axis=0) + 1

@@ -139,7 +139,8 @@ def _grown(seeds: NDArray[Any], distance: float, repeats: int) -> Labels:
     if left.any():  # as connected in all sections, not in the returned ones
         rest = cc3d.connected_components(left, connectivity=26)[::repeats]
         near = np.where(rest > 0, rest + np.uint32(seeds.max(initial=0)), near).astype(np.uint32)
-    return near
+    result: Labels = near
+    return result
 
 
 def _stamp(section: NDArray[np.bool_], stamp: NDArray[np.bool_], y: int, x: int) -> None:
@@ -158,14 +159,14 @@ def dilated_shape(name: str, size: tuple[int, ...], steps: int) -> NDArray[np.bo
     >>> dilated_shape("square", (3,), 2).shape, int(dilated_shape("disk", (1,), 2).sum())
     ((5, 5), 13)
     """
-    from skimage import morphology
+    from skimage.morphology import disk, ellipse, star
 
     if steps > 1:
         before, once = dilated_shape(name, size, steps - 1), dilated_shape(name, size, 1)
         return np.asarray(signal.fftconvolve(before.astype(np.float32), once.astype(np.float32)) > 0.5)
     if name == "square":
         return np.ones((size[0], size[0]), bool)
-    made = {"disk": morphology.disk, "star": morphology.star, "ellipse": morphology.ellipse}[name](*size)
+    made = {"disk": disk, "star": star, "ellipse": ellipse}[name](*size)
     return np.asarray(made, bool)
 
 
@@ -205,7 +206,8 @@ def smooth_noise(
 def _noise_weights(size: int, sigma: float, step: float) -> NDArray[np.float32]:
     places, between = np.arange(size) * step, sigma / NODES_PER_SIGMA
     nodes = np.arange(-REACH * sigma, places[-1] + REACH * sigma + between, between)
-    return np.exp(-0.5 * ((places[:, None] - nodes) / sigma) ** 2).astype(np.float32)
+    weights: NDArray[np.float32] = np.exp(-0.5 * ((places[:, None] - nodes) / sigma) ** 2).astype(np.float32)
+    return weights
 
 
 def basins(field: NDArray[np.float32], window: int, section_step: float = 1.0) -> Labels:
@@ -311,11 +313,11 @@ def _flooded(field: NDArray[np.float32], numbers: NDArray[np.int32], wins: NDArr
             one = parents[one]
         return one
 
-    for one, other in joined.tolist():
-        first, second = root(one), root(other)
-        if first != second and not (has_winner[first] and has_winner[second]):
-            parents[second] = first
-            has_winner[first] = has_winner[first] or has_winner[second]
+    for pair in joined.tolist():
+        kept, lost = map(root, pair)
+        if kept != lost and not (has_winner[kept] and has_winner[lost]):
+            parents[lost] = kept
+            has_winner[kept] = has_winner[kept] or has_winner[lost]
     roots = np.array([root(one) for one in range(count)])
     _, ids = np.unique(roots, return_inverse=True)
     return (ids + 1).astype(np.uint32)

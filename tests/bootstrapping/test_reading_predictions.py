@@ -88,7 +88,7 @@ def test_channels_follow_from_the_input_and_contradictions_are_named(tmp_path):
     assert config.model.inputs[0].attributes["sigma_voxels"] == [3, 3]
     assert TrainingConfig.from_values(config.model_dump(mode="json"), lambda key: "here") == config
     (tmp_path / "data.json").write_text("{}")
-    with pytest.raises(ConfigError, match="set training.data and validation.data to null"):
+    with pytest.raises(ConfigError, match=r"set training\.data and validation\.data to null"):
         config_with(data=str(tmp_path / "data.json"))
     values = json.loads(json.dumps(VALUES))
     values["model"]["in_channels"] = 3
@@ -122,7 +122,9 @@ def data_config(folder, **changes):
 
 def test_it_trains_and_predicts_from_several_datasets(predictions):
     runs = predictions / "runs"
-    config = config_with().model_copy(update={"directories": config_with().directories.model_copy(update={"runs": runs})})
+    config = config_with().model_copy(
+        update={"directories": config_with().directories.model_copy(update={"runs": runs})}
+    )
     trainings = open_store(None, kind="trainings", runs_directory=runs)
     finished = train(config, store=lambda: trainings)
     assert finished.result["iteration"] == 2
@@ -151,17 +153,13 @@ def test_another_sigma_or_an_unknown_one_is_refused(predictions, attributes, mes
     open_volume(predictions / "cell.zarr", "lsd", writable=True).update_attributes(attributes)
     config = load_data_config(data_config(predictions), predictions)
     with pytest.raises(DataError, match=message):
-        open_regions(
-            config, num_classes=2, voxel_size=(40, 8, 8), need_labels=False, inputs=config_with().model.inputs
-        )
+        open_regions(config, num_classes=2, voxel_size=(40, 8, 8), need_labels=False, inputs=config_with().model.inputs)
 
 
 def test_a_missing_dataset_is_named(predictions):
     config = load_data_config(data_config(predictions, further_raw=[]), predictions)
     with pytest.raises(DataError, match="names 1 datasets of raw, but the network reads lsd, affinities"):
-        open_regions(
-            config, num_classes=2, voxel_size=(40, 8, 8), need_labels=False, inputs=config_with().model.inputs
-        )
+        open_regions(config, num_classes=2, voxel_size=(40, 8, 8), need_labels=False, inputs=config_with().model.inputs)
 
 
 def test_float_values_of_other_dtypes_are_scaled_alike(predictions):

@@ -12,14 +12,14 @@ import yaml
 from incasem_like.tracking import open_store
 from incasem_like.volumes import create_volume
 
-SCRIPT = Path(__file__).parents[2] / "scripts/05_bootstrapping/bootstrap.py"
+SCRIPT = Path(__file__).parents[1] / "scripts/05_bootstrapping/bootstrap.py"
 VOXEL_SIZE = (20.0, 10.0, 10.0)
 SHAPE = (6, 40, 40)
 
 
 def neurites():
     """Nine columns of 12 pixels between membranes of two."""
-    z, y, x = np.indices(SHAPE)
+    _, y, x = np.indices(SHAPE)
     labels = 1 + y // 14 + 3 * (x // 14)
     membrane = (y % 14 < 2) | (x % 14 < 2)
     return np.where(membrane, 0, labels).astype(np.uint32)
@@ -35,14 +35,14 @@ def write(folder, dataset, array, begin=(0, 0, 0)):
     return str(volume.address)
 
 
-def model(targets, size, iterations=30, **training):
+def model(targets, size, iterations=150, **training):
     return {
         "targets": targets,
         "data": {"voxel_size": list(VOXEL_SIZE)},
         "model": {"type": "OneConv3d"},
         "torch": {"device": "cpu"},
         "training": {
-            "iterations": iterations, "save_every": 10, "image_every": 0, "snapshot": {"every": 0},
+            "iterations": iterations, "save_every": 50, "image_every": 0, "snapshot": {"every": 0},
             "input_size_voxels": size, "output_size_voxels": size, "precache": {"num_workers": 0},
             "optimizer": {"lr": 0.05, "weight_decay": 0}, "profiling_stats": {"every": 0},
             "augmentation": {"elastic": None, "intensity": None, "simple": {"transpose_only": [1, 2]}},
