@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from incasem_like.tracking import Run, RunRecord, RunStore
 
 COMMAND = "bootstrap"
-STEPS_INFO, KEY_INFO, PAINT_INFO = "steps", "round_key", "paint_folders"
+STEPS_INFO, KEY_INFO, PAINT_INFO, REPEAT_INFO = "steps", "round_key", "paint_folders", "repeat_from"
 DONE = "done"
 KEY_LENGTH = 10
 SECONDS_TO_WAIT = 300.0  # for a script of a killed round to end
@@ -114,6 +114,14 @@ class History:
         ]
         return max(found, default=0)
 
+    def begun_repetition(self, name: str) -> int | None:
+        """Return the repetition of a step that the latest round began and did not end; None if it did not."""
+        if not self.records or self.records[-1].status == "COMPLETED":
+            return None
+        info = self.records[-1].info
+        found = [entry["repetition"] for entry in info.get(STEPS_INFO) or () if entry["name"] == name]
+        return found[0] if found and info.get(REPEAT_INFO) == name else None
+
     def of_name(self, name: str) -> dict[str, Any] | None:
         """Return the latest finished step of that name in any round."""
         return next((entry for _, entry in reversed(self._steps) if entry["name"] == name and entry["result"]), None)
@@ -141,7 +149,10 @@ def plan_steps(plan: RoundPlan, history: History, repeat_from: str | None = None
         data = {str(volume.address): volume.content_hash for volume in step.data(plan)}
         before = {name: steps[name].key for name in step.after if name in steps}
         base = digest({"step": step.name, "parameters": parameters, "data": sorted(data.values()), "before": before})
-        repetition = history.repetitions(base) + (1 if step.name == repeat_from else 0)
+        repetition = history.repetitions(base)
+        if step.name == repeat_from:
+            begun = history.begun_repetition(step.name)
+            repetition = repetition + 1 if begun is None else begun
         key = f"{step.name}_{digest([base, repetition])[:KEY_LENGTH]}"
         planned = PlannedStep(step.name, key, parameters, {**data, **before})
         planned.parameters = {**parameters, "repetition": repetition} if repetition else parameters
@@ -184,7 +195,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             found += _flat(value, f"{prefix}{key}.")
         else:
-            found.append((f"{prefix}{key}", json.dumps(value)))
+            found.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
     return found
 
 
@@ -260,6 +271,7 @@ def run_round(
         **{**options, "run_id": options.get("run_id") if resumed is None else None},
     ) as run:
         started(run.id, steps)
+        run.set_info(REPEAT_INFO, repeat_from)
         RoundRunner(plan, run, store, command, steps, history, key).run(report)
         run.result = result_of(steps)
     return FinishedRound(run.id, steps)

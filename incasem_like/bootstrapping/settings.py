@@ -144,6 +144,7 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         for key, value in layer.items():
             below = result.get(key)
-            both = isinstance(value, Mapping) and isinstance(below, Mapping)
-            result[key] = merged(below, value) if both else merged(value) if isinstance(value, Mapping) else value
+            if isinstance(value, Mapping):
+                value = merged(below, value) if isinstance(below, Mapping) else merged(value)
+            result[key] = value
     return result

@@ -111,8 +111,8 @@ def test_a_changed_parameter_repeats_exactly_the_dependent_steps(laboratory, upd
         assert f"is {value} (was" in planned[repeated[0]].reason
         assert key.rpartition(".")[2] in planned[repeated[0]].reason
         for name in repeated[1:]:
-            own = name == "final_segmentation" and key.startswith("segmentation.")  # its options are those too
-            assert (planned[name].reason.startswith("depends on")) != own
+            own = {"final_segmentation": "segmentation.", "errors": "selection."}.get(name, "-")  # the same options
+            assert planned[name].reason.startswith("depends on") != key.startswith(own)
     laboratory.run()  # as it was before: everything is still there
     assert laboratory.ran == []
 
@@ -181,7 +181,11 @@ def test_what_the_affinities_network_reads_is_what_the_sparse_model_predicts(lab
     assert [group.name for group in read] == ["lsd", "affinities"]
     assert read[0].attributes["sigma_voxels"] == [3, 3]
     assert plan.training("affinities_model").training.synthetic.objects == "C"
-    three = laboratory.plan("sparse_model.values.targets=[{type: affinities, offsets: [[-1,0,0],[0,-1,0],[0,0,-1]]}]")
+    three = laboratory.plan(
+        "sparse_model.values.targets=[{type: affinities, offsets: [[-1,0,0],[0,-1,0],[0,0,-1]]}]",
+        "sparse_model.values.training.input_size_voxels=[4,32,32]",
+        "sparse_model.values.training.output_size_voxels=[4,32,32]",
+    )
     assert not three.two_networks
 
 
