@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import socket
-import subprocess
+import string
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,12 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from incasem_like.blockwise.job import jobs_directory
-from incasem_like.blockwise.launchers import LAUNCHERS, QUEUES, WorkerGroup
-from incasem_like.blockwise.launchers.base import Duration
-from incasem_like.config.kinds import Count, Text, Words
+from incasem_like.blockwise.launchers import LAUNCHERS, QUEUES, visible_gpus
+from incasem_like.config.kinds import Count, Positive, Text, Words, contradiction
 from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document
 from incasem_like.errors import ConfigError, InputError
@@ -32,13 +31,120 @@ JOBQUEUE_KEYS = {
 LOOPBACK = "127.0.0.1"
 MOST_WORKERS_PER_CORE = 4
 SECONDS_TO_CONNECT = 20.0
-Port = Annotated[Count, Field(le=65535), Words("a port number from 0 to 65535")]
+_UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 
-class GroupSection(WorkerGroup):
-    """Workers of one kind, with one of the launchers."""
+def _memory(value: object) -> int:
+    """Read ``16GiB``, ``16 GB``, ``16g`` (all powers of 1024, as in queues) or a number of MiB."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(value).lower())
+    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
+        raise ValueError("not an amount of memory")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def _duration(value: object) -> float:
+    """Read seconds, ``90s``, ``30 min``, ``24h``, ``2d``, ``HH:MM:SS`` or ``D-HH:MM:SS``.
+
+    YAML 1.1 reads an unquoted ``24:00:00`` as a number of seconds.
+    """
+    text = str(value).strip().lower()
+    if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text):
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)?", text)
+    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
+        raise ValueError("not a time")
+    return float(found[1]) * _SECONDS[found[2] or "s"]
+
+
+def _lines(value: object) -> object:
+    return tuple(value.splitlines()) if isinstance(value, str) else value
+
+
+def _words(value: object) -> object:
+    """Split a text as a shell would: ``--account=lab --comment='two words'`` are two words."""
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+Memory = Annotated[int, BeforeValidator(_memory), Words("an amount of memory such as 16GiB")]
+Duration = Annotated[float, BeforeValidator(_duration), Words("a time such as 90s, 30min, 24h or 24:00:00")]
+Lines = Annotated[tuple[Text, ...], BeforeValidator(_lines), Words("a text or a list of texts")]
+Options = Annotated[
+    tuple[Text, ...], BeforeValidator(_words), Words("words such as --account=lab, their quotes closed, or a list")
+]
+
+
+class AdaptiveSection(Document):
+    """The number of workers: the maximum while blocks wait, the minimum while none does."""
+
+    minimum: Count = Field(0, description="Workers that are kept even while no block waits.")
+    maximum: Positive = Field(description="Workers while blocks wait.")
+
+    @model_validator(mode="after")
+    def _minimum_is_less(self) -> AdaptiveSection:
+        if self.minimum > self.maximum:
+            raise contradiction(f"adaptive.minimum is {self.minimum}, but maximum is {self.maximum}: raise maximum.")
+        return self
+
+
+class WorkerGroup(Document):
+    """Workers of one kind; memory is in bytes and times are in seconds once read."""
 
     launcher: Literal[tuple(LAUNCHERS)] = Field("local", description="What starts the workers.")  # type: ignore[valid-type]
+    count: Positive | None = Field(None, description="Workers; null = one per GPU on this machine, else 1.")
+    adaptive: AdaptiveSection | None = Field(None, description="Workers come and go with the blocks that wait.")
+    cores: Positive = Field(1, description="CPU cores of each worker, and threads that its libraries start.")
+    memory: Memory | None = Field(None, description="Memory of each worker, asked of the queue.")
+    queue: Text | None = Field(None, description="Slurm's partition, or another system's queue.")
+    gpus: Count = Field(0, description="GPUs of each worker.")
+    time: Duration | None = Field(None, description="How long the queue may let a worker run.")
+    set_up: Lines = Field((), description="Shell lines before the worker: modules, conda, variables.")
+    options: Options = Field((), description="Further options of the submitting command: a text, or words.")
+    command: Text | None = Field(None, description="For `command`: how to run `{command}`.")
+    python: Text | None = Field(None, description="Interpreter on the workers' machines; null = this one.")
+
+    @property
+    def number(self) -> int:
+        """Number of workers, at most: as requested, else one per GPU of this machine for local ones, else one."""
+        if self.adaptive is not None:
+            return self.adaptive.maximum
+        per_gpu = len(visible_gpus()) // self.gpus if self.launcher == "local" and self.gpus and not self.count else 1
+        return self.count or max(1, per_gpu)
+
+    @model_validator(mode="after")
+    def _fits_its_launcher(self) -> WorkerGroup:
+        if self.launcher == "command":
+            if self.command is None:
+                raise contradiction('launcher "command" needs a command, such as command: ssh node7 {command}.')
+            if not {"command"} <= _placeholders(self.command) <= {"command", "name"}:
+                raise contradiction(
+                    f'command is "{self.command}", but must hold {{command}}, may hold {{name}}, and nothing else in '
+                    "braces."
+                )
+        elif self.command is not None:
+            raise contradiction(f'command is for launcher "command", but launcher is "{self.launcher}": drop one.')
+        if self.launcher in ("local", "command"):
+            for key in ("queue", "options", "time", *(("memory",) if self.launcher == "local" else ())):
+                if getattr(self, key):
+                    raise contradiction(f'{key} is asked of a queue, but launcher is "{self.launcher}": drop it.')
+        if self.launcher == "oar" and self.memory:
+            raise contradiction(
+                "memory has no name that all OAR clusters share: drop it, and ask by options, such as -p 'mem > 16000'."
+            )
+        if self.adaptive is not None and self.count is not None:
+            raise contradiction(f"count is {self.count}, but adaptive says how many workers there are: drop one.")
+        return self
+
+
+def _placeholders(template: str) -> set[str]:
+    try:
+        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError:
+        return set()
+
+
+Port = Annotated[Count, Field(le=65535), Words("a port number from 0 to 65535")]
 
 
 class SchedulerSection(Document):
@@ -85,17 +191,37 @@ def load_workers(source: Path | str) -> Workers:
     Raises:
         ConfigError: It cannot be read, a key is unknown, a value wrong, or values contradict each other.
     """
-    if re.match(r"\w+://", str(source)):
-        return _standing(str(source))
-    path = Path(source)
-    values = read_keys(path)
-    if values.get("type") == "Scheduler" and "address" in values:
-        return _standing(str(values["address"]))
+    address, path = str(source), Path(source)
+    if not re.match(r"\w+://", address):
+        values = read_keys(path)
+        if values.get("type") != "Scheduler" or "address" not in values:
+            return _workers_of(values, path)
+        address = str(values["address"])
+    if not re.fullmatch(r"(tcp|tls|ws|wss)://\S+:\d+/?", address):
+        raise ConfigError(
+            f"{address} is not the address of a Dask scheduler: expected one such as tcp://10.0.0.5:8786 or "
+            "tls://10.0.0.5:8786, or a file."
+        )
+    return Workers(cluster=address)
+
+
+def _workers_of(values: dict[str, Any], path: Path) -> Workers:
     settings = values.pop("scheduler", None) or {}
     if not isinstance(settings, Mapping):
         raise ConfigError(f"scheduler must be a mapping of keys, found {settings!r} in {path}.")
     scheduler = SchedulerSection.from_values(settings, lambda _key: f"under scheduler in {path}")
-    groups = tuple(_group(entry, f"in {where}") for entry, where in _entries(values, path))
+    if "workers" in values:
+        entries = values.pop("workers")
+        if values:
+            raise ConfigError(
+                f"{path} has the key '{next(iter(values))}' beside the list workers: move it into the list's entries."
+            )
+        if not isinstance(entries, list) or not entries or not all(isinstance(entry, Mapping) for entry in entries):
+            raise ConfigError(f"workers in {path} must be a list of groups, each with keys such as launcher and count.")
+        named = [(entry, f"in entry {number} of workers in {path}") for number, entry in enumerate(entries, start=1)]
+    else:
+        named = [(values, f"in {path}")]
+    groups = tuple(_group(entry, where) for entry, where in named)
     for group in groups:
         if group.launcher in QUEUES and scheduler.listen is None:
             raise ConfigError(
@@ -105,13 +231,8 @@ def load_workers(source: Path | str) -> Workers:
     return Workers(groups, scheduler)
 
 
-def _standing(address: str) -> Workers:
-    if not re.fullmatch(r"(tcp|tls|ws|wss)://\S+:\d+/?", address):
-        raise ConfigError(
-            f"{address} is not the address of a Dask scheduler: expected one such as tcp://10.0.0.5:8786 or "
-            "tls://10.0.0.5:8786, or a file."
-        )
-    return Workers(cluster=address)
+def _group(values: Mapping[str, Any], where: str) -> WorkerGroup:
+    return WorkerGroup.from_values({**_jobqueue_values(values), **values}, lambda _key: where)
 
 
 def given_workers(arguments: Namespace) -> Workers | None:
@@ -122,7 +243,9 @@ def given_workers(arguments: Namespace) -> Workers | None:
         InputError: They cannot start, see ``worker_problems``; or ``--dashboard`` is given without workers, or the
             package for its pages is missing.
     """
-    workers = None if arguments.workers is None else usable_workers(arguments.workers)
+    workers = None if arguments.workers is None else load_workers(arguments.workers)
+    if workers is not None:
+        check_workers(workers)
     if not getattr(arguments, "dashboard", False):
         return workers
     if find_spec("bokeh") is None:
@@ -132,40 +255,6 @@ def given_workers(arguments: Namespace) -> Workers | None:
             raise InputError("--dashboard shows what workers do, but there are none: add --workers.")
         workers = Workers.local(arguments.num_workers)
     return replace(workers, dashboard=True)
-
-
-def usable_workers(source: Path | str) -> Workers:
-    """Read which workers to use, and check, as far as this machine can, that they are able to start.
-
-    Raises:
-        ConfigError: As ``load_workers``.
-        InputError: They cannot start; the first of ``worker_problems``.
-    """
-    workers = load_workers(source)
-    for problem in worker_problems(workers):
-        raise problem
-    return workers
-
-
-def _entries(values: dict[str, Any], path: Path) -> list[tuple[Mapping[str, Any], str]]:
-    if "workers" not in values:
-        return [(values, str(path))]
-    listed = values.pop("workers")
-    if values:
-        raise ConfigError(
-            f"{path} has the key '{next(iter(values))}' beside the list workers: move it into the list's entries."
-        )
-    if not isinstance(listed, list) or not listed or not all(isinstance(entry, Mapping) for entry in listed):
-        raise ConfigError(f"workers in {path} must be a list of groups, each with keys such as launcher and count.")
-    return [(entry, f"entry {number} of workers in {path}") for number, entry in enumerate(listed, start=1)]
-
-
-def _group(values: Mapping[str, Any], where: str) -> WorkerGroup:
-    try:
-        return GroupSection.from_values({**_jobqueue_values(values), **values}, lambda _key: where)
-    except ConfigError as error:
-        message = str(error)
-        raise ConfigError(message if where in message else f"{message[:-1]} ({where}).") from None
 
 
 def _jobqueue_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,40 +281,39 @@ def _jobqueue_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
+def check_workers(workers: Workers) -> None:
+    """Check, as far as this machine can, that workers are able to start.
+
+    Raises:
+        InputError: They are not; the first of ``worker_problems``.
+    """
+    for problem in worker_problems(workers):
+        raise problem
+
+
 def worker_problems(workers: Workers) -> Iterator[InputError]:
     """Yield an error for each obstacle: missing programs, too few GPUs, an address of another machine."""
     if workers.cluster is not None:
         yield from _unreachable(workers.cluster)
         return
-    launchers = [LAUNCHERS[group.launcher](group, Path()) for group in workers.groups]
-    for launcher in launchers:
-        program = launcher.program
+    for group in workers.groups:
+        program, gpus = LAUNCHERS[group.launcher].program, len(visible_gpus())
         if program is not None and shutil.which(program) is None:
             yield InputError(
-                f"Workers are to be started by {launcher.group.launcher}, but the program {program} is missing here: "
+                f"Workers are to be started by {group.launcher}, but the program {program} is missing here: "
                 "run this on a machine that can submit jobs."
             )
-    for launcher in launchers:
-        group = launcher.group
-        if launcher.local and group.python is not None and shutil.which(group.python) is None:
+        if group.launcher == "local" and group.number * group.gpus > gpus:
             yield InputError(
-                f"python in the workers file is {group.python}, but this program does not exist: correct it."
+                f"{group.number} workers with {group.gpus} GPUs each are asked for, but this machine shows {gpus}: "
+                "reduce count or gpus in the workers file."
             )
-        if (missing := _missing_program(group.command)) is not None:
-            yield InputError(
-                f"command in the workers file begins with {missing}, but this program does not exist here: correct it, "
-                "or run this where it is installed."
-            )
-        try:
-            _ = launcher.count
-        except InputError as problem:
-            yield problem
-    cores, local = len(os.sched_getaffinity(0)), sum(one.group.most or 1 for one in launchers if one.local)
+    cores, local = len(os.sched_getaffinity(0)), sum(one.number for one in workers.groups if one.launcher == "local")
     if local > MOST_WORKERS_PER_CORE * cores:
         yield InputError(
             f"{local} workers are to run on this machine, but it has {cores} cores: reduce count in the workers file."
         )
-    if not all(launcher.local for launcher in launchers):
+    if any(group.launcher != "local" for group in workers.groups):
         records = jobs_directory()
         there = next(folder for folder in [records, *records.parents] if folder.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
@@ -237,7 +325,11 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
         try:
             socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
         except OSError as error:
-            yield cannot_listen(address, port, error)
+            reason = (error.strerror or str(error)).split(" (while ")[0]  # Python appends the address as a tuple
+            yield InputError(
+                f"The scheduler cannot listen on {address} port {port} ({reason}): set scheduler.listen "
+                "in the workers file to an address of this machine, and another port or none."
+            )
 
 
 def _unreachable(address: str) -> Iterator[InputError]:
@@ -250,21 +342,3 @@ def _unreachable(address: str) -> Iterator[InputError]:
             f"There is no Dask scheduler at {address} ({getattr(error, 'strerror', None) or error}): start it, or "
             "correct the address."
         )
-
-
-def _missing_program(command: str | None) -> str | None:
-    """Return the first word of a command if the shell finds no program of that name; None where that is uncertain."""
-    word = re.match(r"\s*([\w./+-]+)(?=\s)", command or "")
-    if word is None:  # a variable, quotes, the worker itself: only the shell can resolve it
-        return None
-    known = subprocess.run(["/bin/sh", "-c", 'command -v -- "$0"', word[1]], capture_output=True, check=False)
-    return None if known.returncode == 0 else word[1]
-
-
-def cannot_listen(address: str, port: int, error: OSError) -> InputError:
-    """Return the error for an address that the scheduler cannot listen on."""
-    reason = (error.strerror or str(error)).split(" (while ")[0]  # Python appends the address as a tuple
-    return InputError(
-        f"The scheduler cannot listen on {address} port {port} ({reason}): set scheduler.listen "
-        "in the workers file to an address of this machine, and another port or none."
-    )

@@ -12,11 +12,10 @@ import numpy as np
 from incasem_like.errors import InputError
 from incasem_like.networks import save_checkpoint
 from incasem_like.pretrained.checkpoint_run import Architecture, ImportedCheckpoint, read_imported, run_of_checkpoint
-from incasem_like.pretrained.downloading import DownloadLog
 from incasem_like.pretrained.foreign import ForeignRun, id_in_name, is_mock_db, prediction_of, read_mock_db, read_run
 from incasem_like.pretrained.importing import usable
 from incasem_like.pretrained.keras import converted, is_keras, read_keras
-from incasem_like.pretrained.manifest import Manifest, find_checkpoint
+from incasem_like.pretrained.manifest import DownloadLog, Manifest, find_checkpoint
 from incasem_like.pretrained.mongodump import is_archive, is_dump_folder, open_dump
 from incasem_like.tracking.model.checkpoints import listed
 

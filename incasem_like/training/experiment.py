@@ -165,7 +165,7 @@ def run_training(
         trainer = build_trainer(checked, run, folders, tensorboard, beginning)
         if checkpoint is not None:
             trainer.restore(checkpoint)
-        run.inputs([_described(region) for region in regions])
+        run.inputs([region.record for region in regions])
         return trainer.fit()
 
 
@@ -245,7 +245,6 @@ def _validator(
     checked: CheckedTraining, optimization: Optimization, log: TrainingLog, folders: RunFolders
 ) -> Validator:
     from incasem_like.networks import autocast_dtype
-    from incasem_like.prediction.channels import channel_groups
     from incasem_like.prediction.computing.tiles import TiledPredictor
     from incasem_like.training.validation import Validator
 
@@ -257,7 +256,7 @@ def _validator(
         device=optimization.device,
         autocast=autocast_dtype(config.torch),
         channels_last=config.torch.channels_last,
-        channels=channel_groups(config.model),
+        channels=config.model.outputs or (),
     )
     return Validator(
         config,
@@ -267,8 +266,3 @@ def _validator(
         log=log,
         snapshots=folders.snapshots / "validation",
     )
-
-
-def _described(region: Any) -> Mapping[str, Any]:
-    """Describe a region and the content of its volumes, for the run's record."""
-    return {"name": region.name, "file": str(region.entry.file), "content_hashes": region.content_hashes}

@@ -15,8 +15,7 @@ import torch
 import zarr
 
 from incasem_like.blockwise import list_jobs
-from incasem_like.blockwise.launchers import WorkerGroup
-from incasem_like.blockwise.workers_file import Workers, load_workers
+from incasem_like.blockwise.workers_file import WorkerGroup, Workers, load_workers
 from incasem_like.errors import ConfigError, InputError
 from incasem_like.prediction.experiment import examine_prediction
 from incasem_like.prediction.outputs import read_begun
@@ -71,7 +70,7 @@ def asked(monkeypatch):
         "__reduce__",
         lambda request: (
             requests.append([place.checkpoint.sha256 for place in request.networks])
-            or (ProbeRequest, (request.networks, request.section, request.regions, request.tiles))
+            or (ProbeRequest, (request.networks, request.section, request.regions))
         ),
     )
     return requests

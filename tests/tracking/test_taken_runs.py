@@ -45,7 +45,7 @@ def test_who_lost_the_run_stops_writing_and_says_so(store: RunStore, monkeypatch
         run.log_scalar("loss", 0.5, 1)
         run.flush()
         with monkeypatch.context() as patched:
-            patched.setattr(metrics_log, "lock_file", lambda file: True)
+            patched.setattr(metrics_log, "lock", lambda file, wait: True)
             patched.setattr(claim, "is_alive", lambda *arguments: False)
             track(store, logging_up_to(20, first=2), continues=Continuation(1, 1))
         run.log_scalar("loss", 99.0, 2)
@@ -68,7 +68,7 @@ def test_who_lost_the_run_and_logs_nothing_more_learns_it_at_the_end(
 
     def main(run: Run) -> str:
         with monkeypatch.context() as patched:
-            patched.setattr(metrics_log, "lock_file", lambda file: True)
+            patched.setattr(metrics_log, "lock", lambda file, wait: True)
             patched.setattr(claim, "is_alive", lambda *arguments: False)
             track(store, lambda run: "theirs", continues=Continuation(1, 1))
         run.set_info("seen", "mine")

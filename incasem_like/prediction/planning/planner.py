@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import (
     DataConfig,
     PredictionConfig,
@@ -16,7 +16,6 @@ from incasem_like.config import (
 from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError, IncasemError
 from incasem_like.networks import for_this_machine
-from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.loading import NetworkSource, load_network
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
@@ -27,9 +26,6 @@ from incasem_like.tracking import RunRecord
 from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_checkpoint
 from incasem_like.tracking.values import without_credentials
 
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
-
 
 def plan_prediction(
     config: PredictionConfig,
@@ -38,7 +34,6 @@ def plan_prediction(
     *,
     checkpoint: ChosenCheckpoint | None = None,
     found: Preflight | None = None,
-    knows_workers: bool = True,
 ) -> PredictionPlan:
     """Find and check everything that a prediction needs, except for the values that ``PredictionPlan.resolved`` adds.
 
@@ -47,8 +42,8 @@ def plan_prediction(
         records: The training runs; with several, the mean of their networks is predicted.
         workers: The workers that predict; None for this process.
         checkpoint: The weights of a single network; None for those of ``prediction.checkpoint``.
-        found: Collects all problems; None raises the first one.
-        knows_workers: False if the workers file is wrong: the device is not checked, and no plan is returned.
+        found: Collects all problems; None raises the first one. Where the workers are not known, the device is not
+            checked, and no plan is returned.
 
     Raises:
         ConfigError: ``prediction.data`` is missing or wrong, the device does not exist, the tiles do not suit the
@@ -67,7 +62,7 @@ def plan_prediction(
     store = url if url == without_credentials(url) else None
     with found.collecting():
         data = load_regions_config(config, trainings[0])
-    if knows_workers:
+    if found.knows_workers:
         with found.collecting():
             is_probed = needs_probe(config, workers)
     if data is not None:
@@ -98,7 +93,7 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
     """
     section = config.prediction
     path = required_file(section.data, "prediction.data")
-    groups = channel_groups(training.model)
+    groups = training.model.outputs or ()
     names = ", ".join(group.name for group in groups)
     if section.log_metrics and groups:
         raise ConfigError(
@@ -200,7 +195,7 @@ def _check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, oth
     """
     voxel_size = first.data.voxel_size
     ours, theirs = (
-        {f"{group.name}.{key}": value for group in channel_groups(one.model) for key, value in group.attributes.items()}
+        {f"{group.name}.{key}": value for group in one.model.outputs or () for key, value in group.attributes.items()}
         for one in (first, other)
     )
     other_size = voxel_size if same_voxel_size(voxel_size, other.data.voxel_size) else other.data.voxel_size
@@ -221,5 +216,5 @@ def _check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, oth
 
 
 def _outputs(training: TrainingConfig) -> str:
-    groups = channel_groups(training.model)
+    groups = training.model.outputs or ()
     return ", ".join(f"{group.name} ({group.channels}, {group.activation})" for group in groups) or "classes"
