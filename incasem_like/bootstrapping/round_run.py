@@ -79,16 +79,14 @@ class History:
     """Steps of earlier rounds, newest last."""
 
     records: list[RunRecord]
-    _steps: list[tuple[int, dict[str, Any]]] = field(init=False)
+    _steps: list[dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._steps = [
-            (record.id, dict(entry)) for record in self.records for entry in record.info.get(STEPS_INFO) or ()
-        ]
+        self._steps = [dict(entry) for record in self.records for entry in record.info.get(STEPS_INFO) or ()]
 
     def finished(self, key: str) -> dict[str, Any] | None:
         """Return the latest finished step of that identity whose run and data are still there."""
-        for _, entry in reversed(self._steps):
+        for entry in reversed(self._steps):
             if entry["key"] == key and entry.get("result") is not None and self._exists(entry):
                 return entry
         return None
@@ -109,9 +107,7 @@ class History:
 
     def repetitions(self, base: str) -> int:
         """Return how often a step was repeated although nothing had changed, and finished."""
-        found = [
-            entry.get("repetition", 0) for _, entry in self._steps if entry.get("base") == base and entry["result"]
-        ]
+        found = [entry.get("repetition", 0) for entry in self._steps if entry.get("base") == base and entry["result"]]
         return max(found, default=0)
 
     def begun_repetition(self, name: str) -> int | None:
@@ -124,7 +120,7 @@ class History:
 
     def of_name(self, name: str) -> dict[str, Any] | None:
         """Return the latest finished step of that name in any round."""
-        return next((entry for _, entry in reversed(self._steps) if entry["name"] == name and entry["result"]), None)
+        return next((entry for entry in reversed(self._steps) if entry["name"] == name and entry["result"]), None)
 
 
 def _is_complete(address: str) -> bool:

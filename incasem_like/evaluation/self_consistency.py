@@ -219,7 +219,8 @@ class Comparison:
 
     def run(self, run_id: int | None, overwrite: bool, num_workers: int, workers: Workers | None) -> dict[str, Any]:
         """Write error map, table of objects, mask and weights, and return the statistics."""
-        request, how = self.request, {"num_workers": num_workers, "workers": workers}
+        request = self.request
+        how: dict[str, Any] = {"num_workers": num_workers, "workers": workers}
         voxel_size = self.prediction.require_voxel_size()
         parameters = {"target": self.recomputed.target, "options": dict(self.recomputed.options)}
         errors = self.output(ERROR_MAP, parameters, run_id, overwrite)
