@@ -27,6 +27,8 @@ def main(script: Path) -> None:
     add("--region", metavar="NAME", help="region of the prediction, if it has several")
     add("-f", "--filename", metavar="ZARR", help="container of a prediction made elsewhere, instead of --run_id")
     add("-d", "--dataset", metavar="DS", help="its dataset; with --run_id, a dataset in the prediction's group")
+    add("--predict", type=Path, metavar="FILE", help="config_prediction.yaml: predict while segmenting, store nothing")
+    add("--training", type=int, metavar="ID", help="with --predict: training run whose network predicts")
     add("--mongodb_predictions", metavar="URL", help="store of the prediction run, if different from this run's")
     add("--overwrite", action="store_true", help="replace the stages that were made with other options")
     add("--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
@@ -71,6 +73,8 @@ def _open_prediction(config: SegmentationConfig, line: CommandLine) -> Volume:
     from incasem_like.volumes import open_volume
 
     own = line.own
+    if own.predict is not None:
+        return _predicted(config, line)
     if (own.run_id is None) == (own.filename is None):
         raise InputError(
             "Name what to segment: --run_id ID, or -f CONTAINER and -d DATASET of a prediction made elsewhere."
@@ -79,6 +83,20 @@ def _open_prediction(config: SegmentationConfig, line: CommandLine) -> Volume:
         return open_volume(own.filename, own.dataset)
     store = stores_of(line, config.directories, config.tracking, own.mongodb_predictions).open("predictions")
     return predicted_dataset(store.get(own.run_id), own.region, own.dataset)
+
+
+def _predicted(config: SegmentationConfig, line: CommandLine) -> Volume:
+    """Return the volume that a network predicts wherever it is read."""
+    from incasem_like.blockwise.workers_file import given_workers
+    from incasem_like.config import load_prediction_config
+    from incasem_like.segmentation.predicted import predicted_volume
+
+    own = line.own
+    if own.training is None or own.run_id is not None or own.filename is not None:
+        raise InputError("--predict needs --training ID, and neither --run_id nor -f: the network is the training's.")
+    prediction = load_prediction_config([own.predict])
+    trainings = stores_of(line, config.directories, config.tracking).open("trainings")
+    return predicted_volume(prediction, [trainings.get(own.training)], own.region, own.dataset, given_workers(own))
 
 
 def _report(made: dict[str, Any], already: bool) -> None:

@@ -280,7 +280,8 @@ def methods_of_run(record: RunRecord) -> str:
         sentences.append(
             f"A {model.get('type', 'network')} with {record.info.get('num_params', 'unknown many')} parameters was "
             f"trained for {training.get('iterations')} iterations with a batch size of "
-            f"{training.get('batch_size', 1)} and the optimizer {optimizer.get('type', 'Adam')} (learning rate {optimizer.get('lr')}), on blocks of "
+            f"{training.get('batch_size', 1)} and the optimizer {optimizer.get('type', 'Adam')} "
+            f"(learning rate {optimizer.get('lr')}), on blocks of "
             f"{_times(training.get('output_size_voxels'))} voxels of {_times(size.get('voxel_size'))} nm."
         )
     elif record.kind in SCRIPTS:
