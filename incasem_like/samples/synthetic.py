@@ -63,7 +63,7 @@ class SyntheticSamples(Dataset[dict[str, Any]]):
         context = settings.label_context
         sizes = zip(self._margin, settings.raw_context, context, strict=True)
         block = _block(_inset(clean, [m + raw - reach for m, raw, reach in sizes]), settings.voxel_size, context)
-        made = {target.name: target.make(block) for target in settings.targets}
+        made = {target.name: target.weighted(block) for target in settings.targets}
         labels, mask = block.crop(block.classes), block.crop(block.mask)
         return {
             "raw": read * 2 - 1,

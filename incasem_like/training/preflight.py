@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -245,13 +246,17 @@ def check_memory(config: TrainingConfig) -> None:
         from incasem_like.networks import geometry_in_volumes, network_geometry
 
         geometry = geometry_in_volumes(network_geometry(config.model))
-        smaller = (
-            [edge - step * stride for edge, stride in zip(size, geometry.stride, strict=True)] for step in range(1, 64)
-        )
-        fitting = (one for one in smaller if min(one) > 0 and geometry.is_valid(one) and needed(one, 1) <= room)
-        found = next(fitting, None)
+
+        def smaller(steps: int) -> list[int]:
+            return [edge - steps * stride for edge, stride in zip(size, geometry.stride, strict=True)]
+
+        def fits(steps: int) -> bool:
+            return not geometry.is_valid(smaller(steps)) or needed(smaller(steps), 1) <= room
+
+        most = min((edge - 1) // stride for edge, stride in zip(size, geometry.stride, strict=True))
+        found = smaller(bisect.bisect_left(range(most), True, key=fits))
         remedy = "lower model.num_fmaps"
-        if found is not None:
+        if geometry.is_valid(found):
             output = list(geometry.output_size(found))
             remedy = f"set training.input_size_voxels={found} and training.output_size_voxels={output}"
             if blocks > 1:
