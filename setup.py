@@ -32,6 +32,7 @@ setup(
         "lightning-fabric>=2.6",
         "matplotlib>=3.9",
         "mrcfile>=1.5",
+        "neuroglancer>=2.41",
         "nibabel>=5.3",
         "numpy>=2",
         "optuna>=4",
@@ -43,6 +44,7 @@ setup(
         "requests>=2.31",
         "rich>=13",
         "sacred==0.8.7",
+        "safetensors>=0.5",
         "scikit-image>=0.25",
         "scipy>=1.14",
         "setuptools>=77.0.3,<82",  # sacred imports pkg_resources, which setuptools 82 removed
@@ -57,12 +59,12 @@ setup(
     extras_require={
         "dashboard": ["bokeh>=3.1"],  # the pages of Dask's dashboard
         "test": [
+            "bioimageio.spec>=0.5.14",  # validates the packages that models export writes
             "bokeh>=3.1",
             "hypothesis>=6",
             "import-linter>=2.5",
             "mongomock>=4.3",
             "mypy>=1.15",
-            "neuroglancer>=2.40",
             "pre-commit>=4",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -64,7 +64,8 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
 
 
-_NO_LOCKS_HERE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
+_LOCKED = (errno.EWOULDBLOCK, errno.EACCES)
+_ATTEMPTS_TO_LOCK, _SECONDS_BETWEEN_ATTEMPTS = 5, 0.05
 
 
 def lock(handle: int, *, wait: bool = True) -> bool:
@@ -79,14 +80,16 @@ def lock(handle: int, *, wait: bool = True) -> bool:
     Returns:
         False if another process or thread has the lock; never with ``wait``.
     """
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS_HERE:
-            raise
-    return True
+    for _ in range(_ATTEMPTS_TO_LOCK):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno not in _LOCKED:
+                return True
+            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)  # another process may just be looking whether it is locked
+        else:
+            return True
+    return False
 
 
 @contextlib.contextmanager
@@ -98,27 +101,6 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-_LOCKED = (errno.EWOULDBLOCK, errno.EACCES)
-_ATTEMPTS_TO_LOCK, _SECONDS_BETWEEN_ATTEMPTS = 5, 0.05
-
-
-def lock_file(file: int) -> bool:
-    """Lock an open file for as long as it is open; return False where another process has it locked.
-
-    On a file system without locks nothing is locked, and the answer is True.
-    """
-    for _ in range(_ATTEMPTS_TO_LOCK):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in _LOCKED:
-                return True
-            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)  # somebody may just be looking whether it is locked
-        else:
-            return True
-    return False
 
 
 def is_locked(path: Path) -> bool:

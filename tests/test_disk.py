@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from incasem_like.disk import copy_whole, is_locked, lock_file, whole_folder
+from incasem_like.disk import copy_whole, is_locked, lock, whole_folder
 
 
 @pytest.mark.parametrize("link", [False, True])
@@ -55,18 +55,18 @@ def test_a_file_is_locked_until_the_process_that_locked_it_is_killed(tmp_path: P
     path = tmp_path / "file"
     assert not is_locked(path)
     code = (
-        "import os, sys; from incasem_like.disk import lock_file; "
-        "assert lock_file(os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)); print('locked', flush=True); sys.stdin.read()"
+        "import os, sys; from incasem_like.disk import lock; "
+        "assert lock(os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)); print('locked', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "locked\n"
         with open(path) as file:
-            assert not lock_file(file.fileno())
+            assert not lock(file.fileno(), wait=False)
         assert is_locked(path)
         holder.kill()
     assert not is_locked(path)
     with open(path) as file:
-        assert lock_file(file.fileno())
+        assert lock(file.fileno(), wait=False)
         assert is_locked(path)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from incasem_like.blockwise.done_log import DoneLog
@@ -24,36 +22,34 @@ class JobCancelled(KeyboardInterrupt):
 
 
 class Call:
-    """One call.
+    """One call of a task: its queue of blocks, and the log, record and progress that receive their outcome.
 
     Args:
         task: The task.
         log: The log of its finished blocks.
         pending: Numbers of the blocks to do, at least one.
+        description: Label of the progress bar; the task's name if None.
         command: The command that resumes the task, if it is not this process's own.
 
     Attributes:
         queue: The blocks that are neither done nor failed.
         record: The job's record.
+        progress: Progress, shown for the duration of a ``with`` block.
     """
 
-    def __init__(self, task: WorkTask, log: DoneLog, pending: Sequence[int], command: str | None) -> None:
+    def __init__(
+        self, task: WorkTask, log: DoneLog, pending: Sequence[int], description: str | None, command: str | None
+    ) -> None:
         self.task, self._log = task, log
         self._pending, self._voxels = len(pending), 0
         self.queue = BlockQueue(pending, task.retries)
         self.record = JobRecord(task, len(log.done), command)
-        self._progress: Progress | None = None
+        already = task.amount(sorted(log.done))
+        self.progress = Progress(description or task.name, task.size, task.unit, already=already)
         self._noting = threading.Lock()  # blocks of this process are written and logged in another thread
         self._waits = True  # until the first worker has set up the task
-        self._waits_until: float | None = time.monotonic() + SECONDS_UNTIL_TOLD  # None: one has connected
+        self._began = time.monotonic()
         self._begun: dict[int, int] = {}  # voxels of running blocks that progress already shows
-
-    @contextlib.contextmanager
-    def shown(self, description: str) -> Iterator[None]:
-        """Show progress for the duration of a ``with`` block."""
-        already = self.task.amount(sorted(self._log.done))
-        with Progress(description, self.task.size, self.task.unit, already=already) as self._progress:
-            yield
 
     def summary(self) -> BlockSummary:
         """Return the outcome so far."""
@@ -68,7 +64,7 @@ class Call:
             self._log.record(*numbers)
             voxels = self.task.amount(numbers)
             self._voxels += voxels
-            self._show(voxels - sum(self._begun.pop(number, 0) for number in numbers))
+            self.progress.advance(voxels - sum(self._begun.pop(number, 0) for number in numbers))
 
     def error(self, number: int, error: BlockError) -> FailedBlock | None:
         """Note a failed attempt at a block, which is retried, or has failed for good and is returned.
@@ -92,26 +88,22 @@ class Call:
         """Show progress within a block."""
         with self._noting:
             self._begun[number] = self._begun.get(number, 0) + voxels
-            self._show(voxels)
+            self.progress.advance(voxels)
 
     def retract(self, number: int) -> None:
         """Subtract the progress within a block that will be restarted."""
         with self._noting:
-            self._show(-self._begun.pop(number, 0))
-
-    def _show(self, voxels: int) -> None:
-        assert self._progress is not None
-        self._progress.advance(voxels)
+            self.progress.advance(-self._begun.pop(number, 0))
 
     def start_clock(self) -> None:
         """Measure rates from the first sign of work on, leaving out the start of workers."""
-        if self._waits and self._progress is not None:
+        if self._waits:
             self._waits = False
             self.record.start_clock()
-            self._progress.start_clock()
+            self.progress.start_clock()
 
     def look(self, workers: Sequence[dict[str, Any]] = (), dashboard: str = "") -> None:
-        """Update the job's record when an update is due.
+        """Update the job's record when an update is due, and show where to look while no worker connects.
 
         Args:
             workers: The connected workers, see ``Job.workers``.
@@ -125,19 +117,11 @@ class Call:
         if self.record.dashboard != dashboard:
             self.record.dashboard = dashboard
             print(f"Dashboard: {dashboard}", file=sys.stderr)
-        self._report_waiting(bool(workers))
+        missing = self._waits and not workers and time.monotonic() - self._began > SECONDS_UNTIL_TOLD
+        note = f"no worker yet, incasem-like jobs show {self.record.id} tells more" if missing else ""
+        if note != self.progress.note:
+            self.progress.advance(0, note=note)
         if self.record.due:
             self.record.update(len(self._log.done), len(self.queue.failed), workers)
             if self.record.cancelled:
                 raise JobCancelled
-
-    def _report_waiting(self, connected: bool) -> None:
-        """Show beside the progress where to look while no worker connects, because of the queue or a firewall."""
-        if self._progress is None or self._waits_until is None:
-            return
-        if connected or not self._waits:
-            self._waits_until = None
-            self._progress.note = ""
-        elif time.monotonic() > self._waits_until:
-            self._waits_until = math.inf
-            self._progress.advance(0, note=f"no worker yet, incasem-like jobs show {self.record.id} tells more")

@@ -13,9 +13,9 @@ from distributed import Client, Future, Scheduler, Security, SpecCluster
 from distributed.metrics import time as dask_time
 
 import incasem_like
-from incasem_like.blockwise.fleet import Fleet
+from incasem_like.blockwise.fleet import Fleet, end_workers
 from incasem_like.blockwise.worker_process import QUIET, silence_dask
-from incasem_like.blockwise.workers_file import LOOPBACK, SECONDS_TO_CONNECT, Workers, cannot_listen
+from incasem_like.blockwise.workers_file import LOOPBACK, SECONDS_TO_CONNECT, Workers
 from incasem_like.errors import IncasemError, InputError
 
 CLUSTER_LOST = "The Dask cluster was lost: once it is there again, the same command continues."
@@ -44,12 +44,14 @@ class Cluster:
     Args:
         client: A Dask client connected to the cluster.
         dashboard: Address of Dask's pages, or nothing.
+        fleet: The workers that this call starts, here none.
     """
 
     patience: float | None = SECONDS_FOR_A_WORKER  # None: workers may wait in a queue for as long as they have to
 
-    def __init__(self, client: Client, dashboard: str = "") -> None:
-        self.client, self.dashboard = client, dashboard
+    def __init__(self, client: Client, dashboard: str, fleet: Fleet) -> None:
+        self.client, self.dashboard, self.fleet = client, dashboard, fleet
+        self._reasons: dict[str, str] = {}  # why workers were ended
         self._asked = 0.0
         self._found: Mapping[str, Mapping[str, Any]] = {}
 
@@ -73,16 +75,16 @@ class Cluster:
     def tend(self, left: int, waiting: int) -> None:
         """Replace workers that ended or are silent."""
 
-    def worked(self, name: str) -> None:
-        """Note that a worker did something."""
-
     def describe_death(self, name: str, pid: int) -> str:
         """Return how a worker ended, in a sentence without its full stop."""
-        return f"The worker {name} died"
-
-    def last_words(self) -> str:
-        """Return the last message about workers that have not connected."""
-        return ""
+        slot = self.fleet.slots.get(name)
+        status = None if slot is None else slot.exit_status(pid)
+        died = f"The worker {name} died"
+        if status == -9:
+            died += " by signal 9, perhaps because memory ran out: fewer workers need less"
+        elif status is not None:
+            died += f" by signal {-status}" if status < 0 else f" with status {status}"
+        return self._reasons.pop(name, died)
 
     def release(self, topic: str, futures: Sequence[Future]) -> None:
         """Cancel batches, and remove the plugin of that name from the workers."""
@@ -95,21 +97,18 @@ class OwnCluster(Cluster):
     """A scheduler in this process, with workers that this call starts.
 
     Args:
-        client: A Dask client connected to the cluster.
-        dashboard: As for ``Cluster``.
+        client, dashboard, fleet: As for ``Cluster``.
         scheduler: The scheduler in this process.
-        fleet: Starts the workers.
         silences: Seconds without a heartbeat after which a worker is replaced: of this machine, of others.
     """
 
     patience = None
 
     def __init__(
-        self, client: Client, dashboard: str, scheduler: Scheduler, fleet: Fleet, silences: tuple[float, float]
+        self, client: Client, dashboard: str, fleet: Fleet, scheduler: Scheduler, silences: tuple[float, float]
     ) -> None:
-        super().__init__(client, dashboard)
-        self._scheduler, self._fleet, self._silences = scheduler, fleet, silences
-        self._reasons: dict[str, str] = {}
+        super().__init__(client, dashboard, fleet)
+        self._scheduler, self._silences = scheduler, silences
 
     def workers(self) -> Sequence[dict[str, Any]]:
         """Describe the workers, see ``Cluster.workers``."""
@@ -129,38 +128,20 @@ class OwnCluster(Cluster):
         latest = {self.name_of(one.name): one for one in known}
         for one in known:
             name = self.name_of(one.name)
-            slot, silence = self._fleet.slots[name], dask_time() - one.last_seen
+            slot, silence = self.fleet.slots[name], dask_time() - one.last_seen
             if latest[name] is not one:  # it was replaced, but the end of its connection was not seen
                 self._remove(one.address, expected=True)
-            elif silence > self._silences[0 if slot.launcher.local else 1]:
+            elif silence > self._silences[0 if slot.local else 1]:
                 self._reasons[name] = f"The worker {name} on {one.host} has been silent for {silence:.0f} s"
-                slot.stop()
+                end_workers([slot])
                 self._remove(one.address, expected=False)
             elif not waiting and not one.processing and not slot.always:
-                slot.stop()
-        self._fleet.tend(left, waiting)
+                end_workers([slot])
+        self.fleet.tend(left, waiting)
 
     def _remove(self, address: str, *, expected: bool) -> None:
         stimulus = f"incasem-{time.time()}"
         self.client.sync(self._scheduler.remove_worker, address=address, expected=expected, stimulus_id=stimulus)
-
-    def worked(self, name: str) -> None:
-        """Note that a worker did something."""
-        self._fleet.worked(name)
-
-    def describe_death(self, name: str, pid: int) -> str:
-        """Return how a worker ended, see ``Cluster.describe_death``."""
-        status = self._fleet.slots[name].exit_status(pid)
-        died = f"The worker {name} died"
-        if status == -9:
-            died += " by signal 9, perhaps because memory ran out: fewer workers need less"
-        elif status is not None:
-            died += f" by signal {-status}" if status < 0 else f" with status {status}"
-        return self._reasons.pop(name, died)
-
-    def last_words(self) -> str:
-        """Return the last message about workers that have not connected."""
-        return self._fleet.last_words()
 
     def release(self, topic: str, futures: Sequence[Future]) -> None:
         """Do nothing: the workers end."""
@@ -175,19 +156,22 @@ def own_cluster(workers: Workers, fleet: Fleet, threads: int, block_limit: float
         fleet: The workers.
         threads: Dask tasks that a worker runs at a time.
         block_limit: Seconds that a block may take.
-
-    Raises:
-        InputError: The address cannot be listened on.
     """
     settings = workers.scheduler
+    listen, port = settings.listen or LOOPBACK, settings.port
     silences = max(block_limit, LEAST_SILENCE), max(min(settings.silence, block_limit), LEAST_SILENCE)
     security = Security.temporary()
+    options = {
+        "host": f"[{listen}]" if ":" in listen else listen, "port": port, "protocol": "tls://",
+        "security": security, "dashboard": workers.dashboard, "dashboard_address": "127.0.0.1:0",
+    }  # fmt: skip
     gently = False
     silence_dask()
     with dask.config.set(SETTINGS if workers.dashboard else {**SETTINGS, **BARE}), contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(_scheduler(workers, security))
+        cluster = SpecCluster(scheduler={"cls": Scheduler, "options": options}, workers={}, security=security)
+        stack.callback(cluster.close, timeout=SECONDS_TO_CLOSE)
         client = stack.enter_context(Client(cluster, set_as_default=False))
-        listen, port = settings.listen or LOOPBACK, int(cluster.scheduler.address.rpartition(":")[2])
+        port = int(cluster.scheduler.address.rpartition(":")[2])
         host = settings.advertise or (socket.gethostname() if listen in EVERYWHERE else listen)
         fleet.announce({
             "address": f"tls://{f'[{host}]' if ':' in host else host}:{port}", "host": host, "port": port,
@@ -195,42 +179,21 @@ def own_cluster(workers: Workers, fleet: Fleet, threads: int, block_limit: float
         })  # fmt: skip
         page = f"http://127.0.0.1:{cluster.scheduler.http_server.port}/status" if workers.dashboard else ""
         try:
-            yield OwnCluster(client, page, cluster.scheduler, fleet, silences)
+            yield OwnCluster(client, page, fleet, cluster.scheduler, silences)
             gently = True
         finally:
             fleet.end(gently=gently)  # before the scheduler, which would wait for long blocks
 
 
 @contextlib.contextmanager
-def _scheduler(workers: Workers, security: Security) -> Iterator[SpecCluster]:
-    address, port = workers.scheduler.listen or LOOPBACK, workers.scheduler.port
-    options = {
-        "host": f"[{address}]" if ":" in address else address, "port": port, "protocol": "tls://",
-        "security": security, "dashboard": workers.dashboard, "dashboard_address": "127.0.0.1:0",
-    }  # fmt: skip
-    try:
-        cluster = SpecCluster(scheduler={"cls": Scheduler, "options": options}, workers={}, security=security)
-    except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        raise cannot_listen(address, port, cause) from error
-    try:
-        yield cluster
-    finally:
-        cluster.close(timeout=SECONDS_TO_CLOSE)
-
-
-@contextlib.contextmanager
-def existing_cluster(address: str, dashboard: bool) -> Iterator[Cluster]:
+def existing_cluster(address: str, dashboard: bool, fleet: Fleet) -> Iterator[Cluster]:
     """Connect to a cluster for the duration of a ``with`` block; other clients may use it too.
 
     Args:
         address: Address of its scheduler, such as ``tcp://10.0.0.5:8786``. Certificates for ``tls://`` come from the
             user's Dask configuration.
         dashboard: Whether to report the address of its pages.
+        fleet: No workers.
 
     Raises:
         InputError: It cannot be reached, or its workers cannot run this package's blocks.
@@ -245,7 +208,7 @@ def existing_cluster(address: str, dashboard: bool) -> Iterator[Cluster]:
         ) from error
     with client:
         _check_versions(client, address)
-        yield Cluster(client, str(client.dashboard_link or "") if dashboard else "")
+        yield Cluster(client, str(client.dashboard_link or "") if dashboard else "", fleet)
 
 
 def _check_versions(client: Client, address: str) -> None:

@@ -17,9 +17,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from distributed import WorkerPlugin, get_worker
 from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.task import WorkItem, WorkTask
 from incasem_like.blockwise.worker import BROKEN, PREFETCHED, TIMED_OUT, Worker, describe_error
-from incasem_like.errors import DiskFullError, InputError
+from incasem_like.errors import DiskFullError, IncasemError, InputError
 
 LEAVING = threading.Event()  # set when this process should end after the current blocks
 THREADS_OF_A_STAGED_TASK = PREFETCHED + 2  # one block is computed, one written
@@ -37,48 +38,128 @@ SECONDS_TOGETHER = 0.05  # results that arrive within this time are sent in one 
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_TO_SET_UP = 600.0
 NOTHING, SET_UP = -1, -2  # in place of the number of a block
-MARKS = struct.Struct("<33q")  # the block that took too long, then those that are read, computed or written
-
-
-@dataclass(frozen=True)
-class SentTask:
-    """Everything that a worker needs to run the blocks of a task.
-
-    Attributes:
-        payload: The pickled ``WorkTask``.
-        main: Name or path of the main module, where the payload refers to it; see ``multiprocessing.spawn``.
-        sys_path: The caller's module search path.
-        folder: Folder of the job, for the files of marks.
-        time_limit: Seconds that a block may take before the process ends itself.
-        owned: Whether the process was started for this job, so that it may end when it cannot set up the task.
-    """
-
-    payload: bytes
-    main: tuple[str, str] | None
-    sys_path: tuple[str, ...]
-    folder: str
-    time_limit: float
-    owned: bool
+FREE = [NOTHING] * 32
+MARKS = struct.Struct("<33d")  # the block that took too long; those read, computed or written, each with its begin
 
 
 class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
-    """Sends a task to each worker of a cluster, including those that join later.
+    """A task in the workers of a cluster, including those that join later.
+
+    A task that prefetches runs in several of Dask's threads. Each reads and writes blocks of its own; all compute in
+    one further thread, as devices require. The blocks of other tasks run one after another.
 
     Args:
-        sent: The task.
-        topic: Topic of its events; also the plugin's name.
+        task: The task.
+        name: Name of the plugin, and topic of the events that it sends.
+        folder: Folder of the job, for the files of marks.
+        time_limit: Seconds that a block may take before the process ends itself.
+        owned: Whether the processes were started for this job, so that one may end when it cannot set up the task.
+
+    Raises:
+        IncasemError: The task cannot be sent.
     """
 
-    def __init__(self, sent: SentTask, topic: str) -> None:
-        self.sent, self.name = sent, topic
+    def __init__(self, task: WorkTask, name: str, folder: Path, time_limit: float, owned: bool) -> None:
+        self.name, self._folder, self.time_limit, self._owned = name, folder, time_limit, owned
+        try:
+            self._payload = pickle.dumps(task)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise IncasemError(
+                f"The task {task.name} cannot be sent to workers ({error}): its functions must stand at the top level "
+                "of a module, its parameters be plain values."
+            ) from error
+        self._main = _main_module() if b"__main__" in self._payload else {}
+        self._sys_path = [path or os.getcwd() for path in sys.path]
 
     def setup(self, worker: DaskWorker) -> None:
         """Prepare the task, which its first batch then sets up; see ``WorkerPlugin``."""
-        self.task = _TaskHere(self.sent, self.name, worker)
+        self._dask_name, self._ended = str(worker.name), False
+        self._worker: Worker | None = None
+        self._gate = threading.Lock()  # batches begin one by one
+        self._free, self._threads = threading.Semaphore(), 1
+        self._computing = ThreadPoolExecutor(1, "compute")
+        self._marks = _Marks(marks_file(self._folder, worker.address), self.time_limit)
+        self._events = _Events(worker, self.name)
+        threading.Thread(target=self._watch, name="blocks", daemon=True).start()
 
     def teardown(self, worker: DaskWorker) -> None:
-        """Release the task, see ``WorkerPlugin``."""
-        self.task.end()
+        """Run no further blocks, and free the result of the set-up; see ``WorkerPlugin``."""
+        self._ended, self._worker = True, None
+
+    def run(self, numbers: Sequence[int], alone: bool) -> None:
+        """Run a batch; see ``run_batch``."""
+        with self._gate:
+            if self._worker is None and not self._ended:
+                self._worker = self._set_up()
+                self._threads = THREADS_OF_A_STAGED_TASK if self._worker.task.staged else 1
+                self._free = threading.Semaphore(self._threads)
+            share = self._threads if alone else 1
+            for _ in range(share):
+                self._free.acquire()
+        try:
+            for number in numbers:
+                if (worker := self._worker) is None or LEAVING.is_set():
+                    return
+                began = time.monotonic()
+                error = worker.error_of(partial(self._run_block, worker, number))
+                self._events.result(number, time.monotonic() - began, error)
+        finally:
+            self._free.release(share)
+            self._events.send()
+
+    def _set_up(self) -> Worker:
+        """Unpickle and set up the task; on failure end the process, or the whole call if every worker would fail."""
+        try:
+            with self._marks.of(SET_UP):
+                sys.path += [path for path in self._sys_path if path not in sys.path]
+                if self._main:
+                    from multiprocessing import spawn
+
+                    spawn.prepare(self._main)
+                worker = Worker(pickle.loads(self._payload), self._dask_name, None, self._events.advance)
+        except Exception as error:
+            known = describe_error(error, self._dask_name)
+            if self._owned and not isinstance(known.error, InputError | DiskFullError):
+                print(known.trace, file=sys.stderr, flush=True)
+                os._exit(BROKEN)  # it may work on another machine
+            self._events.post({"broken": known.as_message()})
+            raise
+        self._events.post({"ready": True})
+        return worker
+
+    def _run_block(self, worker: Worker, number: int) -> None:
+        if not worker.task.staged:
+            with self._marks.of(number):
+                block = worker.read(number)
+                worker.write(block, worker.compute(block))
+            return
+        with self._marks.of(number):
+            block = worker.read(number)
+        result = self._computing.submit(self._compute, worker, block).result()
+        with self._marks.of(number):
+            worker.write(block, result)
+
+    def _compute(self, worker: Worker, block: WorkItem) -> Any:
+        with self._marks.of(block.number):
+            return worker.compute(block)
+
+    def _watch(self) -> None:
+        """End the process when a block, or the set-up, takes too long; send what waits to be sent."""
+        while not self._ended:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            if self._marks.overdue():
+                os._exit(TIMED_OUT)
+            self._events.send()
+
+
+def _main_module() -> dict[str, str]:
+    """Return how a worker imports the script itself, if that defines the function; see ``multiprocessing.spawn``."""
+    main = sys.modules["__main__"]
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name is not None:
+        return {"init_main_from_name": name}
+    path = getattr(main, "__file__", None)
+    return {} if path is None else {"init_main_from_path": os.path.abspath(path)}
 
 
 def run_batch(topic: str, numbers: list[int], alone: bool) -> None:
@@ -91,117 +172,7 @@ def run_batch(topic: str, numbers: list[int], alone: bool) -> None:
     """
     plugin = get_worker().plugins[topic]
     assert isinstance(plugin, TaskPlugin)
-    plugin.task.run(numbers, alone)
-
-
-class _TaskHere:
-    """One task in one worker process.
-
-    A task that prefetches runs in several of Dask's threads. Each reads and writes blocks of its own; all compute in
-    one further thread, as devices require. The blocks of other tasks run one after another.
-    """
-
-    def __init__(self, sent: SentTask, topic: str, worker: DaskWorker) -> None:
-        self._sent, self._dask = sent, worker
-        self._ended = False
-        self._gate = threading.Lock()  # held by a batch that begins, by one that runs alone until its end
-        self._changed = threading.Condition()
-        self._running = 0  # batches
-        self._in_turn = threading.Lock()
-        self._computing = ThreadPoolExecutor(1, "compute")
-        self._marks = _Marks(marks_file(Path(sent.folder), worker.address), sent.time_limit)
-        self._events = _Events(worker, topic)
-        self._worker: Worker | None = None
-        threading.Thread(target=self._watch, name="blocks", daemon=True).start()
-
-    def run(self, numbers: Sequence[int], alone: bool) -> None:
-        """Run a batch; see ``run_batch``."""
-        with self._gate:
-            if self._worker is None and not self._ended:
-                self._worker = self._set_up()
-            if alone:
-                with self._changed:
-                    self._changed.wait_for(lambda: not self._running)
-                self._run_all(numbers)
-            else:
-                with self._changed:
-                    self._running += 1
-        if not alone:
-            try:
-                self._run_all(numbers)
-            finally:
-                with self._changed:
-                    self._running -= 1
-                    self._changed.notify_all()
-        self._events.send()
-
-    def end(self) -> None:
-        """Run no further blocks, and free the result of the set-up."""
-        self._ended = True
-        self._worker = None
-
-    def _set_up(self) -> Worker:
-        """Unpickle and set up the task; on failure end the process, or the whole call if every worker would fail."""
-        try:
-            with self._marks.of(SET_UP):
-                worker = Worker(_unpickled(self._sent), str(self._dask.name), advance=self._events.advance)
-        except Exception as error:
-            known = describe_error(error, str(self._dask.name))
-            if self._sent.owned and not isinstance(known.error, InputError | DiskFullError):
-                print(known.trace, file=sys.stderr, flush=True)
-                os._exit(BROKEN)  # it may work on another machine
-            self._events.post({"broken": known.as_message()})
-            raise
-        self._events.post({"ready": True})
-        return worker
-
-    def _run_all(self, numbers: Sequence[int]) -> None:
-        for number in numbers:
-            worker = self._worker
-            if worker is None or LEAVING.is_set():
-                return
-            began = time.monotonic()
-            if worker.task.staged:
-                error = self._run_staged(worker, number)
-            else:
-                with self._in_turn, self._marks.of(number):
-                    error = worker.run(number)
-            self._events.result(number, time.monotonic() - began, error)
-
-    def _run_staged(self, worker: Worker, number: int) -> BlockError | None:
-        with self._marks.of(number):
-            block, error = worker.read(number)
-        if block is None:
-            return error
-        result, error = self._computing.submit(self._compute, worker, number, block).result()
-        if error is None:
-            with self._marks.of(number):
-                error = worker.write(block, result)
-        return error
-
-    def _compute(self, worker: Worker, number: int, block: WorkItem) -> tuple[Any, BlockError | None]:
-        with self._marks.of(number):
-            return worker.compute(block)
-
-    def _watch(self) -> None:
-        """End the process when a block, or the set-up, takes too long; send what waits to be sent."""
-        while not self._ended:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-            if self._marks.overdue():
-                os._exit(TIMED_OUT)
-            self._events.send()
-
-
-def _unpickled(sent: SentTask) -> WorkTask:
-    """Unpickle a task, with the caller's module search path."""
-    sys.path += [path for path in sent.sys_path if path not in sys.path]
-    if sent.main is not None:
-        from multiprocessing import spawn
-
-        spawn.prepare(dict([sent.main]))
-    task = pickle.loads(sent.payload)
-    assert isinstance(task, WorkTask)
-    return task
+    plugin.run(numbers, alone)
 
 
 class _Marks:
@@ -246,7 +217,9 @@ class _Marks:
 
     def _write(self) -> None:
         if self._file is not None:
-            slots = [self._overdue, *self._began, *[NOTHING] * MARKS.size][: MARKS.size // 8]
+            clock = time.time() - time.monotonic()
+            marks = [value for number, began in self._began.items() for value in (number, clock + began)]
+            slots = [self._overdue, *marks, *FREE][: 1 + len(FREE)]
             os.pwrite(self._file, MARKS.pack(*slots), 0)
 
 
@@ -255,11 +228,11 @@ class Marks:
     """The blocks that a process is working on, or was when it ended.
 
     Attributes:
-        numbers: Numbers of the blocks being read, computed or written.
+        began: The blocks being read, computed or written, and when that began, as by ``time.time``.
         overdue: The block that took longer than its time limit, if that ended the process.
     """
 
-    numbers: frozenset[int]
+    began: Mapping[int, float]
     overdue: int | None
 
 
@@ -271,10 +244,11 @@ def marks_file(folder: Path, address: str) -> Path:
 def read_marks(folder: Path, address: str) -> Marks | None:
     """Read which blocks a worker is working on; None where it cannot write its marks."""
     try:
-        overdue, *numbers = MARKS.unpack(marks_file(folder, address).read_bytes())
+        overdue, *marks = MARKS.unpack(marks_file(folder, address).read_bytes())
     except (OSError, struct.error):
         return None
-    return Marks(frozenset(number for number in numbers if number >= 0), None if overdue < 0 else overdue)
+    began = {int(number): time for number, time in zip(marks[::2], marks[1::2], strict=True) if number >= 0}
+    return Marks(began, None if overdue < 0 else int(overdue))
 
 
 class _Events:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pickle
-import sys
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -18,10 +14,9 @@ from distributed import Future, KilledWorker
 
 from incasem_like.blockwise.call import Call
 from incasem_like.blockwise.cluster import CLUSTER_LOST, Cluster, existing_cluster, own_cluster
-from incasem_like.blockwise.dask_task import THREADS_OF_A_STAGED_TASK, SentTask, TaskPlugin, read_marks, run_batch
+from incasem_like.blockwise.dask_task import THREADS_OF_A_STAGED_TASK, TaskPlugin, read_marks, run_batch
 from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.queue import BlockError
-from incasem_like.blockwise.task import WorkTask
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import IncasemError, InputError
 
@@ -32,13 +27,13 @@ BATCHES_PER_THREAD = 2  # so that workers do not wait for this process
 VAIN_DEATHS = 20  # workers that may die in a row without a block being done or blamed
 
 
-def run_on_workers(call: Call, workers: Workers, fleet: Fleet | None) -> None:
+def run_on_workers(call: Call, workers: Workers, fleet: Fleet) -> None:
     """Run the blocks of a call on workers.
 
     Args:
         call: The call; its queue is empty at the end.
         workers: The workers, and how they find this process.
-        fleet: The workers that were started; None for those of an existing cluster.
+        fleet: The workers that were started, none where a cluster exists.
 
     Raises:
         InputError: The address cannot be listened on, a launcher's program is missing, or no worker connected in time.
@@ -47,35 +42,14 @@ def run_on_workers(call: Call, workers: Workers, fleet: Fleet | None) -> None:
     """
     task = call.task
     limit = workers.scheduler.block_time_limit or task.time_limit
-    sent = _sent_task(task, call.record.folder, limit, owned=fleet is not None)
-    if fleet is None:
-        context: contextlib.AbstractContextManager[Cluster] = existing_cluster(str(workers.cluster), workers.dashboard)
+    plugin = TaskPlugin(task, f"incasem-{uuid.uuid4().hex}", call.record.folder, limit, owned=not workers.cluster)
+    context: contextlib.AbstractContextManager[Cluster]
+    if workers.cluster:
+        context = existing_cluster(workers.cluster, workers.dashboard, fleet)
     else:
         context = own_cluster(workers, fleet, THREADS_OF_A_STAGED_TASK if task.staged else 1, limit)
     with context as cluster:
-        _Engine(call, sent, cluster, workers.scheduler.worker_timeout or cluster.patience).run()
-
-
-def _sent_task(task: WorkTask, folder: Path, limit: float, owned: bool) -> SentTask:
-    try:
-        payload = pickle.dumps(task)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise IncasemError(
-            f"The task {task.name} cannot be sent to workers ({error}): its functions must stand at the top level of "
-            "a module, its parameters be plain values."
-        ) from error
-    path = tuple(path or os.getcwd() for path in sys.path)
-    return SentTask(payload, _main_module() if b"__main__" in payload else None, path, str(folder), limit, owned)
-
-
-def _main_module() -> tuple[str, str] | None:
-    """Return how a worker imports the script itself, if it defines the task's function."""
-    main = sys.modules["__main__"]
-    name = getattr(getattr(main, "__spec__", None), "name", None)
-    if name is not None:
-        return "init_main_from_name", name
-    path = getattr(main, "__file__", None)
-    return None if path is None else ("init_main_from_path", os.path.abspath(path))
+        _Engine(call, plugin, cluster, workers.scheduler.worker_timeout or cluster.patience).run()
 
 
 @dataclass(frozen=True)
@@ -89,14 +63,12 @@ class _Batch:
 class _Engine:
     """The batches of one call that are sent out, and the events that are received."""
 
-    def __init__(self, call: Call, sent: SentTask, cluster: Cluster, patience: float | None) -> None:
-        self._call, self._sent, self._cluster, self._patience = call, sent, cluster, patience
-        self._queue, self._folder = call.queue, call.record.folder
-        self._topic = f"incasem-{uuid.uuid4().hex}"
+    def __init__(self, call: Call, plugin: TaskPlugin, cluster: Cluster, patience: float | None) -> None:
+        self._call, self._plugin, self._cluster, self._patience = call, plugin, cluster, patience
+        self._queue, self._folder, self._topic = call.queue, call.record.folder, plugin.name
         self._inbox: SimpleQueue[dict[str, Any] | Future] = SimpleQueue()
         self._batches: dict[str, _Batch] = {}
         self._batch_of: dict[int, str] = {}  # blocks sent out whose outcome is still unknown
-        self._at: dict[str, tuple[int, float]] = {}  # by worker address: its current block, and since when
         self._mean = 0.0  # seconds per block; 0 as long as none is done
         self._looked, self._pause = 0.0, 0.0
         self._began, self._came = time.monotonic(), False
@@ -107,7 +79,7 @@ class _Engine:
         """Run until every block is done or has failed; see ``run_on_workers``."""
         client = self._cluster.client
         client.subscribe_topic(self._topic, lambda event: self._inbox.put(event[1]))
-        client.register_plugin(TaskPlugin(self._sent, self._topic))
+        client.register_plugin(self._plugin)
         try:
             while self._queue:
                 self._look()
@@ -130,26 +102,19 @@ class _Engine:
         self._cluster.tend(len(self._queue), self._queue.waiting + beyond)
         self._came = self._came or bool(workers)
         if not self._came and self._patience is not None and now - self._began > self._patience:
-            words = self._cluster.last_words()
+            words = self._cluster.fleet.last_words()
             raise InputError(
                 f'No worker has come within {self._patience:g} s, last said was "{words or "nothing"}": mend that, or '
                 "set scheduler.worker_timeout in the workers file to a longer time."
             )
-        self._call.look([self._describe(worker, now) for worker in workers], self._cluster.dashboard)
+        self._call.look([self._describe(worker, time.time()) for worker in workers], self._cluster.dashboard)
 
     def _describe(self, worker: dict[str, Any], now: float) -> dict[str, Any]:
         """Describe what a worker is doing, for the job's record."""
-        address = worker["address"]
-        marks = read_marks(self._folder, address)
-        block = min(marks.numbers, default=None) if marks is not None else None
-        before = self._at.get(address)
-        if block is None:
-            self._at.pop(address, None)
-        elif before is None or before[0] != block:
-            self._at[address] = block, now
-        seconds = now - self._at[address][1] if block is not None else 0.0
+        marks = read_marks(self._folder, worker["address"])
+        block, began = min(marks.began.items(), default=(None, now)) if marks is not None else (None, now)
         about = {key: worker[key] for key in ("name", "host", "pid")}
-        return {**about, "block": block, "seconds": round(seconds, 1)}
+        return {**about, "block": block, "seconds": round(max(0.0, now - began), 1)}
 
     def _hand_out(self) -> None:
         """Keep all workers busy, but leave some blocks for others at the end."""
@@ -188,7 +153,7 @@ class _Engine:
         worker = self._cluster.name_of(message["worker"])
         if "broken" in message:
             raise BlockError.from_message(message["broken"], worker).error
-        self._cluster.worked(worker)
+        self._cluster.fleet.worked(worker)
         done: list[int] = []
         errors: list[tuple[int, BlockError]] = []
         for number, seconds, error in message.get("results", ()):
@@ -232,9 +197,9 @@ class _Engine:
         worker = death.last_worker
         name, deaths = self._cluster.name_of(worker.name), death.allowed_failures + 1
         marks = read_marks(self._folder, worker.address)
-        at = set(left) if marks is None else marks.numbers
+        at = set(left) if marks is None else set(marks.began)
         if marks is not None and at:
-            self._cluster.worked(name)  # the event that reports it may have died with the worker
+            self._cluster.fleet.worked(name)  # the event that reports it may have died with the worker
         overdue = None if marks is None else marks.overdue
         if overdue is not None:
             at = {overdue}
@@ -261,7 +226,7 @@ class _Engine:
         Raises:
             InputError: As every block did so far.
         """
-        limit = f"the time limit of {self._sent.time_limit:g} s"
+        limit = f"the time limit of {self._plugin.time_limit:g} s"
         late = InputError(f"The block took longer than {limit}.")
         failed = self._call.error(number, BlockError(late, worker=worker, deaths=deaths))
         if failed is not None and not self._mean:

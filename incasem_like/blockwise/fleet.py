@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from incasem_like.blockwise.launchers import LAUNCHERS, Launcher, Started, WorkerGroup
-from incasem_like.blockwise.launchers.base import CONNECTION
+from incasem_like.blockwise.job import last_words
+from incasem_like.blockwise.launchers import CONNECTION, LAUNCHERS, WorkerGroup, WorkerJob
 from incasem_like.blockwise.worker import BROKEN
 from incasem_like.errors import IncasemError, InputError
+from incasem_like.processes import deaf_to_interrupts
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a worker that ended without having worked is started again
 ATTEMPTS = 3
@@ -26,34 +27,54 @@ SECONDS_TO_OBEY = 1.0
 SECONDS_TO_CANCEL = 30.0  # for a queue to accept the command
 
 
-@dataclass
 class Slot:
     """A slot for one worker, refilled whenever it ends.
 
-    Attributes:
-        launcher: Starts it.
-        index: Its number within its group.
-        name: Its name.
+    Args:
+        job: The worker.
         always: Whether it is kept even while no block waits.
-        started: The worker, if one was started.
+
+    Attributes:
+        local: Whether the process is the worker itself; otherwise a command that lasts as long as the worker.
+        process: The process on this machine, if the worker was started.
         before: The one that ended last.
         not_before: Time at which the next one may be started.
         barren: Workers that ended one after the other without having worked.
     """
 
-    launcher: Launcher
-    index: int
-    name: str
-    always: bool
-    started: Started | None = None
-    before: Started | None = None
-    not_before: float = 0.0
-    barren: int = 0
+    def __init__(self, job: WorkerJob, always: bool) -> None:
+        self.job, self.always, self.local = job, always, job.group.launcher == "local"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.before: subprocess.Popen[bytes] | None = None
+        self.not_before, self.barren = 0.0, 0
 
-    def stop(self) -> None:
-        """End the worker at once; the next call of ``Fleet.tend`` replaces it."""
-        if self.started is not None:
-            _end([self.started])
+    def start(self) -> None:
+        """Start the worker: a child, or a command in a process group of its own."""
+        self.job.write_script()
+        words = LAUNCHERS[self.job.group.launcher].command(self.job)
+        with self.job.log.open("ab") as log, deaf_to_interrupts():
+            self.process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=not self.local
+            )
+
+    def ask_to_end(self) -> subprocess.Popen[bytes] | None:
+        """End a child; ask a command, and the queue that has the job, by the process that is returned."""
+        asking, cancel = None, LAUNCHERS[self.job.group.launcher].cancel
+        if cancel:
+            cancel = cancel.replace("{name}", self.job.unique_name).replace("{log}", shlex.quote(str(self.job.log)))
+            nothing = subprocess.DEVNULL
+            asking = subprocess.Popen(["/bin/sh", "-c", cancel], stdin=nothing, stdout=nothing, stderr=nothing)
+        self.send(signal.SIGKILL if self.local else signal.SIGTERM)
+        return asking
+
+    def send(self, number: int) -> None:
+        """Send a signal to the processes on this machine."""
+        assert self.process is not None
+        with contextlib.suppress(OSError):
+            if self.local:
+                self.process.send_signal(number)
+            else:
+                os.killpg(self.process.pid, number)  # processes that the command started may outlive it
 
     def exit_status(self, pid: int) -> int | None:
         """Return the exit status of a worker that has ended; None where it is not known.
@@ -61,15 +82,15 @@ class Slot:
         Args:
             pid: Its process id, which distinguishes it from its replacement.
         """
-        started, deadline = self.started, time.monotonic() + SECONDS_TO_OBEY
-        while started is not None and started.process.poll() is None and time.monotonic() < deadline:
-            if started.is_worker and started.process.pid != pid:
-                break
-            time.sleep(0.005)
-        for one in (started, self.before):
-            if one is not None and one.process.poll() is not None and (not one.is_worker or one.process.pid == pid):
-                return one.process.poll()
+        for process in (self.process, self.before):
+            if process is not None and (not self.local or process.pid == pid):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(SECONDS_TO_OBEY)
         return None
+
+    def last_words(self) -> str:
+        """Return the last lines written by the worker, or by the queue about it, joined into one."""
+        return last_words(self.job.output) or last_words(self.job.log)
 
 
 class Fleet:
@@ -88,11 +109,10 @@ class Fleet:
         self._folder, self._barren = folder, 0
         for position, group in enumerate(groups):
             label = group.launcher if len(groups) == 1 else f"{group.launcher}{position + 1}"
-            launcher = LAUNCHERS[group.launcher](group, folder)
-            least = launcher.count if group.adaptive is None else group.adaptive.minimum
-            for index in range(launcher.count):
+            least = group.number if group.adaptive is None else group.adaptive.minimum
+            for index in range(group.number):
                 name = f"{label}-{index + 1}"
-                self.slots[name] = Slot(launcher, index, name, index < least)
+                self.slots[name] = Slot(WorkerJob(group, index, name, folder), index < least)
 
     def tend(self, left: int, waiting: int) -> None:
         """Start missing workers, and restart those that ended.
@@ -107,23 +127,24 @@ class Fleet:
         """
         now = time.monotonic()
         for slot in list(self.slots.values())[:left]:
-            if slot.started is not None and slot.started.process.poll() is not None:
-                self._note_end(slot, slot.started, now)
-            if slot.started is None and now >= slot.not_before and (slot.always or waiting):
-                slot.started = slot.launcher.start(slot.name, slot.index)
+            if slot.process is not None and slot.process.poll() is not None:
+                self._note_end(slot, slot.process, now)
+            if slot.process is None and now >= slot.not_before and (slot.always or waiting):
+                slot.start()
 
-    def _note_end(self, slot: Slot, ended: Started, now: float) -> None:
-        slot.before, slot.started = ended, None
+    def _note_end(self, slot: Slot, ended: subprocess.Popen[bytes], now: float) -> None:
+        slot.before, slot.process = ended, None
         slot.barren += 1  # taken back by worked()
         self._barren += 1
         if slot.barren > 1:
             slot.not_before = now + min(FIRST_WAIT * 2**slot.barren, LONGEST_WAIT)
         if self._barren > max(ATTEMPTS, len(self.slots)):
-            status, words = ended.process.poll() or 0, ended.last_words()
+            status = ended.returncode
             kind = IncasemError if status == BROKEN or status < 0 else InputError  # else a queue or the set_up refuses
             raise kind(
                 f"Workers end before they can begin, status {status}, the last one saying "
-                f'"{words or "nothing"}": mend that and run the same command again; its log is {ended.log}.'
+                f'"{slot.last_words() or "nothing"}": mend that and run the same command again; '
+                f"its log is {slot.job.log}."
             )
 
     def worked(self, name: str) -> None:
@@ -134,8 +155,7 @@ class Fleet:
 
     def last_words(self) -> str:
         """Return the last message of some worker, or of the queue about it."""
-        said = (slot.started.last_words() for slot in self.slots.values() if slot.started is not None)
-        return next(filter(None, said), "")
+        return next(filter(None, (slot.last_words() for slot in self.slots.values())), "")
 
     def announce(self, scheduler: Mapping[str, Any]) -> None:
         """Write the scheduler's address and key (JSON-serializable) to the file that workers look into."""
@@ -148,12 +168,11 @@ class Fleet:
             gently: Give workers on other machines a moment to end by themselves.
         """
         (self._folder / CONNECTION).unlink(missing_ok=True)
-        started = [slot.started for slot in self.slots.values() if slot.started is not None]
         deadline = time.monotonic() + (SECONDS_TO_END_BY_ITSELF if gently else 0.0)
-        for one in started:
-            while not one.is_worker and one.process.poll() is None and time.monotonic() < deadline:
+        for slot in self.slots.values():
+            while not slot.local and slot.process and slot.process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
-        _end(started)
+        end_workers(self.slots.values())
         for left in ("at", "scratch"):
             shutil.rmtree(self._folder / left, ignore_errors=True)
 
@@ -172,16 +191,13 @@ def started_fleet(groups: Sequence[WorkerGroup], folder: Path, blocks: int) -> I
     """
     connection = folder / CONNECTION
     connection.unlink(missing_ok=True)
-    descriptor = os.open(connection, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        if os.fstat(descriptor).st_mode & 0o077:
-            connection.unlink()
-            raise InputError(
-                f"{folder} is on a file system where others can read the workers' key: "
-                "set INCASEM_JOBS to a folder on one that keeps permissions."
-            )
-    finally:
-        os.close(descriptor)
+    connection.touch(0o600, exist_ok=False)
+    if connection.stat().st_mode & 0o077:
+        connection.unlink()
+        raise InputError(
+            f"{folder} is on a file system where others can read the workers' key: "
+            "set INCASEM_JOBS to a folder on one that keeps permissions."
+        )
     fleet = Fleet(groups, folder)
     try:
         fleet.tend(blocks, blocks)
@@ -190,16 +206,16 @@ def started_fleet(groups: Sequence[WorkerGroup], folder: Path, blocks: int) -> I
         fleet.end()
 
 
-def _end(started: Sequence[Started]) -> None:
-    """End workers together; those that hang are killed."""
-    alive = [one for one in started if one.process.poll() is None]
+def end_workers(slots: Iterable[Slot]) -> None:
+    """End workers together, at once; those that hang are killed. ``Fleet.tend`` replaces them."""
+    alive = [(slot, slot.process) for slot in slots if slot.process is not None and slot.process.poll() is None]
     deadline = time.monotonic() + SECONDS_TO_CANCEL
-    for asked in [asked for one in alive if (asked := one.stop()) is not None]:
+    for asked in [asked for slot, _ in alive if (asked := slot.ask_to_end()) is not None]:
         with contextlib.suppress(subprocess.TimeoutExpired):
             asked.wait(max(0.0, deadline - time.monotonic()))
     deadline = time.monotonic() + SECONDS_TO_OBEY
-    for one in alive:
+    for slot, process in alive:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            one.process.wait(max(0.0, deadline - time.monotonic()))
-        one.send(signal.SIGKILL)
-        one.process.wait()
+            process.wait(max(0.0, deadline - time.monotonic()))
+        slot.send(signal.SIGKILL)
+        process.wait()

@@ -101,21 +101,17 @@ def block_grid(
                 f"{other.address} covers {describe_roi(other.roi)}, but {output.address} {describe_roi(output.roi)}: "
                 "outputs of one task must cover the same voxels."
             )
-    return _grid(output, [volume.write_chunk_shape for volume in (output, *others)], block_shape, context, roi)
+    return chunk_grid(output, [volume.write_chunk_shape for volume in (output, *others)], block_shape, context, roi)
 
 
-def blocks_of(volume: Volume, block_shape: Sequence[int], roi: Roi | None) -> BlockGrid:
-    """Make the grid of a volume's blocks to read, of its own chunks; arguments and errors as for ``block_grid``."""
-    return _grid(volume, [volume.chunk_shape], block_shape, (0,) * len(block_shape), roi)
-
-
-def _grid(
+def chunk_grid(
     volume: Volume,
     chunk_shapes: Sequence[Sequence[int]],
     block_shape: Sequence[int],
     context: Sequence[int],
     roi: Roi | None,
 ) -> BlockGrid:
+    """Make the grid of a volume's blocks of whole chunks of all the given shapes; see ``block_grid``."""
     whole, axes = volume.roi, len(volume.spatial_shape)
     if len(block_shape) != axes or len(context) != axes or min(block_shape) < 1 or min(context) < 0:
         raise InputError(

@@ -32,6 +32,7 @@ from incasem_like.terminal import shell_command
 SECONDS_BETWEEN_UPDATES = 1.0
 DAYS_KEPT = 30
 RECORD, CANCEL = "job.json", "cancel"
+LAST_BYTES = 4000
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,6 @@ class Job:
 
     def last_words(self) -> dict[str, str]:
         """Return the last message of workers on other machines, or of the queue about them, by worker name."""
-        from incasem_like.blockwise.launchers.base import last_words
-
         # For a queue's worker the log has the queue's messages, the other file the worker's own, once there are any.
         files = [path for kind in ("*.log", "*.out") for path in sorted(self.folder.glob(kind))]
         said = {path.stem: words for path in files if (words := last_words(path))}
@@ -132,6 +131,18 @@ def read_job(folder: Path) -> Job | None:
         return Job(**{**known, **paths, "started": started, "updated": updated})
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def last_words(path: Path) -> str:
+    """Return the last distinct lines of a log, joined into one; empty if there are none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LAST_BYTES))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    different = list(dict.fromkeys(line.strip() for line in reversed(lines)))  # each attempt prints the same
+    return " / ".join(reversed(different[:3]))
 
 
 class JobRecord:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 import incasem_like
 from incasem_like.blockwise.done_log import LOG_NAME, held
-from incasem_like.blockwise.grid import BlockGrid, blocks_of
+from incasem_like.blockwise.grid import BlockGrid, chunk_grid
 from incasem_like.blockwise.job import private_folder, use_folder
 from incasem_like.blockwise.queue import BlockSummary
 from incasem_like.blockwise.runner import run_blockwise
@@ -85,7 +85,11 @@ class LedgerTask(WorkTask):
     @cached_property
     def grid(self) -> BlockGrid | None:  # type: ignore[override]
         """The blocks of the volume; None where the items are a list."""
-        return blocks_of(self.items, self.block_shape, self.roi) if isinstance(self.items, Volume) else None
+        if not isinstance(self.items, Volume):
+            return None
+        return chunk_grid(
+            self.items, [self.items.chunk_shape], self.block_shape, (0,) * len(self.block_shape), self.roi
+        )
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -156,7 +160,7 @@ class LedgerTask(WorkTask):
         try:
             return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
         except (OSError, ValueError) as error:
-            raise IncasemError(f"{path} is gone or damaged: remove {self.folder} and begin again.") from error
+            raise IncasemError(f"{path} is missing or damaged: remove {self.folder} and begin again.") from error
 
     def forget(self) -> None:
         """Remove the ledger and the stored results; a further call would start over."""

@@ -1,4 +1,4 @@
-"""Running a blockwise task: in this process or on workers, resuming where an earlier call stopped."""
+"""Running a task: in this process or on workers, resuming where an earlier call stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from incasem_like.blockwise.fleet import started_fleet
 from incasem_like.blockwise.queue import BlockSummary
 from incasem_like.blockwise.task import WorkTask
 from incasem_like.blockwise.worker import Worker, run_here
-from incasem_like.blockwise.workers_file import Workers
+from incasem_like.blockwise.workers_file import Workers, check_workers
 from incasem_like.errors import IncasemError
 
 
@@ -77,8 +77,10 @@ def try_blockwise(
         pending = [number for number in range(len(task)) if number not in log.done]
         summary = BlockSummary(len(task), 0, len(task))
         if pending:
-            call = Call(task, log, pending, command)
-            with _ended_by_sigterm(), _recorded(call), call.shown(description or task.name):
+            if workers is not None:
+                check_workers(workers)
+            call = Call(task, log, pending, description, command)
+            with _ended_by_sigterm(), _recorded(call), call.progress:
                 if workers is None and num_workers <= 1:
                     _run_here(call, prepared)
                 else:
@@ -108,10 +110,8 @@ def _run_here(call: Call, prepared: Any) -> None:
 
 
 def _run_on(call: Call, workers: Workers) -> None:
-    with contextlib.ExitStack() as stack:
-        fleet = None
-        if workers.cluster is None:  # started before Dask is loaded here, so that they load it at the same time
-            fleet = stack.enter_context(started_fleet(workers.groups, call.record.folder, len(call.queue)))
+    # Workers are started before Dask is loaded here, so that they load it at the same time.
+    with started_fleet(workers.groups, call.record.folder, len(call.queue)) as fleet:
         from incasem_like.blockwise.engine import run_on_workers
 
         run_on_workers(call, workers, fleet)

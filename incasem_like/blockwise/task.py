@@ -30,10 +30,6 @@ from incasem_like.volumes import (
 HOUR = 3600.0
 
 
-def _ignore(_amount: int) -> None:
-    """Ignore progress within an item."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class WorkItem:
     """One item, as the task's function receives it.
@@ -49,10 +45,10 @@ class WorkItem:
 
     number: int
     folder: Path
-    inputs: tuple[Volume, ...] = ()
-    prepared: Any = None
+    inputs: tuple[Volume, ...]
+    prepared: Any
     data: Any = None
-    advance: Callable[[int], None] = _ignore
+    advance: Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,21 +344,14 @@ def create_or_resume_output(
         with held(str(address)):
             return create_volume(place, dataset, overwrite=overwrite, **wanted, **options)
     output = open_volume(place, dataset, writable=True, allow_incomplete=True)
-    _refuse_difference(output, wanted)
-    return output
-
-
-def _refuse_difference(output: Volume, wanted: Mapping[str, Any]) -> None:
     for name, value in wanted.items():
         found = getattr(output, name)
         same = same_voxel_size(found, value) if name == "voxel_size" and found and value else found == value
         if not same:
             said = name.replace("_", " ")
+            there, needed = (list(one) if isinstance(one, tuple) else one for one in (found, value))
             raise InputError(
-                f"{output.address} exists already with {said} {_plain(found)}, but {said} {_plain(value)} is needed: "
-                "add --overwrite to replace it, or choose another name."
+                f"{output.address} exists already with {said} {there}, but {said} {needed} is needed: add --overwrite "
+                "to replace it, or choose another name."
             )
-
-
-def _plain(value: Any) -> str:
-    return str(list(value)) if isinstance(value, tuple) else str(value)
+    return output

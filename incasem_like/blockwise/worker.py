@@ -18,11 +18,9 @@ from incasem_like.terminal import as_known_error
 LOST, TIMED_OUT, BROKEN = 3, 4, 6  # exit statuses of worker processes: why they ended
 PREFETCHED = 2  # blocks in memory besides the one that is computed and the one that is written
 
-Outcome = tuple[int, BlockError | None]
-
 
 class Worker:
-    """A task with its inputs opened, and set up, in this process. An error of a block is returned, never raised.
+    """A task with its inputs opened, and set up, in this process.
 
     Args:
         task: The task.
@@ -35,48 +33,36 @@ class Worker:
         Exception: Any error that the task's own ``set_up`` raises.
     """
 
-    def __init__(
-        self, task: WorkTask, name: str = "", prepared: Any = None, advance: Callable[[int, int], None] | None = None
-    ) -> None:
+    def __init__(self, task: WorkTask, name: str, prepared: Any, advance: Callable[[int, int], None]) -> None:
         self.task, self.name, self._advance = task, name, advance
         self._inputs = task.open_inputs()
         self._prepared = task.set_up(task.parameters) if prepared is None and task.set_up is not None else prepared
 
-    def run(self, number: int) -> BlockError | None:
-        """Read, compute and write one block."""
-        block, error = self.read(number)
-        if block is None:
-            return error
-        result, error = self.compute(block)
-        return error or self.write(block, result)
-
-    def read(self, number: int) -> tuple[WorkItem | None, BlockError | None]:
+    def read(self, number: int) -> WorkItem:
         """Make the block, with its data if the task prefetches."""
         task = self.task
-        try:
-            block = task.make_item(
-                number=number, folder=task.folder, inputs=self._inputs, prepared=self._prepared,
-                **({} if self._advance is None else {"advance": partial(self._advance, number)}),
-            )  # fmt: skip
-            if task.read is not None:
-                block = dataclasses.replace(block, data=task.read(block, task.parameters))
-        except Exception as error:
-            return None, describe_error(error, self.name)
-        return block, None
+        block = task.make_item(
+            number=number,
+            folder=task.folder,
+            inputs=self._inputs,
+            prepared=self._prepared,
+            advance=partial(self._advance, number),
+        )
+        return block if task.read is None else dataclasses.replace(block, data=task.read(block, task.parameters))
 
-    def compute(self, block: WorkItem) -> tuple[Any, BlockError | None]:
+    def compute(self, block: WorkItem) -> Any:
         """Call the task's function and return its result."""
-        try:
-            return self.task.function(block, self.task.parameters), None
-        except Exception as error:
-            return None, describe_error(error, self.name)
+        return self.task.function(block, self.task.parameters)
 
-    def write(self, block: WorkItem, result: Any) -> BlockError | None:
+    def write(self, block: WorkItem, result: Any) -> None:
         """Write the result, if the task writes in a separate step."""
-        if self.task.write is None:
-            return None
-        try:
+        if self.task.write is not None:
             self.task.write(block, result)
+
+    def error_of(self, step: Callable[[], object]) -> BlockError | None:
+        """Take a step and return its error, if it raises one."""
+        try:
+            step()
         except Exception as error:
             return describe_error(error, self.name)
         return None
@@ -88,7 +74,9 @@ def describe_error(error: Exception, worker: str) -> BlockError:
     return BlockError(known, traceback.format_exc(), worker)
 
 
-def run_here(queue: BlockQueue, worker: Worker, done: Callable[[int], None]) -> Generator[Outcome, None, None]:
+def run_here(
+    queue: BlockQueue, worker: Worker, done: Callable[[int], None]
+) -> Generator[tuple[int, BlockError | None], None, None]:
     """Run blocks in this thread until the queue is empty; the caller reports each outcome to the queue.
 
     Blocks of a task that prefetches are read and written in two further threads.
@@ -102,36 +90,37 @@ def run_here(queue: BlockQueue, worker: Worker, done: Callable[[int], None]) -> 
         A block's number, and its error or None.
     """
 
-    def write(number: int, block: WorkItem, result: Any) -> Outcome:
-        error = worker.write(block, result)
-        if error is None:
-            done(number)
-        return number, error
+    def write(block: WorkItem, result: Any) -> None:
+        worker.write(block, result)
+        done(block.number)
+
+    def run(number: int) -> None:
+        block = worker.read(number)
+        write(block, worker.compute(block))
 
     if not worker.task.staged:
         while queue:
             for number in queue.take(1):
-                block, error = worker.read(number)
-                result, error = (None, error) if block is None else worker.compute(block)
-                yield (number, error) if error or block is None else write(number, block, result)
+                yield number, worker.error_of(partial(run, number))
         return
-    read: deque[tuple[int, Future[tuple[WorkItem | None, BlockError | None]]]] = deque()
-    written: deque[Future[Outcome]] = deque()
+    reading: deque[tuple[int, Future[WorkItem]]] = deque()
+    writing: deque[tuple[int, Future[None]]] = deque()
+
+    def compute(future: Future[WorkItem]) -> None:
+        block = future.result()
+        writing.append((block.number, writer.submit(write, block, worker.compute(block))))
+
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         try:
             while queue:
-                for number in queue.take(1 + PREFETCHED - len(read)):
-                    read.append((number, reader.submit(worker.read, number)))
-                while written and (len(written) > 1 or written[0].done() or not read):
-                    yield written.popleft().result()
-                if not read:
-                    continue
-                number, future = read.popleft()
-                block, error = future.result()
-                result, error = (None, error) if block is None else worker.compute(block)
-                if error or block is None:
-                    yield number, error
-                else:
-                    written.append(writer.submit(write, number, block, result))
+                for number in queue.take(1 + PREFETCHED - len(reading)):
+                    reading.append((number, reader.submit(worker.read, number)))
+                while writing and (len(writing) > 1 or writing[0][1].done() or not reading):
+                    number, written = writing.popleft()
+                    yield number, worker.error_of(written.result)
+                if reading:
+                    number, read = reading.popleft()
+                    if (error := worker.error_of(partial(compute, read))) is not None:
+                        yield number, error
         finally:
             reader.shutdown(wait=False, cancel_futures=True)

@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -67,92 +68,83 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the scheduler answers ctrl-C
     dask.config.set(SETTINGS)
     silence_dask()
-    process = WorkerProcess(arguments)
-    asyncio.run(process.work(process.find_scheduler()))
+    asyncio.run(work(arguments, find_scheduler(arguments)))
     os._exit(0 if LEAVING.is_set() else LOST)
 
 
-class WorkerProcess:
-    """A worker process from start to exit.
-
-    Args:
-        arguments: The parsed command line.
-    """
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self._name, self._connection, self._patience = arguments.name, arguments.connection, arguments.patience
-        self._parent = arguments.parent  # not asked of the system: it may have been killed before this process looks
-
-    def find_scheduler(self) -> dict[str, Any]:
-        """Return the scheduler's address once it can be reached; end the process if that takes too long."""
-        began, said, reason = time.monotonic(), False, ""
-        while True:
-            self._end_without_scheduler()
-            try:
-                known: dict[str, Any] = json.loads(self._connection.read_text())
-                reason = f"{known['host']} port {known['port']}, "
-                socket.create_connection((known["host"], known["port"]), timeout=SECONDS_TO_CONNECT).close()
-                return known
-            except ValueError:
-                reason, pause = "it has not written its address", SECONDS_UNTIL_WRITTEN
-            except OSError as error:
-                reason, pause = reason + (error.strerror or str(error)), SECONDS_BETWEEN_ATTEMPTS
-                if not said:
-                    _print(f"The scheduler cannot be reached, tried again for {self._patience:g} s: {reason}.")
-                    said = True
-            elapsed = time.monotonic() - began
-            if elapsed > self._patience:
-                _print(f"The scheduler was not reached for {elapsed:.0f} s, so this worker ends: {reason}.")
-                os._exit(LOST)
-            time.sleep(pause)
-
-    async def work(self, known: dict[str, Any]) -> None:
-        """Work for a scheduler until it, or this process, ends."""
-        host, port = known["host"], known["port"]
-        ip = get_ip(host, port)  # of the interface that leads to the scheduler
-        key, certificate = known["key"], known["certificate"]
-        worker = Worker(
-            known["address"],
-            security=Security(
-                tls_ca_file=certificate, tls_worker_cert=certificate, tls_worker_key=key, require_encryption=True
-            ),
-            nthreads=known["threads"],
-            name=f"{self._name}.{secrets.token_hex(3)}",  # the scheduler may still know a lost connection
-            host=f"[{ip}]" if ":" in ip else ip,
-            dashboard=False,
-            dashboard_address="127.0.0.1:0",
-            memory_limit=0,  # TensorStore's cache would count, and get the worker paused or killed
-            local_directory=str(self._connection.parent / "scratch"),
-            death_timeout=SECONDS_TO_CONNECT,
-        )
-        threading.Thread(target=self._watch, args=(worker,), name="watch", daemon=True).start()
-        leaving = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
+def find_scheduler(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the scheduler's address once it can be reached; end the process if that takes too long."""
+    began, said, reason = time.monotonic(), False, ""
+    while True:
+        end_without_scheduler(arguments)
         try:
-            await worker
-            left = asyncio.create_task(_leave(worker, leaving))
-            await worker.finished()
-            left.cancel()
-        except Exception as error:
-            _print(f"The scheduler at {host} port {port} was not joined: {type(error).__name__}: {error}")
-            await asyncio.sleep(SECONDS_BETWEEN_ATTEMPTS)
+            known: dict[str, Any] = json.loads(arguments.connection.read_text())
+            reason = f"{known['host']} port {known['port']}, "
+            socket.create_connection((known["host"], known["port"]), timeout=SECONDS_TO_CONNECT).close()
+            return known
+        except ValueError:
+            reason, pause = "it has not written its address", SECONDS_UNTIL_WRITTEN
+        except OSError as error:
+            reason, pause = reason + (error.strerror or str(error)), SECONDS_BETWEEN_ATTEMPTS
+            if not said:
+                log(f"The scheduler cannot be reached, tried again for {arguments.patience:g} s: {reason}.")
+                said = True
+        elapsed = time.monotonic() - began
+        if elapsed > arguments.patience:
+            log(f"The scheduler was not reached for {elapsed:.0f} s, so this worker ends: {reason}.")
+            os._exit(LOST)
+        time.sleep(pause)
 
-    def _watch(self, worker: Worker) -> None:
-        """End with the scheduler even during a long block, for which Dask would wait."""
-        while True:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-            self._end_without_scheduler()
-            if worker.status in (Status.closing, Status.closed, Status.failed) and not LEAVING.is_set():
-                os._exit(LOST)
 
-    def _end_without_scheduler(self) -> None:
-        if not self._connection.exists() or (self._parent is not None and os.getppid() != self._parent):
+async def work(arguments: argparse.Namespace, known: Mapping[str, Any]) -> None:
+    """Work for a scheduler until it, or this process, ends."""
+    host, port, certificate = known["host"], known["port"], known["certificate"]
+    ip = get_ip(host, port)  # of the interface that leads to the scheduler
+    worker = Worker(
+        known["address"],
+        security=Security(
+            tls_ca_file=certificate, tls_worker_cert=certificate, tls_worker_key=known["key"], require_encryption=True
+        ),
+        nthreads=known["threads"],
+        name=f"{arguments.name}.{secrets.token_hex(3)}",  # the scheduler may still know a lost connection
+        host=f"[{ip}]" if ":" in ip else ip,
+        dashboard=False,
+        dashboard_address="127.0.0.1:0",
+        memory_limit=0,  # TensorStore's cache would count, and get the worker paused or killed
+        local_directory=str(arguments.connection.parent / "scratch"),
+        death_timeout=SECONDS_TO_CONNECT,
+    )
+    threading.Thread(target=watch, args=(arguments, worker), name="watch", daemon=True).start()
+    preempted = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, preempted.set)
+    try:
+        await worker
+        leaving = asyncio.create_task(leave(worker, preempted))
+        await worker.finished()
+        leaving.cancel()
+    except Exception as error:
+        log(f"The scheduler at {host} port {port} was not joined: {type(error).__name__}: {error}")
+        await asyncio.sleep(SECONDS_BETWEEN_ATTEMPTS)
+
+
+def watch(arguments: argparse.Namespace, worker: Worker) -> None:
+    """End with the scheduler even during a long block, for which Dask would wait."""
+    while True:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        end_without_scheduler(arguments)
+        if worker.status in (Status.closing, Status.closed, Status.failed) and not LEAVING.is_set():
             os._exit(LOST)
 
 
-async def _leave(worker: Worker, leaving: asyncio.Event) -> None:
+def end_without_scheduler(arguments: argparse.Namespace) -> None:
+    """End when the scheduler has removed its file, or the parent has ended, perhaps before this process looked."""
+    if not arguments.connection.exists() or arguments.parent not in (None, os.getppid()):
+        os._exit(LOST)
+
+
+async def leave(worker: Worker, preempted: asyncio.Event) -> None:
     """Finish the current blocks and leave the rest to others: a queue that wants its machine back sends SIGTERM."""
-    await leaving.wait()
+    await preempted.wait()
     LEAVING.set()
     while worker.state.executing_count:
         await asyncio.sleep(0.02)
@@ -160,7 +152,7 @@ async def _leave(worker: Worker, leaving: asyncio.Event) -> None:
     os._exit(0)
 
 
-def _print(words: str) -> None:
+def log(words: str) -> None:
     """Write to the worker's log, whose last lines the scheduler shows."""
     print(words, file=sys.stderr, flush=True)
 

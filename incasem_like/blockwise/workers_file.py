@@ -7,19 +7,17 @@ import re
 import shlex
 import shutil
 import socket
-import subprocess
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from incasem_like.blockwise.job import jobs_directory
-from incasem_like.blockwise.launchers import LAUNCHERS, QUEUES, WorkerGroup
-from incasem_like.blockwise.launchers.base import Duration
+from incasem_like.blockwise.launchers import LAUNCHERS, QUEUES, Duration, WorkerGroup, visible_gpus
 from incasem_like.config.kinds import Count, Text, Words
 from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document
@@ -33,12 +31,6 @@ LOOPBACK = "127.0.0.1"
 MOST_WORKERS_PER_CORE = 4
 SECONDS_TO_CONNECT = 20.0
 Port = Annotated[Count, Field(le=65535), Words("a port number from 0 to 65535")]
-
-
-class GroupSection(WorkerGroup):
-    """Workers of one kind, with one of the launchers."""
-
-    launcher: Literal[tuple(LAUNCHERS)] = Field("local", description="What starts the workers.")  # type: ignore[valid-type]
 
 
 class SchedulerSection(Document):
@@ -85,17 +77,37 @@ def load_workers(source: Path | str) -> Workers:
     Raises:
         ConfigError: It cannot be read, a key is unknown, a value wrong, or values contradict each other.
     """
-    if re.match(r"\w+://", str(source)):
-        return _standing(str(source))
-    path = Path(source)
-    values = read_keys(path)
-    if values.get("type") == "Scheduler" and "address" in values:
-        return _standing(str(values["address"]))
+    address, path = str(source), Path(source)
+    if not re.match(r"\w+://", address):
+        values = read_keys(path)
+        if values.get("type") != "Scheduler" or "address" not in values:
+            return _workers_of(values, path)
+        address = str(values["address"])
+    if not re.fullmatch(r"(tcp|tls|ws|wss)://\S+:\d+/?", address):
+        raise ConfigError(
+            f"{address} is not the address of a Dask scheduler: expected one such as tcp://10.0.0.5:8786 or "
+            "tls://10.0.0.5:8786, or a file."
+        )
+    return Workers(cluster=address)
+
+
+def _workers_of(values: dict[str, Any], path: Path) -> Workers:
     settings = values.pop("scheduler", None) or {}
     if not isinstance(settings, Mapping):
         raise ConfigError(f"scheduler must be a mapping of keys, found {settings!r} in {path}.")
     scheduler = SchedulerSection.from_values(settings, lambda _key: f"under scheduler in {path}")
-    groups = tuple(_group(entry, f"in {where}") for entry, where in _entries(values, path))
+    if "workers" in values:
+        entries = values.pop("workers")
+        if values:
+            raise ConfigError(
+                f"{path} has the key '{next(iter(values))}' beside the list workers: move it into the list's entries."
+            )
+        if not isinstance(entries, list) or not entries or not all(isinstance(entry, Mapping) for entry in entries):
+            raise ConfigError(f"workers in {path} must be a list of groups, each with keys such as launcher and count.")
+        named = [(entry, f"in entry {number} of workers in {path}") for number, entry in enumerate(entries, start=1)]
+    else:
+        named = [(values, f"in {path}")]
+    groups = tuple(_group(entry, where) for entry, where in named)
     for group in groups:
         if group.launcher in QUEUES and scheduler.listen is None:
             raise ConfigError(
@@ -105,13 +117,8 @@ def load_workers(source: Path | str) -> Workers:
     return Workers(groups, scheduler)
 
 
-def _standing(address: str) -> Workers:
-    if not re.fullmatch(r"(tcp|tls|ws|wss)://\S+:\d+/?", address):
-        raise ConfigError(
-            f"{address} is not the address of a Dask scheduler: expected one such as tcp://10.0.0.5:8786 or "
-            "tls://10.0.0.5:8786, or a file."
-        )
-    return Workers(cluster=address)
+def _group(values: Mapping[str, Any], where: str) -> WorkerGroup:
+    return WorkerGroup.from_values({**_jobqueue_values(values), **values}, lambda _key: where)
 
 
 def given_workers(arguments: Namespace) -> Workers | None:
@@ -122,7 +129,9 @@ def given_workers(arguments: Namespace) -> Workers | None:
         InputError: They cannot start, see ``worker_problems``; or ``--dashboard`` is given without workers, or the
             package for its pages is missing.
     """
-    workers = None if arguments.workers is None else usable_workers(arguments.workers)
+    workers = None if arguments.workers is None else load_workers(arguments.workers)
+    if workers is not None:
+        check_workers(workers)
     if not getattr(arguments, "dashboard", False):
         return workers
     if find_spec("bokeh") is None:
@@ -132,40 +141,6 @@ def given_workers(arguments: Namespace) -> Workers | None:
             raise InputError("--dashboard shows what workers do, but there are none: add --workers.")
         workers = Workers.local(arguments.num_workers)
     return replace(workers, dashboard=True)
-
-
-def usable_workers(source: Path | str) -> Workers:
-    """Read which workers to use, and check, as far as this machine can, that they are able to start.
-
-    Raises:
-        ConfigError: As ``load_workers``.
-        InputError: They cannot start; the first of ``worker_problems``.
-    """
-    workers = load_workers(source)
-    for problem in worker_problems(workers):
-        raise problem
-    return workers
-
-
-def _entries(values: dict[str, Any], path: Path) -> list[tuple[Mapping[str, Any], str]]:
-    if "workers" not in values:
-        return [(values, str(path))]
-    listed = values.pop("workers")
-    if values:
-        raise ConfigError(
-            f"{path} has the key '{next(iter(values))}' beside the list workers: move it into the list's entries."
-        )
-    if not isinstance(listed, list) or not listed or not all(isinstance(entry, Mapping) for entry in listed):
-        raise ConfigError(f"workers in {path} must be a list of groups, each with keys such as launcher and count.")
-    return [(entry, f"entry {number} of workers in {path}") for number, entry in enumerate(listed, start=1)]
-
-
-def _group(values: Mapping[str, Any], where: str) -> WorkerGroup:
-    try:
-        return GroupSection.from_values({**_jobqueue_values(values), **values}, lambda _key: where)
-    except ConfigError as error:
-        message = str(error)
-        raise ConfigError(message if where in message else f"{message[:-1]} ({where}).") from None
 
 
 def _jobqueue_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,40 +167,39 @@ def _jobqueue_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
+def check_workers(workers: Workers) -> None:
+    """Check, as far as this machine can, that workers are able to start.
+
+    Raises:
+        InputError: They are not; the first of ``worker_problems``.
+    """
+    for problem in worker_problems(workers):
+        raise problem
+
+
 def worker_problems(workers: Workers) -> Iterator[InputError]:
     """Yield an error for each obstacle: missing programs, too few GPUs, an address of another machine."""
     if workers.cluster is not None:
         yield from _unreachable(workers.cluster)
         return
-    launchers = [LAUNCHERS[group.launcher](group, Path()) for group in workers.groups]
-    for launcher in launchers:
-        program = launcher.program
+    for group in workers.groups:
+        program, gpus = LAUNCHERS[group.launcher].program, len(visible_gpus())
         if program is not None and shutil.which(program) is None:
             yield InputError(
-                f"Workers are to be started by {launcher.group.launcher}, but the program {program} is missing here: "
+                f"Workers are to be started by {group.launcher}, but the program {program} is missing here: "
                 "run this on a machine that can submit jobs."
             )
-    for launcher in launchers:
-        group = launcher.group
-        if launcher.local and group.python is not None and shutil.which(group.python) is None:
+        if group.launcher == "local" and group.number * group.gpus > gpus:
             yield InputError(
-                f"python in the workers file is {group.python}, but this program does not exist: correct it."
+                f"{group.number} workers with {group.gpus} GPUs each are asked for, but this machine shows {gpus}: "
+                "reduce count or gpus in the workers file."
             )
-        if (missing := _missing_program(group.command)) is not None:
-            yield InputError(
-                f"command in the workers file begins with {missing}, but this program does not exist here: correct it, "
-                "or run this where it is installed."
-            )
-        try:
-            _ = launcher.count
-        except InputError as problem:
-            yield problem
-    cores, local = len(os.sched_getaffinity(0)), sum(one.group.most or 1 for one in launchers if one.local)
+    cores, local = len(os.sched_getaffinity(0)), sum(one.number for one in workers.groups if one.launcher == "local")
     if local > MOST_WORKERS_PER_CORE * cores:
         yield InputError(
             f"{local} workers are to run on this machine, but it has {cores} cores: reduce count in the workers file."
         )
-    if not all(launcher.local for launcher in launchers):
+    if any(group.launcher != "local" for group in workers.groups):
         records = jobs_directory()
         there = next(folder for folder in [records, *records.parents] if folder.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
@@ -237,7 +211,11 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
         try:
             socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
         except OSError as error:
-            yield cannot_listen(address, port, error)
+            reason = (error.strerror or str(error)).split(" (while ")[0]  # Python appends the address as a tuple
+            yield InputError(
+                f"The scheduler cannot listen on {address} port {port} ({reason}): set scheduler.listen "
+                "in the workers file to an address of this machine, and another port or none."
+            )
 
 
 def _unreachable(address: str) -> Iterator[InputError]:
@@ -250,21 +228,3 @@ def _unreachable(address: str) -> Iterator[InputError]:
             f"There is no Dask scheduler at {address} ({getattr(error, 'strerror', None) or error}): start it, or "
             "correct the address."
         )
-
-
-def _missing_program(command: str | None) -> str | None:
-    """Return the first word of a command if the shell finds no program of that name; None where that is uncertain."""
-    word = re.match(r"\s*([\w./+-]+)(?=\s)", command or "")
-    if word is None:  # a variable, quotes, the worker itself: only the shell can resolve it
-        return None
-    known = subprocess.run(["/bin/sh", "-c", 'command -v -- "$0"', word[1]], capture_output=True, check=False)
-    return None if known.returncode == 0 else word[1]
-
-
-def cannot_listen(address: str, port: int, error: OSError) -> InputError:
-    """Return the error for an address that the scheduler cannot listen on."""
-    reason = (error.strerror or str(error)).split(" (while ")[0]  # Python appends the address as a tuple
-    return InputError(
-        f"The scheduler cannot listen on {address} port {port} ({reason}): set scheduler.listen "
-        "in the workers file to an address of this machine, and another port or none."
-    )

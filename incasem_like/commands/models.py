@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,8 +16,14 @@ from incasem_like.commands.tables import NOTHING, Column, print_table, size
 from incasem_like.config.locations import absolute
 from incasem_like.errors import InputError, StoreError
 from incasem_like.pretrained.foreign import ORIGIN
-from incasem_like.pretrained.manifest import CHECKPOINT_FOLDER, default_models_directory, find_checkpoint, read_manifest
-from incasem_like.terminal import Progress, report_written, shell_command, shown_path
+from incasem_like.pretrained.manifest import (
+    CHECKPOINT_FOLDER,
+    DownloadLog,
+    default_models_directory,
+    find_checkpoint,
+    read_manifest,
+)
+from incasem_like.terminal import report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
     from incasem_like.pretrained.downloading import Downloaded
@@ -32,7 +36,8 @@ _HERE = "incasem_like.commands.models"
 COMMANDS = {
     "list": Member(_HERE, "list_models", "the published models, and which of them are here"),
     "download": Member(_HERE, "download_models", "download checkpoints or the database of trainings"),
-    "import": Member(_HERE, "import_models", "make tracked runs of checkpoints, dumps or mock_db"),
+    "import": Member(_HERE, "import_models", "make tracked runs of checkpoints, portable models, dumps or mock_db"),
+    "export": Member("incasem_like.commands.export_model", "export_model", "write a trained network as portable files"),
 }
 
 
@@ -94,8 +99,6 @@ _FIXATIONS = {"CF": "chemical", "HPF": "high-pressure freezing"}
 @store_options
 def list_models(as_json: bool, manifest: Path | None, models_directory: Path | None, stores: StoreChoice) -> None:
     """List the published models: organelle, fixation, voxel size; which are here, and which are runs already."""
-    from incasem_like.pretrained.downloading import DownloadLog
-
     folder = models_folder(models_directory)
     log, models = DownloadLog(folder), read_manifest(manifest).models
     runs = _imported(stores, models)
@@ -180,17 +183,16 @@ def download_models(
 
     listed, folder = read_manifest(manifest), models_folder(models_directory)
     chosen = find_models(listed, models) if models or not database else []
-    with Bars() as bars:
-        downloader = Downloader(folder, url or listed.endpoint, open_session(proxy), bars.show)
-        if accept_changed:
-            for model_id in chosen:
-                downloader.log.forget(folder / CHECKPOINT_FOLDER / listed.models[model_id].file)
-        here = [downloader.database(listed.database)] if database else []
-        for found in here:
-            _report_download(found)
+    downloader = Downloader(folder, url or listed.endpoint, open_session(proxy))
+    if accept_changed:
         for model_id in chosen:
-            here.append(downloader.model(model_id, listed.models[model_id]))
-            _report_download(here[-1])
+            downloader.log.forget(folder / CHECKPOINT_FOLDER / listed.models[model_id].file)
+    here = [downloader.database(listed.database)] if database else []
+    for found in here:
+        _report_download(found)
+    for model_id in chosen:
+        here.append(downloader.model(model_id, listed.models[model_id]))
+        _report_download(here[-1])
     words = [*([shown_path(here[0].path)] if database else []), *map(str, chosen if models else ())]
     for flag, path in (("--manifest", manifest), ("--models_directory", models_directory)):
         words += [] if path is None else [flag, shown_path(path.expanduser().absolute())]
@@ -200,47 +202,11 @@ def download_models(
 def _report_download(found: Downloaded) -> None:
     """Print what was downloaded and how its hash was verified."""
     length = size(found.path.stat().st_size)
-    if found.how == "fetched":
+    if found.is_new:
         report_written(f"{length}", shown_path(found.path))
     else:
         print(f"Already there: {shown_path(found.path)} ({length})")
     print(f"  SHA-256 {found.sha256} ({_TRUST[found.trust]})")
-
-
-class Bars:
-    """A progress bar for each file, opened when its length is known."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-    def show(self, name: str) -> Callable[[int, int | None], None]:
-        """Return the function that shows the progress of one file."""
-        bar: Progress | None = None
-        before = 0
-
-        def show(received: int, total: int | None) -> None:
-            nonlocal bar, before
-            if total is None:
-                return
-            if bar is None or received < before:  # the first piece, or a restart from the beginning
-                self._stack.close()
-                # rate and time remaining are those of this process: bytes of earlier ones do not count
-                bar = self._stack.enter_context(Progress(f"Downloading {name}", total - received, "B"))
-            else:
-                bar.advance(received - before)
-            before = received
-            if received == total:
-                self._stack.close()
-
-        return show
 
 
 @click.command("import")
@@ -305,8 +271,9 @@ def import_models(
 ) -> None:
     """Make tracked runs of published models, so that scripts take them by id.
 
-    WHAT is the id or name of a downloaded model; a checkpoint file (.pt); a U-Net that ExLLSM's Keras code stored
-    (.h5), which is converted and verified; the archive or folder of incasem's database that mongodump wrote; or a
+    WHAT is the id or name of a downloaded model; a checkpoint file (.pt); a file or bioimage.io package that models
+    export wrote, which is verified by the crop in it; a U-Net that ExLLSM's Keras code stored (.h5), which is converted
+    and verified; the archive or folder of incasem's database that mongodump wrote; or a
     mock_db folder or one of its JSON files. By default everything downloaded is imported. Runs keep their ids. Runs
     that exist already are left unchanged.
     """
@@ -342,11 +309,18 @@ def _check_import(found: list[Source], wanted: tuple[int, ...], description: Des
     Raises:
         InputError: They are not.
     """
-    single = len(found) == 1 and (found[0].kind in ("checkpoint", "json") or len(wanted) == 1)
+    portable = len(found) == 1 and found[0].kind in ("portable", "package")
+    single = len(found) == 1 and (portable or found[0].kind in ("checkpoint", "json") or len(wanted) == 1)
     if run_id is not None and not single:
         raise InputError("--id is for a single run: name one checkpoint, or add --run ID; for several use --remap.")
-    given = any((description.name, description.voxel_size, description.config_file, description.scaling_factor))
-    given = given or description.iteration is not None
+    stated = any((description.voxel_size, description.config_file, description.scaling_factor))
+    stated = stated or description.iteration is not None
+    if stated and portable:
+        raise InputError(
+            f"{found[0].path.name} says itself how it was trained: leave --voxel_size, --iteration, --config and "
+            "--scaling_factor out."
+        )
+    given = stated or (description.name is not None and not portable)
     if given and (len(found) != 1 or found[0].kind != "checkpoint"):
         raise InputError(
             "--name, --voxel_size, --iteration, --config and --scaling_factor are for a single checkpoint: name its "

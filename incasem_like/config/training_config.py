@@ -54,6 +54,7 @@ class TrainingConfig(Document):
     def _agrees_with_itself(self) -> Self:
         self._check_targets()
         self._check_block_sizes()
+        self._check_training_options()
         self._check_augmentation()
         self._check_best_metric()
         return self
@@ -94,6 +95,18 @@ class TrainingConfig(Document):
                         f"{name}.input_size_voxels {list(section.input_size_voxels)}: "
                         "along each axis input - output has to be an even number of at least 0."
                     )
+
+    def _check_training_options(self) -> None:
+        training = self.training
+        if training.batch_size % training.accumulate:
+            raise contradiction(
+                f"training.batch_size {training.batch_size} does not divide into training.accumulate "
+                f"{training.accumulate} equal parts: set training.batch_size to a multiple of it."
+            )
+        if training.num_params is not None and training.num_params[0] > training.num_params[1]:
+            raise contradiction(
+                f"training.num_params {list(training.num_params)} is not ascending: give the fewest and the most."
+            )
 
     def _check_augmentation(self) -> None:
         simple, elastic, sizes = (

@@ -29,23 +29,45 @@ Pipeline = Literal["baseline_with_context"]
 
 
 class OptimizerConfig(Section):
-    """The Adam optimizer."""
+    """The optimizer."""
 
-    lr: PositiveNumber = Field(3e-5, description="Learning rate of Adam.")
-    weight_decay: NotNegative = Field(3e-5, description="L2 penalty, added to the gradient (coupled, as in Adam).")
+    type: Literal["adam", "adamw", "rmsprop", "sgd"] = Field("adam", description="Optimizer of torch.")
+    lr: PositiveNumber = Field(3e-5, description="Learning rate.")
+    weight_decay: NotNegative = Field(
+        3e-5, description="L2 penalty, added to the gradient; `adamw` shrinks the weights by it instead (decoupled)."
+    )
+    momentum: Annotated[Fraction, Field(lt=1)] = Field(0.0, description="Momentum of `sgd` and `rmsprop`.")
+
+    @model_validator(mode="after")
+    def _momentum_has_an_effect(self) -> Self:
+        if self.momentum and self.type not in ("sgd", "rmsprop"):
+            raise contradiction(
+                f"training.optimizer.momentum is {self.momentum:g}, but {self.type} has none: leave it out, or set "
+                "training.optimizer.type to sgd or rmsprop."
+            )
+        return self
 
 
 class ScheduleConfig(Section):
     """Learning-rate schedule."""
 
-    type: Literal["constant", "cosine", "linear"] = Field(
-        "constant", description="Learning-rate schedule from the end of the warm-up to `training.iterations`."
+    type: Literal["constant", "cosine", "linear", "polynomial", "plateau"] = Field(
+        "constant",
+        description="Learning-rate schedule from the end of the warm-up to `training.iterations`. `plateau` lowers the "
+        "rate whenever `checkpoints.best_metric` stops improving.",
     )
     warmup_iterations: Count = Field(
         0, description="Iterations over which the learning rate rises linearly from 0; 0 = none."
     )
     final_fraction: Fraction = Field(
-        0.0, description="Final learning rate as a share of `optimizer.lr` (`cosine` and `linear`)."
+        0.0, description="Final, or with `plateau` lowest, learning rate as a share of `optimizer.lr`."
+    )
+    power: PositiveNumber = Field(0.9, description="Exponent of `polynomial`: (1 - progress) ^ power.")
+    factor: Annotated[Fraction, Field(gt=0, lt=1)] = Field(
+        0.2, description="Factor of the learning rate at a plateau (`plateau`)."
+    )
+    patience: Count = Field(
+        3, description="Validations without improvement that are waited for before the rate is lowered (`plateau`)."
     )
 
 
@@ -165,7 +187,7 @@ class StartFromConfig(Section):
     )
     optimizer: Literal["reset", "keep"] = Field(
         "reset",
-        description="Start with a new optimizer state, or keep the Adam moments of that checkpoint; learning rate and "
+        description="Start with a new optimizer state, or keep the moments of that checkpoint; learning rate and "
         "weight decay are those of this configuration in both cases.",
     )
 
@@ -194,7 +216,12 @@ class TrainingSection(Section):
         default_factory=StartFromConfig, description="Checkpoint of another training to start from."
     )
     iterations: Positive = Field(200_000, description="Number of optimizer steps; iterations count from 1.")
-    batch_size: Positive = Field(1, description="Blocks per optimizer step.")
+    batch_size: Positive = Field(1, description="Blocks per optimizer step, over all processes and parts.")
+    accumulate: Positive = Field(
+        1,
+        description="Parts of a batch that are computed one after another, which takes less memory; their gradients "
+        "are averaged. Must divide `batch_size`.",
+    )
     input_size_voxels: Size = Field((204, 204, 204), description="Input block of the network in voxels, z, y, x.")
     output_size_voxels: Size = Field(
         (110, 110, 110), description="Output block of the network, centred in the input, in voxels, z, y, x."
@@ -207,9 +234,25 @@ class TrainingSection(Section):
     save_every: Positive = Field(1000, description="Write a checkpoint every n iterations, and at the end.")
     log_every: Positive = Field(1, description="Write the loss to TensorBoard every n iterations.")
     image_every: Count = Field(1000, description="Write ortho-slices to TensorBoard every n iterations; 0 = never.")
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="The Adam optimizer.")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="The optimizer.")
     learning_rate_schedule: ScheduleConfig = Field(
         default_factory=ScheduleConfig, description="Learning-rate schedule."
+    )
+    clip_gradient_norm: PositiveNumber | None = Field(
+        None, description="Largest norm of the gradient of all weights; a longer one is shortened; null = no limit."
+    )
+    ema_decay: Annotated[Fraction, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="Decay per iteration of an exponential moving average of the weights, such as 0.999; the average "
+        "is validated, and is what checkpoints hold for predictions; null = off.",
+    )
+    early_stopping: Positive | None = Field(
+        None,
+        description="Validations in a row without improvement of `checkpoints.best_metric` after which the training "
+        "ends; null = never.",
+    )
+    num_params: tuple[Count, Count] | None = Field(
+        None, description="Fewest and most parameters that a network may have to be trained; null = any number."
     )
     reject: RejectConfig = Field(default_factory=RejectConfig, description="Rejection of random blocks.")
     augmentation: AugmentationConfig = Field(
@@ -222,7 +265,7 @@ class TrainingSection(Section):
     precache: PrecacheConfig = Field(default_factory=PrecacheConfig, description="Prefetching of training blocks.")
     checkpoints: CheckpointsConfig = Field(default_factory=CheckpointsConfig, description="Checkpoints kept on disk.")
 
-    @field_validator("learning_rate_schedule", mode="before")
+    @field_validator("learning_rate_schedule", "optimizer", mode="before")
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         return {"type": value} if isinstance(value, str) else value

@@ -130,7 +130,7 @@ def bounding_box(labels: Volume, derivation: Derivation, margin: Sequence[int] =
         margin: Voxels to add on each side (z, y, x); the box may then extend beyond the labels.
 
     Raises:
-        DataError: There is no labelled voxel.
+        DataError: No voxel is labelled.
     """
     labels.require_zyx()
     check_label_dtype(labels)

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask
 from incasem_like.errors import DivergedError
-from incasem_like.prediction.computing.ensemble import Predictor
 from incasem_like.prediction.computing.loading import PredictorSetUp
 from incasem_like.prediction.computing.pipeline import prefetched
+from incasem_like.prediction.computing.tiles import Predictor
 from incasem_like.prediction.computing.tiling import Tile
 from incasem_like.prediction.outputs import RegionOutput
 from incasem_like.samples import Region
-from incasem_like.volumes import Coordinate, Roi
+from incasem_like.volumes import Coordinate, Roi, Volume
 
 Floats = npt.NDArray[np.float32]
 Part = tuple[Roi, Floats]
@@ -108,12 +108,11 @@ def region_blocks(
         description: Everything that the values depend on, JSON-serializable.
     """
     region = set_up.region
-    inputs = [region.raw] if region.mask is None else [region.raw, region.mask]
     return BlockTask(
         name="predict",
         output=output.main,
         further_outputs=output.further,
-        inputs=tuple(str(volume.address) for volume in inputs),
+        inputs=tuple(str(volume.address) for volume in volumes_read(region)),
         read=read_block,
         function=predict_block,
         write=write_parts,
@@ -123,6 +122,11 @@ def region_blocks(
         set_up=set_up,
         model_hash=set_up.model_hash,
     )
+
+
+def volumes_read(region: Region) -> list[Volume]:
+    """Return the volumes of a region that its prediction depends on."""
+    return [region.raw] if region.mask is None else [region.raw, region.mask]
 
 
 def region_block_shape(predictor: Predictor, region: Region, chunk: tuple[int, ...]) -> tuple[int, ...]:

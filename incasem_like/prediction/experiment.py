@@ -7,26 +7,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import PredictionConfig
 from incasem_like.errors import InputError, RunNotFoundError
-from incasem_like.prediction.outputs import OutputLocation, read_begun
+from incasem_like.prediction.outputs import OutputLocation
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.planning.planner import plan_prediction
 from incasem_like.prediction.planning.preflight import (
     Preflight,
     examine_regions,
     look_around,
-    next_id,
     report_networks,
 )
-from incasem_like.prediction.regions import Observing, Request, check_begun_alike, predict_regions, region_record
+from incasem_like.prediction.regions import Observing, Request, check_begun_alike, predict_regions
 from incasem_like.tracking import Run, RunRecord, RunStore, tracked_run
 from incasem_like.volumes.provenance import command_line
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
 
 TOOL = "predict.py"
 
@@ -123,7 +120,7 @@ def _checked_plan(
     plan.check_not_read(locations)
     _check_resumable(plan, resume, runs)
     known = plan.knows_precision
-    plan = plan.resolved(tiles=any(read_begun(location) is None for location in locations))
+    plan = plan.resolved()
     if not known:  # so it was left out of the comparison
         _check_resumable(plan, resume, runs)
     return plan, runs
@@ -153,7 +150,7 @@ def _predict(plan: PredictionPlan, run: Run, request: Request) -> FinishedPredic
 def record_plan(run: Run, plan: PredictionPlan, parent: dict[str, Any]) -> None:
     """Record networks, checkpoints and regions in the run."""
     run.set_info("parent", parent)
-    run.inputs([region_record(region) for region in plan.regions])
+    run.inputs([region.record for region in plan.regions])
     run.set_info("num_params", plan.num_params)
     if plan.lead.precision is not None:
         run.set_info("precision", asdict(plan.lead.precision))
@@ -203,15 +200,14 @@ def examine_prediction(
         resume: As for ``predict_data``.
         workers_file: ``workers.yaml``, if workers are to predict.
     """
-    found = Preflight()
-    runs, workers, knows_workers = look_around(found, store, workers_file)
+    found = look_around(store, workers_file)
     with found.collecting():
-        plan = plan_prediction(config, trainings(), workers, found=found, knows_workers=knows_workers)
+        plan = plan_prediction(config, trainings(), found.workers, found=found)
         with found.collecting():
             plan = plan.resolved(probe=False)
         report_networks(found, plan)
         if resume is not None:
             with found.collecting():
-                _check_resumable(plan, resume, runs)
-        examine_regions(found, plan, plan.locations(resume or next_id(runs)), resume=resume is not None)
+                _check_resumable(plan, resume, found.runs)
+        examine_regions(found, plan, plan.locations(resume or found.next_id), resume=resume is not None)
     return found

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise.done_log import read_log
+from incasem_like.config.network_sections import OutputSection
 from incasem_like.errors import InputError
-from incasem_like.prediction.channels import ChannelGroup
 from incasem_like.volumes import Roi, Volume, create_volume, dataset_exists, open_volume
 
 LONGEST_CHUNK_EDGE = 128
@@ -40,7 +40,7 @@ class OutputLocation:
 
     container: Path
     group: str
-    channels: tuple[ChannelGroup, ...] = ()
+    channels: tuple[OutputSection, ...] = ()
 
     @property
     def folder(self) -> Path:

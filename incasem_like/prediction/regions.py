@@ -15,9 +15,9 @@ import numpy.typing as npt
 from incasem_like.blockwise import BlockTask, run_blockwise
 from incasem_like.blockwise.done_log import DoneLog
 from incasem_like.errors import InputError
-from incasem_like.prediction.blocks import region_blocks
-from incasem_like.prediction.computing.ensemble import Predictor
+from incasem_like.prediction.blocks import region_blocks, volumes_read
 from incasem_like.prediction.computing.loading import PredictorSetUp
+from incasem_like.prediction.computing.tiles import Predictor
 from incasem_like.prediction.outputs import OutputLocation, RegionOutput, chunk_shape_for, read_begun
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.samples import Region
@@ -105,11 +105,6 @@ def _with_means(scores: Mapping[str, float]) -> dict[str, float]:
     return {**scores, **{name: float(np.mean(values)) for name, values in of_regions.items()}}
 
 
-def region_record(region: Region) -> Mapping[str, Any]:
-    """Return the datasets and ROI of a region, for the record of a run."""
-    return {"name": region.name, "file": str(region.entry.file), "content_hashes": region.content_hashes}
-
-
 def describe_region(plan: PredictionPlan, region: Region) -> dict[str, Any]:
     """Return everything that the values of a region's prediction depend on."""
     hashes = region.content_hashes
@@ -194,7 +189,6 @@ def _begin(
 
 def _provenance(plan: PredictionPlan, region: Region, request: Request) -> dict[str, Any]:
     parameters = {"region": region.name, **plan.networks_description, **plan.lineage}
-    inputs = [region.raw] if region.mask is None else [region.raw, region.mask]
-    provenance = make_provenance(request.tool, parameters, inputs, run_id=request.prediction_id)
+    provenance = make_provenance(request.tool, parameters, volumes_read(region), run_id=request.prediction_id)
     # A reader of the dataset is shown this command while it is incomplete.
     return {**provenance, "command": request.command}

@@ -9,25 +9,23 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import IO
 from urllib.parse import urlsplit, urlunsplit
 
 from requests import Response, Session, exceptions
 
 from incasem_like.disk import lock
-from incasem_like.errors import DownloadError, InputError
+from incasem_like.errors import DownloadError, IncasemError, InputError
+from incasem_like.tracking.model.cache import transfer_progress
 
 ATTEMPTS_WITHOUT_PROGRESS = 5
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts
 TIMEOUTS = (15.0, 60.0)  # seconds to connect, and to wait for data
 _BYTES_AT_ONCE = 1 << 16
 _TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
-
-Show = Callable[[int, int | None], None]
 
 
 class MissingFileError(InputError):
@@ -84,194 +82,139 @@ class Origin:
         return cls(shown_url(url), validator(headers), int(length) if length.isdigit() else None, digests_in(headers))
 
 
-class PartialFile:
-    """``<target>.part`` and, beside it, a note of its origin; both outlive the process, so that another can resume.
+@contextlib.contextmanager
+def fetched(url: str, target: Path, session: Session) -> Iterator[tuple[Path, Origin]]:
+    """Fetch a file beside its final path, for a block that verifies it; then rename it.
 
-    Use it as a context manager; the lock is held inside.
-    """
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.path = target.with_name(f"{target.name}.part")
-        self._note = target.with_name(f"{target.name}.part.json")
-        self.origin: Origin | None = None
-
-    def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab")  # stays open as long as the lock is held
-        # A process that had the lock before may have moved this file into place since it was opened here.
-        if not lock(self._file.fileno(), wait=False) or not self._is_at_path():
-            self._file.close()
-            raise InputError(f"{self.target} is being downloaded by another process: wait until that is done.")
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            self.origin = Origin(**json.loads(self._note.read_text(encoding="utf-8")))
-        if self.origin is None or self.origin.validator is None:
-            self.restart()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    @property
-    def length(self) -> int:
-        """Number of bytes received so far."""
-        return os.fstat(self._file.fileno()).st_size
-
-    def is_complete(self, url: str) -> bool:
-        """Return whether all bytes of a URL were received."""
-        return self.is_of(url) and self.origin is not None and self.length == self.origin.total
-
-    def is_of(self, url: str) -> bool:
-        """Return whether the bytes are those of a URL."""
-        return self.origin is not None and self.origin.url == shown_url(url)
-
-    def begin(self, origin: Origin) -> None:
-        """Start from the first byte."""
-        self.restart()
-        self._note.write_text(json.dumps(asdict(origin), indent=2), encoding="utf-8")
-        self.origin = origin
-
-    def restart(self) -> None:
-        """Discard the bytes received so far, since the download cannot be resumed."""
-        self._file.truncate(0)
-        self._note.unlink(missing_ok=True)
-        self.origin = None
-
-    def write(self, block: bytes) -> None:
-        """Add bytes at the end; they are passed to the operating system when this returns."""
-        self._file.write(block)
-        self._file.flush()
-
-    def discard(self) -> None:
-        """Remove it and its note."""
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
-
-    def move_into_place(self) -> None:
-        """Rename the complete file to its final name."""
-        os.fsync(self._file.fileno())
-        os.replace(self.path, self.target)
-        self._note.unlink(missing_ok=True)
-
-    def _is_at_path(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
-        except FileNotFoundError:
-            return False
-
-
-def fetch(url: str, partial: PartialFile, session: Session, show: Show = lambda received, total: None) -> None:
-    """Fetch the missing part of a file.
-
-    After a broken connection the download resumes where it stopped, if the server supports that and shows by ETag or
-    date that the file is unchanged; otherwise the file is fetched from its first byte.
+    ``<target>.part`` and a note of its origin outlive the process. After a broken connection, or in another process,
+    the download resumes where it stopped, if the server supports that and shows by ETag or date that the file is
+    unchanged; otherwise it starts again. What the block rejects with an ``IncasemError`` is deleted.
 
     Args:
         url: URL of the file.
-        partial: The partial file to fill; complete when this returns.
+        target: Its final path.
         session: See ``open_session``.
-        show: Called with the bytes received so far and the total, None if it is not known.
+
+    Yields:
+        The complete file, not yet in place, and its origin.
 
     Raises:
         MissingFileError: The server has no such file.
-        InputError: It refuses access, or the URL is invalid.
-        DownloadError: It does not answer, or breaks off again and again.
+        InputError: It refuses access, the URL is invalid, or another process is downloading the file.
+        DownloadError: The server does not answer, or breaks off again and again.
     """
-    furthest, failures = partial.length, 0
-    while not partial.is_complete(url):
+    part, note = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.json")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(part, "ab") as file:  # locked while it is open
+        # A process that had the lock before may have moved this file into place since it was opened here.
+        locked = lock(file.fileno(), wait=False)
+        if not locked or not part.exists() or not os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
+            raise InputError(f"{target} is being downloaded by another process: wait until that is done.")
+        origin = _fetch(url, file, note, session)
         try:
-            _attempt(url, partial, session, show)
-            if partial.origin is not None and partial.origin.total is None:
-                return
-        except _TemporaryError as problem:
-            failures = 0 if partial.length > furthest else failures + 1
-            furthest = max(furthest, partial.length)
-            if failures >= ATTEMPTS_WITHOUT_PROGRESS:
-                raise DownloadError(
-                    f"{shown_url(url)} cannot be fetched ({problem}): check the network, or name a mirror with --url; "
-                    "the same command resumes where this one stopped."
-                ) from None
-            time.sleep(min(problem.pause or FIRST_PAUSE * 2**failures, LONGEST_PAUSE))
+            yield part, origin
+        except IncasemError:
+            part.unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
+            raise
+        os.fsync(file.fileno())
+        os.replace(part, target)
+        note.unlink(missing_ok=True)
 
 
-def _attempt(url: str, partial: PartialFile, session: Session, show: Show) -> None:
-    """Request the missing part once, and write what comes.
+def _fetch(url: str, file: IO[bytes], note: Path, session: Session) -> Origin:
+    """Fetch the missing part of a file, with retries."""
+    origin: Origin | None = None
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        origin = Origin(**json.loads(note.read_text(encoding="utf-8")))
+    failures, furthest = 0, 0
+    while True:
+        if origin is None or origin.validator is None or origin.url != shown_url(url):
+            file.truncate(0)
+            origin = None
+        length = os.fstat(file.fileno()).st_size
+        if origin is not None and length == origin.total:
+            return origin
+        furthest = max(furthest, length)
+        try:
+            with _requested(url, session, origin, length) as response:
+                if response.status_code == 200:
+                    file.truncate(0)
+                    origin = Origin.of(response, url)
+                    note.write_text(json.dumps(asdict(origin), indent=2), encoding="utf-8")
+                elif not _continues(response, origin, length):
+                    origin = None
+                    raise _TemporaryError("the file changed while it was fetched", pause=0.01)
+                assert origin is not None
+                _receive(response, file, origin, note)
+            if origin.total is None:
+                return origin
+            problem = _TemporaryError("the connection breaks off")
+        except _TemporaryError as error:
+            problem = error
+        except exceptions.RequestException:
+            problem = _TemporaryError("the connection breaks off" if length else "no connection")
+        reached = os.fstat(file.fileno()).st_size
+        if origin is not None and reached == origin.total:
+            return origin
+        failures = 0 if reached > furthest else failures + 1
+        if failures >= ATTEMPTS_WITHOUT_PROGRESS:
+            raise DownloadError(
+                f"{shown_url(url)} cannot be fetched ({problem}): check the network, or name a mirror with --url; "
+                "the same command resumes where this one stopped."
+            )
+        time.sleep(min(problem.pause if problem.pause is not None else FIRST_PAUSE * 2**failures, LONGEST_PAUSE))
+
+
+@contextlib.contextmanager
+def _requested(url: str, session: Session, origin: Origin | None, length: int) -> Iterator[Response]:
+    """Request the missing part of a file; yield the response if it carries it, or says that the file has changed.
 
     Raises:
-        _TemporaryError: The part did not come, or not to its end; retry.
+        _TemporaryError, requests.RequestException: Retry.
     """
-    offset = partial.length if partial.is_of(url) else 0
-    headers = {"Accept-Encoding": "identity", "x-amz-checksum-mode": "ENABLED"}
-    if offset and partial.origin is not None and partial.origin.validator is not None:
-        headers |= {"Range": f"bytes={offset}-", "If-Range": partial.origin.validator}
+    where, headers = shown_url(url), {"Accept-Encoding": "identity", "x-amz-checksum-mode": "ENABLED"}
+    if length and origin is not None and origin.validator is not None:
+        headers |= {"Range": f"bytes={length}-", "If-Range": origin.validator}
     try:
         with session.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as response:
-            _check_status(response, url, partial)
-            if response.status_code == 206:
-                _check_range(response, partial, offset)
-            else:
-                partial.begin(Origin.of(response, url))
-            _receive(response, partial, show)
+            status = response.status_code
+            if status in (404, 410):
+                raise MissingFileError(
+                    f"No file was found at {where} (HTTP {status}): check the address, or give another --url."
+                )
+            if status in (401, 403, 407):
+                raise InputError(f"{where} refuses access (HTTP {status}): check address, rights and proxy.")
+            if status in _TEMPORARY:
+                pause = response.headers.get("Retry-After", "")
+                raise _TemporaryError(f"the server answers HTTP {status}", float(pause) if pause.isdigit() else None)
+            if status not in (200, 206, 416):
+                raise DownloadError(
+                    f"{where} cannot be fetched (HTTP {status}): check the address, or name a mirror with --url."
+                )
+            yield response
     except (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.MissingSchema):
-        raise InputError(f"{shown_url(url)} is not a URL to download from: give http://… or https://….") from None
+        raise InputError(f"{where} is not a URL to download from: give http://… or https://….") from None
     except exceptions.SSLError:
-        raise DownloadError(f"{shown_url(url)} shows no certificate that can be trusted: check the address.") from None
-    except exceptions.ProxyError:
-        raise _TemporaryError("the proxy does not let it through") from None
-    except exceptions.Timeout:
-        raise _TemporaryError("the server does not answer in time") from None
-    except exceptions.RequestException:
-        raise _TemporaryError("the connection breaks off" if partial.length else "no connection") from None
+        raise DownloadError(f"{where} shows no certificate that can be trusted: check the address.") from None
 
 
-def _check_status(response: Response, url: str, partial: PartialFile) -> None:
-    status, where = response.status_code, shown_url(url)
-    if status in (200, 206):
-        return
-    if status in (404, 410):
-        raise MissingFileError(
-            f"No file was found at {where} (HTTP {status}): check the address, or give another --url."
-        )
-    if status in (401, 403, 407):
-        who = "the proxy" if status == 407 else "the server"
-        raise InputError(f"{where} may not be read, {who} refuses it (HTTP {status}): check the address and rights.")
-    if status == 416:  # the partial file is longer than the file is now
-        raise _changed(partial)
-    if status in _TEMPORARY:
-        pause = response.headers.get("Retry-After", "")
-        raise _TemporaryError(f"the server answers HTTP {status}", float(pause) if pause.isdigit() else None)
-    raise DownloadError(f"{where} cannot be fetched (HTTP {status}): check the address, or name a mirror with --url.")
-
-
-def _check_range(response: Response, partial: PartialFile, offset: int) -> None:
-    """Check that the part begins where the last one ended and belongs to the same version of the file."""
+def _continues(response: Response, origin: Origin | None, length: int) -> bool:
+    """Return whether a part begins where the last one ended and belongs to the same version of the file."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    known = partial.origin
-    assert known is not None
-    if found is None or int(found[1]) != offset or known.validator not in (None, validator(response.headers)):
-        raise _changed(partial)
-    if found[2] != "*" and known.total not in (None, int(found[2])):
-        raise _changed(partial)
+    if found is None or origin is None or int(found[1]) != length or origin.validator != validator(response.headers):
+        return False
+    return found[2] == "*" or origin.total in (None, int(found[2]))
 
 
-def _receive(response: Response, partial: PartialFile, show: Show) -> None:
-    assert partial.origin is not None
-    total = partial.origin.total
-    show(partial.length, total)
-    for block in response.iter_content(_BYTES_AT_ONCE):
-        partial.write(block)
-        show(partial.length, total)
-    if total is not None and partial.length < total:
-        raise _TemporaryError("the connection breaks off")
-    if total is not None and partial.length > total:
-        raise _changed(partial)
-
-
-def _changed(partial: PartialFile) -> _TemporaryError:
-    partial.restart()
-    return _TemporaryError("the file changed while it was fetched", pause=0.01)
+def _receive(response: Response, file: IO[bytes], origin: Origin, note: Path) -> None:
+    length = os.fstat(file.fileno()).st_size
+    name = note.name.removesuffix(".part.json")
+    with transfer_progress(f"Downloading {name}", (origin.total or 0) - length) as advance:
+        for block in response.iter_content(_BYTES_AT_ONCE):
+            file.write(block)
+            file.flush()
+            advance(len(block))
 
 
 def validator(headers: Mapping[str, str]) -> str | None:

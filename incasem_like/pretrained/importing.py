@@ -29,7 +29,6 @@ from incasem_like.tracking.run_folder import (
     MANIFEST,
     VERSION,
     PortableRun,
-    RenewedIds,
     RunFolder,
 )
 from incasem_like.tracking.series import Metric, max_points
@@ -276,7 +275,7 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
             portable,
             run_id,
             highest_number(store.runs_directory),
-            lambda found: RenewedIds({**portable.info, **note(found)}, portable.document.get("result")),
+            lambda found: ({**portable.info, **note(found)}, portable.document.get("result")),
         )
 
 

@@ -1,9 +1,12 @@
-"""``models/pretrained.yaml``: the published models, their location and purpose."""
+"""Published models: their list, ``models/pretrained.yaml``, and hashes of their files, ``models/downloads.json``."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,11 +16,13 @@ from incasem_like.config.kinds import Positive, Text, VoxelSize, Words
 from incasem_like.config.locations import absolute
 from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document, Section
+from incasem_like.disk import exclusive, write_whole
 from incasem_like.errors import InputError
 
 ENVIRONMENT_VARIABLE = "INCASEM_MODELS"
 CHECKPOINT_FOLDER = "pretrained_checkpoints"
 MANIFEST_NAME = "pretrained.yaml"
+LOG_NAME = "downloads.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$"), Words("64 hexadecimal digits in small letters")]
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$"), Words("a file name without folders")]
@@ -101,3 +106,66 @@ def _own_models_folder() -> Path:
     if (beside_package / "scripts").is_dir():
         return beside_package / "models"
     return Path.cwd() / "models"
+
+
+@dataclass(frozen=True)
+class LoggedFile:
+    """The record of a downloaded file.
+
+    Attributes:
+        sha256: SHA-256 of the file at its first download.
+        bytes: Its length.
+        url: URL it came from, without credentials; empty for a file that was found on disk.
+        time: Time of the download, UTC, ISO 8601.
+    """
+
+    sha256: str
+    bytes: int
+    url: str
+    time: str
+
+
+class DownloadLog:
+    """``models/downloads.json``: the hash of each file at its first download, which later copies must match.
+
+    Files are recorded by their path below the models directory.
+    """
+
+    def __init__(self, models_directory: Path) -> None:
+        self.models_directory = models_directory
+        self.path = models_directory / LOG_NAME
+
+    def get(self, file: Path) -> LoggedFile | None:
+        """Look a file up."""
+        return self._read().get(self._name(file))
+
+    def add(self, file: Path, sha256: str, url: str) -> None:
+        """Record a file that exists now."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._set(file, LoggedFile(sha256, file.stat().st_size, url, now))
+
+    def forget(self, file: Path) -> None:
+        """Remove the record of a file, so that the next copy is accepted whatever its content."""
+        self._set(file, None)
+
+    def _name(self, file: Path) -> str:
+        return os.path.relpath(file, self.models_directory)
+
+    def _read(self) -> dict[str, LoggedFile]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            return {name: LoggedFile(**entry) for name, entry in content.items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, AttributeError):
+            raise InputError(
+                f"{self.path} is damaged: repair it, or delete it and trust the next copy of each model as the first."
+            ) from None
+
+    def _set(self, file: Path, record: LoggedFile | None) -> None:
+        """Read, change and write the log, one process at a time, since another model may be downloaded at once."""
+        self.models_directory.mkdir(parents=True, exist_ok=True)
+        with exclusive(self.models_directory):
+            entries = {**self._read(), self._name(file): record}
+            kept = {name: asdict(entry) for name, entry in sorted(entries.items()) if entry is not None}
+            write_whole(self.path, lambda opened: opened.write(json.dumps(kept, indent=2).encode() + b"\n"))

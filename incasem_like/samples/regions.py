@@ -74,6 +74,11 @@ class Region:
         return {str(volume.address): volume.content_hash for volume in self.volumes}
 
     @property
+    def record(self) -> dict[str, Any]:
+        """Name, file and content of its volumes, for the record of a run."""
+        return {"name": self.name, "file": str(self.entry.file), "content_hashes": self.content_hashes}
+
+    @property
     def addresses(self) -> list[Address]:
         """Addresses of all volumes that the entry names, including those not opened."""
         entry = self.entry

@@ -22,7 +22,10 @@ _SERVER = re.compile(
 _KNOWN_HOST = re.compile(r"localhost|\d+(\.\d+){3}|\[.*\]", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # pathlib leaves one slash of two
 _BROKEN_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(:/|//)")
-FORMS = "mongodb://HOST:PORT, HOST:PORT, HOST:PORT:DATABASE, localhost, a .json file, or a folder as ./NAME or /PATH"
+FORMS = (
+    "mongodb://[USER:PASSWORD@]HOST:PORT, HOST:PORT, HOST:PORT:DATABASE, localhost, a .json file, or a folder as "
+    "./NAME or /PATH"
+)
 _UNESCAPED = re.compile(r"[\s'\"]")
 _DEFAULT_DATABASES = ("", "admin")
 
@@ -86,7 +89,11 @@ def parse_address(url: str | Path | None, runs_directory: Path) -> FolderAddress
     if not isinstance(url, Path) and not folder.exists() and not text.startswith(("/", "./", "../", "~")):
         if server := _server(text):
             return server
-        _refuse_unclear(text)
+        first, slash, _ = text.partition("/")
+        is_inside = slash and (Path(first).is_dir() or not re.search(r"[:.]|^localhost$", first))
+        if not is_inside or _BROKEN_SCHEME.match(text):  # rather than make a folder of that name
+            named = "The tracking URL" if "@" in text else text  # it may hold a password
+            raise InputError(f"{named} is neither a MongoDB server nor an existing folder: give {FORMS}.")
     if folder.is_file():
         raise InputError(
             f"{folder} is a file, but runs are kept in a folder: name one, a .json file or mongodb://host."
@@ -112,7 +119,7 @@ def as_folder(text: str) -> str:
 
 
 def _server(text: str) -> MongoAddress | None:
-    """Read Sacred's and Omniboard's ``host:port:database`` and the like; None where the text is no server.
+    """Read Sacred's and Omniboard's ``host:port:database`` and the like; None if the text does not name a server.
 
     Raises:
         InputError: A port that cannot be, or a collection of Sacred's, which has no place here.
@@ -133,31 +140,6 @@ def _server(text: str) -> MongoAddress | None:
     return _mongo_address(
         f"mongodb://{found['host']}{port}{options}", None if database in _DEFAULT_DATABASES else database
     )
-
-
-def _refuse_unclear(text: str) -> None:
-    """Refuse a text that is no server and need not be a folder, rather than make a folder of that name.
-
-    Raises:
-        InputError: Unless it is a path with a slash.
-    """
-    first, slash, _ = text.partition("/")
-    broken = _BROKEN_SCHEME.match(text)
-    if slash and not broken and (Path(first).is_dir() or not re.search(r"[:.]|^localhost$", first)):
-        return
-    if "@" in text:  # not quoted, since it may hold a password
-        raise InputError(
-            "A tracking URL with a user name and password begins with mongodb://: write "
-            "mongodb://USER:PASSWORD@HOST:PORT."
-        )
-    if broken:
-        raise InputError(f"{text} is not a valid tracking URL: give {FORMS}.")
-    if re.fullmatch(r"[\w.-]+", text):
-        raise InputError(
-            f"{text} may mean a folder or a MongoDB server: write ./{text} for the folder, or mongodb://{text} or "
-            f"{text}:27017 for the server."
-        )
-    raise InputError(f"{text} is neither a MongoDB server nor an existing folder: give {FORMS}.")
 
 
 def _database_in_path(url: str) -> str | None:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from incasem_like.disk import lock_file
+from incasem_like.disk import lock
 from incasem_like.errors import DiskFullError, IncasemError, StoreError
 from incasem_like.tracking.series import MAX_POINTS, Metric, MetricTable
 
@@ -56,7 +56,7 @@ class MetricsLog:
             AlreadyWrittenError: Another process holds it.
         """
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        if not lock_file(file):
+        if not lock(file, wait=False):
             os.close(file)
             raise AlreadyWrittenError
         self._file, self._length = file, _length_of_whole_lines(self.path)

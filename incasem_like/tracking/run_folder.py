@@ -142,7 +142,7 @@ class RunFolder:
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
     def read_document(self) -> dict[str, Any] | None:
-        """Read all but metrics and files; None where there is no run."""
+        """Read all but metrics and files; None if it holds no run."""
         if self._load("run.json") is None:
             return None
         parts = {"config": self._load("config.json"), "info": self._load("info.json"), "omniboard": self.annotations}
@@ -383,17 +383,8 @@ FORMAT, VERSION = "incasem-like run", 1
 CHECKPOINTS = "checkpoints"
 
 
-@dataclass(frozen=True)
-class RenewedIds:
-    """What a run says of itself by ids of runs and paths of checkpoints, as these are where it came to.
-
-    Attributes:
-        info: What it noted.
-        result: What it came to.
-    """
-
-    info: Mapping[str, Any]
-    result: Any
+# What a run notes (info) and its result, with the ids of runs and paths of checkpoints of the store that it came to.
+Renewed = tuple[Mapping[str, Any], Any]
 
 
 def _damaged_export(path: Path, reason: object) -> DataError:

@@ -20,8 +20,9 @@ from killing import works
 from queue_programs import asked, install_queues
 
 from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
-from incasem_like.blockwise.launchers.base import LocalLauncher, WorkerGroup
-from incasem_like.blockwise.workers_file import Workers, load_workers
+from incasem_like.blockwise.fleet import Fleet
+from incasem_like.blockwise.launchers import WorkerGroup
+from incasem_like.blockwise.workers_file import Workers, check_workers, load_workers
 from incasem_like.errors import ConfigError, IncasemError, InputError
 from incasem_like.volumes import open_volume
 
@@ -194,7 +195,7 @@ def test_a_queue_that_takes_no_jobs_is_said(smoothing: Smoothing, queue: Path, t
 
 
 def test_a_missing_queue_is_said(smoothing: Smoothing, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"sbatch cannot be started .*launches workers by slurm: run this where"):
+    with pytest.raises(InputError, match=r"started by slurm, but the program sbatch is missing here: run this on"):
         run_blockwise(smoothing(), workers=workers(tmp_path, SLURM))
 
 
@@ -316,14 +317,15 @@ def test_workers_elsewhere_end_with_a_killed_scheduler_and_the_same_command_star
 
 def test_each_local_worker_gets_its_own_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    launcher = LocalLauncher(WorkerGroup(gpus=2, set_up=("echo GPUS=$CUDA_VISIBLE_DEVICES; exit",)), tmp_path)
-    assert launcher.count == 2
-    for index, gpus in enumerate(["4,5", "6,7"]):
-        started = launcher.start(f"local-{index}", index)
-        started.process.wait(60)
-        assert started.last_words() == f"GPUS={gpus}"
+    fleet = Fleet([WorkerGroup(gpus=2, set_up=("echo GPUS=$CUDA_VISIBLE_DEVICES; exit",))], tmp_path)
+    fleet.tend(2, 2)
+    assert list(fleet.slots) == ["local-1", "local-2"]
+    for slot, gpus in zip(fleet.slots.values(), ["4,5", "6,7"], strict=True):
+        assert slot.process is not None
+        slot.process.wait(60)
+        assert slot.last_words() == f"GPUS={gpus}"
     with pytest.raises(InputError, match="3 workers with 2 GPUs each are asked for, but this machine shows 4"):
-        _ = LocalLauncher(WorkerGroup(count=3, gpus=2), tmp_path).count
+        check_workers(Workers((WorkerGroup(count=3, gpus=2),)))
 
 
 def test_a_command_on_an_address_that_is_not_here_is_said(smoothing: Smoothing, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dask_cluster import Standing
 from distributed import Client
 
 from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
-from incasem_like.blockwise.workers_file import load_workers, usable_workers
+from incasem_like.blockwise.workers_file import check_workers, load_workers
 from incasem_like.errors import ConfigError, IncasemError, InputError
 from incasem_like.volumes import open_volume
 
@@ -120,5 +120,5 @@ def test_a_cluster_that_is_lost_ends_the_call(
 )
 def test_an_address_that_cannot_be_is_said_before_anything_begins(source: str, kind: type, sentence: str) -> None:
     with pytest.raises(kind, match=sentence) as error:
-        usable_workers(source)
+        check_workers(load_workers(source))
     assert error.value.exit_status == 2

@@ -21,7 +21,7 @@ from incasem_like.blockwise import fleet as blockwise_fleet
 from incasem_like.blockwise.fleet import Fleet
 from incasem_like.blockwise.launchers import WorkerGroup
 from incasem_like.blockwise.worker import LOST
-from incasem_like.blockwise.workers_file import Workers, load_workers, usable_workers
+from incasem_like.blockwise.workers_file import Workers, check_workers, load_workers
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.volumes import open_volume
 
@@ -90,7 +90,7 @@ def test_what_keeps_workers_from_starting_is_said_before_anything_is_begun(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (tmp_path / "workers.yaml").write_text(text)
     with pytest.raises(InputError, match=sentence):
-        usable_workers(tmp_path / "workers.yaml")
+        check_workers(load_workers(tmp_path / "workers.yaml"))
 
 
 def test_a_worker_that_is_known_to_have_worked_is_replaced_without_waiting(

@@ -82,7 +82,7 @@ def test_checkpoints_are_freed_and_the_sum_is_told(lab: Lab) -> None:
     lab.add(5, name="heavy", info={"checkpoints": [entry]})
     shown = lab.ask("runs", "delete", 5, "--yes").output
     assert shown.splitlines()[1].split()[:3] == ["training", "5", "heavy"]
-    assert "1 checkpoint on disk" in shown
+    assert "freed 8" in shown
     assert "models/0005" in shown
     assert not folder.exists()
 

@@ -120,6 +120,7 @@ class LocalMongo:
         """Freeze it: connections stay open and nothing is answered, as with a machine that swaps itself to death."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)  # its other threads may answer until they have stopped
 
     def resume(self) -> None:
         """Let it go on after ``suspend``."""

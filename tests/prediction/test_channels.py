@@ -8,8 +8,9 @@ from tracked_networks import track_network
 
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import load_training_config
+from incasem_like.config.network_sections import OutputSection
 from incasem_like.errors import ConfigError
-from incasem_like.prediction.channels import ChannelGroup, activated
+from incasem_like.prediction.computing.tiles import activated
 from incasem_like.prediction.experiment import examine_prediction, predict_data
 from incasem_like.prediction.planning.planner import plan_prediction
 from incasem_like.training.preflight import check_network
@@ -88,7 +89,7 @@ def test_channels_that_may_mean_a_direction_are_not_mirrored(laboratory, trainin
 def test_without_groups_all_channels_are_classes():
     logits = torch.randn(2, 4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(activated(logits), torch.softmax(logits, dim=1))
-    groups = [ChannelGroup("a", 1, "sigmoid"), ChannelGroup("b", 3, "softmax")]
+    groups = [OutputSection(name="a", channels=1), OutputSection(name="b", channels=3, activation="softmax")]
     values = activated(logits, groups)
     assert torch.equal(values[:, :1], torch.sigmoid(logits[:, :1]))
     assert torch.allclose(values[:, 1:].sum(dim=1), torch.ones(2, 3, 3, 3))

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from incasem_like.prediction.computing.ensemble import EnsemblePredictor
-from incasem_like.prediction.computing.tiles import TiledPredictor
+from incasem_like.prediction.computing.tiles import EnsemblePredictor, TiledPredictor
 from incasem_like.volumes import Roi
 
 ROI = Roi((12, -18, 3), (25, 30, 28))

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from incasem_like.blockwise.launchers.base import WorkerGroup
+from incasem_like.blockwise.launchers import WorkerGroup
 from incasem_like.blockwise.workers_file import Workers
-from incasem_like.networks.forward_maps import ForwardMaps
+from incasem_like.networks.description import ForwardMaps
 from incasem_like.prediction.planning import memory as memory_module
 from incasem_like.prediction.planning.memory import (
     BYTES_OF_A_PROCESS,
@@ -49,7 +49,7 @@ def test_workers_share_this_machine_or_have_what_their_queue_gives_them(monkeypa
 
 
 def test_workers_are_counted(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
     assert worker_count(None) == 1
     assert worker_count(Workers.local(3)) == 3
     assert worker_count(Workers((WorkerGroup(), WorkerGroup(launcher="slurm", count=20)))) == 21

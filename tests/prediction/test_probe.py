@@ -71,7 +71,7 @@ def asked(monkeypatch):
         "__reduce__",
         lambda request: (
             requests.append([place.checkpoint.sha256 for place in request.networks])
-            or (ProbeRequest, (request.networks, request.section, request.regions, request.tiles))
+            or (ProbeRequest, (request.networks, request.section, request.regions))
         ),
     )
     return requests

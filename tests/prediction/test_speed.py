@@ -3,7 +3,15 @@ import torch
 
 from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.prediction.planning.memory import TileMemory
-from incasem_like.prediction.planning.speed import SpeedCache, fitted, measurable_sizes, measure_speed
+from incasem_like.prediction.planning.precision import PrecisionCheck
+from incasem_like.prediction.planning.probe import DeviceProfile
+from incasem_like.prediction.planning.speed import (
+    MeasurementCache,
+    fitted,
+    measurable_sizes,
+    measure_speed,
+    speed_cache,
+)
 from incasem_like.prediction.planning.tile_size import UNMEASURED
 
 MEMORY = TileMemory(8, 1, 2, 1, None, False, 4, 42)
@@ -53,27 +61,35 @@ def test_real_tiles_are_timed_and_kept(make_network, cache):
     measured = measure_speed(predictor, 1, iter(sizes))
     assert len(measured) == len(sizes)
     assert all(seconds > 0 for _read, _written, seconds in measured)
-    kept = SpeedCache({"model": "a"}, torch.device("cpu"))
-    assert kept.read() == []
+    kept = speed_cache({"model": "a"}, torch.device("cpu"))
+    assert kept.read() is None
     kept.write(measured)
-    assert SpeedCache({"model": "a"}, torch.device("cpu")).read() == measured
-    assert SpeedCache({"model": "b"}, torch.device("cpu")).read() == []
+    assert speed_cache({"model": "a"}, torch.device("cpu")).read() == measured
+    assert speed_cache({"model": "b"}, torch.device("cpu")).read() is None
     assert kept.path.is_relative_to(cache)
+
+
+def test_what_a_worker_found_is_kept_as_it_was_an_infinite_difference_too():
+    check = PrecisionCheck("bf16", "fp32", float("inf"), 0.02, "cell_er")
+    profile = DeviceProfile("a GPU", 2.0**33, [(1000, 100, 0.25)], check)
+    kept = MeasurementCache("device_profiles", DeviceProfile, {"model": "a"})
+    kept.write(profile)
+    assert kept.read() == profile
 
 
 @pytest.mark.parametrize("content", ["", "[[1, 2", "[[1, 2]]", "7", '[["a", 1, 2]]'])
 def test_a_damaged_cache_is_no_cache(content):
-    kept = SpeedCache({}, torch.device("cpu"))
+    kept = speed_cache({}, torch.device("cpu"))
     kept.path.parent.mkdir(parents=True)
     kept.path.write_text(content)
-    assert kept.read() == []
+    assert kept.read() is None
 
 
 def test_a_cache_that_cannot_be_written_is_no_fault(cache):
     cache.parent.mkdir(exist_ok=True)
     cache.write_text("a file where a folder should be")
-    SpeedCache({}, torch.device("cpu")).write([(1, 1, 1.0)])
-    assert SpeedCache({}, torch.device("cpu")).read() == []
+    speed_cache({}, torch.device("cpu")).write([(1, 1, 1.0)])
+    assert speed_cache({}, torch.device("cpu")).read() is None
 
 
 def test_another_architecture_is_timed_too(make_network):

@@ -17,13 +17,18 @@ from pretrained.file_server import Behaviour, FileServer
 from pretrained.small_models import checkpoint_bytes, make_network
 
 from incasem_like.errors import DownloadError, InputError
-from incasem_like.pretrained import downloading
-from incasem_like.pretrained.downloading import Content, Downloaded, Downloader, DownloadLog
+from incasem_like.pretrained.checkpoint_run import read_whole
+from incasem_like.pretrained.downloading import Check, Downloaded, Downloader
 from incasem_like.pretrained.fetching import ATTEMPTS_WITHOUT_PROGRESS, MissingFileError, open_session
-from incasem_like.pretrained.manifest import PublishedFile, read_manifest
+from incasem_like.pretrained.manifest import DownloadLog, PublishedFile, read_manifest
 
 DATA = os.urandom(1 << 20)
-ANY = Content("anything", lambda path: None)
+
+
+def accept_any(path: Path) -> None:
+    """Accept any content."""
+
+
 FILE = PublishedFile(file="thing.bin", key="models/thing.bin")
 PATH = "/models/thing.bin"
 
@@ -33,8 +38,8 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def fetch(server: FileServer, models: Path, published: PublishedFile = FILE, content: Content = ANY) -> Downloaded:
-    return Downloader(models, server.url, open_session()).file(published, models / published.file, content)
+def fetch(server: FileServer, models: Path, published: PublishedFile = FILE, check: Check = accept_any) -> Downloaded:
+    return Downloader(models, server.url, open_session()).file(published, models / published.file, check)
 
 
 def left_over(models: Path) -> list[str]:
@@ -45,8 +50,8 @@ def test_a_file_comes_whole_with_its_hash_recorded(server: FileServer, models: P
     server.files[PATH] = DATA
     first, second = fetch(server, models), fetch(server, models)
     assert first.path.read_bytes() == DATA
-    assert (first.how, first.trust, first.sha256) == ("fetched", "first", hashlib.sha256(DATA).hexdigest())
-    assert (second.how, second.trust, second.sha256) == ("there", "earlier", first.sha256)
+    assert (first.is_new, first.trust, first.sha256) == (True, "first", hashlib.sha256(DATA).hexdigest())
+    assert (second.is_new, second.trust, second.sha256) == (False, "earlier", first.sha256)
     assert len(server.requests) == 1
     assert left_over(models) == ["thing.bin"]
 
@@ -85,7 +90,7 @@ from incasem_like.pretrained.manifest import PublishedFile
 from incasem_like.pretrained.fetching import open_session
 models = Path({str(models)!r})
 published = PublishedFile(file="thing.bin", key="models/thing.bin")
-Downloader(models, {server.url!r}, open_session()).file(published, models / "thing.bin", CHECKPOINT)
+Downloader(models, {server.url!r}, open_session()).file(published, models / "thing.bin", read_whole)
 """
     process = subprocess.Popen([sys.executable, "-c", code])
     part = models / "thing.bin.part"
@@ -254,15 +259,15 @@ def test_the_tag_of_an_upload_in_parts_is_no_hash(server: FileServer, models: Pa
 
 def test_a_page_in_place_of_a_checkpoint_is_refused(server: FileServer, models: Path) -> None:
     server.files[PATH] = b"<html>Please log in</html>"
-    with pytest.raises(DownloadError, match="is not a checkpoint"):
-        fetch(server, models, content=downloading.CHECKPOINT)
+    with pytest.raises(DownloadError, match="cannot be read"):
+        fetch(server, models, check=read_whole)
     assert left_over(models) == []
 
 
 def test_a_file_that_was_brought_here_by_hand_is_recorded(server: FileServer, models: Path) -> None:
     models.mkdir()
     (models / "thing.bin").write_bytes(DATA)
-    assert (fetch(server, models).how, fetch(server, models).how) == ("found", "there")
+    assert (fetch(server, models).trust, fetch(server, models).trust) == ("first", "earlier")
     (models / "thing.bin").write_bytes(DATA[1:])
     with pytest.raises(DownloadError, match="delete it"):
         fetch(server, models)
@@ -280,11 +285,11 @@ def test_neither_password_nor_signature_is_written_down(
 ) -> None:
     server.files["/thing.bin"] = DATA
     secret = server.url.replace("http://", "http://me:hunter2@") + "/thing.bin?signature=hunter3"
-    Downloader(models, secret, open_session()).file(FILE, models / "thing.bin", ANY)
+    Downloader(models, secret, open_session()).file(FILE, models / "thing.bin", accept_any)
     server.behaviours = [Behaviour(status=403)]
     (models / "thing.bin").unlink()
     with pytest.raises(InputError) as refusal:
-        Downloader(models, secret, open_session()).file(FILE, models / "thing.bin", ANY)
+        Downloader(models, secret, open_session()).file(FILE, models / "thing.bin", accept_any)
     written = (models / "downloads.json").read_text() + str(refusal.value) + "".join(capfd.readouterr())
     assert "hunter" not in written
     assert "127.0.0.1" in written
@@ -293,7 +298,7 @@ def test_neither_password_nor_signature_is_written_down(
 def test_a_proxy_is_used_where_one_is_named(server: FileServer, models: Path) -> None:
     server.files["/models/thing.bin"] = DATA
     session = open_session(server.url)
-    found = Downloader(models, "http://bucket.invalid", session).file(FILE, models / "thing.bin", ANY)
+    found = Downloader(models, "http://bucket.invalid", session).file(FILE, models / "thing.bin", accept_any)
     assert found.path.read_bytes() == DATA
     assert server.requests[0][0] == "http://bucket.invalid/models/thing.bin"
 
@@ -335,4 +340,4 @@ def test_the_checkpoint_that_came_is_read_without_running_code_in_it(
     server: FileServer, models: Path, tmp_path: Path
 ) -> None:
     server.files[PATH] = checkpoint_bytes(make_network(), bare=True)
-    assert fetch(server, models, content=downloading.CHECKPOINT).how == "fetched"
+    assert fetch(server, models, check=read_whole).is_new

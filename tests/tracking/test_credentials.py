@@ -58,7 +58,7 @@ def test_a_user_with_the_password_does_all_and_it_is_written_nowhere(
     assert guarded_server.mechanisms == [mechanism or "SCRAM-SHA-1"]
     said = "".join([everything_written(store, tmp_path), caplog.text, *capfd.readouterr(), repr(store.description)])
     assert "s3cret" not in said
-    assert delete_run(store, 1).runs == 1
+    delete_run(store, 1)
 
 
 def test_a_wrong_password_is_said_so_and_not_quoted(

@@ -13,7 +13,7 @@ import pytest
 from incasem_like.errors import DiskFullError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment, run_folder
 from incasem_like.tracking.metrics_log import read_log
-from incasem_like.tracking.recording import sacred_run
+from incasem_like.tracking.recording import run as recording
 from incasem_like.tracking.recording import writer as file_observer
 
 
@@ -72,7 +72,7 @@ def refuse_metrics(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         return working(file, content)
 
     monkeypatch.setattr("incasem_like.tracking.metrics_log.os.write", write)
-    monkeypatch.setattr(sacred_run, "SECONDS_BETWEEN_ATTEMPTS", 0.01)
+    monkeypatch.setattr(recording, "SECONDS_BETWEEN_ATTEMPTS", 0.01)
     return lambda times: left.__setitem__(0, times)
 
 
@@ -124,7 +124,7 @@ def test_a_disk_that_refuses_metrics_for_a_moment_holds_the_checkpoint_back_for_
 def test_a_full_disk_leaves_no_half_line_in_the_metrics_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("incasem_like.tracking.recording.sacred_run.SECONDS_BETWEEN_ATTEMPTS", 0.01)
+    monkeypatch.setattr("incasem_like.tracking.recording.run.SECONDS_BETWEEN_ATTEMPTS", 0.01)
     store = open_store(None, "trainings", tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -147,4 +147,4 @@ def test_a_full_disk_leaves_no_half_line_in_the_metrics_log(
     with caplog.at_level(logging.WARNING):
         run_experiment(name="train", config={}, main=main, store=store)
     assert store.get(1).metrics["loss"].values == (0.5, 0.25, 0.125)
-    assert any("cannot be written for now" in line for line in caplog.messages)
+    assert any("cannot be written now" in line for line in caplog.messages)

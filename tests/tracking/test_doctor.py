@@ -43,7 +43,7 @@ def test_a_run_that_died_is_set_down(store: RunStore, write_run: WriteRun) -> No
     write_run(store, 1, status="RUNNING", heartbeat=heard)
     (finding,) = found = findings(store)
     assert finding.problem == (
-        "Training run 1 says RUNNING, but its process is gone, last heard of at 2026-01-01 12:00 UTC."
+        "Training run 1 is recorded as RUNNING, but its process has ended, last heartbeat 2026-01-01 12:00 UTC."
     )
     mend(found)
     assert store.get(1).recorded_status == "KILLED"
@@ -65,7 +65,7 @@ def test_a_deletion_that_broke_off_is_finished(store: RunStore, write_run: Write
     folder = write_training(store, write_run)
     store.begin_deletion(1)
     (finding,) = found = findings(store)
-    assert "deletion of training run 1 broke off" in finding.problem
+    assert "deletion of training run 1 was interrupted" in finding.problem
     mend(found)
     assert not folder.exists()
     assert store.unfinished(DELETING) == {}
@@ -84,7 +84,7 @@ def test_an_import_that_broke_off_is_cleared_away(store: RunStore, write_run: Wr
     assert store.unfinished(IMPORTING)[3] > 0
     assert findings(store, settled=timedelta(days=10_000)) == []
     (finding,) = found = findings(store, settled=timedelta(hours=1))
-    assert "run 3 was begun or imported, and never came to be" in finding.problem
+    assert "start or import of training run 3 was interrupted" in finding.problem
     mend(found)
     assert store.unfinished(IMPORTING) == {}
     assert findings(store) == []
@@ -113,7 +113,7 @@ def test_a_missing_checkpoint_is_taken_out_of_the_record(store: RunStore, write_
     (folder / "model_checkpoint_5").unlink()
     (finding,) = found = findings(store)
     assert finding.problem == (
-        "Training run 1 registered models/0001/model_checkpoint_5, which is missing; there is no other copy."
+        "Training run 1 registered models/0001/model_checkpoint_5, which is missing; no other copy was found."
     )
     mend(found)
     assert [checkpoint.iteration for checkpoint in store.get(1).checkpoints] == [10]
@@ -134,7 +134,7 @@ def test_a_disk_that_is_not_mounted_costs_no_record(store: RunStore, write_run: 
     shutil.move(folder.parent, folder.parent.with_name("unplugged"))
     folder.parent.mkdir()
     (finding,) = findings(store)
-    assert "the folder is not there" in finding.problem
+    assert "the folder is missing" in finding.problem
     assert finding.mend is None
 
 
@@ -167,7 +167,7 @@ def test_a_changed_checkpoint_is_restored_from_the_database(mongomock_store: Mon
     store.checkpoint_files.upload(model, 1, store.get(1).checkpoints[1].sha256)
     model.write_text("changed")
     (finding,) = found = findings(store)
-    assert "there is another copy" in finding.problem
+    assert "another copy was found" in finding.problem
     mend(found)
     assert model.read_bytes() == content
     model.unlink()
@@ -224,22 +224,6 @@ def test_a_folder_that_was_being_deleted_goes(store: RunStore) -> None:
     (left / "model_checkpoint_5").write_text("x")
     mend(findings(store))
     assert not left.exists()
-
-
-def test_sources_of_no_run_go(tmp_path: Path, write_run: WriteRun) -> None:
-    store = open_store(None, "trainings", tmp_path)
-    assert isinstance(store, FileStore)
-    experiment = {"sources": [["a.py", "_sources/a_1.py"]]}
-    write_run(store, 1, experiment=experiment)
-    shelf = store.folder / "_sources"
-    shelf.mkdir()
-    for name in ("a_1.py", "b_2.py"):
-        (shelf / name).write_text(name)
-    assert findings(store, settled=timedelta(hours=1)) == []
-    assert [finding.problem[:14] for finding in findings(store)] == ["1 source files"]
-    mend(findings(store))
-    assert [path.name for path in shelf.iterdir()] == ["a_1.py"]
-    assert findings(store) == []
 
 
 def test_odd_documents_do_not_stop_the_examination(store: RunStore, write_run: WriteRun) -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from incasem_like.tracking.background import Heartbeat
+from incasem_like.tracking.liveness import Heartbeat
 
 
 def test_now_returns_when_the_beat_is_done_and_stop_beats_once_more() -> None:

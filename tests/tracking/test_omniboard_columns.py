@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from incasem_like.tracking import Run, RunStore, run_experiment
-from incasem_like.tracking.stores.mongo import MongoStore
-from incasem_like.tracking.stores.omniboard import COLUMNS
+from incasem_like.tracking.stores.mongo import COLUMNS, MongoStore
 
 
 @pytest.fixture(params=["mongomock", pytest.param("server", marks=pytest.mark.mongo)])

@@ -106,7 +106,7 @@ def test_a_request_to_end_ends_a_run_as_interrupted(
     output, errors = process.communicate(timeout=90)
     assert process.returncode == 128 + number
     assert output.strip() == "cleaning up"
-    assert errors == f"Ended by {number.name}: run 1 is on record as INTERRUPTED.\n"
+    assert errors == f"Ended by {number.name}: run 1 is recorded as INTERRUPTED.\n"
     record = _store(tmp_path).get(1)
     assert record.status == "INTERRUPTED"
     assert record.stop_time is not None

@@ -1,21 +1,16 @@
 """A source file that runs share, while one of them is deleted and another begins."""
 
-import threading
-from collections.abc import Callable
+import os
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from incasem_like.tracking import RunStore, delete_run, open_store, run_experiment
-from incasem_like.tracking.moving.transfer import copy_run
-from incasem_like.tracking.stores import files as shared_by_files
-from incasem_like.tracking.stores import mongo as shared_files
-from incasem_like.tracking.stores import push
 from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.stores.mongo import MongoStore
 
-WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("small_package")
 
 
@@ -34,126 +29,70 @@ def sources(store: RunStore, run_id: int) -> dict[str, bytes | None]:
     return {Path(name).name: content for name, content in store.read_stored(run_id, "sources")}
 
 
-def once(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, act: Callable[[], Any], *, before: bool) -> list[Any]:
-    """Do something when a function is called for the first time, before or after it does its work."""
-    working, done = getattr(module, name), []
-
-    def call(*arguments: Any, **options: Any) -> Any:
-        if before and not done:
-            done.append(None)
-            done[0] = act()
-        found = working(*arguments, **options)
-        if not before and not done:
-            done.append(None)
-            done[0] = act()
-        return found
-
-    monkeypatch.setattr(module, name, call)
-    return done
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a deletion free sources at once, and not only when no run of the last hour may need them."""
+    monkeypatch.setattr(RunStore, "LONGEST_START", timedelta(seconds=-10))
 
 
-def test_sources_stay_while_a_run_that_found_them_is_begun(
-    database: MongoStore, script: Path, monkeypatch: pytest.MonkeyPatch
+def test_sources_are_stored_once_for_all_runs_and_go_with_the_last(
+    store: RunStore, script: Path, settled: None
 ) -> None:
-    train(database, script)
-    done = once(monkeypatch, push.Delivery, "publish", lambda: delete_run(database, 1), before=True)
-    run_id = train(database, script)
-    assert (run_id, done[0].sources) == (2, 0)
-    assert sources(database, 2)["script.py"] == script.read_bytes()
-    assert None not in sources(database, 2).values()
+    assert [train(store, script) for _ in range(3)] == [1, 2, 3]
+    assert store.get(1).experiment["sources"] == store.get(3).experiment["sources"]
+    if isinstance(store, MongoStore):
+        assert store.database["fs.files"].count_documents({}) == len(store.get(1).experiment["sources"])
+    for run_id in (1, 2):
+        delete_run(store, run_id)
+        assert sources(store, 3)["script.py"] == script.read_bytes()
+        assert None not in sources(store, 3).values()
+    delete_run(store, 3)
+    if isinstance(store, MongoStore):
+        assert store.database["fs.files"].count_documents({}) == store.database["fs.chunks"].count_documents({}) == 0
+    elif isinstance(store, FileStore):
+        assert list((store.folder / "_sources").iterdir()) == []
+    assert train(store, script) == 4
+    assert sources(store, 4)["script.py"] == script.read_bytes()
 
 
-def test_a_source_that_goes_before_a_run_reserves_its_id_is_stored_again(database: MongoStore, script: Path) -> None:
-    train(database, script)
-    assert delete_run(database, 1).sources > 0
-    assert train(database, script) == 2
-    assert sources(database, 2)["script.py"] == script.read_bytes()
-
-
-@pytest.mark.parametrize("step", ["named_by_runs", "free_files"])
-def test_a_run_that_begins_while_its_sources_are_deleted_has_them(
-    database: MongoStore, script: Path, monkeypatch: pytest.MonkeyPatch, step: str
+def test_sources_that_a_new_run_found_stay_until_it_names_them(
+    store: RunStore, script: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(database, script)
-    done = once(monkeypatch, shared_files, step, lambda: train(database, script), before=step == "free_files")
-    delete_run(database, 1)
-    assert done == [2]
-    assert sources(database, 2)["script.py"] == script.read_bytes()
-    assert None not in sources(database, 2).values()
-
-
-def test_a_run_that_is_copied_while_its_sources_are_deleted_has_them(
-    database: MongoStore, script: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    files = open_store(None, "trainings", tmp_path / "elsewhere")
-    train(files, script)
-    copy_run(files.get(1), database)
-    again = train(files, script)
-    done = once(monkeypatch, push.Delivery, "publish", lambda: delete_run(database, 1), before=True)
-    copy_run(files.get(again), database)
-    assert done[0].sources == 0
-    assert sources(database, 2)["script.py"] == script.read_bytes()
-    assert None not in sources(database, 2).values()
-
-
-def test_a_source_that_another_run_needs_stays_and_is_shared_on(database: MongoStore, script: Path) -> None:
-    assert [train(database, script) for _ in range(3)] == [1, 2, 3]
-    stored = database.database["fs.files"].count_documents({})
-    assert delete_run(database, 1).sources == 0
-    train(database, script)
-    assert database.database["fs.files"].count_documents({}) == stored
-    assert delete_run(database, 2).sources + delete_run(database, 3).sources + delete_run(database, 4).sources == stored
-
-
-def test_in_files_a_run_does_not_begin_while_sources_are_deleted(
-    tmp_path: Path, script: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = open_store(None, "trainings", tmp_path)
-    assert isinstance(store, FileStore)
     train(store, script)
-    beginning = threading.Thread(target=train, args=(store, script))
+    if isinstance(store, MongoStore):
+        store.database["fs.files"].update_many({}, {"$set": {"uploadDate": datetime(2026, 1, 1)}})
+    elif isinstance(store, FileStore):
+        for path in (store.folder / "_sources").iterdir():
+            os.utime(path, (1e9, 1e9))
+    keep, kept = type(store).keep, []
 
-    def begin() -> None:
-        beginning.start()
-        beginning.join(0.5)  # it waits, or is done by now
+    def delete_before_the_run_names_it(store: RunStore, *arguments: Any) -> Any:
+        kept.append(keep(store, *arguments))
+        if len(kept) == 1:
+            delete_run(store, 1)
+        return kept[-1]
 
-    once(monkeypatch, shared_by_files, "unnamed", begin, before=False)
-    delete_run(store, 1)
-    beginning.join()
+    monkeypatch.setattr(type(store), "keep", delete_before_the_run_names_it)
+    assert train(store, script) == 2
     assert sources(store, 2)["script.py"] == script.read_bytes()
     assert None not in sources(store, 2).values()
 
 
-def test_sources_are_stored_once_for_all_runs(mongomock_store: MongoStore) -> None:
-    for _ in range(2):
-        run_experiment(name="train", config={}, main=lambda run: None, store=mongomock_store)
-    files = mongomock_store.database["fs.files"]
-    assert files.count_documents({}) == len(mongomock_store.get(1).experiment["sources"])
-    assert mongomock_store.get(1).experiment["sources"] == mongomock_store.get(2).experiment["sources"]
-
-
-def test_sources_stay_while_a_run_is_being_started(tmp_path: Path) -> None:
+def test_a_damaged_record_keeps_the_sources_that_it_may_name(tmp_path: Path, script: Path, settled: None) -> None:
     store = open_store(None, "trainings", tmp_path)
     assert isinstance(store, FileStore)
-    run_experiment(name="x", config={}, main=lambda run: None, store=store)
-    (store.folder / "2").mkdir()  # it has found its sources stored, and not said so yet
-    assert delete_run(store, 1).sources == 0
-    assert len(list((store.folder / "_sources").iterdir())) == 1
+    for _ in range(2):
+        train(store, script)
+    record = store.folder / "1" / "run.json"
+    text = record.read_text()
+    record.write_text(text[: len(text) // 2])
+    delete_run(store, 2)
+    record.write_text(text)
+    assert sources(store, 1)["script.py"] == script.read_bytes()
 
 
-def test_which_sources_others_need_is_found_in_few_questions(
-    database: MongoStore, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    files = [database.files.put(b"x", filename=f"{number}.py", md5=str(number)) for number in range(40)]
-    pairs = [[f"{number}.py", file] for number, file in enumerate(files)]
-    for run_id, own in ((1, pairs[:30]), (2, pairs[10:]), (3, pairs)):
-        write_run(database, run_id, experiment={"name": "train", "sources": own})
-    runs = type(database.database["runs"])
-    find_one = runs.find_one
-    monkeypatch.setattr(runs, "find_one", lambda self, *query: asked.append(query) or find_one(self, *query))
-    assert delete_run(database, 3).sources == 0
-    assert len(asked) < 10
-    monkeypatch.undo()
-    assert delete_run(database, 2).sources == 10
-    assert database.database["fs.files"].count_documents({}) == 30
+def test_files_of_other_programs_stay(database: MongoStore, script: Path, settled: None) -> None:
+    theirs = database.files.put(b"x", filename="theirs.py", md5="ab")
+    train(database, script)
+    delete_run(database, 1)
+    assert [file["_id"] for file in database.database["fs.files"].find({})] == [theirs]

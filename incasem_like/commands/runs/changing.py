@@ -20,7 +20,7 @@ from incasem_like.commands.options import (
 )
 from incasem_like.commands.tables import Column, cell, print_table, size
 from incasem_like.errors import DamagedRecordError, InputError
-from incasem_like.terminal import counted, shown_path
+from incasem_like.terminal import shown_path
 from incasem_like.tracking import RunRecord
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.model.summaries import DAMAGED
@@ -122,16 +122,7 @@ def delete_runs(runs: Sequence[Reference], yes: bool, force: bool, kind: str, st
     for key in _children_first(records, children):
         record = records[key]
         freed = delete_run(record.store, record.id, force=force)
-        counts = (
-            (freed.runs, "record", ""),
-            (freed.metrics, "metric", ""),
-            (freed.artifacts, "artifact", ""),
-            (freed.sources, "source", ""),
-            (freed.stored_checkpoints, "checkpoint", " in the database"),
-            (freed.checkpoints, "checkpoint", " on disk"),
-        )
-        parts = ", ".join(f"{counted(count, noun)}{where}" for count, noun, where in counts if count)
-        print(f"Deleted {called(record)}: freed {size(freed.bytes)} ({parts}).")
+        print(f"Deleted {called(record)}: freed {size(freed.bytes)}.")
         for folder in freed.folders:
             print(f"  {shown_path(folder)}")
         for sentence in freed.kept:

@@ -27,9 +27,7 @@ from incasem_like.networks import (
     on_volumes,
     torch_device,
 )
-from incasem_like.prediction.channels import channel_groups
-from incasem_like.prediction.computing.ensemble import EnsemblePredictor, Predictor
-from incasem_like.prediction.computing.tiles import TiledPredictor
+from incasem_like.prediction.computing.tiles import EnsemblePredictor, Predictor, TiledPredictor
 from incasem_like.prediction.computing.variants import geometry_for
 from incasem_like.samples import Region
 from incasem_like.tracking import file_sha256, open_store
@@ -166,7 +164,7 @@ def make_predictor(
         num_threads=section.num_threads,
         batch_size=section.batch_size or (fills_gpu if device.type == "cuda" else 1),
         augmentation=section.test_time_augmentation,
-        channels=channel_groups(source.model),
+        channels=source.model.outputs or (),
     )
 
 

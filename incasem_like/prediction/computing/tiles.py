@@ -1,10 +1,10 @@
-"""TiledPredictor: predicts a region tile by tile, with the values of the whole volume predicted at once."""
+"""Predictors: a region is predicted tile by tile, with the values of the whole volume predicted at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import groupby, product
+from itertools import groupby, product, tee
 from operator import itemgetter
 
 import numpy as np
@@ -12,13 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from incasem_like.config.network_sections import OutputSection
 from incasem_like.networks import NetworkGeometry, enough_memory
 from incasem_like.networks.inference import Inference, inference, streams
 from incasem_like.networks.slabs import Slabs, planes
-from incasem_like.prediction.channels import ChannelGroup, activated
 from incasem_like.prediction.computing.pipeline import Downloads, batches, delayed, prefetched, to_device
 from incasem_like.prediction.computing.tiling import Tile, axis_step, grid_phase, tile_that_writes
 from incasem_like.prediction.computing.variants import NONE, Variant, geometry_for, variants_for
+from incasem_like.targets import activate
 from incasem_like.volumes import Coordinate, Roi
 
 Floats = npt.NDArray[np.float32]
@@ -68,7 +69,7 @@ class TiledPredictor:
         num_threads: int = 1,
         batch_size: int = 1,
         augmentation: str = NONE,
-        channels: Sequence[ChannelGroup] = (),
+        channels: Sequence[OutputSection] = (),
     ) -> None:
         assert geometry.dims == 3, "a 2-D network is wrapped in Sections"
         geometry.output_size(input_size)
@@ -116,6 +117,10 @@ class TiledPredictor:
     def tile(self, write_roi: Roi, origin: Sequence[int]) -> Tile:
         """Return the tile that writes exactly ``write_roi``, however large; arguments as for ``tiles``."""
         return tile_that_writes(self.geometry, write_roi, origin)
+
+    def like(self, tile: Tile) -> Tile:
+        """Return the tile that writes what a tile of another network writes."""
+        return self.tile(tile.write_roi, tile.origin)
 
     def predict(self, read: Reader, roi: Roi, origin: Sequence[int]) -> Iterator[tuple[Roi, Floats]]:
         """Predict a region.
@@ -240,6 +245,15 @@ class TiledPredictor:
             self.network.train(was_training)
 
 
+def activated(logits: torch.Tensor, groups: Sequence[OutputSection] = ()) -> torch.Tensor:
+    """Turn logits (batch, channels, z, y, x) into values, group by group; without groups all channels are classes."""
+    if not groups:
+        return activate(logits, "softmax")
+    parts = torch.split(logits, [group.channels for group in groups], dim=1)
+    values = [activate(part, group.activation) for group, part in zip(groups, parts, strict=True)]
+    return values[0] if len(values) == 1 else torch.cat(values, dim=1)
+
+
 def collected(slabs: Iterable[Floats], depth: int) -> Iterator[Floats]:
     """Join slabs (classes, planes, y, x) to ``depth`` planes each; the last one may have fewer."""
     waiting: list[Floats] = []
@@ -259,3 +273,53 @@ def collected(slabs: Iterable[Floats], depth: int) -> Iterator[Floats]:
 
 def _joined(slabs: list[Floats]) -> Floats:
     return slabs[0] if len(slabs) == 1 else np.concatenate(slabs, axis=1)
+
+
+class EnsemblePredictor:
+    """Predicts the mean of several networks: sum(weight * probability) / sum(weight).
+
+    The networks take turns on the same part of a tile, so that only that part of each result is in memory.
+    The mean is computed in double precision and rounded once.
+
+    Args:
+        members: One for each network. The tiles of the first are those of the ensemble; the others write the same ones
+            whatever their own size.
+        weights: One for each network, above 0.
+    """
+
+    def __init__(self, members: Sequence[TiledPredictor], weights: Sequence[float]) -> None:
+        assert len(members) == len(weights) > 0
+        self.members, self.weights = tuple(members), tuple(weights)
+        self.num_threads, self.batch_size = members[0].num_threads, members[0].batch_size
+        self.in_slabs = any(member.in_slabs for member in members)
+
+    def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
+        """As ``TiledPredictor.steps``."""
+        return self.members[0].steps(roi, origin)
+
+    def tiles(self, roi: Roi, origin: Sequence[int], within: Roi | None = None) -> list[Tile]:
+        """As ``TiledPredictor.tiles``."""
+        return self.members[0].tiles(roi, origin, within)
+
+    def first_read(self, tile: Tile) -> Roi:
+        """As ``TiledPredictor.first_read``."""
+        return self.members[0].first_read(tile)
+
+    def predict_parts(
+        self, read: Reader, tiles: Iterable[Tile], depth: int | None = None
+    ) -> Iterator[tuple[Tile, Roi, Floats]]:
+        """As ``TiledPredictor.predict_parts``, of tiles that ``tiles`` of this ensemble returned."""
+        parts = [
+            member.predict_parts(read, map(member.like, same), depth)
+            for member, same in zip(self.members, tee(tiles, len(self.members)), strict=True)
+        ]
+        for found in zip(*parts, strict=True):
+            tile, part, _ = found[0]
+            assert all(other == part for _, other, _ in found)
+            total = np.zeros(found[0][2].shape, dtype=np.float64)
+            for (_, _, probabilities), weight in zip(found, self.weights, strict=True):
+                total += np.float64(weight) * probabilities
+            yield tile, part, (total / sum(self.weights)).astype(np.float32)
+
+
+Predictor = TiledPredictor | EnsemblePredictor

@@ -17,12 +17,12 @@ class Tile:
     Attributes:
         read_roi: The ROI that the network reads, in absolute voxels; it may extend beyond the volume.
         write_roi: The ROI of the result that is written, in absolute voxels.
-        other_read_rois: The read ROIs of the other networks of an ensemble, whose strides may differ.
+        origin: Where the volume begins, in absolute voxels: tiles are read at multiples of the stride from there.
     """
 
     read_roi: Roi
     write_roi: Roi
-    other_read_rois: tuple[Roi, ...] = ()
+    origin: Sequence[int] = (0, 0, 0)
 
 
 def axis_step(geometry: NetworkGeometry, axis: int, input_size: int, phase: int) -> int:
@@ -74,4 +74,4 @@ def tile_that_writes(geometry: NetworkGeometry, write_roi: Roi, origin: Sequence
         phase = grid_phase(geometry, axis, write_roi, origin)
         begin.append(write_roi.begin[axis] - phase - geometry.border[axis] - geometry.context[axis])
         shape.append(axis_input(geometry, axis, write_roi.shape[axis], phase))
-    return Tile(Roi(begin, shape), write_roi)
+    return Tile(Roi(begin, shape), write_roi, origin)

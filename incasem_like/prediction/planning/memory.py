@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.networks import forward_maps, torch_device
-from incasem_like.networks.forward_maps import ForwardMaps
-from incasem_like.networks.inference import streams
-from incasem_like.networks.unet_streaming import VOXELS_AT_ONCE
+from incasem_like.networks.description import ForwardMaps
+from incasem_like.networks.inference import VOXELS_AT_ONCE, streams
 from incasem_like.prediction.computing.loading import NetworkSource, prediction_geometry
 from incasem_like.prediction.computing.tiles import MOST_TILES_AHEAD, PLANES_READ
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.outputs import LONGEST_CHUNK_EDGE
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
 
 Floats = npt.NDArray[np.float64]
 Numbers = float | Floats
@@ -135,7 +131,7 @@ def usable_memory(device: torch.device, workers: Workers | None = None) -> float
     if device.type == "cuda":
         return float(SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0])
     groups = (None,) if workers is None else workers.groups
-    here = sum(group.most or 1 for group in groups if group is not None and group.launcher == "local")
+    here = sum(group.number for group in groups if group is not None and group.launcher == "local")
     limits = [float(MOST_HOST_BYTES)]
     for group in groups:
         if group is None or group.launcher == "local":
@@ -151,15 +147,8 @@ def usable_memory_of_gpu(device: torch.device) -> float:
 
 
 def worker_count(workers: Workers | None) -> int:
-    """Return how many processes predict in parallel: the requested number, else one per GPU here, else one."""
-    if workers is None:
-        return 1
-    per_gpu = {
-        group: torch.cuda.device_count() // group.gpus
-        for group in workers.groups
-        if group.launcher == "local" and group.gpus
-    }
-    return sum(group.most or max(1, per_gpu.get(group, 1)) for group in workers.groups) or 1
+    """Return how many processes predict in parallel; 1 for an existing cluster, whose number changes."""
+    return 1 if workers is None else sum(group.number for group in workers.groups) or 1
 
 
 def available_host_memory() -> float:

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import DataConfig, PredictionConfig, TrainingConfig, output_container
 from incasem_like.networks import NetworkGeometry, count_parameters, torch_device
-from incasem_like.prediction.channels import channel_groups
-from incasem_like.prediction.computing.ensemble import Predictor
 from incasem_like.prediction.computing.loading import NetworkSource, joint_predictor, prediction_geometry
+from incasem_like.prediction.computing.tiles import Predictor
 from incasem_like.prediction.computing.variants import geometry_for, variants_for
 from incasem_like.prediction.outputs import OutputLocation, prediction_group
 from incasem_like.prediction.planning.memory import TileMemory, tile_memory, usable_memory, worker_count
@@ -26,9 +26,6 @@ from incasem_like.prediction.planning.speed import fitted, measured_tiles
 from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
 from incasem_like.samples import Region
 from incasem_like.volumes import Address, check_outputs
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
 
 log = logging.getLogger(__name__)
 # Measuring tiles pays only for large predictions: it may take at most one part in this many.
@@ -229,7 +226,7 @@ class PredictionPlan:
         group = self.group(prediction_id) if part is None else f"{self.group(prediction_id)}/{part}"
         folders = self.config.directories.data, self.config.prediction.directories.prefix
         containers = [output_container(region.entry.file, *folders) for region in self.regions]
-        times, channels = Counter(containers), channel_groups(self.training.model)
+        times, channels = Counter(containers), self.training.model.outputs or ()
         return [
             OutputLocation(container, group if times[container] == 1 else f"{group}/{region.name}", channels)
             for container, region in zip(containers, self.regions, strict=True)
@@ -241,15 +238,12 @@ class PredictionPlan:
         inputs = [address for region in self.regions for address in region.addresses]
         check_outputs(groups, inputs, "set prediction.directories.prefix to another folder, or name other inputs")
 
-    def profiled(
-        self, networks: Sequence[PlannedNetwork], *, probe: bool = True, tiles: bool = True
-    ) -> list[PlannedNetwork]:
+    def profiled(self, networks: Sequence[PlannedNetwork], *, probe: bool = True) -> list[PlannedNetwork]:
         """Return networks with the findings of one worker for all of them; arguments as for ``resolved``."""
-        section = self.config.prediction
         if not self.is_probed or self.workers is None:
             return list(networks)
         sources = tuple(network.source for network in networks)
-        request = ProbeRequest(sources, section, self.regions, tiles and section.input_size_voxels is None)
+        request = ProbeRequest(sources, self.config.prediction, self.regions)
         found = device_profiles(request, self.workers, probe=probe)
         return [replace(network, profile=one) for network, one in zip(networks, found, strict=True)]
 
@@ -268,18 +262,17 @@ class PredictionPlan:
             log.warning("%s", check)
         return replace(network, precision=check, source=with_precision(network.source, check.used))
 
-    def resolved(self, *, probe: bool = True, tiles: bool = True) -> PredictionPlan:
+    def resolved(self, *, probe: bool = True) -> PredictionPlan:
         """Return the plan with everything resolved that depends on the device: precision, speed and memory of tiles.
 
         Args:
             probe: Start a worker for it if one is needed; otherwise values never measured stay unknown.
-            tiles: Whether tiles have to be chosen, unless they are configured.
 
         Raises:
             InputError: The worker that is asked cannot predict.
             IncasemError: No worker can be started.
         """
-        networks = map(self.in_exact_precision, self.profiled(self.networks, probe=probe, tiles=tiles))
+        networks = map(self.in_exact_precision, self.profiled(self.networks, probe=probe))
         return replace(self, networks=tuple(networks))
 
     @property

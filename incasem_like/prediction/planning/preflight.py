@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -21,12 +21,10 @@ from incasem_like.prediction.outputs import OutputLocation, chunk_shape_for, nea
 from incasem_like.prediction.planning.memory import BYTES_OF_A_PROCESS, worker_count
 from incasem_like.prediction.planning.plan import PredictionPlan
 from incasem_like.prediction.planning.speed import MEASURED_VOXELS
+from incasem_like.prediction.planning.tile_size import TileSpeed
 from incasem_like.samples import Region
 from incasem_like.terminal import counted, duration, shown_path
-
-if TYPE_CHECKING:
-    from incasem_like.prediction.planning.tile_size import TileSpeed
-    from incasem_like.tracking import RunStore
+from incasem_like.tracking import RunStore
 
 GIB = 2**30
 
@@ -39,11 +37,19 @@ class Preflight:
         collects: Whether problems are collected, as for a dry run; otherwise the first one is raised.
         lines: Report for the user, problems included.
         errors: All errors that would stop the prediction.
+        runs: The run store; None if predictions are not tracked, or it cannot be opened.
+        next_id: The id that a new run would get.
+        workers: The workers that would predict; None for this process.
+        knows_workers: Whether they are known: False if the workers file is wrong.
     """
 
     collects: bool = True
     lines: list[str] = field(default_factory=list)
     errors: list[IncasemError] = field(default_factory=list)
+    runs: RunStore | None = None
+    next_id: int = 1
+    workers: Workers | None = None
+    knows_workers: bool = True
 
     @property
     def problems(self) -> list[str]:
@@ -67,29 +73,22 @@ class Preflight:
         raise self.errors[0]
 
 
-def look_around(
-    found: Preflight, store: Callable[[], RunStore | None], workers_file: Path | None
-) -> tuple[RunStore | None, Workers | None, bool]:
-    """Open the run store and read the workers file.
-
-    Returns:
-        The store, the workers, and whether the workers are known: False if the workers file is wrong.
-    """
-    runs: RunStore | None = None
-    workers: Workers | None = None
+def look_around(store: Callable[[], RunStore | None], workers_file: Path | None) -> Preflight:
+    """Open the run store and read the workers file, and return what was found."""
+    found = Preflight()
     with found.collecting():
-        runs = store()
+        runs = found.runs = store()
+        found.next_id += max(runs.ids() if runs is not None else (), default=0)
+    if workers_file is None:
+        return found
+    found.knows_workers = False
     with found.collecting():
-        workers = None if workers_file is None else load_workers(workers_file)
-    for problem in [] if workers is None else worker_problems(workers):
-        with found.collecting():
-            raise problem
-    return runs, workers, workers is not None or workers_file is None
-
-
-def next_id(runs: RunStore | None) -> int:
-    """Return the id that a new run would get."""
-    return max(runs.ids() if runs is not None else (), default=0) + 1
+        found.workers = load_workers(workers_file)
+        found.knows_workers = True
+        for problem in worker_problems(found.workers):
+            with found.collecting():
+                raise problem
+    return found
 
 
 def report_networks(found: Preflight, plan: PredictionPlan) -> None:
@@ -259,8 +258,8 @@ def _time_sentence(plan: PredictionPlan, speed: TileSpeed, costs: Sequence[_Cost
 
 def _cores(workers: Workers) -> int:
     """Count the cores that all workers compute on, one where that is not known; here no more than there are."""
-    here = sum((group.most or 1) * group.cores for group in workers.groups if group.launcher == "local")
-    elsewhere = sum((group.most or 1) * group.cores for group in workers.groups if group.launcher != "local")
+    here = sum(group.number * group.cores for group in workers.groups if group.launcher == "local")
+    elsewhere = sum(group.number * group.cores for group in workers.groups if group.launcher != "local")
     return max(1, min(here, len(os.sched_getaffinity(0))) + elsewhere)
 
 

@@ -11,21 +11,25 @@ import json
 import pickle
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import TypeAdapter
 
 from incasem_like.blockwise import WorkItem
 from incasem_like.blockwise.job import private_folder
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.blockwise.workers_file import Workers
+from incasem_like.config import PredictionConfig
+from incasem_like.config.prediction_config import PredictionSection
 from incasem_like.disk import exclusive
 from incasem_like.errors import ConfigError, IncasemError, InputError
 from incasem_like.networks import check_arithmetic, check_device, has_device, torch_device
+from incasem_like.prediction.blocks import volumes_read
 from incasem_like.prediction.computing.loading import NetworkSource
 from incasem_like.prediction.planning.memory import usable_memory, usable_memory_of_gpu
 from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked, with_precision
@@ -36,12 +40,8 @@ from incasem_like.prediction.planning.speed import (
     device_name,
     measured_tiles,
 )
+from incasem_like.samples import Region
 from incasem_like.volumes.chunk_files import digest
-
-if TYPE_CHECKING:
-    from incasem_like.config import PredictionConfig
-    from incasem_like.config.prediction_config import PredictionSection
-    from incasem_like.samples import Region
 
 FORMAT = 2
 
@@ -62,19 +62,8 @@ class DeviceProfile:
     measured: Measured
     precision: PrecisionCheck | None
 
-    @classmethod
-    def restored(cls, values: Any) -> DeviceProfile | None:
-        """Restore a profile from the result of ``asdict`` after JSON; None where the values are something else."""
-        try:
-            precision = values["precision"]
-            return cls(
-                str(values["device"]),
-                float(values["memory"]),
-                [(int(read), int(written), float(seconds)) for read, written, seconds in values["measured"]],
-                None if precision is None else PrecisionCheck(**precision),
-            )
-        except (KeyError, TypeError, ValueError):
-            return None
+
+ANSWER: TypeAdapter[DeviceProfile | str] = TypeAdapter(DeviceProfile | str)
 
 
 @dataclass(frozen=True)
@@ -85,13 +74,16 @@ class ProbeRequest:
         networks: The networks.
         section: The configuration's section ``prediction``.
         regions: The regions to predict.
-        tiles: Whether tiles have to be chosen, so that speed is measured.
     """
 
     networks: tuple[NetworkSource, ...]
     section: PredictionSection
     regions: tuple[Region, ...]
-    tiles: bool
+
+    @property
+    def tiles(self) -> bool:
+        """Whether tiles have to be chosen, so that speed is measured."""
+        return self.section.input_size_voxels is None
 
     def measure(self, index: int) -> DeviceProfile:
         """Measure one of the networks on this machine.
@@ -111,7 +103,7 @@ class ProbeRequest:
         memory = usable_memory_of_gpu(device) if device.type == "cuda" else usable_memory(device)
         return DeviceProfile(device_name(device), memory, measured, precision)
 
-    def cache(self, source: NetworkSource, workers: Workers) -> MeasurementCache:
+    def cache(self, source: NetworkSource, workers: Workers) -> MeasurementCache[DeviceProfile]:
         """Return the cache of the profile of one of the networks."""
         checked = is_to_be_checked(source.torch, self.section)
         one = _one_of(workers)
@@ -128,12 +120,12 @@ class ProbeRequest:
             if checked
             else None,
         }
-        return MeasurementCache("device_profiles", facts)
+        return MeasurementCache("device_profiles", DeviceProfile, facts)
 
 
 def _content(region: Region) -> list[Any]:
-    hashes, volumes = region.content_hashes, [region.raw, *([] if region.mask is None else [region.mask])]
-    return [list(region.roi.begin), list(region.roi.shape), [hashes[str(volume.address)] for volume in volumes]]
+    hashes = [region.content_hashes[str(volume.address)] for volume in volumes_read(region)]
+    return [list(region.roi.begin), list(region.roi.shape), hashes]
 
 
 def needs_probe(config: PredictionConfig, workers: Workers | None) -> bool:
@@ -175,13 +167,13 @@ def device_profiles(request: ProbeRequest, workers: Workers, *, probe: bool = Tr
     if not request.tiles and not any(is_to_be_checked(one.torch, request.section) for one in request.networks):
         return [None] * len(request.networks)
     caches = [request.cache(source, workers) for source in request.networks]
-    known = {cache.path: DeviceProfile.restored(cache.read()) for cache in caches}
+    known = {cache.path: cache.read() for cache in caches}
     if probe and not all(known.values()):
         # Named after the measurements, so that a repeated call is the same job.
         folder = private_folder("ledgers") / f"probe-{digest([path.name for path in known])[:10]}"
         folder.mkdir(exist_ok=True)
         with exclusive(folder):  # another process may be measuring the same
-            known = {cache.path: DeviceProfile.restored(cache.read()) for cache in caches}
+            known = {cache.path: cache.read() for cache in caches}
             unknown = {
                 cache.path: (cache, source)
                 for cache, source in zip(caches, request.networks, strict=True)
@@ -190,12 +182,12 @@ def device_profiles(request: ProbeRequest, workers: Workers, *, probe: bool = Tr
             asked = replace(request, networks=tuple(source for _, source in unknown.values()))
             answers = _probe(asked, workers, folder / "ledger.zarr") if unknown else []
             for (cache, _), answer in zip(unknown.values(), answers, strict=True):
-                known[cache.path] = DeviceProfile.restored(answer)
-                if known[cache.path] is not None:
+                if isinstance(answer, DeviceProfile):
+                    known[cache.path] = answer
                     cache.write(answer)
         for answer in answers:
-            if "problem" in answer:
-                raise InputError(answer["problem"])
+            if isinstance(answer, str):
+                raise InputError(answer)
     return [known[cache.path] for cache in caches]
 
 
@@ -206,8 +198,8 @@ def _one_of(workers: Workers) -> Workers:
     return replace(workers, groups=tuple(group.model_copy(update={"count": 1, "adaptive": None}) for group in groups))
 
 
-def _probe(request: ProbeRequest, workers: Workers, ledger: Path) -> list[dict[str, Any]]:
-    """Have a worker measure one network after the other; a failure yields ``problem`` instead of a profile."""
+def _probe(request: ProbeRequest, workers: Workers, ledger: Path) -> list[DeviceProfile | str]:
+    """Have a worker measure one network after the other; a failure yields a sentence instead of a profile."""
     one = _one_of(workers)
     task = LedgerTask(
         "probe",
@@ -219,20 +211,19 @@ def _probe(request: ProbeRequest, workers: Workers, ledger: Path) -> list[dict[s
         unit="networks",
     )
     task.run(workers=one, description="Measuring on a worker", overwrite=True)
-    answers: list[dict[str, Any]] = [json.loads(written.tobytes()) for written in task.results()]
+    answers = [ANSWER.validate_json(written.tobytes()) for written in task.results()]
     task.forget()
     lacks_gpu = request.networks[0].torch.device_name.startswith("cuda") and any(not of.gpus for of in one.groups)
     hint = " The workers file asks for no GPU: add gpus: 1 there." if lacks_gpu else ""
-    return [
-        {**answer, "problem": f"{answer['problem']}{hint}"} if "problem" in answer else answer for answer in answers
-    ]
+    return [answer + hint if isinstance(answer, str) else answer for answer in answers]
 
 
 def measure_network(item: WorkItem, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
-    """Measure one network in a worker and return JSON in bytes: its profile, or ``problem``."""
+    """Measure one network in a worker and return JSON in bytes: its profile, or why it cannot be measured."""
     request: ProbeRequest = pickle.loads(base64.b64decode(parameters["request"]))
+    answer: DeviceProfile | str
     try:
-        answer: dict[str, Any] = asdict(request.measure(item.number))
+        answer = request.measure(item.number)
     except IncasemError as error:
-        answer = {"problem": f"The worker on {platform.node()}, asked how it would predict, cannot: {error}"}
-    return np.frombuffer(json.dumps(answer).encode(), dtype=np.uint8)
+        answer = f"The worker on {platform.node()}, asked how it would predict, cannot: {error}"
+    return np.frombuffer(json.dumps(ANSWER.dump_python(answer)).encode(), dtype=np.uint8)

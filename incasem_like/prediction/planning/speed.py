@@ -10,10 +10,11 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from incasem_like.config.prediction_config import PredictionSection
@@ -38,6 +39,7 @@ MOST_TILES = 6
 MEASURED_VOXELS = 3e7
 # For each measured tile: the voxels read, the voxels written, and the seconds.
 Measured = list[tuple[int, int, float]]
+Value = TypeVar("Value")
 
 
 def measurable_sizes(
@@ -109,8 +111,8 @@ def measured_tiles(
     """
     config, device = source.torch, torch_device(source.torch)
     arithmetic = {key: getattr(config, key) for key in ("precision", "channels_last", "compile")}
-    cache = SpeedCache({"model": source.model.model_dump(mode="json"), **arithmetic}, device)
-    measured = cache.read()
+    cache = speed_cache({"model": source.model.model_dump(mode="json"), **arithmetic}, device)
+    measured = cache.read() or []
     if measured or not most_voxels:
         return measured
     plain = section.model_copy(update={"test_time_augmentation": NONE})
@@ -124,44 +126,39 @@ def measured_tiles(
     return measured
 
 
-class MeasurementCache:
+class MeasurementCache(Generic[Value]):
     """A file in the user's cache folder with a measurement, named after everything that it depends on.
 
     Args:
-        kind: Kind of measurement; the name of its folder.
-        facts: Everything that the content depends on; JSON-serializable.
+        folder: Name of the folder of such measurements.
+        kind: Type of the measurement.
+        facts: Everything that it depends on; JSON-serializable.
     """
 
-    def __init__(self, kind: str, facts: Mapping[str, Any]) -> None:
-        self.path: Path = cache_directory() / kind / f"{digest(dict(facts))[:32]}.json"
+    def __init__(self, folder: str, kind: type[Value], facts: Mapping[str, Any]) -> None:
+        self._adapter = TypeAdapter(kind)
+        self.path: Path = cache_directory() / folder / f"{digest(dict(facts))[:32]}.json"
 
-    def read(self) -> Any:
+    def read(self) -> Value | None:
         """Return the measurement; None if the file does not exist or is damaged."""
         try:
-            return json.loads(self.path.read_text(encoding="utf-8"))
+            return self._adapter.validate_json(self.path.read_bytes())
         except (OSError, ValueError):
             return None
 
-    def write(self, value: Any) -> None:
-        """Store a JSON-serializable value; if the cache cannot be written, it is measured again next time."""
+    def write(self, value: Value) -> None:
+        """Store a measurement; if the cache cannot be written, it is measured again next time."""
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, lambda file: file.write(json.dumps(value).encode()))
+            # Unlike dump_json, json writes an infinite difference of precisions as such.
+            content = json.dumps(self._adapter.dump_python(value)).encode()
+            write_whole(self.path, lambda file: file.write(content))
 
 
-class SpeedCache(MeasurementCache):
-    """Measured tiles of one network on this machine."""
-
-    def __init__(self, facts: Mapping[str, Any], device: torch.device) -> None:
-        known = {"torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads()}
-        super().__init__("speed", {"format": FORMAT, **known, **facts})
-
-    def read(self) -> Measured:
-        """Return the tiles measured before; none if the file does not exist or is damaged."""
-        try:
-            return [(int(read), int(written), float(seconds)) for read, written, seconds in super().read()]
-        except (ValueError, TypeError):
-            return []
+def speed_cache(facts: Mapping[str, Any], device: torch.device) -> MeasurementCache[Measured]:
+    """Return the cache of the measured tiles of one network on this machine."""
+    known = {"torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads()}
+    return MeasurementCache("speed", Measured, {"format": FORMAT, **known, **facts})
 
 
 def device_name(device: torch.device) -> str:

@@ -9,25 +9,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import SeriesConfig, resolve_training_config
 from incasem_like.errors import ConfigError
 from incasem_like.networks import for_this_machine
-from incasem_like.prediction.channels import channel_groups
 from incasem_like.prediction.computing.loading import load_network
 from incasem_like.prediction.outputs import OutputLocation, refuse_foreign_prediction
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
 from incasem_like.prediction.planning.planner import load_regions_config, plan_prediction
 from incasem_like.prediction.planning.preflight import Preflight
-from incasem_like.prediction.regions import describe_region, region_record
+from incasem_like.prediction.planning.probe import DeviceProfile
+from incasem_like.prediction.regions import describe_region
 from incasem_like.terminal import nearest
 from incasem_like.tracking import RunRecord
 from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_series
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
-    from incasem_like.prediction.planning.probe import DeviceProfile
 
 MEASURES = ("dice_class", "jaccard_class", "precision", "recall")
 DEFAULT_METRIC = "dice_class_1"
@@ -149,7 +146,7 @@ class SeriesPlan:
         facts: dict[str, Any] = {
             "training": self.plan.training_run_ids[0],
             "regions": [
-                {**describe_region(self.plan, region), "checkpoint": None, **region_record(region)}
+                {**describe_region(self.plan, region), "checkpoint": None, **region.record}
                 for region in self.plan.regions
             ],
             "locations": [str(location.container) for location in self.plan.locations(0)],
@@ -169,7 +166,6 @@ def plan_series(
     workers: Workers | None = None,
     *,
     found: Preflight | None = None,
-    knows_workers: bool = True,
 ) -> SeriesPlan:
     """Find and check everything that a series needs.
 
@@ -178,7 +174,6 @@ def plan_series(
         record: The training run.
         workers: The workers that predict; None for this process.
         found: As for ``plan_prediction``.
-        knows_workers: As for ``plan_prediction``.
 
     Raises:
         ConfigError: As ``plan_prediction``; or the series would leave no result, or the metric does not exist.
@@ -193,7 +188,7 @@ def plan_series(
     with found.collecting():
         checkpoints = choose_series(record, config.series)
     checkpoint = checkpoints[0] if checkpoints else None
-    plan = plan_prediction(config, [record], workers, checkpoint=checkpoint, found=found, knows_workers=knows_workers)
+    plan = plan_prediction(config, [record], workers, checkpoint=checkpoint, found=found)
     if not checkpoints:
         found.stop()
     if config.series.checkpoint_dir is not None:  # their checkpoints are not registered
@@ -216,7 +211,7 @@ def with_measures(config: SeriesConfig, record: RunRecord) -> tuple[SeriesConfig
     config = _with(config, run_id_training=record.id)
     training = resolve_training_config(record.config, directories=config.directories)
     data = load_regions_config(config, training)
-    if any(entry.labels for entry in data.entries) and not channel_groups(training.model):
+    if any(entry.labels for entry in data.entries) and not training.model.outputs:
         config = _with(config, log_metrics=True)
     metric = _metric(config, record, training.data.num_classes, len(data.entries))
     if metric is None and config.series.keep != "all":

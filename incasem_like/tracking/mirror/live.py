@@ -11,8 +11,8 @@ from typing import Any
 
 import pymongo.errors
 
-from incasem_like.tracking.background import Heartbeat
 from incasem_like.tracking.documents import Mark, series_update, to_document
+from incasem_like.tracking.liveness import Heartbeat
 from incasem_like.tracking.run_folder import Journal, OpenedRun, PendingArtifact
 from incasem_like.tracking.sessions import taken_over
 from incasem_like.tracking.stores.mongo import MongoStore

@@ -157,8 +157,12 @@ class TrackedFile:
 
     def can_be_had(self) -> bool:
         """Return whether it seems to be available anywhere; lengths are compared, but no file is read."""
-        is_here = self.seems_here() or self._has_its_length(cached_path(self.name, self.sha256))
-        return is_here or self.url is not None or self.sha256 in self.places.stored
+        return self.seems_here() or self.is_elsewhere()
+
+    def is_elsewhere(self) -> bool:
+        """Return whether the cache, the run store or the publisher seems to have it."""
+        is_cached = self._has_its_length(cached_path(self.name, self.sha256))
+        return is_cached or self.url is not None or self.sha256 in self.places.stored
 
     def is_nowhere(self) -> bool:
         """Return whether it is not available and no other file has its path."""
@@ -364,7 +368,7 @@ def choose_checkpoint(
         superseded: Gives older ones that the run keeps no more, but whose copy the run store still has.
 
     Raises:
-        CheckpointError: There is no such checkpoint.
+        CheckpointError: The checkpoint does not exist.
     """
     if not records:
         raise CheckpointError(f"{run[0].upper()}{run[1:]} has no checkpoint: choose another run.")

@@ -102,14 +102,13 @@ def flatten(config: Any) -> dict[str, Any]:
     return dict(_leaves(as_mapping(config), ""))
 
 
-def select(flat: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """Choose leaves of a configuration by their dotted keys, or by those of sections; ``*`` chooses all."""
-    wanted = tuple(keys)
+def select(flat: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Choose leaves of a configuration by dotted keys, their ends (``lr``), or those of sections; ``*`` for all."""
+    wanted = tuple(names)
     if ALL_KEYS in wanted:
         return dict(flat)
-    if all(key in flat for key in wanted):
-        return {key: flat[key] for key in wanted}
-    return {key: value for key, value in flat.items() if any(key == one or key.startswith(f"{one}.") for one in wanted)}
+    starts, ends = tuple(f"{name}." for name in wanted), tuple(f".{name}" for name in wanted)
+    return {key: flat[key] for key in flat if key in wanted or key.startswith(starts) or key.endswith(ends)}
 
 
 def unpickled(value: Any) -> Any:

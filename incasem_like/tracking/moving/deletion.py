@@ -33,7 +33,7 @@ def delete_run(store: RunStore, run_id: int, *, force: bool = False) -> Freed:
         force: Delete it even if other runs came from it.
 
     Raises:
-        RunNotFoundError: There is no such run.
+        RunNotFoundError: The run does not exist.
         InputError: The run is still running, or other runs came from it.
         StoreError: The store cannot be written.
     """
@@ -79,7 +79,7 @@ def free_model_files(record: RunRecord) -> Freed:
             whose = ", ".join(f"run {run_id} in {store}" for store, run_id in others)
             freed += Freed(kept=(f"{folder} stays: it belongs to {whose} too.",))
         elif folder == own:
-            freed += _remove_folders(record.store.runs_directory, own, len(files))
+            freed += _remove_folders(record.store.runs_directory, own)
         else:
             freed += _remove_files(files)
     if record.kind == "predictions":
@@ -118,11 +118,11 @@ def _registered(record: RunRecord) -> Iterator[tuple[Path, Mapping[str, Any]]]:
                 yield path, entry
 
 
-def _remove_folders(runs_directory: Path, own: Path, checkpoints: int) -> Freed:
+def _remove_folders(runs_directory: Path, own: Path) -> Freed:
     """Delete the folders of a run's number; that of the checkpoints last, for it is the proof that they are its own."""
     folders = [runs_directory / name / own.name for name in BESIDE_MODELS] + [own]
     gone = tuple(folder for folder in folders if folder.exists())
-    return Freed(checkpoints=checkpoints, bytes=sum(map(remove_tree, folders)), folders=gone)
+    return Freed(sum(map(remove_tree, folders)), gone)
 
 
 def _remove_files(models: Iterable[Path]) -> Freed:
@@ -131,7 +131,6 @@ def _remove_files(models: Iterable[Path]) -> Freed:
         iteration = model.name.rpartition("_")[2]
         for path in (model.with_name(f"training_state_{iteration}"), model):  # the model last: it proves whose they are
             if path.is_file():
-                freed += Freed(bytes=path.stat().st_size)
+                freed += Freed(path.stat().st_size)
                 path.unlink()
-        freed += Freed(checkpoints=1)
     return freed

@@ -27,7 +27,7 @@ from incasem_like.tracking.run_folder import (
     MANIFEST,
     VERSION,
     PortableRun,
-    RenewedIds,
+    Renewed,
     RunFolder,
 )
 from incasem_like.tracking.series import MetricTable, max_points
@@ -229,7 +229,7 @@ def _bring_in(
     return record
 
 
-def _renewed(portable: PortableRun, files: ModelFiles, renumbered: Renumbered, run_id: int) -> RenewedIds:
+def _renewed(portable: PortableRun, files: ModelFiles, renumbered: Renumbered, run_id: int) -> Renewed:
     """Renew the ids and paths that a run notes; this also copies its checkpoints."""
     info = _with_new_ids(portable.info, renumbered)
     if isinstance(parent := info.get("parent"), Mapping):
@@ -249,7 +249,7 @@ def _renewed(portable: PortableRun, files: ModelFiles, renumbered: Renumbered, r
     if isinstance(result, Mapping) and isinstance(number := result.get(PREDICTION_ID), int):
         known = {**renumbered, (portable.kind, portable.id): run_id}
         result = {**result, PREDICTION_ID: known.get(("predictions", number), number)}
-    return RenewedIds(info, result)
+    return info, result
 
 
 def _with_new_ids(noted: Mapping[str, Any], renumbered: Renumbered) -> dict[str, Any]:

@@ -33,7 +33,6 @@ class Field:
         meaning: The whole name of what is meant: ``training.optimizer.lr``, ``dice_class_1.max``.
         read: Gives a run's value: None where it has none, a tuple where it has several (tags).
         quantity: What it measures, for reading and showing values.
-        config_keys: Keys of the configuration that ``read`` needs.
         needs_inputs: Whether ``read`` needs the run's inputs.
         metric: The metric that it is a value of, if it is one.
     """
@@ -42,7 +41,6 @@ class Field:
     meaning: str
     read: Callable[[RunSummary], Any]
     quantity: Quantity = "plain"
-    config_keys: tuple[str, ...] = ()
     needs_inputs: bool = False
     metric: str | None = None
 
@@ -56,7 +54,7 @@ def better(metric: str) -> Literal["max", "min"] | None:
 
 def config_field(name: str, key: str) -> Field:
     """The value of a configuration key."""
-    return Field(name, key, lambda run: run.config.get(key), config_keys=(key,))
+    return Field(name, key, lambda run: run.config.get(key))
 
 
 def result_field(name: str, key: str) -> Field:

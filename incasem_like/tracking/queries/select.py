@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cmp_to_key
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.errors import InputError, StoreError
+from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.model.summaries import flatten
+from incasem_like.tracking.model.summaries import ALL_KEYS, flatten
 from incasem_like.tracking.queries.conditions import Condition
 from incasem_like.tracking.queries.fields import (
     ALIASES,
@@ -114,11 +113,6 @@ def may_be_config(name: str) -> bool:
     return ALIASES.get(name, name) not in COMMON_FIELDS
 
 
-def keys_named(name: str, keys: Iterable[str]) -> list[str]:
-    """The configuration keys that a name may mean."""
-    return [key for key in keys if key == name or key.endswith(f".{name}")]
-
-
 def metrics_named(name: str) -> list[str]:
     """The metrics that a name may mean, for stores that have to be told what to look for."""
     metric, _, value = name.rpartition(".")
@@ -169,9 +163,8 @@ def _with_ancestors(runs: Sequence[RunSummary], stores: Sequence[RunStore]) -> d
     return known
 
 
-# So many of the newest and oldest runs are asked what names they know, before all of them are.
+# The names that so many of the newest and oldest runs know are tried before those of all runs.
 _NEWEST, _OLDEST = 60, 20
-_NEWEST_READ, _OLDEST_READ = 8, 2
 
 
 @dataclass(frozen=True)
@@ -212,9 +205,9 @@ def select_runs(
     """
     needed = list(dict.fromkeys([*(c.name for c in conditions), *names, *(name.removeprefix("-") for name in sort)]))
     asked = list(dict.fromkeys([*needed, *optional]))
-    found, vocabularies = _read(stores, asked, _known_keys(stores, needed))
+    found, vocabularies = _read(stores, asked, list(filter(may_be_config, needed)))
     if any(_find(name, vocabularies) is None for name in needed):
-        found, vocabularies = _read(stores, asked, None)
+        found, vocabularies = _read(stores, asked, [ALL_KEYS])
     fields = {name: _find(name, vocabularies) or _united(vocabularies).get(name) for name in needed}
     fields |= {name: field for name in optional if (field := _find_leniently(name, vocabularies))}
     if ORGANELLE in fields:
@@ -229,36 +222,22 @@ def select_runs(
 
 
 def _read(
-    stores: Sequence[RunStore], asked: Sequence[str], known: Sequence[str] | None
+    stores: Sequence[RunStore], asked: Sequence[str], config_keys: Sequence[str]
 ) -> tuple[list[RunSummary], dict[str, Vocabulary]]:
-    """Read summaries with the configuration keys that the names may mean.
-
-    Args:
-        stores: Where to look.
-        asked: The names.
-        known: The configuration keys of some runs. With None all runs are asked for all names they know.
-
-    Returns:
-        The runs, and what names mean to those of each kind.
-    """
-    keys = ["*"] if known is None else [key for name in asked for key in keys_named(name, known)]
-    fields = [field for name in asked if (field := Vocabulary().find(name))]
-    keys += [key for field in fields for key in field.config_keys]
-    inputs = any(field.needs_inputs for field in fields)
+    """Read summaries with the configuration keys that names may mean; return them, and what names mean by kind."""
+    inputs = any(field.needs_inputs for name in asked if (field := COMMON_FIELDS.get(ALIASES.get(name, name))))
     metrics = [metric for name in asked if may_be_config(name) for metric in metrics_named(name)]
-    wanted = tuple(dict.fromkeys(keys))
-    by_kind = {store.kind: store.summaries(wanted, inputs=inputs, metrics=metrics) for store in stores}
-    vocabularies = {kind: _vocabulary(runs, known) for kind, runs in by_kind.items()}
+    by_kind = {store.kind: store.summaries(config_keys, inputs=inputs, metrics=metrics) for store in stores}
+    vocabularies = {kind: _vocabulary(runs, ALL_KEYS in config_keys) for kind, runs in by_kind.items()}
     return [run for runs in by_kind.values() for run in runs], vocabularies
 
 
-def _vocabulary(runs: Sequence[RunSummary], known: Sequence[str] | None) -> Vocabulary:
-    if known is not None and len(runs) > _NEWEST + _OLDEST:
-        runs = [*runs[:_OLDEST], *runs[-_NEWEST:]]
+def _vocabulary(runs: Sequence[RunSummary], of_all: bool) -> Vocabulary:
+    some = runs if of_all else [*runs[:_OLDEST], *runs[_OLDEST:][-_NEWEST:]]
     return Vocabulary(
-        metrics=sorted({name for run in runs for name in run.summary}),
-        config_keys=sorted({key for run in runs for key in run.config} | set(known or ())),
-        result_keys=sorted({key for run in runs for key in _result_keys(run.result)}),
+        metrics=sorted({name for run in some for name in run.summary}),
+        config_keys=sorted({key for run in runs for key in run.config}),
+        result_keys=sorted({key for run in some for key in _result_keys(run.result)}),
     )
 
 
@@ -288,19 +267,6 @@ def _find(name: str, vocabularies: Mapping[str, Vocabulary]) -> Field | None:
 
 def _result_keys(result: Any) -> Iterable[str]:
     return flatten(result) if isinstance(result, Mapping) else ()
-
-
-def _known_keys(stores: Sequence[RunStore], asked: Sequence[str]) -> list[str]:
-    """The configuration keys of the newest and oldest runs, where a name may be one."""
-    if not any(map(may_be_config, asked)):
-        return []
-    keys: set[str] = set()
-    for store in stores:
-        ids = store.ids()
-        for run_id in dict.fromkeys([*ids[:_OLDEST_READ], *ids[-_NEWEST_READ:]]):
-            with contextlib.suppress(StoreError):  # a damaged record is listed as such, and knows no keys
-                keys |= flatten((store.read_document(run_id) or {}).get("config")).keys()
-    return sorted(keys)
 
 
 def _find_leniently(name: str, vocabularies: Mapping[str, Vocabulary]) -> Field | None:

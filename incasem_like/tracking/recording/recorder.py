@@ -5,24 +5,25 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from incasem_like.tracking.recording.claim import claimed
-from incasem_like.tracking.recording.run import Run
+from incasem_like.tracking.recording.run import Run, handling_signals
+from incasem_like.tracking.recording.surroundings import describe_experiment, describe_process
 from incasem_like.tracking.series import max_points
-from incasem_like.tracking.sessions import Continuation
+from incasem_like.tracking.sessions import Continuation, Start
 from incasem_like.tracking.stores.base import RunStore
 from incasem_like.tracking.values import plain, without_credentials
 
 if TYPE_CHECKING:
     from sacred.observers import RunObserver
 
-    from incasem_like.tracking.recording.sacred_run import TrackedSacredRun
+    from incasem_like.tracking.recording.writer import RunWriter
 
 Result = TypeVar("Result")
 SECONDS_TO_CLOSE = 5.0
@@ -86,19 +87,27 @@ def tracked_run(
         ((0.25,), {'iteration': 1})
     """
     meta = {"command": name, "comment": comment, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
-    watching = list(observers)
+    writer = None
     if store is not None:
-        recorder = recorder_of(store, continues=continues, id_above=id_above)
-        recorder.max_points = max_points(config)
-        watching.insert(0, recorder)
+        writer = _writer_of(store, continues, id_above)
+        writer.max_points = max_points(config)
     shown_name = str(without_credentials(run_name or name))
-    sacred_run = _sacred_run(name, shown_name, config, watching, meta, sources, run_id)
-    run = Run(sacred_run, store.runs_directory if store is not None else runs_directory or Path.cwd(), shown_name)
-    with _signals_interrupt(run), sacred_run.recorded():
+    is_observed = bool(writer or observers)
+    start = Start(
+        describe_experiment(shown_name, sources) if is_observed else {},
+        name,
+        {**_sacred_host_info(), **describe_process()} if is_observed else {},
+        datetime.now(UTC).replace(tzinfo=None),
+        without_credentials(plain(config)),
+        without_credentials(plain(meta)),
+    )
+    folder = store.runs_directory if store is not None else runs_directory or Path.cwd()
+    run = Run(start, shown_name, folder, writer, observers, run_id)
+    with _signals_interrupt(run), run.recorded():
         for file, content in (artifacts or {}).items():
             run.add_artifact(content, file)
         run.flush()
-        with run.checkpoints.kept_in(store):
+        with run.uploading(store):
             yield run
 
 
@@ -110,14 +119,14 @@ def run_experiment(*, main: Callable[[Run], Result], **options: Any) -> Result:
     return result
 
 
-def recorder_of(store: RunStore, *, continues: Continuation | None = None, id_above: int = 0) -> Any:
-    """Make the Sacred observer that writes one run into a store.
+def _sacred_host_info() -> dict[str, Any]:
+    from incasem_like.tracking.sacred_parts import get_host_info  # Sacred takes half a second to import
 
-    Args:
-        store: Where the run is kept.
-        continues: The run to resume, which the observer's start claims; None for a new one.
-        id_above: The id of a new run is above this, and above all ids that the store ever gave.
-    """
+    info: dict[str, Any] = get_host_info([])
+    return info
+
+
+def _writer_of(store: RunStore, continues: Continuation | None, id_above: int) -> RunWriter:
     from incasem_like.tracking.recording.writer import RunWriter
 
     claim = partial(claimed, store, continues, id_above)
@@ -125,37 +134,11 @@ def recorder_of(store: RunStore, *, continues: Continuation | None = None, id_ab
         return RunWriter(claim)
     from incasem_like.tracking.mirror.live import Mirror
     from incasem_like.tracking.stores.mongo import MongoStore
-    from incasem_like.tracking.stores.omniboard import begin_columns
 
     assert isinstance(store, MongoStore)
     if continues is None:
-        begin_columns(store.database, store.kind)
+        store.begin_columns()
     return RunWriter(claim, Mirror(store))
-
-
-def _sacred_run(
-    command: str,
-    shown_name: str,
-    config: Mapping[str, Any],
-    observers: list[RunObserver],
-    meta: dict[str, Any],
-    sources: Sequence[Path],
-    run_id: int | None,
-) -> TrackedSacredRun:
-    """Make Sacred's run; its surroundings are looked up only if there is an observer."""
-    from incasem_like.tracking.recording.sacred_run import TrackedSacredRun
-    from incasem_like.tracking.recording.surroundings import describe_experiment, describe_process
-    from incasem_like.tracking.sacred_parts import get_host_info
-
-    return TrackedSacredRun(
-        command=command,
-        config=without_credentials(plain(config)),
-        observers=observers,
-        experiment_info=describe_experiment(shown_name, sources) if observers else {},
-        host_info={**get_host_info([]), **describe_process()} if observers else {},
-        meta_info=without_credentials(plain(meta)),
-        run_id=run_id,
-    )
 
 
 @contextlib.contextmanager
@@ -163,11 +146,7 @@ def _signals_interrupt(run: Run) -> Iterator[None]:
     """Interrupt the run, but not its closing, on SIGINT, SIGTERM and SIGHUP; the latter two then end the process.
 
     Signals that follow within a few seconds are ignored: impatient fingers, and a process group that gets one twice.
-    Signals that whoever started the process had ignored (``nohup``) stay ignored.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     last = -SECONDS_TO_CLOSE
 
     def interrupt(number: int, frame: object) -> None:
@@ -177,16 +156,10 @@ def _signals_interrupt(run: Run) -> Iterator[None]:
         last = time.monotonic()
         raise KeyboardInterrupt if number == signal.SIGINT else RunTerminated(number)
 
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) not in (signal.SIG_IGN, None):
-            before[number] = signal.signal(number, interrupt)
     try:
-        yield
+        with handling_signals(interrupt):
+            yield
     except RunTerminated as terminated:
         name = signal.Signals(terminated.number).name
-        print(f"Ended by {name}: run {run.id} is on record as INTERRUPTED.", file=sys.stderr)
+        print(f"Ended by {name}: run {run.id} is recorded as INTERRUPTED.", file=sys.stderr)
         raise SystemExit(128 + terminated.number) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

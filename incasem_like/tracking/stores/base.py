@@ -7,9 +7,8 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
-from datetime import datetime
-from enum import Enum
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +29,7 @@ from incasem_like.tracking.model.checkpoints import (
     is_checkpoint_entry,
     listed,
 )
-from incasem_like.tracking.run_folder import ANNOTATIONS, Journal, PortableRun, RenewedIds, RunFolder
+from incasem_like.tracking.run_folder import ANNOTATIONS, Journal, PortableRun, Renewed, RunFolder
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import id_taken
 from incasem_like.tracking.values import as_mapping, as_sequence, as_utc, utc_moment
@@ -45,29 +44,17 @@ class Freed:
     """What a deletion freed; two of them add up.
 
     Attributes:
-        runs: Records of runs.
-        metrics: Series of metrics.
-        artifacts: Files stored with the run.
-        sources: Stored source files that no other run needs.
-        stored_checkpoints: Checkpoints in the database.
-        checkpoints: Checkpoints on this machine.
-        bytes: Space of all that, in bytes; of records in a database only their files count.
-        folders: Folders of the runs directory that are gone: checkpoints, TensorBoard logs, snapshots.
-        kept: What was left alone, and why; one sentence each.
+        bytes: Disk space, in bytes; of records in a database only their files count.
+        folders: Deleted folders of the runs directory: checkpoints, TensorBoard logs, snapshots.
+        kept: What was not deleted, and why; one sentence each.
     """
 
-    runs: int = 0
-    metrics: int = 0
-    artifacts: int = 0
-    sources: int = 0
-    stored_checkpoints: int = 0
-    checkpoints: int = 0
     bytes: int = 0
     folders: tuple[Path, ...] = ()
     kept: tuple[str, ...] = ()
 
     def __add__(self, other: Freed) -> Freed:
-        return Freed(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+        return Freed(self.bytes + other.bytes, self.folders + other.folders, self.kept + other.kept)
 
 
 class RunRecord:
@@ -218,14 +205,6 @@ class RunRecord:
         )
 
 
-class Outcome(Enum):
-    """What became of a journal that was pushed."""
-
-    DELIVERED = "delivered"
-    SUPERSEDED = "the run was continued elsewhere since, and the database knows better"
-    FOREIGN = "it belongs to a run of another server"
-
-
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 MISSING: Final = object()  # in place of a value: the document does not have this field
 DELETING, IMPORTING = "deleting", "importing"
@@ -241,6 +220,9 @@ class RunStore(ABC):
         description: Where the store is, for messages; holds no credentials.
     """
 
+    # Within this time a new run names the sources that it found in the store; until then no deletion takes them.
+    LONGEST_START = timedelta(hours=1)
+
     def __init__(self, kind: str, runs_directory: Path, description: str) -> None:
         self.kind, self.runs_directory, self.description = kind, Path(runs_directory).absolute(), description
         self._silent: dict[int, object] = {}
@@ -255,7 +237,7 @@ class RunStore(ABC):
 
     @abstractmethod
     def read_document(self, run_id: int) -> dict[str, Any] | None:
-        """Read a run's document with plain values, artifacts by name; None where there is no such run."""
+        """Read a run's document with plain values, artifacts by name; None if it does not exist."""
 
     @abstractmethod
     def summaries(
@@ -264,7 +246,7 @@ class RunStore(ABC):
         """Summarize all runs, by id, in one pass; one that cannot be read is there as DAMAGED.
 
         Args:
-            config_keys: Dotted keys of the configuration, or of sections of it, that the summaries hold; ``*`` for all.
+            config_keys: Keys of the configuration that the summaries hold, see ``select``; ``*`` for all.
             inputs: Whether the summaries hold the inputs, which are bulky.
             metrics: Metrics that are wanted of runs of Sacred's own observers too, which keep no summary of them: from
                 MongoDB these are read whole, and only when named here. Other runs have all of theirs anyway.
@@ -338,7 +320,7 @@ class RunStore(ABC):
             Whether they were as expected, so that the change was made.
 
         Raises:
-            RunNotFoundError: There is no such run, where the store can tell that from an unexpected value.
+            RunNotFoundError: The run does not exist, if the store can tell that from an unexpected value.
             StoreError: The store cannot be written.
         """
 
@@ -360,7 +342,21 @@ class RunStore(ABC):
 
     @abstractmethod
     def remove(self, run_id: int) -> Freed:
-        """Free what the store holds of a run that is out of sight, its document last; nothing of one in sight."""
+        """Free what the store holds of a hidden run, its document last, then sources that no run names any more.
+
+        A visible run is left alone. Sources that a run of the last hour may need are freed by a later deletion.
+        """
+
+    def leftovers(self, settled: timedelta) -> list[Any]:
+        """List files of the store that belong to no run and are older than ``settled``, for ``free``."""
+        return []
+
+    def free(self, leftovers: Sequence[Any]) -> None:  # noqa: B027
+        """Delete leftovers.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
 
     @property
     def checkpoint_files(self) -> CheckpointFiles | None:
@@ -372,8 +368,8 @@ class RunStore(ABC):
         """What this machine has of runs whose store is elsewhere."""
         return ()
 
-    def push(self, journal: RunFolder, limit: int | None = None) -> Outcome:
-        """Bring what a journal holds into the store, and clear it; where it does not belong there, it stays.
+    def push(self, journal: RunFolder, limit: int | None = None) -> str | None:
+        """Write what a journal holds into the store, and clear it; return why it was left as it is, or None.
 
         Args:
             journal: Of a run that no process writes.
@@ -382,7 +378,7 @@ class RunStore(ABC):
         Raises:
             StoreError: The store does not answer, or the journal is damaged.
         """
-        return Outcome.DELIVERED
+        return None
 
     def publish(self, folder: RunFolder, run: str) -> None:  # noqa: B027
         """Bring a run that was reserved into sight, from its folder; ``run`` names it in messages.
@@ -407,10 +403,9 @@ class RunStore(ABC):
         except AlreadyWrittenError:
             return "is still running and delivers itself"
         try:
-            outcome = self.push(journal)
+            return self.push(journal)
         finally:
             journal.log.close()
-        return None if outcome is Outcome.DELIVERED else f"{journal.folder} stays: {outcome.value}"
 
     def hold(self, run_id: int) -> AbstractContextManager[None]:
         """Lock a run that is over against being claimed, where ``patch`` alone does not.
@@ -433,7 +428,7 @@ class RunStore(ABC):
         """Return whether a run can have this id: there is none of it, and nothing is left of a deleted one."""
         return not any(run_id in ids for ids in (self.ids(), self.unfinished(DELETING), self.unfinished(IMPORTING)))
 
-    def put(self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], RenewedIds]) -> int:
+    def put(self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], Renewed]) -> int:
         """Write an exported run into the store; it comes into sight when all of it is there.
 
         Args:
@@ -453,7 +448,7 @@ class RunStore(ABC):
         folder = self.reserve(wanted, id_above, session)
         try:
             with errors_of_writing(folder.folder):
-                renewed = renew(folder.run_id)
+                info, result = renew(folder.run_id)
                 base = Path(str(as_mapping(document.get("experiment")).get("base_dir") or ""))
                 kept: dict[str, list[Any]] = {"sources": [], "resources": []}
                 for what in ("sources", "resources"):
@@ -461,7 +456,7 @@ class RunStore(ABC):
                         key = noted if path is None else self.keep(what, str(base / name), path)
                         kept[what].append([name, key])
                 folder.write("config.json", portable.config)
-                folder.write("info.json", renewed.info)
+                folder.write("info.json", info)
                 folder.write("metrics.json", portable.metrics)
                 if portable.annotations:
                     folder.write(ANNOTATIONS, portable.annotations)
@@ -471,7 +466,7 @@ class RunStore(ABC):
                 for name, path in portable.artifacts():
                     copy_whole(path, folder.artifact(name))
                 experiment = {**as_mapping(document.get("experiment")), "sources": kept["sources"]}
-                changed = {"experiment": experiment, "resources": kept["resources"], "result": renewed.result}
+                changed = {"experiment": experiment, "resources": kept["resources"], "result": result}
                 folder.write("run.json", {**document, **changed})
             self.publish(folder, f"{singular(portable.kind).capitalize()} run {portable.id} of {portable.origin}")
         except BaseException:
@@ -498,7 +493,7 @@ class RunStore(ABC):
             notes: What replaces its notes; None leaves them.
 
         Raises:
-            RunNotFoundError: There is no such run.
+            RunNotFoundError: The run does not exist.
             InputError: A tag is empty.
             StoreError: The store cannot be written.
         """
@@ -523,7 +518,7 @@ class RunStore(ABC):
             stop_time: Its last heartbeat; without a time zone, UTC.
 
         Raises:
-            RunNotFoundError: There is no such run.
+            RunNotFoundError: The run does not exist.
             InputError: The run goes on, or recorded its own end.
             StoreError: The store cannot be written.
         """
@@ -531,7 +526,7 @@ class RunStore(ABC):
         expect = {"status": "RUNNING", "heartbeat": record.document.get("heartbeat")}
         with self.hold(run_id):
             if not self.patch(run_id, {"status": status, "stop_time": stop_time}, expect):
-                self._without_end(run_id)  # it was heard of, or came to its end, in the meantime
+                self._without_end(run_id)  # it had a heartbeat, or ended, in the meantime
 
     def note(self, run_id: int, facts: Mapping[str, Any]) -> None:
         """Set entries of ``info`` of a run that is over, such as a checkpoint that came later.
@@ -541,7 +536,7 @@ class RunStore(ABC):
             facts: Plain values by key; each replaces what was noted under that key.
 
         Raises:
-            RunNotFoundError: There is no such run.
+            RunNotFoundError: The run does not exist.
             InputError: The run is still running, and writes its info itself.
             StoreError: The store cannot be written.
         """
@@ -554,12 +549,12 @@ class RunStore(ABC):
         """Hide a run, as the first step of deleting it; its id stays used.
 
         Raises:
-            RunNotFoundError: There is no such run.
+            RunNotFoundError: The run does not exist.
             InputError: The run is still running.
             StoreError: The store cannot be written.
         """
         session = None
-        with contextlib.suppress(DamagedRecordError):  # which is no reason to keep it
+        with contextlib.suppress(DamagedRecordError):  # it can be deleted all the same
             session = self.refuse_live(run_id).document.get("session")
         with self.hold(run_id):
             if not self.hide(run_id, session):
@@ -580,7 +575,7 @@ class RunStore(ABC):
         """Look a run up.
 
         Raises:
-            RunNotFoundError: There is no such run; the message says which there are and where was looked.
+            RunNotFoundError: The run does not exist; the message lists the runs of the store.
         """
         record = self.find(run_id)
         if record is None:
@@ -588,12 +583,12 @@ class RunStore(ABC):
         return record
 
     def find(self, run_id: int) -> RunRecord | None:
-        """Look a run up; None where there is no such run."""
+        """Look a run up; None if it does not exist."""
         document = self.read_document(run_id)
         return None if document is None else RunRecord(self, run_id, document)
 
     def check_unused(self, run_id: int, resume: str | None = None) -> None:
-        """Check that there is no run of a wanted id.
+        """Check that a wanted id is free.
 
         Args:
             run_id: The id.
@@ -640,11 +635,7 @@ class RunStore(ABC):
         """
         record = self.get(run_id)
         if record.status == "RUNNING" or self.heard_of([run_id]):
-            host = record.host.get("hostname") or "an unknown machine"
-            raise InputError(
-                f"Run {run_id} in {self.description} is still running (process {record.host.get('pid', '?')} on "
-                f"{host}): stop it first."
-            )
+            raise still_running(record)
         return record
 
     def _without_end(self, run_id: int) -> RunRecord:
@@ -666,6 +657,12 @@ class RunStore(ABC):
         there = f"run {ids[0]}" if len(ids) == 1 else f"runs {listed(ids)}"
         near = min(ids, key=lambda other: abs(other - run_id))
         return f"There is no {sort} run {run_id}: {self.description} holds {there}; did you mean {near}?"
+
+
+def still_running(record: RunRecord) -> InputError:
+    """Return the error of a run that must be over and is not."""
+    process = f"process {record.host.get('pid', '?')} on {record.host.get('hostname') or 'an unknown machine'}"
+    return InputError(f"Run {record.id} in {record.store.description} is still running ({process}): stop it first.")
 
 
 def refuse_empty_tags(tags: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,14 @@ from incasem_like.tracking.model.checkpoints import DELETED_PREFIX, folder_size
 from incasem_like.tracking.run_folder import ANNOTATIONS, METRICS_LOG, RunFolder, numbered
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import id_taken
-from incasem_like.tracking.stores.base import DELETING, MISSING, NOTHING, Freed, RunStore, errors_of_writing
+from incasem_like.tracking.stores.base import (
+    DELETING,
+    MISSING,
+    NOTHING,
+    Freed,
+    RunStore,
+    errors_of_writing,
+)
 from incasem_like.tracking.stores.index import FolderIndex
 from incasem_like.tracking.values import as_mapping, as_sequence, naive_utc
 
@@ -32,50 +39,11 @@ SHELVES = ("_sources", "_resources")
 HIGHEST_ID = "highest_id"
 
 
-def named_by(document: Mapping[str, Any]) -> set[str]:
-    """List the files that a run's document names, by their paths below the folder of the runs."""
-    pairs = [*_pairs(document, "sources"), *_pairs(document, "resources")]
-    return {path for _, path in pairs if path.startswith(tuple(f"{shelf}/" for shelf in SHELVES))}
-
-
 def _pairs(document: Mapping[str, Any], what: str) -> list[tuple[str, str]]:
     """List name and path of the sources or resources in a run's document."""
     owner = document if what == "resources" else as_mapping(document.get("experiment"))
     pairs = [pair for pair in as_sequence(owner.get(what)) if isinstance(pair, (list, tuple)) and len(pair) == 2]
     return [(str(name), str(path)) for name, path in pairs]
-
-
-def unnamed(folder: Path, names: Iterable[str], near: int = 0) -> set[str]:
-    """Find those of some files that no run names; none while a run is being begun or one cannot be read.
-
-    Args:
-        folder: The folder of the runs.
-        names: Paths below it.
-        near: Runs of neighbouring ids are asked first, for they share most.
-    """
-    left = set(names)
-    for run in sorted(numbered(folder), key=lambda run: abs(int(run) - near)):
-        if not left:
-            break
-        try:
-            text = (folder / run / "run.json").read_text(encoding="utf-8")
-            json.loads(text)
-        except (OSError, ValueError):
-            return set()  # it has not said yet, or cannot say, which it needs
-        left = {name for name in left if json.dumps(name) not in text}
-    return left
-
-
-def free_unnamed_files(folder: Path, names: Iterable[str], near: int = 0) -> Freed:
-    """Delete those of some files that no run names; see ``unnamed``."""
-    freed = Freed()
-    with exclusive(folder):  # no run can begin meanwhile, which might find its sources kept here already
-        for name in unnamed(folder, names, near):
-            path = folder / name
-            if path.is_file():
-                freed += Freed(sources=1, bytes=path.stat().st_size)
-                path.unlink()
-    return freed
 
 
 def highest_id(folder: Path) -> int:
@@ -157,9 +125,12 @@ class FileStore(RunStore):
         with open(path, "rb") as content:
             digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         target = self.folder / f"_{what}" / f"{path.stem}_{digest}{path.suffix}"  # as Sacred names them
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            copy_whole(path, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(self.folder):
+            if target.exists():
+                os.utime(target)  # see ``_sweep``
+            else:
+                copy_whole(path, target)
         return target.relative_to(self.folder).as_posix()
 
     def patch(self, run_id: int, changes: Mapping[str, Any], expect: Mapping[str, Any] = NOTHING) -> bool:  # noqa: D102
@@ -231,13 +202,30 @@ class FileStore(RunStore):
         run = RunFolder(self._aside(run_id))
         if not run.folder.is_dir():
             return Freed()
-        document, metrics = run.read_leniently("run.json"), run.read_leniently("metrics.json")
-        artifacts = as_sequence(document.get("artifacts"))
         with errors_of_writing(self.folder):
-            freed = Freed(runs=1, metrics=len(metrics), artifacts=len(artifacts), bytes=folder_size(run.folder))
-            freed += free_unnamed_files(self.folder, named_by(document), run_id)
+            size = folder_size(run.folder)
             shutil.rmtree(run.folder)
-        return freed
+            return Freed(size + self._sweep())
+
+    def _sweep(self) -> int:
+        """Delete sources and resources that no run names, unless a new run may need them; return their bytes."""
+        newest = time.time() - self.LONGEST_START.total_seconds()
+        with exclusive(self.folder):
+            paths = [path for shelf in SHELVES for path in (self.folder / shelf).glob("*")]
+            unused = {f"{path.parent.name}/{path.name}": path for path in paths if path.stat().st_mtime < newest}
+            for run in sorted(numbered(self.folder), key=int, reverse=True):
+                if not unused:
+                    return 0
+                record = self.folder / run / "run.json"
+                try:
+                    text = json.dumps(json.loads(record.read_text(encoding="utf-8"))) if record.is_file() else ""
+                except ValueError:
+                    return 0  # a damaged record does not tell what it needs
+                unused = {name: path for name, path in unused.items() if json.dumps(name) not in text}
+            size = sum(path.stat().st_size for path in unused.values())
+            for path in unused.values():
+                path.unlink()
+        return size
 
     def _note_id(self, run_id: int) -> None:
         write_whole(self.folder / HIGHEST_ID, lambda file: file.write(f"{run_id}\n".encode()))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,14 +15,24 @@ import gridfs
 import gridfs.errors
 import pymongo
 import pymongo.errors
+from bson import ObjectId
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.documents import from_document
+from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.run_folder import Journal, Journals, RunFolder
 from incasem_like.tracking.sessions import id_taken, new_token, tokens
 from incasem_like.tracking.stores import push
-from incasem_like.tracking.stores.base import DELETING, IMPORTING, MISSING, NOTHING, Freed, Outcome, RunStore
+from incasem_like.tracking.stores.base import (
+    DELETING,
+    IMPORTING,
+    MISSING,
+    NOTHING,
+    Freed,
+    RunStore,
+)
 from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, connection_options, no_answer, refusal
+from incasem_like.tracking.stores.gridfs import CheckpointFiles
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED, DatabaseIndex
 from incasem_like.tracking.values import as_sequence, escape_key, naive_utc, plain, to_bson, without_credentials
 
@@ -30,86 +41,29 @@ if TYPE_CHECKING:
 
     from incasem_like.tracking.address import MongoAddress
     from incasem_like.tracking.model.summaries import RunSummary
-    from incasem_like.tracking.stores.gridfs import CheckpointFiles
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_FOR_THE_INDEX = 10.0
+COLUMNS = "omniboard.custom.columns"
 _IN_SIGHT = {UNFINISHED: {"$exists": False}}
-_LONGEST_START = timedelta(hours=1)
+_OWNED = re.compile(r"(?:artifact|checkpoint)://[^/]+/(\d+)/")
 
 
 def _now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def stored_files(database: Database[Any], document: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield name, key in the document, and id or None, of the files of a run's sources and resources.
+def stored_files(database: Database[Any], document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield name, and id or None, of the files of a run's sources and resources.
 
     Of a resource Sacred notes path and MD5, or no MD5 at all, rather than the file's id.
     """
     for name, key in named_pairs(document):
         if isinstance(key, str) or key is None:
             found = database["fs.files"].find_one({"filename": name}, {"_id": 1})
-            yield str(name), name, None if found is None else found["_id"]
+            yield str(name), None if found is None else found["_id"]
         else:
-            yield str(name), key, key
-
-
-def free_files(database: Database[Any], files: gridfs.GridFS, file_ids: Iterable[Any]) -> Freed:
-    """Delete files of GridFS; what is gone already is passed over."""
-    freed = Freed()
-    for file_id in set(file_ids) - {None}:
-        entry = database["fs.files"].find_one({"_id": file_id}, {"length": 1})
-        files.delete(file_id)
-        if entry is not None:
-            freed += Freed(artifacts=1, bytes=int(entry.get("length") or 0))
-    return freed
-
-
-def free_unnamed(database: Database[Any], shared: Mapping[Any, Any], apart_from: int | None = None) -> Freed:
-    """Delete those of some sources and resources that no run names; none while a run is being begun.
-
-    A run that begins reserves its id, marks the files that it needs (``MongoStore.keep``), and names them when it is
-    published. So none needs a file of which neither a reservation nor a name was found, and whose mark is unchanged.
-
-    Args:
-        database: Of the runs.
-        shared: What runs name each file by, by its id.
-        apart_from: The run whose word does not count.
-    """
-    freed, files = Freed(), database["fs.files"]
-    marks = {file["_id"]: file.get("kept") for file in files.find({"_id": {"$in": list(shared)}}, {"kept": 1})}
-    if database["runs"].find_one({UNFINISHED: IMPORTING, "heartbeat": {"$gt": _now() - _LONGEST_START}}, {"_id": 1}):
-        return freed
-    needed = named_by_runs(database, shared.values(), apart_from)
-    for file_id, mark in marks.items():
-        if shared[file_id] in needed:
-            continue
-        gone = files.find_one_and_delete({"_id": file_id, "kept": mark})
-        if gone is not None:
-            database["fs.chunks"].delete_many({"files_id": file_id})
-            freed += Freed(sources=1, bytes=int(gone.get("length") or 0))
-    return freed
-
-
-def named_by_runs(database: Database[Any], keys: Iterable[Any], apart_from: int | None = None) -> set[Any]:
-    """Find those of some sources and resources, by id or path, that runs name.
-
-    Each question asks for all that are left: runs share most of their sources, and no index answers it.
-    """
-    left, found, asked = set(keys), set(), [apart_from]
-    while left:
-        among = {"$elemMatch": {"$elemMatch": {"$in": list(left)}}}
-        query = {"$or": [{"experiment.sources": among}, {"resources": among}], "_id": {"$nin": asked}}
-        run = database["runs"].find_one(query, {"experiment.sources": 1, "resources": 1})
-        if run is None:
-            break
-        asked.append(run["_id"])
-        words = [word for pair in named_pairs(run) for word in pair]
-        named = {key for key in left if key in words}
-        found |= named
-        left -= named
-    return found
+            yield str(name), key
 
 
 def named_pairs(document: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
@@ -128,9 +82,14 @@ def highest_id(database: Database[Any]) -> int:
     return max([0, int(noted.get("highest") or 0), *(int(run["_id"]) for run in last)])
 
 
+def entries_of(artifacts: Any) -> list[Mapping[str, Any]]:
+    """List the entries of a run's artifacts that can be read, whoever wrote them."""
+    return [entry for entry in as_sequence(artifacts) if isinstance(entry, Mapping)]
+
+
 def artifact_ids(database: Database[Any], document: Mapping[str, Any]) -> set[Any]:
     """Find the files of a run's artifacts: those it names, and those stored for it that it does not name (yet)."""
-    named = {entry.get("file_id") for entry in as_sequence(document.get("artifacts")) if isinstance(entry, Mapping)}
+    named = {entry.get("file_id") for entry in entries_of(document.get("artifacts"))}
     prefix = push.artifact_address(database, int(document.get("_id") or 0), "")
     stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"_id": 1})
     return {file_id for file_id in named if file_id is not None} | {file["_id"] for file in stored}
@@ -188,10 +147,9 @@ class MongoStore(RunStore):
         with self.errors():
             document = self.database["runs"].find_one({"_id": run_id}, {key: 1}) or {}
             if what == "artifacts":
-                entries = [entry for entry in as_sequence(document.get("artifacts")) if isinstance(entry, Mapping)]
-                found = [(str(entry.get("name")), entry.get("file_id")) for entry in entries]
+                found = [(str(one.get("name")), one.get("file_id")) for one in entries_of(document.get("artifacts"))]
             else:
-                found = [(name, file_id) for name, _, file_id in stored_files(self.database, document)]
+                found = list(stored_files(self.database, document))
             for name, file_id in found:
                 if only in (None, name):
                     try:
@@ -236,10 +194,10 @@ class MongoStore(RunStore):
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         with self.errors("written"):
             found = files.find_one({"filename": name, "md5": md5}, {"_id": 1})
-            mark = {"kept": new_token()}  # see ``free_unnamed``
-            if found is not None and files.update_one({"_id": found["_id"]}, {"$set": mark}).matched_count:
+            renewed = {"kept": True, "uploadDate": _now()}  # see ``_sweep``
+            if found is not None and files.update_one({"_id": found["_id"]}, {"$set": renewed}).matched_count:
                 return found["_id"]
-            return self.files.put(content, filename=name, md5=md5, **mark)
+            return self.files.put(content, filename=name, md5=md5, kept=True)
 
     def publish(self, folder: RunFolder, run: str) -> None:  # noqa: D102
         assert isinstance(folder, Journal)
@@ -248,15 +206,13 @@ class MongoStore(RunStore):
         folder.clear()
         folder.remove_if_empty()
 
-    def push(self, journal: RunFolder, limit: int | None = None) -> Outcome:  # noqa: D102
+    def push(self, journal: RunFolder, limit: int | None = None) -> str | None:  # noqa: D102
         assert isinstance(journal, Journal)
         with self.errors("written"):
             return push.push(self.database, self.files, journal, self.description, limit)
 
     @property
     def checkpoint_files(self) -> CheckpointFiles:  # noqa: D102
-        from incasem_like.tracking.stores.gridfs import CheckpointFiles
-
         return CheckpointFiles(self.database, self.description, self._reconnect)
 
     def sibling(self, kind: str) -> MongoStore:  # noqa: D102
@@ -312,15 +268,76 @@ class MongoStore(RunStore):
             if document is None:
                 return Freed()
             sessions = [*tokens(document.get("info")), str(document.get("session"))]
-            metrics = database["metrics"].delete_many({"run_id": run_id}).deleted_count
-            artifacts = free_files(database, self.files, artifact_ids(database, document))
-            stored = len(checkpoints.of_run(run_id))
-            stored_bytes = checkpoints.remove_run(run_id)
-            shared = {file_id: key for _, key, file_id in stored_files(database, document)}
-            sources = free_unnamed(database, shared, apart_from=run_id)
+            database["metrics"].delete_many({"run_id": run_id})
+            freed = sum(map(self._free_file, artifact_ids(database, document)))
+            freed += checkpoints.remove_run(run_id)
+            shared = [file_id for _, file_id in stored_files(database, document)]
             database["runs"].delete_one({"_id": run_id})
-        freed = Freed(runs=1, metrics=metrics, stored_checkpoints=stored, bytes=stored_bytes)
-        return freed + artifacts + sources + Freed(bytes=self.journals.remove(run_id, sessions))
+            freed += self._sweep(shared)
+        return Freed(freed + self.journals.remove(run_id, sessions))
+
+    def _free_file(self, file_id: Any, only: Mapping[str, Any] = NOTHING) -> int:
+        """Delete a file of GridFS, if it is as expected; return its bytes."""
+        gone = self.database["fs.files"].find_one_and_delete({"_id": file_id, **only}) or {}
+        if gone or not only:
+            self.database["fs.chunks"].delete_many({"files_id": file_id})
+        return int(gone.get("length") or 0)
+
+    def _sweep(self, candidates: Sequence[Any]) -> int:
+        """Delete sources and resources that no run names, unless a new run may need them; return their bytes.
+
+        Args:
+            candidates: Ids of files, perhaps stored by another program, beside those that ``keep`` stored.
+        """
+        runs = self.database["runs"].find({}, {"experiment.sources": 1, "resources": 1})
+        named = {str(word) for run in runs for pair in named_pairs(run) for word in pair}
+        old = {"uploadDate": {"$lt": _now() - self.LONGEST_START}}
+        which = {"$or": [{"kept": {"$exists": True}}, {"_id": {"$in": list(candidates)}}], **old}
+        found = list(self.database["fs.files"].find(which, {"filename": 1}))
+        unused = [file["_id"] for file in found if not {str(file["_id"]), str(file["filename"])} & named]
+        return sum(self._free_file(file_id, old) for file_id in unused)
+
+    def leftovers(self, settled: timedelta) -> list[Any]:
+        """List artifacts and checkpoints of runs that are gone, replaced artifacts, and chunks without a file."""
+        database, before = self.database, _now() - settled
+        live = {run.id for run in self.summaries() if run.status == "RUNNING"}
+        with self.errors():
+            # The files first: what a run stores meanwhile is not among them.
+            files = {file["_id"]: file for file in database["fs.files"].find({}, {"filename": 1, "uploadDate": 1})}
+            loose = set(database["fs.chunks"].distinct("files_id")) - files.keys()
+            runs = {run["_id"]: run for run in database["runs"].find({}, {"artifacts": 1})}
+        named = {entry.get("file_id") for run in runs.values() for entry in entries_of(run.get("artifacts"))}
+        found = []
+        for file_id, file in files.items():
+            owner = _OWNED.match(str(file.get("filename")))
+            if owner is None or int(owner[1]) in live or file["uploadDate"] >= before:
+                continue
+            if int(owner[1]) not in runs or (owner[0].startswith("artifact") and file_id not in named):
+                found.append(file_id)
+        for file_id in loose:
+            owner, made = _OWNED.match(str(file_id)), naive_utc(getattr(file_id, "generation_time", None))
+            if int(owner[1]) not in live if owner else (made is not None and made < before):
+                found.append(file_id)
+        return found
+
+    def free(self, leftovers: Sequence[Any]) -> None:  # noqa: D102
+        with self.errors("written"):
+            for file_id in leftovers:
+                self._free_file(file_id)
+
+    def begin_columns(self) -> None:
+        """Write the columns that Omniboard's table begins with, before the first run; a removed one stays away.
+
+        A server that is away or takes no writes is passed over: the start of the run reports it.
+        """
+        columns, wanted = self.database[COLUMNS], kind_named(self.kind).omniboard_columns
+        with contextlib.suppress(pymongo.errors.PyMongoError):
+            if not wanted or self.database["runs"].find_one({}, {"_id": 1}) or columns.find_one({}, {"_id": 1}):
+                return
+            for name, path in wanted:
+                # The same id for the same column, so that two first runs at once do not make it twice.
+                which = {"_id": ObjectId(hashlib.sha256(name.encode()).digest()[:12])}
+                columns.update_one(which, {"$setOnInsert": {"name": name, "config_path": path}}, upsert=True)
 
     def _sessions(self, run_id: int) -> list[str]:
         with self.errors():

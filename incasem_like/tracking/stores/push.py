@@ -15,7 +15,6 @@ from incasem_like.tracking.metrics_log import read_table
 from incasem_like.tracking.run_folder import Journal, PendingArtifact
 from incasem_like.tracking.series import MetricTable, max_points
 from incasem_like.tracking.sessions import new_token, tokens
-from incasem_like.tracking.stores.base import Outcome
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED
 from incasem_like.tracking.values import as_mapping
 
@@ -204,12 +203,14 @@ def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> 
 
 
 _ATTEMPTS = 3
+_SUPERSEDED = "the run was continued elsewhere since, and the database knows better"
+_FOREIGN = "it belongs to a run of another server"
 
 
 def push(
     database: Database[Any], files: gridfs.GridFS, journal: Journal, description: str, limit: int | None = None
-) -> Outcome:
-    """Write what a journal holds into its database; where it does not belong there, it stays.
+) -> str | None:
+    """Write what a journal holds into its database; return why it does not belong there and stays, or None.
 
     Args:
         database: Where to.
@@ -225,13 +226,14 @@ def push(
     journal.upgrade()
     run = journal.read_document() if journal.is_undelivered else None
     if run is None:
-        return Outcome.DELIVERED
+        return None
     run_id, entry = journal.run_id, to_document({key: value for key, value in run.items() if key != "omniboard"})
     present = database["runs"].find_one({"_id": run_id}, {"session": 1, "info.sessions": 1, "artifacts": 1})
     if present is None and journal.database != description:
-        return Outcome.FOREIGN
+        return f"{journal.folder} stays: {_FOREIGN}"
     if present is not None and present.get("session") != entry["session"]:
-        return Outcome.SUPERSEDED if entry["session"] in tokens(present.get("info")) else Outcome.FOREIGN
+        is_older = entry["session"] in tokens(present.get("info"))
+        return f"{journal.folder} stays: {_SUPERSEDED if is_older else _FOREIGN}"
     if entry.get("status") == "RUNNING":
         entry.update(status="KILLED", stop_time=entry.get("heartbeat") or entry.get("start_time"))
     entry[REVISION] = new_token()
@@ -243,9 +245,9 @@ def push(
         for _ in range(_ATTEMPTS):
             if delivery.send(parcel, artifacts) is not None:
                 journal.clear()
-                return Outcome.DELIVERED
+                return None
     except SessionLostError:
-        return Outcome.SUPERSEDED
+        return f"{journal.folder} stays: {_SUPERSEDED}"
     raise pymongo.errors.OperationFailure("The run is deleted while it is written.")
 
 

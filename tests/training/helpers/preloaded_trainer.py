@@ -136,7 +136,7 @@ def serve() -> None:
 
     import incasem_like.prediction.computing.tiles
     import incasem_like.samples.making
-    import incasem_like.tracking.recording.sacred_run
+    import incasem_like.tracking.recording.writer
     import incasem_like.training.trainer
     import incasem_like.training.validation  # noqa: F401
 

@@ -1,0 +1,108 @@
+"""Scenes: layers, boxes and their arrangement, as a state that neuroglancer reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from incasem_like.viewing.layers import COLOURS, Layer, boxes_layer, unique_names
+from incasem_like.volumes import NanometreRoi, Volume
+
+Plane = Literal["4panel", "xy", "xz", "yz", "3d"]
+PIXELS = 800  # of a view, about; the volume is fitted into it
+MOST_VOXELS_A_PIXEL = 2  # without a pyramid: every voxel of the view is read
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a viewer shows.
+
+    Attributes:
+        layers: Layers, the lowest first.
+        boxes: Regions in nm by their text, for each box layer by its name.
+        grid: Rows of views, each with the numbers of its layers; empty shows all layers in one view.
+        plane: Planes that are shown.
+        region: What the first view is fitted to; by default the first layer.
+    """
+
+    layers: Sequence[Layer]
+    boxes: Mapping[str, Mapping[str, NanometreRoi]] = field(default_factory=dict)
+    grid: Sequence[Sequence[Sequence[int]]] = ()
+    plane: Plane = "4panel"
+    region: NanometreRoi | None = None
+
+    def state(self, address: str) -> dict[str, Any]:
+        """Return neuroglancer's state.
+
+        Args:
+            address: URL below which the data of layer 2 are found at ``data/2``.
+        """
+        names = unique_names(self.layers)
+        layers = [
+            {**layer.state(f"{address}/data/{number}/|zarr2:"), "name": name}
+            for number, (layer, name) in enumerate(zip(self.layers, names, strict=True))
+        ]
+        boxes = [
+            boxes_layer(name, found, COLOURS[number % len(COLOURS)])
+            for number, (name, found) in enumerate(self.boxes.items())
+        ]
+        first = self.layers[0].served.finest
+        size = voxel_size_shown(first)
+        region = self.region or NanometreRoi(*_extent(first))
+        centre = [begin + length / 2 for begin, length in zip(region.offset, region.shape, strict=True)]
+        across = max(length / nm for length, nm in zip(region.shape[-2:], size[-2:], strict=True)) / PIXELS
+        names_of_steps = self.layers[0].served.step_names
+        steps = (
+            {"step": {"coordinates": list(range(len(names_of_steps))), "labels": list(names_of_steps)}}
+            if names_of_steps
+            else {}
+        )
+        return {
+            "dimensions": {
+                **{axis: [nm * 1e-9, "m"] for axis, nm in zip("xyz", reversed(size), strict=True)},
+                **steps,
+            },
+            "position": [at / nm for at, nm in zip(centre, size, strict=True)][::-1] + [0.5] * len(steps),
+            "crossSectionScale": min(max(across, 0.05), 1e9 if self._has_pyramid() else MOST_VOXELS_A_PIXEL),
+            "projectionScale": max(length / size[-1] for length in region.shape) * 1.5,
+            "layers": [*layers, *boxes],
+            "showSlices": True,
+            "showDefaultAnnotations": not self.boxes,
+            "layout": self._layout(names),
+            "selectedLayer": {"layer": names[0], "visible": False},
+        }
+
+    def _has_pyramid(self) -> bool:
+        return all(layer.served.level_count > 1 for layer in self.layers if layer.visible)
+
+    def _layout(self, names: Sequence[str]) -> Any:
+        if not self.grid:
+            return self.plane
+        boxes = list(self.boxes)
+        rows = [
+            {
+                "type": "row",
+                "children": [
+                    {"type": "viewer", "layers": [*(names[number] for number in view), *boxes], "layout": self.plane}
+                    for view in row
+                ],
+            }
+            for row in self.grid
+        ]
+        return rows[0] if len(rows) == 1 else {"type": "column", "children": rows}
+
+
+def voxel_size_shown(volume: Volume) -> tuple[float, float, float]:
+    """Return the voxel size z, y, x in nm for a viewer: 1 nm where it is unknown, and for z of images."""
+    size = volume.voxel_size or (1.0,) * len(volume.spatial_shape)
+    z, y, x = (1.0,) * (3 - len(size)) + tuple(size)
+    return z, y, x
+
+
+def _extent(volume: Volume) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    size = voxel_size_shown(volume)
+    missing = 3 - len(volume.spatial_shape)
+    offset = (0.0,) * missing + tuple(volume.offset)
+    shape = (1,) * missing + tuple(volume.spatial_shape)
+    return offset, tuple(count * nm for count, nm in zip(shape, size, strict=True))

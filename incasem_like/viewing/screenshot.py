@@ -1,0 +1,84 @@
+"""A picture of a scene, taken by a browser without a display."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from incasem_like.disk import write_whole
+from incasem_like.errors import InputError
+
+SECONDS = 120
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--hide-scrollbars",
+)  # fmt: skip
+
+
+def start_browser(size: tuple[int, int] = (1200, 800)) -> Any:
+    """Start Chromium without a display, with WebGL on the processor; returns a selenium driver.
+
+    Raises:
+        InputError: Selenium, Chromium or its driver is missing.
+    """
+    try:
+        from selenium import webdriver
+        from selenium.webdriver.chrome.service import Service
+    except ImportError:
+        raise InputError("A screenshot needs selenium: pip install selenium.") from None
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if browser is None or driver is None:
+        raise InputError(
+            "A screenshot needs Chromium and chromedriver: install them, for instance as chromium and chromium-driver "
+            "of Debian, or open the link in another browser."
+        )
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in (*FLAGS, f"--window-size={size[0]},{size[1]}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(driver))
+
+
+def wait_until_drawn(browser: Any, seconds: float = SECONDS) -> None:
+    """Wait until neuroglancer has drawn everything that the view needs.
+
+    Raises:
+        InputError: It takes longer than that.
+    """
+    end, seen = time.monotonic() + seconds, 0
+    while seen < 3:  # in a row: a layer that is not known yet counts as drawn
+        if time.monotonic() > end:
+            raise InputError(f"The view was not drawn within {seconds:g} s: choose a smaller part, or make a pyramid.")
+        drawn = browser.execute_script(
+            "return !!window.viewer && viewer.display.isReady() && viewer.layerManager.managedLayers.length > 0 && "
+            "viewer.layerManager.managedLayers.every(layer => layer.isReady())"
+        )
+        seen = seen + 1 if drawn else 0
+        time.sleep(0.3)
+
+
+def take_screenshot(link: str, path: Path, size: tuple[int, int] = (1200, 800)) -> None:
+    """Write a PNG of what a link shows.
+
+    Args:
+        link: As ``serving`` yields it.
+        path: PNG to write; its folder is created.
+        size: Of the window, width and height in pixels.
+
+    Raises:
+        InputError: As ``start_browser`` and ``wait_until_drawn``.
+    """
+    browser = start_browser(size)
+    try:
+        browser.get(link)
+        wait_until_drawn(browser)
+        picture = browser.get_screenshot_as_png()
+    finally:
+        browser.quit()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: file.write(picture))
