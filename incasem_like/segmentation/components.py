@@ -16,25 +16,25 @@ Ids = npt.NDArray[np.uint64]
 Connectivity = Literal[6, 18, 26]
 
 
-def label_mask(mask: npt.NDArray[np.bool_], connectivity: Connectivity = 26) -> Ids:
+def label_mask(mask: npt.NDArray[np.bool_], connectivity: Connectivity = 26) -> Array:
     """Label the connected components of a mask.
 
     Args:
         mask: (z, y, x).
         connectivity: Whether voxels are neighbours that share a face (6), also an edge (18), also a corner (26).
 
+    Returns:
+        Ids 1..n in the smallest unsigned type that the engine chooses.
+
     >>> label_mask(np.array([[[True, False], [False, True]]]), 6).tolist()
     [[[1, 0], [0, 2]]]
     """
     import cc3d
 
-    labels: Ids = cc3d.connected_components(mask.view(np.uint8), connectivity=connectivity, binary_image=True).astype(
-        np.uint64
-    )
-    return labels
+    return np.asarray(cc3d.connected_components(mask.view(np.uint8), connectivity=connectivity, binary_image=True))
 
 
-def label_affinities(joined: npt.NDArray[np.bool_], offsets: Sequence[Offset]) -> Ids:
+def label_affinities(joined: npt.NDArray[np.bool_], offsets: Sequence[Offset]) -> Array:
     """Label voxels that are connected by affinities of direct neighbours; voxels without any connection are 0.
 
     Args:
@@ -59,7 +59,7 @@ def label_affinities(joined: npt.NDArray[np.bool_], offsets: Sequence[Offset]) -
         forward = 2 * axis + (offset[axis] < 0)
         graph[here] |= edges.view(np.uint8) << np.uint8(forward)
         graph[there] |= edges.view(np.uint8) << np.uint8(forward ^ 1)
-    labels: Ids = cc3d.color_connectivity_graph(graph, connectivity=6).astype(np.uint64)
+    labels = np.asarray(cc3d.color_connectivity_graph(graph, connectivity=6))
     labels[graph == 0] = 0
     return labels
 

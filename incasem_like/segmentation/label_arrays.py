@@ -111,26 +111,31 @@ def object_rows(labels: Array, begin: Sequence[int] = (0, 0, 0)) -> dict[str, Ar
     return table
 
 
-def relabel(labels: Array, ids: Ids, new_ids: Array) -> Array:
+def relabel(labels: Array, ids: Ids, new_ids: Array, *, strict: bool = False) -> Array:
     """Replace ids by others; an id that is not in the table becomes 0.
 
     Args:
         labels: Ids.
         ids: The known ids, ascending.
         new_ids: What each becomes; its data type is that of the result.
+        strict: Raise KeyError for an id above 0 that is not in the table.
 
     >>> relabel(np.array([7, 7, 0, 2]), np.array([2, 7], np.uint64), np.array([1, 9], np.uint32)).tolist()
     [9, 9, 0, 1]
     """
     values, lengths = runs(labels)
-    found = np.zeros(len(values), new_ids.dtype)
+    found, known = np.zeros(len(values), new_ids.dtype), values == 0
     if len(ids) and ids[-1] <= 8 * len(values):
-        table = np.zeros(int(ids[-1]) + 2, new_ids.dtype)
-        table[ids] = new_ids
-        found = table[np.minimum(values, ids[-1] + np.uint64(1)).astype(np.int64)]
+        table, is_known = np.zeros(int(ids[-1]) + 2, new_ids.dtype), np.zeros(int(ids[-1]) + 2, bool)
+        table[ids], is_known[ids] = new_ids, True
+        index = np.minimum(values, ids[-1] + np.uint64(1)).astype(np.int64)
+        found, known = table[index], known | is_known[index]
     elif len(ids):
         at = np.minimum(np.searchsorted(ids, values.astype(np.uint64)), len(ids) - 1)
+        known |= ids[at] == values
         np.copyto(found, new_ids[at], where=ids[at] == values)
+    if strict and not known.all():
+        raise KeyError(int(values[~known][0]))
     return np.repeat(found, lengths).reshape(labels.shape)
 
 
@@ -140,6 +145,14 @@ def consecutive(labels: Array) -> tuple[Ids, Ids]:
     >>> [part.tolist() for part in consecutive(np.array([70, 0, 8, 70]))]
     [[2, 0, 1, 2], [8, 70]]
     """
+    highest = int(labels.max(initial=0))
+    if highest <= labels.size:  # then a table is faster than runs
+        present = np.bincount(labels.ravel(), minlength=1) > 0
+        present[0] = False
+        ids = np.flatnonzero(present).astype(np.uint64)
+        table = np.cumsum(present, dtype=np.uint64)
+        table[0] = 0
+        return labels.astype(np.uint64) if len(ids) == highest else table[labels], ids
     ids, _ = count_ids(labels)
     if not len(ids) or ids[-1] == len(ids):
         return labels.astype(np.uint64), ids

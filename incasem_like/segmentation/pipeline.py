@@ -28,7 +28,7 @@ from incasem_like.disk import write_whole
 from incasem_like.errors import DataError, InputError
 from incasem_like.graphs import GraphStore, Table, open_graph
 from incasem_like.segmentation.affinities import Offset, check_signs, stored_offsets
-from incasem_like.segmentation.label_arrays import consecutive, count_ids, object_rows, relabel
+from incasem_like.segmentation.label_arrays import consecutive, object_rows, relabel
 from incasem_like.segmentation.methods.base import BlockReader, Ids
 from incasem_like.segmentation.predicted import AsPrepared, PredictedVolume
 from incasem_like.segmentation.probabilities import check_probability_map
@@ -348,9 +348,13 @@ def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how
             "fragments", output, plan.reads, fragments_of_block, parameters, shape, context, set_up=plan.set_up
         )
 
+    layout = _layout(plan)
+    sizes = zip(plan.section.block_shape, layout["chunk_shape"], layout["shape"], strict=True)
+    steps = [(-(-block // chunk) * chunk, length) for block, chunk, length in sizes]  # blocks are of whole chunks
+    highest = math.prod(-(-length // step) * step for step, length in steps)
     options = {
-        **_layout(plan),
-        "dtype": np.uint64,
+        **layout,
+        "dtype": np.uint32 if highest < 2**32 else np.uint64,
         "provenance": make_provenance(TOOL, stage, plan.inputs, run_id),
     }
     output = _output(plan, f"{plan.group}/fragments", options, task, overwrite)
@@ -478,7 +482,7 @@ def fragments_of_block(block: Block, parameters: Mapping[str, Any]) -> None:
     first = np.uint64(block.number * parameters["voxels"])
     nodes["id"] = nodes["id"] + first
     fragments[fragments > 0] += first
-    block.output.write(fragments, block.write_roi)
+    block.output.write(fragments.astype(block.output.dtype), block.write_roi)
     _graph_of(block.folder.parent, parameters).write_nodes(block.number, nodes)
 
 
@@ -504,12 +508,14 @@ def segment_block(block: Block, parameters: Mapping[str, Any]) -> None:
     ids, segments = _read_table(block.folder.parent / TABLES / parameters["table"])
     fragments = block.inputs[0].read(block.write_roi)
     if fragments.any():
-        if not np.isin(count_ids(fragments)[0], ids).all():
+        try:
+            found = relabel(fragments, ids, segments.astype(block.output.dtype), strict=True)
+        except KeyError as error:
             raise DataError(
-                f"{block.inputs[0].address} has fragments that the graph beside it lacks: remove the group that holds "
-                "both, and segment again."
-            )
-        block.output.write(relabel(fragments, ids, segments.astype(block.output.dtype)), block.write_roi)
+                f"{block.inputs[0].address} has the fragment {error}, which the graph beside it lacks: remove the "
+                "group that holds both, and segment again."
+            ) from error
+        block.output.write(found, block.write_roi)
 
 
 def _values(block: Block, parameters: Mapping[str, Any], roi: Roi) -> Values:

@@ -27,9 +27,9 @@ from incasem_like.volumes.volume import Outside
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
     from incasem_like.config import PredictionConfig
-    from incasem_like.prediction.channels import ChannelGroup
-    from incasem_like.prediction.computing.ensemble import Predictor
+    from incasem_like.config.network_sections import OutputSection
     from incasem_like.prediction.computing.loading import PredictorSetUp
+    from incasem_like.prediction.computing.tiles import Predictor
     from incasem_like.prediction.computing.tiling import Tile
     from incasem_like.samples import Region
     from incasem_like.tracking import RunRecord
@@ -58,7 +58,7 @@ class PredictedVolume(Volume):
         self,
         set_up: PredictorSetUp,
         description: Mapping[str, Any],
-        group: ChannelGroup,
+        group: OutputSection,
         first_channel: int,
         dtype: str,
         address: Address,
@@ -190,7 +190,6 @@ def predicted_volume(
         InputError: The region or the target does not exist, or the network predicts classes.
         DataError, ConfigError, CheckpointError: As ``plan_prediction``.
     """
-    from incasem_like.prediction.channels import channel_groups
     from incasem_like.prediction.computing.loading import PredictorSetUp
     from incasem_like.prediction.planning.planner import plan_prediction
     from incasem_like.prediction.regions import describe_region
@@ -200,7 +199,7 @@ def predicted_volume(
     if region not in named and not (region is None and len(named) == 1):
         raise InputError(f"{config.prediction.data} has the regions {', '.join(named)}: add --region, one of them.")
     chosen = plan.regions[0] if region is None else named[region]
-    groups = channel_groups(plan.lead.source.model)
+    groups = plan.training.model.outputs or ()
     if not groups:
         raise InputError("The network predicts classes, whose prediction is stored: predict, and segment its id.")
     of = {group.name: group for group in groups}

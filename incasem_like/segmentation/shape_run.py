@@ -135,11 +135,10 @@ def extract_as_run(
         InputError: An option has an invalid value, or as ``ShapeRequest.chosen``.
         DataError: As ``ShapeRequest.chosen``.
     """
-    meshes = isinstance(request, Meshes)
-    if meshes and not 0 <= request.reduction < 1:  # type: ignore[union-attr]
-        raise InputError(f"--reduction is {request.reduction:g}: give a share from 0 to below 1.")  # type: ignore[union-attr]
+    if isinstance(request, Meshes) and not 0 <= request.reduction < 1:
+        raise InputError(f"--reduction is {request.reduction:g}: give a share from 0 to below 1.")
     segmentation, _ = Measurement(segmentation=request.segmentation, output=request.output).open()
-    tool = "extract_meshes" if meshes else "extract_skeletons"
+    tool = "extract_meshes" if isinstance(request, Meshes) else "extract_skeletons"
     left_out = {"segmentation", "output", "most_objects", "block_shape"}
     parameters = {name: value for name, value in asdict(request).items() if name not in left_out}
     folder = ResultFolder(Path(request.output), tool, parameters, [segmentation])
@@ -152,8 +151,8 @@ def extract_as_run(
         run.set_info("segmentation_run_id", (segmentation.provenance or {}).get("run_id"))
         objects = request.chosen(segmentation, how)
         shapes.save_objects(folder.parts, objects)
-        extract = _meshes if isinstance(request, Meshes) else _skeletons
-        found = extract(request, segmentation, objects, folder, run.id or None, how)  # type: ignore[operator]
+        given = (segmentation, objects, folder, run.id or None, how)
+        found = _meshes(request, *given) if isinstance(request, Meshes) else _skeletons(request, *given)
         return {"folder": request.output, "objects": len(objects["id"]), **found, "run_id": run.id}
 
     return run_experiment(name=tool, config=asdict(request), main=work, store=store, **options)

@@ -32,7 +32,7 @@ SKELETON_COLUMNS = ("length_nm", "nodes", "ends", "branches", "parts", "mean_rad
 def save_objects(folder: Path, objects: Table) -> None:
     """Write the table of objects that blocks look up."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / OBJECTS, lambda file: np.savez(file, **objects))
+    write_whole(folder / OBJECTS, lambda file: np.savez(file, **dict(objects)))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1)

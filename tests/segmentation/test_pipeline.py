@@ -289,7 +289,7 @@ def test_a_graph_that_was_removed_is_missed(neurons, store):
     segment(plan_segmentation(volume, SegmentationSection()))
     plan = plan_segmentation(volume, SegmentationSection.model_validate({"watershed": {"threshold": 0.4}}))
     shutil.rmtree(plan.graph.nodes)
-    with pytest.raises(IncasemError, match="the graph beside it lacks"):
+    with pytest.raises(IncasemError, match="which the graph beside it lacks"):
         segment(plan, overwrite=True)
 
 
