@@ -46,6 +46,7 @@ setup(
         "requests>=2.31",
         "rich>=13",
         "sacred==0.8.7",
+        "safetensors>=0.5",
         "scikit-image>=0.25",
         "scipy>=1.14",
         "setuptools>=77.0.3,<82",  # sacred imports pkg_resources, which setuptools 82 removed
@@ -61,6 +62,7 @@ setup(
         "dashboard": ["bokeh>=3.1"],  # the pages of Dask's dashboard
         "postgresql": ["psycopg2-binary>=2.9"],  # LGPL; graphs in PostgreSQL
         "test": [
+            "bioimageio.spec>=0.5.14",  # validates the packages that models export writes
             "bokeh>=3.1",
             "hypothesis>=6",
             "import-linter>=2.5",
@@ -72,6 +74,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "selenium>=4.20",
+            "trimesh>=4",
             "types-PyYAML",
         ],
     },

@@ -28,6 +28,8 @@ def main(script: Path) -> None:
     add = parser.add_argument
     add("--run_id", type=int, metavar="ID", help="prediction run to segment")
     add_prediction_flags(parser)
+    add("--predict", type=Path, metavar="FILE", help="config_prediction.yaml: predict while segmenting, store nothing")
+    add("--training", type=int, metavar="ID", help="with --predict: training run whose network predicts")
     add("--parameters_of", type=int, metavar="ID", help="evaluation run of 12_search_parameters.py whose best "
         "parameters are used; key=value arguments override them")  # fmt: skip
     add("--overwrite", action="store_true", help="replace the stages that were made with other options")
@@ -59,7 +61,8 @@ def segment(config: SegmentationConfig, line: CommandLine, script: Path) -> None
     from incasem_like.segmentation.segment_run import segment_as_run
 
     workers = given_workers(line.own)
-    plan = plan_segmentation(open_prediction(config, line), config.segmentation)
+    prediction = open_prediction(config, line) if line.own.predict is None else _predicted(config, line)
+    plan = plan_segmentation(prediction, config.segmentation)
     store = None if line.unobserved else stores_of(line, config.directories, config.tracking).open("segmentations")
     result = segment_as_run(
         config,
@@ -105,6 +108,20 @@ def open_prediction(config: SegmentationConfig, line: CommandLine) -> Volume:
         return open_volume(own.filename, own.dataset)
     store = stores_of(line, config.directories, config.tracking, own.mongodb_predictions).open("predictions")
     return predicted_dataset(store.get(own.run_id), own.region, own.dataset)
+
+
+def _predicted(config: SegmentationConfig, line: CommandLine) -> Volume:
+    """Return the volume that a network predicts wherever it is read."""
+    from incasem_like.blockwise.workers_file import given_workers
+    from incasem_like.config import load_prediction_config
+    from incasem_like.segmentation.predicted import predicted_volume
+
+    own = line.own
+    if own.training is None or own.run_id is not None or own.filename is not None:
+        raise InputError("--predict needs --training ID, and neither --run_id nor -f: the network is the training's.")
+    prediction = load_prediction_config([own.predict])
+    trainings = stores_of(line, config.directories, config.tracking).open("trainings")
+    return predicted_volume(prediction, [trainings.get(own.training)], own.region, own.dataset, given_workers(own))
 
 
 def _report(made: dict[str, Any], already: bool) -> None:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from incasem_like.config.kinds import (
+    Checkpoint,
     Classes,
     DefaultWords,
-    ExistingFile,
     Factor,
     Factors,
     Flag,
@@ -247,15 +247,33 @@ class StackedHourglassModel(LevelsSection):
 class AutoContextModel(UnetOptions):
     """A U-Net that sees the output of a trained, frozen one; the keys of a Unet describe the second.
 
-    Both take the same `in_channels` and `adjacent_sections`, of which those of `first` have no effect.
+    Both take the same `in_channels` and `adjacent_sections`; those of `first` have no effect.
     """
 
     type: Literal["AutoContext"] = "AutoContext"
-    first: UnetModel = Field(default_factory=UnetModel, description="The frozen network, as it was trained.")
-    first_checkpoint: ExistingFile | None = Field(
-        None, description="Checkpoint of the frozen network, read at the start of a training; later ones contain it."
+    first: UnetModel = Field(
+        default_factory=UnetModel,
+        description="The frozen network, as it was trained; with `first_run_id`, the network of that run.",
+    )
+    first_run_id: Positive | None = Field(
+        None, description="Training run of the frozen network; null = the file named below."
+    )
+    first_checkpoint: Checkpoint | None = Field(
+        None,
+        description="Its checkpoint: `best`, `last`, an iteration, or the path of a file; null = best, or last where "
+        "none is marked best. It is read at the start of a training; later checkpoints contain it.",
     )
     with_raw: Flag = Field(True, description="Whether the second network sees raw besides (AcrLSD) or not (AcLSD).")
+
+    @model_validator(mode="after")
+    def _names_a_run_or_a_file(self) -> Self:
+        which = self.first_checkpoint
+        if self.first_run_id is None and which is not None and (which in ("best", "last") or which.isdigit()):
+            raise contradiction(
+                f"model.first_checkpoint is {which}, but of no training run: set model.first_run_id too, or give the "
+                "path of a file."
+            )
+        return self
 
 
 class CustomModel(ModelConfig):

@@ -84,7 +84,7 @@ def _problem(values: Any, method: str) -> str:
     if values["low"] > values["high"]:
         return f"has low {values['low']} above high {values['high']}: exchange them"
     if values.get("log") and (values["low"] <= 0 or "step" in values):
-        return "is a logarithmic range: low must be above 0, and there is no step"
+        return "is a logarithmic range: low must be above 0, and a step is not allowed"
     if values.get("step", 1) <= 0:
         return f"has the step {values['step']}: give a positive one"
     if method == "grid" and "step" not in values:

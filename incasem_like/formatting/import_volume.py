@@ -68,7 +68,7 @@ def choose_level(
         voxel_size: Voxel size of the level, (z, y, x) in nm; used if ``level`` is None.
 
     Raises:
-        DataError: There is no array, or no such level.
+        DataError: The array or the level is missing.
         InputError: There are several levels, and none is chosen.
     """
     volumes = [open_volume(address) for address in find_levels(place)]

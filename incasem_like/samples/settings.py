@@ -8,7 +8,7 @@ from typing import Self
 
 from incasem_like.config import TrainingConfig
 from incasem_like.config.training_sections import AugmentationConfig, RejectConfig
-from incasem_like.targets import Target, targets_of
+from incasem_like.targets import Target, overlapping_classes, targets_of
 from incasem_like.volumes.geometry import nanometres
 
 Size = tuple[int, int, int]
@@ -64,12 +64,17 @@ class SampleSettings:
         return tuple(sorted({one for target in self.targets for one in target.reads}))
 
     @property
+    def overlapping_classes(self) -> tuple[int, ...]:
+        """The classes to which a voxel belongs whatever other label datasets say of it."""
+        return overlapping_classes(self.targets)
+
+    @property
     def label_context(self) -> Size:
         """Voxels of labels that the targets need beyond the label block on each side, z, y, x.
 
         It is equal along axes that may be exchanged.
         """
-        needed = [target.context(self.downsampled_voxel_size) for target in self.targets]
+        needed = [target.full_context(self.downsampled_voxel_size) for target in self.targets]
         widest = [max(sizes) for sizes in zip(*needed, strict=True)]
         simple = self.augmentation.simple
         exchanged = () if simple is None else simple.transpose_only

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from incasem_like.config.checking import fields_of
-from incasem_like.config.kinds import Count, Positive, Size, Text, Words, contradiction
+from incasem_like.config.kinds import Count, Positive, Size, Text, Whole, Words, contradiction
 from incasem_like.config.loading import files_or_default, load_document
 from incasem_like.config.section import Document, Section
 from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
@@ -43,13 +43,18 @@ class SegmentationSection(MethodSection):
     method: Annotated[Text, Words("one of " + ", ".join(METHODS))] = Field(
         "watershed", description="Method; its options are those of the section of that name."
     )
-    input: Literal["auto", "affinities", "boundaries", "objects"] = Field(
+    input: Literal["auto", "affinities", "boundaries", "objects", "descriptors"] = Field(
         "auto",
-        description="What the dataset holds: affinities, or probabilities of boundaries or of objects; auto: "
-        "affinities if it has the attribute `offsets`, boundaries if it was predicted as such, else objects.",
+        description="What the dataset holds: affinities, probabilities of boundaries or of objects, or local shape "
+        "descriptors; auto: boundaries or descriptors if it was predicted as such, affinities if it has channels, "
+        "else objects.",
     )
     mask: Text | None = Field(
         None, description="Mask dataset, `ZARR/DS`: only voxels where it is not 0 are segmented; null = all."
+    )
+    excluded_sections: tuple[Whole, ...] = Field(
+        (),
+        description="Sections that are not segmented, such as damaged ones: absolute z indices in voxels.",
     )
     output: Text | None = Field(
         None,

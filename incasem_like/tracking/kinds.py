@@ -68,7 +68,14 @@ RUN_KINDS = (
         "#fdeccf",
         columns=("parent", "data", "tags"),
         omniboard_columns=(("Prediction run", "info.prediction_run_id"),),
-        tools=("extract_segmentation_with_threshold", "segment"),
+        tools=("extract_segmentation_with_threshold", "segment", "refine_segmentation"),
+    ),
+    RunKind(
+        "measurements",
+        "#f2ecd6",
+        columns=("parent", "data", "result.objects", "tags"),
+        omniboard_columns=(("Segmentation run", "info.segmentation_run_id"), ("Objects", "result.objects")),
+        tools=("measure_objects", "extract_skeletons", "extract_meshes"),
     ),
     RunKind(
         "evaluations",

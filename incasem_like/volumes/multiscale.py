@@ -76,7 +76,7 @@ def move_into_group(address: Address, name: str) -> None:
     """Make an array the member ``name`` of a new group in its place; the same call again finishes an interrupted one.
 
     Raises:
-        DataError: There is no array.
+        DataError: The array is missing.
         InputError: The array is remote, a level of another pyramid, or cannot be moved.
     """
     if not address.is_local:
