@@ -61,8 +61,8 @@ def segment(config: SegmentationConfig, line: CommandLine, script: Path) -> None
     from incasem_like.segmentation.segment_run import segment_as_run
 
     workers = given_workers(line.own)
-    prediction = open_prediction(config, line) if line.own.predict is None else _predicted(config, line)
-    plan = plan_segmentation(prediction, config.segmentation)
+    predicted = _predicted(config, line) if line.own.predict is not None else open_prediction(config, line)
+    plan = plan_segmentation(predicted, config.segmentation)
     store = None if line.unobserved else stores_of(line, config.directories, config.tracking).open("segmentations")
     result = segment_as_run(
         config,

@@ -7,9 +7,6 @@ resumes: finished trials are skipped, interrupted trainings continue in their ow
 from __future__ import annotations
 
 import secrets
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +18,7 @@ from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.config.sweep_config import SweepConfig
 from incasem_like.config.training_config import TrainingConfig
 from incasem_like.errors import ConfigError, IncasemError, InputError
+from incasem_like.processes import BAD_INPUT, INTERRUPTED, run_script_process
 from incasem_like.search import Search, Trial, best_trial, trials_csv
 from incasem_like.tracking import Continuation, tracked_run
 from incasem_like.volumes.chunk_files import digest
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 COMMAND = "sweep"
 TRIALS = "trials"
 WEEK = 7 * 24 * 3600.0
-BAD_INPUT = 2
-INTERRUPTED = (130, 143, 129)  # Ctrl-C, SIGTERM, SIGHUP
 
 
 def trial_config(config: SweepConfig, trial: Trial) -> TrainingConfig:
@@ -319,26 +315,8 @@ def _identity(config: Mapping[str, Any], drawn_seed: bool) -> str:
 
 def run_trial(request: Mapping[str, Any]) -> int:
     """Run a training in a process of its own and return its exit status; its output is appended to its log."""
-    with open(request["log"], "ab") as log:
-        starter = [sys.executable, "-c", _STARTER, *request["command"]]
-        process = subprocess.Popen(starter, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
-            return process.wait()
-        except BaseException:
-            process.send_signal(signal.SIGINT)  # writes a checkpoint
-            process.wait()
-            raise
+    return run_script_process(request["command"], Path(request["log"]))
 
 
 def _run_item(item: Any, parameters: Mapping[str, Any]) -> Any:
     return np.array(run_trial(parameters["requests"][item.number]))
-
-
-# A training whose sweep is killed must end, or it would still hold its run when the sweep resumes (Linux; elsewhere it
-# trains on, and the sweep refuses to resume it until it is done).
-_STARTER = """
-import ctypes, os, signal, sys
-if sys.platform.startswith("linux"):
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-os.execv(sys.argv[1], sys.argv[1:])
-"""

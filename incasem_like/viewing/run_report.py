@@ -42,8 +42,11 @@ def report_of_run(record: RunRecord, lineage: bytes | None = None) -> Report:
         record: The run.
         lineage: A drawing of its lineage, SVG.
     """
-    pictures = [scores_of_series(record) or curves_of_run(record), slices_of_run(record)]
-    pictures += pictures_of_evaluation(record)
+    pictures = [
+        scores_of_series(record) or curves_of_run(record),
+        *pictures_of_evaluation(record),
+        slices_of_run(record),
+    ]
     if lineage is not None:
         pictures.append(Picture("Lineage", "What the run came from, and what came of it.", lineage))
     return Report(
