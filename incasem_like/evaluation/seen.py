@@ -87,6 +87,10 @@ def lineage_of(volume: Volume, open_store: OpenStore | None) -> Lineage:
     for key, record in runs.items():
         if record is not None:
             known = known or (record.kind == "trainings" and "training_data.json" in record.artifacts)
+            if record.kind in ("segmentations", "predictions"):
+                for read in record.inputs:
+                    places = [*(read.get("content_hashes") or ()), read.get("address"), read.get("file")]
+                    containers |= {split_address(str(place))[0] for place in places if place}
             seen += _seen_by(key, record)
     return Lineage(tuple(runs), frozenset(containers), tuple(seen), known)
 

@@ -341,8 +341,7 @@ def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how
 
     def task(output: Volume) -> BlockTask:
         step = block_grid(output, plan.section.block_shape, context, None).step
-        parameters = {**stage, **plan.graph_options, "voxels": math.prod(step), "mask": plan.mask is not None}
-        parameters.pop("scoring")  # fragments do not depend on it
+        parameters = {**stage, "graph": plan.section.graph, "voxels": math.prod(step), "mask": plan.mask is not None}
         shape = plan.section.block_shape
         return BlockTask(
             "fragments", output, plan.reads, fragments_of_block, parameters, shape, context, set_up=plan.set_up

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.segmentation.pipeline import Segmentation, segment
+from incasem_like.segmentation.predicted import PredictedVolume
 from incasem_like.tracking import run_experiment
 from incasem_like.volumes import Volume, dataset_exists, list_datasets, open_volume
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
     from incasem_like.segmentation.settings import SegmentationConfig
     from incasem_like.tracking import Run, RunRecord, RunStore
+
+
+LINEAGE = ("training_run_id", "checkpoint", "sha256", "iteration", "members")
 
 
 def predicted_dataset(record: RunRecord, region: str | None = None, dataset: str | None = None) -> Volume:
@@ -91,6 +95,9 @@ def segment_as_run(
     def work(run: Run) -> dict[str, Any]:
         run.inputs([volume.as_input() for volume in plan.inputs])
         run.set_info("prediction_run_id", made_by)
+        if isinstance(plan.prediction, PredictedVolume):  # no prediction run stands between it and the training
+            known = (plan.prediction.provenance or {}).get("parameters") or {}
+            run.set_info("parent", {key: known[key] for key in LINEAGE if key in known})
         run.set_info("evaluation_run_id", parameters_of)
         found = segment(plan, overwrite=overwrite, num_workers=num_workers, workers=workers, run_id=run.id or None)
         return {**found, "run_id": run.id}

@@ -165,6 +165,8 @@ def test_the_better_run_is_named(project, capsys):
     assert "Evaluation run 1 is better than evaluation run 2: voi is lower by" in capsys.readouterr().out
     assert answer(["runs", "compare", "2", "1", "--kind", "segmentations", "--json", *store]) == 0
     verdicts = json.loads(capsys.readouterr().out)["verdicts"]
+    assert answer(["runs", "compare", "2", "1", "--kind", "segmentations", "--metric", "rand_index", *store]) == 0
+    assert "Segmentation run 1 is better than segmentation run 2: rand_index is higher" in capsys.readouterr().out
     assert len(verdicts) == 1
     assert verdicts[0].startswith("Segmentation run 1 is better than segmentation run 2")
     evaluations = project.open("evaluations")
@@ -172,8 +174,10 @@ def test_the_better_run_is_named(project, capsys):
     (found,) = compare_evaluations(records, "voi")
     assert found[2].better == 0
     project.evaluate(addresses[0], seen="score")
-    with pytest.raises(InputError, match="scored different voxels"):
-        answer(["runs", "compare", "2", "4", "--kind", "evaluations", *store])
+    assert answer(["runs", "compare", "2", "4", "--kind", "evaluations", *store]) == 0
+    assert "Evaluation runs 2 and 4 scored different voxels" in capsys.readouterr().out
+    assert answer(["runs", "compare", "1", "2", "--kind", "evaluations", "--metric", "f1", *store]) == 0
+    assert "Unknown metric 'f1' of these evaluations: choose one of voi" in capsys.readouterr().out
 
 
 def test_the_script_refuses_with_status_2_and_marks_on_request(project):

@@ -49,7 +49,8 @@ def compare_runs(
     records = [run.get(stores, kind) for run in dict.fromkeys(runs)]
     differences = config_differences(records)
     verdicts = verdicts_of(records, metrics, lambda: stores.open("evaluations"))
-    table = metric_values(records, metrics)
+    logged = {name for record in records for name in metric_summaries(record)}
+    table = metric_values(records, [name for name in metrics if name in logged] if verdicts else metrics)
     if as_json:
         print(json.dumps({**_as_json(records, differences, table), "verdicts": verdicts}, indent=2))
     else:
@@ -60,26 +61,24 @@ def compare_runs(
 
 
 def verdicts_of(records: Sequence[RunRecord], metrics: Sequence[str], evaluations: Callable[[], RunStore]) -> list[str]:
-    """Return sentences on which run is better, for each metric; none if not all of them were evaluated.
+    """Return sentences on which run is better, for each metric that evaluations compare, or why that cannot be told.
 
-    Raises:
-        InputError: They are evaluations, and scored different voxels.
+    Returns:
+        None of runs that are not evaluations, and have none.
     """
     from incasem_like.evaluation.run_comparison import compare_evaluations, evaluation_of
 
-    are_evaluations = all(record.kind == "evaluations" for record in records)
+    names = [f"{singular(record.kind).capitalize()} run {record.id}" for record in records]
     try:
         evaluated = [evaluation_of(record, evaluations) for record in records]
-        names = [f"{singular(record.kind).capitalize()} run {record.id}" for record in records]
         return [
             found.sentence(names[i], names[j][0].lower() + names[j][1:])
             for metric in metrics or (None,)
             for i, j, found in compare_evaluations(evaluated, metric)
         ]
-    except InputError:
-        if are_evaluations and any("evaluated" in (record.result or {}) for record in records):
-            raise
-        return []
+    except InputError as error:
+        counted = any("evaluated" in (record.result or {}) for record in records if isinstance(record.result, Mapping))
+        return [str(error)] if counted else []
 
 
 def config_differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:

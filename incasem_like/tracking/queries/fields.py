@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
 
 Quantity = Literal["plain", "time", "seconds", "bytes", "status"]
-_LOWER = re.compile(r"loss|error|distance|voi|hausdorff|arand|cremi", re.IGNORECASE)
-_HIGHER = re.compile(r"dice|jaccard|iou|precision|recall|f1|f_score|accuracy|auc", re.IGNORECASE)
+_LOWER = re.compile(r"loss|error|distance|voi|nvi|\bnid\b|edits|hausdorff|arand|cremi", re.IGNORECASE)
+_HIGHER = re.compile(
+    r"dice|jaccard|iou|precision|recall|f1|f_score|accuracy|auc|rand_index|panoptic|mean_ap|erl\b|run_length",
+    re.IGNORECASE,
+)
 ORGANELLE = "organelle"
 # Of a dataset such as volumes/labels/er or volumes/labels/mito_corrected the last part names the organelle.
 _LABELS = re.compile(r"(?:^|/)labels?/([^/]+)/?$")
