@@ -258,7 +258,7 @@ def confirmed(question: str, action: str) -> bool:
     """Ask the user a question at the terminal; return whether the answer is yes.
 
     Raises:
-        InputError: There is no terminal.
+        InputError: The process has no terminal.
     """
     if not sys.stdin.isatty():
         raise InputError(f"Nobody can be asked whether to {action}: add --yes.")

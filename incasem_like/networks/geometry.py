@@ -93,7 +93,7 @@ class NetworkGeometry:
         return self.nearest_valid([size + lost for size, lost in zip(output_size, self.lost, strict=True)])[1]
 
     def followed_by(self, second: NetworkGeometry) -> NetworkGeometry:
-        """Return the geometry of two networks in a row, of which the second takes the largest valid centred crop.
+        """Return the geometry of two networks in a row; the second takes the largest valid centred crop.
 
         Raises:
             ConfigError: They differ in their number of axes.

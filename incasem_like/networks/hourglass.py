@@ -1,4 +1,4 @@
-"""StackedHourglass: U-Nets in a row, of which each corrects the result of the one before."""
+"""StackedHourglass: U-Nets in a row, each correcting the result of the one before."""
 
 from __future__ import annotations
 

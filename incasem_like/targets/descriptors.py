@@ -100,7 +100,7 @@ def local_shape_descriptors(
         axes: ``(1, 2)``: the 2-D descriptors of each section of a stack by itself. None: all axes of the array.
 
     Returns:
-        float32 (channels, \\*shape), values 0 to 1; 0 in all channels where there is no object. `DESCRIPTOR_NAMES`
+        float32 (channels, \\*shape), values 0 to 1; 0 in all channels outside of objects. `DESCRIPTOR_NAMES`
         names the channels.
 
     Raises:
@@ -126,7 +126,7 @@ def local_shape_descriptors(
     region = _region(roi, array.shape, window.steps)
     extent = tuple(side.stop - side.start for side in region)
     numbers, ids = consecutive_ids(array.reshape((1,) * (3 - array.ndim) + array.shape))
-    numbers += 1  # 0 is no object to ndimage.find_objects
+    numbers += 1  # 0 is not an object to ndimage.find_objects
     # Python's integers: numpy compares signed with unsigned 64-bit ids as floats.
     described_ids = set(ids.tolist() if labels is None else map(int, labels)) - {0}
     chosen = np.array([one in described_ids for one in ids.tolist()], dtype=bool)

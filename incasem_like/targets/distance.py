@@ -23,7 +23,7 @@ def boundary_distance(
 
     It is positive in objects and negative in the background, which is an id like any other; so it jumps from one voxel
     size to its negative at the surface of an object, and touching objects are apart. Nothing is known beyond the block:
-    its border is no boundary. The time grows with the largest distance, not with the number of objects.
+    its border is not a boundary. The time grows with the largest distance, not with the number of objects.
 
     Args:
         instances: Instance ids of any integer dtype and dimension, 0 = background.

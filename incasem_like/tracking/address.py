@@ -119,7 +119,7 @@ def as_folder(text: str) -> str:
 
 
 def _server(text: str) -> MongoAddress | None:
-    """Read Sacred's and Omniboard's ``host:port:database`` and the like; None where the text is no server.
+    """Read Sacred's and Omniboard's ``host:port:database`` and the like; None if the text does not name a server.
 
     Raises:
         InputError: A port that cannot be, or a collection of Sacred's, which has no place here.

@@ -145,11 +145,11 @@ def _check_checkpoints(store: RunStore, run: RunSummary, thorough: bool) -> Iter
             state = "changed" if is_here else "missing"
             problem = f"Training run {run.id} registered {file.registered}, which is {state}"
             if file.is_elsewhere():
-                yield Finding(f"{problem}; there is another copy.", "Restore it from there.", partial(_restore, file))
+                yield Finding(f"{problem}; another copy was found.", "Restore it from there.", partial(_restore, file))
             else:
                 repair = "Remove the checkpoint from the record, unless you can restore it from a backup."
                 mend = partial(_forget, store, run.id, checkpoint)
-                yield Finding(f"{problem}; there is no other copy.", repair, mend)
+                yield Finding(f"{problem}; no other copy was found.", repair, mend)
     # The runs of another machine keep their files there.
     if without_folder and record.host.get("hostname") in (None, socket.gethostname()):
         problem = f"Training run {run.id} registered {', '.join(without_folder)}, but the folder is missing."

@@ -126,7 +126,7 @@ def pid_namespace() -> str | None:
 
 
 def process_start(pid: int) -> float | None:
-    """Return the start of a process, seconds since 1970; None where there is no such process, or only its remains."""
+    """Return the start of a process, seconds since 1970; None if it does not exist or is a zombie."""
     import psutil
 
     try:

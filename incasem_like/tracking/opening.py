@@ -30,7 +30,7 @@ def open_store(url: str | Path | None, kind: str, runs_directory: Path) -> RunSt
         []
     """
     if kind not in KINDS:
-        raise InputError(f"There are no runs of kind '{kind}'{nearest(kind, KINDS)}: choose one of {', '.join(KINDS)}.")
+        raise InputError(f"Unknown kind of runs '{kind}'{nearest(kind, KINDS)}: choose one of {', '.join(KINDS)}.")
     address = parse_address(url, Path(runs_directory))
     if isinstance(address, FolderAddress):
         return FileStore(address.folder / f"incasem_{kind}", kind, runs_directory)

@@ -142,7 +142,7 @@ class RunFolder:
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
     def read_document(self) -> dict[str, Any] | None:
-        """Read all but metrics and files; None where there is no run."""
+        """Read all but metrics and files; None if it holds no run."""
         if self._load("run.json") is None:
             return None
         parts = {"config": self._load("config.json"), "info": self._load("info.json"), "omniboard": self.annotations}

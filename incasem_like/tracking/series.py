@@ -118,7 +118,7 @@ class MetricTable:
     Attributes:
         series: By name.
         summary: By name ``last``, ``last_step``, ``min``, ``min_step``, ``max`` and ``max_step`` of the full series;
-            undefined values (NaN) are neither smallest nor largest, and where there are no others, these are None.
+            undefined values (NaN) are neither smallest nor largest, and without others, these are None.
     """
 
     def __init__(self, limit: int = MAX_POINTS) -> None:

@@ -21,7 +21,7 @@ def find_levels(place: Place) -> list[Address]:
     directly below the group with names that differ in a number alone (``s0``, ``s1``).
 
     Raises:
-        DataError: There is no array, or the group holds other things than levels.
+        DataError: The array is missing, or the group holds other things than levels.
     """
     address = locate(place)
     found = find_array(address)

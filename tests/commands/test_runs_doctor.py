@@ -48,7 +48,7 @@ def test_what_is_wrong_is_listed_with_its_repair_and_nothing_is_changed(disorder
     shown = disorder.ask("runs", "doctor")
     assert shown.status == 1
     assert "Training run 1 is recorded as RUNNING, but its process has ended" in shown.output
-    assert "models/0002/model_checkpoint_10, which is missing; there is no other copy." in shown.output
+    assert "models/0002/model_checkpoint_10, which is missing; no other copy was found." in shown.output
     assert "models/0009 belongs to no run in" in shown.output
     assert "2 of 3 can be repaired: add --repair." in shown.output
     assert disorder.store().get(1).recorded_status == "RUNNING"

@@ -140,7 +140,7 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"There is no checkpoint .*nowhere"):
+    with pytest.raises(CheckpointError, match=r"The checkpoint .*nowhere does not exist"):
         read_checkpoint(tmp_path / "nowhere")
 
 

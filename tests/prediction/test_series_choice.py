@@ -21,7 +21,7 @@ def test_the_range_is_refused_before_anything_is_written(series):
         ),
         (["series.start=0", "series.step=1"], r"has no checkpoint of iteration 0, which series.step=1 asks for: it"),
         (["series.metric=dice"], r"series.metric is 'dice', which is not a score of 2 classes and 1 region"),
-        (["series.checkpoint_dir=/nowhere"], "There is no folder /nowhere"),
+        (["series.checkpoint_dir=/nowhere"], "The folder /nowhere does not exist"),
         ([f"series.checkpoint_dir={series.runs}"], "holds no file called model_checkpoint_ and a number"),
     ):
         with pytest.raises((CheckpointError, ConfigError), match=sentence):

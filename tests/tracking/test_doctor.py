@@ -113,7 +113,7 @@ def test_a_missing_checkpoint_is_taken_out_of_the_record(store: RunStore, write_
     (folder / "model_checkpoint_5").unlink()
     (finding,) = found = findings(store)
     assert finding.problem == (
-        "Training run 1 registered models/0001/model_checkpoint_5, which is missing; there is no other copy."
+        "Training run 1 registered models/0001/model_checkpoint_5, which is missing; no other copy was found."
     )
     mend(found)
     assert [checkpoint.iteration for checkpoint in store.get(1).checkpoints] == [10]
@@ -167,7 +167,7 @@ def test_a_changed_checkpoint_is_restored_from_the_database(mongomock_store: Mon
     store.checkpoint_files.upload(model, 1, store.get(1).checkpoints[1].sha256)
     model.write_text("changed")
     (finding,) = found = findings(store)
-    assert "there is another copy" in finding.problem
+    assert "another copy was found" in finding.problem
     mend(found)
     assert model.read_bytes() == content
     model.unlink()

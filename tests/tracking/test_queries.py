@@ -125,7 +125,7 @@ def test_runs_that_meet_all_conditions_are_found_newest_first(conditions: tuple[
 @pytest.mark.parametrize(
     ("condition", "sentence"),
     [
-        ("status=DONE", "There is no status 'DONE'"),
+        ("status=DONE", "Unknown status 'DONE'"),
         ("status=COMPLETE", "did you mean 'COMPLETED'"),
         ("dice", "is not a condition: write NAME=VALUE"),
         ("=3", "is not a condition"),

@@ -181,7 +181,7 @@ def test_each_kind_has_its_own_folder_and_its_own_ids(tmp_path: Path) -> None:
     for kind in ("trainings", "predictions", "segmentations", "evaluations"):
         run_experiment(name="x", config={}, main=lambda run: None, store=open_store(None, kind, tmp_path))
         assert (tmp_path / "tracking" / f"incasem_{kind}" / "1" / "run.json").is_file()
-    with pytest.raises(InputError, match="no runs of kind 'training'; did you mean 'trainings'"):
+    with pytest.raises(InputError, match="Unknown kind of runs 'training'; did you mean 'trainings'"):
         open_store(None, "training", tmp_path)
 
 

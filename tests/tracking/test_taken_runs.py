@@ -19,7 +19,7 @@ def test_a_run_that_goes_on_is_not_continued_and_goes_on_unharmed(store: RunStor
     def main(run: Run) -> None:
         run.log_scalar("loss", 0.5, 1)
         run.flush()
-        with pytest.raises(InputError, match=r"Run 1 in .* is still running \(process \d+ on .*\): wait for its end"):
+        with pytest.raises(InputError, match=r"Run 1 in .* is still running \(process \d+ on .*\): stop it first"):
             track(store, logging_up_to(3), continues=Continuation(1, 0))
         run.log_scalar("loss", 0.25, 2)
 
@@ -31,7 +31,7 @@ def test_a_run_that_goes_on_is_not_continued_and_goes_on_unharmed(store: RunStor
 
 
 def test_a_run_that_is_not_there_is_not_continued(store: RunStore) -> None:
-    with pytest.raises(RunNotFoundError, match=r"no run 7 in .* to continue"):
+    with pytest.raises(RunNotFoundError, match=r"no training run 7: .* holds no runs yet"):
         track(store, logging_up_to(3), continues=Continuation(7, 0))
     assert store.ids() == []
 
@@ -39,14 +39,13 @@ def test_a_run_that_is_not_there_is_not_continued(store: RunStore) -> None:
 def test_who_lost_the_run_stops_writing_and_says_so(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a machine that hung for so long that another one had reason to think it dead."""
     from incasem_like.tracking import metrics_log
-    from incasem_like.tracking.recording import claim
 
     def main(run: Run) -> None:
         run.log_scalar("loss", 0.5, 1)
         run.flush()
         with monkeypatch.context() as patched:
             patched.setattr(metrics_log, "lock", lambda file, wait: True)
-            patched.setattr(claim, "is_alive", lambda *arguments: False)
+            patched.setattr("incasem_like.tracking.liveness.is_alive", lambda *arguments: False)
             track(store, logging_up_to(20, first=2), continues=Continuation(1, 1))
         run.log_scalar("loss", 99.0, 2)
         run.flush()
@@ -64,12 +63,11 @@ def test_who_lost_the_run_and_logs_nothing_more_learns_it_at_the_end(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from incasem_like.tracking import metrics_log
-    from incasem_like.tracking.recording import claim
 
     def main(run: Run) -> str:
         with monkeypatch.context() as patched:
             patched.setattr(metrics_log, "lock", lambda file, wait: True)
-            patched.setattr(claim, "is_alive", lambda *arguments: False)
+            patched.setattr("incasem_like.tracking.liveness.is_alive", lambda *arguments: False)
             track(store, lambda run: "theirs", continues=Continuation(1, 1))
         run.set_info("seen", "mine")
         return "mine"

@@ -134,7 +134,7 @@ def test_stores_of_one_runs_directory_share_the_checkpoints(store: RunStore, tmp
     assert [one.fetch() for one in copy.checkpoints] == [one.fetch() for one in original.checkpoints]
     assert delete_run(store, 1).kept != ()
     assert second.get(1).checkpoint("last").fetch().is_file()
-    assert delete_run(second, 1).checkpoints == 2
+    assert len(delete_run(second, 1).folders) == 1
     assert not models.exists()
 
 

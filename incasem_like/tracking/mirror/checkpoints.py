@@ -132,7 +132,6 @@ class CheckpointUploader(threading.Thread):
         self._version = self._settled = 0
         self._inside: set[str] = set()
         self._hopeless: set[str] = set()
-        self._partial_may_be_left = True
         self._sent = 0
         self._problem = ""
         self._session: str | None = None
@@ -146,18 +145,12 @@ class CheckpointUploader(threading.Thread):
             self._condition.notify_all()
 
     @property
-    def is_settled(self) -> bool:
-        """Whether there is nothing to do: what the database should hold is in, or cannot be given to it."""
-        with self._condition:
-            return self._settled == self._version
-
-    @property
     def missing(self) -> list[CheckpointRecord]:
         """The checkpoints that the database should hold and does not; none of a run that another process has now."""
         with self._condition:
             if self._lost:
                 return []
-            return [record for record in self._wanted if any(self._is_missing(file) for file in record.files)]
+            return [record for record in self._wanted if any(file.sha256 not in self._inside for file in record.files)]
 
     def finish(self, seconds: float) -> list[CheckpointRecord]:
         """Wait until the database holds what it should, at most some seconds, with a word on how far it has come.
@@ -185,22 +178,16 @@ class CheckpointUploader(threading.Thread):
         while not self._stopping:
             try:
                 with self._files.on_own_connection() as files:
-                    while self._wait_for_work():
-                        self._synchronize(files)
+                    while not self._stopping:
+                        with self._condition:
+                            self._condition.wait_for(lambda: self._stopping or self._settled != self._version)
+                        if not self._stopping:
+                            self._synchronize(files)
             except Exception as error:  # whatever it is, the training goes on
                 self._complain(error)
-                self._rest()
-
-    def _wait_for_work(self) -> bool:
-        with self._condition:
-            self._condition.wait_for(lambda: self._stopping or self._settled != self._version)
-            return not self._stopping
-
-    def _rest(self) -> None:
-        """Wait before another attempt; the end of the run calls for one at once."""
-        with self._condition:
-            before, seconds = self._finishing, 1.0 if self._finishing else SECONDS_BETWEEN_ATTEMPTS
-            self._condition.wait_for(lambda: self._stopping or self._finishing != before, seconds)
+                with self._condition:  # the end of the run calls for another attempt at once
+                    before, seconds = self._finishing, 1.0 if self._finishing else SECONDS_BETWEEN_ATTEMPTS
+                    self._condition.wait_for(lambda: self._stopping or self._finishing != before, seconds)  # noqa: B023
 
     def _synchronize(self, files: CheckpointFiles) -> None:
         """Upload what is missing, then take out what is too much; stop early when the run's wishes have changed."""
@@ -213,17 +200,20 @@ class CheckpointUploader(threading.Thread):
             self._inside = set(stored)
         for record in wanted:
             for file in record.files:
-                if self._is_missing(file):
+                if file.sha256 not in self._inside:
                     self._upload(files, record, file)
                 if self._stopping or self._version != version:
                     return
         named = {file.sha256 for record in wanted for file in record.files}
         if not named & self._hopeless and not self._has_lost_the_run(files):
             files.remove([copy.id for sha256, copy in stored.items() if sha256 not in named])
-            if self._partial_may_be_left:
-                files.remove_partial(self._run_id)
-                self._partial_may_be_left = False
-        self._conclude(version)
+            files.remove_partial(self._run_id)
+        with self._condition:
+            self._settled = version
+            if self._problem:
+                log.warning("%s takes checkpoints again.", self._files.description)
+            self._problem = ""
+            self._condition.notify_all()
 
     def _has_lost_the_run(self, files: CheckpointFiles) -> bool:
         """Return whether another process resumed the run, which then decides about its checkpoints."""
@@ -256,21 +246,12 @@ class CheckpointUploader(threading.Thread):
             return
         with self._condition:
             self._sent = 0
-            self._partial_may_be_left |= not is_in
             if is_in:
                 self._inside.add(file.sha256)
 
-    def _conclude(self, version: int) -> None:
-        with self._condition:
-            self._settled = version
-            if self._problem:
-                log.warning("%s takes checkpoints again.", self._files.description)
-            self._problem = ""
-            self._condition.notify_all()
-
     def _complain(self, error: Exception) -> None:
         """Warn of what is wrong, once until it is repaired or something else is wrong."""
-        import pymongo.errors
+        import pymongo.errors  # takes half a second, which every command would pay
 
         if isinstance(error, pymongo.errors.OperationFailure):
             reason = f"refuses them ({(error.details or {}).get('codeName') or f'code {error.code}'})"
@@ -284,9 +265,6 @@ class CheckpointUploader(threading.Thread):
                 "Checkpoints wait to be uploaded, the training goes on: %s %s.", self._files.description, reason
             )
 
-    def _is_missing(self, file: TrackedFile) -> bool:
-        return file.sha256 not in self._inside
-
     def _settle(self, seconds: float) -> bool:
         with self._condition:
             return self._condition.wait_for(
@@ -296,8 +274,9 @@ class CheckpointUploader(threading.Thread):
     def _left(self) -> int:
         """Bytes that still have to be sent."""
         with self._condition:
-            missing = {file.sha256: file.bytes for one in self._wanted for file in one.files if self._is_missing(file)}
-            return max(sum(missing.values()) - self._sent, 0)
+            wanted = {file.sha256: file.bytes for one in self._wanted for file in one.files}
+            missing = sum(size for sha256, size in wanted.items() if sha256 not in self._inside)
+            return max(missing - self._sent, 0)
 
     def _watch(self, deadline: float) -> None:
         """Show how far it has come until all is in, nothing moves any more, or the time is up."""

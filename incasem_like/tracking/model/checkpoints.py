@@ -368,7 +368,7 @@ def choose_checkpoint(
         superseded: Gives older ones that the run keeps no more, but whose copy the run store still has.
 
     Raises:
-        CheckpointError: There is no such checkpoint.
+        CheckpointError: The checkpoint does not exist.
     """
     if not records:
         raise CheckpointError(f"{run[0].upper()}{run[1:]} has no checkpoint: choose another run.")

@@ -33,7 +33,7 @@ def delete_run(store: RunStore, run_id: int, *, force: bool = False) -> Freed:
         force: Delete it even if other runs came from it.
 
     Raises:
-        RunNotFoundError: There is no such run.
+        RunNotFoundError: The run does not exist.
         InputError: The run is still running, or other runs came from it.
         StoreError: The store cannot be written.
     """

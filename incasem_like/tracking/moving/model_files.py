@@ -114,7 +114,7 @@ class ModelFiles:
             entries: What was registered of them.
 
         Raises:
-            DiskFullError: There is no space for them.
+            DiskFullError: The disk is full.
         """
         folder = models_folder(self.store.runs_directory, run_id)
         if folder == self.stays_in:

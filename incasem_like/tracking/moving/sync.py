@@ -26,7 +26,7 @@ _NEW_IDS = "new_ids.json"
 
 @dataclass(frozen=True)
 class Synced:
-    """What became of a run of which something was left on this machine.
+    """The outcome for a run that was pending on this machine.
 
     Attributes:
         kind: Of the run.

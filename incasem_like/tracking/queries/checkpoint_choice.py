@@ -27,7 +27,7 @@ class ChosenCheckpoint:
     Attributes:
         path: The file.
         sha256: Of its content now, which is that of the content the training registered.
-        iteration: Number of updates; None for a file of which the training run registered no copy.
+        iteration: Number of updates; None for a file that the training run did not register.
     """
 
     path: Path
@@ -44,7 +44,7 @@ def choose_checkpoint(record: RunRecord, which: str | None) -> ChosenCheckpoint:
             measured.
 
     Raises:
-        CheckpointError: There is no such checkpoint, or its file changed since it was tracked.
+        CheckpointError: The checkpoint does not exist, or its file changed since it was tracked.
     """
     if which is None:
         try:
@@ -59,7 +59,7 @@ def choose_checkpoint(record: RunRecord, which: str | None) -> ChosenCheckpoint:
         if not registered:
             if not path.is_file():
                 raise CheckpointError(
-                    f"There is no checkpoint {path}: check the path, or choose best, last or an iteration."
+                    f"The checkpoint {path} does not exist: check the path, or choose best, last or an iteration."
                 )
             sha256 = file_sha256(path)
             copied = [entry.iteration for entry in record.checkpoints if entry.sha256 == sha256]
@@ -71,7 +71,7 @@ def choose_checkpoint(record: RunRecord, which: str | None) -> ChosenCheckpoint:
 def choose_series(record: RunRecord, section: SeriesSection) -> list[ChosenCheckpoint]:
     """Find the checkpoints of a series, by iteration, each verified against what the training run registered.
 
-    A checkpoint of which there is no trace is left out, with a warning, unless ``section.step`` asks for it.
+    A checkpoint that cannot be found is left out, with a warning, unless ``section.step`` asks for it.
 
     Args:
         record: The training run.
@@ -108,7 +108,7 @@ def choose_series(record: RunRecord, section: SeriesSection) -> list[ChosenCheck
 
 def _in_folder(folder: Path, basename: str) -> Mapping[int, Path]:
     if not folder.is_dir():
-        raise CheckpointError(f"There is no folder {folder}: correct series.checkpoint_dir.")
+        raise CheckpointError(f"The folder {folder} does not exist: correct series.checkpoint_dir.")
     name = re.compile(rf"{re.escape(basename)}(\d+)")
     found = {int(match[1]): path for path in folder.iterdir() if (match := name.fullmatch(path.name))}
     if not found:

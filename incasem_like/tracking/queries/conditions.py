@@ -197,7 +197,7 @@ class Condition:
     def _check_status(self) -> None:
         if self.value.upper() not in STATUSES:
             raise InputError(
-                f"There is no status '{self.value}'{nearest(self.value.upper(), STATUSES)}: choose one of "
+                f"Unknown status '{self.value}'{nearest(self.value.upper(), STATUSES)}: choose one of "
                 f"{', '.join(STATUSES)}."
             )
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from incasem_like.errors import InputError, NoAnswerError, RunNotFoundError, StoreError
-from incasem_like.tracking import liveness
-from incasem_like.tracking.liveness import find_process, is_alive
+from incasem_like.errors import NoAnswerError, StoreError
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, base_of
 from incasem_like.tracking.run_folder import OpenedRun
 from incasem_like.tracking.series import MetricTable
@@ -24,8 +22,8 @@ from incasem_like.tracking.sessions import (
     resume_metrics,
     tokens,
 )
-from incasem_like.tracking.stores.base import MISSING, RunStore
-from incasem_like.tracking.values import as_mapping, utc_moment
+from incasem_like.tracking.stores.base import MISSING, RunStore, still_running
+from incasem_like.tracking.values import as_mapping
 
 _OF_THE_END = ("stop_time", "fail_trace", "result")
 # What stores keep beside the record, or others may change meanwhile
@@ -48,7 +46,7 @@ def claimed(
         limit: Points of each metric in the store.
 
     Raises:
-        RunNotFoundError: There is no run to resume.
+        RunNotFoundError: The run to resume does not exist.
         InputError: It is still running, or a run of the wanted id exists.
         StoreError: The store cannot be written, or another process was quicker.
     """
@@ -96,19 +94,23 @@ def _reserved(store: RunStore, id_above: int, start: Start, wanted: int | None, 
 @contextlib.contextmanager
 def _resumed(store: RunStore, continuation: Continuation, start: Start, limit: int) -> Iterator[OpenedRun]:
     run_id, token = continuation.run_id, new_token()
-    document = _read(store, run_id)
-    folder = store.run_folder(run_id, tokens(document.get("info")))
+    record = store.get(run_id)
+    folder = store.run_folder(run_id, tokens(record.info))
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(folder.opening())
         except AlreadyWrittenError:
-            raise _still_going_on(run_id, store.description, document.get("host") or {}) from None
+            raise still_running(record) from None
         store.push(folder, limit)  # what an outage kept back
         before, ended = stack.enter_context(_session_of(store, run_id, token, start))
         iteration = continuation.iteration  # not before: it may be looked up in the run
         info = as_mapping(before.get("info"))
-        if not folder.has_points_of(tokens(info)):
-            folder.log.add_marker(base=_base(store.read_metric_documents(run_id), info))
+        if not folder.has_points_of(tokens(info)):  # it ran elsewhere, or another program wrote it
+            metrics = store.read_metric_documents(run_id)
+            table = MetricTable(max([2, *(len(metric["steps"]) for metric in metrics.values())]))
+            for name, metric in metrics.items():
+                table.put(name, metric, as_mapping(info.get("summary")).get(name))
+            folder.log.add_marker(base=base_of(table))
         entry = {
             **{key: value for key, value in before.items() if key not in _NOT_IN_THE_RECORD},
             "host": start.host_info,
@@ -140,10 +142,12 @@ def _session_of(store: RunStore, run_id: int, token: str, start: Start) -> Itera
     before: dict[str, Any] = {}
     try:
         for _ in range(_ATTEMPTS_TO_CLAIM):
-            found = _read(store, run_id)
+            found = store.get(run_id).document
             if found.get("session") == token:
                 break
-            before, ended = found, how_it_ended(found, run_id, store.description, lambda: _read(store, run_id))
+            record = store.refuse_live(run_id)
+            found = before = record.document
+            ended = "KILLED" if record.recorded_status == "RUNNING" else record.recorded_status
             with contextlib.suppress(NoAnswerError):  # it may have come through: the next look tells
                 if store.patch(run_id, changes, {key: found.get(key) for key in ("session", "status", "heartbeat")}):
                     break
@@ -152,56 +156,6 @@ def _session_of(store: RunStore, run_id: int, token: str, start: Start) -> Itera
         yield before, ended
     except BaseException:
         if before:
-            with contextlib.suppress(StoreError):  # without a server there is no way to
+            with contextlib.suppress(StoreError):  # impossible without a server
                 store.patch(run_id, {key: before.get(key, MISSING) for key in changes}, {"session": token})
         raise
-
-
-def _read(store: RunStore, run_id: int) -> dict[str, Any]:
-    document = store.read_document(run_id)
-    if document is None:
-        raise RunNotFoundError(f"There is no run {run_id} in {store.description} to continue: name one that is there.")
-    return document
-
-
-def _base(metrics: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
-    """Begin a log with the metrics of a run that has none here: it ran elsewhere, or another program wrote it."""
-    table = MetricTable(max([2, *(len(metric["steps"]) for metric in metrics.values())]))
-    for name, metric in metrics.items():
-        table.put(name, metric, as_mapping(info.get("summary")).get(name))
-    return base_of(table)
-
-
-def how_it_ended(
-    document: Mapping[str, Any], run_id: int, description: str, again: Callable[[], Mapping[str, Any]]
-) -> str:
-    """Return the state of a run that is about to be resumed: COMPLETED, INTERRUPTED, FAILED or KILLED.
-
-    Args:
-        document: Its document; times as ISO text or datetime.
-        run_id: Its id, for the message.
-        again: Reads the document again; a run that is dead by the clocks of two machines alone is watched first.
-        description: Of its store, for the message.
-
-    Raises:
-        InputError: It is still running.
-    """
-    status, host = str(document.get("status")), document.get("host") or {}
-    if status != "RUNNING":
-        return status
-    heartbeat, start = utc_moment(document.get("heartbeat")), utc_moment(document.get("start_time"))
-    is_heard_of = is_alive(host, heartbeat, start)
-    if not is_heard_of and find_process(host, heartbeat, start) is None:
-        is_heard_of = bool(
-            liveness.watch(lambda: {run_id: liveness.signs_of_life(again())}, f"Run {run_id} in {description}")
-        )
-    if is_heard_of:
-        raise _still_going_on(run_id, description, host)
-    return "KILLED"
-
-
-def _still_going_on(run_id: int, description: str, host: Mapping[str, Any]) -> InputError:
-    where = f"process {host.get('pid', '?')} on {host.get('hostname') or 'an unknown machine'}"
-    return InputError(
-        f"Run {run_id} in {description} is still running ({where}): wait for its end or stop it before continuing it."
-    )

@@ -124,6 +124,11 @@ class Run:
         if is_full and self._heartbeat is not None:
             self._heartbeat.ask()
 
+    def metric_counts(self) -> dict[str, int]:
+        """Return the number of values logged so far of each metric."""
+        with self._lock:
+            return dict(self._counts)
+
     def set_info(self, key: str, value: Any) -> None:
         """Note a property of the run, such as its ``parent``; replaces what was noted under that key."""
         self.change_info(key, lambda before: value)
@@ -174,13 +179,11 @@ class Run:
             DiskFullError, StoreError: As ``save``; the checkpoint is not noted then.
         """
         self.save()
-        with self._lock:
-            counts = dict(self._counts)
         entry = {
             "iteration": int(iteration),
             **self._describe(path),
             "metrics": {name: float(value) for name, value in (metrics or {}).items()},
-            "counts": counts,
+            "counts": self.metric_counts(),
         }
         if state is not None:
             entry["state"] = self._describe(state)
@@ -245,7 +248,7 @@ class Run:
         """Write metrics, info and output on this machine now.
 
         Raises:
-            DiskFullError: There is no space for the metrics.
+            DiskFullError: The disk has no space for the metrics.
             StoreError: They cannot be written for another reason.
         """
         for attempt in range(ATTEMPTS_TO_SAVE):

@@ -237,7 +237,7 @@ class RunStore(ABC):
 
     @abstractmethod
     def read_document(self, run_id: int) -> dict[str, Any] | None:
-        """Read a run's document with plain values, artifacts by name; None where there is no such run."""
+        """Read a run's document with plain values, artifacts by name; None if it does not exist."""
 
     @abstractmethod
     def summaries(
@@ -320,7 +320,7 @@ class RunStore(ABC):
             Whether they were as expected, so that the change was made.
 
         Raises:
-            RunNotFoundError: There is no such run, where the store can tell that from an unexpected value.
+            RunNotFoundError: The run does not exist, if the store can tell that from an unexpected value.
             StoreError: The store cannot be written.
         """
 
@@ -493,7 +493,7 @@ class RunStore(ABC):
             notes: What replaces its notes; None leaves them.
 
         Raises:
-            RunNotFoundError: There is no such run.
+            RunNotFoundError: The run does not exist.
             InputError: A tag is empty.
             StoreError: The store cannot be written.
         """
@@ -518,7 +518,7 @@ class RunStore(ABC):
             stop_time: Its last heartbeat; without a time zone, UTC.
 
         Raises:
-            RunNotFoundError: There is no such run.
+            RunNotFoundError: The run does not exist.
             InputError: The run goes on, or recorded its own end.
             StoreError: The store cannot be written.
         """
@@ -526,7 +526,7 @@ class RunStore(ABC):
         expect = {"status": "RUNNING", "heartbeat": record.document.get("heartbeat")}
         with self.hold(run_id):
             if not self.patch(run_id, {"status": status, "stop_time": stop_time}, expect):
-                self._without_end(run_id)  # it was heard of, or came to its end, in the meantime
+                self._without_end(run_id)  # it had a heartbeat, or ended, in the meantime
 
     def note(self, run_id: int, facts: Mapping[str, Any]) -> None:
         """Set entries of ``info`` of a run that is over, such as a checkpoint that came later.
@@ -536,7 +536,7 @@ class RunStore(ABC):
             facts: Plain values by key; each replaces what was noted under that key.
 
         Raises:
-            RunNotFoundError: There is no such run.
+            RunNotFoundError: The run does not exist.
             InputError: The run is still running, and writes its info itself.
             StoreError: The store cannot be written.
         """
@@ -549,12 +549,12 @@ class RunStore(ABC):
         """Hide a run, as the first step of deleting it; its id stays used.
 
         Raises:
-            RunNotFoundError: There is no such run.
+            RunNotFoundError: The run does not exist.
             InputError: The run is still running.
             StoreError: The store cannot be written.
         """
         session = None
-        with contextlib.suppress(DamagedRecordError):  # which is no reason to keep it
+        with contextlib.suppress(DamagedRecordError):  # it can be deleted all the same
             session = self.refuse_live(run_id).document.get("session")
         with self.hold(run_id):
             if not self.hide(run_id, session):
@@ -575,7 +575,7 @@ class RunStore(ABC):
         """Look a run up.
 
         Raises:
-            RunNotFoundError: There is no such run; the message says which there are and where was looked.
+            RunNotFoundError: The run does not exist; the message lists the runs of the store.
         """
         record = self.find(run_id)
         if record is None:
@@ -583,12 +583,12 @@ class RunStore(ABC):
         return record
 
     def find(self, run_id: int) -> RunRecord | None:
-        """Look a run up; None where there is no such run."""
+        """Look a run up; None if it does not exist."""
         document = self.read_document(run_id)
         return None if document is None else RunRecord(self, run_id, document)
 
     def check_unused(self, run_id: int, resume: str | None = None) -> None:
-        """Check that there is no run of a wanted id.
+        """Check that a wanted id is free.
 
         Args:
             run_id: The id.
@@ -635,11 +635,7 @@ class RunStore(ABC):
         """
         record = self.get(run_id)
         if record.status == "RUNNING" or self.heard_of([run_id]):
-            host = record.host.get("hostname") or "an unknown machine"
-            raise InputError(
-                f"Run {run_id} in {self.description} is still running (process {record.host.get('pid', '?')} on "
-                f"{host}): stop it first."
-            )
+            raise still_running(record)
         return record
 
     def _without_end(self, run_id: int) -> RunRecord:
@@ -661,6 +657,12 @@ class RunStore(ABC):
         there = f"run {ids[0]}" if len(ids) == 1 else f"runs {listed(ids)}"
         near = min(ids, key=lambda other: abs(other - run_id))
         return f"There is no {sort} run {run_id}: {self.description} holds {there}; did you mean {near}?"
+
+
+def still_running(record: RunRecord) -> InputError:
+    """Return the error of a run that must be over and is not."""
+    process = f"process {record.host.get('pid', '?')} on {record.host.get('hostname') or 'an unknown machine'}"
+    return InputError(f"Run {record.id} in {record.store.description} is still running ({process}): stop it first.")
 
 
 def refuse_empty_tags(tags: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ class CheckpointFiles:
     """The checkpoints in one database, in its GridFS (``fs.files``, ``fs.chunks``).
 
     A file's id is made of its run and hash. What a broken upload left is therefore known by its id: the next one goes
-    on from there, and until its last piece is in there is no entry that anybody could take for a whole file.
+    on from there, and until its last piece is in, no entry exists that anybody could take for a whole file.
 
     Args:
         database: The database.

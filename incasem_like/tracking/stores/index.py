@@ -242,7 +242,7 @@ class FolderIndex(RunIndex):
         self.folder = folder
 
     def stamps(self, table: str) -> dict[int, str]:
-        """Return modification time and size of the files of each run, the first of which must exist."""
+        """Return modification time and size of the files of each run; the first of them must exist."""
         found = {}
         for name in numbered(self.folder):
             times = [_stamp_of_file(f"{self.folder}/{name}/{file}") for file in _FILES_OF[table]]
