@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,6 @@ class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
             with self._marks.of(SET_UP):
                 sys.path += [path for path in self._sys_path if path not in sys.path]
                 if self._main:
-                    from multiprocessing import spawn
-
                     spawn.prepare(self._main)
                 worker = Worker(pickle.loads(self._payload), self._dask_name, None, self._events.advance)
         except Exception as error:

@@ -25,9 +25,13 @@ from typing import Any
 
 from incasem_like.blockwise.done_log import read_log
 from incasem_like.blockwise.task import WorkTask
+from incasem_like.config.locations import default_runs_directory
 from incasem_like.disk import exclusive, write_whole
 from incasem_like.errors import InputError
 from incasem_like.terminal import shell_command
+from incasem_like.tracking.liveness import is_alive
+from incasem_like.tracking.recording.surroundings import describe_process
+from incasem_like.volumes.provenance import OVERWRITE, command_line
 
 SECONDS_BETWEEN_UPDATES = 1.0
 DAYS_KEPT = 30
@@ -103,8 +107,6 @@ class Job:
 
 def jobs_directory() -> Path:
     """Return the folder of job records: ``$INCASEM_JOBS``, else ``jobs`` in the folder of runs."""
-    from incasem_like.config.locations import default_runs_directory
-
     named = os.environ.get("INCASEM_JOBS")
     return Path(named).expanduser().absolute() if named else default_runs_directory() / "jobs"
 
@@ -117,8 +119,6 @@ def list_jobs(directory: Path | None = None) -> list[Job]:
 
 def read_job(folder: Path) -> Job | None:
     """Read one record; None where there is none."""
-    from incasem_like.tracking.liveness import is_alive
-
     try:
         known = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         started, updated = (datetime.fromisoformat(known[key]) for key in ("started", "updated"))
@@ -154,8 +154,6 @@ class JobRecord:
     """
 
     def __init__(self, task: WorkTask, done: int, command: str | None = None) -> None:
-        from incasem_like.tracking.recording.surroundings import describe_process
-
         output = os.path.abspath(task.folder)
         self.id = hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:10]
         self.folder = private_folder(self.id)
@@ -249,8 +247,6 @@ def _resuming(task: WorkTask) -> str:
 
     Items that are files of their own keep the flag, since those not reached yet must still be replaced.
     """
-    from incasem_like.volumes.provenance import OVERWRITE, command_line
-
     return command_line({} if task.grid is None else OVERWRITE)
 
 

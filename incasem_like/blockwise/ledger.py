@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +23,11 @@ from incasem_like.blockwise.job import private_folder, use_folder
 from incasem_like.blockwise.queue import BlockSummary
 from incasem_like.blockwise.runner import run_blockwise
 from incasem_like.blockwise.task import HOUR, Block, WorkItem, WorkTask
+from incasem_like.blockwise.workers_file import Workers
 from incasem_like.disk import write_whole
 from incasem_like.errors import IncasemError
 from incasem_like.volumes import Roi, Volume
 from incasem_like.volumes.chunk_files import digest
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.workers_file import Workers
 
 Array = npt.NDArray[Any]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from torch import nn
 
@@ -153,8 +154,6 @@ def worker_count(workers: Workers | None) -> int:
 
 def available_host_memory() -> float:
     """Return how many bytes this process can still take: of the machine and of what its control groups allow."""
-    import psutil
-
     return float(min([psutil.virtual_memory().available, *cgroup_memory_left()]))
 
 
