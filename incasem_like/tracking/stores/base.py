@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -509,24 +509,31 @@ class RunStore(ABC):
             self.get(run_id)
         raise StoreError(f"The tags of run {run_id} in {self.description} change all the time: try again.")
 
-    def set_state(self, run_id: int, status: str, stop_time: datetime | None) -> None:
-        """Record how a run ended that could not do so itself.
+    def set_killed(self, run_id: int) -> bool:
+        """Record that a run was killed which could not do so itself, after uploading what is pending of it.
 
         Args:
-            run_id: A run that says RUNNING and is not alive; one that only looks dead is watched first.
-            status: KILLED, as a rule.
-            stop_time: Its last heartbeat; without a time zone, UTC.
+            run_id: The run; one of another machine that only looks dead is watched first.
+
+        Returns:
+            Whether it was recorded now; False if the run is over.
 
         Raises:
             RunNotFoundError: The run does not exist.
-            InputError: The run goes on, or recorded its own end.
+            InputError: The run is still running.
             StoreError: The store cannot be written.
         """
-        record = self._without_end(run_id)
-        expect = {"status": "RUNNING", "heartbeat": record.document.get("heartbeat")}
+        for journal in self.pending(run_id):
+            self.deliver(journal)
+        record = self.refuse_live(run_id)
+        if record.recorded_status != "RUNNING":
+            return False
+        changes = {"status": "KILLED", "stop_time": record.heartbeat or record.start_time}
         with self.hold(run_id):
-            if not self.patch(run_id, {"status": status, "stop_time": stop_time}, expect):
-                self._without_end(run_id)  # it had a heartbeat, or ended, in the meantime
+            if self.patch(run_id, changes, {"status": "RUNNING", "heartbeat": record.document.get("heartbeat")}):
+                return True
+        self.refuse_live(run_id)  # it had a heartbeat, or ended, in the meantime
+        return False
 
     def note(self, run_id: int, facts: Mapping[str, Any]) -> None:
         """Set entries of ``info`` of a run that is over, such as a checkpoint that came later.
@@ -636,15 +643,6 @@ class RunStore(ABC):
         record = self.get(run_id)
         if record.status == "RUNNING" or self.heard_of([run_id]):
             raise still_running(record)
-        return record
-
-    def _without_end(self, run_id: int) -> RunRecord:
-        """Return the record of a run that died without saying so; raise InputError for any other."""
-        record = self.refuse_live(run_id)
-        if record.recorded_status != "RUNNING":
-            raise InputError(
-                f"Run {run_id} in {self.description} recorded its own end ({record.recorded_status}): leave it."
-            )
         return record
 
     def _not_found(self, run_id: int) -> str:

@@ -18,9 +18,8 @@ import pymongo.errors
 from bson import ObjectId
 
 from incasem_like.errors import InputError, StoreError
-from incasem_like.tracking.documents import from_document
 from incasem_like.tracking.kinds import kind_named
-from incasem_like.tracking.run_folder import Journal, Journals, RunFolder
+from incasem_like.tracking.run_folder import Journal, Journals, RunFolder, from_document
 from incasem_like.tracking.sessions import id_taken, new_token, tokens
 from incasem_like.tracking.stores import push
 from incasem_like.tracking.stores.base import (
