@@ -65,29 +65,16 @@ class RunRecord:
         run_id: The run's id in that store.
         document: The run's document with plain values, as ``RunStore.read_document`` returns it.
 
-    Attributes:
+    Attributes are those of ``RunSummary``, and:
         store: Of the run.
-        id: Its id in the store.
-        kind: Of run: trainings, predictions, segmentations, evaluations or bootstrapping.
         document: All that its store has of it but metrics and files.
         config: The whole configuration.
-        info: What the run noted of itself: inputs, parent, checkpoints and more.
+        info: What the run noted: inputs, parent, checkpoints and more.
         experiment: Script, sources, dependencies and repositories (URL, commit, dirty).
         host: The machine, the process id and the boot it ran in.
         meta: The command, its options and the comment.
-        start_time: UTC, as the other two times.
-        stop_time: None while it runs, or where it could not be recorded.
-        heartbeat: The last one.
-        recorded_status: What the run last recorded, see ``status``.
-        name: The name given with ``--name``, else that of the script.
-        comment: The comment given with ``--comment``.
-        result: What the run returned, or None.
         captured_output: What the run printed.
         fail_trace: The traceback of a failed run.
-        inputs: The data that the run read, as registered.
-        parent: The run that this one came from, or None.
-        tags: Given by people, here or in Omniboard.
-        notes: Given by people, here or in Omniboard.
         artifacts: Names of the files stored with the run.
     """
 
@@ -215,7 +202,7 @@ class RunStore(ABC):
     """Runs of one kind, each with an id that counts up from 1.
 
     Attributes:
-        kind: trainings, predictions, segmentations, evaluations or bootstrapping.
+        kind: Of the runs, one of ``KINDS``.
         runs_directory: Paths of checkpoints are kept relative to it, so that it can be moved.
         description: Where the store is, for messages; holds no credentials.
     """

@@ -99,7 +99,7 @@ class MongoStore(RunStore):
 
     Args:
         database: pymongo's (or mongomock's) database.
-        kind: trainings, predictions, segmentations or evaluations.
+        kind: One of ``KINDS``.
         runs_directory: See ``RunStore``; what a missing server does not take is kept below it.
         server: The server's address without credentials, for messages.
         reconnect: Opens the same database through another connection, for uploads beside the run's own record.
