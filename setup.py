@@ -23,6 +23,7 @@ setup(
         "distributed>=2026.8",
         "GitPython>=3.1",
         "PyYAML>=6",
+        "SQLAlchemy>=2",
         "funlib.geometry>=0.3",
         "fsspec>=2024.6",
         "gunpowder==1.4.4",
@@ -32,6 +33,7 @@ setup(
         "lightning-fabric>=2.6",
         "matplotlib>=3.9",
         "mrcfile>=1.5",
+        "networkx>=3.4",
         "neuroglancer>=2.41",
         "nibabel>=5.3",
         "numpy>=2",
@@ -44,6 +46,7 @@ setup(
         "requests>=2.31",
         "rich>=13",
         "sacred==0.8.7",
+        "safetensors>=0.5",
         "scikit-image>=0.25",
         "scipy>=1.14",
         "setuptools>=77.0.3,<82",  # sacred imports pkg_resources, which setuptools 82 removed
@@ -57,17 +60,21 @@ setup(
     entry_points={"console_scripts": ["incasem-like = incasem_like.commands.cli:main"]},
     extras_require={
         "dashboard": ["bokeh>=3.1"],  # the pages of Dask's dashboard
+        "postgresql": ["psycopg2-binary>=2.9"],  # LGPL; graphs in PostgreSQL
         "test": [
+            "bioimageio.spec>=0.5.14",  # validates the packages that models export writes
             "bokeh>=3.1",
             "hypothesis>=6",
             "import-linter>=2.5",
             "mongomock>=4.3",
             "mypy>=1.15",
             "pre-commit>=4",
+            "psycopg2-binary>=2.9",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "selenium>=4.20",
+            "trimesh>=4",
             "types-PyYAML",
         ],
     },

@@ -43,9 +43,9 @@ def write_volume(container: Path) -> None:
         written.attrs["resolution"], written.attrs["offset"] = list(VOXEL_SIZE), [0, 0, 0]
 
 
-def stock(container: Path, size_in: Size, size_out: Size) -> Callable[[int], object]:
-    """Build incasem's augmentations out of gunpowder's own nodes."""
-    raw, labels = gp.ArrayKey("BENCH_RAW"), gp.ArrayKey("BENCH_LABELS")
+def stock_pipeline(container: Path, size_in: Size, size_out: Size) -> tuple[gp.Pipeline, gp.BatchRequest]:
+    """Build incasem's augmentations out of gunpowder's own nodes, and the request of a sample."""
+    raw, labels, scale = (gp.ArrayKey(f"BENCH_{name}") for name in ("RAW", "LABELS", "SCALE"))
     specs = {raw: gp.ArraySpec(interpolatable=True), labels: gp.ArraySpec(interpolatable=False)}
     elastic = gp.ElasticAugment((32, 32, 32), (2, 2, 2), (0, math.pi / 2), prob_shift=0.05, max_misalign=2, subsample=4)
     pipeline = gp.ZarrSource(str(container), {raw: "raw", labels: "labels"}, specs)
@@ -53,14 +53,23 @@ def stock(container: Path, size_in: Size, size_out: Size) -> Callable[[int], obj
     pipeline += gp.RandomLocation()
     for augment in (gp.SimpleAugment(), elastic, gp.SimpleAugment(), gp.IntensityAugment(raw, 0.85, 1.15, -0.15, 0.15)):
         pipeline += augment
-    pipeline += gp.BalanceLabels(labels, gp.ArrayKey("BENCH_SCALE"), clipmin=0.01, clipmax=0.99)
+    pipeline += gp.BalanceLabels(labels, scale, clipmin=0.01, clipmax=0.99)
+    request = gp.BatchRequest()
+    request.add(raw, gp.Coordinate(size_in) * VOXEL_SIZE)
+    for key in (labels, scale):
+        request.add(key, gp.Coordinate(size_out) * VOXEL_SIZE)
+    return pipeline, request
+
+
+def stock(container: Path, size_in: Size, size_out: Size) -> Callable[[int], object]:
+    """Return a function that makes a sample by that pipeline."""
+    pipeline, wanted = stock_pipeline(container, size_in, size_out)
     pipeline.setup()
 
     def make(index: int) -> object:
         request = gp.BatchRequest(random_seed=index + 1)
-        request.add(raw, gp.Coordinate(size_in) * VOXEL_SIZE)
-        request.add(labels, gp.Coordinate(size_out) * VOXEL_SIZE)
-        request.add(gp.ArrayKey("BENCH_SCALE"), gp.Coordinate(size_out) * VOXEL_SIZE)
+        for key, spec in wanted.array_specs.items():
+            request[key] = spec
         return pipeline.request_batch(request)
 
     return make

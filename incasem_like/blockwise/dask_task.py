@@ -38,6 +38,7 @@ SECONDS_TOGETHER = 0.05  # results that arrive within this time are sent in one 
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_TO_SET_UP = 600.0
 NOTHING, SET_UP = -1, -2  # in place of the number of a block
+FREE = [NOTHING] * 32
 MARKS = struct.Struct("<33d")  # the block that took too long; those read, computed or written, each with its begin
 
 
@@ -218,7 +219,7 @@ class _Marks:
         if self._file is not None:
             clock = time.time() - time.monotonic()
             marks = [value for number, began in self._began.items() for value in (number, clock + began)]
-            slots = [self._overdue, *marks, *[NOTHING] * MARKS.size][: MARKS.size // 8]
+            slots = [self._overdue, *marks, *FREE][: 1 + len(FREE)]
             os.pwrite(self._file, MARKS.pack(*slots), 0)
 
 

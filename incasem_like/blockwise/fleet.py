@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from incasem_like.blockwise.job import last_words
-from incasem_like.blockwise.launchers import CONNECTION, LAUNCHERS, WorkerJob
+from incasem_like.blockwise.launchers import CONNECTION, LAUNCHERS, WorkerGroup, WorkerJob
 from incasem_like.blockwise.worker import BROKEN
-from incasem_like.blockwise.workers_file import WorkerGroup
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.processes import deaf_to_interrupts
 

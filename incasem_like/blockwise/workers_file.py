@@ -7,19 +7,18 @@ import re
 import shlex
 import shutil
 import socket
-import string
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field
 
 from incasem_like.blockwise.job import jobs_directory
-from incasem_like.blockwise.launchers import LAUNCHERS, QUEUES, visible_gpus
-from incasem_like.config.kinds import Count, Positive, Text, Words, contradiction
+from incasem_like.blockwise.launchers import LAUNCHERS, QUEUES, Duration, WorkerGroup, visible_gpus
+from incasem_like.config.kinds import Count, Text, Words
 from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document
 from incasem_like.errors import ConfigError, InputError
@@ -31,119 +30,6 @@ JOBQUEUE_KEYS = {
 LOOPBACK = "127.0.0.1"
 MOST_WORKERS_PER_CORE = 4
 SECONDS_TO_CONNECT = 20.0
-_UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
-
-
-def _memory(value: object) -> int:
-    """Read ``16GiB``, ``16 GB``, ``16g`` (all powers of 1024, as in queues) or a number of MiB."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(value).lower())
-    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
-        raise ValueError("not an amount of memory")
-    return int(float(found[1]) * _UNITS[found[2]])
-
-
-def _duration(value: object) -> float:
-    """Read seconds, ``90s``, ``30 min``, ``24h``, ``2d``, ``HH:MM:SS`` or ``D-HH:MM:SS``.
-
-    YAML 1.1 reads an unquoted ``24:00:00`` as a number of seconds.
-    """
-    text = str(value).strip().lower()
-    if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text):
-        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
-        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)?", text)
-    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
-        raise ValueError("not a time")
-    return float(found[1]) * _SECONDS[found[2] or "s"]
-
-
-def _lines(value: object) -> object:
-    return tuple(value.splitlines()) if isinstance(value, str) else value
-
-
-def _words(value: object) -> object:
-    """Split a text as a shell would: ``--account=lab --comment='two words'`` are two words."""
-    return tuple(shlex.split(value)) if isinstance(value, str) else value
-
-
-Memory = Annotated[int, BeforeValidator(_memory), Words("an amount of memory such as 16GiB")]
-Duration = Annotated[float, BeforeValidator(_duration), Words("a time such as 90s, 30min, 24h or 24:00:00")]
-Lines = Annotated[tuple[Text, ...], BeforeValidator(_lines), Words("a text or a list of texts")]
-Options = Annotated[
-    tuple[Text, ...], BeforeValidator(_words), Words("words such as --account=lab, their quotes closed, or a list")
-]
-
-
-class AdaptiveSection(Document):
-    """The number of workers: the maximum while blocks wait, the minimum while none does."""
-
-    minimum: Count = Field(0, description="Workers that are kept even while no block waits.")
-    maximum: Positive = Field(description="Workers while blocks wait.")
-
-    @model_validator(mode="after")
-    def _minimum_is_less(self) -> AdaptiveSection:
-        if self.minimum > self.maximum:
-            raise contradiction(f"adaptive.minimum is {self.minimum}, but maximum is {self.maximum}: raise maximum.")
-        return self
-
-
-class WorkerGroup(Document):
-    """Workers of one kind; memory is in bytes and times are in seconds once read."""
-
-    launcher: Literal[tuple(LAUNCHERS)] = Field("local", description="What starts the workers.")  # type: ignore[valid-type]
-    count: Positive | None = Field(None, description="Workers; null = one per GPU on this machine, else 1.")
-    adaptive: AdaptiveSection | None = Field(None, description="Workers come and go with the blocks that wait.")
-    cores: Positive = Field(1, description="CPU cores of each worker, and threads that its libraries start.")
-    memory: Memory | None = Field(None, description="Memory of each worker, asked of the queue.")
-    queue: Text | None = Field(None, description="Slurm's partition, or another system's queue.")
-    gpus: Count = Field(0, description="GPUs of each worker.")
-    time: Duration | None = Field(None, description="How long the queue may let a worker run.")
-    set_up: Lines = Field((), description="Shell lines before the worker: modules, conda, variables.")
-    options: Options = Field((), description="Further options of the submitting command: a text, or words.")
-    command: Text | None = Field(None, description="For `command`: how to run `{command}`.")
-    python: Text | None = Field(None, description="Interpreter on the workers' machines; null = this one.")
-
-    @property
-    def number(self) -> int:
-        """Number of workers, at most: as requested, else one per GPU of this machine for local ones, else one."""
-        if self.adaptive is not None:
-            return self.adaptive.maximum
-        per_gpu = len(visible_gpus()) // self.gpus if self.launcher == "local" and self.gpus and not self.count else 1
-        return self.count or max(1, per_gpu)
-
-    @model_validator(mode="after")
-    def _fits_its_launcher(self) -> WorkerGroup:
-        if self.launcher == "command":
-            if self.command is None:
-                raise contradiction('launcher "command" needs a command, such as command: ssh node7 {command}.')
-            if not {"command"} <= _placeholders(self.command) <= {"command", "name"}:
-                raise contradiction(
-                    f'command is "{self.command}", but must hold {{command}}, may hold {{name}}, and nothing else in '
-                    "braces."
-                )
-        elif self.command is not None:
-            raise contradiction(f'command is for launcher "command", but launcher is "{self.launcher}": drop one.')
-        if self.launcher in ("local", "command"):
-            for key in ("queue", "options", "time", *(("memory",) if self.launcher == "local" else ())):
-                if getattr(self, key):
-                    raise contradiction(f'{key} is asked of a queue, but launcher is "{self.launcher}": drop it.')
-        if self.launcher == "oar" and self.memory:
-            raise contradiction(
-                "memory has no name that all OAR clusters share: drop it, and ask by options, such as -p 'mem > 16000'."
-            )
-        if self.adaptive is not None and self.count is not None:
-            raise contradiction(f"count is {self.count}, but adaptive says how many workers there are: drop one.")
-        return self
-
-
-def _placeholders(template: str) -> set[str]:
-    try:
-        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-    except ValueError:
-        return set()
-
-
 Port = Annotated[Count, Field(le=65535), Words("a port number from 0 to 65535")]
 
 

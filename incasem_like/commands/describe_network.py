@@ -32,6 +32,11 @@ def _describe(arguments: argparse.Namespace, search: Path) -> None:
 
     files, updates = read_items(words[1:])
     config = load_training_config(files, updates, search)
+    from incasem_like.tracking import open_store
+    from incasem_like.training.first_network import with_first_network
+
+    runs = config.directories.runs
+    config = with_first_network(config, lambda: open_store(config.tracking.url, "trainings", runs))
     from incasem_like.networks import check_output, geometry_in_volumes, network_geometry
     from incasem_like.networks.description import describe_network, sizes_near
 

@@ -36,7 +36,8 @@ _HERE = "incasem_like.commands.models"
 COMMANDS = {
     "list": Member(_HERE, "list_models", "the published models, and which of them are here"),
     "download": Member(_HERE, "download_models", "download checkpoints or the database of trainings"),
-    "import": Member(_HERE, "import_models", "make tracked runs of checkpoints, dumps or mock_db"),
+    "import": Member(_HERE, "import_models", "make tracked runs of checkpoints, portable models, dumps or mock_db"),
+    "export": Member("incasem_like.commands.export_model", "export_model", "write a trained network as portable files"),
 }
 
 
@@ -270,8 +271,9 @@ def import_models(
 ) -> None:
     """Make tracked runs of published models, so that scripts take them by id.
 
-    WHAT is the id or name of a downloaded model; a checkpoint file (.pt); a U-Net that ExLLSM's Keras code stored
-    (.h5), which is converted and verified; the archive or folder of incasem's database that mongodump wrote; or a
+    WHAT is the id or name of a downloaded model; a checkpoint file (.pt); a file or bioimage.io package that models
+    export wrote, which is verified by the crop in it; a U-Net that ExLLSM's Keras code stored (.h5), which is converted
+    and verified; the archive or folder of incasem's database that mongodump wrote; or a
     mock_db folder or one of its JSON files. By default everything downloaded is imported. Runs keep their ids. Runs
     that exist already are left unchanged.
     """
@@ -307,11 +309,18 @@ def _check_import(found: list[Source], wanted: tuple[int, ...], description: Des
     Raises:
         InputError: They are not.
     """
-    single = len(found) == 1 and (found[0].kind in ("checkpoint", "json") or len(wanted) == 1)
+    portable = len(found) == 1 and found[0].kind in ("portable", "package")
+    single = len(found) == 1 and (portable or found[0].kind in ("checkpoint", "json") or len(wanted) == 1)
     if run_id is not None and not single:
         raise InputError("--id is for a single run: name one checkpoint, or add --run ID; for several use --remap.")
-    given = any((description.name, description.voxel_size, description.config_file, description.scaling_factor))
-    given = given or description.iteration is not None
+    stated = any((description.voxel_size, description.config_file, description.scaling_factor))
+    stated = stated or description.iteration is not None
+    if stated and portable:
+        raise InputError(
+            f"{found[0].path.name} says itself how it was trained: leave --voxel_size, --iteration, --config and "
+            "--scaling_factor out."
+        )
+    given = stated or (description.name is not None and not portable)
     if given and (len(found) != 1 or found[0].kind != "checkpoint"):
         raise InputError(
             "--name, --voxel_size, --iteration, --config and --scaling_factor are for a single checkpoint: name its "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
 from incasem_like.errors import InputError
 from incasem_like.terminal import WORKERS_HELP, counted, report_written, script_parser, shell_command, workers_source
+from incasem_like.tracking.model.summaries import flatten
 
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
@@ -24,10 +27,11 @@ def main(script: Path) -> None:
     parser = script_parser("Segment a prediction into objects, block by block; the result is a tracked run.")
     add = parser.add_argument
     add("--run_id", type=int, metavar="ID", help="prediction run to segment")
-    add("--region", metavar="NAME", help="region of the prediction, if it has several")
-    add("-f", "--filename", metavar="ZARR", help="container of a prediction made elsewhere, instead of --run_id")
-    add("-d", "--dataset", metavar="DS", help="its dataset; with --run_id, a dataset in the prediction's group")
-    add("--mongodb_predictions", metavar="URL", help="store of the prediction run, if different from this run's")
+    add_prediction_flags(parser)
+    add("--predict", type=Path, metavar="FILE", help="config_prediction.yaml: predict while segmenting, store nothing")
+    add("--training", type=int, metavar="ID", help="with --predict: training run whose network predicts")
+    add("--parameters_of", type=int, metavar="ID", help="evaluation run of 12_search_parameters.py whose best "
+        "parameters are used; key=value arguments override them")  # fmt: skip
     add("--overwrite", action="store_true", help="replace the stages that were made with other options")
     add("--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
     add("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
@@ -36,7 +40,16 @@ def main(script: Path) -> None:
     def read_config(line: CommandLine) -> SegmentationConfig:
         from incasem_like.segmentation.settings import load_segmentation_config
 
-        return load_segmentation_config(line.files, line.updates, script_folder(script))
+        folder = script_folder(script)
+        config = load_segmentation_config(line.files, line.updates, folder)
+        if line.own.parameters_of is None:
+            return config
+        from incasem_like.evaluation.decode_search import best_parameters
+
+        store = stores_of(line, config.directories, config.tracking).open("evaluations")
+        best = flatten({"segmentation": best_parameters(store.get(line.own.parameters_of))})
+        updates = [f"{key}={json.dumps(value)}" for key, value in best.items()]
+        return load_segmentation_config(line.files, [*updates, *line.updates], folder)
 
     run_tracked(parser, EXAMPLE, read_config, lambda config, line: segment(config, line, script))
 
@@ -48,13 +61,15 @@ def segment(config: SegmentationConfig, line: CommandLine, script: Path) -> None
     from incasem_like.segmentation.segment_run import segment_as_run
 
     workers = given_workers(line.own)
-    plan = plan_segmentation(_open_prediction(config, line), config.segmentation)
+    predicted = _predicted(config, line) if line.own.predict is not None else open_prediction(config, line)
+    plan = plan_segmentation(predicted, config.segmentation)
     store = None if line.unobserved else stores_of(line, config.directories, config.tracking).open("segmentations")
     result = segment_as_run(
         config,
         plan,
         store=store,
         prediction_run_id=line.own.run_id,
+        parameters_of=line.own.parameters_of,
         overwrite=line.own.overwrite,
         num_workers=line.own.num_workers,
         workers=workers,
@@ -66,7 +81,21 @@ def segment(config: SegmentationConfig, line: CommandLine, script: Path) -> None
         report_written(f"segmentation run {result['run_id']}", store.description)
 
 
-def _open_prediction(config: SegmentationConfig, line: CommandLine) -> Volume:
+def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose a prediction made elsewhere, or a part of a prediction run."""
+    add = parser.add_argument
+    add("--region", metavar="NAME", help="region of the prediction, if it has several")
+    add("-f", "--filename", metavar="ZARR", help="container of a prediction made elsewhere, instead of --run_id")
+    add("-d", "--dataset", metavar="DS", help="its dataset; with --run_id, a dataset in the prediction's group")
+    add("--mongodb_predictions", metavar="URL", help="store of the prediction run, if different from this run's")
+
+
+def open_prediction(config: SegmentationConfig, line: CommandLine) -> Volume:
+    """Open the prediction that the command line names.
+
+    Raises:
+        InputError: It names none, or both a run and a container; or the run lacks it.
+    """
     from incasem_like.segmentation.segment_run import predicted_dataset
     from incasem_like.volumes import open_volume
 
@@ -79,6 +108,20 @@ def _open_prediction(config: SegmentationConfig, line: CommandLine) -> Volume:
         return open_volume(own.filename, own.dataset)
     store = stores_of(line, config.directories, config.tracking, own.mongodb_predictions).open("predictions")
     return predicted_dataset(store.get(own.run_id), own.region, own.dataset)
+
+
+def _predicted(config: SegmentationConfig, line: CommandLine) -> Volume:
+    """Return the volume that a network predicts wherever it is read."""
+    from incasem_like.blockwise.workers_file import given_workers
+    from incasem_like.config import load_prediction_config
+    from incasem_like.segmentation.predicted import predicted_volume
+
+    own = line.own
+    if own.training is None or own.run_id is not None or own.filename is not None:
+        raise InputError("--predict needs --training ID, and neither --run_id nor -f: the network is the training's.")
+    prediction = load_prediction_config([own.predict])
+    trainings = stores_of(line, config.directories, config.tracking).open("trainings")
+    return predicted_volume(prediction, [trainings.get(own.training)], own.region, own.dataset, given_workers(own))
 
 
 def _report(made: dict[str, Any], already: bool) -> None:

@@ -14,8 +14,9 @@ from incasem_like.commands.tracked import run_options, run_tracked, script_folde
 from incasem_like.commands.training_request import CONTINUE, REPEAT, START, TrainingRequest, add_flags, read_request
 from incasem_like.config.loading import TRACKED
 from incasem_like.errors import DiskFullError, RunTakenError, StoreError
-from incasem_like.terminal import report_written, shell_command, shown_path
+from incasem_like.terminal import report_written, run_guarded, shell_command, shown_path
 from incasem_like.training.continuing import differences
+from incasem_like.training.processes import follow, leading, started_processes
 
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
@@ -45,9 +46,13 @@ def main(script: Path) -> NoReturn:
         allow_abbrev=False,
     )
     add_flags(parser)
-    run_tracked(
-        parser, EXAMPLE, read, lambda request, line: _train(request, line, script), lambda request: request.config
-    )
+    rank, count = started_processes()
+    if rank:
+        run_guarded(lambda: follow(rank))
+    with leading(count):
+        run_tracked(
+            parser, EXAMPLE, read, lambda request, line: _train(request, line, script), lambda request: request.config
+        )
 
 
 def _train(request: TrainingRequest, line: CommandLine, script: Path) -> None:
@@ -167,6 +172,10 @@ def _report_finished(
         print(f"Next: {following}")
         return
     print(f"Trained {result['iteration']} iterations, last loss {result['loss']:.4g}.")
+    if result["iteration"] < config.training.iterations:
+        print(
+            f"Stopped early: {result['best_metric']} did not improve in {config.training.early_stopping} validations."
+        )
     if result["best_value"] is not None:
         print(f"Best {result['best_metric']}: {result['best_value']:.4f} at iteration {result['best_iteration']}.")
     report_written("checkpoints", place, following)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.commands.options import run_id
 from incasem_like.commands.tracked import CHECK_COMMIT, check_commit, stores_of
-from incasem_like.config import load_places, load_training_config, overlay_tracked
+from incasem_like.config import TrainingConfig, load_places, load_training_config, overlay_tracked
+from incasem_like.config.loading import Layers, lay_given
+from incasem_like.config.network_sections import AutoContextModel
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.training.continuing import check_same_training
 
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
-    from incasem_like.config import Places, TrainingConfig
+    from incasem_like.config import Places
     from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
     from incasem_like.tracking import RunRecord
 
@@ -100,7 +102,8 @@ def read_request(line: CommandLine, script: Path) -> TrainingRequest:
         return _continuing(record, line, places, folder)
     if mode == START:
         return _starting(record, line, places, folder)
-    config, source = overlay_tracked(record.config, line.files, line.updates, folder, places=places)
+    ground = _without_outputs(record.config, line, folder)
+    config, source = overlay_tracked(ground, line.files, line.updates, folder, places=places)
     return TrainingRequest(config, source, record, REPEAT)
 
 
@@ -187,13 +190,33 @@ def _continuing(record: RunRecord, line: CommandLine, places: Places, folder: Pa
     wanted, source = overlay_tracked(record.config, line.files, line.updates, folder, places=places)
     if wanted.seed is None:  # a full configuration file leaves it unset
         wanted = wanted.model_copy(update={"seed": tracked.seed})
+    ours, theirs = wanted.model, tracked.model
+    if isinstance(ours, AutoContextModel) and isinstance(theirs, AutoContextModel) and ours.first_run_id is not None:
+        # The run's configuration holds the network of that run, a file leaves it out.
+        wanted = wanted.model_copy(update={"model": ours.model_copy(update={"first": theirs.first})})
     check_same_training(tracked, wanted, source, record.id)
     return TrainingRequest(wanted, source, record, CONTINUE)
+
+
+def _without_outputs(tracked: Mapping[str, Any], line: CommandLine, folder: Path) -> dict[str, Any]:
+    """Return a tracked configuration without what follows from its targets, if the command line names targets."""
+    given = Layers()
+    lay_given(given, TrainingConfig, line.files, line.updates, folder)
+    if given.values.get("targets") is None:
+        return dict(tracked)
+    model = {
+        key: value for key, value in (tracked.get("model") or {}).items() if key not in ("outputs", "num_fmaps_out")
+    }
+    best = ("best_metric", "best_mode")
+    training = dict(tracked.get("training") or {})
+    training["checkpoints"] = {key: one for key, one in (training.get("checkpoints") or {}).items() if key not in best}
+    return {**tracked, "model": model, "training": training, "loss": {}}
 
 
 def _starting(record: RunRecord, line: CommandLine, places: Places, folder: Path) -> TrainingRequest:
     own_start = {key: value for key, value in (record.config.get("training") or {}).items() if key != "start_from"}
     ground = {**{key: value for key, value in record.config.items() if key != "seed"}, "training": own_start}
+    ground = _without_outputs(ground, line, folder)
     config, source = overlay_tracked(ground, line.files, line.updates, folder, places=places)
     which = line.own.start_from[1] if len(line.own.start_from) == 2 else config.training.start_from.checkpoint
     if which is not None and which not in ("best", "last") and not which.isdigit():

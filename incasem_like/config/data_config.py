@@ -10,7 +10,16 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from incasem_like.config.checking import KeyPath, explain, show
-from incasem_like.config.kinds import ExistingFile, Position, Positive, Size, Text, VoxelSize, contradiction
+from incasem_like.config.kinds import (
+    ExistingFile,
+    Position,
+    Positive,
+    PositiveNumber,
+    Size,
+    Text,
+    VoxelSize,
+    contradiction,
+)
 from incasem_like.config.locations import absolute, default_data_directory, expand
 from incasem_like.config.reading import parse_json, read_text
 from incasem_like.config.section import Section
@@ -40,6 +49,11 @@ class EntryFields(Section):
     raw: Text = Field(
         description="Dataset of the raw volume: uint8, uint16, or float from 0 to 1; one of its channels as `raw@c=1`."
     )
+    further_raw: tuple[Text, ...] = Field(
+        (),
+        description="Datasets whose channels follow those of `raw`, for a network that reads predictions: `raw` is "
+        "then a predicted dataset too, such as `lsd`, and this `[affinities]`.",
+    )
     labels: dict[str, Positive] = Field(
         default_factory=dict,
         description="Label datasets, each with the class, 1 to n, of its voxels above 0; absent = no labels.",
@@ -49,6 +63,11 @@ class EntryFields(Section):
     )
     metric_masks: tuple[Text, ...] = Field(
         (), description="Mask datasets; voxels where any of them is 0 are not evaluated; absent = no mask."
+    )
+    weight: PositiveNumber | None = Field(
+        None,
+        description="Share of the training samples that come from this entry, relative to the weights of the others; "
+        "all entries have one, or none; absent = in proportion to their volumes.",
     )
 
     @field_validator("raw", "mask", mode="after")
@@ -138,6 +157,7 @@ def parse_data_config(
     folders = (data_directory or default_data_directory(), path.parent)
     entries = tuple(_read_entry(name, fields, path, folders) for name, fields in document.items())
     _check_names_differ(entries, path)
+    _check_weights(entries, path)
     _check_voxel_sizes(entries, path, voxel_size)
     if num_classes is not None:
         _check_classes(entries, path, num_classes)
@@ -195,6 +215,14 @@ def _check_names_differ(entries: Sequence[DataEntry], path: Path) -> None:
                 f"The entries {other} and {entry.name} in {path} differ in upper and lower case only, "
                 "which names the same folder on some file systems: rename one."
             )
+
+
+def _check_weights(entries: Sequence[DataEntry], path: Path) -> None:
+    without = [entry.name for entry in entries if entry.weight is None]
+    if without and len(without) < len(entries):
+        raise ConfigError(
+            f'{", ".join(without)} in {path} has no "weight", but other entries do: give all of them one, or none.'
+        )
 
 
 def _check_voxel_sizes(entries: Sequence[DataEntry], path: Path, wanted: Sequence[float] | None) -> None:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from incasem_like.config.kinds import (
+    Checkpoint,
     Classes,
     DefaultWords,
-    ExistingFile,
     Factor,
     Factors,
     Flag,
@@ -61,7 +61,33 @@ class OutputSection(Section):
         return self
 
 
+class InputSection(Section):
+    """Input channels that belong together, of a network that reads predictions."""
+
+    name: Text = Field(..., description="Name, such as `lsd`.")
+    channels: Positive = Field(..., description="Number of channels.")
+    attributes: dict[str, Any] = Field(
+        default_factory=dict, description="What they are: names of the channels, offsets, `sigma_voxels` and so on."
+    )
+
+
 ModelSections: TypeAlias = "Mapping[str, type[ModelConfig]]"
+
+
+def input_sections(targets: Sequence[TargetSection], voxel_size: Sequence[float]) -> tuple[InputSection, ...]:
+    """Return the input channels of a network that reads what another one predicts of targets.
+
+    Lengths in voxels travel with it, since what it has learnt of shapes is learnt of voxels.
+    """
+    described = []
+    for target in targets:
+        attributes = target.describe()
+        if "sigma" in attributes:
+            sizes = [voxel_size[axis] for axis in attributes["axes"]]
+            voxels = [sigma / size for sigma, size in zip(attributes["sigma"], sizes, strict=True)]
+            attributes = {**attributes, "sigma_voxels": voxels}
+        described.append(InputSection(name=target.name, channels=target.channels, attributes=attributes))
+    return tuple(described)
 
 
 def output_sections(targets: Sequence[TargetSection]) -> tuple[OutputSection, ...] | None:
@@ -83,6 +109,11 @@ class ModelConfig(Section):
         "Unet", description="Architecture; each has the keys of its own table below."
     )
     in_channels: Positive = Field(1, description="Channels of the raw volume.")
+    inputs: tuple[InputSection, ...] | None = Field(
+        None,
+        description="Input channels in order, of a network that reads predictions: a list of `{name, channels, "
+        "attributes}`, with which its input is compared; null = raw. It follows from `training.synthetic.input`.",
+    )
     num_fmaps_out: Annotated[Positive, DefaultWords("as many as the targets have")] = Field(
         2, description="Number of output channels; of classes, `data.num_classes`."
     )
@@ -251,11 +282,29 @@ class AutoContextModel(UnetOptions):
     """
 
     type: Literal["AutoContext"] = "AutoContext"
-    first: UnetModel = Field(default_factory=UnetModel, description="The frozen network, as it was trained.")
-    first_checkpoint: ExistingFile | None = Field(
-        None, description="Checkpoint of the frozen network, read at the start of a training; later ones contain it."
+    first: UnetModel = Field(
+        default_factory=UnetModel,
+        description="The frozen network, as it was trained; with `first_run_id`, the network of that run.",
+    )
+    first_run_id: Positive | None = Field(
+        None, description="Training run of the frozen network; null = the file named below."
+    )
+    first_checkpoint: Checkpoint | None = Field(
+        None,
+        description="Its checkpoint: `best`, `last`, an iteration, or the path of a file; null = best, or last where "
+        "none is marked best. It is read at the start of a training; later checkpoints contain it.",
     )
     with_raw: Flag = Field(True, description="Whether the second network sees raw besides (AcrLSD) or not (AcLSD).")
+
+    @model_validator(mode="after")
+    def _names_a_run_or_a_file(self) -> Self:
+        which = self.first_checkpoint
+        if self.first_run_id is None and which is not None and (which in ("best", "last") or which.isdigit()):
+            raise contradiction(
+                f"model.first_checkpoint is {which}, but of no training run: set model.first_run_id too, or give the "
+                "path of a file."
+            )
+        return self
 
 
 class CustomModel(ModelConfig):

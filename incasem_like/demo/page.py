@@ -32,8 +32,10 @@ def write_page(
     predicted = prediction_group(training.id, prediction.id)
     slices = slices_of_volumes(
         open_volume(container, plan.EQUALIZED),
-        open_volume(container, plan.LABELS),
-        open_volume(container, f"{predicted}/segmentation"),
+        {
+            "truth": open_volume(container, plan.LABELS),
+            "prediction": open_volume(container, f"{predicted}/segmentation"),
+        },
     )
     of_training = report_of_run(training)
     report = Report(

@@ -35,6 +35,7 @@ class Parts:
         sizes: Voxels of each part.
         component: Component of each part; components are numbered in the order of their first part.
         touching: Pairs of parts of different values that share a face, (n, 2).
+        at_border: Whether each part touches the border of the volume.
     """
 
     first: Ids
@@ -42,6 +43,7 @@ class Parts:
     sizes: Ids
     component: Ids
     touching: Ids
+    at_border: npt.NDArray[np.bool_]
 
     @property
     def component_sizes(self) -> Ids:
@@ -72,11 +74,12 @@ def find_parts(
     task.run(**workers, description="Finding connected parts")
     grid = task.grid
     assert grid is not None
-    first, values, sizes = [0], [], []
+    first, values, sizes, at_border = [0], [], [], []
     for result in task.results():
         found = _unpacked(result)
         values.append(found["values"])
         sizes.append(found["sizes"])
+        at_border.append(found["at_border"])
         first.append(first[-1] + len(found["sizes"]))
     links = [np.zeros((0, 2), np.int64)]
     touching = [np.zeros((0, 2), np.int64)]
@@ -98,6 +101,7 @@ def find_parts(
         np.concatenate(sizes),
         component,
         np.concatenate(touching),
+        np.concatenate(at_border),
     )
 
 
@@ -141,8 +145,14 @@ def parts_of_block(block: Block, parameters: Mapping[str, Any]) -> Array:
     of_part[parts] = values
     found: dict[str, Array] = {"values": of_part, "sizes": np.bincount(parts.ravel())}
     touching = [np.zeros((0, 2), np.int64)]
+    at_border = found["at_border"] = np.zeros(len(of_part), bool)
+    whole, roi = block.inputs[0].roi, block.write_roi
     for axis in range(parts.ndim):
         along = np.moveaxis(parts, axis, 0)
+        if roi.begin[axis] == whole.begin[axis]:
+            at_border[along[0]] = True
+        if roi.end[axis] == whole.end[axis]:
+            at_border[along[-1]] = True
         found[f"low{axis}"], found[f"high{axis}"] = along[0].astype(np.uint32), along[-1].astype(np.uint32)
         pairs = np.stack([along[:-1], along[1:]], -1)
         touching.append(np.unique(pairs[pairs[..., 0] != pairs[..., 1]], axis=0))

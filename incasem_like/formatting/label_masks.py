@@ -13,7 +13,7 @@ from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.derive import Derivation, OfLabels, Operation
 from incasem_like.volumes import Coordinate, Roi, Volume
-from incasem_like.volumes.values import check_label_dtype, foreground
+from incasem_like.volumes.values import RESERVED_IDS, check_label_dtype, foreground
 
 
 def metric_mask(labels: npt.NDArray[Any], outwards: int, inwards: int) -> npt.NDArray[np.uint8]:
@@ -78,11 +78,15 @@ def is_one_of(labels: npt.NDArray[Any], ids: Sequence[int]) -> npt.NDArray[np.ui
 def select(source: Volume, derivation: Derivation, *, ids: Sequence[int]) -> Operation:
     """Make the class map of some ids: 1 where a label is one of them, as for volumes that store many classes as ids.
 
+    Args:
+        source, derivation: As for every operation.
+        ids: Label ids of the class.
+
     Raises:
-        InputError: An id is below 1.
+        InputError: An id is below 1, or beyond 64 bits.
     """
-    if min(ids) < 1:
-        raise InputError(f"--ids are {list(ids)}, but labels are 1 or more: leave out the others.")
+    if min(ids) < 1 or max(ids) >= RESERVED_IDS:
+        raise InputError(f"--ids are {list(ids)}, but labels are from 1 to {RESERVED_IDS - 1}: leave out the others.")
     return Operation("select", OfLabels(is_one_of), {"ids": sorted(set(ids))}, dtype=np.uint8, labels=True)
 
 

@@ -1,6 +1,8 @@
 """Networks: architectures and their geometry, and the checkpoint file."""
 
-from incasem_like.networks.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from incasem_like.networks.auto_context import AutoContext
+from incasem_like.networks.checkpoints import Checkpoint, fit_state, load_checkpoint, read_checkpoint, save_checkpoint
+from incasem_like.networks.description import forward_maps
 from incasem_like.networks.devices import (
     autocast_dtype,
     check_arithmetic,
@@ -15,13 +17,12 @@ from incasem_like.networks.registry import (
     build_network,
     check_output,
     count_parameters,
-    forward_maps,
-    load_frozen,
     network_geometry,
 )
 from incasem_like.networks.sections import geometry_in_volumes, on_volumes
 
 __all__ = [
+    "AutoContext",
     "Checkpoint",
     "NetworkGeometry",
     "autocast_dtype",
@@ -31,12 +32,12 @@ __all__ = [
     "check_output",
     "count_parameters",
     "enough_memory",
+    "fit_state",
     "for_this_machine",
     "forward_maps",
     "geometry_in_volumes",
     "has_device",
     "load_checkpoint",
-    "load_frozen",
     "network_geometry",
     "on_volumes",
     "read_checkpoint",

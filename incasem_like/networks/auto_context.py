@@ -40,7 +40,7 @@ class AutoContext(nn.Module):
 
     @classmethod
     def from_config(cls, model: AutoContextModel) -> AutoContext:
-        """Build it from the ``model`` part of a configuration; ``read_first`` gives the first network its weights."""
+        """Build it from the ``model`` part of a configuration; ``read_first`` reads the first network's weights."""
         return cls(model)
 
     @staticmethod

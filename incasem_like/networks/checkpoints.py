@@ -95,15 +95,7 @@ def load_checkpoint(path: Path, network: nn.Module | None = None, optimizer: Opt
     """
     checkpoint = read_checkpoint(path)
     if network is not None:
-        own_names = {plain_name(name): name for name in network.state_dict()}
-        difference = _first_difference(
-            checkpoint.network_state, {p: network.state_dict()[n] for p, n in own_names.items()}
-        )
-        if difference:
-            raise CheckpointError(
-                f"{path} belongs to another architecture: {difference}; use the model settings it was trained with."
-            )
-        network.load_state_dict({own_names[name]: value for name, value in checkpoint.network_state.items()})
+        fit_state(network, checkpoint.network_state, path)
     if optimizer is not None:
         if checkpoint.optimizer_state is None:
             raise CheckpointError(f"{path} holds no optimizer state: start from it with a new optimizer instead.")
@@ -115,6 +107,26 @@ def load_checkpoint(path: Path, network: nn.Module | None = None, optimizer: Opt
                 "weights with a new optimizer instead."
             ) from error
     return checkpoint
+
+
+def fit_state(network: nn.Module, state: Mapping[str, torch.Tensor], source: object) -> None:
+    """Load weights into a network, which may be compiled, wrapped or plain.
+
+    Args:
+        network: The network.
+        state: Tensor per plain parameter name.
+        source: What they were read from, for the message.
+
+    Raises:
+        CheckpointError: They belong to another architecture; the first tensor that differs is named.
+    """
+    own_names = {plain_name(name): name for name in network.state_dict()}
+    difference = _first_difference(state, {plain: network.state_dict()[name] for plain, name in own_names.items()})
+    if difference:
+        raise CheckpointError(
+            f"{source} belongs to another architecture: {difference}; use the model settings it was trained with."
+        )
+    network.load_state_dict({own_names[name]: value for name, value in state.items()})
 
 
 def plain_name(name: str) -> str:

@@ -88,6 +88,10 @@ def enough_memory(remedy: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise IncasemError(f"The memory of the GPU does not suffice: {remedy}.") from error
+    except RuntimeError as error:  # which torch raises for all errors on a CPU
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise IncasemError(f"The memory of this machine does not suffice: {remedy}.") from error
 
 
 def _check_gpu(config: TorchConfig, index: int, way_out: str) -> None:

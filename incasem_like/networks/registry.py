@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
-from incasem_like.config.network_sections import AutoContextModel
 from incasem_like.errors import ConfigError
 from incasem_like.networks.auto_context import AutoContext
 from incasem_like.networks.custom import Custom
-from incasem_like.networks.forward_maps import ForwardMaps, measured_maps
 from incasem_like.networks.hourglass import StackedHourglass
-from incasem_like.networks.initialization import INITIALIZATIONS
 from incasem_like.networks.one_conv import OneConv3d
 from incasem_like.networks.unet import Unet
 from incasem_like.terminal import nearest
@@ -39,6 +35,7 @@ class Architecture(Protocol):
         ...
 
 
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # Each has a section of options in config/network_sections.py.
 ARCHITECTURES: Mapping[str, Architecture] = {
     "Unet": Unet,
@@ -74,17 +71,6 @@ def build_network(model: ModelConfig) -> nn.Module:
     return network
 
 
-def load_frozen(network: nn.Module, model: ModelConfig) -> None:
-    """Load the weights of the part of a network that is trained no further; most networks have none.
-
-    Raises:
-        CheckpointError: Its checkpoint is missing, damaged, or of another architecture.
-    """
-    if isinstance(network, AutoContext):
-        assert isinstance(model, AutoContextModel)
-        network.read_first(Path(model.first_checkpoint or ""))
-
-
 def network_geometry(model: ModelConfig) -> NetworkGeometry:
     """Return the network's input and output sizes, without building it.
 
@@ -92,15 +78,6 @@ def network_geometry(model: ModelConfig) -> NetworkGeometry:
         ConfigError: As ``build_network``.
     """
     return _architecture(model).geometry_of(model)
-
-
-def forward_maps(model: ModelConfig) -> ForwardMaps:
-    """Return the memory of the network's forward pass, without computing it.
-
-    Raises:
-        ConfigError: As ``build_network``.
-    """
-    return measured_maps(*inspected_network(model))
 
 
 def check_output(model: ModelConfig) -> int:
@@ -150,6 +127,42 @@ def inspected_network(model: ModelConfig) -> tuple[nn.Module, NetworkGeometry, i
         network = build_network(model)
     geometry = network_geometry(model)
     return network, geometry, model.in_channels * geometry.sections, device
+
+
+def _keep_torch(network: nn.Module) -> None:
+    """Keep torch's default initialisation, with which the signal fades from layer to layer."""
+
+
+def _he_normal(network: nn.Module) -> None:
+    """Draw weights so that the signal's variance stays constant through convolutions and ReLUs; biases are 0.
+
+    He, Zhang, Ren and Sun: Delving deep into rectifiers, 2015, arXiv:1502.01852.
+    """
+    for layer in network.modules():
+        if isinstance(layer, CONVOLUTIONS):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def _glorot_uniform(network: nn.Module) -> None:
+    """Draw weights uniformly within +-sqrt(6 / (inputs + outputs)) of a layer, as Keras does; biases are 0.
+
+    Glorot and Bengio: Understanding the difficulty of training deep feedforward neural networks, 2010.
+    """
+    for layer in network.modules():
+        if isinstance(layer, CONVOLUTIONS):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+# By the name that ``model.initialization`` has.
+INITIALIZATIONS: Mapping[str, Callable[[nn.Module], None]] = {
+    "torch": _keep_torch,
+    "he_normal": _he_normal,
+    "glorot_uniform": _glorot_uniform,
+}
 
 
 def _architecture(model: ModelConfig) -> Architecture:

@@ -20,6 +20,7 @@ from incasem_like.tracking.model.cache import file_sha256
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from incasem_like.models import PortableModel
     from incasem_like.networks import Checkpoint
     from incasem_like.pretrained.manifest import PublishedModel
 
@@ -147,6 +148,31 @@ def run_of_checkpoint(
     if checkpoint.iteration_known:
         document["result"] = {"iteration": checkpoint.iteration}
     return ForeignRun(run_id, name, identity, document, tags=tags)
+
+
+def run_of_portable(model: PortableModel, path: Path, name: str | None = None) -> ForeignRun:
+    """Make a training run of a portable model.
+
+    Args:
+        model: The model.
+        path: The file or package that it was read from.
+        name: The run's name; by default that of the model.
+
+    Raises:
+        ConfigError: This version of the package cannot use its configuration.
+    """
+    described, identity = model.description, f"portable model of sha256 {model.identity}"
+    name = name or described.name
+    info = {
+        **origin(identity, str(path), described.training.run_id),
+        "portable": described.model_dump(mode="json", exclude={"config"}),
+    }
+    came, config = described.training, described.training_config.model_dump(mode="json")
+    comment = f"imported from {path.name}: there training run {came.run_id}, iteration {came.iteration}"
+    document = blank_document(None, name, comment, config, info)
+    if came.iteration is not None:
+        document["result"] = {"iteration": came.iteration}
+    return ForeignRun(None, name, identity, document, tags=("imported",))
 
 
 def _config(

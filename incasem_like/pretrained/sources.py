@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,15 @@ from typing import Literal
 import numpy as np
 
 from incasem_like.errors import InputError
+from incasem_like.models import PortableModel, is_package, is_portable, read_package, read_portable
 from incasem_like.networks import save_checkpoint
-from incasem_like.pretrained.checkpoint_run import Architecture, ImportedCheckpoint, read_imported, run_of_checkpoint
+from incasem_like.pretrained.checkpoint_run import (
+    Architecture,
+    ImportedCheckpoint,
+    read_imported,
+    run_of_checkpoint,
+    run_of_portable,
+)
 from incasem_like.pretrained.foreign import ForeignRun, id_in_name, is_mock_db, prediction_of, read_mock_db, read_run
 from incasem_like.pretrained.importing import usable
 from incasem_like.pretrained.keras import converted, is_keras, read_keras
@@ -19,9 +27,9 @@ from incasem_like.pretrained.manifest import DownloadLog, Manifest, find_checkpo
 from incasem_like.pretrained.mongodump import is_archive, is_dump_folder, open_dump
 from incasem_like.tracking.model.checkpoints import listed
 
-Kind = Literal["dump", "mock_db", "json", "checkpoint"]
+Kind = Literal["dump", "mock_db", "json", "checkpoint", "portable", "package"]
 # Records come before checkpoints, which are then added to them.
-ORDER: tuple[Kind, ...] = ("dump", "mock_db", "json", "checkpoint")
+ORDER: tuple[Kind, ...] = ("dump", "mock_db", "json", "checkpoint", "portable", "package")
 Candidate = tuple[ForeignRun, ImportedCheckpoint | None]
 
 
@@ -130,6 +138,12 @@ class Sources:
         """
         if source.kind == "checkpoint":
             yield self._read_checkpoint(source.path, description)
+        elif source.kind in ("portable", "package"):
+            model = (read_portable if source.kind == "portable" else read_package)(source.path)
+            model.verify()
+            # The caller has placed the checkpoint when the next candidate is asked for.
+            with tempfile.TemporaryDirectory(prefix="incasem-import-") as folder:
+                yield self._with_state(model, source.path, Path(folder) / "checkpoint", description.name)
         elif source.kind == "json":
             number = id_in_name(source.path)
             assert number is not None, "a path is a source of this kind only if its name has an id"
@@ -193,6 +207,11 @@ class Sources:
         )
         return run, checkpoint
 
+    def _with_state(self, model: PortableModel, path: Path, file: Path, name: str | None) -> Candidate:
+        """Write the checkpoint of a portable model, and describe its run."""
+        save_checkpoint(file, model.network())
+        return run_of_portable(model, path, name), read_imported(file, model.description.training.iteration)
+
     def _with_checkpoint(self, run: ForeignRun) -> Candidate:
         """Add the published checkpoint of a training, where it was downloaded and fits."""
         model = self.manifest.models.get(run.id) if run.id is not None else None
@@ -215,10 +234,14 @@ def _kind(path: Path) -> Kind:
         return "mock_db"
     if is_dump_folder(path):
         return "dump"
+    if is_package(path):
+        return "package"
     if path.is_dir():
         raise InputError(f"{path} holds neither a dump with runs nor a ledger.json: name another folder, or a file.")
     if id_in_name(path) is not None:
         return "json"
+    if is_portable(path):
+        return "portable"
     return "dump" if is_archive(path) else "checkpoint"
 
 

@@ -20,6 +20,7 @@ from incasem_like.errors import IncasemError
 from incasem_like.processes import fork_server
 from incasem_like.samples.dataset import Sample, TrainingSamples
 from incasem_like.samples.settings import SampleSettings
+from incasem_like.samples.synthetic import SyntheticSamples
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class SampleLoader(DataLoader[Any]):
 
 
 def make_loader(
-    samples: TrainingSamples,
+    samples: TrainingSamples | SyntheticSamples,
     *,
     batch_size: int = 1,
     num_workers: int = 0,
@@ -73,16 +74,17 @@ def make_loader(
     stop: int,
     rank: int = 0,
     world_size: int = 1,
+    parts: int = 1,
     pin_memory: bool = False,
 ) -> SampleLoader:
     """Load the batches of iterations ``start`` to ``stop - 1`` in order.
 
-    Iteration t of rank r gets the samples from ``(t * world_size + r) * batch_size`` on: regardless of the number of
-    workers and of where a run was resumed, the same iteration gets the same samples.
+    Iteration t gets the samples from ``t * batch_size`` on, regardless of the number of workers and processes and of
+    where a run was resumed. Each process gets its share of every part of a batch.
 
     Args:
         samples: The dataset.
-        batch_size: Samples per batch.
+        batch_size: Samples per batch over all processes; a multiple of ``parts * world_size``.
         num_workers: Processes that prefetch samples; 0 = make them in this process on demand. Workers are
             started by ``forkserver``, since TensorStore doesn't survive a fork.
         prefetch: Total number of prefetched batches.
@@ -90,17 +92,19 @@ def make_loader(
         stop: One past the last iteration.
         rank: Number of this process in a training on several devices.
         world_size: Number of such processes.
+        parts: Parts of a batch that are computed one after another.
         pin_memory: Copy batches to pinned memory, for a GPU.
 
     Returns:
         A loader of batches: the dicts of `TrainingSamples`, every array stacked along a new first axis.
     """
-    num_workers, ahead = _fit_shared_memory(num_workers, prefetch, _batch_bytes(samples.settings) * batch_size)
+    batch_bytes = _batch_bytes(samples.settings) * batch_size // world_size
+    num_workers, ahead = _fit_shared_memory(num_workers, prefetch, batch_bytes)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         return SampleLoader(
             _Guarded(samples),
-            batch_sampler=_Iterations(start, stop, batch_size, rank, world_size),
+            batch_sampler=_Iterations(start, stop, batch_size, rank, world_size, parts),
             num_workers=num_workers,
             collate_fn=_collate,
             pin_memory=pin_memory,
@@ -118,7 +122,7 @@ def _worker_died(batches: Any) -> bool:
 class _Guarded(Dataset[Any]):
     """Dataset that returns samples, or a `Failure` instead of raising."""
 
-    def __init__(self, samples: TrainingSamples) -> None:
+    def __init__(self, samples: TrainingSamples | SyntheticSamples) -> None:
         self.samples = samples
 
     def __len__(self) -> int:
@@ -140,14 +144,18 @@ class _Iterations:
     batch_size: int
     rank: int
     world_size: int
+    parts: int
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
 
     def __iter__(self) -> Iterator[list[int]]:
+        part = self.batch_size // self.parts
+        share = part // self.world_size
+        begin = self.rank * share
         for iteration in range(self.start, self.stop):
-            first = (iteration * self.world_size + self.rank) * self.batch_size
-            yield list(range(first, first + self.batch_size))
+            first = iteration * self.batch_size
+            yield [first + number * part + begin + one for number in range(self.parts) for one in range(share)]
 
 
 def _collate(samples: list[Sample | Failure]) -> Any:
@@ -181,7 +189,7 @@ def _batch_bytes(settings: SampleSettings) -> int:
     """Return the bytes of one sample sent between processes: raw, labels, mask, instance ids and targets."""
     labels = 2 + (8 if settings.instance_classes else 0)
     of_voxel = labels + sum(target.bytes_per_voxel for target in settings.targets)
-    return 4 * math.prod(settings.input_size) + of_voxel * math.prod(settings.output_size)
+    return 4 * settings.input_channels * math.prod(settings.input_size) + of_voxel * math.prod(settings.output_size)
 
 
 def _fit_shared_memory(num_workers: int, prefetch: int, batch_bytes: int) -> tuple[int, int]:

@@ -62,7 +62,7 @@ class SampleMaker:
         sample = {"raw": network_input, "labels": block.crop(block.classes), "mask": block.crop(block.mask)}
         if settings.instance_classes:
             sample["instances"] = block.crop(block.merged_instances()).astype(np.int64)
-        made = {target.name: target.make(block) for target in settings.targets}
+        made = {target.name: target.weighted(block) for target in settings.targets}
         targets = {name: {"target": target, "weight": weight} for name, (target, weight) in made.items()}
         info = self._info(index, class_fractions(sample["labels"], sample["mask"], settings.num_classes))
         return {**sample, "targets": targets, "info": info}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from incasem_like.errors import DataError
-from incasem_like.samples.blocks import CLASSES, MASK, BlockReader
+from incasem_like.samples.blocks import CLASSES, MASK, BlockReader, instances_of
 from incasem_like.samples.settings import SampleSettings
 from incasem_like.volumes import Coordinate, Roi
 
@@ -26,19 +26,20 @@ class Place:
 class PlaceChooser:
     """Draws positions until one has enough foreground and mask, or is accepted by chance.
 
-    A region is drawn with a probability proportional to its volume. In it the label block is placed uniformly among
-    the whole-voxel positions at which it lies in the region; along an axis where the region is shorter than the block,
-    it is centred. A position with less foreground than ``min_masked`` is rejected with ``reject_probability`` and
-    redrawn in the same region; one with less mask than ``min_mask_fraction`` is rejected with
-    ``mask_reject_probability`` and another region is drawn. Both shares are of those voxels of the (deformed, hence
-    larger) label request that lie in the region.
+    A region is drawn with a probability proportional to its weight, or to its volume if entries have none. In it the
+    label block is placed uniformly among the whole-voxel positions at which it lies in the region; along an axis where
+    the region is shorter than the block, it is centred. A position with less foreground than ``min_masked`` is rejected
+    with ``reject_probability`` and redrawn in the same region; one with less mask than ``min_mask_fraction`` is
+    rejected with ``mask_reject_probability`` and another region is drawn. Both shares are of those voxels of the
+    (deformed, hence larger) label request that lie in the region.
     """
 
     def __init__(self, readers: Sequence[BlockReader], settings: SampleSettings) -> None:
         self.readers = readers
         self.settings = settings
-        volumes = np.array([reader.region.roi.size for reader in readers], dtype=float)
-        self.probabilities = volumes / volumes.sum()
+        regions = [reader.region for reader in readers]
+        shares = np.array([region.entry.weight or region.roi.size for region in regions], dtype=float)
+        self.probabilities = shares / shares.sum()
         self.latest: Place  # position of the latest sample
         self.latest_raw: Roi  # ROI of the raw read there, set by the reader
 
@@ -82,8 +83,10 @@ class PlaceChooser:
         """Return the shares of foreground and mask in the part of a request that lies in the region."""
         reader = self.readers[region]
         known = reader.known_labels(request.intersect(reader.region.roi))
-        foreground, mask = (np.count_nonzero(known[name]) / known[name].size for name in (CLASSES, MASK))
-        return foreground, mask
+        found, mask = known[CLASSES], known[MASK]
+        for one in self.settings.overlapping_classes:  # they are background in the class map where they overlap
+            found = (found > 0) | (known[instances_of(one)] > 0)
+        return np.count_nonzero(found) / found.size, np.count_nonzero(mask) / mask.size
 
     def _nothing_found(self, region: int, foreground: float, mask: float) -> str:
         reject, size = self.settings.reject, " x ".join(map(str, self.settings.output_size))

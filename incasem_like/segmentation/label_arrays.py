@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,49 @@ def count_ids(labels: Array) -> tuple[Ids, npt.NDArray[np.int64]]:
     ids, index = unique_index(values)
     sizes = np.bincount(index, weights=lengths, minlength=len(ids)).astype(np.int64)
     return ids[ids > 0].astype(np.uint64), sizes[ids > 0]
+
+
+def object_rows(labels: Array, begin: Sequence[int] = (0, 0, 0)) -> dict[str, Array]:
+    """Return id, size, sums of voxel positions, and first and last voxel of each object, all as whole numbers.
+
+    Args:
+        labels: (z, y, x), 0 = none.
+        begin: Absolute voxel of the first one.
+
+    Returns:
+        ``id``, ``size``, ``z_sum``, ``y_sum``, ``x_sum``, ``z_first`` ... ``x_last``, by ascending id.
+
+    >>> rows = object_rows(np.array([[[1, 1, 0, 2]]]), (0, 0, 10))
+    >>> rows["size"].tolist(), rows["x_sum"].tolist(), rows["x_last"].tolist()
+    ([2, 1], [21, 13], [11, 13])
+    """
+    rows = labels.reshape(-1, labels.shape[-1])
+    changes = np.ones(rows.shape, bool)
+    changes[:, 1:] = rows[:, 1:] != rows[:, :-1]
+    starts = np.flatnonzero(changes)
+    lengths = np.diff(starts, append=rows.size)
+    values = rows.ravel()[starts]
+    chosen = values > 0
+    starts, lengths = starts[chosen], lengths[chosen]
+    ids, index = unique_index(values[chosen])
+    order = np.argsort(index, kind="stable")
+    firsts = np.searchsorted(index[order], np.arange(len(ids)))
+    positions = [axis + first for axis, first in zip(np.unravel_index(starts, labels.shape), begin, strict=True)]
+    lasts = [*positions[:2], positions[2] + lengths - 1]
+    sums = [
+        lengths * first + (lengths * (lengths - 1) // 2 if axis == 2 else 0) for axis, first in enumerate(positions)
+    ]
+    table: dict[str, Array] = {"id": ids.astype(np.uint64)}
+    columns = {
+        "size": (np.add, lengths),
+        **{f"{axis}_sum": (np.add, column) for axis, column in zip("zyx", sums, strict=True)},
+        **{f"{axis}_first": (np.minimum, column) for axis, column in zip("zyx", positions, strict=True)},
+        **{f"{axis}_last": (np.maximum, column) for axis, column in zip("zyx", lasts, strict=True)},
+    }
+    for name, (add, column) in columns.items():
+        whole = column[order].astype(np.int64)
+        table[name] = add.reduceat(whole, firsts) if len(ids) else whole
+    return table
 
 
 def relabel(labels: Array, ids: Ids, new_ids: Array) -> Array:

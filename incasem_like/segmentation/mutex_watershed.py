@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.segmentation.affinities import Offset
+from incasem_like.segmentation.affinities import Offset, ends
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.uint64]
@@ -19,14 +19,48 @@ def is_attractive(offset: Sequence[int]) -> bool:
     return max(abs(step) for step in offset) <= 1
 
 
+def has_attraction(affinities: Array, offsets: Sequence[Offset]) -> npt.NDArray[np.bool_]:
+    """Return where a voxel has an affinity above 0 with any neighbour; others belong to no object.
+
+    >>> near = np.array([0, 0, 0.5, 0], np.float32).reshape(1, 1, 1, 4)
+    >>> has_attraction(near, [(0, 0, -1)]).tolist()
+    [[[False, True, True, False]]]
+    """
+    found = np.zeros(affinities.shape[1:], bool)
+    for values, offset in zip(affinities, offsets, strict=True):
+        if is_attractive(offset):
+            here, there = ends(found.shape, offset)
+            attracts = values[here] > 0
+            found[here] |= attracts
+            found[there] |= attracts
+    return found
+
+
+def mutex_weights(affinities: Array, offsets: Sequence[Offset], bias: float | Sequence[float] = 0.0) -> Array:
+    """Return the weights of pairs: the affinity where an offset attracts, 1 - affinity where it repels, plus the bias.
+
+    Args:
+        affinities: (channels, z, y, x) from 0 to 1.
+        offsets: Of the channels.
+        bias: A number, added to all repulsions; or one for each offset, also of those that attract.
+    """
+    attractive = [is_attractive(offset) for offset in offsets]
+    if isinstance(bias, int | float):
+        bias = [0.0 if attracts else bias for attracts in attractive]
+    weights = np.empty(affinities.shape, np.float32)
+    for found, values, attracts, shift in zip(weights, affinities, attractive, bias, strict=True):
+        found[:] = (values if attracts else 1 - values) + np.float32(shift)
+    return weights
+
+
 def mutex_watershed(
     affinities: Array,
     offsets: Sequence[Offset],
     *,
-    bias: float = 0.0,
+    bias: float | Sequence[float] = 0.0,
     strides: Sequence[int] = (1, 1, 1),
     randomized_strides: bool = False,
-    noise: float = 0.0,
+    noise: float | Sequence[float] = 0.0,
     seed: int = 0,
     mask: npt.NDArray[np.bool_] | None = None,
 ) -> Ids:
@@ -39,10 +73,11 @@ def mutex_watershed(
     Args:
         affinities: (channels, z, y, x) from 0 to 1.
         offsets: Of the channels.
-        bias: Added to all repulsions: above 0, more is separated.
+        bias: Added to all repulsions: above 0, more is separated; or one for each offset, see ``mutex_weights``.
         strides: Every how many voxels along z, y, x repulsive pairs count.
         randomized_strides: Choose the same share of repulsive pairs at random.
-        noise: Standard deviation of normal noise on the weights, which breaks ties without a preferred direction.
+        noise: Standard deviation of normal noise on the weights, which breaks ties without a preferred direction; a
+            number, or one for each offset.
         seed: Of noise and random pairs.
         mask: Voxels to segment; others are 0.
 
@@ -58,11 +93,13 @@ def mutex_watershed(
 
     order = sorted(range(len(offsets)), key=lambda channel: not is_attractive(offsets[channel]))
     attractive = sum(is_attractive(offset) for offset in offsets)
-    weights = affinities[order].astype(np.float32)
-    weights[attractive:] = 1 + np.float32(bias) - weights[attractive:]
+    weights = mutex_weights(affinities, offsets, bias)
     generator = np.random.default_rng(seed)
-    if noise:
-        weights += generator.normal(0, noise, weights.shape).astype(np.float32)
+    if np.any(noise):
+        deviations = np.broadcast_to(np.asarray(noise, np.float32), len(offsets))
+        for channel, deviation in zip(weights, deviations, strict=True):
+            channel += deviation * generator.standard_normal(channel.shape, np.float32)
+    weights = weights[order]
     if randomized_strides:  # the engine draws from NumPy's global generator
         state = np.random.get_state()
         np.random.seed(generator.integers(2**32))

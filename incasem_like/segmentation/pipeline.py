@@ -26,13 +26,14 @@ from incasem_like.blockwise.grid import block_grid, shuffled_parts
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.disk import write_whole
 from incasem_like.errors import DataError, InputError
-from incasem_like.graphs import ParquetGraph
+from incasem_like.graphs import GraphStore, Table, open_graph
 from incasem_like.segmentation.affinities import Offset, check_signs, stored_offsets
-from incasem_like.segmentation.label_arrays import consecutive, count_ids, relabel, unique_index
+from incasem_like.segmentation.label_arrays import consecutive, count_ids, object_rows, relabel
 from incasem_like.segmentation.methods.base import BlockReader, Ids
+from incasem_like.segmentation.predicted import AsPrepared, PredictedVolume
 from incasem_like.segmentation.probabilities import check_probability_map
 from incasem_like.segmentation.settings import SegmentationSection, method_named
-from incasem_like.segmentation.values import Meaning, Values, read_values
+from incasem_like.segmentation.values import Meaning, Values, offset_channels, read_values
 from incasem_like.volumes import Roi, Volume, dataset_exists, describe_roi, make_provenance, open_volume
 from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.values import check_label_dtype
@@ -71,11 +72,34 @@ class Segmentation:
         """The volumes that are read."""
         return (self.prediction,) if self.mask is None else (self.prediction, self.mask)
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Addresses of the volumes that blocks open; of affinities that are not stored, the raw volume's."""
+        first = self.prediction.region.raw if isinstance(self.prediction, PredictedVolume) else self.prediction
+        return tuple(str(volume.address) for volume in (first, *self.inputs[1:]))
+
+    @property
+    def set_up(self) -> AsPrepared | None:
+        """Hands affinities that are not stored to workers."""
+        return AsPrepared(self.prediction) if isinstance(self.prediction, PredictedVolume) else None
+
     @cached_property
-    def graph(self) -> ParquetGraph:
+    def graph(self) -> GraphStore:
         """The region adjacency graph."""
-        folder = self.folder / "graph"
-        return ParquetGraph(folder / "nodes", folder / "edges")
+        return _graph_of(self.folder, self.graph_options)
+
+    @property
+    def graph_options(self) -> dict[str, Any]:
+        """The graph store, as blocks open it: its URL, or None for files in the group, and the score of its edges."""
+        method = self.section.chosen
+        scoring = "_".join(str(getattr(method, name)) for name in method.edge_options)
+        return {"graph": self.section.graph, "scoring": scoring}
+
+    @property
+    def edges_folder(self) -> Path:
+        """Folder of the log of finished blocks of edges, and of edges in files."""
+        scoring = self.graph_options["scoring"]
+        return self.folder / "graph" / (f"edges_{scoring}" if scoring else "edges")
 
     @property
     def folder(self) -> Path:
@@ -85,18 +109,26 @@ class Segmentation:
     def options(self, *without: str) -> dict[str, Any]:
         """Return all that a stage depends on beside its inputs, except some options of the method."""
         options = self.section.chosen.model_dump(mode="json", exclude=set(without))
-        return {
+        stage: dict[str, Any] = {
             "method": self.section.method,
             "options": options,
             "meaning": self.meaning,
             "offsets": [list(offset) for offset in self.offsets],
         }
+        if isinstance(self.prediction, PredictedVolume):
+            stage["predicted"] = self.prediction.content_hash
+        if self.section.excluded_sections:
+            stage["excluded_sections"] = sorted(set(self.section.excluded_sections))
+        return stage
 
     def names(self) -> dict[float | None, str]:
         """Return the dataset of the segmentation at each threshold."""
         cuts = self.section.chosen.cuts()
-        suffix = {cut: "" if len(cuts) == 1 else f"_{cut:g}" for cut in cuts}
-        return {cut: f"{self.group}/segmentation{suffix[cut]}" for cut in cuts}
+        short = [f"{cut:g}" for cut in cuts if cut is not None]
+        if len(set(short)) < len(cuts):  # thresholds that differ only beyond six digits
+            short = [str(cut) for cut in cuts]
+        suffixes = [""] if len(cuts) == 1 else [f"_{digits}" for digits in short]
+        return {cut: f"{self.group}/segmentation{suffix}" for cut, suffix in zip(cuts, suffixes, strict=True)}
 
     def parameters(self, cut: float | None) -> dict[str, Any]:
         """Return what the segmentation at one threshold depends on."""
@@ -110,30 +142,41 @@ class Segmentation:
         Raises:
             InputError: An output was made with other options or from other inputs, and ``overwrite`` is False.
         """
-        finished = True
-        for cut, name in self.names().items():
-            if not dataset_exists(self.prediction.container, name):
-                finished = False
-                continue
-            made = open_volume(self.prediction.container, name, allow_incomplete=True)
-            before = made.provenance or {}
-            found = {
-                "parameters": before.get("parameters"),
-                "inputs": [
-                    {"address": item.get("address"), "content": item.get("content_hash")}
-                    for item in before.get("inputs", ())
-                ],
-            }
-            inputs = [{"address": str(volume.address), "content": volume.content_hash} for volume in self.inputs]
-            wanted = {"parameters": self.parameters(cut), "inputs": inputs}
-            difference = first_difference(found, json.loads(json.dumps(wanted)))
-            if difference and not overwrite:
-                raise InputError(
-                    f"{made.address} was made with {difference}: add --overwrite to replace it, or name another group "
-                    "in segmentation.output."
-                )
-            finished = finished and made.complete and not difference
-        return finished
+        made = [
+            is_made(self.prediction.container, name, self.parameters(cut), self.inputs, overwrite)
+            for cut, name in self.names().items()
+        ]
+        return all(made)
+
+
+def is_made(
+    container: str, dataset: str, parameters: Mapping[str, Any], inputs: Sequence[Volume], overwrite: bool
+) -> bool:
+    """Return whether a dataset is complete and was made with the same parameters from the same inputs.
+
+    Raises:
+        InputError: It was made with other parameters or from other inputs, and ``overwrite`` is False.
+    """
+    if not dataset_exists(container, dataset):
+        return False
+    made = open_volume(container, dataset, allow_incomplete=True)
+    before = made.provenance or {}
+    found = {
+        "parameters": before.get("parameters"),
+        "inputs": [
+            {"address": item.get("address"), "content": item.get("content_hash")} for item in before.get("inputs", ())
+        ],
+    }
+    wanted = {
+        "parameters": parameters,
+        "inputs": [{"address": str(volume.address), "content": volume.content_hash} for volume in inputs],
+    }
+    difference = first_difference(found, json.loads(json.dumps(wanted)))
+    if difference and not overwrite:
+        raise InputError(
+            f"{made.address} was made with {difference}: add --overwrite to replace it, or name another output."
+        )
+    return made.complete and not difference
 
 
 def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segmentation:
@@ -156,8 +199,12 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
     if meaning == "affinities":
         offsets = stored_offsets(prediction)
         method.check(offsets)
+    elif meaning == "descriptors":
+        offset_channels(prediction)
     else:
         if prediction.axes == "czyx" and prediction.shape[0] == 1:
+            if isinstance(prediction, PredictedVolume):
+                raise InputError("Probabilities that are not stored cannot be segmented: predict, and segment its id.")
             prediction = open_volume(f"{prediction.address}@c=0")
         prediction.require_zyx()
         check_probability_map(prediction)
@@ -171,9 +218,11 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
             "without '/' in front and without '..'."
         )
     plan = Segmentation(prediction, mask, meaning, offsets, section, group)
+    if isinstance(prediction, PredictedVolume):  # with the offsets that its network was trained with
+        return plan
     parts = shuffled_parts(prediction, prediction.roi, SAMPLE_VOXELS)
     for roi in parts[:SAMPLES]:
-        sample = read_values(prediction, mask, meaning, offsets, roi)
+        sample = read_values(prediction, mask, meaning, offsets, roi, section.excluded_sections)
         if offsets:
             check_signs(sample.fractions, offsets, str(prediction.address))
     return plan
@@ -182,8 +231,11 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
 def _meaning(prediction: Volume, section: SegmentationSection) -> Meaning:
     if section.input != "auto":
         return section.input
-    if prediction.attributes.get("target") == "boundaries":
-        return "boundaries"
+    predicted: Meaning | None = {"boundaries": "boundaries", "lsd": "descriptors"}.get(
+        str(prediction.attributes.get("target"))
+    )  # type: ignore[assignment]
+    if predicted is not None:
+        return predicted
     return "affinities" if prediction.axes == "czyx" else "objects"
 
 
@@ -224,17 +276,11 @@ def segment(
         InputError: A stage was made with other options, and ``overwrite`` is False.
     """
     how: dict[str, Any] = {"num_workers": num_workers, "workers": workers}
-    fragments = _make_fragments(plan, overwrite, run_id, how)
-    _make_edges(plan, fragments, overwrite, how)
-    nodes, edges = plan.graph.read_nodes(), plan.graph.read_edges()
-    if not nodes:
-        ids = np.zeros(0, np.uint64)
-        nodes = {"id": ids, "size": np.zeros(0, np.int64), "is_seed": np.zeros(0, bool)}
-    indexed = _indexed(nodes["id"], edges)
+    plan.is_finished(overwrite)  # refuses other options before edges of another score are made
+    fragments, nodes, edges = make_graph(plan, overwrite=overwrite, run_id=run_id, **how)
     made = []
     for cut, name in plan.names().items():
-        segments = plan.section.chosen.segments(nodes["id"], nodes, indexed, cut) if len(nodes["id"]) else nodes["id"]
-        segments, removed = _sized(segments, nodes["size"], plan.section)
+        segments, removed = segments_at(plan, nodes, edges, cut)
         path = _write_table(plan, name, nodes["id"], segments)
         objects = int(segments.max(initial=0))
         options = {
@@ -251,10 +297,41 @@ def segment(
         made.append({"address": str(output.address), "threshold": cut, "objects": objects, **removed})
     return {
         "fragments": len(nodes["id"]),
-        "edges": len(indexed["u"]),
+        "edges": len(edges["u"]),
         "fragments_address": str(fragments.address),
         "segmentations": made,
     }
+
+
+def make_graph(
+    plan: Segmentation, *, overwrite: bool = False, run_id: int | None = None, **how: Any
+) -> tuple[Volume, Table, dict[str, npt.NDArray[Any]]]:
+    """Run the stages of fragments and edges, as far as they are not complete; arguments as for ``segment``.
+
+    Returns:
+        The fragments, the nodes of the graph in ascending order of their ids, and the edges with indices of nodes.
+    """
+    fragments = _make_fragments(plan, overwrite, run_id, how)
+    _make_edges(plan, fragments, overwrite, how)
+    nodes: Table = plan.graph.read_nodes()
+    if not nodes:
+        ids = np.zeros(0, np.uint64)
+        nodes = {"id": ids, "size": np.zeros(0, np.int64), "is_seed": np.zeros(0, bool)}
+    return fragments, nodes, _indexed(nodes["id"], plan.graph.read_edges())
+
+
+def segments_at(
+    plan: Segmentation, nodes: Table, edges: dict[str, npt.NDArray[Any]], cut: float | None
+) -> tuple[Ids, dict[str, int]]:
+    """Return the segment of each fragment at one threshold, 1..n or 0, and what was removed by size.
+
+    Args:
+        plan: What is segmented.
+        nodes, edges: As ``make_graph`` returns them.
+        cut: The threshold, or None for a method that has none.
+    """
+    segments = plan.section.chosen.segments(nodes["id"], nodes, edges, cut) if len(nodes["id"]) else nodes["id"]
+    return _sized(segments, nodes["size"], plan.section)
 
 
 def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how: Mapping[str, Any]) -> Volume:
@@ -264,9 +341,12 @@ def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how
 
     def task(output: Volume) -> BlockTask:
         step = block_grid(output, plan.section.block_shape, context, None).step
-        parameters = {**stage, "voxels": math.prod(step), "mask": plan.mask is not None}
-        inputs = tuple(str(volume.address) for volume in plan.inputs)
-        return BlockTask("fragments", output, inputs, fragments_of_block, parameters, plan.section.block_shape, context)
+        parameters = {**stage, **plan.graph_options, "voxels": math.prod(step), "mask": plan.mask is not None}
+        parameters.pop("scoring")  # fragments do not depend on it
+        shape = plan.section.block_shape
+        return BlockTask(
+            "fragments", output, plan.reads, fragments_of_block, parameters, shape, context, set_up=plan.set_up
+        )
 
     options = {
         **_layout(plan),
@@ -274,9 +354,14 @@ def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how
         "provenance": make_provenance(TOOL, stage, plan.inputs, run_id),
     }
     output = _output(plan, f"{plan.group}/fragments", options, task, overwrite)
+    claimed = str(plan.folder.absolute())
+    if plan.section.graph is not None:
+        plan.graph.claim(claimed)
     if not output.complete and read_log(str(output.address)) is None:
-        for folder in (plan.graph.nodes, plan.graph.edges):
-            shutil.rmtree(folder, ignore_errors=True)
+        plan.graph.clear()
+        shutil.rmtree(plan.folder / "graph", ignore_errors=True)
+        if plan.section.graph is not None:
+            plan.graph.claim(claimed)
     run_blockwise(task(output), description="Fragments", **how)
     return open_volume(output.address)
 
@@ -285,12 +370,19 @@ def _make_edges(plan: Segmentation, fragments: Volume, overwrite: bool, how: Map
     step = block_grid(fragments, plan.section.block_shape, (0, 0, 0), None).step
     parameters = {
         **plan.options(*plan.section.chosen.table_options),
+        **plan.graph_options,
         "voxels": math.prod(step),
         "mask": plan.mask is not None,
     }
-    inputs = tuple(str(volume.address) for volume in (*plan.inputs, fragments))
     task = LedgerTask(
-        "edges", fragments, inputs, edges_of_block, parameters, plan.section.block_shape, place=plan.graph.edges
+        "edges",
+        fragments,
+        (*plan.reads, str(fragments.address)),
+        edges_of_block,
+        parameters,
+        plan.section.block_shape,
+        place=plan.edges_folder,
+        set_up=plan.set_up,
     )
     task.run(overwrite=overwrite and _is_stale(task), description="Edges", **how)
 
@@ -387,7 +479,7 @@ def fragments_of_block(block: Block, parameters: Mapping[str, Any]) -> None:
     nodes["id"] = nodes["id"] + first
     fragments[fragments > 0] += first
     block.output.write(fragments, block.write_roi)
-    _graph_of(block.folder.parent).write_nodes(block.number, nodes)
+    _graph_of(block.folder.parent, parameters).write_nodes(block.number, nodes)
 
 
 def edges_of_block(block: Block, parameters: Mapping[str, Any]) -> None:
@@ -404,7 +496,7 @@ def edges_of_block(block: Block, parameters: Mapping[str, Any]) -> None:
         lambda roi: fragments.read(roi, outside="constant"),
     )
     method = method_named(parameters["method"], parameters["options"])
-    _graph_of(block.folder.parent.parent).write_edges(block.number, method.edges(reader))
+    _graph_of(block.folder.parent.parent, parameters).write_edges(block.number, method.edges(reader))
 
 
 def segment_block(block: Block, parameters: Mapping[str, Any]) -> None:
@@ -423,11 +515,12 @@ def segment_block(block: Block, parameters: Mapping[str, Any]) -> None:
 def _values(block: Block, parameters: Mapping[str, Any], roi: Roi) -> Values:
     mask = block.inputs[1] if parameters["mask"] else None
     offsets = tuple((z, y, x) for z, y, x in parameters["offsets"])
-    return read_values(block.inputs[0], mask, parameters["meaning"], offsets, roi)
+    prediction = block.inputs[0] if block.prepared is None else block.prepared
+    return read_values(prediction, mask, parameters["meaning"], offsets, roi, parameters.get("excluded_sections", ()))
 
 
-def _graph_of(folder: Path) -> ParquetGraph:
-    return ParquetGraph(folder / "graph" / "nodes", folder / "graph" / "edges")
+def _graph_of(folder: Path, parameters: Mapping[str, Any]) -> GraphStore:
+    return open_graph(parameters["graph"] or folder / "graph", parameters.get("scoring", ""))
 
 
 def node_table(fragments: Ids, roi: Roi, voxel_size: Sequence[float]) -> dict[str, npt.NDArray[Any]]:
@@ -438,20 +531,8 @@ def node_table(fragments: Ids, roi: Roi, voxel_size: Sequence[float]) -> dict[st
     >>> nodes["size"].tolist(), nodes["x"].tolist()
     ([2, 1], [10.0, 35.0])
     """
-    rows = fragments.reshape(-1, fragments.shape[-1])
-    changes = np.ones(rows.shape, bool)
-    changes[:, 1:] = rows[:, 1:] != rows[:, :-1]
-    starts = np.flatnonzero(changes)
-    lengths = np.diff(starts, append=rows.size)
-    values = rows.ravel()[starts]
-    chosen = values > 0
-    starts, lengths, values = starts[chosen], lengths[chosen], values[chosen]
-    ids, index = unique_index(values)
-    sizes = np.bincount(index, lengths, len(ids))
-    z, y, x = (axis.astype(np.float64) for axis in np.unravel_index(starts, fragments.shape))
-    centres = {"z": z + 0.5, "y": y + 0.5, "x": x + lengths / 2}
-    table: dict[str, npt.NDArray[Any]] = {"id": ids, "size": sizes.astype(np.int64)}
-    for axis, (name, position) in enumerate(centres.items()):
-        mean = np.bincount(index, position * lengths, len(ids)) / sizes
-        table[name] = (mean + roi.begin[axis]) * voxel_size[axis]
+    rows = object_rows(fragments, roi.begin)
+    table: dict[str, npt.NDArray[Any]] = {"id": rows["id"], "size": rows["size"]}
+    for axis, size in zip("zyx", voxel_size, strict=True):
+        table[axis] = (rows[f"{axis}_sum"] / rows["size"] + 0.5) * size
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -9,13 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from incasem_like.errors import DataError
 from incasem_like.segmentation.affinities import Offset, as_backward, ends, neighbour_channels
 from incasem_like.segmentation.probabilities import stored_threshold
 from incasem_like.volumes import Roi, Volume
 from incasem_like.volumes.values import check_probabilities, inside, probability_scale
 
 Array = npt.NDArray[Any]
-Meaning = Literal["affinities", "boundaries", "objects"]
+Meaning = Literal["affinities", "boundaries", "objects", "descriptors"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Values:
     """Affinities or probabilities in an ROI.
 
     Attributes:
-        stored: (channels, z, y, x) as stored; probabilities of boundaries are inverted to those of objects.
+        stored: (channels, z, y, x) as stored; probabilities of boundaries are inverted to those of objects, and shape
+            descriptors become such probabilities, see ``interior_of_descriptors``.
         scale: The stored value of 1.
         offsets: Of the channels of affinities; none for probabilities.
         valid: (z, y, x), False outside the volume and where the mask is 0.
@@ -84,10 +87,60 @@ class Values:
         return both
 
 
+def offset_channels(prediction: Volume) -> tuple[int, ...]:
+    """Return the channels of shape descriptors that hold the mean offset, z, y, x or y, x.
+
+    They are found by the attribute ``channel_names``, else they are the first of 10 (3-D) or 6 (in sections) channels.
+
+    Raises:
+        DataError: There are no such channels.
+    """
+    names = prediction.attributes.get("channel_names")
+    channels = prediction.shape[0] if prediction.axes == "czyx" else 1
+    if isinstance(names, list):
+        found = tuple(channel for channel, name in enumerate(names) if str(name).startswith("offset_"))
+    else:
+        found = {10: (0, 1, 2), 6: (0, 1)}.get(channels, ())
+    if not found or max(found) >= channels:
+        raise DataError(
+            f"{prediction.address} has no mean offsets among its {channels} channels ({names or 'without names'}): "
+            "name a prediction of shape descriptors with their components 0 to 2, or segment affinities."
+        )
+    return found
+
+
+def interior_of_descriptors(offsets: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return how far a voxel lies inside of an object, from 0 to 1, by the mean offset of its shape descriptors.
+
+    The mean offset leads from a voxel to the centre of the part of its object that is near: 0 well inside, and towards
+    the inside near a boundary. The result is 1 - its length in units of sigma; 0 also in background, where descriptors
+    are 0.
+
+    Args:
+        offsets: (2 or 3, z, y, x) from 0 to 1, as descriptors are stored: 0.5 means 0, 0 and 1 are a whole sigma.
+
+    >>> offsets = np.array([[0.5, 0.75, 0.0], [0.5, 0.5, 0.0]], np.float32).reshape(2, 1, 1, 3)
+    >>> interior_of_descriptors(offsets).ravel().tolist()
+    [1.0, 0.5, 0.0]
+    """
+    length = np.sqrt(np.square(2 * offsets - 1).sum(axis=0))
+    return np.asarray(1 - np.minimum(length, 1), np.float32)
+
+
 def read_values(
-    prediction: Volume, mask: Volume | None, meaning: Meaning, offsets: tuple[Offset, ...], roi: Roi
+    prediction: Volume,
+    mask: Volume | None,
+    meaning: Meaning,
+    offsets: tuple[Offset, ...],
+    roi: Roi,
+    excluded_sections: Sequence[int] = (),
 ) -> Values:
     """Read the values of an ROI, which may extend beyond the volume.
+
+    Args:
+        prediction, mask, meaning, offsets: As of ``pipeline.Segmentation``.
+        roi: In absolute voxels.
+        excluded_sections: Absolute sections that are not valid.
 
     Raises:
         VoxelValueError: A valid value is not from 0 to 1.
@@ -95,7 +148,8 @@ def read_values(
     stored = prediction.read(roi, outside="constant")
     if stored.ndim == 3:
         stored = stored[None]
-    stored, scale = stored[: len(offsets) or 1], probability_scale(prediction)
+    channels = list(offset_channels(prediction)) if meaning == "descriptors" else slice(len(offsets) or 1)
+    stored, scale = stored[channels], probability_scale(prediction)
     common = roi.intersect(prediction.roi)
     if common == roi and mask is None:
         valid = np.ones(roi.shape, bool)
@@ -103,8 +157,13 @@ def read_values(
         valid = np.zeros(roi.shape, bool)
         within = (common - roi.begin).to_slices()
         valid[within] = True if mask is None else inside(mask.read(common), str(mask.address), common.begin)
+    for section in excluded_sections:
+        if roi.begin[0] <= section < roi.end[0]:
+            valid[section - roi.begin[0]] = False
     for channel in stored:
         check_probabilities(channel, scale, str(prediction.address), roi.begin, valid)
     if meaning == "boundaries":
         stored = stored.dtype.type(scale) - stored
+    elif meaning == "descriptors":
+        stored, scale = interior_of_descriptors(stored.astype(np.float32) / np.float32(scale))[None], 1.0
     return Values(stored, scale, offsets, valid, prediction.require_voxel_size())

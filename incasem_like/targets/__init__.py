@@ -6,7 +6,7 @@ from incasem_like.targets.classes import class_map
 from incasem_like.targets.descriptors import DESCRIPTOR_NAMES, local_shape_descriptors
 from incasem_like.targets.distance import boundary_distance, normalised_distance
 from incasem_like.targets.losses import activate
-from incasem_like.targets.target import LabelBlock, Target, channel_slices, targets_of
+from incasem_like.targets.target import LabelBlock, Target, channel_slices, overlapping_classes, targets_of
 from incasem_like.targets.weights import (
     balance_weights,
     boundary_weights,
@@ -32,6 +32,7 @@ __all__ = [
     "instance_weights",
     "local_shape_descriptors",
     "normalised_distance",
+    "overlapping_classes",
     "separation_weights",
     "targets_of",
 ]

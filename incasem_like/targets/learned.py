@@ -88,8 +88,14 @@ class Classes(Target):
 
     @property
     def reads(self) -> Sequence[int]:
-        """The label datasets themselves where they may overlap; else the class map is enough."""
-        return () if self.exclusive else range(1, self._count)
+        """The label datasets themselves where they overlap or objects are weighted; else the class map is enough."""
+        class_map_suffices = self.exclusive and self.instance_weight_limit is None
+        return () if class_map_suffices else range(1, self._count)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a voxel may belong to several classes."""
+        return not self.exclusive
 
     def resolved(self, num_classes: int) -> Self:
         """Return it with its number of classes."""

@@ -6,7 +6,10 @@ later predicts. Sums are computed in float32. Voxels of weight 0 never count.
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -20,6 +23,33 @@ if TYPE_CHECKING:
 EPSILON = 1e-6
 TINY = 1e-6
 FEWEST, MOST = 0.01, 0.99  # bounds of the share of positive voxels where classes are balanced
+_SEVERAL: ContextVar[bool] = ContextVar("whether several processes have a share of each batch", default=False)
+
+
+@contextlib.contextmanager
+def summed_over_processes() -> Iterator[None]:
+    """Compute losses of the batch that all processes of a training share, if there are several."""
+    import torch.distributed
+
+    token = _SEVERAL.set(torch.distributed.is_initialized())
+    try:
+        yield
+    finally:
+        _SEVERAL.reset(token)
+
+
+def total(values: Tensor) -> Tensor:
+    """Return the sum of values over the processes that share a batch; the values themselves if there is only one.
+
+    Losses that divide by a sum use it for both, so that they are the same however a batch is divided. Gradients pass
+    through; their average over the processes is that of the whole batch.
+    """
+    if not _SEVERAL.get():
+        return values
+    from torch.distributed.nn.functional import all_reduce
+
+    summed: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    return summed
 
 
 class Loss(LossSection):
@@ -104,7 +134,8 @@ class CrossEntropyDice(ClassWeights):
         counted_channels = counted.unsqueeze(1)
         both = (probabilities * classes * counted_channels).flatten(2).sum(dim=2)
         each = ((probabilities**2 + classes**2) * counted_channels).flatten(2).sum(dim=2)
-        dice = 1 - ((2 * both + EPSILON) / (each + EPSILON)).mean()
+        dices = (2 * both + EPSILON) / (each + EPSILON)
+        dice = 1 - total(dices.mean()) / total(dices.new_ones(()))
         return (1 - self.dice_weight) * mean(self.voxelwise(logits, target), counted) + self.dice_weight * dice
 
 
@@ -144,7 +175,8 @@ class WeightedBinaryCrossEntropy(Loss):
         if self.positive_weight is None:
             counted = weight.float().expand_as(wanted)
             over = (0, *range(2, wanted.ndim))
-            share = (wanted * counted).sum(dim=over, keepdim=True) / counted.sum(dim=over, keepdim=True).clamp_min(TINY)
+            ones, known = (total(one.sum(dim=over, keepdim=True)) for one in (wanted * counted, counted))
+            share = ones / known.clamp_min(TINY)
             share = share.clamp(FEWEST, MOST)
             positive = ((1 - share) / share)[0]
         return mean(binary_cross_entropy_with_logits(values, wanted, pos_weight=positive, reduction="none"), weight)
@@ -166,7 +198,8 @@ class Dice(Loss):
             values, wanted, weight = values[:, 1:], wanted[:, 1:], weight.unsqueeze(1)
         weights = self.voxel_weights(wanted, weight)
         over = (0, *range(2, values.ndim))
-        both, each = (values * wanted * weights).sum(dim=over), ((values + wanted) * weights).sum(dim=over)
+        sums = [(values * wanted * weights).sum(dim=over), ((values + wanted) * weights).sum(dim=over)]
+        both, each = map(total, sums)
         loss: Tensor = (1 - (2 * both + 1) / (each + 1)).mean()
         return loss
 
@@ -209,7 +242,7 @@ class MeanSquaredError(Loss):
         """Compute the loss; see `Loss`."""
         errors = (activate(logits.float(), activation) - target.float()) ** 2
         counted = (weight > 0).sum() * (errors.numel() // weight.numel())
-        return (errors * weight).sum() / counted.clamp_min(1)
+        return total((errors * weight).sum()) / total(counted).clamp_min(1)
 
 
 class WeightedSum(Loss):
@@ -245,8 +278,8 @@ def mean(values: Tensor, weight: Tensor) -> Tensor:
     """Return sum(values * weight) / sum(weight), where the weight may have one channel for all; 0 if it is 0."""
     import torch
 
-    total = weight.float().sum() * (values.numel() // weight.numel())
-    return (values * weight).sum() / torch.where(total > 0, total, torch.ones_like(total))
+    weights = total(weight.float().sum() * (values.numel() // weight.numel()))
+    return total((values * weight).sum()) / torch.where(weights > 0, weights, torch.ones_like(weights))
 
 
 def _channels(logits: Tensor, target: Tensor, activation: Activation) -> tuple[Tensor, Tensor]:

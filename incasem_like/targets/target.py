@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from incasem_like.config.kinds import Axes, Count, Positive, contradiction
+from incasem_like.config.kinds import Axes, Count, Positive, PositiveNumber, contradiction
 from incasem_like.config.target_sections import TargetSection
 from incasem_like.targets.boundaries import boundary_labels, grow_boundary
 from incasem_like.targets.losses import Loss
+from incasem_like.targets.weights import boundary_weights, instance_weights
 from incasem_like.volumes.values import foreground
 
 if TYPE_CHECKING:
@@ -77,10 +78,29 @@ class Target(TargetSection):
     ``config/target_sections.py``.
     """
 
+    boundary_weight: PositiveNumber = Field(
+        1.0, description="Factor of the weight of voxels at boundaries between objects, and with the background."
+    )
+    boundary_reach: Positive = Field(1, description="Voxels on each side of a boundary that `boundary_weight` is for.")
+    instance_weight_limit: PositiveNumber | None = Field(
+        None,
+        description="Weigh the objects of a block alike whatever their sizes, 1 on average, and at most by this "
+        "factor; null = every voxel of an object counts the same.",
+    )
+
     @property
     def reads(self) -> Sequence[int]:
         """The classes whose instance ids ``make`` reads; none if the class map is enough."""
         return ()
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a voxel of several label datasets belongs to all of them, instead of none."""
+        return False
+
+    def objects(self, block: LabelBlock) -> NDArray[np.integer]:
+        """Return the ids (z, y, x) that tell objects apart where they are weighted, with the block's context."""
+        return block.merged_instances(self.reads) if self.reads else block.classes
 
     @property
     def bytes_per_voxel(self) -> int:
@@ -91,6 +111,15 @@ class Target(TargetSection):
         """Return how many voxels of labels ``make`` needs before and after a block, z, y, x."""
         return (0, 0, 0)
 
+    def full_context(self, voxel_size: Sequence[float]) -> Size:
+        """Return how many voxels of labels ``weighted`` needs before and after a block, z, y, x."""
+        z, y, x = (max(size, self._reach) for size in self.context(voxel_size))
+        return z, y, x
+
+    @property
+    def _reach(self) -> int:
+        return self.boundary_reach if self.boundary_weight != 1 else 0
+
     @abstractmethod
     def make(self, block: LabelBlock) -> tuple[Array, Array]:
         """Compute the target of a block.
@@ -99,6 +128,20 @@ class Target(TargetSection):
             The target: (z, y, x) class ids, or (channels, z, y, x) uint8 or float32; and its weight, 0 where it does
             not count, float32 of the same shape, or with one channel for all. Both without the block's context.
         """
+
+    def weighted(self, block: LabelBlock) -> tuple[Array, Array]:
+        """Return what ``make`` returns, with the weights of objects and boundaries multiplied in."""
+        target, weight = self.make(block)
+        if self.boundary_weight != 1:
+            factors = boundary_weights(
+                self.objects(block), self.boundary_weight, self.boundary_reach, mask=block.inside
+            )
+            weight = weight * np.where(block.crop(block.inside), block.crop(factors), np.float32(1))
+        if self.instance_weight_limit is not None:
+            objects, mask = block.crop(self.objects(block)), block.crop(block.mask)
+            factors = instance_weights(objects, mask, self.instance_weight_limit)
+            weight = weight * np.where(mask, factors, np.float32(1))
+        return target, weight
 
     def loss_of(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Return the loss of its channels of a batch, before it is multiplied by ``weight``."""
@@ -127,6 +170,10 @@ class InstanceTarget(Target):
         """The classes whose instance ids it is made of."""
         return self.labels or ()
 
+    def objects(self, block: LabelBlock) -> NDArray[np.integer]:
+        """Return the ids that it is made of."""
+        return self.instances(block)
+
     def instances(self, block: LabelBlock) -> NDArray[np.integer]:
         """Return the ids that it is made of, with its context, after the growth of boundaries."""
         merged = block.merged_instances(self.labels)
@@ -142,7 +189,7 @@ class InstanceTarget(Target):
     def with_growth(self, context: Sequence[int]) -> Size:
         """Return the context for labels whose boundaries have yet to grow."""
         growth = (self.grow_boundary if axis in self.grow_boundary_axes else 0 for axis in range(3))
-        z, y, x = (size + steps for size, steps in zip(context, growth, strict=True))
+        z, y, x = (max(size, self._reach) + steps for size, steps in zip(context, growth, strict=True))
         return z, y, x
 
     def resolved(self, num_classes: int) -> Self:
@@ -159,6 +206,11 @@ class InstanceTarget(Target):
 def targets_of(config: TrainingConfig) -> tuple[Target, ...]:
     """Return the targets of a training, in the order of the network's channels."""
     return cast("tuple[Target, ...]", config.resolved_targets)
+
+
+def overlapping_classes(targets: Sequence[Target]) -> tuple[int, ...]:
+    """Return the classes to which a voxel belongs for some target whatever other label datasets say of it."""
+    return tuple(sorted({one for target in targets if target.overlaps for one in target.reads}))
 
 
 def channel_slices(targets: Sequence[TargetSection]) -> list[slice]:

@@ -68,13 +68,21 @@ RUN_KINDS = (
         "#fdeccf",
         columns=("parent", "data", "tags"),
         omniboard_columns=(("Prediction run", "info.prediction_run_id"),),
-        tools=("extract_segmentation_with_threshold", "segment"),
+        tools=("extract_segmentation_with_threshold", "segment", "refine_segmentation"),
+    ),
+    RunKind(
+        "measurements",
+        "#f2ecd6",
+        columns=("parent", "data", "result.objects", "tags"),
+        omniboard_columns=(("Segmentation run", "info.segmentation_run_id"), ("Objects", "result.objects")),
+        tools=("measure_objects", "extract_skeletons", "extract_meshes"),
     ),
     RunKind(
         "evaluations",
         "#eadff2",
         columns=("parent", "data", "dice", "jaccard", "tags"),
         omniboard_columns=(("Prediction run", "info.prediction_run_id"), ("Dice, best", "info.summary.dice.max")),
+        tools=("self_consistency",),
     ),
     RunKind(
         "sweeps",
@@ -82,7 +90,12 @@ RUN_KINDS = (
         columns=("result.trials", "result.metric", "result.best_value", "result.best_training_run", "tags"),
         omniboard_columns=(("Best value", "result.best_value"), ("Best training run", "result.best_training_run")),
     ),
-    RunKind("bootstrapping", "#f9dcdc"),
+    RunKind(
+        "bootstrapping",
+        "#f9dcdc",
+        columns=("parent", "result.last_step", "result.error", "result.voi", "tags"),
+        omniboard_columns=(("Self-consistency error", "result.error"), ("VOI", "result.voi")),
+    ),
 )
 KINDS = tuple(kind.name for kind in RUN_KINDS)
 KINDS_BY_KEY = {kind.parent_key: kind.name for kind in RUN_KINDS}

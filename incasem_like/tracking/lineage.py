@@ -315,7 +315,8 @@ class _Gathering:
 def _words_of(origin: Mapping[str, Any]) -> str:
     """Describe the checkpoint of a training that was used."""
     sha256, iteration = str(origin.get("sha256") or "")[:_SHOWN_OF_HASHES], origin.get("iteration")
-    words = ["" if iteration is None else f"checkpoint {iteration}", f"sha256 {sha256}" if sha256 else ""]
+    role = str(origin.get("role") or "")
+    words = [role, "" if iteration is None else f"checkpoint {iteration}", f"sha256 {sha256}" if sha256 else ""]
     return ", ".join(filter(None, words))
 
 

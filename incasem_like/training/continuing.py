@@ -29,7 +29,8 @@ _MAY_CHANGE = (
     "directories", "tracking", "sacred", "sources", "torch.device", "torch.num_threads", "torch.channels_last",
     "torch.compile", "training.iterations", "training.save_every", "training.log_every", "training.image_every",
     "training.snapshot", "training.profiling_stats", "training.precache", "training.checkpoints.keep_last",
-    "training.checkpoints.keep_every", "training.data", "validation.validate_every", "validation.snapshot",
+    "training.checkpoints.keep_every", "training.data", "training.early_stopping", "training.num_params",
+    "validation.validate_every", "validation.snapshot",
     "validation.data",
 )  # fmt: skip
 

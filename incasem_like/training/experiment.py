@@ -13,11 +13,14 @@ from incasem_like.training.arithmetic import record_arithmetic
 from incasem_like.training.beginning import Beginning, BeginningFinder
 from incasem_like.training.checkpoints import CheckpointFolder
 from incasem_like.training.continuing import put_in_order, warn_of_changed_volumes
+from incasem_like.training.first_network import with_first_network
 from incasem_like.training.folders import RunFolders, check_unused
+from incasem_like.training.processes import Job, Start, share, world_size
 from incasem_like.volumes import check_outputs
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
+    from incasem_like.samples import SyntheticSamples, TrainingSamples
     from incasem_like.tracking import Run, RunRecord, RunStore
     from incasem_like.training.log import TrainingLog
     from incasem_like.training.optimization import Optimization
@@ -79,11 +82,14 @@ def train(
     """
     from incasem_like.training.preflight import check_training
 
+    trainings = trainings or (lambda: _required(store()))
+    if continued is None:
+        config = with_first_network(config, trainings)
     checked = check_training(with_seed(config))
     if (record := repeats or starts_from) is not None:
         warn_of_changed_volumes(record, checked)
     runs = config.directories.runs
-    beginning = BeginningFinder(checked, trainings or (lambda: _required(store())), continued)
+    beginning = BeginningFinder(checked, trainings, continued, repeats)
     if continued is not None and beginning.leaves_nothing_to_do:
         return FinishedTraining(RunFolders.of_run(runs, continued.id), dict(continued.result), was_complete=True)
     run_store = store()
@@ -97,9 +103,8 @@ def train(
         if repeats is not None:
             run.set_info("repeats", repeats.id)
         record_arithmetic(run, config.torch, repeats)
-        start = beginning.found.start
-        if part_of or start is not None:
-            run.set_info("parent", {**(part_of or {}), **({} if start is None else start.lineage)})
+        if part_of or beginning.found.lineage:
+            run.set_info("parent", {**(part_of or {}), **beginning.found.lineage})
         return FinishedTraining(folders, run_training(checked, run, folders, beginning.found, started))
 
     return _track(work, checked, beginning, run_store, options)
@@ -165,6 +170,8 @@ def run_training(
         trainer = build_trainer(checked, run, folders, tensorboard, beginning)
         if checkpoint is not None:
             trainer.restore(checkpoint)
+        if world_size() > 1:
+            share(Start(trainer.parts.optimization.state(), trainer.iteration))
         run.inputs([region.record for region in regions])
         return trainer.fit()
 
@@ -181,7 +188,7 @@ def build_trainer(
     """Assemble the network, samples, validation and logs of a run."""
     import torch
 
-    from incasem_like.networks import count_parameters, load_frozen
+    from incasem_like.networks import AutoContext, count_parameters
     from incasem_like.training.log import TrainingLog
     from incasem_like.training.optimization import Optimization, seeded_network
     from incasem_like.training.showing import SampleShow
@@ -195,12 +202,15 @@ def build_trainer(
     torch.manual_seed(config.seed)  # dropout draws from the global generators, whose states checkpoints keep
     run.set_info("num_params", count_parameters(network))  # as a metric it would flatten all other curves
     run.set_info("targets", [target.describe() for target in config.resolved_targets])
+    share(Job(config, _samples(checked)))
     optimization = Optimization(config, network)
     if beginning.start is not None:
         beginning.start.load(optimization)
-    elif not beginning.iteration:
-        load_frozen(network, config.model)
+    elif beginning.first is not None:
+        assert isinstance(network, AutoContext)
+        network.read_first(beginning.first.path)
     log = TrainingLog(config, run, tensorboard)
+    show = SampleShow(config, tensorboard, folders.snapshots)
     parts = TrainingParts(
         optimization=optimization,
         batches=_batches(checked),
@@ -208,19 +218,26 @@ def build_trainer(
         log=log,
         run=run,
         validation=_validator(checked, optimization, log, folders) if checked.validation_regions else None,
-        show=SampleShow(config, tensorboard, folders.snapshots / "training"),
+        show=show,
+        keep=show.keep,
         registered=lambda: [entry["iteration"] for entry in run.info.get("checkpoints") or ()],
     )
     return Trainer(config, parts)
 
 
+def _samples(checked: CheckedTraining) -> TrainingSamples | SyntheticSamples:
+    from incasem_like.samples import SyntheticSamples, TrainingSamples
+
+    seed, data = checked.config.seed, checked.training_data
+    assert seed is not None
+    return SyntheticSamples(checked.settings, seed) if data is None else TrainingSamples(data, checked.settings, seed)
+
+
 def _batches(checked: CheckedTraining) -> Callable[[int, int], Iterable[Batch]]:
     from incasem_like.networks import torch_device
-    from incasem_like.samples import TrainingSamples, make_loader
+    from incasem_like.samples import make_loader
 
-    config = checked.config
-    assert config.seed is not None
-    samples = TrainingSamples(checked.training_data, checked.settings, config.seed)
+    config, samples = checked.config, _samples(checked)
 
     def batches(start: int, stop: int) -> Iterable[Batch]:
         precache = config.training.precache
@@ -231,6 +248,8 @@ def _batches(checked: CheckedTraining) -> Callable[[int, int], Iterable[Batch]]:
             prefetch=precache.cache_size,
             start=start,
             stop=stop,
+            world_size=world_size(),
+            parts=config.training.accumulate,
             pin_memory=torch_device(config.torch).type == "cuda",
         )
 
@@ -246,7 +265,7 @@ def _validator(
 
     config = checked.config
     predictor = TiledPredictor(
-        optimization.on_volumes,
+        optimization.validated,
         geometry=optimization.geometry,
         input_size=config.validation.input_size_voxels,
         device=optimization.device,
@@ -257,7 +276,7 @@ def _validator(
     return Validator(
         config,
         checked.validation_regions,
-        network=optimization.on_volumes,
+        network=optimization.validated,
         predictor=predictor,
         log=log,
         snapshots=folders.snapshots / "validation",

@@ -6,11 +6,13 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 NOTICE = b"\nStopping after this step; once more stops at once.\n"
 STANDARD_ERROR = 2
+ECHO_SECONDS = 5  # torchrun passes a ctrl-C on that the terminal sent to this process, too
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -24,6 +26,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._noted = 0.0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -53,10 +56,12 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
+            if "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() < self._noted + ECHO_SECONDS:
+                return
             self._put_back()
             signal.raise_signal(number)
             return
-        self.signal = number
+        self.signal, self._noted = number, time.monotonic()
         with contextlib.suppress(OSError):  # the terminal was closed
             os.write(STANDARD_ERROR, NOTICE)  # print() is not reentrant and may fail here
 

@@ -12,8 +12,10 @@ import numpy as np
 from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.errors import ConfigError, DataError
 from incasem_like.samples.regions import downsampled
-from incasem_like.targets import Target, targets_of
+from incasem_like.targets import Target, overlapping_classes, targets_of
+from incasem_like.targets.learned import Classes, Descriptors
 from incasem_like.targets.losses import ClassWeights
+from incasem_like.targets.target import InstanceTarget
 from incasem_like.volumes import Coordinate, Roi, Volume
 
 if TYPE_CHECKING:
@@ -51,24 +53,29 @@ def check_training_data(config: TrainingConfig, regions: Sequence[Region]) -> No
 
     Raises:
         DataError: The mask is 0 everywhere, all voxels that count are background or, where classes are learnt, of one
-            class, or raw is constant.
+            class, a class with a weight is nowhere, instances are learnt from a single one, or raw is constant.
         ConfigError: ``loss.weight`` leaves fewer than two classes.
         VoxelValueError: A label is negative.
     """
-    found = look_into(regions, measured=False)
+    targets = targets_of(config)
+    found = look_into(regions, measured=False, overlapping=overlapping_classes(targets))
     names, seen = _names(found), frozenset[int]().union(*(entry.classes for entry in found))
     if all(entry.certain for entry in found):
         if not seen:
             raise DataError(
                 f"The mask of training.data is 0 everywhere in {names}, so nothing can be learnt: {REMEDY}."
             )
-        for target in targets_of(config):
+        for target in targets:
             _check_seen(target, seen, names)
+            if isinstance(target, Classes) and not config.training.start_from.named:  # a class may be known from there
+                _check_classes(target, seen, names)
+        _check_objects(targets, found, names)
     if all(entry.constant is not None for entry in found):
         raise DataError(
             f"The raw of training.data is {found[0].constant:g} everywhere in {names}, so nothing can be learnt: "
             f"{REMEDY}."
         )
+    _check_depth(targets, regions)
     warn_of_content("training.data", found, config.data.num_classes)
 
 
@@ -84,6 +91,62 @@ def _check_seen(target: Target, seen: frozenset[int], names: str) -> None:
         raise ConfigError(
             f"loss.weight={list(weights)} leaves less than two of the classes {sorted(seen)} of training.data, so "
             "nothing can be learnt: give two of them a weight above 0."
+        )
+
+
+def _check_classes(target: Classes, seen: frozenset[int], names: str) -> None:
+    """Check that each class that counts is somewhere."""
+    weights = target.loss.weight if isinstance(target.loss, ClassWeights) else None
+    first = 0 if target.exclusive else 1
+    lacking = {one for one in range(1, first + target.channels) if one not in seen and (not weights or weights[one])}
+    if lacking:
+        weightless = (
+            ", or set its loss.weight to 0 to train without it" if isinstance(target.loss, ClassWeights) else ""
+        )
+        raise DataError(
+            f"No voxel of training.data that counts belongs to {_classes(lacking)} (looked at: {names}), so it cannot "
+            f'be learnt: check "labels", masks, offset and shape{weightless}.'
+        )
+
+
+def _check_objects(targets: Sequence[Target], found: Sequence[EntryContent], names: str) -> None:
+    """Check that instances can be learnt: not if a single object fills everything that counts.
+
+    Raises:
+        DataError: It does.
+    """
+    learnt = [target.name for target in targets if isinstance(target, InstanceTarget)]
+    if not learnt or any(0 in entry.classes for entry in found):
+        return
+    if all(_is_one_object(entry.region) for entry in found):
+        raise DataError(
+            f"A single object fills all of training.data that counts ({names}), so that {' and '.join(learnt)} cannot "
+            f"be learnt: {REMEDY}."
+        )
+
+
+def _is_one_object(region: Region) -> bool:
+    for class_id, volume in region.labels.items():
+        first = None
+        for part in _parts(region, volume):
+            ids = region.read_instances(class_id, part)[region.read_mask(part) > 0]
+            first = ids[0] if first is None and ids.size else first
+            if (ids != first).any():
+                return False
+    return len(region.labels) == 1
+
+
+def _check_depth(targets: Sequence[Target], regions: Sequence[Region]) -> None:
+    """Check that descriptors in 3-D have more than one section.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    solid = [one for one in targets if isinstance(one, Descriptors) and not one.per_section]
+    if solid and all(region.roi.shape[0] == 1 for region in regions):
+        raise ConfigError(
+            f"{solid[0].name} describes shapes in 3-D, but every entry of training.data is one section deep: set "
+            "per_section=true for it, with one sigma or two."
         )
 
 
@@ -121,20 +184,22 @@ def warn_of_content(key: str, found: Sequence[EntryContent], num_classes: int) -
             log.warning("The raw of %s is %g everywhere: %s.", entry.region.name, entry.constant, REMEDY)
 
 
-def look_into(regions: Sequence[Region], *, measured: bool) -> list[EntryContent]:
+def look_into(regions: Sequence[Region], *, measured: bool, overlapping: Sequence[int] = ()) -> list[EntryContent]:
     """Read blocks of entries until their content is known, or ``MOST_VOXELS`` were read.
 
     Args:
         regions: Opened entries.
         measured: Count the voxels that validation measures instead of those that training learns from.
+        overlapping: Classes to which voxels belong even where other label datasets claim them too.
     """
     most = MOST_VOXELS // len(regions)
     return [
-        EntryContent(region, *_classes_of(region, measured, most), _constant_raw(region, most)) for region in regions
+        EntryContent(region, *_classes_of(region, measured, most, overlapping), _constant_raw(region, most))
+        for region in regions
     ]
 
 
-def _classes_of(region: Region, measured: bool, most: int) -> tuple[frozenset[int], bool]:
+def _classes_of(region: Region, measured: bool, most: int, overlapping: Sequence[int]) -> tuple[frozenset[int], bool]:
     volumes = list(region.labels.values())
     wanted, seen, read = {0, *region.labels}, set[int](), 0
     signed = any(volume.dtype.kind == "i" for volume in volumes)  # negative labels are searched for everywhere
@@ -142,7 +207,12 @@ def _classes_of(region: Region, measured: bool, most: int) -> tuple[frozenset[in
         if read > most:
             return frozenset(seen), wanted <= seen
         counted = region.read_metric_mask(part) if measured else region.read_mask(part)
-        seen |= set(np.flatnonzero(np.bincount(region.read_labels(part)[counted > 0])).tolist())
+        classes = region.read_labels(part)[counted > 0]
+        for one in set(overlapping) & region.labels.keys():
+            of_class = region.read_instances(one, part)[counted > 0] > 0
+            seen |= {one} if of_class.any() else set()
+            classes = np.where(of_class, np.uint8(one), classes)
+        seen |= set(np.flatnonzero(np.bincount(classes)).tolist())
         read += part.size
         if wanted <= seen and not signed:
             break

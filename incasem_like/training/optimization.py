@@ -1,15 +1,18 @@
-"""One optimisation step: network, loss, Adam and mixed precision on the chosen device, and their checkpoint."""
+"""One optimisation step: network, loss, optimizer and mixed precision on the chosen device, and their checkpoint."""
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from incasem_like.networks import (
     build_network,
@@ -21,17 +24,21 @@ from incasem_like.networks import (
     save_checkpoint,
 )
 from incasem_like.targets import channel_slices, targets_of
+from incasem_like.targets.losses import summed_over_processes
+from incasem_like.training.dead_units import DeadUnits
 from incasem_like.training.fabric import make_fabric
+from incasem_like.training.processes import announce, local_device, world_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from incasem_like.config import ModelConfig, TrainingConfig
+    from incasem_like.config.training_sections import OptimizerConfig
 
 
 TOO_LARGE = (
     "lower training.input_size_voxels with training.output_size_voxels, training.batch_size or model.num_fmaps, "
-    "or set torch.precision=bf16"
+    "raise training.accumulate, or set torch.precision=bf16"
 )
 
 
@@ -42,67 +49,157 @@ def seeded_network(model: ModelConfig, seed: int) -> nn.Module:
         return build_network(model)
 
 
+def make_optimizer(section: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimizer of a training."""
+    common: dict[str, Any] = {"lr": section.lr, "weight_decay": section.weight_decay}
+    if section.type == "sgd":
+        return torch.optim.SGD(network.parameters(), momentum=section.momentum, **common)
+    if section.type == "rmsprop":
+        return torch.optim.RMSprop(network.parameters(), momentum=section.momentum, **common)
+    if section.type == "adamw":
+        return torch.optim.AdamW(network.parameters(), **common)
+    return torch.optim.Adam(network.parameters(), **common)
+
+
+@dataclass(frozen=True)
+class Update:
+    """The outcome of one optimisation step.
+
+    Attributes:
+        losses: ``loss`` before the update and, of several targets, ``loss_<name>`` of each.
+        logits: (b, channels, z', y', x') on the device, without graph.
+        problem: What is not finite, as the beginning of a sentence; then nothing was updated.
+    """
+
+    losses: dict[str, float]
+    logits: torch.Tensor
+    problem: str | None = None
+
+
 class Optimization:
     """Network, targets and optimizer, set up for one device.
 
     Attributes:
-        network: The network on the device, without wrappers, as checkpoints store it.
-        on_volumes: The same for volumes: a 2-D network is applied to their sections.
+        network: The network on the device, without wrappers.
+        averaged: The moving average of its weights; None without one.
+        validated: The network that is validated: the average, if there is one. A 2-D network is applied to the
+            sections of volumes.
         geometry: Sizes z, y, x of these volumes.
-        optimizer: The Adam optimizer, without wrappers.
+        optimizer: The optimizer, without wrappers.
         targets: What it learns, in the order of its channels.
         device: Device that batches are copied to.
+        dead_units: The feature maps that the last watched steps gave no gradient.
     """
 
     def __init__(self, config: TrainingConfig, network: nn.Module) -> None:
-        self.network, self._settings = network, config.training.optimizer
-        self._fabric, self._precision = make_fabric(config.torch)
+        self.network = network
+        self._fabric, self._precision = make_fabric(local_device(config.torch))
         self.device: torch.device = self._fabric.device
         self._format = torch.channels_last_3d if config.torch.channels_last else torch.contiguous_format
         geometry = network_geometry(config.model)
         if geometry.dims == 3:
             network.to(memory_format=self._format)  # type: ignore[call-overload]
-        self.on_volumes, self.geometry = on_volumes(network, geometry), geometry_in_volumes(geometry)
-        self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=self._settings.lr, weight_decay=self._settings.weight_decay
-        )
+        self.geometry = geometry_in_volumes(geometry)
+        self.optimizer = make_optimizer(config.training.optimizer, network)
+        self._hyperparameters = _hyperparameters(self.optimizer)
         self.targets, self._stage_weights = targets_of(config), config.training.stage_weights
-        model = torch.compile(self.on_volumes) if config.torch.compile else self.on_volumes
+        self._parts, self._longest = config.training.accumulate, config.training.clip_gradient_norm
+        self.dead_units = DeadUnits(network)
+        applied = on_volumes(network, geometry)
+        model: nn.Module = torch.compile(applied) if config.torch.compile else applied  # type: ignore[assignment]
+        self._wrapped = None
+        if world_size() > 1:
+            if self.device.type == "cuda":
+                nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+            self._wrapped = model = nn.parallel.DistributedDataParallel(model.to(self.device))
         self._model, self._optimizer = self._fabric.setup(model, self.optimizer)
+        self.averaged: AveragedModel | None = None
+        self.validated: nn.Module = applied
+        if config.training.ema_decay is not None:
+            # The average of the weights; running statistics of batch normalisation are those of the network.
+            average = get_ema_multi_avg_fn(config.training.ema_decay)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(network, multi_avg_fn=average)
+            self.validated = on_volumes(self.averaged.module, geometry)
 
-    def step(self, batch: Mapping[str, Any], rate: float) -> tuple[dict[str, float], torch.Tensor]:
-        """Compute the loss of a batch and, when it is finite, update the network once.
+    def step(self, batch: Mapping[str, Any], rate: float, *, watch: bool = False) -> Update:
+        """Compute the loss of a batch and, when it and its gradient are finite, update the network once.
 
         Args:
             batch: raw (b, c, z, y, x) float32; targets: by name, target and weight of the network's output size.
             rate: Learning rate of this update.
-
-        Returns:
-            ``loss`` before the update and, of several targets, ``loss_<name>`` of each; and the logits
-            (b, channels, z', y', x') without graph.
+            watch: Whether to note in ``dead_units`` which feature maps have a gradient.
 
         Raises:
-            IncasemError: The GPU runs out of memory.
+            IncasemError: Memory does not suffice.
         """
+        announce(rate)
         with enough_memory(TOO_LARGE):
-            return self._step(batch, rate)
+            return self._step(batch, rate, watch)
 
-    def _step(self, batch: Mapping[str, Any], rate: float) -> tuple[dict[str, float], torch.Tensor]:
+    def follow(self, batch: Mapping[str, Any]) -> float:
+        """Do the step that the leading process of the training announces; return its learning rate."""
+        rate = announce(0.0)
+        if rate >= 0:
+            with enough_memory(TOO_LARGE):
+                self._step(batch, rate, watch=False)
+        return rate
+
+    def _step(self, batch: Mapping[str, Any], rate: float, watch: bool) -> Update:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        raw = batch["raw"].to(self.device, memory_format=self._format, non_blocking=True)
-        outputs = self._model(raw)
-        stages = outputs if isinstance(outputs, list | tuple) else [outputs]
-        losses = self._losses(stages, batch["targets"])
-        weighted = [target.weight * one for target, one in zip(self.targets, losses, strict=True)]
-        loss = sum(weighted[1:], weighted[0])
-        values = torch.stack([loss.detach(), *(one.detach() for one in losses)]).tolist()
-        if math.isfinite(values[0]):
-            self._fabric.backward(loss)
+        sums, logits, problem = torch.zeros(0), [], None
+        for number in range(self._parts):
+            values, part = self._backward(_part(batch, number, self._parts), last=number == self._parts - 1)
+            sums = values if number == 0 else sums + values
+            logits.append(part)
+            if not math.isfinite(values[0]):
+                problem = f"The loss became {float(values[0])}"
+                break
+        if problem is None:
+            problem = self._unusable_gradient()
+        if problem is None:
+            if watch:
+                self.dead_units.look()
             self._optimizer.step()
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.network)
         self._optimizer.zero_grad(set_to_none=True)
         names = [f"loss_{target.name}" for target in self.targets] if len(self.targets) > 1 else []
-        return dict(zip(["loss", *names], values, strict=False)), stages[-1].detach()
+        losses = dict(zip(["loss", *names], sums.tolist(), strict=False))
+        return Update(losses, logits[0] if len(logits) == 1 else torch.cat(logits), problem)
+
+    def _backward(self, part: Mapping[str, Any], *, last: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add the gradient of a part of the batch, if its loss is finite.
+
+        Returns:
+            The part's share of the loss and of the losses of the targets; and its logits.
+        """
+        raw = part["raw"].to(self.device, memory_format=self._format, non_blocking=True)
+        # Processes exchange their gradients after the last part.
+        with nullcontext() if last or self._wrapped is None else self._wrapped.no_sync():
+            outputs = self._model(raw)
+            stages = outputs if isinstance(outputs, list | tuple) else [outputs]
+            with summed_over_processes():
+                losses = self._losses(stages, part["targets"])
+            weighted = [target.weight * one for target, one in zip(self.targets, losses, strict=True)]
+            loss = sum(weighted[1:], weighted[0]) / self._parts
+            values = torch.stack([loss.detach(), *(one.detach() / self._parts for one in losses)]).cpu()
+            if math.isfinite(values[0]):
+                self._fabric.backward(loss)
+        return values, stages[-1].detach()
+
+    def _unusable_gradient(self) -> str | None:
+        """Shorten the gradient if there is a limit, and return what is wrong with it, if anything."""
+        if self._longest is not None:
+            norm = self._fabric.clip_gradients(
+                self._model, self._optimizer, max_norm=self._longest, error_if_nonfinite=False
+            )
+        elif not self.scaler_state():
+            norm = nn.utils.get_total_norm([one.grad for one in self.network.parameters() if one.grad is not None])
+        if self.scaler_state():  # it skips such updates, which occur while it searches for its scale
+            return None
+        assert norm is not None
+        return None if math.isfinite(norm) else f"The gradient became {float(norm)}"
 
     def _losses(
         self, stages: Sequence[torch.Tensor], targets: Mapping[str, Mapping[str, torch.Tensor]]
@@ -122,20 +219,34 @@ class Optimization:
         return losses
 
     def save(self, path: Path) -> None:
-        """Write the two-key checkpoint."""
-        save_checkpoint(path, self.network, self.optimizer)
+        """Write the two-key checkpoint; of the average of weights, if there is one."""
+        network = self.network if self.averaged is None else self.averaged.module
+        save_checkpoint(path, network, self.optimizer)
 
-    def load(self, path: Path) -> None:
-        """Read a two-key checkpoint; weight decay and learning rate are those of the configuration.
+    def weights_beside_average(self) -> dict[str, torch.Tensor]:
+        """Return the weights that checkpoints lack, since they hold their average; empty without an average."""
+        state = {} if self.averaged is None else self.network.state_dict()
+        return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+    def load(self, path: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Read a two-key checkpoint; the optimizer's settings are those of the configuration.
+
+        Args:
+            path: The checkpoint.
+            weights: The weights of which the checkpoint holds the average.
 
         Raises:
             CheckpointError: It is missing, damaged, without optimizer, or of another architecture.
         """
         load_checkpoint(path, self.network, self.optimizer)
         self._use_configured_settings()
+        if self.averaged is not None and weights:
+            self.averaged.module.load_state_dict(self.network.state_dict())
+            self.averaged.n_averaged.fill_(1)  # 0 would begin a new average
+            self.network.load_state_dict(dict(weights))
 
     def start_from(self, path: Path, *, keep_optimizer: bool) -> None:
-        """Load the weights of another training; learning rate and weight decay are those of the configuration.
+        """Load the weights of another training; the optimizer's settings are those of the configuration.
 
         Args:
             path: A checkpoint, or a file of bare weights.
@@ -147,13 +258,26 @@ class Optimization:
         load_checkpoint(path, self.network, self.optimizer if keep_optimizer else None)
         self._use_configured_settings()
 
+    def state(self) -> bytes:
+        """Return the state of network, optimizer and gradient scaler, for the other processes of this training."""
+        content = io.BytesIO()
+        torch.save((self.network.state_dict(), self.optimizer.state_dict(), self.scaler_state()), content)
+        return content.getvalue()
+
+    def load_state(self, state: bytes) -> None:
+        """Load the state that another process of this training returned."""
+        network, optimizer, scaler = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+        self.network.load_state_dict(network)
+        self.optimizer.load_state_dict(optimizer)
+        self.restore_scaler(scaler)
+
     def weights_are_finite(self) -> bool:
         """Return whether all weights are finite; a gradient with NaN or Inf spoils them and the optimizer's moments."""
         return all(bool(torch.isfinite(weight).all()) for weight in self.network.parameters())
 
     def _use_configured_settings(self) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"], group["weight_decay"] = self._settings.lr, self._settings.weight_decay
+        for group, own in zip(self.optimizer.param_groups, self._hyperparameters, strict=True):
+            group.update(own)
 
     def scaler_state(self) -> dict[str, Any]:
         """Return the state of the gradient scaler; empty without fp16."""
@@ -167,6 +291,18 @@ class Optimization:
     def numerics(self) -> AbstractContextManager[None]:
         """Return a context in which a CPU computes reproducibly and a GPU may search for its fastest algorithms."""
         return _numerics(self.device)
+
+
+def _hyperparameters(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+
+
+def _part(batch: Mapping[str, Any], number: int, parts: int) -> Mapping[str, Any]:
+    """Return one of the equal parts of a batch, of what a step needs of it."""
+    size = len(batch["raw"]) // parts
+    chosen = slice(number * size, (number + 1) * size)
+    targets = {name: {key: value[chosen] for key, value in made.items()} for name, made in batch["targets"].items()}
+    return {"raw": batch["raw"][chosen], "targets": targets}
 
 
 @contextmanager

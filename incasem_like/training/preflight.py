@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incasem_like.config import load_data_config, required_file
-from incasem_like.config.network_sections import AutoContextModel
 from incasem_like.errors import ConfigError, DiskFullError, InputError
 from incasem_like.networks import check_device
+from incasem_like.training.processes import world_size
 
 if TYPE_CHECKING:
     from incasem_like.config import DataConfig, ModelConfig, TrainingConfig
     from incasem_like.samples import Region
     from incasem_like.samples.settings import SampleSettings
 
-COPIES_IN_A_CHECKPOINT = 3  # weights and Adam's two moments
+COPIES_IN_A_CHECKPOINT = 3  # weights and Adam's two moments; one less or more with other options
 BYTES = 4
 
 
@@ -29,7 +29,7 @@ class CheckedTraining:
 
     Attributes:
         config: The configuration.
-        training_data: The data configuration for training.
+        training_data: The data configuration for training; None if it trains on random objects.
         validation_data: The data configuration for validation, or None.
         training_regions: The opened entries of ``training_data``.
         validation_regions: The opened entries of ``validation_data``; empty without validation.
@@ -37,7 +37,7 @@ class CheckedTraining:
     """
 
     config: TrainingConfig
-    training_data: DataConfig
+    training_data: DataConfig | None
     validation_data: DataConfig | None
     training_regions: Sequence[Region]
     validation_regions: Sequence[Region]
@@ -47,7 +47,8 @@ class CheckedTraining:
     def artifacts(self) -> dict[str, str]:
         """The data configurations as stored in the run's record, by name."""
         validation = {} if self.validation_data is None else {"validation_data.json": self.validation_data.text}
-        return {"training_data.json": self.training_data.text, **validation}
+        training = {} if self.training_data is None else {"training_data.json": self.training_data.text}
+        return {**training, **validation}
 
 
 def check_training(config: TrainingConfig) -> CheckedTraining:
@@ -63,19 +64,25 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
     from incasem_like.training.learnable import check_training_data, look_into, warn_of_content
 
     check_network(config)
+    check_options(config)
     check_block_sizes(config)
     settings = SampleSettings.from_config(config)
-    training_data = _data_config(config, required_file(config.training.data, "training.data"))
+    training_data = None
+    if config.training.synthetic is None:
+        training_data = _data_config(config, required_file(config.training.data, "training.data"))
     validation_data = _data_config(config, config.validation.data) if config.validation.data else None
     check_writable(config.directories.runs)
-    training_regions = _open(config, training_data)
+    training_regions = _open(config, training_data) if training_data else []
     validation_regions = _open(config, validation_data) if validation_data else []
     check_validation_tiles(config, validation_regions)
     check_device(config.torch)
+    check_memory(config)
     check_space(config.model, config.directories.runs)
-    check_training_data(config, training_regions)
+    if training_regions:
+        check_training_data(config, training_regions)
     if validation_regions:
-        warn_of_content("validation.data", look_into(validation_regions, measured=True), config.data.num_classes)
+        found = look_into(validation_regions, measured=True, overlapping=settings.overlapping_classes)
+        warn_of_content("validation.data", found, config.data.num_classes)
     return CheckedTraining(config, training_data, validation_data, training_regions, validation_regions, settings)
 
 
@@ -95,17 +102,47 @@ def check_network(config: TrainingConfig) -> None:
             f"model.outputs describes {names}, but loss.type={config.loss.type} trains classes: give targets, or set "
             "model.outputs=null. A network that was trained elsewhere can be imported and predict."
         )
-    if model.in_channels != 1:
+    if model.in_channels != 1 and config.training.synthetic is None:
         raise ConfigError(
-            f"model.in_channels is {model.in_channels}, but raw volumes have one channel: set model.in_channels=1."
+            f"model.in_channels is {model.in_channels}, but raw volumes have one channel: set model.in_channels=1, or "
+            "training.synthetic for a network that reads predictions."
         )
-    if isinstance(model, AutoContextModel) and model.first_checkpoint is None:
-        raise ConfigError("model.first_checkpoint is null: name the checkpoint of the trained network model.first.")
     outputs, weights = check_output(model), config.training.stage_weights
     if weights is not None and len(weights) != outputs:
         raise ConfigError(
             f"training.stage_weights has {len(weights)} entries, but the network returns {outputs} outputs in "
             "training: give one for each, or null."
+        )
+
+
+def check_options(config: TrainingConfig) -> None:
+    """Check the options of the training that depend on the network, on validation data, or on how it was started.
+
+    Raises:
+        ConfigError: A schedule or early stopping waits for a validation that there is not, the network has more or
+            fewer parameters than allowed, or a batch cannot be divided among the processes.
+    """
+    training = config.training
+    for key, needed in (
+        ("training.learning_rate_schedule.type=plateau", training.learning_rate_schedule.type == "plateau"),
+        (f"training.early_stopping={training.early_stopping}", training.early_stopping is not None),
+    ):
+        if needed and config.validation.data is None:
+            raise ConfigError(f"{key} follows a validation metric, but validation.data is null: name validation data.")
+    if training.num_params is not None:
+        fewest, most = training.num_params
+        count = _count_parameters(config.model)
+        if not fewest <= count <= most:
+            raise ConfigError(
+                f"The network has {count} parameters, but training.num_params allows {fewest} to {most}: change "
+                "model.num_fmaps or the number of levels, or set training.num_params=null."
+            )
+    processes, batch = world_size(), training.batch_size // training.accumulate
+    if batch % processes:
+        of_part = f" / training.accumulate {training.accumulate}" if training.accumulate > 1 else ""
+        raise ConfigError(
+            f"training.batch_size {training.batch_size}{of_part} does not divide among {processes} processes: set it "
+            f"to a multiple of {processes * training.accumulate}, or start another number of processes."
         )
 
 
@@ -176,24 +213,76 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
+def check_memory(config: TrainingConfig) -> None:
+    """Check that an update fits in the memory that the device has left.
+
+    Raises:
+        ConfigError: It does not; a number of parts of the batch, or a block size, that would fit is named.
+    """
+    import torch
+
+    from incasem_like.networks import torch_device
+    from incasem_like.networks.description import describe_network
+    from incasem_like.prediction.planning.memory import available_host_memory
+
+    training, device = config.training, torch_device(config.torch)
+    on_gpu = device.type == "cuda"
+    room = torch.cuda.mem_get_info(device)[0] if on_gpu else available_host_memory()
+    width = 1.0 if config.torch.precision == "fp32" else 0.5
+
+    def needed(size: Sequence[int], blocks: int) -> float:
+        return width * describe_network(config.model, size, blocks).training_bytes
+
+    size, blocks = training.input_size_voxels, training.batch_size // training.accumulate // world_size()
+    if (needs := needed(size, blocks)) <= room:
+        return
+    parts = [part for part in range(2, blocks + 1) if blocks % part == 0 and needed(size, blocks // part) <= room]
+    if parts:
+        remedy = f"set training.accumulate={training.accumulate * parts[0]}"
+    else:
+        from incasem_like.networks import geometry_in_volumes, network_geometry
+
+        geometry = geometry_in_volumes(network_geometry(config.model))
+        smaller = (
+            [edge - step * stride for edge, stride in zip(size, geometry.stride, strict=True)] for step in range(1, 64)
+        )
+        fitting = (one for one in smaller if min(one) > 0 and geometry.is_valid(one) and needed(one, 1) <= room)
+        found = next(fitting, None)
+        remedy = "lower model.num_fmaps"
+        if found is not None:
+            output = list(geometry.output_size(found))
+            remedy = f"set training.input_size_voxels={found} and training.output_size_voxels={output}"
+            if blocks > 1:
+                remedy += f" with training.accumulate={training.accumulate * blocks}"
+    raise ConfigError(
+        f"An update of {blocks} block{'s' if blocks > 1 else ''} of {list(size)} voxels takes about {needs / 1e9:.3g} "
+        f"GB, but {f'{device} has' if on_gpu else 'this machine has'} {room / 1e9:.3g} GB free: {remedy}, or "
+        f"{'torch.precision=bf16' if width == 1 else 'lower model.num_fmaps'}."
+    )
+
+
 def check_space(model: ModelConfig, folder: Path) -> None:
     """Check that two checkpoints fit on the disk, since a new one is written before the old one is removed.
 
     Raises:
         DiskFullError: They do not.
     """
-    import torch
-
-    from incasem_like.networks import build_network, count_parameters
-
-    with torch.device("meta"):
-        needed = 2 * count_parameters(build_network(model)) * COPIES_IN_A_CHECKPOINT * BYTES
+    needed = 2 * _count_parameters(model) * COPIES_IN_A_CHECKPOINT * BYTES
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskFullError(
             f"Two checkpoints of this network take {needed / 1e6:.0f} MB, but {folder} has {free / 1e6:.0f} MB left: "
             "free some space or set directories.runs to another disk."
         )
+
+
+def _count_parameters(model: ModelConfig) -> int:
+    import torch
+
+    from incasem_like.networks import build_network, count_parameters
+
+    with torch.device("meta"):
+        return count_parameters(build_network(model))
 
 
 def _data_config(config: TrainingConfig, path: Path) -> DataConfig:

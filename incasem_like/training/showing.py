@@ -24,7 +24,7 @@ class SampleShow:
     Args:
         config: The run's configuration: intervals, targets and voxel size.
         tensorboard: Receives the images.
-        snapshots: ``snapshots/<id>/training``.
+        snapshots: ``snapshots/<id>``.
     """
 
     def __init__(self, config: TrainingConfig, tensorboard: TensorBoardLog, snapshots: Path) -> None:
@@ -38,16 +38,34 @@ class SampleShow:
         with_snapshot = self._snapshot_every and step.iteration % self._snapshot_every == 0
         if not with_image and not with_snapshot:
             return
-        sample = _first(step.batch)
-        predicted = [
-            activate(step.logits[:1, channels].float(), target.activation)[0].cpu().numpy()
-            for target, channels in zip(self._targets, channel_slices(self._targets), strict=True)
-        ]
+        sample, predicted = _sample(step.batch, 0), self._predicted(step, 0)
         if with_image:
             self._tensorboard.image("training", "ortho_slices", self._figure(sample, predicted), step.iteration)
         if with_snapshot:
-            container = self._snapshots / f"{step.iteration}.zarr"
+            container = self._snapshots / "training" / f"{step.iteration}.zarr"
             write_training_snapshot(container, sample, predicted, self._targets, self._voxel_size, step.loss)
+
+    def keep(self, step: Step) -> Path:
+        """Write the samples that made an update fail, so that they can be viewed; return the path of the first.
+
+        Those are the ones whose prediction is not finite, else all of the batch.
+        """
+        folder = self._snapshots / "not_finite" / str(step.iteration)
+        count = len(step.logits)  # fewer than samples if a later part of the batch was not reached
+        broken = [number for number in range(count) if not step.logits[number].isfinite().all()] or list(range(count))
+        for number in broken:
+            write_training_snapshot(
+                folder / f"sample_{number}.zarr", _sample(step.batch, number), self._predicted(step, number),
+                self._targets, self._voxel_size, step.loss, as_floats=True,
+            )  # fmt: skip
+        return folder / f"sample_{broken[0]}.zarr"
+
+    def _predicted(self, step: Step, number: int) -> list[npt.NDArray[Any]]:
+        logits = step.logits[number : number + 1].float()
+        return [
+            activate(logits[:, channels], target.activation)[0].cpu().numpy()
+            for target, channels in zip(self._targets, channel_slices(self._targets), strict=True)
+        ]
 
     def _figure(self, sample: Mapping[str, Any], predicted: Sequence[npt.NDArray[Any]]) -> Image:
         raw = central_crop(sample["raw"][0], sample["labels"].shape) * 0.5 + 0.5
@@ -58,10 +76,10 @@ class SampleShow:
         return ortho_figure(central_planes(raw), pairs, self._voxel_size)
 
 
-def _first(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the first sample of a batch as arrays."""
+def _sample(batch: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return one sample of a batch as arrays."""
     return {
-        name: _first(value) if isinstance(value, Mapping) else value[0].numpy()
+        name: _sample(value, number) if isinstance(value, Mapping) else value[number].numpy()
         for name, value in batch.items()
         if name != "info"
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ def write_training_snapshot(
     targets: Sequence[Target],
     voxel_size: Sequence[float],
     loss: float,
+    *,
+    as_floats: bool = False,
 ) -> None:
     """Write one training sample and the network's prediction of it.
 
@@ -49,26 +52,30 @@ def write_training_snapshot(
         targets: What the network learns.
         voxel_size: Voxel size z, y, x in nm.
         loss: Loss of the batch, stored as an attribute.
+        as_floats: Store raw and predictions as float32, in which NaN and Inf survive.
     """
     raw, labels = sample["raw"][0], sample["labels"]
     inset = [(a - b) // 2 for a, b in zip(raw.shape, labels.shape, strict=True)]
-    _write(container, "raw", to_bytes(raw * 0.5 + 0.5), [0, 0, 0], voxel_size, {"loss": loss, "scale": SCALE})
+    of_loss = {"loss": loss if math.isfinite(loss) else str(loss)}  # JSON has neither NaN nor Inf
+    grey = raw * 0.5 + 0.5
+    stored, scale = (grey, 1) if as_floats else (to_bytes(grey), SCALE)
+    _write(container, "raw", stored, [0, 0, 0], voxel_size, {**of_loss, "scale": scale})
     arrays = {"labels": labels, "mask": sample["mask"]}
     if "instances" in sample:
         arrays["instances"] = sample["instances"].astype(np.uint64)
     for name, array in arrays.items():
-        _write(container, name, array, inset, voxel_size, {"loss": loss})
+        _write(container, name, array, inset, voxel_size, of_loss)
     for target, values in zip(targets, predicted, strict=True):
         made = sample["targets"][target.name]
-        attributes = {"loss": loss, **target.describe()}
+        attributes = {**of_loss, **target.describe()}
         of_target = {"loss_scalings": made["weight"]}
         if target.kind != "classes":  # those are the labels
             of_target["targets"] = made["target"]
         for name, array in of_target.items():
             _write(container, dataset_of(name, target, targets), array, inset, voxel_size, attributes)
-        stored, scale = _stored(values, target)
+        stored, scaled = (values.astype(np.float32), {"scale": 1}) if as_floats else _stored(values, target)
         _write(
-            container, dataset_of("predictions", target, targets), stored, inset, voxel_size, {**attributes, **scale}
+            container, dataset_of("predictions", target, targets), stored, inset, voxel_size, {**attributes, **scaled}
         )
 
 

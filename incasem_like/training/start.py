@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from incasem_like.config import ModelConfig, TrainingConfig
+    from incasem_like.config import TrainingConfig
     from incasem_like.tracking import RunStore
     from incasem_like.training.optimization import Optimization
 
@@ -25,6 +25,7 @@ class StartingPoint:
         sha256: SHA-256 of the file.
         iteration: Number of updates it has seen; None for a file that the run did not register.
         keep_optimizer: Whether the optimizer's moments are loaded too.
+        role: What the weights are in the network; empty for all of it.
     """
 
     run_id: int | None
@@ -32,6 +33,7 @@ class StartingPoint:
     sha256: str
     iteration: int | None
     keep_optimizer: bool
+    role: str = ""
 
     @property
     def lineage(self) -> dict[str, Any]:
@@ -41,6 +43,7 @@ class StartingPoint:
             "checkpoint": str(self.path),
             "sha256": self.sha256,
             "iteration": self.iteration,
+            **({"role": self.role} if self.role else {}),
         }
 
     @property
@@ -83,16 +86,15 @@ def find_start(config: TrainingConfig, trainings: Callable[[], RunStore]) -> Sta
     else:
         chosen = choose_checkpoint(trainings().get(wanted.run_id), wanted.checkpoint)
         start = StartingPoint(wanted.run_id, chosen.path, chosen.sha256, chosen.iteration, keep)
-    _check(start, config.model)
+    _check(start, config)
     return start
 
 
-def _check(start: StartingPoint, model: ModelConfig) -> None:
-    import torch
-
+def _check(start: StartingPoint, config: TrainingConfig) -> None:
     from incasem_like.networks import build_network, load_checkpoint
+    from incasem_like.training.optimization import make_optimizer
 
-    network = build_network(model)
+    network = build_network(config.model)
     checkpoint = load_checkpoint(start.path, network)
     if not start.keep_optimizer:
         return
@@ -100,4 +102,11 @@ def _check(start: StartingPoint, model: ModelConfig) -> None:
         raise CheckpointError(
             f"{start.path} holds no optimizer state that could be kept: set training.start_from.optimizer=reset."
         )
-    load_checkpoint(start.path, network, torch.optim.Adam(network.parameters()))
+    optimizer = make_optimizer(config.training.optimizer, network)
+    saved, own = checkpoint.optimizer_state["param_groups"][0], optimizer.param_groups[0]
+    if not saved.keys() >= {key for key in ("betas", "momentum", "alpha", "nesterov") if key in own}:
+        raise CheckpointError(
+            f"{start.path} holds the state of another optimizer than training.optimizer.type="
+            f"{config.training.optimizer.type}: set training.start_from.optimizer=reset."
+        )
+    load_checkpoint(start.path, network, optimizer)

@@ -25,20 +25,25 @@ class BestMemory:
         mode: ``max`` or ``min``.
         value: Its best value; NaN until one is defined.
         iteration: Iteration of the best value; None until one is defined.
+        waited: Validations since the value last improved; an equal one is no improvement.
     """
 
     metric: str
     mode: str = "max"
     value: float = math.nan
     iteration: int | None = None
+    waited: int = 0
 
     def offer(self, value: float, iteration: int) -> bool:
         """Store ``value`` and return True if it is at least as good as all before; NaN never is.
 
         Among equal values the latest is the best, as in the run store.
         """
+        self.waited += 1
         if math.isnan(value):
             return False
+        if math.isnan(self.value) or (value > self.value if self.mode == "max" else value < self.value):
+            self.waited = 0
         better = math.isnan(self.value) or (value >= self.value if self.mode == "max" else value <= self.value)
         if better:
             self.value, self.iteration = value, iteration
@@ -59,6 +64,8 @@ class TrainingState:
         scaler: State of the fp16 gradient scaler; empty in other precisions.
         random: States of torch's generators by device type.
         schedule: Name, warm-up and length of the learning-rate schedule, to detect when a continued run changes them.
+        plateau: State of ``schedules.Plateau``; empty with other schedules.
+        weights: Weights whose moving average the checkpoint holds; empty without an average.
     """
 
     iteration: int
@@ -70,6 +77,8 @@ class TrainingState:
     scaler: dict[str, Any] = field(default_factory=dict)
     random: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
+    plateau: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the state so that ``path`` holds either the complete new state or the previous content.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from incasem_like.errors import CheckpointError, IncasemError
-from incasem_like.terminal import Progress
+from incasem_like.terminal import Progress, shown_path
 from incasem_like.training.checkpoints import CheckpointFolder, CheckpointPolicy, iteration_of
 from incasem_like.training.clock import StepClock
+from incasem_like.training.dead_units import WINDOW
 from incasem_like.training.interruption import Interruption
 from incasem_like.training.log import Step, TrainingLog
-from incasem_like.training.schedules import learning_rate
+from incasem_like.training.schedules import Plateau, learning_rate
 from incasem_like.training.state import BestMemory, TrainingState, random_states, restore_random_states
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from incasem_like.training.optimization import Optimization
 
 Batch = Mapping[str, Any]
+logger = logging.getLogger(__name__)
 
 
 class CheckpointRegister(Protocol):
@@ -57,6 +60,7 @@ class TrainingParts:
         run: The tracked run, for its list of checkpoints.
         validation: None for a training without validation data.
         show: Called with every step; writes images and snapshots when they are due.
+        keep: Stores the samples of a step that is not finite, and returns the path of the first.
         registered: Returns the iterations of all registered checkpoints; for a training begun on another machine, some
             of them are not in the local folder.
     """
@@ -68,6 +72,7 @@ class TrainingParts:
     run: CheckpointRegister
     validation: Validation | None = None
     show: Callable[[Step], None] = lambda step: None
+    keep: Callable[[Step], Path] | None = None
     registered: Callable[[], Iterable[int]] = lambda: ()
 
 
@@ -88,6 +93,9 @@ class Trainer:
         chosen = config.training.checkpoints
         self.best = BestMemory(chosen.best_metric, chosen.best_mode)
         self.policy = CheckpointPolicy(config.training.save_every, chosen.keep_last, chosen.keep_every)
+        schedule = config.training.learning_rate_schedule
+        self.plateau = Plateau(schedule, chosen.best_mode) if schedule.type == "plateau" else None
+        self._warned_of_dead_units = False
         self._pending = False
         self._interruption = Interruption()
 
@@ -107,12 +115,14 @@ class Trainer:
         folder = CheckpointFolder(checkpoint.parent)
         state = TrainingState.load(folder.state(iteration))
         self._check_same_training(state, checkpoint, iteration)
-        self.parts.optimization.load(checkpoint)
+        self.parts.optimization.load(checkpoint, state.weights)
         self.parts.optimization.restore_scaler(state.scaler)
         restore_random_states(state.random)
         self.iteration, self.metrics, self._pending = state.iteration, dict(state.metrics), state.pending
         if (state.best.metric, state.best.mode) == (self.best.metric, self.best.mode):
             self.best = state.best
+        if self.plateau is not None:
+            self.plateau.restore(state.plateau)
         self.parts.log.result(self.metrics, self.best, iteration)
         for later in self.parts.checkpoints.iterations():
             if later > iteration:
@@ -121,7 +131,7 @@ class Trainer:
             self._register(checkpoint)  # the process may have ended between writing and registering it
 
     def fit(self) -> dict[str, Any]:
-        """Train up to ``training.iterations``.
+        """Train up to ``training.iterations``, or until ``training.early_stopping`` ends it.
 
         Returns:
             The results: iteration, loss, best_metric, best_value and best_iteration.
@@ -139,9 +149,15 @@ class Trainer:
         ):
             if self._pending:
                 self._conclude(progress)
-            if self.iteration < self.total:
+            if not self._ends:
                 self._loop(progress)
         return self.result()
+
+    @property
+    def _ends(self) -> bool:
+        """Whether the training is at its end."""
+        patience = self.config.training.early_stopping
+        return self.iteration == self.total or (patience is not None and self.best.waited >= patience)
 
     def result(self) -> dict[str, Any]:
         """Return the results so far; undefined values are None."""
@@ -157,7 +173,7 @@ class Trainer:
     def _loop(self, progress: Progress) -> None:
         batches = iter(self.parts.batches(self.iteration + 1, self.total + 1))
         clock = StepClock()
-        while self.iteration < self.total:
+        while not self._ends:
             batch = self._next(batches)
             clock.loaded()
             step = self._step(batch, clock)
@@ -182,19 +198,25 @@ class Trainer:
     def _step(self, batch: Batch, clock: StepClock) -> Step:
         iteration = self.iteration + 1
         rate = learning_rate(self.config, iteration)
-        losses, logits = self.parts.optimization.step(batch, rate)
+        if self.plateau is not None:
+            rate *= self.plateau.factor
+        watch = -iteration % self.config.training.save_every < WINDOW
+        update = self.parts.optimization.step(batch, rate, watch=watch)
+        losses = dict(update.losses)
         loss = losses.pop("loss")
         clock.computed()
-        if not math.isfinite(loss):
-            raise IncasemError(self._not_finite(f"The loss became {loss}", iteration))
+        step = Step(iteration, loss, rate, batch, update.logits, clock.rate, losses)
+        if update.problem is not None:
+            raise IncasemError(self._not_finite(update.problem, iteration, step))
         self.iteration, self.metrics = iteration, {"loss_train_0": loss}
-        return Step(iteration, loss, rate, batch, logits, clock.rate, losses)
+        return step
 
     def _conclude(self, progress: Progress) -> None:
         """Run the validation and write the checkpoint that are due after the current iteration."""
         self._pending = False
-        section, improved, last = self.config.training, False, self.iteration == self.total
-        if self.parts.validation and (self.iteration % self.config.validation.validate_every == 0 or last):
+        section, improved = self.config.training, False
+        due = self.iteration % self.config.validation.validate_every == 0 or self.iteration == self.total
+        if self.parts.validation and due:
             progress.advance(0, note="validating")
             found = self.parts.validation.run(self.iteration, lambda: self._interruption.requested)
             if found is None:
@@ -202,9 +224,21 @@ class Trainer:
                 self._stop_if_asked()
             else:
                 self.metrics.update(found)
-                improved = self.best.offer(found.get(self.best.metric, math.nan), self.iteration)
-        if improved or last or self.iteration % section.save_every == 0:
+                value = found.get(self.best.metric, math.nan)
+                improved = self.best.offer(value, self.iteration)
+                if self.plateau is not None:
+                    self.plateau.measured(value)
+        regular = self.iteration % section.save_every == 0
+        if regular:
+            self._warn_of_dead_units()
+        if improved or regular or self._ends:
             self._save()
+
+    def _warn_of_dead_units(self) -> None:
+        problem = self.parts.optimization.dead_units.report()
+        if problem is not None and not self._warned_of_dead_units:
+            logger.warning("%s", problem)
+            self._warned_of_dead_units = True
 
     def _save(self) -> None:
         """Write a checkpoint, after flushing the log, so that a resumed run misses no metric."""
@@ -223,6 +257,8 @@ class Trainer:
             scaler=optimization.scaler_state(),
             random=random_states(),
             schedule={**schedule.model_dump(mode="json"), "iterations": self.total},
+            plateau={} if self.plateau is None else self.plateau.state(),
+            weights=optimization.weights_beside_average(),
         )
         self._register(self.parts.checkpoints.write(state, optimization.save))
         existing = {*self.parts.checkpoints.iterations(), *self.parts.registered()}
@@ -252,13 +288,16 @@ class Trainer:
         if every and iteration % every == 0:
             print(f"Iteration {iteration}: {clock.profile()}.", file=sys.stderr, flush=True)
 
-    def _not_finite(self, what: str, iteration: int) -> str:
+    def _not_finite(self, what: str, iteration: int, step: Step | None = None) -> str:
         saved = self.parts.checkpoints.iterations()
         last = f"the last checkpoint, {saved[-1]}, is kept" if saved else "no checkpoint had been written yet"
         finer = ", or set torch.precision to bf16 or fp32" if self.config.torch.precision == "fp16" else ""
+        look = "look for broken voxels in the raw data"
+        if step is not None and self.parts.keep is not None:
+            look = f"look for broken voxels in its sample: incasem-like view {shown_path(self.parts.keep(step))}"
         return (
             f"{what} at iteration {iteration} ({last}): lower training.optimizer.lr "
-            f"(now {self.config.training.optimizer.lr:g}){finer}, or look for broken voxels in the raw data."
+            f"(now {self.config.training.optimizer.lr:g}){finer}, or {look}."
         )
 
     def _check_same_training(self, state: TrainingState, checkpoint: Path, iteration: int) -> None:

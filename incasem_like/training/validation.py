@@ -153,7 +153,7 @@ class Validator:
         for tile, values in self._predictor.predict(read, region.roi, region.raw_roi.begin):
             arrays = reader.read_labels(tile.grow(context, context))
             block = label_block(arrays, settings.instance_classes, region.voxel_size, settings.label_context)
-            made = [target.make(block) for target in self.targets]
+            made = [target.weighted(block) for target in self.targets]
             raw, metric_mask = region.read_raw(tile), region.read_metric_mask(tile)
             measured.add(values, made, metric_mask)
             picture.add(tile, raw, [wanted for wanted, _ in made], values)

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 PLANES = ("xy", "xz", "yz")
 TRUTH_COLOUR = (0.98, 0.78, 0.10)
 PREDICTION_COLOUR = (0.10, 0.75, 0.95)
+# Paul Tol's muted scheme, told apart with any colour vision; the same object has the same colour in all figures
+OBJECT_COLOURS = np.array(
+    [[int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)] for code in (
+        "cc6677", "88ccee", "ddcc77", "44aa99", "aa4499", "999933", "332288", "117733", "882255")]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,8 @@ def ortho_slices_figure(
 
     Args:
         raw: Grey values per plane name (``xy``, ``xz``, ``yz``), each 2-D.
-        overlays: Class map per plane (0 = nothing drawn) by column title, of the raw planes' shapes.
+        overlays: By column title, what is drawn over raw in each plane, of the raw planes' shapes: ids (0 = nothing
+            drawn), in one colour or, if there are several, in a colour for each; or red, green and blue, (y, x, 3).
         aspect: Height of a pixel over its width, per plane; not 1 where voxels are anisotropic.
     """
     columns = 1 + len(overlays)
@@ -112,7 +118,8 @@ def ortho_slices_figure(
             axes.imshow(raw[plane], cmap="gray", aspect=aspect[plane], interpolation="nearest")
             if labels is not None:
                 colour = TRUTH_COLOUR if column == 1 else PREDICTION_COLOUR
-                axes.imshow(_tint(labels != 0, colour), aspect=aspect[plane], interpolation="nearest")
+                drawn = labels if labels.ndim == 3 else _tint(labels, colour)
+                axes.imshow(drawn, aspect=aspect[plane], interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
             if row == 0:
@@ -122,16 +129,18 @@ def ortho_slices_figure(
     return png(figure)
 
 
-def _tint(mask: NDArray[np.bool_], colour: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Return an RGBA image: pale inside the mask, full colour on its inner boundary, transparent elsewhere."""
+def _tint(ids: NDArray[np.generic], colour: tuple[float, float, float]) -> NDArray[np.float32]:
+    """Return an RGBA image: pale inside objects, full colour on their inner boundaries, transparent elsewhere."""
+    mask = ids != 0
     inner = mask.copy()
-    inner[1:] &= mask[:-1]
-    inner[:-1] &= mask[1:]
-    inner[:, 1:] &= mask[:, :-1]
-    inner[:, :-1] &= mask[:, 1:]
+    inner[1:] &= ids[1:] == ids[:-1]
+    inner[:-1] &= ids[1:] == ids[:-1]
+    inner[:, 1:] &= ids[:, 1:] == ids[:, :-1]
+    inner[:, :-1] &= ids[:, 1:] == ids[:, :-1]
     image = np.zeros((*mask.shape, 4), dtype=np.float32)
-    image[mask, :3] = colour
-    image[..., 3] = np.where(mask & ~inner, 0.95, np.where(mask, 0.30, 0.0))
+    several = len(np.unique(ids[mask])) > 1
+    image[mask, :3] = OBJECT_COLOURS[(ids[mask] % len(OBJECT_COLOURS)).astype(int)] if several else colour
+    image[..., 3] = np.where(mask & ~inner, 0.95, np.where(mask, 0.45 if several else 0.30, 0.0))
     return image
 
 

@@ -16,16 +16,17 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of a report: heading, caption and PNG."""
+    """A figure of a report: heading, caption and image, PNG or SVG."""
 
     heading: str
     caption: str
-    png: bytes
+    image: bytes
 
     @property
     def data_uri(self) -> str:
-        """The PNG as a data URI, embedded in the page."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+        """The image as a data URI, embedded in the page."""
+        kind = "svg+xml" if self.image.lstrip().startswith(b"<svg") else "png"
+        return f"data:image/{kind};base64," + base64.b64encode(self.image).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Report:
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     commands: Sequence[Command] = ()
+    commands_heading: str = "The commands that were run"
+    methods: str = ""
     configuration: str = ""
     links: Sequence[tuple[str, str]] = field(default=())
 

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from incasem_like.commands.options import STORE_OPTIONS, StoreChoice, add_options
-from incasem_like.terminal import report_written, run_script, script_parser, shown_path
+from incasem_like.commands.report import write_run_report
+from incasem_like.terminal import run_script, script_parser
 from incasem_like.tracking.kinds import KINDS
 
 
@@ -20,12 +21,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Write the page and print its path."""
-    from incasem_like.viewing.report import write_report
-    from incasem_like.viewing.run_report import report_of_run
-
-    record = StoreChoice.from_arguments(arguments).open(arguments.kind).get(arguments.run_id)
-    output = (arguments.output or Path(f"report_{arguments.kind}_{record.id:04d}.html")).expanduser().absolute()
-    report_written("the report", shown_path(write_report(report_of_run(record), output)))
+    stores = StoreChoice.from_arguments(arguments)
+    write_run_report(stores.open(arguments.kind).get(arguments.run_id), stores, arguments.output)
 
 
 if __name__ == "__main__":

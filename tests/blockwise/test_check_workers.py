@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from incasem_like.blockwise.fleet import Slot
-from incasem_like.blockwise.launchers import WorkerJob
-from incasem_like.blockwise.workers_file import WorkerGroup, check_workers, load_workers
+from incasem_like.blockwise.launchers import WorkerGroup, WorkerJob
+from incasem_like.blockwise.workers_file import check_workers, load_workers
 from incasem_like.errors import InputError
 
 

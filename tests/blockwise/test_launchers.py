@@ -21,7 +21,8 @@ from queue_programs import asked, install_queues
 
 from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
 from incasem_like.blockwise.fleet import Fleet
-from incasem_like.blockwise.workers_file import WorkerGroup, Workers, check_workers, load_workers
+from incasem_like.blockwise.launchers import WorkerGroup
+from incasem_like.blockwise.workers_file import Workers, check_workers, load_workers
 from incasem_like.errors import ConfigError, IncasemError, InputError
 from incasem_like.volumes import open_volume
 

@@ -105,7 +105,7 @@ def test_a_result_that_is_gone_is_no_zero(counting: Counting) -> None:
     task = counting()
     task.run()
     (task.folder / ".results/7.npy").unlink()
-    with pytest.raises(IncasemError, match=r"7\.npy is gone"):
+    with pytest.raises(IncasemError, match=r"7\.npy is missing or damaged"):
         sum(task.results())
 
 

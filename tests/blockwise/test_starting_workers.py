@@ -19,8 +19,9 @@ import pytest
 from incasem_like.blockwise import BlockTask, run_blockwise, try_blockwise
 from incasem_like.blockwise import fleet as blockwise_fleet
 from incasem_like.blockwise.fleet import Fleet
+from incasem_like.blockwise.launchers import WorkerGroup
 from incasem_like.blockwise.worker import LOST
-from incasem_like.blockwise.workers_file import WorkerGroup, Workers, check_workers, load_workers
+from incasem_like.blockwise.workers_file import Workers, check_workers, load_workers
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.volumes import open_volume
 

@@ -61,10 +61,10 @@ def test_while_no_worker_comes_what_was_said_is_shown(tmp_path: Path, capsys: py
     script = SCRIPT.replace("run_blockwise(task)", "run_blockwise(task, workers=load_workers(HERE / 'workers.yaml'))")
     impatient = """
 from incasem_like import terminal
-from incasem_like.blockwise import runner
+from incasem_like.blockwise import call
 from incasem_like.blockwise.workers_file import load_workers
 
-runner.SECONDS_UNTIL_TOLD, terminal.SECONDS_BETWEEN_LINES = 1, 0.5
+call.SECONDS_UNTIL_TOLD, terminal.SECONDS_BETWEEN_LINES = 1, 0.5
 HERE = """
     (tmp_path / "fill.py").write_text(script.replace("\nHERE = ", impatient, 1))
     running = start(tmp_path)

@@ -251,3 +251,14 @@ def test_code_outside_a_repository_cannot_be_checked(tmp_path: Path, monkeypatch
     monkeypatch.setattr("incasem_like.commands.tracked.__file__", str(tmp_path / "records.py"))
     with pytest.raises(InputError, match="in no git repository"):
         check_commit(FakeRecord([{"commit": "a"}]), tmp_path / "train.py")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("flag", ["--start_from", "--repeat_run"])
+def test_other_targets_are_learnt_with_the_network_of_a_run(order: Order, flag: str) -> None:
+    targets = "targets=[{type: affinities, offsets: [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]}]"
+    found = order(flag, "1", updates=(targets,)).config
+    assert (found.model.num_fmaps, found.model.num_fmaps_out) == (6, 3)
+    assert found.training.checkpoints.best_metric == "affinities_dice"
+    assert [output.name for output in found.model.outputs] == ["affinities"]
+    with pytest.raises(ConfigError, match=r"model\.num_fmaps_out is 2"):
+        order(flag, "1", updates=(targets, "model.num_fmaps_out=2"))

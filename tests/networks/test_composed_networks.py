@@ -11,7 +11,6 @@ from incasem_like.networks import (
     check_output,
     count_parameters,
     forward_maps,
-    load_frozen,
     network_geometry,
     save_checkpoint,
 )
@@ -106,15 +105,15 @@ def test_only_the_second_network_of_auto_context_is_trained(auto_context, tmp_pa
     network = build_network(model).train()
     first = build_network(model.first)
     save_checkpoint(tmp_path / "first", first)
-    load_frozen(network, model.model_copy(update={"first_checkpoint": tmp_path / "first"}))
+    network.read_first(tmp_path / "first")
     assert all(torch.equal(network.first.state_dict()[name], value) for name, value in first.state_dict().items())
     assert count_parameters(network) == count_parameters(network.second)
     assert not network.first.training
     network(torch.rand(1, 1, *network.geometry.smallest_input)).square().sum().backward()
     assert all(parameter.grad is None for parameter in network.first.parameters())
     assert all(parameter.grad is not None for parameter in network.second.parameters())
-    with pytest.raises(CheckpointError, match=r"The checkpoint .* does not exist"):
-        load_frozen(network, model.model_copy(update={"first_checkpoint": tmp_path / "none"}))
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        network.read_first(tmp_path / "none")
 
 
 def test_the_papers_auto_context_reads_304_voxels_and_writes_92():

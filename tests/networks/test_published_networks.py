@@ -34,6 +34,11 @@ EXLLSM = {
     **{"crop_to_factor": False, "final_kernel_size": 1, "bottleneck_dropout": 0.2},
 }
 
+# Parameters of one output channel of the last layer, 1 x 1 x 1: of the paper's U-Nets, and of the residual ones.
+HEAD, RESIDUAL_HEAD = 12 + 1, 2 * (12 + 1)
+# Maps of the last level grow from 12 to 14: two convolutions of 27 weights, from 24 maps and from themselves.
+FROM_12_TO_14 = 27 * (24 * (14 - 12) + 14 * 14 - 12 * 12) + 2 * (14 - 12)
+
 NETWORKS = {
     "incasem": ({}, 5_837_730, {(204,) * 3: (110,) * 3}),
     "incasem, learnt up-sampling": ({"constant_upsample": False}, 6_526_306, {(204,) * 3: (110,) * 3}),
@@ -45,6 +50,11 @@ NETWORKS = {
         {(196, 196): (104, 104), (292, 292): (200, 200)},
     ),
     "sparse 3-D affinities": ({**SPARSE_3D, "num_fmaps_out": 3}, 116_618_166, {(24, 196, 196): (8, 104, 104)}),
+    "sparse 3-D LSD": (
+        {**SPARSE_3D, "num_fmaps_out": 10},
+        116_618_166 + 7 * RESIDUAL_HEAD,
+        {(24, 196, 196): (8, 104, 104)},
+    ),
     "sparse 3-D MTLSD": (
         {**SPARSE_3D, "num_fmaps": 13, "num_fmaps_out": 13, "decoder_channels": [10, 3]},
         187_077_748,
@@ -55,10 +65,43 @@ NETWORKS = {
         264_206,
         {(10, 148, 148): (6, 108, 108), (26, 228, 228): (22, 188, 188)},
     ),
-    "three sections, affinities": ({**ADJACENT, "num_fmaps_out": 6}, 32_256_480, {(196, 196): (104, 104)}),
+    "affinities of synthetic labels from 2-D LSD": (
+        {**SYNTHETIC, "in_channels": 6},
+        264_206 + 4 * (18 * 5 + 5),
+        {(10, 148, 148): (6, 108, 108)},
+    ),
+    "affinities of synthetic labels from 3-D LSD": (
+        {**SYNTHETIC, "in_channels": 10},
+        264_206 + 8 * (18 * 5 + 5),
+        {(10, 148, 148): (6, 108, 108)},
+    ),
+    "three sections, affinities": (
+        {**ADJACENT, "num_fmaps_out": 6},
+        32_256_480,
+        {(196, 196): (104, 104), (412, 412): (320, 320)},
+    ),
     "three sections, MTLSD": ({**ADJACENT, "num_fmaps_out": 12}, 32_256_636, {(196, 196): (104, 104)}),
+    "3-D affinities": (
+        {**RAW_3D, "num_fmaps_out": 9},
+        94_692_656 - RESIDUAL_HEAD,
+        {(32, 196, 196): (4, 104, 104), (32, 412, 412): (4, 320, 320)},
+    ),
     "3-D LSD": ({**RAW_3D, "num_fmaps_out": 10}, 94_692_656, {(32, 196, 196): (4, 104, 104)}),
-    "3-D from 2-D": ({**FROM_2D, "in_channels": 6}, 3_436_092, {(24, 148, 148): (4, 56, 56)}),
+    "3-D MTLSD": (
+        {**RAW_3D, "num_fmaps_out": 19},
+        94_692_656 + 9 * RESIDUAL_HEAD,
+        {(32, 196, 196): (4, 104, 104)},
+    ),
+    "3-D from 2-D": (
+        {**FROM_2D, "in_channels": 6},
+        3_436_092,
+        {(24, 148, 148): (4, 56, 56), (36, 388, 388): (16, 296, 296)},
+    ),
+    "3-D from 2-D MTLSD": (
+        {**FROM_2D, "in_channels": 12},
+        3_436_092 + 6 * (9 * 9 + 9),
+        {(24, 148, 148): (4, 56, 56)},
+    ),
     "3-D from 3-D": (
         {**FROM_2D, "in_channels": 10, "num_fmaps": 12, "num_fmaps_last": None},
         6_079_998,
@@ -68,6 +111,23 @@ NETWORKS = {
         PAPER,
         263_722_527,
         {(size,) * 3: (size - 104,) * 3 for size in (196, 268, 304, 364)},
+    ),
+    "LSD paper, long range": ({**PAPER, "num_fmaps_out": 12}, 263_722_527 + 9 * HEAD, {(196,) * 3: (92,) * 3}),
+    "LSD paper, LSD": ({**PAPER, "num_fmaps_out": 10}, 263_722_527 + 7 * HEAD, {(304,) * 3: (200,) * 3}),
+    "LSD paper, MTLSD": (
+        {**PAPER, "num_fmaps_out": 13, "num_fmaps_last": 14},
+        263_722_527 + FROM_12_TO_14 + 13 * (14 + 1) - 3 * HEAD,
+        {(196,) * 3: (92,) * 3},
+    ),
+    "LSD paper, AcLSD": (
+        {**PAPER, "type": "AutoContext", "with_raw": False, "first": {**PAPER, "num_fmaps_out": 10}},
+        263_722_527 + 9 * 27 * 12,
+        {(304,) * 3: (92,) * 3},
+    ),
+    "LSD paper, AcrLSD": (
+        {**PAPER, "type": "AutoContext", "first": {**PAPER, "num_fmaps_out": 10}},
+        263_722_527 + 10 * 27 * 12,
+        {(304,) * 3: (92,) * 3},
     ),
     "FIB-25 with maps of the lower level": ({**PAPER, "transposed_fmaps": "lower"}, 442_082_787, {}),
     "FIB-25 with crop to factor": ({**PAPER, "crop_to_factor": True}, 263_722_527, {(196,) * 3: (72,) * 3}),

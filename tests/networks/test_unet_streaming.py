@@ -5,9 +5,8 @@ import torch
 from torch.nn import functional
 
 from incasem_like.networks import build_network
-from incasem_like.networks.inference import inference, streams
+from incasem_like.networks.inference import StreamedUnet, inference, streams
 from incasem_like.networks.slabs import Waiting, convolved, frozen_convolution, planes, pooled
-from incasem_like.networks.unet_streaming import StreamedUnet
 from incasem_like.networks.upsampled_convolution import UpsampledConvolution
 
 LAYOUTS = {

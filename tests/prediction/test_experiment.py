@@ -300,13 +300,23 @@ def test_configuration_mistakes_take_no_run_id(laboratory, updates, sentence):
 
 
 def test_wrong_voxel_size_and_missing_datasets_take_no_run_id(laboratory):
-    with pytest.raises(ConfigError, match="voxel_size"):
+    with pytest.raises(
+        ConfigError,
+        match=r"has voxels of 5 5 5 nm, but the network was trained with 8 4.6 4.6 nm: resample .*_size 8 4.6 4.6",
+    ):
         laboratory.predict(laboratory.config({"cell_er": laboratory.entry(voxel_size=[5, 5, 5])}))
     with pytest.raises(DataError, match="volumes/nothing"):
         laboratory.predict(laboratory.config({"cell_er": laboratory.entry(raw="volumes/nothing")}))
     with pytest.raises(DataError, match="cell_er asks for"):
         laboratory.predict(laboratory.config({"cell_er": laboratory.entry(shape=[25, 30, 99])}))
     assert laboratory.store.ids() == []
+
+
+def test_a_training_that_records_no_voxel_size_is_warned_of(laboratory, caplog):
+    del laboratory.training.config["data"]["voxel_size"]
+    with pytest.raises(ConfigError, match="the network was trained with 5 5 5 nm"):
+        laboratory.predict()
+    assert "Training run 1 does not record its voxel size: incasem's default is assumed" in caplog.text
 
 
 @pytest.mark.parametrize("num_threads", [0, 1, 4])

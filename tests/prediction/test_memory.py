@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from incasem_like.blockwise.workers_file import WorkerGroup, Workers
-from incasem_like.networks.forward_maps import ForwardMaps
+from incasem_like.blockwise.launchers import WorkerGroup
+from incasem_like.blockwise.workers_file import Workers
+from incasem_like.networks.description import ForwardMaps
 from incasem_like.prediction.planning import memory as memory_module
 from incasem_like.prediction.planning.memory import (
     BYTES_OF_A_PROCESS,

@@ -15,7 +15,8 @@ import torch
 import zarr
 
 from incasem_like.blockwise import list_jobs
-from incasem_like.blockwise.workers_file import WorkerGroup, Workers, load_workers
+from incasem_like.blockwise.launchers import WorkerGroup
+from incasem_like.blockwise.workers_file import Workers, load_workers
 from incasem_like.errors import ConfigError, InputError
 from incasem_like.prediction.experiment import examine_prediction
 from incasem_like.prediction.outputs import read_begun

@@ -54,6 +54,34 @@ def test_regions_are_chosen_in_proportion_to_their_volume(cell, make_settings):
     assert np.mean(chosen) == pytest.approx(1 / 3, abs=0.05)
 
 
+def test_regions_with_weights_are_chosen_in_proportion_to_them(cell, make_settings):
+    entries = (
+        cell.entry("a", offset=(4, 4, 4), shape=(24, 12, 12), weight=1),
+        cell.entry("b", offset=(4, 4, 4), shape=(12, 12, 12), weight=3.0),
+    )
+    choose, rng = chooser(cell, make_settings(), *entries), np.random.default_rng(0)
+    chosen = [choose.choose(REQUEST, rng).region for _ in range(1500)]
+    assert np.mean(chosen) == pytest.approx(3 / 4, abs=0.05)
+
+
+@pytest.mark.parametrize(("exclusive", "share"), [(False, 1.0), (True, 0.5)])
+def test_where_classes_overlap_is_foreground_only_if_they_do_not_exclude_each_other(
+    cell, make_settings, exclusive, share
+):
+    both = np.ones((32, 36, 40), np.uint8)
+    half = both.copy()
+    half[:, :, 20:] = 0
+    cell.put("volumes/labels/er", both, offset=(4, 4, 4))
+    cell.put("volumes/labels/golgi", half, offset=(4, 4, 4))
+    settings = make_settings(num_classes=3, targets=[{"type": "classes", "exclusive": exclusive}])
+    labels = {"volumes/labels/er": 1, "volumes/labels/golgi": 2}
+    entry = cell.entry(offset=(4, 4, 4), shape=(12, 12, 40), labels=labels)
+    regions = open_regions(cell.config(entry), num_classes=3, voxel_size=settings.voxel_size, need_labels=True)
+    readers = [BlockReader(one, Coordinate(0, 0, 0), 1 << 20, 1 << 20, settings.instance_classes) for one in regions]
+    foreground, mask = PlaceChooser(readers, settings)._shares(0, Roi((4, 4, 4), (12, 12, 40)))
+    assert (foreground, mask) == (share, 1.0)
+
+
 def test_places_with_little_foreground_are_rejected_with_the_given_probability(cell, make_settings):
     labels = np.zeros((32, 36, 40), np.uint8)
     labels[:, :, :20] = 1

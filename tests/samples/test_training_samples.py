@@ -125,15 +125,19 @@ def test_batches_are_the_same_whatever_the_number_of_workers_and_after_resuming(
                 assert torch.equal(arrays(batch)[key], arrays(expected)[key])
 
 
-def test_ranks_share_the_samples_of_an_iteration(samples):
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [(1, [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]), (2, [[[0, 2], [4, 6]], [[1, 3], [5, 7]]])],
+)
+def test_processes_share_the_samples_of_every_part_of_a_batch(samples, parts, expected):
     numbers = [
         [
             batch["info"]["index"].tolist()
-            for batch in make_loader(samples, batch_size=2, stop=2, rank=rank, world_size=2)
+            for batch in make_loader(samples, batch_size=4, stop=2, rank=rank, world_size=2, parts=parts)
         ]
         for rank in (0, 1)
     ]
-    assert numbers == [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
+    assert numbers == expected
 
 
 def test_a_batch_has_the_promised_shapes_and_types(samples):

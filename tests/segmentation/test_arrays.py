@@ -342,3 +342,19 @@ def test_a_history_without_merges_leaves_every_fragment_alone():
     history = MergeHistory(np.array([5, 8], np.uint64), np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
     assert history.cut(1.0).tolist() == [1, 2]
     assert np.isnan(history.edge_scores(np.array([[0, 1]]))).all()
+
+
+def test_a_bias_and_a_noise_for_each_offset_are_those_of_affinities_changed_by_hand():
+    offsets = [*NEIGHBOURS, (-2, 0, 0), (0, -3, 0), (0, 0, -3)]
+    affinities = np.random.default_rng(9).random((6, 8, 9, 10)).astype(np.float32)
+    shifts = (0.1, 0.0, -0.2, 0.3, 0.0, -0.1)
+    changed = affinities + np.array([0.1, 0, -0.2, -0.3, 0, 0.1], np.float32)[:, None, None, None]  # repulsion is 1 - a
+    one, other = mutex_watershed(affinities, offsets, bias=shifts), mutex_watershed(changed, offsets)
+    assert same_partition(one, other)
+    assert not same_partition(one, mutex_watershed(affinities, offsets))
+    repelled = mutex_watershed(affinities, offsets, bias=(0, 0, 0, 0.25, 0.25, 0.25))
+    np.testing.assert_array_equal(repelled, mutex_watershed(affinities, offsets, bias=0.25))
+    quiet = mutex_watershed(affinities, offsets, noise=(0, 0, 0, 0, 0, 0))
+    np.testing.assert_array_equal(quiet, mutex_watershed(affinities, offsets))
+    noisy = mutex_watershed(affinities, offsets, noise=(0, 0, 0, 0, 0, 0.5))
+    assert not same_partition(noisy, quiet)

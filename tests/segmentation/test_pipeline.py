@@ -23,6 +23,7 @@ from incasem_like.segmentation.settings import (
     load_segmentation_config,
 )
 from incasem_like.segmentation.watershed import watershed_fragments
+from incasem_like.targets.descriptors import DESCRIPTOR_NAMES, local_shape_descriptors
 from incasem_like.volumes import create_volume, open_volume
 
 VOXELS = (10.0, 4.0, 4.0)
@@ -304,3 +305,65 @@ def test_values_that_the_mask_excludes_may_be_anything(neurons, store, method):
     (wanted,), _ = run(store(clean, attributes), method, {}, mask=address)
     (found,), _ = run(store(damaged, attributes), method, {}, mask=address)
     assert same_partition(found, wanted)
+
+
+@pytest.mark.parametrize("components", [None, (0, 1, 2, 9)])
+def test_fragments_are_found_from_shape_descriptors(neurons, store, components):
+    descriptors = local_shape_descriptors(neurons, sigma=20.0, voxel_size=VOXELS, components=components)
+    names = [DESCRIPTOR_NAMES[3][channel] for channel in components or range(10)]
+    stored = np.rint(descriptors * 255).astype(np.uint8)
+    volume = store(stored, {"target": "lsd", "scale": 255, "channel_names": names})
+    options = {"boundary_threshold": 0.1, "seed_distance": 60, "threshold": 0.0}
+    (found,), result = run(volume, "watershed", options, block_shape=neurons.shape)
+    length = np.linalg.norm(2 * (stored[:3] / 255) - 1, axis=0)
+    expected = watershed_fragments(1 - length.clip(max=1), threshold=0.1, seed_distance=60, voxel_size=VOXELS)
+    assert result["fragments"] == expected.max() > 8
+    assert not found[neurons == 0].any()
+    mixed = [len(np.unique(neurons[(found == one) & (neurons > 0)])) for one in np.unique(found[found > 0])]
+    assert max(mixed) == 1
+
+
+def test_descriptors_without_mean_offsets_are_refused(store):
+    volume = store(np.zeros((3, 6, 6, 6), np.uint8), {"target": "lsd", "channel_names": ["size", "a", "b"]})
+    with pytest.raises(DataError, match="no mean offsets among its 3 channels"):
+        plan_segmentation(volume, SegmentationSection())
+
+
+def test_debris_and_excluded_sections_are_left_out(neurons, store):
+    volume = store(affinities_of(neurons, LONG), {"offsets": LONG})
+    for method in ("watershed", "mutex_watershed"):
+        more = {"block_shape": neurons.shape, "excluded_sections": [4, 13]}  # the first section is number 3
+        (found,), _ = run(volume, method, {"remove_debris": 100}, output=f"{method}_without", **more)
+        assert not found[[1, 10]].any()
+        assert found[[0, 2, 9, 11]].any(axis=(1, 2)).all()
+        assert np.bincount(found.ravel())[1:].min() >= 100
+
+
+@pytest.mark.parametrize("name", ["bias", "noise"])
+def test_a_list_must_have_a_value_for_each_offset(neurons, store, name):
+    volume = store(affinities_of(neurons, LONG), {"offsets": LONG})
+    options = {"method": "mutex_watershed", "mutex_watershed": {name: [0.1, 0.2]}}
+    with pytest.raises(InputError, match=f"{name} has 2 values, but there are 6 offsets"):
+        plan_segmentation(volume, SegmentationSection.model_validate(options))
+
+
+def test_thresholds_that_are_almost_equal_have_outputs_of_their_own(neurons, store):
+    volume = store(affinities_of(neurons, NEIGHBOURS), {"offsets": NEIGHBOURS})
+    plan = plan_segmentation(
+        volume, SegmentationSection.model_validate({"watershed": {"threshold": [0.3, 0.3000000001, 0.3]}})
+    )
+    assert [name.rpartition("_")[2] for name in plan.names().values()] == ["0.3", "0.3000000001"]
+    with pytest.raises(ConfigError, match="threshold is an empty list: give at least one"):
+        load_segmentation_config([], ["segmentation.watershed.threshold=[]"])
+
+
+def test_voxels_without_any_attraction_belong_to_no_object(neurons, store):
+    affinities = affinities_of(neurons, LONG)
+    affinities[:, :, :, :9] = 0
+    volume = store(affinities, {"offsets": LONG})
+    (found,), _ = run(volume, "mutex_watershed", {}, block_shape=(20, 22, 24))
+    attraction = np.zeros(neurons.shape, bool)
+    for channel, offset in enumerate(NEIGHBOURS):
+        for voxel in np.argwhere(affinities[channel] > 0):
+            attraction[tuple(voxel)] = attraction[tuple(voxel + offset)] = True
+    np.testing.assert_array_equal(found > 0, attraction)

@@ -208,3 +208,48 @@ def test_what_counts_near_the_end_of_a_region_does_not_depend_on_what_lies_beyon
         counted = weight > 0
         assert counted.any()
         np.testing.assert_array_equal(found[counted], whole[counted])
+
+
+def brute_weights(ids, mask, boundary, reach, limit, context):
+    """Weigh each voxel of the block by itself: by its city-block distance to another id, and its object's size."""
+    z0, y0, x0 = context
+    inner = tuple(slice(edge, size - edge) for edge, size in zip(context, ids.shape, strict=True))
+    sizes = {one: np.sum((ids[inner] == one) & (mask[inner] > 0)) for one in np.unique(ids[inner]) if one}
+    sizes = {one: size for one, size in sizes.items() if size}
+    weights = np.ones(ids[inner].shape)
+    for position in np.ndindex(weights.shape):
+        here = tuple(np.add(position, (z0, y0, x0)))
+        for there in np.ndindex(ids.shape):
+            if np.abs(np.subtract(here, there)).sum() <= reach and ids[there] != ids[here]:
+                weights[position] = boundary
+        if mask[here] and limit and ids[here]:
+            weights[position] *= min(sum(sizes.values()) / (len(sizes) * sizes[ids[here]]), limit)
+    return weights
+
+
+@pytest.mark.parametrize("kind", ["affinities", "boundaries", "lsd", "distance", "classes"])
+def test_objects_and_boundaries_are_weighted_as_by_their_definition(kind, rng):
+    shape, options = (9, 9, 8), {"boundary_weight": 3.0, "boundary_reach": 2, "instance_weight_limit": 1.5}
+    ids = np.kron(rng.integers(0, 4, (3, 3, 3)), np.ones((3, 3, 3), int))[:, :, :8].astype(np.uint32)
+    mask = rng.integers(0, 2, shape).astype(np.uint8)
+    voxel_size = (5.0, 5.0, 5.0)
+    sized = {"sigma": 5.0} if kind == "lsd" else {"scale": 1.0} if kind == "distance" else {}
+    plain, weighted = target(type=kind, **sized), target(type=kind, **sized, **options)
+    context = (2, 2, 3)
+    assert max(weighted.full_context(voxel_size)) >= 2
+    made = block({1: ids}, mask, context=context)
+    learnt, weight = weighted.weighted(made)
+    expected, before = plain.weighted(made)
+    np.testing.assert_array_equal(learnt, expected)
+    factors = brute_weights(ids, mask, 3.0, 2, 1.5, context)
+    np.testing.assert_allclose(weight, before * factors, rtol=1e-5)
+    assert len(np.unique(factors)) > 3
+    assert weight.dtype == np.float32
+
+
+def test_without_the_options_weights_are_those_of_the_target(ids):
+    made = block({1: ids})
+    for kind in ("affinities", "classes"):
+        learnt = target(type=kind)
+        for one, other in zip(learnt.weighted(made), learnt.make(made), strict=True):
+            np.testing.assert_array_equal(one, other)

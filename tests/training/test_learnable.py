@@ -125,13 +125,29 @@ def test_an_entry_that_teaches_nothing_is_a_warning_where_another_one_does(data:
     ]
 
 
-def test_a_class_that_is_nowhere_is_named_once(data: Data, check: Any) -> None:
+def test_a_class_that_is_nowhere_is_refused_unless_it_has_no_weight(data: Data, check: Any) -> None:
     for name in ("a", "b"):
         data.add(name, er_1=HALF, golgi_2=ZERO)
-    assert check(3) == [
+    sentence = r"^No voxel of training\.data that counts belongs to class 2 \(looked at: a, b\), so it cannot be learnt"
+    with pytest.raises(DataError, match=sentence):
+        check(3)
+    assert check(3, (1, 1, 0)) == [
         "No voxel of training.data that counts belongs to class 2 (looked at: a, b), so it can be neither learnt nor "
         'measured: check "labels", masks, offset and shape.'
     ]
+
+
+def test_a_class_that_is_nowhere_may_be_known_from_the_training_it_starts_from(
+    data: Data, make_config: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    data.add("a", er_1=HALF, golgi_2=ZERO)
+    sizes = {"data": {"num_classes": 3}, "loss": {"weight": [1, 1, 1]}}
+    with caplog.at_level(logging.WARNING):
+        check_training_data(make_config(training={"start_from": 4}, **sizes), data.regions(3))
+    assert "belongs to class 2" in caplog.text
+    independent = {"data": {"num_classes": 3}, "targets": [{"type": "classes", "exclusive": False}]}
+    with pytest.raises(DataError, match=r"belongs to class 2 .* check \"labels\", masks, offset and shape\.$"):
+        check_training_data(make_config(**independent), data.regions(3))
 
 
 def test_weights_that_leave_one_class_teach_nothing(data: Data, check: Any) -> None:
@@ -175,3 +191,37 @@ def test_no_more_is_read_than_it_takes_and_no_more_is_claimed_than_was_read(
     data.add("signed", er_1=np.where(VARIED > 128, 1, 0).astype("i4"))
     monkeypatch.undo()
     assert check() == []
+
+
+def config_of(make_config: Any, num_classes: int, *targets: dict[str, Any]) -> Any:
+    return make_config(data={"num_classes": num_classes}, targets=list(targets))
+
+
+def test_classes_that_overlap_everywhere_can_be_learnt_only_if_they_do_not_exclude_each_other(
+    data: Data, make_config: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    data.add("a", er_1=HALF, golgi_2=HALF)
+    with caplog.at_level(logging.WARNING):
+        check_training_data(config_of(make_config, 3, {"type": "classes", "exclusive": False}), data.regions(3))
+    assert caplog.messages == []
+    with pytest.raises(DataError, match=r"Every voxel of training\.data that counts is background in a"):
+        check_training_data(config_of(make_config, 3, {"type": "classes"}), data.regions(3))
+
+
+def test_a_single_object_has_no_boundary_to_learn(data: Data, make_config: Any) -> None:
+    data.add("a", er_1=ONE * 7)
+    data.add("b", mask=HALF, er_1=np.where(HALF, 7, 3).astype(np.uint8))
+    config = config_of(make_config, 2, {"type": "affinities"}, {"type": "boundaries"})
+    with pytest.raises(DataError, match=r"^A single object fills all of training\.data that counts \(a, b\)"):
+        check_training_data(config, data.regions())
+    data.add("c", er_1=np.where(HALF, 7, 3).astype(np.uint8))
+    check_training_data(config, data.regions())
+
+
+def test_descriptors_of_single_sections_are_two_dimensional(data: Data, make_config: Any) -> None:
+    data.add("a", er_1=HALF)
+    data.entries[0] = data.entries[0].model_copy(update={"shape": (1, 8, 8), "offset": (5, 0, 0)})
+    data.root["a/er_1"][5, :4] = 0
+    with pytest.raises(ConfigError, match=r"lsd describes shapes in 3-D, .* one section deep: set per_section=true"):
+        check_training_data(config_of(make_config, 2, {"type": "lsd"}), data.regions())
+    check_training_data(config_of(make_config, 2, {"type": "lsd", "per_section": True}), data.regions())

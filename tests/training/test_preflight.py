@@ -12,6 +12,8 @@ from incasem_like.errors import ConfigError, DataError, DiskFullError, InputErro
 from incasem_like.training import preflight
 from incasem_like.training.preflight import (
     check_block_sizes,
+    check_memory,
+    check_options,
     check_space,
     check_training,
     check_validation_tiles,
@@ -136,3 +138,73 @@ def test_data_that_teach_nothing_are_an_error_and_validation_data_that_measure_n
     with caplog.at_level(logging.WARNING):
         check_training(configure(f"validation.data={tmp_path}/masked.json"))
     assert "The mask of right is 0 everywhere" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("training", "sentence"),
+    [
+        (
+            {"learning_rate_schedule": {"type": "plateau"}},
+            r"type=plateau follows a validation metric, but validation\.",
+        ),
+        ({"early_stopping": 3}, r"early_stopping=3 follows a validation metric, but validation\.data is null"),
+        ({"num_params": [1, 54]}, r"The network has 56 parameters, but training\.num_params allows 1 to 54"),
+        ({"num_params": [57, 99]}, r"The network has 56 parameters, but training\.num_params allows 57 to 99"),
+    ],
+)
+def test_options_that_the_rest_of_the_configuration_does_not_allow(
+    make_config: Callable[..., Any], training: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        check_options(make_config(training=training))
+
+
+def test_options_that_are_allowed_pass(make_config: Callable[..., Any]) -> None:
+    check_options(make_config(training={"num_params": [56, 56], "batch_size": 6, "accumulate": 3}))
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"batch_size": 3, "accumulate": 2}, r"batch_size 3 does not divide into training\.accumulate 2 equal parts"),
+        ({"num_params": [5, 4]}, r"training\.num_params \[5, 4\] is not ascending"),
+        ({"optimizer": {"momentum": 0.5}}, r"momentum is 0\.5, but adam has none"),
+        ({"optimizer": {"type": "adagrad"}}, r"training\.optimizer\.type"),
+        ({"learning_rate_schedule": {"factor": 1.0}}, r"training\.learning_rate_schedule\.factor"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    make_config: Callable[..., Any], training: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_config(training=training)
+
+
+def test_an_update_that_does_not_fit_in_memory_names_what_would(
+    make_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from incasem_like.networks.description import describe_network
+
+    def config(**training: Any) -> Any:
+        return make_config(model=UNET, training={**sizes(84, 66), **training})
+
+    def bytes_of(size: int, blocks: int) -> int:
+        return describe_network(config().model, (size,) * 3, blocks).training_bytes
+
+    def with_memory(free: int) -> None:
+        monkeypatch.setattr("incasem_like.prediction.planning.memory.available_host_memory", lambda: float(free))
+
+    with_memory(bytes_of(84, 2))
+    check_memory(config(batch_size=2))
+    check_memory(config(batch_size=4, accumulate=2))
+    with pytest.raises(
+        ConfigError, match=r"An update of 4 blocks of \[84, 84, 84\] voxels .* set training\.accumulate=2"
+    ):
+        check_memory(config(batch_size=4))
+    with_memory(bytes_of(84, 1) - 1)
+    message = r"input_size_voxels=\[82, 82, 82\] and training\.output_size_voxels=\[64, 64, 64\], or torch\.precision"
+    with pytest.raises(ConfigError, match=message):
+        check_memory(config())
+    with_memory(1000)
+    with pytest.raises(ConfigError, match=r"lower model\.num_fmaps"):
+        check_memory(config())

@@ -4,12 +4,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from incasem_like.training.schedules import SCHEDULES, learning_rate
+from incasem_like.config.training_sections import ScheduleConfig
+from incasem_like.training.schedules import Plateau, learning_rate
+
+SCHEDULES = ("constant", "cosine", "linear", "plateau", "polynomial")
 
 
-def rates(type: str, iterations: int, *, lr: float = 1.0, warmup: int = 0, final: float = 0.0) -> list[float]:
-    schedule = SimpleNamespace(type=type, warmup_iterations=warmup, final_fraction=final)
+def rates(
+    type: str, iterations: int, *, lr: float = 1.0, warmup: int = 0, final: float = 0.0, power: float = 0.9
+) -> list[float]:
+    schedule = SimpleNamespace(type=type, warmup_iterations=warmup, final_fraction=final, power=power)
     section = SimpleNamespace(optimizer=SimpleNamespace(lr=lr), learning_rate_schedule=schedule, iterations=iterations)
     config: Any = SimpleNamespace(training=section)
     return [learning_rate(config, iteration) for iteration in range(1, iterations + 1)]
@@ -32,14 +38,48 @@ def test_linear_ends_at_the_final_fraction() -> None:
     assert rates("linear", 5, lr=2.0, final=0.5) == pytest.approx([2.0, 1.75, 1.5, 1.25, 1.0])
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_polynomial_equals_torch_s() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.3)
+    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=9, power=2.5)
+    expected = []
+    for _ in range(10):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates("polynomial", 10, lr=0.3, power=2.5) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_plateau_lowers_the_rate_after_its_patience_but_not_below_the_final_fraction(mode: str) -> None:
+    plateau = Plateau(ScheduleConfig(type="plateau", factor=0.5, patience=1, final_fraction=0.3), mode)
+    factors = []
+    for value in (0.5, 0.6, 0.6, math.nan, 0.4, 0.5, 0.7, 0.1, 0.1):
+        plateau.measured(value if mode == "max" else 1 - value)
+        factors.append(plateau.factor)
+    assert factors == [1, 1, 1, 0.5, 0.5, 0.3, 0.3, 0.3, 0.3]
+
+
+def test_a_restored_plateau_goes_on_where_it_was() -> None:
+    schedule = ScheduleConfig(type="plateau", factor=0.5, patience=1)
+    one, other = Plateau(schedule, "max"), Plateau(schedule, "max")
+    for value in (0.5, 0.4, 0.4, 0.3):
+        one.measured(value)
+    other.restore(one.state())
+    assert other.factor == one.factor == 0.5
+    for plateau in (one, other):
+        plateau.measured(0.2)
+    assert other.state() == one.state()
+    assert other.factor == 0.25
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_rates_start_at_the_base_and_never_rise(schedule: str) -> None:
     found = rates(schedule, 50)
     assert found[0] == 1.0
     assert all(later <= earlier for earlier, later in itertools.pairwise(found))
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_training_of_one_iteration_uses_the_base_rate(schedule: str) -> None:
     assert rates(schedule, 1, lr=0.5) == [0.5]
 

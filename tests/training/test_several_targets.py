@@ -157,9 +157,9 @@ def test_the_losses_of_several_outputs_are_averaged_by_their_weights(make_config
     def loss(weights: Any, wrapped: bool = True) -> float:
         config = make_config(targets=["boundaries"], training={"stage_weights": weights})
         network = seeded_network(config.model, 3)
-        losses, logits = Optimization(config, Stages(network) if wrapped else network).step(batch, 0.01)
-        assert logits.shape == wanted.shape
-        return losses["loss"]
+        update = Optimization(config, Stages(network) if wrapped else network).step(batch, 0.01)
+        assert update.logits.shape == wanted.shape
+        return update.losses["loss"]
 
     last, first = loss(None, wrapped=False), float(np.log(2))  # the entropy of logits 0
     assert loss([1, 3]) == pytest.approx((first + 3 * last) / 4, rel=1e-5)

@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
+from torch.utils.data import default_collate
 
 from incasem_like.config.target_sections import parse_targets
 from incasem_like.training.log import Step
 from incasem_like.training.showing import SampleShow
 from incasem_like.training.snapshots import to_bytes, write_training_snapshot
+from incasem_like.volumes import open_volume
 
 
 def sample() -> dict[str, Any]:
@@ -72,4 +74,24 @@ def test_samples_are_shown_when_due(tmp_path: Path, make_config: Any) -> None:
     for iteration in range(1, 7):
         show(Step(iteration, 0.5, 1e-3, batch, torch.zeros((1, 2, 6, 6, 6)), 1.0))
     assert images == [("training", "ortho_slices", step) for step in (2, 4, 6)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["3.zarr", "6.zarr"]
+    assert sorted(path.name for path in (tmp_path / "training").iterdir()) == ["3.zarr", "6.zarr"]
+
+
+def test_the_sample_that_made_an_update_fail_is_kept_with_its_broken_voxels(tmp_path: Path, make_config: Any) -> None:
+    show = SampleShow(make_config(), SimpleNamespace(), tmp_path)  # type: ignore[arg-type]
+    made, logits = [sample(), sample()], torch.zeros((2, 2, 6, 6, 6))
+    made[1]["raw"][0, 4, 5, 6] = np.nan
+    logits[1, 0, 2, 3, 4] = torch.nan
+    batch = default_collate(made)
+    kept = show.keep(Step(5, float("nan"), 1e-3, batch, logits, 1.0))
+    assert kept == tmp_path / "not_finite" / "5" / "sample_1.zarr"
+    assert [path.name for path in kept.parent.iterdir()] == ["sample_1.zarr"]
+    volume = open_volume(kept, "raw")  # as the viewer opens it
+    raw = volume.read()
+    np.testing.assert_array_equal(np.isnan(raw), np.isnan(made[1]["raw"][0]))
+    np.testing.assert_allclose(raw[0], made[1]["raw"][0, 0] * 0.5 + 0.5)
+    group: Any = zarr.open(str(kept), mode="r")
+    assert np.isnan(group["predictions"][:, 2, 3, 4]).all()
+    assert group["raw"].attrs["loss"] == "nan"
+    first = show.keep(Step(6, float("inf"), 1e-3, batch, torch.zeros((2, 2, 6, 6, 6)), 1.0))
+    assert sorted(path.name for path in first.parent.iterdir()) == ["sample_0.zarr", "sample_1.zarr"]

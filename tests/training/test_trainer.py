@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from incasem_like.errors import CheckpointError, IncasemError
 from incasem_like.training.state import TrainingState
@@ -64,6 +65,45 @@ def test_six_iterations_equal_three_restored_and_three(make_trainer: MakeTrainer
     states = [TrainingState.load(tmp_path / name / "training_state_6") for name in ("whole", "rest")]
     assert all(torch.equal(state.random.pop("cpu"), torch.get_rng_state()) for state in states)
     assert states[0] == states[1]
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "adamw": {"optimizer": {"type": "adamw", "weight_decay": 0.1}},
+    "rmsprop": {"optimizer": {"type": "rmsprop", "momentum": 0.5}},
+    "sgd": {"optimizer": {"type": "sgd", "momentum": 0.9}},
+    "polynomial": {"learning_rate_schedule": {"type": "polynomial", "warmup_iterations": 2}},
+    "plateau": {"learning_rate_schedule": {"type": "plateau", "patience": 0}},
+    "clipping": {"clip_gradient_norm": 0.01},
+    "average": {"ema_decay": 0.8},
+    "early stopping": {"early_stopping": 2},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_restored_training_with_an_option_equals_one_that_never_stopped(
+    make_trainer: MakeTrainer, tmp_path: Path, option: str
+) -> None:
+    changes = {"training": {"iterations": 8, **OPTIONS[option]}}
+    dice = {2: 0.5, 4: 0.5, 6: 0.4, 8: 0.6}
+    whole, rest = (make_trainer(name, dice=dice, **changes) for name in ("whole", "rest"))
+    whole.fit()
+    rest.restore(tmp_path / "whole/model_checkpoint_4")
+    rest.fit()
+    assert_equal_training(whole, rest)
+    last = f"model_checkpoint_{whole.iteration}"
+    assert (tmp_path / "whole" / last).read_bytes() == (tmp_path / "rest" / last).read_bytes()
+    plain = make_trainer("plain", dice=dice, training={"iterations": 8})
+    plain.fit()
+    stops = option == "early stopping"
+    assert ((tmp_path / "plain" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()) == stops
+    assert whole.iteration == (6 if stops else 8)
+
+
+def test_a_training_stops_early_after_validations_without_improvement(make_trainer: MakeTrainer) -> None:
+    dice = {2: 0.1, 4: 0.3, 6: 0.3, 8: 0.2, 10: 0.9}
+    trainer = make_trainer(dice=dice, training={"iterations": 10, "save_every": 5, "early_stopping": 2})
+    assert trainer.fit()["iteration"] == 8
+    assert trainer.parts.checkpoints.iterations() == [5, 6, 8]  # of equal values the latest is the best
 
 
 def test_training_learns_and_reports(make_trainer: MakeTrainer) -> None:
@@ -191,6 +231,62 @@ def test_a_loss_that_is_not_finite_names_the_iteration_and_keeps_the_last_checkp
         trainer.fit()
     assert trainer.parts.checkpoints.iterations() == [2, 4]
     assert all(value.isfinite().all() for value in weights(trainer).values())
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_names_the_iteration(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    weight = next(trainer.parts.optimization.network.parameters())
+    count = 0
+
+    def overflow(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        return gradient * (math.inf if count == 4 else 1)
+
+    weight.register_hook(overflow)
+    with pytest.raises(
+        IncasemError, match=r"^The gradient became (inf|nan) at iteration 4 \(the last checkpoint, 2, is"
+    ):
+        trainer.fit()
+    assert all(value.isfinite().all() for value in weights(trainer).values())
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch(make_trainer: MakeTrainer) -> None:
+    def of_four(start: int, stop: int) -> Iterator[Any]:
+        for number in range(start, stop):
+            yield default_collate([{key: _alone(value) for key, value in batch.items()}
+                                   for batch in make_trainer().parts.batches(4 * number, 4 * number + 4)])  # fmt: skip
+
+    def _alone(value: Any) -> Any:
+        return {key: _alone(one) for key, one in value.items()} if isinstance(value, dict) else value[0]
+
+    sizes = {"batch_size": 4, "optimizer": {"type": "sgd", "lr": 0.5}, "clip_gradient_norm": 0.1}
+    whole = make_trainer("whole", batches=of_four, training=sizes)
+    parts = make_trainer("parts", batches=of_four, training={**sizes, "accumulate": 2})
+    before = {name: value.clone() for name, value in weights(whole).items()}
+    for trainer in (whole, parts):
+        trainer.fit()
+    for name, value in weights(whole).items():
+        assert torch.allclose(value, weights(parts)[name], atol=1e-6)
+        # each of the six updates is at most lr * 0.1 long
+        assert 0 < (value - before[name]).norm() <= 6 * 0.5 * 0.1 + 1e-6
+    assert whole.metrics["loss_train_0"] == pytest.approx(parts.metrics["loss_train_0"], rel=1e-5)
+
+
+def test_dead_feature_maps_are_reported_once(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
+    network = {"type": "Unet", "num_fmaps": 6, "downsample_factors": [[2, 2, 2]], "padding": "same"}
+    network["initialization"] = "he_normal"
+    for died, warnings in ((False, 0), (True, 1)):
+        trainer = make_trainer(f"died_{died}", model=network, training={"save_every": 1})
+        layer = dict(trainer.parts.optimization.network.named_modules())["unet.l_conv.0.conv_pass.0"]
+        if died:
+            layer.bias.data.fill_(-1e3)  # so that the following ReLU never opens
+        caplog.clear()
+        trainer.fit()
+        found = [message for message in caplog.messages if "feature maps had no gradient" in message]
+        assert len(found) == warnings
+        if died:
+            assert "unet.l_conv.0.conv_pass.0 (6 of 6)" in found[0]
 
 
 def test_a_gpu_without_enough_memory_is_one_sentence(make_trainer: MakeTrainer) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.tracking import open_store, run_experiment
-from incasem_like.viewing.planes import busiest_point, plane_aspects, read_planes
-from incasem_like.viewing.run_report import curves_of_run, report_of_run, slices_of_volumes
+from incasem_like.viewing.planes import around, busiest_point, plane_aspects, read_planes
+from incasem_like.viewing.run_report import curves_of_run, report_of_run, report_of_runs, slices_of_volumes
 from incasem_like.viewing.series_figure import series_figure
 from incasem_like.volumes import Roi, create_volume
 
@@ -47,7 +47,7 @@ def test_the_report_of_a_series_shows_its_figure_and_names_the_best(tmp_path):
     store = open_store(None, "predictions", tmp_path)
     run_experiment(name="predict_multiple", config={}, main=work, store=store)
     (picture,) = report_of_run(store.get(1)).pictures
-    assert picture.png == drawn
+    assert picture.image == drawn
     assert "iteration 30 is the best by dice_class_1" in picture.caption
 
 
@@ -129,5 +129,108 @@ def test_thick_sections_are_drawn_thick():
 
 def test_slices_work_with_and_without_truth(volume):
     made, _ = volume
-    assert slices_of_volumes(made, made, made).png.startswith(b"\x89PNG")
-    assert slices_of_volumes(made, None, made).png.startswith(b"\x89PNG")
+    assert slices_of_volumes(made, {"truth": made, "prediction": made}).image.startswith(b"\x89PNG")
+    assert slices_of_volumes(made, {"prediction": made}).image.startswith(b"\x89PNG")
+
+
+def test_slices_of_a_large_volume_are_cut_around_the_point():
+    assert around(Roi((5, 0, 0), (20, 5000, 600)), (6, 4990, 10), most=768) == Roi((5, 4232, 0), (20, 768, 600))
+    assert around(Roi((0, 0, 0), (9, 9, 9)), (4, 4, 4), most=4) == Roi((2, 2, 2), (4, 4, 4))
+
+
+def test_channels_are_read_as_colours(tmp_path):
+    array = np.stack([np.full((4, 5, 6), value, np.uint8) for value in (255, 51)])
+    made = create_volume(
+        tmp_path / "v.zarr", "affs", shape=array.shape, dtype=np.uint8, voxel_size=(50, 4, 4), axes="czyx"
+    )
+    made.write(array)
+    planes = read_planes(made, made.roi, (1, 2, 3))
+    assert {plane: image.shape for plane, image in planes.items()} == {
+        "xy": (5, 6, 3),
+        "xz": (4, 6, 3),
+        "yz": (4, 5, 3),
+    }
+    np.testing.assert_allclose(planes["xz"][2, 2], (1, 0.2, 0))
+
+
+@pytest.fixture
+def chain(tmp_path, volume):
+    """A training that started from another, and a prediction of it."""
+    made, labels = volume
+    raw = create_volume(tmp_path / "v.zarr", "volumes/raw", shape=labels.shape, dtype=np.uint8, voxel_size=(50, 4, 4))
+    raw.write(labels * 50 + 60)
+    raw.mark_complete()
+    segmentation = "volumes/predictions/train_0002/predict_0001/segmentation"
+    written = create_volume(
+        tmp_path / "v.zarr", segmentation, shape=labels.shape, dtype=np.uint8, voxel_size=(50, 4, 4)
+    )
+    written.write(labels)
+    written.mark_complete()
+    inputs = [{"file": str(tmp_path / "v.zarr"), "content_hashes": {str(v.address): "ab" for v in (raw, made)}}]
+
+    def train(run):
+        run.inputs(inputs)
+        for step in (1, 2):
+            run.log_scalar("loss_train_0", run.config["lr"] / step, step)
+
+    def start_from(run):
+        run.set_info("parent", {"training_run_id": 1})
+        train(run)
+
+    def predict(run):
+        run.set_info("parent", {"training_run_id": 2})
+        run.inputs([{"file": str(tmp_path / "v.zarr"), "content_hashes": {str(raw.address): "ab"}}])
+        return {"outputs": {"cell": str(written.address)}}
+
+    trainings = open_store(None, "trainings", tmp_path / "runs")
+    run_experiment(name="train", config={"lr": 0.5, "seed": 1}, main=train, store=trainings)
+    run_experiment(name="train", config={"lr": 0.25, "seed": 1}, main=start_from, store=trainings)
+    predictions = open_store(None, "predictions", tmp_path / "runs")
+    run_experiment(name="predict", config={"name": "small"}, main=predict, store=predictions)
+    return tmp_path / "runs"
+
+
+def test_the_report_shows_slices_tables_commands_and_the_parent(chain):
+    report = report_of_run(open_store(None, "trainings", chain).get(2))
+    assert [picture.heading for picture in report.pictures] == ["Training", "Slices"]
+    tables = {table.heading: [list(row) for row in table.rows] for table in report.tables}
+    assert tables["Differences from training 1"] == [["lr", "0.5", "0.25"]]
+    assert tables["Metrics"] == [["loss_train_0", "0.125", "2", "0.125", "2", "0.25", "1"]]
+    assert report.commands[-1].text == "python scripts/02_train/train.py --repeat_run 2"
+    of_prediction = report_of_run(open_store(None, "predictions", chain).get(1))
+    assert [command.text for command in of_prediction.commands][-2:] == [
+        "incasem-like runs show predictions/1 --config > prediction_1.yaml",
+        "python scripts/03_predict/predict.py --run_id 2 with prediction_1.yaml",
+    ]
+    assert "from training run 2" in of_prediction.methods
+    assert "prediction: " in of_prediction.pictures[0].caption
+
+
+def test_a_report_does_without_volumes_that_are_gone(chain, tmp_path):
+    (tmp_path / "v.zarr").rename(tmp_path / "moved.zarr")
+    report = report_of_run(open_store(None, "trainings", chain).get(2))
+    assert [picture.heading for picture in report.pictures] == ["Training"]
+
+
+def test_a_comparison_shows_only_what_differs(chain):
+    store = open_store(None, "trainings", chain)
+    report = report_of_runs([store.get(1), store.get(2)])
+    tables = {table.heading: [list(row) for row in table.rows] for table in report.tables}
+    assert tables == {
+        "Configuration": [["lr", "0.5", "0.25"]],
+        "Last values of metrics": [["loss_train_0", "0.25", "0.125"]],
+    }
+    assert report.pictures[0].heading == "Curves"
+
+
+def test_the_command_writes_one_page_with_lineage_and_a_comparison(chain, tmp_path, monkeypatch, capsys):
+    from incasem_like.commands.cli import answer
+
+    monkeypatch.chdir(tmp_path)
+    answer(["report", "2", "--runs_directory", str(chain)])
+    page = Path("report_trainings_0002.html").read_text()
+    assert "Lineage" in page
+    assert "data:image/svg+xml;base64," in page
+    answer(["report", "1", "2", "--runs_directory", str(chain), "-o", "both.html"])
+    assert "Comparison of training 1, training 2" in Path("both.html").read_text()
+    assert "both.html" in capsys.readouterr().out

@@ -13,9 +13,8 @@ from torch import nn
 
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.networks import forward_maps, torch_device
-from incasem_like.networks.forward_maps import ForwardMaps
-from incasem_like.networks.inference import streams
-from incasem_like.networks.unet_streaming import VOXELS_AT_ONCE
+from incasem_like.networks.description import ForwardMaps
+from incasem_like.networks.inference import VOXELS_AT_ONCE, streams
 from incasem_like.prediction.computing.loading import NetworkSource, prediction_geometry
 from incasem_like.prediction.computing.tiles import MOST_TILES_AHEAD, PLANES_READ
 from incasem_like.prediction.computing.variants import NONE

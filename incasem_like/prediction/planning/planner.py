@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from incasem_like.blockwise.workers_file import Workers
@@ -15,7 +16,7 @@ from incasem_like.config import (
 )
 from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError, IncasemError
-from incasem_like.networks import for_this_machine
+from incasem_like.networks import check_output, for_this_machine
 from incasem_like.prediction.computing.loading import NetworkSource, load_network
 from incasem_like.prediction.computing.variants import NONE
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
@@ -25,6 +26,8 @@ from incasem_like.samples import Region, open_regions
 from incasem_like.tracking import RunRecord
 from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_checkpoint
 from incasem_like.tracking.values import without_credentials
+
+log = logging.getLogger(__name__)
 
 
 def plan_prediction(
@@ -54,6 +57,13 @@ def plan_prediction(
     found = found or Preflight(collects=False)
     _check_counts(config, len(records))
     trainings = [resolve_training_config(record.config, directories=config.directories) for record in records]
+    for record, training in zip(records, trainings, strict=True):
+        if "voxel_size" not in (record.config.get("data") or {}):
+            log.warning(
+                "Training run %s does not record its voxel size: incasem's default is assumed, %s nm.",
+                record.id,
+                list(training.data.voxel_size),
+            )
     data: DataConfig | None = None
     is_probed: bool | None = None
     regions: list[Region] = []
@@ -73,6 +83,8 @@ def plan_prediction(
             which, weights = config.prediction.checkpoint, config.prediction.weights
             wanted = which[index] if isinstance(which, tuple) else which
             chosen = checkpoint or choose_checkpoint(record, wanted)
+            if training.model.type == "Custom":  # others return what they declare
+                check_output(training.model)
             module = load_network(training.model, for_this_machine(config.torch), chosen.path)
             weight = weights[index] if weights else 1.0
             source = NetworkSource(training.model, config.torch, chosen, record.id, store, runs, weight)
@@ -88,8 +100,9 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
     """Read the regions to predict.
 
     Raises:
-        ConfigError: ``prediction.data`` is missing or wrong; metrics are requested for channels other than classes,
-            mirroring for channels that may mean a direction, or uint8 for values beyond 0 to 1.
+        ConfigError: ``prediction.data`` is missing or wrong; its voxels are not those of the training; metrics are
+            requested for channels other than classes, mirroring for channels that may mean a direction, or uint8 for
+            values beyond 0 to 1.
     """
     section = config.prediction
     path = required_file(section.data, "prediction.data")
@@ -109,12 +122,17 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
             f"prediction.test_time_augmentation={section.test_time_augmentation} averages mirrored positions, but the "
             f"network gives {names}, which may mean a direction, as affinities do: set it to none."
         )
-    return load_data_config(
-        path,
-        config.directories.data,
-        num_classes=training.data.num_classes if section.log_metrics else None,
-        voxel_size=training.data.voxel_size,
-    )
+    num_classes = training.data.num_classes if section.log_metrics else None
+    data = load_data_config(path, config.directories.data, num_classes=num_classes)
+    trained, found = training.data.voxel_size, data.voxel_size
+    if not training.model.inputs and not same_voxel_size(found, trained):  # else lengths are compared in voxels
+        wanted, given = (" ".join(f"{edge:.10g}" for edge in size) for size in (trained, found))
+        raise ConfigError(
+            f"{data.entries[0].name} in {path} has voxels of {given} nm, but the network was trained with {wanted} nm: "
+            f"resample the volume first (10_derive_volume.py resample --voxel_size {wanted} ...), choose another "
+            "network, or correct the entry's voxel_size."
+        )
+    return data
 
 
 def _open_regions(
@@ -126,9 +144,11 @@ def _open_regions(
         return open_regions(
             data,
             num_classes=num_classes,
-            voxel_size=training.data.voxel_size,
+            # What reads predictions depends on their lengths in voxels, which are compared.
+            voxel_size=data.voxel_size if training.model.inputs else training.data.voxel_size,
             need_labels=need_labels,
             downsample_factor=training.data.downsample_factor,
+            inputs=training.model.inputs or (),
         )
 
     measured = config.prediction.log_metrics

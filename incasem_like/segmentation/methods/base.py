@@ -69,7 +69,7 @@ class Method(Section):
             values of them, earlier stages need not be repeated.
     """
 
-    reads: ClassVar[tuple[Meaning, ...]] = ("affinities", "boundaries", "objects")
+    reads: ClassVar[tuple[Meaning, ...]] = ("affinities", "boundaries", "objects", "descriptors")
     edge_options: ClassVar[tuple[str, ...]] = ()
     table_options: ClassVar[tuple[str, ...]] = ()
 
@@ -111,6 +111,24 @@ class Method(Section):
             cut: One of ``cuts``.
         """
         return joined_nodes(len(ids), edges["u"], edges["v"])
+
+
+def without_debris(fragments: Ids, interior: npt.NDArray[np.float32], least_mean: float, min_size: int) -> Ids:
+    """Return the fragments that have a mean interior, such as the mean affinity, and a size of at least so much.
+
+    >>> fragments, interior = np.array([[[1, 1, 2, 3, 3]]], np.uint64), np.array([[[0.9, 0.8, 0.9, 0.1, 0.2]]], "f4")
+    >>> without_debris(fragments, interior, 0.5, 2).tolist()
+    [[[1, 1, 0, 0, 0]]]
+    """
+    if least_mean == 0 and min_size <= 1:
+        return fragments
+    sizes = np.bincount(fragments.ravel())
+    kept = sizes >= min_size
+    if least_mean:
+        means = np.bincount(fragments.ravel(), interior.ravel()) / np.maximum(sizes, 1)
+        kept &= means >= least_mean
+    kept[0] = False
+    return fragments * kept[fragments]
 
 
 def face_pairs(reader: BlockReader, connectivity: int) -> Table:

@@ -8,15 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy import ndimage
 
-from incasem_like.config.kinds import Flag, Fraction, NotNegative, Number, Seed, Size
-from incasem_like.errors import DataError
+from incasem_like.config.kinds import Flag, Fraction, NotNegative, Number, Positive, Seed, Size
+from incasem_like.errors import DataError, InputError
 from incasem_like.graphs import Table
 from incasem_like.segmentation.affinities import Offset, ends, neighbour_channels
-from incasem_like.segmentation.label_arrays import consecutive, remove_small
-from incasem_like.segmentation.methods.base import BlockReader, Ids, Method
-from incasem_like.segmentation.mutex_watershed import is_attractive, mutex_watershed
+from incasem_like.segmentation.label_arrays import consecutive
+from incasem_like.segmentation.methods.base import BlockReader, Ids, Method, without_debris
+from incasem_like.segmentation.mutex_watershed import has_attraction, is_attractive, mutex_watershed, mutex_weights
 from incasem_like.segmentation.values import Meaning, Values
 
 CONTEXT = 16
@@ -29,14 +28,21 @@ class MutexWatershed(Method):
     boundary_threshold: Fraction | None = Field(
         None, description="Voxels whose mean affinity with their neighbours is not above it are 0; null = none."
     )
-    bias: Number = Field(
-        0.0, description="Added to the repulsions, which are 1 - affinity: above 0, more is separated."
+    bias: Number | tuple[Number, ...] = Field(
+        0.0,
+        description="Added to the repulsions, which are 1 - affinity: above 0, more is separated; a list gives one "
+        "for each offset, added to its attractions or repulsions.",
     )
     strides: Size = Field((1, 1, 1), description="Every how many voxels along z, y, x a repulsive pair counts.")
     randomized_strides: Flag = Field(False, description="Choose the same share of repulsive pairs at random.")
-    noise: NotNegative = Field(0.0, description="Standard deviation of normal noise on the weights, to break ties.")
+    noise: NotNegative | tuple[NotNegative, ...] = Field(
+        0.0,
+        description="Standard deviation of normal noise on the weights, to break ties; a list gives one for each "
+        "offset.",
+    )
     seed: Seed = Field(0, description="Seed of noise and random strides.")
     filter_fragments: Fraction = Field(0.0, description="Fragments with a mean affinity below it become 0.")
+    remove_debris: Positive = Field(2, description="Fragments of fewer voxels become 0 before they are clustered.")
 
     def check(self, offsets: Sequence[Offset]) -> None:
         """Check that some offsets attract and some repel."""
@@ -47,6 +53,13 @@ class MutexWatershed(Method):
                 f"{'of neighbours' if any(attractive) else 'long'}: predict both, or use watershed."
             )
         neighbour_channels(offsets)
+        for name in ("bias", "noise"):
+            given = getattr(self, name)
+            if isinstance(given, tuple) and len(given) != len(offsets):
+                raise InputError(
+                    f"segmentation.mutex_watershed.{name} has {len(given)} values, but there are {len(offsets)} "
+                    "offsets: give one number, or one for each offset."
+                )
 
     def context(self, offsets: Sequence[Offset]) -> tuple[int, int, int]:
         """Return as far as the longest offset reaches, and at least 16 voxels."""
@@ -54,10 +67,12 @@ class MutexWatershed(Method):
         return z, y, x
 
     def fragments(self, values: Values, seed: int) -> Ids:
-        """Segment the block and its context; voxels that remain single are 0."""
-        mask = values.valid
+        """Segment the block and its context; what is smaller than debris, or of weak affinities, is 0."""
+        mask = values.valid & has_attraction(values.fractions, values.offsets)
         if self.boundary_threshold is not None:
             mask = mask & (values.interior > self.boundary_threshold)
+        if not mask.any():
+            return np.zeros(mask.shape, np.uint64)
         fragments = mutex_watershed(
             values.fractions,
             values.offsets,
@@ -68,11 +83,7 @@ class MutexWatershed(Method):
             seed=int(np.random.SeedSequence([self.seed, seed]).generate_state(1)[0]),
             mask=mask,
         )
-        fragments, _ = remove_small(fragments, 2)
-        if self.filter_fragments:
-            means = ndimage.mean(values.interior, fragments, np.arange(int(fragments.max()) + 1))
-            fragments *= (means >= self.filter_fragments)[fragments]
-        return fragments
+        return without_debris(fragments, values.interior, self.filter_fragments, self.remove_debris)
 
     def edges(self, reader: BlockReader) -> Table:
         """Return sum and number of the attractive and the repulsive weights of each pair of fragments.
@@ -86,13 +97,14 @@ class MutexWatershed(Method):
         core = (reader.write_roi - roi.begin).to_slices()
         inside = np.zeros(labels.shape, bool)
         inside[core] = True
+        weighed = mutex_weights(values.fractions, offsets, self.bias)
         columns: dict[str, list[npt.NDArray[Any]]] = {"pair": [], "weight": [], "repels": []}
         for channel, offset in enumerate(offsets):
             here, there = ends(labels.shape, offset)
             a, b = labels[here], labels[there]
             chosen = (a > 0) & (b > 0) & (a != b) & inside[here]
             low, high = np.minimum(a[chosen], b[chosen]), np.maximum(a[chosen], b[chosen])
-            weights = values.fractions[channel][here][chosen].astype(np.float64)
+            weights = weighed[channel][here][chosen].astype(np.float64)
             columns["pair"].append((low - 1) * np.uint64(len(ids)) + high - 1)
             columns["weight"].append(weights)
             columns["repels"].append(np.full(len(weights), not is_attractive(offset)))
@@ -121,6 +133,6 @@ class MutexWatershed(Method):
             graph,
             means["attraction"][attracts],
             pairs[repels].astype(np.uint64),
-            1 + self.bias - means["repulsion"][repels],
+            means["repulsion"][repels],
         )
         return np.asarray(labels, np.uint64) + np.uint64(1)

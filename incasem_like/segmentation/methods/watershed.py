@@ -8,14 +8,13 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
-from scipy import ndimage
 
-from incasem_like.config.kinds import Flag, Fraction, PositiveNumber, Words
+from incasem_like.config.kinds import Count, Flag, Fraction, PositiveNumber, Words, contradiction
 from incasem_like.graphs import Table
 from incasem_like.segmentation.affinities import Offset, neighbour_channels
 from incasem_like.segmentation.agglomeration import SCORING, adjacent_pairs, agglomerate, joined_nodes
 from incasem_like.segmentation.label_arrays import relabel
-from incasem_like.segmentation.methods.base import BlockReader, Ids, Method
+from incasem_like.segmentation.methods.base import BlockReader, Ids, Method, without_debris
 from incasem_like.segmentation.values import Values
 from incasem_like.segmentation.watershed import watershed_fragments
 
@@ -37,6 +36,7 @@ class Watershed(Method):
     )
     flood_boundaries: Flag = Field(False, description="Assign boundaries to the nearest fragment; false = they stay 0.")
     filter_fragments: Fraction = Field(0.0, description="Fragments with a mean affinity below it become 0.")
+    remove_debris: Count = Field(0, description="Fragments of fewer voxels become 0 before they are merged.")
     epsilon_agglomerate: Fraction = Field(
         0.0, description="Merge fragments up to this score by hist_quant_25 before they are written; 0 = no."
     )
@@ -55,6 +55,13 @@ class Watershed(Method):
         if value not in SCORING:
             raise ValueError(SCORING_WORDS)
         return value
+
+    @field_validator("threshold")
+    @classmethod
+    def _names_differ(cls, value: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        if value == ():
+            raise contradiction("segmentation.watershed.threshold is an empty list: give at least one threshold.")
+        return tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value
 
     def check(self, offsets: Sequence[Offset]) -> None:
         """Check that direct neighbours have affinities."""
@@ -77,10 +84,7 @@ class Watershed(Method):
             flood_boundaries=self.flood_boundaries,
         )
         fragments *= values.valid
-        if self.filter_fragments:
-            count = int(fragments.max())
-            means = ndimage.mean(interior, fragments, np.arange(count + 1))
-            fragments *= (means >= self.filter_fragments)[fragments]
+        fragments = without_debris(fragments, interior, self.filter_fragments, self.remove_debris)
         if self.epsilon_agglomerate:
             history = agglomerate(fragments, values.backward, "hist_quant_25", self.epsilon_agglomerate)
             fragments = relabel(fragments, history.ids, history.cut(self.epsilon_agglomerate))

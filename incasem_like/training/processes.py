@@ -1,0 +1,191 @@
+"""A training by several processes, which ``torchrun`` or ``srun`` starts: one leads and records, the others follow.
+
+Each computes its share of every batch, and gradients are averaged. Only the leader reads the run store, validates and
+writes; it sends the others the checked configuration and the state to begin with, and announces each update.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from incasem_like.config import TorchConfig, TrainingConfig
+    from incasem_like.samples import SyntheticSamples, TrainingSamples
+
+NO_MORE = -1.0  # announced instead of a learning rate when the training ends
+PATIENCE = datetime.timedelta(days=7)  # the others wait while the leader validates; launchers end them if it dies
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the other processes need to know of a training.
+
+    Attributes:
+        config: Its configuration, with a seed.
+        samples: Makes the samples.
+    """
+
+    config: TrainingConfig
+    samples: TrainingSamples | SyntheticSamples
+
+
+@dataclass(frozen=True)
+class Start:
+    """The state that they begin with.
+
+    Attributes:
+        state: Of network and optimizer, as ``Optimization.state`` returns it.
+        iteration: The last finished one.
+    """
+
+    state: bytes
+    iteration: int
+
+
+def started_processes() -> tuple[int, int]:
+    """Return the number of this process and how many a launcher started together: (0, 1) without one.
+
+    Slurm's variables are translated to those that torch reads. Those of an allocation alone do not count: its script
+    is one process.
+
+    Example:
+        >>> started_processes()
+        (0, 1)
+    """
+    known = os.environ
+    if "RANK" not in known and int(known.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        from lightning_fabric.plugins.environments import SLURMEnvironment
+
+        nodes = known.get("SLURM_STEP_NODELIST") or known["SLURM_NODELIST"]
+        known.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
+        known.setdefault("MASTER_PORT", str(20_000 + int(known["SLURM_JOB_ID"]) % 10_000))  # of no other job there
+        known.update(RANK=known["SLURM_PROCID"], WORLD_SIZE=known["SLURM_STEP_NUM_TASKS"])
+        known.update(LOCAL_RANK=known["SLURM_LOCALID"])
+    return int(known.get("RANK", 0)), int(known.get("WORLD_SIZE", 1))
+
+
+def world_size() -> int:
+    """Return how many processes compute each batch."""
+    import torch.distributed
+
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def local_device(config: TorchConfig) -> TorchConfig:
+    """Return the configuration with the GPU of this process, if each has its own."""
+    if world_size() == 1 or not config.device_name.startswith("cuda"):
+        return config
+    return config.model_copy(update={"device": int(os.environ.get("LOCAL_RANK", 0))})
+
+
+@contextlib.contextmanager
+def leading(count: int) -> Iterator[None]:
+    """Be the process that leads ``count`` of them; they end with this context, whichever way it is left."""
+    if count == 1:
+        yield
+        return
+    import torch.distributed
+
+    global _begun
+    _begun = False
+    _connect()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(RuntimeError):  # they are gone
+            announce(NO_MORE) if _begun else share(None)
+        torch.distributed.destroy_process_group()
+
+
+_begun = False  # whether the other processes wait for updates to be announced
+
+
+def share(message: Job | Start | None) -> Any:
+    """Send the other processes what they need next, or receive it from the leader and return it; None ends them."""
+    import torch
+
+    global _begun
+    if world_size() == 1:
+        return message
+    messages = [message]
+    torch.distributed.broadcast_object_list(messages, src=0, device=torch.device("cpu"))
+    _begun = isinstance(message, Start)
+    return messages[0]
+
+
+def announce(rate: float) -> float:
+    """Tell the other processes the learning rate of the next update, or be told by the leader; return it."""
+    if world_size() == 1:
+        return rate
+    import torch
+
+    message = torch.tensor([rate], dtype=torch.float64)
+    torch.distributed.broadcast(message, src=0)
+    return float(message)
+
+
+def follow(rank: int) -> None:
+    """Compute this process's share of a training until the leader ends it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # for the leader, which has a step to finish
+        signal.signal(number, signal.SIG_IGN)
+    import torch.distributed
+
+    _connect()
+    try:
+        job = share(None)
+        if job is not None:
+            _follow(job, rank)
+    except torch.distributed.DistError:
+        raise SystemExit(1) from None  # the leader is gone, and said why
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _follow(job: Job, rank: int) -> None:
+    import torch
+
+    from incasem_like.samples import make_loader
+    from incasem_like.training.optimization import Optimization, seeded_network
+
+    config = job.config
+    assert config.seed is not None
+    if config.torch.num_threads is not None:
+        torch.set_num_threads(config.torch.num_threads)
+    optimization = Optimization(config, seeded_network(config.model, config.seed))
+    start = share(None)
+    if start is None:
+        return
+    optimization.load_state(start.state)
+    precache, first = config.training.precache, start.iteration + 1
+    batches = make_loader(
+        job.samples,
+        batch_size=config.training.batch_size,
+        num_workers=precache.num_workers,
+        prefetch=precache.cache_size,
+        start=first,
+        stop=config.training.iterations + 1,
+        rank=rank,
+        world_size=world_size(),
+        parts=config.training.accumulate,
+        pin_memory=optimization.device.type == "cuda",
+    )
+    with optimization.numerics():
+        for iteration, batch in enumerate(batches, start=first):
+            # Dropout differs from process to process, and is the same again after a resumption.
+            torch.manual_seed(hash((config.seed, rank, iteration)))
+            if optimization.follow(batch) == NO_MORE:
+                return
+    announce(NO_MORE)
+
+
+def _connect() -> None:
+    import torch
+
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend, timeout=PATIENCE)
