@@ -6,18 +6,16 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from incasem_like.blockwise.job import Job, jobs_directory, list_jobs
 from incasem_like.commands.lazy_group import LazyGroup, Member
 from incasem_like.commands.options import Whole
 from incasem_like.commands.tables import NOTHING, Column, cell, print_table
 from incasem_like.errors import InputError
 from incasem_like.terminal import duration, nearest, shell_command, shown_path
-
-if TYPE_CHECKING:
-    from incasem_like.blockwise.job import Job
 
 _HERE = "incasem_like.commands.jobs"
 COMMANDS = {
@@ -147,16 +145,12 @@ def find_job(job_id: str, directory: Path | None) -> Job:
 
 
 def _all_jobs(directory: Path | None) -> list[Job]:
-    from incasem_like.blockwise.job import list_jobs
-
     if directory is not None and not directory.is_dir():
         raise InputError(f"The folder {directory} does not exist: name the folder that jobs are recorded in.")
     return list_jobs(directory)
 
 
 def _place(directory: Path | None) -> str:
-    from incasem_like.blockwise.job import jobs_directory
-
     return shown_path(directory or jobs_directory())
 
 

@@ -18,6 +18,7 @@ from incasem_like.errors import InputError
 from incasem_like.terminal import nearest, shown_path
 from incasem_like.tracking.address import as_folder
 from incasem_like.tracking.kinds import KINDS, singular
+from incasem_like.tracking.moving.sync import open_offline
 from incasem_like.tracking.opening import open_store
 from incasem_like.tracking.values import without_credentials
 
@@ -137,8 +138,6 @@ class StoreChoice:
         if kind not in self._opened:
             url = self.url or self.configured
             if self.offline:
-                from incasem_like.tracking.moving.sync import open_offline  # imports pymongo
-
                 self._opened[kind] = open_offline(url, kind, self.runs_directory)
             else:
                 self._opened[kind] = open_store(url, kind, self.runs_directory)

@@ -54,7 +54,7 @@ def show(scene: Scene, showing: Showing, wait: Callable[[], object] | None = Non
         wait: Called in place of waiting for ctrl-C.
 
     Raises:
-        InputError: The port is in use, or there is no browser for the picture.
+        InputError: The port is in use, or no browser was found for the picture.
     """
     from incasem_like.viewing.server import serving  # neuroglancer would slow ``--help`` down
 

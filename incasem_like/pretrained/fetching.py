@@ -83,7 +83,7 @@ class Origin:
 
 
 @contextlib.contextmanager
-def fetched(url: str, target: Path, session: Session) -> Iterator[tuple[Path, Origin]]:
+def fetched(url: str, target: Path, session: Session, *, show: bool = True) -> Iterator[tuple[Path, Origin]]:
     """Fetch a file beside its final path, for a block that verifies it; then rename it.
 
     ``<target>.part`` and a note of its origin outlive the process. After a broken connection, or in another process,
@@ -94,6 +94,7 @@ def fetched(url: str, target: Path, session: Session) -> Iterator[tuple[Path, Or
         url: URL of the file.
         target: Its final path.
         session: See ``open_session``.
+        show: Whether to show the progress of a large file; not if it is one of many.
 
     Yields:
         The complete file, not yet in place, and its origin.
@@ -110,7 +111,7 @@ def fetched(url: str, target: Path, session: Session) -> Iterator[tuple[Path, Or
         locked = lock(file.fileno(), wait=False)
         if not locked or not part.exists() or not os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
             raise InputError(f"{target} is being downloaded by another process: wait until that is done.")
-        origin = _fetch(url, file, note, session)
+        origin = _fetch(url, file, note, session, show)
         try:
             yield part, origin
         except IncasemError:
@@ -122,7 +123,7 @@ def fetched(url: str, target: Path, session: Session) -> Iterator[tuple[Path, Or
         note.unlink(missing_ok=True)
 
 
-def _fetch(url: str, file: IO[bytes], note: Path, session: Session) -> Origin:
+def _fetch(url: str, file: IO[bytes], note: Path, session: Session, show: bool) -> Origin:
     """Fetch the missing part of a file, with retries."""
     origin: Origin | None = None
     with contextlib.suppress(OSError, ValueError, TypeError):
@@ -146,7 +147,7 @@ def _fetch(url: str, file: IO[bytes], note: Path, session: Session) -> Origin:
                     origin = None
                     raise _TemporaryError("the file changed while it was fetched", pause=0.01)
                 assert origin is not None
-                _receive(response, file, origin, note)
+                _receive(response, file, origin, note.name.removesuffix(".part.json") if show else None)
             if origin.total is None:
                 return origin
             problem = _TemporaryError("the connection breaks off")
@@ -207,10 +208,10 @@ def _continues(response: Response, origin: Origin | None, length: int) -> bool:
     return found[2] == "*" or origin.total in (None, int(found[2]))
 
 
-def _receive(response: Response, file: IO[bytes], origin: Origin, note: Path) -> None:
-    length = os.fstat(file.fileno()).st_size
-    name = note.name.removesuffix(".part.json")
-    with transfer_progress(f"Downloading {name}", (origin.total or 0) - length) as advance:
+def _receive(response: Response, file: IO[bytes], origin: Origin, name: str | None) -> None:
+    """Append what comes; its progress is shown under a name, if that is given."""
+    missing = (origin.total or 0) - os.fstat(file.fileno()).st_size
+    with transfer_progress(f"Downloading {name}", missing if name is not None else 0) as advance:
         for block in response.iter_content(_BYTES_AT_ONCE):
             file.write(block)
             file.flush()

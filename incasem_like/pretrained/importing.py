@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from incasem_like.disk import copy_whole
 from incasem_like.errors import CheckpointError, ConfigError, InputError, StoreError
 from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, check_fits
 from incasem_like.pretrained.foreign import ORIGIN, ForeignRun
@@ -204,17 +203,10 @@ def place(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int) -> dict[
     target = _target(checkpoint, store, run_id)
     if not _has_sha256(target, checkpoint.sha256):
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            with contextlib.suppress(OSError):
-                os.link(checkpoint.path, beside)
-            if not beside.exists():
-                shutil.copyfile(checkpoint.path, beside)
-            if not _has_sha256(beside, checkpoint.sha256):
-                raise InputError(f"{checkpoint.path} changed while it was imported: run the same command again.")
-            os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)
+        copy_whole(checkpoint.path, target, link=True)
+        if not _has_sha256(target, checkpoint.sha256):
+            target.unlink()
+            raise InputError(f"{checkpoint.path} changed while it was imported: run the same command again.")
     # Another store may have the same run; deleting it from one of them must keep the files.
     share(target.parent, [(store.description, run_id)])
     entry: dict[str, Any] = {

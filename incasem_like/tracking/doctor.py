@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incasem_like.disk import copy_whole
-from incasem_like.errors import CheckpointError, InputError, StoreError
+from incasem_like.errors import CheckpointError, StoreError
 from incasem_like.tracking.kinds import kind_named, singular
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import (
@@ -112,13 +112,8 @@ def _check_records(store: RunStore, settled: timedelta) -> Iterator[Finding]:
 
 def _record_death(store: RunStore, run_id: int, dead: Sequence[int]) -> None:
     """Record that a run was killed, unless that was recorded or it was resumed meanwhile; all dead are watched once."""
-    for journal in store.pending(run_id):
-        store.deliver(journal)
-    record = store.get(run_id)
-    if record.recorded_status == "RUNNING" and record.status != "RUNNING":
-        if run_id in store.heard_of(dead):
-            raise InputError("it is running; the clock of its machine and that of this one differ.")
-        store.set_state(run_id, "KILLED", record.heartbeat or record.start_time)
+    store.heard_of(dead)
+    store.set_killed(run_id)
 
 
 def _seems_right(path: Path, checkpoint: CheckpointSummary, thorough: bool) -> bool:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from incasem_like.tracking.values import utc_moment
 
 log = logging.getLogger("incasem_like.tracking")
@@ -112,8 +114,6 @@ def boot_id() -> str | None:
 
 def boot_time() -> datetime:
     """Return the moment of this machine's boot."""
-    import psutil
-
     return datetime.fromtimestamp(psutil.boot_time(), UTC)
 
 
@@ -127,8 +127,6 @@ def pid_namespace() -> str | None:
 
 def process_start(pid: int) -> float | None:
     """Return the start of a process, seconds since 1970; None if it does not exist or is a zombie."""
-    import psutil
-
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())

@@ -17,7 +17,7 @@ def open_store(url: str | Path | None, kind: str, runs_directory: Path) -> RunSt
 
     Args:
         url: See ``parse_address``; None keeps runs as files in ``<runs_directory>/tracking/incasem_<kind>/<id>/``.
-        kind: trainings, predictions, segmentations or evaluations.
+        kind: One of ``KINDS``.
         runs_directory: The folder of training runs.
 
     Raises:

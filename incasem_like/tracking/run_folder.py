@@ -16,12 +16,11 @@ from typing import Any
 
 from incasem_like.disk import is_locked, write_whole
 from incasem_like.errors import DamagedRecordError, DataError, IncasemError, StoreError
-from incasem_like.tracking.documents import from_document
 from incasem_like.tracking.kinds import KINDS
 from incasem_like.tracking.metrics_log import MetricsLog, RunMetrics, goes_on_from, is_complete, was_written_in
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import folder_size
-from incasem_like.tracking.values import as_sequence, plain
+from incasem_like.tracking.values import as_mapping, as_sequence, from_bson, plain
 
 METRICS_LOG = "metrics.jsonl"
 ANNOTATIONS = "annotations.json"
@@ -172,8 +171,18 @@ class RunFolder:
 
 
 _FOLDER = Path("tracking", "journal")
+_WITH_OUR_KEYS = ("config", "info", "result", "meta", "host")
 _PENDING = "pending.json"
 _MOST_FOLDERS = 1000
+
+
+def from_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a run from its document: plain keys, artifacts by name, without the links that Omniboard needs."""
+    run = {key: from_bson(value) if key in _WITH_OUR_KEYS else value for key, value in document.items()}
+    artifacts = [entry for entry in as_sequence(document.get("artifacts")) if isinstance(entry, Mapping)]
+    run["artifacts"] = [str(entry.get("name")) for entry in artifacts]
+    run["info"] = {key: value for key, value in as_mapping(run.get("info")).items() if key != "metrics"}
+    return run
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class ServedVolume:
         """Return ``.zarray`` of a level; a chunk is one of the volume's, or a part of it.
 
         Raises:
-            IndexError: There is no such level.
+            IndexError: The level does not exist.
         """
         volume = self._levels[level]
         return {
@@ -127,7 +127,7 @@ class ServedVolume:
             key: Name of the chunk, ``2.0.1``.
 
         Raises:
-            IndexError: There is no such level or chunk.
+            IndexError: The level or chunk does not exist.
             DataError: It cannot be read.
         """
         index = [int(part) for part in key.split(".")]

@@ -48,7 +48,7 @@ def test_wrong_tags_and_runs_are_refused(store: RunStore, write_run: WriteRun) -
     with pytest.raises(RunNotFoundError, match="no training run 2"):
         store.annotate(2, notes="x")
     with pytest.raises(RunNotFoundError, match="no training run 2"):
-        store.set_state(2, "KILLED", None)
+        store.set_killed(2)
     with pytest.raises(RunNotFoundError, match="no training run 2"):
         delete_run(store, 2)
     assert store.get(1).tags == ()
@@ -112,19 +112,18 @@ def test_the_end_of_a_run_that_died_is_set_down(store: RunStore, write_run: Writ
     heard = datetime(2026, 1, 1, 12, 0, 10)
     write_run(store, 1, status="RUNNING", heartbeat=heard, info={"inputs": [{"address": "x"}]}, result=3)
     assert store.get(1).status == "KILLED"
-    store.set_state(1, "KILLED", heard.replace(tzinfo=UTC))
+    store.set_killed(1)
     record = store.get(1)
     assert (record.recorded_status, record.stop_time) == ("KILLED", heard.replace(tzinfo=UTC))
     assert (record.result, record.inputs, record.heartbeat) == (3, [{"address": "x"}], heard.replace(tzinfo=UTC))
-    with pytest.raises(InputError, match="recorded its own end \\(KILLED\\)"):
-        store.set_state(1, "FAILED", None)
+    assert not store.set_killed(1)
 
 
 def test_a_run_that_lives_is_neither_ended_nor_deleted(store: RunStore) -> None:
     def work(run: Run) -> None:
         run.flush()
         with pytest.raises(InputError, match=r"Run 1 in .* is still running \(process \d+ on .*\): stop it first"):
-            store.set_state(1, "KILLED", None)
+            store.set_killed(1)
         with pytest.raises(InputError, match="is still running"):
             delete_run(store, 1, force=True)
 

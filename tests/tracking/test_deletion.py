@@ -225,7 +225,7 @@ def test_a_run_of_files_that_somebody_just_took_up_is_not_deleted(tmp_path: Path
     write_run(store, 1, status="RUNNING", heartbeat=datetime(2026, 1, 1))
     log = MetricsLog(store.folder / "1" / "metrics.jsonl")
     log.open()
-    for change in (store.begin_deletion, lambda run_id: store.set_state(run_id, "KILLED", None)):
+    for change in (store.begin_deletion, lambda run_id: store.set_killed(run_id)):
         with pytest.raises(InputError, match="is still running"):
             change(1)
     log.close()

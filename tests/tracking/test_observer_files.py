@@ -146,7 +146,7 @@ def test_an_observer_that_hangs_does_not_hold_the_run_up(
 
     track(shield, main=work)
     assert time.monotonic() - begin < 25
-    assert len(shield._waiting) <= 20
+    assert shield._waiting.qsize() <= 20
     assert "Hanging did not take the end of the run" in caplog.text
     hanging.let_go.set()
     deadline = time.monotonic() + 60

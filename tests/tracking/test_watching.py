@@ -75,7 +75,7 @@ def take(store: RunStore) -> Any:
     "act",
     [
         pytest.param(take, id="continue"),
-        pytest.param(lambda store: store.set_state(1, "KILLED", BEHIND), id="close"),
+        pytest.param(lambda store: store.set_killed(1), id="close"),
         pytest.param(lambda store: delete_run(store, 1), id="delete"),
         pytest.param(lambda store: store.note(1, {"a": 1}), id="note"),
     ],
@@ -117,11 +117,11 @@ def test_several_runs_are_watched_at_once_and_only_once(
     write_run(store, 4)
     assert store.heard_of([1, 2, 3, 4]) == set()
     assert watched == [f"Runs 1, 2, 3 in {store.description}"]
-    store.set_state(1, "KILLED", BEHIND)
+    store.set_killed(1)
     delete_run(store, 2)
     assert len(watched) == 1, "what was silent then is silent now: it shows the same signs"
     beat_once(store, 3, BEHIND + timedelta(seconds=10))
-    store.set_state(3, "KILLED", BEHIND)
+    store.set_killed(3)
     assert watched[1:] == [f"Run 3 in {store.description}"]
 
 
@@ -139,7 +139,7 @@ def test_a_run_that_is_deleted_while_it_is_watched_is_gone(
 
     monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=time.monotonic, sleep=meanwhile))
     with pytest.raises(IncasemError):
-        store.set_state(1, "KILLED", BEHIND)
+        store.set_killed(1)
     assert store.ids() == []
 
 

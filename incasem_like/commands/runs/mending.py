@@ -14,11 +14,12 @@ from incasem_like.commands.tables import cell
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import counted
 from incasem_like.tracking.address import ENVIRONMENT_VARIABLE
+from incasem_like.tracking.doctor import Finding, examine
 from incasem_like.tracking.kinds import KINDS, singular
+from incasem_like.tracking.moving.sync import OFFLINE, sync_journals
 
 if TYPE_CHECKING:
     from incasem_like.tracking import RunStore
-    from incasem_like.tracking.doctor import Finding
     from incasem_like.tracking.model.summaries import RunSummary
 
 _one_kind = click.option("--kind", type=KindOfRun(), help=f"Runs of this kind only: {', '.join(KINDS)}.")
@@ -53,14 +54,11 @@ def reap_runs(kind: str | None, stores: StoreChoice) -> None:
 
 def _reap(store: RunStore, run: RunSummary) -> bool:
     """Close one record; return False if uploading it showed that the run had ended normally."""
-    for journal in store.pending(run.id):
-        store.deliver(journal)
+    store.set_killed(run.id)
     record = store.get(run.id)
-    if record.recorded_status not in ("RUNNING", "KILLED"):
+    if record.recorded_status != "KILLED":
         return False
     last: datetime | None = record.heartbeat or record.start_time
-    if record.recorded_status == "RUNNING":
-        store.set_state(run.id, "KILLED", last)
     print(f"{called_first(run)} was KILLED, last heartbeat {cell(last)}.")
     return True
 
@@ -74,8 +72,6 @@ def sync_runs(kind: str | None, stores: StoreChoice) -> int:
     Searches the runs directory of this machine; active runs upload their own records. The exit status is 1 if some
     records could not be uploaded.
     """
-    from incasem_like.tracking.moving.sync import sync_journals
-
     synced = [one for store in chosen_stores(stores, kind).values() for one in sync_journals(store)]
     for one in synced:
         print(f"{singular(one.kind).capitalize()} run {one.run_id}: {one.what}.")
@@ -101,8 +97,6 @@ def examine_stores(repair: bool, yes: bool, thorough: bool, also: Sequence[str],
     --also. Anything that changed in the last hour may still be in use and is left alone. The exit status is 1 while
     there are findings that were not repaired.
     """
-    from incasem_like.tracking.doctor import examine
-
     looked_into = stores_of(stores, also)
     findings = examine(looked_into, stores.runs_directory, thorough=thorough)
     for number, finding in enumerate(findings, 1):
@@ -127,8 +121,6 @@ def examine_stores(repair: bool, yes: bool, thorough: bool, also: Sequence[str],
 
 def stores_of(choice: StoreChoice, also: Sequence[str]) -> list[RunStore]:
     """Open every store that is known to have runs in the runs directory, each once."""
-    from incasem_like.tracking.moving.sync import OFFLINE
-
     urls = [choice.url, *also, os.environ.get(ENVIRONMENT_VARIABLE)]
     folders = [choice.runs_directory / "tracking", choice.runs_directory / OFFLINE]
     places = [*urls[:1], *filter(None, urls[1:]), *(str(folder) for folder in folders if folder.is_dir())]

@@ -11,12 +11,19 @@ from typing import Any
 
 import pymongo.errors
 
-from incasem_like.tracking.documents import Mark, series_update, to_document
 from incasem_like.tracking.liveness import Heartbeat
 from incasem_like.tracking.run_folder import Journal, OpenedRun, PendingArtifact
 from incasem_like.tracking.sessions import taken_over
 from incasem_like.tracking.stores.mongo import MongoStore
-from incasem_like.tracking.stores.push import Delivery, Parcel, SessionLostError, whole_parcel
+from incasem_like.tracking.stores.push import (
+    Delivery,
+    Mark,
+    Parcel,
+    SessionLostError,
+    series_update,
+    to_document,
+    whole_parcel,
+)
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_BETWEEN_ATTEMPTS = 10.0

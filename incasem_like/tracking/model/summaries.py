@@ -46,7 +46,7 @@ class RunSummary:
     """A run in brief.
 
     Attributes:
-        kind: trainings, predictions, segmentations, evaluations or bootstrapping.
+        kind: One of ``KINDS``.
         id: Its id among the runs of that kind.
         name: Given with ``--name``, else the experiment's.
         command: What was run: ``train``, ``predict``.

@@ -108,7 +108,7 @@ def _deliver_offline(waiting: FileStore, run_id: int, store: RunStore) -> Synced
     if record.status == "RUNNING" or waiting.run_folder(run_id).is_held:
         return Synced(store.kind, run_id, None, "is still running: deliver it when it is over")
     if record.status != record.recorded_status:
-        waiting.set_state(run_id, record.status, record.heartbeat or record.start_time)
+        waiting.set_killed(run_id)
         record = waiting.get(run_id)
     new_id = _already_there(store, record)
     if new_id is None:

@@ -190,10 +190,7 @@ def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = Tr
         keep_ids: Keep their ids where those are free, else they get the next ones.
 
     Returns:
-        Their records, parents first.
-
-    Raises:
-        DataError, InputError, StoreError: As ``import_run``; the runs before that one are in.
+        Their records, parents first. If one raises as ``import_run`` does, those before it are imported.
     """
     runs = sorted((PortableRun(folder) for folder in folders), key=lambda run: (KINDS.index(run.kind), run.id))
     for run in runs:
@@ -306,10 +303,7 @@ def copy_runs(records: Sequence[RunRecord], store: RunStore, *, keep_ids: bool =
         keep_ids: As for ``copy_run``.
 
     Returns:
-        Their records there, parents first.
-
-    Raises:
-        InputError, StoreError: As ``copy_run``; the runs before that one are copied.
+        Their records there, parents first. If one raises as ``copy_run`` does, those before it are copied.
     """
     renumbered: dict[tuple[str, int], int] = {}
     copies = []

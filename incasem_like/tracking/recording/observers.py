@@ -6,10 +6,10 @@ import copy
 import importlib
 import json
 import logging
+import queue
 import shutil
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +38,8 @@ def _passing_on(method: str) -> Callable[..., None]:
 class GuardedObserver(RunObserver):  # type: ignore[misc]
     """Passes the events of a run on to another observer.
 
-    Heartbeats that it is too slow for are left out, for the next one says the same and more; should it hang for long,
-    the oldest events go. What it fails with is told by its type alone: messages quote addresses, and the address of a
-    Slack webhook is its password.
+    An observer that is too slow misses heartbeats, and other events once very many wait. Only the type of its errors is
+    reported: messages quote addresses, and the address of a Slack webhook is its password.
 
     Args:
         observer: Any Sacred observer. The id it gives the run does not count.
@@ -56,9 +55,8 @@ class GuardedObserver(RunObserver):  # type: ignore[misc]
 
     def __init__(self, observer: Any, name: str) -> None:
         self.observer, self.name = observer, name
-        self._waiting: deque[tuple[str, dict[str, Any]]] = deque()
-        self._condition = threading.Condition()
-        self._busy = False
+        self._waiting: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue(MOST_WAITING)
+        self._joined = threading.Event()
         self._thread: threading.Thread | None = None
         self._complained: set[str] = set()
         self._files: Path | None = None
@@ -77,40 +75,32 @@ class GuardedObserver(RunObserver):  # type: ignore[misc]
     def join(self) -> None:
         """Wait a little for what is on its way."""
         self._pass_on("join", {})
-        with self._condition:
-            done = self._condition.wait_for(lambda: not self._waiting and not self._busy, timeout=SECONDS_TO_FINISH)
+        done = self._joined.wait(SECONDS_TO_FINISH)
         if self._files is not None and done:
             shutil.rmtree(self._files, ignore_errors=True)
         if not done:
             log.warning("%s did not take the end of the run within %g s.", self.name, SECONDS_TO_FINISH)
 
     def _pass_on(self, method: str, event: dict[str, Any]) -> None:
-        with self._condition:
-            if method == "heartbeat_event" and self._waiting and self._waiting[-1][0] == method:
-                self._waiting.pop()
-            elif len(self._waiting) >= MOST_WAITING:
-                self._waiting.popleft()
-                self._complain("is too slow: some of the run is kept from it", "slow")
-            self._waiting.append((method, copy.deepcopy(event)))  # it gets what was so now, and may change its own
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="observer", daemon=True)
-                self._thread.start()
-            self._condition.notify_all()
+        if method == "heartbeat_event" and not self._waiting.empty():
+            return  # the next one says the same and more
+        try:
+            self._waiting.put_nowait((method, copy.deepcopy(event)))  # the values of now, which it may change
+        except queue.Full:
+            self._complain("is too slow: it misses some of the run", "slow")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="observer", daemon=True)
+            self._thread.start()
 
     def _work(self) -> None:
         method = ""
         while method != "join":
-            with self._condition:
-                self._condition.wait_for(lambda: bool(self._waiting))
-                method, event = self._waiting.popleft()
-                self._busy = True
+            method, event = self._waiting.get()
             try:
                 getattr(self.observer, method)(**event)
             except BaseException as error:
                 self._complain(f"failed ({type(error).__name__}): the run continues without it", method)
-            with self._condition:
-                self._busy = False
-                self._condition.notify_all()
+        self._joined.set()
 
     def _complain(self, what: str, occasion: str) -> None:
         if occasion not in self._complained:

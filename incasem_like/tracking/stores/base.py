@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -65,29 +65,16 @@ class RunRecord:
         run_id: The run's id in that store.
         document: The run's document with plain values, as ``RunStore.read_document`` returns it.
 
-    Attributes:
+    Attributes are those of ``RunSummary``, and:
         store: Of the run.
-        id: Its id in the store.
-        kind: Of run: trainings, predictions, segmentations, evaluations or bootstrapping.
         document: All that its store has of it but metrics and files.
         config: The whole configuration.
-        info: What the run noted of itself: inputs, parent, checkpoints and more.
+        info: What the run noted: inputs, parent, checkpoints and more.
         experiment: Script, sources, dependencies and repositories (URL, commit, dirty).
         host: The machine, the process id and the boot it ran in.
         meta: The command, its options and the comment.
-        start_time: UTC, as the other two times.
-        stop_time: None while it runs, or where it could not be recorded.
-        heartbeat: The last one.
-        recorded_status: What the run last recorded, see ``status``.
-        name: The name given with ``--name``, else that of the script.
-        comment: The comment given with ``--comment``.
-        result: What the run returned, or None.
         captured_output: What the run printed.
         fail_trace: The traceback of a failed run.
-        inputs: The data that the run read, as registered.
-        parent: The run that this one came from, or None.
-        tags: Given by people, here or in Omniboard.
-        notes: Given by people, here or in Omniboard.
         artifacts: Names of the files stored with the run.
     """
 
@@ -215,7 +202,7 @@ class RunStore(ABC):
     """Runs of one kind, each with an id that counts up from 1.
 
     Attributes:
-        kind: trainings, predictions, segmentations, evaluations or bootstrapping.
+        kind: Of the runs, one of ``KINDS``.
         runs_directory: Paths of checkpoints are kept relative to it, so that it can be moved.
         description: Where the store is, for messages; holds no credentials.
     """
@@ -509,24 +496,31 @@ class RunStore(ABC):
             self.get(run_id)
         raise StoreError(f"The tags of run {run_id} in {self.description} change all the time: try again.")
 
-    def set_state(self, run_id: int, status: str, stop_time: datetime | None) -> None:
-        """Record how a run ended that could not do so itself.
+    def set_killed(self, run_id: int) -> bool:
+        """Record that a run was killed which could not do so itself, after uploading what is pending of it.
 
         Args:
-            run_id: A run that says RUNNING and is not alive; one that only looks dead is watched first.
-            status: KILLED, as a rule.
-            stop_time: Its last heartbeat; without a time zone, UTC.
+            run_id: The run; one of another machine that only looks dead is watched first.
+
+        Returns:
+            Whether it was recorded now; False if the run is over.
 
         Raises:
             RunNotFoundError: The run does not exist.
-            InputError: The run goes on, or recorded its own end.
+            InputError: The run is still running.
             StoreError: The store cannot be written.
         """
-        record = self._without_end(run_id)
-        expect = {"status": "RUNNING", "heartbeat": record.document.get("heartbeat")}
+        for journal in self.pending(run_id):
+            self.deliver(journal)
+        record = self.refuse_live(run_id)
+        if record.recorded_status != "RUNNING":
+            return False
+        changes = {"status": "KILLED", "stop_time": record.heartbeat or record.start_time}
         with self.hold(run_id):
-            if not self.patch(run_id, {"status": status, "stop_time": stop_time}, expect):
-                self._without_end(run_id)  # it had a heartbeat, or ended, in the meantime
+            if self.patch(run_id, changes, {"status": "RUNNING", "heartbeat": record.document.get("heartbeat")}):
+                return True
+        self.refuse_live(run_id)  # it had a heartbeat, or ended, in the meantime
+        return False
 
     def note(self, run_id: int, facts: Mapping[str, Any]) -> None:
         """Set entries of ``info`` of a run that is over, such as a checkpoint that came later.
@@ -636,15 +630,6 @@ class RunStore(ABC):
         record = self.get(run_id)
         if record.status == "RUNNING" or self.heard_of([run_id]):
             raise still_running(record)
-        return record
-
-    def _without_end(self, run_id: int) -> RunRecord:
-        """Return the record of a run that died without saying so; raise InputError for any other."""
-        record = self.refuse_live(run_id)
-        if record.recorded_status != "RUNNING":
-            raise InputError(
-                f"Run {run_id} in {self.description} recorded its own end ({record.recorded_status}): leave it."
-            )
         return record
 
     def _not_found(self, run_id: int) -> str:

@@ -18,9 +18,8 @@ import pymongo.errors
 from bson import ObjectId
 
 from incasem_like.errors import InputError, StoreError
-from incasem_like.tracking.documents import from_document
 from incasem_like.tracking.kinds import kind_named
-from incasem_like.tracking.run_folder import Journal, Journals, RunFolder
+from incasem_like.tracking.run_folder import Journal, Journals, RunFolder, from_document
 from incasem_like.tracking.sessions import id_taken, new_token, tokens
 from incasem_like.tracking.stores import push
 from incasem_like.tracking.stores.base import (
@@ -100,7 +99,7 @@ class MongoStore(RunStore):
 
     Args:
         database: pymongo's (or mongomock's) database.
-        kind: trainings, predictions, segmentations or evaluations.
+        kind: One of ``KINDS``.
         runs_directory: See ``RunStore``; what a missing server does not take is kept below it.
         server: The server's address without credentials, for messages.
         reconnect: Opens the same database through another connection, for uploads beside the run's own record.

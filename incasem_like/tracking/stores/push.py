@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,17 +12,88 @@ import gridfs.errors
 import pymongo.errors
 from bson import ObjectId
 
-from incasem_like.tracking.documents import FORMAT, Mark, metric_id, series_update, to_document
 from incasem_like.tracking.metrics_log import read_table
 from incasem_like.tracking.run_folder import Journal, PendingArtifact
-from incasem_like.tracking.series import MetricTable, max_points
+from incasem_like.tracking.series import BoundedSeries, MetricTable, max_points
 from incasem_like.tracking.sessions import new_token, tokens
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED
-from incasem_like.tracking.values import as_mapping
+from incasem_like.tracking.values import as_mapping, as_sequence, naive_utc, plain, to_bson
 
 if TYPE_CHECKING:
     import gridfs
     from pymongo.database import Database
+
+
+FORMAT = "MongoObserver-0.7.0"
+_TIMES = ("start_time", "stop_time", "heartbeat")
+_COLUMNS = ("steps", "values", "timestamps")
+_FILE_ID = re.compile("[0-9a-f]{24}")
+
+
+def to_document(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Make fields of a document from fields of a run, but for its artifacts, which have ids of their own there."""
+    document: dict[str, Any] = {}
+    for key, value in run.items():
+        if key in _TIMES:
+            document[key] = naive_utc(value)
+        elif key == "experiment" and isinstance(value, Mapping):
+            others = {name: item for name, item in value.items() if name != "sources"}
+            document[key] = {**to_bson(plain(others)), "sources": _with_ids(value.get("sources"))}
+        elif key == "resources":
+            document[key] = _with_ids(value)
+        elif key != "artifacts":
+            document[key] = to_bson(plain(value))
+    return document
+
+
+def _with_ids(pairs: Any) -> list[Any]:
+    """Turn the ids of files, which a folder holds as text, into ids."""
+
+    def as_id(key: Any) -> Any:
+        return ObjectId(key) if isinstance(key, str) and _FILE_ID.fullmatch(key) else key
+
+    found = [pair for pair in as_sequence(pairs) if isinstance(pair, (list, tuple)) and len(pair) == 2]
+    return [[name, as_id(key)] for name, key in found]
+
+
+def metric_id(run_id: int, name: str) -> Any:
+    """Return a metric's id: always the same for the same run and name, so that two writers never make two of it."""
+    return ObjectId(hashlib.sha256(f"{run_id}\0{name}".encode()).digest()[:12])
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How much of a series the database has: stride, kept points, length of the full series."""
+
+    stride: int
+    points: int
+    count: int
+
+
+def series_update(
+    name: str, run_id: int, series: BoundedSeries, mark: Mark | None
+) -> tuple[dict[str, Any], Mark] | None:
+    """Find the fields by which a metrics document becomes equal to a series; None where it is.
+
+    Positions are set one by one rather than appended to, so that a write that is repeated, because nobody knows whether
+    it came through, does no harm.
+
+    Args:
+        name: Of the metric.
+        run_id: Of the run.
+        series: What the document should hold.
+        mark: What it holds; None for all to be written.
+    """
+    new = Mark(series.stride, len(series.points), series.count)
+    if new == mark:
+        return None
+    document = series.as_document()
+    if mark is None or mark.stride != series.stride or mark.points > new.points or mark.points == 0:
+        return {"name": name, "run_id": run_id, **document}, new
+    fields = {"stride": series.stride, "count": series.count}
+    for position in range(mark.points - 1, new.points):
+        fields.update({f"{column}.{position}": document[column][position] for column in _COLUMNS})
+    return fields, new
 
 
 def artifact_address(database: Database[Any], run_id: int, name: str) -> str:
