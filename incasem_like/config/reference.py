@@ -99,6 +99,10 @@ and one more section.
 """
 
 
+SEARCH_INTRODUCTION = """\
+The keys of a segmentation, and this section, see [Search of parameters](evaluation.md#search-of-parameters).
+"""
+
 SEGMENTATION_INTRODUCTION = """\
 The methods of [`10_segment.py`](segmentation.md); the file has the sections `directories` and `tracking`, too.
 """
@@ -122,6 +126,8 @@ def reference_page() -> str:
     # The methods are above this package, so that the model is named instead of imported.
     segmentation = importlib.import_module("incasem_like.segmentation.settings").SegmentationSection
     parts += [*_sections(segmentation, "segmentation")]
+    search = importlib.import_module("incasem_like.evaluation.search_config").DecodeSearchSection
+    parts += ["## Search of segmentation parameters\n", SEARCH_INTRODUCTION, *_sections(search, "search")]
     parts += ["## round.yaml\n", ROUND_INTRODUCTION]
     rounds = importlib.import_module("incasem_like.bootstrapping.settings").RoundConfig
     shown: set[type[BaseModel]] = set()

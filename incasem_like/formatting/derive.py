@@ -20,7 +20,7 @@ from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.blockwise.workers_file import Workers, given_workers
 from incasem_like.formatting.workers import useful_workers
 from incasem_like.terminal import report_written
-from incasem_like.volumes import Roi, Volume, check_outputs, make_provenance, nanometres, open_volume, parse_address
+from incasem_like.volumes import Roi, Volume, check_outputs, make_provenance, open_volume, parse_address
 from incasem_like.volumes.values import check_label_dtype, check_labels
 from incasem_like.volumes.volume import Outside
 
@@ -36,14 +36,17 @@ class DatasetWritten:
         address: Address of the dataset.
         already_complete: Whether an earlier call had written it.
         note: Further information for the user, such as ignored files; may be empty.
+        next_command: The next useful command, or None.
     """
 
     address: str
     already_complete: bool
     note: str = ""
+    next_command: str | None = None
 
     def report(self, what: str, next_command: str | None) -> None:
         """Print what was written, or that it existed already, and the next command."""
+        next_command = next_command or self.next_command
         if self.note:
             print(self.note)
         if self.already_complete:
@@ -70,6 +73,7 @@ class Operation:
         dtype: Data type of the output; None for that of the source.
         voxel_size: Voxel size of the output, (z, y, x) in nm; None for that of the source.
         roi: Extent of the output in voxels of its own grid; None for that of the source.
+        offset: Position of the output's first voxel, (z, y, x) in nm; None for that of the source's voxel there.
         context: Voxels that a block reads beyond what it writes, on each side (z, y, x).
         labels: Whether the source must hold labels.
         channels: Whether the source may have channels; the output has the same.
@@ -85,6 +89,7 @@ class Operation:
     dtype: npt.DTypeLike | None = None
     voxel_size: tuple[float, ...] | None = None
     roi: Roi | None = None
+    offset: tuple[float, ...] | None = None
     context: tuple[int, int, int] = (0, 0, 0)
     labels: bool = False
     channels: bool = False
@@ -163,6 +168,7 @@ class Derivation:
         dtype: npt.DTypeLike = np.uint8,
         voxel_size: tuple[float, ...] | None = None,
         roi: Roi | None = None,
+        offset: tuple[float, ...] | None = None,
         further_inputs: tuple[Volume, ...] = (),
         attributes: Mapping[str, Any] | None = None,
     ) -> Volume:
@@ -171,17 +177,14 @@ class Derivation:
         Raises:
             InputError: Another dataset exists there, without ``overwrite``.
         """
-        size = voxel_size or source.voxel_size
-        shape, offset = source.spatial_shape, source.offset
-        if roi is not None:
-            shape, offset = tuple(roi.shape), nanometres(roi.begin, size or (1.0,) * 3)
+        extent = source.roi if roi is None else roi
         return create_or_resume_output(
             self.out_container or self.container,
             self.out_dataset,
-            shape=(*source.shape[:-3], *shape),
+            shape=(*source.shape[:-3], *extent.shape),
             dtype=dtype,
-            voxel_size=size,
-            offset=offset,
+            voxel_size=voxel_size or source.voxel_size,
+            offset=source.corner(extent.begin) if offset is None else offset,
             axes=source.axes,
             chunk_shape=self.blocks(source),
             provenance=make_provenance(tool, parameters, [source, *further_inputs]),
@@ -239,6 +242,7 @@ def derive(derivation: Derivation, plan: Callable[..., Operation], /, **options:
         dtype=source.dtype if planned.dtype is None else planned.dtype,
         voxel_size=planned.voxel_size,
         roi=planned.roi,
+        offset=planned.offset,
         further_inputs=planned.further_inputs,
         attributes={key: value for key, value in source.attributes.items() if key in planned.meaning},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.values import inside
 
 Array = npt.NDArray[Any]
+Limits = Annotated[Sequence[float], 2]
 
 VOXELS_AT_ONCE = 1 << 23
 BINS = 1 << 16
@@ -46,15 +47,15 @@ def rescale(
     source: Volume,
     derivation: Derivation,
     *,
-    value_range: Sequence[float] | None = None,
-    percentiles: Sequence[float] | None = None,
+    value_range: Limits | None = None,
+    percentiles: Limits | None = None,
 ) -> Operation:
     """Map intensities linearly to uint8: the lower limit to 0, the upper one to 255, values beyond them too.
 
     Args:
         source, derivation: As for every operation.
-        value_range: The two limits.
-        percentiles: The two limits as percentiles of all voxels; exact for 8 and 16 bits, else to 1/65536 of the range.
+        value_range: Values that become 0 and 255.
+        percentiles: The same as percentiles of all voxels; exact for 8 and 16 bits, else to 1/65536 of the range.
 
     Raises:
         InputError: Neither or both are given, or the limits are not in order.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +16,17 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.conversions import IMPORT_DTYPES, Conversion
 from incasem_like.formatting.derive import DatasetWritten, Derivation, Operation, derive
 from incasem_like.formatting.grey_values import grey_limits, to_grey
+from incasem_like.formatting.import_sections import SequenceImport, import_all
 from incasem_like.formatting.operations import crop_roi
-from incasem_like.volumes import Address, Roi, Volume, open_volume
+from incasem_like.formatting.sections import is_image_sequence
+from incasem_like.volumes import Address, Roi, Volume, nanometres, open_volume
 from incasem_like.volumes.agreement import spaced
 from incasem_like.volumes.faults import warn_once
 from incasem_like.volumes.levels import find_levels
 from incasem_like.volumes.values import check_labels
 
 Triple = Sequence[int]
+Number = TypeVar("Number", int, float)
 
 
 def import_volume(
@@ -33,7 +37,7 @@ def import_volume(
     voxel_size: Sequence[float] | None = None,
     **options: Any,
 ) -> DatasetWritten:
-    """Import a volume of another program.
+    """Import a volume of another program, or a sequence of images.
 
     Args:
         place: Address of the array, or of a group or precomputed volume with several scale levels.
@@ -47,10 +51,52 @@ def import_volume(
         DataError: Nothing is there, or no level has the voxel size.
         InputError: A level must be chosen, or an option is not valid.
     """
+    if is_image_sequence(Path(place)):
+        return _import_images(Path(place), derivation, level=level, voxel_size=voxel_size, **options)
     address, note = choose_level(place, level, voxel_size)
     request = replace(derivation, container=address.container, dataset=_dataset(address))
     written = derive(request, plan_import, voxel_size=voxel_size, **options)
     return replace(written, note=note)
+
+
+def _import_images(
+    source: Path,
+    derivation: Derivation,
+    *,
+    voxel_size: Sequence[float] | None,
+    dtype: str | None = None,
+    conversion: str | None = None,
+    invert: bool = False,
+    offset: Triple | None = None,
+    shape: Triple = (0, 0, 0),
+    **others: Any,
+) -> DatasetWritten:
+    """Import a folder of images, or one TIFF, as ``00_image_sequences_to_zarr.py`` does."""
+    if given := [f"--{name}" for name, value in others.items() if value not in (None, "zyx")]:
+        raise InputError(f"{' and '.join(given)} cannot be used with images: rescale afterwards (10_derive_volume.py).")
+    if voxel_size is None:
+        raise InputError("Images need a voxel size: give --voxel_size in nm, for z, y and x.")
+    plan = SequenceImport(
+        source,
+        derivation.out_container or derivation.container,
+        derivation.out_dataset,
+        dtype or ("uint32" if "labels" in derivation.out_dataset else "uint8"),
+        conversion,
+        invert,
+        offset=_three(offset or (0, 0, 0)),
+        shape=_three(shape),
+        voxel_size=_three(voxel_size),
+        chunk_shape=derivation.chunk_shape or (128, 128, 128),
+    )
+    [(_, written)] = import_all(
+        [plan], overwrite=derivation.overwrite, num_workers=derivation.num_workers, workers=derivation.cluster
+    )
+    return replace(written, next_command=plan.next_command)
+
+
+def _three(values: Sequence[Number]) -> tuple[Number, Number, Number]:
+    z, y, x = values
+    return z, y, x
 
 
 def _dataset(address: Address) -> str:
@@ -172,7 +218,12 @@ def plan_import(
     }
     size = stated if voxel_size is None else tuple(map(float, voxel_size))
     roi = crop_roi(str(source.address), whole, offset, shape)
-    return Operation("import_volume", import_block, parameters, dtype=stored, voxel_size=size, roi=roi)
+    if size is None or size == stated:
+        position = source.corner([roi.begin[order.index(axis)] for axis in range(3)])
+        corner = tuple(position[axis] for axis in order)
+    else:
+        corner = nanometres(roi.begin, size)
+    return Operation("import_volume", import_block, parameters, dtype=stored, voxel_size=size, roi=roi, offset=corner)
 
 
 def import_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:

@@ -78,6 +78,10 @@ def is_one_of(labels: npt.NDArray[Any], ids: Sequence[int]) -> npt.NDArray[np.ui
 def select(source: Volume, derivation: Derivation, *, ids: Sequence[int]) -> Operation:
     """Make the class map of some ids: 1 where a label is one of them, as for volumes that store many classes as ids.
 
+    Args:
+        source, derivation: As for every operation.
+        ids: Label ids of the class.
+
     Raises:
         InputError: An id is below 1, or beyond 64 bits.
     """

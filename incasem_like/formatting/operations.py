@@ -7,8 +7,8 @@ Positions are absolute voxels: a crop, a padded copy and a scale level stay wher
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import ceil, floor, prod
-from typing import Any, Literal
+from math import ceil, prod
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,13 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.derive import MEANING, Derivation, OfLabels, Operation
 from incasem_like.formatting.grey_values import invert, match_histogram, rescale
 from incasem_like.formatting.label_masks import bounding_box, disks, labelled_mask, select
-from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi, nanometres, open_volume
+from incasem_like.volumes import Coordinate, NanometreRoi, Roi, Volume, describe_roi, nanometres, open_volume
 from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.geometry import exact
 
 Array = npt.NDArray[Any]
-Triple = Sequence[int]
+Triple = Annotated[Sequence[int], 3]
+Sizes = Annotated[Sequence[float], 3]
 Method = Literal["auto", "mean", "mode"]
 
 VOXELS_AT_ONCE = 1 << 23
@@ -39,7 +40,7 @@ def copy_block(block: Block, parameters: Mapping[str, Any]) -> Array:
 
 
 def convert(source: Volume, derivation: Derivation) -> Operation:
-    """Copy a volume: to other chunks, another format or container."""
+    """Copy a volume to other chunks, another format or container."""
     return Operation("convert", copy_block, channels=True, meaning=_meaning(source))
 
 
@@ -52,7 +53,7 @@ def crop(
     around: str | None = None,
     margin: Triple = (0, 0, 0),
 ) -> Operation:
-    """Cut out a box.
+    """Cut out a box; it keeps its position.
 
     Args:
         source, derivation: As for every operation.
@@ -111,9 +112,10 @@ def pad(
 
     Args:
         source, derivation: As for every operation.
-        before, after: Voxels to add before the first and after the last one of each axis.
-        mode: With ``value`` (``"constant"``), the outermost voxel (``"edge"``), or mirrored at it (``"reflect"``).
-        value: Value for ``"constant"``.
+        before: Voxels to add before the first of each axis.
+        after: Voxels to add after the last of each axis.
+        mode: Fill with ``value``, the outermost voxel, or the mirror image.
+        value: Value for ``constant``.
 
     Raises:
         InputError: A negative number of voxels, or a value that the data type cannot hold.
@@ -175,8 +177,16 @@ def downsample(source: Volume, derivation: Derivation, *, factors: Triple, metho
     size = None if source.voxel_size is None else nanometres(grid, source.voxel_size)
     parameters = {"factors": [int(factor) for factor in grid], "method": chosen_method(source, method)}
     roi = Roi(begin, end - begin)
+    offset = source.corner(begin * grid)
     return Operation(
-        "downsample", downsample_block, parameters, voxel_size=size, roi=roi, channels=True, meaning=ON_ANY_GRID
+        "downsample",
+        downsample_block,
+        parameters,
+        voxel_size=size,
+        roi=roi,
+        offset=offset,
+        channels=True,
+        meaning=ON_ANY_GRID,
     )
 
 
@@ -205,14 +215,13 @@ def chosen_method(source: Volume, method: Method) -> str:
     return method
 
 
-def resample(
-    source: Volume, derivation: Derivation, *, voxel_size: Sequence[float], method: Method = "auto"
-) -> Operation:
+def resample(source: Volume, derivation: Derivation, *, voxel_size: Sizes, method: Method = "auto") -> Operation:
     """Change the voxel size.
 
     Along axes on which voxels become larger, intensities are averaged over the volume of the new voxel; where they
-    become smaller, they are interpolated linearly. Labels take the value at the centre of the new voxel; if all factors
-    are whole, the most frequent value, see ``downsample``.
+    become smaller, they are interpolated linearly. Labels take the value at the centre of the new voxel. Voxel i of the
+    result begins at ``i * voxel_size``, also where the source begins between its voxels. If all factors are whole, see
+    ``downsample``.
 
     Args:
         source, derivation: As for every operation.
@@ -228,13 +237,19 @@ def resample(
     ratios = [exact(new) / exact(old) for new, old in zip(voxel_size, source.require_voxel_size(), strict=True)]
     if all(ratio.denominator == 1 for ratio in ratios):
         return downsample(source, derivation, factors=[int(ratio) for ratio in ratios], method=method)
-    begin = [floor(first / ratio) for first, ratio in zip(source.roi.begin, ratios, strict=True)]
-    end = [ceil(last / ratio) for last, ratio in zip(source.roi.end, ratios, strict=True)]
-    roi = Roi(begin, [last - first for first, last in zip(begin, end, strict=True)])
-    parameters = {"ratios": [float(ratio) for ratio in ratios], "method": chosen_method(source, method)}
+    extent = nanometres(source.spatial_shape, source.require_voxel_size())
+    roi = NanometreRoi(source.offset, extent).to_voxels(voxel_size)
     size = tuple(float(nm) for nm in voxel_size)
+    parameters = {"ratios": [float(ratio) for ratio in ratios], "method": chosen_method(source, method)}
     return Operation(
-        "resample", resample_block, parameters, voxel_size=size, roi=roi, channels=True, meaning=ON_ANY_GRID
+        "resample",
+        resample_block,
+        parameters,
+        voxel_size=size,
+        roi=roi,
+        offset=nanometres(roi.begin, size),
+        channels=True,
+        meaning=ON_ANY_GRID,
     )
 
 
@@ -247,7 +262,11 @@ def resample_block(block: Block, parameters: Mapping[str, Any]) -> Array:
         ceil(size * ratio) + 2 for size, ratio in zip(block.write_roi.shape[1:], ratios[1:], strict=True)
     )
     for part in _in_slabs(block.write_roi, ceil(per_section * (ratios[0] + 1))):
-        limits = zip(part.begin, part.end, source.roi.begin, source.roi.end, ratios, strict=True)
+        first = source.roi.begin
+        sizes = source.require_voxel_size()
+        start = [float(exact(nm) / exact(size)) for nm, size in zip(source.offset, sizes, strict=True)]
+        shifts = [place - voxel for place, voxel in zip(start, first, strict=True)]  # of the source's grid, in voxels
+        limits = zip(part.begin, part.end, first, source.roi.end, ratios, shifts, strict=True)
         if parameters["method"] == "mode":
             indices = [_nearest(*each) for each in limits]
             box = Roi([index[0] for index in indices], [index[-1] - index[0] + 1 for index in indices])
@@ -265,20 +284,22 @@ def resample_block(block: Block, parameters: Mapping[str, Any]) -> Array:
     return np.concatenate(parts, axis=-3)
 
 
-def _nearest(begin: int, end: int, first: int, last: int, ratio: float) -> npt.NDArray[np.int64]:
+def _nearest(begin: int, end: int, first: int, last: int, ratio: float, shift: float) -> npt.NDArray[np.int64]:
     """Return the source voxel at the centre of each new voxel ``begin`` to ``end - 1``, within the source."""
-    centres = (np.arange(begin, end) + 0.5) * ratio
+    centres = (np.arange(begin, end) + 0.5) * ratio - shift
     return np.asarray(np.floor(centres).clip(first, last - 1), np.int64)
 
 
-def _weights(begin: int, end: int, first: int, last: int, ratio: float) -> tuple[int, npt.NDArray[np.float64]]:
+def _weights(
+    begin: int, end: int, first: int, last: int, ratio: float, shift: float
+) -> tuple[int, npt.NDArray[np.float64]]:
     """Return the weights of source voxels in the new voxels ``begin`` to ``end - 1``, and the first source voxel."""
     if ratio < 1:  # linear interpolation between the centres of source voxels
-        centres = ((np.arange(begin, end) + 0.5) * ratio - 0.5).clip(first, last - 1)
+        centres = ((np.arange(begin, end) + 0.5) * ratio - 0.5 - shift).clip(first, last - 1)
         low = int(np.floor(centres[0]))
         columns = np.arange(low, min(int(np.floor(centres[-1])) + 2, last))
         return low, np.maximum(0, 1 - np.abs(columns - centres[:, None]))
-    edges = (np.arange(begin, end + 1) * ratio).clip(first, last)
+    edges = (np.arange(begin, end + 1) * ratio - shift).clip(first, last)
     low = int(np.floor(edges[0]))
     columns = np.arange(low, min(int(np.ceil(edges[-1])), last))
     shared = np.minimum(edges[1:, None], columns + 1) - np.maximum(edges[:-1, None], columns)
@@ -313,7 +334,12 @@ def dilate_labels(labels: Array, steps: int, in_plane: bool = False) -> Array:
 
 
 def dilate(source: Volume, derivation: Derivation, *, steps: int = 1, in_plane: bool = False) -> Operation:
-    """Grow instance labels into the background, see ``dilate_labels``.
+    """Grow instance labels into the background; where two meet in one step, the larger id wins.
+
+    Args:
+        source, derivation: As for every operation.
+        steps: Voxels to grow, through faces.
+        in_plane: Grow within sections only.
 
     Raises:
         InputError: The number of steps is below 1.

@@ -24,6 +24,13 @@ HIDDEN = re.compile(r"\.|(thumbs\.db|desktop\.ini)$", re.IGNORECASE)  # files of
 LAST_NUMBER = rf".*?(\d+)\D*{SUFFIX}"
 
 
+def is_image_sequence(path: Path) -> bool:
+    """Return whether a path is an image, or a folder with images in it."""
+    if path.is_dir():
+        return any(IMAGE_NAME.fullmatch(entry.name) for entry in path.iterdir())
+    return IMAGE_NAME.fullmatch(path.name) is not None
+
+
 @dataclass(frozen=True)
 class SectionSequence:
     """Sections in the order of their numbers.

@@ -27,12 +27,16 @@ class SyntheticVolume:
         labels: uint32, 0 = none, one id per column.
         mask: uint8, 1 in any column, else 0.
         columns: ``id``, ``kind``, ``middle`` (nm) and ``direction`` (unit vector) of every labelled column.
+        middles: Middles of the same columns, (n, 3), in units of the longest side.
+        frames: Their frames, (n, 3, 3), see ``ColumnGeometry``.
     """
 
     raw: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint32]
     mask: npt.NDArray[np.uint8]
     columns: list[dict[str, object]]
+    middles: npt.NDArray[np.float64]
+    frames: npt.NDArray[np.float64]
 
 
 def check_shape(shape: tuple[int, int, int]) -> None:
@@ -90,4 +94,5 @@ def generate_optic_lobe(
         }
         for i in present
     ]
-    return SyntheticVolume(raw, labels, (labels > 0).astype(np.uint8), columns)
+    mask = (labels > 0).astype(np.uint8)
+    return SyntheticVolume(raw, labels, mask, columns, geometry.middles[present], geometry.frames[present])

@@ -17,15 +17,18 @@ _PART = re.compile(r"c|(c\.)?\d+(\.\d+)*")
 
 
 def correct_metadata(address: Address, documents: dict[str, Document]) -> dict[str, Document]:
-    """Correct a ``.zarray`` that is known to be wrong, or is valid but not accepted by TensorStore.
+    """Correct metadata that are known to be wrong, or are valid but not accepted by TensorStore.
 
-    - Some writers nest the chunks in folders without declaring it in ``dimension_separator``; checked in local arrays.
+    - Some writers nest the chunks in folders without declaring it in ``dimension_separator``, or name them otherwise
+      than ``chunk_key_encoding`` says; checked in local arrays.
     - zarr-python records whether its zstd adds a checksum, which makes no difference to readers.
     - Some arrays lack members that are null, or C, in most arrays.
 
     Returns:
         The documents; if anything was corrected, with one named ``assumed`` to use instead of the array's own.
     """
+    if "zarr.json" in documents and address.is_local:
+        return _with_chunk_keys(address, documents)
     array = documents.get(".zarray")
     if array is None:
         return documents
@@ -43,6 +46,31 @@ def correct_metadata(address: Address, documents: dict[str, Document]) -> dict[s
                 f"{array.get('dimension_separator', 'no')} dimension_separator: it is read as they are named."
             )
     return documents if corrected == array else {**documents, "assumed": corrected}
+
+
+def _with_chunk_keys(address: Address, documents: dict[str, Document]) -> dict[str, Document]:
+    """Correct the ``chunk_key_encoding`` of a ``zarr.json`` if every chunk file is named otherwise."""
+    array = documents["zarr.json"]
+    encoding = array.get("chunk_key_encoding")
+    if not isinstance(encoding, dict) or len(array.get("shape") or ()) < 2:
+        return documents
+    stated = encoding.get("name"), (encoding.get("configuration") or {}).get("separator")
+    stated = stated[0], stated[1] or ("." if stated[0] == "v2" else "/")
+    first = None
+    for name in _chunks(Path(address.location)):
+        found = "default" if name.startswith("c") else "v2", "/" if "/" in name else "."
+        if found == stated:
+            return documents
+        first = first or (name, found)
+    if first is None or stated[0] not in ("default", "v2"):
+        return documents
+    name, (kind, separator) = first
+    warn_once(
+        f"{address.location} has chunk files named as {name}, but its zarr.json says the chunk_key_encoding "
+        f"{stated[0]} with the separator {stated[1]}: it is read as they are named."
+    )
+    encoding = {"name": kind, "configuration": {"separator": separator}}
+    return {**documents, "assumed": {**array, "chunk_key_encoding": encoding}}
 
 
 def has_chunks(address: Address, format_: ArrayFormat) -> bool:

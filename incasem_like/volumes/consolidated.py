@@ -1,7 +1,8 @@
 """Consolidated metadata: the copy of all documents that some writers keep in a group, kept up to date.
 
 Readers that find one (zarr-python 3 always, others on request) look no further. Zarr v2 has it in ``.zmetadata``, v3 in
-the member ``consolidated_metadata`` of the group's ``zarr.json``. Here it is read only to list what is behind HTTP.
+the member ``consolidated_metadata`` of the group's ``zarr.json``. Here they are read to list what is behind HTTP, and
+for arrays that nothing else describes.
 """
 
 from __future__ import annotations
@@ -78,3 +79,15 @@ def array_paths(group: Address) -> list[str]:
         if isinstance(entry, dict) and entry.get("node_type") == "array":
             found.add(name)
     return sorted(found)
+
+
+def consolidated_documents(address: Address) -> dict[str, Document]:
+    """Return the documents of an array from the ``.zmetadata`` of the nearest group above it that describes it."""
+    for group, path in groups_above(address):
+        entries = _entries(Documents(group).read(".zmetadata") or {}) or {}
+        found = {
+            name: entries[join(path, name)] for name in _V2_FILES if isinstance(entries.get(join(path, name)), dict)
+        }
+        if found:
+            return found
+    return {}

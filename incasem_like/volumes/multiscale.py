@@ -35,8 +35,7 @@ def set_space(volume: Volume, voxel_size: Sequence[float] | None = None, offset:
     size = volume.voxel_size if voxel_size is None else tuple(map(float, voxel_size))
     if size is not None and not all(0 < nm < math.inf for nm in size):
         raise InputError(f"The voxel size {list(size)} is not valid: give numbers above 0, in nm.")
-    begin = volume.roi.begin if offset is None else offset
-    if size is None and any(begin):
+    if size is None and any(offset or ()):
         raise InputError(f"{volume.address} has no voxel size, which its offset needs: give --voxel_size too.")
     axes = volume._world().axes
     stored = "".join(axes[::-1] if volume.format.name == "n5" else axes)
@@ -45,7 +44,11 @@ def set_space(volume: Volume, voxel_size: Sequence[float] | None = None, offset:
     group, name = _group_of(volume.address)
     if any(name in ome.paths(image) and len(ome.paths(image)) > 1 for image in _images(group, volume.format)):
         raise InputError(f"{volume.address} is a level of a pyramid: change the original and make the pyramid again.")
-    layout = _layout(volume, size, nanometres(begin, size or (1.0,) * len(begin)))
+    place = volume.offset if offset is None else nanometres(offset, size or (1.0,) * len(offset))
+    if offset is None and volume.voxel_size is not None:
+        sizes = zip(place, volume.voxel_size, size or (), strict=True)
+        place = tuple(float(exact(nm) / exact(before) * exact(after)) for nm, before, after in sizes)
+    layout = _layout(volume, size, place)
     changed = {} if (voxel_size, offset) == (None, None) else {"position_set_by": command_line()}
     volume.update_attributes({**volume.format.space_attributes(layout), **changed})
     if volume.address.dataset and volume.format.name in ome.VERSIONS:

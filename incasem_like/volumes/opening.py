@@ -10,7 +10,7 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.terminal import nearest
 from incasem_like.volumes.address import CONTAINER_SUFFIXES, Address, join, parse_address
 from incasem_like.volumes.chunk_files import correct_metadata
-from incasem_like.volumes.consolidated import array_paths
+from incasem_like.volumes.consolidated import array_paths, consolidated_documents
 from incasem_like.volumes.faults import warn_once
 from incasem_like.volumes.formats import FORMATS, ArrayFormat, file_format
 from incasem_like.volumes.groups import GROUP_FILES
@@ -62,6 +62,17 @@ def find_array(address: Address) -> tuple[ArrayFormat, dict[str, Document]] | No
             found[known.attributes_file] = documents.read(join(address.dataset, known.attributes_file)) or {}
         return known, found
     return None
+
+
+def _only_in_consolidated(address: Address) -> tuple[ArrayFormat, dict[str, Document]] | None:
+    """Return the documents of an array that only consolidated metadata describe, whose chunks are there."""
+    if not address.is_local or not Path(address.location).is_dir():
+        return None
+    documents = consolidated_documents(address)
+    if ".zarray" not in documents:
+        return None
+    warn_once(f"{address.location} has no .zarray: it is read as the .zmetadata of its group say.")
+    return FORMATS["zarr2"], {".zattrs": {}, **documents, "assumed": documents[".zarray"]}
 
 
 def _likeliest_first(address: Address) -> list[ArrayFormat]:
@@ -155,6 +166,8 @@ def open_volume(
     """
     address = locate(place, dataset)
     found = find_array(address)
+    if found is None and not writable:
+        found = _only_in_consolidated(address)
     if found is None:
         scale = _scale_of_precomputed(address)
         if scale is None:

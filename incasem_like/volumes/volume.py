@@ -14,7 +14,7 @@ from incasem_like.volumes.address import Address, join
 from incasem_like.volumes.chunk_files import digest, has_chunks, list_chunk_files
 from incasem_like.volumes.faults import translated
 from incasem_like.volumes.formats.base import ArrayFormat
-from incasem_like.volumes.geometry import NanometreRoi, describe_roi, voxel_position
+from incasem_like.volumes.geometry import NanometreRoi, describe_roi, exact, voxel_position
 from incasem_like.volumes.groups import find_space
 from incasem_like.volumes.padding import FOLDS, Array, read_extended, read_with_constant
 from incasem_like.volumes.space import Space
@@ -164,6 +164,26 @@ class Volume:
     def roi(self) -> Roi:
         """The whole volume in absolute voxels (offset / voxel size + index); from 0 when the voxel size is unknown."""
         return Roi(voxel_position(self.offset, self.voxel_size or (1.0,) * len(self.offset)), self.spatial_shape)
+
+    def corner(self, voxel: Sequence[int]) -> tuple[float, ...]:
+        """Return the position in nm of the first corner of an absolute voxel, which may lie outside.
+
+        An offset that is not a whole number of voxels shifts every voxel by the same fraction.
+
+        Raises:
+            DataError: The voxel size is unknown, and the voxel is not the first.
+        """
+        if tuple(voxel) == tuple(self.roi.begin):
+            return self.offset
+        if self.voxel_size is None:
+            raise DataError(
+                f"{self.address} has no voxel size, which the position of the result needs: give --voxel_size, or set "
+                "it first (15_set_voxel_size.py)."
+            )
+        return tuple(
+            float(exact(begin) + (number - first) * exact(size))
+            for begin, number, first, size in zip(self.offset, voxel, self.roi.begin, self.voxel_size, strict=True)
+        )
 
     def require_zyx(self, name: str | None = None) -> None:
         """Check that the volume is 3-D without channels.

@@ -2,12 +2,10 @@
 """Import a volume of another program: HDF5, MRC, NIfTI, Zarr, N5, precomputed, or a folder of images."""
 
 import argparse
-from pathlib import Path
 
 from incasem_like.terminal import add_worker_flags, run_script, script_parser
 
 ZYX = ("Z", "Y", "X")
-IMAGES = (".tif", ".tiff", ".tf8", ".tf2", ".btf", ".lsm", ".stk", ".png", ".jpg", ".jpeg")
 parser = script_parser(
     "Import a volume: HDF5, MRC, NIfTI, Zarr, N5 or precomputed, local or remote, TIFF, PNG or JPEG."
 )
@@ -36,8 +34,6 @@ def main(arguments: argparse.Namespace) -> None:
     from incasem_like.formatting.derive import Derivation
     from incasem_like.formatting.import_volume import import_volume
 
-    if is_image_sequence(Path(arguments.input)):
-        return import_images(arguments)
     derivation = Derivation(
         arguments.output_file,
         arguments.output_dataset,
@@ -51,44 +47,6 @@ def main(arguments: argparse.Namespace) -> None:
     same = ("level", "voxel_size", "axes", "offset", "shape", "dtype", "value_range", "percentiles", "invert")
     options = {name: getattr(arguments, name) for name in (*same, "conversion")}
     import_volume(arguments.input, derivation, **options).report("the volume", None)
-    return None
-
-
-def is_image_sequence(path: Path) -> bool:
-    """Return whether a path is an image, or a folder with images in it."""
-    if path.is_dir():
-        return any(entry.suffix.lower() in IMAGES for entry in path.iterdir())
-    return path.suffix.lower() in IMAGES
-
-
-def import_images(arguments: argparse.Namespace) -> None:
-    """Import a folder of images, or one TIFF, as ``00_image_sequences_to_zarr.py`` does."""
-    from incasem_like.blockwise.workers_file import given_workers
-    from incasem_like.errors import InputError
-    from incasem_like.formatting.import_sections import SequenceImport, import_all
-
-    given = {"level": None, "axes": "zyx", "value_range": None, "percentiles": None}
-    if others := [f"--{name}" for name, default in given.items() if getattr(arguments, name) != default]:
-        raise InputError(
-            f"{' and '.join(others)} cannot be used with images: rescale afterwards (10_derive_volume.py)."
-        )
-    if arguments.voxel_size is None:
-        raise InputError("Images need a voxel size: give --voxel_size in nm, for z, y and x.")
-    order = SequenceImport(
-        Path(arguments.input),
-        arguments.output_file,
-        arguments.output_dataset,
-        arguments.dtype or ("uint32" if "labels" in arguments.output_dataset else "uint8"),
-        arguments.conversion,
-        arguments.invert,
-        offset=tuple(arguments.offset or (0, 0, 0)),
-        shape=tuple(arguments.shape),
-        voxel_size=tuple(arguments.voxel_size),
-        chunk_shape=tuple(arguments.chunk_shape),
-    )
-    options = {"num_workers": arguments.num_workers, "workers": given_workers(arguments)}
-    for _, written in import_all([order], overwrite=arguments.overwrite, **options):
-        written.report(f"the sections of {arguments.input}", order.next_command)
 
 
 if __name__ == "__main__":

@@ -7,24 +7,20 @@ from pathlib import Path
 from incasem_like.terminal import add_worker_flags, run_script, script_parser
 
 parser = script_parser("Generate synthetic optic-lobe volumes: raw, one label per column, and the mask of all columns.")
-parser.add_argument(
-    "-o", "--output", type=Path, required=True, help="folder or .zarr container; several volumes get _000, _001 ..."
-)
-parser.add_argument("--format", choices=("tiff", "zarr"), help="output format; default: zarr for a .zarr, else tiff")
-parser.add_argument("--shape", type=int, nargs=3, default=(128, 128, 128), metavar=("Z", "Y", "X"), help="voxels")
-parser.add_argument(
-    "--voxel_size", type=float, nargs=3, default=(500.0, 500.0, 500.0), metavar=("Z", "Y", "X"), help="nanometres"
-)
-parser.add_argument("--seed", type=int, default=0, help="random seed; same volumes with any number of workers")
-parser.add_argument("--num_volumes", type=int, default=1, help="volumes to generate, each different")
+add = parser.add_argument
+add("-o", "--output", type=Path, required=True, help="folder, .zarr or .h5; several volumes get _000, _001 ...")
+add("--format", choices=("tiff", "zarr", "h5", "images"), help="by default after the suffix, else tiff; h5: all "
+    "volumes in one file, as the original generator writes them; images: 2-D images in one .h5")  # fmt: skip
+add("--shape", type=int, nargs=3, default=(128, 128, 128), metavar=("Z", "Y", "X"), help="voxels; in a .h5 a cube")
+add("--voxel_size", type=float, nargs=3, default=(500.0, 500.0, 500.0), metavar=("Z", "Y", "X"), help="nanometres")
+add("--seed", type=int, default=0, help="random seed; same volumes with any number of workers")
+add("--num_volumes", type=int, default=1, help="volumes to generate, each different")
+add("--published", action="store_true", help="the sets of the original: 4 files of 512 volumes, and one of 64, in a "
+    "folder; --seed is added to their seeds")  # fmt: skip
 add_worker_flags(parser)
-parser.add_argument(
-    "--recipe",
-    choices=("clear", "original"),
-    default="clear",
-    help="clear: a small network learns it in minutes; original: as published, columns without dye labelled",
-)
-parser.add_argument("--overwrite", action="store_true", help="replace volumes made there with other parameters")
+add("--recipe", choices=("clear", "original"), default="clear", help="clear: a small network learns it in minutes; "
+    "original: as published, columns without dye labelled")  # fmt: skip
+add("--overwrite", action="store_true", help="replace volumes made there with other parameters")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -32,19 +28,28 @@ def main(arguments: argparse.Namespace) -> None:
     from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.synthetic import OpticLobeParameters
     from incasem_like.synthetic.family import make_volumes
+    from incasem_like.synthetic.legacy import make_files
     from incasem_like.synthetic.writing import order_volumes
 
-    workers = given_workers(arguments)
+    recipes = {"original": OpticLobeParameters, "clear": OpticLobeParameters.clear}
+    form = arguments.format or {".zarr": "zarr", ".h5": "h5"}.get(arguments.output.suffix, "tiff")
+    options = {"num_workers": arguments.num_workers, "workers": given_workers(arguments)}
+    options["overwrite"] = arguments.overwrite
+    if arguments.published or form in ("h5", "images"):
+        make_files(
+            arguments.output, form, arguments.published, arguments.num_volumes, tuple(arguments.shape), arguments.seed,
+            recipes["original" if arguments.published else arguments.recipe](), **options,
+        )  # fmt: skip
+        return
     orders = order_volumes(
         arguments.output,
-        arguments.format or ("zarr" if arguments.output.suffix == ".zarr" else "tiff"),
+        form,
         tuple(arguments.shape),
         voxel_size=tuple(arguments.voxel_size),
         seed=arguments.seed,
         num_volumes=arguments.num_volumes,
-        parameters=OpticLobeParameters() if arguments.recipe == "original" else OpticLobeParameters.clear(),
+        parameters=recipes[arguments.recipe](),
     )
-    options = {"num_workers": arguments.num_workers, "workers": workers, "overwrite": arguments.overwrite}
     for made in make_volumes(orders, **options):
         print(f"{'Already complete' if made.already_complete else 'Wrote'}: {made.output}, {made.columns} columns")
     print(f"Next: {orders[0].next_command}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorstore
 import zarr
 from funlib.geometry import Coordinate
 from funlib.persistence import prepare_ds
@@ -325,3 +326,46 @@ def test_arrays_without_voxels_are_refused(tmp_path: Path, shape: tuple[int, ...
     zarr.open_array(str(tmp_path / "c.zarr"), mode="w", shape=shape, dtype="u1")
     with pytest.raises(DataError, match=r"has the (shape \[0, 3, 4\]|axes)"):
         open_volume(tmp_path / "c.zarr")
+
+
+@pytest.mark.parametrize(
+    ("stated", "found"),
+    [
+        ({"name": "default", "configuration": {"separator": "/"}}, ("default", ".")),
+        ({"name": "default"}, ("v2", ".")),
+        ({"name": "v2", "configuration": {"separator": "."}}, ("default", "/")),
+    ],
+)
+def test_chunks_that_are_named_otherwise_than_zarr_json_says(tmp_path, caplog, stated, found):
+    voxels = np.arange(1, 217, dtype=np.uint8).reshape(6, 6, 6)
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(tmp_path / "a.zarr/raw") + "/"}}
+    encoding = {"name": found[0], "configuration": {"separator": found[1]}}
+    array = tensorstore.open(
+        {**spec, "metadata": {"chunk_key_encoding": encoding}},
+        create=True,
+        dtype="uint8",
+        shape=voxels.shape,
+        chunk_layout=tensorstore.ChunkLayout(chunk_shape=[3, 3, 3]),
+    ).result()
+    array.write(voxels).result()
+    document = json.loads((tmp_path / "a.zarr/raw/zarr.json").read_text())
+    (tmp_path / "a.zarr/raw/zarr.json").write_text(json.dumps({**document, "chunk_key_encoding": stated}))
+    volume = open_volume(tmp_path / "a.zarr/raw")
+    np.testing.assert_array_equal(volume.read(), voxels)
+    assert "it is read as they are named" in caplog.text
+
+
+def test_an_array_that_only_consolidated_metadata_describe(tmp_path, caplog):
+    group = zarr.open_group(str(tmp_path / "c.zarr"), mode="w")
+    voxels = np.arange(1, 217, dtype=np.uint8).reshape(6, 6, 6)
+    group.create_dataset("volumes/raw", data=voxels, chunks=(3, 3, 3))
+    group["volumes/raw"].attrs["resolution"] = [40, 4, 4]
+    zarr.consolidate_metadata(str(tmp_path / "c.zarr"))
+    for name in (".zarray", ".zattrs"):
+        (tmp_path / "c.zarr/volumes/raw" / name).unlink()
+    volume = open_volume(tmp_path / "c.zarr/volumes/raw")
+    assert "has no .zarray" in caplog.text
+    np.testing.assert_array_equal(volume.read(), voxels)
+    assert volume.voxel_size == (40, 4, 4)
+    with pytest.raises(DataError):
+        open_volume(tmp_path / "c.zarr/volumes/raw", writable=True)

@@ -1,0 +1,61 @@
+#!/usr/bin/env python
+"""Choose training examples from annotated regions."""
+
+import argparse
+from pathlib import Path
+
+from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
+
+ZYX = ("Z", "Y", "X")
+parser = script_parser("Choose training examples from annotated regions: tiles of a grid, split by whole regions.")
+add = parser.add_argument
+add("-r", "--raw", nargs="+", required=True, help="intensities of each region, as container/dataset or file.h5/dataset")
+add("-l", "--labels", nargs="+", required=True, help="labels of each region, in the same order; not 0 is foreground")
+add("--names", nargs="+", help="a name for each region; by default region_1, region_2 ...")
+add("-o", "--output", type=Path, required=True, help="HDF5 file with an image and a mask per example")
+add("--validation", type=float, default=0.0, metavar="SHARE", help="share of the regions for a second file")
+add("--validation_regions", nargs="+", help="names of the regions for the second file instead")
+add("--tile_shape", type=int, nargs=3, default=(132, 132, 132), metavar=ZYX, help="what a network labels, voxels")
+add("--context", type=int, nargs=3, default=(44, 44, 44), metavar=ZYX, help="voxels around it on each side")
+add("--threshold", type=float, default=0.001, help="share of foreground above which a tile is a foreground tile")
+add("--above_threshold_ratio", type=float, default=0.9, help="share of foreground tiles among the examples")
+add("--samples_per_region", type=int, default=50, help="examples of each region")
+add("--scaling", type=float, help="factor on intensities; by default measured in each region")
+add("--seed", type=int, default=0, help="random seed of the choice")
+add_worker_flags(parser)
+add("--overwrite", action="store_true", help="replace existing files")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Choose the examples of each region and write them."""
+    from incasem_like.blockwise.workers_file import given_workers
+    from incasem_like.errors import InputError
+    from incasem_like.formatting.training_examples import (
+        AnnotatedRegion,
+        Choice,
+        choose_examples,
+        split_regions,
+        write_examples,
+    )
+
+    names = arguments.names or [f"region_{number}" for number in range(1, len(arguments.raw) + 1)]
+    if not len(arguments.raw) == len(arguments.labels) == len(names):
+        raise InputError("Give as many --labels and --names as --raw volumes.")
+    regions = [AnnotatedRegion(*each) for each in zip(names, arguments.raw, arguments.labels, strict=True)]
+    parts = split_regions(regions, arguments.validation_regions or arguments.validation, arguments.seed)
+    choice = Choice(tuple(arguments.tile_shape), tuple(arguments.context), arguments.threshold,
+        arguments.above_threshold_ratio, arguments.samples_per_region, arguments.seed)  # fmt: skip
+    run = {"num_workers": arguments.num_workers, "workers": given_workers(arguments)}
+    second = arguments.output.with_name(f"{arguments.output.stem}_validation{arguments.output.suffix}")
+    for path, part in zip((arguments.output, second), parts, strict=True):
+        found = [choose_examples(region, choice, names.index(region.name), **run) for region in part]
+        examples = [example for chosen, _ in found for example in chosen]
+        if examples:
+            options = {"scaling": arguments.scaling, "overwrite": arguments.overwrite}
+            factors = write_examples(path, examples, choice, **options)
+            print("\n".join(f"{told}, scaling factor {factors[part[n].name]:.6g}" for n, (_, told) in enumerate(found)))
+            report_written(f"{len(examples)} examples", str(path))
+
+
+if __name__ == "__main__":
+    run_script(main, parser)
