@@ -309,7 +309,7 @@ def _evaluate(work: Work) -> Values:
     plan, address = work.plan, work.results["errors"]["segmentation"]
     words = [
         plan.scripts / "04_postprocessing/15_evaluate_segmentation.py", "-l", plan.config.round.ground_truth,
-        "-p", address, "--intersect", "--num_workers", plan.num_workers,
+        "-p", address, "--intersect", "--seen", "score", "--num_workers", plan.num_workers,
     ]  # fmt: skip
     found = work.run_script("evaluations", words, None)
     scores = found["result"]["scores"][address]
