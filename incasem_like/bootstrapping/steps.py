@@ -107,8 +107,10 @@ class RoundPlan:
         """Return what the affinities' network reads: the sparse model's targets, of objects that have gaps."""
         inputs = []
         for target in self.training("sparse_model").resolved_targets:
-            values = target.model_dump(mode="json", exclude={"weight", "loss"})
-            if target.type == "affinities" and not values["grow_boundary"]:
+            # Defaults are left out: a key that a later version adds does not change what a step depends on.
+            values = target.model_dump(mode="json", exclude={"weight", "loss"}, exclude_unset=True)
+            values |= {"type": target.type, "name": target.name}
+            if target.type == "affinities" and not values.get("grow_boundary"):
                 values |= {"grow_boundary": 1, "grow_boundary_axes": [1, 2]}
             inputs.append(values)
         return inputs
