@@ -86,10 +86,8 @@ class History:
 
     def finished(self, key: str) -> dict[str, Any] | None:
         """Return the latest finished step of that identity whose run and data are still there."""
-        for entry in reversed(self._steps):
-            if entry["key"] == key and entry.get("result") is not None and self._exists(entry):
-                return entry
-        return None
+        found = [entry for entry in self._steps if entry["key"] == key and entry.get("result") is not None]
+        return next((entry for entry in reversed(found) if self._exists(entry)), None)
 
     def _exists(self, entry: Mapping[str, Any]) -> bool:
         result = entry["result"]

@@ -107,8 +107,10 @@ class RoundPlan:
         """Return what the affinities' network reads: the sparse model's targets, of objects that have gaps."""
         inputs = []
         for target in self.training("sparse_model").resolved_targets:
-            values = target.model_dump(mode="json", exclude={"weight", "loss"})
-            if target.type == "affinities" and not values["grow_boundary"]:
+            # Defaults are left out: a key that a later version adds does not change what a step depends on.
+            values = target.model_dump(mode="json", exclude={"weight", "loss"}, exclude_unset=True)
+            values |= {"type": target.type, "name": target.name}
+            if target.type == "affinities" and not values.get("grow_boundary"):
                 values |= {"grow_boundary": 1, "grow_boundary_axes": [1, 2]}
             inputs.append(values)
         return inputs
@@ -309,7 +311,7 @@ def _evaluate(work: Work) -> Values:
     plan, address = work.plan, work.results["errors"]["segmentation"]
     words = [
         plan.scripts / "04_postprocessing/15_evaluate_segmentation.py", "-l", plan.config.round.ground_truth,
-        "-p", address, "--intersect", "--num_workers", plan.num_workers,
+        "-p", address, "--intersect", "--seen", "score", "--num_workers", plan.num_workers,
     ]  # fmt: skip
     found = work.run_script("evaluations", words, None)
     scores = found["result"]["scores"][address]
