@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,18 +13,11 @@ from typing import Any
 
 from requests import RequestException, Session
 
-from incasem_like.errors import DownloadError, IncasemError, InputError
+from incasem_like.errors import DownloadError, InputError
 from incasem_like.formatting.derive import DatasetWritten, Derivation
 from incasem_like.formatting.import_volume import import_volume
 from incasem_like.pretrained.downloading import base_url, digest_file
-from incasem_like.pretrained.fetching import (
-    TIMEOUTS,
-    Origin,
-    PartialFile,
-    fetch,
-    open_session,
-    shown_url,
-)
+from incasem_like.pretrained.fetching import TIMEOUTS, fetched, open_session, shown_url
 from incasem_like.terminal import Progress
 
 DOCUMENTS = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json", "attributes.json")
@@ -208,7 +200,7 @@ def _is_there(path: Path, each: StoredObject) -> bool:
 
 def _fetch_object(url: str, target: Path, listed: StoredObject | None, session: Session) -> None:
     """Fetch one object and verify it; an interrupted one is resumed."""
-    with _fetched(url, target, session) as (path, origin):
+    with fetched(url, target, session) as (path, origin):
         expected = dict(origin.digests)
         if listed is not None and listed.md5 is not None:
             expected["md5"] = listed.md5
@@ -222,20 +214,6 @@ def _fetch_object(url: str, target: Path, listed: StoredObject | None, session: 
                     f"{shown_url(url)} was damaged on the way ({algorithm.upper()} {found[algorithm][:12]}…, not "
                     f"{value[:12]}…): run the same command again."
                 )
-
-
-@contextlib.contextmanager
-def _fetched(url: str, target: Path, session: Session) -> Iterator[tuple[Path, Origin]]:
-    """Fetch a file beside its final path, for a block that verifies it; then rename it."""
-    with PartialFile(target) as partial:
-        fetch(url, partial, session)
-        assert partial.origin is not None
-        try:
-            yield partial.path, partial.origin
-        except IncasemError:
-            partial.discard()
-            raise
-        partial.move_into_place()
 
 
 def download_box(
