@@ -34,6 +34,7 @@ setup(
         "mrcfile>=1.5",
         "neuroglancer>=2.41",
         "nibabel>=5.3",
+        "numcodecs>=0.13",
         "numpy>=2",
         "optuna>=4",
         "pillow>=11",
