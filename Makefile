@@ -7,10 +7,11 @@ PYTEST_WORKERS ?= 2
 # A machine without a GPU can take the small build of torch: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: demo test test-all lint types contract docs docs-check bench clean install help
+.PHONY: demo demo-bootstrapping test test-all lint types contract docs docs-check bench clean install help
 
 help:
 	@echo "make demo   set up, then run the whole job on a synthetic volume (about 8 minutes on two cores)"
+	@echo "make demo-bootstrapping   set up, then segment synthetic neurites from two painted sections, in two rounds"
 	@echo "make test   set up, then run the tests (make test-all: the slow ones too)"
 	@echo "make lint | types | contract | docs | bench | clean"
 
@@ -25,6 +26,9 @@ $(STAMP): setup.py constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py $(DEMO_FLAGS)
+
+demo-bootstrapping: $(STAMP)
+	$(BIN)/python scripts/05_bootstrapping/demo.py $(DEMO_FLAGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not slow"

@@ -23,6 +23,7 @@ setup(
         "distributed>=2026.8",
         "GitPython>=3.1",
         "PyYAML>=6",
+        "SQLAlchemy>=2",
         "funlib.geometry>=0.3",
         "fsspec>=2024.6",
         "gunpowder==1.4.4",
@@ -32,6 +33,7 @@ setup(
         "lightning-fabric>=2.6",
         "matplotlib>=3.9",
         "mrcfile>=1.5",
+        "networkx>=3.4",
         "neuroglancer>=2.41",
         "nibabel>=5.3",
         "numcodecs>=0.13",
@@ -59,6 +61,7 @@ setup(
     entry_points={"console_scripts": ["incasem-like = incasem_like.commands.cli:main"]},
     extras_require={
         "dashboard": ["bokeh>=3.1"],  # the pages of Dask's dashboard
+        "postgresql": ["psycopg2-binary>=2.9"],  # LGPL; graphs in PostgreSQL
         "test": [
             "bioimageio.spec>=0.5.14",  # validates the packages that models export writes
             "bokeh>=3.1",
@@ -67,6 +70,7 @@ setup(
             "mongomock>=4.3",
             "mypy>=1.15",
             "pre-commit>=4",
+            "psycopg2-binary>=2.9",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.9",

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing.connection
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 from typing import Any
 
+import psutil
+
+BAD_INPUT = 2
+INTERRUPTED = (130, 143, 129)  # Ctrl-C, SIGTERM, SIGHUP
 PRELOADED = ["incasem_like.volumes"]
 
 
@@ -82,3 +90,34 @@ def _end_with_parent() -> None:
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
+
+
+# A script whose parent is killed must end, or it would still hold its run when the parent is started again (Linux;
+# elsewhere it works on, and its run is not resumed until it is done).
+_STARTER = """
+import ctypes, os, signal, sys
+if sys.platform.startswith("linux"):
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def run_script_process(command: Sequence[str], log: Path, holder: Path | None = None) -> int:
+    """Run a script in a process that is interrupted with this one, and return its exit status.
+
+    Args:
+        command: The words of the command, the interpreter first.
+        log: File that its output is appended to.
+        holder: File to write its process id and start time to, JSON; None for none.
+    """
+    with open(log, "ab") as output:
+        starter = [sys.executable, "-c", _STARTER, *command]
+        process = subprocess.Popen(starter, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        try:
+            if holder is not None:
+                holder.write_text(json.dumps([process.pid, psutil.Process(process.pid).create_time()]))
+            return process.wait()
+        except BaseException:
+            process.send_signal(signal.SIGINT)  # a training writes a checkpoint
+            process.wait()
+            raise

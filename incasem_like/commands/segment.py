@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
 from incasem_like.errors import InputError
 from incasem_like.terminal import WORKERS_HELP, counted, report_written, script_parser, shell_command, workers_source
+from incasem_like.tracking.model.summaries import flatten
 
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
@@ -24,12 +27,11 @@ def main(script: Path) -> None:
     parser = script_parser("Segment a prediction into objects, block by block; the result is a tracked run.")
     add = parser.add_argument
     add("--run_id", type=int, metavar="ID", help="prediction run to segment")
-    add("--region", metavar="NAME", help="region of the prediction, if it has several")
-    add("-f", "--filename", metavar="ZARR", help="container of a prediction made elsewhere, instead of --run_id")
-    add("-d", "--dataset", metavar="DS", help="its dataset; with --run_id, a dataset in the prediction's group")
+    add_prediction_flags(parser)
     add("--predict", type=Path, metavar="FILE", help="config_prediction.yaml: predict while segmenting, store nothing")
     add("--training", type=int, metavar="ID", help="with --predict: training run whose network predicts")
-    add("--mongodb_predictions", metavar="URL", help="store of the prediction run, if different from this run's")
+    add("--parameters_of", type=int, metavar="ID", help="evaluation run of 12_search_parameters.py whose best "
+        "parameters are used; key=value arguments override them")  # fmt: skip
     add("--overwrite", action="store_true", help="replace the stages that were made with other options")
     add("--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
     add("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
@@ -38,7 +40,16 @@ def main(script: Path) -> None:
     def read_config(line: CommandLine) -> SegmentationConfig:
         from incasem_like.segmentation.settings import load_segmentation_config
 
-        return load_segmentation_config(line.files, line.updates, script_folder(script))
+        folder = script_folder(script)
+        config = load_segmentation_config(line.files, line.updates, folder)
+        if line.own.parameters_of is None:
+            return config
+        from incasem_like.evaluation.decode_search import best_parameters
+
+        store = stores_of(line, config.directories, config.tracking).open("evaluations")
+        best = flatten({"segmentation": best_parameters(store.get(line.own.parameters_of))})
+        updates = [f"{key}={json.dumps(value)}" for key, value in best.items()]
+        return load_segmentation_config(line.files, [*updates, *line.updates], folder)
 
     run_tracked(parser, EXAMPLE, read_config, lambda config, line: segment(config, line, script))
 
@@ -50,13 +61,15 @@ def segment(config: SegmentationConfig, line: CommandLine, script: Path) -> None
     from incasem_like.segmentation.segment_run import segment_as_run
 
     workers = given_workers(line.own)
-    plan = plan_segmentation(_open_prediction(config, line), config.segmentation)
+    predicted = _predicted(config, line) if line.own.predict is not None else open_prediction(config, line)
+    plan = plan_segmentation(predicted, config.segmentation)
     store = None if line.unobserved else stores_of(line, config.directories, config.tracking).open("segmentations")
     result = segment_as_run(
         config,
         plan,
         store=store,
         prediction_run_id=line.own.run_id,
+        parameters_of=line.own.parameters_of,
         overwrite=line.own.overwrite,
         num_workers=line.own.num_workers,
         workers=workers,
@@ -68,13 +81,25 @@ def segment(config: SegmentationConfig, line: CommandLine, script: Path) -> None
         report_written(f"segmentation run {result['run_id']}", store.description)
 
 
-def _open_prediction(config: SegmentationConfig, line: CommandLine) -> Volume:
+def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose a prediction made elsewhere, or a part of a prediction run."""
+    add = parser.add_argument
+    add("--region", metavar="NAME", help="region of the prediction, if it has several")
+    add("-f", "--filename", metavar="ZARR", help="container of a prediction made elsewhere, instead of --run_id")
+    add("-d", "--dataset", metavar="DS", help="its dataset; with --run_id, a dataset in the prediction's group")
+    add("--mongodb_predictions", metavar="URL", help="store of the prediction run, if different from this run's")
+
+
+def open_prediction(config: SegmentationConfig, line: CommandLine) -> Volume:
+    """Open the prediction that the command line names.
+
+    Raises:
+        InputError: It names none, or both a run and a container; or the run lacks it.
+    """
     from incasem_like.segmentation.segment_run import predicted_dataset
     from incasem_like.volumes import open_volume
 
     own = line.own
-    if own.predict is not None:
-        return _predicted(config, line)
     if (own.run_id is None) == (own.filename is None):
         raise InputError(
             "Name what to segment: --run_id ID, or -f CONTAINER and -d DATASET of a prediction made elsewhere."

@@ -18,7 +18,8 @@ from incasem_like.volumes.provenance import command_line
 if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
     from incasem_like.config import SweepConfig
-    from incasem_like.training.sweep import FinishedSweep, Search, Trial
+    from incasem_like.search import Search, Trial
+    from incasem_like.training.sweep import FinishedSweep
 
 EXAMPLE = "with config_training.yaml sweep.yaml training.data=my_training.json validation.data=my_validation.json"
 
@@ -96,7 +97,7 @@ def _sweep(config: SweepConfig, line: CommandLine, script: Path) -> None:
 
 
 def _described(trial: Trial) -> str:
-    from incasem_like.training.sweep import shown
+    from incasem_like.search import shown
 
     parameters = ", ".join(f"{key}={shown(value)}" for key, value in trial.parameters.items())
     value = "not measured" if trial.value is None else f"{trial.value:.4f}"
@@ -106,7 +107,7 @@ def _described(trial: Trial) -> str:
 
 def _report(finished: FinishedSweep, store_flags: Sequence[str], script: Path) -> None:
     """Print the trials, best first, and the next commands."""
-    from incasem_like.training.sweep import shown
+    from incasem_like.search import shown
 
     if finished.was_complete:
         print(f"Sweep run {finished.run_id} has done all of this already; --new starts another one.")

@@ -49,6 +49,11 @@ class EntryFields(Section):
     raw: Text = Field(
         description="Dataset of the raw volume: uint8, uint16, or float from 0 to 1; one of its channels as `raw@c=1`."
     )
+    further_raw: tuple[Text, ...] = Field(
+        (),
+        description="Datasets whose channels follow those of `raw`, for a network that reads predictions: `raw` is "
+        "then a predicted dataset too, such as `lsd`, and this `[affinities]`.",
+    )
     labels: dict[str, Positive] = Field(
         default_factory=dict,
         description="Label datasets, each with the class, 1 to n, of its voxels above 0; absent = no labels.",

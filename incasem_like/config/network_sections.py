@@ -61,7 +61,33 @@ class OutputSection(Section):
         return self
 
 
+class InputSection(Section):
+    """Input channels that belong together, of a network that reads predictions."""
+
+    name: Text = Field(..., description="Name, such as `lsd`.")
+    channels: Positive = Field(..., description="Number of channels.")
+    attributes: dict[str, Any] = Field(
+        default_factory=dict, description="What they are: names of the channels, offsets, `sigma_voxels` and so on."
+    )
+
+
 ModelSections: TypeAlias = "Mapping[str, type[ModelConfig]]"
+
+
+def input_sections(targets: Sequence[TargetSection], voxel_size: Sequence[float]) -> tuple[InputSection, ...]:
+    """Return the input channels of a network that reads what another one predicts of targets.
+
+    Lengths in voxels travel with it, since what it has learnt of shapes is learnt of voxels.
+    """
+    described = []
+    for target in targets:
+        attributes = target.describe()
+        if "sigma" in attributes:
+            sizes = [voxel_size[axis] for axis in attributes["axes"]]
+            voxels = [sigma / size for sigma, size in zip(attributes["sigma"], sizes, strict=True)]
+            attributes = {**attributes, "sigma_voxels": voxels}
+        described.append(InputSection(name=target.name, channels=target.channels, attributes=attributes))
+    return tuple(described)
 
 
 def output_sections(targets: Sequence[TargetSection]) -> tuple[OutputSection, ...] | None:
@@ -83,6 +109,11 @@ class ModelConfig(Section):
         "Unet", description="Architecture; each has the keys of its own table below."
     )
     in_channels: Positive = Field(1, description="Channels of the raw volume.")
+    inputs: tuple[InputSection, ...] | None = Field(
+        None,
+        description="Input channels in order, of a network that reads predictions: a list of `{name, channels, "
+        "attributes}`, with which its input is compared; null = raw. It follows from `training.synthetic.input`.",
+    )
     num_fmaps_out: Annotated[Positive, DefaultWords("as many as the targets have")] = Field(
         2, description="Number of output channels; of classes, `data.num_classes`."
     )

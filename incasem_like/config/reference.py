@@ -99,8 +99,19 @@ and one more section.
 """
 
 
+SEARCH_INTRODUCTION = """\
+The keys of a segmentation, and this section, see [Search of parameters](evaluation.md#search-of-parameters).
+"""
+
 SEGMENTATION_INTRODUCTION = """\
 The methods of [`10_segment.py`](segmentation.md); the file has the sections `directories` and `tracking`, too.
+"""
+
+
+ROUND_INTRODUCTION = """\
+A round of [`bootstrap.py`](bootstrapping.md). `affinities_model` and `model` have the keys of `sparse_model`;
+`segmentation` and `final_segmentation` those of the section of `segmentation.yaml`; the file has the sections
+`directories` and `tracking`, too.
 """
 
 
@@ -115,6 +126,17 @@ def reference_page() -> str:
     # The methods are above this package, so that the model is named instead of imported.
     segmentation = importlib.import_module("incasem_like.segmentation.settings").SegmentationSection
     parts += [*_sections(segmentation, "segmentation")]
+    search = importlib.import_module("incasem_like.evaluation.search_config").DecodeSearchSection
+    parts += ["## Search of segmentation parameters\n", SEARCH_INTRODUCTION, *_sections(search, "search")]
+    parts += ["## round.yaml\n", ROUND_INTRODUCTION]
+    rounds = importlib.import_module("incasem_like.bootstrapping.settings").RoundConfig
+    shown: set[type[BaseModel]] = set()
+    for key, field in fields_of(rounds).items():
+        section = section_of(field.annotation)
+        if section is None or key in ("directories", "tracking") or section in shown:
+            continue
+        shown.add(section)
+        parts += [*_sections(section, key)]
     parts += [TARGETS_INTRODUCTION]
     for title, table in (("Target", TARGETS), ("Loss", LOSSES)):
         for name, address in table.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,9 @@ _RANGE_KEYS = {"low", "high", "step", "log"}
 
 class SweepSection(Section):
     """Trainings that differ in some keys of their configuration."""
+
+    key: ClassVar[str] = "sweep"
+    example: ClassVar[str] = "training.optimizer.lr=[1e-3,1e-4]"
 
     method: Literal["grid", "random", "optuna"] = Field(
         "grid",
@@ -47,7 +50,7 @@ class SweepSection(Section):
     def _holds_together(self) -> Self:
         for key, values in self.dimensions.items():
             if problem := _problem(values, self.method):
-                raise contradiction(f"sweep.space.{key} {problem}.")
+                raise contradiction(f"{self.key}.space.{key} {problem}.")
         return self
 
 

@@ -8,7 +8,14 @@ from typing import Literal, Self
 from pydantic import Field, SerializeAsAny, model_validator
 
 from incasem_like.config.kinds import Seed, contradiction
-from incasem_like.config.network_sections import LossConfig, ModelConfig, UnetModel, VoxelConfig, output_sections
+from incasem_like.config.network_sections import (
+    LossConfig,
+    ModelConfig,
+    UnetModel,
+    VoxelConfig,
+    input_sections,
+    output_sections,
+)
 from incasem_like.config.section import Document, Section
 from incasem_like.config.shared_sections import DirectoriesConfig, TorchConfig, TrainingTrackingConfig
 from incasem_like.config.target_sections import SCORES, Targets, TargetSection, parse_targets
@@ -52,12 +59,44 @@ class TrainingConfig(Document):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
+        self._check_input()
         self._check_targets()
         self._check_block_sizes()
         self._check_training_options()
         self._check_augmentation()
         self._check_best_metric()
         return self
+
+    def _check_input(self) -> None:
+        """Check what a network on predictions reads, and derive its input channels."""
+        synthetic, model = self.training.synthetic, self.model
+        if synthetic is None:
+            return
+        if self.training.data is not None or self.validation.data is not None:
+            raise contradiction(
+                "training.synthetic trains on random objects: set training.data and validation.data to null, or "
+                "training.synthetic."
+            )
+        if self.targets is None or self.data.num_classes != 2 or self.data.downsample_factor != 1:
+            raise contradiction(
+                "training.synthetic makes instances of one class: give targets such as affinities, data.num_classes=2 "
+                "and data.downsample_factor=1."
+            )
+        read = tuple(target.resolved(2) for target in synthetic.input)
+        for target in read:
+            target.check(self.training.input_size_voxels, self.data.voxel_size)
+        inputs = input_sections(read, self.data.voxel_size)
+        channels = sum(group.channels for group in inputs)
+        if model.in_channels != channels and "in_channels" in model.model_fields_set:
+            raise contradiction(
+                f"model.in_channels is {model.in_channels}, but training.synthetic.input has {channels} channels: "
+                f"leave it out, or set model.in_channels={channels}."
+            )
+        if model.inputs is not None and model.inputs != inputs:
+            raise contradiction(
+                "model.inputs describes other channels than training.synthetic.input: set it to null, it follows."
+            )
+        self._derive("model", model.model_copy(update={"in_channels": channels, "inputs": inputs}))
 
     def _check_targets(self) -> None:
         """Check the targets, and derive what follows from them: the network's channels and the best metric."""

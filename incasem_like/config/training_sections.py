@@ -24,6 +24,7 @@ from incasem_like.config.kinds import (
     contradiction,
 )
 from incasem_like.config.section import Section, without_nulls
+from incasem_like.config.synthetic_sections import SyntheticSection
 
 Pipeline = Literal["baseline_with_context"]
 
@@ -212,6 +213,9 @@ class TrainingSection(Section):
 
     pipeline: Pipeline = Field("baseline_with_context", description="How samples are made.")
     data: ExistingFile | None = Field(None, description="Data configuration (JSON) to train on.")
+    synthetic: SyntheticSection | None = Field(
+        None, description="Train on random objects instead, for networks that read predictions; null = on `data`."
+    )
     start_from: StartFromConfig = Field(
         default_factory=StartFromConfig, description="Checkpoint of another training to start from."
     )

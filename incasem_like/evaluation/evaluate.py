@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block
 from incasem_like.blockwise.grid import aligned_parts, grown_block
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import DataError, InputError
+from incasem_like.evaluation.blocks import part_shape, parts_within
+from incasem_like.evaluation.seen import without_boxes
 from incasem_like.evaluation.thresholds import ThresholdSweep
 from incasem_like.formatting.workers import useful_workers
 from incasem_like.segmentation.probabilities import check_probability_map
@@ -44,6 +48,7 @@ class Evaluation:
         masks: Volumes on the same grid; a voxel counts where all are non-zero.
         roi: The evaluated ROI, in absolute voxels.
         label_class: The class in ``labels`` that counts as labelled; None: any non-zero id.
+        left_out: Boxes of voxels that do not count: begin and end in absolute voxels.
     """
 
     prediction: Volume
@@ -51,6 +56,12 @@ class Evaluation:
     masks: tuple[Volume, ...]
     roi: Roi
     label_class: int | None = None
+    left_out: Sequence[Sequence[Sequence[int]]] = ()
+
+    @property
+    def parts(self) -> Coordinate:
+        """Shape in voxels of the parts that intervals are computed from."""
+        return part_shape(self.roi, self.prediction.require_voxel_size())
 
     def task(self, thresholds: Sequence[float]) -> LedgerTask:
         """Return the blockwise task; the counts of each block are stored until all are complete."""
@@ -60,12 +71,20 @@ class Evaluation:
             self.prediction,
             tuple(str(volume.address) for volume in volumes),
             count_block,
-            {"thresholds": list(thresholds), "label_class": self.label_class},
+            {
+                "thresholds": list(thresholds),
+                "label_class": self.label_class,
+                "roi": [list(self.roi.begin), list(self.roi.shape)],
+                "parts": list(self.parts),
+                "left_out": self.left_out,
+            },
             grown_block(self.prediction, self.roi, VOXELS_AT_ONCE),
             self.roi,
         )
 
-    def sweep(self, task: LedgerTask, *, num_workers: int = 1, workers: Workers | None = None) -> ThresholdSweep:
+    def sweep(
+        self, task: LedgerTask, *, num_workers: int = 1, workers: Workers | None = None
+    ) -> tuple[ThresholdSweep, Array]:
         """Count at all thresholds, reading every block once; an interrupted call is resumed.
 
         Counts are whole numbers, so that their sum is the same whatever the number of workers, the order of blocks,
@@ -76,6 +95,9 @@ class Evaluation:
             num_workers: Maximum number of processes.
             workers: Workers of a workers file, instead of local processes.
 
+        Returns:
+            The sweep over all blocks, and the ``ThresholdSweep.counts`` of each part of the ROI, (parts, 2, n + 1).
+
         Raises:
             IncasemError: As ``run_blockwise``.
         """
@@ -83,28 +105,33 @@ class Evaluation:
         task.run(num_workers=here, workers=workers, description="Evaluating")
         thresholds = task.parameters["thresholds"]
         total = ThresholdSweep(thresholds, self.prediction.dtype, probability_scale(self.prediction))
-        for counts in task.results():
-            total.add_counts(counts)
-        return total
+        counts = np.sum(list(task.results()), axis=0)
+        total.add_counts(counts.sum(axis=0))
+        return total, counts
 
 
 def count_block(block: Block, parameters: Mapping[str, Any]) -> Array:
     """Count one block; the inputs are the map, the labels and the masks.
 
     Returns:
-        (2, thresholds + 1): ``ThresholdSweep.counts``.
+        (parts, 2, thresholds + 1): ``ThresholdSweep.counts`` of each part of the evaluated ROI.
 
     Raises:
         VoxelValueError: A valid voxel does not hold a probability, or a label is negative.
     """
     prediction, labels, *masks = block.inputs
     scale = probability_scale(prediction)
-    sweep = ThresholdSweep(parameters["thresholds"], prediction.dtype, scale)
+    roi, shape = Roi(*parameters["roi"]), parameters["parts"]
+    number_of_parts = math.prod(-(-size // edge) for size, edge in zip(roi.shape, shape, strict=True))
+    total = np.zeros((number_of_parts, 2, len(parameters["thresholds"]) + 1), np.int64)
     for part in aligned_parts(prediction, block.write_roi, VOXELS_AT_ONCE):
         valid: Array | None = None
         for mask in masks:
             counted = inside(mask.read(part), str(mask.address), part.begin)
             valid = counted if valid is None else valid & counted
+        unseen = without_boxes(part.shape, part.begin, parameters["left_out"])
+        if unseen is not None:
+            valid = unseen if valid is None else valid & unseen
         if valid is not None and not valid.any():
             continue
         label_class = parameters["label_class"]
@@ -116,8 +143,12 @@ def count_block(block: Block, parameters: Mapping[str, Any]) -> Array:
             target = found == label_class
         probabilities = prediction.read(part)
         check_probabilities(probabilities, scale, str(prediction.address), part.begin, valid)
-        sweep.update(probabilities, target, valid)
-    return sweep.counts
+        for number, overlap in parts_within(roi, shape, part):
+            sweep = ThresholdSweep(parameters["thresholds"], prediction.dtype, scale)
+            there = (overlap - part.begin).to_slices()
+            sweep.update(probabilities[there], target[there], None if valid is None else valid[there])
+            total[number] += sweep.counts
+    return total
 
 
 def prepare_evaluation(
@@ -164,7 +195,10 @@ def prepare_evaluation(
     return Evaluation(prediction, labels, tuple(masks), roi, label_class)
 
 
-def covered_roi(volume: Volume, prediction: Volume, roi: Roi, intersect: bool) -> Roi:
+ROI_ADVICE = "give --intersect to measure the common part {common}, or a --roi_padding."
+
+
+def covered_roi(volume: Volume, prediction: Volume, roi: Roi, intersect: bool, advice: str = ROI_ADVICE) -> Roi:
     """Return the ROI to evaluate if a volume covers it, or its part that the volume covers if ``intersect``.
 
     Raises:
@@ -178,7 +212,7 @@ def covered_roi(volume: Volume, prediction: Volume, roi: Roi, intersect: bool) -
         )
     if common != roi and not intersect:
         raise DataError(
-            f"{volume.address} covers {describe_roi(volume.roi)}, but the prediction asks for {describe_roi(roi)}: "
-            f"give --intersect to measure the common part {describe_roi(common)}, or a --roi_padding."
+            f"{volume.address} covers {describe_roi(volume.roi)}, but {describe_roi(roi)} is to be evaluated: "
+            f"{advice.format(common=describe_roi(common))}"
         )
     return common

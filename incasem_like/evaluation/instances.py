@@ -11,6 +11,8 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from incasem_like.segmentation.label_arrays import unique_index
+
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
@@ -51,22 +53,34 @@ class Contingency:
         >>> Contingency.of(np.array([[[1, 1, 2]]]), np.array([[[5, 5, 5]]])).counts.tolist()
         [2, 1]
         """
-        width = truth.shape[-1]
-        rows = [array.reshape(-1, width) for array in (truth, predicted, *(() if valid is None else (valid != 0,)))]
-        changes = np.ones(rows[0].shape, bool)
-        changes[:, 1:] = False
-        for array in rows:
-            changes[:, 1:] |= array[:, 1:] != array[:, :-1]
+        flat = [array.ravel() for array in (truth, predicted, *(() if valid is None else (valid != 0,)))]
+        changes = np.zeros(truth.size, bool)
+        for array in flat:
+            changes[1:] |= array[1:] != array[:-1]
+        changes[:: truth.shape[-1]] = True  # runs end with their row
         starts = np.flatnonzero(changes)
         lengths = np.diff(starts, append=truth.size)
         if valid is not None:
-            chosen = rows[2].ravel()[starts]
+            chosen = flat[2][starts]
             starts, lengths = starts[chosen], lengths[chosen]
+        (ids, i), (others, j) = (unique_index(array[starts]) for array in flat[:2])
+        key = i * len(others) + j
+        if len(ids) * len(others) <= 4 * len(key) + 4096:  # few enough to count without sorting
+            known = np.flatnonzero(np.bincount(key, minlength=1))
+            index = key
+        else:
+            known, index = np.unique(key, return_inverse=True)
         z, y, x = np.unravel_index(starts, truth.shape)
         sums = [lengths * (z + begin[0]), lengths * (y + begin[1])]
         sums.append(lengths * (x + begin[2]) + lengths * (lengths - 1) // 2)
-        one, other = (array.ravel()[starts].astype(np.uint64) for array in rows[:2])
-        return cls._summed(one, other, lengths, np.stack(sums, axis=1))
+        chosen = known if index is key else slice(None)
+        counts, *positions = (np.bincount(index, total)[chosen].astype(np.int64) for total in (lengths, *sums))
+        return cls(
+            ids[known // max(1, len(others))].astype(np.uint64),
+            others[known % max(1, len(others))].astype(np.uint64),
+            counts,
+            np.stack(positions, axis=1),
+        )
 
     @classmethod
     def merged(cls, parts: Iterable[Contingency]) -> Contingency:
@@ -94,6 +108,33 @@ class Contingency:
             np.add.reduceat(counts, starts).astype(np.int64),
             np.add.reduceat(positions, starts, axis=0).astype(np.int64),
         )
+
+    @classmethod
+    def pooled(cls, tables: Sequence[Contingency], with_background: bool = False) -> Contingency:
+        """Join the tables of several volumes, whose ids are renumbered so that they differ.
+
+        Args:
+            tables: A table for each volume.
+            with_background: Whether the background of each volume becomes an object of its own; else it stays 0.
+
+        >>> table = Contingency.of(np.array([[[1, 1]]]), np.array([[[0, 7]]]))
+        >>> Contingency.pooled([table, table]).predicted.tolist()
+        [0, 1, 0, 2]
+        """
+        columns: dict[str, list[Ids]] = {"truth": [], "predicted": []}
+        for name, found in columns.items():
+            known = 0
+            for table in tables:
+                ids = getattr(table, name)
+                unique, index = np.unique(ids, return_inverse=True)
+                new = np.arange(1, len(unique) + 1, dtype=np.uint64) + np.uint64(known)
+                if not with_background and len(unique) and unique[0] == 0:
+                    new = np.append(np.uint64(0), new[:-1])
+                known = int(new.max(initial=known))
+                found.append(new[index])
+        one, other = (np.concatenate(ids) for ids in columns.values())
+        return cls(one, other, *(np.concatenate([getattr(table, name) for table in tables])
+                                 for name in ("counts", "positions")))  # fmt: skip
 
     def to_array(self) -> npt.NDArray[np.uint64]:
         """Return (n, 6): truth, predicted, count and position sums, to be stored."""
@@ -146,30 +187,38 @@ def partition_scores(table: Contingency) -> dict[str, float]:
     """
     if not len(table.counts):
         return dict.fromkeys(PARTITION_SCORES, float("nan"))
-    sizes = [_marginal(ids, table.counts)[1].astype(np.float64) for ids in (table.truth, table.predicted)]
-    voxels = float(table.counts.sum())
-    joint = _entropy(table.counts.astype(np.float64), voxels)
-    of_truth, of_predicted = (_entropy(size, voxels) for size in sizes)
-    split, merge = max(0.0, joint - of_truth), max(0.0, joint - of_predicted)
-    squares = float(np.square(table.counts.astype(np.float64)).sum())
-    squares_truth, squares_predicted = (float(np.square(size).sum()) for size in sizes)
-    error = 1 - 2 * squares / (squares_truth + squares_predicted)
-    pairs = voxels * (voxels - 1)
-    disagreeing = squares_truth + squares_predicted - 2 * squares
-    information = of_truth + of_predicted - joint
+    sizes = [table.counts, *(_marginal(ids, table.counts)[1] for ids in (table.truth, table.predicted))]
+    floats = [size.astype(np.float64) for size in sizes]
+    logs = np.array([(size * np.log2(size)).sum() for size in floats])
+    found = scores_of_sums(floats[0].sum(), logs, np.array([np.square(size).sum() for size in floats]))
+    return {name: float(value) for name, value in found.items()}
+
+
+def scores_of_sums(voxels: Array, logs: Array, squares: Array) -> dict[str, Array]:
+    """Return the scores of ``partition_scores``, of any number of tables at a time.
+
+    Args:
+        voxels: (...) voxels of each table.
+        logs: (3, ...) sums of n log2 n over the pairs of ids, the ground-truth ids and the predicted ids;
+            n is the number of voxels of each.
+        squares: (3, ...) sums of n^2, likewise.
+    """
+    joint, of_truth, of_predicted = np.log2(voxels) - logs / voxels
+    split, merge = np.maximum(0.0, joint - of_truth), np.maximum(0.0, joint - of_predicted)
+    both, truth, predicted = squares
+    error = 1 - 2 * both / (truth + predicted)
+    pairs, disagreeing = voxels * (voxels - 1), truth + predicted - 2 * both
+    information, larger = of_truth + of_predicted - joint, np.maximum(of_truth, of_predicted)
+
+    def share(part: Array, whole: Array, otherwise: float) -> Array:
+        return np.where(whole > 0, part / np.where(whole > 0, whole, 1), otherwise)
+
     values = (
-        split + merge, split, merge,
-        (split + merge) / joint if joint else 0.0, split / joint if joint else 0.0, merge / joint if joint else 0.0,
-        1 - information / max(of_truth, of_predicted) if max(of_truth, of_predicted) else 0.0,
-        squares / squares_truth, squares / squares_predicted, error,
-        1 - disagreeing / pairs if pairs else 1.0, float(np.sqrt((split + merge) * max(0.0, error))),
+        split + merge, split, merge, share(split + merge, joint, 0), share(split, joint, 0), share(merge, joint, 0),
+        1 - share(information, larger, 1), both / truth, both / predicted, error,
+        1 - share(disagreeing, pairs, 0), np.sqrt((split + merge) * np.maximum(0.0, error)),
     )  # fmt: skip
     return dict(zip(PARTITION_SCORES, values, strict=True))
-
-
-def _entropy(counts: npt.NDArray[np.float64], total: float) -> float:
-    shares = counts / total
-    return float(-(shares * np.log2(shares)).sum())
 
 
 def _marginal(ids: Ids, counts: Counts) -> tuple[Ids, Counts, npt.NDArray[np.intp]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -118,6 +119,16 @@ class ThresholdSweep:
             raise ValueError("only counts at the same thresholds can be added")
         self.positives += counts[0]
         self.negatives += counts[1]
+
+    def subset(self, thresholds: Sequence[float]) -> ThresholdSweep:
+        """Return the counts at some of the thresholds, ascending."""
+        found = copy.copy(self)
+        at = [self.thresholds.index(threshold) for threshold in thresholds]
+        found.thresholds = tuple(thresholds)
+        for name, reached in (("positives", self.tp[at]), ("negatives", self.fp[at])):
+            total = getattr(self, name).sum()
+            setattr(found, name, -np.diff(np.concatenate([[total], reached, [0]])))
+        return found
 
     @property
     def total(self) -> int:

@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from incasem_like.disk import write_whole
 from incasem_like.errors import DataError
-from incasem_like.graphs.store import Table
+from incasem_like.graphs.store import Columns, Table, check_claim
 from incasem_like.volumes import NanometreRoi
+
+CLAIM = "segmentation.txt"
 
 
 class ParquetGraph:
-    """A graph store of files; a block without nodes, or without edges, has no file.
+    """A graph store of files: folders ``nodes`` and ``edges_<scoring>``, or ``edges``, with ``<block>.parquet`` each.
+
+    A block without nodes, or without edges, has no file.
 
     Args:
-        nodes: Folder of the nodes, ``<block>.parquet`` each.
-        edges: Folder of the edges.
+        folder: Folder of the graph.
+        scoring: Scoring function of the edges.
 
     >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> graph = ParquetGraph(folder / "nodes", folder / "edges")
+    >>> graph = ParquetGraph(Path(tempfile.mkdtemp()))
     >>> graph.write_edges(7, {"u": np.array([1], np.uint64), "v": np.array([2], np.uint64)})
     >>> graph.read_edges()
     {'u': array([1], dtype=uint64), 'v': array([2], dtype=uint64)}
     """
 
-    def __init__(self, nodes: Path, edges: Path) -> None:
-        self.nodes, self.edges = nodes, edges
+    def __init__(self, folder: Path, scoring: str = "") -> None:
+        self.folder, self.nodes = folder, folder / "nodes"
+        self.edges = folder / (f"edges_{scoring}" if scoring else "edges")
+
+    def claim(self, segmentation: str) -> None:
+        """Note the segmentation that the graph belongs to; see ``GraphStore``."""
+        path = self.folder / CLAIM
+        found = path.read_text("utf-8").strip() if path.exists() else None
+        check_claim(found, segmentation, str(self.folder))
+        if found is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, lambda file: file.write(segmentation.encode()))
+
+    def clear(self) -> None:
+        """Remove nodes, edges of all scoring functions, and the claim."""
+        for part in (self.nodes, *self.folder.glob("edges"), *self.folder.glob("edges_*")):
+            shutil.rmtree(part, ignore_errors=True)
+        (self.folder / CLAIM).unlink(missing_ok=True)
 
     def write_nodes(self, block: int, nodes: Table) -> None:
         """Write the nodes of one block."""
@@ -40,7 +59,7 @@ class ParquetGraph:
         """Write the edges of one block."""
         _write(self.edges, block, edges)
 
-    def read_nodes(self, roi: NanometreRoi | None = None) -> dict[str, npt.NDArray[Any]]:
+    def read_nodes(self, roi: NanometreRoi | None = None) -> Columns:
         """Return all nodes, or those with their centre in an ROI, in ascending order of their ids."""
         nodes = _read(self.nodes)
         if not nodes:
@@ -53,7 +72,7 @@ class ParquetGraph:
             chosen = chosen[inside[chosen]]
         return {name: values[chosen] for name, values in nodes.items()}
 
-    def read_edges(self, nodes: npt.NDArray[np.uint64] | None = None) -> dict[str, npt.NDArray[Any]]:
+    def read_edges(self, nodes: npt.NDArray[np.uint64] | None = None) -> Columns:
         """Return all edges, or those whose ``u`` is among some nodes, in the order of blocks."""
         edges = _read(self.edges)
         if nodes is None or not edges:
@@ -73,7 +92,7 @@ def _write(folder: Path, block: int, table: Table) -> None:
     write_whole(folder / f"{block}.parquet", lambda file: parquet.write_table(content, file))
 
 
-def _read(folder: Path) -> dict[str, npt.NDArray[Any]]:
+def _read(folder: Path) -> Columns:
     """Read all files of a folder; an empty table has no columns."""
     import pyarrow
     from pyarrow import parquet

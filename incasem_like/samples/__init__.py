@@ -5,11 +5,13 @@ from incasem_like.samples.loader import SampleLoader, make_loader
 from incasem_like.samples.opening import open_regions
 from incasem_like.samples.regions import Region
 from incasem_like.samples.settings import SampleSettings
+from incasem_like.samples.synthetic import SyntheticSamples
 
 __all__ = [
     "Region",
     "SampleLoader",
     "SampleSettings",
+    "SyntheticSamples",
     "TrainingSamples",
     "make_loader",
     "open_regions",

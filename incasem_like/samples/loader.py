@@ -20,6 +20,7 @@ from incasem_like.errors import IncasemError
 from incasem_like.processes import fork_server
 from incasem_like.samples.dataset import Sample, TrainingSamples
 from incasem_like.samples.settings import SampleSettings
+from incasem_like.samples.synthetic import SyntheticSamples
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class SampleLoader(DataLoader[Any]):
 
 
 def make_loader(
-    samples: TrainingSamples,
+    samples: TrainingSamples | SyntheticSamples,
     *,
     batch_size: int = 1,
     num_workers: int = 0,
@@ -121,7 +122,7 @@ def _worker_died(batches: Any) -> bool:
 class _Guarded(Dataset[Any]):
     """Dataset that returns samples, or a `Failure` instead of raising."""
 
-    def __init__(self, samples: TrainingSamples) -> None:
+    def __init__(self, samples: TrainingSamples | SyntheticSamples) -> None:
         self.samples = samples
 
     def __len__(self) -> int:
@@ -188,7 +189,7 @@ def _batch_bytes(settings: SampleSettings) -> int:
     """Return the bytes of one sample sent between processes: raw, labels, mask, instance ids and targets."""
     labels = 2 + (8 if settings.instance_classes else 0)
     of_voxel = labels + sum(target.bytes_per_voxel for target in settings.targets)
-    return 4 * math.prod(settings.input_size) + of_voxel * math.prod(settings.output_size)
+    return 4 * settings.input_channels * math.prod(settings.input_size) + of_voxel * math.prod(settings.output_size)
 
 
 def _fit_shared_memory(num_workers: int, prefetch: int, batch_bytes: int) -> tuple[int, int]:

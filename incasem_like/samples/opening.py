@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from incasem_like.config import DataConfig, DataEntry
+from incasem_like.config.network_sections import InputSection
 from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError, DataError
 from incasem_like.samples.regions import RAW_SCALES, Region, downsampled
@@ -21,6 +24,7 @@ def open_regions(
     voxel_size: Sequence[float],
     need_labels: bool,
     downsample_factor: int = 1,
+    inputs: Sequence[InputSection] = (),
 ) -> list[Region]:
     """Open the volumes of all entries and check that they match each other and the configuration.
 
@@ -31,6 +35,7 @@ def open_regions(
         need_labels: Whether the labels are used (training, validation, metrics). An entry without labels is then all
             background, as in incasem, but at least one entry must have labels.
         downsample_factor: Take every n-th voxel along each axis.
+        inputs: The channels of raw where the network reads predictions.
 
     Raises:
         DataError: A container or dataset is missing, incomplete or of an unsupported dtype; a region is empty or
@@ -43,21 +48,27 @@ def open_regions(
     regions = []
     for entry in data_config.entries:
         _check_configured_voxel_size(entry, voxel_size)
-        regions.append(_open_region(entry, need_labels, downsample_factor))
+        regions.append(_open_region(entry, need_labels, downsample_factor, inputs))
     return regions
 
 
-def _open_region(entry: DataEntry, need_labels: bool, factor: int) -> Region:
-    raw = open_volume(entry.file, entry.raw)
-    _check_raw(entry, raw)
+def _open_region(entry: DataEntry, need_labels: bool, factor: int, inputs: Sequence[InputSection]) -> Region:
+    raw, *further = (open_volume(entry.file, dataset) for dataset in (entry.raw, *entry.further_raw))
+    if inputs:
+        check_inputs(entry, [raw, *further], inputs)
+    elif further:
+        raise ConfigError(f'{entry.name} has "further_raw", but the network reads one volume of raw: leave it out.')
+    for volume in (raw, *further):
+        _check_raw(entry, volume, channels=bool(inputs))
     labels = {class_id: open_volume(entry.file, dataset) for dataset, class_id in entry.labels.items() if need_labels}
     mask = None if entry.mask is None else open_volume(entry.file, entry.mask)
     metric_masks = tuple(open_volume(entry.file, dataset) for dataset in entry.metric_masks if need_labels)
     region_roi = _configured_roi(entry, raw)
-    opened = Region(entry, downsampled(region_roi, factor), raw, labels, mask, metric_masks, factor)
+    roi = downsampled(region_roi, factor)
+    opened = Region(entry, roi, raw, labels, mask, metric_masks, factor, tuple(further))
     for volume in opened.volumes:
         _check_voxel_size(entry, volume)
-        if volume is not raw:
+        if volume not in (raw, *further):
             _check_label(entry, volume)
             warn_between_voxels(volume, raw, entry.voxel_size, of=entry.name)
     _check_extents(entry, region_roi, opened.volumes)
@@ -105,8 +116,44 @@ def _check_voxel_size(entry: DataEntry, volume: Volume) -> None:
         )
 
 
-def _check_raw(entry: DataEntry, raw: Volume) -> None:
-    raw.require_zyx(f"{raw.dataset} of {entry.name}")
+def check_inputs(entry: DataEntry, volumes: Sequence[Volume], inputs: Sequence[InputSection]) -> None:
+    """Check that predictions are those that a network was trained to read, with lengths of the same voxels.
+
+    Raises:
+        DataError: There are others, in another order, or what one says of itself differs or is missing.
+    """
+    names = ", ".join(group.name for group in inputs)
+    if len(volumes) != len(inputs):
+        raise DataError(
+            f"{entry.name} names {len(volumes)} datasets of raw, but the network reads {names}: name the datasets of a "
+            'prediction as "raw" and "further_raw", in this order.'
+        )
+    for volume, group in zip(volumes, inputs, strict=True):
+        wanted, found = dict(group.attributes), volume.attributes
+        if "sigma_voxels" in wanted and found.get("sigma") is not None:
+            sizes = [entry.voxel_size[axis] for axis in wanted.get("axes", (0, 1, 2))]
+            if len(sizes) == len(found["sigma"]):
+                ratios = [sigma / size for sigma, size in zip(found["sigma"], sizes, strict=True)]
+                found = {**found, "sigma_voxels": ratios}
+        wanted.pop("sigma", None)
+        for key, value in wanted.items():
+            if key not in found:
+                asked = "sigma" if key == "sigma_voxels" else key
+                raise DataError(
+                    f"{volume.dataset} of {entry.name} does not say its {asked}, but the network reads {group.name} of "
+                    f"{key} {value}: set the attribute, as a prediction by run id does."
+                )
+            same = np.allclose(found[key], value, rtol=0.02) if key == "sigma_voxels" else found[key] == value
+            if not same:
+                raise DataError(
+                    f"{volume.dataset} of {entry.name} has {key} {found[key]}, but the network was trained to read "
+                    f"{group.name} of {key} {value}: predict it with the options of that training, or train again."
+                )
+
+
+def _check_raw(entry: DataEntry, raw: Volume, channels: bool = False) -> None:
+    if not channels:
+        raw.require_zyx(f"{raw.dataset} of {entry.name}")
     raw.require_chunks(f"{raw.dataset} of {entry.name}")
     if raw.dtype.name not in RAW_SCALES:
         raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ class Region:
         mask: Voxels where it is 0 are not learnt; None = everywhere 1.
         metric_masks: Voxels where any of them is 0 are excluded from metrics.
         downsample_factor: Every n-th voxel is taken along each axis.
+        further_raw: Volumes whose channels follow those of raw, for a network that reads predictions.
     """
 
     entry: DataEntry
@@ -45,6 +46,7 @@ class Region:
     mask: Volume | None
     metric_masks: tuple[Volume, ...]
     downsample_factor: int = 1
+    further_raw: tuple[Volume, ...] = ()
 
     @property
     def name(self) -> str:
@@ -82,25 +84,28 @@ class Region:
     def addresses(self) -> list[Address]:
         """Addresses of all volumes that the entry names, including those not opened."""
         entry = self.entry
-        names = [entry.raw, *entry.labels, *filter(None, [entry.mask]), *entry.metric_masks]
+        names = [entry.raw, *entry.further_raw, *entry.labels, *filter(None, [entry.mask]), *entry.metric_masks]
         return [parse_address(entry.file, name) for name in names]
 
     @property
     def volumes(self) -> list[Volume]:
         """All volumes of the region, raw first."""
         masks = [] if self.mask is None else [self.mask]
-        return [self.raw, *self.labels.values(), *masks, *self.metric_masks]
+        return [self.raw, *self.further_raw, *self.labels.values(), *masks, *self.metric_masks]
 
     def read_raw(self, roi: Roi, outside: Outside = "error", fill: float = 0) -> NDArray[np.float32]:
-        """Read raw as float32 from 0 to 1; ``fill`` is in stored units.
+        """Read raw as float32 from 0 to 1, with channels where it has any; ``fill`` is in stored units.
 
         Raises:
             DataError: Float raw outside 0-1, or ``roi`` extends outside the volume and ``outside`` is "error".
         """
-        return self.normalised(self.read_stored_raw(roi, outside, fill))
+        if not self.further_raw:
+            return self.normalised(self.read_stored_raw(roi, outside, fill))
+        parts = [replace(self, raw=volume, further_raw=()) for volume in (self.raw, *self.further_raw)]
+        return np.concatenate([part.read_raw(roi, outside, fill) for part in parts])
 
     def read_stored_raw(self, roi: Roi, outside: Outside = "error", fill: float = 0) -> NDArray[Any]:
-        """Read raw in the dtype it is stored in."""
+        """Read raw in the dtype it is stored in, without further volumes of it."""
         return self._read(self.raw, roi, outside, fill)
 
     def normalised(self, stored: NDArray[Any]) -> NDArray[np.float32]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, cast
 
 from incasem_like.config import TrainingConfig
+from incasem_like.config.synthetic_sections import SyntheticSection
 from incasem_like.config.training_sections import AugmentationConfig, RejectConfig
 from incasem_like.targets import Target, overlapping_classes, targets_of
 from incasem_like.volumes.geometry import nanometres
@@ -23,6 +24,7 @@ class SampleSettings:
         output_size: Label block in voxels, centred in the input.
         voxel_size: Voxel size of the volumes in nm.
         downsample_factor: Every n-th voxel is taken along each axis; sizes above count voxels after that.
+        synthetic: Samples of random objects instead of regions; None for regions.
         num_classes: Number of classes including background.
         targets: What is made of the labels of each block.
         reject: Which random blocks are rejected.
@@ -37,6 +39,7 @@ class SampleSettings:
     reject: RejectConfig
     augmentation: AugmentationConfig
     downsample_factor: int = 1
+    synthetic: SyntheticSection | None = None
 
     @classmethod
     def from_config(cls, config: TrainingConfig) -> Self:
@@ -50,7 +53,20 @@ class SampleSettings:
             reject=config.training.reject,
             augmentation=config.training.augmentation,
             downsample_factor=config.data.downsample_factor,
+            synthetic=config.training.synthetic,
         )
+
+    @property
+    def input_targets(self) -> tuple[Target, ...]:
+        """What the network reads instead of raw; none where it reads raw."""
+        if self.synthetic is None:
+            return ()
+        return cast("tuple[Target, ...]", tuple(target.resolved(self.num_classes) for target in self.synthetic.input))
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the network's input."""
+        return sum(target.channels for target in self.input_targets) or 1
 
     @property
     def raw_context(self) -> Size:

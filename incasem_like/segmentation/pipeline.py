@@ -26,7 +26,7 @@ from incasem_like.blockwise.grid import block_grid, shuffled_parts
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.disk import write_whole
 from incasem_like.errors import DataError, InputError
-from incasem_like.graphs import ParquetGraph
+from incasem_like.graphs import GraphStore, Table, open_graph
 from incasem_like.segmentation.affinities import Offset, check_signs, stored_offsets
 from incasem_like.segmentation.label_arrays import consecutive, count_ids, object_rows, relabel
 from incasem_like.segmentation.methods.base import BlockReader, Ids
@@ -84,10 +84,22 @@ class Segmentation:
         return AsPrepared(self.prediction) if isinstance(self.prediction, PredictedVolume) else None
 
     @cached_property
-    def graph(self) -> ParquetGraph:
+    def graph(self) -> GraphStore:
         """The region adjacency graph."""
-        folder = self.folder / "graph"
-        return ParquetGraph(folder / "nodes", folder / "edges")
+        return _graph_of(self.folder, self.graph_options)
+
+    @property
+    def graph_options(self) -> dict[str, Any]:
+        """The graph store, as blocks open it: its URL, or None for files in the group, and the score of its edges."""
+        method = self.section.chosen
+        scoring = "_".join(str(getattr(method, name)) for name in method.edge_options)
+        return {"graph": self.section.graph, "scoring": scoring}
+
+    @property
+    def edges_folder(self) -> Path:
+        """Folder of the log of finished blocks of edges, and of edges in files."""
+        scoring = self.graph_options["scoring"]
+        return self.folder / "graph" / (f"edges_{scoring}" if scoring else "edges")
 
     @property
     def folder(self) -> Path:
@@ -264,17 +276,11 @@ def segment(
         InputError: A stage was made with other options, and ``overwrite`` is False.
     """
     how: dict[str, Any] = {"num_workers": num_workers, "workers": workers}
-    fragments = _make_fragments(plan, overwrite, run_id, how)
-    _make_edges(plan, fragments, overwrite, how)
-    nodes, edges = plan.graph.read_nodes(), plan.graph.read_edges()
-    if not nodes:
-        ids = np.zeros(0, np.uint64)
-        nodes = {"id": ids, "size": np.zeros(0, np.int64), "is_seed": np.zeros(0, bool)}
-    indexed = _indexed(nodes["id"], edges)
+    plan.is_finished(overwrite)  # refuses other options before edges of another score are made
+    fragments, nodes, edges = make_graph(plan, overwrite=overwrite, run_id=run_id, **how)
     made = []
     for cut, name in plan.names().items():
-        segments = plan.section.chosen.segments(nodes["id"], nodes, indexed, cut) if len(nodes["id"]) else nodes["id"]
-        segments, removed = _sized(segments, nodes["size"], plan.section)
+        segments, removed = segments_at(plan, nodes, edges, cut)
         path = _write_table(plan, name, nodes["id"], segments)
         objects = int(segments.max(initial=0))
         options = {
@@ -291,10 +297,41 @@ def segment(
         made.append({"address": str(output.address), "threshold": cut, "objects": objects, **removed})
     return {
         "fragments": len(nodes["id"]),
-        "edges": len(indexed["u"]),
+        "edges": len(edges["u"]),
         "fragments_address": str(fragments.address),
         "segmentations": made,
     }
+
+
+def make_graph(
+    plan: Segmentation, *, overwrite: bool = False, run_id: int | None = None, **how: Any
+) -> tuple[Volume, Table, dict[str, npt.NDArray[Any]]]:
+    """Run the stages of fragments and edges, as far as they are not complete; arguments as for ``segment``.
+
+    Returns:
+        The fragments, the nodes of the graph in ascending order of their ids, and the edges with indices of nodes.
+    """
+    fragments = _make_fragments(plan, overwrite, run_id, how)
+    _make_edges(plan, fragments, overwrite, how)
+    nodes: Table = plan.graph.read_nodes()
+    if not nodes:
+        ids = np.zeros(0, np.uint64)
+        nodes = {"id": ids, "size": np.zeros(0, np.int64), "is_seed": np.zeros(0, bool)}
+    return fragments, nodes, _indexed(nodes["id"], plan.graph.read_edges())
+
+
+def segments_at(
+    plan: Segmentation, nodes: Table, edges: dict[str, npt.NDArray[Any]], cut: float | None
+) -> tuple[Ids, dict[str, int]]:
+    """Return the segment of each fragment at one threshold, 1..n or 0, and what was removed by size.
+
+    Args:
+        plan: What is segmented.
+        nodes, edges: As ``make_graph`` returns them.
+        cut: The threshold, or None for a method that has none.
+    """
+    segments = plan.section.chosen.segments(nodes["id"], nodes, edges, cut) if len(nodes["id"]) else nodes["id"]
+    return _sized(segments, nodes["size"], plan.section)
 
 
 def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how: Mapping[str, Any]) -> Volume:
@@ -304,7 +341,8 @@ def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how
 
     def task(output: Volume) -> BlockTask:
         step = block_grid(output, plan.section.block_shape, context, None).step
-        parameters = {**stage, "voxels": math.prod(step), "mask": plan.mask is not None}
+        parameters = {**stage, **plan.graph_options, "voxels": math.prod(step), "mask": plan.mask is not None}
+        parameters.pop("scoring")  # fragments do not depend on it
         shape = plan.section.block_shape
         return BlockTask(
             "fragments", output, plan.reads, fragments_of_block, parameters, shape, context, set_up=plan.set_up
@@ -316,9 +354,14 @@ def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how
         "provenance": make_provenance(TOOL, stage, plan.inputs, run_id),
     }
     output = _output(plan, f"{plan.group}/fragments", options, task, overwrite)
+    claimed = str(plan.folder.absolute())
+    if plan.section.graph is not None:
+        plan.graph.claim(claimed)
     if not output.complete and read_log(str(output.address)) is None:
-        for folder in (plan.graph.nodes, plan.graph.edges):
-            shutil.rmtree(folder, ignore_errors=True)
+        plan.graph.clear()
+        shutil.rmtree(plan.folder / "graph", ignore_errors=True)
+        if plan.section.graph is not None:
+            plan.graph.claim(claimed)
     run_blockwise(task(output), description="Fragments", **how)
     return open_volume(output.address)
 
@@ -327,6 +370,7 @@ def _make_edges(plan: Segmentation, fragments: Volume, overwrite: bool, how: Map
     step = block_grid(fragments, plan.section.block_shape, (0, 0, 0), None).step
     parameters = {
         **plan.options(*plan.section.chosen.table_options),
+        **plan.graph_options,
         "voxels": math.prod(step),
         "mask": plan.mask is not None,
     }
@@ -337,7 +381,7 @@ def _make_edges(plan: Segmentation, fragments: Volume, overwrite: bool, how: Map
         edges_of_block,
         parameters,
         plan.section.block_shape,
-        place=plan.graph.edges,
+        place=plan.edges_folder,
         set_up=plan.set_up,
     )
     task.run(overwrite=overwrite and _is_stale(task), description="Edges", **how)
@@ -435,7 +479,7 @@ def fragments_of_block(block: Block, parameters: Mapping[str, Any]) -> None:
     nodes["id"] = nodes["id"] + first
     fragments[fragments > 0] += first
     block.output.write(fragments, block.write_roi)
-    _graph_of(block.folder.parent).write_nodes(block.number, nodes)
+    _graph_of(block.folder.parent, parameters).write_nodes(block.number, nodes)
 
 
 def edges_of_block(block: Block, parameters: Mapping[str, Any]) -> None:
@@ -452,7 +496,7 @@ def edges_of_block(block: Block, parameters: Mapping[str, Any]) -> None:
         lambda roi: fragments.read(roi, outside="constant"),
     )
     method = method_named(parameters["method"], parameters["options"])
-    _graph_of(block.folder.parent.parent).write_edges(block.number, method.edges(reader))
+    _graph_of(block.folder.parent.parent, parameters).write_edges(block.number, method.edges(reader))
 
 
 def segment_block(block: Block, parameters: Mapping[str, Any]) -> None:
@@ -475,8 +519,8 @@ def _values(block: Block, parameters: Mapping[str, Any], roi: Roi) -> Values:
     return read_values(prediction, mask, parameters["meaning"], offsets, roi, parameters.get("excluded_sections", ()))
 
 
-def _graph_of(folder: Path) -> ParquetGraph:
-    return ParquetGraph(folder / "graph" / "nodes", folder / "graph" / "edges")
+def _graph_of(folder: Path, parameters: Mapping[str, Any]) -> GraphStore:
+    return open_graph(parameters["graph"] or folder / "graph", parameters.get("scoring", ""))
 
 
 def node_table(fragments: Ids, roi: Roi, voxel_size: Sequence[float]) -> dict[str, npt.NDArray[Any]]:

@@ -58,6 +58,7 @@ def segment_as_run(
     *,
     store: RunStore | None,
     prediction_run_id: int | None = None,
+    parameters_of: int | None = None,
     overwrite: bool = False,
     num_workers: int = 1,
     workers: Workers | None = None,
@@ -70,6 +71,7 @@ def segment_as_run(
         plan: What to segment.
         store: Run store, of kind ``segmentations``; None does not track the run.
         prediction_run_id: Run that made the prediction; None takes it from the dataset's provenance.
+        parameters_of: Evaluation run whose best parameters these are.
         overwrite: Replace stages that were made with other options.
         num_workers: Number of processes.
         workers: Workers of a workers file, instead of local processes.
@@ -89,6 +91,7 @@ def segment_as_run(
     def work(run: Run) -> dict[str, Any]:
         run.inputs([volume.as_input() for volume in plan.inputs])
         run.set_info("prediction_run_id", made_by)
+        run.set_info("evaluation_run_id", parameters_of)
         found = segment(plan, overwrite=overwrite, num_workers=num_workers, workers=workers, run_id=run.id or None)
         return {**found, "run_id": run.id}
 

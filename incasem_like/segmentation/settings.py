@@ -13,6 +13,8 @@ from incasem_like.config.kinds import Count, Positive, Size, Text, Whole, Words,
 from incasem_like.config.loading import files_or_default, load_document
 from incasem_like.config.section import Document, Section
 from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
+from incasem_like.errors import InputError
+from incasem_like.graphs import check_graph_url
 from incasem_like.segmentation.methods.base import Method
 from incasem_like.segmentation.methods.components import ConnectedComponents, Hysteresis, Threshold
 from incasem_like.segmentation.methods.mutex_watershed import MutexWatershed
@@ -59,6 +61,11 @@ class SegmentationSection(MethodSection):
         description="Group for fragments, graph and segmentation, in the container of the prediction; "
         "null = the prediction's dataset, `_` and the method.",
     )
+    graph: Text | None = Field(
+        None,
+        description="Store of the region adjacency graph: `sqlite:////path/graph.db`, `postgresql://user@host/db` or "
+        "`mongodb://host/db`, with `$NAME` for a password in the environment; null = Parquet files in the group.",
+    )
     block_shape: Size = Field(
         (128, 192, 192), description="Voxels that a worker processes at once, z, y, x; their context comes on top."
     )
@@ -70,6 +77,11 @@ class SegmentationSection(MethodSection):
         if self.method not in METHODS:
             ending = nearest(self.method, METHODS) or f": known are {', '.join(METHODS)}."
             raise contradiction(f"segmentation.method '{self.method}' is not a method{ending}")
+        if self.graph is not None:
+            try:
+                check_graph_url(self.graph)
+            except InputError as error:
+                raise contradiction(f"segmentation.graph: {error}") from None
         return self
 
     @property

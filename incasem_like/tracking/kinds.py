@@ -82,6 +82,7 @@ RUN_KINDS = (
         "#eadff2",
         columns=("parent", "data", "dice", "jaccard", "tags"),
         omniboard_columns=(("Prediction run", "info.prediction_run_id"), ("Dice, best", "info.summary.dice.max")),
+        tools=("self_consistency",),
     ),
     RunKind(
         "sweeps",
@@ -89,7 +90,12 @@ RUN_KINDS = (
         columns=("result.trials", "result.metric", "result.best_value", "result.best_training_run", "tags"),
         omniboard_columns=(("Best value", "result.best_value"), ("Best training run", "result.best_training_run")),
     ),
-    RunKind("bootstrapping", "#f9dcdc"),
+    RunKind(
+        "bootstrapping",
+        "#f9dcdc",
+        columns=("parent", "result.last_step", "result.error", "result.voi", "tags"),
+        omniboard_columns=(("Self-consistency error", "result.error"), ("VOI", "result.voi")),
+    ),
 )
 KINDS = tuple(kind.name for kind in RUN_KINDS)
 KINDS_BY_KEY = {kind.parent_key: kind.name for kind in RUN_KINDS}

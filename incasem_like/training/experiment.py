@@ -20,7 +20,7 @@ from incasem_like.volumes import check_outputs
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
-    from incasem_like.samples import TrainingSamples
+    from incasem_like.samples import SyntheticSamples, TrainingSamples
     from incasem_like.tracking import Run, RunRecord, RunStore
     from incasem_like.training.log import TrainingLog
     from incasem_like.training.optimization import Optimization
@@ -225,11 +225,12 @@ def build_trainer(
     return Trainer(config, parts)
 
 
-def _samples(checked: CheckedTraining) -> TrainingSamples:
-    from incasem_like.samples import TrainingSamples
+def _samples(checked: CheckedTraining) -> TrainingSamples | SyntheticSamples:
+    from incasem_like.samples import SyntheticSamples, TrainingSamples
 
-    assert checked.config.seed is not None
-    return TrainingSamples(checked.training_data, checked.settings, checked.config.seed)
+    seed, data = checked.config.seed, checked.training_data
+    assert seed is not None
+    return SyntheticSamples(checked.settings, seed) if data is None else TrainingSamples(data, checked.settings, seed)
 
 
 def _batches(checked: CheckedTraining) -> Callable[[int, int], Iterable[Batch]]:

@@ -29,7 +29,7 @@ class CheckedTraining:
 
     Attributes:
         config: The configuration.
-        training_data: The data configuration for training.
+        training_data: The data configuration for training; None if it trains on random objects.
         validation_data: The data configuration for validation, or None.
         training_regions: The opened entries of ``training_data``.
         validation_regions: The opened entries of ``validation_data``; empty without validation.
@@ -37,7 +37,7 @@ class CheckedTraining:
     """
 
     config: TrainingConfig
-    training_data: DataConfig
+    training_data: DataConfig | None
     validation_data: DataConfig | None
     training_regions: Sequence[Region]
     validation_regions: Sequence[Region]
@@ -47,7 +47,8 @@ class CheckedTraining:
     def artifacts(self) -> dict[str, str]:
         """The data configurations as stored in the run's record, by name."""
         validation = {} if self.validation_data is None else {"validation_data.json": self.validation_data.text}
-        return {"training_data.json": self.training_data.text, **validation}
+        training = {} if self.training_data is None else {"training_data.json": self.training_data.text}
+        return {**training, **validation}
 
 
 def check_training(config: TrainingConfig) -> CheckedTraining:
@@ -66,16 +67,19 @@ def check_training(config: TrainingConfig) -> CheckedTraining:
     check_options(config)
     check_block_sizes(config)
     settings = SampleSettings.from_config(config)
-    training_data = _data_config(config, required_file(config.training.data, "training.data"))
+    training_data = None
+    if config.training.synthetic is None:
+        training_data = _data_config(config, required_file(config.training.data, "training.data"))
     validation_data = _data_config(config, config.validation.data) if config.validation.data else None
     check_writable(config.directories.runs)
-    training_regions = _open(config, training_data)
+    training_regions = _open(config, training_data) if training_data else []
     validation_regions = _open(config, validation_data) if validation_data else []
     check_validation_tiles(config, validation_regions)
     check_device(config.torch)
     check_memory(config)
     check_space(config.model, config.directories.runs)
-    check_training_data(config, training_regions)
+    if training_regions:
+        check_training_data(config, training_regions)
     if validation_regions:
         found = look_into(validation_regions, measured=True, overlapping=settings.overlapping_classes)
         warn_of_content("validation.data", found, config.data.num_classes)
@@ -98,9 +102,10 @@ def check_network(config: TrainingConfig) -> None:
             f"model.outputs describes {names}, but loss.type={config.loss.type} trains classes: give targets, or set "
             "model.outputs=null. A network that was trained elsewhere can be imported and predict."
         )
-    if model.in_channels != 1:
+    if model.in_channels != 1 and config.training.synthetic is None:
         raise ConfigError(
-            f"model.in_channels is {model.in_channels}, but raw volumes have one channel: set model.in_channels=1."
+            f"model.in_channels is {model.in_channels}, but raw volumes have one channel: set model.in_channels=1, or "
+            "training.synthetic for a network that reads predictions."
         )
     outputs, weights = check_output(model), config.training.stage_weights
     if weights is not None and len(weights) != outputs:

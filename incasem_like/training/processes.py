@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from incasem_like.config import TorchConfig, TrainingConfig
-    from incasem_like.samples import TrainingSamples
+    from incasem_like.samples import SyntheticSamples, TrainingSamples
 
 NO_MORE = -1.0  # announced instead of a learning rate when the training ends
 PATIENCE = datetime.timedelta(days=7)  # the others wait while the leader validates; launchers end them if it dies
@@ -32,7 +32,7 @@ class Job:
     """
 
     config: TrainingConfig
-    samples: TrainingSamples
+    samples: TrainingSamples | SyntheticSamples
 
 
 @dataclass(frozen=True)

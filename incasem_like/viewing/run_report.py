@@ -42,7 +42,11 @@ def report_of_run(record: RunRecord, lineage: bytes | None = None) -> Report:
         record: The run.
         lineage: A drawing of its lineage, SVG.
     """
-    pictures = [scores_of_series(record) or curves_of_run(record), slices_of_run(record)]
+    pictures = [
+        scores_of_series(record) or curves_of_run(record),
+        *pictures_of_evaluation(record),
+        slices_of_run(record),
+    ]
     if lineage is not None:
         pictures.append(Picture("Lineage", "What the run came from, and what came of it.", lineage))
     return Report(
@@ -106,6 +110,22 @@ def scores_of_series(record: RunRecord) -> Picture | None:
     best = record.result.get("best_iteration") if isinstance(record.result, dict) else None
     caption = f"{said}; iteration {best} is the best by {record.result['best_metric']}." if best else f"{said}."
     return Picture("Series", caption, record.artifact(SERIES_FIGURE))
+
+
+# The figures that evaluations and searches of parameters store, with heading and caption.
+EVALUATION_FIGURES = {
+    "search.png": ("Search", "The score of each choice of parameters by threshold, and its splits against its merges."),
+    "precision_recall.png": ("Precision and recall", "At thresholds from 0 to 1, and the ROC curve."),
+    "examples.png": ("Examples", "Sections with ground truth (red) and prediction (green)."),
+    "errors.png": ("Worst errors", "The largest splits and merges; objects that take part are coloured."),
+}
+
+
+def pictures_of_evaluation(record: RunRecord) -> list[Picture]:
+    """Return the figures that an evaluation, or a search of segmentation parameters, stored; none for other runs."""
+    return [
+        Picture(*about, record.artifact(name)) for name, about in EVALUATION_FIGURES.items() if name in record.artifacts
+    ]
 
 
 def slices_of_run(record: RunRecord) -> Picture | None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from incasem_like.commands.options import add_record_flags, record_options
+from incasem_like.commands.options import StoreChoice, add_record_flags, record_options
 from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
 
 
@@ -22,6 +22,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--threshold_step", type=float, default=0.1, help="distance between thresholds, above 1e-5")
     add("--label_class", type=int, help="compare with this class of a class map instead of all non-zero ids")
     add("--intersect", action="store_true", help="evaluate the ROI that all volumes cover instead of refusing")
+    add("--report", action="store_true", help="also precision, recall and ROC over thresholds 0 to 1, with figures")
+    add("--seen", choices=("refuse", "leave_out", "score"), default="refuse", help="what to do if the model was "
+        "trained or validated on voxels to evaluate: refuse, leave them out, or score all, with a mark; default: "
+        "refuse")  # fmt: skip
     add_worker_flags(parser)
     add_record_flags(parser)
     return parser
@@ -33,14 +37,18 @@ def main(arguments: argparse.Namespace) -> None:
 
     from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.evaluation.threshold_run import ThresholdEvaluation, best_sentence, evaluate_as_run, result_table
+    from incasem_like.viewing.voxel_report_figure import draw_report
 
     given = {name: getattr(arguments, name) for name in ThresholdEvaluation.__dataclass_fields__}
     request = ThresholdEvaluation(**{**given, "roi_padding": tuple(arguments.roi_padding)})
     record = record_options(arguments, "evaluations")
+    lookups = {"open_store": StoreChoice.from_arguments(arguments).open, "draw": draw_report}
     options = {"num_workers": arguments.num_workers, "workers": given_workers(arguments)}
-    result = evaluate_as_run(request, **record, **options)
+    result = evaluate_as_run(request, **record, **lookups, **options)
     Console().print(result_table(result))
     print(best_sentence(result))
+    if arguments.report and (auc := result["report"]["auc"]) is not None:
+        print(f"Area under the ROC curve: {auc:.4f}")
     if record["store"] is not None:
         report_written(f"evaluation run {result['run_id']}", record["store"].description)
 

@@ -33,7 +33,7 @@ def counts_at(threshold, arrays, inside=slice(None)):
 
 
 def sweep(evaluation, thresholds, **options):
-    return evaluation.sweep(evaluation.task(thresholds), **options)
+    return evaluation.sweep(evaluation.task(thresholds), **options)[0]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -123,7 +123,7 @@ def test_labels_that_lack_a_part_name_the_part_that_fits(arrays, make_volume):
         DataError, match=r"labels covers z 0-8, y 0-9, x 5-10.*--intersect .* z 0-8, y 0-9, x 5-9"
     ) as error:
         prepare_evaluation(make_volume("small", arrays["prediction"][:, :, :10]), labels)
-    assert "asks for z 0-8, y 0-9, x 0-9" in str(error.value)
+    assert "but z 0-8, y 0-9, x 0-9 is to be evaluated" in str(error.value)
     common = prepare_evaluation(prediction, labels, intersect=True)
     assert common.roi == Roi((0, 0, 5), (9, 10, 6))
 

@@ -11,7 +11,13 @@ import pytest
 import skimage.metrics
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.evaluation.instance_run import InstanceEvaluation, evaluate_instances_as_run, score
+from incasem_like.evaluation.instance_run import (
+    InstanceEvaluation,
+    best_lines,
+    evaluate_instances_as_run,
+    instance_table,
+    score,
+)
 from incasem_like.evaluation.instances import Contingency, largest_errors, object_scores, partition_scores
 from incasem_like.tracking import open_store
 from incasem_like.volumes import create_volume
@@ -180,29 +186,31 @@ def test_volumes_are_scored_like_arrays_and_the_run_is_tracked(pair, write, tmp_
     labels = write("labels", np.pad(truth, 2), begin=(0, 0, 0))
     segmentations = (write("seg_a", predicted, begin=(2, 2, 2)), write("seg_b", truth, begin=(2, 2, 2)))
     store = open_store(None, kind="evaluations", runs_directory=tmp_path / "runs")
-    request = InstanceEvaluation(labels=labels, segmentations=segmentations)
+    request = InstanceEvaluation(labels=(labels,), segmentations=segmentations)
     result = evaluate_instances_as_run(request, store=store, num_workers=2)
     expected = score(Contingency.of(truth, predicted, begin=(2, 2, 2)))
-    assert result["scores"][segmentations[0]] == expected
+    found = result["scores"][segmentations[0]]
+    assert {name: found[name] for name in expected} == expected
     assert result["scores"][segmentations[1]]["voi"] == 0
     assert result["best"] == segmentations[1]
     record = store.get(1)
     assert record.document["result"]["scores"][segmentations[0]]["voi"] == pytest.approx(expected["voi"])
-    part = InstanceEvaluation(labels=labels, segmentations=segmentations[:1], offset=(3, 4, 5), shape=(5, 6, 4))
+    part = InstanceEvaluation(labels=(labels,), segmentations=segmentations[:1], offset=(3, 4, 5), shape=(5, 6, 4))
     slices = (slice(1, 6), slice(2, 8), slice(3, 7))
     found = evaluate_instances_as_run(part, store=None)["scores"][segmentations[0]]
-    assert found == score(Contingency.of(truth[slices], predicted[slices], begin=(3, 4, 5)))
+    expected = score(Contingency.of(truth[slices], predicted[slices], begin=(3, 4, 5)))
+    assert {name: found[name] for name in expected} == expected
 
 
 def test_volumes_that_do_not_fit_are_refused(pair, write):
     truth, predicted = pair
     labels, segmentation = write("labels", truth[:5]), write("seg", predicted)
     with pytest.raises(DataError, match="--intersect"):
-        InstanceEvaluation(labels=labels, segmentations=(segmentation,)).tasks()
-    (task,) = InstanceEvaluation(labels=labels, segmentations=(segmentation,), intersect=True).tasks()
-    assert task.grid.roi.shape == (5, 10, 11)
+        InstanceEvaluation(labels=(labels,), segmentations=(segmentation,)).prepare()
+    (task,) = InstanceEvaluation(labels=(labels,), segmentations=(segmentation,), intersect=True).prepare()
+    assert task.task.grid.roi.shape == (5, 10, 11)
     with pytest.raises(InputError, match="--offset and --shape"):
-        InstanceEvaluation(labels=labels, segmentations=(segmentation,), offset=(0, 0, 0)).tasks()
+        InstanceEvaluation(labels=(labels,), segmentations=(segmentation,), offset=(0, 0, 0)).prepare()
 
 
 def test_the_script_prints_the_scores(pair, write, tmp_path):
@@ -239,3 +247,66 @@ def test_published_scores_of_gala_s_supervoxels_are_reproduced():
     every, labelled = partition_scores(table), partition_scores(table.labelled)
     assert (round(every["voi_split"], 3), round(every["voi_merge"], 3)) == (1.643, 0.454)
     assert (round(labelled["voi_split"], 3), round(labelled["voi_merge"], 3)) == (1.336, 0.121)
+
+
+def test_an_empty_segmentation_is_one_row_and_does_not_stop_the_others(pair, write):
+    truth, predicted = pair
+    labels, empty, filled = write("labels", truth), write("a/seg", np.zeros_like(predicted)), write("b/seg", predicted)
+    request = InstanceEvaluation(labels=(labels,), segmentations=(empty, filled), both_labelled=True)
+    result = evaluate_instances_as_run(request, store=None)
+    assert result["best"] == filled
+    assert (result["scores"][empty]["voi"], result["scores"][empty]["coverage"]) == (None, 0)
+    rows = instance_table(result)
+    assert [row[0] for row in rows[1:]] == ["a/seg", "b/seg"]
+    assert rows[1][1] == "undefined"
+    only = evaluate_instances_as_run(
+        InstanceEvaluation(labels=(labels,), segmentations=(empty,), both_labelled=True), store=None
+    )
+    assert only["best"] is None
+    assert best_lines(only) == ["No segmentation has a VOI: none labels a voxel that the ground truth labels."]
+
+
+def test_several_volumes_are_pooled_and_masked(pair, write, tmp_path):
+    truth, predicted = pair
+    mask = np.random.default_rng(7).integers(0, 2, SHAPE).astype(np.uint8)
+    labels = (write("labels", truth), write("labels_2", truth[:5]))
+    segmentations = (write("seg", predicted), write("seg_2", predicted[:5]))
+    masks = (write("mask", mask), write("mask_2", mask[:5]))
+    request = InstanceEvaluation(labels=labels, segmentations=segmentations, mask=masks)
+    result = evaluate_instances_as_run(request, store=None)
+    arrays = [(truth, predicted, mask), (truth[:5], predicted[:5], mask[:5])]
+    one = np.concatenate([array[0][(array[2] > 0) & (array[0] > 0)] + np.uint32(100 * k)
+                          for k, array in enumerate(arrays)])  # fmt: skip
+    other = np.concatenate([array[1][(array[2] > 0) & (array[0] > 0)].astype(int) + 1 + 100 * k
+                            for k, array in enumerate(arrays)])  # fmt: skip
+    split, merge = skimage.metrics.variation_of_information(one, other)
+    pooled = result["scores"]["all volumes"]
+    assert (pooled["voi_split"], pooled["voi_merge"]) == pytest.approx((split, merge))
+    single = [result["scores"][name] for name in segmentations]
+    assert pooled["truth_objects"] == sum(scores["truth_objects"] for scores in single)
+    assert pooled["thresholds"][0]["tp"] == sum(scores["thresholds"][0]["tp"] for scores in single)
+    assert result["best"] == "all volumes"
+    assert pooled["intervals"]["voi"][0] <= pooled["voi"] <= pooled["intervals"]["voi"][1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"offset": (0, 0, 0), "shape": (0, 4, 4)}, "--shape is 0 4 4: give three numbers of voxels above 0"),
+        ({"offset": (0, 0, 0), "shape": (20, 4, 4)}, "or --offset and --shape"),
+        ({"mask": ("a", "b")}, "2 masks and 1 volumes of labels"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence(pair, write, options, message):
+    truth, predicted = pair
+    request = InstanceEvaluation(labels=(write("labels", truth),), segmentations=(write("seg", predicted),), **options)
+    with pytest.raises(InputError, match=message) as caught:
+        request.prepare()
+    assert "\n" not in str(caught.value)
+
+
+def test_as_many_segmentations_as_labels_are_needed(pair, write):
+    truth, predicted = pair
+    labels = write("labels", truth)
+    with pytest.raises(InputError, match="2 volumes of labels and 1 segmentations"):
+        InstanceEvaluation(labels=(labels, labels), segmentations=(write("seg", predicted),)).prepare()

@@ -10,7 +10,7 @@ from incasem_like.volumes import NanometreRoi
 
 @pytest.fixture
 def graph(tmp_path):
-    return ParquetGraph(tmp_path / "nodes", tmp_path / "edges")
+    return ParquetGraph(tmp_path)
 
 
 def nodes(ids, x):

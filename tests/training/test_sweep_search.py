@@ -9,7 +9,8 @@ import pytest
 
 from incasem_like.config.sweep_config import SweepConfig, SweepSection
 from incasem_like.errors import ConfigError, InputError
-from incasem_like.training.sweep import Search, Trial, best_trial, trial_config, trials_csv
+from incasem_like.search import Search, Trial, best_trial, trials_csv
+from incasem_like.training.sweep import trial_config
 
 LR = {"low": 1e-5, "high": 1e-3, "log": True}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from incasem_like.tracking.queries.fields import better
 from incasem_like.training.arithmetic import KEY, WARNING, arithmetic_differences
 
 if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord
+    from incasem_like.tracking import RunRecord, RunStore
 
 _ABSENT = object()
 
@@ -39,7 +39,8 @@ def compare_runs(
 ) -> None:
     """Compare runs: the differences of their configurations, and their metrics side by side.
 
-    For a metric, the best value is shown with its iteration, else the last value; * marks the best run.
+    For a metric, the best value is shown with its iteration, else the last value; * marks the best run. Of runs that
+    were evaluated on the same voxels, sentences say which is better, by a paired bootstrap over parts of the volume.
     """
     if plot is not None and plot.suffix.lower() != ".png":
         raise InputError(f"The plot is written as PNG: name a file that ends in .png, not '{plot}'.")
@@ -47,13 +48,38 @@ def compare_runs(
         raise InputError("A comparison takes two runs or more: name another id.")
     records = [run.get(stores, kind) for run in dict.fromkeys(runs)]
     differences = config_differences(records)
+    verdicts = verdicts_of(records, metrics, lambda: stores.open("evaluations"))
     table = metric_values(records, metrics)
     if as_json:
-        print(json.dumps(_as_json(records, differences, table), indent=2))
+        print(json.dumps({**_as_json(records, differences, table), "verdicts": verdicts}, indent=2))
     else:
         _print(records, differences, table)
+        print("\n".join(["", *verdicts]) if verdicts else "", end="\n" if verdicts else "")
     if plot is not None:
         _write_plot(records, metrics, plot.expanduser())
+
+
+def verdicts_of(records: Sequence[RunRecord], metrics: Sequence[str], evaluations: Callable[[], RunStore]) -> list[str]:
+    """Return sentences on which run is better, for each metric; none if not all of them were evaluated.
+
+    Raises:
+        InputError: They are evaluations, and scored different voxels.
+    """
+    from incasem_like.evaluation.run_comparison import compare_evaluations, evaluation_of
+
+    are_evaluations = all(record.kind == "evaluations" for record in records)
+    try:
+        evaluated = [evaluation_of(record, evaluations) for record in records]
+        names = [f"{singular(record.kind).capitalize()} run {record.id}" for record in records]
+        return [
+            found.sentence(names[i], names[j][0].lower() + names[j][1:])
+            for metric in metrics or (None,)
+            for i, j, found in compare_evaluations(evaluated, metric)
+        ]
+    except InputError:
+        if are_evaluations and any("evaluated" in (record.result or {}) for record in records):
+            raise
+        return []
 
 
 def config_differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:

@@ -125,7 +125,7 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
     num_classes = training.data.num_classes if section.log_metrics else None
     data = load_data_config(path, config.directories.data, num_classes=num_classes)
     trained, found = training.data.voxel_size, data.voxel_size
-    if not same_voxel_size(found, trained):
+    if not training.model.inputs and not same_voxel_size(found, trained):  # else lengths are compared in voxels
         wanted, given = (" ".join(f"{edge:.10g}" for edge in size) for size in (trained, found))
         raise ConfigError(
             f"{data.entries[0].name} in {path} has voxels of {given} nm, but the network was trained with {wanted} nm: "
@@ -144,9 +144,11 @@ def _open_regions(
         return open_regions(
             data,
             num_classes=num_classes,
-            voxel_size=training.data.voxel_size,
+            # What reads predictions depends on their lengths in voxels, which are compared.
+            voxel_size=data.voxel_size if training.model.inputs else training.data.voxel_size,
             need_labels=need_labels,
             downsample_factor=training.data.downsample_factor,
+            inputs=training.model.inputs or (),
         )
 
     measured = config.prediction.log_metrics

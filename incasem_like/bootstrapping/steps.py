@@ -1,0 +1,439 @@
+"""The steps of a round: what each depends on, and how it is run. `STEPS` lists them in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from incasem_like.bootstrapping.painting import Painting, data_config_text
+from incasem_like.bootstrapping.places import find_places, painted_crops, write_places
+from incasem_like.bootstrapping.pseudo_truth import read_corrections, write_pseudo_truth
+from incasem_like.bootstrapping.settings import ModelStep, RoundConfig, merged
+from incasem_like.config import TrainingConfig
+from incasem_like.config.loading import nest
+from incasem_like.config.reading import read_keys
+from incasem_like.disk import write_whole
+from incasem_like.errors import ConfigError, InputError
+from incasem_like.volumes import Roi, Volume, list_datasets, open_volume, parse_address
+from incasem_like.volumes.chunk_files import digest
+
+NEIGHBOURS = {(-1, 0, 0), (0, -1, 0), (0, 0, -1)}
+# Painted voxels are few: blocks are chosen by what is painted in them, however little.
+SPARSE_REJECT = {"min_masked": 0.01, "min_mask_fraction": 0.01}
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """A configuration and what follows from it, before anything runs.
+
+    Attributes:
+        config: The configuration.
+        parent: The steps' results of the round that is continued, by step; empty without one.
+        parent_id: Id of that round's run.
+        scripts: The folder of scripts.
+        store_flags: Flags that select the run store.
+        num_workers: Processes of blockwise steps.
+    """
+
+    config: RoundConfig
+    parent: Mapping[str, Any]
+    parent_id: int | None
+    scripts: Path
+    store_flags: Sequence[str] = ()
+    num_workers: int = 1
+    _trainings: dict[str, TrainingConfig] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def raw(self) -> Volume:
+        """The raw volume."""
+        if self.config.round.raw is None:
+            raise ConfigError("round.raw is null: name the raw volume, such as round.raw=data/cell.zarr/volumes/raw.")
+        return open_volume(self.config.round.raw)
+
+    @cached_property
+    def painting(self) -> Painting:
+        """All painted labels: those of the configuration, and what was painted in the folder of the parent."""
+        labels = tuple(open_volume(address) for address in self.config.round.labels)
+        crops = tuple(crop for folder in self.parent.get("paint_folders", []) for crop in painted_crops(Path(folder)))
+        return Painting(self.raw, labels, crops)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the configurations and logs of this volume's steps."""
+        return self.config.directories.runs / "bootstrapping" / self.config.round.name
+
+    @property
+    def roi(self) -> Roi:
+        """What is predicted, in absolute voxels."""
+        section = self.config.round
+        if section.offset is None or section.shape is None:
+            return self.raw.roi
+        roi = Roi(section.offset, section.shape)
+        if not self.raw.roi.contains(roi):
+            raise ConfigError(f"round.offset and round.shape are not inside {self.raw.address}: correct them.")
+        return roi
+
+    def training(self, name: str) -> TrainingConfig:
+        """Return the checked configuration of a training, but for its data."""
+        if name not in self._trainings:
+            values = self.training_values(name)
+            self._trainings[name] = TrainingConfig.from_values(values, lambda _path: f"in {name} of the round")
+        return self._trainings[name]
+
+    def training_values(self, name: str) -> Values:
+        """Return the nested values of a training, as far as they do not depend on earlier steps."""
+        step: ModelStep = getattr(self.config, name)
+        values = merged(*(nest(read_keys(path)) for path in step.config), nest(step.values))
+        voxel_size = list(self.raw.require_voxel_size())
+        own: Values = {"seed": self.config.round.seed}
+        if name == "sparse_model":
+            own = merged(own, {"training": {"reject": SPARSE_REJECT}})
+        fixed: Values = {"data": {"voxel_size": voxel_size}}
+        if name == "affinities_model":  # it reads what the sparse model predicts, whatever its preset reads
+            fixed = merged(fixed, {"training": {"synthetic": {"input": self._inputs_of_affinities()}}})
+        if self.config.round.keep_weights and name in self.parent and name != "affinities_model":
+            own = merged(own, {"training": {"start_from": {"run_id": self.parent[name]["run_id"]}}})
+        return merged(own, values, fixed)
+
+    def _inputs_of_affinities(self) -> list[Values]:
+        """Return what the affinities' network reads: the sparse model's targets, of objects that have gaps."""
+        inputs = []
+        for target in self.training("sparse_model").resolved_targets:
+            values = target.model_dump(mode="json", exclude={"weight", "loss"})
+            if target.type == "affinities" and not values["grow_boundary"]:
+                values |= {"grow_boundary": 1, "grow_boundary_axes": [1, 2]}
+            inputs.append(values)
+        return inputs
+
+    @cached_property
+    def two_networks(self) -> bool:
+        """Whether 3-D affinities come from a second network that reads the first one's prediction."""
+        for target in self.training("sparse_model").resolved_targets:
+            if target.type == "affinities":
+                offsets = {tuple(offset) for offset in target.describe()["offsets"]}
+                if offsets >= NEIGHBOURS:
+                    return False
+        return True
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step needs while it runs.
+
+    Attributes:
+        plan: The plan.
+        key: Identity of the step with all it depends on; in the names of its run and outputs.
+        results: Results of the steps so far.
+        run_script: Runs a script as a tracked run of a kind: ``(kind, words, resume)``; returns the result of the run.
+    """
+
+    plan: RoundPlan
+    key: str
+    results: Mapping[str, Values]
+    run_script: Callable[..., Values]
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file of this step."""
+        return self.plan.folder / f"{self.key}_{name}"
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file of this step."""
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: file.write(text.encode()))
+        return path
+
+    @property
+    def group(self) -> str:
+        """The group of this step's datasets in the container of raw."""
+        return f"volumes/bootstrapping/{self.key}"
+
+    def config_file(self, values: Mapping[str, Any], *, data_folder: bool = False) -> Path:
+        """Write a configuration of a script, with this round's folders."""
+        directories = self.plan.config.directories
+        folders = {"runs": str(directories.runs), **({"data": str(directories.data)} if data_folder else {})}
+        return self.write("config.yaml", yaml.safe_dump(merged(values, {"directories": folders}), sort_keys=False))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Attributes:
+        name: Its name.
+        after: The steps whose results it uses.
+        parameters: Returns all it depends on beside these and the data: plain values.
+        run: Runs it and returns its result: plain values, with ``run_id`` where it is a run of its own.
+        kind: Kind of that run.
+        data: Returns the volumes outside of the round that it reads.
+        used: Whether the round has this step.
+    """
+
+    name: str
+    after: tuple[str, ...]
+    parameters: Callable[[RoundPlan], Values]
+    run: Callable[[Work], Values]
+    kind: str | None = None
+    data: Callable[[RoundPlan], Sequence[Volume]] = field(default=lambda plan: ())
+    used: Callable[[RoundPlan], bool] = field(default=lambda plan: True)
+
+
+def _paint(work: Work) -> Values:
+    plan, painting = work.plan, work.plan.painting
+    box = painting.check()
+    sections = painting.sections(box)
+    labels, mask = painting.write(work.group, box, {"key": work.key}, num_workers=plan.num_workers)
+    boxes = [roi for roi, _ in sections]
+    data = work.write("data.json", data_config_text(plan.raw, labels.dataset, mask.dataset, boxes))
+    painted = sum(voxels for _, voxels in sections)
+    return {"data": str(data), "mask": str(mask.address), "voxels": painted, "parts": len(boxes)}
+
+
+def _train(name: str, data_of: str | None) -> Callable[[Work], Values]:
+    def run(work: Work) -> Values:
+        step: ModelStep = getattr(work.plan.config, name)
+        if step.run_id is not None:
+            return {"run_id": step.run_id}
+        values = work.plan.training_values(name)
+        if data_of is not None:
+            values = merged(values, {"training": {"data": work.results[data_of]["data"]}})
+        config = work.config_file(values, data_folder=True)
+        words = [work.plan.scripts / "02_train/train.py", "with", config]
+        found = work.run_script("trainings", words, lambda run_id: [words[0], "--continue_run", run_id])
+        return {"run_id": found["run_id"], "loss": found["result"].get("loss")}
+
+    return run
+
+
+def _predict(name: str, model: str, source: str | None) -> Callable[[Work], Values]:
+    """Return how a model predicts: from raw, or from the datasets of an earlier prediction."""
+
+    def run(work: Work) -> Values:
+        plan = work.plan
+        step: ModelStep = getattr(plan.config, model)
+        entry: Values = {
+            "file": str(Path(plan.raw.container).resolve()), "voxel_size": list(plan.raw.require_voxel_size()),
+            "offset": list(map(int, plan.roi.begin)), "shape": list(map(int, plan.roi.shape)), "raw": plan.raw.dataset,
+        }  # fmt: skip
+        if source is not None:
+            first, *further = work.results[source]["datasets"]
+            entry |= {"raw": first, "further_raw": further}
+        data = work.write("data.json", json.dumps({plan.config.round.name: entry}, indent=4))
+        torch = plan.training_values(model).get("torch", {})
+        values = merged({"torch": {"device": torch.get("device", 0)}}, nest(step.prediction))
+        values = merged(values, {"prediction": {"data": str(data)}})
+        words = [plan.scripts / "03_predict/predict.py", "--run_id", work.results[model]["run_id"]]
+        if step.checkpoint is not None:
+            words += ["--checkpoint", step.checkpoint]
+        words += ["with", work.config_file(values, data_folder=True)]
+        found = work.run_script("predictions", words, lambda run_id: [words[0], "--resume", run_id, *words[1:]])
+        address = next(iter(found["result"]["outputs"].values()))
+        group = parse_address(address.rpartition("/")[0]).dataset
+        targets = [target.name for target in plan.training(model).resolved_targets]
+        affinities = [
+            target.name
+            for target in plan.training(model).resolved_targets
+            if target.type == "affinities" and {tuple(offset) for offset in target.describe()["offsets"]} >= NEIGHBOURS
+        ]
+        datasets = [f"{group}/{target}" for target in targets]
+        return {"run_id": found["run_id"], "datasets": datasets, "affinities": [f"{group}/{one}" for one in affinities]}
+
+    return run
+
+
+def _segment(source: Callable[[RoundPlan], str], options: Callable[[RoundPlan], Values]) -> Callable[[Work], Values]:
+    def run(work: Work) -> Values:
+        plan, predicted = work.plan, work.results[source(work.plan)]
+        if not predicted["affinities"]:
+            raise ConfigError("No target of the model is affinities along z, y and x, which a segmentation needs.")
+        values = merged(options(plan), {"output": work.group})
+        config = work.config_file({"segmentation": values})
+        dataset = predicted["affinities"][0]
+        words = [
+            plan.scripts / "04_postprocessing/10_segment.py", "-f", plan.raw.container, "-d", dataset,
+            "--num_workers", plan.num_workers, "with", config,
+        ]  # fmt: skip
+        found = work.run_script("segmentations", words, None)
+        container, run_id = plan.raw.container, found["run_id"]
+        if found["result"] is None:
+            names = sorted(list_datasets(f"{container}/{work.group}"))
+            segmentations = [f"{container}/{work.group}/{name}" for name in names if name.startswith("segmentation")]
+            run_id = (open_volume(segmentations[0]).provenance or {}).get("run_id")
+        else:
+            segmentations = [one["address"] for one in found["result"]["segmentations"]]
+        return {"run_id": run_id, "prediction": f"{container}/{dataset}", "segmentations": segmentations}
+
+    return run
+
+
+def _compare(source: str) -> Callable[[Work], Values]:
+    """Return how segmentations are compared with their prediction, and the most consistent one is chosen."""
+
+    def run(work: Work) -> Values:
+        plan, segmented, section = work.plan, work.results[source], work.plan.config.selection
+        words: list[Any] = [
+            plan.scripts / "04_postprocessing/25_self_consistency.py", "-p", segmented["prediction"],
+            "-s", *segmented["segmentations"], "--num_workers", plan.num_workers,
+            "--trusted_share", section.trusted_share, "--overwrite",
+        ]  # fmt: skip
+        for name in ("largest_error", "largest_object_error"):
+            if (value := getattr(section, name)) is not None:
+                words += [f"--{name}", value]
+        found = work.run_script("evaluations", words, None)
+        best = found["result"]["best"]
+        scores = found["result"]["scores"][best]
+        known = {name: scores[name] for name in ("error", "objects", "excluded_objects", "group")}
+        return {"run_id": found["run_id"], "segmentation": best, **known}
+
+    return run
+
+
+def _make_pseudo_truth(work: Work) -> Values:
+    plan, chosen = work.plan, work.results["selection"]
+    corrections = read_corrections(plan.config.pseudo_truth.corrections, chosen["segmentation"])
+    trusted = f"{chosen['group']}/trusted"
+    made = write_pseudo_truth(chosen["segmentation"], trusted, work.group, corrections, num_workers=plan.num_workers)
+    text = data_config_text(plan.raw, made["labels"], made["mask"], [open_volume(chosen["segmentation"]).roi])
+    return {"data": str(work.write("data.json", text)), **made}
+
+
+def _evaluate(work: Work) -> Values:
+    plan, address = work.plan, work.results["errors"]["segmentation"]
+    words = [
+        plan.scripts / "04_postprocessing/15_evaluate_segmentation.py", "-l", plan.config.round.ground_truth,
+        "-p", address, "--intersect", "--num_workers", plan.num_workers,
+    ]  # fmt: skip
+    found = work.run_script("evaluations", words, None)
+    scores = found["result"]["scores"][address]
+    kept = ("voi", "voi_split", "voi_merge", "nvi", "adapted_rand_error", "cremi_score", "f1")
+    return {"run_id": found["run_id"], **{name: scores[name] for name in kept}}
+
+
+def _choose_places(work: Work) -> Values:
+    plan, section, errors = work.plan, work.plan.config.where_to_paint, work.results["errors"]
+    painted = open_volume(work.results["painting"]["mask"])
+    error_map = open_volume(f"{errors['group']}/error_map")
+    places = find_places(error_map, painted, section.count, section.size, num_workers=plan.num_workers)
+    folder = work.path("places")
+    write_places(folder, places, plan.raw, open_volume(errors["segmentation"]), section.context)
+    return {"folder": str(folder), "places": len(places)}
+
+
+def _training_parameters(name: str) -> Callable[[RoundPlan], Values]:
+    def parameters(plan: RoundPlan) -> Values:
+        step: ModelStep = getattr(plan.config, name)
+        if step.run_id is not None:
+            return {"run_id": step.run_id}
+        values = plan.training_values(name)
+        plan.training(name)  # a mistake is found before anything runs
+        return {key: value for key, value in values.items() if key not in ("directories", "tracking")}
+
+    return parameters
+
+
+def _prediction_parameters(name: str) -> Callable[[RoundPlan], Values]:
+    def parameters(plan: RoundPlan) -> Values:
+        step: ModelStep = getattr(plan.config, name)
+        roi = [list(map(int, plan.roi.begin)), list(map(int, plan.roi.shape))]
+        return {"checkpoint": step.checkpoint, "options": nest(step.prediction), "roi": roi}
+
+    return parameters
+
+
+def _selection_parameters(plan: RoundPlan) -> Values:
+    return plan.config.selection.model_dump(mode="json")
+
+
+def _correction_parameters(plan: RoundPlan) -> Values:
+    path = plan.config.pseudo_truth.corrections
+    read_corrections(path)
+    return {"corrections": None if path is None else digest(Path(path).read_text())}
+
+
+def affinities_step(plan: RoundPlan) -> str:
+    """Return the step that predicts 3-D affinities."""
+    return "affinities_prediction" if plan.two_networks else "sparse_prediction"
+
+
+def _first_options(plan: RoundPlan) -> Values:
+    return nest(plan.config.segmentation)
+
+
+def _final_options(plan: RoundPlan) -> Values:
+    given = plan.config.final_segmentation
+    return nest(plan.config.segmentation if given is None else given)
+
+
+def _raw(plan: RoundPlan) -> Sequence[Volume]:
+    return (plan.raw,)
+
+
+STEPS = (
+    Step("painting", (), lambda plan: {}, _paint, data=lambda plan: (plan.raw, *plan.painting.sources)),
+    Step(
+        "sparse_model", ("painting",), _training_parameters("sparse_model"), _train("sparse_model", "painting"),
+        "trainings",
+    ),
+    Step(
+        "sparse_prediction", ("sparse_model",), _prediction_parameters("sparse_model"),
+        _predict("sparse_prediction", "sparse_model", None), "predictions", data=_raw,
+    ),
+    Step(
+        "affinities_model", (), _training_parameters("affinities_model"), _train("affinities_model", None),
+        "trainings", used=lambda plan: plan.two_networks,
+    ),
+    Step(
+        "affinities_prediction", ("sparse_prediction", "affinities_model"), _prediction_parameters("affinities_model"),
+        _predict("affinities_prediction", "affinities_model", "sparse_prediction"), "predictions",
+        used=lambda plan: plan.two_networks,
+    ),
+    Step(
+        "segmentation", ("sparse_prediction", "affinities_prediction"), _first_options,
+        _segment(affinities_step, _first_options), "segmentations",
+    ),
+    Step("selection", ("segmentation",), _selection_parameters, _compare("segmentation"), "evaluations"),
+    Step("pseudo_truth", ("selection",), _correction_parameters, _make_pseudo_truth),
+    Step("model", ("pseudo_truth",), _training_parameters("model"), _train("model", "pseudo_truth"), "trainings"),
+    Step(
+        "prediction", ("model",), _prediction_parameters("model"), _predict("prediction", "model", None), "predictions",
+        data=_raw,
+    ),
+    Step(
+        "final_segmentation", ("prediction",), _final_options, _segment(lambda plan: "prediction", _final_options),
+        "segmentations",
+    ),
+    Step("errors", ("final_segmentation",), _selection_parameters, _compare("final_segmentation"), "evaluations"),
+    Step(
+        "evaluation", ("errors",), lambda plan: {}, _evaluate, "evaluations",
+        data=lambda plan: (open_volume(plan.config.round.ground_truth or ""),),
+        used=lambda plan: plan.config.round.ground_truth is not None,
+    ),
+    Step(
+        "where_to_paint", ("errors", "painting"),
+        lambda plan: plan.config.where_to_paint.model_dump(mode="json"), _choose_places,
+    ),
+)  # fmt: skip
+NAMES = tuple(step.name for step in STEPS)
+
+
+def used_steps(plan: RoundPlan) -> list[Step]:
+    """Return the steps of a round, in order."""
+    return [step for step in STEPS if step.used(plan)]
+
+
+def check_step(name: str | None, flag: str) -> None:
+    """Check the name of a step.
+
+    Raises:
+        InputError: It is unknown.
+    """
+    if name is not None and name not in NAMES:
+        raise InputError(f"{flag} {name} is not a step: known are {', '.join(NAMES)}.")

@@ -1,0 +1,97 @@
+"""The command that searches the parameters of a segmentation on validation blocks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from incasem_like.commands.segment import add_prediction_flags, open_prediction
+from incasem_like.commands.tables import Column, print_table
+from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
+from incasem_like.terminal import WORKERS_HELP, report_written, script_parser, shell_command, workers_source
+
+if TYPE_CHECKING:
+    from incasem_like.commands.command_line import CommandLine
+    from incasem_like.evaluation.decode_search import Candidate
+    from incasem_like.evaluation.search_config import DecodeSearchConfig
+
+EXAMPLE = "--run_id 12 --labels ZARR/DS with search.space.segmentation.watershed.scoring=[mean,hist_quant_50]"
+SEGMENT = "scripts/04_postprocessing/10_segment.py"
+AXES = ("Z", "Y", "X", "DEPTH", "HEIGHT", "WIDTH")
+
+
+def main(script: Path) -> None:
+    """Run the script."""
+    parser = script_parser(
+        "Search the parameters of a segmentation on blocks with ground truth; the best are stored in the run, for "
+        "10_segment.py --parameters_of."
+    )
+    add = parser.add_argument
+    add("--run_id", type=int, metavar="ID", help="prediction run to segment")
+    add("--labels", required=True, metavar="ZARR/DS", help="ground truth: instance ids, 0 = not labelled")
+    add("--block", type=int, nargs=6, action="append", metavar=AXES, help="validation block in voxels: first voxel and "
+        "shape; may be repeated; default: what prediction and labels cover")  # fmt: skip
+    add(
+        "--seen",
+        choices=("refuse", "score"),
+        default="refuse",
+        help="what to do if the model was trained on the blocks",
+    )
+    add_prediction_flags(parser)
+    add("--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
+    add("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
+    add("--dashboard", action="store_true", help="print the address of a page that shows what workers do")
+
+    def read_config(line: CommandLine) -> DecodeSearchConfig:
+        from incasem_like.evaluation.search_config import load_search_config
+
+        return load_search_config(line.files, line.updates, script_folder(script))
+
+    run_tracked(parser, EXAMPLE, read_config, lambda config, line: search(config, line, script))
+
+
+def search(config: DecodeSearchConfig, line: CommandLine, script: Path) -> None:
+    """Search, and print the choices, the best first."""
+    from incasem_like.blockwise.workers_file import given_workers
+    from incasem_like.evaluation.decode_search import search_as_run, validation_blocks
+    from incasem_like.search import shown
+    from incasem_like.viewing.error_figure import draw_errors
+    from incasem_like.viewing.search_figure import search_figure
+    from incasem_like.volumes import Roi, open_volume
+
+    workers = given_workers(line.own)
+    stores = stores_of(line, config.directories, config.tracking)
+    rois = [Roi(block[:3], block[3:]) for block in line.own.block or ()]
+    prediction = open_prediction(config, line)
+    blocks = validation_blocks(prediction, open_volume(line.own.labels), rois, stores.open, line.own.seen)
+    candidates: list[Candidate] = []
+    store = None if line.unobserved else stores.open("evaluations")
+    result = search_as_run(
+        config,
+        blocks,
+        store=store,
+        open_store=stores.open,
+        report=candidates.append,
+        draw=search_figure,
+        draw_errors=draw_errors,
+        num_workers=line.own.num_workers,
+        workers=workers,
+        **run_options(line, script),
+    )
+    metric, best = result["metric"], result["best"]
+    keys = list(config.search.dimensions)
+    rows = []
+    for one in sorted(candidates, key=lambda one: one.trial.number != best["trial"]):
+        value = "undefined" if one.trial.value is None else f"{one.trial.value:.4f}"
+        at = "-" if one.best is None or one.thresholds[one.best] is None else f"{one.thresholds[one.best]:g}"
+        rows.append([str(one.trial.number), value, at, *(shown(one.trial.parameters[key]) for key in keys)])
+    print_table([Column(title) for title in ("trial", metric, "threshold", *keys)], rows)
+    at = "" if best["threshold"] is None else f" at threshold {best['threshold']:g}"
+    print(f"Best {metric}: {best['value']:.4f}, trial {best['trial']}{at}")
+    if store is not None:
+        source = ("--run_id", line.own.run_id) if line.own.run_id else ("-f", line.own.filename, "-d", line.own.dataset)
+        words = [*source, *stores.flags(), "--parameters_of", result["run_id"]]
+        report_written(
+            f"evaluation run {result['run_id']}", store.description, shell_command("python", SEGMENT, *words)
+        )

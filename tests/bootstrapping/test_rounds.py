@@ -1,0 +1,229 @@
+"""What a round runs, resumes and repeats; with steps that only note that they ran, and paint for real."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from bootstrapping_laboratory import make_round, store, write
+
+from incasem_like.bootstrapping import round_run, steps
+from incasem_like.bootstrapping.round_run import earlier_rounds, parent_results, plan_steps, run_round
+from incasem_like.bootstrapping.settings import load_round_config
+from incasem_like.bootstrapping.steps import RoundPlan
+from incasem_like.errors import ConfigError, DataError, InputError
+from incasem_like.tracking.kinds import kind_named
+from incasem_like.tracking.lineage import gather
+from incasem_like.volumes import open_volume
+
+
+class Killed(BaseException):
+    """Ends a process without any clean-up of its own."""
+
+
+@pytest.fixture
+def laboratory(tmp_path, monkeypatch):
+    """A round whose steps but the painting note their name and return what they were given."""
+    return Laboratory(tmp_path, monkeypatch)
+
+
+class Laboratory:
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.path, self.ran, self.killed_in = folder, make_round(folder), [], None
+        noting = tuple(
+            step if step.name == "painting" else dataclasses.replace(step, run=self.noting(step.name), kind=None)
+            for step in steps.STEPS
+        )
+        for module in (steps, round_run):
+            monkeypatch.setattr(module, "STEPS", noting)
+
+    def noting(self, name):
+        def run(work):
+            if self.killed_in == name:
+                raise Killed
+            self.ran.append(name)
+            before = {one: result.get("value") for one, result in work.results.items()}
+            return {"value": len(before), "key": work.key, **({"folder": str(self.folder)} if "paint" in name else {})}
+
+        return run
+
+    def plan(self, *updates, parent=None):
+        config = load_round_config([self.path], updates)
+        known = {} if parent is None else parent_results(store(self.folder).get(parent))
+        return RoundPlan(config, known, parent, self.folder)
+
+    def run(self, *updates, parent=None, **options):
+        self.ran.clear()
+        plan = self.plan(*updates, parent=parent)
+        return run_round(plan, store=store(self.folder), command=["python"], **options)
+
+
+DEPENDENTS = ["segmentation", "selection", "pseudo_truth", "model", "prediction", "final_segmentation", "errors",
+              "evaluation", "where_to_paint"]  # fmt: skip
+
+
+def test_all_steps_run_once_and_the_same_command_again_runs_none(laboratory):
+    finished = laboratory.run()
+    assert laboratory.ran == [step for step in steps.NAMES if step != "painting"]
+    assert store(laboratory.folder).get(1).status == "COMPLETED"
+    again = laboratory.run()
+    assert again.was_complete
+    assert again.run_id == finished.run_id
+    assert laboratory.ran == []
+
+
+def test_a_killed_round_resumes_in_its_own_run(laboratory):
+    laboratory.killed_in = "pseudo_truth"
+    with pytest.raises(Killed):
+        laboratory.run()
+    laboratory.killed_in = None
+    assert laboratory.run().run_id == 1
+    assert laboratory.ran == DEPENDENTS[2:]
+
+
+@pytest.mark.parametrize(
+    ("update", "repeated"),
+    [
+        ("segmentation.min_size=20", ["segmentation", *DEPENDENTS[1:]]),
+        ("selection.trusted_share=0.8", DEPENDENTS[1:]),
+        ("model.values.training.iterations=40", DEPENDENTS[3:]),
+        ("sparse_model.values.training.iterations=40",
+         ["sparse_model", "sparse_prediction", "affinities_prediction", *DEPENDENTS]),
+        ("affinities_model.values.training.iterations=40",
+         ["affinities_model", "affinities_prediction", *DEPENDENTS]),
+        ("affinities_model.prediction.prediction.output_dtype=uint8", ["affinities_prediction", *DEPENDENTS]),
+        ("where_to_paint.count=3", ["where_to_paint"]),
+        ("round.ground_truth=null", []),
+        ("tracking.max=0", None),
+    ],
+)  # fmt: skip
+def test_a_changed_parameter_repeats_exactly_the_dependent_steps(laboratory, update, repeated):
+    laboratory.run()
+    if repeated is None:
+        with pytest.raises(ConfigError, match="Unknown key"):
+            laboratory.run(update)
+        return
+    finished = laboratory.run(update)
+    assert laboratory.ran == repeated
+    assert finished.run_id == (1 if update == "nothing" else 2)
+    key, _, value = update.partition("=")
+    if repeated:
+        planned = {step.name: step for step in finished.steps}
+        assert f"is {value} (was" in planned[repeated[0]].reason
+        assert key.rpartition(".")[2] in planned[repeated[0]].reason
+        for name in repeated[1:]:
+            own = {"final_segmentation": "segmentation.", "errors": "selection."}.get(name, "-")  # the same options
+            assert planned[name].reason.startswith("depends on") != key.startswith(own)
+    laboratory.run()  # as it was before: everything is still there
+    assert laboratory.ran == []
+
+
+def test_repainted_labels_repeat_what_learns_them_and_say_so(laboratory):
+    laboratory.run()
+    write(laboratory.folder, "painted", np.full((1, 40, 40), 3, np.uint32), (2, 0, 0))
+    planned = {step.name: step for step in laboratory.run().steps}
+    assert "affinities_model" not in laboratory.ran
+    assert laboratory.ran[:2] == ["sparse_model", "sparse_prediction"]
+    assert "painted changed" in planned["painting"].reason
+
+
+def test_stop_after_and_from(laboratory):
+    laboratory.run(stop_after="segmentation")
+    assert laboratory.ran[-1] == "segmentation"
+    assert laboratory.run().run_id == 1
+    assert laboratory.ran == DEPENDENTS[1:]
+    laboratory.run(repeat_from="model")
+    assert laboratory.ran == DEPENDENTS[3:]
+    laboratory.killed_in = "evaluation"
+    with pytest.raises(Killed):
+        laboratory.run(repeat_from="prediction")
+    laboratory.killed_in = None
+    laboratory.run(repeat_from="prediction")
+    assert laboratory.ran == ["evaluation", "where_to_paint"]
+    laboratory.run()  # the latest repetition counts
+    assert laboratory.ran == []
+    for flag in ("stop_after", "repeat_from"):
+        with pytest.raises(InputError, match="known are painting, sparse_model"):
+            laboratory.run(**{flag: "sparse"})
+
+
+def test_a_step_whose_data_are_gone_is_run_again(laboratory):
+    laboratory.run()
+    entry = {
+        step.name: step for step in plan_steps(laboratory.plan(), earlier_rounds(store(laboratory.folder), "tiny"))
+    }
+    mask = open_volume(entry["painting"].result["mask"])
+    (laboratory.folder / "cell.zarr" / mask.dataset / ".zarray").unlink()
+    planned = plan_steps(laboratory.plan(), earlier_rounds(store(laboratory.folder), "tiny"))
+    assert planned[0].reason == "its run or its data are gone"
+
+
+def test_the_next_round_has_its_parent_and_its_weights_and_places(laboratory):
+    laboratory.run()
+    finished = laboratory.run("round.keep_weights=false", "selection.trusted_share=0.9", parent=1)
+    assert finished.run_id == 2
+    record = store(laboratory.folder).get(2)
+    assert record.info["parent"]["members"][0] == {kind_named("bootstrapping").parent_key: 1}
+    assert record.info["paint_folders"] == [str(laboratory.folder)]
+    lineage = gather(store(laboratory.folder).summaries(), {})
+    assert [link.source for link in lineage.sources("bootstrapping/2") if "bootstrapping" in link.source] == [
+        "bootstrapping/1"
+    ]
+    values = RoundPlan(
+        laboratory.plan("round.keep_weights=true").config, {"model": {"run_id": 7}}, 1, laboratory.folder
+    )
+    assert values.training_values("model")["training"]["start_from"] == {"run_id": 7}
+
+
+def test_what_the_affinities_network_reads_is_what_the_sparse_model_predicts(laboratory):
+    plan = laboratory.plan()
+    assert plan.two_networks
+    read = plan.training("affinities_model").model.inputs
+    assert [group.name for group in read] == ["lsd", "affinities"]
+    assert read[0].attributes["sigma_voxels"] == [3, 3]
+    assert plan.training("affinities_model").training.synthetic.objects == "C"
+    three = laboratory.plan(
+        "sparse_model.values.targets=[{type: affinities, offsets: [[-1,0,0],[0,-1,0],[0,0,-1]]}]",
+        "sparse_model.values.training.input_size_voxels=[4,32,32]",
+        "sparse_model.values.training.output_size_voxels=[4,32,32]",
+    )
+    assert not three.two_networks
+
+
+@pytest.mark.parametrize(
+    ("updates", "message"),
+    [
+        (["round.raw=null"], "round.raw is null"),
+        (["round.labels=[]"], "round.labels is empty"),
+        (["round.offset=[0,0,0]"], "belong together"),
+        (["round.offset=[0,0,0]", "round.shape=[9,40,40]"], "are not inside"),
+        (["model.values.training.iterations=none"], "training.iterations must be"),
+        (["round.name=a/b"], "use letters, digits and underscores"),
+    ],
+)
+def test_bad_configurations_start_no_run(laboratory, updates, message):
+    with pytest.raises(InputError, match=message):
+        laboratory.run(*updates)
+    assert store(laboratory.folder).ids() == []
+
+
+def test_bad_painting_starts_no_run(laboratory):
+    empty = write(laboratory.folder, "empty", np.zeros((2, 40, 40), np.uint32))
+    outside = write(laboratory.folder, "outside", np.ones((1, 40, 40), np.uint32), (6, 0, 0))
+    other = write(laboratory.folder, "other", np.full((1, 40, 40), 9, np.uint32), (2, 0, 0))
+    painted = laboratory.folder / "cell.zarr/painted"
+    for labels, message in (
+        (f"[{empty}]", "No voxel is painted"),
+        (f"[{outside}]", "is painted in .* but .* covers"),
+        (f"[{painted},{other}]", "Section 2 is painted twice with different ids"),
+    ):
+        with pytest.raises(DataError, match=message):
+            laboratory.run(f"round.labels={labels}")
+    assert store(laboratory.folder).ids() == []
+
+
+def test_one_object_is_enough_but_is_reported(laboratory, caplog):
+    one = write(
+        laboratory.folder, "one", np.where(np.arange(40) < 20, 4, 0)[None, None].repeat(40, 1).astype(np.uint32)
+    )
+    laboratory.run(f"round.labels=[{one}]", stop_after="painting")
+    assert "Only one object is painted" in caplog.text
