@@ -17,7 +17,7 @@ from incasem_like.terminal import nearest, run_guarded
 NAME = "incasem-like"
 GROUPS = {
     "runs": Member("incasem_like.commands.runs", "runs", "find, compare, keep and move tracked runs"),
-    "models": Member("incasem_like.commands.models", "models", "list, download and import published models"),
+    "models": Member("incasem_like.commands.models", "models", "list, download, import and export models"),
     "jobs": Member("incasem_like.commands.jobs", "jobs", "watch, cancel and repeat work on blocks of volumes"),
     "report": Member("incasem_like.commands.report", "report", "write a page on a run, or compare several"),
     "view": Member("incasem_like.commands.view", "view", "show volumes, runs and data configurations in neuroglancer"),

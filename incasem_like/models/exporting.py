@@ -162,6 +162,7 @@ def _centre(path: Path, config: TrainingConfig, size: Sequence[int]) -> tuple[Ar
         voxel_size=config.data.voxel_size,
         need_labels=False,
         downsample_factor=config.data.downsample_factor,
+        inputs=config.model.inputs or (),
     )[0]
     begin = region.roi.begin + (region.roi.shape - Coordinate(size)) // 2
     roi = Roi(begin, Coordinate(size))
