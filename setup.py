@@ -36,6 +36,7 @@ setup(
         "networkx>=3.4",
         "neuroglancer>=2.41",
         "nibabel>=5.3",
+        "numcodecs>=0.13",
         "numpy>=2",
         "optuna>=4",
         "pillow>=11",

@@ -51,7 +51,7 @@ def scaling_factor(values: npt.NDArray[Any], limits: tuple[float, float] = (0, 4
     centres = ((edges[1:] + edges[:-1]) / 2)[filled]
     unit = float(centres.std())  # of intensities, so that slope and intercept are of similar size
     slope = _robust_slope((centres - centres.mean()) / unit, np.log(counts[filled])) / unit
-    return slope / (-np.log(10) / DECADE) if slope < 0 else None
+    return float(slope / (-np.log(10) / DECADE)) if slope < 0 else None
 
 
 def _robust_slope(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:

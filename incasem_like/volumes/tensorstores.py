@@ -12,6 +12,7 @@ from incasem_like.volumes.address import Address
 from incasem_like.volumes.faults import NotOpenedError, translated
 from incasem_like.volumes.formats.base import ArrayFormat, Document
 from incasem_like.volumes.formats.files import FileFormat
+from incasem_like.volumes.numcodecs_chunks import open_with_numcodecs
 from incasem_like.volumes.store import context
 from incasem_like.volumes.zarr_python import open_as_tensorstore
 
@@ -63,9 +64,12 @@ def open_handle(
         else:
             opened = _open(address, format_, documents, writable)
     except NotOpenedError as error:
-        if format_.name not in ("zarr2", "n5"):
+        if format_.name == "zarr3":
+            opened = open_with_numcodecs(address, documents.get("assumed", documents["zarr.json"]), error)
+        elif format_.name in ("zarr2", "n5"):
+            opened = open_as_tensorstore(address, format_, documents, error)
+        else:
             raise
-        opened = open_as_tensorstore(address, format_, documents, error)
         if writable:
             raise InputError(
                 f"{address} uses a compression or a type that is only read: write to another dataset."

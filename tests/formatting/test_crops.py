@@ -104,7 +104,7 @@ def test_sections_are_written_and_stacked_again(volume_of, raw):
 def test_the_scripts_count_and_import(cell, run_stage, tmp_path):
     painted = np.zeros((3, 20, 30), np.uint8)
     painted[1, 4:9, 10:20] = 7
-    tifffile.imwrite(tmp_path / "painted.tif", painted)
+    tifffile.imwrite(tmp_path / "painted.tif", painted, photometric="minisblack")
     done = run_stage("65_import_crops.py", "-i", "painted.tif", "-f", "cell.zarr", "--offset", 6, 15, 22)
     assert done.returncode == 0, done.stderr
     counted = run_stage("30_count_labels.py", "-f", "cell.zarr", "-d", "crop/labels", "-o", "counts.json")

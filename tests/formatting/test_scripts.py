@@ -96,7 +96,9 @@ def test_help_imports_nothing_slow(script):
     )
     assert "usage" in finished.stdout
     slow = ("torch", "tensorstore", "sacred", "numpy", "scipy", "skimage", "zarr", "tifffile", "pydantic")
-    assert not [package for package in slow if f" {package}\n" in finished.stderr]
+    loaded = {package for package in slow if f" {package}\n" in finished.stderr}
+    # The operations' flags come from their functions; what those modules import takes half a second.
+    assert loaded <= ({"numpy", "pydantic"} if script == DERIVE else set())
 
 
 def test_operations_pyramid_and_voxel_size_by_their_scripts(run_stage, volume_of, tmp_path, grey):

@@ -135,3 +135,45 @@ def test_what_nothing_decodes_is_refused_by_name(tmp_path: Path, file: str, chan
     (tmp_path / file).write_text(json.dumps({**document, **change}))
     with pytest.raises(DataError, match=said):
         open_volume((tmp_path / file).parent)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [{"name": "bytes"}, {"name": "numcodecs.lz4"}],
+        [{"name": "numcodecs.delta", "configuration": {"dtype": "<u2"}}, {"name": "bytes"}, {"name": "numcodecs.lzma"}],
+        [{"name": "bytes", "configuration": {"endian": "big"}}, {"name": "numcodecs.zlib"}, {"name": "gzip"}],
+    ],
+)
+def test_codecs_of_numcodecs_in_zarr_3(tmp_path: Path, names: list[dict[str, Any]]) -> None:
+    shape, chunks = (5, 6, 7), (3, 4, 4)
+    voxels = np.random.default_rng(0).integers(0, 2**16, shape).astype(np.uint16)
+    padded = np.pad(voxels, [(0, 1), (0, 2), (0, 1)])
+    order = ">u2" if names[0].get("configuration") == {"endian": "big"} else "<u2"
+    for index in np.ndindex(2, 2, 2):
+        data: Any = padded[tuple(slice(i * n, i * n + n) for i, n in zip(index, chunks, strict=True))].copy()
+        for codec in names:
+            if codec["name"] == "bytes":
+                data = data.astype(order).tobytes()
+            else:
+                identity = {"id": codec["name"].removeprefix("numcodecs."), **codec.get("configuration", {})}
+                data = numcodecs.get_codec(identity).encode(data)
+        file = tmp_path / "a.zarr/raw/c" / "/".join(map(str, index))
+        if index != (1, 1, 1):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(bytes(data))
+    document = {
+        "zarr_format": 3, "node_type": "array", "shape": shape, "data_type": "uint16", "fill_value": 9,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
+        "chunk_key_encoding": {"name": "default"}, "codecs": names, "attributes": {"resolution": [40, 4, 4]},
+    }  # fmt: skip
+    (tmp_path / "a.zarr/raw/zarr.json").write_text(json.dumps(document))
+    volume = open_volume(tmp_path / "a.zarr/raw")
+    voxels[3:, 4:, 4:] = 9
+    np.testing.assert_array_equal(volume.read(), voxels)
+    np.testing.assert_array_equal(volume.read(Roi((2, 1, 3), (2, 4, 3))), voxels[2:4, 1:5, 3:6])
+    assert (volume.voxel_size, volume.chunk_shape) == ((40, 4, 4), chunks)
+    document["codecs"] = [*names, {"name": "numcodecs.none_such"}]
+    (tmp_path / "a.zarr/raw/zarr.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"what it uses, .*numcodecs\.none_such"):
+        open_volume(tmp_path / "a.zarr/raw")
