@@ -43,7 +43,7 @@ class ServedVolume:
         >>> served = ServedVolume([raw])
         >>> served.axes, served.array_document(0)["shape"]
         (('z', 'y', 'x'), [2, 64, 64])
-        >>> np.frombuffer(served.read_chunk(0, "0.0.0"), "uint8").max()
+        >>> int(np.frombuffer(served.read_chunk(0, "0.0.0"), "uint8").max())
         7
     """
 
