@@ -3,7 +3,7 @@
 
 const fs = require('fs');
 
-const KINDS = ['trainings', 'predictions', 'segmentations', 'evaluations', 'sweeps', 'bootstrapping'];
+const KINDS = ['trainings', 'predictions', 'segmentations', 'measurements', 'evaluations', 'sweeps', 'bootstrapping'];
 const PARTS = /^(mongodb(?:\+srv)?:\/\/)([^/?]+)(?:\/([^?]*))?(?:\?(.*))?$/;
 
 /** Reads {"url": ..., "db_name": ...}, as incasem keeps it. */

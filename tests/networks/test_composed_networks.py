@@ -112,7 +112,7 @@ def test_only_the_second_network_of_auto_context_is_trained(auto_context, tmp_pa
     network(torch.rand(1, 1, *network.geometry.smallest_input)).square().sum().backward()
     assert all(parameter.grad is None for parameter in network.first.parameters())
     assert all(parameter.grad is not None for parameter in network.second.parameters())
-    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         network.read_first(tmp_path / "none")
 
 

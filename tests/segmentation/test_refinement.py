@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -145,7 +145,7 @@ def test_holes_of_any_size_are_filled_whatever_the_blocks(write, tmp_path, block
         if len(around) == 1 and inside.sum() == inside[1:-1, 1:-1, 1:-1].sum():
             expected[inside] = around[0]
             filled += 1
-    assert filled > 0
+    assume(filled > 0)
     found, report = refine(write(labels), tmp_path, "fill_holes", block)
     np.testing.assert_array_equal(found, expected)
     assert report["holes"] == filled

@@ -51,7 +51,7 @@ print("known everywhere")
 
 
 ENTRY = '    RunKind("surveys", "#abcdef", columns=("parent", "best_value"), tools=("survey.py",)),\n'
-LAST = '    RunKind("bootstrapping"'
+LAST = '    RunKind(\n        "bootstrapping"'
 
 
 def test_lists_lineages_moves_and_deletion_know_a_new_entry(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import json
@@ -84,10 +85,15 @@ class GuardedObserver(RunObserver):  # type: ignore[misc]
     def _pass_on(self, method: str, event: dict[str, Any]) -> None:
         if method == "heartbeat_event" and not self._waiting.empty():
             return  # the next one says the same and more
-        try:
-            self._waiting.put_nowait((method, copy.deepcopy(event)))  # the values of now, which it may change
-        except queue.Full:
-            self._complain("is too slow: it misses some of the run", "slow")
+        waiting = (method, copy.deepcopy(event))  # the values of now, which it may change
+        while True:
+            try:
+                self._waiting.put_nowait(waiting)
+                break
+            except queue.Full:
+                self._complain("is too slow: it misses some of the run", "slow")
+                with contextlib.suppress(queue.Empty):
+                    self._waiting.get_nowait()  # the oldest: how the run ends is what people wait for
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="observer", daemon=True)
             self._thread.start()
