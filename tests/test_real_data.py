@@ -61,6 +61,7 @@ def test_labels_that_do_not_fit_the_type_are_refused_whole(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_few_iterations_lower_the_loss_and_their_network_predicts_by_id(container):
     folder = container.parent
     entry = {

@@ -282,7 +282,7 @@ def _compare(source: str) -> Callable[[Work], Values]:
     def run(work: Work) -> Values:
         plan, segmented, section = work.plan, work.results[source], work.plan.config.selection
         words: list[Any] = [
-            plan.scripts / "04_postprocessing/25_self_consistency.py", "-p", segmented["prediction"],
+            plan.scripts / "04_postprocessing/18_self_consistency.py", "-p", segmented["prediction"],
             "-s", *segmented["segmentations"], "--num_workers", plan.num_workers,
             "--trusted_share", section.trusted_share, "--overwrite",
         ]  # fmt: skip

@@ -30,7 +30,7 @@ def main(script: Path) -> None:
     add_prediction_flags(parser)
     add("--predict", type=Path, metavar="FILE", help="config_prediction.yaml: predict while segmenting, store nothing")
     add("--training", type=int, metavar="ID", help="with --predict: training run whose network predicts")
-    add("--parameters_of", type=int, metavar="ID", help="evaluation run of 12_search_parameters.py whose best "
+    add("--parameters_of", type=int, metavar="ID", help="evaluation run of 11_search_parameters.py whose best "
         "parameters are used; key=value arguments override them")  # fmt: skip
     add("--overwrite", action="store_true", help="replace the stages that were made with other options")
     add("--num_workers", type=int, default=os.cpu_count(), help="processes, at most")

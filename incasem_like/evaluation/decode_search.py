@@ -416,6 +416,6 @@ def best_parameters(record: RunRecord) -> dict[str, Any]:
     if not isinstance(found, Mapping):
         raise InputError(
             f"Evaluation run {record.id} in {record.store.description} is not a finished search of parameters (its "
-            f"status is {record.status}): name one of 12_search_parameters.py."
+            f"status is {record.status}): name one of 11_search_parameters.py."
         )
     return dict(found)

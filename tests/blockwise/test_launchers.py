@@ -157,6 +157,7 @@ def test_a_job_that_the_queue_kills_is_submitted_again(
     assert len([call for call in asked(queue) if call[0] == "condor_submit"]) == 3
 
 
+@pytest.mark.slow
 def test_workers_that_no_block_waits_for_leave_where_that_is_asked(
     smoothing: Smoothing,
     functions: ModuleType,
@@ -199,6 +200,7 @@ def test_a_missing_queue_is_said(smoothing: Smoothing, tmp_path: Path) -> None:
         run_blockwise(smoothing(), workers=workers(tmp_path, SLURM))
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_is_cancelled_and_replaced(
     smoothing: Smoothing, functions: ModuleType, smoothed: np.ndarray, queue: Path, tmp_path: Path
 ) -> None:
@@ -210,6 +212,7 @@ def test_a_job_that_hangs_is_cancelled_and_replaced(
     assert len([call for call in asked(queue) if call[0] == "sbatch"]) >= 3
 
 
+@pytest.mark.slow
 def test_a_command_whose_worker_is_frozen_is_killed_and_replaced(
     smoothing: Smoothing, functions: ModuleType, smoothed: np.ndarray, tmp_path: Path
 ) -> None:

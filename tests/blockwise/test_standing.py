@@ -31,6 +31,7 @@ def standing(tmp_path: Path) -> Iterator[Standing]:
         cluster.end()
 
 
+@pytest.mark.slow
 def test_it_does_the_blocks_beside_another_client_and_a_block_that_kills_its_worker(
     smoothing: Smoothing, functions: ModuleType, smoothed: np.ndarray, standing: Standing, accident: Any, jobs: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_workers_with_other_versions_or_without_the_package_are_said(
         run_blockwise(smoothing(), workers=load_workers(standing.address))
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_lost_ends_the_call(
     smoothing: Smoothing, standing: Standing, accident: Any, tmp_path: Path
 ) -> None:

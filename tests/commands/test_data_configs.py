@@ -137,6 +137,7 @@ def test_the_contact_sheet_shows_each_entry(cell, tmp_path):
     assert (np.ptp(one, axis=-1) > 30).any()  # classes are coloured
 
 
+@pytest.mark.slow
 def test_from_the_command_line(cell, tmp_path):
     import subprocess
     import sys

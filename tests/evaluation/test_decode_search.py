@@ -144,13 +144,14 @@ def call(script, *words, runs):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.mark.slow
 def test_the_best_parameters_are_used_by_the_id_of_the_run(volumes, tmp_path):
     affinities, labels = volumes
     runs = tmp_path / "runs"
     store = open_store(None, kind="predictions", runs_directory=runs)
     outputs = {"outputs": {"cell": str(affinities.address)}}
     run_experiment(name="predict", config={}, main=lambda run: outputs, store=store)
-    done = call("12_search_parameters.py", "--run_id", 1, "--labels", labels.address, "--num_workers", 1, "--block",
+    done = call("11_search_parameters.py", "--run_id", 1, "--labels", labels.address, "--num_workers", 1, "--block",
                 2, 0, 1, 12, 16, 30, "with", "search.space.segmentation.watershed.scoring=[mean,hist_quant_75]",
                 "search.thresholds=[0.1,0.3,0.6]", runs=runs)  # fmt: skip
     assert done.returncode == 0, done.stderr

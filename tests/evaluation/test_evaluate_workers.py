@@ -44,6 +44,7 @@ def result_of(tmp_path, run_id):
     return open_store(None, kind="evaluations", runs_directory=tmp_path / "runs").get(run_id).result
 
 
+@pytest.mark.slow
 def test_kills_of_workers_and_scheduler_do_not_show_in_the_counts(scene, tmp_path):
     flags = ("--threshold_start", "0.25", "--threshold_stop", "0.75", "--threshold_step", "0.25")
     done = run_killed(command(*flags), ["worker", "scheduler", "both"], tmp_path / "jobs", tmp_path, progress=20)

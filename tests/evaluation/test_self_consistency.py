@@ -14,7 +14,7 @@ from incasem_like.targets.descriptors import DESCRIPTOR_NAMES, local_shape_descr
 from incasem_like.tracking import open_store
 from incasem_like.volumes import open_volume
 
-SCRIPT = Path(__file__).parents[2] / "scripts/04_postprocessing/25_self_consistency.py"
+SCRIPT = Path(__file__).parents[2] / "scripts/04_postprocessing/18_self_consistency.py"
 OFFSETS = [*NEIGHBOURS, (0, 0, -3)]
 BLOCKS = {"block_shape": (4, 8, 8)}
 

@@ -40,6 +40,7 @@ def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".tif"}
 
 
+@pytest.mark.slow
 def test_kills_of_workers_and_scheduler_do_not_show_in_the_files(labels, tmp_path):
     done = run_killed(command("killed"), ["worker", "scheduler", "both"], tmp_path / "killed", tmp_path, progress=9)
     assert done.returncode == 0, done.stderr

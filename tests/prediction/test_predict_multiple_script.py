@@ -74,6 +74,7 @@ def test_a_mistake_is_one_sentence_and_status_2(call, laboratory, flags, sentenc
     assert laboratory.store.ids() == []
 
 
+@pytest.mark.slow
 def test_the_best_iteration_is_said_drawn_and_kept(call, laboratory):
     done = call("--run_id", "1", "--keep", "best", "--name", "which")
     assert done.returncode == 0, done.stderr

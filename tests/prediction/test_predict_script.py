@@ -136,6 +136,7 @@ def test_interrupted_by_ctrl_c_it_tells_how_to_go_on(call, laboratory):
     assert laboratory.store.get(1).status == "INTERRUPTED"
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_by_id_alone_it_is_the_same_prediction(call, laboratory):
     place = laboratory.container / "volumes/predictions/train_0001/predict_0001"
     assert stopped_by(signal.SIGKILL, call, place).returncode == -signal.SIGKILL
@@ -160,6 +161,7 @@ def test_killed_and_resumed_by_id_alone_it_is_the_same_prediction(call, laborato
 
 
 @pytest.mark.parametrize("script", [SCRIPT, SCRIPT.with_name("predict_multiple.py")])
+@pytest.mark.slow
 def test_a_mask_that_the_prediction_would_replace_is_refused_and_stays(script, call, laboratory, write_volume):
     part = "/iteration_000001" if script != SCRIPT else ""
     group = laboratory.container / f"volumes/predictions/train_0001/predict_0001{part}"

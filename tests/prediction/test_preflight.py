@@ -125,6 +125,7 @@ def test_a_training_run_that_is_not_there_is_the_only_problem(laboratory):
     assert found.problems == ["There is no training run 9."]
 
 
+@pytest.mark.slow
 def test_the_script_prints_it_and_its_status_says_whether_all_is_well(laboratory, run_predict):
     laboratory.config()
     done = run_predict("--run_id", "1", "--dry_run")

@@ -90,6 +90,7 @@ def jobs():
     return [job.name for job in list_jobs()]
 
 
+@pytest.mark.slow
 def test_a_scheduler_without_a_gpu_has_its_workers_predict_on_theirs(laboratory, gpu_node, asked):
     workers = load_workers(gpu_node)
     done = laboratory.predict(laboratory.config(None, GPU), workers=workers)
@@ -141,6 +142,7 @@ def test_one_worker_is_asked_about_all_networks_of_an_ensemble(laboratory, tmp_p
     assert plan.choose_tiles(plan.regions[0]).tiles >= 1
 
 
+@pytest.mark.slow
 def test_one_worker_is_asked_about_all_checkpoints_of_a_series(series, tmp_path, asked):
     updates, path = [BF16, "prediction.probe=worker"], workers_file(tmp_path)
     done = series.predict(*updates, workers=load_workers(path))
@@ -157,6 +159,7 @@ def test_one_worker_is_asked_about_all_checkpoints_of_a_series(series, tmp_path,
     assert len(asked) == 1
 
 
+@pytest.mark.slow
 def test_what_cannot_be_kept_is_asked_once_all_the_same(series, tmp_path, asked, monkeypatch):
     monkeypatch.setattr(MeasurementCache, "write", lambda kept, value: None)
     done = series.predict(BF16, "prediction.probe=worker", workers=load_workers(workers_file(tmp_path)))
@@ -189,6 +192,7 @@ def test_what_two_ask_at_once_is_measured_once(laboratory, tmp_path, asked):
     assert not list((tmp_path / "jobs" / "ledgers").rglob("*.npy"))
 
 
+@pytest.mark.slow
 def test_a_probe_that_was_killed_is_the_same_job_when_it_is_repeated(laboratory, gpu_node, start_predict, tmp_path):
     laboratory.config()
     waiting = gpu_node.with_name("waiting.yaml")
@@ -268,6 +272,7 @@ def test_a_dry_run_with_a_wrong_workers_file_speaks_of_nothing_else(laboratory, 
     assert "launcher" in found.problems[0]
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_predict_says_why_and_nothing_is_begun(laboratory, tmp_path, run_predict):
     laboratory.config()
     refused = run_predict("--run_id", "1", "--workers", str(workers_file(tmp_path)), updates=[GPU])

@@ -58,6 +58,7 @@ def test_what_is_read_is_what_a_prediction_stores(laboratory, training, dtype):
 
 
 @pytest.mark.parametrize("method", ["watershed", "connected_components"])
+@pytest.mark.slow
 def test_one_pass_segments_as_two_passes_do(laboratory, training, method):
     config, volume = stored(laboratory, training, "uint8")
     threshold = float(np.quantile(volume.read() / 255, 0.5))

@@ -216,6 +216,7 @@ def test_a_box_of_a_file_is_read_in_ranges(bucket, tmp_path, raw):
     np.testing.assert_array_equal(open_volume(written.address).read(), raw[4:8, 8:16, 8:16])
 
 
+@pytest.mark.slow
 def test_the_script_lists_downloads_and_explains(bucket, container, tmp_path, raw):
     def run(*words):
         command = [sys.executable, str(SCRIPT), *words]

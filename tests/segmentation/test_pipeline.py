@@ -164,6 +164,7 @@ def test_boundary_probabilities_are_segmented_like_objects(neurons, store):
     assert same_partition(found[neurons > 0], ndimage.label(neurons > 0)[0][neurons > 0])
 
 
+@pytest.mark.slow
 def test_labels_do_not_depend_on_workers_nor_on_an_interruption(neurons, store, monkeypatch):
     rng = np.random.default_rng(3)
     affinities = np.clip(affinities_of(neurons, LONG) + rng.normal(0, 0.2, (6, *neurons.shape)), 0, 1)

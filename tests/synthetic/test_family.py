@@ -39,6 +39,7 @@ def orders(output, num_volumes, seed=0):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_kills_of_workers_and_scheduler_do_not_show_in_the_volumes(tmp_path):
     made = command("killed/lobe", "--num_volumes", 24)
     done = run_killed(made, ["worker", "scheduler", "both"], tmp_path / "killed", tmp_path, progress=3)

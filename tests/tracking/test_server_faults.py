@@ -98,6 +98,7 @@ def test_a_server_killed_and_restarted_under_load_lacks_nothing_in_the_end(
     assert len(read_log(store.metrics_log(1) or Path())["loss"].steps) == 1200
 
 
+@pytest.mark.slow
 def test_a_long_outage_holds_nothing_up_and_is_made_good(
     faulty: tuple[KillableServer, MongoStore], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -55,6 +55,7 @@ def learning(neurons: Path, laboratory: Any) -> list[str]:
     return laboratory.new("neurons.yaml", *data, "training.snapshot.every=6", "training.image_every=6")
 
 
+@pytest.mark.slow
 def test_a_killed_training_equals_one_that_was_left_alone_and_its_run_says_what_it_predicts(
     neurons: Path, laboratory: Any, learning: list[str]
 ) -> None:

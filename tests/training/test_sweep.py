@@ -104,6 +104,7 @@ def test_workers_run_trials_beside_each_other(sweeps: Sweeps) -> None:
 @pytest.mark.parametrize(
     "varied", ["training.optimizer.lr=[1e30,0.001]", "model.downsample_factors=[[[2,2,2],[2,2,2],[2,2,2]],[[2,2,2]]]"]
 )
+@pytest.mark.slow
 def test_a_failed_trial_does_not_stop_the_others(sweeps: Sweeps, varied: str) -> None:
     words = ("training.iterations=2", "sweep.method=grid", f"sweep.space.{varied}")
     out = sweeps(*words, "validation.validate_every=2")

@@ -94,6 +94,7 @@ def test_logs_and_snapshots_are_where_incasem_has_them(trained: tuple[Path, Any]
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
 def test_the_number_of_loader_workers_changes_nothing(
     trained: tuple[Path, Any], tiny_project: Path, workers: int
 ) -> None:

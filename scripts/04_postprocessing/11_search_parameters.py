@@ -1,4 +1,4 @@
-"""Search segmentation parameters: ``12_search_parameters.py --run_id ID --labels LABELS with key=value ...``."""
+"""Search segmentation parameters: ``11_search_parameters.py --run_id ID --labels LABELS with key=value ...``."""
 
 from pathlib import Path
 
