@@ -54,7 +54,7 @@ def test_one_command_goes_from_painting_to_a_segmentation_and_the_next_round(tmp
 
 @pytest.mark.slow
 def test_a_round_killed_at_random_moments_comes_to_the_same(tmp_path):
-    kills = int(os.environ.get("INCASEM_TEST_KILLS", "20"))
+    kills = int(os.environ.get("INCASEM_TEST_KILLS", "4"))
     for name in ("calm", "killed"):
         (tmp_path / name).mkdir()
     calm, killed = (make_round(tmp_path / name) for name in ("calm", "killed"))
