@@ -234,8 +234,10 @@ class Comparison:
         better, worse = names[self.better], names[1 - self.better]
         word = "lower" if self.metric in LOWER_IS_BETTER else "higher"
         low, high = sorted(map(abs, self.interval))
+        if "/" not in better + worse:  # names of datasets stay as they are
+            better, worse = better[0].upper() + better[1:], worse[0].lower() + worse[1:]
         return (
-            f"{better[0].upper() + better[1:]} is better than {worse[0].lower() + worse[1:]}: {self.metric} is {word} "
+            f"{better} is better than {worse}: {self.metric} is {word} "
             f"by {abs(self.difference):.4f} (95 % interval {low:.4f} to {high:.4f}, {self.parts} parts)."
         )
 

@@ -147,7 +147,7 @@ def read_sites(path: str, scale: float = 1.0) -> Sites:
 
 def _files_of(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(path.glob("*.swc"))
+        found = sorted(path.glob("*.swc")) or sorted(path.glob("swc/*.swc"))  # as extract_skeletons writes them
         if not found:
             raise DataError(f"The folder {path} has no .swc file: name a file.")
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ def report_of_run(record: RunRecord, lineage: bytes | None = None) -> Report:
         facts=facts_of_run(record),
         pictures=[picture for picture in pictures if picture],
         tables=[table for table in (metrics_table(record), result_table(record), parent_table(record)) if table],
-        commands=list(commands_of_run(record)),
+        commands=commands_of_run(record),
         commands_heading="The commands that repeat it",
         methods=methods_of_run(record),
         configuration=yaml.safe_dump(record.config, sort_keys=False),
@@ -230,6 +230,10 @@ def metrics_table(record: RunRecord) -> Table | None:
 def result_table(record: RunRecord) -> Table | None:
     """Return what the run returned; None if that is nothing."""
     result = record.result if isinstance(record.result, dict) else {"result": record.result}
+    several = {name: value for name, value in result.items() if isinstance(value, list) and value}
+    for name, entries in several.items():
+        if all(isinstance(entry, dict) for entry in entries):  # such as one for each threshold
+            result = {**result, name: {str(number): entry for number, entry in enumerate(entries, 1)}}
     rows = [[name, _cell(value)] for name, value in flatten(result).items() if value is not None]
     return Table("Result", ("", "value"), rows[:MOST_ROWS]) if rows else None
 
@@ -269,24 +273,24 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def commands_of_run(record: RunRecord) -> Iterator[Command]:
-    """Yield the commands that repeat a training, prediction or segmentation; nothing for other kinds."""
+def commands_of_run(record: RunRecord) -> list[Command]:
+    """Return the commands that repeat a training, prediction or segmentation of a run; none for others."""
     if record.kind not in SCRIPTS:
-        return
-    if commit := str(_repository(record).get("commit") or ""):
-        yield Command(shell_command("git", "checkout", commit))
-    if record.kind == "trainings":
-        yield Command(shell_command("python", SCRIPTS[record.kind], "--repeat_run", record.id))
-        return
+        return []
     source = next((run_id for kind, run_id in _parents(record) if kind != record.kind), None)
-    if source is None:
-        source = record.info.get("prediction_run_id")
-    if source is None:
-        return
-    file = f"{singular(record.kind)}_{record.id}.yaml"
-    shown = shell_command("incasem-like", "runs", "show", f"{record.kind}/{record.id}", "--config")
-    yield Command(f"{shown} > {file}")
-    yield Command(shell_command("python", SCRIPTS[record.kind], "--run_id", source, "with", file))
+    source = record.info.get("prediction_run_id") if source is None else source
+    commit = str(_repository(record).get("commit") or "")
+    begin = [shell_command("git", "checkout", commit)] if commit else []
+    if record.kind == "trainings":
+        commands = [*begin, shell_command("python", SCRIPTS[record.kind], "--repeat_run", record.id)]
+    elif source is None:
+        commands = []
+    else:
+        file = f"{singular(record.kind)}_{record.id}.yaml"
+        shown = shell_command("incasem-like", "runs", "show", f"{record.kind}/{record.id}", "--config")
+        repeat = shell_command("python", SCRIPTS[record.kind], "--run_id", source, "with", file)
+        commands = [*begin, f"{shown} > {file}", repeat]
+    return [Command(text) for text in commands]
 
 
 def methods_of_run(record: RunRecord) -> str:

@@ -40,7 +40,9 @@ def main(arguments: argparse.Namespace) -> None:
     from incasem_like.errors import InputError
     from incasem_like.segmentation.refinement_run import Refinement, refine_as_run
 
-    if (arguments.output is None) != arguments.dry_run:
+    if arguments.dry_run:
+        arguments.output = None
+    elif arguments.output is None:
         raise InputError("Name what to write with --output, or give --dry_run, which writes nothing.")
     given = {name: getattr(arguments, name) for name in Refinement.__dataclass_fields__}
     request = Refinement(**{**given, "block_shape": tuple(arguments.block_shape)})

@@ -159,7 +159,7 @@ def test_the_better_run_is_named(project, capsys):
     for address in addresses:
         project.evaluate(address, **part)
     both = project.evaluate(*addresses, **part)
-    assert both["comparison"].startswith("Cell.zarr/good is better than cell.zarr/bad: voi is lower by")
+    assert both["comparison"].startswith("cell.zarr/good is better than cell.zarr/bad: voi is lower by")
     store = ["--runs_directory", str(project.folder / "runs")]
     assert answer(["runs", "compare", "1", "2", "--kind", "evaluations", *store]) == 0
     assert "Evaluation run 1 is better than evaluation run 2: voi is lower by" in capsys.readouterr().out

@@ -233,12 +233,13 @@ def test_the_script_reports_and_its_run_keeps_the_list(write, tmp_path):
         command = [sys.executable, SCRIPT, "filter", "-s", source, "--min_size", "30", "-n", "1", *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
-    dry = call("--dry_run", "--removed", tmp_path / "removed.csv")
+    output = f"{tmp_path}/cell.zarr/refined"
+    dry = call("--dry_run", "-o", output, "--removed", tmp_path / "removed.csv")
     assert dry.returncode == 0, dry.stderr
+    assert not Path(output).exists()
     removed = list(csv.DictReader((tmp_path / "removed.csv").open()))
     assert f"removed objects: {len(removed)}\n" in dry.stdout
     assert {row["reason"] for row in removed} == {"too small"}
-    output = f"{tmp_path}/cell.zarr/refined"
     done = call("-o", output)
     assert done.returncode == 0, done.stderr
     assert f"Wrote segmentation: {output}" in done.stdout
