@@ -189,7 +189,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             found += _flat(value, f"{prefix}{key}.")
         else:
-            found.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
+            found.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, sort_keys=True)))
     return found
 
 

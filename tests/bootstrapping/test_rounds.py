@@ -80,6 +80,15 @@ def test_a_killed_round_resumes_in_its_own_run(laboratory):
     assert laboratory.ran == DEPENDENTS[2:]
 
 
+def test_the_reason_of_a_step_names_only_what_changed(laboratory):
+    target = "sparse_model.values.targets=[{type: lsd, sigma: 64}]"  # not in the order of the alphabet
+    laboratory.run(target)
+    finished = laboratory.run(target, "sparse_model.values.training.iterations=40")
+    reason = next(step.reason for step in finished.steps if step.name == "sparse_model")
+    assert "training.iterations is 40" in reason
+    assert "targets" not in reason
+
+
 @pytest.mark.parametrize(
     ("update", "repeated"),
     [
