@@ -72,7 +72,10 @@ def test_a_preset_trains(path: Path, neurites: Path, tmp_path: Path) -> None:
 
 def small(path: Path, folder: Path) -> TrainingConfig:
     values = load_training_config([path])
-    updates = ["model.num_fmaps=2", "model.fmap_inc_factor=1", "data.voxel_size=[8,8,8]"]
+    random_objects = values.training.synthetic is not None
+    updates = ["model.num_fmaps=2", "model.fmap_inc_factor=1"]
+    if not random_objects:
+        updates.append("data.voxel_size=[8,8,8]")
     if values.model.type == "AutoContext":
         (folder / "first").touch()
         updates += [
@@ -84,14 +87,16 @@ def small(path: Path, folder: Path) -> TrainingConfig:
     if values.model.type == "AutoContext":
         save_checkpoint(folder / "first", build_network(model.first))  # type: ignore[attr-defined]
     geometry = geometry_in_volumes(network_geometry(model))
-    size = geometry.input_for_output([1 if edge == 1 else 8 for edge in values.training.output_size_voxels])
+    whole = values.training.output_size_voxels  # random objects need room for the offsets of their input
+    size = geometry.input_for_output(whole if random_objects else [1 if edge == 1 else 8 for edge in whole])
     output = geometry.output_size(size)
     (folder / "data.json").touch()
     return load_training_config(
         [path],
         [
             *updates,
-            *(f"training.data={folder}/data.json", f"directories.runs={folder}", "seed=1"),
+            *([] if random_objects else [f"training.data={folder}/data.json"]),
+            *(f"directories.runs={folder}", "seed=1"),
             *(f"training.input_size_voxels={list(size)}", f"training.output_size_voxels={list(output)}"),
             *("training.iterations=1", "training.save_every=1", "training.snapshot.every=0", "training.image_every=0"),
             *("training.precache.num_workers=0", "torch.device=cpu", "torch.num_threads=1"),
