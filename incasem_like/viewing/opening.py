@@ -125,7 +125,8 @@ def places_of_run(record: RunRecord) -> list[str]:
     """
     written = [text for text in _texts(record.document.get("result")) if "/" in text]
     groups = [text.rpartition("/")[0] for text in written if record.kind == "predictions"]
-    named = list(dict.fromkeys([*input_hashes(record), *(groups or written)]))  # type: ignore[arg-type]
+    read = input_hashes(record)  # type: ignore[arg-type]  # a record has the inputs of its summary
+    named = list(dict.fromkeys([*read, *(groups or written)]))
     found = [place for place in named if _exists(place)]
     if not named:
         raise DataError(f"Run {record.id} ({record.kind}) names no data that could be shown.")
@@ -135,7 +136,7 @@ def places_of_run(record: RunRecord) -> list[str]:
             + (f" and {len(named) - 3} more." if len(named) > 3 else ".")
         )
     for place in named:
-        if place not in found and place in input_hashes(record):  # type: ignore[arg-type]
+        if place not in found and place in read:
             warn_once(f"{place} has moved or was deleted, and is not shown.")
     return found
 

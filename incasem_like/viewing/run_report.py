@@ -13,7 +13,8 @@ from incasem_like.errors import DataError, IncasemError
 from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import duration, shell_command
 from incasem_like.tracking.kinds import singular
-from incasem_like.tracking.model.summaries import flatten, named_runs, origins, summary_of_points
+from incasem_like.tracking.lineage import input_hashes
+from incasem_like.tracking.model.summaries import flatten, named_runs, origins
 from incasem_like.viewing.comparison import comparison_figure, telling_metrics
 from incasem_like.viewing.figures import Curve, curves_figure, ortho_slices_figure
 from incasem_like.viewing.opening import open_place, places_of_run
@@ -132,7 +133,7 @@ def slices_of_run(record: RunRecord) -> Picture | None:
     """Draw raw, labels and what the run wrote; None if it has no raw volume, or its volumes are gone."""
     try:
         layers = [layer for place in places_of_run(record) for layer in open_place(place)]
-        written = {str(layer.served.finest.address) for layer in layers} - _addresses_read(record)
+        written = {str(layer.served.finest.address) for layer in layers} - set(input_hashes(record))  # type: ignore[arg-type]
         first = {
             (layer.meaning, str(layer.served.finest.address) in written): layer.served.finest
             for layer in reversed(layers)
@@ -144,10 +145,6 @@ def slices_of_run(record: RunRecord) -> Picture | None:
         return slices_of_volumes(raw, overlays) if raw is not None and overlays else None
     except (IncasemError, OSError):
         return None  # a report of the record alone is better than none
-
-
-def _addresses_read(record: RunRecord) -> set[str]:
-    return {address for entry in record.inputs for address in (entry.get("content_hashes") or [entry.get("address")])}
 
 
 def _raw_of(volume: Volume | None) -> Volume | None:
@@ -219,10 +216,9 @@ def _commit(record: RunRecord) -> str:
 def metrics_table(record: RunRecord) -> Table | None:
     """Return last, smallest and largest value of each metric with their iterations; None without metrics."""
     rows = []
-    for name, metric in sorted(record.metrics.items()):
-        if summary := summary_of_points(metric.steps, metric.values):
-            keys = ("last", "last_step", "min", "min_step", "max", "max_step")
-            rows.append([name, *(_cell(summary.get(key)) for key in keys)])
+    for name, summary in sorted(record.metric_summaries.items()):
+        keys = ("last", "last_step", "min", "min_step", "max", "max_step")
+        rows.append([name, *(_cell(summary.get(key)) for key in keys)])
     header = ("metric", "last", "at", "smallest", "at", "largest", "at")
     return Table("Metrics", header, rows[:MOST_ROWS]) if rows else None
 

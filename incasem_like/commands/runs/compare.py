@@ -11,7 +11,6 @@ import click
 
 from incasem_like.commands.options import Reference, RunReference, StoreChoice, kind_option, store_options
 from incasem_like.commands.runs.finding import plain
-from incasem_like.commands.runs.showing import metric_summaries
 from incasem_like.commands.tables import NOTHING, Column, cell, print_table
 from incasem_like.disk import write_whole
 from incasem_like.errors import InputError
@@ -49,7 +48,7 @@ def compare_runs(
     records = [run.get(stores, kind) for run in dict.fromkeys(runs)]
     differences = config_differences(records)
     verdicts = verdicts_of(records, metrics, lambda: stores.open("evaluations"))
-    logged = {name for record in records for name in metric_summaries(record)}
+    logged = {name for record in records for name in record.metric_summaries}
     table = metric_values(records, [name for name in metrics if name in logged] if verdicts else metrics)
     if as_json:
         print(json.dumps({**_as_json(records, differences, table), "verdicts": verdicts}, indent=2))
@@ -97,7 +96,7 @@ def metric_values(
     Raises:
         InputError: No run has one of the requested metrics.
     """
-    summaries = [metric_summaries(record) for record in records]
+    summaries = [record.metric_summaries for record in records]
     known = sorted({name for summary in summaries for name in summary})
     for name in wanted:
         if name not in known:

@@ -26,7 +26,7 @@ from incasem_like.terminal import shown_path
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.model.cache import cached_path, file_sha256
 from incasem_like.tracking.model.checkpoints import rank
-from incasem_like.tracking.model.summaries import flatten, origins, summary_of_points
+from incasem_like.tracking.model.summaries import flatten, origins
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,18 +37,6 @@ if TYPE_CHECKING:
 
 _LINES_OF_TRACE = 12
 _SHOWN_OF_HASHES = 12
-
-
-def metric_summaries(record: RunRecord) -> dict[str, dict[str, Any]]:
-    """Return last, smallest and largest value of each metric with their iterations, in the form of ``info.summary``.
-
-    Runs written by Sacred itself or an earlier version have no summary: it is computed from the metrics.
-    """
-    noted = record.info.get("summary")
-    if isinstance(noted, dict) and noted:
-        return noted
-    summaries = {name: summary_of_points(one.steps, one.values) for name, one in record.metrics.items()}
-    return {name: summary for name, summary in summaries.items() if summary}
 
 
 @click.command("show")
@@ -85,7 +73,7 @@ def _show(record: RunRecord) -> None:
         print(f"{name.ljust(width)}  {first}")
         for line in more:
             print(f"{'':{width}}  {line}")
-    if summary := metric_summaries(record):
+    if summary := record.metric_summaries:
         keys = ("last", "last_step", "min", "min_step", "max", "max_step")
         rows = [[name, *(cell(numbers.get(key)) for key in keys)] for name, numbers in sorted(summary.items())]
         titles = ("last", "at", "smallest", "at", "largest", "at")

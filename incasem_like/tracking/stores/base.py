@@ -29,6 +29,7 @@ from incasem_like.tracking.model.checkpoints import (
     is_checkpoint_entry,
     listed,
 )
+from incasem_like.tracking.model.summaries import summary_of_points
 from incasem_like.tracking.run_folder import ANNOTATIONS, Journal, PortableRun, Renewed, RunFolder
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import id_taken
@@ -101,6 +102,18 @@ class RunRecord:
 
     def __repr__(self) -> str:
         return f"RunRecord({self.id}, {self.status}, {self.store.description!r})"
+
+    @property
+    def metric_summaries(self) -> dict[str, dict[str, Any]]:
+        """Last, smallest and largest value of each metric with their iterations, in the form of ``info.summary``.
+
+        Runs written by Sacred itself or an earlier version have no summary: it is computed from the metrics.
+        """
+        noted = self.info.get("summary")
+        if isinstance(noted, dict) and noted:
+            return noted
+        summaries = {name: summary_of_points(one.steps, one.values) for name, one in self.metrics.items()}
+        return {name: summary for name, summary in summaries.items() if summary}
 
     @property
     def status(self) -> str:
