@@ -241,19 +241,6 @@ def recognize(state: State, path: Path) -> Architecture:
         raise CheckpointError(
             f"{path} holds a MultitaskUnet, which cannot be used here: name the checkpoint of a Unet."
         )
-    return _recognize_unet(state, path)
-
-
-def updates_seen(checkpoint: Checkpoint) -> int | None:
-    """Return the number of updates of a network when it was saved, from its Adam state; None without one."""
-    states = (checkpoint.optimizer_state or {}).get("state")
-    if not isinstance(states, Mapping):
-        return None
-    steps = [int(entry["step"]) for entry in states.values() if isinstance(entry, Mapping) and "step" in entry]
-    return max(steps, default=None)
-
-
-def _recognize_unet(state: State, path: Path) -> Architecture:
     levels = _count(state, r"unet\.l_conv\.(\d+)\.")
     if levels < 2 or not state.keys() >= {"final_conv_pass.conv_pass.0.weight", "unet.l_conv.0.conv_pass.0.weight"}:
         raise CheckpointError(
@@ -280,6 +267,15 @@ def _recognize_unet(state: State, path: Path) -> Architecture:
         "constant_upsample": not learnt,
     }
     return Architecture(model, () if learnt else ("model.downsample_factors",))
+
+
+def updates_seen(checkpoint: Checkpoint) -> int | None:
+    """Return the number of updates of a network when it was saved, from its Adam state; None without one."""
+    states = (checkpoint.optimizer_state or {}).get("state")
+    if not isinstance(states, Mapping):
+        return None
+    steps = [int(entry["step"]) for entry in states.values() if isinstance(entry, Mapping) and "step" in entry]
+    return max(steps, default=None)
 
 
 def _kernels(state: State, block: str, path: Path) -> list[list[int]]:
