@@ -42,8 +42,9 @@ def open_session(proxy: str | None = None) -> Session:
         proxy: URL of a proxy; by default that of ``HTTPS_PROXY`` and similar variables.
     """
     session = Session()
-    retry = Retry(ATTEMPTS_WITHOUT_PROGRESS, backoff_factor=FIRST_PAUSE, status_forcelist=_TEMPORARY)
-    retry.raise_on_status = False
+    retry = Retry(
+        ATTEMPTS_WITHOUT_PROGRESS, backoff_factor=FIRST_PAUSE, status_forcelist=_TEMPORARY, raise_on_status=False
+    )
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
     if proxy is not None:
