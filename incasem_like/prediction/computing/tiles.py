@@ -17,8 +17,16 @@ from incasem_like.networks import NetworkGeometry, enough_memory
 from incasem_like.networks.inference import Inference, inference, streams
 from incasem_like.networks.slabs import Slabs, planes
 from incasem_like.prediction.computing.pipeline import Downloads, batches, delayed, prefetched, to_device
-from incasem_like.prediction.computing.tiling import Tile, axis_step, grid_phase, tile_that_writes
-from incasem_like.prediction.computing.variants import NONE, Variant, geometry_for, variants_for
+from incasem_like.prediction.computing.tiling import (
+    NONE,
+    Tile,
+    Variant,
+    axis_step,
+    geometry_for,
+    grid_phase,
+    tile_that_writes,
+    variants_for,
+)
 from incasem_like.targets import activate
 from incasem_like.volumes import Coordinate, Roi
 

@@ -17,13 +17,26 @@ from incasem_like.config import DataConfig, PredictionConfig, TrainingConfig, ou
 from incasem_like.networks import NetworkGeometry, count_parameters, torch_device
 from incasem_like.prediction.computing.loading import NetworkSource, joint_predictor, prediction_geometry
 from incasem_like.prediction.computing.tiles import Predictor
-from incasem_like.prediction.computing.variants import geometry_for, variants_for
+from incasem_like.prediction.computing.tiling import geometry_for, variants_for
 from incasem_like.prediction.outputs import OutputLocation, prediction_group
 from incasem_like.prediction.planning.memory import TileMemory, tile_memory, usable_memory, worker_count
-from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked, with_precision
-from incasem_like.prediction.planning.probe import DeviceProfile, ProbeRequest, device_profiles
-from incasem_like.prediction.planning.speed import fitted, measured_tiles
-from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
+from incasem_like.prediction.planning.probe import (
+    DeviceProfile,
+    PrecisionCheck,
+    ProbeRequest,
+    check_precision,
+    device_profiles,
+    is_to_be_checked,
+    with_precision,
+)
+from incasem_like.prediction.planning.tile_size import (
+    TileChoice,
+    TileSpeed,
+    choose_input_size,
+    describe_input_size,
+    fitted,
+    measured_tiles,
+)
 from incasem_like.samples import Region
 from incasem_like.volumes import Address, check_outputs
 

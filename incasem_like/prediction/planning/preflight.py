@@ -20,8 +20,7 @@ from incasem_like.prediction.blocks import region_block_shape
 from incasem_like.prediction.outputs import OutputLocation, chunk_shape_for, nearest_folder, read_begun
 from incasem_like.prediction.planning.memory import BYTES_OF_A_PROCESS, worker_count
 from incasem_like.prediction.planning.plan import PredictionPlan
-from incasem_like.prediction.planning.speed import MEASURED_VOXELS
-from incasem_like.prediction.planning.tile_size import TileSpeed
+from incasem_like.prediction.planning.tile_size import MEASURED_VOXELS, TileSpeed
 from incasem_like.samples import Region
 from incasem_like.terminal import counted, duration, shown_path
 from incasem_like.tracking import RunStore
