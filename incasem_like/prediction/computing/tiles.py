@@ -146,11 +146,7 @@ class TiledPredictor:
             ConfigError: As ``steps``.
             IncasemError: The GPU's memory is too small for a tile.
         """
-        return self.predict_tiles(read, self.tiles(roi, origin))
-
-    def predict_tiles(self, read: Reader, tiles: Iterable[Tile]) -> Iterator[tuple[Roi, Floats]]:
-        """Predict some of the tiles that ``tiles`` returned; see ``predict``."""
-        return ((part, probabilities) for _, part, probabilities in self.predict_parts(read, tiles))
+        return ((part, values) for _, part, values in self.predict_parts(read, self.tiles(roi, origin)))
 
     def predict_parts(
         self, read: Reader, tiles: Iterable[Tile], depth: int | None = None

@@ -1,4 +1,4 @@
-"""Tiles: their read and write ROIs, spacing and alignment to the network's stride; and the orientations that are averaged."""
+"""Tiles: their read and write ROIs, spacing and alignment to the network's stride; orientations that are averaged."""
 
 from __future__ import annotations
 

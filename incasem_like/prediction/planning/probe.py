@@ -107,7 +107,7 @@ def check_precision(
     for region in regions:
         tile = exact.tile(lively_part(region), region.raw_roi.begin)
         read = partial(region.read_raw, outside="reflect")
-        values = [next(predictor.predict_tiles(read, [tile]))[1] for predictor in (exact, used)]
+        values = [next(predictor.predict_parts(read, [tile]))[2] for predictor in (exact, used)]
         found.append((nearly_greatest_difference(*values), region.name))
     worst, name = max(found)
     return PrecisionCheck(precision, precision if worst <= tolerance else FULL, worst, tolerance, name)

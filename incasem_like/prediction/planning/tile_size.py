@@ -248,7 +248,7 @@ def measure_speed(
 
 def _seconds(predictor: TiledPredictor, raw: Any, tile: Tile) -> float:
     started = time.monotonic()
-    for _ in predictor.predict_tiles(lambda roi: raw, [tile]):
+    for _ in predictor.predict_parts(lambda roi: raw, [tile]):
         pass
     return time.monotonic() - started
 
