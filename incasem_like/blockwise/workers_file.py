@@ -102,7 +102,7 @@ def _workers_of(values: dict[str, Any], path: Path) -> Workers:
         named = [(entry, f"in entry {number} of workers in {path}") for number, entry in enumerate(entries, start=1)]
     else:
         named = [(values, f"in {path}")]
-    groups = tuple(WorkerGroup.from_values(entry, lambda _key, where=where: where) for entry, where in named)
+    groups = tuple(_group(entry, where) for entry, where in named)
     for group in groups:
         if group.launcher in QUEUES and scheduler.listen is None:
             raise ConfigError(
@@ -110,6 +110,10 @@ def _workers_of(values: dict[str, Any], path: Path) -> Workers:
                 "for them: add scheduler: {listen: ADDRESS}, an address of this machine in the cluster's network."
             )
     return Workers(groups, scheduler)
+
+
+def _group(values: Mapping[str, Any], where: str) -> WorkerGroup:
+    return WorkerGroup.from_values(values, lambda _key: where)
 
 
 def given_workers(arguments: Namespace) -> Workers | None:
@@ -143,9 +147,9 @@ def check_workers(workers: Workers) -> None:
 def worker_problems(workers: Workers) -> Iterator[InputError]:
     """Yield an error for each obstacle: missing programs, too few GPUs, an address of another machine."""
     if workers.cluster is not None:
-        host, _, port = workers.cluster.partition("://")[2].rstrip("/").rpartition(":")
+        host, _, number = workers.cluster.partition("://")[2].rstrip("/").rpartition(":")
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
+            socket.create_connection((host.strip("[]"), int(number)), timeout=SECONDS_TO_CONNECT).close()
         except (OSError, OverflowError) as error:
             yield InputError(
                 f"There is no Dask scheduler at {workers.cluster} ({getattr(error, 'strerror', None) or error}): "
