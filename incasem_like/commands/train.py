@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from incasem_like.commands.cpu_settings import keep_freed_memory
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
 from incasem_like.commands.training_request import CONTINUE, REPEAT, START, TrainingRequest, add_flags, read_request
 from incasem_like.config.loading import TRACKED
 from incasem_like.errors import DiskFullError, RunTakenError, StoreError
+from incasem_like.processes import keep_freed_memory
 from incasem_like.terminal import report_written, run_guarded, shell_command, shown_path
 from incasem_like.training.continuing import differences
 from incasem_like.training.processes import leading, started_processes

@@ -74,15 +74,15 @@ class TrainingLog:
     def training(self, step: Step) -> None:
         """Write the metrics that are due after one update.
 
-        TensorBoard gets ``loss_0``, of several targets ``loss_<name>`` of each, ``pct_class_<c>`` (the share, 0 to 1,
-        of the batch's voxels in that class), ``learning_rate`` and ``iterations_per_second``; the run store
-        ``loss_train_0``, ``loss_<name>_train``, ``pct_class_<c>`` and the main score of each target, such as
+        TensorBoard gets ``loss_0``, of several targets ``loss_<name>`` of each, ``pct_class_<c>`` (see
+        ``class_shares``), ``learning_rate`` and ``iterations_per_second``; the run store ``loss_train_0``,
+        ``loss_<name>_train``, ``pct_class_<c>`` and the main score of each target, such as
         ``dice_class_<c>_train``.
         """
         to_store = step.iteration % self._store_every == 0
         if step.iteration % self._every and not to_store:
             return
-        shares = class_shares(step.batch["labels"], self._classes)
+        shares = class_shares(step.batch, self._targets, self._classes)
         if step.iteration % self._every == 0:
             speed = {"learning_rate": step.learning_rate, "iterations_per_second": step.rate}
             values = {"loss_0": step.loss, **step.losses, **shares, **speed}
@@ -129,10 +129,19 @@ def main_scores(target: Target) -> list[str]:
     return [target.score_name(score, group) for group in target.score_groups]
 
 
-def class_shares(labels: torch.Tensor, num_classes: int) -> dict[str, float]:
-    """Return the share of the voxels in each class, named ``pct_class_<c>``, 0 to 1."""
-    counts = labels.flatten().bincount(minlength=num_classes)[:num_classes]
-    return {f"pct_class_{index}": int(count) / labels.numel() for index, count in enumerate(counts)}
+def class_shares(batch: Mapping[str, Any], targets: Sequence[Target], num_classes: int) -> dict[str, float]:
+    """Return the share of the voxels in each class, named ``pct_class_<c>``, 0 to 1.
+
+    Where a target learns classes that overlap, a voxel counts in each of its classes; otherwise voxels of several label
+    datasets are background, as they are learnt.
+    """
+    labels = batch["labels"]
+    counts = labels.flatten().bincount(minlength=num_classes)[:num_classes].tolist()
+    for target in targets:
+        if target.overlaps:
+            classes = batch["targets"][target.name]["target"].movedim(1, 0).flatten(1) > 0
+            counts = [(~classes.any(dim=0)).sum().item(), *classes.sum(dim=1).tolist()]
+    return {f"pct_class_{index}": count / labels.numel() for index, count in enumerate(counts)}
 
 
 def mean_scores(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ import numpy.typing as npt
 from incasem_like.targets import Target, channel_slices
 from incasem_like.volumes import Roi, Volume, create_volume
 from incasem_like.volumes.geometry import nanometres
+
+if TYPE_CHECKING:
+    from incasem_like.samples import Region
 
 Array = npt.NDArray[Any]
 SCALE = 255  # probabilities and grey values in [0, 1] are stored as uint8
@@ -82,12 +85,12 @@ def write_training_snapshot(
 class ValidationSnapshot:
     """A validation entry on disk, written tile by tile: raw, labels, mask, metric_mask, predictions."""
 
-    def __init__(self, container: Path, roi: Roi, targets: Sequence[Target], voxel_size: Sequence[float]) -> None:
-        shape, begin = tuple(map(int, roi.shape)), list(map(int, roi.begin))
+    def __init__(self, container: Path, region: Region, targets: Sequence[Target]) -> None:
+        shape, position = tuple(map(int, region.roi.shape)), (region.offset, region.voxel_size)
         self._targets = targets
         self._volumes: dict[str, Volume] = {
             name: _create(
-                container, name, shape, np.dtype(np.uint8), begin, voxel_size, {"scale": SCALE} if name == "raw" else {}
+                container, name, shape, np.dtype(np.uint8), *position, {"scale": SCALE} if name == "raw" else {}
             )
             for name in ("raw", "labels", "mask", "metric_mask")
         }
@@ -96,7 +99,7 @@ class ValidationSnapshot:
             empty, scale = _stored(np.zeros(0, dtype=np.float32), target)
             name, attributes = dataset_of("predictions", target, targets), {**target.describe(), **scale}
             sizes = (target.channels, *shape)
-            self._predictions.append(_create(container, name, sizes, empty.dtype, begin, voxel_size, attributes))
+            self._predictions.append(_create(container, name, sizes, empty.dtype, *position, attributes))
 
     def add(self, roi: Roi, arrays: Mapping[str, Array], values: Array) -> None:
         """Write a tile: raw in [0, 1], labels and masks as they are, and predicted values of all channels."""
@@ -128,7 +131,8 @@ def _write(
     voxel_size: Sequence[float],
     attributes: Mapping[str, Any],
 ) -> None:
-    volume = _create(container, name, array.shape, array.dtype, begin, voxel_size, attributes)
+    offset = nanometres(begin, voxel_size)
+    volume = _create(container, name, array.shape, array.dtype, offset, voxel_size, attributes)
     volume.write(array)
     volume.mark_complete()
 
@@ -138,7 +142,7 @@ def _create(
     name: str,
     shape: Sequence[int],
     dtype: np.dtype[Any],
-    begin: Sequence[int],
+    offset: Sequence[float],
     voxel_size: Sequence[float],
     attributes: Mapping[str, Any],
 ) -> Volume:
@@ -150,7 +154,7 @@ def _create(
         shape=tuple(shape),
         dtype=dtype,
         voxel_size=tuple(voxel_size),
-        offset=nanometres(begin, voxel_size),
+        offset=tuple(offset),
         axes="czyx" if channels else "zyx",
         chunk_shape=(shape[0], *chunk) if channels else chunk,
         attributes=dict(attributes),

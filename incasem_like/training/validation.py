@@ -171,7 +171,7 @@ class Validator:
         if not every or iteration % (every * between):
             return None
         container = self.snapshots / region.name / f"{iteration}.zarr"
-        return ValidationSnapshot(container, region.roi, self.targets, region.voxel_size)
+        return ValidationSnapshot(container, region, self.targets)
 
     def _log_entry(self, index: int, entry: tuple[EntryMeasurement, Picture], iteration: int) -> dict[str, float]:
         measured, picture = entry
