@@ -15,10 +15,8 @@ from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.samples.blocks import BlockReader, label_block
 from incasem_like.samples.settings import SampleSettings
 from incasem_like.targets import Target, channel_slices
-from incasem_like.training.figures import Picture
-from incasem_like.training.log import TrainingLog, mean_scores
-from incasem_like.training.measures import measure
-from incasem_like.training.snapshots import ValidationSnapshot
+from incasem_like.training.log import TrainingLog, mean_scores, measure
+from incasem_like.training.snapshots import Picture, ValidationSnapshot
 from incasem_like.volumes import Coordinate
 
 if TYPE_CHECKING:
