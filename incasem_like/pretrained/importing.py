@@ -332,4 +332,4 @@ def _exported_checkpoint(record: RunRecord, exported: PortableRun) -> ImportedCh
     last = record.checkpoint("last")
     path = exported.checkpoint(last.sha256)
     known = bool((record.info.get("checkpoint_file") or {}).get("iteration_known"))
-    return None if path is None else ImportedCheckpoint(path, last.sha256, last.iteration, known, last.model.url)
+    return None if path is None else ImportedCheckpoint(path, last.sha256, last.iteration, known, last.url)

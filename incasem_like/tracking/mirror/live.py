@@ -15,15 +15,7 @@ from incasem_like.tracking.liveness import Heartbeat
 from incasem_like.tracking.run_folder import Journal, OpenedRun, PendingArtifact
 from incasem_like.tracking.sessions import taken_over
 from incasem_like.tracking.stores.mongo import MongoStore
-from incasem_like.tracking.stores.push import (
-    Delivery,
-    Mark,
-    Parcel,
-    SessionLostError,
-    series_update,
-    to_document,
-    whole_parcel,
-)
+from incasem_like.tracking.stores.push import Delivery, Parcel, SessionLostError, to_document
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_BETWEEN_ATTEMPTS = 10.0
@@ -54,7 +46,6 @@ class Mirror:
         self.lost: Exception | None = None
         self._entry: dict[str, Any] = {}
         self._changed: set[str] = set()
-        self._marks: dict[str, Mark] = {}
         self._whole = self._is_marked = False
         self._version = self._delivered = 0
         self._delivered_beat: datetime | None = None
@@ -79,9 +70,7 @@ class Mirror:
         with self.store.errors("written", f"Run {run_id}"):
             self._delivery = Delivery(self.store.database, self.store.files, run_id, run.entry["session"])
             self._entry = self._document({**run.entry, **written})
-            parcel = whole_parcel(self._entry, run.metrics.table, (), self._delivery)
-            self._artifacts = self._delivery.publish(parcel)
-        self._marks = {name: mark for name, (_, mark) in parcel.metrics.items()}
+            self._delivery.publish(self._delivery.pack(self._entry, run.metrics.table))
         self._courier.start()
 
     def update(self, fields: Mapping[str, Any]) -> None:
@@ -133,38 +122,25 @@ class Mirror:
             is_new = self._whole or self._delivered != self._version or self._delivered_beat != beat
             if self.lost is not None or not is_new or time.monotonic() < self._next_attempt:
                 return
-            parcel = self._pack()
+            changed = None if self._whole else {*self._changed, *_ALWAYS}
+            self._changed.clear()
+            pending = list(self._pending)
+            parcel = self._delivery.pack(self._entry, self._metrics.table, pending, changed, self._version)
         try:
-            artifacts = self._delivery.send(parcel, self._artifacts)
+            is_there = self._delivery.send(parcel)
         except SessionLostError:
             self._lose()
         except Exception as error:
             self._wait_for_the_server(error)
         else:
             with self.lock:
-                self._acknowledge(parcel, artifacts)
+                self._acknowledge(parcel, is_there)
 
-    def _pack(self) -> Parcel:
-        table = self._metrics.table
-        if self._whole:
-            whole = whole_parcel(self._entry, table, list(self._pending), self._delivery)
-            return Parcel(whole.fields, whole.metrics, whole.artifacts, whole=True, version=self._version)
-        fields = {key: self._entry[key] for key in {*self._changed, *_ALWAYS} if key in self._entry}
-        updates = {
-            name: series_update(name, self._journal.run_id, series, self._marks.get(name))
-            for name, series in table.series.items()
-        }
-        news = {name: update for name, update in updates.items() if update is not None}
-        self._changed.clear()
-        return Parcel(fields, news, list(self._pending), version=self._version)
-
-    def _acknowledge(self, parcel: Parcel, artifacts: list[dict[str, Any]] | None) -> None:
-        if artifacts is None:  # the server was restored from an older state: it gets all again
+    def _acknowledge(self, parcel: Parcel, is_there: bool) -> None:
+        if not is_there:  # the server was restored from an older state: it gets all again
             self._whole, self._next_attempt = True, 0.0
             self._courier.ask()
             return
-        self._artifacts = artifacts
-        self._marks.update({name: mark for name, (_, mark) in parcel.metrics.items()})
         for artifact in parcel.artifacts:
             self._pending.remove(artifact)
             if not any(other.path == artifact.path for other in self._pending):

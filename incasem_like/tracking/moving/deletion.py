@@ -12,7 +12,8 @@ from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import BESIDE_MODELS, listed, models_folder, remove_tree, series_log_folder
 from incasem_like.tracking.moving.model_files import leave, owners
-from incasem_like.tracking.stores.base import Freed, RunRecord
+from incasem_like.tracking.stores.base import Freed
+from incasem_like.tracking.stores.records import RunRecord
 
 if TYPE_CHECKING:
     from incasem_like.tracking.stores.base import RunStore

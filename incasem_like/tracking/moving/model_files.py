@@ -20,7 +20,8 @@ from incasem_like.tracking.model.checkpoints import BESIDE_MODELS, models_folder
 if TYPE_CHECKING:
     from incasem_like.tracking.model.checkpoints import TrackedFile
     from incasem_like.tracking.run_folder import PortableRun
-    from incasem_like.tracking.stores.base import RunRecord, RunStore
+    from incasem_like.tracking.stores.base import RunStore
+    from incasem_like.tracking.stores.records import RunRecord
 
 OWNERS = "owners.json"
 

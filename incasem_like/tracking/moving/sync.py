@@ -17,8 +17,9 @@ from incasem_like.tracking.moving.transfer import copy_run
 from incasem_like.tracking.opening import open_store
 from incasem_like.tracking.run_folder import Journal, Journals
 from incasem_like.tracking.sessions import tokens
-from incasem_like.tracking.stores.base import DELETING, RunRecord, RunStore
+from incasem_like.tracking.stores.base import DELETING, RunStore
 from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.records import RunRecord
 
 OFFLINE = Path("tracking", "offline")
 _NEW_IDS = "new_ids.json"

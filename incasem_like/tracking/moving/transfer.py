@@ -34,7 +34,8 @@ from incasem_like.tracking.series import MetricTable, max_points
 from incasem_like.tracking.stores.base import errors_of_writing
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.stores.base import RunRecord, RunStore
+    from incasem_like.tracking.stores.base import RunStore
+    from incasem_like.tracking.stores.records import RunRecord
 
 log = logging.getLogger("incasem_like.tracking")
 Renumbered = Mapping[tuple[str, int], int]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from incasem_like.errors import CheckpointError
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import CheckpointRecord, listed, rank
-from incasem_like.tracking.stores.base import RunRecord
+from incasem_like.tracking.stores.records import RunRecord
 
 if TYPE_CHECKING:
     from incasem_like.config import SeriesSection
@@ -143,7 +143,7 @@ def _in_range(known: Collection[int], section: SeriesSection, whose: str) -> lis
 
 
 def _without_lost(found: Sequence[CheckpointRecord], run: str) -> list[CheckpointRecord]:
-    there = [checkpoint for checkpoint in found if not checkpoint.model.is_nowhere()]
+    there = [checkpoint for checkpoint in found if not checkpoint.is_nowhere()]
     lost = [checkpoint.iteration for checkpoint in found if checkpoint not in there]
     if lost and there:
         log.warning(

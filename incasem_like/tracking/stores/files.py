@@ -21,15 +21,8 @@ from incasem_like.tracking.model.checkpoints import DELETED_PREFIX, folder_size
 from incasem_like.tracking.run_folder import ANNOTATIONS, METRICS_LOG, RunFolder, numbered
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import id_taken
-from incasem_like.tracking.stores.base import (
-    DELETING,
-    MISSING,
-    NOTHING,
-    Freed,
-    RunStore,
-    errors_of_writing,
-)
-from incasem_like.tracking.stores.index import FolderIndex
+from incasem_like.tracking.stores.base import DELETING, MISSING, NOTHING, Freed, RunStore, errors_of_writing
+from incasem_like.tracking.stores.index import cached_summaries, folder_source
 from incasem_like.tracking.values import as_mapping, as_sequence, naive_utc
 
 if TYPE_CHECKING:
@@ -79,7 +72,7 @@ class FileStore(RunStore):
     def summaries(  # noqa: D102
         self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
     ) -> list[RunSummary]:
-        return FolderIndex(self.folder).summaries(self.kind, config_keys, inputs)
+        return cached_summaries(folder_source(self.folder), self.kind, config_keys, inputs)
 
     def read_stored(  # noqa: D102
         self, run_id: int, what: Literal["artifacts", "sources", "resources"], only: str | None = None

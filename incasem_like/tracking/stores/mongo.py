@@ -22,17 +22,10 @@ from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.run_folder import Journal, Journals, RunFolder, from_document
 from incasem_like.tracking.sessions import id_taken, new_token, tokens
 from incasem_like.tracking.stores import push
-from incasem_like.tracking.stores.base import (
-    DELETING,
-    IMPORTING,
-    MISSING,
-    NOTHING,
-    Freed,
-    RunStore,
-)
+from incasem_like.tracking.stores.base import DELETING, IMPORTING, MISSING, NOTHING, Freed, RunStore
 from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, connection_options, no_answer, refusal
 from incasem_like.tracking.stores.gridfs import CheckpointFiles
-from incasem_like.tracking.stores.index import REVISION, UNFINISHED, DatabaseIndex
+from incasem_like.tracking.stores.index import REVISION, UNFINISHED, database_summaries
 from incasem_like.tracking.values import as_sequence, escape_key, naive_utc, plain, to_bson, without_credentials
 
 if TYPE_CHECKING:
@@ -224,8 +217,8 @@ class MongoStore(RunStore):
         self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
     ) -> list[RunSummary]:
         with self.errors():
-            index = DatabaseIndex(self.database, f"{self.server}/{self.database.name}")
-            return index.summaries(self.kind, config_keys, inputs, metrics)
+            name = f"{self.server}/{self.database.name}"
+            return database_summaries(self.database, name, self.kind, config_keys, inputs, metrics)
 
     def patch(self, run_id: int, changes: Mapping[str, Any], expect: Mapping[str, Any] = NOTHING) -> bool:  # noqa: D102
         change: dict[str, dict[str, Any]] = {"$set": {}, "$unset": {}}
