@@ -21,7 +21,7 @@ from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import highest_number, models_folder
 from incasem_like.tracking.moving.deletion import delete_run
 from incasem_like.tracking.moving.model_files import share
-from incasem_like.tracking.moving.transfer import export_run, import_run
+from incasem_like.tracking.moving.transfer import export_run, import_runs
 from incasem_like.tracking.run_folder import (
     ANNOTATIONS,
     FORMAT,
@@ -148,7 +148,7 @@ class Importer:
             try:
                 return self._write(replace(run, tags=tags, notes=notes), checkpoint, present.id)
             except BaseException:
-                import_run(before, self.store)
+                import_runs([before], self.store)
                 raise
 
     def _complete(self, record: RunRecord, checkpoint: ImportedCheckpoint) -> bool:

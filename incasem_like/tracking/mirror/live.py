@@ -12,7 +12,7 @@ from typing import Any
 import pymongo.errors
 
 from incasem_like.tracking.liveness import Heartbeat
-from incasem_like.tracking.run_folder import Journal, OpenedRun, PendingArtifact
+from incasem_like.tracking.run_folder import Journal, OpenedRun
 from incasem_like.tracking.sessions import taken_over
 from incasem_like.tracking.stores.mongo import MongoStore
 from incasem_like.tracking.stores.push import Delivery, Parcel, SessionLostError, to_document
@@ -65,17 +65,17 @@ class Mirror:
         """
         assert isinstance(run.folder, Journal)
         self._journal, self._metrics = run.folder, run.metrics
-        self._pending: list[PendingArtifact] = []
+        self._pending: dict[str, int] = {}  # files by name, with the version that they came with
         run_id = run.folder.run_id
         with self.store.errors("written", f"Run {run_id}"):
-            self._delivery = Delivery(self.store.database, self.store.files, run_id, run.entry["session"])
-            self._entry = self._document({**run.entry, **written})
+            self._delivery = Delivery(self.store.database, self.store.files, run.folder, run.entry["session"])
+            self._entry = to_document({**run.entry, **written})
             self._delivery.publish(self._delivery.pack(self._entry, run.metrics.table))
         self._courier.start()
 
     def update(self, fields: Mapping[str, Any]) -> None:
         """Note fields that the database should have, before they are written on this machine; needs the lock."""
-        for key, value in self._document(fields).items():
+        for key, value in to_document(fields).items():
             if key not in self._entry or self._entry[key] != value:
                 self._entry[key] = value
                 if key != "heartbeat":
@@ -83,16 +83,10 @@ class Mirror:
                     self._version += 1
         self._mark()
 
-    def _document(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        document = to_document(fields)
-        if "info" in document:  # Omniboard finds the metrics by these links
-            document["info"]["metrics"] = [self._delivery.link(name) for name in self._metrics.table.series]
-        return document
-
     def add_artifact(self, name: str) -> None:
         """Note a file of the run's folder that the database should have; needs the lock."""
-        self._pending.append(self._journal.pending_artifact(name))
         self._version += 1
+        self._pending[name] = self._version
         self._mark()
 
     def ask(self) -> None:
@@ -141,10 +135,10 @@ class Mirror:
             self._whole, self._next_attempt = True, 0.0
             self._courier.ask()
             return
-        for artifact in parcel.artifacts:
-            self._pending.remove(artifact)
-            if not any(other.path == artifact.path for other in self._pending):
-                artifact.path.unlink(missing_ok=True)
+        for name in parcel.artifacts:
+            if self._pending[name] <= parcel.version:  # it was not replaced meanwhile
+                del self._pending[name]
+                self._journal.artifact(name).unlink(missing_ok=True)
         self._delivered, self._delivered_beat = parcel.version, parcel.fields.get("heartbeat")
         if self._delivered == self._version:
             self._journal.unmark()

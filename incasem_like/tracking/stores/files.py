@@ -9,7 +9,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -143,11 +142,9 @@ class FileStore(RunStore):
                 run.write(name, files[name])
         return True
 
-    def hold(self, run_id: int) -> AbstractContextManager[None]:  # noqa: D102
-        return self._nobody_writing(self._existing(run_id))
-
     @contextlib.contextmanager
-    def _nobody_writing(self, run: RunFolder) -> Iterator[None]:
+    def hold(self, run_id: int) -> Iterator[None]:  # noqa: D102
+        run = self._existing(run_id)
         if not run.log_path.is_file():
             yield  # Sacred's own observer wrote it
             return

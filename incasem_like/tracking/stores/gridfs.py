@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import pymongo.errors
 from incasem_like.errors import CheckpointError
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import StoredFile
-from incasem_like.tracking.stores.connection import no_answer, refusal
+from incasem_like.tracking.stores.connection import server_errors
 from incasem_like.tracking.values import from_bson, to_bson
 
 if TYPE_CHECKING:
@@ -200,15 +201,9 @@ class CheckpointFiles:
             removed = [self._chunks.delete_many({"files_id": file_id}).deleted_count for file_id in ids]
         return sum(removed)
 
-    @contextlib.contextmanager
-    def as_store_errors(self) -> Iterator[None]:
+    def as_store_errors(self) -> AbstractContextManager[None]:
         """Turn errors of the server into ``StoreError``."""
-        try:
-            yield
-        except pymongo.errors.ConnectionFailure:
-            raise no_answer(self.description) from None
-        except pymongo.errors.OperationFailure as error:
-            raise refusal(self.description, "read or written", error) from None
+        return server_errors(self.description, "read or written")
 
 
 def _prefix(run_id: int) -> str:

@@ -22,6 +22,7 @@ from incasem_like.tracking.kinds import KINDS_BY_KEY
 from incasem_like.tracking.model.cache import cache_directory
 from incasem_like.tracking.model.summaries import (
     PARENTS_IN_CONFIG,
+    TIMES,
     RunSummary,
     condense,
     damaged,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 UNFINISHED = "unfinished"
 REVISION = "revision"  # changes with each change from outside the run that none of the others would tell
-_VERSION = 5  # of the tables below
+_VERSION = 6  # of the tables below
 _TABLES = {"records": ("record", "metrics", "inputs"), "configs": ("keys", "leaves")}
 _SECONDS_TO_WAIT_FOR_OTHERS = 1.0
 _SECONDS_WHILE_LIVE = 300.0
@@ -108,7 +109,7 @@ def _has_settled(source: Source, run_id: int, stamp: str, record: Mapping[str, A
     age = source.age(run_id, stamp)
     if age is None or "damage" in record or abs(age) <= source.blind_seconds:
         return False
-    return abs(age) > _SECONDS_WHILE_LIVE or record.get("status") != "RUNNING"
+    return abs(age) > _SECONDS_WHILE_LIVE or record.get("recorded_status") != "RUNNING"
 
 
 @contextlib.contextmanager
@@ -169,7 +170,7 @@ class MetricSummaries(Mapping[str, Mapping[str, float]]):
 def _record_row(document: Mapping[str, Any]) -> Row:
     """Reduce a run's document to the row of its summary."""
     condensed = condense(document)
-    condensed["times"] = [moment and moment.isoformat() for moment in condensed["times"]]
+    condensed |= {key: condensed[key].isoformat() for key in TIMES if condensed[key]}
     inputs = as_mapping(document.get("info")).get("inputs")
     metrics = {
         name: {key: value for key, value in summary.items() if isinstance(value, (int, float))}
@@ -196,7 +197,7 @@ def _summary(kind: str, run_id: int, row: Row, config: Mapping[str, Any] | None,
     record = json.loads(row[0])
     if "damage" in record:
         return damaged(kind, run_id, record["damage"])
-    record["times"] = [datetime.fromisoformat(text) if text else None for text in record["times"]]
+    record |= {key: datetime.fromisoformat(record[key]) for key in TIMES if record[key]}
     record["summary"] = MetricSummaries(row[1])
     return summarize(kind, run_id, record, config, json.loads(row[2]) if inputs else ())
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import mimetypes
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pymongo.errors
 from bson import ObjectId
 
 from incasem_like.tracking.metrics_log import read_table
-from incasem_like.tracking.run_folder import Journal, PendingArtifact
+from incasem_like.tracking.model.cache import file_sha256
+from incasem_like.tracking.run_folder import Journal, RunFolder
 from incasem_like.tracking.series import BoundedSeries, MetricTable, max_points
 from incasem_like.tracking.sessions import new_token, tokens
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED
@@ -53,6 +56,11 @@ def _with_ids(pairs: Any) -> list[Any]:
 
     found = [pair for pair in as_sequence(pairs) if isinstance(pair, (list, tuple)) and len(pair) == 2]
     return [[name, as_id(key)] for name, key in found]
+
+
+def metric_id(run_id: int, name: str) -> ObjectId:
+    """Return a metric's id: always the same for the same run and name, so that two writers never make two of it."""
+    return ObjectId(hashlib.sha256(f"{run_id}\0{name}".encode()).digest()[:12])
 
 
 @dataclass(frozen=True)
@@ -106,14 +114,14 @@ class Parcel:
     Attributes:
         fields: Of the run's document, to be set.
         metrics: Of each metric the fields to be set in its document, and the mark once they are.
-        artifacts: Files that it lacks.
+        artifacts: Names of the files that it lacks.
         whole: Whether this is all there is, and not only what is new.
         version: Counts the states of the run, for the sender.
     """
 
     fields: dict[str, Any]
     metrics: dict[str, tuple[dict[str, Any], Mark]]
-    artifacts: Sequence[PendingArtifact]
+    artifacts: Collection[str]
     whole: bool
     version: int
 
@@ -124,7 +132,7 @@ class Delivery:
     Args:
         database: Where to.
         files: Its GridFS.
-        run_id: The run.
+        folder: The run on this machine, with the files that are to be sent.
         token: Of the session; None for a run of another program, which has none.
 
     Attributes:
@@ -134,11 +142,11 @@ class Delivery:
         pymongo.errors.PyMongoError: The server does not answer.
     """
 
-    def __init__(self, database: Database[Any], files: gridfs.GridFS, run_id: int, token: str | None) -> None:
-        self.run_id, self._runs, self._metrics, self._files = run_id, database["runs"], database["metrics"], files
+    def __init__(self, database: Database[Any], files: gridfs.GridFS, folder: RunFolder, token: str | None) -> None:
+        self._runs, self._metrics, self._files = database["runs"], database["metrics"], files
+        self._folder, self.run_id = folder, folder.run_id
         self._owner = {} if token is None else {"session": token}
-        self._mine = {"_id": run_id, **self._owner}
-        self._metric_ids = {one["name"]: one["_id"] for one in self._metrics.find({"run_id": run_id}, {"name": 1})}
+        self._mine = {"_id": self.run_id, **self._owner}
         self._marks: dict[str, Mark] = {}
         found = self._runs.find_one(self._mine, {"artifacts": 1}) or {}
         self.artifacts: list[dict[str, Any]] = list(found.get("artifacts") or ())
@@ -147,7 +155,7 @@ class Delivery:
         self,
         entry: Mapping[str, Any],
         table: MetricTable,
-        artifacts: Sequence[PendingArtifact] = (),
+        artifacts: Collection[str] = (),
         changed: Collection[str] | None = None,
         version: int = 0,
     ) -> Parcel:
@@ -156,14 +164,16 @@ class Delivery:
         Args:
             entry: Fields of its document.
             table: Its metrics.
-            artifacts: Files that the database lacks.
+            artifacts: Names of the files that the database lacks.
             changed: Names of the fields; None for all there is.
             version: Of this state.
         """
         fields = {key: value for key, value in entry.items() if changed is None or key in changed}
         if changed is None:
-            links = [self.link(name) for name in table.series]
-            fields = {"format": FORMAT, **fields, "info": {**(entry.get("info") or {}), "metrics": links}}
+            fields["format"] = FORMAT
+        if changed is None or "info" in fields:  # Omniboard finds the metrics by these links
+            links = [{"name": name, "id": str(metric_id(self.run_id, name))} for name in table.series]
+            fields["info"] = {**(fields.get("info") or {}), "metrics": links}
         marks = self._marks if changed is not None else {}
         updates = {
             name: series_update(name, self.run_id, series, marks.get(name)) for name, series in table.series.items()
@@ -174,8 +184,6 @@ class Delivery:
     def publish(self, parcel: Parcel) -> None:
         """Write a run that this session has just reserved or claimed, and bring it into sight.
 
-        The database then has what the parcel has, and no other metrics of the run.
-
         Raises:
             SessionLostError: Another process claimed the run.
             pymongo.errors.PyMongoError: The server did not take it, or not all of it.
@@ -185,8 +193,6 @@ class Delivery:
         if self._owner:  # what an earlier session wrote is replaced
             self._metrics.update_many({"run_id": self.run_id}, {"$set": self._owner})
         self.send(replace(parcel, fields={}))
-        kept = [self._metric_id(name) for name in parcel.metrics]
-        self._metrics.delete_many({"run_id": self.run_id, "_id": {"$nin": kept}})
         gone = dict.fromkeys({UNFINISHED, "status", "heartbeat", "stop_time"} - parcel.fields.keys(), "")
         if not self._runs.update_one(self._mine, {"$set": parcel.fields, "$unset": gone}).matched_count:
             raise SessionLostError
@@ -209,51 +215,46 @@ class Delivery:
             return False
         if not all(self._send_metric(name, fields) for name, (fields, _) in parcel.metrics.items()):
             return False
-        for artifact in parcel.artifacts:
-            self._send_artifact(artifact)
+        if parcel.whole:  # other metrics of the run were withdrawn, or another program gave them ids of its own
+            kept = [metric_id(self.run_id, name) for name in parcel.metrics]
+            self._metrics.delete_many({"run_id": self.run_id, "_id": {"$nin": kept}})
+        for name in parcel.artifacts:
+            self._send_artifact(name)
         self._marks.update({name: mark for name, (_, mark) in parcel.metrics.items()})
         return True
 
-    def link(self, name: str) -> dict[str, str]:
-        """Return the entry of ``info.metrics`` by which Omniboard finds a metric."""
-        return {"name": name, "id": str(self._metric_id(name))}
-
-    def _metric_id(self, name: str) -> Any:
-        """Return a metric's id: always the same for the same run and name, so that two writers never make two of it."""
-        if name not in self._metric_ids:
-            self._metric_ids[name] = ObjectId(hashlib.sha256(f"{self.run_id}\0{name}".encode()).digest()[:12])
-        return self._metric_ids[name]
-
     def _send_metric(self, name: str, fields: Mapping[str, Any]) -> bool:
-        which = {"_id": self._metric_id(name), **self._owner}
+        which = {"_id": metric_id(self.run_id, name), **self._owner}
         try:
             outcome = self._metrics.update_one(which, {"$set": dict(fields)}, upsert=True)
         except pymongo.errors.DuplicateKeyError:
             if self._runs.find_one(self._mine, {"_id": 1}) is None:
                 raise SessionLostError from None
-            self._metrics.delete_one({"_id": self._metric_id(name)})  # of a run of this id that was deleted
+            self._metrics.delete_one({"_id": metric_id(self.run_id, name)})  # of a run of this id that was deleted
             return False
         return "steps" in fields or outcome.upserted_id is None
 
-    def _send_artifact(self, artifact: PendingArtifact) -> None:
-        file_id = ObjectId(artifact.id)
-        self._put(artifact, file_id)
-        replaced = [entry["file_id"] for entry in self.artifacts if entry["name"] == artifact.name]
-        others = [entry for entry in self.artifacts if entry["name"] != artifact.name]
-        self.artifacts = [*others, {"name": artifact.name, "file_id": file_id}]
+    def _send_artifact(self, name: str) -> None:
+        """Store a file under an id made of its content, so that it is never stored twice, and enter it."""
+        path = self._folder.artifact(name)
+        digest = hashlib.sha256(f"{self.run_id}\0{name}\0{file_sha256(path)}".encode()).hexdigest()
+        file_id = ObjectId(digest[:24])
+        if not self._files.exists(file_id):
+            self._put(name, path, file_id)
+        replaced = [entry["file_id"] for entry in self.artifacts if entry["name"] == name]
+        others = [entry for entry in self.artifacts if entry["name"] != name]
+        self.artifacts = [*others, {"name": name, "file_id": file_id}]
         if self._runs.update_one(self._mine, {"$set": {"artifacts": self.artifacts}}).matched_count == 0:
             raise SessionLostError
         for old in replaced:
             if old != file_id:
                 self._files.delete(old)
 
-    def _put(self, artifact: PendingArtifact, file_id: ObjectId) -> None:
-        if self._files.exists(file_id):
-            return
+    def _put(self, name: str, path: Path, file_id: ObjectId) -> None:
         self._files.delete(file_id)  # an attempt that broke off may have left some of it
-        name = artifact_address(self._runs.database, self.run_id, artifact.name)
-        with open(artifact.path, "rb") as content:
-            self._files.put(content, _id=file_id, filename=name, content_type=artifact.content_type)
+        address, content_type = artifact_address(self._runs.database, self.run_id, name), mimetypes.guess_type(name)[0]
+        with open(path, "rb") as content:
+            self._files.put(content, _id=file_id, filename=address, content_type=content_type)
 
 
 def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> None:
@@ -267,9 +268,9 @@ def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> 
     table = MetricTable(max_points(as_mapping(run.get("config"))))
     for name, document in journal.read("metrics.json").items():
         table.put(name, document)
-    delivery = Delivery(database, files, journal.run_id, run.get("session"))
+    delivery = Delivery(database, files, journal, run.get("session"))
     entry = {**to_document(run), REVISION: new_token()}
-    delivery.publish(delivery.pack(entry, table, journal.pending_artifacts()))
+    delivery.publish(delivery.pack(entry, table, journal.pending_artifacts))
 
 
 _ATTEMPTS = 3
@@ -307,10 +308,10 @@ def push(
     if entry.get("status") == "RUNNING":
         entry.update(status="KILLED", stop_time=entry.get("heartbeat") or entry.get("start_time"))
     entry[REVISION] = new_token()
-    delivery = Delivery(database, files, run_id, entry["session"])
+    delivery = Delivery(database, files, journal, entry["session"])
     table = read_table(journal.log_path, limit or max_points(entry.get("config") or {}))
     delivery.artifacts = _stored_artifacts(database, run_id, present or {})
-    parcel = delivery.pack(entry, table, journal.pending_artifacts())
+    parcel = delivery.pack(entry, table, journal.pending_artifacts)
     try:
         if any(delivery.send(parcel) for _ in range(_ATTEMPTS)):
             journal.clear()
