@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from incasem_like.disk import copy_whole, whole_folder
 from incasem_like.errors import InputError, StoreError
-from incasem_like.tracking.kinds import KINDS, KINDS_BY_KEY
+from incasem_like.tracking.kinds import KINDS, KINDS_BY_KEY, kind_named
 from incasem_like.tracking.metrics_log import read_table
 from incasem_like.tracking.mirror.checkpoints import upload_missing
 from incasem_like.tracking.model.cache import file_sha256
@@ -187,7 +187,7 @@ def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = Tr
     records = []
     for run in runs:
         target = store.sibling(run.kind)
-        record = _bring_in(run, target, ModelFiles.of_portable(run, target), keep_ids, renumbered)
+        record = _bring_in(run, target, ModelFiles(target, run.checkpoint), keep_ids, renumbered)
         renumbered[run.kind, run.id] = record.id
         records.append(record)
     return records
@@ -198,7 +198,7 @@ def _bring_in(
 ) -> RunRecord:
     """Enter a run into a store of its kind."""
     _refuse_same(portable, store)
-    above = highest_number(store.runs_directory) if files.matter else 0
+    above = highest_number(store.runs_directory) if kind_named(store.kind).keeps_checkpoints else 0
     is_free = keep_id and store.is_free(portable.id) and files.fit(portable.id)
     renew = partial(_renewed, portable, files, renumbered)
     record = store.get(store.put(portable, portable.id if is_free else None, above, renew))

@@ -18,7 +18,7 @@ from incasem_like.errors import DamagedRecordError, IncasemError, InputError, St
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.run_folder import ANNOTATIONS, PortableRun, Renewed, RunFolder
 from incasem_like.tracking.sessions import id_taken
-from incasem_like.tracking.stores.records import StoredRuns
+from incasem_like.tracking.stores.records import SHARED, StoredRuns
 from incasem_like.tracking.values import as_mapping, as_sequence
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class RunStore(StoredRuns):
                 info, result = renew(folder.run_id)
                 base = Path(str(as_mapping(document.get("experiment")).get("base_dir") or ""))
                 kept: dict[str, list[Any]] = {"sources": [], "resources": []}
-                for what in ("sources", "resources"):
+                for what in SHARED:
                     for name, path, noted in portable.stored(what):
                         key = noted if path is None else self.keep(what, str(base / name), path)
                         kept[what].append([name, key])

@@ -22,20 +22,14 @@ from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import id_taken
 from incasem_like.tracking.stores.base import DELETING, MISSING, NOTHING, Freed, RunStore, errors_of_writing
 from incasem_like.tracking.stores.index import cached_summaries, folder_source
-from incasem_like.tracking.values import as_mapping, as_sequence, naive_utc
+from incasem_like.tracking.stores.records import shared_files
+from incasem_like.tracking.values import as_sequence, naive_utc
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
 
 SHELVES = ("_sources", "_resources")
 HIGHEST_ID = "highest_id"
-
-
-def _pairs(document: Mapping[str, Any], what: str) -> list[tuple[str, str]]:
-    """List name and path of the sources or resources in a run's document."""
-    owner = document if what == "resources" else as_mapping(document.get("experiment"))
-    pairs = [pair for pair in as_sequence(owner.get(what)) if isinstance(pair, (list, tuple)) and len(pair) == 2]
-    return [(str(name), str(path)) for name, path in pairs]
 
 
 def highest_id(folder: Path) -> int:
@@ -81,7 +75,7 @@ class FileStore(RunStore):
         if what == "artifacts":
             paths = [(str(name), run.artifact(str(name))) for name in as_sequence(document.get("artifacts"))]
         else:
-            paths = [(name, self.folder / path) for name, path in _pairs(document, what)]
+            paths = [(name, self.folder / str(path)) for name, path in shared_files(document, what)]
         for name, path in paths:
             if only in (None, name):
                 yield name, path.read_bytes() if path.is_file() else None

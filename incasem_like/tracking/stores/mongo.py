@@ -28,6 +28,7 @@ from incasem_like.tracking.stores.base import DELETING, IMPORTING, MISSING, NOTH
 from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, connection_options, server_errors
 from incasem_like.tracking.stores.gridfs import CheckpointFiles
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED, database_summaries
+from incasem_like.tracking.stores.records import SHARED, shared_files
 from incasem_like.tracking.values import as_sequence, escape_key, naive_utc, plain, to_bson, without_credentials
 
 if TYPE_CHECKING:
@@ -47,26 +48,15 @@ def _now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def stored_files(database: Database[Any], document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield name, and id or None, of the files of a run's sources and resources.
-
-    Of a resource Sacred notes path and MD5, or no MD5 at all, rather than the file's id.
-    """
-    for name, key in named_pairs(document):
+def _stored_files(
+    database: Database[Any], document: Mapping[str, Any], what: Literal["sources", "resources"]
+) -> Iterator[tuple[str, Any]]:
+    """Yield name, and id or None, of files that runs share; of a resource Sacred notes no id, but an MD5 or nothing."""
+    for name, key in shared_files(document, what):
         if isinstance(key, str) or key is None:
             found = database["fs.files"].find_one({"filename": name}, {"_id": 1})
-            yield str(name), None if found is None else found["_id"]
-        else:
-            yield str(name), key
-
-
-def named_pairs(document: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield name and id, or path, of a run's sources and resources."""
-    experiment = document.get("experiment")
-    sources = experiment.get("sources") if isinstance(experiment, Mapping) else None
-    for pair in (*as_sequence(sources), *as_sequence(document.get("resources"))):
-        if isinstance(pair, (list, tuple)) and len(pair) == 2:
-            yield pair[0], pair[1]
+            key = None if found is None else found["_id"]
+        yield name, key
 
 
 def highest_id(database: Database[Any]) -> int:
@@ -135,7 +125,7 @@ class MongoStore(RunStore):
             if what == "artifacts":
                 found = [(str(one.get("name")), one.get("file_id")) for one in entries_of(document.get("artifacts"))]
             else:
-                found = list(stored_files(self.database, document))
+                found = list(_stored_files(self.database, document, what))
             for name, file_id in found:
                 if only in (None, name):
                     try:
@@ -262,7 +252,7 @@ class MongoStore(RunStore):
             stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"_id": 1})
             freed = sum(map(self._free_file, named | {file["_id"] for file in stored}))
             freed += checkpoints.remove_run(run_id)
-            shared = [file_id for _, file_id in stored_files(database, document)]
+            shared = [file_id for what in SHARED for _, file_id in _stored_files(database, document, what)]
             database["runs"].delete_one({"_id": run_id})
             freed += self._sweep(shared)
         if journal := self.journals.find(run_id, sessions):
@@ -284,7 +274,7 @@ class MongoStore(RunStore):
             candidates: Ids of files, perhaps stored by another program, beside those that ``keep`` stored.
         """
         runs = self.database["runs"].find({}, {"experiment.sources": 1, "resources": 1})
-        named = {str(word) for run in runs for pair in named_pairs(run) for word in pair}
+        named = {str(word) for run in runs for what in SHARED for pair in shared_files(run, what) for word in pair}
         old = {"uploadDate": {"$lt": _now() - self.LONGEST_START}}
         which = {"$or": [{"kept": {"$exists": True}}, {"_id": {"$in": list(candidates)}}], **old}
         found = list(self.database["fs.files"].find(which, {"filename": 1}))

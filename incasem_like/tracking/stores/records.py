@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -170,6 +170,19 @@ class RunRecord:
             self.store.checkpoint_files,
             self.store.description,
         )
+
+
+SHARED: tuple[Literal["sources", "resources"], ...] = ("sources", "resources")
+
+
+def shared_files(document: Mapping[str, Any], what: Literal["sources", "resources"]) -> list[tuple[str, Any]]:
+    """List name and key of the files that a run's document names and that runs share; what makes no sense is left out.
+
+    The key is the path below a store of files, or the id in a database; Sacred notes the MD5 of a resource there.
+    """
+    owner = document if what == "resources" else as_mapping(document.get("experiment"))
+    pairs = (pair for pair in as_sequence(owner.get(what)) if isinstance(pair, (list, tuple)) and len(pair) == 2)
+    return [(str(name), key) for name, key in pairs]
 
 
 class StoredRuns(ABC):
