@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -30,13 +30,6 @@ def artifact_file_name(name: str) -> str:
     return f"artifact_{name}" if name in OWN_FILES or name.startswith("artifact_") else name
 
 
-def _damaged_record(path: Path, reason: object) -> DamagedRecordError:
-    return DamagedRecordError(
-        f"The run record {path} is damaged ({reason}): restore it from a backup, or delete the run with "
-        "'incasem-like runs delete'."
-    )
-
-
 def numbered(folder: Path) -> list[str]:
     """List the names in a store's folder that are ids of runs."""
     try:
@@ -53,11 +46,10 @@ class RunFolder:
 
     Args:
         folder: The folder.
-        damaged: Makes the error of a file that cannot be read.
     """
 
-    def __init__(self, folder: Path, damaged: Callable[[Path, object], IncasemError] = _damaged_record) -> None:
-        self.folder, self._damaged = Path(folder), damaged
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.folder)!r})"
@@ -157,6 +149,13 @@ class RunFolder:
         """Return the path of an artifact."""
         return self.folder / artifact_file_name(name)
 
+    def _damaged(self, path: Path, reason: object) -> IncasemError:
+        """Make the error of a file that cannot be read."""
+        return DamagedRecordError(
+            f"The run record {path} is damaged ({reason}): restore it from a backup, or delete the run with "
+            "'incasem-like runs delete'."
+        )
+
     def _load(self, name: str) -> Any:
         path = self.folder / name
         try:
@@ -202,19 +201,8 @@ class OpenedRun:
     output: str = ""
 
 
-def _damaged_journal(path: Path, reason: object) -> StoreError:
-    return StoreError(f"{path} is damaged ({reason}): restore it from a backup, or delete it to give it up.")
-
-
 class Journal(RunFolder):
-    """The folder of a run in a database: its log stays for good, the rest until the database has all of it.
-
-    Args:
-        folder: Its folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, _damaged_journal)
+    """The folder of a run in a database: its log stays for good, the rest until the database has all of it."""
 
     @property
     def run_id(self) -> int:
@@ -257,7 +245,7 @@ class Journal(RunFolder):
             content = json_util.loads(path.read_text(encoding="utf-8"), json_options=options)
             run, database = from_document(content["run"]), content["database"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged_journal(path, error) from None
+            raise self._damaged(path, error) from None
         for described in sorted((self.folder / "artifacts").glob("*.json")):
             name = json.loads(described.read_text(encoding="utf-8"))["name"]
             if described.with_suffix("").is_file():
@@ -269,6 +257,9 @@ class Journal(RunFolder):
         self.mark(database)
         self.write("run.json", {key: value for key, value in run.items() if key != "_id"})
         shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
+
+    def _damaged(self, path: Path, reason: object) -> IncasemError:
+        return StoreError(f"{path} is damaged ({reason}): restore it from a backup, or delete it to give it up.")
 
     def _is_of_earlier_version(self) -> bool:
         try:
@@ -356,10 +347,6 @@ CHECKPOINTS = "checkpoints"
 Renewed = tuple[Mapping[str, Any], Any]
 
 
-def _damaged_export(path: Path, reason: object) -> DataError:
-    return DataError(f"{path} is damaged ({reason}): copy the whole folder again.")
-
-
 def _content_of(name: str) -> cached_property[dict[str, Any]]:
     return cached_property(lambda run: run.read(name))
 
@@ -384,7 +371,7 @@ class PortableRun(RunFolder):
     info, metrics = _content_of("info.json"), _content_of("metrics.json")
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, _damaged_export)
+        super().__init__(folder)
         if not (self.folder / MANIFEST).is_file():
             raise DataError(
                 f"{folder} is not an exported run: it has no {MANIFEST}; name a folder that runs export made."
@@ -444,3 +431,6 @@ class PortableRun(RunFolder):
         for sha256, relative in (self.manifest.get("checkpoints") or {}).items():
             if (files.get(relative) or {}).get("sha256") != sha256:
                 raise DataError(f"{self.folder / MANIFEST} names a checkpoint {relative} that is none: do not use it.")
+
+    def _damaged(self, path: Path, reason: object) -> IncasemError:
+        return DataError(f"{path} is damaged ({reason}): copy the whole folder again.")

@@ -17,7 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.errors import DamagedRecordError
+from incasem_like.errors import DamagedRecordError, IncasemError
 from incasem_like.tracking.kinds import KINDS_BY_KEY
 from incasem_like.tracking.model.cache import cache_directory
 from incasem_like.tracking.model.summaries import (
@@ -252,9 +252,16 @@ def _stamp_of_file(path: str) -> str:
     return f"{status.st_mtime_ns}:{status.st_size}"
 
 
+class _ListedRun(RunFolder):
+    """A run whose damage is reported in the list."""
+
+    def _damaged(self, path: Path, reason: object) -> IncasemError:
+        return DamagedRecordError(f"{path} cannot be read: {reason}")
+
+
 def _folder_record(directory: Path) -> Row:
     try:
-        run = RunFolder(directory, _unreadable)
+        run = _ListedRun(directory)
         document = {**run.read("run.json"), "info": run.read("info.json"), "omniboard": run.read(ANNOTATIONS)}
         info = document["info"]
         if "parent" not in info:  # only runs that do not note it themselves have it in their configuration
@@ -270,13 +277,9 @@ def _folder_record(directory: Path) -> Row:
 
 def _folder_config(directory: Path) -> Row:
     try:
-        return _config_row(RunFolder(directory, _unreadable).read("config.json"))
+        return _config_row(_ListedRun(directory).read("config.json"))
     except (DamagedRecordError, OSError):
         return _config_row({})
-
-
-def _unreadable(path: Path, reason: object) -> DamagedRecordError:
-    return DamagedRecordError(f"{path} cannot be read: {reason}")
 
 
 # What changes whenever a summary does: by a run at work, Sacred's as well; by persons, in Omniboard; by ``runs``.

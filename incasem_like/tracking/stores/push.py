@@ -116,14 +116,12 @@ class Parcel:
         metrics: Of each metric the fields to be set in its document, and the mark once they are.
         artifacts: Names of the files that it lacks.
         whole: Whether this is all there is, and not only what is new.
-        version: Counts the states of the run, for the sender.
     """
 
     fields: dict[str, Any]
     metrics: dict[str, tuple[dict[str, Any], Mark]]
     artifacts: Collection[str]
     whole: bool
-    version: int
 
 
 class Delivery:
@@ -157,7 +155,6 @@ class Delivery:
         table: MetricTable,
         artifacts: Collection[str] = (),
         changed: Collection[str] | None = None,
-        version: int = 0,
     ) -> Parcel:
         """Make a parcel of what is known of a run: of all of it, or of the fields that changed and the new points.
 
@@ -166,7 +163,6 @@ class Delivery:
             table: Its metrics.
             artifacts: Names of the files that the database lacks.
             changed: Names of the fields; None for all there is.
-            version: Of this state.
         """
         fields = {key: value for key, value in entry.items() if changed is None or key in changed}
         if changed is None:
@@ -179,7 +175,7 @@ class Delivery:
             name: series_update(name, self.run_id, series, marks.get(name)) for name, series in table.series.items()
         }
         metrics = {name: update for name, update in updates.items() if update is not None}
-        return Parcel(fields, metrics, artifacts, changed is None, version)
+        return Parcel(fields, metrics, artifacts, changed is None)
 
     def publish(self, parcel: Parcel) -> None:
         """Write a run that this session has just reserved or claimed, and bring it into sight.
