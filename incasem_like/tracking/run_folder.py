@@ -227,9 +227,8 @@ class Journal(RunFolder):
         """Note that the database has all."""
         (self.folder / _PENDING).unlink(missing_ok=True)
 
-    @property
     def pending_artifacts(self) -> list[str]:
-        """The names of the files that the database lacks, in the order they were added."""
+        """List the names of the files that the database lacks, in the order they were added."""
         names = map(str, as_sequence(self.read("run.json").get("artifacts")))
         return [name for name in names if self.artifact(name).is_file()]
 

@@ -266,7 +266,7 @@ def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> 
         table.put(name, document)
     delivery = Delivery(database, files, journal, run.get("session"))
     entry = {**to_document(run), REVISION: new_token()}
-    delivery.publish(delivery.pack(entry, table, journal.pending_artifacts))
+    delivery.publish(delivery.pack(entry, table, journal.pending_artifacts()))
 
 
 _ATTEMPTS = 3
@@ -307,7 +307,7 @@ def push(
     delivery = Delivery(database, files, journal, entry["session"])
     table = read_table(journal.log_path, limit or max_points(entry.get("config") or {}))
     delivery.artifacts = _stored_artifacts(database, run_id, present or {})
-    parcel = delivery.pack(entry, table, journal.pending_artifacts)
+    parcel = delivery.pack(entry, table, journal.pending_artifacts())
     try:
         if any(delivery.send(parcel) for _ in range(_ATTEMPTS)):
             journal.clear()
