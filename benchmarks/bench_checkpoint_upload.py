@@ -80,7 +80,8 @@ def measure_upload(store: RunStore, observer: Any, url: str) -> dict[str, float]
             run.register_checkpoint(path, number)
             held_up.append(time.perf_counter() - started)
             cpu = time.process_time() - time.thread_time()
-            while run.checkpoints.is_uploading:
+            assert run._uploader is not None
+            while run._uploader.missing:
                 beside.append(step())
             upload.append(time.perf_counter() - started)
             upload_cpu.append(time.process_time() - time.thread_time() - cpu)

@@ -21,7 +21,7 @@ from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import highest_number, models_folder
 from incasem_like.tracking.moving.deletion import delete_run
 from incasem_like.tracking.moving.model_files import share
-from incasem_like.tracking.moving.transfer import export_run, import_run
+from incasem_like.tracking.moving.transfer import export_run, import_runs
 from incasem_like.tracking.run_folder import (
     ANNOTATIONS,
     FORMAT,
@@ -144,14 +144,14 @@ class Importer:
                 last = present.checkpoint("last")
                 known = bool((present.info.get("checkpoint_file") or {}).get("iteration_known"))
                 if path := PortableRun(before).checkpoint(last.sha256):
-                    checkpoint = ImportedCheckpoint(path, last.sha256, last.iteration, known, last.model.url)
+                    checkpoint = ImportedCheckpoint(path, last.sha256, last.iteration, known, last.url)
             if checkpoint is not None and not usable(run, checkpoint):
                 checkpoint = None
             delete_run(self.store, present.id, force=True)
             try:
                 return self._write(replace(run, tags=tags, notes=notes), checkpoint, present.id)
             except BaseException:
-                import_run(before, self.store)
+                import_runs([before], self.store)
                 raise
 
     def _complete(self, record: RunRecord, checkpoint: ImportedCheckpoint) -> bool:

@@ -10,7 +10,8 @@ from incasem_like.tracking.recording.recorder import run_experiment, tracked_run
 from incasem_like.tracking.recording.run import Run
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import Continuation
-from incasem_like.tracking.stores.base import RunRecord, RunStore
+from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.records import RunRecord
 
 __all__ = [
     "CheckpointRecord",

@@ -15,14 +15,16 @@ import logging
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from incasem_like.disk import lock
 from incasem_like.errors import DiskFullError, IncasemError, StoreError
 from incasem_like.tracking.series import MAX_POINTS, Metric, MetricTable
+from incasem_like.tracking.values import as_utc
 
 START_OF_A_POINT = b'{"name"'
 _UNDEFINED = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -136,21 +138,28 @@ log = logging.getLogger("incasem_like.tracking")
 def read_log(path: Path) -> dict[str, Metric]:
     """Read all metrics of a log, without what was withdrawn."""
     columns: defaultdict[str, list[tuple[int, float, datetime]]] = defaultdict(list)
-    for name, step, value, moment in _points_that_count(path):
-        columns[name].append((step, value, datetime.fromisoformat(moment).replace(tzinfo=UTC)))
+    for content, bound in _lines_that_count(path):
+        if "name" in content:
+            columns[content["name"]].append((content["step"], content["value"], as_utc(content["time"])))
+        for name, metric in content.get("base", {}).items():
+            for step, value, moment in zip(metric["steps"], metric["values"], metric["timestamps"], strict=True):
+                if step <= bound["withdrawn_after"]:
+                    columns[name].append((step, value, as_utc(moment)))
     return {name: Metric(name, *zip(*points, strict=True)) for name, points in columns.items()}
 
 
 def read_table(path: Path, limit: int = MAX_POINTS) -> MetricTable:
     """Make from a log what a store holds of a run's metrics; takes no memory that grows with the log."""
     table = MetricTable(limit)
-    markers = _markers(path)
-    if any("base" in marker for _, marker in markers):
-        for name, step, value, moment in _every_line(path, table):
-            table.add(name, step, value, datetime.fromisoformat(moment))
-        return table
-    for name, step, value, moment in _points_that_count(path, markers):
-        table.add(name, step, value, datetime.fromisoformat(moment))
+    for content, bound in _lines_that_count(path):
+        if "name" in content:
+            table.add(content["name"], content["step"], content["value"], datetime.fromisoformat(content["time"]))
+            continue
+        base, step = content["base"], bound["withdrawn_after"]
+        for name, metric in base.items():
+            table.put(name, metric, metric.get("summary"))
+        if any(max(metric["steps"], default=step) > step for metric in base.values()):
+            table.withdraw(step, bound.get("counts"))
     return table
 
 
@@ -202,61 +211,36 @@ def _written_by(path: Path) -> tuple[list[str], dict[str, Any] | None]:
     return written, base
 
 
-def _points_that_count(
-    path: Path, markers: list[tuple[int, dict[str, Any]]] | None = None
-) -> Iterator[tuple[str, int, float, str]]:
-    """Read the points of a log and of its base, in order, without what was withdrawn later on."""
-    markers = _markers(path) if markers is None else markers
-    withdrawals = [
-        (line, -math.inf if "base" in marker else marker["withdrawn_after"])
-        for line, marker in markers
-        if "base" in marker or "withdrawn_after" in marker
-    ]
-    bound = _lowest(withdrawals, -1)
-    for number, content in _lines(path):
-        if withdrawals and withdrawals[0][0] <= number:
-            withdrawals.pop(0)
-            bound = _lowest(withdrawals, number)
-        if "name" in content:
-            if content["step"] <= bound:
-                yield content["name"], content["step"], content["value"], content["time"]
-            continue
-        for name, metric in content.get("base", {}).items():
-            for step, value, moment in zip(metric["steps"], metric["values"], metric["timestamps"], strict=True):
-                if step <= bound:
-                    yield name, step, value, moment
+_NOTHING_WITHDRAWN: Mapping[str, Any] = {"withdrawn_after": math.inf}
 
 
-def _every_line(path: Path, table: MetricTable) -> Iterator[tuple[str, int, float, str]]:
-    """Yield each point of a log, and apply the other lines to the table."""
-    for _, content in _lines(path):
-        if "name" in content:
-            yield content["name"], content["step"], content["value"], content["time"]
-        elif "base" in content:
-            table.series.clear()
-            table.summary.clear()
-            for name, metric in content["base"].items():
-                table.put(name, metric, metric.get("summary"))
-        elif "withdrawn_after" in content:
-            table.withdraw(content["withdrawn_after"], content.get("counts"))
+def _lines_that_count(path: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield the points of a log, and the base before them, but not the points that a later line withdraws.
+
+    With each comes the line that withdraws most of what stands before it.
+    """
+    markers = _markers(path)
+    start = max((number for number, marker in markers if "base" in marker), default=0)
+    coming = [marker for number, marker in markers if "withdrawn_after" in marker and number > start]
+    bound = _reaching_furthest(coming)
+    with open(path, "rb") as file:
+        for line in islice(file, start, None):
+            content = _read(path, line) or {}
+            if "withdrawn_after" in content:
+                coming = coming[1:]
+                bound = _reaching_furthest(coming)
+            elif "base" in content or ("name" in content and content["step"] <= bound["withdrawn_after"]):
+                yield content, bound
 
 
-def _lowest(withdrawals: list[tuple[int, float]], line: int) -> float:
-    return min((step for number, step in withdrawals if number > line), default=math.inf)
+def _reaching_furthest(withdrawals: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return min(withdrawals, key=lambda marker: marker["withdrawn_after"], default=_NOTHING_WITHDRAWN)
 
 
 def _markers(path: Path) -> list[tuple[int, dict[str, Any]]]:
     with open(path, "rb") as file:
         lines = [(number, line) for number, line in enumerate(file) if not line.startswith(START_OF_A_POINT)]
     return [(number, content) for number, line in lines if (content := _read(path, line)) is not None]
-
-
-def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with open(path, "rb") as file:
-        for number, line in enumerate(file):
-            content = _read(path, line)
-            if content is not None:
-                yield number, content
 
 
 def _read(path: Path, line: bytes) -> dict[str, Any] | None:

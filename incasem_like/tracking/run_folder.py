@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import mimetypes
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,7 +18,6 @@ from incasem_like.errors import DamagedRecordError, DataError, IncasemError, Sto
 from incasem_like.tracking.kinds import KINDS
 from incasem_like.tracking.metrics_log import MetricsLog, RunMetrics, goes_on_from, is_complete, was_written_in
 from incasem_like.tracking.model.cache import file_sha256
-from incasem_like.tracking.model.checkpoints import folder_size
 from incasem_like.tracking.values import as_mapping, as_sequence, from_bson, plain
 
 METRICS_LOG = "metrics.jsonl"
@@ -30,14 +28,6 @@ OWN_FILES = frozenset({"run.json", "config.json", "info.json", "metrics.json", M
 def artifact_file_name(name: str) -> str:
     """Name the file that holds an artifact: its own name, unless that is one of the run's own files."""
     return f"artifact_{name}" if name in OWN_FILES or name.startswith("artifact_") else name
-
-
-def damaged_record(path: Path, reason: object) -> DamagedRecordError:
-    """Make the error of a file of a run in a store that cannot be read."""
-    return DamagedRecordError(
-        f"The run record {path} is damaged ({reason}): restore it from a backup, or delete the run with "
-        "'incasem-like runs delete'."
-    )
 
 
 def numbered(folder: Path) -> list[str]:
@@ -56,11 +46,10 @@ class RunFolder:
 
     Args:
         folder: The folder.
-        damaged: Makes the error of a file that cannot be read.
     """
 
-    def __init__(self, folder: Path, damaged: Callable[[Path, object], IncasemError] = damaged_record) -> None:
-        self.folder, self._damaged = Path(folder), damaged
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.folder)!r})"
@@ -160,6 +149,13 @@ class RunFolder:
         """Return the path of an artifact."""
         return self.folder / artifact_file_name(name)
 
+    def _damaged(self, path: Path, reason: object) -> IncasemError:
+        """Make the error of a file that cannot be read."""
+        return DamagedRecordError(
+            f"The run record {path} is damaged ({reason}): restore it from a backup, or delete the run with "
+            "'incasem-like runs delete'."
+        )
+
     def _load(self, name: str) -> Any:
         path = self.folder / name
         try:
@@ -173,7 +169,6 @@ class RunFolder:
 _FOLDER = Path("tracking", "journal")
 _WITH_OUR_KEYS = ("config", "info", "result", "meta", "host")
 _PENDING = "pending.json"
-_MOST_FOLDERS = 1000
 
 
 def from_document(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,36 +201,8 @@ class OpenedRun:
     output: str = ""
 
 
-@dataclass(frozen=True)
-class PendingArtifact:
-    """A file of a run that is not in the database yet.
-
-    Attributes:
-        id: The id it will have in GridFS, 24 hexadecimal digits.
-        name: What the run calls it.
-        content_type: Its MIME type, or None.
-        path: The copy in the journal.
-    """
-
-    id: str
-    name: str
-    content_type: str | None
-    path: Path
-
-
-def _damaged_journal(path: Path, reason: object) -> StoreError:
-    return StoreError(f"{path} is damaged ({reason}): restore it from a backup, or delete it to give it up.")
-
-
 class Journal(RunFolder):
-    """The folder of a run in a database: its log stays for good, the rest until the database has all of it.
-
-    Args:
-        folder: Its folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, _damaged_journal)
+    """The folder of a run in a database: its log stays for good, the rest until the database has all of it."""
 
     @property
     def run_id(self) -> int:
@@ -260,16 +227,10 @@ class Journal(RunFolder):
         """Note that the database has all."""
         (self.folder / _PENDING).unlink(missing_ok=True)
 
-    def pending_artifact(self, name: str) -> PendingArtifact:
-        """Describe a file that the database lacks; its id is that of its content, so that it is never stored twice."""
-        path = self.artifact(name)
-        digest = hashlib.sha256(f"{self.run_id}\0{name}\0{file_sha256(path)}".encode()).hexdigest()
-        return PendingArtifact(digest[:24], name, mimetypes.guess_type(name)[0], path)
-
-    def pending_artifacts(self) -> list[PendingArtifact]:
-        """List the files that the database lacks, in the order they were added."""
-        names = as_sequence(self.read("run.json").get("artifacts"))
-        return [self.pending_artifact(name) for name in names if self.artifact(name).is_file()]
+    def pending_artifacts(self) -> list[str]:
+        """List the names of the files that the database lacks, in the order they were added."""
+        names = map(str, as_sequence(self.read("run.json").get("artifacts")))
+        return [name for name in names if self.artifact(name).is_file()]
 
     def upgrade(self) -> None:
         """Turn what an earlier version left, a document of MongoDB in one file, into a run's folder."""
@@ -283,7 +244,7 @@ class Journal(RunFolder):
             content = json_util.loads(path.read_text(encoding="utf-8"), json_options=options)
             run, database = from_document(content["run"]), content["database"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged_journal(path, error) from None
+            raise self._damaged(path, error) from None
         for described in sorted((self.folder / "artifacts").glob("*.json")):
             name = json.loads(described.read_text(encoding="utf-8"))["name"]
             if described.with_suffix("").is_file():
@@ -295,6 +256,9 @@ class Journal(RunFolder):
         self.mark(database)
         self.write("run.json", {key: value for key, value in run.items() if key != "_id"})
         shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
+
+    def _damaged(self, path: Path, reason: object) -> IncasemError:
+        return StoreError(f"{path} is damaged ({reason}): restore it from a backup, or delete it to give it up.")
 
     def _is_of_earlier_version(self) -> bool:
         try:
@@ -337,18 +301,17 @@ class Journals:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path in self._paths(run_id):
-                try:
+            for number in count(1):
+                path = self.folder / f"{self.database}_{run_id}{f'.{number}' if number > 1 else ''}"
+                with contextlib.suppress(FileExistsError):
                     path.mkdir()
-                except FileExistsError:
-                    continue
-                return Journal(path)
+                    return Journal(path)
         except OSError as error:
             raise StoreError(
                 f"{self.folder} cannot be written ({error.strerror or error}): what a run logs is kept there until the "
                 "database has it; check its rights and the space on its disk."
             ) from None
-        raise StoreError(f"{self.folder} holds {_MOST_FOLDERS} journals of run {run_id}: delete those of old servers.")
+        raise AssertionError
 
     def find(self, run_id: int, sessions: list[str]) -> Journal | None:
         """Find the journal of a run; None where it was never written on this machine.
@@ -365,15 +328,6 @@ class Journals:
         journal = self.find(run_id, sessions)
         return journal.log_path if journal is not None and is_complete(journal.log_path, sessions) else None
 
-    def remove(self, run_id: int, sessions: list[str]) -> int:
-        """Delete what this machine keeps of a run that was deleted; return the bytes that frees."""
-        journal = self.find(run_id, sessions)
-        if journal is None:
-            return 0
-        size = folder_size(journal.folder)
-        shutil.rmtree(journal.folder)
-        return size
-
     def __iter__(self) -> Iterator[Journal]:
         """Yield all of them, by id."""
         start = f"{self.database}_"
@@ -381,10 +335,6 @@ class Journals:
         ids = {name: name.removeprefix(start).partition(".")[0] for name in names if name.startswith(start)}
         for name in sorted((name for name in ids if ids[name].isdigit()), key=lambda name: (int(ids[name]), name)):
             yield Journal(self.folder / name)
-
-    def _paths(self, run_id: int) -> Iterator[Path]:
-        for number in range(1, _MOST_FOLDERS + 1):
-            yield self.folder / f"{self.database}_{run_id}{f'.{number}' if number > 1 else ''}"
 
 
 MANIFEST = "manifest.json"
@@ -396,8 +346,8 @@ CHECKPOINTS = "checkpoints"
 Renewed = tuple[Mapping[str, Any], Any]
 
 
-def _damaged_export(path: Path, reason: object) -> DataError:
-    return DataError(f"{path} is damaged ({reason}): copy the whole folder again.")
+def _content_of(name: str) -> cached_property[dict[str, Any]]:
+    return cached_property(lambda run: run.read(name))
 
 
 class PortableRun(RunFolder):
@@ -406,12 +356,21 @@ class PortableRun(RunFolder):
     Args:
         folder: Its folder.
 
+    Attributes:
+        document: As ``run.json`` has it: times as text, artifacts by name, sources as paths in the folder.
+        config: Its configuration.
+        info: What it noted of itself.
+        metrics: As a store holds them: steps, values, timestamps, stride and count by name.
+
     Raises:
         DataError: It is not an exported run, or one of a later version of this package.
     """
 
+    document, config = _content_of("run.json"), _content_of("config.json")
+    info, metrics = _content_of("info.json"), _content_of("metrics.json")
+
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, _damaged_export)
+        super().__init__(folder)
         if not (self.folder / MANIFEST).is_file():
             raise DataError(
                 f"{folder} is not an exported run: it has no {MANIFEST}; name a folder that runs export made."
@@ -430,26 +389,6 @@ class PortableRun(RunFolder):
             )
         self.manifest, self.kind, self.id = manifest, str(kind), int(manifest["id"])
         self.origin = str(manifest["store"])
-
-    @cached_property
-    def document(self) -> dict[str, Any]:
-        """Its document as ``run.json`` has it: times as text, artifacts by name, sources as paths in the folder."""
-        return self.read("run.json")
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """Its configuration."""
-        return self.read("config.json")
-
-    @cached_property
-    def info(self) -> dict[str, Any]:
-        """What it noted of itself."""
-        return self.read("info.json")
-
-    @cached_property
-    def metrics(self) -> dict[str, Any]:
-        """Its metrics as a store holds them: steps, values, timestamps, stride and count by name."""
-        return self.read("metrics.json")
 
     def artifacts(self) -> Iterator[tuple[str, Path]]:
         """Yield the files stored with the run: name, path."""
@@ -473,7 +412,8 @@ class PortableRun(RunFolder):
         Raises:
             DataError: One is missing or damaged, or points out of the folder.
         """
-        for relative, entry in self._files().items():
+        files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
+        for relative, entry in files.items():
             path = self.folder / relative
             if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
                 raise DataError(
@@ -485,12 +425,11 @@ class PortableRun(RunFolder):
                 raise DataError(f"{path} changed since the run was exported: copy the whole folder again.")
         stored = [path for what in ("sources", "resources") for _, path, _ in self.stored(what) if path is not None]
         for path in (*stored, *(path for _, path in self.artifacts())):
-            if path.relative_to(self.folder).as_posix() not in self._files():
+            if path.relative_to(self.folder).as_posix() not in files:
                 raise DataError(f"{path} is not in the list of the exported run's files: copy the whole folder again.")
         for sha256, relative in (self.manifest.get("checkpoints") or {}).items():
-            if (self._files().get(relative) or {}).get("sha256") != sha256:
+            if (files.get(relative) or {}).get("sha256") != sha256:
                 raise DataError(f"{self.folder / MANIFEST} names a checkpoint {relative} that is none: do not use it.")
 
-    def _files(self) -> Mapping[str, Mapping[str, Any]]:
-        files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
-        return files
+    def _damaged(self, path: Path, reason: object) -> IncasemError:
+        return DataError(f"{path} is damaged ({reason}): copy the whole folder again.")

@@ -94,7 +94,7 @@ def test_a_network_that_diverged_is_noted_and_the_others_go_on(series):
 def test_a_series_that_goes_on_elsewhere_is_not_started_again(series, stopping, monkeypatch):
     with stopping(2):
         series.predict()
-    monkeypatch.setattr("incasem_like.tracking.stores.base.honest_status", lambda *told: "RUNNING")
+    monkeypatch.setattr("incasem_like.tracking.stores.records.honest_status", lambda *told: "RUNNING")
     with pytest.raises(InputError, match="is still running"):
         series.predict()
     assert series.predict(anew=True).run_id == 2

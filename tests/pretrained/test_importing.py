@@ -24,7 +24,7 @@ from incasem_like.pretrained.importing import Imported, Importer
 from incasem_like.pretrained.manifest import read_manifest
 from incasem_like.pretrained.sources import Description, Sources
 from incasem_like.tracking import RunStore, delete_run, file_sha256, open_store, run_experiment
-from incasem_like.tracking.moving.transfer import export_run, import_run
+from incasem_like.tracking.moving.transfer import export_run, import_runs
 from incasem_like.tracking.stores.mongo import MongoStore
 
 SMALL = incasem_runs.config(**SMALL_MODEL)
@@ -299,7 +299,7 @@ def test_an_imported_run_moves_between_stores_like_any_other(
     put(sources, Importer(store), checkpoint_file)
     exported = export_run(store.get(1841), tmp_path / "exported")
     other = open_store(None, "trainings", tmp_path / "other_runs")
-    record = import_run(exported, other)
+    record = import_runs([exported], other)[0]
     assert (record.id, record.metrics["loss_train_0"].values) == (1841, (0.7, 0.5, 0.25))
     assert record.artifact("er.json") == incasem_runs.TRAINING_JSON
     assert record.checkpoint("last").fetch().read_bytes() == checkpoint_file.read_bytes()

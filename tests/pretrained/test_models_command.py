@@ -129,7 +129,7 @@ def test_a_downloaded_model_is_imported_and_the_second_time_there(
     assert models("import").count("Already there: run") == 2
     record = open_store(None, "trainings", here / "runs").get(1847)
     assert record.checkpoint("best" if record.metrics else "last").iteration == 120000
-    url = record.checkpoint("last").model.url
+    url = record.checkpoint("last").url
     assert url == f"{bucket.url}/models/pretrained_checkpoints/model_checkpoint_1847_mito_CF.pt"
 
 

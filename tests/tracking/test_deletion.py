@@ -199,7 +199,7 @@ def test_a_deletion_that_broke_off_is_out_of_sight_and_can_be_finished(
 def _in_the_record(store: RunStore, killed: Callable[..., None]) -> tuple[str, Callable[..., None]]:
     if isinstance(store, FileStore):
         return "incasem_like.tracking.stores.files.folder_size", killed
-    return "incasem_like.tracking.stores.mongo.artifact_ids", killed
+    return "incasem_like.tracking.stores.push.artifact_address", killed
 
 
 def _after(killed: Callable[..., None], calls: int) -> Callable[..., None]:

@@ -12,7 +12,7 @@ from tracking.moved_runs import points, train
 
 from incasem_like.errors import DataError, InputError, StoreError
 from incasem_like.tracking import RunStore, delete_run, open_store
-from incasem_like.tracking.moving.transfer import copy_run, copy_runs, export_run, import_run, import_runs
+from incasem_like.tracking.moving.transfer import copy_run, copy_runs, export_run, import_runs
 
 WriteRun = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("small_package")
@@ -29,7 +29,7 @@ def test_an_exported_run_needs_neither_its_store_nor_its_checkpoints(store: RunS
     shutil.rmtree(store.runs_directory)
     moved = folder.rename(tmp_path / "moved")
     other = open_store(None, "trainings", tmp_path / "new" / "machine")
-    found = import_run(moved, other)
+    found = import_runs([moved], other)[0]
     assert points(found) == metrics
     assert (found.config, found.tags, found.result, found.status) == (
         before.config, before.tags, before.result, "COMPLETED",
@@ -50,8 +50,6 @@ def test_folders_come_in_together_each_among_its_kind(store: RunStore, write_run
     found = import_runs(folders, store, keep_ids=False)
     assert [(record.kind, record.id) for record in found] == [("trainings", 1), ("predictions", 1)]
     assert found[1].parent == {"training_run_id": 1}
-    with pytest.raises(InputError, match=r"holds a prediction run, but .* is for trainings"):
-        import_run(folders[0], store)
 
 
 def test_checkpoints_that_cannot_be_had_are_left_out_and_named(
@@ -63,7 +61,7 @@ def test_checkpoints_that_cannot_be_had_are_left_out_and_named(
     original.checkpoint(5).fetch().unlink()
     (store.runs_directory / "models" / "0001" / "model_checkpoint_10").write_text("damaged")
     with caplog.at_level("WARNING", logger="incasem_like.tracking"):
-        copy = import_run(export_run(store.get(1), tmp_path / "out"), elsewhere)
+        copy = import_runs([export_run(store.get(1), tmp_path / "out")], elsewhere)[0]
     assert [one.can_be_had() for one in copy.checkpoints] == [False, False]
     assert copy.checkpoints[0].fetch_state().read_text() == "state 1 5"
     assert "moves without model_checkpoint_5" in caplog.text
@@ -73,7 +71,7 @@ def test_checkpoints_that_cannot_be_had_are_left_out_and_named(
 def test_checkpoints_may_stay_behind(store: RunStore, elsewhere: RunStore, tmp_path: Path) -> None:
     folder = export_run(train(store), tmp_path / "out", with_checkpoints=False)
     assert not (folder / "checkpoints").exists()
-    record = import_run(folder, elsewhere)
+    record = import_runs([folder], elsewhere)[0]
     assert [one.iteration for one in record.checkpoints] == [5, 10]
     assert not (elsewhere.runs_directory / "models").exists()
 
@@ -105,7 +103,7 @@ def test_a_damaged_folder_is_refused_before_anything_is_written(
     folder = export_run(train(store), tmp_path / "out")
     damage(folder)
     with pytest.raises(DataError, match=said):
-        import_run(folder, target)
+        import_runs([folder], target)
     assert not (tmp_path / "b").exists()
 
 
@@ -142,7 +140,7 @@ def test_a_killed_run_moves_as_killed(
 ) -> None:
     heard = datetime(2026, 1, 1, 12, 0, 10)
     write_run(store, 1, status="RUNNING", heartbeat=heard)
-    record = import_run(export_run(store.get(1), tmp_path / "out"), elsewhere)
+    record = import_runs([export_run(store.get(1), tmp_path / "out")], elsewhere)[0]
     assert (record.recorded_status, record.status) == ("KILLED", "KILLED")
     assert record.stop_time == store.get(1).heartbeat
 

@@ -11,7 +11,7 @@ from tracking.moved_runs import assert_same, points, train, write_journal
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.tracking import Run, RunStore, delete_run, open_store, run_experiment
 from incasem_like.tracking.moving.model_files import owners
-from incasem_like.tracking.moving.transfer import copy_run, copy_runs, export_run, import_run
+from incasem_like.tracking.moving.transfer import copy_run, copy_runs, export_run, import_runs
 from incasem_like.tracking.stores.base import IMPORTING
 from incasem_like.tracking.stores.files import FileStore
 from incasem_like.tracking.stores.mongo import MongoStore
@@ -104,10 +104,10 @@ def test_a_taken_id_gives_way_and_parents_follow(store: RunStore, write_run: Wri
 def test_the_same_run_does_not_come_in_twice(store: RunStore, elsewhere: RunStore, tmp_path: Path) -> None:
     folder = export_run(train(store), tmp_path / "out")
     with pytest.raises(InputError, match=r"is run 1 in .* already"):
-        import_run(folder, store)
+        import_runs([folder], store)
     copy_run(store.get(1), elsewhere, keep_id=False)
     with pytest.raises(InputError, match=r"is run 1 in .* already"):
-        import_run(folder, elsewhere)
+        import_runs([folder], elsewhere)
     assert elsewhere.ids() == store.ids() == [1]
 
 

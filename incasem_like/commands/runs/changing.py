@@ -67,7 +67,7 @@ def note_run(run: Reference, text: str | None, replace: bool, kind: str, stores:
         print(record.notes or f"Nothing is noted of {called(record)}.")
         return
     notes = text if replace or not record.notes else f"{record.notes}\n{text}"
-    record.store.annotate(record.id, notes=notes)
+    stores.open(record.kind).annotate(record.id, notes=notes)
     print(f"Notes of {called(record)}:\n{notes}" if notes else f"The notes of {called(record)} were removed.")
 
 
@@ -86,7 +86,7 @@ def tag_run(run: Reference, tags: Sequence[str], kind: str, stores: StoreChoice)
         if both := sorted(set(added) & set(gone)):
             raise InputError(f"The tag '{both[0]}' is both added and removed: write +{both[0]} or -{both[0]}.")
         before = record.tags
-        record.store.annotate(record.id, add_tags=added, remove_tags=gone)
+        stores.open(record.kind).annotate(record.id, add_tags=added, remove_tags=gone)
         record = record.store.get(record.id)
         for tag in dict.fromkeys([*added, *gone]):
             if (tag in before) == (tag in added):
@@ -121,7 +121,7 @@ def delete_runs(runs: Sequence[Reference], yes: bool, force: bool, kind: str, st
         return 0
     for key in _children_first(records, children):
         record = records[key]
-        freed = delete_run(record.store, record.id, force=force)
+        freed = delete_run(stores.open(record.kind), record.id, force=force)
         print(f"Deleted {called(record)}: freed {size(freed.bytes)}.")
         for folder in freed.folders:
             print(f"  {shown_path(folder)}")

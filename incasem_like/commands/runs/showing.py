@@ -206,7 +206,7 @@ def list_checkpoints(run: Reference, quick: bool, kind: str, stores: StoreChoice
         lost += state.startswith(("missing", "changed"))
         length = sum(file.bytes for file in checkpoint.files)
         values = [cell(checkpoint.metrics.get(name)) for name in metrics]
-        where = ", ".join(places(checkpoint.model)) or NOTHING
+        where = ", ".join(places(checkpoint)) or NOTHING
         iteration, mark, path = str(checkpoint.iteration), " ".join(marks) or NOTHING, shown_path(checkpoint.path)
         rows.append([iteration, mark, *values, size(length), where, state, path])
     columns = [Column("iteration", True), Column("mark"), *(Column(name, True) for name in metrics)]
@@ -224,7 +224,7 @@ def places(file: TrackedFile) -> list[str]:
 
 def condition(checkpoint: CheckpointRecord, *, quick: bool) -> str:
     """Return whether a checkpoint is complete, and whether the state for resuming from it exists."""
-    model = _state_of(checkpoint.model, quick)
+    model = _state_of(checkpoint, quick)
     if model not in ("complete", "length matches", "not verified"):
         return model
     if checkpoint.state is not None:

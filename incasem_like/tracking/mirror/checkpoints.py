@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from incasem_like.errors import CheckpointError
@@ -15,8 +15,9 @@ from incasem_like.tracking.model.checkpoints import CheckpointRecord, StorePolic
 from incasem_like.tracking.values import without_credentials
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.stores.base import RunRecord, RunStore
+    from incasem_like.tracking.stores.base import RunStore
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
+    from incasem_like.tracking.stores.records import RunRecord
 
 
 def missing_uploads(record: RunRecord) -> list[CheckpointRecord]:
@@ -73,36 +74,26 @@ def upload_missing(record: RunRecord) -> list[CheckpointRecord]:
     files, wanted = record.store.checkpoint_files, StorePolicy.from_config(record.config).wanted(record.checkpoints)
     if files is None or not wanted or record.status == "RUNNING":
         return []
-    missing = missing_uploads(record)
     if record.seems_dead and record.store.heard_of([record.id]):
         return []  # it lives, by a clock that is behind, and has the say over its copies
+    missing = missing_uploads(record)
+    paths = {file.sha256: file.here() for one in missing for file in one.files}
+    here = [one for one in missing if all(paths[file.sha256] for file in one.files)]
     with files.as_store_errors():
-        uploaded = [one for one in missing if _upload(files, record.id, one)]
-        if len(uploaded) == len(missing):
-            named = {file.sha256 for one in wanted for file in one.files}
-            files.remove([copy.id for copy in files.of_run(record.id) if copy.sha256 not in named])
-            files.remove_partial(record.id)
-    return uploaded
+        for checkpoint, file in ((one, file) for one in here for file in one.files):
+            entry, path = checkpoint.entry if file is checkpoint else None, paths[file.sha256] or file.path
+            with transfer_progress(f"Uploading {file.name}", file.bytes) as advance:
+                files.upload(path, record.id, file.sha256, entry, advance)
+        if len(here) == len(missing):
+            _remove_others(files, record.id, wanted)
+    return here
 
 
-def _upload(files: CheckpointFiles, run_id: int, checkpoint: CheckpointRecord) -> bool:
-    """Upload both files of a checkpoint unless they are there; return False when they are not here."""
-    found = [(file, path) for file in checkpoint.files if (path := file.here())]
-    if len(found) < len(checkpoint.files):
-        return False
-    for file, path in found:
-        with transfer_progress(f"Uploading {file.name}", file.bytes) as advance:
-            before = 0
-
-            def proceed(done: int, advance: Callable[[int], None] = advance) -> bool:
-                nonlocal before
-                advance(done - before)
-                before = done
-                return True
-
-            files.upload(path, run_id, file.sha256, checkpoint.entry if file is checkpoint.model else None, proceed)
-            proceed(file.bytes)
-    return True
+def _remove_others(files: CheckpointFiles, run_id: int, wanted: Sequence[CheckpointRecord]) -> None:
+    """Take out what the database has of a run beyond what it should hold."""
+    named = {file.sha256 for one in wanted for file in one.files}
+    files.remove([copy.id for copy in files.of_run(run_id) if copy.sha256 not in named])
+    files.remove_partial(run_id)
 
 
 log = logging.getLogger("incasem_like.tracking")
@@ -195,9 +186,9 @@ class CheckpointUploader(threading.Thread):
             version, wanted = self._version, list(self._wanted)
         if self._has_lost_the_run(files):
             return
-        stored = {copy.sha256: copy for copy in files.of_run(self._run_id)}
+        stored = {copy.sha256 for copy in files.of_run(self._run_id)}
         with self._condition:
-            self._inside = set(stored)
+            self._inside = stored
         for record in wanted:
             for file in record.files:
                 if file.sha256 not in self._inside:
@@ -206,8 +197,7 @@ class CheckpointUploader(threading.Thread):
                     return
         named = {file.sha256 for record in wanted for file in record.files}
         if not named & self._hopeless and not self._has_lost_the_run(files):
-            files.remove([copy.id for sha256, copy in stored.items() if sha256 not in named])
-            files.remove_partial(self._run_id)
+            _remove_others(files, self._run_id, wanted)
         with self._condition:
             self._settled = version
             if self._problem:
@@ -230,12 +220,12 @@ class CheckpointUploader(threading.Thread):
         if file.sha256 in self._hopeless:
             return
 
-        def proceed(done: int) -> bool:
+        def proceed(count: int) -> bool:
             with self._condition:
-                self._sent = done
+                self._sent += count
                 return not self._stopping and (not self._finishing or record in self._wanted)
 
-        entry = record.entry if file is record.model else None
+        entry, self._sent = record.entry if file is record else None, 0
         try:
             is_in = files.upload(file.path, self._run_id, file.sha256, entry, proceed)
         except (CheckpointError, OSError) as error:

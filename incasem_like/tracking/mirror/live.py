@@ -12,18 +12,10 @@ from typing import Any
 import pymongo.errors
 
 from incasem_like.tracking.liveness import Heartbeat
-from incasem_like.tracking.run_folder import Journal, OpenedRun, PendingArtifact
+from incasem_like.tracking.run_folder import Journal, OpenedRun
 from incasem_like.tracking.sessions import taken_over
 from incasem_like.tracking.stores.mongo import MongoStore
-from incasem_like.tracking.stores.push import (
-    Delivery,
-    Mark,
-    Parcel,
-    SessionLostError,
-    series_update,
-    to_document,
-    whole_parcel,
-)
+from incasem_like.tracking.stores.push import Delivery, Parcel, SessionLostError, to_document
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_BETWEEN_ATTEMPTS = 10.0
@@ -54,9 +46,8 @@ class Mirror:
         self.lost: Exception | None = None
         self._entry: dict[str, Any] = {}
         self._changed: set[str] = set()
-        self._marks: dict[str, Mark] = {}
+        self._pending: list[str] = []  # names of files
         self._whole = self._is_marked = False
-        self._version = self._delivered = 0
         self._delivered_beat: datetime | None = None
         self._away = self._is_slow = False
         self._next_attempt = 0.0
@@ -74,36 +65,25 @@ class Mirror:
         """
         assert isinstance(run.folder, Journal)
         self._journal, self._metrics = run.folder, run.metrics
-        self._pending: list[PendingArtifact] = []
         run_id = run.folder.run_id
         with self.store.errors("written", f"Run {run_id}"):
-            self._delivery = Delivery(self.store.database, self.store.files, run_id, run.entry["session"])
-            self._entry = self._document({**run.entry, **written})
-            parcel = whole_parcel(self._entry, run.metrics.table, (), self._delivery)
-            self._artifacts = self._delivery.publish(parcel)
-        self._marks = {name: mark for name, (_, mark) in parcel.metrics.items()}
+            self._delivery = Delivery(self.store.database, self.store.files, run.folder, run.entry["session"])
+            self._entry = to_document({**run.entry, **written})
+            self._delivery.publish(self._delivery.pack(self._entry, run.metrics.table))
         self._courier.start()
 
     def update(self, fields: Mapping[str, Any]) -> None:
         """Note fields that the database should have, before they are written on this machine; needs the lock."""
-        for key, value in self._document(fields).items():
+        for key, value in to_document(fields).items():
             if key not in self._entry or self._entry[key] != value:
                 self._entry[key] = value
                 if key != "heartbeat":
                     self._changed.add(key)
-                    self._version += 1
-        self._mark()
-
-    def _document(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        document = to_document(fields)
-        if "info" in document:  # Omniboard finds the metrics by these links
-            document["info"]["metrics"] = [self._delivery.link(name) for name in self._metrics.table.series]
-        return document
+                    self._mark()
 
     def add_artifact(self, name: str) -> None:
         """Note a file of the run's folder that the database should have; needs the lock."""
-        self._pending.append(self._journal.pending_artifact(name))
-        self._version += 1
+        self._pending.append(name)
         self._mark()
 
     def ask(self) -> None:
@@ -120,73 +100,67 @@ class Mirror:
         """End the thread."""
         self._courier.stop(seconds=1.0)
 
+    @property
+    def _lacks(self) -> bool:
+        """Whether the server lacks more than a heartbeat, as far as that is not being sent."""
+        return bool(self._whole or self._changed or self._pending)
+
     def _mark(self) -> None:
-        """Note on this machine that the server lacks something, if it is more than a heartbeat."""
-        if self._delivered != self._version and not self._is_marked:
+        """Note on this machine that the server lacks something."""
+        if not self._is_marked:
             self._journal.mark(self.store.description)
             self._is_marked = True
 
     def _deliver(self) -> None:
         """Send what is new; called by the delivery's thread alone."""
         with self.lock:
-            beat = self._entry.get("heartbeat")
-            is_new = self._whole or self._delivered != self._version or self._delivered_beat != beat
+            is_new = self._lacks or self._delivered_beat != self._entry.get("heartbeat")
             if self.lost is not None or not is_new or time.monotonic() < self._next_attempt:
                 return
-            parcel = self._pack()
+            changed = None if self._whole else {*self._changed, *_ALWAYS}
+            files, self._pending = list(dict.fromkeys(self._pending)), []
+            self._changed.clear()
+            parcel = self._delivery.pack(self._entry, self._metrics.table, files, changed)
         try:
-            artifacts = self._delivery.send(parcel, self._artifacts)
+            is_there = self._delivery.send(parcel)
         except SessionLostError:
             self._lose()
         except Exception as error:
-            self._wait_for_the_server(error)
+            with self.lock:
+                self._pending += files
+                self._wait_for_the_server(error)
         else:
             with self.lock:
-                self._acknowledge(parcel, artifacts)
+                self._acknowledge(parcel, is_there)
 
-    def _pack(self) -> Parcel:
-        table = self._metrics.table
-        if self._whole:
-            whole = whole_parcel(self._entry, table, list(self._pending), self._delivery)
-            return Parcel(whole.fields, whole.metrics, whole.artifacts, whole=True, version=self._version)
-        fields = {key: self._entry[key] for key in {*self._changed, *_ALWAYS} if key in self._entry}
-        updates = {
-            name: series_update(name, self._journal.run_id, series, self._marks.get(name))
-            for name, series in table.series.items()
-        }
-        news = {name: update for name, update in updates.items() if update is not None}
-        self._changed.clear()
-        return Parcel(fields, news, list(self._pending), version=self._version)
-
-    def _acknowledge(self, parcel: Parcel, artifacts: list[dict[str, Any]] | None) -> None:
-        if artifacts is None:  # the server was restored from an older state: it gets all again
+    def _acknowledge(self, parcel: Parcel, is_there: bool) -> None:
+        if not is_there:  # the server was restored from an older state: it gets all again
+            self._pending += parcel.artifacts
             self._whole, self._next_attempt = True, 0.0
+            self._mark()
             self._courier.ask()
             return
-        self._artifacts = artifacts
-        self._marks.update({name: mark for name, (_, mark) in parcel.metrics.items()})
-        for artifact in parcel.artifacts:
-            self._pending.remove(artifact)
-            if not any(other.path == artifact.path for other in self._pending):
-                artifact.path.unlink(missing_ok=True)
-        self._delivered, self._delivered_beat = parcel.version, parcel.fields.get("heartbeat")
-        if self._delivered == self._version:
+        for name in parcel.artifacts:
+            if name not in self._pending:  # nor was it replaced meanwhile
+                self._journal.artifact(name).unlink(missing_ok=True)
+        self._delivered_beat = parcel.fields.get("heartbeat")
+        self._whole &= not parcel.whole
+        if not self._lacks:
             self._journal.unmark()
             self._is_marked = False
         if self._away:
             log.warning("%s answers again: the run's record is delivered.", self.store.description)
-        self._whole &= not parcel.whole
         self._away = self._is_slow = False
         self._next_attempt = 0.0
 
     def _wait_for_the_server(self, error: Exception) -> None:
-        with self.lock:
-            if not self._away:
-                log.warning(
-                    "%s %s: the run goes on and its record is delivered later.", self.store.description, _reason(error)
-                )
-            self._away = self._whole = True
-            self._next_attempt = time.monotonic() + SECONDS_BETWEEN_ATTEMPTS
+        if not self._away:
+            log.warning(
+                "%s %s: the run goes on and its record is delivered later.", self.store.description, _reason(error)
+            )
+        self._away = self._whole = True
+        self._next_attempt = time.monotonic() + SECONDS_BETWEEN_ATTEMPTS
+        self._mark()
 
     def _lose(self) -> None:
         with self.lock:
@@ -200,7 +174,6 @@ class Mirror:
             if self.lost is not None:
                 return
             self._whole = True
-            self._version += 1
             self._mark()
         end = time.monotonic() + SECONDS_FOR_THE_END
         for attempt in range(FINAL_ATTEMPTS):
@@ -208,9 +181,9 @@ class Mirror:
                 time.sleep(SECONDS_BETWEEN_FINAL_ATTEMPTS)
             self._next_attempt = 0.0
             self._courier.wait(self._courier.ask(), max(0.0, end - time.monotonic()))
-            if self._delivered == self._version:
+            if not self._lacks:
                 self._journal.clear()
-            if self._delivered == self._version or self.lost is not None:
+            if not self._lacks or self.lost is not None:
                 return
         log.warning(
             "%s did not come back: what it lacks of run %s is kept in %s, and 'incasem-like runs sync' delivers it.",

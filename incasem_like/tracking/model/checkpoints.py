@@ -9,9 +9,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from incasem_like.errors import CheckpointError, StoreError
 from incasem_like.tracking.model.cache import cached_path, fetch_into_cache, file_sha256, find_in_cache
@@ -108,7 +107,7 @@ class Places:
         return {copy.sha256: copy for copy in found}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrackedFile:
     """A file as it was when a run registered it.
 
@@ -129,9 +128,7 @@ class TrackedFile:
     @classmethod
     def from_entry(cls, entry: Mapping[str, Any], places: Places) -> TrackedFile:
         """Read what a run registered: path, sha256, bytes and perhaps a url."""
-        url = entry.get("url")
-        path = entry.get("path") or PurePosixPath(url or "").name
-        return cls(path, entry["sha256"], int(entry["bytes"]), places, url)
+        return cls(**_fields_of_a_file(entry), places=places)
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -177,30 +174,30 @@ class TrackedFile:
         return next((path for path in self.candidates if not self._difference(path)), None)
 
     def fetch(self) -> Path:
-        """Find it, fetch it if need be, and make sure that it is the one that was tracked.
+        """Find it, on this machine or else where copies are, make sure that it is the one that was tracked.
+
+        What comes from elsewhere is kept in the cache of this machine.
 
         Raises:
             CheckpointError: It is not available anywhere, or the copy elsewhere is damaged.
             StoreError: The run store, or where it was published, does not answer.
         """
-        problems = []
+        problems: dict[Path, str] = {}
         for path in self.candidates:
-            difference = self._difference(path)
-            if not difference:
+            problems[path] = self._difference(path)
+            if not problems[path]:
                 return path
-            problems.append((path, difference))
-        found = find_in_cache(self.name, self.sha256)
-        return found or self._fetch_from_afar() or self._give_up(problems)
-
-    def _fetch_from_afar(self) -> Path | None:
-        copy = self.places.stored.get(self.sha256)
-        if copy is not None:
+        if found := find_in_cache(self.name, self.sha256):
+            return found
+        read: Callable[[], Iterator[bytes]]
+        if copy := self.places.stored.get(self.sha256):
             assert self.places.stored_files is not None
-            read = partial(self.places.stored_files.read, copy)
-            return fetch_into_cache(self.name, self.sha256, self.bytes, read, self.places.description)
-        if self.url is not None:
-            return fetch_into_cache(self.name, self.sha256, self.bytes, partial(_download, self.url), self.url)
-        return None
+            read, origin = partial(self.places.stored_files.read, copy), self.places.description
+        elif self.url is not None:
+            read, origin = partial(_download, self.url), self.url
+        else:
+            raise self._not_available(problems)
+        return fetch_into_cache(self.name, self.sha256, self.bytes, read, origin)
 
     def _has_its_length(self, path: Path) -> bool:
         return path.is_file() and path.stat().st_size == self.bytes
@@ -214,17 +211,23 @@ class TrackedFile:
         digest = file_sha256(path)
         return "" if digest == self.sha256 else f"SHA-256 {digest[:12]}…, not {self.sha256[:12]}…"
 
-    def _give_up(self, problems: list[tuple[Path, str]]) -> Path:
-        """Raise the error that names the paths that were tried and what was found there."""
-        changed = [f"{path} is another file ({difference})" for path, difference in problems if difference != "missing"]
-        missing = [str(path) for path, difference in problems if difference == "missing"]
+    def _not_available(self, problems: Mapping[Path, str]) -> CheckpointError:
+        """Make the error that names the paths that were tried and what was found there."""
+        changed = [f"{path} is another file ({found})" for path, found in problems.items() if found != "missing"]
+        missing = [str(path) for path, found in problems.items() if found == "missing"]
         absent = f"{' and '.join(missing)} {'do' if len(missing) > 1 else 'does'} not exist" if missing else ""
         machine = f" on {self.places.host}" if self.places.host else ""
         copies = f", and {self.places.description} has no copy" if self.places.stored_files is not None else ""
-        raise CheckpointError(
+        return CheckpointError(
             f"The checkpoint file {self.name} that run {self.places.run_id}{machine} tracked cannot be had here: "
             f"{', '.join([*changed, *filter(None, [absent])])}{copies}; restore the file, or choose another checkpoint."
         )
+
+
+def _fields_of_a_file(entry: Mapping[str, Any]) -> dict[str, Any]:
+    url = entry.get("url")
+    registered = entry.get("path") or PurePosixPath(url or "").name
+    return {"registered": registered, "sha256": entry["sha256"], "bytes": int(entry["bytes"]), "url": url}
 
 
 def _download(url: str) -> Iterator[bytes]:
@@ -241,73 +244,37 @@ def _download(url: str) -> Iterator[bytes]:
         ) from None
 
 
-@dataclass(frozen=True)
-class CheckpointRecord:
-    """A checkpoint as the run registered it.
+@dataclass(frozen=True, kw_only=True)
+class CheckpointRecord(TrackedFile):
+    """A checkpoint as the run registered it: the file of network and optimizer, and what belongs to it.
 
     Attributes:
         iteration: Number of updates the network had seen.
-        model: The file of network and optimizer.
         state: The file that exact continuation needs beside it; None where none was registered.
         metrics: Validation metrics at that iteration, by name.
     """
 
     iteration: int
-    model: TrackedFile
     state: TrackedFile | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_entry(cls, entry: Mapping[str, Any], places: Places) -> CheckpointRecord:
         """Read an entry of ``info.checkpoints``: iteration, path, sha256, bytes, and perhaps metrics, state, url."""
-        state = entry.get("state")
-        return cls(
-            int(entry["iteration"]),
-            TrackedFile.from_entry(entry, places),
-            TrackedFile.from_entry(state, places) if state else None,
-            dict(entry.get("metrics") or {}),
-        )
+        state = TrackedFile.from_entry(entry["state"], places) if entry.get("state") else None
+        metrics, iteration = dict(entry.get("metrics") or {}), int(entry["iteration"])
+        return cls(**_fields_of_a_file(entry), places=places, iteration=iteration, state=state, metrics=metrics)
 
     @property
     def entry(self) -> dict[str, Any]:
         """The entry of ``info.checkpoints`` that ``from_entry`` reads."""
-        entry = {"iteration": self.iteration, **self.model.entry, "metrics": dict(self.metrics)}
+        entry = {"iteration": self.iteration, **super().entry, "metrics": dict(self.metrics)}
         return entry if self.state is None else {**entry, "state": self.state.entry}
 
     @property
     def files(self) -> list[TrackedFile]:
-        """The training state, where there is one, and the model: whoever has the latter whole has both."""
-        return [self.model] if self.state is None else [self.state, self.model]
-
-    @property
-    def path(self) -> Path:
-        """Where the file is or was on this machine, absolute; ``fetch`` makes sure of it."""
-        return self.model.path
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the file's content when it was registered."""
-        return self.model.sha256
-
-    @property
-    def bytes(self) -> int:
-        """Length of the file."""
-        return self.model.bytes
-
-    def can_be_had(self) -> bool:
-        """Return whether the file of the network seems to be on this machine or in the store; nothing is read."""
-        return self.model.can_be_had()
-
-    def fetch(self) -> Path:
-        """Find the file, on this machine or else in the run store, verify its hash and return its path.
-
-        What comes from the store is kept in the cache of this machine.
-
-        Raises:
-            CheckpointError: The tracked file is not available anywhere, or the store's copy is damaged.
-            StoreError: The run store does not answer.
-        """
-        return self.model.fetch()
+        """The training state, where there is one, and the checkpoint: whoever has the latter whole has both."""
+        return [self] if self.state is None else [self.state, self]
 
     def fetch_state(self) -> Path:
         """Find the training state in the same way; of a run that registered none, the file beside the model's.
@@ -370,22 +337,41 @@ def choose_checkpoint(
     Raises:
         CheckpointError: The checkpoint does not exist.
     """
+    whose, there = f"{run[0].upper()}{run[1:]}", listed([record.iteration for record in records])
     if not records:
-        raise CheckpointError(f"{run[0].upper()}{run[1:]} has no checkpoint: choose another run.")
-    there = listed([record.iteration for record in records])
-    if which == "last":
-        return _first_to_be_had("last", list(reversed(records)), lambda: list(reversed(superseded())), run)
-    if which == "best":
-        problem = f"{run[0].upper()}{run[1:]} has no checkpoint measured by '{metric}'"
-        ranked = rank(records, metric, mode) or _no_best(records, problem, there)
-        return _first_to_be_had("best", ranked, lambda: rank(superseded(), metric, mode), run)
+        raise CheckpointError(f"{whose} has no checkpoint: choose another run.")
     text = str(which)
-    for record in chain(records, _lazily(superseded)):
-        if Path(text).absolute() in record.model.candidates or (text.isdigit() and int(text) == record.iteration):
-            return record
-    raise CheckpointError(
-        f"{run[0].upper()}{run[1:]} has no checkpoint '{text}': choose best, last or one of the iterations {there}."
-    )
+    if text not in ("best", "last"):
+        for among in (records, None):
+            for record in superseded() if among is None else among:  # the store is asked only if need be
+                if Path(text).absolute() in record.candidates or (text.isdigit() and int(text) == record.iteration):
+                    return record
+        raise CheckpointError(
+            f"{whose} has no checkpoint '{text}': choose best, last or one of the iterations {there}."
+        )
+
+    def ranked(among: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
+        return rank(among, metric, mode) if which == "best" else list(reversed(among))
+
+    in_line = ranked(records)
+    if not in_line:
+        known = ", ".join(sorted({name for record in records for name in record.metrics})) or "none"
+        raise CheckpointError(
+            f"{whose} has no checkpoint measured by '{metric}' (metrics known: {known}): choose last or one of the "
+            f"iterations {there}."
+        )
+    wanted = in_line[0]
+    if not wanted.is_nowhere():
+        return wanted
+    # Where none is available, fetching the first reports what is missing
+    chosen = next((record for record in (*in_line, *ranked(superseded())) if record.can_be_had()), wanted)
+    if chosen is not wanted:
+        log.warning(
+            "The %s checkpoint of %s, iteration %d, is neither on this machine nor in the run store: iteration %d is "
+            "taken, the %s one that can be had.",
+            *(which, run, wanted.iteration, chosen.iteration, which),
+        )
+    return chosen
 
 
 def rank(records: Sequence[CheckpointRecord], metric: str | None, mode: str) -> list[CheckpointRecord]:
@@ -393,39 +379,6 @@ def rank(records: Sequence[CheckpointRecord], metric: str | None, mode: str) -> 
     sign = -1.0 if mode == "min" else 1.0
     measured = [record for record in records if not math.isnan(record.metrics.get(metric or "", math.nan))]
     return sorted(measured, key=lambda record: (sign * record.metrics[metric or ""], record.iteration), reverse=True)
-
-
-def _first_to_be_had(
-    word: str,
-    ranked: Sequence[CheckpointRecord],
-    further: Callable[[], Sequence[CheckpointRecord]],
-    run: str,
-) -> CheckpointRecord:
-    """Return the first that is available; where none is, the first, so that fetching it reports what is missing."""
-    wanted = ranked[0]
-    if not wanted.model.is_nowhere():
-        return wanted
-    chosen = next((record for record in chain(ranked, _lazily(further)) if record.can_be_had()), wanted)
-    if chosen is not wanted:
-        log.warning(
-            "The %s checkpoint of %s, iteration %d, is neither on this machine nor in the run store: iteration %d is "
-            "taken, the %s one that can be had.",
-            word,
-            run,
-            wanted.iteration,
-            chosen.iteration,
-            word,
-        )
-    return chosen
-
-
-def _lazily(make: Callable[[], Sequence[CheckpointRecord]]) -> Iterator[CheckpointRecord]:
-    yield from make()
-
-
-def _no_best(records: Sequence[CheckpointRecord], problem: str, there: str) -> NoReturn:
-    known = ", ".join(sorted({name for record in records for name in record.metrics})) or "none"
-    raise CheckpointError(f"{problem} (metrics known: {known}): choose last or one of the iterations {there}.")
 
 
 def listed(numbers: list[int]) -> str:

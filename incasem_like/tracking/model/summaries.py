@@ -136,13 +136,14 @@ def _leaves(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]
 
 
 _HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start", "process_ticks")
+TIMES = ("start_time", "stop_time", "heartbeat")
 _CHECKPOINT_FIELDS = ("iteration", "path", "sha256", "bytes")
 # What incasem's own trainings and predictions say of where they come from; they note nothing in info.
 PARENTS_IN_CONFIG = ("prediction.run_id_training", "training.start_from", "training.continue_id")
 
 
 def condense(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Reduce a run's document to what a summary is made of: plain values and times in UTC, whatever was recorded.
+    """Reduce a run's document to what a summary is made of: plain values, and ``TIMES`` in UTC, whatever was recorded.
 
     Args:
         document: As Sacred or this package wrote it, whole or projected; fields may be missing or of odd types.
@@ -153,8 +154,8 @@ def condense(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": _text(options.get("--name") or experiment.get("name")),
         "command": _text(document.get("command") or meta.get("command")),
-        "status": _text(document.get("status")),
-        "times": [utc_moment(document.get(key)) for key in ("start_time", "stop_time", "heartbeat")],
+        "recorded_status": _text(document.get("status")),
+        **{key: utc_moment(document.get(key)) for key in TIMES},
         "host": {key: host[key] for key in _HOST_FIELDS if isinstance(host.get(key), (str, int, float))},
         "comment": _text(meta.get("comment") or options.get("--comment")),
         "tags": [tag for tag in as_sequence(noted.get("tags")) if isinstance(tag, str)],
@@ -175,32 +176,19 @@ def summarize(
     inputs: Sequence[Any] = (),
 ) -> RunSummary:
     """Make a summary of what ``condense`` gave; whether a run still lives is found out now."""
-    start, stop, heartbeat = condensed["times"]
-    parents = tuple((kind, number) for kind, number in condensed["parents"])
-    parent = condensed["parent"]
-    if parent is None and parents:
-        parent = {kind_named(parents[0][0]).parent_key: parents[0][1]}
+    fields = dict(condensed)
+    parents = fields["parents"] = tuple((kind, number) for kind, number in condensed["parents"])
+    if fields["parent"] is None and parents:
+        fields["parent"] = {kind_named(parents[0][0]).parent_key: parents[0][1]}
+    fields["tags"] = tuple(condensed["tags"])
+    fields["checkpoints"] = tuple(CheckpointSummary(*entry) for entry in condensed["checkpoints"])
     return RunSummary(
         kind,
         run_id,
-        condensed["name"],
-        condensed["command"],
-        honest_status(condensed["status"], condensed["host"], heartbeat, start),
-        condensed["status"],
-        start,
-        stop,
-        heartbeat,
-        condensed["host"],
-        condensed["comment"],
-        tuple(condensed["tags"]),
-        condensed["notes"],
-        condensed["result"],
-        condensed["summary"],
-        parent,
-        parents,
-        tuple(item for item in inputs if isinstance(item, Mapping)),
-        tuple(CheckpointSummary(*entry) for entry in condensed["checkpoints"]),
-        config or {},
+        status=honest_status(fields["recorded_status"], fields["host"], fields["heartbeat"], fields["start_time"]),
+        inputs=tuple(item for item in inputs if isinstance(item, Mapping)),
+        config=config or {},
+        **fields,
     )
 
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from incasem_like.errors import InputError
 from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.model.cache import file_sha256
-from incasem_like.tracking.model.checkpoints import BESIDE_MODELS, listed, models_folder, remove_tree, series_log_folder
+from incasem_like.tracking.model.checkpoints import (
+    BESIDE_MODELS,
+    is_checkpoint_entry,
+    listed,
+    models_folder,
+    remove_tree,
+    series_log_folder,
+)
 from incasem_like.tracking.moving.model_files import leave, owners
-from incasem_like.tracking.stores.base import Freed, RunRecord
+from incasem_like.tracking.stores.base import Freed
+from incasem_like.tracking.stores.records import RunRecord
+from incasem_like.tracking.values import as_sequence
 
 if TYPE_CHECKING:
     from incasem_like.tracking.stores.base import RunStore
@@ -72,18 +80,26 @@ def free_model_files(record: RunRecord) -> Freed:
     to a run of another store, and stay.
     """
     me = (record.store.description, record.id)
-    own = models_folder(record.store.runs_directory, record.id)
+    runs_directory = record.store.runs_directory
+    own = models_folder(runs_directory, record.id)
     freed = Freed()
-    for folder, files in _proven(record).items():
+    for folder, models in _proven(record).items():
         if others := leave(folder, me):
             whose = ", ".join(f"run {run_id} in {store}" for store, run_id in others)
             freed += Freed(kept=(f"{folder} stays: it belongs to {whose} too.",))
-        elif folder == own:
-            freed += _remove_folders(record.store.runs_directory, own)
+        elif folder == own:  # last, for it is the proof that the others are the run's
+            folders = [*(runs_directory / name / own.name for name in BESIDE_MODELS), own]
+            gone = tuple(path for path in folders if path.exists())
+            freed += Freed(sum(map(remove_tree, folders)), gone)
         else:
-            freed += _remove_files(files)
+            for model in models:
+                state = model.with_name(f"training_state_{model.name.rpartition('_')[2]}")
+                for path in (state, model):  # the model last, for the same reason
+                    if path.is_file():
+                        freed += Freed(path.stat().st_size)
+                        path.unlink()
     if record.kind == "predictions":
-        freed += _free_log(series_log_folder(record.store.runs_directory, record.id), me)
+        freed += _free_log(series_log_folder(runs_directory, record.id), me)
     if kind_named(record.kind).keeps_checkpoints and own.is_dir() and own not in freed.folders and not owners(own):
         freed += Freed(kept=(f"{own} stays: nothing in it is known to be of run {record.id}.",))
     return freed
@@ -100,37 +116,15 @@ def _free_log(folder: Path, me: tuple[str, int]) -> Freed:
 
 
 def _proven(record: RunRecord) -> dict[Path, list[Path]]:
-    """Find the registered checkpoints that are there unchanged, by folder."""
+    """Find the registered checkpoints below the runs directory that are there unchanged, by folder.
+
+    Those elsewhere may belong to another copy's run.
+    """
+    here = record.store.runs_directory
     found: dict[Path, list[Path]] = {}
-    for path, entry in _registered(record):
-        if path.is_file() and path.stat().st_size == entry.get("bytes") and file_sha256(path) == entry.get("sha256"):
+    for entry in filter(is_checkpoint_entry, as_sequence(record.info.get("checkpoints"))):
+        path = Path(os.path.normpath(here / str(entry.get("path") or "")))
+        is_below = path.is_relative_to(here) and path.is_file()
+        if is_below and path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]:
             found.setdefault(path.parent, []).append(path)
     return found
-
-
-def _registered(record: RunRecord) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Yield the registered checkpoints below the runs directory; those elsewhere may belong to another copy's run."""
-    here = record.store.runs_directory
-    for entry in record.info.get("checkpoints") or ():
-        if isinstance(entry, Mapping) and isinstance(entry.get("path"), str):
-            path = Path(os.path.normpath(here / entry["path"]))
-            if path.is_relative_to(here):
-                yield path, entry
-
-
-def _remove_folders(runs_directory: Path, own: Path) -> Freed:
-    """Delete the folders of a run's number; that of the checkpoints last, for it is the proof that they are its own."""
-    folders = [runs_directory / name / own.name for name in BESIDE_MODELS] + [own]
-    gone = tuple(folder for folder in folders if folder.exists())
-    return Freed(sum(map(remove_tree, folders)), gone)
-
-
-def _remove_files(models: Iterable[Path]) -> Freed:
-    freed = Freed()
-    for model in models:
-        iteration = model.name.rpartition("_")[2]
-        for path in (model.with_name(f"training_state_{iteration}"), model):  # the model last: it proves whose they are
-            if path.is_file():
-                freed += Freed(path.stat().st_size)
-                path.unlink()
-    return freed

@@ -19,8 +19,8 @@ from incasem_like.tracking.model.checkpoints import BESIDE_MODELS, models_folder
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.checkpoints import TrackedFile
-    from incasem_like.tracking.run_folder import PortableRun
-    from incasem_like.tracking.stores.base import RunRecord, RunStore
+    from incasem_like.tracking.stores.base import RunStore
+    from incasem_like.tracking.stores.records import RunRecord
 
 OWNERS = "owners.json"
 
@@ -69,21 +69,14 @@ class ModelFiles:
     Attributes:
         store: Where the run goes.
         find: Gives the file of a hash, or None.
-        matter: Whether runs of this kind have folders of checkpoints at all.
         stays_in: The folder that the files are in and may stay in, since both stores have the same runs directory.
         owner: Whose it was, with ``stays_in``: description and id.
     """
 
     store: RunStore
     find: Callable[[str], Path | None]
-    matter: bool
     stays_in: Path | None = None
     owner: tuple[str, int] | None = None
-
-    @classmethod
-    def of_portable(cls, portable: PortableRun, store: RunStore) -> ModelFiles:
-        """The checkpoints of an exported run."""
-        return cls(store, portable.checkpoint, kind_named(portable.kind).keeps_checkpoints)
 
     @classmethod
     def of_record(cls, record: RunRecord, store: RunStore) -> ModelFiles:
@@ -94,7 +87,6 @@ class ModelFiles:
         return cls(
             store,
             lambda sha256: fetch_if_possible(files[sha256], record.id) if sha256 in files else None,
-            kind_named(record.kind).keeps_checkpoints,
             folder if same and folder.is_dir() else None,
             (record.store.description, record.id),
         )
@@ -102,7 +94,7 @@ class ModelFiles:
     def fit(self, run_id: int) -> bool:
         """Return whether the folder of that number is free for them, or holds them already."""
         folder = models_folder(self.store.runs_directory, run_id)
-        if not self.matter or folder == self.stays_in or not folder.is_dir():
+        if not kind_named(self.store.kind).keeps_checkpoints or folder == self.stays_in or not folder.is_dir():
             return True
         return not any(path.is_file() for path in folder.iterdir())
 

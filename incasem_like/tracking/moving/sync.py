@@ -17,8 +17,9 @@ from incasem_like.tracking.moving.transfer import copy_run
 from incasem_like.tracking.opening import open_store
 from incasem_like.tracking.run_folder import Journal, Journals
 from incasem_like.tracking.sessions import tokens
-from incasem_like.tracking.stores.base import DELETING, RunRecord, RunStore
+from incasem_like.tracking.stores.base import DELETING, RunStore
 from incasem_like.tracking.stores.files import FileStore
+from incasem_like.tracking.stores.records import RunRecord
 
 OFFLINE = Path("tracking", "offline")
 _NEW_IDS = "new_ids.json"
@@ -68,7 +69,7 @@ def _deliver_journal(store: RunStore, journal: Journal) -> Synced:
 
 def offline_store(store: RunStore) -> FileStore:
     """Return the store of the runs of a kind that wait on this machine for their database."""
-    return FileStore(store.runs_directory / OFFLINE / f"incasem_{store.kind}", store.kind, store.runs_directory)
+    return _waiting_store(store.kind, store.runs_directory)
 
 
 def open_offline(url: str | Path | None, kind: str, runs_directory: Path) -> RunStore:
@@ -89,8 +90,11 @@ def open_offline(url: str | Path | None, kind: str, runs_directory: Path) -> Run
     if isinstance(address, FolderAddress):
         return open_store(url, kind, runs_directory)
     known = [journal.run_id for journal in Journals(runs_directory, address.database(kind))]
-    folder = runs_directory / OFFLINE / f"incasem_{kind}"
-    return FileStore(folder, kind, runs_directory, id_above=max(known, default=0))
+    return _waiting_store(kind, runs_directory, max(known, default=0))
+
+
+def _waiting_store(kind: str, runs_directory: Path, id_above: int = 0) -> FileStore:
+    return FileStore(runs_directory / OFFLINE / f"incasem_{kind}", kind, runs_directory, id_above)
 
 
 def _offline_runs(store: RunStore) -> Iterator[Synced]:

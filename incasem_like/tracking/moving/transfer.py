@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from incasem_like.disk import copy_whole, whole_folder
 from incasem_like.errors import InputError, StoreError
-from incasem_like.tracking.kinds import KINDS, KINDS_BY_KEY, singular
+from incasem_like.tracking.kinds import KINDS, KINDS_BY_KEY, kind_named
 from incasem_like.tracking.metrics_log import read_table
 from incasem_like.tracking.mirror.checkpoints import upload_missing
 from incasem_like.tracking.model.cache import file_sha256
@@ -34,7 +34,8 @@ from incasem_like.tracking.series import MetricTable, max_points
 from incasem_like.tracking.stores.base import errors_of_writing
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.stores.base import RunRecord, RunStore
+    from incasem_like.tracking.stores.base import RunStore
+    from incasem_like.tracking.stores.records import RunRecord
 
 log = logging.getLogger("incasem_like.tracking")
 Renumbered = Mapping[tuple[str, int], int]
@@ -161,36 +162,23 @@ def _portable(name: str) -> str:
     return name.replace("/", "_") if name.strip(".") else f"artifact{name}"
 
 
-def import_run(folder: Path, store: RunStore) -> RunRecord:
-    """Import an exported run into a store, and its checkpoints into ``models/<id>/`` of the runs directory.
-
-    Args:
-        folder: What ``export_run`` made.
-        store: Of the run's kind.
-
-    Returns:
-        Its record in the store; under its id where that is free, in the store and in ``models/``, else the next one.
-
-    Raises:
-        DataError: The folder holds no run, or a damaged one.
-        InputError: The store is for runs of another kind, or has this run already.
-        StoreError: The store cannot be written.
-    """
-    portable = PortableRun(folder)
-    portable.verify()
-    return _bring_in(portable, store, ModelFiles.of_portable(portable, store), True, {})
-
-
 def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = True) -> list[RunRecord]:
-    """Import several exported runs, each among the runs of its kind, and renew the ids by which they name each other.
+    """Import exported runs, each among the runs of its kind, and renew the ids by which they name each other.
+
+    Their checkpoints go to ``models/<id>/`` of the runs directory.
 
     Args:
         folders: What ``export_run`` made; parents need not come before children.
         store: Any of the kinds of the store that they go to.
-        keep_ids: Keep their ids where those are free, else they get the next ones.
+        keep_ids: Keep their ids where those are free, in the store and in ``models/``; else they get the next ones.
 
     Returns:
-        Their records, parents first. If one raises as ``import_run`` does, those before it are imported.
+        Their records, parents first. If one of them raises, those before it are imported.
+
+    Raises:
+        DataError: A folder holds no run, or a damaged one; nothing is imported then.
+        InputError: The store has a run already.
+        StoreError: The store cannot be written.
     """
     runs = sorted((PortableRun(folder) for folder in folders), key=lambda run: (KINDS.index(run.kind), run.id))
     for run in runs:
@@ -199,7 +187,7 @@ def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = Tr
     records = []
     for run in runs:
         target = store.sibling(run.kind)
-        record = _bring_in(run, target, ModelFiles.of_portable(run, target), keep_ids, renumbered)
+        record = _bring_in(run, target, ModelFiles(target, run.checkpoint), keep_ids, renumbered)
         renumbered[run.kind, run.id] = record.id
         records.append(record)
     return records
@@ -208,14 +196,9 @@ def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = Tr
 def _bring_in(
     portable: PortableRun, store: RunStore, files: ModelFiles, keep_id: bool, renumbered: Renumbered
 ) -> RunRecord:
-    """Enter a run; see ``import_run``."""
-    if portable.kind != store.kind:
-        raise InputError(
-            f"{portable.folder} holds a {singular(portable.kind)} run, but {store.description} is for {store.kind}: "
-            "import it among its own kind."
-        )
+    """Enter a run into a store of its kind."""
     _refuse_same(portable, store)
-    above = highest_number(store.runs_directory) if files.matter else 0
+    above = highest_number(store.runs_directory) if kind_named(store.kind).keeps_checkpoints else 0
     is_free = keep_id and store.is_free(portable.id) and files.fit(portable.id)
     renew = partial(_renewed, portable, files, renumbered)
     record = store.get(store.put(portable, portable.id if is_free else None, above, renew))

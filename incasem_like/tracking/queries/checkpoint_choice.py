@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from incasem_like.errors import CheckpointError
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import listed, rank
-from incasem_like.tracking.stores.base import RunRecord
+from incasem_like.tracking.stores.records import RunRecord
 
 if TYPE_CHECKING:
     from incasem_like.config import SeriesSection
@@ -101,7 +101,7 @@ def choose_series(record: RunRecord, section: SeriesSection) -> list[ChosenCheck
         raise CheckpointError(f"{run} has no checkpoint: choose another run.")
     found = [known[iteration] for iteration in _in_range(known, section, run)]
     if section.step is None:
-        there = [checkpoint for checkpoint in found if not checkpoint.model.is_nowhere()]
+        there = [checkpoint for checkpoint in found if not checkpoint.is_nowhere()]
         lost = [checkpoint.iteration for checkpoint in found if checkpoint not in there]
         if lost and there:
             log.warning(

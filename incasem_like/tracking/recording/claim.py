@@ -22,7 +22,8 @@ from incasem_like.tracking.sessions import (
     resume_metrics,
     tokens,
 )
-from incasem_like.tracking.stores.base import MISSING, RunStore, still_running
+from incasem_like.tracking.stores.base import MISSING, RunStore
+from incasem_like.tracking.stores.records import still_running
 from incasem_like.tracking.values import as_mapping
 
 _OF_THE_END = ("stop_time", "fail_trace", "result")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl
 
-import pymongo
 import pymongo.errors
 
 from incasem_like.errors import NoAnswerError, StoreError
@@ -13,19 +14,24 @@ from incasem_like.errors import NoAnswerError, StoreError
 _UNAUTHORIZED = 13
 
 
-def no_answer(description: str) -> NoAnswerError:
-    """Make the error of a server that is gone."""
-    return NoAnswerError(f"{description} does not answer: start the server and try again.")
-
-
-def refusal(description: str, doing: str, error: pymongo.errors.OperationFailure) -> StoreError:
-    """Make the error of a server that refuses.
+@contextlib.contextmanager
+def server_errors(description: str, doing: str) -> Iterator[None]:
+    """Turn errors of the server into errors for users.
 
     Args:
         description: Of the database.
         doing: What it was to be: ``read``, ``written``.
-        error: What the server said; its own words may quote what they should not.
     """
+    try:
+        yield
+    except pymongo.errors.ConnectionFailure:
+        raise NoAnswerError(f"{description} does not answer: start the server and try again.") from None
+    except pymongo.errors.OperationFailure as error:
+        raise _refusal(description, doing, error) from None
+
+
+def _refusal(description: str, doing: str, error: pymongo.errors.OperationFailure) -> StoreError:
+    """Make the error of a server that refuses, without its own words, which may quote what they should not."""
     if isinstance(error, pymongo.errors.WTimeoutError):
         return StoreError(
             f"{description} cannot bring a write to most members of its replica set: start those that are down, or add "

@@ -9,7 +9,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,29 +20,16 @@ from incasem_like.tracking.model.checkpoints import DELETED_PREFIX, folder_size
 from incasem_like.tracking.run_folder import ANNOTATIONS, METRICS_LOG, RunFolder, numbered
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.sessions import id_taken
-from incasem_like.tracking.stores.base import (
-    DELETING,
-    MISSING,
-    NOTHING,
-    Freed,
-    RunStore,
-    errors_of_writing,
-)
-from incasem_like.tracking.stores.index import FolderIndex
-from incasem_like.tracking.values import as_mapping, as_sequence, naive_utc
+from incasem_like.tracking.stores.base import DELETING, MISSING, NOTHING, Freed, RunStore, errors_of_writing
+from incasem_like.tracking.stores.index import cached_summaries, folder_source
+from incasem_like.tracking.stores.records import shared_files
+from incasem_like.tracking.values import as_sequence, naive_utc
 
 if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
 
 SHELVES = ("_sources", "_resources")
 HIGHEST_ID = "highest_id"
-
-
-def _pairs(document: Mapping[str, Any], what: str) -> list[tuple[str, str]]:
-    """List name and path of the sources or resources in a run's document."""
-    owner = document if what == "resources" else as_mapping(document.get("experiment"))
-    pairs = [pair for pair in as_sequence(owner.get(what)) if isinstance(pair, (list, tuple)) and len(pair) == 2]
-    return [(str(name), str(path)) for name, path in pairs]
 
 
 def highest_id(folder: Path) -> int:
@@ -79,7 +65,7 @@ class FileStore(RunStore):
     def summaries(  # noqa: D102
         self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
     ) -> list[RunSummary]:
-        return FolderIndex(self.folder).summaries(self.kind, config_keys, inputs)
+        return cached_summaries(folder_source(self.folder), self.kind, config_keys, inputs)
 
     def read_stored(  # noqa: D102
         self, run_id: int, what: Literal["artifacts", "sources", "resources"], only: str | None = None
@@ -89,7 +75,7 @@ class FileStore(RunStore):
         if what == "artifacts":
             paths = [(str(name), run.artifact(str(name))) for name in as_sequence(document.get("artifacts"))]
         else:
-            paths = [(name, self.folder / path) for name, path in _pairs(document, what)]
+            paths = [(name, self.folder / str(path)) for name, path in shared_files(document, what)]
         for name, path in paths:
             if only in (None, name):
                 yield name, path.read_bytes() if path.is_file() else None
@@ -150,11 +136,9 @@ class FileStore(RunStore):
                 run.write(name, files[name])
         return True
 
-    def hold(self, run_id: int) -> AbstractContextManager[None]:  # noqa: D102
-        return self._nobody_writing(self._existing(run_id))
-
     @contextlib.contextmanager
-    def _nobody_writing(self, run: RunFolder) -> Iterator[None]:
+    def hold(self, run_id: int) -> Iterator[None]:  # noqa: D102
+        run = self._existing(run_id)
         if not run.log_path.is_file():
             yield  # Sacred's own observer wrote it
             return

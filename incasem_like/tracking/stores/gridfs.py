@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import pymongo.errors
 from incasem_like.errors import CheckpointError
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import StoredFile
-from incasem_like.tracking.stores.connection import no_answer, refusal
+from incasem_like.tracking.stores.connection import server_errors
 from incasem_like.tracking.values import from_bson, to_bson
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ _CHUNKS_IN_ONE_ANSWER = 8
 _CHANGED = "{path} changed after it was tracked, so the database gets no copy of it: restore it or train on."
 _INDEX = "files_id_1_n_1"  # every driver's GridFS makes it with the first file
 _SCHEME = "checkpoint://runs/"
-Proceed = Callable[[int], bool]
 
 
 class CheckpointFiles:
@@ -102,7 +102,7 @@ class CheckpointFiles:
         run_id: int,
         sha256: str,
         entry: Mapping[str, Any] | None = None,
-        proceed: Proceed = lambda done: True,
+        proceed: Callable[[int], object] = lambda count: True,
     ) -> bool:
         """Copy a file into the database; holds one piece of it in memory at a time.
 
@@ -111,7 +111,7 @@ class CheckpointFiles:
             run_id: Its run.
             sha256: The hash it has to have.
             entry: Of a model's file the run's entry of the checkpoint.
-            proceed: Asked before each piece, with the bytes that are in; False gives the upload up.
+            proceed: Called before each piece with its length; False gives the upload up.
 
         Returns:
             Whether it is in; False when it was given up, and pieces are left to resume from.
@@ -132,46 +132,38 @@ class CheckpointFiles:
         present = self._pieces_present(file_id)
         with open(path, "rb") as file:
             for number, piece in enumerate(iter(lambda: file.read(CHUNK_BYTES), b"")):
-                if not proceed(length):
+                if proceed(len(piece)) is False:
                     return False
                 digest.update(piece)
                 length += len(piece)
                 if number >= present:
-                    self._insert_piece(file_id, number, piece)
+                    # Its acknowledgement may have been lost before; what has this id has this content.
+                    with contextlib.suppress(pymongo.errors.DuplicateKeyError):
+                        self._chunks.insert_one({"files_id": file_id, "n": number, "data": piece})
         if digest.hexdigest() != sha256:
             self.remove([file_id])
             raise CheckpointError(_CHANGED.format(path=path))
-        return self._conclude(file_id, path.name, length, {"run_id": run_id, "sha256": sha256, "entry": entry or {}})
-
-    def _pieces_present(self, file_id: str) -> int:
-        """Count the pieces that an earlier upload left, if they are the first ones without a gap; else clear them."""
-        count = int(self._chunks.count_documents({"files_id": file_id}))
-        last = self._chunks.find_one({"files_id": file_id}, {"n": 1}, sort=[("n", pymongo.DESCENDING)])
-        if last is None or last["n"] == count - 1:
-            return count
-        self._chunks.delete_many({"files_id": file_id})
-        return 0
-
-    def _insert_piece(self, file_id: str, number: int, piece: bytes) -> None:
-        # The server may have taken a piece whose acknowledgement was lost; what has this id has this content.
-        with contextlib.suppress(pymongo.errors.DuplicateKeyError):
-            self._chunks.insert_one({"files_id": file_id, "n": number, "data": piece})
-
-    def _conclude(self, file_id: str, name: str, length: int, metadata: dict[str, Any]) -> bool:
-        """Enter the file, unless another process took pieces of it out in the meantime."""
         if self._chunks.count_documents({"files_id": file_id}) != -(-length // CHUNK_BYTES):
-            self.remove([file_id])
+            self.remove([file_id])  # another process took pieces out in the meantime
             return False
         document = {
-            "filename": f"{_prefix(metadata['run_id'])}{name}",
+            "filename": f"{_prefix(run_id)}{path.name}",
             "length": length,
             "chunkSize": CHUNK_BYTES,
             "uploadDate": datetime.now(UTC),
             "contentType": "application/octet-stream",
-            "metadata": to_bson(metadata),
+            "metadata": to_bson({"run_id": run_id, "sha256": sha256, "entry": entry or {}}),
         }
         self._files.update_one({"_id": file_id}, {"$setOnInsert": document}, upsert=True)
         return True
+
+    def _pieces_present(self, file_id: str) -> int:
+        """Count the pieces that an earlier upload left, if they are the first ones without a gap; else clear them."""
+        count = int(self._chunks.count_documents({"files_id": file_id}))
+        if count and self._chunks.find_one({"files_id": file_id, "n": {"$gte": count}}, {"n": 1}):
+            self._chunks.delete_many({"files_id": file_id})
+            return 0
+        return count
 
     def remove(self, ids: Iterable[str]) -> None:
         """Delete files, the entry first, so that no entry is ever without its chunks.
@@ -209,15 +201,9 @@ class CheckpointFiles:
             removed = [self._chunks.delete_many({"files_id": file_id}).deleted_count for file_id in ids]
         return sum(removed)
 
-    @contextlib.contextmanager
-    def as_store_errors(self) -> Iterator[None]:
+    def as_store_errors(self) -> AbstractContextManager[None]:
         """Turn errors of the server into ``StoreError``."""
-        try:
-            yield
-        except pymongo.errors.ConnectionFailure:
-            raise no_answer(self.description) from None
-        except pymongo.errors.OperationFailure as error:
-            raise refusal(self.description, "read or written", error) from None
+        return server_errors(self.description, "read or written")
 
 
 def _prefix(run_id: int) -> str:

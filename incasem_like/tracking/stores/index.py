@@ -8,21 +8,21 @@ import json
 import os
 import sqlite3
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from incasem_like.errors import DamagedRecordError
+from incasem_like.errors import DamagedRecordError, IncasemError
 from incasem_like.tracking.kinds import KINDS_BY_KEY
 from incasem_like.tracking.model.cache import cache_directory
 from incasem_like.tracking.model.summaries import (
     PARENTS_IN_CONFIG,
+    TIMES,
     RunSummary,
     condense,
     damaged,
@@ -40,96 +40,97 @@ if TYPE_CHECKING:
 
 UNFINISHED = "unfinished"
 REVISION = "revision"  # changes with each change from outside the run that none of the others would tell
-_VERSION = 5  # of the tables below
+_VERSION = 6  # of the tables below
 _TABLES = {"records": ("record", "metrics", "inputs"), "configs": ("keys", "leaves")}
 _SECONDS_TO_WAIT_FOR_OTHERS = 1.0
 _SECONDS_WHILE_LIVE = 300.0
 Row = tuple[str, ...]
 
 
-class RunIndex(ABC):
-    """What lists need of each run of a store, cached in one SQLite file in the user's cache.
+@dataclass(frozen=True)
+class Source:
+    """A store as the index of its runs reads it.
 
-    A row counts while the stamp of its run is what it was when the run was read. A damaged file, one of another version
-    and one that cannot be written only cost time.
-
-    Args:
+    Attributes:
         store: Names the store among all; no credentials.
+        stamps: Returns, for a table, a text for each run that changes as soon as its row does.
+        read: Reads runs for a table and makes their rows; those that are gone are left out.
+        age: Returns the seconds since a run was last written, from its id and stamp; None where that is unknown,
+            negative where the clock that wrote it is ahead.
+        blind_seconds: The time within which another write might not show in the stamp.
     """
 
-    def __init__(self, store: str) -> None:
-        name = hashlib.sha256(store.encode()).hexdigest()[:32]
-        self.path = cache_directory() / "run_index" / f"{name}.sqlite"
+    store: str
+    stamps: Callable[[str], Mapping[int, str]]
+    read: Callable[[str, Sequence[int]], Iterable[tuple[int, Row]]]
+    age: Callable[[int, str], float | None]
+    blind_seconds: float
 
-    @abstractmethod
-    def stamps(self, table: str) -> Mapping[int, str]:
-        """Return, for each run, a text that changes as soon as its row in a table changes."""
 
-    @abstractmethod
-    def read(self, table: str, run_ids: Sequence[int]) -> Iterable[tuple[int, Row]]:
-        """Read runs and make their rows; those that are gone are left out."""
+def cached_summaries(source: Source, kind: str, config_keys: Sequence[str], inputs: bool) -> list[RunSummary]:
+    """Summarize all runs, see ``RunStore.summaries``.
 
-    @abstractmethod
-    def is_settled(self, run_id: int, stamp: str, record: Mapping[str, Any]) -> bool:
-        """Return whether a run is worth caching, see ``has_settled``; ``record`` is empty for a configuration."""
-
-    def rows(self, table: str) -> dict[int, Row]:
-        """Return the row of every run, by id, sorted."""
-        stamps = self.stamps(table)
-        found = {run_id: row for run_id, stamp, *row in self._load(table) if stamps.get(run_id) == stamp}
-        changed = dict(self.read(table, [run_id for run_id in stamps if run_id not in found]))
-        settled = [
-            (run_id, stamps[run_id], *row)
-            for run_id, row in changed.items()
-            if self.is_settled(run_id, stamps[run_id], json.loads(row[0]) if table == "records" else {})
+    What lists need of each run is cached in one SQLite file in the user's cache. A row counts while the stamp of its
+    run is what it was when the run was read. A damaged file, one of another version and one that cannot be written only
+    cost time.
+    """
+    with without_collection():
+        configs = _choose(_rows(source, "configs"), config_keys) if config_keys else {}
+        return [
+            _summary(kind, run_id, row, configs.get(run_id), inputs) for run_id, row in _rows(source, "records").items()
         ]
-        if settled:
-            self._save(table, settled, stamps)
-        return dict(sorted({**found, **changed}.items()))
 
-    def summaries(self, kind: str, config_keys: Sequence[str], inputs: bool) -> list[RunSummary]:
-        """Summarize all runs, see ``RunStore.summaries``."""
-        with without_collection():
-            configs = _choose(self.rows("configs"), config_keys) if config_keys else {}
-            return [
-                _summary(kind, run_id, row, configs.get(run_id), inputs) for run_id, row in self.rows("records").items()
-            ]
 
-    def _load(self, table: str) -> list[tuple[Any, ...]]:
-        with contextlib.suppress(sqlite3.Error, OSError), self._connected() as connection:
-            return connection.execute(f"SELECT id, stamp, {', '.join(_TABLES[table])} FROM {table}").fetchall()
-        return []
-
-    def _save(self, table: str, rows: Sequence[tuple[Any, ...]], present: Mapping[int, str]) -> None:
-        marks = ", ".join("?" * (2 + len(_TABLES[table])))
-        with contextlib.suppress(sqlite3.Error, OSError), self._connected() as connection:
-            gone = [(run_id,) for (run_id,) in connection.execute(f"SELECT id FROM {table}") if run_id not in present]
+def _rows(source: Source, table: str) -> dict[int, Row]:
+    """Return the row of every run, by id, sorted."""
+    stamps = source.stamps(table)
+    path = cache_directory() / "run_index" / f"{hashlib.sha256(source.store.encode()).hexdigest()[:32]}.sqlite"
+    found: dict[int, Row] = {}
+    with contextlib.suppress(sqlite3.Error, OSError), _connected(path) as connection:
+        rows = connection.execute(f"SELECT id, stamp, {', '.join(_TABLES[table])} FROM {table}").fetchall()
+        found = {run_id: row for run_id, stamp, *row in rows if stamps.get(run_id) == stamp}
+    changed = dict(source.read(table, [run_id for run_id in stamps if run_id not in found]))
+    settled = [
+        (run_id, stamps[run_id], *row)
+        for run_id, row in changed.items()
+        if _has_settled(source, run_id, stamps[run_id], json.loads(row[0]) if table == "records" else {})
+    ]
+    if settled:
+        marks = ", ".join("?" * len(settled[0]))
+        with contextlib.suppress(sqlite3.Error, OSError), _connected(path) as connection:
+            gone = [(run_id,) for (run_id,) in connection.execute(f"SELECT id FROM {table}") if run_id not in stamps]
             connection.executemany(f"DELETE FROM {table} WHERE id = ?", gone)
-            connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
+            connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", settled)
+    return dict(sorted({**found, **changed}.items()))
 
-    @contextlib.contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT_FOR_OTHERS)) as connection:
-            try:
-                connection.execute("PRAGMA synchronous = OFF")  # what a power cut takes is read again
-                if connection.execute("PRAGMA user_version").fetchone() != (_VERSION,):
-                    self._make_tables(connection)
-            except sqlite3.DatabaseError as error:
-                if type(error) is sqlite3.DatabaseError:  # it is not a database, rather than busy or read-only
-                    self.path.unlink(missing_ok=True)
-                raise
-            with connection:
-                yield connection
 
-    @staticmethod
-    def _make_tables(connection: sqlite3.Connection) -> None:
+def _has_settled(source: Source, run_id: int, stamp: str, record: Mapping[str, Any]) -> bool:
+    """Return whether a run is neither damaged nor just written nor about to be written at its next heartbeat."""
+    age = source.age(run_id, stamp)
+    if age is None or "damage" in record or abs(age) <= source.blind_seconds:
+        return False
+    return abs(age) > _SECONDS_WHILE_LIVE or record.get("recorded_status") != "RUNNING"
+
+
+@contextlib.contextmanager
+def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path, timeout=_SECONDS_TO_WAIT_FOR_OTHERS)) as connection:
+        try:
+            connection.execute("PRAGMA synchronous = OFF")  # what a power cut takes is read again
+            if connection.execute("PRAGMA user_version").fetchone() != (_VERSION,):
+                with connection:
+                    for table, columns in _TABLES.items():
+                        connection.execute(f"DROP TABLE IF EXISTS {table}")
+                        typed = ", ".join(f"{column} TEXT" for column in ("stamp", *columns))
+                        connection.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, {typed})")
+                    connection.execute(f"PRAGMA user_version = {_VERSION}")
+        except sqlite3.DatabaseError as error:
+            if type(error) is sqlite3.DatabaseError:  # it is not a database, rather than busy or read-only
+                path.unlink(missing_ok=True)
+            raise
         with connection:
-            for table, columns in _TABLES.items():
-                connection.execute(f"DROP TABLE IF EXISTS {table}")
-                typed = ", ".join(f"{column} TEXT" for column in ("stamp", *columns))
-                connection.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, {typed})")
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
+            yield connection
 
 
 class MetricSummaries(Mapping[str, Mapping[str, float]]):
@@ -166,21 +167,10 @@ class MetricSummaries(Mapping[str, Mapping[str, float]]):
         return repr(self._parsed)
 
 
-def has_settled(age: float, least: float, status: Any) -> bool:
-    """Return whether a run is neither just written nor about to be written again at its next heartbeat.
-
-    Args:
-        age: Seconds since it was last written; negative where the clock that wrote it is ahead.
-        least: Seconds within which another write might not show.
-        status: Its recorded state, as far as that is known.
-    """
-    return abs(age) > least and (abs(age) > _SECONDS_WHILE_LIVE or status != "RUNNING")
-
-
 def _record_row(document: Mapping[str, Any]) -> Row:
     """Reduce a run's document to the row of its summary."""
     condensed = condense(document)
-    condensed["times"] = [moment and moment.isoformat() for moment in condensed["times"]]
+    condensed |= {key: condensed[key].isoformat() for key in TIMES if condensed[key]}
     inputs = as_mapping(document.get("info")).get("inputs")
     metrics = {
         name: {key: value for key, value in summary.items() if isinstance(value, (int, float))}
@@ -190,7 +180,6 @@ def _record_row(document: Mapping[str, Any]) -> Row:
 
 
 def _damage_row(damage: str) -> Row:
-    """Make the row of a run whose record cannot be read."""
     return _json({"damage": damage}), "{}", "[]"
 
 
@@ -208,7 +197,7 @@ def _summary(kind: str, run_id: int, row: Row, config: Mapping[str, Any] | None,
     record = json.loads(row[0])
     if "damage" in record:
         return damaged(kind, run_id, record["damage"])
-    record["times"] = [datetime.fromisoformat(text) if text else None for text in record["times"]]
+    record |= {key: datetime.fromisoformat(record[key]) for key in TIMES if record[key]}
     record["summary"] = MetricSummaries(row[1])
     return summarize(kind, run_id, record, config, json.loads(row[2]) if inputs else ())
 
@@ -228,36 +217,31 @@ def _choose(rows: Mapping[int, Row], wanted: Sequence[str]) -> dict[int, dict[st
 _FILES_OF = {"records": ("run.json", "info.json", ANNOTATIONS), "configs": ("config.json",)}
 
 
-class FolderIndex(RunIndex):
-    """The index of runs that are kept as files; a run that cannot be read is DAMAGED.
+_BLIND_SECONDS_OF_FILES = 2.0  # two writes within one tick of a file system's clock may look alike
 
-    Args:
-        folder: The folder of the runs.
+
+def folder_source(folder: Path) -> Source:
+    """Read runs that are kept as files; one that cannot be read is DAMAGED.
+
+    The stamp is modification time and size of the files of a table, the first of which must exist.
     """
 
-    _SECONDS_UNTIL_SETTLED = 2.0  # two writes within one tick of a file system's clock may look alike
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(str(folder.absolute()))
-        self.folder = folder
-
-    def stamps(self, table: str) -> dict[int, str]:
-        """Return modification time and size of the files of each run; the first of them must exist."""
+    def stamps(table: str) -> dict[int, str]:
         found = {}
-        for name in numbered(self.folder):
-            times = [_stamp_of_file(f"{self.folder}/{name}/{file}") for file in _FILES_OF[table]]
+        for name in numbered(folder):
+            times = [_stamp_of_file(f"{folder}/{name}/{file}") for file in _FILES_OF[table]]
             if times[0] != "0":
                 found[int(name)] = " ".join(times)
         return found
 
-    def is_settled(self, run_id: int, stamp: str, record: Mapping[str, Any]) -> bool:  # noqa: D102
-        newest = max(int(part.partition(":")[0]) for part in stamp.split())
-        return has_settled(time.time() - newest / 1e9, self._SECONDS_UNTIL_SETTLED, record.get("status"))
+    def read(table: str, run_ids: Sequence[int]) -> Iterator[tuple[int, Row]]:
+        make = _folder_record if table == "records" else _folder_config
+        return ((run_id, make(folder / str(run_id))) for run_id in run_ids)
 
-    def read(self, table: str, run_ids: Sequence[int]) -> Iterator[tuple[int, Row]]:  # noqa: D102
-        read = _folder_record if table == "records" else _folder_config
-        for run_id in run_ids:
-            yield run_id, read(self.folder / str(run_id))
+    def age(run_id: int, stamp: str) -> float:
+        return time.time() - max(int(part.partition(":")[0]) for part in stamp.split()) / 1e9
+
+    return Source(str(folder.absolute()), stamps, read, age, _BLIND_SECONDS_OF_FILES)
 
 
 def _stamp_of_file(path: str) -> str:
@@ -268,15 +252,24 @@ def _stamp_of_file(path: str) -> str:
     return f"{status.st_mtime_ns}:{status.st_size}"
 
 
+class _ListedRun(RunFolder):
+    """A run whose damage is reported in the list."""
+
+    def _damaged(self, path: Path, reason: object) -> IncasemError:
+        return DamagedRecordError(f"{path} cannot be read: {reason}")
+
+
 def _folder_record(directory: Path) -> Row:
     try:
-        run = RunFolder(directory, _unreadable)
+        run = _ListedRun(directory)
         document = {**run.read("run.json"), "info": run.read("info.json"), "omniboard": run.read(ANNOTATIONS)}
         info = document["info"]
         if "parent" not in info:  # only runs that do not note it themselves have it in their configuration
             document["config"] = run.read("config.json")
         if "summary" not in info:  # Sacred's own observer wrote it
-            document["info"] = {**info, "summary": _summary_of_metrics(run.read("metrics.json"))}
+            metrics = {name: as_mapping(points) for name, points in run.read("metrics.json").items()}
+            sums = {name: summary_of_points(one.get("steps"), one.get("values")) for name, one in metrics.items()}
+            document["info"] = {**info, "summary": {name: summary for name, summary in sums.items() if summary}}
     except (DamagedRecordError, OSError) as error:
         return _damage_row(str(error))
     return _record_row(document)
@@ -284,23 +277,9 @@ def _folder_record(directory: Path) -> Row:
 
 def _folder_config(directory: Path) -> Row:
     try:
-        return _config_row(RunFolder(directory, _unreadable).read("config.json"))
+        return _config_row(_ListedRun(directory).read("config.json"))
     except (DamagedRecordError, OSError):
         return _config_row({})
-
-
-def _summary_of_metrics(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    found = {}
-    for name, points in metrics.items():
-        if isinstance(points, Mapping):
-            summary = summary_of_points(points.get("steps"), points.get("values"))
-            if summary:
-                found[str(name)] = summary
-    return found
-
-
-def _unreadable(path: Path, reason: object) -> DamagedRecordError:
-    return DamagedRecordError(f"{path} cannot be read: {reason}")
 
 
 # What changes whenever a summary does: by a run at work, Sacred's as well; by persons, in Omniboard; by ``runs``.
@@ -317,76 +296,56 @@ _FIELDS = {
 _RUNS_IN_ONE_ANSWER = 500
 
 
-class DatabaseIndex(RunIndex):
-    """The index of runs in a database; a run whose document makes no sense is DAMAGED.
+_BLIND_SECONDS_OF_DATABASES = 60.0
 
-    Args:
-        database: Where the runs are.
-        store: Names the database among all; no credentials.
+
+def database_summaries(
+    database: Database[Any], store: str, kind: str, config_keys: Sequence[str], inputs: bool, metrics: Sequence[str]
+) -> list[RunSummary]:
+    """Summarize the runs in a database; one whose document makes no sense is DAMAGED.
+
+    Of other programs' runs, which keep no summary, the metrics that are named are summed up.
     """
+    telling = {run["_id"]: run for run in _find(database, None, _TELLING)}
 
-    _SECONDS_UNTIL_SETTLED = 60.0
-
-    def __init__(self, database: Database[Any], store: str) -> None:
-        super().__init__(store)
-        self.database = database
-        self._found = {run["_id"]: run for run in self._find(None, _TELLING)}
-
-    def stamps(self, table: str) -> dict[int, str]:  # noqa: D102
+    def stamps(table: str) -> dict[int, str]:
         return {
             run_id: hashlib.blake2b(repr(sorted(run.items())).encode(), digest_size=12).hexdigest()
-            for run_id, run in self._found.items()
+            for run_id, run in telling.items()
         }
 
-    def is_settled(self, run_id: int, stamp: str, record: Mapping[str, Any]) -> bool:  # noqa: D102
-        run = self._found[run_id]
-        heard = utc_moment(run.get("heartbeat"))
-        if heard is None or "damage" in record:
-            return False
-        return has_settled((datetime.now(UTC) - heard).total_seconds(), self._SECONDS_UNTIL_SETTLED, run.get("status"))
-
-    def read(self, table: str, run_ids: Sequence[int]) -> Iterator[tuple[int, Row]]:  # noqa: D102
-        for run in self._find(run_ids, _FIELDS[table]):
+    def read(table: str, run_ids: Sequence[int]) -> Iterator[tuple[int, Row]]:
+        for run in _find(database, run_ids, _FIELDS[table]):
             yield run["_id"], _database_record(run) if table == "records" else _config_row(from_bson(run.get("config")))
 
-    def summaries(
-        self, kind: str, config_keys: Sequence[str], inputs: bool, metrics: Sequence[str] = ()
-    ) -> list[RunSummary]:
-        """Summarize all runs; of other programs' runs, which keep no summary, sum up the metrics that are named."""
-        found = super().summaries(kind, config_keys, inputs)
-        points = self._points([run.id for run in found if "session" not in self._found[run.id]], metrics)
-        return [replace(run, summary={**points[run.id], **run.summary}) if run.id in points else run for run in found]
+    def age(run_id: int, stamp: str) -> float | None:
+        heard = utc_moment(telling[run_id].get("heartbeat"))
+        return None if heard is None else (datetime.now(UTC) - heard).total_seconds()
 
-    def _find(self, run_ids: Sequence[int] | None, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        """Fetch fields of some runs, or of all; the server looks for the next while those before are worked on."""
-        whole = {UNFINISHED: {"$exists": False}}
-        runs, projection = self.database["runs"], dict.fromkeys(fields, 1)
+    source = Source(store, stamps, read, age, _BLIND_SECONDS_OF_DATABASES)
+    found = cached_summaries(source, kind, config_keys, inputs)
+    foreign = [run.id for run in found if "session" not in telling[run.id]] if metrics else []
+    points: dict[int, dict[str, Any]] = {}
+    if foreign:
+        query = {"run_id": {"$in": foreign}, "name": {"$in": list(metrics)}}
+        for series in database["metrics"].find(query, {"run_id": 1, "name": 1, "steps": 1, "values": 1}):
+            if summary := summary_of_points(series.get("steps"), series.get("values")):
+                points.setdefault(series["run_id"], {})[series["name"]] = summary
+    return [replace(run, summary={**points[run.id], **run.summary}) if run.id in points else run for run in found]
 
-        def answers() -> Iterator[Mapping[str, Any]]:
-            if run_ids is None:
-                yield from runs.find(whole, projection).batch_size(_RUNS_IN_ONE_ANSWER)
-                return
-            for first in range(0, len(run_ids), _RUNS_IN_ONE_ANSWER):
-                some = list(run_ids[first : first + _RUNS_IN_ONE_ANSWER])
-                yield from runs.find({"_id": {"$in": some}, **whole}, projection).batch_size(_RUNS_IN_ONE_ANSWER)
 
-        coming = answers()
-        with ThreadPoolExecutor(1) as pool:
-            next_ones = pool.submit(list, islice(coming, _RUNS_IN_ONE_ANSWER))
-            while found := next_ones.result():
-                next_ones = pool.submit(list, islice(coming, _RUNS_IN_ONE_ANSWER))
-                yield from (run for run in found if isinstance(run["_id"], int))
-
-    def _points(self, ids: Sequence[int], names: Sequence[str]) -> dict[int, dict[str, Any]]:
-        found: dict[int, dict[str, Any]] = {}
-        if not names or not ids:
-            return found
-        query = {"run_id": {"$in": ids}, "name": {"$in": list(names)}}
-        for series in self.database["metrics"].find(query, {"run_id": 1, "name": 1, "steps": 1, "values": 1}):
-            summary = summary_of_points(series.get("steps"), series.get("values"))
-            if summary:
-                found.setdefault(series["run_id"], {})[series["name"]] = summary
-        return found
+def _find(database: Database[Any], run_ids: Sequence[int] | None, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Fetch fields of some runs, or of all; the server looks for the next while those before are worked on."""
+    size, whole = _RUNS_IN_ONE_ANSWER, {UNFINISHED: {"$exists": False}}
+    parts = [None] if run_ids is None else [run_ids[first : first + size] for first in range(0, len(run_ids), size)]
+    queries = [whole if part is None else {"_id": {"$in": list(part)}, **whole} for part in parts]
+    projection = dict.fromkeys(fields, 1)
+    coming = chain.from_iterable(database["runs"].find(query, projection).batch_size(size) for query in queries)
+    with ThreadPoolExecutor(1) as pool:
+        next_ones = pool.submit(list, islice(coming, size))
+        while found := next_ones.result():
+            next_ones = pool.submit(list, islice(coming, size))
+            yield from (run for run in found if isinstance(run["_id"], int))
 
 
 def _database_record(run: Mapping[str, Any]) -> Row:

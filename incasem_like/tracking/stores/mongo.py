@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,20 +20,15 @@ from bson import ObjectId
 
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.kinds import kind_named
+from incasem_like.tracking.model.checkpoints import folder_size
 from incasem_like.tracking.run_folder import Journal, Journals, RunFolder, from_document
 from incasem_like.tracking.sessions import id_taken, new_token, tokens
 from incasem_like.tracking.stores import push
-from incasem_like.tracking.stores.base import (
-    DELETING,
-    IMPORTING,
-    MISSING,
-    NOTHING,
-    Freed,
-    RunStore,
-)
-from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, connection_options, no_answer, refusal
+from incasem_like.tracking.stores.base import DELETING, IMPORTING, MISSING, NOTHING, Freed, RunStore
+from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, connection_options, server_errors
 from incasem_like.tracking.stores.gridfs import CheckpointFiles
-from incasem_like.tracking.stores.index import REVISION, UNFINISHED, DatabaseIndex
+from incasem_like.tracking.stores.index import REVISION, UNFINISHED, database_summaries
+from incasem_like.tracking.stores.records import SHARED, shared_files
 from incasem_like.tracking.values import as_sequence, escape_key, naive_utc, plain, to_bson, without_credentials
 
 if TYPE_CHECKING:
@@ -52,26 +48,15 @@ def _now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def stored_files(database: Database[Any], document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield name, and id or None, of the files of a run's sources and resources.
-
-    Of a resource Sacred notes path and MD5, or no MD5 at all, rather than the file's id.
-    """
-    for name, key in named_pairs(document):
+def _stored_files(
+    database: Database[Any], document: Mapping[str, Any], what: Literal["sources", "resources"]
+) -> Iterator[tuple[str, Any]]:
+    """Yield name, and id or None, of files that runs share; of a resource Sacred notes no id, but an MD5 or nothing."""
+    for name, key in shared_files(document, what):
         if isinstance(key, str) or key is None:
             found = database["fs.files"].find_one({"filename": name}, {"_id": 1})
-            yield str(name), None if found is None else found["_id"]
-        else:
-            yield str(name), key
-
-
-def named_pairs(document: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield name and id, or path, of a run's sources and resources."""
-    experiment = document.get("experiment")
-    sources = experiment.get("sources") if isinstance(experiment, Mapping) else None
-    for pair in (*as_sequence(sources), *as_sequence(document.get("resources"))):
-        if isinstance(pair, (list, tuple)) and len(pair) == 2:
-            yield pair[0], pair[1]
+            key = None if found is None else found["_id"]
+        yield name, key
 
 
 def highest_id(database: Database[Any]) -> int:
@@ -84,14 +69,6 @@ def highest_id(database: Database[Any]) -> int:
 def entries_of(artifacts: Any) -> list[Mapping[str, Any]]:
     """List the entries of a run's artifacts that can be read, whoever wrote them."""
     return [entry for entry in as_sequence(artifacts) if isinstance(entry, Mapping)]
-
-
-def artifact_ids(database: Database[Any], document: Mapping[str, Any]) -> set[Any]:
-    """Find the files of a run's artifacts: those it names, and those stored for it that it does not name (yet)."""
-    named = {entry.get("file_id") for entry in entries_of(document.get("artifacts"))}
-    prefix = push.artifact_address(database, int(document.get("_id") or 0), "")
-    stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"_id": 1})
-    return {file_id for file_id in named if file_id is not None} | {file["_id"] for file in stored}
 
 
 class MongoStore(RunStore):
@@ -148,7 +125,7 @@ class MongoStore(RunStore):
             if what == "artifacts":
                 found = [(str(one.get("name")), one.get("file_id")) for one in entries_of(document.get("artifacts"))]
             else:
-                found = list(stored_files(self.database, document))
+                found = list(_stored_files(self.database, document, what))
             for name, file_id in found:
                 if only in (None, name):
                     try:
@@ -157,7 +134,9 @@ class MongoStore(RunStore):
                         yield name, None
 
     def metrics_log(self, run_id: int) -> Path | None:  # noqa: D102
-        return self.journals.complete_log(run_id, self._sessions(run_id))
+        with self.errors():
+            found = self.database["runs"].find_one({"_id": run_id}, {"info.sessions": 1}) or {}
+        return self.journals.complete_log(run_id, tokens(found.get("info")))
 
     @property
     def journals(self) -> Journals:  # noqa: D102
@@ -224,8 +203,8 @@ class MongoStore(RunStore):
         self, config_keys: Sequence[str] = (), *, inputs: bool = False, metrics: Sequence[str] = ()
     ) -> list[RunSummary]:
         with self.errors():
-            index = DatabaseIndex(self.database, f"{self.server}/{self.database.name}")
-            return index.summaries(self.kind, config_keys, inputs, metrics)
+            name = f"{self.server}/{self.database.name}"
+            return database_summaries(self.database, name, self.kind, config_keys, inputs, metrics)
 
     def patch(self, run_id: int, changes: Mapping[str, Any], expect: Mapping[str, Any] = NOTHING) -> bool:  # noqa: D102
         change: dict[str, dict[str, Any]] = {"$set": {}, "$unset": {}}
@@ -268,12 +247,18 @@ class MongoStore(RunStore):
                 return Freed()
             sessions = [*tokens(document.get("info")), str(document.get("session"))]
             database["metrics"].delete_many({"run_id": run_id})
-            freed = sum(map(self._free_file, artifact_ids(database, document)))
+            named = {entry.get("file_id") for entry in entries_of(document.get("artifacts"))} - {None}
+            prefix = push.artifact_address(database, run_id, "")
+            stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"_id": 1})
+            freed = sum(map(self._free_file, named | {file["_id"] for file in stored}))
             freed += checkpoints.remove_run(run_id)
-            shared = [file_id for _, file_id in stored_files(database, document)]
+            shared = [file_id for what in SHARED for _, file_id in _stored_files(database, document, what)]
             database["runs"].delete_one({"_id": run_id})
             freed += self._sweep(shared)
-        return Freed(freed + self.journals.remove(run_id, sessions))
+        if journal := self.journals.find(run_id, sessions):
+            freed += folder_size(journal.folder)
+            shutil.rmtree(journal.folder)
+        return Freed(freed)
 
     def _free_file(self, file_id: Any, only: Mapping[str, Any] = NOTHING) -> int:
         """Delete a file of GridFS, if it is as expected; return its bytes."""
@@ -289,7 +274,7 @@ class MongoStore(RunStore):
             candidates: Ids of files, perhaps stored by another program, beside those that ``keep`` stored.
         """
         runs = self.database["runs"].find({}, {"experiment.sources": 1, "resources": 1})
-        named = {str(word) for run in runs for pair in named_pairs(run) for word in pair}
+        named = {str(word) for run in runs for what in SHARED for pair in shared_files(run, what) for word in pair}
         old = {"uploadDate": {"$lt": _now() - self.LONGEST_START}}
         which = {"$or": [{"kept": {"$exists": True}}, {"_id": {"$in": list(candidates)}}], **old}
         found = list(self.database["fs.files"].find(which, {"filename": 1}))
@@ -338,30 +323,21 @@ class MongoStore(RunStore):
                 which = {"_id": ObjectId(hashlib.sha256(name.encode()).digest()[:12])}
                 columns.update_one(which, {"$setOnInsert": {"name": name, "config_path": path}}, upsert=True)
 
-    def _sessions(self, run_id: int) -> list[str]:
-        with self.errors():
-            found = self.database["runs"].find_one({"_id": run_id}, {"info.sessions": 1}) or {}
-        return tokens(found.get("info"))
-
     def _note_id(self, run_id: int) -> None:
         self.database["counters"].update_one({"_id": "runs"}, {"$max": {"highest": run_id}}, upsert=True)
 
     def _index_metrics(self) -> None:
-        """Create the index that finds the metrics of a run, which Sacred does not make.
-
-        Where a database is so large that making it takes long, runs start without: a person can make it at leisure.
-        """
+        """Create the index that finds the metrics of a run, which Sacred does not make; runs start without it too."""
         try:
-            with pymongo.timeout(SECONDS_FOR_THE_INDEX), contextlib.suppress(pymongo.errors.OperationFailure):
+            with pymongo.timeout(SECONDS_FOR_THE_INDEX):
                 self.database["metrics"].create_index([("run_id", 1), ("name", 1)])
         except pymongo.errors.PyMongoError as error:
-            if not error.timeout:
-                raise
-            log.warning(
-                "Database %s has so many metrics that runs are found slowly in it: have its administrator call "
-                "db.metrics.createIndex({run_id: 1, name: 1}) once.",
-                self.database.name,
-            )
+            if error.timeout:
+                log.warning(
+                    "Database %s has so many metrics that runs are found slowly in it: have its administrator call "
+                    "db.metrics.createIndex({run_id: 1, name: 1}) once.",
+                    self.database.name,
+                )
 
     @contextlib.contextmanager
     def errors(self, doing: str = "read", run: str = "The record of a run") -> Iterator[None]:
@@ -372,17 +348,14 @@ class MongoStore(RunStore):
             run: What it was to take, for messages.
         """
         try:
-            yield
+            with server_errors(self.description, doing):
+                yield
         except push.SessionLostError:
             raise StoreError(f"{run} was changed in {self.description} while it was written: try again.") from None
         except pymongo.errors.DocumentTooLarge:
             raise InputError(
                 f"{run} is too large for a document of MongoDB (16 MiB), in {self.description}: keep it as files."
             ) from None
-        except pymongo.errors.ConnectionFailure:
-            raise no_answer(self.description) from None
-        except pymongo.errors.OperationFailure as error:
-            raise refusal(self.description, doing, error) from None
 
 
 def connect(address: MongoAddress, kind: str, runs_directory: Path) -> MongoStore:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import mimetypes
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gridfs.errors
 import pymongo.errors
 from bson import ObjectId
 
 from incasem_like.tracking.metrics_log import read_table
-from incasem_like.tracking.run_folder import Journal, PendingArtifact
+from incasem_like.tracking.model.cache import file_sha256
+from incasem_like.tracking.run_folder import Journal, RunFolder
 from incasem_like.tracking.series import BoundedSeries, MetricTable, max_points
 from incasem_like.tracking.sessions import new_token, tokens
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED
@@ -56,7 +58,7 @@ def _with_ids(pairs: Any) -> list[Any]:
     return [[name, as_id(key)] for name, key in found]
 
 
-def metric_id(run_id: int, name: str) -> Any:
+def metric_id(run_id: int, name: str) -> ObjectId:
     """Return a metric's id: always the same for the same run and name, so that two writers never make two of it."""
     return ObjectId(hashlib.sha256(f"{run_id}\0{name}".encode()).digest()[:12])
 
@@ -112,16 +114,14 @@ class Parcel:
     Attributes:
         fields: Of the run's document, to be set.
         metrics: Of each metric the fields to be set in its document, and the mark once they are.
-        artifacts: Files that it lacks.
+        artifacts: Names of the files that it lacks.
         whole: Whether this is all there is, and not only what is new.
-        version: Counts the states of the run, for the sender.
     """
 
     fields: dict[str, Any]
-    metrics: dict[str, tuple[dict[str, Any], Mark]] = field(default_factory=dict)
-    artifacts: Sequence[PendingArtifact] = ()
-    whole: bool = False
-    version: int = 0
+    metrics: dict[str, tuple[dict[str, Any], Mark]]
+    artifacts: Collection[str]
+    whole: bool
 
 
 class Delivery:
@@ -130,133 +130,127 @@ class Delivery:
     Args:
         database: Where to.
         files: Its GridFS.
-        run_id: The run.
+        folder: The run on this machine, with the files that are to be sent.
         token: Of the session; None for a run of another program, which has none.
+
+    Attributes:
+        artifacts: The entries of the files that the run has in the database.
 
     Raises:
         pymongo.errors.PyMongoError: The server does not answer.
     """
 
-    def __init__(self, database: Database[Any], files: gridfs.GridFS, run_id: int, token: str | None) -> None:
-        self.runs, self.metrics, self.files = database["runs"], database["metrics"], files
-        self.run_id, self.token = run_id, token
-        self._metric_ids = {one["name"]: one["_id"] for one in self.metrics.find({"run_id": run_id}, {"name": 1})}
+    def __init__(self, database: Database[Any], files: gridfs.GridFS, folder: RunFolder, token: str | None) -> None:
+        self._runs, self._metrics, self._files = database["runs"], database["metrics"], files
+        self._folder, self.run_id = folder, folder.run_id
+        self._owner = {} if token is None else {"session": token}
+        self._mine = {"_id": self.run_id, **self._owner}
+        self._marks: dict[str, Mark] = {}
+        found = self._runs.find_one(self._mine, {"artifacts": 1}) or {}
+        self.artifacts: list[dict[str, Any]] = list(found.get("artifacts") or ())
 
-    def publish(self, parcel: Parcel) -> list[dict[str, Any]]:
+    def pack(
+        self,
+        entry: Mapping[str, Any],
+        table: MetricTable,
+        artifacts: Collection[str] = (),
+        changed: Collection[str] | None = None,
+    ) -> Parcel:
+        """Make a parcel of what is known of a run: of all of it, or of the fields that changed and the new points.
+
+        Args:
+            entry: Fields of its document.
+            table: Its metrics.
+            artifacts: Names of the files that the database lacks.
+            changed: Names of the fields; None for all there is.
+        """
+        fields = {key: value for key, value in entry.items() if changed is None or key in changed}
+        if changed is None:
+            fields["format"] = FORMAT
+        if changed is None or "info" in fields:  # Omniboard finds the metrics by these links
+            links = [{"name": name, "id": str(metric_id(self.run_id, name))} for name in table.series]
+            fields["info"] = {**(fields.get("info") or {}), "metrics": links}
+        marks = self._marks if changed is not None else {}
+        updates = {
+            name: series_update(name, self.run_id, series, marks.get(name)) for name, series in table.series.items()
+        }
+        metrics = {name: update for name, update in updates.items() if update is not None}
+        return Parcel(fields, metrics, artifacts, changed is None)
+
+    def publish(self, parcel: Parcel) -> None:
         """Write a run that this session has just reserved or claimed, and bring it into sight.
-
-        The database then has what the parcel has, and no other metrics of the run.
-
-        Returns:
-            The entries of its files.
 
         Raises:
             SessionLostError: Another process claimed the run.
             pymongo.errors.PyMongoError: The server did not take it, or not all of it.
         """
-        which = {"_id": self.run_id, "session": self.token}
-        found = self.runs.find_one(which, {"artifacts": 1})
-        if found is None:
+        if self._runs.find_one(self._mine, {"_id": 1}) is None:
             raise SessionLostError
-        owner = {} if self.token is None else {"session": self.token}
-        for name, (fields, _) in parcel.metrics.items():
-            self.metrics.update_one({"_id": self._metric_id(name)}, {"$set": {**fields, **owner}}, upsert=True)
-        kept = [self._metric_id(name) for name in parcel.metrics]
-        self.metrics.delete_many({"run_id": self.run_id, "_id": {"$nin": kept}})
-        artifacts = self._send_artifacts(parcel.artifacts, found.get("artifacts") or ())
+        if self._owner:  # what an earlier session wrote is replaced
+            self._metrics.update_many({"run_id": self.run_id}, {"$set": self._owner})
+        self.send(replace(parcel, fields={}))
         gone = dict.fromkeys({UNFINISHED, "status", "heartbeat", "stop_time"} - parcel.fields.keys(), "")
-        change = {"$set": {**parcel.fields, "artifacts": artifacts}, "$unset": gone}
-        if not self.runs.update_one(which, change).matched_count:
+        if not self._runs.update_one(self._mine, {"$set": parcel.fields, "$unset": gone}).matched_count:
             raise SessionLostError
-        return artifacts
 
-    def send(self, parcel: Parcel, artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
-        """Send a parcel.
-
-        Args:
-            parcel: What is to be sent.
-            artifacts: The entries of the files that the run has in the database.
-
-        Returns:
-            The entries of its files then; None where the database has lost something, so that all is to be sent again.
+    def send(self, parcel: Parcel) -> bool:
+        """Send a parcel; return False where the database has lost something, so that all is to be sent again.
 
         Raises:
             SessionLostError: Another process continued the run.
             pymongo.errors.PyMongoError: The server did not take it, or not all of it.
         """
-        which = {"_id": self.run_id, "session": self.token}
-        change: dict[str, Any] = {"$set": {**parcel.fields, "artifacts": [dict(entry) for entry in artifacts]}}
+        change: dict[str, Any] = {"$set": {**parcel.fields, "artifacts": self.artifacts}}
         if "stop_time" not in parcel.fields:
             change["$unset"] = {"stop_time": ""}  # somebody may have taken the run for dead
         try:
-            outcome = self.runs.update_one(which, change, upsert=True)
+            outcome = self._runs.update_one(self._mine, change, upsert=True)
         except pymongo.errors.DuplicateKeyError:
             raise SessionLostError from None
         if outcome.upserted_id is not None and not parcel.whole:
-            return None
+            return False
         if not all(self._send_metric(name, fields) for name, (fields, _) in parcel.metrics.items()):
-            return None
-        return self._send_artifacts(parcel.artifacts, artifacts)
-
-    def link(self, name: str) -> dict[str, str]:
-        """Return the entry of ``info.metrics`` by which Omniboard finds a metric."""
-        return {"name": name, "id": str(self._metric_id(name))}
-
-    def _metric_id(self, name: str) -> Any:
-        """Return a metric's id: always the same for the same run and name, so that two writers never make two of it."""
-        return self._metric_ids.setdefault(name, metric_id(self.run_id, name))
+            return False
+        if parcel.whole:  # other metrics of the run were withdrawn, or another program gave them ids of its own
+            kept = [metric_id(self.run_id, name) for name in parcel.metrics]
+            self._metrics.delete_many({"run_id": self.run_id, "_id": {"$nin": kept}})
+        for name in parcel.artifacts:
+            self._send_artifact(name)
+        self._marks.update({name: mark for name, (_, mark) in parcel.metrics.items()})
+        return True
 
     def _send_metric(self, name: str, fields: Mapping[str, Any]) -> bool:
-        which = {"_id": self._metric_id(name), "session": self.token}
-        is_whole = "steps" in fields
+        which = {"_id": metric_id(self.run_id, name), **self._owner}
         try:
-            outcome = self.metrics.update_one(which, {"$set": dict(fields)}, upsert=True)
+            outcome = self._metrics.update_one(which, {"$set": dict(fields)}, upsert=True)
         except pymongo.errors.DuplicateKeyError:
-            if self.runs.find_one({"_id": self.run_id, "session": self.token}, {"_id": 1}) is None:
+            if self._runs.find_one(self._mine, {"_id": 1}) is None:
                 raise SessionLostError from None
-            self.metrics.delete_one({"_id": self._metric_id(name)})  # of a run of this id that was deleted
+            self._metrics.delete_one({"_id": metric_id(self.run_id, name)})  # of a run of this id that was deleted
             return False
-        return is_whole or outcome.upserted_id is None
+        return "steps" in fields or outcome.upserted_id is None
 
-    def _send_artifacts(
-        self, pending: Sequence[PendingArtifact], present: Sequence[Mapping[str, Any]]
-    ) -> list[dict[str, Any]]:
-        entries = [dict(entry) for entry in present]
-        for artifact in pending:
-            file_id = ObjectId(artifact.id)
-            self._put(artifact, file_id)
-            before = [entry["file_id"] for entry in entries if entry["name"] == artifact.name]
-            others = [entry for entry in entries if entry["name"] != artifact.name]
-            entries = [*others, {"name": artifact.name, "file_id": file_id}]
-            which = {"_id": self.run_id, "session": self.token}
-            if self.runs.update_one(which, {"$set": {"artifacts": entries}}).matched_count == 0:
-                raise SessionLostError
-            for old in before:
-                if old != file_id:
-                    self.files.delete(old)
-        return entries
+    def _send_artifact(self, name: str) -> None:
+        """Store a file under an id made of its content, so that it is never stored twice, and enter it."""
+        path = self._folder.artifact(name)
+        digest = hashlib.sha256(f"{self.run_id}\0{name}\0{file_sha256(path)}".encode()).hexdigest()
+        file_id = ObjectId(digest[:24])
+        if not self._files.exists(file_id):
+            self._put(name, path, file_id)
+        replaced = [entry["file_id"] for entry in self.artifacts if entry["name"] == name]
+        others = [entry for entry in self.artifacts if entry["name"] != name]
+        self.artifacts = [*others, {"name": name, "file_id": file_id}]
+        if self._runs.update_one(self._mine, {"$set": {"artifacts": self.artifacts}}).matched_count == 0:
+            raise SessionLostError
+        for old in replaced:
+            if old != file_id:
+                self._files.delete(old)
 
-    def _put(self, artifact: PendingArtifact, file_id: ObjectId) -> None:
-        name = artifact_address(self.runs.database, self.run_id, artifact.name)
-        for _ in range(2):
-            try:
-                with open(artifact.path, "rb") as content:
-                    self.files.put(content, _id=file_id, filename=name, content_type=artifact.content_type)
-                return
-            except gridfs.errors.FileExists:  # an attempt that broke off may have left some of it
-                if self.files.exists(file_id):
-                    return
-                self.files.delete(file_id)
-
-
-def whole_parcel(
-    entry: Mapping[str, Any], table: MetricTable, artifacts: Sequence[PendingArtifact], delivery: Delivery
-) -> Parcel:
-    """Make a parcel of all that is known of a run."""
-    fields = {"format": FORMAT, **{key: value for key, value in entry.items() if key not in ("_id", "artifacts")}}
-    fields["info"] = {**(fields.get("info") or {}), "metrics": [delivery.link(name) for name in table.series]}
-    updates = {name: series_update(name, delivery.run_id, series, None) for name, series in table.series.items()}
-    return Parcel(fields, {name: found for name, found in updates.items() if found}, artifacts, whole=True)
+    def _put(self, name: str, path: Path, file_id: ObjectId) -> None:
+        self._files.delete(file_id)  # an attempt that broke off may have left some of it
+        address, content_type = artifact_address(self._runs.database, self.run_id, name), mimetypes.guess_type(name)[0]
+        with open(path, "rb") as content:
+            self._files.put(content, _id=file_id, filename=address, content_type=content_type)
 
 
 def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> None:
@@ -270,9 +264,9 @@ def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> 
     table = MetricTable(max_points(as_mapping(run.get("config"))))
     for name, document in journal.read("metrics.json").items():
         table.put(name, document)
-    delivery = Delivery(database, files, journal.run_id, run.get("session"))
+    delivery = Delivery(database, files, journal, run.get("session"))
     entry = {**to_document(run), REVISION: new_token()}
-    delivery.publish(whole_parcel(entry, table, journal.pending_artifacts(), delivery))
+    delivery.publish(delivery.pack(entry, table, journal.pending_artifacts()))
 
 
 _ATTEMPTS = 3
@@ -310,21 +304,20 @@ def push(
     if entry.get("status") == "RUNNING":
         entry.update(status="KILLED", stop_time=entry.get("heartbeat") or entry.get("start_time"))
     entry[REVISION] = new_token()
-    delivery = Delivery(database, files, run_id, entry["session"])
+    delivery = Delivery(database, files, journal, entry["session"])
     table = read_table(journal.log_path, limit or max_points(entry.get("config") or {}))
-    parcel = whole_parcel(entry, table, journal.pending_artifacts(), delivery)
-    artifacts = stored_artifacts(database, run_id, present or {})
+    delivery.artifacts = _stored_artifacts(database, run_id, present or {})
+    parcel = delivery.pack(entry, table, journal.pending_artifacts())
     try:
-        for _ in range(_ATTEMPTS):
-            if delivery.send(parcel, artifacts) is not None:
-                journal.clear()
-                return None
+        if any(delivery.send(parcel) for _ in range(_ATTEMPTS)):
+            journal.clear()
+            return None
     except SessionLostError:
         return f"{journal.folder} stays: {_SUPERSEDED}"
     raise pymongo.errors.OperationFailure("The run is deleted while it is written.")
 
 
-def stored_artifacts(database: Database[Any], run_id: int, present: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _stored_artifacts(database: Database[Any], run_id: int, present: Mapping[str, Any]) -> list[dict[str, Any]]:
     """List the files that the database has of a run; its document may not name the last of them, or be lost."""
     prefix = artifact_address(database, run_id, "")
     stored = database["fs.files"].find({"filename": {"$regex": f"^{prefix}"}}, {"filename": 1}).sort("uploadDate", 1)
