@@ -127,6 +127,21 @@ def interior_of_descriptors(offsets: npt.NDArray[np.float32]) -> npt.NDArray[np.
     return np.asarray(1 - np.minimum(length, 1), np.float32)
 
 
+def is_stored(volume: Volume, roi: Roi) -> bool:
+    """Return whether an ROI has any stored chunk; True where voxels without one are not 0, or it cannot be known."""
+    common = roi.intersect(volume.roi)
+    if common.empty:
+        return False
+    store = volume.open().store
+    if getattr(store, "fill_value", 0):
+        return True
+    try:
+        part = store[(..., *(common - volume.roi.begin).to_slices())]
+        return not part.storage_statistics(query_not_stored=True).result().not_stored
+    except (AttributeError, NotImplementedError, ValueError):
+        return True
+
+
 def read_values(
     prediction: Volume,
     mask: Volume | None,

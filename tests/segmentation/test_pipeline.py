@@ -15,7 +15,8 @@ from incasem_like.segmentation import pipeline
 from incasem_like.segmentation.agglomeration import agglomerate
 from incasem_like.segmentation.components import hysteresis, label_affinities, label_mask
 from incasem_like.segmentation.label_arrays import relabel, remove_small
-from incasem_like.segmentation.pipeline import plan_segmentation, segment
+from incasem_like.segmentation.pipeline import segment
+from incasem_like.segmentation.planning import plan_segmentation
 from incasem_like.segmentation.settings import (
     METHODS,
     SegmentationConfig,
