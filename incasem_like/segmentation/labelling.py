@@ -107,7 +107,7 @@ def label_volume(
     (cut,) = plan.section.chosen.cuts()
     parameters = {
         **plan.options(),
-        "mask": plan.mask is not None,
+        **plan.marks,
         "sizes": bool(plan.section.min_size or plan.section.max_size),
     }
     task = ComponentsTask(
@@ -124,7 +124,7 @@ def label_volume(
         (firsts, segments),
         lambda output, parameters: BlockTask(
             "segmentation", output, plan.reads, write_components_of_block,
-            {**parameters, "mask": plan.mask is not None}, plan.section.block_shape, set_up=plan.set_up,
+            {**parameters, **plan.marks}, plan.section.block_shape, set_up=plan.set_up,
         ),
         overwrite=overwrite, run_id=run_id, **how,
     )  # fmt: skip
@@ -246,19 +246,22 @@ def _pairs_before(
     """Return the (2, n) pairs of components that touch each other across the lower face of a block."""
     own = components(number).faces[axis, 0]
     before = np.zeros([length + 2 for length in own.shape], np.uint64)
-    steps = [step for step in product((-1, 0, 1), repeat=2) if 1 + np.abs(step).sum() <= FURTHEST[connectivity]]
+    steps = [step for step in product((-1, 0, 1), repeat=2) if 1 + sum(map(abs, step)) <= FURTHEST[connectivity]]
+    position = np.unravel_index(number, grid.counts)
     for move in product((-1, 0, 1), repeat=2) if len(steps) > 1 else steps:
-        place = np.add(np.unravel_index(number, grid.counts), np.insert(move, axis, -1))
-        if (place < 0).any() or (place >= grid.counts).any():
+        moved = (*move[:axis], -1, *move[axis:])
+        place = [int(at) + step for at, step in zip(position, moved, strict=True)]
+        if any(not 0 <= at < count for at, count in zip(place, grid.counts, strict=True)):
             continue
-        other = int(np.ravel_multi_index(tuple(place), grid.counts))
+        other = int(np.ravel_multi_index(place, grid.counts))
         if (axis, 1) in components(other).faces:
             touching, padded = zip(*(TOUCHING[step] for step in move), strict=True)
             face = components(other).faces[axis, 1][touching]
             before[padded] = np.where(face > 0, face + firsts[other], 0)
+    labelled = np.where(own > 0, own + firsts[number], 0)
     pairs = []
     for step in steps:
         other_side = before[tuple(slice(1 + s, 1 + s + length) for s, length in zip(step, own.shape, strict=True))]
-        touches = (own > 0) & (other_side > 0)
-        pairs.append(unique_pairs(other_side[touches], own[touches] + firsts[number]))
-    return np.concatenate(pairs, axis=1) - np.uint64(1)
+        touches = (labelled > 0) & (other_side > 0)
+        pairs.append((other_side[touches], labelled[touches]))
+    return np.stack(unique_pairs(*np.concatenate(pairs, axis=1))) - np.uint64(1)

@@ -25,6 +25,7 @@ from incasem_like.graphs import Table
 from incasem_like.segmentation.label_arrays import consecutive, object_rows, relabel
 from incasem_like.segmentation.labelling import label_volume
 from incasem_like.segmentation.methods.base import BlockReader, Ids, Labelling
+from incasem_like.segmentation.mutex_watershed import seeds_of, with_seed_ids
 from incasem_like.segmentation.planning import Segmentation, block_values, graph_of, read_block
 from incasem_like.segmentation.settings import method_named
 from incasem_like.segmentation.stages import (
@@ -83,7 +84,7 @@ def segment(
         segments, removed = segments_at(plan, nodes, edges, cut)
         table, task = (nodes["id"], segments), partial(_segmentation_task, plan, fragments)
         output = write_segments(plan, name, cut, table, task, overwrite=overwrite, run_id=run_id, **how)
-        objects = int(segments.max(initial=0))
+        objects = len(np.unique(segments[segments > 0]))
         made.append({"address": str(output.address), "threshold": cut, "objects": objects, **removed})
     return {
         "fragments": len(nodes["id"]),
@@ -119,13 +120,16 @@ def segments_at(
 ) -> tuple[Ids, dict[str, int]]:
     """Return the segment of each fragment at one threshold, 1..n or 0, and what was removed by size.
 
+    With seeds, an object has the id of its seed, others have larger ones.
+
     Args:
         plan: What is segmented.
         nodes, edges: As ``make_graph`` returns them.
         cut: The threshold, or None for a method that has none.
     """
     segments = plan.section.chosen.segments(nodes["id"], nodes, edges, cut) if len(nodes["id"]) else nodes["id"]
-    return sized_segments(segments, nodes["size"], plan.section)
+    segments, removed = sized_segments(segments, nodes["size"], plan.section)
+    return with_seed_ids(segments, nodes["seed"]) if "seed" in nodes else segments, removed
 
 
 def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how: Mapping[str, Any]) -> Volume:
@@ -135,7 +139,7 @@ def _make_fragments(plan: Segmentation, overwrite: bool, run_id: int | None, how
 
     def task(output: Volume) -> BlockTask:
         step = block_grid(output, plan.section.block_shape, context, None).step
-        parameters = {**stage, "graph": plan.section.graph, "voxels": math.prod(step), "mask": plan.mask is not None}
+        parameters = {**stage, **plan.marks, "graph": plan.section.graph, "voxels": math.prod(step)}
         shape = plan.section.block_shape
         return BlockTask(
             "fragments", output, plan.reads, fragments_of_block, parameters, shape, context, set_up=plan.set_up
@@ -168,8 +172,8 @@ def _make_edges(plan: Segmentation, fragments: Volume, overwrite: bool, how: Map
     parameters = {
         **plan.options(*plan.section.chosen.table_options),
         **plan.graph_options,
+        **plan.marks,
         "voxels": math.prod(step),
-        "mask": plan.mask is not None,
     }
     task = LedgerTask(
         "edges",
@@ -214,6 +218,8 @@ def fragments_of_block(block: Block, parameters: Mapping[str, Any]) -> None:
         return
     nodes = node_table(fragments, block.write_roi, values.voxel_size)
     first = np.uint64(block.number * parameters["voxels"])
+    if values.seeds is not None:
+        nodes["seed"] = seeds_of(fragments, values.seeds[core], len(ids))
     nodes["id"] = nodes["id"] + first
     fragments[fragments > 0] += first
     block.output.write(fragments.astype(block.output.dtype), block.write_roi)

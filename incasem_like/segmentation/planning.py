@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from incasem_like.blockwise import Block
 from incasem_like.blockwise.done_log import first_difference
@@ -37,6 +40,7 @@ class Segmentation:
         offsets: Of the affinities; none for probabilities.
         section: The options.
         group: Group of the outputs, in the container of the prediction.
+        seeds: Labels of objects that are known in some voxels, or None.
     """
 
     prediction: Volume
@@ -45,11 +49,17 @@ class Segmentation:
     offsets: tuple[Offset, ...]
     section: SegmentationSection
     group: str
+    seeds: Volume | None = None
 
     @property
     def inputs(self) -> tuple[Volume, ...]:
         """The volumes that are read."""
-        return (self.prediction,) if self.mask is None else (self.prediction, self.mask)
+        return tuple(volume for volume in (self.prediction, self.mask, self.seeds) if volume is not None)
+
+    @property
+    def marks(self) -> dict[str, bool]:
+        """Which inputs follow the prediction, as parameters of tasks."""
+        return {"mask": self.mask is not None, "seeds": self.seeds is not None}
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -190,13 +200,17 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
     mask = open_volume(section.mask) if section.mask else None
     if mask is not None:
         _check_mask(mask, prediction)
+    seeds = open_volume(method.seed_labels) if method.seed_labels else None
+    if seeds is not None:
+        check_same_voxels(seeds, prediction)
+        check_label_dtype(seeds)
     group = section.output or f"{prediction.address.dataset}_{section.method}"
     if Path(group).is_absolute() or ".." in Path(group).parts:
         raise InputError(
             f"segmentation.output is {group}, but it must be a group inside of {prediction.container}: give a path "
             "without '/' in front and without '..'."
         )
-    plan = Segmentation(prediction, mask, meaning, offsets, section, group)
+    plan = Segmentation(prediction, mask, meaning, offsets, section, group, seeds)
     if isinstance(prediction, PredictedVolume):  # with the offsets that its network was trained with
         return plan
     parts = shuffled_parts(prediction, prediction.roi, SAMPLE_VOXELS)
@@ -234,11 +248,16 @@ def graph_of(folder: Path, parameters: Mapping[str, Any]) -> GraphStore:
 
 
 def read_block(block: Block, parameters: Mapping[str, Any], roi: Roi) -> Values:
-    """Read the values of an ROI, in a task with the parameters of ``Segmentation.options`` and ``mask``."""
+    """Read the values of an ROI in a task with the parameters ``Segmentation.options`` and ``marks``."""
     mask = block.inputs[1] if parameters["mask"] else None
     offsets = tuple((z, y, x) for z, y, x in parameters["offsets"])
     prediction = block.inputs[0] if block.prepared is None else block.prepared
-    return read_values(prediction, mask, parameters["meaning"], offsets, roi, parameters.get("excluded_sections", ()))
+    excluded = parameters.get("excluded_sections", ())
+    values = read_values(prediction, mask, parameters["meaning"], offsets, roi, excluded)
+    if not parameters["seeds"]:
+        return values
+    seeds = block.inputs[1 + parameters["mask"]].read(roi, outside="constant").astype(np.uint64)
+    return dataclasses.replace(values, seeds=seeds * values.valid)
 
 
 def block_values(block: Block, parameters: Mapping[str, Any], roi: Roi) -> Values | None:

@@ -31,6 +31,7 @@ class Values:
         offsets: Of the channels of affinities; none for probabilities.
         valid: (z, y, x), False outside the volume and where the mask is 0.
         voxel_size: (z, y, x) in nm.
+        seeds: (z, y, x) ids of objects that are known in some voxels, 0 elsewhere; None without seeds.
     """
 
     stored: Array
@@ -38,6 +39,7 @@ class Values:
     offsets: tuple[Offset, ...]
     valid: npt.NDArray[np.bool_]
     voxel_size: tuple[float, ...]
+    seeds: npt.NDArray[np.uint64] | None = None
 
     def reaches(self, threshold: float) -> npt.NDArray[np.bool_]:
         """Return (channels, z, y, x), where a valid value is at least the threshold, compared in its stored type.

@@ -62,7 +62,12 @@ class Method(Section):
     @property
     def skips_zeros(self) -> bool:
         """Whether nothing is found where all values are 0."""
-        return True
+        return self.seed_labels is None
+
+    @property
+    def seed_labels(self) -> str | None:
+        """Dataset with labels of objects that must not merge, and whose ids survive."""
+        return None
 
     def check(self, offsets: Sequence[Offset]) -> None:
         """Check that the method can segment affinities with these offsets.
@@ -105,7 +110,7 @@ class Labelling(Method):
 
     @property
     def neighbours(self) -> Connectivity | None:
-        """Whether neighbours share a face (6), also an edge (18), also a corner (26); None: all voxels are one object."""
+        """Voxels that touch by a face (6), also an edge (18), also a corner (26); None: all are one object."""
         return None
 
     @property
