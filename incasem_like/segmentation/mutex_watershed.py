@@ -188,7 +188,7 @@ def cluster_with_seeds(seeds: Ids, attracts: tuple[Array, Array], repels: tuple[
     one_of_each[of[::-1]] = labels[known][::-1]  # that of the first node
     joined = np.arange(int(labels.max()) + 1, dtype=np.uint64)
     joined[labels[known]] = one_of_each[of]
-    return joined[labels]
+    return np.asarray(joined[labels])
 
 
 def seeds_of(fragments: Ids, seeds: Ids, count: int) -> Ids:
