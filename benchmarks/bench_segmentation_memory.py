@@ -19,7 +19,8 @@ import numpy as np
 
 from incasem_like.segmentation.affinities import ends
 from incasem_like.segmentation.measurement_run import Measurement, measure_as_run
-from incasem_like.segmentation.pipeline import plan_segmentation, segment
+from incasem_like.segmentation.pipeline import segment
+from incasem_like.segmentation.planning import plan_segmentation
 from incasem_like.segmentation.refinement_run import Refinement, refine_as_run
 from incasem_like.segmentation.settings import SegmentationSection
 from incasem_like.volumes import Roi, create_volume, open_volume

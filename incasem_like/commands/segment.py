@@ -57,7 +57,7 @@ def main(script: Path) -> None:
 def segment(config: SegmentationConfig, line: CommandLine, script: Path) -> None:
     """Segment, and print what was written."""
     from incasem_like.blockwise.workers_file import given_workers
-    from incasem_like.segmentation.pipeline import plan_segmentation
+    from incasem_like.segmentation.planning import plan_segmentation
     from incasem_like.segmentation.segment_run import segment_as_run
 
     workers = given_workers(line.own)

@@ -26,7 +26,8 @@ from incasem_like.evaluation.instances import Contingency
 from incasem_like.evaluation.search_config import METRICS, DecodeSearchConfig
 from incasem_like.evaluation.seen import SEARCHED, OpenStore, Policy, check_seen
 from incasem_like.search import Search, Trial, best_trial, trials_csv
-from incasem_like.segmentation.pipeline import Segmentation, make_graph, plan_segmentation, segment, segments_at
+from incasem_like.segmentation.pipeline import make_graph, segment, segments_at
+from incasem_like.segmentation.planning import Segmentation, plan_segmentation
 from incasem_like.segmentation.settings import SegmentationSection
 from incasem_like.tracking import run_experiment
 from incasem_like.volumes import Roi, Volume, create_volume, dataset_exists, make_provenance, open_volume

@@ -18,7 +18,7 @@ from incasem_like.formatting.components import find_parts, save_table
 from incasem_like.segmentation import refinement
 from incasem_like.segmentation.measurements import measure_task, read_added_up
 from incasem_like.segmentation.morphology import MORPHOLOGY
-from incasem_like.segmentation.pipeline import is_made
+from incasem_like.segmentation.planning import is_made
 from incasem_like.segmentation.refinement import Decision, Table
 from incasem_like.tracking import run_experiment
 from incasem_like.volumes import Volume, check_outputs, make_provenance, open_volume, parse_address

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from incasem_like.errors import InputError, RunNotFoundError
-from incasem_like.segmentation.pipeline import Segmentation, segment
+from incasem_like.segmentation.pipeline import segment
+from incasem_like.segmentation.planning import Segmentation
 from incasem_like.segmentation.predicted import PredictedVolume
 from incasem_like.tracking import run_experiment
 from incasem_like.volumes import Volume, dataset_exists, list_datasets, open_volume

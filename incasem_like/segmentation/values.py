@@ -31,6 +31,7 @@ class Values:
         offsets: Of the channels of affinities; none for probabilities.
         valid: (z, y, x), False outside the volume and where the mask is 0.
         voxel_size: (z, y, x) in nm.
+        seeds: (z, y, x) ids of objects that are known in some voxels, 0 elsewhere; None without seeds.
     """
 
     stored: Array
@@ -38,6 +39,7 @@ class Values:
     offsets: tuple[Offset, ...]
     valid: npt.NDArray[np.bool_]
     voxel_size: tuple[float, ...]
+    seeds: npt.NDArray[np.uint64] | None = None
 
     def reaches(self, threshold: float) -> npt.NDArray[np.bool_]:
         """Return (channels, z, y, x), where a valid value is at least the threshold, compared in its stored type.
@@ -125,6 +127,21 @@ def interior_of_descriptors(offsets: npt.NDArray[np.float32]) -> npt.NDArray[np.
     """
     length = np.sqrt(np.square(2 * offsets - 1).sum(axis=0))
     return np.asarray(1 - np.minimum(length, 1), np.float32)
+
+
+def is_stored(volume: Volume, roi: Roi) -> bool:
+    """Return whether an ROI has any stored chunk; True where voxels without one are not 0, or it cannot be known."""
+    common = roi.intersect(volume.roi)
+    if common.empty:
+        return False
+    store = volume.open().store
+    if getattr(store, "fill_value", 0):
+        return True
+    try:
+        part = store[(..., *(common - volume.roi.begin).to_slices())]
+        return not part.storage_statistics(query_not_stored=True).result().not_stored
+    except (AttributeError, NotImplementedError, ValueError):
+        return True
 
 
 def read_values(

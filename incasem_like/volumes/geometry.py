@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from funlib.geometry import Coordinate, Roi
 
@@ -21,6 +22,7 @@ __all__ = ["Coordinate", "NanometreRoi", "Roi", "describe_roi", "nanometres", "v
 GRID_TOLERANCE = Fraction(1, 1000)
 
 
+@lru_cache(4096)
 def exact(value: float) -> Fraction:
     """Return a number as the fraction that it was written as: 4.6 is 23/5, not the nearest binary float."""
     return Fraction(repr(float(value)))

@@ -17,7 +17,8 @@ from incasem_like.evaluation.decode_search import search_as_run, validation_bloc
 from incasem_like.evaluation.instance_run import score
 from incasem_like.evaluation.instances import Contingency
 from incasem_like.evaluation.search_config import load_search_config
-from incasem_like.segmentation.pipeline import plan_segmentation, segment
+from incasem_like.segmentation.pipeline import segment
+from incasem_like.segmentation.planning import plan_segmentation
 from incasem_like.segmentation.settings import SegmentationSection
 from incasem_like.tracking import open_store, run_experiment
 from incasem_like.viewing.error_figure import draw_errors

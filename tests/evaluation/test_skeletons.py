@@ -21,7 +21,8 @@ from incasem_like.evaluation.skeleton_scores import (
     split_graph,
 )
 from incasem_like.evaluation.skeletons import Skeletons, read_sites, read_skeletons
-from incasem_like.segmentation.pipeline import plan_segmentation, segment
+from incasem_like.segmentation.pipeline import segment
+from incasem_like.segmentation.planning import plan_segmentation
 from incasem_like.segmentation.settings import SegmentationSection
 from incasem_like.tracking import open_store
 from incasem_like.volumes import open_volume

@@ -12,7 +12,8 @@ from tracked_networks import track_network
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import InputError
 from incasem_like.prediction.experiment import predict_data
-from incasem_like.segmentation.pipeline import plan_segmentation, segment
+from incasem_like.segmentation.pipeline import segment
+from incasem_like.segmentation.planning import plan_segmentation
 from incasem_like.segmentation.predicted import predicted_volume
 from incasem_like.segmentation.settings import SegmentationSection
 from incasem_like.volumes import Roi, open_volume

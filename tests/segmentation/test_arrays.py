@@ -295,6 +295,16 @@ def test_a_wrong_sign_of_an_offset_is_detected(smooth, flipped):
         check_signs(as_backward(values, NEIGHBOURS), NEIGHBOURS, "affs")
 
 
+def test_a_sign_that_agrees_only_somewhat_better_is_a_warning(caplog):
+    rng = np.random.default_rng(2)
+    labels = np.kron(rng.integers(1, 9, (5, 5, 5)), np.ones((8, 8, 8), int))
+    noisy = np.clip(affinities_of(labels, NEIGHBOURS) + rng.normal(0, 0.17, (3, *labels.shape)), 0, 1)
+    check_signs(noisy, NEIGHBOURS, "affs")
+    assert not caplog.records
+    check_signs(noisy, [tuple(-step for step in offset) for offset in NEIGHBOURS], "affs")
+    assert "[0, 0, 1], but its affinities agree somewhat better with" in caplog.text
+
+
 def test_forward_affinities_read_backward_are_the_backward_ones(cubes):
     forward = [(1, 0, 0), (0, 0, 1), (0, 5, 0), (0, 1, 0)]
     expected = affinities_of(cubes, NEIGHBOURS)

@@ -15,7 +15,8 @@ from incasem_like.segmentation import pipeline
 from incasem_like.segmentation.agglomeration import agglomerate
 from incasem_like.segmentation.components import hysteresis, label_affinities, label_mask
 from incasem_like.segmentation.label_arrays import relabel, remove_small
-from incasem_like.segmentation.pipeline import plan_segmentation, segment
+from incasem_like.segmentation.pipeline import segment
+from incasem_like.segmentation.planning import plan_segmentation
 from incasem_like.segmentation.settings import (
     METHODS,
     SegmentationConfig,
@@ -368,3 +369,35 @@ def test_voxels_without_any_attraction_belong_to_no_object(neurons, store):
         for voxel in np.argwhere(affinities[channel] > 0):
             attraction[tuple(voxel)] = attraction[tuple(voxel + offset)] = True
     np.testing.assert_array_equal(found > 0, attraction)
+
+
+@pytest.mark.parametrize("block", [(40, 44, 48), (20, 22, 24)])
+def test_seeds_do_not_merge_and_keep_their_ids(neurons, store, block):
+    seeds = np.zeros(neurons.shape, np.uint64)
+    names = {3: 7, 4: 2**40, 5: 9, 6: 12}
+    for one, seed in names.items():
+        seeds[ndimage.binary_erosion(neurons == one, iterations=2)] = seed
+    assert set(np.unique(seeds)) == {0, *names.values()}
+    options = {"seeds": str(store(seeds).address)}
+    connected = store(np.full((6, *neurons.shape), 0.9, np.float32), {"offsets": LONG})  # no boundary was predicted
+    (plain,), _ = run(connected, "mutex_watershed", {}, block_shape=block, output="plain")
+    assert (plain == 1).all()
+    (found,), result = run(connected, "mutex_watershed", options, block_shape=block)
+    np.testing.assert_array_equal(found[seeds > 0], seeds[seeds > 0])
+    assert set(np.unique(found)) == set(names.values())
+    assert result["segmentations"][0]["objects"] == 4
+    separate = store(affinities_of(neurons, LONG), {"offsets": LONG})
+    (found,), _ = run(separate, "mutex_watershed", options, block_shape=block)
+    labelled = (neurons > 0) & (found > 0)
+    assert same_partition(found[labelled], neurons[labelled])
+    for one, seed in names.items():
+        assert (found[labelled & (neurons == one)] == seed).all()
+
+
+def test_seeds_of_another_grid_are_refused(neurons, store):
+    volume = store(affinities_of(neurons, LONG), {"offsets": LONG})
+    seeds = create_volume(volume.container, "seeds", shape=neurons.shape, dtype="uint32", voxel_size=(4, 4, 4))
+    seeds.mark_complete()
+    options = {"method": "mutex_watershed", "mutex_watershed": {"seeds": str(seeds.address)}}
+    with pytest.raises(DataError, match="voxel"):
+        plan_segmentation(volume, SegmentationSection.model_validate(options))

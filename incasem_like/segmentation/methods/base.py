@@ -13,9 +13,9 @@ from incasem_like.config.section import Section
 from incasem_like.graphs import Table
 from incasem_like.segmentation.affinities import Offset
 from incasem_like.segmentation.agglomeration import joined_nodes
-from incasem_like.segmentation.label_arrays import unique_pairs
+from incasem_like.segmentation.components import Connectivity
 from incasem_like.segmentation.values import Meaning, Values
-from incasem_like.volumes import Coordinate, Roi
+from incasem_like.volumes import Roi
 
 Ids = npt.NDArray[np.uint64]
 
@@ -45,20 +45,6 @@ class BlockReader:
         """Return which fragments belong to this block."""
         return (ids >= self.first_id) & (ids <= self.last_id)
 
-    def lower_faces(self) -> list[tuple[int, Roi]]:
-        """Return each axis along which a block lies before this one, and the ROI of the two layers at their border.
-
-        Along the other axes the ROI extends by one voxel, for neighbours that share an edge or a corner.
-        """
-        faces = []
-        for axis in range(3):
-            if self.write_roi.begin[axis] > self.volume_roi.begin[axis]:
-                begin, end = list(self.write_roi.begin), list(self.write_roi.end)
-                begin, end = [first - 1 for first in begin], [last + 1 for last in end]
-                end[axis] = begin[axis] + 2
-                faces.append((axis, Roi(begin, Coordinate(end) - Coordinate(begin))))
-        return faces
-
 
 class Method(Section):
     """Options of a method, and what it does in each stage.
@@ -72,6 +58,16 @@ class Method(Section):
     reads: ClassVar[tuple[Meaning, ...]] = ("affinities", "boundaries", "objects", "descriptors")
     edge_options: ClassVar[tuple[str, ...]] = ()
     table_options: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def skips_zeros(self) -> bool:
+        """Whether nothing is found where all values are 0."""
+        return self.seed_labels is None
+
+    @property
+    def seed_labels(self) -> str | None:
+        """Dataset with labels of objects that must not merge, and whose ids survive."""
+        return None
 
     def check(self, offsets: Sequence[Offset]) -> None:
         """Check that the method can segment affinities with these offsets.
@@ -87,10 +83,6 @@ class Method(Section):
     def fragments(self, values: Values, seed: int) -> Ids:
         """Return fragments of a block and its context, any ids; 0 = none."""
         raise NotImplementedError
-
-    def node_columns(self, values: Values, fragments: Ids, ids: Ids) -> dict[str, npt.NDArray[Any]]:
-        """Return further columns of the table of nodes, for the fragments of a block without its context."""
-        return {}
 
     def edges(self, reader: BlockReader) -> Table:
         """Return the edges that the block finds; each edge of the graph is found by one block at least."""
@@ -113,6 +105,34 @@ class Method(Section):
         return joined_nodes(len(ids), edges["u"], edges["v"])
 
 
+class Labelling(Method):
+    """A method whose objects are components of voxels, the same whatever the blocks; see ``labelling``."""
+
+    @property
+    def neighbours(self) -> Connectivity | None:
+        """Voxels that touch by a face (6), also an edge (18), also a corner (26); None: all are one object."""
+        return None
+
+    @property
+    def lowest(self) -> float:
+        """Voxels, or pairs of voxels, of at least this belong to an object."""
+        raise NotImplementedError
+
+    @property
+    def needed(self) -> float | None:
+        """An object has a voxel of at least this; None for all objects."""
+        return None
+
+    @property
+    def skips_zeros(self) -> bool:
+        """Whether nothing is found where all values are 0."""
+        return self.lowest > 0
+
+    def context(self, offsets: Sequence[Offset]) -> tuple[int, int, int]:
+        """Return one voxel for affinities: a voxel may be connected across the border alone."""
+        return (1, 1, 1) if offsets else (0, 0, 0)
+
+
 def without_debris(fragments: Ids, interior: npt.NDArray[np.float32], least_mean: float, min_size: int) -> Ids:
     """Return the fragments that have a mean interior, such as the mean affinity, and a size of at least so much.
 
@@ -129,30 +149,3 @@ def without_debris(fragments: Ids, interior: npt.NDArray[np.float32], least_mean
         kept &= means >= least_mean
     kept[0] = False
     return fragments * kept[fragments]
-
-
-def face_pairs(reader: BlockReader, connectivity: int) -> Table:
-    """Return the pairs of fragments that touch each other across the lower faces of a block.
-
-    Args:
-        reader: Reads the fragments.
-        connectivity: 6, 18 or 26.
-    """
-    furthest = {6: 1, 18: 2, 26: 3}[connectivity]
-    steps = [(b, c) for b in (-1, 0, 1) for c in (-1, 0, 1) if 1 + abs(b) + abs(c) <= furthest]
-    pairs = []
-    for axis, roi in reader.lower_faces():
-        before, own = np.moveaxis(reader.fragments(roi), axis, 0)
-        core = own[1:-1, 1:-1]
-        for b, c in steps:
-            other = before[1 + b : 1 + b + core.shape[0], 1 + c : 1 + c + core.shape[1]]
-            touching = (core > 0) & (other > 0)
-            pairs.append(np.stack([other[touching], core[touching]], axis=1))
-    return pair_table(pairs)
-
-
-def pair_table(pairs: Sequence[npt.NDArray[Any]]) -> Table:
-    """Return a table of edges ``u < v``, each once, from arrays (n, 2) of ids."""
-    found = np.concatenate([np.zeros((0, 2), np.uint64), *pairs])
-    u, v = unique_pairs(found.min(axis=1), found.max(axis=1))
-    return {"u": u, "v": v}

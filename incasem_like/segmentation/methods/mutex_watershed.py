@@ -9,13 +9,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from incasem_like.config.kinds import Flag, Fraction, NotNegative, Number, Positive, Seed, Size
+from incasem_like.config.kinds import Flag, Fraction, NotNegative, Number, Positive, Seed, Size, Text
 from incasem_like.errors import DataError, InputError
 from incasem_like.graphs import Table
 from incasem_like.segmentation.affinities import Offset, ends, neighbour_channels
 from incasem_like.segmentation.label_arrays import consecutive
 from incasem_like.segmentation.methods.base import BlockReader, Ids, Method, without_debris
-from incasem_like.segmentation.mutex_watershed import has_attraction, is_attractive, mutex_watershed, mutex_weights
+from incasem_like.segmentation.mutex_watershed import (
+    cluster_with_seeds,
+    has_attraction,
+    is_attractive,
+    mutex_watershed,
+    mutex_weights,
+)
 from incasem_like.segmentation.values import Meaning, Values
 
 CONTEXT = 16
@@ -39,6 +45,11 @@ class MutexWatershed(Method):
         0.0,
         description="Standard deviation of normal noise on the weights, to break ties; a list gives one for each "
         "offset.",
+    )
+    seeds: Text | None = Field(
+        None,
+        description="Dataset, `ZARR/DS`, of labels in some voxels: objects with different ids never merge, and keep "
+        "their ids; null = none.",
     )
     seed: Seed = Field(0, description="Seed of noise and random strides.")
     filter_fragments: Fraction = Field(0.0, description="Fragments with a mean affinity below it become 0.")
@@ -66,11 +77,18 @@ class MutexWatershed(Method):
         z, y, x = (max(CONTEXT, *(abs(step) for step in steps)) for steps in zip(*offsets, strict=True))
         return z, y, x
 
+    @property
+    def seed_labels(self) -> str | None:
+        """The seeds."""
+        return self.seeds
+
     def fragments(self, values: Values, seed: int) -> Ids:
         """Segment the block and its context; what is smaller than debris, or of weak affinities, is 0."""
         mask = values.valid & has_attraction(values.fractions, values.offsets)
         if self.boundary_threshold is not None:
             mask = mask & (values.interior > self.boundary_threshold)
+        if values.seeds is not None:
+            mask = mask | (values.seeds > 0)
         if not mask.any():
             return np.zeros(mask.shape, np.uint64)
         fragments = mutex_watershed(
@@ -82,8 +100,12 @@ class MutexWatershed(Method):
             noise=self.noise,
             seed=int(np.random.SeedSequence([self.seed, seed]).generate_state(1)[0]),
             mask=mask,
+            seeds=values.seeds,
         )
-        return without_debris(fragments, values.interior, self.filter_fragments, self.remove_debris)
+        cleaned = without_debris(fragments, values.interior, self.filter_fragments, self.remove_debris)
+        if values.seeds is None:
+            return cleaned
+        return np.where(np.isin(fragments, fragments[values.seeds > 0]), fragments, cleaned)
 
     def edges(self, reader: BlockReader) -> Table:
         """Return sum and number of the attractive and the repulsive weights of each pair of fragments.
@@ -118,9 +140,6 @@ class MutexWatershed(Method):
 
     def segments(self, ids: Ids, nodes: Table, edges: Mapping[str, npt.NDArray[Any]], cut: float | None) -> Ids:
         """Cluster the graph by the mutex watershed, with the mean weights of each pair."""
-        from bioimage_cpp.graph import UndirectedGraph
-        from bioimage_cpp.graph.mutex_watershed import mutex_watershed_clustering
-
         pairs, index = np.unique(np.stack([edges["u"], edges["v"]], 1), axis=0, return_inverse=True)
         means = {}
         for name in ("attraction", "repulsion"):
@@ -128,11 +147,9 @@ class MutexWatershed(Method):
             count = np.bincount(index, edges[f"{name}_count"], len(pairs))
             means[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
         attracts, repels = (~np.isnan(means[name]) for name in ("attraction", "repulsion"))
-        graph = UndirectedGraph.from_edges(len(ids), pairs[attracts].astype(np.uint64))
-        labels = mutex_watershed_clustering(
-            graph,
-            means["attraction"][attracts],
-            pairs[repels].astype(np.uint64),
-            means["repulsion"][repels],
+        seeds = nodes["seed"].astype(np.uint64) if "seed" in nodes else np.zeros(len(ids), np.uint64)
+        return cluster_with_seeds(
+            seeds,
+            (pairs[attracts].astype(np.uint64), means["attraction"][attracts]),
+            (pairs[repels].astype(np.uint64), means["repulsion"][repels]),
         )
-        return np.asarray(labels, np.uint64) + np.uint64(1)
