@@ -67,6 +67,8 @@ def show(scene: Scene, showing: Showing, wait: Callable[[], object] | None = Non
             take_screenshot(link, showing.screenshot)
             report_written("the picture", shown_path(showing.screenshot))
             return
+        for number, place in enumerate(scene.places, 1):
+            print(f"{place}: {link.removesuffix('.json')}-{number}.json")
         offer_link(link, browser=showing.browser, public=showing.serve, wait=wait)
 
 

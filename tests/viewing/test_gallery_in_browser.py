@@ -1,5 +1,6 @@
 """The gallery of runs in a browser: filtered, sorted, compared; without errors, and nothing is asked of others."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +29,8 @@ def gallery(tmp_path: Path) -> Iterator[Page]:
 
     store = open_store(None, "trainings", tmp_path / "runs")
     for rate in (1, 2, 3):
-        try:
+        with contextlib.suppress(RuntimeError):
             run_experiment(name="train", config={"lr": rate}, main=train, store=store, run_name=f"<i>rate</i> {rate}")
-        except RuntimeError:
-            pass
     predictions = open_store(None, "predictions", tmp_path / "runs")
     run_experiment(name="predict", config={}, main=lambda run: {"dice": 0.5}, store=predictions)
     try:
