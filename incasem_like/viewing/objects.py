@@ -202,7 +202,8 @@ class GraphEdges:
         rows["ends"], rows["score"] = lines, scores
         if path == "info":
             points = lines.reshape(-1, 3)
-            lower, upper = points.min(axis=0).tolist(), (points.max(axis=0) + 1).tolist()
+            # with a margin: a section through the centres of a flat graph is inside too
+            lower, upper = (points.min(axis=0) - 1).tolist(), (points.max(axis=0) + 1).tolist()
             size = [end - begin for begin, end in zip(lower, upper, strict=True)]
             return json.dumps({
                 "@type": "neuroglancer_annotations_v1", "dimensions": {axis: [1e-9, "m"] for axis in "xyz"},
@@ -215,7 +216,7 @@ class GraphEdges:
         folder, _, number = path.partition("/")
         if folder != "by_id" or not number.isdigit() or int(number) >= len(rows):
             raise FileNotFoundError(path)
-        return rows[int(number)].tobytes()
+        return bytes(rows[int(number)].tobytes())
 
 
 def precomputed(source: str) -> str:

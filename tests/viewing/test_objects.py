@@ -92,7 +92,7 @@ def test_edges_are_lines_between_centres_with_their_score(graph: Path) -> None:
     assert isinstance(edges, GraphEdges)
     assert edges.name == "seg edges mean"
     about = json.loads(edges.read("info"))
-    assert (about["annotation_type"], about["lower_bound"]) == ("LINE", [30, 20, 10])
+    assert (about["annotation_type"], about["lower_bound"]) == ("LINE", [29, 19, 9])
     sent = edges.read("all/0_0_0")
     assert struct.unpack_from("<Q", sent) == (2,)
     first = np.frombuffer(sent, "<f4", 7, 8)
