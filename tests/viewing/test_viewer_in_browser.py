@@ -1,7 +1,8 @@
 """Every kind of layer is on the screen of a browser, in its place; nothing is asked of other machines."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,21 @@ def layer(path: Path, name: str, array: np.ndarray, meaning: Meaning, **options:
     return Layer(name, ServedVolume([open_volume(path, name)]), meaning)
 
 
-def drawn(browser: Any, scene: Scene) -> tuple[np.ndarray, list[str], list[str]]:
-    """Show a scene; return the pixels (y, x, rgb), errors of the console, and addresses of other machines."""
+def drawn(
+    browser: Any, scene: Scene, until: Callable[[np.ndarray], bool] = lambda pixels: True
+) -> tuple[np.ndarray, list[str], list[str]]:
+    """Show a scene; return the pixels (y, x, rgb), errors of the console, and addresses of other machines.
+
+    Annotations that come from a server are not among what a viewer reports as missing: ``until`` waits for them.
+    """
     with serving(scene) as link:
         browser.get(link)
         wait_until_drawn(browser)
-        pixels = np.asarray(Image.open(BytesIO(browser.get_screenshot_as_png())).convert("RGB"))
+        for _ in range(60):
+            pixels = np.asarray(Image.open(BytesIO(browser.get_screenshot_as_png())).convert("RGB"))
+            if until(pixels):
+                break
+            time.sleep(1)
         errors = [
             entry["message"]
             for entry in browser.get_log("browser")
@@ -171,10 +181,15 @@ def test_edges_of_a_graph_are_blue_to_red_by_their_score(browser: Any, tmp_path:
     graph.write_nodes(0, {"id": np.arange(4).astype(np.uint64), "z": np.full(4, 16.0), "y": y, "x": x})
     ends = {"u": np.array([0, 2], np.uint64), "v": np.array([1, 3], np.uint64)}
     graph.write_edges(0, {**ends, "score": np.array([0.0, 1.0])})
-    pixels, errors, foreign = drawn(browser, Scene([raw], objects=find_objects(graph.folder), plane="xy"))
-    red, green, blue = (pixels[80:, :, channel].astype(int) for channel in range(3))
-    high = np.argwhere((red > 180) & (green < 130) & (blue < 90))
-    low = np.argwhere((blue > 180) & (red < 110) & (green < 160))
+
+    def found(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        red, green, blue = (pixels[80:, :, channel].astype(int) for channel in range(3))
+        high = (red > 180) & (green > 50) & (green < 130) & (blue < 90)  # the axes are pure red and green
+        return np.argwhere(high), np.argwhere((blue > 180) & (red < 110) & (green < 160))
+
+    scene = Scene([raw], objects=find_objects(graph.folder), plane="xy")
+    pixels, errors, foreign = drawn(browser, scene, lambda pixels: min(map(len, found(pixels))) > 150)
+    high, low = found(pixels)
     assert min(len(high), len(low)) > 150
     assert low[:, 0].mean() + 100 < high[:, 0].mean()  # the line of the low score is above
     assert (errors, foreign) == ([], [])
