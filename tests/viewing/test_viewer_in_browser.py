@@ -62,10 +62,12 @@ def drawn(
     with serving(scene) as link:
         browser.get(link)
         wait_until_drawn(browser)
-        for _ in range(60):
+        for attempt in range(60):
             pixels = np.asarray(Image.open(BytesIO(browser.get_screenshot_as_png())).convert("RGB"))
             if until(pixels):
                 break
+            if attempt > 10:  # on a busy machine the first look at an index may come too early: move, as users do
+                browser.execute_script("viewer.navigationState.zoomBy(1.001)")
             time.sleep(1)
         errors = [
             entry["message"]
@@ -189,10 +191,10 @@ def test_edges_of_a_graph_are_blue_to_red_by_their_score(browser: Any, tmp_path:
 
     scene = Scene([raw], objects=find_objects(graph.folder), plane="xy")
     pixels, errors, foreign = drawn(browser, scene, lambda pixels: min(map(len, found(pixels))) > 150)
+    assert (errors, foreign) == ([], [])
     high, low = found(pixels)
     assert min(len(high), len(low)) > 150
     assert low[:, 0].mean() + 100 < high[:, 0].mean()  # the line of the low score is above
-    assert (errors, foreign) == ([], [])
 
 
 def test_places_to_paint_are_boxes_in_their_section(browser: Any, tmp_path: Path) -> None:
