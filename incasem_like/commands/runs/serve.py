@@ -72,7 +72,8 @@ class CachedStore:
         key, now = (tuple(config_keys), inputs, tuple(metrics)), time.monotonic()
         self.cache = {one: entry for one, entry in self.cache.items() if now - entry[0] < SECONDS_CACHED}
         if key not in self.cache:
-            self.cache[key] = now, self.store.summaries(config_keys, inputs=inputs, metrics=metrics)
+            found = self.store.summaries(config_keys, inputs=inputs, metrics=metrics)
+            self.cache[key] = time.monotonic(), found  # from now: reading them may have taken as long
         return self.cache[key][1]
 
 
