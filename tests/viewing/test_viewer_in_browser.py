@@ -57,7 +57,8 @@ def drawn(
 ) -> tuple[np.ndarray, list[str], list[str]]:
     """Show a scene; return the pixels (y, x, rgb), errors of the console, and addresses of other machines.
 
-    Annotations that come from a server are not among what a viewer reports as missing: ``until`` waits for them.
+    ``until`` waits for what a viewer does not report as missing: annotations of a server, and views of a grid that are
+    not there yet.
     """
     with serving(scene) as link:
         browser.get(link)
@@ -134,7 +135,12 @@ def test_boxes_and_a_grid_are_drawn(browser: Any, tmp_path: Path) -> None:
     raw = layer(tmp_path / "a.zarr", "raw", np.full(SIZE, 100, np.uint8), "raw")
     other = layer(tmp_path / "a.zarr", "other", np.full(SIZE, 250, np.uint8), "raw")
     boxes = {"regions": {"one": NanometreRoi((0, 40, 40), (32, 150, 150))}}
-    pixels, errors, _ = drawn(browser, Scene([raw, other], boxes=boxes, grid=[[[0], [1]]], plane="xy"))
+
+    def grey(pixels: np.ndarray) -> bool:
+        return share(pixels, lambda r, g, b: (abs(r - 100) <= 2) & (r == g)) > 0.15
+
+    scene = Scene([raw, other], boxes=boxes, grid=[[[0], [1]]], plane="xy")
+    pixels, errors, _ = drawn(browser, scene, grey)
     middle = pixels.shape[1] // 2
     left, right = pixels[:, :middle], pixels[:, middle:]
     assert share(left, lambda r, g, b: (abs(r - 100) <= 2) & (r == g)) > 0.3
