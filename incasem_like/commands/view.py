@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
-import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
-from urllib.parse import urlsplit
 
 import click
 
+from incasem_like.commands.links import offer_link
 from incasem_like.commands.options import StoreChoice, kind_option, read_reference, store_options
 from incasem_like.disk import write_whole
 from incasem_like.errors import InputError
@@ -59,7 +57,6 @@ def show(scene: Scene, showing: Showing, wait: Callable[[], object] | None = Non
     from incasem_like.viewing.server import serving  # neuroglancer would slow ``--help`` down
 
     with serving(scene, showing.port, public=showing.serve) as link:
-        place = urlsplit(link)
         if showing.export is not None:
             state = scene.state(link.partition("#!")[2].removesuffix("/state.json"))
             write_whole(showing.export, lambda file: file.write(json.dumps(state, indent=1).encode()))
@@ -70,14 +67,9 @@ def show(scene: Scene, showing: Showing, wait: Callable[[], object] | None = Non
             take_screenshot(link, showing.screenshot)
             report_written("the picture", shown_path(showing.screenshot))
             return
-        print(link, flush=True)
-        if os.environ.get("SSH_CONNECTION") and not showing.serve:
-            server = os.environ["SSH_CONNECTION"].split()[2]
-            print(f"On your own machine, first: ssh -L {place.port}:127.0.0.1:{place.port} {server}")
-        elif showing.browser:
-            webbrowser.open(link)
-        print("The link works until you press ctrl-C.", flush=True)
-        (wait or threading.Event().wait)()
+        for number, place in enumerate(scene.places, 1):
+            print(f"{place}: {link.removesuffix('.json')}-{number}.json")
+        offer_link(link, browser=showing.browser, public=showing.serve, wait=wait)
 
 
 @click.command("view")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from incasem_like.viewing.served import ServedVolume, sample_range
 from incasem_like.volumes import NanometreRoi, Volume
@@ -161,7 +161,15 @@ def boxes_layer(name: str, boxes: Mapping[str, NanometreRoi], colour: str) -> di
     }
 
 
-def unique_names(layers: Sequence[Layer]) -> list[str]:
+class Named(Protocol):
+    """Something with a name."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+
+def unique_names(layers: Sequence[Named]) -> list[str]:
     """Return names of layers, with a number where several have the same."""
     seen: dict[str, int] = {}
     names = []

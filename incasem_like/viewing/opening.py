@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +15,11 @@ import numpy as np
 
 from incasem_like.config.data_config import DataEntry, load_data_config
 from incasem_like.errors import DataError, InputError
+from incasem_like.segmentation.result_folder import PROVENANCE
 from incasem_like.terminal import counted
 from incasem_like.tracking.lineage import input_hashes
 from incasem_like.viewing.layers import Layer, Shader, meaning_of
+from incasem_like.viewing.objects import ObjectLayer, find_objects
 from incasem_like.viewing.scene import Plane, Scene
 from incasem_like.viewing.served import ServedVolume
 from incasem_like.volumes import NanometreRoi, Roi, Volume, dataset_exists, list_datasets, nanometres, open_volume
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 
 _LEVEL = re.compile(r"s?\d+")
 _SNAPSHOT = re.compile(r"(\d+)\.zarr")
+PLACES = "places.csv"
 SHOWN_AT_FIRST = 4  # more layers than this: those beyond the first raw and labels begin hidden
 
 
@@ -124,6 +130,9 @@ def places_of_run(record: RunRecord) -> list[str]:
         DataError: The run names no data, or none of them are where it found them.
     """
     written = [text for text in _texts(record.document.get("result")) if "/" in text]
+    steps = {entry.get("name"): entry.get("result") or {} for entry in record.info.get("steps") or ()}
+    if group := steps.get("errors", {}).get("group"):  # of a round of bootstrapping
+        written.append(f"{group}/error_map")
     groups = [text.rpartition("/")[0] for text in written if record.kind == "predictions"]
     read = input_hashes(record)  # type: ignore[arg-type]  # a record has the inputs of its summary
     named = list(dict.fromkeys([*read, *(groups or written)]))
@@ -154,7 +163,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _exists(place: str) -> bool:
     try:
-        return dataset_exists(place) or bool(list_datasets(place))
+        found = dataset_exists(place) or find_objects(Path(place)) or places_to_paint(Path(place))
+        return bool(found or list_datasets(place))
     except (DataError, InputError, OSError):
         return False
 
@@ -162,13 +172,25 @@ def _exists(place: str) -> bool:
 def scene_of_places(places: Sequence[str], plane: Plane = "4panel", shader: Shader = "default") -> Scene:
     """Return one view of everything at some places, each dataset once.
 
+    Beside volumes these may be meshes, skeletons, graphs, and places to paint; of those, the volumes that they were
+    made from are shown too. Graphs beside datasets of a container are found.
+
     Raises:
         DataError: As ``open_place``.
     """
     layers: dict[str, Layer] = {}
+    objects: list[ObjectLayer] = []
+    to_paint: dict[str, NanometreRoi] = {}
     for place in places:
-        for layer in open_place(place):
-            layers.setdefault(str(layer.served.finest.address), layer)
+        found, boxes = objects_at(place), places_to_paint(Path(place))
+        objects += found
+        to_paint |= boxes
+        for opened in open_place(place) if not found and not boxes else _sources_of(Path(place)):
+            layers.setdefault(str(opened.served.finest.address), opened)
+    if to_paint and not layers:  # the places alone: in the raw around the first
+        address = next(iter(_crops_of(Path(places[0]), "raw")))
+        layers[str(address)] = open_layer(address)
+    objects += [graph for graph in _graphs_beside(layers.values()) if graph not in objects]
     several = len({address.container for address in map(_address, layers.values())}) > 1
     named = [
         replace(layer, shader=shader, name=f"{Path(_address(layer).container).stem}/{layer.name}")
@@ -176,7 +198,54 @@ def scene_of_places(places: Sequence[str], plane: Plane = "4panel", shader: Shad
         else replace(layer, shader=shader)
         for layer in layers.values()
     ]
-    return Scene(arranged(named), plane=plane)
+    return Scene(arranged(named), plane=plane, objects=objects, places=to_paint)
+
+
+def objects_at(place: str) -> list[ObjectLayer]:
+    """Return the meshes, skeletons and graphs in a local folder or file; none of a dataset."""
+    return [] if not Path(place).exists() or _holds_volume(place) else find_objects(Path(place))
+
+
+def _holds_volume(place: str) -> bool:
+    try:
+        return dataset_exists(place)
+    except (DataError, InputError, OSError):
+        return False
+
+
+def _sources_of(path: Path) -> Iterator[Layer]:
+    """Open the volumes that a folder of results was made from, where they still exist."""
+    for folder in (path, path.parent):
+        if (folder / PROVENANCE).is_file():
+            for entry in json.loads((folder / PROVENANCE).read_text(encoding="utf-8")).get("inputs", ()):
+                if _exists(str(entry["address"])):
+                    yield from open_place(str(entry["address"]))
+            return
+
+
+def _graphs_beside(layers: Iterable[Layer]) -> list[ObjectLayer]:
+    """Find the graphs that segmentations left in the groups of some datasets."""
+    folders = [Path(address.container, *address.dataset.split("/")[:-1], "graph") for address in map(_address, layers)]
+    return [graph for folder in dict.fromkeys(folders) if folder.is_dir() for graph in find_objects(folder)]
+
+
+def places_to_paint(path: Path) -> dict[str, NanometreRoi]:
+    """Return the places of a round of bootstrapping by rank and error: of ``places.csv``, or the folder it is in."""
+    table = path / PLACES if path.is_dir() else path
+    if table.name != PLACES or not table.is_file():
+        return {}
+    rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))))
+    boxes = {}
+    for row, address in zip(rows, _crops_of(path, "labels"), strict=True):
+        crop = open_volume(address, allow_incomplete=True)
+        boxes[f"place {row['rank']}, error {row['error']}"] = _in_nm(crop.roi, crop.require_voxel_size())
+    return boxes
+
+
+def _crops_of(path: Path, name: str) -> list[Address]:
+    folder = path if path.is_dir() else path.parent
+    ranks = [int(row["rank"]) for row in csv.DictReader(io.StringIO((folder / PLACES).read_text(encoding="utf-8")))]
+    return [locate(folder / "crops.zarr", f"place_{rank:02d}/{name}") for rank in ranks]
 
 
 def _address(layer: Layer) -> Address:

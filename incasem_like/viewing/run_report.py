@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from incasem_like.errors import DataError, IncasemError
+from incasem_like.errors import DataError, IncasemError, InputError
 from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import duration, shell_command
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.lineage import input_hashes
 from incasem_like.tracking.model.summaries import flatten, named_runs, origins
-from incasem_like.viewing.comparison import comparison_figure, telling_metrics
+from incasem_like.tracking.queries.fields import better
+from incasem_like.viewing.comparison import comparison_figure
 from incasem_like.viewing.figures import Curve, curves_figure, ortho_slices_figure
 from incasem_like.viewing.opening import open_place, places_of_run
 from incasem_like.viewing.planes import around, busiest_point, plane_aspects, read_planes
@@ -43,18 +44,14 @@ def report_of_run(record: RunRecord, lineage: bytes | None = None) -> Report:
         record: The run.
         lineage: A drawing of its lineage, SVG.
     """
-    pictures = [
-        scores_of_series(record) or curves_of_run(record),
-        *pictures_of_evaluation(record),
-        slices_of_run(record),
-    ]
+    pictures = list(pictures_of_run(record))
     if lineage is not None:
         pictures.append(Picture("Lineage", "What the run came from, and what came of it.", lineage))
     return Report(
         title=f"Run {record.id}" + (f": {record.name}" if record.name else ""),
         summary=f"A run of kind {record.kind}, as tracked in {record.store.description}.",
         facts=facts_of_run(record),
-        pictures=[picture for picture in pictures if picture],
+        pictures=pictures,
         tables=[table for table in (metrics_table(record), result_table(record), parent_table(record)) if table],
         commands=commands_of_run(record),
         commands_heading="The commands that repeat it",
@@ -63,17 +60,41 @@ def report_of_run(record: RunRecord, lineage: bytes | None = None) -> Report:
     )
 
 
-def report_of_runs(records: Sequence[RunRecord]) -> Report:
-    """Return the report of two or more runs side by side: curves, configuration and metrics where they differ."""
+def pictures_of_run(record: RunRecord) -> Iterator[Picture]:
+    """Yield the pictures of a run, the quickest first: scores or curves, figures of evaluations, slices."""
+    if (first := scores_of_series(record) or curves_of_run(record)) is not None:
+        yield first
+    yield from pictures_of_evaluation(record)
+    if (slices := slices_of_run(record)) is not None:
+        yield slices
+
+
+def report_of_runs(
+    records: Sequence[RunRecord],
+    metrics: Sequence[str] = (),
+    draw: Callable[[RunRecord], Picture | None] | None = None,
+) -> Report:
+    """Return the report of two or more runs side by side: curves, scores, and configuration where they differ.
+
+    Args:
+        records: The runs.
+        metrics: Metrics whose curves are drawn; by default as ``comparison_figure`` chooses.
+        draw: Makes the picture of each run; by default ``slices_of_run``.
+
+    Raises:
+        InputError: None of the runs has one of the metrics.
+    """
     names = [f"{singular(record.kind)} {record.id}" for record in records]
     pictures = []
-    if telling_metrics(records, [record.metrics for record in records]):
-        pictures.append(Picture("Curves", "Metrics of all runs over their iterations.", comparison_figure(records)))
-    for record, name in zip(records, names, strict=True):
-        if (slices := slices_of_run(record)) is not None:
-            pictures.append(replace(slices, heading=f"Slices of {name}"))
+    try:
+        pictures.append(
+            Picture("Curves", "Metrics of all runs over their iterations.", comparison_figure(records, metrics))
+        )
+    except InputError:  # no run has curves
+        if metrics:
+            raise
+    slices = zip(names, map(draw or slices_of_run, records), strict=True)
     flat = [flatten(record.config) for record in records]
-    scores = [_last_values(record) for record in records]
     return Report(
         title=f"Comparison of {', '.join(names)}",
         summary="; ".join(
@@ -83,11 +104,12 @@ def report_of_runs(records: Sequence[RunRecord]) -> Report:
         tables=[
             table
             for table in (
+                scores_table(records, names),
                 _differences("Configuration", names, flat),
-                _differences("Last values of metrics", names, scores),
             )
             if table.rows
         ],
+        side_pictures=[replace(picture, heading=f"Slices of {name}") for name, picture in slices if picture],
     )
 
 
@@ -259,8 +281,18 @@ def _differences(heading: str, names: Sequence[str], columns: Sequence[Mapping[s
     return Table(heading, ("", *names), differing[:MOST_ROWS])
 
 
-def _last_values(record: RunRecord) -> dict[str, Any]:
-    return {name: metric.values[-1] for name, metric in sorted(record.metrics.items()) if len(metric.values)}
+def scores_table(records: Sequence[RunRecord], names: Sequence[str]) -> Table:
+    """Return each metric's best value in each run, or its last where its name does not tell which is better."""
+    summaries = [record.metric_summaries for record in records]
+    rows = []
+    for metric in sorted({name for summary in summaries for name in summary}):
+        which = better(metric)
+        values = [summary.get(metric, {}).get(which or "last") for summary in summaries]
+        known = {value for value in values if value is not None and value == value}
+        best = (max if which == "max" else min)(known) if which and len(known) > 1 else None
+        cells = [_cell(value) + (" *" if value is not None and value == best else "") for value in values]
+        rows.append([f"{metric} ({which or 'last'})", *cells])
+    return Table("Scores (* the best run)", ("metric", *names), rows[:MOST_ROWS])
 
 
 def _cell(value: Any) -> str:

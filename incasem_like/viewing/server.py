@@ -30,10 +30,13 @@ class _Answer(tornado.web.RequestHandler):
 
 
 class _State(_Answer):
-    async def get(self) -> None:
+    async def get(self, place: str | None) -> None:
         # As the browser knows it: through an SSH tunnel the address is another than here
         address = f"{self.request.protocol}://{self.request.host}{os.path.dirname(self.request.path)}"
-        self.finish(await asyncio.get_running_loop().run_in_executor(self.readers, self.scene.state, address))
+        number = None if place is None else int(place) - 1
+        if number is not None and not 0 <= number < len(self.scene.places):
+            raise tornado.web.HTTPError(404)
+        self.finish(await asyncio.get_running_loop().run_in_executor(self.readers, self.scene.state, address, number))
 
 
 class _Data(_Answer):
@@ -59,6 +62,19 @@ class _Data(_Answer):
             raise tornado.web.HTTPError(500, reason=" ".join(str(error).split())[:200]) from None
 
 
+class _Objects(_Answer):
+    async def get(self, number: str, path: str) -> None:
+        try:
+            read = self.scene.objects[int(number)].read
+            found = await asyncio.get_running_loop().run_in_executor(self.readers, read, path)
+        except (IndexError, OSError):
+            raise tornado.web.HTTPError(404) from None
+        except DataError as error:
+            raise tornado.web.HTTPError(500, reason=" ".join(str(error).split())[:200]) from None
+        self.set_header("Content-Type", "application/json" if path == "info" else "application/octet-stream")
+        self.finish(found)
+
+
 @contextmanager
 def serving(scene: Scene, port: int = 0, *, public: bool = False) -> Iterator[str]:
     """Serve a scene from a thread of this process while the context lasts.
@@ -69,7 +85,7 @@ def serving(scene: Scene, port: int = 0, *, public: bool = False) -> Iterator[st
         public: Whether other machines may connect. The address holds a secret in both cases.
 
     Yields:
-        The address to open in a browser.
+        The address to open in a browser; with ``state-2.json`` at its end, centred on the second of the places.
 
     Raises:
         InputError: The port is in use.
@@ -84,7 +100,12 @@ def serving(scene: Scene, port: int = 0, *, public: bool = False) -> Iterator[st
     common = {"scene": scene, "readers": readers}
     below = f"/scene/{viewer.token}"
     server.app.add_handlers(
-        ".*", [(rf"{below}/state\.json", _State, common), (rf"{below}/data/(\d+)/{PART}", _Data, common)]
+        ".*",
+        [
+            (rf"{below}/state(?:-(\d+))?\.json", _State, common),
+            (rf"{below}/data/(\d+)/{PART}", _Data, common),
+            (rf"{below}/objects/(\d+)/([\w:.]+(?:/\w+)?)", _Objects, common),
+        ],
     )
     address = f"http://{socket.getfqdn() if public else LOOPBACK}:{server.port}"
     try:

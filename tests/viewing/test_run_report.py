@@ -212,15 +212,16 @@ def test_a_report_does_without_volumes_that_are_gone(chain, tmp_path):
     assert [picture.heading for picture in report.pictures] == ["Training"]
 
 
-def test_a_comparison_shows_only_what_differs(chain):
+def test_a_comparison_shows_differing_keys_and_marks_the_best_scores(chain):
     store = open_store(None, "trainings", chain)
     report = report_of_runs([store.get(1), store.get(2)])
     tables = {table.heading: [list(row) for row in table.rows] for table in report.tables}
     assert tables == {
         "Configuration": [["lr", "0.5", "0.25"]],
-        "Last values of metrics": [["loss_train_0", "0.25", "0.125"]],
+        "Scores (* the best run)": [["loss_train_0 (min)", "0.25", "0.125 *"]],
     }
     assert report.pictures[0].heading == "Curves"
+    assert [picture.heading for picture in report.side_pictures] == ["Slices of training 1", "Slices of training 2"]
 
 
 def test_the_command_writes_one_page_with_lineage_and_a_comparison(chain, tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ COMMANDS = {
     "list": Member(f"{_HERE}.finding", "list_runs", "list runs: filters, columns, sorting, JSON, CSV"),
     "show": Member(f"{_HERE}.showing", "show_run", "all details of one run"),
     "compare": Member(f"{_HERE}.compare", "compare_runs", "how the configurations and metrics of runs differ"),
+    "serve": Member(f"{_HERE}.serve", "serve_runs", "a page to browse, filter and compare runs with pictures"),
     "best": Member(f"{_HERE}.finding", "best_runs", "which run is best by a metric, and its checkpoint"),
     "lineage": Member(f"{_HERE}.lineage", "show_lineage", "origins and results of a run or dataset"),
     "checkpoints": Member(f"{_HERE}.showing", "list_checkpoints", "a run's checkpoints: metrics, location, integrity"),
