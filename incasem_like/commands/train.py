@@ -53,14 +53,29 @@ def main(script: Path) -> NoReturn:
         run_guarded(lambda: follow(rank))
     with leading(count):
         run_tracked(
-            parser, EXAMPLE, read, lambda request, line: _train(request, line, script), lambda request: request.config
+            parser, EXAMPLE, read, lambda request, line: run(request, line, script), lambda request: request.config
         )
 
 
-def _train(request: TrainingRequest, line: CommandLine, script: Path) -> None:
+def run(request: TrainingRequest, line: CommandLine, script: Path) -> None:
+    """Train, and print where everything is and the next commands."""
+    from incasem_like.training.data_configs import with_tracked_data
     from incasem_like.training.experiment import train
 
-    config = _with_data_of_the_run(request)
+    config = request.config
+    if request.record is not None and request.source is not None:
+        source = request.source
+        config, copies = with_tracked_data(
+            config,
+            request.record,
+            lambda section: source((section, "data")) == TRACKED,
+            exactly=request.mode in (CONTINUE, REPEAT),
+        )
+        for section, copy in copies.items():
+            print(
+                f"{section}.data of run {request.record.id} is missing or has changed: the run's own copy is used, "
+                f"{shown_path(copy)}"
+            )
     if config.torch.device_name == "cpu":
         keep_freed_memory()
     stores = stores_of(line, config.directories, config.tracking)
@@ -92,27 +107,6 @@ def _train(request: TrainingRequest, line: CommandLine, script: Path) -> None:
     _report_finished(finished, config, None if line.unobserved else stores, script)
 
 
-def _with_data_of_the_run(request: TrainingRequest) -> TrainingConfig:
-    """Use the tracked run's own copies of data configurations whose files are missing or have changed."""
-    if request.record is None or request.source is None:
-        return request.config
-    from incasem_like.training.data_configs import with_tracked_data
-
-    source = request.source
-    config, copies = with_tracked_data(
-        request.config,
-        request.record,
-        lambda section: source((section, "data")) == TRACKED,
-        exactly=request.mode in (CONTINUE, REPEAT),
-    )
-    for section, copy in copies.items():
-        print(
-            f"{section}.data of run {request.record.id} is missing or has changed: the run's own copy is used, "
-            f"{shown_path(copy)}"
-        )
-    return config
-
-
 def _report_started(
     request: TrainingRequest, config: TrainingConfig, folders: RunFolders, beginning: Beginning
 ) -> None:
@@ -123,7 +117,13 @@ def _report_started(
         print(f"{name}; {place}")
     elif beginning.iteration:
         print(f"{name} resumes after iteration {beginning.iteration}; {place}")
-        _report_schedule(request, config)
+        before = ((request.record.config if request.record else {}).get("training") or {}).get("iterations")
+        course, now = config.training.learning_rate_schedule.type, config.training.iterations
+        if course != "constant" and before != now:
+            print(
+                f"training.iterations was {before} and is {now}: the {course} schedule is that of the new length from "
+                "here."
+            )
     else:
         print(f"{name} starts over, since it had no checkpoint yet; {place}")
     if beginning.start is not None:
@@ -136,16 +136,6 @@ def _report_started(
         ]
         print(f"It repeats run {request.record.id}{' with ' + ', '.join(changed) if changed else ''}.")
     print(f"Watch it: tensorboard --logdir {shell_command(shown_path(folders.tensorboard.parent))}", flush=True)
-
-
-def _report_schedule(request: TrainingRequest, config: TrainingConfig) -> None:
-    """Warn that a changed length changes the schedule of the learning rate."""
-    before = ((request.record.config if request.record else {}).get("training") or {}).get("iterations")
-    course, now = config.training.learning_rate_schedule.type, config.training.iterations
-    if course != "constant" and before != now:
-        print(
-            f"training.iterations was {before} and is {now}: the {course} schedule is that of the new length from here."
-        )
 
 
 def resume_command(stores: StoreChoice, run_id: int, script: Path, *values: str) -> str:

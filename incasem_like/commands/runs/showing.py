@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 _LINES_OF_TRACE = 12
 _SHOWN_OF_HASHES = 12
+_WHOLE = (
+    "id kind name status recorded_status start_time stop_time heartbeat comment tags notes result parent inputs "
+    "info config meta host experiment artifacts fail_trace"
+)
 
 
 @click.command("show")
@@ -60,7 +64,7 @@ def show_run(run: Reference, what: str | None, artifact: str | None, kind: str, 
     elif what == "output":
         print(record.captured_output, end="")
     elif what == "json":
-        print(json.dumps(_whole(record), indent=2))
+        print(json.dumps({name: plain(getattr(record, name)) for name in _WHOLE.split()}, indent=2))
     else:
         _show(record)
 
@@ -169,14 +173,6 @@ def _parent_words(parent: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key.removesuffix('_run_id')} {shown}"
 
 
-def _whole(record: RunRecord) -> dict[str, object]:
-    attributes = (
-        "id kind name status recorded_status start_time stop_time heartbeat comment tags notes result parent inputs "
-        "info config meta host experiment artifacts fail_trace"
-    )
-    return {name: plain(getattr(record, name)) for name in attributes.split()}
-
-
 @click.command("checkpoints")
 @click.argument("run", metavar="ID", type=RunReference())
 @click.option("--quick", is_flag=True, help="Compare lengths only, instead of reading and hashing the files.")
@@ -224,28 +220,23 @@ def places(file: TrackedFile) -> list[str]:
 
 def condition(checkpoint: CheckpointRecord, *, quick: bool) -> str:
     """Return whether a checkpoint is complete, and whether the state for resuming from it exists."""
-    model = _state_of(checkpoint.model, quick)
-    if model not in ("complete", "length matches", "not verified"):
-        return model
+    file = checkpoint.model
+    on_disk = _on_disk(file)
+    if on_disk is not None:
+        if not quick and file_sha256(on_disk) != file.sha256:
+            return "changed: other SHA-256"
+        model = "length matches" if quick else "complete"
+    elif found := places(file):
+        # the database lists a file only once its last chunk is stored
+        model = "complete" if "database" in found else "not verified"
+    else:
+        there = [path for path in file.candidates if path.is_file()]
+        return f"changed: {there[0].stat().st_size} bytes, not {file.bytes}" if there else "missing"
     if checkpoint.state is not None:
         complete = checkpoint.state.can_be_had()
     else:
         complete = checkpoint.path.with_name(f"training_state_{checkpoint.iteration}").is_file()
     return model if complete else f"{model}, without state"
-
-
-def _state_of(file: TrackedFile, quick: bool) -> str:
-    on_disk = _on_disk(file)
-    if on_disk is None:
-        there = [path for path in file.candidates if path.is_file()]
-        if "database" in places(file):
-            return "complete"  # the database lists a file only once its last chunk is stored
-        if there and not places(file):
-            return f"changed: {there[0].stat().st_size} bytes, not {file.bytes}"
-        return "not verified" if places(file) else "missing"
-    if quick:
-        return "length matches"
-    return "complete" if file_sha256(on_disk) == file.sha256 else "changed: other SHA-256"
 
 
 def _on_disk(file: TrackedFile) -> Path | None:
