@@ -141,6 +141,9 @@ def as_known_error(error: BaseException) -> IncasemError | None:
             return InputError(f"A file stands where a folder is needed{place and ':'}{place}: choose another place.")
         if error.errno == errno.EISDIR:
             return InputError(f"A folder stands where a file is needed{place and ':'}{place}: choose another place.")
+        if error.errno == errno.ENOENT and error.filename and not os.path.isdir(os.path.dirname(error.filename) or "."):
+            folder = os.path.dirname(error.filename)
+            return InputError(f"The folder {folder} does not exist: create it, or choose another place.")
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             what = "has too long a name" if error.errno == errno.ENAMETOOLONG else "is a link that leads to itself"
             return InputError(f"A path {what}{place and ':'}{place}: choose another place.")
