@@ -32,43 +32,29 @@ _NOT_IN_A_FOLDER_NAME = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 class EntryFields(Section):
     """The fields of one entry in the JSON."""
 
-    file: ExistingFile = Field(
-        description="Container of the volumes (Zarr or N5), relative to `directories.data`, else to the JSON."
-    )
-    voxel_size: VoxelSize = Field(
-        description="Voxel size in nm, z, y, x; must be equal in all entries and match the metadata of the volumes."
-    )
-    offset: Position | None = Field(
-        None,
-        description="First voxel of the region, z, y, x, as absolute position (offset in nm / voxel size + index); "
-        "absent = where the raw volume begins.",
-    )
-    shape: Size | None = Field(
-        None, description="Extent of the region in voxels, z, y, x; absent = up to the end of the raw volume."
-    )
-    raw: Text = Field(
-        description="Dataset of the raw volume: uint8, uint16, or float from 0 to 1; one of its channels as `raw@c=1`."
-    )
-    further_raw: tuple[Text, ...] = Field(
-        (),
-        description="Datasets whose channels follow those of `raw`, for a network that reads predictions: `raw` is "
-        "then a predicted dataset too, such as `lsd`, and this `[affinities]`.",
-    )
-    labels: dict[str, Positive] = Field(
-        default_factory=dict,
-        description="Label datasets, each with the class, 1 to n, of its voxels above 0; absent = no labels.",
-    )
-    mask: Text | None = Field(
-        None, description="Mask dataset; voxels of value 0 are not learnt, predicted or evaluated; absent = no mask."
-    )
-    metric_masks: tuple[Text, ...] = Field(
-        (), description="Mask datasets; voxels where any of them is 0 are not evaluated; absent = no mask."
-    )
-    weight: PositiveNumber | None = Field(
-        None,
-        description="Share of the training samples that come from this entry, relative to the weights of the others; "
-        "all entries have one, or none; absent = in proportion to their volumes.",
-    )
+    file: ExistingFile
+    """Container of the volumes (Zarr or N5), relative to `directories.data`, else to the JSON."""
+    voxel_size: VoxelSize
+    """Voxel size in nm, z, y, x; must be equal in all entries and match the metadata of the volumes."""
+    offset: Position | None = None
+    """First voxel of the region, z, y, x, as absolute position (offset in nm / voxel size + index); absent = where the
+    raw volume begins."""
+    shape: Size | None = None
+    """Extent of the region in voxels, z, y, x; absent = up to the end of the raw volume."""
+    raw: Text
+    """Dataset of the raw volume: uint8, uint16, or float from 0 to 1; one of its channels as `raw@c=1`."""
+    further_raw: tuple[Text, ...] = ()
+    """Datasets whose channels follow those of `raw`, for a network that reads predictions: `raw` is then a predicted
+    dataset too, such as `lsd`, and this `[affinities]`."""
+    labels: dict[str, Positive] = Field(default_factory=dict)
+    """Label datasets, each with the class, 1 to n, of its voxels above 0; absent = no labels."""
+    mask: Text | None = None
+    """Mask dataset; voxels of value 0 are not learnt, predicted or evaluated; absent = no mask."""
+    metric_masks: tuple[Text, ...] = ()
+    """Mask datasets; voxels where any of them is 0 are not evaluated; absent = no mask."""
+    weight: PositiveNumber | None = None
+    """Share of the training samples that come from this entry, relative to the weights of the others; all entries have
+    one, or none; absent = in proportion to their volumes."""
 
     @field_validator("raw", "mask", mode="after")
     @classmethod
