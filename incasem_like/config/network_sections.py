@@ -186,7 +186,17 @@ class LevelsSection(ModelConfig):
                     f"model.{key} has {len(kernels)} levels, but {levels} downsample_factors need {needed}: "
                     f"give {needed} lists of kernels or null."
                 )
-            _check_kernels(key, kernels or (), axes)
+            for level, passes in enumerate(kernels or ()):
+                if not passes:
+                    raise contradiction(
+                        f"model.{key} has no kernel on level {level}: give it at least one, such as [[3, 3, 3]]."
+                    )
+                for kernel in passes:
+                    if axes and len(kernel) not in axes:
+                        raise contradiction(
+                            f"model.{key} has the kernel {list(kernel)} on level {level}, but downsample_factors have "
+                            f"{axes.pop()} axes: give both as many numbers."
+                        )
         return self
 
 
@@ -301,20 +311,6 @@ MODELS: ModelSections = {
     "Custom": CustomModel,
     "OneConv3d": OneConv3dModel,
 }
-
-
-def _check_kernels(key: str, kernels: tuple[tuple[Factor, ...], ...], axes: set[int]) -> None:
-    for level, passes in enumerate(kernels):
-        if not passes:
-            raise contradiction(
-                f"model.{key} has no kernel on level {level}: give it at least one, such as [[3, 3, 3]]."
-            )
-        for kernel in passes:
-            if axes and len(kernel) not in axes:
-                raise contradiction(
-                    f"model.{key} has the kernel {list(kernel)} on level {level}, "
-                    f"but downsample_factors have {axes.pop()} axes: give both as many numbers."
-                )
 
 
 class BalanceConfig(Section):

@@ -195,20 +195,14 @@ def _table(fields: Mapping[str, FieldInfo]) -> str:
     for key, field in fields.items():
         named = any(isinstance(item, Words) for item in field.metadata)
         if named or section_of(field.annotation) is None:
-            cells = (f"`{key}`", _type(field), _default(field), _meaning(field))
+            kind = expected(field.annotation, field.metadata).removeprefix("a ").removeprefix("the ")
+            cells = (f"`{key}`", kind, _default(field), _meaning(field))
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 
 
 def _meaning(field: FieldInfo) -> str:
     return " ".join((field.description or "").split())
-
-
-def _type(field: FieldInfo) -> str:
-    words = expected(field.annotation, field.metadata)
-    for article in ("a ", "the "):
-        words = words.removeprefix(article)
-    return words
 
 
 def _default(field: FieldInfo) -> str:

@@ -37,6 +37,11 @@ def write_page(
             "prediction": open_volume(container, f"{predicted}/segmentation"),
         },
     )
+    names, scores = ("dice", "jaccard", "precision", "recall"), evaluation.result
+    rows = [
+        [threshold, *("undefined" if (v := scores[name][threshold]) is None else f"{v:.4f}" for name in names)]
+        for threshold in scores["dice"]
+    ]
     of_training = report_of_run(training)
     report = Report(
         title="The demo: columns of a synthetic optic lobe",
@@ -52,7 +57,10 @@ def write_page(
             *[fact for fact in of_training.facts if fact[0] in ("machine", "commit", "last checkpoint")],
         ],
         pictures=[slices, *of_training.pictures],
-        tables=[_thresholds(evaluation), _times(result)],
+        tables=[
+            Table("Scores by threshold", ("threshold", *names), rows),
+            Table("Time by stage", ("stage", "seconds"), [(k, f"{v:.1f}") for k, v in result["seconds"].items()]),
+        ],
         commands=[Command(run.command, run.seconds) for run in runner.done],
         configuration=of_training.configuration,
         links=[
@@ -63,18 +71,3 @@ def write_page(
         ],
     )
     return write_report(report, places.work / "report.html")
-
-
-def _thresholds(evaluation: RunRecord) -> Table:
-    """Return the threshold sweep of the evaluation run as a table, one row per threshold."""
-    names = ("dice", "jaccard", "precision", "recall")
-    result = evaluation.result
-    rows = [
-        [threshold, *("undefined" if (v := result[name][threshold]) is None else f"{v:.4f}" for name in names)]
-        for threshold in result["dice"]
-    ]
-    return Table("Scores by threshold", ("threshold", *names), rows)
-
-
-def _times(result: dict[str, Any]) -> Table:
-    return Table("Time by stage", ("stage", "seconds"), [(k, f"{v:.1f}") for k, v in result["seconds"].items()])
