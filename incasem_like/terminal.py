@@ -69,10 +69,15 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
     return parser
 
 
-def add_worker_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a script that works on blocks: ``--num_workers``, ``--workers`` and ``--dashboard``."""
+def add_worker_flags(parser: argparse.ArgumentParser, *, short: bool = True) -> None:
+    """Add the flags of a script that works on blocks: ``--num_workers``, ``--workers`` and ``--dashboard``.
+
+    Args:
+        parser: Parser of the script.
+        short: Whether ``-n`` stands for ``--num_workers``; in commands with a configuration it is ``--name``.
+    """
     add = parser.add_argument
-    add("-n", "--num_workers", type=_count, default=os.cpu_count(), help="processes, at most")
+    add(*(["-n"] if short else []), "--num_workers", type=_count, default=os.cpu_count(), help="processes, at most")
     add("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
     add("--dashboard", action="store_true", help="print the address of a page that shows what workers do")
 

@@ -100,7 +100,11 @@ class History:
                 return False
         addresses = [result.get(name) for name in ("segmentation", "mask")] + list(result.get("segmentations", ()))
         files = [result.get(name) for name in ("data", "folder")]
-        whole = all(_is_complete(address) for address in addresses if address and ".zarr/" in str(address))
+        whole = all(
+            dataset_exists(address) and open_volume(address, allow_incomplete=True).complete
+            for address in addresses
+            if address and ".zarr/" in str(address)
+        )
         return whole and all(Path(file).exists() for file in files if file)
 
     def repetitions(self, base: str) -> int:
@@ -119,10 +123,6 @@ class History:
     def of_name(self, name: str) -> dict[str, Any] | None:
         """Return the latest finished step of that name in any round."""
         return next((entry for entry in reversed(self._steps) if entry["name"] == name and entry["result"]), None)
-
-
-def _is_complete(address: str) -> bool:
-    return dataset_exists(address) and open_volume(address, allow_incomplete=True).complete
 
 
 def plan_steps(plan: RoundPlan, history: History, repeat_from: str | None = None) -> list[PlannedStep]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
 from incasem_like.errors import InputError
-from incasem_like.terminal import WORKERS_HELP, counted, report_written, script_parser, shell_command, workers_source
+from incasem_like.terminal import add_worker_flags, counted, report_written, script_parser, shell_command
 from incasem_like.tracking.model.summaries import flatten
 
 if TYPE_CHECKING:
@@ -33,9 +32,7 @@ def main(script: Path) -> None:
     add("--parameters_of", type=int, metavar="ID", help="evaluation run of 11_search_parameters.py whose best "
         "parameters are used; key=value arguments override them")  # fmt: skip
     add("--overwrite", action="store_true", help="replace the stages that were made with other options")
-    add("--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
-    add("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
-    add("--dashboard", action="store_true", help="print the address of a page that shows what workers do")
+    add_worker_flags(parser, short=False)
 
     def read_config(line: CommandLine) -> SegmentationConfig:
         from incasem_like.segmentation.settings import load_segmentation_config

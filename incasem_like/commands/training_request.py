@@ -136,8 +136,12 @@ def _mode(line: CommandLine) -> tuple[str | None, int]:
         )
     if not modes:
         return None, 0
-    if modes[0] == CONTINUE:
-        _check_continuing(line)
+    only_new = {"--id": line.id is not None, "--name": line.name is not None, "--unobserved": line.unobserved}
+    if modes[0] == CONTINUE and (flag := next((flag for flag, is_given in only_new.items() if is_given), None)):
+        raise InputError(
+            f"{CONTINUE} resumes the same run, with its id, name and record: leave {flag} out, or start a new run with "
+            f"{REPEAT} or {START}."
+        )
     words = given[modes[0]] if modes[0] == START else [given[modes[0]]]
     if len(words) > 2:
         raise InputError(
@@ -155,22 +159,6 @@ def _mode(line: CommandLine) -> tuple[str | None, int]:
         ) from None
     assert number is not None
     return modes[0], number
-
-
-def _check_continuing(line: CommandLine) -> None:
-    """Check that no flag is given that only a new run can have.
-
-    Raises:
-        InputError: One is.
-    """
-    for flag, given in (
-        ("--id", line.id is not None), ("--name", line.name is not None), ("--unobserved", line.unobserved),
-    ):  # fmt: skip
-        if given:
-            raise InputError(
-                f"{CONTINUE} resumes the same run, with its id, name and record: leave {flag} out, or start a new "
-                f"run with {REPEAT} or {START}."
-            )
 
 
 def _places_of(record: RunRecord, places: Places) -> Places:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -151,7 +151,16 @@ def _lineage(record: RunRecord) -> Iterator[tuple[str, str]]:
     if read:
         yield "data", "\n".join(read)
     if isinstance(record.parent, dict):
-        yield "parent", "\n".join(", ".join(_parent_words(parent)) for parent in origins(record.parent))
+        parents = []
+        for origin in origins(record.parent):
+            entries = sorted(origin.items(), key=lambda entry: not entry[0].endswith("_run_id"))
+            words = [
+                f"{key.removesuffix('_run_id')} {value[:_SHOWN_OF_HASHES] if key == 'sha256' else cell(value)}"
+                for key, value in entries
+                if value is not None
+            ]
+            parents.append(", ".join(words))
+        yield "parent", "\n".join(parents)
     if (other := record.info.get("repeats")) is not None:
         yield "repeats", f"{singular(record.kind)} {other}"
     if record.kind == "predictions" and (other := record.info.get("prediction_run_id")) is not None:
@@ -164,13 +173,6 @@ def _lineage(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield "checkpoints", f"{iterations} ({size(sum(checkpoint.bytes for checkpoint in checkpoints))})"
     if record.artifacts:
         yield "artifacts", ", ".join(record.artifacts)
-
-
-def _parent_words(parent: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in sorted(parent.items(), key=lambda entry: not entry[0].endswith("_run_id")):
-        if value is not None:
-            shown = value[:_SHOWN_OF_HASHES] if key == "sha256" else cell(value)
-            yield f"{key.removesuffix('_run_id')} {shown}"
 
 
 @click.command("checkpoints")
