@@ -64,6 +64,13 @@ def test_a_full_disk_is_named_as_such():
     assert "/data/out" in str(known)
 
 
+def test_a_missing_folder_is_bad_input_and_a_file_missing_in_its_folder_an_error_of_ours(tmp_path):
+    known = terminal.as_known_error(FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "absent/out.csv")))
+    assert isinstance(known, InputError)
+    assert str(tmp_path / "absent") in str(known)
+    assert terminal.as_known_error(FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "out.csv"))) is None
+
+
 @pytest.mark.parametrize(
     "line", [["--size", "3"], ["--size", "1", "2", "x"], ["--sise", "1", "2", "3"], ["--config", "broken.yaml"], []]
 )

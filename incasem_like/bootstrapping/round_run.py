@@ -11,20 +11,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 from incasem_like.bootstrapping.steps import NAMES, STEPS, RoundPlan, Work, check_step, used_steps
 from incasem_like.errors import IncasemError, InputError, RunNotFoundError
 from incasem_like.processes import BAD_INPUT, INTERRUPTED, run_script_process
-from incasem_like.tracking import Continuation, tracked_run
+from incasem_like.tracking import Continuation, Run, RunRecord, RunStore, tracked_run
 from incasem_like.tracking.kinds import kind_named
 from incasem_like.volumes import dataset_exists, open_volume
 from incasem_like.volumes.chunk_files import digest
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import Run, RunRecord, RunStore
 
 COMMAND = "bootstrap"
 STEPS_INFO, KEY_INFO, PAINT_INFO, REPEAT_INFO = "steps", "round_key", "paint_folders", "repeat_from"

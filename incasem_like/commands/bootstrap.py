@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.tables import Column, print_table
 from incasem_like.commands.tracked import Resumable, run_options, run_tracked, script_folder, stores_of
 from incasem_like.errors import InputError
@@ -17,7 +18,6 @@ from incasem_like.volumes.provenance import command_line
 if TYPE_CHECKING:
     from incasem_like.bootstrapping.round_run import PlannedStep
     from incasem_like.bootstrapping.settings import RoundConfig
-    from incasem_like.commands.command_line import CommandLine
 
 EXAMPLE = "with round.yaml round.raw=data/cell.zarr/volumes/raw round.labels=[data/cell.zarr/volumes/labels/painted]"
 

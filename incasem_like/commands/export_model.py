@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from incasem_like.commands.options import RunReference, StoreChoice, store_options
+from incasem_like.commands.options import Reference, RunReference, StoreChoice, store_options
 from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
-    from incasem_like.commands.options import Reference
     from incasem_like.models import PortableModel
 
 

@@ -10,20 +10,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest, shown_path
+from incasem_like.tracking import RunRecord, RunStore, RunSummary
 from incasem_like.tracking.address import as_folder
 from incasem_like.tracking.kinds import KINDS, singular
 from incasem_like.tracking.moving.sync import open_offline
 from incasem_like.tracking.opening import open_store
 from incasem_like.tracking.values import without_credentials
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord, RunStore, RunSummary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _REFERENCE = re.compile(r"^(?:([a-z]+)[/ :])?0*(\d+)$", re.IGNORECASE)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.cpu_settings import share_the_cores
 from incasem_like.commands.tracked import (
     CHECK_COMMIT,
@@ -22,15 +23,13 @@ from incasem_like.commands.tracked import (
 from incasem_like.config import PredictionConfig, load_prediction_config
 from incasem_like.errors import InputError, StoreError
 from incasem_like.terminal import WORKERS_HELP, counted, report_written, shell_command, shown_path, workers_source
+from incasem_like.tracking import RunRecord, RunStore
 from incasem_like.tracking.model.summaries import origins
 
 if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
-    from incasem_like.config import PredictionConfig
     from incasem_like.prediction.experiment import FinishedPrediction
     from incasem_like.prediction.planning.plan import PredictionPlan
     from incasem_like.prediction.planning.preflight import Preflight
-    from incasem_like.tracking import RunRecord, RunStore
 
 Config = TypeVar("Config", bound="PredictionConfig")
 NO_TRAINING = "No training run is named: add --run_id ID, the id that train.py printed."

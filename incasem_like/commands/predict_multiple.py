@@ -9,6 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.cpu_settings import share_the_cores
 from incasem_like.commands.predict import (
     add_flags,
@@ -20,18 +21,16 @@ from incasem_like.commands.predict import (
     with_given,
 )
 from incasem_like.commands.tracked import Resumable, check_commit, run_options, run_tracked, script_folder, stores_of
-from incasem_like.config import load_series_config
+from incasem_like.config import SeriesConfig, load_series_config
 from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import counted, report_written, shell_command, shown_path
 from incasem_like.tracking.model.checkpoints import series_log_folder
 from incasem_like.tracking.moving.model_files import share
+from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
 
 if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
-    from incasem_like.config import SeriesConfig
     from incasem_like.prediction.series.experiment import FinishedSeries
     from incasem_like.prediction.series.plan import Entry, SeriesPlan
-    from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
 
 EXAMPLE = "--run_id 12 --start 1000 --keep best with config_prediction.yaml prediction.data=my_data.json"
 # Keys of the section "series" of the configuration: flag, type, placeholder and help.

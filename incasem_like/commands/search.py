@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.segment import add_prediction_flags, open_prediction
 from incasem_like.commands.tables import Column, print_table
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
 from incasem_like.terminal import add_worker_flags, report_written, script_parser, shell_command
 
 if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
     from incasem_like.evaluation.decode_search import Candidate
     from incasem_like.evaluation.search_config import DecodeSearchConfig
 

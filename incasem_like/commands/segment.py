@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
 from incasem_like.errors import InputError
 from incasem_like.terminal import add_worker_flags, counted, report_written, script_parser, shell_command
 from incasem_like.tracking.model.summaries import flatten
 
 if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
     from incasem_like.segmentation.settings import SegmentationConfig
     from incasem_like.volumes import Volume
 

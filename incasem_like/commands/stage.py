@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from dataclasses import Field
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from incasem_like.commands.options import StoreChoice, add_record_flags, record_options
 from incasem_like.terminal import add_worker_flags, report_written
 from incasem_like.tracking.kinds import singular
-
-if TYPE_CHECKING:
-    from dataclasses import Field
 
 
 class Request(Protocol):

@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.tables import Column, print_table
 from incasem_like.commands.tracked import Resumable, run_options, run_tracked, script_folder, stores_of
-from incasem_like.config import load_sweep_config
+from incasem_like.config import SweepConfig, load_sweep_config
 from incasem_like.errors import InputError
 from incasem_like.terminal import WORKERS_HELP, shell_command, shown_path, workers_source
 from incasem_like.volumes.provenance import command_line
 
 if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
-    from incasem_like.config import SweepConfig
     from incasem_like.search import Search, Trial
     from incasem_like.training.sweep import FinishedSweep
 

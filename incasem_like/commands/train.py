@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.cpu_settings import keep_freed_memory
+from incasem_like.commands.options import StoreChoice
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
 from incasem_like.commands.training_request import CONTINUE, REPEAT, START, TrainingRequest, add_flags, read_request
+from incasem_like.config import TrainingConfig
 from incasem_like.config.loading import TRACKED
 from incasem_like.errors import DiskFullError, RunTakenError, StoreError
 from incasem_like.terminal import report_written, run_guarded, shell_command, shown_path
@@ -19,9 +22,6 @@ from incasem_like.training.continuing import differences
 from incasem_like.training.processes import leading, started_processes
 
 if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
-    from incasem_like.commands.options import StoreChoice
-    from incasem_like.config import TrainingConfig
     from incasem_like.training.beginning import Beginning
     from incasem_like.training.experiment import FinishedTraining
     from incasem_like.training.folders import RunFolders

@@ -6,21 +6,18 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.options import run_id
 from incasem_like.commands.tracked import CHECK_COMMIT, check_commit, stores_of
-from incasem_like.config import TrainingConfig, load_places, load_training_config, overlay_tracked
+from incasem_like.config import Places, TrainingConfig, load_places, load_training_config, overlay_tracked
 from incasem_like.config.loading import Layers, lay_given
 from incasem_like.config.network_sections import AutoContextModel
+from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
 from incasem_like.errors import InputError, RunNotFoundError
+from incasem_like.tracking import RunRecord
 from incasem_like.training.continuing import check_same_training
-
-if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
-    from incasem_like.config import Places
-    from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
-    from incasem_like.tracking import RunRecord
 
 REPEAT, CONTINUE, START = "--repeat_run", "--continue_run", "--start_from"
 TRIAL = "--trial_of"  # given by sweep.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import click
@@ -21,9 +22,6 @@ from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shown_path
 from incasem_like.viewing.layers import SHADERS
 from incasem_like.viewing.scene import Plane, Scene
-
-if TYPE_CHECKING:
-    import argparse
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.demo import plan
+from incasem_like.demo.plan import DemoPlaces
+from incasem_like.demo.stages import StageRunner
 from incasem_like.terminal import duration
+from incasem_like.tracking import RunRecord
 from incasem_like.viewing.report import Command, Report, Table, write_report
 from incasem_like.viewing.run_report import report_of_run, slices_of_volumes
-
-if TYPE_CHECKING:
-    from incasem_like.demo.plan import DemoPlaces
-    from incasem_like.demo.stages import StageRunner
-    from incasem_like.tracking import RunRecord
 
 
 def write_page(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,13 +15,11 @@ from incasem_like.commands.tables import NOTHING, Column, cell, print_table
 from incasem_like.disk import write_whole
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest, report_written, shown_path
+from incasem_like.tracking import RunRecord, RunStore
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.model.summaries import differing, flatten
 from incasem_like.tracking.queries.fields import better
 from incasem_like.training.arithmetic import KEY, WARNING, arithmetic_differences
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord, RunStore
 
 _ABSENT = object()
 

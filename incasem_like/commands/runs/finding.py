@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,14 +18,11 @@ from incasem_like.commands.tables import Column, cell, is_number, print_table
 from incasem_like.errors import InputError
 from incasem_like.terminal import shell_command
 from incasem_like.tracking.kinds import kind_named
+from incasem_like.tracking.model.summaries import RunSummary
 from incasem_like.tracking.queries.conditions import parse_condition
-from incasem_like.tracking.queries.fields import better
+from incasem_like.tracking.queries.fields import Field, better
 from incasem_like.tracking.queries.select import select_runs
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.model.summaries import RunSummary
-    from incasem_like.tracking.queries.fields import Field
-    from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.base import RunStore
 
 _ALWAYS = ("id", "name", "status", "started", "took")
 FILTERS = """\b

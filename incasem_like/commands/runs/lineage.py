@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,6 +16,10 @@ from incasem_like.errors import IncasemError, InputError, RunNotFoundError
 from incasem_like.terminal import report_written, shown_path
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.lineage import (
+    Lineage,
+    Link,
+    Making,
+    Node,
     data_key,
     gather,
     input_hashes,
@@ -26,10 +30,7 @@ from incasem_like.tracking.lineage import (
     written_by,
 )
 from incasem_like.tracking.model.checkpoints import listed
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.lineage import Lineage, Link, Making, Node
-    from incasem_like.tracking.model.summaries import RunSummary
+from incasem_like.tracking.model.summaries import RunSummary
 
 
 @click.command("lineage")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,13 +11,11 @@ from incasem_like.commands.options import KindOfRun, StoreChoice, called_first, 
 from incasem_like.commands.tables import cell
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import counted
+from incasem_like.tracking import RunStore
 from incasem_like.tracking.address import ENVIRONMENT_VARIABLE
 from incasem_like.tracking.doctor import examine
 from incasem_like.tracking.kinds import KINDS, singular
 from incasem_like.tracking.moving.sync import OFFLINE, sync_journals
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunStore
 
 _one_kind = click.option("--kind", type=KindOfRun(), help=f"Runs of this kind only: {', '.join(KINDS)}.")
 

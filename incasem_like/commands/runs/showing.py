@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 
@@ -23,17 +23,11 @@ from incasem_like.commands.options import (
 from incasem_like.commands.runs.finding import plain
 from incasem_like.commands.tables import NOTHING, Column, cell, print_table, size
 from incasem_like.terminal import shown_path
+from incasem_like.tracking import CheckpointRecord, RunRecord
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.model.cache import cached_path, file_sha256
-from incasem_like.tracking.model.checkpoints import rank
+from incasem_like.tracking.model.checkpoints import TrackedFile, rank
 from incasem_like.tracking.model.summaries import flatten, origins
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from incasem_like.tracking import CheckpointRecord, RunRecord
-    from incasem_like.tracking.model.checkpoints import TrackedFile
-
 
 _LINES_OF_TRACE = 12
 _SHOWN_OF_HASHES = 12
