@@ -113,8 +113,8 @@ def parse_json(text: str, where: str) -> Any:
         return json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         # the position is that of the comma or of the bracket, depending on the version of Python
-        comma = re.search(r",\s*$", text[: error.pos]) and text[error.pos : error.pos + 1] in ("}", "]")
-        comma = comma or re.match(r",\s*[}\]]", text[error.pos :])
+        before, behind = text[: error.pos], text[error.pos :]
+        comma = re.match(r",\s*[}\]]", behind) or (re.search(r",\s*$", before) and re.match(r"[}\]]", behind))
         hint = " (a comma before a closing bracket is not allowed)" if comma else ""
         raise ConfigError(
             f"{where} is not valid JSON in line {error.lineno}, column {error.colno}: {error.msg}{hint}."
