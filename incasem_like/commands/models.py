@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from incasem_like.commands.lazy_group import LazyGroup, Member
-from incasem_like.commands.options import DEBUG_OPTION, StoreChoice, Whole, click_option, store_options
+from incasem_like.commands.options import DEBUG_OPTION, StoreChoice, Whole, click_option, predict_command, store_options
 from incasem_like.commands.tables import NOTHING, Column, print_table, size
 from incasem_like.config.locations import absolute
 from incasem_like.errors import InputError, StoreError
@@ -290,9 +290,7 @@ def import_models(
         if empty:
             print(f"{shown_path(source.path)} holds no trainings.")
     if first is not None:
-        words = ["scripts/03_predict/predict.py", "--run_id", first.run_id, *stores.flags()]
-        words += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json"]
-        print(f"Next: {shell_command('python', *words)}")
+        print(f"Next: {predict_command(stores, first.run_id)}")
 
 
 def _check_import(found: list[Source], wanted: tuple[int, ...], description: Description, run_id: int | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.cpu_settings import share_the_cores
+from incasem_like.commands.options import predict_command
 from incasem_like.commands.predict import (
     add_flags,
     artifact_command,
@@ -23,7 +24,7 @@ from incasem_like.commands.predict import (
 from incasem_like.commands.tracked import Resumable, check_commit, run_options, run_tracked, script_folder, stores_of
 from incasem_like.config import SeriesConfig, load_series_config
 from incasem_like.prediction import SERIES_FIGURE
-from incasem_like.terminal import counted, report_written, shell_command, shown_path
+from incasem_like.terminal import counted, report_written, shown_path
 from incasem_like.tracking.model.checkpoints import series_log_folder
 from incasem_like.tracking.moving.model_files import share
 from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
@@ -175,10 +176,8 @@ def report_finished(finished: FinishedSeries, line: CommandLine, predict_script:
             print(f"Figure: {artifact_command(line, series.config, finished.run_id, SERIES_FIGURE)}")
     _report_kept(finished)
     if best is not None:
-        flags = stores_of(line, series.config.directories, series.config.tracking).flags()
-        words = ["--run_id", series.plan.training_run_ids[0], "--checkpoint", best.iteration, *flags]
-        words += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json"]
-        print(f"Next: {shell_command('python', shown_path(predict_script), *words)}")
+        stores = stores_of(line, series.config.directories, series.config.tracking)
+        print(f"Next: {predict_command(stores, series.plan.training_run_ids[0], predict_script, best.iteration)}")
 
 
 def _report_kept(finished: FinishedSeries) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from incasem_like.commands.command_line import CommandLine
+from incasem_like.commands.options import predict_command
 from incasem_like.commands.tables import Column, print_table
 from incasem_like.commands.tracked import Resumable, run_options, run_tracked, script_folder, stores_of
 from incasem_like.config import SweepConfig, load_sweep_config
 from incasem_like.errors import InputError
-from incasem_like.terminal import WORKERS_HELP, shell_command, shown_path, workers_source
+from incasem_like.terminal import WORKERS_HELP, workers_source
 from incasem_like.volumes.provenance import command_line
 
 if TYPE_CHECKING:
@@ -109,13 +110,5 @@ def run(config: SweepConfig, line: CommandLine, script: Path) -> None:
     if best is None:
         raise InputError(f"No trial has the metric {finished.search.metric}: set sweep.metric, or validation.data.")
     print(f"Best: trial {best.number}, training run {best.run_id}, {finished.search.metric} {best.value:.4f}")
-    words = [
-        "--run_id",
-        best.run_id,
-        *stores.flags(),
-        "with",
-        "config_prediction.yaml",
-        "prediction.data=YOUR_DATA.json",
-    ]
     predict = script_folder(script).parent / "03_predict" / "predict.py"
-    print(f"Next: {shell_command('python', shown_path(predict), *words)}")
+    print(f"Next: {predict_command(stores, best.run_id, predict)}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.cpu_settings import keep_freed_memory
-from incasem_like.commands.options import StoreChoice
+from incasem_like.commands.options import StoreChoice, predict_command
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
 from incasem_like.commands.training_request import CONTINUE, REPEAT, START, TrainingRequest, add_flags, read_request
 from incasem_like.config import TrainingConfig
@@ -142,12 +142,6 @@ def resume_command(stores: StoreChoice, run_id: int, script: Path, *values: str)
     """Return the command that resumes a training, with ``key=value`` updates if there are any."""
     words = ["python", shown_path(script), CONTINUE, run_id, *stores.flags(), *(["with", *values] if values else [])]
     return shell_command(*words)
-
-
-def predict_command(stores: StoreChoice, run_id: int, predict_script: Path) -> str:
-    """Return the command that predicts with the trained network."""
-    words = ["python", shown_path(predict_script), "--run_id", run_id, *stores.flags()]
-    return shell_command(*words, "with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json")
 
 
 def _report_finished(

@@ -13,10 +13,9 @@ from typing import Any
 
 import click
 
-from incasem_like.commands.options import StoreChoice, Whole, called, kind_option, store_options
+from incasem_like.commands.options import StoreChoice, Whole, called, kind_option, predict_command, store_options
 from incasem_like.commands.tables import Column, cell, is_number, print_table
 from incasem_like.errors import InputError
-from incasem_like.terminal import shell_command
 from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.model.summaries import RunSummary
 from incasem_like.tracking.queries.conditions import parse_condition
@@ -184,9 +183,7 @@ def best_runs(
     step = best.summary[field.metric].get(f"{chosen}_step")
     print(f"\nBest {field.metric}: {value:.4f} in {called(best)}, iteration {step}.")
     if best.kind == "trainings" and _has_checkpoint(best, step):
-        words = ["--run_id", best.id, "--checkpoint", step, *stores.flags()]
-        words += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json"]
-        print(f"Next: {shell_command('python', 'scripts/03_predict/predict.py', *words)}")
+        print(f"Next: {predict_command(stores, best.id, checkpoint=int(step or 0))}")
 
 
 def _has_checkpoint(run: RunSummary, iteration: float | None) -> bool:

@@ -91,12 +91,12 @@ def find_lineage(subject: str, kind: str, runs: Sequence[RunSummary], where: str
 
     reference = read_reference(subject)
     if reference is not None:
-        focus = run_key(reference.kind or kind, reference.id)
         of = reference.kind or kind
         ids = sorted(run.id for run in runs if run.kind == of)
         if reference.id not in ids:
             there = f"there are {listed(ids)}" if ids else "there are none"
             raise RunNotFoundError(f"There is no {singular(of)} run {reference.id} in {where}: {there}.")
+        focus = run_key(of, reference.id)
         return _around(focus, runs, ()), focus
     address = str(parse_address(subject)) if "://" in subject else str(Path(subject).expanduser().absolute())
     provenance = read_provenance(address)
