@@ -87,6 +87,22 @@ def workers_source(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Return the type of a flag whose values are whole numbers from ``minimum``, for ``add_argument``.
+
+    Example:
+        >>> at_least(1)("3")
+        3
+    """
+
+    def parse(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {minimum}")
+        return int(text)
+
+    return parse
+
+
 def _count(text: str) -> int:
     """Parse a number of processes; 0 and 1 both mean this process alone."""
     if not text.isdecimal():

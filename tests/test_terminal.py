@@ -88,6 +88,17 @@ def test_a_mistyped_command_line_is_one_sentence_that_names_the_help(line, capsy
     assert len(shown.splitlines()) == 1
 
 
+@pytest.mark.parametrize("value", ["0", "-3", "1.5", "x", ""])
+def test_a_number_below_the_least_one_is_refused_by_the_parser(value, capsys):
+    parser = terminal.script_parser("Measure.")
+    parser.add_argument("--chunks", nargs=2, type=terminal.at_least(1))
+    assert parser.parse_args(["--chunks", "1", "20"]).chunks == [1, 20]
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(["--chunks", "5", value])
+    assert stopped.value.code == 2
+    assert f"{value} is not a whole number of at least 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(3.2, "3 s"), (200, "3 min 20 s"), (18120, "5 h 2 min"), (float("inf"), "unknown time")]
 )

@@ -3,7 +3,7 @@
 import argparse
 
 from incasem_like.commands.stage import add_run_flags, read_flags, report_run, run_options
-from incasem_like.terminal import report_written, run_script, script_parser, shell_command
+from incasem_like.terminal import at_least, report_written, run_script, script_parser, shell_command
 
 parser = script_parser("Segment a probability map: 1 where p >= threshold and the mask is not 0, else 0 (uint8).")
 add = parser.add_argument
@@ -12,7 +12,7 @@ add("-d", "--dataset", required=True, metavar="DS", help="probability map of one
 add("--mask_filename", metavar="ZARR", help="container of a mask (default: the prediction's, if --mask is given)")
 add("-m", "--mask", metavar="DS", help="mask dataset (default: volumes/mask, if --mask_filename is given)")
 add("-o", "--out_dataset", required=True, metavar="DS", help="the segmentation, in the prediction's container")
-add("-c", "--chunk_shape", type=int, nargs=3, default=[128, 128, 128], help="z y x in voxels")
+add("-c", "--chunk_shape", type=at_least(1), nargs=3, default=[128, 128, 128], help="z y x in voxels")
 add("-t", "--threshold", type=float, required=True, help="probability from 0 to 1")
 add_run_flags(parser, "replace an existing segmentation")
 
