@@ -30,6 +30,7 @@ add_run_flags(parser, "replace an output that was made with other options")
 
 def main(arguments: argparse.Namespace) -> None:
     """Refine, and print the report and what was written."""
+    from incasem_like.disk import check_output_file
     from incasem_like.errors import InputError
     from incasem_like.segmentation.refinement_run import Refinement, refine_as_run
 
@@ -37,6 +38,8 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.output = None
     elif arguments.output is None:
         raise InputError("Name what to write with --output, or give --dry_run, which writes nothing.")
+    if arguments.removed is not None:
+        check_output_file(arguments.removed)
     options = run_options(arguments, "segmentations")
     result = refine_as_run(read_flags(Refinement, arguments), removed_list=arguments.removed, **options)
     for name, value in result.get("report", {}).items():
