@@ -182,13 +182,14 @@ def download_models(
     if accept_changed:
         for model_id in chosen:
             downloader.log.forget(folder / CHECKPOINT_FOLDER / listed.models[model_id].file)
-    words = []
-    for model_id in [*([None] if database else []), *chosen]:
-        if model_id is None:
+    words: list[str] = []
+    wanted: list[int | None] = [None, *chosen] if database else [*chosen]
+    for which in wanted:
+        if which is None:
             found = downloader.database(listed.database)
             words.append(shown_path(found.path))
         else:
-            found = downloader.model(model_id, listed.models[model_id])
+            found = downloader.model(which, listed.models[which])
         length = size(found.path.stat().st_size)
         if found.is_new:
             report_written(length, shown_path(found.path))
