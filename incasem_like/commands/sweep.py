@@ -107,7 +107,7 @@ def run(config: SweepConfig, line: CommandLine, script: Path) -> None:
         values = (shown(trial.parameters[key]) for key in keys)
         rows.append([str(trial.number), str(trial.run_id), trial.status, value, *values])
     print_table([Column(title) for title in ("trial", "training", "status", finished.search.metric, *keys)], rows)
-    if best is None:
+    if best is None or best.run_id is None:
         raise InputError(f"No trial has the metric {finished.search.metric}: set sweep.metric, or validation.data.")
     print(f"Best: trial {best.number}, training run {best.run_id}, {finished.search.metric} {best.value:.4f}")
     predict = script_folder(script).parent / "03_predict" / "predict.py"
