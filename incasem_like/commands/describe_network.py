@@ -39,7 +39,7 @@ def describe(arguments: argparse.Namespace, search: Path) -> None:
     config = load_training_config(files, updates, search)
     from incasem_like.networks import check_output, geometry_in_volumes, network_geometry
     from incasem_like.networks.description import describe_network, sizes_near
-    from incasem_like.training.first_network import with_first_network
+    from incasem_like.training.start import with_first_network
 
     runs = config.directories.runs
     config = with_first_network(config, lambda: open_store(config.tracking.url, "trainings", runs))
