@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from incasem_like.errors import InputError
+
 _BYTES_AT_ONCE = 1 << 20
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file atomically: to a temporary path beside it, which is then renamed."""
+    """Write a file atomically: to a temporary path beside it, which is then renamed; errors name the file itself."""
     beside = _beside(path)
     try:
         with open(beside, "wb") as file:
@@ -25,9 +27,24 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename == str(beside):
+            error.filename, error.filename2 = str(path), None
+        with contextlib.suppress(OSError):  # the folder may be a file
+            beside.unlink(missing_ok=True)
         raise
+
+
+def check_output_file(path: Path) -> None:
+    """Check, before long work, that a file can be written at a path.
+
+    Raises:
+        InputError: A folder is there, or the folder to write it in does not exist.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file to write.")
+    if not path.parent.is_dir():
+        raise InputError(f"The folder {path.parent} for {path.name} does not exist: create it, or name another file.")
 
 
 def copy_whole(source: Path, target: Path, *, link: bool = False) -> None:

@@ -69,10 +69,15 @@ def script_parser(purpose: str, **options: object) -> argparse.ArgumentParser:
     return parser
 
 
-def add_worker_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a script that works on blocks: ``--num_workers``, ``--workers`` and ``--dashboard``."""
+def add_worker_flags(parser: argparse.ArgumentParser, *, short: bool = True) -> None:
+    """Add the flags of a script that works on blocks: ``--num_workers``, ``--workers`` and ``--dashboard``.
+
+    Args:
+        parser: Parser of the script.
+        short: Whether ``-n`` stands for ``--num_workers``; in commands with a configuration it is ``--name``.
+    """
     add = parser.add_argument
-    add("-n", "--num_workers", type=_count, default=os.cpu_count(), help="processes, at most")
+    add(*(["-n"] if short else []), "--num_workers", type=_count, default=os.cpu_count(), help="processes, at most")
     add("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
     add("--dashboard", action="store_true", help="print the address of a page that shows what workers do")
 
@@ -80,6 +85,22 @@ def add_worker_flags(parser: argparse.ArgumentParser) -> None:
 def workers_source(text: str) -> Path | str:
     """Parse the value of ``--workers``: a file, or the address of a Dask cluster, which is not a path."""
     return text if "://" in text else Path(text)
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Return the type of a flag whose values are whole numbers from ``minimum``, for ``add_argument``.
+
+    Example:
+        >>> at_least(1)("3")
+        3
+    """
+
+    def parse(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {minimum}")
+        return int(text)
+
+    return parse
 
 
 def _count(text: str) -> int:
@@ -141,6 +162,9 @@ def as_known_error(error: BaseException) -> IncasemError | None:
             return InputError(f"A file stands where a folder is needed{place and ':'}{place}: choose another place.")
         if error.errno == errno.EISDIR:
             return InputError(f"A folder stands where a file is needed{place and ':'}{place}: choose another place.")
+        if error.errno == errno.ENOENT and error.filename and not os.path.isdir(os.path.dirname(error.filename) or "."):
+            folder = os.path.dirname(error.filename)
+            return InputError(f"The folder {folder} does not exist: create it, or choose another place.")
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             what = "has too long a name" if error.errno == errno.ENAMETOOLONG else "is a link that leads to itself"
             return InputError(f"A path {what}{place and ':'}{place}: choose another place.")

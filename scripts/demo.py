@@ -5,14 +5,10 @@ from pathlib import Path
 
 from incasem_like.terminal import run_script, script_parser
 
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = script_parser("Run the whole workflow on a synthetic volume and write a report page.")
-    parser.add_argument(
-        "--short", action="store_true", help="a small volume and a few iterations, to check that everything runs"
-    )
-    return parser
+parser = script_parser("Run the whole workflow on a synthetic volume and write a report page.")
+parser.add_argument(
+    "--short", action="store_true", help="a small volume and a few iterations, to check that everything runs"
+)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -27,4 +23,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, make_parser())
+    run_script(main, parser)

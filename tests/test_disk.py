@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from incasem_like.disk import copy_whole, is_locked, lock, whole_folder
+from incasem_like.disk import check_output_file, copy_whole, is_locked, lock, whole_folder, write_whole
+from incasem_like.errors import InputError
 
 
 @pytest.mark.parametrize("link", [False, True])
@@ -70,3 +71,20 @@ def test_a_file_is_locked_until_the_process_that_locked_it_is_killed(tmp_path: P
     with open(path) as file:
         assert lock(file.fileno(), wait=False)
         assert is_locked(path)
+
+
+@pytest.mark.parametrize("name", ["missing/out.csv", "folder", "file/out.csv"])
+def test_a_file_that_cannot_be_written_is_named_before_and_at_writing(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    path = tmp_path / name
+    with pytest.raises(InputError, match=path.name):
+        check_output_file(path)
+    with pytest.raises(OSError, match=path.name) as raised:
+        write_whole(path, lambda file: file.write(b"x"))
+    assert raised.value.filename == str(path)
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_file_in_an_existing_folder_passes(tmp_path: Path) -> None:
+    check_output_file(tmp_path / "out.csv")

@@ -64,6 +64,13 @@ def test_a_full_disk_is_named_as_such():
     assert "/data/out" in str(known)
 
 
+def test_a_missing_folder_is_bad_input_and_a_file_missing_in_its_folder_an_error_of_ours(tmp_path):
+    known = terminal.as_known_error(FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "absent/out.csv")))
+    assert isinstance(known, InputError)
+    assert str(tmp_path / "absent") in str(known)
+    assert terminal.as_known_error(FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "out.csv"))) is None
+
+
 @pytest.mark.parametrize(
     "line", [["--size", "3"], ["--size", "1", "2", "x"], ["--sise", "1", "2", "3"], ["--config", "broken.yaml"], []]
 )
@@ -79,6 +86,17 @@ def test_a_mistyped_command_line_is_one_sentence_that_names_the_help(line, capsy
     assert shown.startswith("error: ")
     assert shown.endswith(" --help.\n")
     assert len(shown.splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "1.5", "x", ""])
+def test_a_number_below_the_least_one_is_refused_by_the_parser(value, capsys):
+    parser = terminal.script_parser("Measure.")
+    parser.add_argument("--chunks", nargs=2, type=terminal.at_least(1))
+    assert parser.parse_args(["--chunks", "1", "20"]).chunks == [1, 20]
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(["--chunks", "5", value])
+    assert stopped.value.code == 2
+    assert f"{value} is not a whole number of at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

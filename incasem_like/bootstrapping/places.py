@@ -118,16 +118,15 @@ def tile_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.in
         for axis in (1, 2):
             first, last = part.begin[axis] - origin[axis], part.end[axis] - origin[axis]
             edges.append([max(first, tile * size) - first for tile in range(first // size, math.ceil(last / size))])
-        counted = [_tile_sums(one, edges) for one in (np.ones(part.shape, np.int64), squares, known.astype(np.int64))]
+        counted = [
+            np.add.reduceat(np.add.reduceat(values, edges[0], axis=1), edges[1], axis=2)
+            for values in (np.ones(part.shape, np.int64), squares, known.astype(np.int64))
+        ]
         first_tiles = [(part.begin[axis] - origin[axis]) // size for axis in (1, 2)]
         z, y, x = np.indices(counted[0].shape)
         tiles = (z + part.begin[0] - origin[0], y + first_tiles[0], x + first_tiles[1])
         rows.append(np.stack([one.ravel() for one in (*tiles, *counted)], axis=1))
     return np.concatenate(rows).astype(np.int64)
-
-
-def _tile_sums(values: npt.NDArray[np.int64], edges: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
-    return np.asarray(np.add.reduceat(np.add.reduceat(values, edges[0], axis=1), edges[1], axis=2))
 
 
 def write_places(folder: Path, places: Sequence[Place], raw: Volume, guess: Volume, context: int) -> None:

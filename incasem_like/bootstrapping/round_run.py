@@ -11,20 +11,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 from incasem_like.bootstrapping.steps import NAMES, STEPS, RoundPlan, Work, check_step, used_steps
 from incasem_like.errors import IncasemError, InputError, RunNotFoundError
 from incasem_like.processes import BAD_INPUT, INTERRUPTED, run_script_process
-from incasem_like.tracking import Continuation, tracked_run
+from incasem_like.tracking import Continuation, Run, RunRecord, RunStore, tracked_run
 from incasem_like.tracking.kinds import kind_named
 from incasem_like.volumes import dataset_exists, open_volume
 from incasem_like.volumes.chunk_files import digest
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import Run, RunRecord, RunStore
 
 COMMAND = "bootstrap"
 STEPS_INFO, KEY_INFO, PAINT_INFO, REPEAT_INFO = "steps", "round_key", "paint_folders", "repeat_from"
@@ -100,7 +97,11 @@ class History:
                 return False
         addresses = [result.get(name) for name in ("segmentation", "mask")] + list(result.get("segmentations", ()))
         files = [result.get(name) for name in ("data", "folder")]
-        whole = all(_is_complete(address) for address in addresses if address and ".zarr/" in str(address))
+        whole = all(
+            dataset_exists(address) and open_volume(address, allow_incomplete=True).complete
+            for address in addresses
+            if address and ".zarr/" in str(address)
+        )
         return whole and all(Path(file).exists() for file in files if file)
 
     def repetitions(self, base: str) -> int:
@@ -119,10 +120,6 @@ class History:
     def of_name(self, name: str) -> dict[str, Any] | None:
         """Return the latest finished step of that name in any round."""
         return next((entry for entry in reversed(self._steps) if entry["name"] == name and entry["result"]), None)
-
-
-def _is_complete(address: str) -> bool:
-    return dataset_exists(address) and open_volume(address, allow_incomplete=True).complete
 
 
 def plan_steps(plan: RoundPlan, history: History, repeat_from: str | None = None) -> list[PlannedStep]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import os
@@ -205,15 +206,11 @@ def _values_taken(flag: str, rest: list[str], parser: argparse.ArgumentParser, b
         return min(action.nargs, len(rest))
     if action.nargs is None:
         return min(1, len(rest))
-    limit = 1 if action.nargs == "?" else len(rest)
-    count = 0
-    while count < limit and count < len(rest) and not _ends_values(rest[count], behind_with):
-        count += 1
-    return count
-
-
-def _ends_values(token: str, behind_with: bool) -> bool:
-    return token == "with" or token in COMMANDS or token.startswith("-") or (behind_with and _is_item(token))
+    values = itertools.takewhile(
+        lambda token: not (token in ("with", *COMMANDS) or token.startswith("-") or (behind_with and _is_item(token))),
+        rest[:1] if action.nargs == "?" else rest,
+    )
+    return len(list(values))
 
 
 def _is_item(token: str) -> bool:

@@ -114,18 +114,13 @@ def suggest_entry(container: Path, datasets: Datasets, context: int) -> Entry:
         fits = datasets.labels and high - low >= (roi.end[axis] - roi.begin[axis]) / 2
         begin.append(low if fits else roi.begin[axis])
         end.append(high if fits else roi.end[axis])
-    fields = {"file": _relative(container), "voxel_size": _numbers(size), **datasets.fields()}
+    file, folder = container.absolute(), default_data_directory()
+    fields = {
+        "file": str(file.relative_to(folder) if file.is_relative_to(folder) else file),
+        "voxel_size": [int(nm) if float(nm).is_integer() else nm for nm in size],
+        **datasets.fields(),
+    }
     return Entry(container.stem, fields, Roi(begin, [high - low for low, high in zip(begin, end, strict=True)]))
-
-
-def _relative(container: Path) -> str:
-    folder = default_data_directory()
-    whole = container.absolute()
-    return str(whole.relative_to(folder)) if whole.is_relative_to(folder) else str(whole)
-
-
-def _numbers(size: Sequence[float]) -> list[float]:
-    return [int(nm) if float(nm).is_integer() else nm for nm in size]
 
 
 def split_entry(entry: Entry, labels: Sequence[Volume], share: float, gap: int) -> tuple[Entry, Entry]:

@@ -9,8 +9,10 @@ from typing import NoReturn
 
 from incasem_like.commands.command_line import read_items
 from incasem_like.commands.tables import Column, print_table, size
+from incasem_like.config import load_training_config
 from incasem_like.errors import ConfigError, InputError
 from incasem_like.terminal import run_script, script_parser
+from incasem_like.tracking import open_store
 
 
 def main(script: Path) -> NoReturn:
@@ -21,25 +23,26 @@ def main(script: Path) -> NoReturn:
     )
     parser.add_argument("items", nargs="*", metavar="with CONFIG.yaml key=value", help="the configuration, as train.py")
     parser.add_argument("--summary", action="store_true", help="leave out the layers")
-    run_script(lambda arguments: _describe(arguments, script.resolve().parent), parser)
+    run_script(lambda arguments: describe(arguments, script.resolve().parent), parser)
 
 
-def _describe(arguments: argparse.Namespace, search: Path) -> None:
+def describe(arguments: argparse.Namespace, search: Path) -> None:
+    """Print the tables of the network that the configuration describes.
+
+    Raises:
+        ConfigError: The configuration is wrong, or its input size does not fit the network.
+    """
     words: list[str] = arguments.items
     if words and words[0] != "with":
         raise InputError(f"'{words[0]}' must stand behind the word 'with': write with CONFIG.yaml key=value.")
-    from incasem_like.config import load_training_config
-
     files, updates = read_items(words[1:])
     config = load_training_config(files, updates, search)
-    from incasem_like.tracking import open_store
+    from incasem_like.networks import check_output, geometry_in_volumes, network_geometry
+    from incasem_like.networks.description import describe_network, sizes_near
     from incasem_like.training.start import with_first_network
 
     runs = config.directories.runs
     config = with_first_network(config, lambda: open_store(config.tracking.url, "trainings", runs))
-    from incasem_like.networks import check_output, geometry_in_volumes, network_geometry
-    from incasem_like.networks.description import describe_network, sizes_near
-
     check_output(config.model)
     geometry = geometry_in_volumes(network_geometry(config.model))
     asked = config.training.input_size_voxels
@@ -47,24 +50,12 @@ def _describe(arguments: argparse.Namespace, search: Path) -> None:
     batch_size = config.training.batch_size
     found = describe_network(config.model, taken, batch_size)
     if not arguments.summary:
-        columns = [
-            Column("layer"),
-            Column("kind"),
-            Column("channels", True),
-            Column("voxels"),
-            Column("parameters", True),
-        ]
-        rows = [
-            (
-                layer.name,
-                layer.kind,
-                str(layer.output[0]) if layer.output else "-",
-                _by(layer.output[1:]),
-                f"{layer.parameters:,}",
-            )
-            for layer in found.layers
-        ]
-        print_table(columns, rows)
+        titles = {"layer": False, "kind": False, "channels": True, "voxels": False, "parameters": True}
+        rows = []
+        for layer in found.layers:
+            channels = str(layer.output[0]) if layer.output else "-"
+            rows.append((layer.name, layer.kind, channels, _by(layer.output[1:]), f"{layer.parameters:,}"))
+        print_table([Column(title, right) for title, right in titles.items()], rows)
         print()
     frozen = f", and {found.frozen:,} that are frozen" if found.frozen else ""
     field = "not known" if geometry.field_of_view is None else f"{_by(geometry.field_of_view)} voxels at most"

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from incasem_like.commands.options import RunReference, StoreChoice, store_options
+from incasem_like.commands.options import Reference, RunReference, StoreChoice, store_options
 from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
-    from incasem_like.commands.options import Reference
     from incasem_like.models import PortableModel
 
 
@@ -64,25 +63,22 @@ def export_model(
         raise InputError(f"{run.kind} have no network of their own: name the training run.")
     record = run.get(stores, "trainings")
     model = portable_model(record, checkpoint, Credits(authors, license, cite), with_data=not noise)
-    stem = f"{_plain(model.description.name)}_{record.id:04d}"
+    name = "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in model.description.name)
+    stem = f"{name}_{record.id:04d}"
     writers: dict[str, tuple[str, Callable[[PortableModel, Path], None]]] = {
         "bioimageio": (f"{stem}.bioimageio.zip", write_package),
         "safetensors": (f"{stem}.safetensors", write_portable),
     }
     folder = output.expanduser().absolute()
     chosen = [writers[kind] for kind in writers if form in ("both", kind)]
-    for path in (folder / name for name, _ in chosen):
+    for path in (folder / file for file, _ in chosen):
         if path.exists():
             raise InputError(f"{path} exists: move it away, or choose another folder with --output.")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, write in chosen:  # the package first: not every network can be one
-        write(model, folder / name)
-        report_written("model", shown_path(folder / name))
+    for file, write in chosen:  # the package first: not every network can be one
+        write(model, folder / file)
+        report_written("model", shown_path(folder / file))
     print(f"Tested with: {model.description.test.source}")
     if (module := model.description.config["model"].get("module")) is not None:
         print(f"To import it, {module} is needed there too; other programs take the package without it.")
     print(f"Next: {shell_command('incasem-like', 'models', 'import', shown_path(folder / chosen[-1][0]))}")
-
-
-def _plain(name: str) -> str:
-    return "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in name)

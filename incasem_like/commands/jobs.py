@@ -64,7 +64,13 @@ def list_all(states: Sequence[str], limit: int | None, jobs_directory: Path | No
         return
     headings = (("id", False), ("state", False), ("job", False), ("done", True), ("failed", True), ("left", True))
     columns = [Column(title, right) for title, right in (*headings, ("started", False), ("output", False))]
-    print_table(columns, [_row(job) for job in found])
+    rows = []
+    for job in found:
+        share = f"{100 * job.done // max(job.total, 1)} %"
+        left = NOTHING if job.seconds_left is None or job.state != "running" else duration(job.seconds_left)
+        failed = cell(job.failed or None)
+        rows.append([job.id, job.state, job.name, share, failed, left, cell(job.started), shown_path(job.output)])
+    print_table(columns, rows)
 
 
 @click.command("show")
@@ -82,14 +88,33 @@ def show_job(job_id: str, jobs_directory: Path | None, as_json: bool) -> None:
         blocks = [{"block": number, **entry} for number, entry in sorted(failed.items())]
         print(json.dumps({**_plain(job), "workers": list(job.workers), "failed_blocks": blocks}, indent=2))
         return
-    for name, value in _facts(job):
-        print(f"{name:<12}{value}")
+    done = f"{job.done} of {job.total} blocks, {job.failed} failed"
+    if job.state == "running" and job.seconds_left is not None:
+        done += f", {job.rate:.3g} blocks/s, {duration(job.seconds_left)} left"
+    facts = {
+        "job": f"{job.id} {job.name}",
+        "state": job.state,
+        "progress": done,
+        "output": job.output,
+        "started": cell(job.started),
+        "updated": cell(job.updated),
+        "machine": f"{job.host.get('hostname', '?')}, process {job.host.get('pid', '?')}",
+        "started in": job.directory,
+        "command": job.command,
+        "logs": job.folder,
+        "dashboard": job.dashboard,
+        "error": job.error,
+    }
+    print("\n".join(f"{name:<12}{value}" for name, value in facts.items() if value != ""))
     if job.workers:
         print("\nat the last update:" if job.state == "died" else "")
-        print_table(
-            [Column("worker"), Column("machine"), Column("process", True), Column("block", True), Column("for", True)],
-            [_worker_row(worker) for worker in job.workers],
-        )
+        rows = []
+        for worker in job.workers:
+            cells = [cell(worker.get(key)) for key in ("name", "host", "pid", "block")]
+            seconds = worker.get("seconds")
+            rows.append([*cells, NOTHING if seconds is None else duration(float(seconds))])
+        titles = {"worker": False, "machine": False, "process": True, "block": True, "for": True}
+        print_table([Column(title, right) for title, right in titles.items()], rows)
     elif job.state == "running" and (said := job.last_words()):
         print("\nno worker is connected; last messages:")
         for name, words in said.items():
@@ -154,35 +179,6 @@ def _place(directory: Path | None) -> str:
     return shown_path(directory or jobs_directory())
 
 
-def _row(job: Job) -> list[str]:
-    share = f"{100 * job.done // max(job.total, 1)} %"
-    left = NOTHING if job.seconds_left is None or job.state != "running" else duration(job.seconds_left)
-    output = shown_path(job.output)
-    return [job.id, job.state, job.name, share, cell(job.failed or None), left, cell(job.started), output]
-
-
-def _facts(job: Job) -> Sequence[tuple[str, str]]:
-    """Return the facts about a job, one per line."""
-    done = f"{job.done} of {job.total} blocks, {job.failed} failed"
-    if job.state == "running" and job.seconds_left is not None:
-        done += f", {job.rate:.3g} blocks/s, {duration(job.seconds_left)} left"
-    facts: list[tuple[str, Any]] = [
-        ("job", f"{job.id} {job.name}"),
-        ("state", job.state),
-        ("progress", done),
-        ("output", job.output),
-        ("started", cell(job.started)),
-        ("updated", cell(job.updated)),
-        ("machine", f"{job.host.get('hostname', '?')}, process {job.host.get('pid', '?')}"),
-        ("started in", job.directory),
-        ("command", job.command),
-        ("logs", job.folder),
-        ("dashboard", job.dashboard),
-        ("error", job.error),
-    ]
-    return [(name, str(value)) for name, value in facts if value != ""]
-
-
 def _command(verb: str, job: Job, directory: Path | None, *flags: str) -> str:
     place = [] if directory is None else ["--jobs_directory", shown_path(directory)]
     return shell_command("incasem-like", "jobs", verb, job.id, *place, *flags)
@@ -193,22 +189,11 @@ def _print_failed(job: Job, failed: Mapping[int, Mapping[str, Any]], directory: 
     print(f"\n{blocks}, tried again by: {_command('retry', job, directory)}")
     for number, entry in sorted(failed.items())[:FAILED_SHOWN]:
         attempts = "1 attempt" if entry.get("attempts", 1) == 1 else f"{entry['attempts']} attempts"
-        print(f"  block {number} at {_region(entry)}, {attempts}: {entry.get('error')}")
+        sides = zip(*(entry.get("roi") or ([], [])), strict=True)
+        region = entry.get("name") or ", ".join(f"{first}-{first + size - 1}" for first, size in sides) or "?"
+        print(f"  block {number} at {region}, {attempts}: {entry.get('error')}")
     if len(failed) > FAILED_SHOWN:
         print(f"  and {len(failed) - FAILED_SHOWN} more: {_command('show', job, directory, '--json')}")
-
-
-def _worker_row(worker: Mapping[str, Any]) -> list[str]:
-    seconds = worker.get("seconds")
-    cells = [cell(worker.get(key)) for key in ("name", "host", "pid", "block")]
-    return [*cells, NOTHING if seconds is None else duration(float(seconds))]
-
-
-def _region(entry: Mapping[str, Any]) -> str:
-    if "name" in entry:
-        return str(entry["name"])
-    begin, shape = entry.get("roi") or ([], [])
-    return ", ".join(f"{first}-{first + size - 1}" for first, size in zip(begin, shape, strict=True)) or "?"
 
 
 def _plain(job: Job) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from incasem_like.commands.lazy_group import LazyGroup, Member
-from incasem_like.commands.options import DEBUG_OPTION, StoreChoice, Whole, click_option, store_options
+from incasem_like.commands.options import DEBUG_OPTION, StoreChoice, Whole, click_option, predict_command, store_options
 from incasem_like.commands.tables import NOTHING, Column, print_table, size
 from incasem_like.config.locations import absolute
 from incasem_like.errors import InputError, StoreError
@@ -26,7 +26,6 @@ from incasem_like.pretrained.manifest import (
 from incasem_like.terminal import report_written, shell_command, shown_path
 
 if TYPE_CHECKING:
-    from incasem_like.pretrained.downloading import Downloaded
     from incasem_like.pretrained.importing import Imported, Importer
     from incasem_like.pretrained.manifest import Manifest
     from incasem_like.pretrained.sources import Description, Source
@@ -101,7 +100,14 @@ def list_models(as_json: bool, manifest: Path | None, models_directory: Path | N
     """List the published models: organelle, fixation, voxel size; which are here, and which are runs already."""
     folder = models_folder(models_directory)
     log, models = DownloadLog(folder), read_manifest(manifest).models
-    runs = _imported(stores, models)
+    runs = set()
+    try:
+        store = stores.open("trainings")
+        for record in (store.get(model_id) for model_id in set(store.ids()).intersection(models)):
+            if (record.info.get(ORIGIN) or {}).get("original_id") == record.id:
+                runs.add(record.id)
+    except StoreError as error:
+        print(f"It is not known which of them are runs: {error}", file=sys.stderr)
     found: list[dict[str, Any]] = []
     for model_id, model in sorted(models.items()):
         file = find_checkpoint(model_id, model, folder)
@@ -130,17 +136,6 @@ def list_models(as_json: bool, manifest: Path | None, models_directory: Path | N
     missing = [str(entry["id"]) for entry in found if entry["path"] is None]
     if missing:
         print(f"Download one: incasem-like models download {missing[0]}")
-
-
-def _imported(stores: StoreChoice, models: Iterable[int]) -> set[int]:
-    """Return the models that exist as runs of the same id; none, with a warning, if the store does not answer."""
-    try:
-        store = stores.open("trainings")
-        there = [store.get(model_id) for model_id in set(store.ids()).intersection(models)]
-    except StoreError as error:
-        print(f"It is not known which of them are runs: {error}", file=sys.stderr)
-        return set()
-    return {record.id for record in there if (record.info.get(ORIGIN) or {}).get("original_id") == record.id}
 
 
 _TRUST = {
@@ -187,26 +182,24 @@ def download_models(
     if accept_changed:
         for model_id in chosen:
             downloader.log.forget(folder / CHECKPOINT_FOLDER / listed.models[model_id].file)
-    here = [downloader.database(listed.database)] if database else []
-    for found in here:
-        _report_download(found)
-    for model_id in chosen:
-        here.append(downloader.model(model_id, listed.models[model_id]))
-        _report_download(here[-1])
-    words = [*([shown_path(here[0].path)] if database else []), *map(str, chosen if models else ())]
+    words: list[str] = []
+    wanted: list[int | None] = [None, *chosen] if database else [*chosen]
+    for which in wanted:
+        if which is None:
+            found = downloader.database(listed.database)
+            words.append(shown_path(found.path))
+        else:
+            found = downloader.model(which, listed.models[which])
+        length = size(found.path.stat().st_size)
+        if found.is_new:
+            report_written(length, shown_path(found.path))
+        else:
+            print(f"Already there: {shown_path(found.path)} ({length})")
+        print(f"  SHA-256 {found.sha256} ({_TRUST[found.trust]})")
+    words += map(str, chosen if models else ())
     for flag, path in (("--manifest", manifest), ("--models_directory", models_directory)):
         words += [] if path is None else [flag, shown_path(path.expanduser().absolute())]
     print(f"Next: {shell_command('incasem-like', 'models', 'import', *words)}")
-
-
-def _report_download(found: Downloaded) -> None:
-    """Print what was downloaded and how its hash was verified."""
-    length = size(found.path.stat().st_size)
-    if found.is_new:
-        report_written(f"{length}", shown_path(found.path))
-    else:
-        print(f"Already there: {shown_path(found.path)} ({length})")
-    print(f"  SHA-256 {found.sha256} ({_TRUST[found.trust]})")
 
 
 @click.command("import")
@@ -298,9 +291,7 @@ def import_models(
         if empty:
             print(f"{shown_path(source.path)} holds no trainings.")
     if first is not None:
-        words = ["scripts/03_predict/predict.py", "--run_id", first.run_id, *stores.flags()]
-        words += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json"]
-        print(f"Next: {shell_command('python', *words)}")
+        print(f"Next: {predict_command(stores, first.run_id)}")
 
 
 def _check_import(found: list[Source], wanted: tuple[int, ...], description: Description, run_id: int | None) -> None:

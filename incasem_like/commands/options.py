@@ -10,20 +10,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
 from incasem_like.errors import InputError
-from incasem_like.terminal import nearest, shown_path
+from incasem_like.terminal import nearest, shell_command, shown_path
+from incasem_like.tracking import RunRecord, RunStore, RunSummary
 from incasem_like.tracking.address import as_folder
 from incasem_like.tracking.kinds import KINDS, singular
 from incasem_like.tracking.moving.sync import open_offline
 from incasem_like.tracking.opening import open_store
 from incasem_like.tracking.values import without_credentials
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord, RunStore, RunSummary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _REFERENCE = re.compile(r"^(?:([a-z]+)[/ :])?0*(\d+)$", re.IGNORECASE)
@@ -157,6 +155,20 @@ class StoreChoice:
         if self.runs_directory != default_runs_directory():
             flags += ["--runs_directory", shown_path(self.runs_directory)]
         return [*flags, "--offline"] if self.offline else flags
+
+
+def predict_command(stores: StoreChoice, run_id: int, script: Path | None = None, checkpoint: int | None = None) -> str:
+    """Return the command that predicts with the network of a training.
+
+    Args:
+        stores: Where its record is.
+        run_id: The training.
+        script: Path of ``predict.py``, by default from the repository's root.
+        checkpoint: Iteration to use; None for the best.
+    """
+    path = "scripts/03_predict/predict.py" if script is None else shown_path(script)
+    words = ["python", path, "--run_id", run_id, *([] if checkpoint is None else ["--checkpoint", checkpoint])]
+    return shell_command(*words, *stores.flags(), "with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json")
 
 
 def default_runs_directory() -> Path:

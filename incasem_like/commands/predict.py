@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.cpu_settings import share_the_cores
-from incasem_like.commands.tracked import CHECK_COMMIT, check_commit, run_options, run_tracked, script_folder, stores_of
+from incasem_like.commands.tracked import (
+    CHECK_COMMIT,
+    Resumable,
+    check_commit,
+    run_options,
+    run_tracked,
+    script_folder,
+    stores_of,
+)
 from incasem_like.config import PredictionConfig, load_prediction_config
-from incasem_like.errors import InputError, RunTakenError, StoreError
+from incasem_like.errors import InputError, StoreError
 from incasem_like.terminal import WORKERS_HELP, counted, report_written, shell_command, shown_path, workers_source
+from incasem_like.tracking import RunRecord, RunStore
 from incasem_like.tracking.model.summaries import origins
 
 if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
-    from incasem_like.config import PredictionConfig
     from incasem_like.prediction.experiment import FinishedPrediction
     from incasem_like.prediction.planning.plan import PredictionPlan
     from incasem_like.prediction.planning.preflight import Preflight
-    from incasem_like.tracking import RunRecord, RunStore
 
 Config = TypeVar("Config", bound="PredictionConfig")
 NO_TRAINING = "No training run is named: add --run_id ID, the id that train.py printed."
@@ -109,14 +115,17 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
     from incasem_like.evaluation.prediction_metrics import PredictionMetrics
     from incasem_like.prediction.experiment import predict_data, resuming_command
 
-    begun: int | None = None
-
     def started(run_id: int, plan: PredictionPlan) -> None:
-        nonlocal begun
-        begun = line.own.resume or run_id
-        report_started(run_id, plan)
+        work.command = resuming_command(line.own.resume or run_id)
+        networks = [
+            f"training run {origin['training_run_id']}"
+            + ("" if origin["iteration"] is None else f", iteration {origin['iteration']}")
+            + f": {shown_path(Path(origin['checkpoint']))}"
+            for origin in origins(plan.lineage)
+        ]
+        print(f"Prediction run {run_id} with {' and '.join(networks)}", flush=True)
 
-    try:
+    with Resumable() as work:
         return predict_data(
             config,
             trainings[0],
@@ -128,10 +137,6 @@ def predict(config: PredictionConfig, line: CommandLine, script: Path) -> Finish
             started=started,
             **run_options(line, script),
         )
-    except BaseException as error:
-        if begun is not None and not isinstance(error, (InputError, RunTakenError)):  # these would occur again
-            print(f"Resume with: {resuming_command(begun)}", file=sys.stderr)
-        raise
 
 
 def examine(config: PredictionConfig, line: CommandLine) -> None:
@@ -152,16 +157,6 @@ def examine(config: PredictionConfig, line: CommandLine) -> None:
             workers_file=line.own.workers,
         )
     )
-
-
-def report_started(run_id: int, plan: PredictionPlan) -> None:
-    """Print the networks, checkpoints and regions of the prediction."""
-    print(f"Prediction run {run_id} with {' and '.join(map(_described, origins(plan.lineage)))}", flush=True)
-
-
-def _described(origin: Mapping[str, Any]) -> str:
-    iteration = "" if origin["iteration"] is None else f", iteration {origin['iteration']}"
-    return f"training run {origin['training_run_id']}{iteration}: {shown_path(Path(origin['checkpoint']))}"
 
 
 def report_finished(finished: FinishedPrediction, evaluate_script: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.cpu_settings import share_the_cores
+from incasem_like.commands.options import predict_command
 from incasem_like.commands.predict import (
     add_flags,
     artifact_command,
@@ -20,22 +21,17 @@ from incasem_like.commands.predict import (
     training_ids,
     with_given,
 )
-from incasem_like.commands.tracked import check_commit, run_options, run_tracked, script_folder, stores_of
-from incasem_like.config import load_series_config
-from incasem_like.errors import InputError, RunTakenError
+from incasem_like.commands.tracked import Resumable, check_commit, run_options, run_tracked, script_folder, stores_of
+from incasem_like.config import SeriesConfig, load_series_config
 from incasem_like.prediction import SERIES_FIGURE
-from incasem_like.terminal import report_written, shell_command, shown_path
+from incasem_like.terminal import counted, report_written, shown_path
 from incasem_like.tracking.model.checkpoints import series_log_folder
 from incasem_like.tracking.moving.model_files import share
+from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
 
 if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
-    from incasem_like.config import SeriesConfig
     from incasem_like.prediction.series.experiment import FinishedSeries
     from incasem_like.prediction.series.plan import Entry, SeriesPlan
-    from incasem_like.tracking import RunStore
-    from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
-    from incasem_like.training.tensorboard import TensorBoardLog
 
 EXAMPLE = "--run_id 12 --start 1000 --keep best with config_prediction.yaml prediction.data=my_data.json"
 # Keys of the section "series" of the configuration: flag, type, placeholder and help.
@@ -97,19 +93,28 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
 
     from incasem_like.evaluation.prediction_metrics import PredictionMetrics
     from incasem_like.prediction.series.experiment import continuing_command, predict_series
+    from incasem_like.training.tensorboard import TensorBoardLog
     from incasem_like.viewing.series_figure import series_figure
 
-    with contextlib.ExitStack() as opened:
-        begun = False
+    with contextlib.ExitStack() as opened, Resumable() as work:
         board: TensorBoardLog | None = None
         store = cache(partial(prediction_store, line, config))
 
         def started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint]) -> None:
-            nonlocal begun, board
-            begun = True
-            report_started(run_id, series, left)
+            nonlocal board
+            work.command = continuing_command()
+            done = len(series.checkpoints) - len(left)
+            known = f"; {done} of {len(series.checkpoints)} are done" if done else ""
+            print(
+                f"Prediction run {run_id} with {counted(len(left), 'checkpoint')} of training run "
+                f"{series.plan.training_run_ids[0]}, iterations {left[0].iteration} to {left[-1].iteration}{known}",
+                flush=True,
+            )
             if series.measures and (runs := store()) is not None:
-                board = opened.enter_context(_tensorboard(runs, run_id, left))
+                log = series_log_folder(runs.runs_directory, run_id)
+                log.mkdir(parents=True, exist_ok=True)
+                share(log, [(runs.description, run_id)])  # runs of the same id in other stores may use it too
+                board = opened.enter_context(TensorBoardLog(log, left[0].iteration))
 
         def measured(run_id: int, entry: Entry) -> None:
             report_measured(entry)
@@ -117,23 +122,18 @@ def predict(config: SeriesConfig, line: CommandLine, script: Path) -> FinishedSe
                 board.scalars("series", entry.scores, entry.iteration)
                 board.flush()
 
-        try:
-            return predict_series(
-                config,
-                training,
-                store=store,
-                observing=PredictionMetrics,
-                workers=workers,
-                anew=line.own.new,
-                started=started,
-                measured=measured,
-                draw=series_figure,
-                **run_options(line, script),
-            )
-        except BaseException as error:
-            if begun and not isinstance(error, (InputError, RunTakenError)):  # these would occur again
-                print(f"Resume with: {continuing_command()}", file=sys.stderr)
-            raise
+        return predict_series(
+            config,
+            training,
+            store=store,
+            observing=PredictionMetrics,
+            workers=workers,
+            anew=line.own.new,
+            started=started,
+            measured=measured,
+            draw=series_figure,
+            **run_options(line, script),
+        )
 
 
 def examine(config: SeriesConfig, line: CommandLine) -> None:
@@ -153,27 +153,6 @@ def examine(config: SeriesConfig, line: CommandLine) -> None:
             workers_file=line.own.workers,
             anew=line.own.new,
         )
-    )
-
-
-def _tensorboard(store: RunStore, run_id: int, left: Sequence[ChosenCheckpoint]) -> TensorBoardLog:
-    """Open the run's TensorBoard folder, which runs of the same id in other stores may share."""
-    from incasem_like.training.tensorboard import TensorBoardLog
-
-    folder = series_log_folder(store.runs_directory, run_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    share(folder, [(store.description, run_id)])
-    return TensorBoardLog(folder, left[0].iteration)
-
-
-def report_started(run_id: int, series: SeriesPlan, left: Sequence[ChosenCheckpoint]) -> None:
-    """Print the training run, checkpoints and regions of the series."""
-    done = len(series.checkpoints) - len(left)
-    known = f"; {done} of {len(series.checkpoints)} are done" if done else ""
-    print(
-        f"Prediction run {run_id} with {len(left)} checkpoint{'s' if len(left) > 1 else ''} of training run "
-        f"{series.plan.training_run_ids[0]}, iterations {left[0].iteration} to {left[-1].iteration}{known}",
-        flush=True,
     )
 
 
@@ -197,10 +176,8 @@ def report_finished(finished: FinishedSeries, line: CommandLine, predict_script:
             print(f"Figure: {artifact_command(line, series.config, finished.run_id, SERIES_FIGURE)}")
     _report_kept(finished)
     if best is not None:
-        flags = stores_of(line, series.config.directories, series.config.tracking).flags()
-        words = ["--run_id", series.plan.training_run_ids[0], "--checkpoint", best.iteration, *flags]
-        words += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json"]
-        print(f"Next: {shell_command('python', shown_path(predict_script), *words)}")
+        stores = stores_of(line, series.config.directories, series.config.tracking)
+        print(f"Next: {predict_command(stores, series.plan.training_run_ids[0], predict_script, best.iteration)}")
 
 
 def _report_kept(finished: FinishedSeries) -> None:

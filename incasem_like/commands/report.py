@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from incasem_like.commands.options import Reference, RunReference, StoreChoice, kind_option, store_options
 from incasem_like.commands.runs.lineage import find_lineage
 from incasem_like.terminal import report_written, shown_path
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord
+from incasem_like.tracking import RunRecord
 
 
 @click.command("report")

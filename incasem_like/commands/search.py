@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.segment import add_prediction_flags, open_prediction
 from incasem_like.commands.tables import Column, print_table
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
-from incasem_like.terminal import WORKERS_HELP, report_written, script_parser, shell_command, workers_source
+from incasem_like.terminal import add_worker_flags, report_written, script_parser, shell_command
 
 if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
     from incasem_like.evaluation.decode_search import Candidate
     from incasem_like.evaluation.search_config import DecodeSearchConfig
 
@@ -39,9 +38,7 @@ def main(script: Path) -> None:
         help="what to do if the model was trained on the blocks",
     )
     add_prediction_flags(parser)
-    add("--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
-    add("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
-    add("--dashboard", action="store_true", help="print the address of a page that shows what workers do")
+    add_worker_flags(parser, short=False)
 
     def read_config(line: CommandLine) -> DecodeSearchConfig:
         from incasem_like.evaluation.search_config import load_search_config

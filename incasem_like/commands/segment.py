@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
 from incasem_like.errors import InputError
-from incasem_like.terminal import WORKERS_HELP, counted, report_written, script_parser, shell_command, workers_source
+from incasem_like.terminal import add_worker_flags, counted, report_written, script_parser, shell_command
 from incasem_like.tracking.model.summaries import flatten
 
 if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
     from incasem_like.segmentation.settings import SegmentationConfig
     from incasem_like.volumes import Volume
 
@@ -33,9 +32,7 @@ def main(script: Path) -> None:
     add("--parameters_of", type=int, metavar="ID", help="evaluation run of 11_search_parameters.py whose best "
         "parameters are used; key=value arguments override them")  # fmt: skip
     add("--overwrite", action="store_true", help="replace the stages that were made with other options")
-    add("--num_workers", type=int, default=os.cpu_count(), help="processes, at most")
-    add("--workers", type=workers_source, metavar="FILE", help=WORKERS_HELP)
-    add("--dashboard", action="store_true", help="print the address of a page that shows what workers do")
+    add_worker_flags(parser, short=False)
 
     def read_config(line: CommandLine) -> SegmentationConfig:
         from incasem_like.segmentation.settings import load_segmentation_config
@@ -61,8 +58,7 @@ def segment(config: SegmentationConfig, line: CommandLine, script: Path) -> None
     from incasem_like.segmentation.segment_run import segment_as_run
 
     workers = given_workers(line.own)
-    predicted = _predicted(config, line) if line.own.predict is not None else open_prediction(config, line)
-    plan = plan_segmentation(predicted, config.segmentation)
+    plan = plan_segmentation(open_prediction(config, line), config.segmentation)
     store = None if line.unobserved else stores_of(line, config.directories, config.tracking).open("segmentations")
     result = segment_as_run(
         config,
@@ -76,7 +72,15 @@ def segment(config: SegmentationConfig, line: CommandLine, script: Path) -> None
         **run_options(line, script),
     )
     for made in result["segmentations"]:
-        _report(made, already=result["run_id"] is None)
+        at = removed = ""
+        if result["run_id"] is not None:
+            at = "" if made["threshold"] is None else f" at threshold {made['threshold']:g}"
+            if made["removed_objects"]:
+                objects = counted(made["removed_objects"], "object")
+                removed = f", {objects} of {made['removed_voxels']} voxels removed by size"
+            at += f" ({counted(made['objects'], 'object')}{removed})"
+        following = shell_command("python", EVALUATE, "-p", made["address"], "-l", "YOUR_LABELS")
+        report_written(f"segmentation{at}", made["address"], following, already=result["run_id"] is None)
     if store is not None and result["run_id"] is not None:
         report_written(f"segmentation run {result['run_id']}", store.description)
 
@@ -91,15 +95,26 @@ def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def open_prediction(config: SegmentationConfig, line: CommandLine) -> Volume:
-    """Open the prediction that the command line names.
+    """Open the prediction that the command line names; with ``--predict``, one that is made wherever it is read.
 
     Raises:
         InputError: It names none, or both a run and a container; or the run lacks it.
     """
+    from incasem_like.blockwise.workers_file import given_workers
+    from incasem_like.config import load_prediction_config
+    from incasem_like.segmentation.predicted import predicted_volume
     from incasem_like.segmentation.segment_run import predicted_dataset
     from incasem_like.volumes import open_volume
 
     own = line.own
+    if getattr(own, "predict", None) is not None:  # 11_search_parameters.py lacks the flag
+        if own.training is None or own.run_id is not None or own.filename is not None:
+            raise InputError(
+                "--predict needs --training ID, and neither --run_id nor -f: the network is the training's."
+            )
+        prediction = load_prediction_config([own.predict])
+        trainings = [stores_of(line, config.directories, config.tracking).open("trainings").get(own.training)]
+        return predicted_volume(prediction, trainings, own.region, own.dataset, given_workers(own))
     if (own.run_id is None) == (own.filename is None):
         raise InputError(
             "Name what to segment: --run_id ID, or -f CONTAINER and -d DATASET of a prediction made elsewhere."
@@ -108,29 +123,3 @@ def open_prediction(config: SegmentationConfig, line: CommandLine) -> Volume:
         return open_volume(own.filename, own.dataset)
     store = stores_of(line, config.directories, config.tracking, own.mongodb_predictions).open("predictions")
     return predicted_dataset(store.get(own.run_id), own.region, own.dataset)
-
-
-def _predicted(config: SegmentationConfig, line: CommandLine) -> Volume:
-    """Return the volume that a network predicts wherever it is read."""
-    from incasem_like.blockwise.workers_file import given_workers
-    from incasem_like.config import load_prediction_config
-    from incasem_like.segmentation.predicted import predicted_volume
-
-    own = line.own
-    if own.training is None or own.run_id is not None or own.filename is not None:
-        raise InputError("--predict needs --training ID, and neither --run_id nor -f: the network is the training's.")
-    prediction = load_prediction_config([own.predict])
-    trainings = stores_of(line, config.directories, config.tracking).open("trainings")
-    return predicted_volume(prediction, [trainings.get(own.training)], own.region, own.dataset, given_workers(own))
-
-
-def _report(made: dict[str, Any], already: bool) -> None:
-    following = shell_command("python", EVALUATE, "-p", made["address"], "-l", "YOUR_LABELS")
-    if already:
-        report_written("segmentation", made["address"], following, already=True)
-        return
-    at = "" if made["threshold"] is None else f" at threshold {made['threshold']:g}"
-    removed = ""
-    if made["removed_objects"]:
-        removed = f", {counted(made['removed_objects'], 'object')} of {made['removed_voxels']} voxels removed by size"
-    report_written(f"segmentation{at} ({counted(made['objects'], 'object')}{removed})", made["address"], following)

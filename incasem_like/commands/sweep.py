@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from incasem_like.commands.command_line import CommandLine
+from incasem_like.commands.options import predict_command
 from incasem_like.commands.tables import Column, print_table
-from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
-from incasem_like.config import load_sweep_config
-from incasem_like.errors import InputError, RunTakenError
-from incasem_like.terminal import WORKERS_HELP, shell_command, shown_path, workers_source
+from incasem_like.commands.tracked import Resumable, run_options, run_tracked, script_folder, stores_of
+from incasem_like.config import SweepConfig, load_sweep_config
+from incasem_like.errors import InputError
+from incasem_like.terminal import WORKERS_HELP, workers_source
 from incasem_like.volumes.provenance import command_line
 
 if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
-    from incasem_like.config import SweepConfig
     from incasem_like.search import Search, Trial
     from incasem_like.training.sweep import FinishedSweep
 
@@ -41,12 +41,14 @@ def main(script: Path) -> NoReturn:
         parser,
         EXAMPLE,
         lambda line: load_sweep_config(line.files or [Path("sweep.yaml")], line.updates, folder),
-        lambda config, line: _sweep(config, line, script),
+        lambda config, line: run(config, line, script),
     )
 
 
-def _sweep(config: SweepConfig, line: CommandLine, script: Path) -> None:
+def run(config: SweepConfig, line: CommandLine, script: Path) -> None:
+    """Run the trainings that are not done yet, and print them all, best first, with the next command."""
     from incasem_like.blockwise.workers_file import given_workers
+    from incasem_like.search import shown
     from incasem_like.training.sweep import run_sweep
     from incasem_like.viewing.sweep_figure import sweep_figure
 
@@ -56,11 +58,9 @@ def _sweep(config: SweepConfig, line: CommandLine, script: Path) -> None:
         raise InputError(f"--num_workers is {line.own.num_workers}: give at least 1.")
     stores = stores_of(line, config.directories, config.tracking)
     train = script.resolve().with_name("train.py")
-    begun = False
 
     def started(run_id: int, search: Search, done: Sequence[Trial]) -> None:
-        nonlocal begun
-        begun = True
+        work.command = command_line({"--new": 0})
         known = f"; {len(done)} are done" if done else ""
         print(f"Sweep run {run_id}: {search.total} trainings, {config.sweep.method}{known}", flush=True)
 
@@ -75,7 +75,14 @@ def _sweep(config: SweepConfig, line: CommandLine, script: Path) -> None:
             {key for key, values in dimensions if isinstance(values, Mapping) and values.get("log")},
         )
 
-    try:
+    def report(trial: Trial) -> None:
+        parameters = ", ".join(f"{key}={shown(value)}" for key, value in trial.parameters.items())
+        value = "not measured" if trial.value is None else f"{trial.value:.4f}"
+        status = "" if trial.status == "COMPLETED" else f" ({trial.status})"
+        found = f"Trial {trial.number}, training run {trial.run_id}{status}: {value} with {parameters}"
+        print(found, flush=True)
+
+    with Resumable() as work:
         finished = run_sweep(
             config,
             sweeps=stores.open("sweeps"),
@@ -85,30 +92,10 @@ def _sweep(config: SweepConfig, line: CommandLine, script: Path) -> None:
             num_workers=line.own.num_workers,
             workers=given_workers(line.own),
             started=started,
-            report=lambda trial: print(_described(trial), flush=True),
+            report=report,
             draw=draw,
             **run_options(line, script),
         )
-    except BaseException as error:
-        if begun and not isinstance(error, (InputError, RunTakenError)):
-            print(f"Resume with: {command_line({'--new': 0})}", file=sys.stderr)
-        raise
-    _report(finished, stores.flags(), script)
-
-
-def _described(trial: Trial) -> str:
-    from incasem_like.search import shown
-
-    parameters = ", ".join(f"{key}={shown(value)}" for key, value in trial.parameters.items())
-    value = "not measured" if trial.value is None else f"{trial.value:.4f}"
-    status = "" if trial.status == "COMPLETED" else f" ({trial.status})"
-    return f"Trial {trial.number}, training run {trial.run_id}{status}: {value} with {parameters}"
-
-
-def _report(finished: FinishedSweep, store_flags: Sequence[str], script: Path) -> None:
-    """Print the trials, best first, and the next commands."""
-    from incasem_like.search import shown
-
     if finished.was_complete:
         print(f"Sweep run {finished.run_id} has done all of this already; --new starts another one.")
     best, sign = finished.best, -1 if finished.search.mode == "max" else 1
@@ -120,9 +107,8 @@ def _report(finished: FinishedSweep, store_flags: Sequence[str], script: Path) -
         values = (shown(trial.parameters[key]) for key in keys)
         rows.append([str(trial.number), str(trial.run_id), trial.status, value, *values])
     print_table([Column(title) for title in ("trial", "training", "status", finished.search.metric, *keys)], rows)
-    if best is None:
+    if best is None or best.run_id is None:
         raise InputError(f"No trial has the metric {finished.search.metric}: set sweep.metric, or validation.data.")
     print(f"Best: trial {best.number}, training run {best.run_id}, {finished.search.metric} {best.value:.4f}")
-    words = ["--run_id", best.run_id, *store_flags, "with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json"]
     predict = script_folder(script).parent / "03_predict" / "predict.py"
-    print(f"Next: {shell_command('python', shown_path(predict), *words)}")
+    print(f"Next: {predict_command(stores, best.run_id, predict)}")

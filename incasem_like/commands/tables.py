@@ -33,23 +33,19 @@ class Column:
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, whatever its width: no cell is cut off."""
-    if at_terminal():
-        _print_drawn(columns, rows)
-        return
     lines = [tuple(column.title for column in columns), *rows]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    form = "  ".join(f"%{'' if column.right else '-'}{width}s" for column, width in zip(columns, widths, strict=True))
-    print("\n".join((form % tuple(cells)).rstrip() for cells in lines))
-
-
-def _print_drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Draw a table; long cells fold where the terminal is narrow, short ones stay in one piece."""
+    if not at_terminal():
+        sides = zip(columns, widths, strict=True)
+        form = "  ".join(f"%{'' if column.right else '-'}{width}s" for column, width in sides)
+        print("\n".join((form % tuple(cells)).rstrip() for cells in lines))
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    widths = [max(map(len, cells)) for cells in zip([column.title for column in columns], *rows, strict=True)]
+    # long cells fold where the terminal is narrow, short ones stay in one piece
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column, width in zip(columns, widths, strict=True):
         justify: Literal["left", "right"] = "right" if column.right else "left"

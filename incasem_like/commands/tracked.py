@@ -7,12 +7,13 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from incasem_like.commands.command_line import CommandLine, format_config, parse_command_line
 from incasem_like.commands.cpu_settings import use_huge_pages
 from incasem_like.commands.options import StoreChoice
-from incasem_like.errors import InputError
+from incasem_like.errors import InputError, RunTakenError
 from incasem_like.terminal import run_guarded
 from incasem_like.tracking.recording.surroundings import describe_repositories
 
@@ -56,6 +57,26 @@ def run_tracked(
     debug = {"--debug"} if "-d" in parser._option_string_actions else {"-d", "--debug"}  # -d may be the script's own
     use_huge_pages()
     run_guarded(act, debug=bool(debug & set(sys.argv)))
+
+
+class Resumable:
+    """Work that can be resumed: if it ends by an error after it began, the command that resumes it is printed.
+
+    Attributes:
+        command: That command; None before the work has begun. Input errors, and another process that has claimed the
+            run, would occur again, so that nothing is printed for them.
+    """
+
+    command: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.command is not None and error is not None and not isinstance(error, (InputError, RunTakenError)):
+            print(f"Resume with: {self.command}", file=sys.stderr)
 
 
 def script_folder(script: Path) -> Path:

@@ -9,8 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from incasem_like.commands.command_line import CommandLine
+from incasem_like.commands.options import StoreChoice, predict_command
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
 from incasem_like.commands.training_request import CONTINUE, REPEAT, START, TrainingRequest, add_flags, read_request
+from incasem_like.config import TrainingConfig
 from incasem_like.config.loading import TRACKED
 from incasem_like.errors import DiskFullError, RunTakenError, StoreError
 from incasem_like.processes import keep_freed_memory
@@ -19,9 +22,6 @@ from incasem_like.training.continuing import differences
 from incasem_like.training.processes import leading, started_processes
 
 if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
-    from incasem_like.commands.options import StoreChoice
-    from incasem_like.config import TrainingConfig
     from incasem_like.training.checkpoints import RunFolders
     from incasem_like.training.experiment import FinishedTraining
     from incasem_like.training.start import Beginning
@@ -53,14 +53,29 @@ def main(script: Path) -> NoReturn:
         run_guarded(lambda: follow(rank))
     with leading(count):
         run_tracked(
-            parser, EXAMPLE, read, lambda request, line: _train(request, line, script), lambda request: request.config
+            parser, EXAMPLE, read, lambda request, line: run(request, line, script), lambda request: request.config
         )
 
 
-def _train(request: TrainingRequest, line: CommandLine, script: Path) -> None:
+def run(request: TrainingRequest, line: CommandLine, script: Path) -> None:
+    """Train, and print where everything is and the next commands."""
+    from incasem_like.training.continuing import with_tracked_data
     from incasem_like.training.experiment import train
 
-    config = _with_data_of_the_run(request)
+    config = request.config
+    if request.record is not None and request.source is not None:
+        source = request.source
+        config, copies = with_tracked_data(
+            config,
+            request.record,
+            lambda section: source((section, "data")) == TRACKED,
+            exactly=request.mode in (CONTINUE, REPEAT),
+        )
+        for section, copy in copies.items():
+            print(
+                f"{section}.data of run {request.record.id} is missing or has changed: the run's own copy is used, "
+                f"{shown_path(copy)}"
+            )
     if config.torch.device_name == "cpu":
         keep_freed_memory()
     stores = stores_of(line, config.directories, config.tracking)
@@ -92,27 +107,6 @@ def _train(request: TrainingRequest, line: CommandLine, script: Path) -> None:
     _report_finished(finished, config, None if line.unobserved else stores, script)
 
 
-def _with_data_of_the_run(request: TrainingRequest) -> TrainingConfig:
-    """Use the tracked run's own copies of data configurations whose files are missing or have changed."""
-    if request.record is None or request.source is None:
-        return request.config
-    from incasem_like.training.continuing import with_tracked_data
-
-    source = request.source
-    config, copies = with_tracked_data(
-        request.config,
-        request.record,
-        lambda section: source((section, "data")) == TRACKED,
-        exactly=request.mode in (CONTINUE, REPEAT),
-    )
-    for section, copy in copies.items():
-        print(
-            f"{section}.data of run {request.record.id} is missing or has changed: the run's own copy is used, "
-            f"{shown_path(copy)}"
-        )
-    return config
-
-
 def _report_started(
     request: TrainingRequest, config: TrainingConfig, folders: RunFolders, beginning: Beginning
 ) -> None:
@@ -123,7 +117,13 @@ def _report_started(
         print(f"{name}; {place}")
     elif beginning.iteration:
         print(f"{name} resumes after iteration {beginning.iteration}; {place}")
-        _report_schedule(request, config)
+        before = ((request.record.config if request.record else {}).get("training") or {}).get("iterations")
+        course, now = config.training.learning_rate_schedule.type, config.training.iterations
+        if course != "constant" and before != now:
+            print(
+                f"training.iterations was {before} and is {now}: the {course} schedule is that of the new length from "
+                "here."
+            )
     else:
         print(f"{name} starts over, since it had no checkpoint yet; {place}")
     if beginning.start is not None:
@@ -138,26 +138,10 @@ def _report_started(
     print(f"Watch it: tensorboard --logdir {shell_command(shown_path(folders.tensorboard.parent))}", flush=True)
 
 
-def _report_schedule(request: TrainingRequest, config: TrainingConfig) -> None:
-    """Warn that a changed length changes the schedule of the learning rate."""
-    before = ((request.record.config if request.record else {}).get("training") or {}).get("iterations")
-    course, now = config.training.learning_rate_schedule.type, config.training.iterations
-    if course != "constant" and before != now:
-        print(
-            f"training.iterations was {before} and is {now}: the {course} schedule is that of the new length from here."
-        )
-
-
 def resume_command(stores: StoreChoice, run_id: int, script: Path, *values: str) -> str:
     """Return the command that resumes a training, with ``key=value`` updates if there are any."""
     words = ["python", shown_path(script), CONTINUE, run_id, *stores.flags(), *(["with", *values] if values else [])]
     return shell_command(*words)
-
-
-def predict_command(stores: StoreChoice, run_id: int, predict_script: Path) -> str:
-    """Return the command that predicts with the trained network."""
-    words = ["python", shown_path(predict_script), "--run_id", run_id, *stores.flags()]
-    return shell_command(*words, "with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json")
 
 
 def _report_finished(

@@ -6,21 +6,18 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from incasem_like.commands.command_line import CommandLine
 from incasem_like.commands.options import run_id
 from incasem_like.commands.tracked import CHECK_COMMIT, check_commit, stores_of
-from incasem_like.config import TrainingConfig, load_places, load_training_config, overlay_tracked
+from incasem_like.config import Places, TrainingConfig, load_places, load_training_config, overlay_tracked
 from incasem_like.config.loading import Layers, lay_given
 from incasem_like.config.network_sections import AutoContextModel
+from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
 from incasem_like.errors import InputError, RunNotFoundError
+from incasem_like.tracking import RunRecord
 from incasem_like.training.continuing import check_same_training
-
-if TYPE_CHECKING:
-    from incasem_like.commands.command_line import CommandLine
-    from incasem_like.config import Places
-    from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
-    from incasem_like.tracking import RunRecord
 
 REPEAT, CONTINUE, START = "--repeat_run", "--continue_run", "--start_from"
 TRIAL = "--trial_of"  # given by sweep.py
@@ -136,8 +133,12 @@ def _mode(line: CommandLine) -> tuple[str | None, int]:
         )
     if not modes:
         return None, 0
-    if modes[0] == CONTINUE:
-        _check_continuing(line)
+    only_new = {"--id": line.id is not None, "--name": line.name is not None, "--unobserved": line.unobserved}
+    if modes[0] == CONTINUE and (flag := next((flag for flag, is_given in only_new.items() if is_given), None)):
+        raise InputError(
+            f"{CONTINUE} resumes the same run, with its id, name and record: leave {flag} out, or start a new run with "
+            f"{REPEAT} or {START}."
+        )
     words = given[modes[0]] if modes[0] == START else [given[modes[0]]]
     if len(words) > 2:
         raise InputError(
@@ -155,22 +156,6 @@ def _mode(line: CommandLine) -> tuple[str | None, int]:
         ) from None
     assert number is not None
     return modes[0], number
-
-
-def _check_continuing(line: CommandLine) -> None:
-    """Check that no flag is given that only a new run can have.
-
-    Raises:
-        InputError: One is.
-    """
-    for flag, given in (
-        ("--id", line.id is not None), ("--name", line.name is not None), ("--unobserved", line.unobserved),
-    ):  # fmt: skip
-        if given:
-            raise InputError(
-                f"{CONTINUE} resumes the same run, with its id, name and record: leave {flag} out, or start a new "
-                f"run with {REPEAT} or {START}."
-            )
 
 
 def _places_of(record: RunRecord, places: Places) -> Places:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
@@ -19,9 +20,6 @@ from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shown_path
 from incasem_like.viewing.layers import SHADERS
 from incasem_like.viewing.scene import Plane, Scene
-
-if TYPE_CHECKING:
-    import argparse
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,8 @@ class ClaheConfig(RawSection):
     """Contrast-limited adaptive histogram equalisation; off by default."""
 
     kernel_size: Size = Field((64, 64, 64), description="Tile of the equalisation in voxels, z, y, x.")
-    clip_limit: Range = Field(
-        (0.01, 0.03), description="Range of the share of a tile's voxels that a grey level may hold; more is stronger."
-    )
+    clip_limit: Range = (0.01, 0.03)
+    """Range of the share of a tile's voxels that a grey level may hold; more is stronger."""
 
 
 class BlurConfig(RawSection):

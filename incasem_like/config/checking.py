@@ -102,16 +102,17 @@ def expected(annotation: object, metadata: Sequence[object] = ()) -> str:
     if section_of(annotation) is not None:
         return "a section with keys of its own"
     word = _PLAIN.get(annotation, "another value") if isinstance(annotation, type) else "another value"
-    return f"{word}{_range(metadata)}"
-
-
-def _range(metadata: Sequence[object]) -> str:
-    """Return the bounds among a type's constraints, in words."""
     constraints = [one for item in metadata for one in (item.metadata if isinstance(item, FieldInfo) else [item])]
     bounds = {name: getattr(one, name) for one in constraints for name in ("ge", "gt", "le") if hasattr(one, name)}
     if "ge" in bounds and "le" in bounds:
-        return f" from {bounds['ge']} to {bounds['le']}"
-    return f" of at least {bounds['ge']}" if "ge" in bounds else f" above {bounds['gt']}" if "gt" in bounds else ""
+        return f"{word} from {bounds['ge']} to {bounds['le']}"
+    return (
+        f"{word} of at least {bounds['ge']}"
+        if "ge" in bounds
+        else f"{word} above {bounds['gt']}"
+        if "gt" in bounds
+        else word
+    )
 
 
 def explain(

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from incasem_like.config.checking import KeyPath, explain, show
+from incasem_like.config.checking import explain, show
 from incasem_like.config.kinds import (
     ExistingFile,
     Position,
@@ -32,43 +32,29 @@ _NOT_IN_A_FOLDER_NAME = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 class EntryFields(Section):
     """The fields of one entry in the JSON."""
 
-    file: ExistingFile = Field(
-        description="Container of the volumes (Zarr or N5), relative to `directories.data`, else to the JSON."
-    )
-    voxel_size: VoxelSize = Field(
-        description="Voxel size in nm, z, y, x; must be equal in all entries and match the metadata of the volumes."
-    )
-    offset: Position | None = Field(
-        None,
-        description="First voxel of the region, z, y, x, as absolute position (offset in nm / voxel size + index); "
-        "absent = where the raw volume begins.",
-    )
-    shape: Size | None = Field(
-        None, description="Extent of the region in voxels, z, y, x; absent = up to the end of the raw volume."
-    )
-    raw: Text = Field(
-        description="Dataset of the raw volume: uint8, uint16, or float from 0 to 1; one of its channels as `raw@c=1`."
-    )
-    further_raw: tuple[Text, ...] = Field(
-        (),
-        description="Datasets whose channels follow those of `raw`, for a network that reads predictions: `raw` is "
-        "then a predicted dataset too, such as `lsd`, and this `[affinities]`.",
-    )
-    labels: dict[str, Positive] = Field(
-        default_factory=dict,
-        description="Label datasets, each with the class, 1 to n, of its voxels above 0; absent = no labels.",
-    )
-    mask: Text | None = Field(
-        None, description="Mask dataset; voxels of value 0 are not learnt, predicted or evaluated; absent = no mask."
-    )
-    metric_masks: tuple[Text, ...] = Field(
-        (), description="Mask datasets; voxels where any of them is 0 are not evaluated; absent = no mask."
-    )
-    weight: PositiveNumber | None = Field(
-        None,
-        description="Share of the training samples that come from this entry, relative to the weights of the others; "
-        "all entries have one, or none; absent = in proportion to their volumes.",
-    )
+    file: ExistingFile
+    """Container of the volumes (Zarr or N5), relative to `directories.data`, else to the JSON."""
+    voxel_size: VoxelSize
+    """Voxel size in nm, z, y, x; must be equal in all entries and match the metadata of the volumes."""
+    offset: Position | None = None
+    """First voxel of the region, z, y, x, as absolute position (offset in nm / voxel size + index); absent = where the
+    raw volume begins."""
+    shape: Size | None = None
+    """Extent of the region in voxels, z, y, x; absent = up to the end of the raw volume."""
+    raw: Text
+    """Dataset of the raw volume: uint8, uint16, or float from 0 to 1; one of its channels as `raw@c=1`."""
+    further_raw: tuple[Text, ...] = ()
+    """Datasets whose channels follow those of `raw`, for a network that reads predictions: `raw` is then a predicted
+    dataset too, such as `lsd`, and this `[affinities]`."""
+    labels: dict[str, Positive] = Field(default_factory=dict)
+    """Label datasets, each with the class, 1 to n, of its voxels above 0; absent = no labels."""
+    mask: Text | None = None
+    """Mask dataset; voxels of value 0 are not learnt, predicted or evaluated; absent = no mask."""
+    metric_masks: tuple[Text, ...] = ()
+    """Mask datasets; voxels where any of them is 0 are not evaluated; absent = no mask."""
+    weight: PositiveNumber | None = None
+    """Share of the training samples that come from this entry, relative to the weights of the others; all entries have
+    one, or none; absent = in proportion to their volumes."""
 
     @field_validator("raw", "mask", mode="after")
     @classmethod
@@ -83,7 +69,16 @@ class DataEntry(EntryFields):
 
     @model_validator(mode="after")
     def _name_and_labels_make_sense(self) -> Self:
-        _check_name(self.name)
+        name = self.name
+        if found := _NOT_IN_A_FOLDER_NAME.search(name):
+            raise contradiction(
+                f"The entry name {show(name)} has {show(found[0])} in it, but names a folder: leave that out."
+            )
+        if not name.strip(". ") or name != name.strip() or name[0] == "." or name[-1] == "." or len(name) > 100:
+            raise contradiction(
+                f"The entry name {show(name)} cannot name a folder: "
+                "use 1 to 100 characters without a dot or a space at the ends."
+            )
         ids = list(self.labels.values())
         if sorted(ids) != list(range(1, len(ids) + 1)):
             wanted = ", ".join(map(str, range(1, len(ids) + 1)))
@@ -156,18 +151,11 @@ def parse_data_config(
         raise ConfigError(f'{path} holds no entries: write {{"name": {{"file": ..., "voxel_size": ..., "raw": ...}}}}.')
     folders = (data_directory or default_data_directory(), path.parent)
     entries = tuple(_read_entry(name, fields, path, folders) for name, fields in document.items())
-    _check_names_differ(entries, path)
-    _check_weights(entries, path)
-    _check_voxel_sizes(entries, path, voxel_size)
-    if num_classes is not None:
-        _check_classes(entries, path, num_classes)
+    _check_entries(entries, path, num_classes, voxel_size)
     return DataConfig(path=path, entries=entries, text=text)
 
 
 def _read_entry(name: str, fields: object, path: Path, folders: Sequence[Path]) -> DataEntry:
-    def source(_key: KeyPath) -> str:
-        return f"in {path}"
-
     if not isinstance(fields, Mapping):
         raise ConfigError(f"{name} must be an object with file, voxel_size and raw, found {show(fields)} in {path}.")
     values: dict[str, Any] = dict(fields)
@@ -176,7 +164,7 @@ def _read_entry(name: str, fields: object, path: Path, folders: Sequence[Path]) 
     try:
         return DataEntry(name=name, **dict(EntryFields.model_validate(values)))
     except ValidationError as error:
-        raise explain(error, EntryFields, fields, source, prefix=(name,)) from None
+        raise explain(error, EntryFields, fields, lambda _key: f"in {path}", prefix=(name,)) from None
 
 
 def _find_container(text: str, key: str, folders: Sequence[Path]) -> Path:
@@ -193,20 +181,14 @@ def _find_container(text: str, key: str, folders: Sequence[Path]) -> Path:
     )
 
 
-def _check_name(name: str) -> None:
-    found = _NOT_IN_A_FOLDER_NAME.search(name)
-    if found:
-        raise contradiction(
-            f"The entry name {show(name)} has {show(found[0])} in it, but names a folder: leave that out."
-        )
-    if not name.strip(". ") or name != name.strip() or name[0] == "." or name[-1] == "." or len(name) > 100:
-        raise contradiction(
-            f"The entry name {show(name)} cannot name a folder: "
-            "use 1 to 100 characters without a dot or a space at the ends."
-        )
+def _check_entries(
+    entries: Sequence[DataEntry], path: Path, num_classes: int | None, wanted: Sequence[float] | None
+) -> None:
+    """Check that entries agree with each other, with ``data.num_classes`` and with ``data.voxel_size``.
 
-
-def _check_names_differ(entries: Sequence[DataEntry], path: Path) -> None:
+    Raises:
+        ConfigError: They do not.
+    """
     seen: dict[str, str] = {}
     for entry in entries:
         other = seen.setdefault(entry.name.casefold(), entry.name)
@@ -215,17 +197,11 @@ def _check_names_differ(entries: Sequence[DataEntry], path: Path) -> None:
                 f"The entries {other} and {entry.name} in {path} differ in upper and lower case only, "
                 "which names the same folder on some file systems: rename one."
             )
-
-
-def _check_weights(entries: Sequence[DataEntry], path: Path) -> None:
     without = [entry.name for entry in entries if entry.weight is None]
     if without and len(without) < len(entries):
         raise ConfigError(
             f'{", ".join(without)} in {path} has no "weight", but other entries do: give all of them one, or none.'
         )
-
-
-def _check_voxel_sizes(entries: Sequence[DataEntry], path: Path, wanted: Sequence[float] | None) -> None:
     first = entries[0]
     for entry in entries:
         if not same_voxel_size(entry.voxel_size, first.voxel_size):
@@ -238,20 +214,17 @@ def _check_voxel_sizes(entries: Sequence[DataEntry], path: Path, wanted: Sequenc
             f"{first.name} has voxel_size {_nm(first.voxel_size)} in {path}, but data.voxel_size is {_nm(wanted)}: "
             f"correct the entry or, to train with it, set data.voxel_size={_nm(first.voxel_size, unit='')}."
         )
-
-
-def _nm(sizes: Sequence[float], unit: str = " nm") -> str:
-    return f"[{', '.join(f'{size:.10g}' for size in sizes)}]{unit}"
-
-
-def _check_classes(entries: Sequence[DataEntry], path: Path, num_classes: int) -> None:
     for entry in entries:
-        if entry.labels and len(entry.labels) != num_classes - 1:
+        if num_classes is not None and entry.labels and len(entry.labels) != num_classes - 1:
             raise ConfigError(
                 f"{entry.name} in {path} has {len(entry.labels)} label datasets, "
                 f"but data.num_classes {num_classes} needs {num_classes - 1} (the background has none): "
                 f"add or remove label datasets or set data.num_classes={len(entry.labels) + 1}."
             )
+
+
+def _nm(sizes: Sequence[float], unit: str = " nm") -> str:
+    return f"[{', '.join(f'{size:.10g}' for size in sizes)}]{unit}"
 
 
 def output_container(file: Path, data_directory: Path, prefix: Path) -> Path:

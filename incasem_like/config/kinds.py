@@ -46,19 +46,10 @@ def contradiction(sentence: str) -> PydanticCustomError:
     return PydanticCustomError("contradiction", "{sentence}", {"sentence": sentence})
 
 
-def _integral(value: Any) -> Any:
-    """Convert ``2e5`` and ``3.0``, which YAML reads as floats, to whole numbers."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def _as_text(value: Any) -> Any:
     """Convert an iteration or path to text, for keys that also accept words."""
     is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     return str(value) if is_count or isinstance(value, Path) else value
-
-
-def _as_index(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 def _one_or_several(value: Any) -> Any:
@@ -84,7 +75,12 @@ def _distinct(axes: tuple[int, ...]) -> tuple[int, ...]:
     return axes
 
 
-Whole = Annotated[int, Strict(), BeforeValidator(_integral)]
+# 2e5 and 3.0, which YAML reads as floats, are whole numbers.
+Whole = Annotated[
+    int,
+    Strict(),
+    BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value),
+]
 Positive = Annotated[Whole, Field(ge=1)]
 Count = Annotated[Whole, Field(ge=0)]
 Classes = Annotated[Whole, Field(ge=2, le=256)]
@@ -153,6 +149,6 @@ StoredCheckpoints = Annotated[
 ]
 Device = Annotated[
     Count | Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")],
-    BeforeValidator(_as_index),
+    BeforeValidator(lambda value: int(value) if isinstance(value, str) and value.isdigit() else value),
     Words("a GPU index, cuda, cuda:INDEX, cpu or mps"),
 ]

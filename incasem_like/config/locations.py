@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from incasem_like.config.checking import KeyPath, fields_of, section_of
 from incasem_like.config.kinds import PathRole
@@ -113,23 +112,20 @@ def resolve_paths(
             faults.update(inner)
         elif isinstance(value, (str, list)) and value:
             try:
-                resolved[key] = _resolve_all(value, _role(field), folders, ".".join(path))
+                # a field that may be null keeps the metadata inside its annotation
+                parts = getattr(field.annotation, "__args__", ())
+                marks = [*field.metadata, *(item for part in parts for item in getattr(part, "__metadata__", ()))]
+                role, name = next((mark.role for mark in marks if isinstance(mark, PathRole)), None), ".".join(path)
+                if isinstance(value, str):
+                    resolved[key] = _resolve(value, role, folders, name)
+                else:
+                    resolved[key] = [
+                        _resolve(item, role, folders, name) if isinstance(item, str) and item else item
+                        for item in value
+                    ]
             except ConfigError as fault:
                 faults[path] = fault
     return resolved, faults
-
-
-def _role(field: FieldInfo) -> str | None:
-    # a field that may be null keeps the metadata inside its annotation
-    nested = [item for part in getattr(field.annotation, "__args__", ()) for item in getattr(part, "__metadata__", ())]
-    roles = [item.role for item in (*field.metadata, *nested) if isinstance(item, PathRole)]
-    return roles[0] if roles else None
-
-
-def _resolve_all(value: str | list[Any], role: str | None, folders: Sequence[Path], key: str) -> Any:
-    if isinstance(value, str):
-        return _resolve(value, role, folders, key)
-    return [_resolve(item, role, folders, key) if isinstance(item, str) and item else item for item in value]
 
 
 def _resolve(text: str, role: str | None, folders: Sequence[Path], key: str) -> str:

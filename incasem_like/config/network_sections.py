@@ -31,12 +31,10 @@ from incasem_like.config.target_sections import Activation, TargetSection, check
 class VoxelConfig(Section):
     """Voxel properties shared by all volumes."""
 
-    voxel_size: VoxelSize = Field(
-        (5.0, 5.0, 5.0), description="Voxel size in nm, z, y, x; must match every data-config entry."
-    )
-    downsample_factor: Positive = Field(
-        1, description="Use only every n-th voxel along each axis of the volumes; 1 = all."
-    )
+    voxel_size: VoxelSize = (5.0, 5.0, 5.0)
+    """Voxel size in nm, z, y, x; must match every data-config entry."""
+    downsample_factor: Positive = 1
+    """Use only every n-th voxel along each axis of the volumes; 1 = all."""
     num_classes: Classes = Field(2, description="Number of classes including the background, class 0.")
 
 
@@ -45,15 +43,11 @@ class OutputSection(Section):
 
     name: Text = Field(..., description="Name, such as `affinities`; predictions are written under it.")
     channels: Positive = Field(..., description="Number of channels.")
-    activation: Activation = Field(
-        "sigmoid",
-        description="`sigmoid`: independent channels, such as affinities and descriptors; `softmax`: mutually "
-        "exclusive classes; `none`: values as the network gives them.",
-    )
-    attributes: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Attributes of the predicted dataset, such as the names of the channels and offsets.",
-    )
+    activation: Activation = "sigmoid"
+    """`sigmoid`: independent channels, such as affinities and descriptors; `softmax`: mutually exclusive classes;
+    `none`: values as the network gives them."""
+    attributes: dict[str, Any] = Field(default_factory=dict)
+    """Attributes of the predicted dataset, such as the names of the channels and offsets."""
 
     @model_validator(mode="after")
     def _has_a_name(self) -> Self:
@@ -66,9 +60,8 @@ class InputSection(Section):
 
     name: Text = Field(..., description="Name, such as `lsd`.")
     channels: Positive = Field(..., description="Number of channels.")
-    attributes: dict[str, Any] = Field(
-        default_factory=dict, description="What they are: names of the channels, offsets, `sigma_voxels` and so on."
-    )
+    attributes: dict[str, Any] = Field(default_factory=dict)
+    """What they are: names of the channels, offsets, `sigma_voxels` and so on."""
 
 
 ModelSections: TypeAlias = "Mapping[str, type[ModelConfig]]"
@@ -105,28 +98,20 @@ def output_sections(targets: Sequence[TargetSection]) -> tuple[OutputSection, ..
 class ModelConfig(Section):
     """Network; which further keys it has depends on `model.type`."""
 
-    type: Literal["Unet", "StackedHourglass", "AutoContext", "Custom", "OneConv3d"] = Field(
-        "Unet", description="Architecture; each has the keys of its own table below."
-    )
+    type: Literal["Unet", "StackedHourglass", "AutoContext", "Custom", "OneConv3d"] = "Unet"
+    """Architecture; each has the keys of its own table below."""
     in_channels: Positive = Field(1, description="Channels of the raw volume.")
-    inputs: tuple[InputSection, ...] | None = Field(
-        None,
-        description="Input channels in order, of a network that reads predictions: a list of `{name, channels, "
-        "attributes}`, with which its input is compared; null = raw. It follows from `training.synthetic.input`.",
-    )
-    num_fmaps_out: Annotated[Positive, DefaultWords("as many as the targets have")] = Field(
-        2, description="Number of output channels; of classes, `data.num_classes`."
-    )
-    outputs: tuple[OutputSection, ...] | None = Field(
-        None,
-        description="Output channels in order: a list of `{name, channels, activation, attributes}`; null = one class "
-        "each. It follows from `targets`, and has to be given for imported networks with other outputs than classes.",
-    )
-    initialization: Literal["torch", "he_normal", "glorot_uniform"] = Field(
-        "torch",
-        description="Initialisation of the weights: torch's default, as in incasem; He's (Kaiming), which preserves "
-        "the signal's variance through ReLUs, as with funlib's networks; Glorot's, as in Keras.",
-    )
+    inputs: tuple[InputSection, ...] | None = None
+    """Input channels in order, of a network that reads predictions: a list of `{name, channels, attributes}`, with
+    which its input is compared; null = raw. It follows from `training.synthetic.input`."""
+    num_fmaps_out: Annotated[Positive, DefaultWords("as many as the targets have")] = 2
+    """Number of output channels; of classes, `data.num_classes`."""
+    outputs: tuple[OutputSection, ...] | None = None
+    """Output channels in order: a list of `{name, channels, activation, attributes}`; null = one class each. It follows
+    from `targets`, and has to be given for imported networks with other outputs than classes."""
+    initialization: Literal["torch", "he_normal", "glorot_uniform"] = "torch"
+    """Initialisation of the weights: torch's default, as in incasem; He's (Kaiming), which preserves the signal's
+    variance through ReLUs, as with funlib's networks; Glorot's, as in Keras."""
 
     @classmethod
     def variants(cls) -> ModelSections:
@@ -167,35 +152,24 @@ class LevelsSection(ModelConfig):
     """Levels of a U-Net, finest first; parameter names and shapes are incasem's."""
 
     num_fmaps: Positive = Field(32, description="Number of feature maps of the finest level.")
-    fmap_inc_factor: Positive = Field(
-        2, description="Factor by which the number of feature maps grows from one level to the next coarser one."
-    )
-    downsample_factors: Factors = Field(
-        ((2, 2, 2), (2, 2, 2), (2, 2, 2)),
-        description="Down-sampling factors z, y, x between consecutive levels; 1 along z for thick sections. Two "
-        "numbers per level make a 2-D network, which is applied to each section.",
-    )
-    kernel_size_down: Kernels | None = Field(
-        None,
-        description="Kernels of the convolutions on the way down: one list per level, finest first, coarsest included; "
-        "null = two of 3 along every axis.",
-    )
-    kernel_size_up: Kernels | None = Field(
-        None,
-        description="Kernels of the convolutions on the way up: one list per level, finest first, "
-        "without the coarsest; null = two of 3 along every axis.",
-    )
-    residual: Literal["none", "linear", "shortcut"] = Field(
-        "none",
-        description="What is added to the result of each level's convolutions before its ReLU: nothing; a 1 x 1 x 1 "
-        "convolution of their input (funlib's residual U-Net; also at the output); their input, convolved where the "
-        "number of maps differs (3dsegmentation).",
-    )
-    halo: Margin | None = Field(
-        None,
-        description="Outermost output voxels per side, z, y, x, that tiles of a prediction compute but discard, since "
-        "they depend on padding; null = all of them, so that seams vanish. Fewer are faster.",
-    )
+    fmap_inc_factor: Positive = 2
+    """Factor by which the number of feature maps grows from one level to the next coarser one."""
+    downsample_factors: Factors = ((2, 2, 2), (2, 2, 2), (2, 2, 2))
+    """Down-sampling factors z, y, x between consecutive levels; 1 along z for thick sections. Two numbers per level
+    make a 2-D network, which is applied to each section."""
+    kernel_size_down: Kernels | None = None
+    """Kernels of the convolutions on the way down: one list per level, finest first, coarsest included; null = two of 3
+    along every axis."""
+    kernel_size_up: Kernels | None = None
+    """Kernels of the convolutions on the way up: one list per level, finest first, without the coarsest; null = two of
+    3 along every axis."""
+    residual: Literal["none", "linear", "shortcut"] = "none"
+    """What is added to the result of each level's convolutions before its ReLU: nothing; a 1 x 1 x 1 convolution of
+    their input (funlib's residual U-Net; also at the output); their input, convolved where the number of maps differs
+    (3dsegmentation)."""
+    halo: Margin | None = None
+    """Outermost output voxels per side, z, y, x, that tiles of a prediction compute but discard, since they depend on
+    padding; null = all of them, so that seams vanish. Fewer are faster."""
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:
@@ -212,54 +186,50 @@ class LevelsSection(ModelConfig):
                     f"model.{key} has {len(kernels)} levels, but {levels} downsample_factors need {needed}: "
                     f"give {needed} lists of kernels or null."
                 )
-            _check_kernels(key, kernels or (), axes)
+            for level, passes in enumerate(kernels or ()):
+                if not passes:
+                    raise contradiction(
+                        f"model.{key} has no kernel on level {level}: give it at least one, such as [[3, 3, 3]]."
+                    )
+                for kernel in passes:
+                    if axes and len(kernel) not in axes:
+                        raise contradiction(
+                            f"model.{key} has the kernel {list(kernel)} on level {level}, but downsample_factors have "
+                            f"{axes.pop()} axes: give both as many numbers."
+                        )
         return self
 
 
 class UnetOptions(LevelsSection):
     """Options of one U-Net."""
 
-    padding: Literal["valid", "same"] = Field(
-        "valid", description="`valid`: the output is smaller than the input; `same`: zeros around keep the size."
-    )
-    normalization: Literal["none", "batch"] = Field(
-        "none", description="`batch`: batch normalisation after each ReLU; give batches of several blocks."
-    )
-    constant_upsample: Flag = Field(
-        True, description="Up-sample without weights; false = learnt transposed convolutions."
-    )
-    upsample_mode: Literal["nearest", "linear"] = Field(
-        "nearest", description="With `constant_upsample`: repeat voxels, or interpolate linearly between them."
-    )
-    transposed_fmaps: Literal["lower", "upper"] = Field(
-        "lower",
-        description="Maps after a transposed convolution: as many as on the level below, or as on the one it leads to.",
-    )
+    padding: Literal["valid", "same"] = "valid"
+    """`valid`: the output is smaller than the input; `same`: zeros around keep the size."""
+    normalization: Literal["none", "batch"] = "none"
+    """`batch`: batch normalisation after each ReLU; give batches of several blocks."""
+    constant_upsample: Flag = True
+    """Up-sample without weights; false = learnt transposed convolutions."""
+    upsample_mode: Literal["nearest", "linear"] = "nearest"
+    """With `constant_upsample`: repeat voxels, or interpolate linearly between them."""
+    transposed_fmaps: Literal["lower", "upper"] = "lower"
+    """Maps after a transposed convolution: as many as on the level below, or as on the one it leads to."""
     transposed_relu: Flag = Field(False, description="Whether a ReLU follows each transposed convolution.")
-    upsampled_first: Flag = Field(
-        False, description="Whether up-sampled maps come before skipped ones; matters for weights trained elsewhere."
-    )
-    crop_to_factor: Flag = Field(
-        True,
-        description="Crop up-sampled maps so that outputs are whole pooling cells of the coarsest level; false = "
-        "larger outputs, as in the paper of the local shape descriptors.",
-    )
-    halve_first: Flag = Field(
-        False, description="Half as many maps in all but the last convolution of each level on the way down (ExLLSM)."
-    )
-    num_fmaps_last: Positive | None = Field(
-        None, description="Feature maps before the last convolution; null = `num_fmaps`."
-    )
+    upsampled_first: Flag = False
+    """Whether up-sampled maps come before skipped ones; matters for weights trained elsewhere."""
+    crop_to_factor: Flag = True
+    """Crop up-sampled maps so that outputs are whole pooling cells of the coarsest level; false = larger outputs, as in
+    the paper of the local shape descriptors."""
+    halve_first: Flag = False
+    """Half as many maps in all but the last convolution of each level on the way down (ExLLSM)."""
+    num_fmaps_last: Positive | None = None
+    """Feature maps before the last convolution; null = `num_fmaps`."""
     final_kernel_size: Positive = Field(3, description="Edge of the last convolution's kernel; most U-Nets have 1.")
-    bottleneck_dropout: Fraction = Field(
-        0.0, description="Share of values of the coarsest level that is set to 0 at random in training."
-    )
-    decoder_channels: tuple[Positive, ...] | None = Field(
-        None, description="Output channels of each of several decoders; null = one decoder for all channels."
-    )
-    adjacent_sections: Positive = Field(
-        1, description="For a 2-D network: sections around each one that it sees as channels, itself included."
-    )
+    bottleneck_dropout: Fraction = 0.0
+    """Share of values of the coarsest level that is set to 0 at random in training."""
+    decoder_channels: tuple[Positive, ...] | None = None
+    """Output channels of each of several decoders; null = one decoder for all channels."""
+    adjacent_sections: Positive = 1
+    """For a 2-D network: sections around each one that it sees as channels, itself included."""
 
 
 class UnetModel(UnetOptions):
@@ -282,18 +252,13 @@ class AutoContextModel(UnetOptions):
     """
 
     type: Literal["AutoContext"] = "AutoContext"
-    first: UnetModel = Field(
-        default_factory=UnetModel,
-        description="The frozen network, as it was trained; with `first_run_id`, the network of that run.",
-    )
-    first_run_id: Positive | None = Field(
-        None, description="Training run of the frozen network; null = the file named below."
-    )
-    first_checkpoint: Checkpoint | None = Field(
-        None,
-        description="Its checkpoint: `best`, `last`, an iteration, or the path of a file; null = best, or last where "
-        "none is marked best. It is read at the start of a training; later checkpoints contain it.",
-    )
+    first: UnetModel = Field(default_factory=UnetModel)
+    """The frozen network, as it was trained; with `first_run_id`, the network of that run."""
+    first_run_id: Positive | None = None
+    """Training run of the frozen network; null = the file named below."""
+    first_checkpoint: Checkpoint | None = None
+    """Its checkpoint: `best`, `last`, an iteration, or the path of a file; null = best, or last where none is marked
+    best. It is read at the start of a training; later checkpoints contain it."""
     with_raw: Flag = Field(True, description="Whether the second network sees raw besides (AcrLSD) or not (AcLSD).")
 
     @model_validator(mode="after")
@@ -315,12 +280,10 @@ class CustomModel(ModelConfig):
     options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of the class.")
     input_size: Factor = Field((64, 64, 64), description="Smallest input z, y, x; two numbers for a 2-D network.")
     output_size: Factor = Field((64, 64, 64), description="Size of the output for that input, centred in it.")
-    stride: Factor = Field(
-        (1, 1, 1), description="Step from one valid input size to the next, such as 8 for 3 poolings."
-    )
-    halo: Margin = Field(
-        (0, 0, 0), description="Outermost output voxels per side that depend on padding; 0 for valid convolutions."
-    )
+    stride: Factor = (1, 1, 1)
+    """Step from one valid input size to the next, such as 8 for 3 poolings."""
+    halo: Margin = (0, 0, 0)
+    """Outermost output voxels per side that depend on padding; 0 for valid convolutions."""
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
@@ -350,26 +313,11 @@ MODELS: ModelSections = {
 }
 
 
-def _check_kernels(key: str, kernels: tuple[tuple[Factor, ...], ...], axes: set[int]) -> None:
-    for level, passes in enumerate(kernels):
-        if not passes:
-            raise contradiction(
-                f"model.{key} has no kernel on level {level}: give it at least one, such as [[3, 3, 3]]."
-            )
-        for kernel in passes:
-            if axes and len(kernel) not in axes:
-                raise contradiction(
-                    f"model.{key} has the kernel {list(kernel)} on level {level}, "
-                    f"but downsample_factors have {axes.pop()} axes: give both as many numbers."
-                )
-
-
 class BalanceConfig(Section):
     """Balancing of the classes within a block."""
 
-    clipmin: Fraction = Field(
-        0.01, description="Lower bound of a class's share, which limits the weight of rare classes."
-    )
+    clipmin: Fraction = 0.01
+    """Lower bound of a class's share, which limits the weight of rare classes."""
     clipmax: Fraction = Field(0.99, description="Upper bound of a class's share.")
 
     @model_validator(mode="after")
@@ -385,11 +333,8 @@ class BalanceConfig(Section):
 class LossConfig(Section):
     """Loss of a training without `targets`."""
 
-    type: Literal["cross_entropy_scaling"] = Field(
-        "cross_entropy_scaling",
-        description="Cross-entropy per voxel, weighted by mask and class balance, divided by the sum of weights.",
-    )
+    type: Literal["cross_entropy_scaling"] = "cross_entropy_scaling"
+    """Cross-entropy per voxel, weighted by mask and class balance, divided by the sum of weights."""
     weight: tuple[NotNegative, ...] = Field((1.0, 1.0), description="Fixed weight of each class; one entry per class.")
-    balance_labels: BalanceConfig = Field(
-        default_factory=BalanceConfig, description="Balancing of the classes within a block."
-    )
+    balance_labels: BalanceConfig = Field(default_factory=BalanceConfig)
+    """Balancing of the classes within a block."""

@@ -102,28 +102,20 @@ def parse_json(text: str, where: str) -> Any:
         seen: dict[str, Any] = {}
         for key, value in pairs:
             if key in seen:
-                raise ConfigError(
-                    f'{where} has the key "{key}" twice in one object{_lines(text, key)}: rename or remove one.'
-                )
+                pattern = re.compile(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:")
+                lines = [str(number) for number, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
+                place = f" (line {', '.join(lines)})" if lines else ""
+                raise ConfigError(f'{where} has the key "{key}" twice in one object{place}: rename or remove one.')
             seen[key] = value
         return seen
 
     try:
         return json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
-        hint = " (a comma before a closing bracket is not allowed)" if _trailing_comma(text, error.pos) else ""
+        # the position is that of the comma or of the bracket, depending on the version of Python
+        before, behind = text[: error.pos], text[error.pos :]
+        comma = re.match(r",\s*[}\]]", behind) or (re.search(r",\s*$", before) and re.match(r"[}\]]", behind))
+        hint = " (a comma before a closing bracket is not allowed)" if comma else ""
         raise ConfigError(
             f"{where} is not valid JSON in line {error.lineno}, column {error.colno}: {error.msg}{hint}."
         ) from None
-
-
-def _trailing_comma(text: str, position: int) -> bool:
-    return (bool(re.search(r",\s*$", text[:position])) and text[position : position + 1] in ("}", "]")) or (
-        text[position : position + 1] == "," and bool(re.match(r",\s*[}\]]", text[position:]))
-    )
-
-
-def _lines(text: str, key: str) -> str:
-    pattern = re.compile(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:")
-    lines = [number for number, line in enumerate(text.splitlines(), start=1) if pattern.search(line)]
-    return f" (line {', '.join(map(str, lines))})" if lines else ""

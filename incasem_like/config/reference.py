@@ -168,10 +168,10 @@ def _sections(model: type[BaseModel], path: str) -> Iterator[str]:
 
 def _variants(model: type[BaseModel], path: str) -> Iterator[str]:
     """Yield a table for each ``type`` of a section; keys that an earlier one has are only named."""
-    shown = {key: field.description for key, field in model.model_fields.items()}
+    shown = {key: _meaning(field) for key, field in model.model_fields.items()}
     for name, variant in variants_of(model).items():
         fields = {key: field for key, field in fields_of(variant).items() if key not in model.model_fields}
-        again = [key for key, field in fields.items() if shown.get(key) == field.description]
+        again = [key for key, field in fields.items() if shown.get(key) == _meaning(field)]
         yield f"#### {path}.type={name}\n"
         yield f"{(variant.__doc__ or '').strip()}\n"
         if again:
@@ -181,8 +181,8 @@ def _variants(model: type[BaseModel], path: str) -> Iterator[str]:
             yield _table(own)
         for key, field in own.items():
             if section_of(field.annotation) is not None:
-                yield f"`{path}.{key}` is a section: {field.description}\n"
-        shown |= {key: field.description for key, field in own.items()}
+                yield f"`{path}.{key}` is a section: {_meaning(field)}\n"
+        shown |= {key: _meaning(field) for key, field in own.items()}
 
 
 def first_paragraph(model: type[BaseModel]) -> str:
@@ -195,16 +195,14 @@ def _table(fields: Mapping[str, FieldInfo]) -> str:
     for key, field in fields.items():
         named = any(isinstance(item, Words) for item in field.metadata)
         if named or section_of(field.annotation) is None:
-            cells = (f"`{key}`", _type(field), _default(field), field.description or "")
+            kind = expected(field.annotation, field.metadata).removeprefix("a ").removeprefix("the ")
+            cells = (f"`{key}`", kind, _default(field), _meaning(field))
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 
 
-def _type(field: FieldInfo) -> str:
-    words = expected(field.annotation, field.metadata)
-    for article in ("a ", "the "):
-        words = words.removeprefix(article)
-    return words
+def _meaning(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())
 
 
 def _default(field: FieldInfo) -> str:

@@ -11,9 +11,14 @@ from incasem_like.config.checking import Source, current_names, explain
 
 
 class Section(BaseModel):
-    """A group of keys; immutable, dumped under the names of the YAML."""
+    """A group of keys; immutable, dumped under the names of the YAML.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, allow_inf_nan=False)
+    A field is described by ``description`` if that fits on its line, otherwise by the docstring below it.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", serialize_by_alias=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Document(Section):

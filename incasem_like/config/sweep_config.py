@@ -21,25 +21,17 @@ class SweepSection(Section):
     key: ClassVar[str] = "sweep"
     example: ClassVar[str] = "training.optimizer.lr=[1e-3,1e-4]"
 
-    method: Literal["grid", "random", "optuna"] = Field(
-        "grid",
-        description="`grid`: every combination; `random`: independent draws; `optuna`: draws near the best trials so "
-        "far (tree-structured Parzen estimator), better from about 20 trials.",
-    )
-    trials: Positive | None = Field(
-        None, description="Number of trainings; null = every combination, for `grid`, else 20."
-    )
-    metric: Text | None = Field(
-        None,
-        description="Validation metric by whose best value trials are compared; null = `best_metric` of checkpoints.",
-    )
+    method: Literal["grid", "random", "optuna"] = "grid"
+    """`grid`: every combination; `random`: independent draws; `optuna`: draws near the best trials so far
+    (tree-structured Parzen estimator), better from about 20 trials."""
+    trials: Positive | None = None
+    """Number of trainings; null = every combination, for `grid`, else 20."""
+    metric: Text | None = None
+    """Validation metric by whose best value trials are compared; null = `best_metric` of checkpoints."""
     seed: int = Field(1, ge=0, description="Seed of the draws.")
-    space: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Configuration keys to vary, such as `training.optimizer.lr`. A list gives the values to choose "
-        "from; `{low: 1.0e-5, high: 1.0e-3, log: true}` a range, of whole numbers where both ends are, with an "
-        "optional `step`.",
-    )
+    space: dict[str, Any] = Field(default_factory=dict)
+    """Configuration keys to vary, such as `training.optimizer.lr`. A list gives the values to choose from; `{low:
+    1.0e-5, high: 1.0e-3, log: true}` a range, of whole numbers where both ends are, with an optional `step`."""
 
     @property
     def dimensions(self) -> dict[str, Any]:

@@ -100,10 +100,8 @@ class TargetSection(Section):
     """Keys that all targets share, and what a network needs to know of a target before there are data."""
 
     type: Text = Field(..., description="Name of the target.")
-    name: Annotated[Text, DefaultWords("the type")] = Field(
-        default_factory=lambda known: known.get("type", ""),
-        description="Name in metrics, and of the dataset that a prediction writes.",
-    )
+    name: Annotated[Text, DefaultWords("the type")] = Field(default_factory=lambda known: known.get("type", ""))
+    """Name in metrics, and of the dataset that a prediction writes."""
     weight: PositiveNumber = Field(1.0, description="Weight of its loss in the sum over all targets.")
     loss: AnyLoss = Field(..., description="Its name, or a mapping of `type` and options.")
 

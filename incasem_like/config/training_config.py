@@ -30,22 +30,18 @@ class TrainingConfig(Document):
     directories: DirectoriesConfig = Field(default_factory=DirectoriesConfig, description="Folders.")
     training: TrainingSection = Field(default_factory=TrainingSection, description="The training loop.")
     validation: ValidationSection = Field(default_factory=ValidationSection, description="Validation during training.")
-    sources: SourcesConfig = Field(
-        default_factory=SourcesConfig, description="Accepted for compatibility with incasem's files."
-    )
+    sources: SourcesConfig = Field(default_factory=SourcesConfig)
+    """Accepted for compatibility with incasem's files."""
     data: VoxelConfig = Field(default_factory=VoxelConfig, description="Voxels and classes.")
-    targets: Targets | None = Field(
-        None,
-        description="What the network learns: a list of targets, whose channels follow one another; null = classes, "
-        "by `data.num_classes` and `loss`.",
-    )
+    targets: Targets | None = None
+    """What the network learns: a list of targets, whose channels follow one another; null = classes, by
+    `data.num_classes` and `loss`."""
     model: SerializeAsAny[ModelConfig] = Field(default_factory=UnetModel, description="Architecture of the network.")
     loss: LossConfig = Field(default_factory=LossConfig, description="Loss of a training without `targets`.")
     torch: TorchConfig = Field(default_factory=TorchConfig, description="Device and arithmetic.")
     sacred: SacredConfig = Field(default_factory=SacredConfig, description="Metrics in the run store.")
-    tracking: TrainingTrackingConfig = Field(
-        default_factory=TrainingTrackingConfig, description="Run store, and the checkpoints stored in it."
-    )
+    tracking: TrainingTrackingConfig = Field(default_factory=TrainingTrackingConfig)
+    """Run store, and the checkpoints stored in it."""
 
     @property
     def resolved_targets(self) -> tuple[TargetSection, ...]:

@@ -34,9 +34,8 @@ class OptimizerConfig(Section):
 
     lr: PositiveNumber = Field(3e-5, description="Learning rate.")
     type: Literal["adam", "adamw", "rmsprop", "sgd"] = Field("adam", description="Optimizer of torch.")
-    weight_decay: NotNegative = Field(
-        3e-5, description="L2 penalty, added to the gradient; `adamw` shrinks the weights by it instead (decoupled)."
-    )
+    weight_decay: NotNegative = 3e-5
+    """L2 penalty, added to the gradient; `adamw` shrinks the weights by it instead (decoupled)."""
     momentum: Annotated[Fraction, Field(lt=1)] = Field(0.0, description="Momentum of `sgd` and `rmsprop`.")
 
     @model_validator(mode="after")
@@ -52,36 +51,28 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """Learning-rate schedule."""
 
-    type: Literal["constant", "cosine", "linear", "polynomial", "plateau"] = Field(
-        "constant",
-        description="Learning-rate schedule from the end of the warm-up to `training.iterations`. `plateau` lowers the "
-        "rate whenever `checkpoints.best_metric` stops improving.",
-    )
-    warmup_iterations: Count = Field(
-        0, description="Iterations over which the learning rate rises linearly from 0; 0 = none."
-    )
-    final_fraction: Fraction = Field(
-        0.0, description="Final, or with `plateau` lowest, learning rate as a share of `optimizer.lr`."
-    )
+    type: Literal["constant", "cosine", "linear", "polynomial", "plateau"] = "constant"
+    """Learning-rate schedule from the end of the warm-up to `training.iterations`. `plateau` lowers the rate whenever
+    `checkpoints.best_metric` stops improving."""
+    warmup_iterations: Count = 0
+    """Iterations over which the learning rate rises linearly from 0; 0 = none."""
+    final_fraction: Fraction = 0.0
+    """Final, or with `plateau` lowest, learning rate as a share of `optimizer.lr`."""
     power: PositiveNumber = Field(0.9, description="Exponent of `polynomial`: (1 - progress) ^ power.")
-    factor: Annotated[Fraction, Field(gt=0, lt=1)] = Field(
-        0.2, description="Factor of the learning rate at a plateau (`plateau`)."
-    )
-    patience: Count = Field(
-        3, description="Validations without improvement that are waited for before the rate is lowered (`plateau`)."
-    )
+    factor: Annotated[Fraction, Field(gt=0, lt=1)] = 0.2
+    """Factor of the learning rate at a plateau (`plateau`)."""
+    patience: Count = 3
+    """Validations without improvement that are waited for before the rate is lowered (`plateau`)."""
 
 
 class RejectConfig(Section):
     """Rejection of random blocks."""
 
-    min_masked: Fraction = Field(
-        0.05, description="Share of foreground voxels in a block below which it may be rejected."
-    )
+    min_masked: Fraction = 0.05
+    """Share of foreground voxels in a block below which it may be rejected."""
     reject_probability: Fraction = Field(0.9, description="Probability that a block with less foreground is rejected.")
-    min_mask_fraction: Fraction = Field(
-        0.75, description="Share of the block inside `mask` below which it may be rejected."
-    )
+    min_mask_fraction: Fraction = 0.75
+    """Share of the block inside `mask` below which it may be rejected."""
     mask_reject_probability: Fraction = Field(0.95, description="Probability that a block with less mask is rejected.")
 
 
@@ -89,19 +80,15 @@ class ElasticConfig(Section):
     """Elastic deformation, rotation and section misalignment; null instead of the section switches it off."""
 
     control_point_spacing: Size = Field((32, 32, 32), description="Spacing of the control points in voxels, z, y, x.")
-    jitter_sigma: Spread = Field(
-        (2.0, 2.0, 2.0), description="Standard deviation of a control point's displacement in voxels, z, y, x."
-    )
-    subsample: Positive = Field(
-        4, description="Compute the deformation on a grid coarser by this factor; 1 = exact and slow."
-    )
+    jitter_sigma: Spread = (2.0, 2.0, 2.0)
+    """Standard deviation of a control point's displacement in voxels, z, y, x."""
+    subsample: Positive = 4
+    """Compute the deformation on a grid coarser by this factor; 1 = exact and slow."""
     rotation: Flag = Field(True, description="Rotate about z by a random angle up to 90 degrees.")
-    section_shift_probability: Fraction = Field(
-        0.05, description="Probability per z section that it and all later ones are shifted in y and x."
-    )
-    section_slip_probability: Fraction = Field(
-        0.0, description="Probability per z section that it alone is shifted in y and x."
-    )
+    section_shift_probability: Fraction = 0.05
+    """Probability per z section that it and all later ones are shifted in y and x."""
+    section_slip_probability: Fraction = 0.0
+    """Probability per z section that it alone is shifted in y and x."""
     max_misalign: Count = Field(2, description="Maximum shift or slip in voxels.")
 
 
@@ -115,9 +102,8 @@ class IntensityConfig(Section):
 class SimpleConfig(Section):
     """Mirroring and transposing; null instead of the section switches it off."""
 
-    transpose_only: Axes = Field(
-        (0, 1, 2), description="Axes that may be exchanged (0 = z); they need equal voxel sizes."
-    )
+    transpose_only: Axes = (0, 1, 2)
+    """Axes that may be exchanged (0 = z); they need equal voxel sizes."""
     mirror_only: Axes = Field((0, 1, 2), description="Axes that may be mirrored (0 = z).")
 
 
@@ -125,20 +111,17 @@ class AugmentationConfig(AppearanceSections):
     """Random changes of each training block; null switches one off."""
 
     elastic: ElasticConfig | None = Field(default_factory=ElasticConfig, description="Elastic deformation; null = off.")
-    intensity: IntensityConfig | None = Field(
-        default_factory=IntensityConfig, description="Brightness and contrast; null = off."
-    )
-    simple: SimpleConfig | None = Field(
-        default_factory=SimpleConfig, description="Mirroring and transposing; null = off."
-    )
+    intensity: IntensityConfig | None = Field(default_factory=IntensityConfig)
+    """Brightness and contrast; null = off."""
+    simple: SimpleConfig | None = Field(default_factory=SimpleConfig)
+    """Mirroring and transposing; null = off."""
 
 
 class SnapshotConfig(Section):
     """Training blocks written to disk for inspection."""
 
-    every: Count = Field(
-        1000, description="Write raw, labels, loss scaling and prediction of a block every n iterations; 0 = never."
-    )
+    every: Count = 1000
+    """Write raw, labels, loss scaling and prediction of a block every n iterations; 0 = never."""
 
 
 class ProfilingConfig(Section):
@@ -159,15 +142,14 @@ class CheckpointsConfig(Section):
 
     keep_last: Positive = Field(3, description="Number of newest checkpoints to keep.")
     keep_every: Count = Field(0, description="Checkpoints at multiples of this iteration are kept as well; 0 = none.")
-    best_metric: Annotated[Text, DefaultWords("`dice_class_1`, or the first metric of the first target")] = Field(
-        "dice_class_1",
-        description="Validation metric whose best checkpoint is kept: `dice_class_C`, `jaccard_class_C`, "
-        "`precision_class_C`, `recall_class_C` for class C; `NAME_dice`, `NAME_bce`, ... of another target NAME; "
-        "`loss`, or `loss_NAME` of several targets.",
+    best_metric: Annotated[Text, DefaultWords("`dice_class_1`, or the first metric of the first target")] = (
+        "dice_class_1"
     )
-    best_mode: Annotated[Literal["max", "min"], DefaultWords("that of the metric")] = Field(
-        "max", description="Whether the highest or the lowest value is best."
-    )
+    """Validation metric whose best checkpoint is kept: `dice_class_C`, `jaccard_class_C`, `precision_class_C`,
+    `recall_class_C` for class C; `NAME_dice`, `NAME_bce`, ... of another target NAME; `loss`, or `loss_NAME` of several
+    targets."""
+    best_mode: Annotated[Literal["max", "min"], DefaultWords("that of the metric")] = "max"
+    """Whether the highest or the lowest value is best."""
 
     @model_validator(mode="before")
     @classmethod
@@ -178,19 +160,13 @@ class CheckpointsConfig(Section):
 class StartFromConfig(Section):
     """The checkpoint of another training to start from; `--start_from` also uses its configuration."""
 
-    run_id: Positive | None = Field(
-        None, description="Training run of the weights; null = random weights, or the file named below."
-    )
-    checkpoint: Checkpoint | None = Field(
-        None,
-        description="`best`, `last`, an iteration, or the path of a checkpoint; "
-        "null = best, or last where none is marked best.",
-    )
-    optimizer: Literal["reset", "keep"] = Field(
-        "reset",
-        description="Start with a new optimizer state, or keep the moments of that checkpoint; learning rate and "
-        "weight decay are those of this configuration in both cases.",
-    )
+    run_id: Positive | None = None
+    """Training run of the weights; null = random weights, or the file named below."""
+    checkpoint: Checkpoint | None = None
+    """`best`, `last`, an iteration, or the path of a checkpoint; null = best, or last where none is marked best."""
+    optimizer: Literal["reset", "keep"] = "reset"
+    """Start with a new optimizer state, or keep the moments of that checkpoint; learning rate and weight decay are
+    those of this configuration in both cases."""
 
     @property
     def named(self) -> bool:
@@ -213,58 +189,42 @@ class TrainingSection(Section):
 
     pipeline: Pipeline = Field("baseline_with_context", description="How samples are made.")
     data: ExistingFile | None = Field(None, description="Data configuration (JSON) to train on.")
-    synthetic: SyntheticSection | None = Field(
-        None, description="Train on random objects instead, for networks that read predictions; null = on `data`."
-    )
-    start_from: StartFromConfig = Field(
-        default_factory=StartFromConfig, description="Checkpoint of another training to start from."
-    )
+    synthetic: SyntheticSection | None = None
+    """Train on random objects instead, for networks that read predictions; null = on `data`."""
+    start_from: StartFromConfig = Field(default_factory=StartFromConfig)
+    """Checkpoint of another training to start from."""
     iterations: Positive = Field(200_000, description="Number of optimizer steps; iterations count from 1.")
     batch_size: Positive = Field(1, description="Blocks per optimizer step, over all processes and parts.")
-    accumulate: Positive = Field(
-        1,
-        description="Parts of a batch that are computed one after another, which takes less memory; their gradients "
-        "are averaged. Must divide `batch_size`.",
-    )
+    accumulate: Positive = 1
+    """Parts of a batch that are computed one after another, which takes less memory; their gradients are averaged. Must
+    divide `batch_size`."""
     input_size_voxels: Size = Field((204, 204, 204), description="Input block of the network in voxels, z, y, x.")
-    output_size_voxels: Size = Field(
-        (110, 110, 110), description="Output block of the network, centred in the input, in voxels, z, y, x."
-    )
-    stage_weights: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)] | None = Field(
-        None,
-        description="Weights of the outputs of a network that returns several in training (intermediate supervision), "
-        "the final one last; null = equal.",
-    )
+    output_size_voxels: Size = (110, 110, 110)
+    """Output block of the network, centred in the input, in voxels, z, y, x."""
+    stage_weights: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)] | None = None
+    """Weights of the outputs of a network that returns several in training (intermediate supervision), the final one
+    last; null = equal."""
     save_every: Positive = Field(1000, description="Write a checkpoint every n iterations, and at the end.")
     log_every: Positive = Field(1, description="Write the loss to TensorBoard every n iterations.")
     image_every: Count = Field(1000, description="Write ortho-slices to TensorBoard every n iterations; 0 = never.")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="The optimizer.")
-    learning_rate_schedule: ScheduleConfig = Field(
-        default_factory=ScheduleConfig, description="Learning-rate schedule."
-    )
-    clip_gradient_norm: PositiveNumber | None = Field(
-        None, description="Largest norm of the gradient of all weights; a longer one is shortened; null = no limit."
-    )
-    ema_decay: Annotated[Fraction, Field(gt=0, lt=1)] | None = Field(
-        None,
-        description="Decay per iteration of an exponential moving average of the weights, such as 0.999; the average "
-        "is validated, and is what checkpoints hold for predictions; null = off.",
-    )
-    early_stopping: Positive | None = Field(
-        None,
-        description="Validations in a row without improvement of `checkpoints.best_metric` after which the training "
-        "ends; null = never.",
-    )
-    num_params: tuple[Count, Count] | None = Field(
-        None, description="Fewest and most parameters that a network may have to be trained; null = any number."
-    )
+    learning_rate_schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    """Learning-rate schedule."""
+    clip_gradient_norm: PositiveNumber | None = None
+    """Largest norm of the gradient of all weights; a longer one is shortened; null = no limit."""
+    ema_decay: Annotated[Fraction, Field(gt=0, lt=1)] | None = None
+    """Decay per iteration of an exponential moving average of the weights, such as 0.999; the average is validated, and
+    is what checkpoints hold for predictions; null = off."""
+    early_stopping: Positive | None = None
+    """Validations in a row without improvement of `checkpoints.best_metric` after which the training ends; null =
+    never."""
+    num_params: tuple[Count, Count] | None = None
+    """Fewest and most parameters that a network may have to be trained; null = any number."""
     reject: RejectConfig = Field(default_factory=RejectConfig, description="Rejection of random blocks.")
-    augmentation: AugmentationConfig = Field(
-        default_factory=AugmentationConfig, description="Random changes of each block."
-    )
-    snapshot: SnapshotConfig = Field(
-        default_factory=SnapshotConfig, description="Blocks written to disk for inspection."
-    )
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    """Random changes of each block."""
+    snapshot: SnapshotConfig = Field(default_factory=SnapshotConfig)
+    """Blocks written to disk for inspection."""
     profiling_stats: ProfilingConfig = Field(default_factory=ProfilingConfig, description="Timing statistics.")
     precache: PrecacheConfig = Field(default_factory=PrecacheConfig, description="Prefetching of training blocks.")
     checkpoints: CheckpointsConfig = Field(default_factory=CheckpointsConfig, description="Checkpoints kept on disk.")
@@ -297,23 +257,20 @@ class ValidationSection(Section):
     """Validation during training."""
 
     pipeline: Pipeline = Field("baseline_with_context", description="How samples are made.")
-    data: ExistingFile | None = Field(
-        None, description="Data configuration (JSON) to validate on; null = no validation."
-    )
+    data: ExistingFile | None = None
+    """Data configuration (JSON) to validate on; null = no validation."""
     validate_every: Positive = Field(1000, description="Validate every n iterations, and at the end.")
     input_size_voxels: Size = Field((204, 204, 204), description="Input tile of the prediction in voxels, z, y, x.")
     output_size_voxels: Size = Field((110, 110, 110), description="Output tile of the prediction in voxels, z, y, x.")
-    snapshot: ValidationSnapshotConfig = Field(
-        default_factory=ValidationSnapshotConfig, description="Validation predictions written to disk."
-    )
+    snapshot: ValidationSnapshotConfig = Field(default_factory=ValidationSnapshotConfig)
+    """Validation predictions written to disk."""
 
 
 class SourcesConfig(Section):
     """Accepted so that incasem's files can be read."""
 
-    class_: Text = Field(
-        "DataSourcesSemantic", alias="class", description="Accepted for compatibility with incasem; no effect."
-    )
+    class_: Text = Field("DataSourcesSemantic", alias="class")
+    """Accepted for compatibility with incasem; no effect."""
 
 
 class SacredConfig(Section):

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.demo import plan
 from incasem_like.demo.plan import DemoPlaces, DemoSize
 from incasem_like.demo.stages import StageRunner
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import duration
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord
+from incasem_like.tracking import RunRecord
 
 FORMATTING, POSTPROCESSING = "01_data_formatting", "04_postprocessing"
 THRESHOLD = "0.5"

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.demo import plan
+from incasem_like.demo.plan import DemoPlaces
+from incasem_like.demo.stages import StageRunner
 from incasem_like.terminal import duration
+from incasem_like.tracking import RunRecord
 from incasem_like.viewing.report import Command, Report, Table, write_report
 from incasem_like.viewing.run_report import report_of_run, slices_of_volumes
-
-if TYPE_CHECKING:
-    from incasem_like.demo.plan import DemoPlaces
-    from incasem_like.demo.stages import StageRunner
-    from incasem_like.tracking import RunRecord
 
 
 def write_page(
@@ -37,6 +35,11 @@ def write_page(
             "prediction": open_volume(container, f"{predicted}/segmentation"),
         },
     )
+    names, scores = ("dice", "jaccard", "precision", "recall"), evaluation.result
+    rows = [
+        [threshold, *("undefined" if (v := scores[name][threshold]) is None else f"{v:.4f}" for name in names)]
+        for threshold in scores["dice"]
+    ]
     of_training = report_of_run(training)
     report = Report(
         title="The demo: columns of a synthetic optic lobe",
@@ -52,7 +55,10 @@ def write_page(
             *[fact for fact in of_training.facts if fact[0] in ("machine", "commit", "last checkpoint")],
         ],
         pictures=[slices, *of_training.pictures],
-        tables=[_thresholds(evaluation), _times(result)],
+        tables=[
+            Table("Scores by threshold", ("threshold", *names), rows),
+            Table("Time by stage", ("stage", "seconds"), [(k, f"{v:.1f}") for k, v in result["seconds"].items()]),
+        ],
         commands=[Command(run.command, run.seconds) for run in runner.done],
         configuration=of_training.configuration,
         links=[
@@ -63,18 +69,3 @@ def write_page(
         ],
     )
     return write_report(report, places.work / "report.html")
-
-
-def _thresholds(evaluation: RunRecord) -> Table:
-    """Return the threshold sweep of the evaluation run as a table, one row per threshold."""
-    names = ("dice", "jaccard", "precision", "recall")
-    result = evaluation.result
-    rows = [
-        [threshold, *("undefined" if (v := result[name][threshold]) is None else f"{v:.4f}" for name in names)]
-        for threshold in result["dice"]
-    ]
-    return Table("Scores by threshold", ("threshold", *names), rows)
-
-
-def _times(result: dict[str, Any]) -> Table:
-    return Table("Time by stage", ("stage", "seconds"), [(k, f"{v:.1f}") for k, v in result["seconds"].items()])

@@ -47,6 +47,8 @@ def import_painting(
         InputError: A dataset is there with other parameters.
         DataError: Nothing is painted, or the painting lies outside the volume.
     """
+    if min(margin) < 0:
+        raise InputError(f"--margin is {list(margin)}: give 0 or more voxels along each axis.")
     volume = open_volume(raw)
     volume.require_zyx()
     container = derivation.out_container or derivation.container
@@ -143,7 +145,11 @@ def import_crops(
         InputError: A dataset is there with other parameters.
     """
     container = derivation.out_container or derivation.container
-    names = [name for name in list_datasets(parse_address(source)) if re.fullmatch(pattern, name)]
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--pattern {pattern} is not a regular expression ({error}): correct it.") from None
+    names = [name for name in list_datasets(parse_address(source)) if wanted.fullmatch(name)]
     if not names:
         raise DataError(f"{source} has no dataset that matches {pattern}: name another --pattern.")
     volume = open_volume(container, raw)

@@ -126,6 +126,8 @@ def measure_scaling(
     volume.require_zyx()
     if (count is not None and count < 1) or (share is not None and not 0 < share <= 1) or min(tile_shape) < 1:
         raise InputError("Tiles have 1 or more voxels, --num_tiles is 1 or more, --share above 0 and at most 1.")
+    if not limits[0] < limits[1]:
+        raise InputError(f"--limits are {limits[0]:g} and {limits[1]:g}: give the lower one first.")
     tiles = list(tile_boxes(volume.roi if roi is None else roi, tile_shape))
     wanted = count if count is not None else max(1, round((share or 1) * len(tiles)))
     chosen = sorted(np.random.default_rng(seed).permutation(len(tiles))[:wanted].tolist())

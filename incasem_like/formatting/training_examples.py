@@ -211,6 +211,8 @@ def write_examples(
     check_outputs([path], [volume.address for pair in volumes.values() for volume in pair], "choose another --output")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already: add --overwrite to replace it, or choose another name.")
+    if scaling is not None and not scaling > 0:
+        raise InputError(f"--scaling is {scaling:g}: give a number above 0.")
     factors = {name: scaling or measure_scaling(raw).factor for name, (raw, _) in volumes.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")

@@ -22,6 +22,7 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.synthetic.images import ColumnImages
 from incasem_like.synthetic.optic_lobe import check_shape, generate_optic_lobe
 from incasem_like.synthetic.parameters import OpticLobeParameters
+from incasem_like.synthetic.writing import check_seed
 from incasem_like.volumes import make_provenance
 
 FRAME = ("e_phi", "e_theta", "e_r")
@@ -260,6 +261,7 @@ def make_files(
     Raises:
         InputError: A number is not valid, or another file is there.
     """
+    check_seed(seed)
     if len(set(shape)) > 1:
         raise InputError(f"--shape is {list(shape)}, but a .h5 holds cubes: give three equal numbers.")
     if form == "images" and not published:

@@ -73,6 +73,16 @@ class VolumeOrder:
         )
 
 
+def check_seed(seed: int) -> None:
+    """Check the seed of a family.
+
+    Raises:
+        InputError: It is below 0.
+    """
+    if seed < 0:
+        raise InputError(f"--seed is {seed}: give 0 or more.")
+
+
 def order_volumes(
     output: Path,
     format: str,
@@ -86,9 +96,10 @@ def order_volumes(
     """Return the volumes with their outputs: one at ``output``, several with ``_000``, ``_001`` ... added to its stem.
 
     Raises:
-        InputError: The format is unknown, the number below 1, or a side too short.
+        InputError: The format is unknown, the number below 1, the seed below 0, or a side too short.
     """
     check_shape(shape)
+    check_seed(seed)
     if format not in ("tiff", "zarr"):
         raise InputError(f"The format {format} is not known: use tiff or zarr.")
     if num_volumes < 1 or not all(0 < size < math.inf for size in voxel_size):

@@ -14,7 +14,7 @@ from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import duration, shell_command
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.lineage import input_hashes
-from incasem_like.tracking.model.summaries import flatten, named_runs, origins
+from incasem_like.tracking.model.summaries import differing, flatten, named_runs, origins
 from incasem_like.tracking.queries.fields import better
 from incasem_like.viewing.comparison import comparison_figure
 from incasem_like.viewing.figures import Curve, curves_figure, ortho_slices_figure
@@ -275,10 +275,8 @@ def _parents(record: RunRecord) -> list[tuple[str, int]]:
 
 
 def _differences(heading: str, names: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> Table:
-    keys = dict.fromkeys(key for column in columns for key in column)
-    rows = [[key, *(_cell(column.get(key)) for column in columns)] for key in keys]
-    differing = [row for row in rows if len(set(row[1:])) > 1]
-    return Table(heading, ("", *names), differing[:MOST_ROWS])
+    shown = differing([{key: _cell(value) for key, value in column.items()} for column in columns], "")
+    return Table(heading, ("", *names), [[key, *values] for key, values in shown.items()][:MOST_ROWS])
 
 
 def scores_table(records: Sequence[RunRecord], names: Sequence[str]) -> Table:

@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from incasem_like.terminal import add_worker_flags, run_script, script_parser
+from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser, shell_command
 
 ZYX = ("Z", "Y", "X")
 parser = script_parser("Generate EM-like tissue of any size: raw, instances of neurites, and a class for every voxel.")
@@ -30,7 +30,6 @@ def main(arguments: argparse.Namespace) -> None:
     from incasem_like.errors import InputError
     from incasem_like.synthetic.tissue import TissueParameters
     from incasem_like.synthetic.tissue_volume import DATASETS, make_tissue
-    from incasem_like.terminal import report_written, shell_command
 
     names = ("neurite_diameter", "noise", "misalignment", "missing_sections")
     try:
@@ -49,9 +48,8 @@ def main(arguments: argparse.Namespace) -> None:
         workers=given_workers(arguments),
         overwrite=arguments.overwrite,
     )
-    select = "scripts/01_data_formatting/10_derive_volume.py"
-    words = ("-f", arguments.output, "-d", DATASETS[2], "-o", "volumes/labels/mitochondria", "--ids", "2")
-    following = shell_command("python", select, "select", *words)
+    words = ["select", "-f", arguments.output, "-d", DATASETS[2], "-o", "volumes/labels/mitochondria", "--ids", "2"]
+    following = shell_command("python", "scripts/01_data_formatting/10_derive_volume.py", *words)
     if done:
         print(f"Already complete: {arguments.output}\nNext: {following}")
     else:

@@ -18,10 +18,12 @@ add_worker_flags(parser)
 def main(arguments: argparse.Namespace) -> None:
     """Count each dataset."""
     from incasem_like.blockwise.workers_file import given_workers
-    from incasem_like.disk import write_whole
+    from incasem_like.disk import check_output_file, write_whole
     from incasem_like.formatting.label_counts import count_labels
     from incasem_like.volumes import open_volume
 
+    if arguments.output:
+        check_output_file(arguments.output)
     run = {"num_workers": arguments.num_workers, "workers": given_workers(arguments)}
     counts = {
         name: count_labels(open_volume(arguments.filename, name), **run).document() for name in arguments.datasets

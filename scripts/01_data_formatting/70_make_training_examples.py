@@ -29,30 +29,27 @@ add("--overwrite", action="store_true", help="replace existing files")
 def main(arguments: argparse.Namespace) -> None:
     """Choose the examples of each region and write them."""
     from incasem_like.blockwise.workers_file import given_workers
+    from incasem_like.disk import check_output_file
     from incasem_like.errors import InputError
-    from incasem_like.formatting.training_examples import (
-        AnnotatedRegion,
-        Choice,
-        choose_examples,
-        split_regions,
-        write_examples,
-    )
+    from incasem_like.formatting import training_examples as stage
 
+    if arguments.output.parent.is_dir():  # else it is created
+        check_output_file(arguments.output)
     names = arguments.names or [f"region_{number}" for number in range(1, len(arguments.raw) + 1)]
     if not len(arguments.raw) == len(arguments.labels) == len(names):
         raise InputError("Give as many --labels and --names as --raw volumes.")
-    regions = [AnnotatedRegion(*each) for each in zip(names, arguments.raw, arguments.labels, strict=True)]
-    parts = split_regions(regions, arguments.validation_regions or arguments.validation, arguments.seed)
-    choice = Choice(tuple(arguments.tile_shape), tuple(arguments.context), arguments.threshold,
+    regions = [stage.AnnotatedRegion(*each) for each in zip(names, arguments.raw, arguments.labels, strict=True)]
+    parts = stage.split_regions(regions, arguments.validation_regions or arguments.validation, arguments.seed)
+    choice = stage.Choice(tuple(arguments.tile_shape), tuple(arguments.context), arguments.threshold,
         arguments.above_threshold_ratio, arguments.samples_per_region, arguments.seed)  # fmt: skip
     run = {"num_workers": arguments.num_workers, "workers": given_workers(arguments)}
     second = arguments.output.with_name(f"{arguments.output.stem}_validation{arguments.output.suffix}")
     for path, part in zip((arguments.output, second), parts, strict=True):
-        found = [choose_examples(region, choice, names.index(region.name), **run) for region in part]
+        found = [stage.choose_examples(region, choice, names.index(region.name), **run) for region in part]
         examples = [example for chosen, _ in found for example in chosen]
         if examples:
             options = {"scaling": arguments.scaling, "overwrite": arguments.overwrite}
-            factors = write_examples(path, examples, choice, **options)
+            factors = stage.write_examples(path, examples, choice, **options)
             print("\n".join(f"{told}, scaling factor {factors[part[n].name]:.6g}" for n, (_, told) in enumerate(found)))
             report_written(f"{len(examples)} examples", str(path))
 

@@ -19,7 +19,10 @@ add("-n", "--num_workers", type=int, default=os.cpu_count(), help="processes, at
 def main(arguments: argparse.Namespace) -> None:
     """Print the report of each entry, and write the picture."""
     from incasem_like.commands.data_configs import check_entries, shared_voxels, write_contact_sheet
+    from incasem_like.disk import check_output_file
 
+    if arguments.contact_sheet:
+        check_output_file(arguments.contact_sheet)
     reports = check_entries(arguments.data, num_workers=arguments.num_workers)
     for report in reports:
         print("\n".join(report.lines()))

@@ -2,56 +2,45 @@
 
 import argparse
 
-from incasem_like.commands.options import StoreChoice, add_record_flags, record_options
-from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
+from incasem_like.commands.stage import add_run_flags, read_flags, report_run, run_options
+from incasem_like.terminal import run_script, script_parser
 
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = script_parser("Compare a probability map with labels, at one threshold or many.")
-    add = parser.add_argument
-    metrics = ("jaccard", "dice", "precision_recall")
-    add("--metric", choices=metrics, default="jaccard", help="decides the best threshold; all are shown")
-    add("-l", "--labels", required=True, metavar="ZARR/DS", help="labels; every non-zero id counts as the object")
-    add("-p", "--prediction_probas", required=True, metavar="ZARR/DS", help="one class, float 0-1 or uint8 0-255")
-    add("--mask", metavar="ZARR/DS", help="only voxels where it is not 0 are counted")
-    add("--metric_mask", metavar="ZARR/DS", help="second mask, such as an exclusion zone around boundaries")
-    add("--roi_padding", type=int, nargs="+", default=[0], help="voxels excluded at each side: one number, or z y x")
-    add("--threshold_start", type=float, default=0.5, help="first threshold, a probability; p >= threshold counts")
-    add("--threshold_stop", type=float, default=0.5, help="last threshold, included")
-    add("--threshold_step", type=float, default=0.1, help="distance between thresholds, above 1e-5")
-    add("--label_class", type=int, help="compare with this class of a class map instead of all non-zero ids")
-    add("--intersect", action="store_true", help="evaluate the ROI that all volumes cover instead of refusing")
-    add("--report", action="store_true", help="also precision, recall and ROC over thresholds 0 to 1, with figures")
-    add("--seen", choices=("refuse", "leave_out", "score"), default="refuse", help="what to do if the model was "
-        "trained or validated on voxels to evaluate: refuse, leave them out, or score all, with a mark; default: "
-        "refuse")  # fmt: skip
-    add_worker_flags(parser)
-    add_record_flags(parser)
-    return parser
+parser = script_parser("Compare a probability map with labels, at one threshold or many.")
+add = parser.add_argument
+metrics = ("jaccard", "dice", "precision_recall")
+add("--metric", choices=metrics, default="jaccard", help="decides the best threshold; all are shown")
+add("-l", "--labels", required=True, metavar="ZARR/DS", help="labels; every non-zero id counts as the object")
+add("-p", "--prediction_probas", required=True, metavar="ZARR/DS", help="one class, float 0-1 or uint8 0-255")
+add("--mask", metavar="ZARR/DS", help="only voxels where it is not 0 are counted")
+add("--metric_mask", metavar="ZARR/DS", help="second mask, such as an exclusion zone around boundaries")
+add("--roi_padding", type=int, nargs="+", default=[0], help="voxels excluded at each side: one number, or z y x")
+add("--threshold_start", type=float, default=0.5, help="first threshold, a probability; p >= threshold counts")
+add("--threshold_stop", type=float, default=0.5, help="last threshold, included")
+add("--threshold_step", type=float, default=0.1, help="distance between thresholds, above 1e-5")
+add("--label_class", type=int, help="compare with this class of a class map instead of all non-zero ids")
+add("--intersect", action="store_true", help="evaluate the ROI that all volumes cover instead of refusing")
+add("--report", action="store_true", help="also precision, recall and ROC over thresholds 0 to 1, with figures")
+add("--seen", choices=("refuse", "leave_out", "score"), default="refuse", help="what to do if the model was "
+    "trained or validated on voxels to evaluate: refuse, leave them out, or score all, with a mark; default: "
+    "refuse")  # fmt: skip
+add_run_flags(parser)
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Evaluate, and print the table and where the run is."""
     from rich.console import Console
 
-    from incasem_like.blockwise.workers_file import given_workers
     from incasem_like.evaluation.threshold_run import ThresholdEvaluation, best_sentence, evaluate_as_run, result_table
     from incasem_like.viewing.voxel_report_figure import draw_report
 
-    given = {name: getattr(arguments, name) for name in ThresholdEvaluation.__dataclass_fields__}
-    request = ThresholdEvaluation(**{**given, "roi_padding": tuple(arguments.roi_padding)})
-    record = record_options(arguments, "evaluations")
-    lookups = {"open_store": StoreChoice.from_arguments(arguments).open, "draw": draw_report}
-    options = {"num_workers": arguments.num_workers, "workers": given_workers(arguments)}
-    result = evaluate_as_run(request, **record, **lookups, **options)
+    options = run_options(arguments, "evaluations", lookups=True)
+    result = evaluate_as_run(read_flags(ThresholdEvaluation, arguments), draw=draw_report, **options)
     Console().print(result_table(result))
     print(best_sentence(result))
     if arguments.report and (auc := result["report"]["auc"]) is not None:
         print(f"Area under the ROC curve: {auc:.4f}")
-    if record["store"] is not None:
-        report_written(f"evaluation run {result['run_id']}", record["store"].description)
+    report_run(result, options)
 
 
 if __name__ == "__main__":
-    run_script(main, make_parser())
+    run_script(main, parser)

@@ -5,25 +5,21 @@ from pathlib import Path
 
 from incasem_like.terminal import add_worker_flags, report_written, run_script, script_parser
 
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = script_parser("Write volumes as folders of numbered TIFF sections (8, 16, 32 bit or float, values kept).")
-    add = parser.add_argument
-    add("-f", "--filename", action="append", required=True, metavar="ZARR", help="container; may be repeated")
-    add("-d", "--datasets", action="append", nargs="+", required=True, metavar="DS", help="datasets of each container")
-    add("-o", "--out_directory", type=Path, required=True, help="output folder, with one folder per dataset")
-    add("--out_datasets", action="append", nargs="+", metavar="NAME", help="folder names (default: the dataset names)")
-    add(
-        "--dtype",
-        choices=("uint8", "uint16", "uint32", "float32"),
-        help="data type to convert to; probabilities are scaled to its range (default: the data's own; for integers of "
-        "more than 16 bits the smallest type that holds all values and that ImageJ and Pillow open)",
-    )
-    add("--absolute", action="store_true", help="number sections by absolute z position in voxels instead of from 0")
-    add("--overwrite", action="store_true", help="replace existing folders of earlier exports")
-    add_worker_flags(parser)
-    return parser
+parser = script_parser("Write volumes as folders of numbered TIFF sections (8, 16, 32 bit or float, values kept).")
+add = parser.add_argument
+add("-f", "--filename", action="append", required=True, metavar="ZARR", help="container; may be repeated")
+add("-d", "--datasets", action="append", nargs="+", required=True, metavar="DS", help="datasets of each container")
+add("-o", "--out_directory", type=Path, required=True, help="output folder, with one folder per dataset")
+add("--out_datasets", action="append", nargs="+", metavar="NAME", help="folder names (default: the dataset names)")
+add(
+    "--dtype",
+    choices=("uint8", "uint16", "uint32", "float32"),
+    help="data type to convert to; probabilities are scaled to its range (default: the data's own; for integers of "
+    "more than 16 bits the smallest type that holds all values and that ImageJ and Pillow open)",
+)
+add("--absolute", action="store_true", help="number sections by absolute z position in voxels instead of from 0")
+add("--overwrite", action="store_true", help="replace existing folders of earlier exports")
+add_worker_flags(parser)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -45,4 +41,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, make_parser())
+    run_script(main, parser)

@@ -8,15 +8,11 @@ from incasem_like.commands.report import write_run_report
 from incasem_like.terminal import run_script, script_parser
 from incasem_like.tracking.kinds import KINDS
 
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = script_parser("Write a self-contained HTML page on a tracked run.")
-    parser.add_argument("-r", "--run_id", type=int, required=True, metavar="ID", help="the run")
-    parser.add_argument("--kind", choices=KINDS, default="trainings", help="what kind of run it is")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: report_KIND_ID.html")
-    add_options(parser, STORE_OPTIONS, "the run's store")
-    return parser
+parser = script_parser("Write a self-contained HTML page on a tracked run.")
+parser.add_argument("-r", "--run_id", type=int, required=True, metavar="ID", help="the run")
+parser.add_argument("--kind", choices=KINDS, default="trainings", help="what kind of run it is")
+parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: report_KIND_ID.html")
+add_options(parser, STORE_OPTIONS, "the run's store")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -26,4 +22,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, make_parser())
+    run_script(main, parser)

@@ -9,18 +9,11 @@ from incasem_like.terminal import run_script, script_parser
 
 HERE = Path(__file__).resolve().parent
 
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = script_parser("Bootstrap synthetic neurites from two painted sections, in two rounds.")
-    parser.add_argument(
-        "--folder", type=Path, default=HERE.parents[1] / "training_runs/demo/bootstrapping", help="output"
-    )
-    parser.add_argument(
-        "--iterations", type=int, help="iterations of each training; otherwise those of round_demo.yaml"
-    )
-    parser.add_argument("--rounds", type=int, default=2, help="number of rounds")
-    return parser
+parser = script_parser("Bootstrap synthetic neurites from two painted sections, in two rounds.")
+add = parser.add_argument
+add("--folder", type=Path, default=HERE.parents[1] / "training_runs/demo/bootstrapping", help="output")
+add("--iterations", type=int, help="iterations of each training; otherwise those of round_demo.yaml")
+add("--rounds", type=int, default=2, help="number of rounds")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -60,4 +53,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, make_parser())
+    run_script(main, parser)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from incasem_like.commands.tracked import run_tracked, script_folder
+from incasem_like.commands.tracked import Resumable, run_tracked, script_folder
 from incasem_like.config import load_prediction_config
-from incasem_like.errors import InputError
+from incasem_like.errors import InputError, RunTakenError
 
 
 def run(monkeypatch, *argv, work=lambda config, line: None) -> int:
@@ -65,3 +65,31 @@ def test_files_are_looked_for_beside_the_script(tmp_path):
     (tmp_path / "real" / "train.py").touch()
     link.symlink_to(tmp_path / "real" / "train.py")
     assert script_folder(link) == tmp_path / "real"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyboardInterrupt(), "Resume with: again\n"),
+        (OSError("the disk is full"), "Resume with: again\n"),
+        (InputError("a key is wrong"), ""),
+        (RunTakenError("another process has it"), ""),
+    ],
+)
+def test_the_command_that_resumes_is_printed_unless_the_error_would_occur_again(capsys, error, said):
+    def begin_and_fail():
+        with Resumable() as work:
+            work.command = "again"
+            raise error
+
+    with pytest.raises(type(error)):
+        begin_and_fail()
+    assert capsys.readouterr().err == said
+
+
+def test_work_that_did_not_begin_or_ended_well_has_nothing_to_resume(capsys):
+    with pytest.raises(OSError, match="early"), Resumable():
+        raise OSError("early")
+    with Resumable() as work:
+        work.command = "again"
+    assert capsys.readouterr().err == ""

@@ -49,6 +49,8 @@ def test_a_painting_becomes_a_crop_with_its_mask(cell, raw, tmp_path):
             str(tmp_path / "painted.tif"), "/".join(cell), Derivation(cell[0], "", "no", out_container=cell[0]),
             offset=(14, 10, 20),
         )  # fmt: skip
+    with pytest.raises(InputError, match="--margin"):
+        import_painting(str(tmp_path / "painted.tif"), "/".join(cell), out, margin=(-1, 0, 0))
 
 
 def test_crops_with_many_classes_become_class_maps_masks_and_configs(cell, tmp_path, volume_of):
@@ -72,6 +74,8 @@ def test_crops_with_many_classes_become_class_maps_masks_and_configs(cell, tmp_p
     assert len(load_data_config(tmp_path / "mito.json", tmp_path).entries) == 2
     with pytest.raises(DataError, match="--pattern"):
         import_crops(str(tmp_path / "gt.n5"), "volumes/raw", out, classes, "nothing")
+    with pytest.raises(InputError, match="not a regular expression"):
+        import_crops(str(tmp_path / "gt.n5"), "volumes/raw", out, classes, "(")
     with pytest.raises(InputError, match="NAME=ID"):
         parse_classes(["mito=x"])
 

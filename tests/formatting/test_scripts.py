@@ -197,6 +197,7 @@ def test_zarr_without_the_dataset(run_stage, tmp_path, script, arguments):
         (MASK, ("-d", "volumes/raw", "-o", "volumes/m", "--exclude_voxels_inwards", -1)),
         (SYNTHETIC, ("--shape", 4, 4, 4)),
         (SYNTHETIC, ("--num_volumes", 0)),
+        (SYNTHETIC, ("--seed", -1)),
     ],
 )
 def test_wrong_numbers(run_stage, tmp_path, script, arguments):

@@ -69,6 +69,8 @@ def test_empty_tiles_are_counted_and_left_out_of_the_mean(volume_of):
         measure_scaling(open_volume(*volume_of(np.zeros((40, 40, 40), np.uint16), "e.zarr/x")), tile_shape=(20,) * 3)
     with pytest.raises(InputError, match="--share"):
         measure_scaling(volume, share=1.5)
+    with pytest.raises(InputError, match="--limits"):
+        measure_scaling(volume, limits=(5, 1))
 
 
 def test_examples_are_foreground_tiles_in_the_asked_ratio(region):

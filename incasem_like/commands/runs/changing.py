@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import click
 
@@ -26,9 +25,6 @@ from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.model.summaries import DAMAGED
 from incasem_like.tracking.moving.deletion import delete_run
 from incasem_like.tracking.stores.base import refuse_empty_tags
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord
 
 
 class TagCommand(click.Command):
@@ -109,12 +105,27 @@ def delete_runs(runs: Sequence[Reference], yes: bool, force: bool, kind: str, st
     A run that others were derived from is refused unless these are deleted with it. Folders of checkpoints,
     TensorBoard logs and snapshots are deleted only if they are certainly the run's own. Predicted volumes are kept.
     """
-    records = {(run.kind or kind, run.id): _look_up(run, stores, kind) for run in runs}
+    records: dict[Key, RunRecord] = {}
+    for run in runs:
+        of = run.kind or kind
+        try:
+            records[of, run.id] = run.get(stores, kind)
+        except DamagedRecordError as error:  # its record holds the error alone
+            records[of, run.id] = RunRecord(stores.open(of), run.id, {"status": DAMAGED, "damage": str(error)})
     children = {
         key: [(child.kind, child.id) for child in record.store.children(record.id)] for key, record in records.items()
     }
     _check(records, children, force)
-    _print_table(list(records.values()))
+    rows = []
+    for record in records.values():
+        if record.status == DAMAGED:
+            print(f"{record.document['damage']}\n", file=sys.stderr)
+        checkpoints = record.checkpoints
+        length = size(sum(checkpoint.bytes for checkpoint in checkpoints)) if checkpoints else None
+        values = (singular(record.kind), record.id, record.name, record.status, record.start_time)
+        rows.append([cell(value) for value in (*values, len(checkpoints), length)])
+    titles = ("kind", "id", "name", "status", "started", "checkpoints", "size")
+    print_table([Column(title, title in ("id", "checkpoints", "size")) for title in titles], rows)
     runs_in_words = "this run" if len(records) == 1 else f"these {len(records)} runs"
     if not yes and not confirmed(f"Delete {runs_in_words} for good?", "delete"):
         print("Nothing was deleted.")
@@ -128,14 +139,6 @@ def delete_runs(runs: Sequence[Reference], yes: bool, force: bool, kind: str, st
         for sentence in freed.kept:
             print(f"  {sentence}")
     return 0
-
-
-def _look_up(run: Reference, stores: StoreChoice, kind: str) -> RunRecord:
-    """Look up a run; if its record cannot be read, the result holds only the error."""
-    try:
-        return run.get(stores, kind)
-    except DamagedRecordError as error:
-        return RunRecord(stores.open(run.kind or kind), run.id, {"status": DAMAGED, "damage": str(error)})
 
 
 def _check(records: dict[Key, RunRecord], children: dict[Key, list[Key]], force: bool) -> None:
@@ -170,16 +173,3 @@ def _children_first(records: dict[Key, RunRecord], children: dict[Key, list[Key]
     for key in records:
         visit(key, ())
     return list(done)
-
-
-def _print_table(records: Sequence[RunRecord]) -> None:
-    rows = []
-    for record in records:
-        if record.status == DAMAGED:
-            print(f"{record.document['damage']}\n", file=sys.stderr)
-        checkpoints = record.checkpoints
-        length = size(sum(checkpoint.bytes for checkpoint in checkpoints)) if checkpoints else None
-        values = (singular(record.kind), record.id, record.name, record.status, record.start_time)
-        rows.append([cell(value) for value in (*values, len(checkpoints), length)])
-    titles = ("kind", "id", "name", "status", "started", "checkpoints", "size")
-    print_table([Column(title, title in ("id", "checkpoints", "size")) for title in titles], rows)

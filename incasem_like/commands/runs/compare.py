@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,13 +15,11 @@ from incasem_like.commands.tables import NOTHING, Column, cell, print_table
 from incasem_like.disk import write_whole
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest, report_written, shown_path
+from incasem_like.tracking import RunRecord, RunStore
 from incasem_like.tracking.kinds import singular
-from incasem_like.tracking.model.summaries import flatten
+from incasem_like.tracking.model.summaries import differing, flatten
 from incasem_like.tracking.queries.fields import better
 from incasem_like.training.arithmetic import KEY, WARNING, arithmetic_differences
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord, RunStore
 
 _ABSENT = object()
 
@@ -46,7 +44,7 @@ def compare_runs(
     if len({(run.kind or kind, run.id) for run in runs}) < 2:
         raise InputError("A comparison takes two runs or more: name another id.")
     records = [run.get(stores, kind) for run in dict.fromkeys(runs)]
-    differences = config_differences(records)
+    differences = differing([flatten(record.config) for record in records], _ABSENT)
     verdicts = verdicts_of(records, metrics, lambda: stores.open("evaluations"))
     logged = {name for record in records for name in record.metric_summaries}
     table = metric_values(records, [name for name in metrics if name in logged] if verdicts else metrics)
@@ -56,7 +54,13 @@ def compare_runs(
         _print(records, differences, table)
         print("\n".join(["", *verdicts]) if verdicts else "", end="\n" if verdicts else "")
     if plot is not None:
-        _write_plot(records, metrics, plot.expanduser())
+        from incasem_like.viewing.comparison import comparison_figure
+
+        png, path = comparison_figure(records, metrics), plot.expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: file.write(png))
+        print()
+        report_written("the plot", shown_path(path))
 
 
 def verdicts_of(records: Sequence[RunRecord], metrics: Sequence[str], evaluations: Callable[[], RunStore]) -> list[str]:
@@ -78,14 +82,6 @@ def verdicts_of(records: Sequence[RunRecord], metrics: Sequence[str], evaluation
     except InputError as error:
         counted = any("evaluated" in (record.result or {}) for record in records if isinstance(record.result, Mapping))
         return [str(error)] if counted else []
-
-
-def config_differences(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    """Return the configuration keys in which runs differ, with each run's value; None for a run without the key."""
-    flat = [flatten(record.config) for record in records]
-    keys = dict.fromkeys(key for config in flat for key in config)
-    rows = {key: [config.get(key, _ABSENT) for config in flat] for key in keys}
-    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
 
 
 def metric_values(
@@ -120,9 +116,11 @@ def _print(
     print_table([Column("run"), *heads], rows)
     print()
     if differences:
-        print_table(
-            [Column("configuration"), *heads], [[key, *map(_config_cell, row)] for key, row in differences.items()]
-        )
+        rows = [
+            [key, *(NOTHING if value is _ABSENT else "none" if value is None else cell(value) for value in values)]
+            for key, values in differences.items()
+        ]
+        print_table([Column("configuration"), *heads], rows)
     else:
         print("The configurations are the same.")
     if differing := _arithmetic(records):
@@ -156,12 +154,6 @@ def _arithmetic(records: Sequence[RunRecord]) -> dict[str, list[str]]:
     return arithmetic_differences([record.info.get(KEY) or [] for record in records])
 
 
-def _config_cell(value: Any) -> str:
-    if value is _ABSENT:
-        return NOTHING
-    return "none" if value is None else cell(value)
-
-
 def _metric_cells(name: str, values: Sequence[tuple[float, int] | None]) -> list[str]:
     direction = better(name)
     defined = [value for pair in values if pair is not None and (value := pair[0]) == value]
@@ -192,13 +184,3 @@ def _as_json(
             for name, values in table.items()
         },
     }
-
-
-def _write_plot(records: Sequence[RunRecord], metrics: Sequence[str], path: Path) -> None:
-    from incasem_like.viewing.comparison import comparison_figure
-
-    png = comparison_figure(records, metrics)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda file: file.write(png))
-    print()
-    report_written("the plot", shown_path(path))

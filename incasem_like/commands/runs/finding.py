@@ -9,24 +9,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from incasem_like.commands.options import StoreChoice, Whole, called, kind_option, store_options
+from incasem_like.commands.options import StoreChoice, Whole, called, kind_option, predict_command, store_options
 from incasem_like.commands.tables import Column, cell, is_number, print_table
 from incasem_like.errors import InputError
-from incasem_like.terminal import shell_command
 from incasem_like.tracking.kinds import kind_named
+from incasem_like.tracking.model.summaries import RunSummary
 from incasem_like.tracking.queries.conditions import parse_condition
-from incasem_like.tracking.queries.fields import better
+from incasem_like.tracking.queries.fields import Field, better
 from incasem_like.tracking.queries.select import select_runs
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.model.summaries import RunSummary
-    from incasem_like.tracking.queries.fields import Field
-    from incasem_like.tracking.queries.select import Selection
-    from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.base import RunStore
 
 _ALWAYS = ("id", "name", "status", "started", "took")
 FILTERS = """\b
@@ -75,16 +70,32 @@ def list_runs(
     wanted = [selection.fields[name] for name in dict.fromkeys([*usual, *names]) if name in selection.fields]
     if as_json:
         if columns is None:
-            entries = [_complete(run) for run in runs]
+            left_out = ("config", "inputs", "summary", "damage")
+            entries = []
+            for run in runs:
+                entry = {key: plain(value) for key, value in asdict(run).items() if key not in left_out}
+                entry["metrics"] = plain(dict(run.summary))
+                entries.append(entry | ({"damage": run.damage} if run.damage else {}))
         else:
             entries = [{field.name: plain(field.read(run)) for field in wanted} for run in runs]
         print(json.dumps(entries, indent=2))
     elif as_csv:
-        _print_csv(runs, wanted)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow([field.name for field in wanted])
+        for run in runs:
+            values = [plain(field.read(run)) for field in wanted]
+            writer.writerow(["; ".join(map(str, value)) if isinstance(value, list) else value for value in values])
     else:
         known = [field for field in wanted if any(field.read(run) not in (None, ()) for run in runs)]
         show_runs(runs, [field for field in wanted if field.name in names or field in known])
-        _report_hidden(selection, len(runs), chosen)
+        where = chosen[0].description if len(chosen) == 1 else "the stores"
+        found = len(selection.runs)  # what follows goes to stderr, so that a pipe receives only the table
+        if not selection.total:
+            print(f"No runs yet in {where}.", file=sys.stderr)
+        elif not found:
+            print(f"None of the {selection.total} runs in {where} meets the filters.", file=sys.stderr)
+        elif len(runs) < found:
+            print(f"{len(runs)} of {found} runs shown; leave out --limit for all.", file=sys.stderr)
 
 
 def read_columns(columns: str | None, stores: Sequence[RunStore]) -> tuple[list[str], list[str]]:
@@ -112,33 +123,6 @@ def show_runs(runs: Sequence[RunSummary], fields: Sequence[Field]) -> None:
 
 def _split(names: str | None) -> list[str]:
     return [name.strip() for name in (names or "").split(",") if name.strip()]
-
-
-def _report_hidden(selection: Selection, shown: int, stores: Sequence[RunStore]) -> None:
-    """Print what the table leaves out, on stderr, so that a pipe receives only the table."""
-    found = len(selection.runs)
-    where = stores[0].description if len(stores) == 1 else "the stores"
-    if not selection.total:
-        print(f"No runs yet in {where}.", file=sys.stderr)
-    elif not found:
-        print(f"None of the {selection.total} runs in {where} meets the filters.", file=sys.stderr)
-    elif shown < found:
-        print(f"{shown} of {found} runs shown; leave out --limit for all.", file=sys.stderr)
-
-
-def _print_csv(runs: Sequence[RunSummary], fields: Sequence[Field]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([field.name for field in fields])
-    for run in runs:
-        values = [plain(field.read(run)) for field in fields]
-        writer.writerow(["; ".join(map(str, value)) if isinstance(value, list) else value for value in values])
-
-
-def _complete(run: RunSummary) -> dict[str, Any]:
-    """Return a complete summary, for JSON."""
-    left_out = ("config", "inputs", "summary", "damage")
-    values = {key: plain(value) for key, value in asdict(run).items() if key not in left_out}
-    return {**values, "metrics": plain(dict(run.summary))} | ({"damage": run.damage} if run.damage else {})
 
 
 def plain(value: Any) -> Any:
@@ -199,9 +183,7 @@ def best_runs(
     step = best.summary[field.metric].get(f"{chosen}_step")
     print(f"\nBest {field.metric}: {value:.4f} in {called(best)}, iteration {step}.")
     if best.kind == "trainings" and _has_checkpoint(best, step):
-        words = ["--run_id", best.id, "--checkpoint", step, *stores.flags()]
-        words += ["with", "config_prediction.yaml", "prediction.data=YOUR_DATA.json"]
-        print(f"Next: {shell_command('python', 'scripts/03_predict/predict.py', *words)}")
+        print(f"Next: {predict_command(stores, best.id, checkpoint=int(step or 0))}")
 
 
 def _has_checkpoint(run: RunSummary, iteration: float | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,6 +16,10 @@ from incasem_like.errors import IncasemError, InputError, RunNotFoundError
 from incasem_like.terminal import report_written, shown_path
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.lineage import (
+    Lineage,
+    Link,
+    Making,
+    Node,
     data_key,
     gather,
     input_hashes,
@@ -26,10 +30,7 @@ from incasem_like.tracking.lineage import (
     written_by,
 )
 from incasem_like.tracking.model.checkpoints import listed
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.lineage import Lineage, Link, Making, Node
-    from incasem_like.tracking.model.summaries import RunSummary
+from incasem_like.tracking.model.summaries import RunSummary
 
 
 @click.command("lineage")
@@ -52,7 +53,12 @@ def show_lineage(subject: str, svg: Path | None, as_json: bool, kind: str, store
     where = next(iter(opened.values())).description.removesuffix("/incasem_trainings")
     lineage, focus = find_lineage(subject, kind, runs, where)
     if as_json:
-        print(json.dumps(_as_json(lineage, focus), indent=2))
+        texts = ("key", "kind", "title", "status", "lines", "details")
+        nodes = [{name: getattr(node, name) for name in texts} for node in lineage.nodes.values()]
+        for node in nodes:
+            node["status"] = node["status"] or None
+        links = [{"source": link.source, "target": link.target, "label": link.label} for link in lineage.links]
+        print(json.dumps({"focus": focus, "nodes": nodes, "links": links}, indent=2))
     else:
         print("\n".join(tree(lineage, focus, drawn=at_terminal())))
     if svg is not None:
@@ -81,13 +87,32 @@ def find_lineage(subject: str, kind: str, runs: Sequence[RunSummary], where: str
         RunNotFoundError: The run does not exist.
         InputError: The dataset does not exist, and no run reads or made it.
     """
+    from incasem_like.volumes import parse_address
+
     reference = read_reference(subject)
     if reference is not None:
-        focus = run_key(reference.kind or kind, reference.id)
-        _check_run(focus, runs, where)
+        of = reference.kind or kind
+        ids = sorted(run.id for run in runs if run.kind == of)
+        if reference.id not in ids:
+            there = f"there are {listed(ids)}" if ids else "there are none"
+            raise RunNotFoundError(f"There is no {singular(of)} run {reference.id} in {where}: {there}.")
+        focus = run_key(of, reference.id)
         return _around(focus, runs, ()), focus
-    focus, address = _find_dataset(subject, runs, where)
-    return _around(focus, runs, () if address is None else (address,)), focus
+    address = str(parse_address(subject)) if "://" in subject else str(Path(subject).expanduser().absolute())
+    provenance = read_provenance(address)
+    made_by = written_by(address, runs, making_of(provenance))
+    if made_by is not None:
+        known = made_by in {run_key(run.kind, run.id) for run in runs}
+        return _around(made_by, runs, () if known else (address,)), made_by
+    read = {one for run in runs for one in input_hashes(run)}
+    known = address in read or any(split_address(one)[0] == address for one in read)
+    is_container = bool(_datasets_beside(address)) and address.lower().endswith((".zarr", ".n5"))
+    if not known and provenance is None and not is_container:
+        raise InputError(
+            f"No run in {where} read or made {subject}, and this dataset does not exist: write CONTAINER.zarr/DATASET "
+            "or a run's id."
+        )
+    return _around(data_key(address), runs, (address,)), data_key(address)
 
 
 def _around(focus: str, runs: Sequence[RunSummary], apart: Sequence[str]) -> Lineage:
@@ -172,35 +197,6 @@ def _line(node: Node, label: str) -> str:
     return " ".join(filter(None, [node.title, f"[{label}]" if label else "", said]))
 
 
-def _check_run(key: str, runs: Sequence[RunSummary], where: str) -> None:
-    kind, _, number = key.partition("/")
-    ids = sorted(run.id for run in runs if run.kind == kind)
-    if int(number) not in ids:
-        there = f"there are {listed(ids)}" if ids else "there are none"
-        raise RunNotFoundError(f"There is no {singular(kind)} run {number} in {where}: {there}.")
-
-
-def _find_dataset(subject: str, runs: Sequence[RunSummary], where: str) -> tuple[str, str | None]:
-    """Return the node of a dataset or container, and its address if it needs a node of its own."""
-    from incasem_like.volumes import parse_address
-
-    address = str(parse_address(subject)) if "://" in subject else str(Path(subject).expanduser().absolute())
-    provenance = read_provenance(address)
-    made = making_of(provenance)
-    made_by = written_by(address, runs, made)
-    if made_by is not None:
-        return made_by, None if made_by in {run_key(run.kind, run.id) for run in runs} else address
-    read = {one for run in runs for one in input_hashes(run)}
-    known = address in read or any(split_address(one)[0] == address for one in read)
-    is_container = bool(_datasets_beside(address)) and address.lower().endswith((".zarr", ".n5"))
-    if not known and provenance is None and not is_container:
-        raise InputError(
-            f"No run in {where} read or made {subject}, and this dataset does not exist: write CONTAINER.zarr/DATASET "
-            "or a run's id."
-        )
-    return data_key(address), address
-
-
 def read_provenance(address: str) -> Mapping[str, Any] | None:
     """Return the provenance of a dataset; None if it does not exist, cannot be read, or has none."""
     from incasem_like.volumes import open_volume
@@ -210,21 +206,3 @@ def read_provenance(address: str) -> Mapping[str, Any] | None:
     except (IncasemError, OSError, ValueError):
         return None
     return provenance if isinstance(provenance, Mapping) else None
-
-
-def _as_json(lineage: Lineage, focus: str) -> dict[str, Any]:
-    return {
-        "focus": focus,
-        "nodes": [
-            {
-                "key": node.key,
-                "kind": node.kind,
-                "title": node.title,
-                "status": node.status or None,
-                "lines": list(node.lines),
-                "details": list(node.details),
-            }
-            for node in lineage.nodes.values()
-        ],
-        "links": [{"source": link.source, "target": link.target, "label": link.label} for link in lineage.links],
-    }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,14 +11,11 @@ from incasem_like.commands.options import KindOfRun, StoreChoice, called_first, 
 from incasem_like.commands.tables import cell
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import counted
+from incasem_like.tracking import RunStore
 from incasem_like.tracking.address import ENVIRONMENT_VARIABLE
-from incasem_like.tracking.doctor import Finding, examine
+from incasem_like.tracking.doctor import examine
 from incasem_like.tracking.kinds import KINDS, singular
 from incasem_like.tracking.moving.sync import OFFLINE, sync_journals
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunStore
-    from incasem_like.tracking.model.summaries import RunSummary
 
 _one_kind = click.option("--kind", type=KindOfRun(), help=f"Runs of this kind only: {', '.join(KINDS)}.")
 
@@ -47,20 +42,14 @@ def reap_runs(kind: str | None, stores: StoreChoice) -> None:
         for run in dead:
             if run.id in heard_of:
                 print(f"{called_first(run)} is alive: the clock of {run.hostname} and that of this machine differ.")
-            else:
-                reaped += _reap(store, run)
+                continue
+            store.set_killed(run.id)
+            record = store.get(run.id)
+            if record.recorded_status == "KILLED":  # else its upload showed that it had ended normally
+                last = record.heartbeat or record.start_time
+                print(f"{called_first(run)} was KILLED, last heartbeat {cell(last)}.")
+                reaped += 1
     print(f"{counted(reaped, 'run')} reaped." if reaped else "No run is recorded as RUNNING without a process.")
-
-
-def _reap(store: RunStore, run: RunSummary) -> bool:
-    """Close one record; return False if uploading it showed that the run had ended normally."""
-    store.set_killed(run.id)
-    record = store.get(run.id)
-    if record.recorded_status != "KILLED":
-        return False
-    last: datetime | None = record.heartbeat or record.start_time
-    print(f"{called_first(run)} was KILLED, last heartbeat {cell(last)}.")
-    return True
 
 
 @click.command("sync")
@@ -106,7 +95,7 @@ def examine_stores(repair: bool, yes: bool, thorough: bool, also: Sequence[str],
         trainings = [store.description for store in looked_into if store.kind == KINDS[0]]
         print(f"All is consistent in {stores.runs_directory} and the runs of {', '.join(trainings)}.")
         return 0
-    able = [(number, finding) for number, finding in enumerate(findings, 1) if finding.mend is not None]
+    able = [(number, finding.mend) for number, finding in enumerate(findings, 1) if finding.mend is not None]
     if not repair:
         if able:
             print(f"\n{len(able)} of {len(findings)} can be repaired: add --repair.")
@@ -114,7 +103,15 @@ def examine_stores(repair: bool, yes: bool, thorough: bool, also: Sequence[str],
     if able and not yes and not confirmed(f"Repair {'this' if len(able) == 1 else f'these {len(able)}'}?", "repair"):
         print("Nothing was repaired.")
         return 1
-    mended = sum(_mend(number, finding) for number, finding in able)
+    mended = 0
+    for number, mend in able:
+        try:
+            mend()
+        except (IncasemError, OSError) as error:
+            print(f"{number}. could not be repaired: {error}")
+        else:
+            print(f"{number}. repaired")
+            mended += 1
     print(f"\n{mended} of {len(findings)} repaired.")
     return 0 if mended == len(findings) else 1
 
@@ -126,14 +123,3 @@ def stores_of(choice: StoreChoice, also: Sequence[str]) -> list[RunStore]:
     places = [*urls[:1], *filter(None, urls[1:]), *(str(folder) for folder in folders if folder.is_dir())]
     opened = [store for place in places for store in StoreChoice(place, choice.runs_directory).open_all().values()]
     return list({store.description: store for store in opened}.values())
-
-
-def _mend(number: int, finding: Finding) -> bool:
-    assert finding.mend is not None
-    try:
-        finding.mend()
-    except (IncasemError, OSError) as error:
-        print(f"{number}. could not be repaired: {error}")
-        return False
-    print(f"{number}. repaired")
-    return True

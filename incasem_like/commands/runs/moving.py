@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -20,14 +19,12 @@ from incasem_like.commands.options import (
 )
 from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shell_command, shown_path
+from incasem_like.tracking import RunRecord
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.moving.transfer import copy_runs as copy
 from incasem_like.tracking.moving.transfer import export_run
 from incasem_like.tracking.moving.transfer import import_runs as bring_in
 from incasem_like.tracking.run_folder import MANIFEST
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord
 
 _new_ids = click.option("--new_ids", is_flag=True, help="Assign new ids even if the old ones are free.")
 

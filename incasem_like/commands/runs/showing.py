@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
 import click
 
@@ -23,20 +23,18 @@ from incasem_like.commands.options import (
 from incasem_like.commands.runs.finding import plain
 from incasem_like.commands.tables import NOTHING, Column, cell, print_table, size
 from incasem_like.terminal import shown_path
+from incasem_like.tracking import CheckpointRecord, RunRecord
 from incasem_like.tracking.kinds import singular
 from incasem_like.tracking.model.cache import cached_path, file_sha256
-from incasem_like.tracking.model.checkpoints import rank
+from incasem_like.tracking.model.checkpoints import TrackedFile, rank
 from incasem_like.tracking.model.summaries import flatten, origins
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from incasem_like.tracking import CheckpointRecord, RunRecord
-    from incasem_like.tracking.model.checkpoints import TrackedFile
-
 
 _LINES_OF_TRACE = 12
 _SHOWN_OF_HASHES = 12
+_WHOLE = (
+    "id kind name status recorded_status start_time stop_time heartbeat comment tags notes result parent inputs "
+    "info config meta host experiment artifacts fail_trace"
+)
 
 
 @click.command("show")
@@ -60,7 +58,7 @@ def show_run(run: Reference, what: str | None, artifact: str | None, kind: str, 
     elif what == "output":
         print(record.captured_output, end="")
     elif what == "json":
-        print(json.dumps(_whole(record), indent=2))
+        print(json.dumps({name: plain(getattr(record, name)) for name in _WHOLE.split()}, indent=2))
     else:
         _show(record)
 
@@ -147,7 +145,16 @@ def _lineage(record: RunRecord) -> Iterator[tuple[str, str]]:
     if read:
         yield "data", "\n".join(read)
     if isinstance(record.parent, dict):
-        yield "parent", "\n".join(", ".join(_parent_words(parent)) for parent in origins(record.parent))
+        parents = []
+        for origin in origins(record.parent):
+            entries = sorted(origin.items(), key=lambda entry: not entry[0].endswith("_run_id"))
+            words = [
+                f"{key.removesuffix('_run_id')} {value[:_SHOWN_OF_HASHES] if key == 'sha256' else cell(value)}"
+                for key, value in entries
+                if value is not None
+            ]
+            parents.append(", ".join(words))
+        yield "parent", "\n".join(parents)
     if (other := record.info.get("repeats")) is not None:
         yield "repeats", f"{singular(record.kind)} {other}"
     if record.kind == "predictions" and (other := record.info.get("prediction_run_id")) is not None:
@@ -160,21 +167,6 @@ def _lineage(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield "checkpoints", f"{iterations} ({size(sum(checkpoint.bytes for checkpoint in checkpoints))})"
     if record.artifacts:
         yield "artifacts", ", ".join(record.artifacts)
-
-
-def _parent_words(parent: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in sorted(parent.items(), key=lambda entry: not entry[0].endswith("_run_id")):
-        if value is not None:
-            shown = value[:_SHOWN_OF_HASHES] if key == "sha256" else cell(value)
-            yield f"{key.removesuffix('_run_id')} {shown}"
-
-
-def _whole(record: RunRecord) -> dict[str, object]:
-    attributes = (
-        "id kind name status recorded_status start_time stop_time heartbeat comment tags notes result parent inputs "
-        "info config meta host experiment artifacts fail_trace"
-    )
-    return {name: plain(getattr(record, name)) for name in attributes.split()}
 
 
 @click.command("checkpoints")
@@ -224,28 +216,22 @@ def places(file: TrackedFile) -> list[str]:
 
 def condition(checkpoint: CheckpointRecord, *, quick: bool) -> str:
     """Return whether a checkpoint is complete, and whether the state for resuming from it exists."""
-    model = _state_of(checkpoint, quick)
-    if model not in ("complete", "length matches", "not verified"):
-        return model
+    on_disk = _on_disk(checkpoint)
+    if on_disk is not None:
+        if not quick and file_sha256(on_disk) != checkpoint.sha256:
+            return "changed: other SHA-256"
+        model = "length matches" if quick else "complete"
+    elif found := places(checkpoint):
+        # the database lists a file only once its last chunk is stored
+        model = "complete" if "database" in found else "not verified"
+    else:
+        there = [path for path in checkpoint.candidates if path.is_file()]
+        return f"changed: {there[0].stat().st_size} bytes, not {checkpoint.bytes}" if there else "missing"
     if checkpoint.state is not None:
         complete = checkpoint.state.can_be_had()
     else:
         complete = checkpoint.path.with_name(f"training_state_{checkpoint.iteration}").is_file()
     return model if complete else f"{model}, without state"
-
-
-def _state_of(file: TrackedFile, quick: bool) -> str:
-    on_disk = _on_disk(file)
-    if on_disk is None:
-        there = [path for path in file.candidates if path.is_file()]
-        if "database" in places(file):
-            return "complete"  # the database lists a file only once its last chunk is stored
-        if there and not places(file):
-            return f"changed: {there[0].stat().st_size} bytes, not {file.bytes}"
-        return "not verified" if places(file) else "missing"
-    if quick:
-        return "length matches"
-    return "complete" if file_sha256(on_disk) == file.sha256 else "changed: other SHA-256"
 
 
 def _on_disk(file: TrackedFile) -> Path | None:

@@ -102,6 +102,13 @@ def flatten(config: Any) -> dict[str, Any]:
     return dict(_leaves(as_mapping(config), ""))
 
 
+def differing(columns: Sequence[Mapping[str, Any]], absent: Any = None) -> dict[str, list[Any]]:
+    """Return the keys in which flat configurations differ, with each one's value; ``absent`` where it has none."""
+    keys = dict.fromkeys(key for column in columns for key in column)
+    rows = {key: [column.get(key, absent) for column in columns] for key in keys}
+    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+
+
 def select(flat: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Choose leaves of a configuration by dotted keys, their ends (``lr``), or those of sections; ``*`` for all."""
     wanted = tuple(names)
