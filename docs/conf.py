@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
 sys.path.insert(0, str(REPOSITORY))
-os.environ["COLUMNS"] = "100"  # width of the help of commands
 
 import incasem_like  # noqa: E402
 from incasem_like.commands.cli import NAME, cli  # noqa: E402
@@ -65,6 +64,7 @@ STAGES = {
 
 def setup(app: Sphinx) -> None:
     """Connect the changes of the pages' text."""
+    os.environ["COLUMNS"] = "88"  # width of the help of scripts
     app.connect("source-read", adapt_page)
 
 
@@ -111,7 +111,7 @@ def script_help(script: Path, *words: str) -> str:
 
 def console_help() -> Iterator[str]:
     """Yield the lines of the page on commands about ``incasem-like``, from its commands."""
-    root = click.Context(cli, info_name=NAME, max_content_width=100, terminal_width=100)
+    root = click.Context(cli, info_name=NAME, max_content_width=88, terminal_width=88)
     yield f"\n## {NAME}\n\n```text\n{cli.get_help(root)}\n```\n"
     for group_name in cli.list_commands(root):
         group = cli.get_command(root, group_name)
