@@ -18,7 +18,7 @@ from docs.pages import PAGES, REPOSITORY, Command, as_command, commands, name_of
 from pydantic import BaseModel
 
 from incasem_like.bootstrapping.settings import RoundConfig
-from incasem_like.commands.cli import answer, cli
+from incasem_like.commands.cli import answer
 from incasem_like.commands.command_line import parse_command_line, read_items
 from incasem_like.config import PredictionConfig, SeriesConfig, SweepConfig, TrainingConfig
 from incasem_like.config.checking import fields_of, section_of, variants_of
@@ -61,8 +61,12 @@ def only_parse(monkeypatch: pytest.MonkeyPatch) -> None:
         line = parse_command_line(sys.argv[1:], parser, example=example)
         raise Parsed(line.files, line.typed_updates)
 
+    def call(command: click.Command, _: click.Context) -> None:
+        if not isinstance(command, click.Group):
+            raise Parsed
+
     monkeypatch.setattr("incasem_like.terminal.run_guarded", stop)
-    monkeypatch.setattr(click.Command, "invoke", stop)
+    monkeypatch.setattr(click.Command, "invoke", call)
     for module in TRACKED:
         monkeypatch.setattr(module, "run_tracked", read)
     monkeypatch.setattr("incasem_like.commands.predict.share_the_cores", lambda: None)
@@ -82,6 +86,25 @@ def test_commands_in_blocks_are_accepted(
             reason = capsys.readouterr().err if isinstance(error, SystemExit) else error
             faults.append(f"{command.program} {shlex.join(command.words)}: {reason}")
     assert faults == []
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "scripts/03_predict/predict.py --run_ids 1",
+        "scripts/02_train/train.py with training.iteration=3",
+        "scripts/02_train/train.py with config_trainig.yaml",
+        "scripts/04_postprocessing/20_convert_zarr_to_image_sequence.py -f cell.zarr",
+        "incasem-like runs lst",
+        "incasem-like view --prot 8080 cell.zarr",
+    ],
+)
+@pytest.mark.usefixtures("only_parse")
+def test_a_wrong_command_is_noticed(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = as_command(typed.split())
+    assert command is not None
+    with pytest.raises((IncasemError, SystemExit, AssertionError)):
+        accept(command, monkeypatch)
 
 
 def accept(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +177,12 @@ def is_key(dotted: str) -> bool:
     return any(parts == path or (free and parts[: len(path)] == path) for path, free in every_key())
 
 
+def test_a_wrong_key_is_noticed() -> None:
+    assert is_key("training.optimizer.lr")
+    assert is_key("search.space.segmentation.watershed.scoring")
+    assert not is_key("training.optimizer.learning_rate")
+
+
 @cache
 def every_key() -> frozenset[tuple[tuple[str, ...], bool]]:
     """Return all keys of all configurations, and whether what is below them is free."""
@@ -168,7 +197,3 @@ def keys_below(model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tupl
             yield (*prefix, key), get_origin(field.annotation) is dict
             if section is not None:
                 yield from keys_below(section, (*prefix, key))
-
-
-def test_console_commands_are_known() -> None:
-    assert set(cli.list_commands(click.Context(cli))) >= {"runs", "models", "jobs", "report", "view"}
