@@ -44,7 +44,7 @@ napoleon_use_ivar = True
 html_theme = "furo"  # its fonts and scripts are in the theme, none is fetched
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 
