@@ -55,6 +55,7 @@ setup(
         "tensorstore>=0.1.80",
         "tifffile>=2025.1.10",
         "torch>=2.8",
+        "urllib3>=2.0",
         "waterz>=0.10",
         "zarr>=2.18,<3",  # gunpowder's pin; zarr-python is what Volume.as_zarr() hands out
     ],

@@ -10,7 +10,8 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results" / "cpu_memory.json"
 STEPS = """
 import json, resource, sys, time
-from incasem_like.commands.cpu_settings import keep_freed_memory, use_huge_pages
+from incasem_like.commands.cpu_settings import use_huge_pages
+from incasem_like.processes import keep_freed_memory
 if sys.argv[1] == "ours":
     use_huge_pages()
     keep_freed_memory()

@@ -1,5 +1,8 @@
 """Where the time of a training sample goes, and the rate of a training beside one repeated sample and PreCache.
 
+Both are measured in turn, round by round, so that what else the machine does slows them alike; the training also logs
+each step, as its loop does.
+
 ``python benchmarks/bench_training.py --device 0 --workers 8`` measures on a GPU; without flags, a small network on the
 CPU.
 """
@@ -9,12 +12,14 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import gunpowder as gp
 import torch
@@ -23,7 +28,9 @@ from bench_samples import Size, stock_pipeline, write_volume
 from incasem_like.config import DataConfig, DataEntry, TrainingConfig
 from incasem_like.samples import SampleSettings, TrainingSamples, make_loader
 from incasem_like.samples.places import PlaceChooser
-from incasem_like.training.optimization import Optimization, seeded_network
+from incasem_like.training.log import Step, TrainingLog
+from incasem_like.training.optimization import Optimization, Update, seeded_network
+from incasem_like.training.tensorboard import TensorBoardLog
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 SMALL: dict[str, Any] = {"type": "Unet", "num_fmaps": 8, "downsample_factors": [[2, 2, 2], [2, 2, 2]]}
@@ -119,7 +126,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu, or the index of a GPU")
     parser.add_argument("--workers", type=int, default=1, help="processes that make samples")
-    parser.add_argument("--count", type=int, default=10, help="steps to measure")
+    parser.add_argument("--count", type=int, default=10, help="steps to measure in each round")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of repeated and of loaded samples in turn")
     flags = parser.parse_args()
     warnings.simplefilter("ignore", DeprecationWarning)
     size_in, size_out = SIZES["cpu" if flags.device == "cpu" else "gpu"]
@@ -135,22 +143,39 @@ def main() -> None:
 
         optimization = Optimization(config, seeded_network(config.model, 1))
 
-        def step(batch: Any) -> None:
-            optimization.step(batch, 1e-5)
+        log = TrainingLog(config, cast("Any", SimpleNamespace(log_scalar=print)), TensorBoardLog(Path(folder) / "log"))
+
+        def step(batch: Any) -> Update:
+            return optimization.step(batch, 1e-5)
+
+        def logged(batch: Any) -> None:
+            update = step(batch)
+            log.training(Step(1, update.losses["loss"], 1e-5, batch, update.logits, 1.0))
 
         def loader(workers: int) -> Iterator[Any]:
             return iter(make_loader(samples, num_workers=workers, prefetch=20, stop=10**6))
 
         one = next(loader(0))
         with optimization.numerics():
-            repeated = rate(step, iter(lambda: one, None), flags.count, 2)
-            trained = rate(step, loader(flags.workers), flags.count, 2 + 2 * flags.workers)
+            loaded = loader(flags.workers)
+            rate(logged, loaded, 1, 2 + 2 * flags.workers)
+            rounds = [
+                (rate(step, iter(lambda: one, None), flags.count, 2), rate(logged, loaded, flags.count, 1))
+                for _ in range(flags.rounds)
+            ]
+        trained, share = (statistics.median(values) for values in zip(*((b, b / a) for a, b in rounds), strict=True))
         made = rate(lambda _: None, loader(1), flags.count, 3)
         peer = precached(container, size_in, size_out, flags.count)
-    print(f"Training: {trained:.2f}/s with {flags.workers} workers, {trained / repeated:.0%} of one repeated sample")
+    print(f"Training: {trained:.2f}/s with {flags.workers} workers, {share:.0%} of one repeated sample")
     print(f"Samples of one worker: {made:.2f}/s, {made / peer:.1f} times gunpowder's PreCache ({peer:.2f}/s)")
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    result = {"shares": of_sample, "of_repeated": trained / repeated, "times_precache": made / peer, **vars(flags)}
+    result = {
+        "shares": of_sample,
+        "of_repeated": share,
+        "rounds_of_repeated": [b / a for a, b in rounds],
+        "times_precache": made / peer,
+        **vars(flags),
+    }
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -39,41 +39,79 @@ BARE: dict[str, Any] = {"distributed.scheduler.http.routes": []}
 
 
 class Cluster:
-    """A cluster that already exists: its owner starts and stops the workers.
+    """A Dask cluster, whose workers this call starts or, if it existed before, somebody else.
 
     Args:
         client: A Dask client connected to the cluster.
         dashboard: Address of Dask's pages, or nothing.
-        fleet: The workers that this call starts, here none.
+        fleet: The workers that this call starts; none where the cluster existed before.
+        scheduler: The scheduler, if it runs in this process.
+        silences: Seconds without a heartbeat after which a started worker is replaced: of this machine, of others.
     """
 
-    patience: float | None = SECONDS_FOR_A_WORKER  # None: workers may wait in a queue for as long as they have to
-
-    def __init__(self, client: Client, dashboard: str, fleet: Fleet) -> None:
+    def __init__(
+        self,
+        client: Client,
+        dashboard: str,
+        fleet: Fleet,
+        scheduler: Scheduler | None = None,
+        silences: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         self.client, self.dashboard, self.fleet = client, dashboard, fleet
+        self._scheduler, self._silences = scheduler, silences
+        # Workers that are started may wait in a queue for as long as they have to.
+        self.patience = SECONDS_FOR_A_WORKER if scheduler is None else None
         self._reasons: dict[str, str] = {}  # why workers were ended
         self._asked = 0.0
-        self._found: Mapping[str, Mapping[str, Any]] = {}
+        self._found: list[dict[str, Any]] = []
 
     def workers(self) -> Sequence[dict[str, Any]]:
         """Describe the workers: ``address``, ``name``, ``host``, ``pid``, ``threads``."""
+        if self._scheduler is not None:
+            return [
+                {"address": one.address, "name": self.name_of(one.name), "host": one.host, "pid": one.pid,
+                 "threads": one.nthreads}
+                for one in list(self._scheduler.workers.values())
+            ]  # fmt: skip
         if time.monotonic() - self._asked > SECONDS_BETWEEN_QUESTIONS:
             try:
-                self._found = self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"]
+                known = self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"]
             except (OSError, AttributeError, RuntimeError) as error:
                 raise IncasemError(CLUSTER_LOST) from error
             self._asked = time.monotonic()
-        return [
-            {"address": address, "name": str(one["name"]), "host": one["host"], "pid": 0, "threads": one["nthreads"]}
-            for address, one in self._found.items()
-        ]
+            self._found = [
+                {
+                    "address": address,
+                    "name": str(one["name"]),
+                    "host": one["host"],
+                    "pid": 0,
+                    "threads": one["nthreads"],
+                }
+                for address, one in known.items()
+            ]
+        return self._found
 
     def name_of(self, dask_name: object) -> str:
-        """Return the name of a worker, given its name in Dask."""
-        return str(dask_name)
+        """Return a worker's name; in Dask that of a started one has a suffix that distinguishes its connections."""
+        return str(dask_name) if self._scheduler is None else str(dask_name).rpartition(".")[0]
 
     def tend(self, left: int, waiting: int) -> None:
-        """Replace workers that ended or are silent."""
+        """Start missing workers, replace silent ones, and end idle ones; arguments as for ``Fleet.tend``."""
+        known = [] if self._scheduler is None else list(self._scheduler.workers.values())
+        latest = {self.name_of(one.name): one for one in known}
+        for one in known:
+            name = self.name_of(one.name)
+            slot, silence = self.fleet.slots[name], dask_time() - one.last_seen
+            replaced, silent = latest[name] is not one, silence > self._silences[0 if slot.local else 1]
+            if replaced or silent:  # the end of a replaced one's connection was not seen
+                if not replaced:
+                    self._reasons[name] = f"The worker {name} on {one.host} has been silent for {silence:.0f} s"
+                    end_workers([slot])
+                removed = {"address": one.address, "expected": replaced, "stimulus_id": f"incasem-{time.time()}"}
+                self.client.sync(self._scheduler.remove_worker, **removed)  # type: ignore[union-attr]
+            elif not waiting and not one.processing and not slot.always:
+                end_workers([slot])
+        self.fleet.tend(left, waiting)
 
     def describe_death(self, name: str, pid: int) -> str:
         """Return how a worker ended, in a sentence without its full stop."""
@@ -87,68 +125,15 @@ class Cluster:
         return self._reasons.pop(name, died)
 
     def release(self, topic: str, futures: Sequence[Future]) -> None:
-        """Cancel batches, and remove the plugin of that name from the workers."""
-        with contextlib.suppress(OSError, ValueError):  # if the cluster no longer exists
-            self.client.cancel(futures)
-            self.client.unregister_worker_plugin(topic)
-
-
-class OwnCluster(Cluster):
-    """A scheduler in this process, with workers that this call starts.
-
-    Args:
-        client, dashboard, fleet: As for ``Cluster``.
-        scheduler: The scheduler in this process.
-        silences: Seconds without a heartbeat after which a worker is replaced: of this machine, of others.
-    """
-
-    patience = None
-
-    def __init__(
-        self, client: Client, dashboard: str, fleet: Fleet, scheduler: Scheduler, silences: tuple[float, float]
-    ) -> None:
-        super().__init__(client, dashboard, fleet)
-        self._scheduler, self._silences = scheduler, silences
-
-    def workers(self) -> Sequence[dict[str, Any]]:
-        """Describe the workers, see ``Cluster.workers``."""
-        return [
-            {"address": one.address, "name": self.name_of(one.name), "host": one.host, "pid": one.pid,
-             "threads": one.nthreads}
-            for one in list(self._scheduler.workers.values())
-        ]  # fmt: skip
-
-    def name_of(self, dask_name: object) -> str:
-        """Return a worker's name in the fleet: in Dask it has a suffix that distinguishes its connections."""
-        return str(dask_name).rpartition(".")[0]
-
-    def tend(self, left: int, waiting: int) -> None:
-        """Start missing workers, replace silent ones, and end idle ones."""
-        known = list(self._scheduler.workers.values())
-        latest = {self.name_of(one.name): one for one in known}
-        for one in known:
-            name = self.name_of(one.name)
-            slot, silence = self.fleet.slots[name], dask_time() - one.last_seen
-            if latest[name] is not one:  # it was replaced, but the end of its connection was not seen
-                self._remove(one.address, expected=True)
-            elif silence > self._silences[0 if slot.local else 1]:
-                self._reasons[name] = f"The worker {name} on {one.host} has been silent for {silence:.0f} s"
-                end_workers([slot])
-                self._remove(one.address, expected=False)
-            elif not waiting and not one.processing and not slot.always:
-                end_workers([slot])
-        self.fleet.tend(left, waiting)
-
-    def _remove(self, address: str, *, expected: bool) -> None:
-        stimulus = f"incasem-{time.time()}"
-        self.client.sync(self._scheduler.remove_worker, address=address, expected=expected, stimulus_id=stimulus)
-
-    def release(self, topic: str, futures: Sequence[Future]) -> None:
-        """Do nothing: the workers end."""
+        """Cancel batches, and remove the plugin of that name, unless the workers end anyway."""
+        if self._scheduler is None:
+            with contextlib.suppress(OSError, ValueError):  # if the cluster no longer exists
+                self.client.cancel(futures)
+                self.client.unregister_worker_plugin(topic)
 
 
 @contextlib.contextmanager
-def own_cluster(workers: Workers, fleet: Fleet, threads: int, block_limit: float) -> Iterator[OwnCluster]:
+def own_cluster(workers: Workers, fleet: Fleet, threads: int, block_limit: float) -> Iterator[Cluster]:
     """Run a scheduler for a fleet of workers for the duration of a ``with`` block, which ends the workers.
 
     Args:
@@ -179,7 +164,7 @@ def own_cluster(workers: Workers, fleet: Fleet, threads: int, block_limit: float
         })  # fmt: skip
         page = f"http://127.0.0.1:{cluster.scheduler.http_server.port}/status" if workers.dashboard else ""
         try:
-            yield OwnCluster(client, page, fleet, cluster.scheduler, silences)
+            yield Cluster(client, page, fleet, cluster.scheduler, silences)
             gently = True
         finally:
             fleet.end(gently=gently)  # before the scheduler, which would wait for long blocks
@@ -212,11 +197,7 @@ def existing_cluster(address: str, dashboard: bool, fleet: Fleet) -> Iterator[Cl
 
 
 def _check_versions(client: Client, address: str) -> None:
-    """Compare the workers' versions of Python, distributed and this package with those here.
-
-    Raises:
-        InputError: A version differs, or this package is missing there.
-    """
+    """Compare the workers' versions of Python, distributed and this package with those here, or raise InputError."""
 
     def versions() -> Mapping[str, str]:
         """Return the versions of a process; sent by value, since the package there may lack it."""

@@ -8,11 +8,11 @@ a block that kills its process is known, and no other block is blamed.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import pickle
 import re
-import struct
 import sys
 import threading
 import time
@@ -38,9 +38,8 @@ THREADS_OF_A_STAGED_TASK = PREFETCHED + 2  # one block is computed, one written
 SECONDS_TOGETHER = 0.05  # results that arrive within this time are sent in one event
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_TO_SET_UP = 600.0
-NOTHING, SET_UP = -1, -2  # in place of the number of a block
-FREE = [NOTHING] * 32
-MARKS = struct.Struct("<33d")  # the block that took too long; those read, computed or written, each with its begin
+SET_UP = -1  # in place of the number of a block
+BYTES_OF_MARKS = 1024  # so that a shorter text replaces a longer one
 
 
 class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
@@ -79,7 +78,7 @@ class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
         self._gate = threading.Lock()  # batches begin one by one
         self._free, self._threads = threading.Semaphore(), 1
         self._computing = ThreadPoolExecutor(1, "compute")
-        self._marks = _Marks(marks_file(self._folder, worker.address), self.time_limit)
+        self._marks = _Marker(marks_file(self._folder, worker.address), self.time_limit)
         self._events = _Events(worker, self.name)
         threading.Thread(target=self._watch, name="blocks", daemon=True).start()
 
@@ -127,13 +126,11 @@ class TaskPlugin(WorkerPlugin):  # type: ignore[misc]
         return worker
 
     def _run_block(self, worker: Worker, number: int) -> None:
-        if not worker.task.staged:
-            with self._marks.of(number):
-                block = worker.read(number)
-                worker.write(block, worker.compute(block))
-            return
         with self._marks.of(number):
             block = worker.read(number)
+            if not worker.task.staged:
+                worker.write(block, worker.compute(block))
+                return
         result = self._computing.submit(self._compute, worker, block).result()
         with self._marks.of(number):
             worker.write(block, result)
@@ -174,14 +171,39 @@ def run_batch(topic: str, numbers: list[int], alone: bool) -> None:
     plugin.run(numbers, alone)
 
 
-class _Marks:
-    """The blocks that this process is working on: in memory, and in a file that survives any end of the process."""
+@dataclass(frozen=True)
+class Marks:
+    """The blocks that a process is working on, or was when it ended.
+
+    Attributes:
+        began: The blocks being read, computed or written, and when that began, as by ``time.time``.
+        overdue: The block that took longer than its time limit, if that ended the process.
+    """
+
+    began: Mapping[int, float]
+    overdue: int | None
+
+
+def marks_file(folder: Path, address: str) -> Path:
+    """Return the path of the marks of a worker."""
+    return folder / "at" / re.sub(r"\W+", "_", address)
+
+
+def read_marks(folder: Path, address: str) -> Marks | None:
+    """Read which blocks a worker is working on; None where it cannot write its marks."""
+    try:
+        began, overdue = json.loads(marks_file(folder, address).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return Marks({number: since for number, since in began if number != SET_UP}, None if overdue == SET_UP else overdue)
+
+
+class _Marker:
+    """Notes the blocks that this process is working on: in memory, and in a file that survives any end of it."""
 
     def __init__(self, path: Path, limit: float) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
+        self._limit, self._lock = limit, threading.Lock()
         self._began: dict[int, float] = {}
-        self._overdue = NOTHING
         self._file: int | None = None
         try:
             path.parent.mkdir(exist_ok=True)
@@ -209,45 +231,15 @@ class _Marks:
             for number, began in self._began.items():
                 limit = max(SECONDS_TO_SET_UP, self._limit) if number == SET_UP else self._limit
                 if time.monotonic() - began > limit:
-                    self._overdue = number
-                    self._write()
+                    self._write(number)
                     return True
         return False
 
-    def _write(self) -> None:
+    def _write(self, overdue: int | None = None) -> None:
         if self._file is not None:
             clock = time.time() - time.monotonic()
-            marks = [value for number, began in self._began.items() for value in (number, clock + began)]
-            slots = [self._overdue, *marks, *FREE][: 1 + len(FREE)]
-            os.pwrite(self._file, MARKS.pack(*slots), 0)
-
-
-@dataclass(frozen=True)
-class Marks:
-    """The blocks that a process is working on, or was when it ended.
-
-    Attributes:
-        began: The blocks being read, computed or written, and when that began, as by ``time.time``.
-        overdue: The block that took longer than its time limit, if that ended the process.
-    """
-
-    began: Mapping[int, float]
-    overdue: int | None
-
-
-def marks_file(folder: Path, address: str) -> Path:
-    """Return the path of the marks of a worker."""
-    return folder / "at" / re.sub(r"\W+", "_", address)
-
-
-def read_marks(folder: Path, address: str) -> Marks | None:
-    """Read which blocks a worker is working on; None where it cannot write its marks."""
-    try:
-        overdue, *marks = MARKS.unpack(marks_file(folder, address).read_bytes())
-    except (OSError, struct.error):
-        return None
-    began = {int(number): time for number, time in zip(marks[::2], marks[1::2], strict=True) if number >= 0}
-    return Marks(began, None if overdue < 0 else int(overdue))
+            marks = [(number, clock + began) for number, began in self._began.items()], overdue
+            os.pwrite(self._file, json.dumps(marks).encode().ljust(BYTES_OF_MARKS), 0)
 
 
 class _Events:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from incasem_like.disk import lock
@@ -68,9 +67,7 @@ class DoneLog:
     def __enter__(self) -> DoneLog:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         # A thread that is still writing a block when a call is interrupted must not write to another file that was
         # since opened under the same descriptor.
         with self._writing:
@@ -82,15 +79,12 @@ class DoneLog:
 
     def _read(self) -> tuple[set[int], dict[int, dict[str, Any]]]:
         """Return the finished and the failed blocks; an incomplete last line, left by a crash, is cut off."""
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        entries = _whole_entries(lines)
-        if len(entries) < len(lines):
-            os.ftruncate(self._file, sum(len(line) for line in lines[: len(entries)]))
+        entries, whole = _whole_entries(self.path)
+        os.ftruncate(self._file, whole)
         if not entries:
             self._append([self._known], sync=True)
             return set(), {}
-        difference = first_difference(entries[0], self._known)
-        if difference:
+        if difference := first_difference(entries[0], self._known):
             raise InputError(
                 f"{self.path.parent} was begun with {difference}: repeat the original command to resume, "
                 "or add --overwrite to start again."
@@ -120,20 +114,17 @@ class DoneLog:
         with self._writing:
             if self._file == CLOSED:
                 raise ValueError(f"{self.path} is closed")
-            self._write(lines, sync)
-
-    def _write(self, lines: bytes, sync: bool) -> None:
-        before = os.fstat(self._file).st_size
-        try:
-            written = os.write(self._file, lines)
-            if written < len(lines):
-                os.write(self._file, lines[written:])  # raises the disk's error
-            if sync or time.monotonic() - self._synced > SECONDS_BETWEEN_SYNCS:
-                os.fsync(self._file)
-                self._synced = time.monotonic()
-        except OSError as error:
-            os.ftruncate(self._file, before)
-            raise as_known_error(error) or error from error
+            before = os.fstat(self._file).st_size
+            try:
+                written = os.write(self._file, lines)
+                if written < len(lines):
+                    os.write(self._file, lines[written:])  # raises the disk's error
+                if sync or time.monotonic() - self._synced > SECONDS_BETWEEN_SYNCS:
+                    os.fsync(self._file)
+                    self._synced = time.monotonic()
+            except OSError as error:
+                os.ftruncate(self._file, before)
+                raise as_known_error(error) or error from error
 
 
 def refuse_remote(address: Address) -> None:
@@ -149,11 +140,7 @@ def refuse_remote(address: Address) -> None:
 
 
 def _lock(log: int, output: Path) -> None:
-    """Lock an output by locking its log.
-
-    Raises:
-        InputError: Another process holds the lock, or has replaced the output since the log was opened.
-    """
+    """Lock an output by its log, or raise InputError: it is being written, or was replaced since the log was opened."""
     if not lock(log, wait=False):  # on a file system without locks, blocks are merely done twice
         raise InputError(f"Another process is writing {output}: wait for it or stop it first.")
     if os.fstat(log).st_nlink == 0:
@@ -201,30 +188,28 @@ class LogContent:
 def read_log(output: str | Path) -> LogContent | None:
     """Read the log of an output, given the folder of its array; None where none was begun."""
     try:
-        lines = (Path(output) / LOG_NAME).read_bytes().splitlines(keepends=True)
+        entries, _ = _whole_entries(Path(output) / LOG_NAME)
     except FileNotFoundError:
         return None
-    entries = _whole_entries(lines)
     if not entries:
         return None
     done, failed = _outcomes(entries[1:])
     return LogContent(entries[0], frozenset(done), failed)
 
 
-def _whole_entries(lines: Iterable[bytes]) -> list[dict[str, Any]]:
-    """Read lines up to the first incomplete one."""
-    entries = []
-    for line in lines:
-        if not line.endswith(b"\n"):
-            break
+def _whole_entries(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Read lines up to the first incomplete one; return them, and their bytes."""
+    entries, whole = [], 0
+    for line in path.read_bytes().splitlines(keepends=True):
         try:
             entry = json.loads(line)
         except ValueError:
             break
-        if not isinstance(entry, dict):
+        if not line.endswith(b"\n") or not isinstance(entry, dict):
             break
         entries.append(entry)
-    return entries
+        whole += len(line)
+    return entries, whole
 
 
 def _outcomes(entries: Iterable[dict[str, Any]]) -> tuple[set[int], dict[int, dict[str, Any]]]:
@@ -248,17 +233,11 @@ def first_difference(before: Any, now: Any, name: str = "") -> str:
             return f"{before.get('address')}, " + (
                 f"but now it is {now.get('address')}" if moved else "which has changed since"
             )
-        for key in dict.fromkeys([*before, *now]):
-            difference = first_difference(before.get(key), now.get(key), f"{name} {key}".strip())
-            if difference:
-                return difference
-        return ""
-    if (
-        isinstance(before, list)
-        and isinstance(now, list)
-        and len(before) == len(now)
-        and any(isinstance(item, dict) for item in now)
-    ):
+        keys = dict.fromkeys([*before, *now])
+        found = (first_difference(before.get(key), now.get(key), f"{name} {key}".strip()) for key in keys)
+        return next(filter(None, found), "")
+    lists = isinstance(before, list) and isinstance(now, list) and len(before) == len(now)
+    if lists and any(isinstance(item, dict) for item in now):
         return next(filter(None, (first_difference(*pair, name) for pair in zip(before, now, strict=True))), "")
     if before == now:
         return ""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -43,21 +41,13 @@ def run_on_workers(call: Call, workers: Workers, fleet: Fleet) -> None:
     task = call.task
     limit = workers.scheduler.block_time_limit or task.time_limit
     plugin = TaskPlugin(task, f"incasem-{uuid.uuid4().hex}", call.record.folder, limit, owned=not workers.cluster)
-    context: contextlib.AbstractContextManager[Cluster]
-    if workers.cluster:
-        context = existing_cluster(workers.cluster, workers.dashboard, fleet)
-    else:
-        context = own_cluster(workers, fleet, THREADS_OF_A_STAGED_TASK if task.staged else 1, limit)
-    with context as cluster:
+    threads = THREADS_OF_A_STAGED_TASK if task.staged else 1
+    with (
+        existing_cluster(workers.cluster, workers.dashboard, fleet)
+        if workers.cluster
+        else own_cluster(workers, fleet, threads, limit)
+    ) as cluster:
         _Engine(call, plugin, cluster, workers.scheduler.worker_timeout or cluster.patience).run()
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Blocks that were sent to a worker together."""
-
-    numbers: tuple[int, ...]
-    future: Future
 
 
 class _Engine:
@@ -65,28 +55,25 @@ class _Engine:
 
     def __init__(self, call: Call, plugin: TaskPlugin, cluster: Cluster, patience: float | None) -> None:
         self._call, self._plugin, self._cluster, self._patience = call, plugin, cluster, patience
-        self._queue, self._folder, self._topic = call.queue, call.record.folder, plugin.name
+        self._folder, self._topic = call.record.folder, plugin.name
         self._inbox: SimpleQueue[dict[str, Any] | Future] = SimpleQueue()
-        self._batches: dict[str, _Batch] = {}
+        self._batches: dict[str, tuple[list[int], Future]] = {}  # blocks that were sent to a worker together
         self._batch_of: dict[int, str] = {}  # blocks sent out whose outcome is still unknown
         self._mean = 0.0  # seconds per block; 0 as long as none is done
-        self._looked, self._pause = 0.0, 0.0
-        self._began, self._came = time.monotonic(), False
-        self._threads = 0
-        self._vain_deaths = 0
+        self._began, self._looked, self._pause = time.monotonic(), 0.0, 0.0
+        self._threads, self._vain_deaths = 0, 0
 
     def run(self) -> None:
         """Run until every block is done or has failed; see ``run_on_workers``."""
-        client = self._cluster.client
-        client.subscribe_topic(self._topic, lambda event: self._inbox.put(event[1]))
-        client.register_plugin(self._plugin)
+        self._cluster.client.subscribe_topic(self._topic, lambda event: self._inbox.put(event[1]))
+        self._cluster.client.register_plugin(self._plugin)
         try:
-            while self._queue:
+            while self._call:
                 self._look()
                 self._hand_out()
                 self._receive()
         finally:
-            self._cluster.release(self._topic, [batch.future for batch in self._batches.values()])
+            self._cluster.release(self._topic, [future for _, future in self._batches.values()])
 
     def _look(self) -> None:
         """Do periodic work: replace workers, show progress."""
@@ -99,35 +86,34 @@ class _Engine:
         workers = self._cluster.workers()
         self._threads = sum(worker["threads"] for worker in workers)
         beyond = max(0, len(self._batches) - self._threads)  # batches that wait in Dask
-        self._cluster.tend(len(self._queue), self._queue.waiting + beyond)
-        self._came = self._came or bool(workers)
-        if not self._came and self._patience is not None and now - self._began > self._patience:
+        self._cluster.tend(len(self._call), self._call.waiting + beyond)
+        self._patience = None if workers else self._patience
+        if self._patience is not None and now - self._began > self._patience:
             words = self._cluster.fleet.last_words()
             raise InputError(
                 f'No worker has come within {self._patience:g} s, last said was "{words or "nothing"}": mend that, or '
                 "set scheduler.worker_timeout in the workers file to a longer time."
             )
-        self._call.look([self._describe(worker, time.time()) for worker in workers], self._cluster.dashboard)
-
-    def _describe(self, worker: dict[str, Any], now: float) -> dict[str, Any]:
-        """Describe what a worker is doing, for the job's record."""
-        marks = read_marks(self._folder, worker["address"])
-        block, began = min(marks.began.items(), default=(None, now)) if marks is not None else (None, now)
-        about = {key: worker[key] for key in ("name", "host", "pid")}
-        return {**about, "block": block, "seconds": round(max(0.0, now - began), 1)}
+        described = []
+        for worker in workers:
+            marks, clock = read_marks(self._folder, worker["address"]), time.time()
+            block, began = min(marks.began.items() if marks else (), default=(None, clock))
+            about = {key: worker[key] for key in ("name", "host", "pid")}
+            described.append({**about, "block": block, "seconds": round(max(0.0, clock - began), 1)})
+        self._call.look(described, self._cluster.dashboard)
 
     def _hand_out(self) -> None:
         """Keep all workers busy, but leave some blocks for others at the end."""
-        while len(self._batches) < BATCHES_PER_THREAD * self._threads:
-            share = -(-self._queue.waiting // (BATCHES_PER_THREAD * self._threads))
+        while len(self._batches) < (most := BATCHES_PER_THREAD * self._threads):
+            share = -(-self._call.waiting // most)
             ahead = int(AHEAD / self._mean) if self._mean else 1
-            numbers = self._queue.take(max(1, min(ahead, MOST_AHEAD, share)))
+            numbers = self._call.take(max(1, min(ahead, MOST_AHEAD, share)))
             if not numbers:
                 return
-            alone = numbers[0] in self._queue.suspects
+            alone = numbers[0] in self._call.suspects
             key = f"{self._topic}-{uuid.uuid4().hex}"
             future = self._cluster.client.submit(run_batch, self._topic, numbers, alone, key=key, pure=False)
-            self._batches[key] = _Batch(tuple(numbers), future)
+            self._batches[key] = numbers, future
             self._batch_of.update(dict.fromkeys(numbers, key))
             future.add_done_callback(self._inbox.put)
 
@@ -154,31 +140,25 @@ class _Engine:
         if "broken" in message:
             raise BlockError.from_message(message["broken"], worker).error
         self._cluster.fleet.worked(worker)
-        done: list[int] = []
-        errors: list[tuple[int, BlockError]] = []
-        for number, seconds, error in message.get("results", ()):
+        results = message.get("results", ())
+        for number, seconds, error in results:
             self._vain_deaths = 0
             self._batch_of.pop(number, None)
+            if error is None:
+                self._mean += (0.1 if self._mean else 1.0) * (max(seconds, 1e-6) - self._mean)
+        if done := [number for number, _, error in results if error is None]:
+            self._call.finish(done)
+        for number, _, error in results:
             if error is not None:
-                errors.append((number, BlockError.from_message(error, worker)))
-                continue
-            self._mean += (0.1 if self._mean else 1.0) * (max(seconds, 1e-6) - self._mean)
-            if self._queue.done(number):
-                done.append(number)
-        if done:
-            self._call.done(done)
-        for number, known in errors:
-            self._call.error(number, known)
+                self._call.error(number, BlockError.from_message(error, worker))
         for number, voxels in message.get("progress", ()):
             if number in self._batch_of:
                 self._call.advance(number, voxels)
 
     def _end_batch(self, future: Future) -> None:
         """Put back the blocks of a batch whose outcome is unknown: its worker is leaving, or died."""
-        batch = self._batches.pop(future.key, None)
-        if batch is None:
-            return
-        left = [number for number in batch.numbers if self._batch_of.get(number) == future.key]
+        numbers, _ = self._batches.pop(future.key, ([], future))
+        left = [number for number in numbers if self._batch_of.get(number) == future.key]
         for number in left:
             del self._batch_of[number]
             self._call.retract(number)
@@ -190,26 +170,30 @@ class _Engine:
                 raise IncasemError(f"Blocks cannot be run on the cluster ({type(error).__name__}: {error}).") from error
             self._find_killer(left, error)
         else:  # finished, or lost with its worker
-            self._queue.put_back(left)
+            self._call.put_back(left)
 
     def _find_killer(self, left: Sequence[int], death: KilledWorker) -> None:
         """Blame only the block that was running when a worker died; if several were, run each alone to find out."""
         worker = death.last_worker
         name, deaths = self._cluster.name_of(worker.name), death.allowed_failures + 1
         marks = read_marks(self._folder, worker.address)
-        at = set(left) if marks is None else set(marks.began)
-        if marks is not None and at:
-            self._cluster.fleet.worked(name)  # the event that reports it may have died with the worker
         overdue = None if marks is None else marks.overdue
-        if overdue is not None:
-            at = {overdue}
+        at = set(left) if marks is None else set(marks.began) if overdue is None else {overdue}
+        if marks is not None and marks.began:
+            self._cluster.fleet.worked(name)  # the event that reports it may have died with the worker
         possible = [number for number in left if number in at]
-        self._queue.put_back([number for number in left if number not in at])
+        self._call.put_back([number for number in left if number not in at])
         if len(at) > 1:
-            self._queue.suspects.update(possible)
-            self._queue.put_back(possible)
+            self._call.suspects.update(possible)
+            self._call.put_back(possible)
         elif possible and overdue is not None:
-            self._exceeded(overdue, name, deaths)
+            limit = f"the time limit of {self._plugin.time_limit:g} s"
+            late = BlockError(InputError(f"The block took longer than {limit}."), worker=name, deaths=deaths)
+            if self._call.error(overdue, late) is not None and not self._mean:
+                raise InputError(
+                    f"No block was done within {limit}: set "
+                    "scheduler.block_time_limit in the workers file to a longer time, or make the blocks smaller."
+                )
         elif possible:
             words = self._cluster.describe_death(name, worker.pid)
             self._call.error(possible[0], BlockError(IncasemError(f"{words}."), worker=name, deaths=deaths))
@@ -218,19 +202,4 @@ class _Engine:
             raise IncasemError(
                 f"{VAIN_DEATHS} workers died one after the other without a block at fault, the last one {name}: "
                 f"look at {self._folder}."
-            )
-
-    def _exceeded(self, number: int, worker: str, deaths: int) -> None:
-        """Note that a block took too long.
-
-        Raises:
-            InputError: As every block did so far.
-        """
-        limit = f"the time limit of {self._plugin.time_limit:g} s"
-        late = InputError(f"The block took longer than {limit}.")
-        failed = self._call.error(number, BlockError(late, worker=worker, deaths=deaths))
-        if failed is not None and not self._mean:
-            raise InputError(
-                f"No block was done within {limit}: set "
-                "scheduler.block_time_limit in the workers file to a longer time, or make the blocks smaller."
             )

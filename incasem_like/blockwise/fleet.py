@@ -9,17 +9,21 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import incasem_like
 from incasem_like.blockwise.job import last_words
-from incasem_like.blockwise.launchers import CONNECTION, LAUNCHERS, WorkerGroup, WorkerJob
+from incasem_like.blockwise.launchers import LAUNCHERS, WorkerGroup, visible_gpus
 from incasem_like.blockwise.worker import BROKEN
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.processes import deaf_to_interrupts
 
+CONNECTION = "connection.json"  # in the job's folder: the scheduler's address, and the key that workers present
+LIBRARIES = "OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMEXPR_NUM", "BLIS_NUM", "VECLIB_MAXIMUM"
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a worker that ended without having worked is started again
 ATTEMPTS = 3
 SECONDS_TO_END_BY_ITSELF = 3.0  # for workers on other machines, once their scheduler's file is removed
@@ -31,37 +35,72 @@ class Slot:
     """A slot for one worker, refilled whenever it ends.
 
     Args:
-        job: The worker.
+        group: The resources that the worker needs, and how it is started.
+        index: Its number within the group.
+        name: Its name within the call.
+        folder: The job's folder, where it finds its script and the scheduler's address.
         always: Whether it is kept even while no block waits.
 
     Attributes:
         local: Whether the process is the worker itself; otherwise a command that lasts as long as the worker.
+        unique_name: Its name in a queue, by which it is cancelled: known before the queue has an id.
+        script: Shell script that becomes the worker.
+        log: File with the output of the command.
+        output: File with the worker's output, where a queue writes it; the log then has the queue's messages.
         process: The process on this machine, if the worker was started.
         before: The one that ended last.
         not_before: Time at which the next one may be started.
         barren: Workers that ended one after the other without having worked.
     """
 
-    def __init__(self, job: WorkerJob, always: bool) -> None:
-        self.job, self.always, self.local = job, always, job.group.launcher == "local"
+    def __init__(self, group: WorkerGroup, index: int, name: str, folder: Path, *, always: bool = True) -> None:
+        self.group, self.name, self.always, self.local = group, name, always, group.launcher == "local"
+        self._index, self._connection, self.unique_name = index, folder / CONNECTION, f"b{folder.name}-{name}"
+        self.script, self.log, self.output = (folder / f"{name}.{kind}" for kind in ("sh", "log", "out"))
         self.process: subprocess.Popen[bytes] | None = None
         self.before: subprocess.Popen[bytes] | None = None
         self.not_before, self.barren = 0.0, 0
 
     def start(self) -> None:
         """Start the worker: a child, or a command in a process group of its own."""
-        self.job.write_script()
-        words = LAUNCHERS[self.job.group.launcher].command(self.job)
-        with self.job.log.open("ab") as log, deaf_to_interrupts():
+        self._write_script()
+        words = LAUNCHERS[self.group.launcher].command(self)
+        with self.log.open("ab") as log, deaf_to_interrupts():
             self.process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=not self.local
             )
 
+    def _write_script(self) -> None:
+        """Write the shell script; a set-up line that fails ends it and is named."""
+        group = self.group
+        exports = {f"{library}_THREADS": str(group.cores) for library in LIBRARIES}
+        if self.local and group.gpus:
+            exports["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus()[self._index * group.gpus :][: group.gpus])
+        package = shlex.quote(str(Path(incasem_like.__file__).parents[1]))
+        failed = "set_up of the workers file failed with status $? at: $BASH_COMMAND"
+        words = [group.python or sys.executable, "-m", "incasem_like.blockwise.worker_process", "--name", self.name]
+        words += ["--connection", str(self._connection), *(["--parent", str(os.getpid())] if self.local else [])]
+        lines = [
+            "#!/bin/bash",
+            *[f"export {variable}={shlex.quote(value)}" for variable, value in exports.items()],
+            # OpenMP's threads do not spin while they wait, unless the user's environment says so.
+            'export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"',
+            *([] if group.python else [f'export PYTHONPATH={package}"${{PYTHONPATH:+:$PYTHONPATH}}"']),
+            *(
+                [f"trap 'echo \"{failed}\" >&2' ERR", "set -e", *group.set_up, "set +e", "trap - ERR"]
+                * bool(group.set_up)
+            ),
+            f"cd {shlex.quote(os.getcwd())} || exit 1",
+            f"exec {shlex.join(words)}",
+        ]
+        self.script.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        self.script.chmod(0o700)
+
     def ask_to_end(self) -> subprocess.Popen[bytes] | None:
         """End a child; ask a command, and the queue that has the job, by the process that is returned."""
-        asking, cancel = None, LAUNCHERS[self.job.group.launcher].cancel
+        asking, cancel = None, LAUNCHERS[self.group.launcher].cancel
         if cancel:
-            cancel = cancel.replace("{name}", self.job.unique_name).replace("{log}", shlex.quote(str(self.job.log)))
+            cancel = cancel.replace("{name}", self.unique_name).replace("{log}", shlex.quote(str(self.log)))
             nothing = subprocess.DEVNULL
             asking = subprocess.Popen(["/bin/sh", "-c", cancel], stdin=nothing, stdout=nothing, stderr=nothing)
         self.send(signal.SIGKILL if self.local else signal.SIGTERM)
@@ -90,7 +129,7 @@ class Slot:
 
     def last_words(self) -> str:
         """Return the last lines written by the worker, or by the queue about it, joined into one."""
-        return last_words(self.job.output) or last_words(self.job.log)
+        return last_words(self.output) or last_words(self.log)
 
 
 class Fleet:
@@ -112,7 +151,7 @@ class Fleet:
             least = group.number if group.adaptive is None else group.adaptive.minimum
             for index in range(group.number):
                 name = f"{label}-{index + 1}"
-                self.slots[name] = Slot(WorkerJob(group, index, name, folder), index < least)
+                self.slots[name] = Slot(group, index, name, folder, always=index < least)
 
     def tend(self, left: int, waiting: int) -> None:
         """Start missing workers, and restart those that ended.
@@ -144,7 +183,7 @@ class Fleet:
             raise kind(
                 f"Workers end before they can begin, status {status}, the last one saying "
                 f'"{slot.last_words() or "nothing"}": mend that and run the same command again; '
-                f"its log is {slot.job.log}."
+                f"its log is {slot.log}."
             )
 
     def worked(self, name: str) -> None:

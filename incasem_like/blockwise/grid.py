@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,10 @@ class BlockGrid:
     def counts(self) -> tuple[int, ...]:
         """Blocks along each axis."""
         return tuple(len(edges) - 1 for edges in self._edges)
+
+    def layout(self) -> dict[str, Any]:
+        """Describe the blocks for a task's fingerprint, JSON-serializable."""
+        return {"roi": [list(self.roi.begin), list(self.roi.shape)], "block shape": list(self.step)}
 
     def __iter__(self) -> Iterator[tuple[int, Roi]]:
         """Yield each block's number and the region that it writes, in absolute voxels."""

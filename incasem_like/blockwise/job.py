@@ -149,6 +149,7 @@ class JobRecord:
     """Writes the record of one call; a failure to write it never stops the work.
 
     Attributes:
+        id: Name of the job.
         folder: Folder of this job.
         dashboard: Address of Dask's pages, or nothing.
     """
@@ -159,7 +160,9 @@ class JobRecord:
         self.folder = private_folder(self.id)
         self.dashboard = ""
         self._begun, self._written, self._first = time.monotonic(), 0.0, done
-        now, words = _now(), shlex.split(command or _resuming(task))[1:]  # after "python"
+        # Items that are files of their own keep --overwrite, since those not reached yet must still be replaced.
+        words = shlex.split(command or command_line({} if task.grid is None else OVERWRITE))[1:]  # after "python"
+        now = datetime.now(UTC).isoformat()
         self._known: dict[str, Any] = {
             "id": self.id, "name": task.name, "output": output, "state": "running", "total": len(task), "done": done,
             "failed": 0, "rate": 0.0, "seconds_left": None, "started": now, "updated": now,
@@ -202,24 +205,23 @@ class JobRecord:
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        self._known["updated"] = _now()
+        self._known["updated"] = datetime.now(UTC).isoformat()
         with contextlib.suppress(OSError):  # usually a full disk; the work itself reports that if it is affected
             write_whole(self.folder / RECORD, lambda file: file.write(json.dumps(self._known).encode()))
 
 
 def private_folder(name: str) -> Path:
     """Make a folder that only its owner can read among the job records, else among the temporary files."""
-    directories = jobs_directory(), Path(tempfile.gettempdir()) / f"incasem-jobs-{os.getuid()}"
-    try:
-        return _made_private(directories[0], name)
-    except OSError:
-        return _made_private(directories[1], name)
-
-
-def _made_private(directory: Path, name: str) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    use_folder(directory / name, RECORD)
-    (directory / name).chmod(0o700)  # fails if another user owns the folder
+    for directory in (jobs_directory(), temporary := Path(tempfile.gettempdir()) / f"incasem-jobs-{os.getuid()}"):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            use_folder(directory / name, RECORD)
+            (directory / name).chmod(0o700)  # fails if another user owns the folder
+        except OSError:
+            if directory == temporary:
+                raise
+        else:
+            break
     return directory / name
 
 
@@ -240,15 +242,3 @@ def use_folder(folder: Path, marker: str) -> None:
             with contextlib.suppress(FileNotFoundError):  # finished, and removed
                 if time.time() - file.stat().st_mtime > DAYS_KEPT * 24 * 3600:
                     shutil.rmtree(file.parent, ignore_errors=True)
-
-
-def _resuming(task: WorkTask) -> str:
-    """Return the command that resumes a task which names none itself: this process's, without ``--overwrite``.
-
-    Items that are files of their own keep the flag, since those not reached yet must still be replaced.
-    """
-    return command_line({} if task.grid is None else OVERWRITE)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()

@@ -11,119 +11,34 @@ import os
 import re
 import shlex
 import string
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BeforeValidator, Field, model_validator
 
-import incasem_like
 from incasem_like.config.kinds import Count, Positive, Text, Words, contradiction
 from incasem_like.config.section import Document
 
-CONNECTION = "connection.json"  # in the job's folder: the scheduler's address, and the key that workers present
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "BLIS_NUM_THREADS",
-)
 MEGABYTE = 2**20
 _UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 
-@dataclass(frozen=True)
-class WorkerJob:
-    """A worker to start.
-
-    Attributes:
-        group: The resources it needs.
-        index: Its number within the group.
-        name: Its name within the call.
-        folder: The call's folder, where workers find their scripts and the scheduler's address.
-    """
+class WorkerJob(Protocol):
+    """A worker to start, as launchers see it: see ``fleet.Slot``."""
 
     group: WorkerGroup
-    index: int
     name: str
-    folder: Path
-
-    @property
-    def unique_name(self) -> str:
-        """Its name in a queue, by which it is cancelled: known before the queue has an id."""
-        return f"b{self.folder.name}-{self.name}"
-
-    @property
-    def script(self) -> Path:
-        """Shell script that becomes the worker."""
-        return self.folder / f"{self.name}.sh"
-
-    @property
-    def log(self) -> Path:
-        """File with the output of the command."""
-        return self.folder / f"{self.name}.log"
-
-    @property
-    def output(self) -> Path:
-        """File with the worker's output, where a queue writes it; the log then has the queue's messages."""
-        return self.folder / f"{self.name}.out"
-
-    @property
-    def megabytes(self) -> int | None:
-        """Memory, rounded up."""
-        return None if self.group.memory is None else -(-self.group.memory // MEGABYTE)
-
-    @property
-    def minutes(self) -> str | None:
-        """Time limit, at least a minute."""
-        return None if self.group.time is None else str(max(1, math.ceil(self.group.time / 60)))
-
-    @property
-    def clock(self) -> str | None:
-        """Time limit as hours, minutes and seconds."""
-        if self.group.time is None:
-            return None
-        minutes, seconds = divmod(math.ceil(self.group.time), 60)
-        return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
-
-    def write_script(self) -> None:
-        """Write the shell script; a set-up line that fails ends it and is named."""
-        group, local = self.group, self.group.launcher == "local"
-        exports = dict.fromkeys(THREAD_VARIABLES, str(group.cores))
-        if local and group.gpus:
-            exports["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus()[self.index * group.gpus :][: group.gpus])
-        package = str(Path(incasem_like.__file__).parents[1])
-        path = f'export PYTHONPATH={shlex.quote(package)}"${{PYTHONPATH:+:$PYTHONPATH}}"'
-        said = "set_up of the workers file failed with status $? at: $BASH_COMMAND"
-        set_up = [f"trap 'echo \"{said}\" >&2' ERR", "set -e", *group.set_up, "set +e", "trap - ERR"]
-        words = [group.python or sys.executable, "-m", "incasem_like.blockwise.worker_process", "--name", self.name]
-        words += ["--connection", str(self.folder / CONNECTION), *(["--parent", str(os.getpid())] if local else [])]
-        lines = [
-            "#!/bin/bash",
-            *[f"export {variable}={shlex.quote(value)}" for variable, value in exports.items()],
-            # OpenMP's threads do not spin while they wait, unless the user's environment says so.
-            'export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"',
-            *([] if group.python else [path]),
-            *(set_up if group.set_up else []),
-            f"cd {shlex.quote(os.getcwd())} || exit 1",
-            f"exec {shlex.join(words)}",
-        ]
-        self.script.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self.script.chmod(0o700)
+    unique_name: str
+    script: Path
+    output: Path
 
 
 def _given(*pairs: tuple[str, Any]) -> list[str]:
     """Return the options that have a value."""
     return [word for flag, value in pairs if value for word in (flag, str(value))]
-
-
-def _local(job: WorkerJob) -> list[str]:
-    return ["bash", str(job.script)]
 
 
 def _command(job: WorkerJob) -> list[str]:
@@ -135,18 +50,19 @@ def _command(job: WorkerJob) -> list[str]:
 def _slurm(job: WorkerJob) -> list[str]:
     group = job.group
     wanted = _given(
-        ("--mem", job.megabytes and f"{job.megabytes}M"), ("--partition", group.queue),
-        ("--gres", group.gpus and f"gpu:{group.gpus}"), ("--time", job.minutes),
+        ("--mem", group.megabytes and f"{group.megabytes}M"), ("--partition", group.queue),
+        ("--gres", group.gpus and f"gpu:{group.gpus}"), ("--time", group.minutes),
     )  # fmt: skip
     words = ["sbatch", "--wait", "--job-name", job.unique_name, "--output", str(job.output), "--open-mode", "append"]
     return [*words, "--ntasks", "1", "--cpus-per-task", str(group.cores), *wanted, *group.options, str(job.script)]
 
 
 def _lsf(job: WorkerJob) -> list[str]:
-    group, memory = job.group, job.megabytes and f"{job.megabytes}MB"
+    group = job.group
+    memory = group.megabytes and f"{group.megabytes}MB"
     wanted = _given(
         ("-M", memory), ("-R", memory and f"rusage[mem={memory}]"), ("-q", group.queue),
-        ("-gpu", group.gpus and f"num={group.gpus}"), ("-W", job.minutes),
+        ("-gpu", group.gpus and f"num={group.gpus}"), ("-W", group.minutes),
     )  # fmt: skip
     words = ["bsub", "-K", "-J", job.unique_name, "-o", str(job.output), "-n", str(group.cores), "-R", "span[hosts=1]"]
     return [*words, *wanted, *group.options, "bash", str(job.script)]
@@ -155,9 +71,9 @@ def _lsf(job: WorkerJob) -> list[str]:
 def _pbs(job: WorkerJob) -> list[str]:
     group = job.group
     chunk = f"select=1:ncpus={group.cores}"
-    chunk += f":mem={job.megabytes}mb" if job.megabytes else ""
+    chunk += f":mem={group.megabytes}mb" if group.megabytes else ""
     chunk += f":ngpus={group.gpus}" if group.gpus else ""
-    wanted = _given(("-l", job.clock and f"walltime={job.clock}"), ("-q", group.queue))
+    wanted = _given(("-l", group.clock and f"walltime={group.clock}"), ("-q", group.queue))
     words = ["qsub", "-W", "block=true", "-N", job.unique_name, "-j", "oe", "-o", str(job.output), "-l", chunk]
     return [*words, *wanted, *group.options, str(job.script)]
 
@@ -165,8 +81,8 @@ def _pbs(job: WorkerJob) -> list[str]:
 def _sge(job: WorkerJob) -> list[str]:
     group = job.group
     wanted = _given(
-        ("-q", group.queue), ("-l", job.clock and f"h_rt={job.clock}"),
-        ("-l", job.megabytes and f"h_vmem={-(-job.megabytes // group.cores)}M"),  # requested per core
+        ("-q", group.queue), ("-l", group.clock and f"h_rt={group.clock}"),
+        ("-l", group.megabytes and f"h_vmem={-(-group.megabytes // group.cores)}M"),  # requested per core
         ("-l", group.gpus and f"gpu={group.gpus}"),
     )  # fmt: skip
     cores = ["-pe", "smp", str(group.cores)] if group.cores > 1 else []
@@ -180,7 +96,7 @@ def _htcondor(job: WorkerJob) -> list[str]:
     lines = [
         f"executable={job.script}", f"output={job.output}", f"error={job.output}", f"log={log}", "stream_output=True",
         "stream_error=True", f"batch_name={job.unique_name}", f"request_cpus={group.cores}",
-        *([f"request_memory={job.megabytes}"] if job.megabytes else []),
+        *([f"request_memory={group.megabytes}"] if group.megabytes else []),
         *([f"request_gpus={group.gpus}"] if group.gpus else []),
         *([f"+MaxRuntime={math.ceil(group.time)}"] if group.time else []),
         *([f'+AccountingGroup="{group.queue}"'] if group.queue else []), *group.options, "queue",
@@ -194,22 +110,6 @@ def _htcondor(job: WorkerJob) -> list[str]:
     return ["sh", "-c", f"condor_submit {shlex.quote(str(file))} && {wait}"]
 
 
-def _oar(job: WorkerJob) -> list[str]:
-    """Return a shell command: OAR does not wait, so the job is polled until it has ended."""
-    group = job.group
-    resources = f"/nodes=1/gpu={group.gpus}" if group.gpus else f"/nodes=1/core={group.cores}"
-    resources += f",walltime={job.clock}" if job.clock else ""
-    words = ["oarsub", "-n", job.unique_name, "-l", resources, "-O", str(job.output), "-E", str(job.output)]
-    submit = shlex.join([*words, *_given(("-q", group.queue)), *group.options, str(job.script)])
-    return [
-        "sh", "-c",
-        f'said=$({submit}); status=$?; echo "$said"; [ $status = 0 ] || exit $status\n'
-        'id=$(echo "$said" | sed -n "s/^OAR_JOB_ID=//p")\n'
-        'while state=$(oarstat -s -j "$id") && ! echo "$state" | grep -qE "Terminated|Error"; do sleep 2; done\n'
-        'echo "$state" | grep -q Terminated',
-    ]  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Launcher:
     """A way to start a worker.
@@ -218,25 +118,20 @@ class Launcher:
         command: Returns the command, which lasts as long as the worker.
         program: Program of a batch queue that submits a job.
         cancel: Shell command that ends a job of a queue; ``{name}`` is its unique name, ``{log}`` the log.
-        account: Option of that program for an account or project.
     """
 
     command: Callable[[WorkerJob], list[str]]
     program: str | None = None
     cancel: str = ""
-    account: str = ""
 
 
 LAUNCHERS = {
-    "local": Launcher(_local),
-    "slurm": Launcher(_slurm, "sbatch", "scancel --name {name}", "--account="),
-    "lsf": Launcher(_lsf, "bsub", "bkill -J {name}", "-P "),
-    "pbs": Launcher(_pbs, "qsub", "qdel $(grep -o '^[0-9][^ ]*' {log} | tail -n 1)", "-A "),
-    "sge": Launcher(_sge, "qsub", "qdel {name}", "-P "),
-    "htcondor": Launcher(
-        _htcondor, "condor_submit", "condor_rm -constraint 'JobBatchName == \"{name}\"'", "accounting_group="
-    ),
-    "oar": Launcher(_oar, "oarsub", "oardel $(sed -n 's/^OAR_JOB_ID=//p' {log} | tail -n 1)", "--project="),
+    "local": Launcher(lambda job: ["bash", str(job.script)]),
+    "slurm": Launcher(_slurm, "sbatch", "scancel --name {name}"),
+    "lsf": Launcher(_lsf, "bsub", "bkill -J {name}"),
+    "pbs": Launcher(_pbs, "qsub", "qdel $(grep -o '^[0-9][^ ]*' {log} | tail -n 1)"),
+    "sge": Launcher(_sge, "qsub", "qdel {name}"),
+    "htcondor": Launcher(_htcondor, "condor_submit", "condor_rm -constraint 'JobBatchName == \"{name}\"'"),
     "command": Launcher(_command),
 }
 QUEUES = {name: launcher for name, launcher in LAUNCHERS.items() if launcher.program}
@@ -274,20 +169,17 @@ def _duration(value: object) -> float:
     return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
-def _lines(value: object) -> object:
-    return tuple(value.splitlines()) if isinstance(value, str) else value
-
-
-def _words(value: object) -> object:
-    """Split a text as a shell would: ``--account=lab --comment='two words'`` are two words."""
-    return tuple(shlex.split(value)) if isinstance(value, str) else value
-
-
 Memory = Annotated[int, BeforeValidator(_memory), Words("an amount of memory such as 16GiB")]
 Duration = Annotated[float, BeforeValidator(_duration), Words("a time such as 90s, 30min, 24h or 24:00:00")]
-Lines = Annotated[tuple[Text, ...], BeforeValidator(_lines), Words("a text or a list of texts")]
+Lines = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(lambda value: tuple(value.splitlines()) if isinstance(value, str) else value),
+    Words("a text or a list of texts"),
+]
 Options = Annotated[
-    tuple[Text, ...], BeforeValidator(_words), Words("words such as --account=lab, their quotes closed, or a list")
+    tuple[Text, ...],
+    BeforeValidator(lambda value: tuple(shlex.split(value)) if isinstance(value, str) else value),  # as a shell would
+    Words("words such as --account=lab, their quotes closed, or a list"),
 ]
 
 
@@ -328,12 +220,32 @@ class WorkerGroup(Document):
         per_gpu = len(visible_gpus()) // self.gpus if self.launcher == "local" and self.gpus and not self.count else 1
         return self.count or max(1, per_gpu)
 
+    @property
+    def megabytes(self) -> int:
+        """Memory, rounded up; 0 where none is asked for."""
+        return -(-(self.memory or 0) // MEGABYTE)
+
+    @property
+    def minutes(self) -> int:
+        """Time limit, rounded up; 0 for none."""
+        return math.ceil((self.time or 0) / 60)
+
+    @property
+    def clock(self) -> str:
+        """Time limit as hours, minutes and seconds; empty for none."""
+        minutes, seconds = divmod(math.ceil(self.time or 0), 60)
+        return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}" if self.time else ""
+
     @model_validator(mode="after")
     def _fits_its_launcher(self) -> WorkerGroup:
         if self.launcher == "command":
             if self.command is None:
                 raise contradiction('launcher "command" needs a command, such as command: ssh node7 {command}.')
-            if not {"command"} <= _placeholders(self.command) <= {"command", "name"}:
+            try:
+                named = {name for _, name, _, _ in string.Formatter().parse(self.command) if name is not None}
+            except ValueError:
+                named = set()
+            if not {"command"} <= named <= {"command", "name"}:
                 raise contradiction(
                     f'command is "{self.command}", but must hold {{command}}, may hold {{name}}, and nothing else in '
                     "braces."
@@ -344,17 +256,6 @@ class WorkerGroup(Document):
             for key in ("queue", "options", "time", *(("memory",) if self.launcher == "local" else ())):
                 if getattr(self, key):
                     raise contradiction(f'{key} is asked of a queue, but launcher is "{self.launcher}": drop it.')
-        if self.launcher == "oar" and self.memory:
-            raise contradiction(
-                "memory has no name that all OAR clusters share: drop it, and ask by options, such as -p 'mem > 16000'."
-            )
         if self.adaptive is not None and self.count is not None:
             raise contradiction(f"count is {self.count}, but adaptive says how many workers there are: drop one.")
         return self
-
-
-def _placeholders(template: str) -> set[str]:
-    try:
-        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-    except ValueError:
-        return set()

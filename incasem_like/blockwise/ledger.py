@@ -99,10 +99,7 @@ class LedgerTask(WorkTask):
 
     def layout(self) -> dict[str, Any]:
         """Describe the list of items."""
-        if self.grid is None:
-            return {"items": len(self)}
-        roi = self.grid.roi
-        return {"roi": [list(roi.begin), list(roi.shape)], "block shape": list(self.grid.step)}
+        return {"items": len(self)} if self.grid is None else self.grid.layout()
 
     def make_item(self, **known: Any) -> WorkItem:
         """Make an item, see ``WorkTask.make_item``."""

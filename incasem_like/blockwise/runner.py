@@ -6,17 +6,19 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-from incasem_like.blockwise.call import Call, JobCancelled
+from incasem_like.blockwise.call import Call
 from incasem_like.blockwise.done_log import DoneLog
 from incasem_like.blockwise.fleet import started_fleet
 from incasem_like.blockwise.queue import BlockSummary
-from incasem_like.blockwise.task import WorkTask
-from incasem_like.blockwise.worker import Worker, run_here
+from incasem_like.blockwise.task import WorkItem, WorkTask
+from incasem_like.blockwise.worker import PREFETCHED, Worker
 from incasem_like.blockwise.workers_file import Workers, check_workers
-from incasem_like.errors import IncasemError
 
 
 def run_blockwise(
@@ -80,12 +82,17 @@ def try_blockwise(
             if workers is not None:
                 check_workers(workers)
             call = Call(task, log, pending, description, command)
-            with _ended_by_sigterm(), _recorded(call), call.progress:
+            with _ended_by_sigterm(), call:
                 if workers is None and num_workers <= 1:
                     _run_here(call, prepared)
                 else:
                     cores = len(os.sched_getaffinity(0))
-                    _run_on(call, workers or Workers.local(min(num_workers, len(pending), max(2, cores))))
+                    workers = workers or Workers.local(min(num_workers, len(pending), max(2, cores)))
+                    # Workers are started before Dask is loaded here, so that they load it at the same time.
+                    with started_fleet(workers.groups, call.record.folder, len(call)) as fleet:
+                        from incasem_like.blockwise.engine import run_on_workers
+
+                        run_on_workers(call, workers, fleet)
             summary = call.summary()
         if summary:
             task.mark_complete()
@@ -93,28 +100,49 @@ def try_blockwise(
 
 
 def _run_here(call: Call, prepared: Any) -> None:
-    call.start_clock()
+    """Run all blocks in this thread; those of a task that prefetches are read and written in two further threads."""
 
     def advance(number: int, voxels: int) -> None:
         call.advance(number, voxels)
         call.look()
 
+    def take(number: int, step: Callable[[], object]) -> None:
+        if (error := worker.error_of(step)) is not None:
+            call.error(number, error)
+        call.look()
+
+    def write(block: WorkItem, result: Any) -> None:
+        worker.write(block, result)
+        call.finish([block.number])
+
+    def run(number: int) -> None:
+        block = worker.read(number)
+        write(block, worker.compute(block))
+
+    def compute(read: Future[WorkItem]) -> None:
+        block = read.result()
+        writing.append((block.number, writer.submit(write, block, worker.compute(block))))
+
+    call.start_clock()
     worker = Worker(call.task, "this process", prepared, advance)
-    with contextlib.closing(run_here(call.queue, worker, lambda number: call.done([number]))) as outcomes:
-        for number, error in outcomes:
-            if error is None:
-                call.queue.done(number)
-            else:
-                call.error(number, error)
-            call.look()
-
-
-def _run_on(call: Call, workers: Workers) -> None:
-    # Workers are started before Dask is loaded here, so that they load it at the same time.
-    with started_fleet(workers.groups, call.record.folder, len(call.queue)) as fleet:
-        from incasem_like.blockwise.engine import run_on_workers
-
-        run_on_workers(call, workers, fleet)
+    while call and not call.task.staged:
+        for number in call.take(1):
+            take(number, partial(run, number))
+    reading: deque[tuple[int, Future[WorkItem]]] = deque()
+    writing: deque[tuple[int, Future[None]]] = deque()
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        try:
+            while call or writing:
+                for number in call.take(1 + PREFETCHED - len(reading)):
+                    reading.append((number, reader.submit(worker.read, number)))
+                while writing and (len(writing) > 1 or writing[0][1].done() or not reading):
+                    number, written = writing.popleft()
+                    take(number, written.result)
+                if reading:
+                    number, read = reading.popleft()
+                    take(number, partial(compute, read))
+        finally:
+            reader.shutdown(wait=False, cancel_futures=True)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -141,27 +169,3 @@ def _ended_by_sigterm() -> Iterator[None]:
         os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def _recorded(call: Call) -> Iterator[None]:
-    """Note in the job's record how the work inside ended."""
-    record = call.record
-    state, said = "failed", ""
-    try:
-        yield
-        summary = call.summary()
-        state, said = ("finished", "") if summary else ("failed", str(summary.error(call.task)))
-    except JobCancelled:
-        state = "cancelled"
-        raise
-    except KeyboardInterrupt:
-        state = "interrupted"
-        raise
-    except BaseException as error:
-        said = str(error) if isinstance(error, IncasemError) else f"{type(error).__name__}: {error}"
-        raise
-    finally:
-        summary = call.summary()
-        record.update(summary.done + summary.skipped, len(summary.failed))
-        record.end(state, said)

@@ -268,13 +268,7 @@ class BlockTask(WorkTask):
 
     def layout(self) -> dict[str, Any]:
         """Describe the outputs and their blocks."""
-        grid = self.grid
-        return {
-            **_layout(self.output),
-            "roi": [list(grid.roi.begin), list(grid.roi.shape)],
-            "block shape": list(grid.step),
-            "context": list(grid.context),
-        }
+        return {**_layout(self.output), **self.grid.layout(), "context": list(self.grid.context)}
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe everything that the outputs' voxels depend on, see ``WorkTask.fingerprint``."""

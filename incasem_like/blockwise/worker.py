@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
-from collections import deque
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from incasem_like.blockwise.queue import BlockError, BlockQueue
+from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.task import WorkItem, WorkTask
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import as_known_error
@@ -72,55 +70,3 @@ def describe_error(error: Exception, worker: str) -> BlockError:
     """Convert an error to one of this package's classes, with its traceback."""
     known = as_known_error(error) or IncasemError(f"{type(error).__name__}: {error}")
     return BlockError(known, traceback.format_exc(), worker)
-
-
-def run_here(
-    queue: BlockQueue, worker: Worker, done: Callable[[int], None]
-) -> Generator[tuple[int, BlockError | None], None, None]:
-    """Run blocks in this thread until the queue is empty; the caller reports each outcome to the queue.
-
-    Blocks of a task that prefetches are read and written in two further threads.
-
-    Args:
-        queue: The blocks to do.
-        worker: Runs them.
-        done: Called with each finished block as soon as it is written, perhaps in another thread.
-
-    Yields:
-        A block's number, and its error or None.
-    """
-
-    def write(block: WorkItem, result: Any) -> None:
-        worker.write(block, result)
-        done(block.number)
-
-    def run(number: int) -> None:
-        block = worker.read(number)
-        write(block, worker.compute(block))
-
-    if not worker.task.staged:
-        while queue:
-            for number in queue.take(1):
-                yield number, worker.error_of(partial(run, number))
-        return
-    reading: deque[tuple[int, Future[WorkItem]]] = deque()
-    writing: deque[tuple[int, Future[None]]] = deque()
-
-    def compute(future: Future[WorkItem]) -> None:
-        block = future.result()
-        writing.append((block.number, writer.submit(write, block, worker.compute(block))))
-
-    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-        try:
-            while queue:
-                for number in queue.take(1 + PREFETCHED - len(reading)):
-                    reading.append((number, reader.submit(worker.read, number)))
-                while writing and (len(writing) > 1 or writing[0][1].done() or not reading):
-                    number, written = writing.popleft()
-                    yield number, worker.error_of(written.result)
-                if reading:
-                    number, read = reading.popleft()
-                    if (error := worker.error_of(partial(compute, read))) is not None:
-                        yield number, error
-        finally:
-            reader.shutdown(wait=False, cancel_futures=True)

@@ -28,8 +28,7 @@ from distributed.utils import get_ip
 from incasem_like.blockwise.dask_task import LEAVING
 from incasem_like.blockwise.worker import LOST
 
-SECONDS_BETWEEN_LOOKS = 0.25
-SECONDS_BETWEEN_ATTEMPTS = 1.0
+SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_ATTEMPTS = 0.25, 1.0
 SECONDS_UNTIL_WRITTEN = 0.02  # between looks for the scheduler's address
 SECONDS_TO_CONNECT = 20.0
 QUIET = {  # Dask profiles itself fifty times a second, which would slow short blocks

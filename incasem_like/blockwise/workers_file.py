@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import socket
 from argparse import Namespace
@@ -23,10 +22,6 @@ from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document
 from incasem_like.errors import ConfigError, InputError
 
-JOBQUEUE_KEYS = {
-    "cores": "cores", "memory": "memory", "queue": "queue", "walltime": "time", "job-script-prologue": "set_up",
-    "python": "python",
-}  # fmt: skip
 LOOPBACK = "127.0.0.1"
 MOST_WORKERS_PER_CORE = 4
 SECONDS_TO_CONNECT = 20.0
@@ -118,7 +113,7 @@ def _workers_of(values: dict[str, Any], path: Path) -> Workers:
 
 
 def _group(values: Mapping[str, Any], where: str) -> WorkerGroup:
-    return WorkerGroup.from_values({**_jobqueue_values(values), **values}, lambda _key: where)
+    return WorkerGroup.from_values(values, lambda _key: where)
 
 
 def given_workers(arguments: Namespace) -> Workers | None:
@@ -143,36 +138,8 @@ def given_workers(arguments: Namespace) -> Workers | None:
     return replace(workers, dashboard=True)
 
 
-def _jobqueue_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the queue's settings from the user's dask-jobqueue configuration, which the workers file overrides."""
-    if values.get("launcher") not in QUEUES:
-        return {}
-    import dask.config
-    import dask.utils
-
-    said = dask.config.get(f"jobqueue.{values['launcher']}", None) or {}
-    found = {name.replace("_", "-"): value for name, value in said.items() if value}
-    known = {key: found[name] for name, key in JOBQUEUE_KEYS.items() if name in found}
-    if "memory" in known:  # in Dask, 16GB means 10**9 bytes each
-        known["memory"] = f"{-(-dask.utils.parse_bytes(known['memory']) // 2**20)}MiB"
-    accounts = [
-        QUEUES[values["launcher"]].account + str(found[name]) for name in ("account", "project") if name in found
-    ]
-    extra = found.get("job-extra-directives") or found.get("job-extra") or ()
-    if isinstance(extra, Mapping):
-        extra = [f"{key}={value}" for key, value in extra.items()]
-    options = [*accounts, *extra]
-    if options:
-        known["options"] = [word for option in options for word in shlex.split(option)]
-    return known
-
-
 def check_workers(workers: Workers) -> None:
-    """Check, as far as this machine can, that workers are able to start.
-
-    Raises:
-        InputError: They are not; the first of ``worker_problems``.
-    """
+    """Check, as far as this machine can, that workers are able to start, or raise the first of ``worker_problems``."""
     for problem in worker_problems(workers):
         raise problem
 
@@ -180,7 +147,14 @@ def check_workers(workers: Workers) -> None:
 def worker_problems(workers: Workers) -> Iterator[InputError]:
     """Yield an error for each obstacle: missing programs, too few GPUs, an address of another machine."""
     if workers.cluster is not None:
-        yield from _unreachable(workers.cluster)
+        host, _, number = workers.cluster.partition("://")[2].rstrip("/").rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(number)), timeout=SECONDS_TO_CONNECT).close()
+        except (OSError, OverflowError) as error:
+            yield InputError(
+                f"There is no Dask scheduler at {workers.cluster} ({getattr(error, 'strerror', None) or error}): "
+                "start it, or correct the address."
+            )
         return
     for group in workers.groups:
         program, gpus = LAUNCHERS[group.launcher].program, len(visible_gpus())
@@ -216,15 +190,3 @@ def worker_problems(workers: Workers) -> Iterator[InputError]:
                 f"The scheduler cannot listen on {address} port {port} ({reason}): set scheduler.listen "
                 "in the workers file to an address of this machine, and another port or none."
             )
-
-
-def _unreachable(address: str) -> Iterator[InputError]:
-    """Yield an error if nothing listens at the address of a cluster."""
-    host, _, port = address.partition("://")[2].rstrip("/").rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
-    except (OSError, OverflowError) as error:
-        yield InputError(
-            f"There is no Dask scheduler at {address} ({getattr(error, 'strerror', None) or error}): start it, or "
-            "correct the address."
-        )

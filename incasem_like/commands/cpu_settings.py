@@ -8,33 +8,12 @@ this must be set before its first tensor.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
-
-# Parameters of glibc's mallopt (malloc.h).
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-NEVER_TRIM = 2**31 - 1
 
 
 def use_huge_pages() -> None:
     """Make torch request huge pages for its CPU tensors, unless the environment sets that already."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
-
-def keep_freed_memory() -> bool:
-    """Make the C library keep freed tensor memory for reuse; costs about a third more resident memory.
-
-    Returns:
-        Whether the C library supports it: glibc on Linux does, elsewhere nothing changes.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return False
-    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, NEVER_TRIM))
 
 
 def share_the_cores() -> None:

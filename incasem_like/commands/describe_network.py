@@ -33,7 +33,7 @@ def _describe(arguments: argparse.Namespace, search: Path) -> None:
     files, updates = read_items(words[1:])
     config = load_training_config(files, updates, search)
     from incasem_like.tracking import open_store
-    from incasem_like.training.first_network import with_first_network
+    from incasem_like.training.start import with_first_network
 
     runs = config.directories.runs
     config = with_first_network(config, lambda: open_store(config.tracking.url, "trainings", runs))

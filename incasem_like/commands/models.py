@@ -309,8 +309,8 @@ def _check_import(found: list[Source], wanted: tuple[int, ...], description: Des
     Raises:
         InputError: They are not.
     """
-    portable = len(found) == 1 and found[0].kind in ("portable", "package")
-    single = len(found) == 1 and (portable or found[0].kind in ("checkpoint", "json") or len(wanted) == 1)
+    portable = len(found) == 1 and found[0].kind == "portable"
+    single = len(found) == 1 and (found[0].kind != "database" or len(wanted) == 1)
     if run_id is not None and not single:
         raise InputError("--id is for a single run: name one checkpoint, or add --run ID; for several use --remap.")
     stated = any((description.voxel_size, description.config_file, description.scaling_factor))
@@ -326,7 +326,7 @@ def _check_import(found: list[Source], wanted: tuple[int, ...], description: Des
             "--name, --voxel_size, --iteration, --config and --scaling_factor are for a single checkpoint: name its "
             "file."
         )
-    if wanted and not any(source.kind in ("dump", "mock_db") for source in found):
+    if wanted and not any(source.kind == "database" for source in found):
         raise InputError("--run chooses among the runs of a database: name the dump or mock_db too.")
 
 

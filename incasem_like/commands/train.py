@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from incasem_like.commands.cpu_settings import keep_freed_memory
 from incasem_like.commands.tracked import run_options, run_tracked, script_folder, stores_of
 from incasem_like.commands.training_request import CONTINUE, REPEAT, START, TrainingRequest, add_flags, read_request
 from incasem_like.config.loading import TRACKED
 from incasem_like.errors import DiskFullError, RunTakenError, StoreError
+from incasem_like.processes import keep_freed_memory
 from incasem_like.terminal import report_written, run_guarded, shell_command, shown_path
 from incasem_like.training.continuing import differences
 from incasem_like.training.processes import leading, started_processes
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from incasem_like.commands.command_line import CommandLine
     from incasem_like.commands.options import StoreChoice
     from incasem_like.config import TrainingConfig
-    from incasem_like.training.beginning import Beginning
+    from incasem_like.training.checkpoints import RunFolders
     from incasem_like.training.experiment import FinishedTraining
-    from incasem_like.training.folders import RunFolders
+    from incasem_like.training.start import Beginning
 
 EXAMPLE = """--name mito with config_training.yaml training.data=my_training.json validation.data=my_validation.json
   %(prog)s --continue_run 12 with training.iterations=300000
@@ -48,7 +48,7 @@ def main(script: Path) -> NoReturn:
     add_flags(parser)
     rank, count = started_processes()
     if rank:
-        from incasem_like.training.follower import follow
+        from incasem_like.training.experiment import follow
 
         run_guarded(lambda: follow(rank))
     with leading(count):
@@ -96,7 +96,7 @@ def _with_data_of_the_run(request: TrainingRequest) -> TrainingConfig:
     """Use the tracked run's own copies of data configurations whose files are missing or have changed."""
     if request.record is None or request.source is None:
         return request.config
-    from incasem_like.training.data_configs import with_tracked_data
+    from incasem_like.training.continuing import with_tracked_data
 
     source = request.source
     config, copies = with_tracked_data(

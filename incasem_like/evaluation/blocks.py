@@ -17,7 +17,13 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from incasem_like.errors import InputError
-from incasem_like.evaluation.instances import Contingency, scores_of_sums
+from incasem_like.evaluation.instances import (
+    IOU_THRESHOLDS,
+    Contingency,
+    object_counts,
+    scores_of_objects,
+    scores_of_sums,
+)
 from incasem_like.evaluation.voxel import dice, jaccard, precision, recall
 from incasem_like.volumes import Coordinate, Roi
 
@@ -30,6 +36,7 @@ FEWEST_RESAMPLES, MOST_VALUES, VALUES_AT_ONCE = 100, 20_000_000, 4_000_000
 LOWER_IS_BETTER = frozenset(
     {"voi", "voi_split", "voi_merge", "nvi", "nvi_split", "nvi_merge", "nid", "adapted_rand_error", "cremi_score"}
 )
+OBJECT_SCORES = ("precision", "recall", "f1", "ap", "mean_ap", "panoptic_quality")  # but for the mean, at IoU 0.5
 ARTIFACT = "parts.npz"
 MOST_ROWS = 20_000_000
 
@@ -86,51 +93,111 @@ class Parts(Protocol):
 class InstanceParts:
     """Contingency tables of parts.
 
+    Scores are made of sums of n log2 n and n^2 over pairs of ids, ground-truth ids and predicted ids. An id or pair in
+    one part, drawn w times, adds w n log2 n + w log2(w) n and w^2 n^2: only those in several parts are added up anew
+    for each draw.
+
     Attributes:
         numbers: (k,) the parts.
-        table: (pairs, k) voxels.
-        truth, predicted: (ids, pairs) which pairs belong to an id.
+        confined: (3, 3, k) of pairs, ground-truth and predicted ids in one part: sums of n, n log2 n and n^2.
+        spread: Of those in several parts: (ids, k) voxels.
     """
 
     numbers: npt.NDArray[np.int64]
-    table: csr_matrix
-    truth: csr_matrix
-    predicted: csr_matrix
+    confined: Values
+    spread: tuple[csr_matrix, csr_matrix, csr_matrix]
 
     @classmethod
     def of(cls, parts: npt.NDArray[np.int64], table: Contingency) -> InstanceParts:
         """Make it of rows: the part of each, and the pair of ids with its voxels; pairs recur in several parts."""
         numbers, column = np.unique(parts, return_inverse=True)
-        order = np.lexsort((table.predicted, table.truth))
-        truth, predicted = table.truth[order], table.predicted[order]
-        first = np.ones(len(order), bool)
-        first[1:] = (truth[1:] != truth[:-1]) | (predicted[1:] != predicted[:-1])
-        row = np.cumsum(first) - 1
-        shape = (int(first.sum()), len(numbers))
-        counts = csr_matrix((table.counts[order].astype(float), (row, column[order])), shape)
-        return cls(numbers, counts, _membership(truth[first]), _membership(predicted[first]))
+        truth, predicted = (np.unique(ids, return_inverse=True)[1] for ids in (table.truth, table.predicted))
+        pairs = np.unique(truth * (predicted.max(initial=0) + 1) + predicted, return_inverse=True)[1]
+        confined, spread = np.zeros((3, 3, len(numbers))), []
+        for kind, index in enumerate((pairs, truth, predicted)):
+            shape = (int(index.max(initial=-1)) + 1, len(numbers))
+            counts = csr_matrix((table.counts.astype(float), (index, column)), shape)
+            once = np.diff(counts.indptr) == 1
+            spread.append(counts[~once])
+            alone = counts[once]
+            for row, values in enumerate((alone.data, alone.data * np.log2(alone.data), alone.data**2)):
+                confined[kind, row] = np.bincount(alone.indices, values, len(numbers))
+        return cls(numbers, confined, (spread[0], spread[1], spread[2]))
 
     @property
     def values(self) -> int:
-        """The number of pairs."""
-        return int(self.table.shape[0])
+        """The number of pairs in several parts."""
+        return int(self.spread[0].shape[0])
 
     def scores(self, weights: Values) -> dict[str, Values]:
         """Return all partition scores of draws."""
         found: list[dict[str, Values]] = []
-        step = max(1, VALUES_AT_ONCE // max(1, self.table.shape[0]))
+        step = max(1, VALUES_AT_ONCE // max(1, self.values))
         for begin in range(0, weights.shape[1], step):
-            counts = np.asarray(self.table @ weights[:, begin : begin + step])
-            sums = [counts, self.truth @ counts, self.predicted @ counts]
-            logs = np.stack([(values * np.log2(np.maximum(values, 1))).sum(axis=0) for values in sums])
-            squares = np.stack([np.square(values).sum(axis=0) for values in sums])
-            found.append(scores_of_sums(counts.sum(axis=0), logs, squares))
+            draws = weights[:, begin : begin + step]
+            factors = np.stack([draws, draws * np.log2(np.maximum(draws, 1)), draws**2])
+            voxels, logs, squares = np.zeros((3, 3, draws.shape[1]))
+            for kind, (count, log, square) in enumerate(self.confined):
+                drawn = np.asarray(self.spread[kind] @ draws)
+                voxels[kind] = count @ factors[0] + drawn.sum(axis=0)
+                logs[kind] = log @ factors[0] + count @ factors[1]
+                logs[kind] += (drawn * np.log2(np.maximum(drawn, 1))).sum(axis=0)
+                squares[kind] = square @ factors[2] + np.square(drawn).sum(axis=0)
+            found.append(scores_of_sums(voxels[0], logs, squares))
         return {name: np.concatenate([scores[name] for scores in found]) for name in found[0]}
 
 
-def _membership(ids: npt.NDArray[np.uint64]) -> csr_matrix:
-    unique, index = np.unique(ids, return_inverse=True)
-    return csr_matrix((np.ones(len(ids)), (index, np.arange(len(ids)))), (len(unique), len(ids)))
+@dataclass(frozen=True)
+class ObjectParts:
+    """Matched and other objects of parts, each in the part that has most of its voxels.
+
+    Attributes:
+        numbers: (k,) all parts with voxels that count.
+        counts: (3, thresholds, k) matches, predicted objects without, and ground-truth objects without.
+        iou: (k,) sums of the IoU of matches above 0.5.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    iou: Values
+
+    @classmethod
+    def of(cls, parts: npt.NDArray[np.int64], table: Contingency) -> ObjectParts:
+        """Make it of rows, as ``InstanceParts``, background included."""
+        numbers, column = np.unique(parts, return_inverse=True)
+        homes = []
+        for ids in (table.truth, table.predicted):
+            unique, index = np.unique(ids, return_inverse=True)
+            voxels = csr_matrix((table.counts, (index, column)), (len(unique), len(numbers)))
+            order = np.lexsort((voxels.data, np.repeat(np.arange(len(unique)), np.diff(voxels.indptr))))
+            homes.append(voxels.indices[order[voxels.indptr[1:] - 1]].astype(np.intp))
+        counts, iou = object_counts(Contingency.merged([table]), IOU_THRESHOLDS, homes)
+        missing = len(numbers) - len(iou)
+        return cls(numbers, np.pad(counts, ((0, 0), (0, 0), (0, missing))), np.pad(iou, (0, missing)))
+
+    @property
+    def values(self) -> int:
+        """Three counts per threshold."""
+        return 3 * len(IOU_THRESHOLDS)
+
+    def scores(self, weights: Values) -> dict[str, Values]:
+        """Return ``OBJECT_SCORES`` of draws."""
+        found = scores_of_objects(self.counts @ weights, self.iou @ weights)
+        return {
+            **{name: found[name][0] for name in ("precision", "recall", "f1", "ap")},
+            "mean_ap": found["ap"].mean(axis=0),
+            "panoptic_quality": found["panoptic_quality"],
+        }
+
+    def to_array(self) -> Values:
+        """Return (k, 2 + 3 * thresholds), to be stored."""
+        return np.column_stack([self.numbers, self.iou, self.counts.reshape(-1, len(self.numbers)).T])
+
+    @classmethod
+    def from_array(cls, array: Values) -> ObjectParts:
+        """Return what ``to_array`` stored."""
+        counts = array[:, 2:].T.astype(np.int64).reshape(3, -1, len(array))
+        return cls(array[:, 0].astype(np.int64), counts, array[:, 1])
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.blockwise.grid import aligned_parts, grown_block
-from incasem_like.blockwise.ledger import LedgerTask
+from incasem_like.blockwise.grid import aligned_parts
 from incasem_like.errors import ConfigError, DataError, InputError
 from incasem_like.evaluation.evaluate import covered_roi
 from incasem_like.evaluation.instance_run import (
     ROI_ADVICE,
     VOXELS_AT_ONCE,
-    count_block,
+    counting_task,
     note_parents,
     pooled_score,
     score,
@@ -60,6 +59,16 @@ class ValidationBlock:
     labels: Volume
     roi: Roi
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """The voxels that parameters are searched on, as the record of the run keeps them."""
+        size = self.prediction.require_voxel_size()
+        return {
+            "addresses": [str(self.prediction.address), str(self.labels.address)],
+            "begin": list(nanometres(self.roi.begin, size)),
+            "end": list(nanometres(self.roi.end, size)),
+        }
+
     def copy(self, folder: Path, number: int) -> Volume:
         """Copy the part of the prediction into a container of its own, unless it is there."""
         container = folder / f"block_{number}.zarr"
@@ -67,17 +76,16 @@ class ValidationBlock:
         if dataset_exists(str(container), "prediction"):
             there = open_volume(container, "prediction", allow_incomplete=True)
             if there.complete:
-                return open_volume(container, "prediction")
+                return there
         shape = [int(size) for size in self.roi.shape]
-        size = source.require_voxel_size()
         channels = source.shape[:1] if source.axes == "czyx" else ()
         copied = create_volume(
             container,
             "prediction",
             shape=(*channels, *shape),
             dtype=source.dtype,
-            voxel_size=size,
-            offset=nanometres(self.roi.begin, size),
+            voxel_size=source.require_voxel_size(),
+            offset=source.corner(self.roi.begin),
             axes=source.axes,
             chunk_shape=tuple(min(64, edge) for edge in shape),
             attributes={name: source.attributes[name] for name in KEPT_ATTRIBUTES if name in source.attributes},
@@ -142,15 +150,21 @@ class Candidate:
     def parameters(self) -> dict[str, Any]:
         """The section ``segmentation`` that makes the best of them, without what belongs to one volume."""
         assert self.best is not None
-        return _chosen_options(self.section, self.thresholds[self.best])
+        values, method, threshold = (
+            self.section.model_dump(mode="json"),
+            self.section.method,
+            self.thresholds[self.best],
+        )
+        options = values[method] if threshold is None else {**values[method], "threshold": threshold}
+        return {**{name: values[name] for name in SHARED}, method: options}
 
-
-def _chosen_options(section: SegmentationSection, threshold: float | None) -> dict[str, Any]:
-    values = section.model_dump(mode="json")
-    options = dict(values[section.method])
-    if threshold is not None:
-        options["threshold"] = threshold
-    return {**{name: values[name] for name in SHARED}, section.method: options}
+    def log_curves(self, run: Run) -> None:
+        """Log the scores at all thresholds, as curves over the number of the threshold."""
+        for step, scores in enumerate(self.scores):
+            run.log_scalar("threshold", _value(self.thresholds[step]), step)
+            for name in CURVES:
+                if scores[name] is not None:
+                    run.log_scalar(f"{name}_by_threshold", scores[name], step)
 
 
 class DecodeSearch:
@@ -186,6 +200,14 @@ class DecodeSearch:
             self._score(candidate, mode)
             done.append(candidate.trial)
             yield candidate
+
+    def check_space(self) -> None:
+        """Check the keys of the search before anything is segmented; errors as for ``section_of``."""
+        section = self.config.search
+        if section.dimensions:
+            search = Search(section, section.metric, METRICS[section.metric])
+            for trial in search.ask([], search.total if section.method == "grid" else 1):
+                self.section_of(trial)
 
     def section_of(self, trial: Trial) -> SegmentationSection:
         """Return the options of a trial.
@@ -223,7 +245,12 @@ class DecodeSearch:
         for number in range(len(self.blocks)):
             plan = self.plan(section, number)
             fragments, nodes, edges = make_graph(plan, overwrite=True, **self.how)
-            parts.append((plan, nodes, edges, self._count(fragments, number)))
+            labels, mask = self.blocks[number].labels, self.config.segmentation.mask
+            others = [labels, *([open_volume(mask)] if mask else [])]
+            task = counting_task("search", fragments, others, self.blocks[number].roi)
+            task.run(**self.how, description="Ground truth")
+            rows = np.concatenate(list(task.results()))
+            parts.append((plan, nodes, edges, Contingency.merged([Contingency.from_array(rows[:, 1:])])))
         for threshold in candidate.thresholds:
             tables = [
                 relabelled(table, nodes["id"], segments_at(plan, nodes, edges, threshold)[0])
@@ -236,27 +263,39 @@ class DecodeSearch:
             candidate.best = int(np.nanargmax(values) if mode == "max" else np.nanargmin(values))
             candidate.trial.value = float(values[candidate.best])
 
-    def _count(self, fragments: Volume, number: int) -> Contingency:
-        """Count the fragments of one block against the ground truth."""
-        block = self.blocks[number]
-        mask = [self.config.segmentation.mask] if self.config.segmentation.mask else []
-        parameters = {
-            "roi": [list(block.roi.begin), list(block.roi.shape)],
-            "parts": list(block.roi.shape),
-            "left_out": [],
-        }
-        task = LedgerTask(
-            "search",
-            fragments,
-            (str(fragments.address), str(block.labels.address), *mask),
-            count_block,
-            parameters,
-            grown_block(fragments, block.roi, VOXELS_AT_ONCE),
-            block.roi,
-        )
-        task.run(**self.how, description="Ground truth")
-        rows = np.concatenate(list(task.results()))
-        return Contingency.merged([Contingency.from_array(rows[:, 1:])])
+    def result(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
+        """Return the best of all choices, and all of them, as plain values.
+
+        Raises:
+            DataError: The metric is undefined for all.
+        """
+        metric = self.config.search.metric
+        best = best_trial([candidate.trial for candidate in candidates], METRICS[metric])
+        if best is None:
+            raise DataError(f"{metric} is undefined for all segmentations: check the labels in the blocks.")
+        chosen = candidates[best.number]
+        assert chosen.best is not None
+        threshold = chosen.thresholds[chosen.best]
+        about = {"trial": best.number, "threshold": threshold, "value": best.value, "segmentation": chosen.parameters}
+        return {
+            "metric": metric,
+            "best": about,
+            "best_scores": chosen.scores[chosen.best],
+            "trials": [{**asdict(one.trial), "thresholds": one.thresholds,
+                        "values": [scores[metric] for scores in one.scores]} for one in candidates],
+        }  # fmt: skip
+
+    def worst_errors(self, chosen: Candidate) -> tuple[str, str, dict[str, Any]]:
+        """Write the best segmentation of the first block; return its address, that of the labels, and its scores."""
+        assert chosen.best is not None
+        plan = self.plan(chosen.section, 0, chosen.thresholds[chosen.best])
+        made = segment(plan, overwrite=True, **self.how)["segmentations"][0]["address"]
+        block, segmentation = self.blocks[0], open_volume(made)
+        tables = [
+            Contingency.of(block.labels.read(part), segmentation.read(part), begin=part.begin)
+            for part in aligned_parts(segmentation, block.roi, VOXELS_AT_ONCE)
+        ]
+        return made, str(block.labels.address), score(Contingency.merged(tables))
 
 
 def _value(value: float | None) -> float:
@@ -318,91 +357,40 @@ def search_as_run(
         ConfigError: The parameters of a trial are wrong.
         DataError: The metric is undefined for all.
     """
-    metric, mode = config.search.metric, METRICS[config.search.metric]
+    metric = config.search.metric
     about = [{**block.prediction.as_input(), **{"labels": block.labels.as_input(), "roi": str(block.roi)}}
              for block in blocks]  # fmt: skip
     folder = Path(config.directories.runs) / "searches" / digest([about, config.segmentation.mask])[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    how: dict[str, Any] = {"num_workers": num_workers, "workers": workers}
-    search = DecodeSearch(config, blocks, folder, how)
-    if config.search.dimensions:  # a wrong key is reported before the run begins
-        chooser = Search(config.search, metric, mode)
-        for trial in chooser.ask([], chooser.total if config.search.method == "grid" else 1):
-            search.section_of(trial)
+    search = DecodeSearch(config, blocks, folder, {"num_workers": num_workers, "workers": workers})
+    search.check_space()
 
     def work(run: Run) -> dict[str, Any]:
         run.inputs([*(block.prediction.as_input() for block in blocks), blocks[0].labels.as_input()])
-        run.set_info(SEARCHED, [_searched(block) for block in blocks])
-        lineage = check_seen(blocks[0].labels, [], blocks[0].roi, None, "score")
-        reference = search.crops[0]
-        note_parents(run, check_seen(reference, [], reference.roi, open_store, "score").runs or lineage.runs)
+        run.set_info(SEARCHED, [block.record for block in blocks])
+        sources = ((blocks[0].prediction, open_store), (blocks[0].labels, None))
+        lineages = (check_seen(volume, [], blocks[0].roi, stores, "score").runs for volume, stores in sources)
+        note_parents(run, next(filter(None, lineages), ()))
         candidates: list[Candidate] = []
         for candidate in search.trials():
             candidates.append(candidate)
             if candidate.trial.value is not None:
                 run.log_scalar(metric, candidate.trial.value, candidate.trial.number)
             report(candidate)
-        best = best_trial([candidate.trial for candidate in candidates], mode)
-        if best is None:
-            raise DataError(f"{metric} is undefined for all segmentations: check the labels in the blocks.")
-        chosen = candidates[best.number]
-        assert chosen.best is not None
-        for step, scores in enumerate(chosen.scores):
-            run.log_scalar("threshold", _value(chosen.thresholds[step]), step)
-            for name in CURVES:
-                if scores[name] is not None:
-                    run.log_scalar(f"{name}_by_threshold", scores[name], step)
+        result = search.result(candidates)
+        chosen = candidates[result["best"]["trial"]]
+        chosen.log_curves(run)
         run.add_artifact(trials_csv([one.trial for one in candidates], metric, "run").encode(), "trials.csv")
         if draw is not None:
-            run.add_artifact(draw(candidates, metric, mode), "search.png")
-        if draw_errors is not None and (picture := _worst(search, chosen, draw_errors, how)):
+            run.add_artifact(draw(candidates, metric, METRICS[metric]), "search.png")
+        if draw_errors is not None and (picture := draw_errors(*search.worst_errors(chosen))):
             run.add_artifact(picture, "errors.png")
-        return {
-            "metric": metric,
-            "best": {
-                "trial": best.number,
-                "threshold": chosen.thresholds[chosen.best],
-                "value": best.value,
-                "segmentation": chosen.parameters,
-            },
-            "best_scores": chosen.scores[chosen.best],
-            "trials": [{**asdict(one.trial), "thresholds": one.thresholds,
-                        "values": [scores[metric] for scores in one.scores]} for one in candidates],
-            "run_id": run.id,
-        }  # fmt: skip
+        return {**result, "run_id": run.id}
 
-    result = run_experiment(
-        name="search_parameters", config=config.model_dump(mode="json"), main=work, store=store, **options
-    )
+    values = config.model_dump(mode="json")
+    result = run_experiment(name="search_parameters", config=values, main=work, store=store, **options)
     shutil.rmtree(folder, ignore_errors=True)  # only after the run has the result
     return result
-
-
-def _worst(
-    search: DecodeSearch,
-    chosen: Candidate,
-    draw: Callable[[str, str, Mapping[str, Any]], bytes | None],
-    how: Mapping[str, Any],
-) -> bytes | None:
-    """Draw the worst errors of the best segmentation in the first block, which is written for that."""
-    assert chosen.best is not None
-    plan = search.plan(chosen.section, 0, chosen.thresholds[chosen.best])
-    made = segment(plan, overwrite=True, **how)["segmentations"][0]["address"]
-    block, segmentation = search.blocks[0], open_volume(made)
-    tables = [
-        Contingency.of(block.labels.read(part), segmentation.read(part), begin=part.begin)
-        for part in aligned_parts(segmentation, block.roi, VOXELS_AT_ONCE)
-    ]
-    return draw(made, str(block.labels.address), score(Contingency.merged(tables)))
-
-
-def _searched(block: ValidationBlock) -> dict[str, Any]:
-    size = block.prediction.require_voxel_size()
-    return {
-        "addresses": [str(block.prediction.address), str(block.labels.address)],
-        "begin": list(nanometres(block.roi.begin, size)),
-        "end": list(nanometres(block.roi.end, size)),
-    }
 
 
 def best_parameters(record: RunRecord) -> dict[str, Any]:

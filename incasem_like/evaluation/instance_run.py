@@ -19,7 +19,9 @@ from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.blocks import (
     ARTIFACT,
     MOST_ROWS,
+    OBJECT_SCORES,
     InstanceParts,
+    ObjectParts,
     compare,
     intervals,
     pack,
@@ -30,6 +32,7 @@ from incasem_like.evaluation.evaluate import covered_roi
 from incasem_like.evaluation.instances import Contingency, largest_errors, object_scores, partition_scores
 from incasem_like.evaluation.seen import OpenStore, Policy, Seen, check_seen, without_boxes
 from incasem_like.formatting.workers import useful_workers
+from incasem_like.processes import keep_freed_memory
 from incasem_like.tracking import run_experiment
 from incasem_like.volumes import Roi, Volume, open_volume
 from incasem_like.volumes.agreement import check_same_voxels
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
     from incasem_like.tracking import Run, RunStore
 
+Rows = tuple[npt.NDArray[np.int64], Contingency]  # pairs of ids and the part of each; pairs recur in parts
 VOXELS_AT_ONCE = 1 << 23
 COLUMNS = ("voi", "voi_split", "voi_merge", "nvi", "adapted_rand_error", "cremi_score", "f1", "panoptic_quality")
 POOLED = "all volumes"
@@ -95,38 +99,40 @@ class InstanceEvaluation:
             )
         if len(set(self.segmentations)) < len(self.segmentations) and len(self.labels) == 1:
             raise InputError("A segmentation is named twice: name each once.")
-        several = len(self.labels) > 1
         prepared = []
         for number, address in enumerate(self.segmentations):
-            labels = open_volume(self.labels[number if several else 0])
-            masks = [open_volume(self.mask[number if several else 0])] if self.mask else []
-            prepared.append(self._prepared(open_volume(address), labels, masks, open_store))
+            own = number if len(self.labels) > 1 else 0
+            segmentation = open_volume(address)
+            others = [open_volume(known[own]) for known in (self.labels, self.mask) if known]
+            roi = segmentation.roi
+            if self.offset is not None and self.shape is not None:
+                asked = Roi(self.offset, self.shape)
+                roi = covered_roi(segmentation, segmentation, asked, self.intersect, ROI_ADVICE)
+            for volume in (segmentation, *others):
+                check_same_voxels(volume, segmentation)
+                check_label_dtype(volume)
+                roi = covered_roi(volume, segmentation, roi, self.intersect, ROI_ADVICE)
+            seen = check_seen(segmentation, others, roi, open_store, self.seen)
+            task = counting_task("evaluate instances", segmentation, others, roi, seen.left_out)
+            about = [[volume.as_input() for volume in others], task.parameters, self.both_labelled]
+            prepared.append(Prepared(task, seen, digest(about)))
         return prepared
 
-    def _prepared(
-        self, segmentation: Volume, labels: Volume, masks: list[Volume], open_store: OpenStore | None
-    ) -> Prepared:
-        roi = segmentation.roi
-        if self.offset is not None and self.shape is not None:
-            asked = Roi(self.offset, self.shape)
-            roi = covered_roi(segmentation, segmentation, asked, self.intersect, ROI_ADVICE)
-        for volume in (segmentation, labels, *masks):
-            check_same_voxels(volume, segmentation)
-            check_label_dtype(volume)
-            roi = covered_roi(volume, segmentation, roi, self.intersect, ROI_ADVICE)
-        seen = check_seen(segmentation, [labels, *masks], roi, open_store, self.seen)
-        parts = part_shape(roi, segmentation.require_voxel_size())
-        task = LedgerTask(
-            "evaluate instances",
-            segmentation,
-            tuple(str(volume.address) for volume in (segmentation, labels, *masks)),
-            count_block,
-            {"roi": [list(roi.begin), list(roi.shape)], "parts": list(parts), "left_out": seen.left_out},
-            grown_block(segmentation, roi, VOXELS_AT_ONCE),
-            roi,
-        )
-        evaluated = digest([[volume.as_input() for volume in (labels, *masks)], task.parameters, self.both_labelled])
-        return Prepared(task, seen, evaluated)
+
+def counting_task(
+    name: str, segmentation: Volume, others: Sequence[Volume], roi: Roi, left_out: Sequence[Any] = ()
+) -> LedgerTask:
+    """Return the task that counts a segmentation against labels, and a mask if it is given, by ``count_block``."""
+    parts = part_shape(roi, segmentation.require_voxel_size())
+    return LedgerTask(
+        name,
+        segmentation,
+        tuple(str(volume.address) for volume in (segmentation, *others)),
+        count_block,
+        {"roi": [list(roi.begin), list(roi.shape)], "parts": list(parts), "left_out": list(left_out)},
+        grown_block(segmentation, roi, VOXELS_AT_ONCE),
+        roi,
+    )
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ class Prepared:
         """Address of the segmentation."""
         return self.task.inputs[0]
 
-    def count(self, num_workers: int, workers: Workers | None) -> tuple[npt.NDArray[np.int64], Contingency]:
+    def count(self, num_workers: int, workers: Workers | None) -> Rows:
         """Count block by block; return the part of each row, and the rows: pairs of ids, which recur in parts."""
         here = useful_workers(num_workers, int(self.task.grid.roi.size)) if self.task.grid is not None else 1
         self.task.run(num_workers=here, workers=workers, description="Evaluating")
@@ -162,6 +168,7 @@ def count_block(block: Block, parameters: Mapping[str, Any]) -> npt.NDArray[np.u
     Returns:
         (n, 7): number of the part of the evaluated ROI, and ``Contingency.to_array``.
     """
+    keep_freed_memory()
     segmentation, labels, *masks = block.inputs
     whole = Roi(*parameters["roi"])
     tables: dict[int, list[Contingency]] = {}
@@ -253,20 +260,20 @@ def evaluate_instances_as_run(
         scores: dict[str, dict[str, Any]] = {}
         tables, rows = [], []
         for one in prepared:
-            parts, table = one.count(num_workers, workers)
-            tables.append(Contingency.merged([table]))
+            rows.append(one.count(num_workers, workers))
+            tables.append(Contingency.merged([rows[-1][1]]))
             scores[one.segmentation] = {**score(tables[-1], request.both_labelled), "seen": one.seen.record()}
-            chosen = (table.truth > 0) & ((table.predicted > 0) | (not request.both_labelled))
-            rows.append((parts[chosen], table.where(chosen)))
         groups = {one.segmentation: [row] for one, row in zip(prepared, rows, strict=True)}
         if pooled:
             marks = dict.fromkeys(one.seen.mark for one in prepared)
             scores[POOLED] = {**pooled_score(tables, request.both_labelled), "seen": {"held_out": "; ".join(marks)}}
             groups = {POOLED: rows}
-        with_parts = {name: found for name, group in groups.items() if (found := instance_parts(group)) is not None}
+        compared = {name: [_compared(*row, request.both_labelled) for row in group] for name, group in groups.items()}
+        objects = {name: object_parts(group) for name, group in groups.items()}
+        run.add_artifact(pack_parts(compared, objects), ARTIFACT)
+        with_parts = {name: found for name, group in compared.items() if (found := instance_parts(group)) is not None}
         for name, found in with_parts.items():
-            scores[name]["intervals"] = intervals(found)
-        run.add_artifact(pack_parts(groups), ARTIFACT)
+            scores[name]["intervals"] = intervals(found) | (intervals(of) if (of := objects[name]) else {})
         for step, (name, found_scores) in enumerate(scores.items()):
             for key, value in found_scores.items():
                 if isinstance(value, int | float):
@@ -275,10 +282,14 @@ def evaluate_instances_as_run(
             if picture:
                 run.add_artifact(picture, "errors.png" if step == 0 else f"errors_{step}.png")
         ranked = sorted((name for name in groups if scores[name]["voi"] is not None), key=lambda n: scores[n]["voi"])
+        two = [with_parts[name] for name in ranked[:2] if name in with_parts]
+        comparison = None
+        if len(two) == 2 and np.array_equal(two[0].numbers, two[1].numbers):
+            comparison = compare(two[0], two[1], "voi").sentence(*short_names(ranked)[:2])
         return {
             "scores": scores,
             "best": ranked[0] if ranked else None,
-            "comparison": _comparison(ranked, with_parts),
+            "comparison": comparison,
             "evaluated": digest([one.evaluated for one in prepared]) if pooled else prepared[0].evaluated,
             "run_id": run.id,
         }
@@ -296,25 +307,44 @@ def note_parents(run: Run, lineage: Sequence[str]) -> None:
         run.set_info(key, ids[0] if ids else None)
 
 
-def instance_parts(rows: Sequence[tuple[npt.NDArray[np.int64], Contingency]]) -> InstanceParts | None:
+def _compared(parts: npt.NDArray[np.int64], table: Contingency, both_labelled: bool) -> Rows:
+    """Return the rows that partition scores count."""
+    chosen = (table.truth > 0) & ((table.predicted > 0) | (not both_labelled))
+    return parts[chosen], table.where(chosen)
+
+
+def _pooled(rows: Sequence[Rows], with_background: bool) -> Rows | None:
+    """Join the rows of volumes, whose parts and ids differ; None without any, or if memory should not hold them."""
+    if not 0 < sum(len(numbers) for numbers, _ in rows) <= MOST_ROWS:
+        return None
+    starts = np.cumsum([0, *(int(numbers.max(initial=-1)) + 1 for numbers, _ in rows)])
+    shifted = [numbers + start for (numbers, _), start in zip(rows, starts[:-1], strict=True)]
+    return np.concatenate(shifted), Contingency.pooled([table for _, table in rows], with_background)
+
+
+def instance_parts(rows: Sequence[Rows]) -> InstanceParts | None:
     """Return the parts of one or more volumes together; None if there are none, or more rows than memory should hold.
 
     Args:
         rows: For each volume the part of each row, and the rows.
     """
-    if not 0 < sum(len(numbers) for numbers, _ in rows) <= MOST_ROWS:
-        return None
-    starts = np.cumsum([0, *(int(numbers.max(initial=-1)) + 1 for numbers, _ in rows)])
-    shifted = [numbers + start for (numbers, _), start in zip(rows, starts[:-1], strict=True)]
-    tables = [table for _, table in rows]
-    return InstanceParts.of(np.concatenate(shifted), Contingency.pooled(tables, with_background=True))
+    pooled = _pooled(rows, with_background=True)
+    return None if pooled is None else InstanceParts.of(*pooled)
 
 
-def pack_parts(groups: Mapping[str, Sequence[tuple[npt.NDArray[np.int64], Contingency]]]) -> bytes:
+def object_parts(rows: Sequence[Rows]) -> ObjectParts | None:
+    """Return the objects of parts, as ``instance_parts``; rows with background in the ground truth count, too."""
+    pooled = _pooled(rows, with_background=False)
+    return None if pooled is None else ObjectParts.of(*pooled)
+
+
+def pack_parts(groups: Mapping[str, Sequence[Rows]], objects: Mapping[str, ObjectParts | None]) -> bytes:
     """Return the counts of all parts as an artifact, which ``unpack_parts`` reads."""
     arrays: dict[str, Any] = {"names": np.array(list(groups))}
-    for number, group in enumerate(groups.values()):
+    for number, (name, group) in enumerate(groups.items()):
         arrays[f"{number}_volumes"] = np.array(len(group))
+        if (found := objects[name]) is not None:
+            arrays[f"{number}_objects"] = found.to_array()
         if sum(len(numbers) for numbers, _ in group) > MOST_ROWS:
             continue
         for volume, (numbers, table) in enumerate(group):
@@ -322,29 +352,23 @@ def pack_parts(groups: Mapping[str, Sequence[tuple[npt.NDArray[np.int64], Contin
     return pack(arrays)
 
 
-def unpack_parts(packed: bytes, name: str) -> InstanceParts | None:
-    """Return the parts of one segmentation, or of all volumes, from the artifact of a run; None if it has none."""
+def unpack_parts(packed: bytes, name: str, metric: str | None = None) -> InstanceParts | ObjectParts | None:
+    """Return the parts of one segmentation, or of all volumes, from the artifact of a run; None if it has none.
+
+    Args:
+        packed: The artifact.
+        name: Address of the segmentation, or ``POOLED``.
+        metric: A score that they should have; of evaluations of earlier versions, only partition scores are known.
+    """
     with np.load(io.BytesIO(packed), allow_pickle=False) as file:
         number = file["names"].tolist().index(name)
+        if metric in OBJECT_SCORES and f"{number}_objects" in file:
+            return ObjectParts.from_array(file[f"{number}_objects"])
         keys = [f"{number}_{volume}" for volume in range(int(file[f"{number}_volumes"]))]
         arrays = [file[key] for key in keys if key in file]
     tables = [np.column_stack([array[:, 1:], np.zeros((len(array), 3), np.uint64)]) for array in arrays]
-    return instance_parts(
-        [
-            (array[:, 0].astype(np.int64), Contingency.from_array(table))
-            for array, table in zip(arrays, tables, strict=True)
-        ]
-    )
-
-
-def _comparison(ranked: Sequence[str], parts: Mapping[str, InstanceParts]) -> str | None:
-    if len(ranked) < 2 or not {*ranked[:2]} <= set(parts):
-        return None
-    one, other = ranked[:2]
-    if not np.array_equal(parts[one].numbers, parts[other].numbers):
-        return None
-    names = short_names(ranked)
-    return compare(parts[one], parts[other], "voi").sentence(names[0], names[1])
+    numbers = [array[:, 0].astype(np.int64) for array in arrays]
+    return instance_parts(list(zip(numbers, map(Contingency.from_array, tables), strict=True)))
 
 
 def short_names(addresses: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from incasem_like.evaluation.voxel import dice, jaccard, precision, ratio, recall
 from incasem_like.segmentation.label_arrays import unique_index
 
 Array = npt.NDArray[Any]
@@ -53,61 +54,52 @@ class Contingency:
         >>> Contingency.of(np.array([[[1, 1, 2]]]), np.array([[[5, 5, 5]]])).counts.tolist()
         [2, 1]
         """
-        flat = [array.ravel() for array in (truth, predicted, *(() if valid is None else (valid != 0,)))]
-        changes = np.zeros(truth.size, bool)
-        for array in flat:
-            changes[1:] |= array[1:] != array[:-1]
+        one, other = (np.ascontiguousarray(array).reshape(-1) for array in (truth, predicted))
+        changes = np.empty(truth.size, bool)
+        np.not_equal(one[1:], one[:-1], out=changes[1:])
+        changes[1:] |= other[1:] != other[:-1]
+        chosen = None if valid is None else valid.reshape(-1) != 0
+        if chosen is not None:
+            changes[1:] |= chosen[1:] != chosen[:-1]
         changes[:: truth.shape[-1]] = True  # runs end with their row
         starts = np.flatnonzero(changes)
         lengths = np.diff(starts, append=truth.size)
-        if valid is not None:
-            chosen = flat[2][starts]
-            starts, lengths = starts[chosen], lengths[chosen]
-        (ids, i), (others, j) = (unique_index(array[starts]) for array in flat[:2])
-        key = i * len(others) + j
-        if len(ids) * len(others) <= 4 * len(key) + 4096:  # few enough to count without sorting
-            known = np.flatnonzero(np.bincount(key, minlength=1))
-            index = key
+        if chosen is not None:
+            starts, lengths = starts[chosen[starts]], lengths[chosen[starts]]
+        (ids, i), (others, j) = (unique_index(flat[starts]) for flat in (one, other))
+        index = i * len(others) + j
+        if few := len(ids) * len(others) <= 4 * len(index) + 4096:  # count without sorting
+            known = np.flatnonzero(np.bincount(index, minlength=1))
         else:
-            known, index = np.unique(key, return_inverse=True)
-        z, y, x = np.unravel_index(starts, truth.shape)
-        sums = [lengths * (z + begin[0]), lengths * (y + begin[1])]
-        sums.append(lengths * (x + begin[2]) + lengths * (lengths - 1) // 2)
-        chosen = known if index is key else slice(None)
-        counts, *positions = (np.bincount(index, total)[chosen].astype(np.int64) for total in (lengths, *sums))
-        return cls(
-            ids[known // max(1, len(others))].astype(np.uint64),
-            others[known % max(1, len(others))].astype(np.uint64),
-            counts,
-            np.stack(positions, axis=1),
+            known, index = np.unique(index, return_inverse=True)
+        rows = starts // truth.shape[2]
+        z = rows // truth.shape[1]
+        y, x = rows - z * truth.shape[1], starts - rows * truth.shape[2]
+        voxels = lengths.astype(np.float64)
+        sums = voxels * (z + begin[0]), voxels * (y + begin[1]), voxels * (x + begin[2] + (voxels - 1) / 2)
+        counts, *positions = (
+            np.bincount(index, total)[known if few else ...].astype(np.int64) for total in (voxels, *sums)
         )
+        first, second = np.divmod(known, max(1, len(others)))
+        return cls(ids[first].astype(np.uint64), others[second].astype(np.uint64), counts, np.stack(positions, axis=1))
 
     @classmethod
     def merged(cls, parts: Iterable[Contingency]) -> Contingency:
         """Add the tables of several blocks, or volumes with distinct ids."""
         whole = list(parts)
-        return cls._summed(
-            np.concatenate([part.truth for part in whole]),
-            np.concatenate([part.predicted for part in whole]),
-            np.concatenate([part.counts for part in whole]),
-            np.concatenate([part.positions for part in whole]),
+        truth, predicted, counts, positions = (
+            np.concatenate([getattr(part, name) for part in whole])
+            for name in ("truth", "predicted", "counts", "positions")
         )
-
-    @classmethod
-    def _summed(cls, truth: Ids, predicted: Ids, counts: Array, positions: Array) -> Contingency:
         if not len(truth):
-            return cls(truth, predicted, counts.astype(np.int64), positions.astype(np.int64).reshape(-1, 3))
+            return cls(truth, predicted, counts, positions)
         order = np.lexsort((predicted, truth))
-        truth, predicted, counts, positions = truth[order], predicted[order], counts[order], positions[order]
+        truth, predicted = truth[order], predicted[order]
         first = np.ones(len(truth), bool)
         first[1:] = (truth[1:] != truth[:-1]) | (predicted[1:] != predicted[:-1])
         starts = np.flatnonzero(first)
-        return cls(
-            truth[starts],
-            predicted[starts],
-            np.add.reduceat(counts, starts).astype(np.int64),
-            np.add.reduceat(positions, starts, axis=0).astype(np.int64),
-        )
+        counts, positions = (np.add.reduceat(sums[order], starts, axis=0) for sums in (counts, positions))
+        return cls(truth[starts], predicted[starts], counts, positions)
 
     @classmethod
     def pooled(cls, tables: Sequence[Contingency], with_background: bool = False) -> Contingency:
@@ -227,6 +219,57 @@ def _marginal(ids: Ids, counts: Counts) -> tuple[Ids, Counts, npt.NDArray[np.int
     return unique, np.bincount(index, counts, len(unique)).astype(np.int64), index
 
 
+def object_counts(
+    table: Contingency, thresholds: Sequence[float], homes: Sequence[npt.NDArray[np.intp]] = ()
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Match the objects of a table, background excluded, and count them per part of the volume.
+
+    Args:
+        table: All voxels, background included, each pair once.
+        thresholds: Of the IoU.
+        homes: The parts of the ground-truth and of the predicted objects, background included, in the order of their
+            ids; none counts all in one part.
+
+    Returns:
+        (3, thresholds, parts) matches, predicted objects without, and ground-truth objects without, and (parts,) the
+        sum of the IoU of matches above 0.5. A match is counted in the part of its ground-truth object.
+    """
+    truth, truth_sizes, i = _marginal(table.truth, table.counts)
+    predicted, predicted_sizes, j = _marginal(table.predicted, table.counts)
+    of_truth, of_predicted = homes or (np.zeros(len(ids), np.intp) for ids in (truth, predicted))
+    parts = 1 + max(of_truth.max(initial=0), of_predicted.max(initial=0))
+    iou = table.counts / (truth_sizes[i] + predicted_sizes[j] - table.counts)
+    both = (table.truth > 0) & (table.predicted > 0)
+    iou, i, j = iou[both], i[both], j[both]
+    counts = np.zeros((3, len(thresholds), parts), np.int64)
+    for row, threshold in enumerate(thresholds):
+        chosen = iou >= threshold
+        graph = coo_matrix((np.ones(int(chosen.sum())), (i[chosen], j[chosen])), (len(truth), len(predicted))).tocsr()
+        match = np.full(len(truth), -1)
+        if graph.nnz:
+            match = maximum_bipartite_matching(graph, perm_type="column")
+        alone = predicted > 0
+        alone[match[match >= 0]] = False
+        for kind, home in enumerate((of_truth[match >= 0], of_predicted[alone], of_truth[(truth > 0) & (match < 0)])):
+            counts[kind, row] = np.bincount(home, minlength=parts)
+    above = iou > 0.5
+    return counts, np.bincount(of_truth[i[above]], iou[above], parts).astype(np.float64)
+
+
+def scores_of_objects(counts: Array, iou: Array) -> dict[str, Array]:
+    """Return (thresholds, ...) ``precision``, ``recall``, ``f1`` and ``ap``, and (...) ``panoptic_quality``.
+
+    Args:
+        counts: (3, thresholds, ...) matches, predicted objects without, and ground-truth objects without.
+        iou: (...) sum of the IoU of matches above 0.5.
+    """
+    tp, fp, fn = counts
+    return {
+        "precision": precision(tp, fp), "recall": recall(tp, fn), "f1": dice(tp, fp, fn), "ap": jaccard(tp, fp, fn),
+        "panoptic_quality": ratio(2 * iou, (2 * tp + fp + fn)[0]),
+    }  # fmt: skip
+
+
 def object_scores(table: Contingency, thresholds: Sequence[float] = IOU_THRESHOLDS) -> dict[str, Any]:
     """Score objects by their intersection over union (IoU); background is not an object.
 
@@ -243,37 +286,22 @@ def object_scores(table: Contingency, thresholds: Sequence[float] = IOU_THRESHOL
         ``thresholds`` (a list of scores for each), ``mean_ap``, ``panoptic_quality``, ``truth_objects``,
         ``predicted_objects``.
     """
-    truth, truth_sizes, i = _marginal(table.truth, table.counts)
-    predicted, predicted_sizes, j = _marginal(table.predicted, table.counts)
-    iou = table.counts / (truth_sizes[i] + predicted_sizes[j] - table.counts)
-    both = (table.truth > 0) & (table.predicted > 0)
-    iou, i, j = iou[both], i[both], j[both]
-    objects = int(np.count_nonzero(truth)), int(np.count_nonzero(predicted))
-    rows = []
-    for threshold in thresholds:
-        chosen = iou >= threshold
-        graph = coo_matrix((np.ones(int(chosen.sum())), (i[chosen], j[chosen])), (len(truth), len(predicted))).tocsr()
-        tp = int(np.count_nonzero(maximum_bipartite_matching(graph, perm_type="column") >= 0)) if graph.nnz else 0
-        fp, fn = objects[1] - tp, objects[0] - tp
-        rows.append(
-            {
-                "iou": threshold, "tp": tp, "fp": fp, "fn": fn, "precision": _ratio(tp, tp + fp),
-                "recall": _ratio(tp, tp + fn), "f1": _ratio(2 * tp, 2 * tp + fp + fn), "ap": _ratio(tp, tp + fp + fn),
-            }
-        )  # fmt: skip
-    matched = iou[iou > 0.5]
-    unmatched = sum(objects) - 2 * len(matched)
+    per_part, iou = object_counts(table, thresholds)
+    counts = per_part.sum(axis=2)
+    found = scores_of_objects(counts, iou.sum())
+    names = ("precision", "recall", "f1", "ap")
+    rows = [
+        {"iou": threshold, **dict(zip(("tp", "fp", "fn"), counts[:, row].tolist(), strict=True)),
+         **{name: float(found[name][row]) for name in names}}
+        for row, threshold in enumerate(thresholds)
+    ]  # fmt: skip
     return {
         "thresholds": rows,
-        "mean_ap": float(np.mean([row["ap"] for row in rows])) if rows else float("nan"),
-        "panoptic_quality": _ratio(float(matched.sum()), len(matched) + unmatched / 2),
-        "truth_objects": objects[0],
-        "predicted_objects": objects[1],
+        "mean_ap": float(np.mean(found["ap"])),
+        "panoptic_quality": float(found["panoptic_quality"]),
+        "truth_objects": int(counts[0, 0] + counts[2, 0]),
+        "predicted_objects": int(counts[0, 0] + counts[1, 0]),
     }
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
 
 
 def largest_errors(table: Contingency, kind: str, most: int = 10) -> list[dict[str, Any]]:

@@ -31,9 +31,8 @@ class Evaluated:
     record: RunRecord
     name: str | None
 
-    @property
-    def parts(self) -> Parts:
-        """The counts per part of the volume.
+    def parts(self, metric: str | None = None) -> Parts:
+        """Return the counts per part of the volume that a score is made of.
 
         Raises:
             InputError: The run stored none.
@@ -45,7 +44,7 @@ class Evaluated:
                 with np.load(io.BytesIO(packed), allow_pickle=False) as file:
                     found = VoxelParts(file["numbers"], file["counts"])
             else:
-                found = unpack_parts(packed, self.name)
+                found = unpack_parts(packed, self.name, metric)
         if found is None:
             raise InputError(
                 f"Evaluation run {self.record.id} holds no counts per part of its volume (its status is "
@@ -96,6 +95,6 @@ def compare_evaluations(evaluated: Sequence[Evaluated], metric: str | None = Non
                 f"Evaluation runs {first.id} and {other.id} scored different voxels (labels, mask, ROI or left-out "
                 "voxels differ), so their scores cannot be compared: evaluate both on the same."
             )
-    parts = [one.parts for one in evaluated]
+    parts = [one.parts(metric) for one in evaluated]
     chosen = metric or ("dice" if isinstance(parts[0], VoxelParts) else "voi")
     return [(i, j, compare(parts[i], parts[j], chosen)) for i, j in combinations(range(len(parts)), 2)]

@@ -243,7 +243,11 @@ def check_seen(
     for seen in lineage.seen:
         if not seen.containers & containers:
             continue
-        box = _voxels(seen.box, size, roi)
+        # The part of the ROI that the box touches.
+        first = [np.floor(nm / edge + 1e-6) for nm, edge in zip(seen.box[0], size, strict=True)]
+        last = [np.ceil(nm / edge - 1e-6) for nm, edge in zip(seen.box[1], size, strict=True)]
+        begin, end = (np.clip(corner, roi.begin, roi.end).astype(int) for corner in (first, last))
+        box = Roi(begin.tolist(), np.maximum(end - begin, 0).tolist())
         if box.empty:
             continue
         used.setdefault(seen.use, []).append(box)
@@ -259,42 +263,22 @@ def check_seen(
         tuple(described),
         lineage.runs,
     )
-    _refuse(found, volume, roi)
-    return found
-
-
-def _refuse(found: Seen, volume: Volume, roi: Roi) -> None:
-    if not found.shares or found.policy == "score":
-        return
-    if found.policy == "leave_out":
+    if not shares or policy == "score":
+        return found
+    if policy == "leave_out":
         if union_size(found.boxes) == roi.size:
             raise InputError(
                 f"The model behind {volume.address} has seen all voxels to evaluate: choose others, or add --seen "
                 "score to score them, with a mark."
             )
-        return
-    first = found.described[0]
-    kind, _, number = str(first["run"]).partition("/")
-    of = f", entry {first['name']}" if first["name"] else ""
-    uses = " and ".join(f"{share:.0%} of these voxels are those that {WORDS[use]}"
-                        for use, share in found.shares.items())  # fmt: skip
+        return found
+    kind, _, number = str(described[0]["run"]).partition("/")
+    of = f", entry {described[0]['name']}" if described[0]["name"] else ""
+    uses = " and ".join(f"{share:.0%} of these voxels are those that {WORDS[use]}" for use, share in shares.items())
     raise InputError(
         f"{volume.address} cannot be scored fairly: {uses} ({singular(kind)} run {number}{of}). Add --seen leave_out "
         "to evaluate the others only, or --seen score to score all, with a mark."
     )
-
-
-def _voxels(box: Box, size: Sequence[float], roi: Roi) -> Roi:
-    """Return the part of an ROI that a box in nm touches."""
-    begin = [_bounded(np.floor(nm / edge + 1e-6), roi.begin[axis], roi.end[axis])
-             for axis, (nm, edge) in enumerate(zip(box[0], size, strict=True))]  # fmt: skip
-    end = [_bounded(np.ceil(nm / edge - 1e-6), roi.begin[axis], roi.end[axis])
-           for axis, (nm, edge) in enumerate(zip(box[1], size, strict=True))]  # fmt: skip
-    return Roi(begin, [max(0, last - first) for first, last in zip(begin, end, strict=True)])
-
-
-def _bounded(value: float, low: int, high: int) -> int:
-    return int(min(max(value, low), high))
 
 
 def union_size(boxes: Sequence[Roi]) -> int:

@@ -123,7 +123,11 @@ def evaluate_as_run(
         whole, counts = evaluation.sweep(task, num_workers=num_workers, workers=workers)
         sweep = whole.subset(thresholds)
         result = sweep.result(request.metric)
-        _log_scores(run, result)
+        for step, threshold in enumerate(result["dice"]):  # curves over the sweep
+            run.log_scalar("threshold", float(threshold), step)
+            for name in SCORES:
+                if (value := result[name][threshold]) is not None:
+                    run.log_scalar(name, value, step)
         best = sweep.best(request.metric)
         parts = voxel_parts(counts, counted.index(thresholds[0 if best is None else best.index]))
         run.add_artifact(pack({"numbers": parts.numbers, "counts": parts.counts}), ARTIFACT)
@@ -163,15 +167,6 @@ def prediction_run_id(prediction: Volume) -> int | str | None:
     provenance = prediction.provenance
     run_id = provenance.get("run_id") if isinstance(provenance, Mapping) else None
     return run_id if isinstance(run_id, int | str) else None
-
-
-def _log_scores(run: Run, result: Mapping[str, Any]) -> None:
-    """Log each score as a curve over the sweep: step 0 is the first threshold."""
-    for step, threshold in enumerate(result["dice"]):
-        run.log_scalar("threshold", float(threshold), step)
-        for name in SCORES:
-            if (value := result[name][threshold]) is not None:
-                run.log_scalar(name, value, step)
 
 
 def result_table(result: Mapping[str, Any]) -> Table:

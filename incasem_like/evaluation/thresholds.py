@@ -182,7 +182,7 @@ class ThresholdSweep:
         """Return scores ``{name: {threshold: value}}``, counts and best as plain JSON, None where undefined."""
         best = self.best(metric)
         names = [repr(threshold) for threshold in self.thresholds]
-        columns = {name: [_plain(value) for value in values] for name, values in self.scores().items()}
+        columns = {name: [plain(value) for value in values] for name, values in self.scores().items()}
         counts = {name: [int(value) for value in getattr(self, name)] for name in ("tp", "fp", "fn", "tn")}
         return {
             **{name: dict(zip(names, values, strict=True)) for name, values in columns.items()},
@@ -202,5 +202,6 @@ class BestThreshold:
     value: float
 
 
-def _plain(value: float) -> float | None:
+def plain(value: float) -> float | None:
+    """Return a score as a plain value, None where it is undefined."""
     return None if math.isnan(value) else float(value)

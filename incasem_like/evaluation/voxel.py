@@ -97,10 +97,15 @@ class ConfusionCounts:
         self.labelled += np.bincount(target, minlength=self.num_classes)
         if is_class_map:
             decided = self._classes_of(predicted, "predicted class")
-            self._count_class_map(decided, target)
+            self.predicted += np.bincount(decided, minlength=self.num_classes)
+            self.tp += np.bincount(target[decided == target], minlength=self.num_classes)
         else:
             decided = np.argmax(predicted, axis=0)
-            self._count_thresholded(predicted, target)
+            least = self.threshold * 255 if predicted.dtype == np.uint8 else self.threshold
+            for index in range(self.num_classes):
+                reached = predicted[index] >= least
+                self.predicted[index] += np.count_nonzero(reached)
+                self.tp[index] += np.count_nonzero(reached & (target == index))
         pairs = np.bincount(target * self.num_classes + decided, minlength=self.num_classes**2)
         self.confusion += pairs.reshape(self.confusion.shape)
 
@@ -113,17 +118,6 @@ class ConfusionCounts:
                 "relabel the data or raise num_classes."
             )
         return classes.astype(np.intp)
-
-    def _count_class_map(self, decided: npt.NDArray[np.intp], target: npt.NDArray[np.intp]) -> None:
-        self.predicted += np.bincount(decided, minlength=self.num_classes)
-        self.tp += np.bincount(target[decided == target], minlength=self.num_classes)
-
-    def _count_thresholded(self, probabilities: Array, target: npt.NDArray[np.intp]) -> None:
-        least = self.threshold * 255 if probabilities.dtype == np.uint8 else self.threshold
-        for index in range(self.num_classes):
-            reached = probabilities[index] >= least
-            self.predicted[index] += np.count_nonzero(reached)
-            self.tp[index] += np.count_nonzero(reached & (target == index))
 
     def merge(self, other: ConfusionCounts) -> ConfusionCounts:
         """Return the sum of both counts, as if all blocks had been counted together; neither is changed."""

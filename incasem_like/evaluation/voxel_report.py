@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.evaluation.thresholds import ThresholdSweep
+from incasem_like.evaluation.thresholds import ThresholdSweep, plain
 from incasem_like.evaluation.voxel import jaccard, precision, ratio, recall
 
 LISTED = tuple(round(0.05 * step, 2) for step in range(21))
@@ -47,19 +47,15 @@ def voxel_report(sweep: ThresholdSweep) -> dict[str, Any]:
     false, true = roc_curve(sweep)
     ious = jaccard(np.array([tp, tn]), np.array([fp, fn]), np.array([fn, fp]))
     return {
-        "accuracy": _plain((tp + tn) / sweep.total if sweep.total else np.nan),
-        "mean_iou": _plain(float(np.mean(ious))),
-        "auc": _plain(float(np.trapezoid(true, false))),
+        "accuracy": plain((tp + tn) / sweep.total if sweep.total else np.nan),
+        "mean_iou": plain(float(np.mean(ious))),
+        "auc": plain(float(np.trapezoid(true, false))),
         "thresholds": list(LISTED),
-        "precision": [_plain(value) for value in precision(sweep.tp, sweep.fp)[chosen]],
-        "recall": [_plain(value) for value in recall(sweep.tp, sweep.fn)[chosen]],
-        "roc": [[_plain(value) for value in values] for values in (false, true)],
+        "precision": [plain(value) for value in precision(sweep.tp, sweep.fp)[chosen]],
+        "recall": [plain(value) for value in recall(sweep.tp, sweep.fn)[chosen]],
+        "roc": [[plain(value) for value in values] for values in (false, true)],
         "voxels": sweep.total,
     }
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def report_text(report: Mapping[str, Any], inputs: Sequence[str]) -> str:

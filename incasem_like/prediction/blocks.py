@@ -18,7 +18,7 @@ from incasem_like.prediction.computing.tiles import Predictor
 from incasem_like.prediction.computing.tiling import Tile
 from incasem_like.prediction.outputs import RegionOutput
 from incasem_like.samples import Region
-from incasem_like.volumes import Coordinate, Roi, Volume
+from incasem_like.volumes import Coordinate, Roi, Volume, nanometres
 
 Floats = npt.NDArray[np.float32]
 Part = tuple[Roi, Floats]
@@ -127,6 +127,13 @@ def region_blocks(
 def volumes_read(region: Region) -> list[Volume]:
     """Return the volumes of a region that its prediction depends on."""
     return [region.raw] if region.mask is None else [region.raw, region.mask]
+
+
+def region_offset(region: Region) -> tuple[float, ...]:
+    """Return the position (z, y, x) in nm of a region's first voxel, which may lie between those of the voxel grid."""
+    if region.raw.voxel_size is None:
+        return nanometres(region.roi.begin, region.voxel_size)
+    return region.raw.corner(region.roi.begin * Coordinate([region.downsample_factor] * 3))
 
 
 def region_block_shape(predictor: Predictor, region: Region, chunk: tuple[int, ...]) -> tuple[int, ...]:

@@ -13,8 +13,7 @@ from incasem_like.config import TrainingConfig, resolve_training_config
 from incasem_like.config.reading import read_keys
 from incasem_like.errors import CheckpointError, InputError
 from incasem_like.networks import build_network, load_checkpoint, network_geometry, read_checkpoint
-from incasem_like.pretrained.foreign import ForeignRun, blank_document, origin
-from incasem_like.pretrained.translation import translate
+from incasem_like.pretrained.foreign import ForeignRun, blank_document, origin, translate
 from incasem_like.tracking.model.cache import file_sha256
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 State = Mapping[str, "Tensor"]
 _DEFAULT_KERNELS = [[3, 3, 3], [3, 3, 3]]
-
-_COMMENT = "imported from the checkpoint {file}; how it was trained is not known, incasem's defaults stand"
 
 
 @dataclass(frozen=True)
@@ -47,11 +44,6 @@ class ImportedCheckpoint:
     iteration: int
     iteration_known: bool
     url: str | None = None
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        """Return its entry for the run's record."""
-        return {"file": self.path.name, "iteration_known": self.iteration_known}
 
 
 def read_imported(path: Path, iteration: int | None = None, url: str | None = None) -> ImportedCheckpoint:
@@ -77,12 +69,11 @@ def read_whole(path: Path) -> Checkpoint:
         CheckpointError: It is missing, damaged, or holds more than tensors and plain values.
     """
     content = read_checkpoint(path)
+    spoilt: str | None = None
     try:
-        if zipfile.is_zipfile(path):
+        if zipfile.is_zipfile(path):  # the format of torch before 1.6 has no checksums
             with zipfile.ZipFile(path) as archive:
                 spoilt = archive.testzip()
-        else:
-            spoilt = None  # the format of torch before 1.6 has none
     except Exception:  # a damaged archive fails in many ways
         spoilt = path.name
     if spoilt is not None:
@@ -144,7 +135,9 @@ def run_of_checkpoint(
     if model is not None:
         described = {"organelle": model.organelle, "fixation": model.fixation, "voxel_size": list(model.voxel_size)}
         info["model"], tags = described, ("pretrained", *model.name.split("_"))
-    document = blank_document(run_id, name, _COMMENT.format(file=checkpoint.path.name), config, info)
+    file = checkpoint.path.name
+    comment = f"imported from the checkpoint {file}; how it was trained is not known, incasem's defaults stand"
+    document = blank_document(run_id, name, comment, config, info)
     if checkpoint.iteration_known:
         document["result"] = {"iteration": checkpoint.iteration}
     return ForeignRun(run_id, name, identity, document, tags=tags)
@@ -248,19 +241,6 @@ def recognize(state: State, path: Path) -> Architecture:
         raise CheckpointError(
             f"{path} holds a MultitaskUnet, which cannot be used here: name the checkpoint of a Unet."
         )
-    return _recognize_unet(state, path)
-
-
-def updates_seen(checkpoint: Checkpoint) -> int | None:
-    """Return the number of updates of a network when it was saved, from its Adam state; None without one."""
-    states = (checkpoint.optimizer_state or {}).get("state")
-    if not isinstance(states, Mapping):
-        return None
-    steps = [int(entry["step"]) for entry in states.values() if isinstance(entry, Mapping) and "step" in entry]
-    return max(steps, default=None)
-
-
-def _recognize_unet(state: State, path: Path) -> Architecture:
     levels = _count(state, r"unet\.l_conv\.(\d+)\.")
     if levels < 2 or not state.keys() >= {"final_conv_pass.conv_pass.0.weight", "unet.l_conv.0.conv_pass.0.weight"}:
         raise CheckpointError(
@@ -272,13 +252,16 @@ def _recognize_unet(state: State, path: Path) -> Architecture:
     down = [_kernels(state, f"unet.l_conv.{level}", path) for level in range(levels)]
     up = [_kernels(state, f"unet.r_conv.0.{level}", path) for level in range(levels - 1)]
     learnt = "unet.r_up.0.0.up.weight" in state
+    factors = [[2, 2, 2]] * (levels - 1)
+    if learnt:
+        factors = [list(_weight(state, f"unet.r_up.0.{level}.up", path).shape[2:]) for level in range(levels - 1)]
     model = {
         "type": "Unet",
         "in_channels": int(first.shape[1]),
         "num_fmaps": int(first.shape[0]),
         "num_fmaps_out": int(final.shape[0]),
         "fmap_inc_factor": int(second.shape[0]) // int(first.shape[0]),
-        "downsample_factors": [_factor(state, level, path) if learnt else [2, 2, 2] for level in range(levels - 1)],
+        "downsample_factors": factors,
         "kernel_size_down": None if all(kernels == _DEFAULT_KERNELS for kernels in down) else down,
         "kernel_size_up": None if all(kernels == _DEFAULT_KERNELS for kernels in up) else up,
         "constant_upsample": not learnt,
@@ -286,14 +269,19 @@ def _recognize_unet(state: State, path: Path) -> Architecture:
     return Architecture(model, () if learnt else ("model.downsample_factors",))
 
 
+def updates_seen(checkpoint: Checkpoint) -> int | None:
+    """Return the number of updates of a network when it was saved, from its Adam state; None without one."""
+    states = (checkpoint.optimizer_state or {}).get("state")
+    if not isinstance(states, Mapping):
+        return None
+    steps = [int(entry["step"]) for entry in states.values() if isinstance(entry, Mapping) and "step" in entry]
+    return max(steps, default=None)
+
+
 def _kernels(state: State, block: str, path: Path) -> list[list[int]]:
     count = _count(state, re.escape(block) + r"\.conv_pass\.(\d+)\.weight")
     # activations take every other number
     return [list(_weight(state, f"{block}.conv_pass.{index}", path).shape[2:]) for index in range(0, count, 2)]
-
-
-def _factor(state: State, level: int, path: Path) -> list[int]:
-    return list(_weight(state, f"unet.r_up.0.{level}.up", path).shape[2:])
 
 
 def _count(state: State, pattern: str) -> int:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from html import unescape
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote, urlsplit
 
-from requests import RequestException, Session
+from requests import Session
 
-from incasem_like.errors import DownloadError, IncasemError, InputError
+from incasem_like.errors import DownloadError, IncasemError
 from incasem_like.pretrained.checkpoint_run import read_whole
-from incasem_like.pretrained.fetching import TIMEOUTS, MissingFileError, Origin, fetched, shown_url
+from incasem_like.pretrained.databases import read_prelude
+from incasem_like.pretrained.fetching import MissingFileError, base_url, fetched, file_url, list_objects, shown_url
 from incasem_like.pretrained.manifest import CHECKPOINT_FOLDER, DownloadLog, PublishedFile, PublishedModel, file_prefix
-from incasem_like.pretrained.mongodump import read_prelude
+from incasem_like.tracking.model.cache import file_sha256
 
-_BYTES_AT_ONCE = 1 << 20
 Check = Callable[[Path], object]
 Trust = Literal["manifest", "earlier", "server", "first"]
 
@@ -32,8 +28,8 @@ class Downloaded:
         path: Path of the file.
         sha256: SHA-256 of the file.
         is_new: Whether it was fetched now.
-        trust: What the hash was compared with: the ``manifest``, an ``earlier`` download, the ``server``'s digest, or
-            nothing (``first``).
+        trust: What it was compared with: the hash in the ``manifest``, that of an ``earlier`` download, the
+            ``server``'s MD5, or nothing (``first``).
     """
 
     path: Path
@@ -63,12 +59,13 @@ class Downloader:
         folder = self.models_directory / CHECKPOINT_FOLDER
         try:
             return self.file(model, folder / model.file, read_whole)
-        except MissingFileError:
-            directory = model.key.rpartition("/")[0]
-            found = keys_with_prefix(self.base, f"{directory}/{file_prefix(model_id)}".lstrip("/"), self.session)
-            if len(found) != 1:
-                raise
-            renamed = model.model_copy(update={"key": found[0], "file": found[0].rpartition("/")[2]})
+        except MissingFileError as missing:
+            prefix = f"{model.key.rpartition('/')[0]}/{file_prefix(model_id)}".lstrip("/")
+            try:
+                (found,) = list_objects(self.base, prefix, self.session)
+            except (DownloadError, ValueError):  # no listing; or none, or several of that id
+                raise missing from None
+            renamed = model.model_copy(update={"key": found.key, "file": found.key.rpartition("/")[2]})
             return self.file(renamed, folder / renamed.file, read_whole)
 
     def database(self, database: PublishedFile) -> Downloaded:
@@ -89,112 +86,37 @@ class Downloader:
             DownloadError: The server does not answer, or sent a file other than the published one or the one
                 downloaded first, which is then removed. Or the existing file changed since it was downloaded.
         """
+        logged = self.log.get(target)
+        known = published.sha256 or (logged.sha256 if logged else "")
+        trust: Trust = "manifest" if published.sha256 else "earlier" if logged else "first"
         if target.is_file():
-            return self._check_present(published, target, check)
-        url = file_url(self.base, published.key)
-        with fetched(url, target, self.session) as (part, origin):
-            sha256, trust = self._verify(published, target, part, origin, check)
-        self.log.add(target, sha256, shown_url(url))
-        return Downloaded(target, sha256, True, trust)
-
-    def _check_present(self, published: PublishedFile, target: Path, check: Check) -> Downloaded:
-        sha256, logged = digest_file(target, ["sha256"])["sha256"], self.log.get(target)
-        known = published.sha256 or (logged.sha256 if logged else None)
-        if known is not None and sha256 != known:
-            expected = "published" if published.sha256 else "downloaded"
-            raise DownloadError(
-                f"{target} is not what was {expected} (SHA-256 {sha256[:12]}…, not {known[:12]}…): delete it and run "
-                "the same command again."
-            )
-        if logged is None:
-            check(target)
-            self.log.add(target, sha256, "")
-        return Downloaded(target, sha256, False, "manifest" if published.sha256 else "earlier" if logged else "first")
-
-    def _verify(
-        self, published: PublishedFile, target: Path, part: Path, origin: Origin, check: Check
-    ) -> tuple[str, Trust]:
-        """Compare a complete download with every known digest; return its SHA-256 and what it was compared with."""
-        claimed, where = origin.digests, origin.url
-        digests, logged = digest_file(part, {"sha256", *claimed}), self.log.get(target)
-        sha256 = digests["sha256"]
-        for name, value in claimed.items():
-            if digests[name] != value:
+            sha256 = file_sha256(target)
+            if known and sha256 != known:
+                expected = "published" if published.sha256 else "downloaded"
                 raise DownloadError(
-                    f"What came from {where} was damaged on the way ({name.upper()} {digests[name][:12]}…, the server "
-                    f"has {value[:12]}…): run the same command again."
+                    f"{target} is not what was {expected} (SHA-256 {sha256[:12]}…, not {known[:12]}…): delete it and "
+                    "run the same command again."
                 )
-        if published.sha256 is not None and sha256 != published.sha256:
-            raise DownloadError(
-                f"{where} is not the published {target.name} (SHA-256 {sha256[:12]}…, not "
-                f"{published.sha256[:12]}…): name another source with --url."
-            )
-        if logged is not None and published.sha256 is None and sha256 != logged.sha256:
-            raise DownloadError(
-                f"{where} is not the file that came first, on {logged.time[:10]} (SHA-256 {sha256[:12]}…, not "
-                f"{logged.sha256[:12]}…): name another source with --url, or accept the new one with --accept_changed."
-            )
-        try:
-            check(part)
-        except IncasemError:
-            raise DownloadError(
-                f"{where} sent something else than {target.name}, which cannot be read: name another source with --url."
-            ) from None
-        if published.sha256 is not None:
-            return sha256, "manifest"
-        return sha256, "earlier" if logged is not None else "server" if claimed else "first"
-
-
-def base_url(address: str) -> str:
-    """Convert the source that a user names to the base URL of the keys.
-
-    Args:
-        address: ``https://…``, ``http://…``, or ``s3://bucket/prefix``, which is read anonymously over HTTPS.
-
-    Raises:
-        InputError: It has another form.
-
-    Example:
-        >>> base_url("s3://asem-project")
-        'https://asem-project.s3.amazonaws.com'
-    """
-    parts = urlsplit(address)
-    if parts.scheme == "s3" and parts.netloc:
-        # a dot in the bucket's name would not match the certificate of *.s3.amazonaws.com
-        host = "https://s3.amazonaws.com/" + parts.netloc if "." in parts.netloc else None
-        return (host or f"https://{parts.netloc}.s3.amazonaws.com") + parts.path.rstrip("/")
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise InputError(
-            f"{shown_url(address)} is not a URL to download from: give https://…, http://… or s3://bucket."
-        )
-    return address.rstrip("/")
-
-
-def file_url(base: str, key: str) -> str:
-    """Return the URL of a file: below the base, unless the base already names that file."""
-    parts = urlsplit(base)
-    if parts.path.endswith(f"/{key.rpartition('/')[2]}") or parts.query:
-        return base
-    return f"{base}/{quote(key)}"
-
-
-def keys_with_prefix(base: str, prefix: str, session: Session) -> list[str]:
-    """List a bucket's keys that begin with ``prefix``; empty if the server is not a bucket or does not list."""
-    try:
-        page = session.get(f"{base}/", params={"list-type": "2", "prefix": prefix}, timeout=TIMEOUTS)
-    except RequestException:
-        return []
-    if page.status_code != 200 or "<ListBucketResult" not in page.text:
-        return []
-    keys = [unescape(key) for key in re.findall(r"<Key>([^<]*)</Key>", page.text)]
-    return [key for key in keys if key.startswith(prefix)]
-
-
-def digest_file(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
-    """Compute digests of a file in one pass, in hexadecimal by algorithm."""
-    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-    with open(path, "rb") as file:
-        while block := file.read(_BYTES_AT_ONCE):
-            for digest in hashes.values():
-                digest.update(block)
-    return {name: digest.hexdigest() for name, digest in hashes.items()}
+            if logged is None:
+                check(target)
+                self.log.add(target, sha256, "")
+            return Downloaded(target, sha256, False, trust)
+        url = file_url(self.base, published.key)
+        where = shown_url(url)
+        with fetched(url, target, self.session) as (part, origin):
+            sha256 = file_sha256(part)
+            if known and sha256 != known:
+                expected, remedy = f"the published {target.name}", "name another source with --url"
+                if logged and not published.sha256:
+                    expected = f"the file that came first, on {logged.time[:10]}"
+                    remedy += ", or accept the new one with --accept_changed"
+                raise DownloadError(f"{where} is not {expected} (SHA-256 {sha256[:12]}…, not {known[:12]}…): {remedy}.")
+            try:
+                check(part)
+            except IncasemError:
+                raise DownloadError(
+                    f"{where} sent something else than {target.name}, which cannot be read: name another source with "
+                    "--url."
+                ) from None
+        self.log.add(target, sha256, where)
+        return Downloaded(target, sha256, True, "server" if trust == "first" and origin.md5 else trust)

@@ -1,31 +1,28 @@
-"""Trainings recorded by other programs, converted to this package's run format but not yet stored; ``mock_db``.
-
-``mock_db`` is the folder of JSON configurations that incasem's branches without a database use: a ``ledger.json`` of
-the form ``{"1841": "er_1841.json"}``, and the named files.
-"""
+"""Trainings recorded by other programs: their form here before they are stored, and incasem's configurations."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from incasem_like.config.reading import parse_json, read_text
-from incasem_like.errors import ConfigError, InputError
-from incasem_like.pretrained.translation import parent_of, translate
+from pydantic import TypeAdapter, ValidationError
+
+from incasem_like.config import TrainingConfig
+from incasem_like.config.reading import parse_yaml
+from incasem_like.errors import ConfigError
 from incasem_like.tracking.model.summaries import unpickled
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.values import plain, without_credentials
 
 ORIGIN = "imported"
-LEDGER = "ledger.json"
-_NAME_AND_ID = re.compile(r"(?P<name>.*?)_?(?P<id>\d+)$")
-_COMMENT = "configuration imported from incasem's {file}; metrics, times and state are not known"
+# A wrong guess for these would give another network than the trained one, or other voxels.
+_ESSENTIAL = ("data", "model")
+# Keys that do not describe the training: sections of incasem's other commands, and the parent, which is noted.
+_NOT_OF_THE_TRAINING = ("prediction", "name", "training.continue_id")
 
 
 @dataclass(frozen=True)
@@ -58,39 +55,6 @@ class ForeignRun:
     notes: str = ""
     problem: str = ""
     missing: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """The configuration of an import, and notes about its translation.
-
-    Attributes:
-        config: The configuration in this package's form; the original if the translation failed.
-        info: ``original_config`` and the notes about its translation.
-        problem: See ``ForeignRun``.
-    """
-
-    config: dict[str, Any]
-    info: dict[str, Any]
-    problem: str = ""
-
-
-def configuration(original: Mapping[str, Any], source: str) -> Configuration:
-    """Translate a configuration; if that fails, keep the original, with the reason.
-
-    Args:
-        original: The configuration in its original store.
-        source: See ``translate``.
-    """
-    unchanged = without_credentials(plain(unpickled(original)))
-    try:
-        translated = translate(original, source)
-    except ConfigError as error:
-        return Configuration(unchanged, {"original_config": unchanged}, str(error))
-    notes = {"left_out": list(translated.left_out), "replaced": list(translated.replaced)}
-    info = {"original_config": unchanged, "translation": notes}
-    parent = parent_of(original)
-    return Configuration(without_credentials(translated.config), info | ({"parent": parent} if parent else {}))
 
 
 def origin(identity: str, source: str, foreign_id: int | None) -> dict[str, Any]:
@@ -130,90 +94,132 @@ def blank_document(
 
 
 @dataclass(frozen=True)
-class MockDb:
-    """A ledger and its files.
+class Configuration:
+    """A translated configuration.
 
     Attributes:
-        files: The JSON of each run, by id.
-        missing: Ids in the ledger whose file is missing.
+        config: The complete configuration in this package's form; missing values have incasem's defaults.
+        left_out: Dotted keys of the original that this package does not have.
+        replaced: Dotted keys whose value could not be used and was replaced by incasem's default.
     """
 
-    files: dict[int, Path]
-    missing: tuple[int, ...]
-
-    def trainings(self, wanted: Sequence[int] | None = None) -> Iterator[ForeignRun]:
-        """Yield the trainings; all if none are named.
-
-        Raises:
-            ConfigError: A file is not JSON.
-        """
-        for run_id, path in self.files.items():
-            if (wanted is None or run_id in wanted) and prediction_of(path, run_id) is None:
-                yield read_run(path, run_id)
+    config: dict[str, Any]
+    left_out: tuple[str, ...]
+    replaced: tuple[str, ...]
 
 
-def is_mock_db(path: Path) -> bool:
-    """Return whether a path is such a folder or its ledger."""
-    return (path / LEDGER).is_file() or path.name == LEDGER
+def translate(original: Mapping[str, Any], source: str) -> Configuration:
+    """Translate a training configuration of incasem.
 
+    Numbers stored as text become numbers. Paths are unchanged: they belong to the original machine.
 
-def read_mock_db(path: Path) -> MockDb:
-    """Read the ledger of a folder, or the ledger itself.
+    Args:
+        original: The configuration in its run document or JSON, perhaps written by Sacred's serializer.
+        source: Text that names it in messages: ``of run 1841``.
 
     Raises:
-        ConfigError: It is not JSON.
-        InputError: It is not a mapping from ids to files.
+        ConfigError: Its values for voxels, classes or network cannot be used.
     """
-    ledger = path / LEDGER if path.is_dir() else path
-    entries = parse_json(read_text(ledger, "The ledger"), str(ledger))
-    if not isinstance(entries, Mapping) or not all(
-        str(key).isdigit() and isinstance(name, str) and name for key, name in entries.items()
-    ):
-        raise InputError(f'{ledger} is not a ledger of runs: it must have the form {{"1841": "er_1841.json"}}.')
-    files = {int(key): ledger.parent / name for key, name in entries.items()}
-    present = {run_id: file for run_id, file in sorted(files.items()) if file.is_file()}
-    return MockDb(present, tuple(sorted(set(files) - set(present))))
+    values = deepcopy(unpickled(original))
+    left_out, replaced = _repair(values, source)
+    try:
+        config = TrainingConfig.from_values(values, lambda _key: source)
+    except ConfigError:
+        # Values that contradict each other here; how samples were drawn does not matter any more.
+        config = TrainingConfig.from_values(_bare(values), lambda _key: source)
+        replaced.append("training")
+    return Configuration(config.model_dump(mode="json"), tuple(left_out), tuple(replaced))
 
 
-def id_in_name(path: Path) -> int | None:
-    """Read the id of a run from the name of its JSON, ``er_1841.json``; None for any other file."""
-    found = _NAME_AND_ID.match(path.stem)
-    return int(found["id"]) if found is not None and path.suffix == ".json" and path.name != LEDGER else None
+def translated(original: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Translate a configuration; if that fails, keep the original, with the reason.
 
-
-def prediction_of(path: Path, run_id: int) -> int | None:
-    """Return the training that a prediction was made with, None for a training; both are in one ledger.
-
-    The published trainings contain the settings of a prediction too, which refers to themselves.
+    Returns:
+        The configuration; for the run's ``info``, the original one, its parent and notes about the translation; and
+        why it failed, or nothing.
     """
-    prediction = _read(path).get("prediction")
-    used = prediction.get("run_id_training") if isinstance(prediction, Mapping) else None
-    training = int(str(used)) if str(used).isdigit() else run_id
-    return training if training != run_id else None
+    unchanged = without_credentials(plain(unpickled(original)))
+    try:
+        found = translate(original, source)
+    except ConfigError as error:
+        return unchanged, {"original_config": unchanged}, str(error)
+    notes = {"left_out": list(found.left_out), "replaced": list(found.replaced)}
+    info = {"original_config": unchanged, "translation": notes}
+    parent = parent_of(original)
+    return without_credentials(found.config), info | ({"parent": parent} if parent else {}), ""
 
 
-def read_run(path: Path, run_id: int) -> ForeignRun:
-    """Read the JSON of a training.
+def parent_of(original: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the training that an incasem training was started or continued from, or None."""
+    training = unpickled(original).get("training")
+    if not isinstance(training, Mapping):
+        return None
+    start = training.get("start_from") or ()
+    if isinstance(start, Sequence) and start and str(start[0]).isdigit():
+        return {"training_run_id": int(start[0]), "checkpoint": str(start[1]) if len(start) > 1 else None}
+    continued = training.get("continue_id")
+    return {"training_run_id": int(str(continued))} if str(continued).isdigit() else None
+
+
+def _repair(values: dict[str, Any], source: str) -> tuple[list[str], list[str]]:
+    """Remove what this package does not know or accept, and convert texts to the types of their keys.
+
+    Args:
+        values: The configuration; changed in place.
+        source: See ``translate``.
+
+    Returns:
+        The dotted keys that are unknown here, and those whose value could not be used.
 
     Raises:
-        ConfigError: It is not JSON.
-        InputError: It is not the configuration of a training.
+        ConfigError: A value that decides about network or voxels cannot be used.
     """
-    original = _read(path)
-    if not isinstance(original.get("model"), Mapping) or not isinstance(original.get("training"), Mapping):
-        raise InputError(f"{path} is not a configuration of a training (no 'training' and 'model'): name another file.")
-    settings = configuration(original, f"in {path}")
-    found = _NAME_AND_ID.match(path.stem)
-    name = str(original.get("name") or (found["name"] if found else "") or path.stem)
-    digest = hashlib.sha256(json.dumps(original, sort_keys=True).encode()).hexdigest()
-    identity = f"mock_db run {run_id} of sha256 {digest}"
-    info = settings.info | origin(identity, str(path), run_id)
-    document = blank_document(run_id, name, _COMMENT.format(file=path.name), settings.config, info)
-    return ForeignRun(run_id, name, identity, document, problem=settings.problem)
+    left_out: list[str] = []
+    replaced: list[str] = []
+    parsed: set[str] = set()
+    adapter = TypeAdapter(TrainingConfig)
+    while True:
+        try:
+            adapter.validate_python(values)
+            return left_out, replaced
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+        found = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+        section, keys, below = values, list[str](), values
+        for part in map(str, found["loc"]):  # those in the values; pydantic adds names of types to them
+            if not isinstance(below, dict) or part not in below:
+                break
+            section, below = below, below[part]
+            keys.append(part)
+        if found["type"] == "contradiction" or not keys:
+            return left_out, replaced
+        name, last = ".".join(keys), keys[-1]
+        if found["type"] == "extra_forbidden":
+            del section[last]
+            if name not in _NOT_OF_THE_TRAINING and keys[0] not in _NOT_OF_THE_TRAINING:
+                left_out.append(name)
+        elif isinstance(section[last], str) and name not in parsed:
+            parsed.add(name)
+            with contextlib.suppress(ConfigError):
+                section[last] = parse_yaml(section[last], "a value")
+        elif keys[0] in _ESSENTIAL:
+            TrainingConfig.from_values(values, lambda _key: source)  # raises it as one sentence
+        else:
+            del section[last]
+            replaced.append(name)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content = parse_json(read_text(path, "The run"), str(path))
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a configuration of a training: name another file.")
-    return content
+def _bare(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return only the keys that describe the network and its training data."""
+    training, validation = values.get("training", {}), values.get("validation", {})
+    classes = values.get("data", {}).get("num_classes", 2)
+    kept = ("data", "iterations", "save_every", "optimizer")
+    return {
+        **{key: values[key] for key in ("seed", "directories", "data", "model") if key in values},
+        "loss": {"weight": [1.0] * classes},
+        "training": {
+            **{key: training[key] for key in kept if key in training},
+            "augmentation": {"simple": None, "elastic": None},
+        },
+        "validation": {key: validation[key] for key in ("data",) if key in validation},
+    }

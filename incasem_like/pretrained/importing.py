@@ -30,7 +30,7 @@ from incasem_like.tracking.run_folder import (
     PortableRun,
     RunFolder,
 )
-from incasem_like.tracking.series import Metric, max_points
+from incasem_like.tracking.series import max_points
 from incasem_like.tracking.sessions import Start, begin_metrics, describe_session, new_token
 from incasem_like.tracking.values import naive_utc
 
@@ -96,13 +96,13 @@ class Importer:
         if present is None:
             return Imported(self._write(run, checkpoint, wanted), run, "imported")
         earlier = present.info.get(ORIGIN) or {}
-        if earlier and earlier.get("original_id") == run.id:
-            if checkpoint is not None and _is_checkpoint_alone(run.identity) and not present.checkpoints:
-                self._complete(present, checkpoint)  # the run's record was imported earlier
-                return Imported(present.id, run, "checkpoint")
-            if _is_checkpoint_alone(str(earlier["identity"])) and not _is_checkpoint_alone(run.identity):
-                return Imported(self._replace(present, run, checkpoint), run, "imported")
-        if self.replace and earlier:
+        is_same_training = bool(earlier) and earlier.get("original_id") == run.id
+        was_alone = _is_checkpoint_alone(str(earlier.get("identity")))
+        is_alone = _is_checkpoint_alone(run.identity)
+        if is_same_training and checkpoint is not None and is_alone and not present.checkpoints:
+            self._complete(present, checkpoint)  # the run's record was imported earlier
+            return Imported(present.id, run, "checkpoint")
+        if (is_same_training and was_alone and not is_alone) or (self.replace and earlier):
             return Imported(self._replace(present, run, checkpoint), run, "imported")
         if self.remap:
             return Imported(self._write(run, checkpoint, None), run, "imported")
@@ -140,8 +140,11 @@ class Importer:
         tags, notes = tuple(dict.fromkeys([*run.tags, *present.tags])), present.notes or run.notes
         with tempfile.TemporaryDirectory(prefix=".import-", dir=self.store.runs_directory) as temporary:
             before = export_run(present, Path(temporary) / "before")
-            if checkpoint is None:
-                checkpoint = _exported_checkpoint(present, PortableRun(before))
+            if checkpoint is None and present.checkpoints:
+                last = present.checkpoint("last")
+                known = bool((present.info.get("checkpoint_file") or {}).get("iteration_known"))
+                if path := PortableRun(before).checkpoint(last.sha256):
+                    checkpoint = ImportedCheckpoint(path, last.sha256, last.iteration, known, last.model.url)
             if checkpoint is not None and not usable(run, checkpoint):
                 checkpoint = None
             delete_run(self.store, present.id, force=True)
@@ -165,10 +168,27 @@ class Importer:
     def _place(self, run_id: int, entries: Sequence[Any], checkpoint: ImportedCheckpoint | None) -> dict[str, Any]:
         """Copy a checkpoint to its run, and return what to add to the run's ``info``, given its present ``entries``."""
         info: dict[str, Any] = {"runs_directory": str(self.store.runs_directory)}
-        if checkpoint is not None:
-            entry = place(checkpoint, self.store, run_id)
-            info |= {"checkpoints": [*entries, entry], "checkpoint_file": checkpoint.notes}
-        return info
+        if checkpoint is None:
+            return info
+        target = _target(checkpoint, self.store, run_id)
+        if not _has_sha256(target, checkpoint.sha256):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy_whole(checkpoint.path, target, link=True)
+            if not _has_sha256(target, checkpoint.sha256):
+                target.unlink()
+                raise InputError(f"{checkpoint.path} changed while it was imported: run the same command again.")
+        # Another store may have the same run; deleting it from one of them must keep the files.
+        share(target.parent, [(self.store.description, run_id)])
+        entry = {
+            "iteration": checkpoint.iteration,
+            "path": target.relative_to(self.store.runs_directory).as_posix(),
+            "sha256": checkpoint.sha256,
+            "bytes": target.stat().st_size,
+            "metrics": {},
+            **({"url": checkpoint.url} if checkpoint.url else {}),
+        }
+        notes = {"file": checkpoint.path.name, "iteration_known": checkpoint.iteration_known}
+        return info | {"checkpoints": [*entries, entry], "checkpoint_file": notes}
 
     def _upload(self, run_id: int) -> None:
         """Copy a run's checkpoints into a store that stores any; a failed upload can be repeated later."""
@@ -189,34 +209,6 @@ def usable(run: ForeignRun, checkpoint: ImportedCheckpoint) -> bool:
     except (ConfigError, CheckpointError):
         return False
     return True
-
-
-def place(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int) -> dict[str, Any]:
-    """Store a checkpoint in the folder of its run, and return its entry in ``info.checkpoints``.
-
-    The file appears atomically: as a hard link if the file system supports that, else as a copy.
-
-    Raises:
-        InputError: The file changed since it was read.
-        OSError: The folder cannot be written.
-    """
-    target = _target(checkpoint, store, run_id)
-    if not _has_sha256(target, checkpoint.sha256):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        copy_whole(checkpoint.path, target, link=True)
-        if not _has_sha256(target, checkpoint.sha256):
-            target.unlink()
-            raise InputError(f"{checkpoint.path} changed while it was imported: run the same command again.")
-    # Another store may have the same run; deleting it from one of them must keep the files.
-    share(target.parent, [(store.description, run_id)])
-    entry: dict[str, Any] = {
-        "iteration": checkpoint.iteration,
-        "path": target.relative_to(store.runs_directory).as_posix(),
-        "sha256": checkpoint.sha256,
-        "bytes": target.stat().st_size,
-        "metrics": {},
-    }
-    return entry | ({"url": checkpoint.url} if checkpoint.url else {})
 
 
 def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callable[[int], Mapping[str, Any]]) -> int:
@@ -244,9 +236,18 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
         metrics_log.open()
         with contextlib.closing(metrics_log):
             metrics = begin_metrics(metrics_log, token, max_points(document["config"]))
-            metrics.take({name: _columns(metric) for name, metric in run.metrics.items()})
+            for name, metric in run.metrics.items():
+                moments = [naive_utc(moment) for moment in metric.timestamps]
+                points = {"steps": list(metric.steps), "values": list(metric.values), "timestamps": moments}
+                metrics.take({name: points})
         folder.write("metrics.json", metrics.table.as_documents())
-        experiment = {**document["experiment"], "sources": _write_sources(run, folder.folder)}
+        sources = []
+        for number, (name, content) in enumerate(run.sources.items()):
+            path = folder.folder / "_sources" / str(number) / (Path(name).name or "source")
+            path.parent.mkdir(parents=True)
+            path.write_bytes(content)
+            sources.append([name, path.relative_to(folder.folder).as_posix()])
+        experiment = {**document["experiment"], "sources": sources}
         described = {key: value for key, value in document.items() if key not in _IN_OTHER_FILES}
         described |= {**times, "experiment": experiment, "session": token, "artifacts": list(run.artifacts)}
         folder.write("run.json", described | {"resources": []})
@@ -269,21 +270,6 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
             highest_number(store.runs_directory),
             lambda found: ({**portable.info, **note(found)}, portable.document.get("result")),
         )
-
-
-def _write_sources(run: ForeignRun, folder: Path) -> list[list[str]]:
-    entries = []
-    for number, (name, content) in enumerate(run.sources.items()):
-        path = folder / "_sources" / str(number) / (Path(name).name or "source")
-        path.parent.mkdir(parents=True)
-        path.write_bytes(content)
-        entries.append([name, path.relative_to(folder).as_posix()])
-    return entries
-
-
-def _columns(metric: Metric) -> dict[str, list[Any]]:
-    times = [naive_utc(moment) for moment in metric.timestamps]
-    return {"steps": list(metric.steps), "values": list(metric.values), "timestamps": times}
 
 
 def _check_folder(checkpoint: ImportedCheckpoint, store: RunStore, run_id: int, registered: Sequence[str] = ()) -> None:
@@ -323,13 +309,3 @@ def _has_sha256(path: Path, sha256: str) -> bool:
 
 def _is_checkpoint_alone(identity: str) -> bool:
     return identity.startswith("checkpoint ")
-
-
-def _exported_checkpoint(record: RunRecord, exported: PortableRun) -> ImportedCheckpoint | None:
-    """Return the newest checkpoint of an exported run; None if it had none."""
-    if not record.checkpoints:
-        return None
-    last = record.checkpoint("last")
-    path = exported.checkpoint(last.sha256)
-    known = bool((record.info.get("checkpoint_file") or {}).get("iteration_known"))
-    return None if path is None else ImportedCheckpoint(path, last.sha256, last.iteration, known, last.model.url)

@@ -78,8 +78,8 @@ def read_keras(path: Path) -> KerasUnet:
     try:
         with h5py.File(path) as file:
             group = file.get("model_weights", file)
-            layers = [group[_text(name)] for name in group.attrs["layer_names"]]
-            blocks = [tuple(np.asarray(layer[_text(name)]) for name in layer.attrs["weight_names"]) for layer in layers]
+            layers = [group[name] for name in group.attrs["layer_names"]]
+            blocks = [tuple(np.asarray(layer[name]) for name in layer.attrs["weight_names"]) for layer in layers]
     except (OSError, KeyError) as error:
         raise CheckpointError(
             f"{path} is damaged or not a network that Keras stored ({error}): use another."
@@ -137,20 +137,19 @@ def converted(unet: KerasUnet, scale: float, path: Path) -> nn.Module:
 def keras_forward(unet: KerasUnet, maps: Array) -> Array:
     """Compute the network's logits (..., classes) of maps (..., channels), by the definitions of Keras' layers."""
     skipped = []
-    for block in unet.blocks[: unet.levels]:
-        maps = _relu(_convolution(_relu(_convolution(maps, *block[:2])), *block[2:4]))
-        skipped.append(maps)
-        maps = _max_pool(maps)
-    for block in unet.blocks[unet.levels : -1]:
-        maps = _relu(_convolution(_relu(_convolution(maps, *block[:2])), *block[2:4]))
-        maps = _transposed_convolution(maps, *block[4:6])
-        beside = skipped.pop()
-        margins = [(large - small) // 2 for large, small in zip(beside.shape[:-1], maps.shape[:-1], strict=True)]
-        crop = tuple(slice(at, at + size) for at, size in zip(margins, maps.shape[:-1], strict=True))
-        maps = np.concatenate([maps, beside[crop]], axis=-1)
-    block = unet.blocks[-1]
-    maps = _relu(_convolution(_relu(_convolution(maps, *block[:2])), *block[2:4]))
-    return _convolution(maps, *block[4:6])
+    for index, block in enumerate(unet.blocks):
+        for kernel, bias in (block[:2], block[2:4]):
+            maps = np.maximum(_convolution(maps, kernel, bias), 0)
+        if index < unet.levels:
+            skipped.append(maps)
+            for axis in range(maps.ndim - 1):
+                maps = np.maximum(*(np.take(maps, range(at, maps.shape[axis], 2), axis) for at in (0, 1)))
+        elif skipped:
+            maps, beside = _transposed_convolution(maps, *block[4:6]), skipped.pop()
+            margins = [(large - small) // 2 for large, small in zip(beside.shape[:-1], maps.shape[:-1], strict=True)]
+            crop = tuple(slice(at, at + size) for at, size in zip(margins, maps.shape[:-1], strict=True))
+            maps = np.concatenate([maps, beside[crop]], axis=-1)
+    return _convolution(maps, *unet.blocks[-1][4:6])
 
 
 def _check_values(unet: KerasUnet, network: nn.Module, scale: float, path: Path) -> None:
@@ -179,14 +178,6 @@ def _named(unet: KerasUnet) -> Iterator[tuple[str, Array]]:
             yield f"{layers[number // 2]}.{'bias' if number % 2 else 'weight'}", value
 
 
-def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else name
-
-
-def _relu(maps: Array) -> Array:
-    return np.maximum(maps, 0)
-
-
 def _convolution(maps: Array, kernel: Array, bias: Array) -> Array:
     shape = tuple(size - edge + 1 for size, edge in zip(maps.shape[:-1], kernel.shape[:-2], strict=True))
     total = np.zeros((*shape, kernel.shape[-1])) + bias
@@ -201,10 +192,3 @@ def _transposed_convolution(maps: Array, kernel: Array, bias: Array) -> Array:
     for at in np.ndindex(edges):
         result[tuple(slice(begin, None, edge) for begin, edge in zip(at, edges, strict=True))] = maps @ kernel[at].T
     return result + bias
-
-
-def _max_pool(maps: Array) -> Array:
-    pooled = maps
-    for axis in range(maps.ndim - 1):
-        pooled = np.maximum(*(np.take(pooled, range(at, pooled.shape[axis], 2), axis) for at in (0, 1)))
-    return pooled

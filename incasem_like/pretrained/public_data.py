@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,13 +10,18 @@ from pathlib import Path, PurePosixPath
 from threading import local
 from typing import Any
 
-from requests import RequestException, Session
-
 from incasem_like.errors import DownloadError, InputError
 from incasem_like.formatting.derive import DatasetWritten, Derivation
 from incasem_like.formatting.import_volume import import_volume
-from incasem_like.pretrained.downloading import base_url, digest_file
-from incasem_like.pretrained.fetching import TIMEOUTS, fetched, open_session, shown_url
+from incasem_like.pretrained.fetching import (
+    StoredObject,
+    base_url,
+    fetched,
+    holds,
+    list_objects,
+    open_session,
+    shown_url,
+)
 from incasem_like.terminal import Progress
 
 DOCUMENTS = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json", "attributes.json")
@@ -86,54 +90,10 @@ def describe_public_data() -> list[str]:
     return [cell, *(f"{name}: {data.what}" for name, data in _LISTED.items())]
 
 
-@dataclass(frozen=True)
-class StoredObject:
-    """An object of a bucket.
-
-    Attributes:
-        key: Its key.
-        size: Bytes.
-        md5: MD5 in hexadecimal; None if it was uploaded in several parts.
-    """
-
-    key: str
-    size: int
-    md5: str | None
-
-
-def list_objects(base: str, prefix: str, session: Session) -> list[StoredObject]:
-    """List the objects of a public bucket whose keys begin with ``prefix``, page by page.
-
-    Raises:
-        DownloadError: The bucket cannot be reached, or does not list its objects.
-    """
-    found: list[StoredObject] = []
-    query = {"list-type": "2", "prefix": prefix}
-    while True:
-        try:
-            page = session.get(f"{base}/", params=query, timeout=TIMEOUTS)
-            root = ElementTree.fromstring(page.content if page.status_code == 200 else b"")
-        except (RequestException, ElementTree.ParseError) as error:
-            raise DownloadError(
-                f"{shown_url(base)} does not list its objects ({type(error).__name__}): check the network, or name a "
-                "mirror with --url."
-            ) from None
-        names = {element.tag.rpartition("}")[2]: element.text or "" for element in root}
-        for element in root:
-            if element.tag.rpartition("}")[2] == "Contents":
-                each = {child.tag.rpartition("}")[2]: child.text or "" for child in element}
-                tag = each.get("ETag", "").strip('"')
-                md5 = tag if re.fullmatch(r"[0-9a-f]{32}", tag) else None
-                found.append(StoredObject(each["Key"], int(each["Size"]), md5))
-        if names.get("IsTruncated") != "true":
-            return found
-        query["continuation-token"] = names["NextContinuationToken"]
-
-
 def download_public_data(name: str, folder: Path, source: str | None = None) -> Path:
     """Download public data whole; what is there already with the right size and content is kept.
 
-    Every object is verified by its size, and by the MD5 or SHA-256 that the server gives. Of a container the documents
+    Every object is verified by its size, and by the MD5 if the server gives one. Of a container the documents
     that make arrays readable come last, so that a part of it is never taken for the whole.
 
     Args:
@@ -154,26 +114,29 @@ def download_public_data(name: str, folder: Path, source: str | None = None) -> 
     session = open_session()
     if not data.is_container:
         if not target.exists():
-            _fetch_object(f"{base}/{data.key}", target, None, session)
+            with fetched(f"{base}/{data.key}", target, session):
+                pass
         return target
     objects = [each for each in list_objects(base, f"{data.key}/", session) if not each.key.endswith("/")]
     if not objects:
         raise DownloadError(f"{shown_url(base)} holds nothing below {data.key}: check the name, or --url.")
-    ordered = sorted(objects, key=lambda each: PurePosixPath(each.key).name in DOCUMENTS)
-    first_document = sum(PurePosixPath(each.key).name not in DOCUMENTS for each in objects)
-    kept = local()
+    sessions = local()
 
     def copy(each: StoredObject) -> int:
-        path = target / _inside(each.key, data.key)
-        if not _is_there(path, each):
-            if not hasattr(kept, "session"):
-                kept.session = open_session()
-            _fetch_object(f"{base}/{each.key}", path, each, kept.session)
+        inside = PurePosixPath(each.key).relative_to(data.key)
+        if ".." in inside.parts:
+            raise DownloadError(f"The bucket lists {each.key}, which is outside the container: do not use it.")
+        if not holds(target / inside, each):
+            if not hasattr(sessions, "own"):
+                sessions.own = open_session()
+            with fetched(f"{base}/{each.key}", target / inside, sessions.own, each):
+                pass
         return each.size
 
     total = sum(each.size for each in objects)
     with Progress(f"Downloading {name}", total, "bytes") as progress, ThreadPoolExecutor(OBJECTS_AT_ONCE) as pool:
-        for part in (ordered[:first_document], ordered[first_document:]):
+        for documents in (False, True):
+            part = [each for each in objects if (PurePosixPath(each.key).name in DOCUMENTS) == documents]
             try:
                 for size in pool.map(copy, part):
                     progress.advance(size)
@@ -181,39 +144,6 @@ def download_public_data(name: str, folder: Path, source: str | None = None) -> 
                 pool.shutdown(cancel_futures=True)
                 raise
     return target
-
-
-def _inside(key: str, container: str) -> str:
-    path = PurePosixPath(key).relative_to(container)
-    if ".." in path.parts:
-        raise DownloadError(f"The bucket lists {key}, which would be written outside the container: do not use it.")
-    return str(path)
-
-
-def _is_there(path: Path, each: StoredObject) -> bool:
-    return (
-        path.is_file()
-        and path.stat().st_size == each.size
-        and (each.md5 is None or digest_file(path, ["md5"])["md5"] == each.md5)
-    )
-
-
-def _fetch_object(url: str, target: Path, listed: StoredObject | None, session: Session) -> None:
-    """Fetch one object and verify it; an interrupted one is resumed."""
-    with fetched(url, target, session, show=listed is None) as (path, origin):
-        expected = dict(origin.digests)
-        if listed is not None and listed.md5 is not None:
-            expected["md5"] = listed.md5
-        size = origin.total if listed is None else listed.size
-        if size is not None and path.stat().st_size != size:
-            raise DownloadError(f"{shown_url(url)} has {path.stat().st_size} bytes, not {size}: run it again.")
-        found = digest_file(path, expected)
-        for algorithm, value in expected.items():
-            if found[algorithm] != value:
-                raise DownloadError(
-                    f"{shown_url(url)} was damaged on the way ({algorithm.upper()} {found[algorithm][:12]}…, not "
-                    f"{value[:12]}…): run the same command again."
-                )
 
 
 def download_box(

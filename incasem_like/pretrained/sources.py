@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from incasem_like.errors import InputError
-from incasem_like.models import PortableModel, is_package, is_portable, read_package, read_portable
+from incasem_like.models import is_package, is_portable, read_package, read_portable
 from incasem_like.networks import save_checkpoint
 from incasem_like.pretrained.checkpoint_run import (
     Architecture,
@@ -20,16 +20,23 @@ from incasem_like.pretrained.checkpoint_run import (
     run_of_checkpoint,
     run_of_portable,
 )
-from incasem_like.pretrained.foreign import ForeignRun, id_in_name, is_mock_db, prediction_of, read_mock_db, read_run
+from incasem_like.pretrained.databases import (
+    LEDGER,
+    is_archive,
+    is_dump_folder,
+    is_mock_db,
+    open_database,
+    read_mock_db,
+)
+from incasem_like.pretrained.foreign import ForeignRun
 from incasem_like.pretrained.importing import usable
 from incasem_like.pretrained.keras import converted, is_keras, read_keras
 from incasem_like.pretrained.manifest import DownloadLog, Manifest, find_checkpoint
-from incasem_like.pretrained.mongodump import is_archive, is_dump_folder, open_dump
 from incasem_like.tracking.model.checkpoints import listed
 
-Kind = Literal["dump", "mock_db", "json", "checkpoint", "portable", "package"]
+Kind = Literal["database", "json", "checkpoint", "portable"]
 # Records come before checkpoints, which are then added to them.
-ORDER: tuple[Kind, ...] = ("dump", "mock_db", "json", "checkpoint", "portable", "package")
+ORDER: tuple[Kind, ...] = ("database", "json", "checkpoint", "portable")
 Candidate = tuple[ForeignRun, ImportedCheckpoint | None]
 
 
@@ -89,7 +96,7 @@ class Sources:
         files = [
             find_checkpoint(number, model, self.models_directory) for number, model in self.manifest.models.items()
         ]
-        found = [Source("dump", database)] if database.is_file() else []
+        found = [Source("database", database)] if database.is_file() else []
         found += [Source("checkpoint", file) for file in files if file is not None]
         if not found:
             raise InputError(
@@ -127,7 +134,7 @@ class Sources:
         Args:
             source: The source to read.
             description: The user's description of it.
-            wanted: Ids of the trainings to take from a dump or mock_db; None for all.
+            wanted: Ids of the trainings to take from a database; None for all.
             database: Which database of a dump; None for the one with runs.
 
         Raises:
@@ -138,39 +145,29 @@ class Sources:
         """
         if source.kind == "checkpoint":
             yield self._read_checkpoint(source.path, description)
-        elif source.kind in ("portable", "package"):
-            model = (read_portable if source.kind == "portable" else read_package)(source.path)
+        elif source.kind == "portable":
+            model = (read_package if is_package(source.path) else read_portable)(source.path)
             model.verify()
             # The caller has placed the checkpoint when the next candidate is asked for.
             with tempfile.TemporaryDirectory(prefix="incasem-import-") as folder:
-                yield self._with_state(model, source.path, Path(folder) / "checkpoint", description.name)
-        elif source.kind == "json":
-            number = id_in_name(source.path)
-            assert number is not None, "a path is a source of this kind only if its name has an id"
-            yield self._with_checkpoint(read_run(source.path, number))
-        elif source.kind == "mock_db":
-            ledger = read_mock_db(source.path)
-            _check_present(source, wanted, list(ledger.files))
-            yield from map(self._with_checkpoint, ledger.trainings(wanted))
+                file = Path(folder) / "checkpoint"
+                save_checkpoint(file, model.network())
+                checkpoint = read_imported(file, model.description.training.iteration)
+                yield run_of_portable(model, source.path, description.name), checkpoint
         else:
-            with open_dump(source.path, database) as runs:
-                _check_present(source, wanted, runs.ids())
-                yield from map(self._with_checkpoint, runs.runs(wanted))
+            wanted = wanted if source.kind == "database" else None
+            with open_database(source.path, database) as found:
+                there = found.ids() if wanted else []
+                for number in wanted or ():
+                    if number not in there:
+                        raise InputError(
+                            f"{source.path} holds no run {number}: it holds {listed(sorted(there)) or 'none'}."
+                        )
+                yield from map(self._with_checkpoint, found.runs(wanted))
 
     def skipped(self, source: Source) -> list[str]:
         """Return a sentence for each part of a source that is not imported."""
-        if source.kind != "mock_db":
-            return []
-        ledger = read_mock_db(source.path)
-        made_with = {number: prediction_of(path, number) for number, path in ledger.files.items()}
-        return [
-            *(f"The file of run {number} is missing." for number in ledger.missing),
-            *(
-                f"Run {number} is a prediction with run {training}, and only its settings are left."
-                for number, training in made_with.items()
-                if training is not None
-            ),
-        ]
+        return read_mock_db(source.path).skipped() if is_mock_db(source.path) else []
 
     def _read_checkpoint(self, path: Path, description: Description) -> Candidate:
         if is_keras(path):
@@ -207,17 +204,10 @@ class Sources:
         )
         return run, checkpoint
 
-    def _with_state(self, model: PortableModel, path: Path, file: Path, name: str | None) -> Candidate:
-        """Write the checkpoint of a portable model, and describe its run."""
-        save_checkpoint(file, model.network())
-        return run_of_portable(model, path, name), read_imported(file, model.description.training.iteration)
-
     def _with_checkpoint(self, run: ForeignRun) -> Candidate:
         """Add the published checkpoint of a training, where it was downloaded and fits."""
-        model = self.manifest.models.get(run.id) if run.id is not None else None
-        if model is None or run.id is None:
-            return run, None
-        path = find_checkpoint(run.id, model, self.models_directory)
+        model = self.manifest.models.get(run.id or 0)
+        path = None if model is None else find_checkpoint(run.id or 0, model, self.models_directory)
         if path is None:
             return run, None
         checkpoint = read_imported(path, url=self._url(path))
@@ -231,21 +221,11 @@ class Sources:
 
 def _kind(path: Path) -> Kind:
     if is_mock_db(path):
-        return "mock_db"
+        return "json" if path.suffix == ".json" and path.name != LEDGER else "database"
     if is_dump_folder(path):
-        return "dump"
-    if is_package(path):
-        return "package"
+        return "database"
+    if is_package(path) or (path.is_file() and is_portable(path)):
+        return "portable"
     if path.is_dir():
         raise InputError(f"{path} holds neither a dump with runs nor a ledger.json: name another folder, or a file.")
-    if id_in_name(path) is not None:
-        return "json"
-    if is_portable(path):
-        return "portable"
-    return "dump" if is_archive(path) else "checkpoint"
-
-
-def _check_present(source: Source, wanted: Sequence[int] | None, there: Sequence[int]) -> None:
-    for number in wanted or ():
-        if number not in there:
-            raise InputError(f"{source.path} holds no run {number}: it holds {listed(sorted(there)) or 'none'}.")
+    return "database" if is_archive(path) else "checkpoint"

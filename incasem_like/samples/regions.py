@@ -13,7 +13,7 @@ from incasem_like.config import DataEntry
 from incasem_like.errors import DataError
 from incasem_like.targets import class_map
 from incasem_like.volumes import Address, Coordinate, Roi, Volume, parse_address
-from incasem_like.volumes.geometry import nanometres
+from incasem_like.volumes.geometry import exact, nanometres
 from incasem_like.volumes.padding import read_extended
 from incasem_like.volumes.values import check_labels, foreground, inside
 
@@ -63,6 +63,15 @@ class Region:
     def raw_roi(self) -> Roi:
         """ROI of the raw volume; it contains ``roi`` and is usually larger."""
         return downsampled(self.raw.roi, self.downsample_factor)
+
+    @property
+    def offset(self) -> tuple[float, ...]:
+        """Position in nm (z, y, x) of the first corner of ``roi``; between voxels where the raw volume lies there."""
+        size, factor = self.entry.voxel_size, self.downsample_factor
+        return tuple(
+            float(exact(begin) + (voxel * factor - first) * exact(edge))
+            for begin, voxel, first, edge in zip(self.raw.offset, self.roi.begin, self.raw.roi.begin, size, strict=True)
+        )
 
     @property
     def raw_scale(self) -> float:

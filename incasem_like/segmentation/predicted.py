@@ -18,8 +18,6 @@ from incasem_like.volumes import (
     Roi,
     Volume,
     describe_roi,
-    make_provenance,
-    nanometres,
 )
 from incasem_like.volumes.chunk_files import digest
 from incasem_like.volumes.volume import Outside
@@ -105,7 +103,9 @@ class PredictedVolume(Volume):
     @property
     def offset(self) -> tuple[float, ...]:
         """Position of the first voxel (z, y, x) in nm."""
-        return tuple(nanometres(self.region.roi.begin, self.region.voxel_size))
+        from incasem_like.prediction.blocks import region_offset
+
+        return region_offset(self.region)
 
     @property
     def content_hash(self) -> str:
@@ -190,9 +190,7 @@ def predicted_volume(
         InputError: The region or the target does not exist, or the network predicts classes.
         DataError, ConfigError, CheckpointError: As ``plan_prediction``.
     """
-    from incasem_like.prediction.computing.loading import PredictorSetUp
     from incasem_like.prediction.planning.planner import plan_prediction
-    from incasem_like.prediction.regions import describe_region
 
     plan = plan_prediction(config, trainings, workers).resolved()
     named = {one.name: one for one in plan.regions}
@@ -208,16 +206,14 @@ def predicted_volume(
     group = of[target] if target else next((one for one in groups if one.attributes.get("offsets")), groups[0])
     first = sum(one.channels for one in groups[: groups.index(group)])
     input_size = plan.choose_tiles(chosen).input_size
-    description = {**describe_region(plan, chosen), "input_size": list(input_size)}
     container = plan.locations(0)[plan.regions.index(chosen)].container
     name = f"volumes/predictions/train_{plan.training_run_ids[0]:04d}/not_stored/{chosen.name}/{group.name}"
-    inputs = [chosen.raw] if chosen.mask is None else [chosen.raw, chosen.mask]
     return PredictedVolume(
-        PredictorSetUp(chosen, plan.sources, plan.config.prediction, tuple(input_size)),
-        description,
+        plan.set_up(chosen, input_size),
+        plan.describe(chosen, input_size),
         group,
         first,
         plan.config.prediction.output_dtype,
         Address(str(container), name),
-        make_provenance("segment", {"region": chosen.name, **plan.networks_description, **plan.lineage}, inputs),
+        plan.provenance(chosen, "segment"),
     )

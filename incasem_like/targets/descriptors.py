@@ -1,7 +1,9 @@
 """Local shape descriptors: statistics of the part of an object that lies near each of its voxels.
 
 Sheridan et al. 2023, "Local shape descriptors for neuron segmentation", Nature Methods 20. Numbers equal those of the
-authors' package ``lsds``, but for its rounding, and three values that it does not mean (see `local_shape_descriptors`).
+authors' package ``lsds``, but for its rounding, and three values that it does not mean: its sphere lacks the voxels at
++sigma, and its size there is a count clipped to 1; voxels whose object has no sampled voxel near when downsampled get
+size 1 there, 0 here; and foreground that ``labels`` leaves out has offset and correlation 1/2 there, 0 here.
 
 A voxel needs only the moments of its own object, so each object is computed within its bounding box, and objects that
 fill little of theirs are split. Moments are taken about each voxel: nothing cancels, and float32 suffices. The Gaussian
@@ -84,10 +86,6 @@ def local_shape_descriptors(
     ``sum_d ((q - p)_d / sigma_d)^2 <= 1`` and 0 elsewhere, offsets are divided by ``sigma_d / 2`` instead, and the size
     is the share of the sphere that the object fills.
 
-    ``lsds`` differs in three things: its sphere lacks the voxels at +sigma, and its size there is a count clipped to 1;
-    voxels whose object has no sampled voxel near when downsampled get size 1 there, 0 here; and foreground that
-    ``labels`` leaves out has offset and correlation 1/2 there, 0 here.
-
     Args:
         instances: Instance ids of any integer dtype, (z, y, x) or (y, x), 0 = background. A tensor's descriptors are
             computed on its device; on the CPU with one thread, so that they don't depend on the number of threads.
@@ -111,8 +109,6 @@ def local_shape_descriptors(
             a multiple of ``downsample``.
 
     Example:
-        The middle of a disc of radius 4: it is round and lies around its middle.
-
         >>> y, x = np.mgrid[-6:7, -6:7]
         >>> disc = (y**2 + x**2 <= 16).astype(np.uint8)
         >>> described = local_shape_descriptors(disc, sigma=3)

@@ -1,16 +1,152 @@
-"""The checkpoints of a run on disk: their names, which are complete, which are kept, and how one is written."""
+"""The files of a training: folders of a run, checkpoints on disk, and the state that exact resumption needs."""
 
 from __future__ import annotations
 
 import errno
+import io
+import itertools
+import math
+import os
+import pickle
 import re
 import zipfile
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from incasem_like.errors import CheckpointError, DiskFullError
-from incasem_like.training.state import TrainingState
+from incasem_like.errors import CheckpointError, DiskFullError, InputError
+from incasem_like.tracking.model.checkpoints import MODELS, folder_name
+
+FORMAT = 1
+
+
+@dataclass
+class BestMemory:
+    """The best value of the checkpoint metric so far.
+
+    Attributes:
+        metric: Name of the metric.
+        mode: ``max`` or ``min``.
+        value: Its best value; NaN until one is defined.
+        iteration: Iteration of the best value; None until one is defined.
+        waited: Validations since the value last improved; an equal one is no improvement.
+    """
+
+    metric: str
+    mode: str = "max"
+    value: float = math.nan
+    iteration: int | None = None
+    waited: int = 0
+
+    def offer(self, value: float, iteration: int) -> bool:
+        """Store ``value`` and return True if it is at least as good as all before; NaN never is.
+
+        Among equal values the latest is the best, as in the run store.
+        """
+        self.waited += 1
+        if math.isnan(value):
+            return False
+        if math.isnan(self.value) or (value > self.value if self.mode == "max" else value < self.value):
+            self.waited = 0
+        better = math.isnan(self.value) or (value >= self.value if self.mode == "max" else value <= self.value)
+        if better:
+            self.value, self.iteration = value, iteration
+        return better
+
+
+@dataclass
+class TrainingState:
+    """The state of a training after ``iteration`` updates, apart from the two-key checkpoint of network and optimizer.
+
+    Attributes:
+        iteration: Updates done. Sample ``i`` depends on (seed, i) alone, so this is the position in the sample stream.
+        seed: The run's seed; samples of another seed would be another training.
+        batch_size: Samples per update.
+        best: Best checkpoint metric so far.
+        metrics: Metrics measured at this iteration, by name.
+        pending: Whether validation and logging of this iteration were interrupted and are still to be done.
+        scaler: State of the fp16 gradient scaler; empty in other precisions.
+        random: States of torch's generators by device type.
+        schedule: Name, warm-up and length of the learning-rate schedule, to detect when a continued run changes them.
+        plateau: State of ``schedules.Plateau``; empty with other schedules.
+        weights: Weights whose moving average the checkpoint holds; empty without an average.
+    """
+
+    iteration: int
+    seed: int
+    batch_size: int
+    best: BestMemory
+    metrics: dict[str, float] = field(default_factory=dict)
+    pending: bool = False
+    scaler: dict[str, Any] = field(default_factory=dict)
+    random: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    plateau: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the state so that ``path`` holds either the complete new state or the previous content.
+
+        Raises:
+            OSError: The disk is full or the folder cannot be written.
+        """
+        import torch
+
+        content = io.BytesIO()  # so that a full disk raises an OSError here, not an error of torch
+        torch.save({"format": FORMAT, **asdict(self)}, content)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingState:
+        """Read a state; nothing but tensors and plain values is unpickled.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, or of a format this version does not know.
+        """
+        import torch
+
+        if not path.is_file():
+            raise CheckpointError(
+                f"The training cannot be resumed from {path.parent}: {path.name} is missing there; "
+                "choose another checkpoint, or start a new training from this one."
+            )
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path} is damaged and cannot be read: choose an earlier checkpoint.") from error
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise CheckpointError(f"{path} is not a training state that this version can read: choose another one.")
+        return cls(**{**content, "best": BestMemory(**content["best"])})
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of torch's generators: the CPU's, and those of the GPUs in use."""
+    import torch
+
+    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Restore torch's generators; GPUs that are not present are skipped."""
+    import torch
+
+    torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available():
+        for index, state in enumerate(states.get("cuda", [])[: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, index)
+
 
 NAME = re.compile(r"model_checkpoint_(\d+)")
 _EITHER = re.compile(r"(?:model_checkpoint|training_state)_(\d+)")
@@ -87,17 +223,14 @@ class CheckpointFolder:
             if state.iteration not in self.iterations():
                 model.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise DiskFullError(self._no_space(state.iteration)) from error
+                before = self.iterations()
+                kept = f"that of iteration {before[-1]} is kept" if before else "there is none before it"
+                raise DiskFullError(
+                    f"No space is left in {self.folder} for the checkpoint of iteration {state.iteration} ({kept}): "
+                    "free some, then continue the training."
+                ) from error
             raise
         return model
-
-    def _no_space(self, iteration: int) -> str:
-        before = self.iterations()
-        kept = f"that of iteration {before[-1]} is kept" if before else "there is none before it"
-        return (
-            f"No space is left in {self.folder} for the checkpoint of iteration {iteration} ({kept}): free some, then "
-            "continue the training."
-        )
 
     def tidy(self, after: int, keep: Collection[int] = ()) -> None:
         """Remove what a training resumed from iteration ``after`` writes again, and leftovers of a killed one.
@@ -144,3 +277,67 @@ def is_sound(path: Path) -> bool:
             return archive.testzip() is None
     except Exception:  # a damaged archive fails in many ways: wrong magic, impossible names, offsets outside the file
         return False
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """The folders of one run.
+
+    Attributes:
+        runs: ``directories.runs``.
+        name: Name of the run's own folders: its id with four digits; for a run without a record
+            ``unobserved_<n>``, since only the run store assigns ids.
+    """
+
+    runs: Path
+    name: str
+
+    @classmethod
+    def of_run(cls, runs: Path, run_id: int) -> RunFolders:
+        """Name the folders of a run in the store."""
+        return cls(runs, folder_name(run_id))
+
+    @classmethod
+    def unobserved(cls, runs: Path) -> RunFolders:
+        """Make the folder of a run without a record, under a name that no other process uses."""
+        for number in itertools.count(1):
+            folders = cls(runs, f"unobserved_{number}")
+            try:
+                folders.models.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            return folders
+        raise AssertionError
+
+    @property
+    def run_id(self) -> int:
+        """The run's id; 0 for one without a record."""
+        return int(self.name) if self.name.isdigit() else 0
+
+    @property
+    def models(self) -> Path:
+        """Checkpoints."""
+        return self.runs / MODELS / self.name
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard logs."""
+        return self.runs / "tensorboard" / self.name
+
+    @property
+    def snapshots(self) -> Path:
+        """Folder of blocks and predictions for inspection."""
+        return self.runs / "snapshots" / self.name
+
+
+def check_unused(folders: RunFolders) -> None:
+    """Check that the checkpoint folder of a new run is empty.
+
+    Raises:
+        InputError: It holds checkpoints.
+    """
+    if CheckpointFolder(folders.models).iterations():
+        raise InputError(
+            f"{folders.models} already holds checkpoints, of a run {folders.run_id} that is not in this run store: "
+            "choose another --id, set directories.runs to another folder, or move them away."
+        )

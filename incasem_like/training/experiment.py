@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import IncasemError
 from incasem_like.tracking.model.checkpoints import highest_number
 from incasem_like.training.arithmetic import record_arithmetic
-from incasem_like.training.beginning import Beginning, BeginningFinder
-from incasem_like.training.checkpoints import CheckpointFolder
+from incasem_like.training.checkpoints import CheckpointFolder, RunFolders, check_unused
 from incasem_like.training.continuing import put_in_order, warn_of_changed_volumes
-from incasem_like.training.first_network import with_first_network
-from incasem_like.training.folders import RunFolders, check_unused
-from incasem_like.training.processes import Job, Start, share, world_size
+from incasem_like.training.processes import NO_MORE, Job, Start, announce, following, share, world_size
+from incasem_like.training.start import Beginning, BeginningFinder, with_first_network
 from incasem_like.volumes import check_outputs
 
 if TYPE_CHECKING:
@@ -80,9 +78,15 @@ def train(
         InputError: Anything the preflight finds (see ``preflight.check_training``), or the run cannot be continued.
         IncasemError: The loss has become NaN or Inf, or the run store cannot be written.
     """
+    from incasem_like.tracking import tracked_run
     from incasem_like.training.preflight import check_training
 
-    trainings = trainings or (lambda: _required(store()))
+    def stored_trainings() -> RunStore:
+        if (found := store()) is None:
+            raise IncasemError("A training without a record cannot start from a tracked one unless its store is named.")
+        return found
+
+    trainings = trainings or stored_trainings
     if continued is None:
         config = with_first_network(config, trainings)
     checked = check_training(with_seed(config))
@@ -98,42 +102,25 @@ def train(
             run_store.check_unused(options["run_id"], "--continue_run")
         check_unused(RunFolders.of_run(runs, options["run_id"]))
 
-    def work(run: Run) -> FinishedTraining:
+    continuation = beginning.continuation
+    with tracked_run(
+        name="train",
+        config=checked.config.model_dump(mode="json"),
+        store=run_store,
+        runs_directory=runs,
+        artifacts=checked.artifacts if continuation is None else {},
+        continues=continuation,
+        id_above=highest_number(runs),
+        **options,
+    ) as run:
         folders = RunFolders.of_run(runs, run.id) if run.id else RunFolders.unobserved(runs)
         if repeats is not None:
             run.set_info("repeats", repeats.id)
-        record_arithmetic(run, config.torch, repeats)
+        record_arithmetic(run, checked.config.torch, repeats)
         if part_of or beginning.found.lineage:
             run.set_info("parent", {**(part_of or {}), **beginning.found.lineage})
-        return FinishedTraining(folders, run_training(checked, run, folders, beginning.found, started))
-
-    return _track(work, checked, beginning, run_store, options)
-
-
-def _track(
-    work: Callable[[Run], FinishedTraining],
-    checked: CheckedTraining,
-    beginning: BeginningFinder,
-    store: RunStore | None,
-    options: Mapping[str, Any],
-) -> FinishedTraining:
-    """Do the work as a tracked run, whose result is the training's."""
-    from incasem_like.tracking import tracked_run
-
-    config, continuation = checked.config, beginning.continuation
-    with tracked_run(
-        name="train",
-        config=config.model_dump(mode="json"),
-        store=store,
-        runs_directory=config.directories.runs,
-        artifacts=checked.artifacts if continuation is None else {},
-        continues=continuation,
-        id_above=highest_number(config.directories.runs),
-        **options,
-    ) as run:
-        finished = work(run)
-        run.result = finished.result
-    return finished
+        run.result = run_training(checked, run, folders, beginning.found, started)
+    return FinishedTraining(folders, run.result)
 
 
 def run_training(
@@ -149,8 +136,7 @@ def run_training(
         InputError: The folder of a new run holds checkpoints of another store's run, or the run would write to one
             of its inputs.
     """
-    from incasem_like.training.hyperparameters import hyperparameters
-    from incasem_like.training.tensorboard import TensorBoardLog
+    from incasem_like.training.tensorboard import TensorBoardLog, hyperparameters
 
     regions = (*checked.training_regions, *checked.validation_regions)
     check_outputs(
@@ -176,12 +162,6 @@ def run_training(
         return trainer.fit()
 
 
-def _required(store: RunStore | None) -> RunStore:
-    if store is None:
-        raise IncasemError("A training without a record cannot start from a tracked one unless its store is named.")
-    return store
-
-
 def build_trainer(
     checked: CheckedTraining, run: Run, folders: RunFolders, tensorboard: TensorBoardLog, beginning: Beginning
 ) -> Trainer:
@@ -191,7 +171,7 @@ def build_trainer(
     from incasem_like.networks import AutoContext, count_parameters
     from incasem_like.training.log import TrainingLog
     from incasem_like.training.optimization import Optimization, seeded_network
-    from incasem_like.training.showing import SampleShow
+    from incasem_like.training.snapshots import SampleShow
     from incasem_like.training.trainer import Trainer, TrainingParts
 
     config = checked.config
@@ -202,7 +182,8 @@ def build_trainer(
     torch.manual_seed(config.seed)  # dropout draws from the global generators, whose states checkpoints keep
     run.set_info("num_params", count_parameters(network))  # as a metric it would flatten all other curves
     run.set_info("targets", [target.describe() for target in config.resolved_targets])
-    share(Job(config, _samples(checked)))
+    samples = _samples(checked)
+    share(Job(config, samples))
     optimization = Optimization(config, network)
     if beginning.start is not None:
         beginning.start.load(optimization)
@@ -213,7 +194,7 @@ def build_trainer(
     show = SampleShow(config, tensorboard, folders.snapshots)
     parts = TrainingParts(
         optimization=optimization,
-        batches=_batches(checked),
+        batches=lambda start, stop: load_batches(config, samples, start, stop),
         checkpoints=CheckpointFolder(folders.models),
         log=log,
         run=run,
@@ -233,27 +214,26 @@ def _samples(checked: CheckedTraining) -> TrainingSamples | SyntheticSamples:
     return SyntheticSamples(checked.settings, seed) if data is None else TrainingSamples(data, checked.settings, seed)
 
 
-def _batches(checked: CheckedTraining) -> Callable[[int, int], Iterable[Batch]]:
+def load_batches(
+    config: TrainingConfig, samples: TrainingSamples | SyntheticSamples, start: int, stop: int, rank: int = 0
+) -> Iterable[Batch]:
+    """Return this process's share of the batches of iterations ``start`` to ``stop - 1``, in order."""
     from incasem_like.networks import torch_device
     from incasem_like.samples import make_loader
 
-    config, samples = checked.config, _samples(checked)
-
-    def batches(start: int, stop: int) -> Iterable[Batch]:
-        precache = config.training.precache
-        return make_loader(
-            samples,
-            batch_size=config.training.batch_size,
-            num_workers=precache.num_workers,
-            prefetch=precache.cache_size,
-            start=start,
-            stop=stop,
-            world_size=world_size(),
-            parts=config.training.accumulate,
-            pin_memory=torch_device(config.torch).type == "cuda",
-        )
-
-    return batches
+    training = config.training
+    return make_loader(
+        samples,
+        batch_size=training.batch_size,
+        num_workers=training.precache.num_workers,
+        prefetch=training.precache.cache_size,
+        start=start,
+        stop=stop,
+        rank=rank,
+        world_size=world_size(),
+        parts=training.accumulate,
+        pin_memory=torch_device(config.torch).type == "cuda",
+    )
 
 
 def _validator(
@@ -281,3 +261,35 @@ def _validator(
         log=log,
         snapshots=folders.snapshots / "validation",
     )
+
+
+def follow(rank: int) -> None:
+    """Compute this process's share of a training until the process that leads it ends it."""
+    with following() as job:
+        if job is not None:
+            _follow(job, rank)
+
+
+def _follow(job: Job, rank: int) -> None:
+    import torch
+
+    from incasem_like.training.optimization import Optimization, seeded_network
+
+    config = job.config
+    assert config.seed is not None
+    if config.torch.num_threads is not None:
+        torch.set_num_threads(config.torch.num_threads)
+    optimization = Optimization(config, seeded_network(config.model, config.seed))
+    start = share(None)
+    if start is None:
+        return
+    optimization.load_state(start.state)
+    first = start.iteration + 1
+    batches = load_batches(config, job.samples, first, config.training.iterations + 1, rank)
+    with optimization.numerics():
+        for iteration, batch in enumerate(batches, start=first):
+            # Dropout differs from process to process, and is the same again after a resumption.
+            torch.manual_seed(hash((config.seed, rank, iteration)))
+            if optimization.follow(batch) == NO_MORE:
+                return
+    announce(NO_MORE)

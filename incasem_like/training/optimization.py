@@ -1,14 +1,14 @@
-"""One optimisation step: network, loss, optimizer and mixed precision on the chosen device, and their checkpoint."""
+"""One optimisation step: network, loss, learning rate, optimizer and mixed precision on the chosen device."""
 
 from __future__ import annotations
 
 import io
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -22,18 +22,151 @@ from incasem_like.networks import (
     network_geometry,
     on_volumes,
     save_checkpoint,
+    torch_device,
 )
 from incasem_like.targets import channel_slices, targets_of
 from incasem_like.targets.losses import summed_over_processes
-from incasem_like.training.dead_units import DeadUnits
-from incasem_like.training.fabric import make_fabric
 from incasem_like.training.processes import announce, local_device, world_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from incasem_like.config import ModelConfig, TrainingConfig
-    from incasem_like.config.training_sections import OptimizerConfig
+    from lightning_fabric import Fabric
+
+    from incasem_like.config import ModelConfig, TorchConfig, TrainingConfig
+    from incasem_like.config.training_sections import OptimizerConfig, ScheduleConfig
+
+
+def make_fabric(config: TorchConfig) -> tuple[Fabric, Any]:
+    """Return the Fabric of a training and its precision plugin; its ``state_dict`` is that of the gradient scaler."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.precision import MixedPrecision, Precision
+
+    device = torch_device(config)
+    if config.precision == "fp32":
+        precision = Precision()
+    else:
+        precision = MixedPrecision("bf16-mixed" if config.precision == "bf16" else "16-mixed", device=device.type)
+    devices = [device.index] if device.type == "cuda" else 1
+    # Without a named environment, Fabric would compare its one device with the tasks of a Slurm job and refuse.
+    plugins = [precision, LightningEnvironment()]
+    return Fabric(accelerator=device.type, devices=devices, plugins=plugins), precision
+
+
+def learning_rate(config: TrainingConfig, iteration: int) -> float:
+    """Return the learning rate of one iteration, 1 .. ``training.iterations``, before a plateau lowers it.
+
+    It needs no state, as torch's schedulers do, and is that of the new length at once when a run is continued.
+
+    It rises linearly over the warm-up, reaches ``training.optimizer.lr`` at its last iteration, and from the next one
+    on it follows the schedule down to ``final_fraction`` of that at the last iteration of all: half a cosine
+    (Loshchilov & Hutter 2017, without restarts), a straight line, or (1 - progress) ^ power.
+    """
+    base, schedule = config.training.optimizer.lr, config.training.learning_rate_schedule
+    if iteration <= schedule.warmup_iterations:
+        return base * iteration / schedule.warmup_iterations
+    if schedule.type in ("constant", "plateau"):
+        return base
+    first = schedule.warmup_iterations + 1
+    progress = min((iteration - first) / max(config.training.iterations - first, 1), 1.0)
+    shapes: dict[str, float] = {
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
+        "linear": 1.0 - progress,
+        "polynomial": (1.0 - progress) ** schedule.power,
+    }
+    return base * (schedule.final_fraction + (1.0 - schedule.final_fraction) * shapes[schedule.type])
+
+
+class Plateau:
+    """The factor of the learning rate that falls whenever a metric stops improving: torch's ``ReduceLROnPlateau``.
+
+    Args:
+        schedule: Its ``factor``, ``patience`` and ``final_fraction``.
+        mode: Whether a high or a low value of the metric is good.
+
+    Example:
+        >>> from incasem_like.config.training_sections import ScheduleConfig
+        >>> plateau = Plateau(ScheduleConfig(type="plateau", factor=0.5, patience=1), "max")
+        >>> for dice in (0.6, 0.5, 0.4, 0.7):
+        ...     plateau.measured(dice)
+        >>> plateau.factor
+        0.5
+    """
+
+    def __init__(self, schedule: ScheduleConfig, mode: Literal["max", "min"]) -> None:
+        # It changes an optimizer; this one stands in for the training's, whose rate is set at every update.
+        self._optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        self._scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self._optimizer,
+            mode=mode,
+            factor=schedule.factor,
+            patience=schedule.patience,
+            min_lr=schedule.final_fraction,
+        )
+
+    @property
+    def factor(self) -> float:
+        """The factor now, 1 at first."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def measured(self, value: float) -> None:
+        """Take the metric of a validation into account; NaN is no improvement."""
+        self._scheduler.step(value)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state that an exact resumption needs."""
+        return {**self._scheduler.state_dict(), "factor_now": self.factor}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore a state."""
+        known = dict(state)
+        self._optimizer.param_groups[0]["lr"] = known.pop("factor_now")
+        self._scheduler.load_state_dict(known)
+
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+WATCHED = 10  # updates before a checkpoint in which a map without any gradient counts as dead
+MANY = 0.5  # share of a layer's maps above which it is reported
+
+
+class DeadUnits:
+    """Watches which feature maps have a gradient.
+
+    Args:
+        network: The network; frozen layers are left out.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._layers = {name: one for name, one in network.named_modules() if isinstance(one, CONVOLUTIONS)}
+        self._alive: dict[str, torch.Tensor] = {}
+
+    def look(self) -> None:
+        """Note the feature maps that have a gradient now, after the backward pass."""
+        for name, layer in self._layers.items():
+            if layer.weight.grad is not None:
+                alive = layer.weight.grad.detach().flatten(1).any(dim=1)
+                if layer.bias is not None and layer.bias.grad is not None:
+                    alive |= layer.bias.grad.detach() != 0  # all that is left where the layer below is dead
+                self._alive[name] = alive | self._alive.get(name, alive)
+
+    def report(self) -> str | None:
+        """Return a sentence on layers of which many maps had no gradient since the last report; None if there are none.
+
+        Without any gradient at all, the samples had nothing to learn, and nothing is reported.
+        """
+        counts = {name: (int((~alive).sum()), alive.numel()) for name, alive in self._alive.items()}
+        self._alive = {}
+        dead, known = (sum(count[index] for count in counts.values()) for index in (0, 1))
+        worst = {name: count for name, count in counts.items() if count[0] > MANY * count[1]}
+        if not worst or dead == known:
+            return None
+        layers = ", ".join(f"{name} ({found} of {of})" for name, (found, of) in worst.items())
+        return (
+            f"{dead} of {known} feature maps had no gradient in the last updates, most of them in {layers}: they have "
+            "died and will learn nothing more. Start again with model.initialization=he_normal, a lower "
+            "training.optimizer.lr, or model.normalization=batch."
+        )
 
 
 TOO_LARGE = (
@@ -101,7 +234,9 @@ class Optimization:
             network.to(memory_format=self._format)  # type: ignore[call-overload]
         self.geometry = geometry_in_volumes(geometry)
         self.optimizer = make_optimizer(config.training.optimizer, network)
-        self._hyperparameters = _hyperparameters(self.optimizer)
+        self._hyperparameters = [
+            {key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups
+        ]
         self.targets, self._stage_weights = targets_of(config), config.training.stage_weights
         self._parts, self._longest = config.training.accumulate, config.training.clip_gradient_norm
         self.dead_units = DeadUnits(network)
@@ -288,13 +423,23 @@ class Optimization:
         if state and self._precision.state_dict():
             self._precision.load_state_dict(dict(state))
 
-    def numerics(self) -> AbstractContextManager[None]:
-        """Return a context in which a CPU computes reproducibly and a GPU may search for its fastest algorithms."""
-        return _numerics(self.device)
-
-
-def _hyperparameters(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    @contextmanager
+    def numerics(self) -> Iterator[None]:
+        """Be in a context in which a CPU computes reproducibly and a GPU may search for its fastest algorithms."""
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        with ExitStack() as undo:
+            undo.callback(torch.use_deterministic_algorithms, deterministic, warn_only=warn_only)
+            undo.callback(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+            if self.device.type == "cpu":
+                torch.use_deterministic_algorithms(True, warn_only=True)
+                # Filling every new tensor, to reveal reads of uninitialized memory, would take a tenth of a step's time
+                filling: Any = torch.utils.deterministic
+                undo.callback(setattr, filling, "fill_uninitialized_memory", filling.fill_uninitialized_memory)
+                filling.fill_uninitialized_memory = False
+            else:
+                torch.backends.cudnn.benchmark = True
+            yield
 
 
 def _part(batch: Mapping[str, Any], number: int, parts: int) -> Mapping[str, Any]:
@@ -303,22 +448,3 @@ def _part(batch: Mapping[str, Any], number: int, parts: int) -> Mapping[str, Any
     chosen = slice(number * size, (number + 1) * size)
     targets = {name: {key: value[chosen] for key, value in made.items()} for name, made in batch["targets"].items()}
     return {"raw": batch["raw"][chosen], "targets": targets}
-
-
-@contextmanager
-def _numerics(device: torch.device) -> Iterator[None]:
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark = torch.backends.cudnn.benchmark
-    with ExitStack() as undo:
-        undo.callback(torch.use_deterministic_algorithms, deterministic, warn_only=warn_only)
-        undo.callback(setattr, torch.backends.cudnn, "benchmark", benchmark)
-        if device.type == "cpu":
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            # Filling every new tensor, to reveal reads of uninitialized memory, would take a tenth of a step's time.
-            filling: Any = torch.utils.deterministic
-            undo.callback(setattr, filling, "fill_uninitialized_memory", filling.fill_uninitialized_memory)
-            filling.fill_uninitialized_memory = False
-        else:
-            torch.backends.cudnn.benchmark = True
-        yield

@@ -266,7 +266,15 @@ def run_sweep(
         run.add_artifact(trials_csv(trials, search.metric).encode(), "trials.csv")
         if draw is not None and finished.best is not None:
             run.add_artifact(draw(finished), "trials.png")
-        run.result = _result(finished)
+        best = finished.best
+        run.result = {
+            "trials": len(finished.trials),
+            "failed": sum(trial.status != "COMPLETED" for trial in finished.trials),
+            "metric": search.metric,
+            "best_trial": None if best is None else best.number,
+            "best_training_run": None if best is None else best.run_id,
+            "best_value": None if best is None else best.value,
+        }
     return finished
 
 
@@ -279,19 +287,6 @@ def _trials_to_resume(earlier: RunRecord, total: int) -> list[Trial]:
     while trials and not trials[-1].status and len(trials) > total:
         trials.pop()
     return trials
-
-
-def _result(finished: FinishedSweep) -> dict[str, Any]:
-    """Return the summary that is stored as the run's result."""
-    best = finished.best
-    return {
-        "trials": len(finished.trials),
-        "failed": sum(trial.status != "COMPLETED" for trial in finished.trials),
-        "metric": finished.search.metric,
-        "best_trial": None if best is None else best.number,
-        "best_training_run": None if best is None else best.run_id,
-        "best_value": None if best is None else best.value,
-    }
 
 
 def _find_earlier(sweeps: RunStore, config: SweepConfig) -> RunRecord | None:

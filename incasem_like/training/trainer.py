@@ -1,28 +1,143 @@
-"""The training loop: iterations 1 to N, the work due after each, and exact resumption from a checkpoint."""
+"""The training loop: iterations 1 to N, the work due after each, signals that end it, and exact resumption."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import os
+import signal
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from incasem_like.errors import CheckpointError, IncasemError
 from incasem_like.terminal import Progress, shown_path
-from incasem_like.training.checkpoints import CheckpointFolder, CheckpointPolicy, iteration_of
-from incasem_like.training.clock import StepClock
-from incasem_like.training.dead_units import WINDOW
-from incasem_like.training.interruption import Interruption
+from incasem_like.training.checkpoints import (
+    BestMemory,
+    CheckpointFolder,
+    CheckpointPolicy,
+    TrainingState,
+    iteration_of,
+    random_states,
+    restore_random_states,
+)
 from incasem_like.training.log import Step, TrainingLog
-from incasem_like.training.schedules import Plateau, learning_rate
-from incasem_like.training.state import BestMemory, TrainingState, random_states, restore_random_states
+from incasem_like.training.optimization import WATCHED, Plateau, learning_rate
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig
     from incasem_like.training.optimization import Optimization
+
+
+WINDOW = 50
+
+
+class StepClock:
+    """Times steps; call ``loaded`` when a batch has arrived and ``computed`` when its update is done."""
+
+    def __init__(self) -> None:
+        self._loading: deque[float] = deque(maxlen=WINDOW)
+        self._computing: deque[float] = deque(maxlen=WINDOW)
+        self._last = time.perf_counter()
+
+    def restart(self) -> None:
+        """Exclude the time since the last step (validation, a checkpoint)."""
+        self._last = time.perf_counter()
+
+    def loaded(self) -> None:
+        """A batch has come."""
+        self._loading.append(self._lap())
+
+    def computed(self) -> None:
+        """Its update is done."""
+        self._computing.append(self._lap())
+
+    @property
+    def rate(self) -> float:
+        """Iterations per second over the last steps."""
+        seconds = sum(self._loading) + sum(self._computing)
+        return len(self._computing) / max(seconds, 1e-9)
+
+    def profile(self) -> str:
+        """Return how the time of the last steps was spent, as a sentence."""
+        count = max(len(self._computing), 1)
+        loading, computing = sum(self._loading) / count, sum(self._computing) / count
+        advice = "; more training.precache.num_workers would help" if loading > computing else ""
+        return f"per iteration {loading:.3f} s waiting for samples, {computing:.3f} s computing{advice}"
+
+    def _lap(self) -> float:
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return seconds
+
+
+NOTICE = b"\nStopping after this step; once more stops at once.\n"
+STANDARD_ERROR = 2
+ECHO_SECONDS = 5  # torchrun passes a ctrl-C on that the terminal sent to this process, too
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interruption:
+    """A context in which the first SIGINT, SIGTERM or SIGHUP is only noted; a second has its usual effect at once.
+
+    On leaving the context the previous handlers are restored. Signals that were ignored when the process started
+    (``nohup``, a background job) stay ignored. Outside the main thread it does nothing, since signals
+    arrive only there.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._noted = 0.0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._put_back()
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal was received."""
+        return self.signal is not None
+
+    def deliver(self) -> None:
+        """Let the noted signal have its usual effect: KeyboardInterrupt, or the handler of the tracking package."""
+        if self.signal is None:
+            return
+        self._put_back()
+        signal.raise_signal(self.signal)
+        raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            if "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() < self._noted + ECHO_SECONDS:
+                return
+            self._put_back()
+            signal.raise_signal(number)
+            return
+        self.signal, self._noted = number, time.monotonic()
+        with contextlib.suppress(OSError):  # the terminal was closed
+            os.write(STANDARD_ERROR, NOTICE)  # print() is not reentrant and may fail here
+
+    def _put_back(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
 
 Batch = Mapping[str, Any]
 logger = logging.getLogger(__name__)
@@ -172,14 +287,15 @@ class Trainer:
 
     def _loop(self, progress: Progress) -> None:
         batches = iter(self.parts.batches(self.iteration + 1, self.total + 1))
-        clock = StepClock()
+        clock, every = StepClock(), self.config.training.profiling_stats.every
         while not self._ends:
             batch = self._next(batches)
             clock.loaded()
             step = self._step(batch, clock)
             self.parts.log.training(step)
             self.parts.show(step)
-            self._report(step.iteration, clock)
+            if every and step.iteration % every == 0:
+                print(f"Iteration {step.iteration}: {clock.profile()}.", file=sys.stderr, flush=True)
             self._conclude(progress)
             progress.advance(note=f"loss {step.loss:.4g}")
             self._stop_if_asked()
@@ -200,7 +316,7 @@ class Trainer:
         rate = learning_rate(self.config, iteration)
         if self.plateau is not None:
             rate *= self.plateau.factor
-        watch = -iteration % self.config.training.save_every < WINDOW
+        watch = -iteration % self.config.training.save_every < WATCHED
         update = self.parts.optimization.step(batch, rate, watch=watch)
         losses = dict(update.losses)
         loss = losses.pop("loss")
@@ -230,15 +346,12 @@ class Trainer:
                     self.plateau.measured(value)
         regular = self.iteration % section.save_every == 0
         if regular:
-            self._warn_of_dead_units()
+            problem = self.parts.optimization.dead_units.report()
+            if problem is not None and not self._warned_of_dead_units:
+                logger.warning("%s", problem)
+                self._warned_of_dead_units = True
         if improved or regular or self._ends:
             self._save()
-
-    def _warn_of_dead_units(self) -> None:
-        problem = self.parts.optimization.dead_units.report()
-        if problem is not None and not self._warned_of_dead_units:
-            logger.warning("%s", problem)
-            self._warned_of_dead_units = True
 
     def _save(self) -> None:
         """Write a checkpoint, after flushing the log, so that a resumed run misses no metric."""
@@ -282,11 +395,6 @@ class Trainer:
         if self.iteration > 0:
             print(f"Stopped after iteration {self.iteration}; its checkpoint is saved.", file=sys.stderr, flush=True)
         self._interruption.deliver()
-
-    def _report(self, iteration: int, clock: StepClock) -> None:
-        every = self.config.training.profiling_stats.every
-        if every and iteration % every == 0:
-            print(f"Iteration {iteration}: {clock.profile()}.", file=sys.stderr, flush=True)
 
     def _not_finite(self, what: str, iteration: int, step: Step | None = None) -> str:
         saved = self.parts.checkpoints.iterations()

@@ -15,10 +15,8 @@ from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.samples.blocks import BlockReader, label_block
 from incasem_like.samples.settings import SampleSettings
 from incasem_like.targets import Target, channel_slices
-from incasem_like.training.figures import Picture
-from incasem_like.training.log import TrainingLog, mean_scores
-from incasem_like.training.measures import measure
-from incasem_like.training.snapshots import ValidationSnapshot
+from incasem_like.training.log import TrainingLog, mean_scores, measure
+from incasem_like.training.snapshots import Picture, ValidationSnapshot
 from incasem_like.volumes import Coordinate
 
 if TYPE_CHECKING:
@@ -171,7 +169,7 @@ class Validator:
         if not every or iteration % (every * between):
             return None
         container = self.snapshots / region.name / f"{iteration}.zarr"
-        return ValidationSnapshot(container, region.roi, self.targets, region.voxel_size)
+        return ValidationSnapshot(container, region, self.targets)
 
     def _log_entry(self, index: int, entry: tuple[EntryMeasurement, Picture], iteration: int) -> dict[str, float]:
         measured, picture = entry

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from incasem_like.blockwise.fleet import Slot
-from incasem_like.blockwise.launchers import WorkerGroup, WorkerJob
+from incasem_like.blockwise.launchers import WorkerGroup
 from incasem_like.blockwise.workers_file import check_workers, load_workers
 from incasem_like.errors import InputError
 
@@ -42,7 +42,7 @@ def test_workers_elsewhere_need_a_folder_of_jobs_that_can_be_written(
 
 def test_last_words_that_each_attempt_repeats_are_said_once(tmp_path: Path) -> None:
     group = WorkerGroup(launcher="command", command="echo the partition is closed; echo ask the office; : {command}")
-    slot = Slot(WorkerJob(group, 0, "command-1", tmp_path), always=True)
+    slot = Slot(group, 0, "command-1", tmp_path)
     for _ in range(3):
         slot.start()
         assert slot.process is not None

@@ -60,7 +60,7 @@ def test_a_cluster_without_workers_is_said_in_time(
 ) -> None:
     from incasem_like.blockwise import cluster
 
-    monkeypatch.setattr(cluster.Cluster, "patience", 1.0)
+    monkeypatch.setattr(cluster, "SECONDS_FOR_A_WORKER", 1.0)
     with pytest.raises(InputError, match="No worker has come within 1 s"):
         run_blockwise(smoothing(), workers=load_workers(standing.address))
 

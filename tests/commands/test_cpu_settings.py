@@ -9,7 +9,8 @@ from incasem_like.commands.cpu_settings import use_huge_pages
 
 STEPS = """
 import resource, sys
-from incasem_like.commands.cpu_settings import keep_freed_memory, use_huge_pages
+from incasem_like.commands.cpu_settings import use_huge_pages
+from incasem_like.processes import keep_freed_memory
 use_huge_pages()
 if sys.argv[1] == "keep":
     print("taken" if keep_freed_memory() else "not taken")

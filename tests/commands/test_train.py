@@ -10,8 +10,8 @@ from incasem_like.commands import train as command
 from incasem_like.errors import DiskFullError, IncasemError
 from incasem_like.tracking.sessions import taken_over
 from incasem_like.training import experiment
-from incasem_like.training.beginning import Beginning
-from incasem_like.training.folders import RunFolders
+from incasem_like.training.checkpoints import RunFolders
+from incasem_like.training.start import Beginning
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "02_train" / "train.py"
 

@@ -18,8 +18,7 @@ from incasem_like.commands.training_request import TrainingRequest, add_flags, r
 from incasem_like.config import PredictionConfig, TrainingConfig
 from incasem_like.errors import ConfigError, InputError, RunNotFoundError, StoreError
 from incasem_like.tracking import RunRecord, open_store, run_experiment
-from incasem_like.training.continuing import differences
-from incasem_like.training.data_configs import with_tracked_data
+from incasem_like.training.continuing import differences, with_tracked_data
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "02_train" / "train.py"
 DATA = {"cell": {"file": "cell.zarr", "voxel_size": [8, 8, 8], "offset": [0, 0, 0], "shape": [9, 9, 9], "raw": "raw"}}

@@ -6,16 +6,18 @@ import skimage.metrics
 
 from incasem_like.errors import InputError
 from incasem_like.evaluation.blocks import (
+    OBJECT_SCORES,
     PARTS,
     InstanceParts,
+    ObjectParts,
     VoxelParts,
     compare,
     intervals,
     part_shape,
     parts_within,
 )
-from incasem_like.evaluation.instance_run import instance_parts, pack_parts, unpack_parts
-from incasem_like.evaluation.instances import PARTITION_SCORES, Contingency, partition_scores
+from incasem_like.evaluation.instance_run import instance_parts, object_parts, pack_parts, unpack_parts
+from incasem_like.evaluation.instances import PARTITION_SCORES, Contingency, object_scores, partition_scores
 from incasem_like.volumes import Roi
 
 SHAPE = (16, 16, 16)
@@ -101,7 +103,9 @@ def test_the_better_of_two_segmentations_is_named_whatever_their_order(arrays):
 def test_parts_survive_in_the_artifact_and_volumes_are_pooled(arrays):
     truth, good, bad = arrays
     group = [rows_of(truth, good), rows_of(truth, bad, 2)]
-    found = unpack_parts(pack_parts({"all": group, "one": group[:1]}), "all")
+    groups = {"all": group, "one": group[:1]}
+    packed = pack_parts(groups, {name: object_parts(rows) for name, rows in groups.items()})
+    found = unpack_parts(packed, "all")
     assert found.numbers.tolist() == list(range(6))
     pooled = found.scores(np.ones((6, 1)))
     # ids of the second volume are those of other objects
@@ -111,3 +115,58 @@ def test_parts_survive_in_the_artifact_and_volumes_are_pooled(arrays):
     split, merge = skimage.metrics.variation_of_information(*both)
     assert (pooled["voi_split"][0], pooled["voi_merge"][0]) == pytest.approx((split, merge))
     assert instance_parts([]) is None
+    objects, expected = unpack_parts(packed, "all", "f1"), object_parts(group)
+    np.testing.assert_array_equal(objects.numbers, expected.numbers)
+    np.testing.assert_array_equal(objects.counts, expected.counts)
+    np.testing.assert_array_equal(objects.iou, expected.iou)
+    assert unpack_parts(pack_parts({"one": group[:1]}, {"one": None}), "one", "f1").numbers.tolist() == [0, 1, 2, 3]
+
+
+def scores_of(truth, predicted):
+    found = object_scores(Contingency.of(truth, predicted))
+    return {**found["thresholds"][0], "mean_ap": found["mean_ap"], "panoptic_quality": found["panoptic_quality"]}
+
+
+def test_objects_of_drawn_parts_are_scored_as_the_volume_of_these_parts():
+    rng = np.random.default_rng(8)
+    truth = np.kron(rng.integers(0, 6, (8, 4, 4)), np.ones((2, 4, 4), int))
+    predicted = np.where(rng.random(SHAPE) < 0.8, truth, rng.integers(0, 9, SHAPE))
+    own = np.repeat(np.arange(4), 4)[:, None, None] * 100  # no object in two parts
+    truth, predicted = (np.where(array > 0, array + own, 0) for array in (truth, predicted))
+    truth[:4] = 0  # all predicted objects of the first part are wrong
+    parts = ObjectParts.of(*rows_of(truth, predicted))
+    weights = np.array([[1, 2, 0], [1, 0, 0], [1, 1, 3], [1, 1, 1]])
+    found = parts.scores(weights.astype(float))
+    for draw, column in enumerate(weights.T):
+        chosen = [part for part, times in enumerate(column) for _ in range(times)]
+        drawn = [
+            np.concatenate([np.where(cut > 0, cut + 1000 * copy, 0) for copy, part in enumerate(chosen)
+                            for cut in [np.split(array, 4)[part]]])
+            for array in (truth, predicted)
+        ]  # fmt: skip
+        expected = scores_of(*drawn)
+        for name in OBJECT_SCORES:
+            assert found[name][draw] == pytest.approx(expected[name]), name
+
+
+def test_an_object_in_several_parts_counts_once_where_most_of_it_lies():
+    truth, predicted = np.zeros((2, 4, 1, 8), int)
+    truth[:3, 0, :4] = 1  # two parts of two sections
+    predicted[:3, 0, :4] = 5
+    predicted[1:, 0, 6] = 6
+    parts = ObjectParts.of(*rows_of(truth, predicted, 2))
+    assert parts.counts[:, 0].tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert parts.iou.tolist() == [1, 0]
+    whole = parts.scores(np.ones((2, 1)))
+    expected = scores_of(truth, predicted)
+    assert {name: values[0] for name, values in whole.items()} == {name: expected[name] for name in OBJECT_SCORES}
+
+
+def test_the_interval_of_a_share_of_matched_objects_is_that_of_the_binomial_distribution():
+    truth = np.arange(1, 641).reshape(64, 1, 10)  # ten objects of a voxel in each part
+    predicted = np.where(np.random.default_rng(1).random(truth.shape) < 0.7, truth, 0)
+    found = intervals(ObjectParts.of(*rows_of(truth, predicted, 64)), 4000)
+    shares = (predicted > 0).mean(axis=(1, 2))
+    error = 1.96 * np.std(shares) / 8
+    assert found["recall"] == pytest.approx([shares.mean() - error, shares.mean() + error], abs=0.004)
+    assert found["precision"] == [1, 1]

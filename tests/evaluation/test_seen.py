@@ -177,7 +177,9 @@ def test_the_better_run_is_named(project, capsys):
     assert answer(["runs", "compare", "2", "4", "--kind", "evaluations", *store]) == 0
     assert "Evaluation runs 2 and 4 scored different voxels" in capsys.readouterr().out
     assert answer(["runs", "compare", "1", "2", "--kind", "evaluations", "--metric", "f1", *store]) == 0
-    assert "Unknown metric 'f1' of these evaluations: choose one of voi" in capsys.readouterr().out
+    assert "Evaluation run 1 is better than evaluation run 2: f1 is higher by" in capsys.readouterr().out
+    assert answer(["runs", "compare", "1", "2", "--kind", "evaluations", "--metric", "dice", *store]) == 0
+    assert "Unknown metric 'dice' of these evaluations: choose one of voi" in capsys.readouterr().out
 
 
 def test_the_script_refuses_with_status_2_and_marks_on_request(project):

@@ -5,7 +5,7 @@ import pytest
 import zarr
 
 from incasem_like.prediction.planning.planner import plan_prediction
-from incasem_like.prediction.planning.precision import lively_part, nearly_greatest_difference
+from incasem_like.prediction.planning.probe import lively_part, nearly_greatest_difference
 
 BF16 = "torch.precision=bf16"
 
@@ -55,7 +55,7 @@ def test_the_difference_is_that_of_the_whole_prediction(laboratory):
 
 @pytest.mark.parametrize("updates", [[], [BF16, "prediction.precision_tolerance=null"]])
 def test_nothing_is_checked_where_there_is_nothing_to_check(laboratory, monkeypatch, updates):
-    monkeypatch.setattr("incasem_like.prediction.planning.precision.make_predictor", None)
+    monkeypatch.setattr("incasem_like.prediction.planning.probe.make_predictor", None)
     assert plan(laboratory, *updates).precision is None
 
 

@@ -22,7 +22,7 @@ from incasem_like.prediction.experiment import examine_prediction
 from incasem_like.prediction.outputs import read_begun
 from incasem_like.prediction.planning.planner import plan_prediction
 from incasem_like.prediction.planning.probe import ProbeRequest
-from incasem_like.prediction.planning.speed import MeasurementCache
+from incasem_like.prediction.planning.tile_size import MeasurementCache
 
 GPU, BF16 = "torch.device=0", "torch.precision=bf16"
 TILES = "prediction.input_size_voxels=[44,44,44]"

@@ -3,16 +3,15 @@ import torch
 
 from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.prediction.planning.memory import TileMemory
-from incasem_like.prediction.planning.precision import PrecisionCheck
-from incasem_like.prediction.planning.probe import DeviceProfile
-from incasem_like.prediction.planning.speed import (
+from incasem_like.prediction.planning.probe import DeviceProfile, PrecisionCheck
+from incasem_like.prediction.planning.tile_size import (
+    UNMEASURED,
     MeasurementCache,
     fitted,
     measurable_sizes,
     measure_speed,
     speed_cache,
 )
-from incasem_like.prediction.planning.tile_size import UNMEASURED
 
 MEMORY = TileMemory(8, 1, 2, 1, None, False, 4, 42)
 

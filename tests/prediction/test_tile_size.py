@@ -8,13 +8,13 @@ from incasem_like.networks import build_network, forward_maps, network_geometry
 from incasem_like.prediction.computing.tiles import TiledPredictor
 from incasem_like.prediction.outputs import chunk_shape_for, fills_chunks
 from incasem_like.prediction.planning.memory import MOST_HOST_BYTES_BESIDE_GPU, TileMemory
-from incasem_like.prediction.planning.speed import measurable_sizes
 from incasem_like.prediction.planning.tile_size import (
     MOST_SECONDS_PER_TILE,
     UNMEASURED,
     TileSpeed,
     choose_input_size,
     describe_input_size,
+    measurable_sizes,
 )
 from incasem_like.volumes import Roi
 

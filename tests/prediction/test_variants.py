@@ -8,7 +8,7 @@ from incasem_like.config import ModelConfig
 from incasem_like.errors import ConfigError
 from incasem_like.networks import build_network
 from incasem_like.prediction.computing.tiles import TiledPredictor
-from incasem_like.prediction.computing.variants import Variant, geometry_for, variants_for
+from incasem_like.prediction.computing.tiling import Variant, geometry_for, variants_for
 from incasem_like.volumes import Roi
 
 SHAPE, BEGIN = (14, 18, 12), (5, -3, 8)

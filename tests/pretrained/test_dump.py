@@ -11,7 +11,7 @@ from pretrained import dumps, incasem_runs
 from pretrained.dumps import archive_bytes, write_folder
 
 from incasem_like.errors import DataError, InputError
-from incasem_like.pretrained.mongodump import ORIGINAL_RECORD, is_archive, is_dump_folder, open_dump
+from incasem_like.pretrained.databases import ORIGINAL_RECORD, is_archive, is_dump_folder, open_dump
 
 DATABASE = incasem_runs.database(
     *(incasem_runs.run(run_id, f"run_{run_id}", incasem_runs.config()) for run_id in (1837, 1841, 1847))

@@ -23,9 +23,9 @@ from incasem_like.pretrained.checkpoint_run import (
     run_of_checkpoint,
     updates_seen,
 )
-from incasem_like.pretrained.foreign import is_mock_db, read_mock_db
+from incasem_like.pretrained.databases import is_mock_db, read_mock_db
+from incasem_like.pretrained.foreign import parent_of, translate
 from incasem_like.pretrained.manifest import read_manifest
-from incasem_like.pretrained.translation import parent_of, translate
 
 DEFAULTS = load_training_config([])
 
@@ -206,7 +206,7 @@ def test_a_ledger_leads_to_trainings_and_leaves_predictions_aside(tmp_path: Path
     assert is_mock_db(tmp_path)
     found = read_mock_db(tmp_path)
     assert found.missing == (1847,)
-    (run,) = found.trainings()
+    (run,) = found.runs()
     assert (run.id, run.name, run.document["config"]["training"]["iterations"]) == (1841, "er", 90000)
     assert run.document["info"]["original_config"]["prediction"]["checkpoint"] == "/root/x.pt"
 

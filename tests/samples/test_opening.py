@@ -211,6 +211,16 @@ def test_labels_between_the_voxels_of_raw_are_told_of_once(cell, caplog):
     )
 
 
+def test_the_offset_of_a_region_is_that_of_its_raw_volume_between_voxels(cell):
+    cell.put("volumes/raw", np.zeros((40, 44, 48), np.uint8), offset=(4, 4.5, -3))
+    entry = cell.entry(offset=(8, 9, 8), shape=(4, 4, 4), labels={})
+    (region,) = opened(cell, entry, need_labels=False)
+    assert region.offset == (8 * 4.6, 8.5 * 5, 40)  # a position half-way goes to the next voxel
+    (halved,) = opened(cell, entry, need_labels=False, downsample_factor=2)
+    assert halved.roi.begin == (4, 5, 4)
+    assert halved.offset == (8 * 4.6, 9.5 * 5, 40)
+
+
 def test_labels_on_the_voxels_of_raw_are_not_told_of_for_float_noise(cell, caplog):
     cell.put("volumes/labels/er", np.ones((32, 36, 40), np.uint8), offset=(7, 4, 4))  # 7 * 4.6 is 32.199999999999996
     opened(cell, cell.entry(offset=(8, 8, 8), shape=(4, 4, 4)))

@@ -14,7 +14,7 @@ from incasem_like.errors import DiskFullError
 from incasem_like.tracking import Run, RunStore, open_store, run_experiment, run_folder
 from incasem_like.tracking.metrics_log import read_log
 from incasem_like.tracking.recording import run as recording
-from incasem_like.tracking.recording import writer as file_observer
+from incasem_like.tracking.run_folder import RunFolder
 
 
 def test_a_disk_too_full_for_metrics_takes_how_the_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,16 +43,15 @@ def test_a_file_system_that_fails_for_a_moment_costs_no_metrics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(None, "trainings", tmp_path)
-    working = file_observer._stamp
 
-    def stale(path: Path) -> tuple[int, int]:
-        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+    def stale(folder: RunFolder, name: str) -> dict[str, Any]:
+        raise OSError(errno.ESTALE, "Stale file handle", str(folder.folder / name))
 
     def main(run: Run) -> None:
-        monkeypatch.setattr(file_observer, "_stamp", stale)
-        run.log_scalar("loss", 0.5, 1)
-        run.flush()
-        monkeypatch.setattr(file_observer, "_stamp", working)
+        with monkeypatch.context() as patched:
+            patched.setattr(RunFolder, "read", stale)
+            run.log_scalar("loss", 0.5, 1)
+            run.flush()
         run.log_scalar("loss", 0.25, 2)
 
     run_experiment(name="train", config={}, main=main, store=store)

@@ -6,8 +6,14 @@ import pytest
 import torch
 
 from incasem_like.errors import CheckpointError, DiskFullError
-from incasem_like.training.checkpoints import CheckpointFolder, CheckpointPolicy, is_sound, iteration_of
-from incasem_like.training.state import BestMemory, TrainingState
+from incasem_like.training.checkpoints import (
+    BestMemory,
+    CheckpointFolder,
+    CheckpointPolicy,
+    TrainingState,
+    is_sound,
+    iteration_of,
+)
 
 
 def write(folder: CheckpointFolder, iteration: int) -> None:

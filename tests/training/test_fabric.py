@@ -3,7 +3,7 @@ import torch
 
 from incasem_like.config import TorchConfig
 from incasem_like.networks import autocast_dtype, check_device
-from incasem_like.training.fabric import make_fabric
+from incasem_like.training.optimization import make_fabric
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", None), ("bf16", torch.bfloat16)])

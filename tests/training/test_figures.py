@@ -5,7 +5,7 @@ import pytest
 from funlib.geometry import Roi
 
 from incasem_like.config.target_sections import parse_targets
-from incasem_like.training.figures import (
+from incasem_like.training.snapshots import (
     LONGEST_SIDE,
     OrthoPlanes,
     central_crop,

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from incasem_like.training.interruption import Interruption
+from incasem_like.training.trainer import Interruption
 
 
 def interrupt_once() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from incasem_like.targets import targets_of
 from incasem_like.training.log import Step, TrainingLog, class_shares, mean_scores
 from incasem_like.training.tensorboard import TensorBoardLog
 
@@ -38,7 +39,17 @@ def test_run_store_gets_incasem_s_names_at_its_interval(
 
 def test_class_shares_add_up_to_one() -> None:
     labels = torch.tensor([[0, 0, 1, 2]])
-    assert class_shares(labels, 4) == {"pct_class_0": 0.5, "pct_class_1": 0.25, "pct_class_2": 0.25, "pct_class_3": 0.0}
+    expected = {"pct_class_0": 0.5, "pct_class_1": 0.25, "pct_class_2": 0.25, "pct_class_3": 0.0}
+    assert class_shares({"labels": labels}, (), 4) == expected
+
+
+def test_a_voxel_of_overlapping_classes_counts_in_each_of_them(make_config: Callable[..., Any]) -> None:
+    config = make_config(targets=[{"type": "classes", "exclusive": False}], data={"num_classes": 3})
+    channels = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 1]], dtype=torch.uint8)[None, :, None, None]
+    labels = torch.tensor([1, 0, 0, 2])[None, None, None]  # the overlap is background in the class map
+    batch = {"labels": labels, "targets": {"classes": {"target": channels}}}
+    shares = class_shares(batch, targets_of(config), 3)
+    assert shares == {"pct_class_0": 0.25, "pct_class_1": 0.5, "pct_class_2": 0.5}
 
 
 def test_means_leave_undefined_scores_out() -> None:

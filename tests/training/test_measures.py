@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from incasem_like.config.target_sections import parse_targets
-from incasem_like.training.measures import measure
+from incasem_like.training.log import measure
 
 
 def measured(options, values, target, counted):

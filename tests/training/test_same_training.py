@@ -6,8 +6,7 @@ import pytest
 
 from incasem_like.config import TrainingConfig
 from incasem_like.errors import ConfigError
-from incasem_like.training.continuing import check_same_training
-from incasem_like.training.data_configs import same_data
+from incasem_like.training.continuing import check_same_training, same_data
 
 Configure = Callable[..., TrainingConfig]
 

@@ -9,8 +9,7 @@ from torch.utils.data import default_collate
 
 from incasem_like.config.target_sections import parse_targets
 from incasem_like.training.log import Step
-from incasem_like.training.showing import SampleShow
-from incasem_like.training.snapshots import to_bytes, write_training_snapshot
+from incasem_like.training.snapshots import SampleShow, to_bytes, write_training_snapshot
 from incasem_like.volumes import open_volume
 
 

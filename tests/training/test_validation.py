@@ -26,6 +26,7 @@ class FakeRegion:
         random = np.random.default_rng(seed)
         self.name, self.roi, self.voxel_size = name, Roi(ORIGIN, SHAPE), (4.6, 4.0, 4.0)
         self.raw_roi, self.raw = self.roi, np.zeros(0, dtype=np.float32)
+        self.offset = (4 * 4.6 + 1.3, 0.0, -2 * 4.0)  # between voxels
         self.raw_array = random.random(SHAPE).astype(np.float32)
         self.labels = random.integers(0, classes, SHAPE).astype(np.uint8)
         self.mask = (random.random(SHAPE) > 0.2).astype(np.uint8)
@@ -219,6 +220,7 @@ def test_snapshots_come_every_so_many_validations(make_validator: Callable[..., 
     predictions, labels = open_volume(container, "predictions"), open_volume(container, "labels")
     assert labels.voxel_size == (4.6, 4.0, 4.0)
     assert labels.roi == region.roi
+    assert {volume.offset for volume in (labels, predictions)} == {region.offset}
     np.testing.assert_array_equal(labels.read(), region.labels)
     expected = np.rint(FakePredictor(3).whole(region.raw_array) * 255)
     np.testing.assert_array_equal(predictions.read(), expected)

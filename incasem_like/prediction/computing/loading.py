@@ -28,7 +28,7 @@ from incasem_like.networks import (
     torch_device,
 )
 from incasem_like.prediction.computing.tiles import EnsemblePredictor, Predictor, TiledPredictor
-from incasem_like.prediction.computing.variants import geometry_for
+from incasem_like.prediction.computing.tiling import geometry_for
 from incasem_like.samples import Region
 from incasem_like.tracking import file_sha256, open_store
 from incasem_like.tracking.model.cache import find_in_cache

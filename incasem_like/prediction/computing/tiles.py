@@ -17,8 +17,16 @@ from incasem_like.networks import NetworkGeometry, enough_memory
 from incasem_like.networks.inference import Inference, inference, streams
 from incasem_like.networks.slabs import Slabs, planes
 from incasem_like.prediction.computing.pipeline import Downloads, batches, delayed, prefetched, to_device
-from incasem_like.prediction.computing.tiling import Tile, axis_step, grid_phase, tile_that_writes
-from incasem_like.prediction.computing.variants import NONE, Variant, geometry_for, variants_for
+from incasem_like.prediction.computing.tiling import (
+    NONE,
+    Tile,
+    Variant,
+    axis_step,
+    geometry_for,
+    grid_phase,
+    tile_that_writes,
+    variants_for,
+)
 from incasem_like.targets import activate
 from incasem_like.volumes import Coordinate, Roi
 
@@ -138,11 +146,7 @@ class TiledPredictor:
             ConfigError: As ``steps``.
             IncasemError: The GPU's memory is too small for a tile.
         """
-        return self.predict_tiles(read, self.tiles(roi, origin))
-
-    def predict_tiles(self, read: Reader, tiles: Iterable[Tile]) -> Iterator[tuple[Roi, Floats]]:
-        """Predict some of the tiles that ``tiles`` returned; see ``predict``."""
-        return ((part, probabilities) for _, part, probabilities in self.predict_parts(read, tiles))
+        return ((part, values) for _, part, values in self.predict_parts(read, self.tiles(roi, origin)))
 
     def predict_parts(
         self, read: Reader, tiles: Iterable[Tile], depth: int | None = None

@@ -18,7 +18,7 @@ from incasem_like.networks.description import ForwardMaps
 from incasem_like.networks.inference import VOXELS_AT_ONCE, streams
 from incasem_like.prediction.computing.loading import NetworkSource, prediction_geometry
 from incasem_like.prediction.computing.tiles import MOST_TILES_AHEAD, PLANES_READ
-from incasem_like.prediction.computing.variants import NONE
+from incasem_like.prediction.computing.tiling import NONE
 from incasem_like.prediction.outputs import LONGEST_CHUNK_EDGE
 
 Floats = npt.NDArray[np.float64]

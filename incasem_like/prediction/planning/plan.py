@@ -15,17 +15,36 @@ from torch import nn
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import DataConfig, PredictionConfig, TrainingConfig, output_container
 from incasem_like.networks import NetworkGeometry, count_parameters, torch_device
-from incasem_like.prediction.computing.loading import NetworkSource, joint_predictor, prediction_geometry
+from incasem_like.prediction.blocks import volumes_read
+from incasem_like.prediction.computing.loading import (
+    NetworkSource,
+    PredictorSetUp,
+    joint_predictor,
+    prediction_geometry,
+)
 from incasem_like.prediction.computing.tiles import Predictor
-from incasem_like.prediction.computing.variants import geometry_for, variants_for
+from incasem_like.prediction.computing.tiling import geometry_for, variants_for
 from incasem_like.prediction.outputs import OutputLocation, prediction_group
 from incasem_like.prediction.planning.memory import TileMemory, tile_memory, usable_memory, worker_count
-from incasem_like.prediction.planning.precision import PrecisionCheck, check_precision, is_to_be_checked, with_precision
-from incasem_like.prediction.planning.probe import DeviceProfile, ProbeRequest, device_profiles
-from incasem_like.prediction.planning.speed import fitted, measured_tiles
-from incasem_like.prediction.planning.tile_size import TileChoice, TileSpeed, choose_input_size, describe_input_size
+from incasem_like.prediction.planning.probe import (
+    DeviceProfile,
+    PrecisionCheck,
+    ProbeRequest,
+    check_precision,
+    device_profiles,
+    is_to_be_checked,
+    with_precision,
+)
+from incasem_like.prediction.planning.tile_size import (
+    TileChoice,
+    TileSpeed,
+    choose_input_size,
+    describe_input_size,
+    fitted,
+    measured_tiles,
+)
 from incasem_like.samples import Region
-from incasem_like.volumes import Address, check_outputs
+from incasem_like.volumes import Address, check_outputs, make_provenance
 
 log = logging.getLogger(__name__)
 # Measuring tiles pays only for large predictions: it may take at most one part in this many.
@@ -205,6 +224,30 @@ class PredictionPlan:
             positions = variants_for(section.test_time_augmentation, self._geometry(network))
             speeds.append(fitted(measured).times(len(positions)))
         return reduce(add, speeds)
+
+    def describe(self, region: Region, input_size: Sequence[int] | None = None) -> dict[str, Any]:
+        """Return everything that the values of a region's prediction depend on, and the tiles if they are given."""
+        hashes, section = region.content_hashes, self.config.prediction
+        return {
+            **self.networks_description,
+            "region": [list(region.roi.begin), list(region.roi.shape)],
+            "origin": list(region.raw_roi.begin),
+            "raw": hashes[str(region.raw.address)],
+            "mask": None if region.mask is None else hashes[str(region.mask.address)],
+            "output_dtype": section.output_dtype,
+            "precision": self.lead.source.torch.precision,
+            "test_time_augmentation": section.test_time_augmentation,
+            **({} if input_size is None else {"input_size": list(input_size)}),
+        }
+
+    def provenance(self, region: Region, tool: str, run_id: int | None = None) -> dict[str, Any]:
+        """Return the provenance of a region's prediction."""
+        parameters = {"region": region.name, **self.networks_description, **self.lineage}
+        return make_provenance(tool, parameters, volumes_read(region), run_id=run_id)
+
+    def set_up(self, region: Region, input_size: Sequence[int]) -> PredictorSetUp:
+        """Return what makes a region's predictor in a worker, in tiles of that size of the lead."""
+        return PredictorSetUp(region, self.sources, self.config.prediction, tuple(input_size))
 
     def predictor(self, input_size: Sequence[int]) -> Predictor:
         """Return the predictor in tiles of that size of the lead."""

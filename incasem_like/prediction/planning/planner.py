@@ -18,7 +18,7 @@ from incasem_like.config.voxel_size import same_voxel_size
 from incasem_like.errors import ConfigError, IncasemError
 from incasem_like.networks import check_output, for_this_machine
 from incasem_like.prediction.computing.loading import NetworkSource, load_network
-from incasem_like.prediction.computing.variants import NONE
+from incasem_like.prediction.computing.tiling import NONE
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
 from incasem_like.prediction.planning.preflight import Preflight
 from incasem_like.prediction.planning.probe import needs_probe

@@ -20,8 +20,7 @@ from incasem_like.prediction.blocks import region_block_shape
 from incasem_like.prediction.outputs import OutputLocation, chunk_shape_for, nearest_folder, read_begun
 from incasem_like.prediction.planning.memory import BYTES_OF_A_PROCESS, worker_count
 from incasem_like.prediction.planning.plan import PredictionPlan
-from incasem_like.prediction.planning.speed import MEASURED_VOXELS
-from incasem_like.prediction.planning.tile_size import TileSpeed
+from incasem_like.prediction.planning.tile_size import MEASURED_VOXELS, TileSpeed
 from incasem_like.samples import Region
 from incasem_like.terminal import counted, duration, shown_path
 from incasem_like.tracking import RunStore
@@ -135,8 +134,14 @@ def examine_regions(
             folder = nearest_folder(location.container)
             needed[folder] = needed.get(folder, 0) + costs[-1].disk_left(kept)
     for folder, size in needed.items():
+        free = shutil.disk_usage(folder).free
+        found.lines.append(f"Disk of {shown_path(folder)}: {_size(free)} free, at most {_size(size)} needed.")
         with found.collecting():
-            _examine_disk(found, folder, size)
+            if free < size:
+                raise InputError(
+                    f"The output may take {_size(size)}, but the disk of {folder} has {_size(free)} left: free some, "
+                    "set prediction.output_dtype=uint8, or prediction.directories.prefix to another disk."
+                )
     if costs and all(cost.is_known for cost in costs):
         with found.collecting():
             _examine_memory(found, plan, costs)
@@ -215,16 +220,6 @@ def _examine_memory(found: Preflight, plan: PredictionPlan, costs: Sequence[_Cos
         raise InputError(
             f"The workers file asks for {_size(min(asked))} of memory for a worker, but one needs about {_size(host)}: "
             "raise memory there, or lower prediction.input_size_voxels."
-        )
-
-
-def _examine_disk(found: Preflight, folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    found.lines.append(f"Disk of {shown_path(folder)}: {_size(free)} free, at most {_size(size)} needed.")
-    if free < size:
-        raise InputError(
-            f"The output may take {_size(size)}, but the disk of {folder} has {_size(free)} left: free some, "
-            "set prediction.output_dtype=uint8, or prediction.directories.prefix to another disk."
         )
 
 

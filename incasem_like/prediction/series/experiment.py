@@ -13,19 +13,20 @@ from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import SeriesConfig
 from incasem_like.errors import DivergedError
 from incasem_like.prediction import SERIES_FIGURE
-from incasem_like.prediction.experiment import record_plan
-from incasem_like.prediction.planning.preflight import (
-    Preflight,
-    examine_regions,
-    look_around,
-    report_networks,
-)
-from incasem_like.prediction.regions import (
+from incasem_like.prediction.experiment import (
     Observing,
     Request,
     TileObserver,
     check_begun_alike,
     predict_regions,
+    record_plan,
+)
+from incasem_like.prediction.outputs import refuse_foreign_prediction
+from incasem_like.prediction.planning.preflight import (
+    Preflight,
+    examine_regions,
+    look_around,
+    report_networks,
 )
 from incasem_like.prediction.series.plan import Entry, SeriesPlan, plan_series
 from incasem_like.samples import Region
@@ -44,7 +45,7 @@ Draw = Callable[[Mapping[int, Mapping[str, float]], Sequence[str], tuple[str, in
 
 @dataclass(frozen=True)
 class FinishedSeries:
-    """The results of a series.
+    """The results of a series, or of its part that is finished.
 
     Attributes:
         run_id: Id of its run; 0 if it is not tracked.
@@ -55,18 +56,46 @@ class FinishedSeries:
 
     run_id: int
     plan: SeriesPlan
-    entries: tuple[Entry, ...]
-    predicted: int
+    entries: tuple[Entry, ...] = ()
+    predicted: int = 0
+
+    @property
+    def last_iteration(self) -> int:
+        """The last finished iteration; -1 for none."""
+        return max((entry.iteration for entry in self.entries), default=-1)
 
     @property
     def best(self) -> Entry | None:
-        """The best entry; None if nothing was measured."""
-        return self.plan.best_of(self.entries)
+        """The entry with the largest score, the latest of equals; None if none is measured."""
+        metric = self.plan.metric or ""
+        measured = [entry for entry in self.entries if metric in entry.scores]
+        return max(measured, key=lambda entry: (entry.scores[metric], entry.iteration), default=None)
 
     @property
     def kept(self) -> list[Entry]:
         """The entries whose predictions stay on disk."""
-        return self.plan.kept_of(self.entries)
+        predicted, best = [entry for entry in self.entries if not entry.problem], self.best
+        return {"all": predicted, "best": [] if best is None else [best], "none": []}[self.plan.config.series.keep]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The summary that is stored as the run's result."""
+        series, kept, best = self.plan, self.kept, self.best
+        shown = best if best in kept else kept[-1] if kept else None
+        folders: Sequence[Any] = [] if shown is None else series.folders(self.run_id, shown.iteration)
+        return {
+            "prediction_id": self.run_id,
+            "training_run_id": series.plan.training_run_ids[0],
+            "checkpoints": len(self.entries),
+            "best_iteration": None if best is None else best.iteration,
+            "best_value": None if best is None or series.metric is None else best.scores[series.metric],
+            "best_metric": series.metric,
+            "outputs": dict(zip(series.region_names, map(str, folders), strict=False)),
+            "iterations_kept": [entry.iteration for entry in kept],
+            "problems": {str(entry.iteration): entry.problem for entry in self.entries if entry.problem},
+            "voxels_predicted": sum(entry.voxels for entry in self.entries),
+            "seconds": round(sum(entry.seconds for entry in self.entries), 2),
+        }
 
 
 def predict_series(
@@ -91,7 +120,7 @@ def predict_series(
         config: The configuration of the series.
         training: The training run.
         store: Opens the store of prediction runs, once volumes and checkpoints were found; None for an untracked run.
-        observing: Makes the observer that measures a region, as for ``regions.Request``; used if there are labels.
+        observing: Makes the observer that measures a region, as for ``experiment.Request``; used if there are labels.
         workers: Workers, on this or other machines, that predict block by block; None predicts in this process.
         anew: Start another run in any case.
         started: Called with the run's id, the plan and the remaining checkpoints, before the first tile.
@@ -114,7 +143,7 @@ def predict_series(
         earlier = None
     remaining = series.remaining(earlier.entries if earlier is not None else ())
     if earlier is not None and not remaining:
-        return FinishedSeries(earlier.run_id, series, earlier.entries, 0)
+        return earlier
     _check_begun_alike(series, earlier, remaining)
     if series.plan.is_probed:  # it may wait in a queue
         series = series.profiled(remaining)
@@ -132,22 +161,63 @@ def predict_series(
         continues=None if earlier is None else Continuation(earlier.run_id, earlier.last_iteration),
         **{**options, "run_id": options.get("run_id") if earlier is None else None},
     ) as run:
-        record = SeriesRecord(run, series, earlier)
+        finished = FinishedSeries(run.id, series) if earlier is None else replace(earlier, plan=series)
+        _begin(run, finished, anew=earlier is None)
         started(run.id, series, remaining)
         request = Request(TOOL, run.id, continuing_command(), earlier is not None, observe)
         for checkpoint in remaining:
             entry = _predict(series, checkpoint, request)
-            record.add(entry)
-            if draw is not None:
-                _add_figure(run, series, record.entries, draw)
+            for name, value in entry.scores.items():
+                run.log_scalar(name, value, entry.iteration)
+            finished = replace(finished, entries=(*finished.entries, entry), predicted=finished.predicted + 1)
+            _save(run, finished)
+            scores = {one.iteration: one.scores for one in finished.entries if one.scores}
+            if draw is not None and scores:
+                best = finished.best
+                point = None if best is None or series.metric is None else (series.metric, best.iteration)
+                run.add_artifact(draw(scores, series.region_names, point), SERIES_FIGURE)
             measured(run.id, entry)
-        if all(entry.problem for entry in record.entries):
-            raise DivergedError(record.entries[-1].problem)
-        run.result = record.result()
-    return FinishedSeries(run.id, series, tuple(record.entries), len(remaining))
+        if all(entry.problem for entry in finished.entries):
+            raise DivergedError(finished.entries[-1].problem)
+        run.result = finished.result
+    return finished
 
 
-def _check_begun_alike(series: SeriesPlan, earlier: Earlier | None, remaining: Sequence[ChosenCheckpoint]) -> None:
+def _begin(run: Run, finished: FinishedSeries, *, anew: bool) -> None:
+    """Record the plan of a series in its run.
+
+    Raises:
+        InputError: The outputs are occupied by another run's predictions, or an earlier prediction is an input.
+    """
+    series = finished.plan
+    for entry in finished.entries:
+        series.plan.check_not_read(series.locations(run.id, entry.iteration))
+    for folder in series.folders(run.id, 0) if anew else ():
+        if folder.parent.exists():
+            refuse_foreign_prediction(folder.parent)
+    iterations = listed([checkpoint.iteration or 0 for checkpoint in series.checkpoints])
+    record_plan(run, series.plan, {"training_run_id": series.plan.training_run_ids[0], "iterations": iterations})
+    _save(run, finished)
+
+
+def _save(run: Run, finished: FinishedSeries) -> None:
+    """Record the results so far, then delete the predictions that do not stay on disk."""
+    series, kept = finished.plan, finished.kept
+    checkpoints = [
+        {"iteration": one.iteration, "checkpoint": str(one.path), "sha256": one.sha256} for one in series.checkpoints
+    ]
+    entries = [vars(entry) for entry in finished.entries]
+    run.set_info(KEY, {"identity": series.identity, "checkpoints": checkpoints, "entries": entries})
+    run.flush()
+    for entry in finished.entries:
+        if entry not in kept:
+            for folder in series.folders(run.id, entry.iteration):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_begun_alike(
+    series: SeriesPlan, earlier: FinishedSeries | None, remaining: Sequence[ChosenCheckpoint]
+) -> None:
     if earlier is not None:
         locations = series.locations(earlier.run_id, remaining[0].iteration or 0)
         check_begun_alike(series.plan_of(remaining[0]), locations, ANEW)
@@ -163,14 +233,6 @@ def _predict(series: SeriesPlan, checkpoint: ChosenCheckpoint, request: Request)
     except DivergedError as error:
         return replace(entry, problem=str(error))
     return replace(entry, scores=scores, voxels=voxels, seconds=round(time.monotonic() - started, 2))
-
-
-def _add_figure(run: Run, series: SeriesPlan, entries: Sequence[Entry], draw: Draw) -> None:
-    scores = {entry.iteration: entry.scores for entry in entries if entry.scores}
-    if scores:
-        best = series.best_of(entries)
-        point = None if best is None or series.metric is None else (series.metric, best.iteration)
-        run.add_artifact(draw(scores, series.region_names, point), SERIES_FIGURE)
 
 
 def continuing_command() -> str:
@@ -219,20 +281,7 @@ def examine_series(
     return found
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """An earlier run of the same series: its id, and its finished entries by iteration."""
-
-    run_id: int
-    entries: tuple[Entry, ...]
-
-    @property
-    def last_iteration(self) -> int:
-        """The last finished iteration; -1 for none."""
-        return max((entry.iteration for entry in self.entries), default=-1)
-
-
-def find_earlier(runs: RunStore, series: SeriesPlan) -> Earlier | None:
+def find_earlier(runs: RunStore, series: SeriesPlan) -> FinishedSeries | None:
     """Find the latest run of the same series that can be resumed.
 
     Raises:
@@ -246,76 +295,9 @@ def find_earlier(runs: RunStore, series: SeriesPlan) -> Earlier | None:
         recorded = runs.get(summary.id).info.get(KEY)
         if not isinstance(recorded, Mapping) or recorded.get("identity") != series.identity:
             continue
-        earlier = Earlier(summary.id, tuple(Entry(**entry) for entry in recorded.get("entries") or ()))
+        earlier = FinishedSeries(summary.id, series, tuple(Entry(**entry) for entry in recorded.get("entries") or ()))
         # Its metrics ascend with the iteration: only later checkpoints can be added.
         if all((one.iteration or 0) > earlier.last_iteration for one in series.remaining(earlier.entries)):
             runs.refuse_live(summary.id)
             return earlier
     return None
-
-
-class SeriesRecord:
-    """The record of a series in its run; entries are on disk before any prediction is deleted.
-
-    Args:
-        run: The run.
-        series: The plan of the series.
-        earlier: The results so far of a resumed run; None for a new run.
-
-    Attributes:
-        entries: The results of the checkpoints so far, by iteration.
-
-    Raises:
-        InputError: The outputs are occupied by another run's predictions, or an earlier prediction is an input.
-    """
-
-    def __init__(self, run: Run, series: SeriesPlan, earlier: Earlier | None) -> None:
-        self._run, self._series = run, series
-        self.entries: list[Entry] = [] if earlier is None else list(earlier.entries)
-        for entry in self.entries:
-            series.plan.check_not_read(series.locations(run.id, entry.iteration))
-        if earlier is None:
-            series.check_free(run.id)
-        iterations = listed([checkpoint.iteration or 0 for checkpoint in series.checkpoints])
-        record_plan(run, series.plan, {"training_run_id": series.plan.training_run_ids[0], "iterations": iterations})
-        self._save()
-
-    def add(self, entry: Entry) -> None:
-        """Record the results of a checkpoint, and log its scores at its iteration."""
-        for name, value in entry.scores.items():
-            self._run.log_scalar(name, value, entry.iteration)
-        self.entries.append(entry)
-        self._save()
-
-    def result(self) -> dict[str, Any]:
-        """Return the summary that is stored as the run's result."""
-        series, kept, best = self._series, self._series.kept_of(self.entries), self._series.best_of(self.entries)
-        shown = best if best in kept else kept[-1] if kept else None
-        folders: Sequence[Any] = [] if shown is None else series.folders(self._run.id, shown.iteration)
-        return {
-            "prediction_id": self._run.id,
-            "training_run_id": series.plan.training_run_ids[0],
-            "checkpoints": len(self.entries),
-            "best_iteration": None if best is None else best.iteration,
-            "best_value": None if best is None or series.metric is None else best.scores[series.metric],
-            "best_metric": series.metric,
-            "outputs": dict(zip(series.region_names, map(str, folders), strict=False)),
-            "iterations_kept": [entry.iteration for entry in kept],
-            "problems": {str(entry.iteration): entry.problem for entry in self.entries if entry.problem},
-            "voxels_predicted": sum(entry.voxels for entry in self.entries),
-            "seconds": round(sum(entry.seconds for entry in self.entries), 2),
-        }
-
-    def _save(self) -> None:
-        checkpoints = [
-            {"iteration": one.iteration, "checkpoint": str(one.path), "sha256": one.sha256}
-            for one in self._series.checkpoints
-        ]
-        entries = [vars(entry) for entry in self.entries]
-        self._run.set_info(KEY, {"identity": self._series.identity, "checkpoints": checkpoints, "entries": entries})
-        self._run.flush()
-        kept = self._series.kept_of(self.entries)
-        for entry in self.entries:
-            if entry not in kept:
-                for folder in self._series.folders(self._run.id, entry.iteration):
-                    shutil.rmtree(folder, ignore_errors=True)

@@ -16,12 +16,11 @@ from incasem_like.config import SeriesConfig, resolve_training_config
 from incasem_like.errors import ConfigError
 from incasem_like.networks import for_this_machine
 from incasem_like.prediction.computing.loading import load_network
-from incasem_like.prediction.outputs import OutputLocation, refuse_foreign_prediction
+from incasem_like.prediction.outputs import OutputLocation
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
 from incasem_like.prediction.planning.planner import load_regions_config, plan_prediction
 from incasem_like.prediction.planning.preflight import Preflight
 from incasem_like.prediction.planning.probe import DeviceProfile
-from incasem_like.prediction.regions import describe_region
 from incasem_like.terminal import nearest
 from incasem_like.tracking import RunRecord
 from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_series
@@ -113,32 +112,10 @@ class SeriesPlan:
         group = f"{self.plan.group(run_id)}/{_part(iteration)}"
         return [location.container / group for location in self.locations(run_id, iteration)]
 
-    def check_free(self, run_id: int) -> None:
-        """Check that the outputs are not occupied by another run's predictions.
-
-        Raises:
-            InputError: Another run of the same id wrote there.
-        """
-        for folder in self.folders(run_id, 0):
-            if folder.parent.exists():
-                refuse_foreign_prediction(folder.parent)
-
     def remaining(self, done: Iterable[Entry]) -> list[ChosenCheckpoint]:
         """Return the checkpoints without an entry."""
         pairs = {(entry.iteration, entry.sha256) for entry in done}
         return [one for one in self.checkpoints if (one.iteration, one.sha256) not in pairs]
-
-    def best_of(self, entries: Iterable[Entry]) -> Entry | None:
-        """Return the entry with the largest score, the latest of equals; None if none is measured."""
-        metric = self.metric or ""
-        measured = [entry for entry in entries if metric in entry.scores]
-        return max(measured, key=lambda entry: (entry.scores[metric], entry.iteration), default=None)
-
-    def kept_of(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Return the entries whose predictions stay on disk."""
-        predicted = [entry for entry in entries if not entry.problem]
-        best = self.best_of(predicted)
-        return {"all": predicted, "best": [] if best is None else [best], "none": []}[self.config.series.keep]
 
     @cached_property
     def identity(self) -> str:
@@ -146,8 +123,7 @@ class SeriesPlan:
         facts: dict[str, Any] = {
             "training": self.plan.training_run_ids[0],
             "regions": [
-                {**describe_region(self.plan, region), "checkpoint": None, **region.record}
-                for region in self.plan.regions
+                {**self.plan.describe(region), "checkpoint": None, **region.record} for region in self.plan.regions
             ],
             "locations": [str(location.container) for location in self.plan.locations(0)],
             "series": self.config.series.model_dump(mode="json"),
@@ -184,7 +160,7 @@ def plan_series(
     metric: str | None = None
     checkpoints: list[ChosenCheckpoint] = []
     with found.collecting():
-        config, metric = with_measures(config, record)
+        config, metric = _with_measures(config, record)
     with found.collecting():
         checkpoints = choose_series(record, config.series)
     checkpoint = checkpoints[0] if checkpoints else None
@@ -198,45 +174,36 @@ def plan_series(
     return SeriesPlan(config, plan, tuple(checkpoints), metric)
 
 
-def with_measures(config: SeriesConfig, record: RunRecord) -> tuple[SeriesConfig, str | None]:
-    """Resolve the metrics: regions with labels are measured.
-
-    Returns:
-        The configuration in effect, and the metric that decides which iteration is best; None if nothing
-        is measured.
+def _with_measures(config: SeriesConfig, record: RunRecord) -> tuple[SeriesConfig, str | None]:
+    """Return the configuration in effect, in which regions with labels are measured, and the metric that decides.
 
     Raises:
         ConfigError: The data configuration is wrong, the series would leave no result, or the metric does not exist.
     """
-    config = _with(config, run_id_training=record.id)
+
+    def changed(**changes: object) -> SeriesConfig:
+        return config.model_copy(update={"prediction": config.prediction.model_copy(update=changes)})
+
+    config = changed(run_id_training=record.id)
     training = resolve_training_config(record.config, directories=config.directories)
     data = load_regions_config(config, training)
     if any(entry.labels for entry in data.entries) and not training.model.outputs:
-        config = _with(config, log_metrics=True)
-    metric = _metric(config, record, training.data.num_classes, len(data.entries))
-    if metric is None and config.series.keep != "all":
-        raise ConfigError(
-            f"series.keep is {config.series.keep}, but nothing can be measured, since no entry of {data.path} names "
-            'labels of the classes: set series.keep=all, or add "labels" to the entries.'
-        )
-    return config, metric
-
-
-def _with(config: SeriesConfig, **changes: object) -> SeriesConfig:
-    return config.model_copy(update={"prediction": config.prediction.model_copy(update=changes)})
-
-
-def _metric(config: SeriesConfig, record: RunRecord, classes: int, regions: int) -> str | None:
+        config = changed(log_metrics=True)
+    classes, regions, wanted = training.data.num_classes, len(data.entries), config.series.metric
     means = [f"{measure}_{number}" for measure in MEASURES for number in range(classes)]
     known = [*means, *(f"{name}_ds_{index}" for name in means for index in range(regions))]
-    wanted = config.series.metric
     if wanted is not None and wanted not in known:
         raise ConfigError(
             f"series.metric is '{wanted}', which is not a score of {classes} classes and {regions} "
             f"region{'s' if regions > 1 else ''}{nearest(wanted, known)}: choose one such as {DEFAULT_METRIC}."
         )
-    if not config.prediction.log_metrics:
-        return None
-    policy = (record.config.get("training") or {}).get("checkpoints") or {}
-    of_training = re.sub(r"^(precision|recall)_class_", r"\1_", str(policy.get("best_metric")))
-    return wanted or (of_training if of_training in known else DEFAULT_METRIC)
+    if config.prediction.log_metrics:
+        policy = (record.config.get("training") or {}).get("checkpoints") or {}
+        of_training = re.sub(r"^(precision|recall)_class_", r"\1_", str(policy.get("best_metric")))
+        return config, wanted or (of_training if of_training in known else DEFAULT_METRIC)
+    if config.series.keep != "all":
+        raise ConfigError(
+            f"series.keep is {config.series.keep}, but nothing can be measured, since no entry of {data.path} names "
+            'labels of the classes: set series.keep=all, or add "labels" to the entries.'
+        )
+    return config, None

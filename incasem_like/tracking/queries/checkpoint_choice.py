@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incasem_like.errors import CheckpointError
 from incasem_like.tracking.model.cache import file_sha256
-from incasem_like.tracking.model.checkpoints import CheckpointRecord, listed, rank
+from incasem_like.tracking.model.checkpoints import listed, rank
 from incasem_like.tracking.stores.base import RunRecord
 
 if TYPE_CHECKING:
@@ -83,8 +83,17 @@ def choose_series(record: RunRecord, section: SeriesSection) -> list[ChosenCheck
         StoreError: The run store does not answer.
     """
     if section.checkpoint_dir is not None:
-        files = _in_folder(section.checkpoint_dir, section.checkpoint_basename)
-        wanted = _in_range(files, section, f"{section.checkpoint_dir}")
+        folder, basename = section.checkpoint_dir, section.checkpoint_basename
+        if not folder.is_dir():
+            raise CheckpointError(f"The folder {folder} does not exist: correct series.checkpoint_dir.")
+        name = re.compile(rf"{re.escape(basename)}(\d+)")
+        files = {int(match[1]): path for path in folder.iterdir() if (match := name.fullmatch(path.name))}
+        if not files:
+            raise CheckpointError(
+                f"{folder} holds no file called {basename} and a number: correct series.checkpoint_dir or "
+                "series.checkpoint_basename."
+            )
+        wanted = _in_range(files, section, f"{folder}")
         return [ChosenCheckpoint(files[iteration], file_sha256(files[iteration]), iteration) for iteration in wanted]
     known = {checkpoint.iteration: checkpoint for checkpoint in record.checkpoints}
     run = f"Training run {record.id} in {record.store.description} ({record.status})"
@@ -92,7 +101,15 @@ def choose_series(record: RunRecord, section: SeriesSection) -> list[ChosenCheck
         raise CheckpointError(f"{run} has no checkpoint: choose another run.")
     found = [known[iteration] for iteration in _in_range(known, section, run)]
     if section.step is None:
-        found = _without_lost(found, run)
+        there = [checkpoint for checkpoint in found if not checkpoint.model.is_nowhere()]
+        lost = [checkpoint.iteration for checkpoint in found if checkpoint not in there]
+        if lost and there:
+            log.warning(
+                "%s lacks checkpoints, which are neither on this machine nor in the run store, left out: iteration %s.",
+                run,
+                listed(lost),
+            )
+        found = there or found  # fetching the first then reports where it was looked for
     if section.best is not None:
         policy = (record.config.get("training") or {}).get("checkpoints") or {}
         metric = policy.get("best_metric")
@@ -104,19 +121,6 @@ def choose_series(record: RunRecord, section: SeriesSection) -> list[ChosenCheck
             )
         found = sorted(ranked[: section.best], key=lambda checkpoint: checkpoint.iteration)
     return [ChosenCheckpoint(one.fetch(), one.sha256, one.iteration) for one in found]
-
-
-def _in_folder(folder: Path, basename: str) -> Mapping[int, Path]:
-    if not folder.is_dir():
-        raise CheckpointError(f"The folder {folder} does not exist: correct series.checkpoint_dir.")
-    name = re.compile(rf"{re.escape(basename)}(\d+)")
-    found = {int(match[1]): path for path in folder.iterdir() if (match := name.fullmatch(path.name))}
-    if not found:
-        raise CheckpointError(
-            f"{folder} holds no file called {basename} and a number: correct series.checkpoint_dir or "
-            "series.checkpoint_basename."
-        )
-    return found
 
 
 def _in_range(known: Collection[int], section: SeriesSection, whose: str) -> list[int]:
@@ -140,15 +144,3 @@ def _in_range(known: Collection[int], section: SeriesSection, whose: str) -> lis
             f"asks for: it has {listed(there)}; leave series.step out to take those."
         )
     return wanted
-
-
-def _without_lost(found: Sequence[CheckpointRecord], run: str) -> list[CheckpointRecord]:
-    there = [checkpoint for checkpoint in found if not checkpoint.model.is_nowhere()]
-    lost = [checkpoint.iteration for checkpoint in found if checkpoint not in there]
-    if lost and there:
-        log.warning(
-            "%s lacks checkpoints, which are neither on this machine nor in the run store, left out: iteration %s.",
-            run,
-            listed(lost),
-        )
-    return there or list(found)  # fetching the first then reports where it was looked for

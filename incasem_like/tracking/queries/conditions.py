@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
 
 STATUSES = ("RUNNING", "COMPLETED", "FAILED", "INTERRUPTED", "KILLED", "DAMAGED", "QUEUED", "TIMED_OUT")
-_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
-_BYTES = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+_SECONDS = {"": 1.0, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 _QUANTITY = re.compile(r"^([\d.]+(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)$")
 _DATE = re.compile(r"^(\d{4})(?:-(\d{1,2})(?:-(\d{1,2}))?)?$")
 
@@ -78,11 +79,7 @@ def read_seconds(text: str) -> float:
     Raises:
         InputError: It is not a duration.
     """
-    found = _QUANTITY.match(text)
-    unit = _SECONDS.get((found[2] or "s").lower()) if found else None
-    if found is None or unit is None:
-        raise InputError(f"'{text}' is not a duration: write seconds, or a number with s, min, h or d, such as 2h.")
-    return float(found[1]) * unit
+    return _quantity(text, _SECONDS, "a duration: write seconds, or a number with s, min, h or d, such as 2h")
 
 
 def read_bytes(text: str) -> float:
@@ -91,11 +88,14 @@ def read_bytes(text: str) -> float:
     Raises:
         InputError: It is not a size.
     """
+    return _quantity(text, _BYTES, "a size: write bytes, or a number with kB, MB, GB or TB, such as 1.5GB")
+
+
+def _quantity(text: str, units: Mapping[str, float], what: str) -> float:
     found = _QUANTITY.match(text)
-    unit = _BYTES.get(found[2].upper()) if found else None
-    if found is None or unit is None:
-        raise InputError(f"'{text}' is not a size: write bytes, or a number with kB, MB, GB or TB, such as 1.5GB.")
-    return float(found[1]) * unit
+    if found is None or found[2].lower() not in units:
+        raise InputError(f"'{text}' is not {what}.")
+    return float(found[1]) * units[found[2].lower()]
 
 
 _FORM = re.compile(r"^\s*([^=!<>~]+?)\s*(!=|<=|>=|==|=|<|>|~)\s*(.*?)\s*$", re.DOTALL)
@@ -130,7 +130,7 @@ class Condition:
             InputError: The value is none that the field can be compared with.
         """
         if self.value.lower() in _NOTHING and self.sign in ("=", "!="):
-            return lambda run: _missing(field.read(run)) == (self.sign == "=")
+            return lambda run: (field.read(run) in (None, ())) == (self.sign == "=")
         test = self._test(field)
 
         def holds(run: RunSummary) -> bool:
@@ -144,62 +144,51 @@ class Condition:
     def _test(self, field: Field) -> Test:
         """The test of one value; for ``!=`` that of ``=``."""
         if self.sign == "~":
-            return self._pattern()
-        if field.quantity == "time":
-            return self._in_period()
-        if field.quantity == "status":
-            self._check_status()
-        if field.quantity in ("seconds", "bytes"):
-            seconds = field.quantity == "seconds"
-            return self._number(read_seconds(self.value) if seconds else read_bytes(self.value))
-        number = _as_number(self.value)
-        if self.sign in _ORDER:
-            if number is None:
+            try:
+                pattern = re.compile(self.value, re.IGNORECASE)
+            except re.error as error:
                 raise InputError(
-                    f"'{self}' compares with '{self.value}', but {self.sign} compares numbers and times: use = or ~."
-                )
-            return self._number(number)
-        return self._equal(number)
-
-    def _number(self, number: float) -> Test:
-        compare: Callable[[Any, Any], bool] = _ORDER.get(self.sign, operator.eq)
-        return lambda value: is_number(value) and compare(value, number)
-
-    def _equal(self, number: float | None) -> Test:
-        wanted = self.value.strip("\"'").lower()
-        parsed = _as_json(self.value)
-
-        def test(value: Any) -> bool:
-            if is_number(value):
-                return number is not None and bool(value == number)
-            return value == parsed or shown(value).lower() == wanted
-
-        return test
-
-    def _pattern(self) -> Test:
-        try:
-            pattern = re.compile(self.value, re.IGNORECASE)
-        except re.error as error:
-            raise InputError(f"'{self.value}' in '{self}' is not a regular expression ({error}): correct it.") from None
-        return lambda value: pattern.search(shown(value)) is not None
-
-    def _in_period(self) -> Test:
-        """Compare a time with a day, month, year or moment: before it, in it, after it."""
-        begin, end = read_period(self.value)
-        tests: dict[str, Callable[[datetime], bool]] = {
-            "<": lambda moment: moment < begin,
-            "<=": lambda moment: moment < end,
-            ">": lambda moment: moment >= end,
-            ">=": lambda moment: moment >= begin,
-        }
-        return tests.get(self.sign, lambda moment: begin <= moment < end)
-
-    def _check_status(self) -> None:
-        if self.value.upper() not in STATUSES:
+                    f"'{self.value}' in '{self}' is not a regular expression ({error}): correct it."
+                ) from None
+            return lambda value: pattern.search(shown(value)) is not None
+        if field.quantity == "time":
+            begin, end = read_period(self.value)
+            tests: dict[str, Test] = {
+                "<": lambda moment: moment < begin,
+                "<=": lambda moment: moment < end,
+                ">": lambda moment: moment >= end,
+                ">=": lambda moment: moment >= begin,
+            }
+            return tests.get(self.sign, lambda moment: begin <= moment < end)
+        if field.quantity == "status" and self.value.upper() not in STATUSES:
             raise InputError(
                 f"Unknown status '{self.value}'{nearest(self.value.upper(), STATUSES)}: choose one of "
                 f"{', '.join(STATUSES)}."
             )
+        measured = field.quantity in ("seconds", "bytes")
+        number: float | None = None
+        if measured:
+            number = read_seconds(self.value) if field.quantity == "seconds" else read_bytes(self.value)
+        else:
+            with contextlib.suppress(ValueError):
+                number = float(self.value)
+        if measured or self.sign in _ORDER:
+            if number is None:
+                raise InputError(
+                    f"'{self}' compares with '{self.value}', but {self.sign} compares numbers and times: use = or ~."
+                )
+            compare: Callable[[Any, Any], bool] = _ORDER.get(self.sign, operator.eq)
+            return lambda value: is_number(value) and compare(value, number)
+        wanted, parsed = self.value.strip("\"'").lower(), self.value
+        with contextlib.suppress(json.JSONDecodeError):
+            parsed = json.loads(self.value)
+
+        def equal(value: Any) -> bool:
+            if is_number(value):
+                return number is not None and bool(value == number)
+            return value == parsed or shown(value).lower() == wanted
+
+        return equal
 
     def __str__(self) -> str:
         return f"{self.name}{self.sign}{self.value}"
@@ -219,21 +208,3 @@ def parse_condition(text: str) -> Condition:
         )
     name, sign, value = found.groups()
     return Condition(name, "=" if sign == "==" else sign, value)
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value == ()
-
-
-def _as_number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _as_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text

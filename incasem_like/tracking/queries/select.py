@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cmp_to_key
 from typing import TYPE_CHECKING, Any
@@ -209,7 +210,10 @@ def select_runs(
     if any(_find(name, vocabularies) is None for name in needed):
         found, vocabularies = _read(stores, asked, [ALL_KEYS])
     fields = {name: _find(name, vocabularies) or _united(vocabularies).get(name) for name in needed}
-    fields |= {name: field for name in optional if (field := _find_leniently(name, vocabularies))}
+    for name in optional:
+        with contextlib.suppress(InputError):
+            if field := _find(name, vocabularies):
+                fields[name] = field
     if ORGANELLE in fields:
         fields[ORGANELLE] = inherited(fields[ORGANELLE], found, stores)
     tests = [condition.compile(fields[condition.name]) for condition in conditions]
@@ -237,7 +241,7 @@ def _vocabulary(runs: Sequence[RunSummary], of_all: bool) -> Vocabulary:
     return Vocabulary(
         metrics=sorted({name for run in some for name in run.summary}),
         config_keys=sorted({key for run in runs for key in run.config}),
-        result_keys=sorted({key for run in some for key in _result_keys(run.result)}),
+        result_keys=sorted({key for run in some for key in flatten(run.result)}),
     )
 
 
@@ -263,17 +267,6 @@ def _find(name: str, vocabularies: Mapping[str, Vocabulary]) -> Field | None:
     first, *others = found.values()
     meaning = " or ".join(dict.fromkeys([first.meaning, *(field.meaning for field in others)]))
     return replace(first, meaning=meaning, read=read)
-
-
-def _result_keys(result: Any) -> Iterable[str]:
-    return flatten(result) if isinstance(result, Mapping) else ()
-
-
-def _find_leniently(name: str, vocabularies: Mapping[str, Vocabulary]) -> Field | None:
-    try:
-        return _find(name, vocabularies)
-    except InputError:
-        return None
 
 
 def _order(field: Field, *, descending: bool) -> Callable[[RunSummary], Any]:

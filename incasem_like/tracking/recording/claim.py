@@ -33,7 +33,7 @@ _ATTEMPTS_TO_CLAIM = 5
 
 @contextlib.contextmanager
 def claimed(
-    store: RunStore, continues: Continuation | None, id_above: int, start: Start, wanted: int | None, limit: int
+    store: RunStore, continues: Continuation | None, id_above: int, limit: int, start: Start, wanted: int | None
 ) -> Iterator[OpenedRun]:
     """Reserve a new run, or claim one that is over, for a block that writes its first state; undone where that fails.
 
@@ -41,9 +41,9 @@ def claimed(
         store: Where the run is kept.
         continues: The run to resume; None for a new one.
         id_above: The id of a new run is above this.
+        limit: Points of each metric in the store.
         start: What surrounds the process that writes it.
         wanted: The id that was asked for; None for the next one.
-        limit: Points of each metric in the store.
 
     Raises:
         RunNotFoundError: The run to resume does not exist.

@@ -11,18 +11,15 @@ import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.config.locations import find_file
 from incasem_like.config.reading import read_keys
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
 from incasem_like.tracking.sacred_parts import RunObserver
-
-if TYPE_CHECKING:
-    from sacred.observers import RunObserver
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_TO_FINISH = 10.0
@@ -60,26 +57,23 @@ class GuardedObserver(RunObserver):  # type: ignore[misc]
         self._joined = threading.Event()
         self._thread: threading.Thread | None = None
         self._complained: set[str] = set()
-        self._files: Path | None = None
+        self._files = tempfile.TemporaryDirectory(prefix="observed_", ignore_cleanup_errors=True)
 
     def log_metrics(self, metrics_by_name: dict[str, Any], info: dict[str, Any]) -> None:  # noqa: D102
         if metrics_by_name:
             self._pass_on("log_metrics", {"metrics_by_name": metrics_by_name, "info": info})
 
     def artifact_event(self, name: str, filename: str, **event: Any) -> None:  # noqa: D102
-        if self._files is None:
-            self._files = Path(tempfile.mkdtemp(prefix="observed_"))
-        kept = Path(tempfile.mkdtemp(dir=self._files)) / Path(filename).name
+        kept = Path(tempfile.mkdtemp(dir=self._files.name)) / Path(filename).name
         shutil.copyfile(filename, kept)  # who added it may delete it before it is looked at
         self._pass_on("artifact_event", {"name": name, "filename": str(kept), **event})
 
     def join(self) -> None:
         """Wait a little for what is on its way."""
         self._pass_on("join", {})
-        done = self._joined.wait(SECONDS_TO_FINISH)
-        if self._files is not None and done:
-            shutil.rmtree(self._files, ignore_errors=True)
-        if not done:
+        if self._joined.wait(SECONDS_TO_FINISH):
+            self._files.cleanup()
+        else:
             log.warning("%s did not take the end of the run within %g s.", self.name, SECONDS_TO_FINISH)
 
     def _pass_on(self, method: str, event: dict[str, Any]) -> None:
@@ -136,18 +130,15 @@ def read_observer(path: Path, folders: Sequence[Path], class_name: str | None = 
 
     found = find_file(path.expanduser(), folders, "--slack" if class_name == "SlackObserver" else "--observer")
     settings = read_keys(found)
-    name = str(settings.pop(CLASS_KEY, None) or class_name or _class_by_keys(settings, found))
+    by_keys = next((name for name, keys in _KNOWN_BY_KEYS if keys <= settings.keys()), None)
+    name = settings.pop(CLASS_KEY, None) or class_name or by_keys
+    if name is None:
+        raise InputError(
+            f"{found} does not say what follows the run: write '{CLASS_KEY}: CLASS' into it, with the name of one of "
+            "Sacred's observers, such as SlackObserver."
+        )
+    name = str(name)
     return GuardedObserver(_construct(_find_class(name, found), settings, found), f"{name} of {found}")
-
-
-def _class_by_keys(settings: Mapping[str, Any], path: Path) -> str:
-    for name, keys in _KNOWN_BY_KEYS:
-        if keys <= settings.keys():
-            return name
-    raise InputError(
-        f"{path} does not say what follows the run: write '{CLASS_KEY}: CLASS' into it, with the name of one of "
-        "Sacred's observers, such as SlackObserver."
-    )
 
 
 def _find_class(name: str, path: Path) -> Any:

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, TextIO
 
 from incasem_like.tracking.values import without_credentials
@@ -38,25 +37,21 @@ class OutputCapture:
         self._tail_length = 0
         self._dropped = False
         self._lock = threading.Lock()
-        self._replaced: list[tuple[str, Any, _Tee]] = []
+        self._replaced = contextlib.ExitStack()
 
     def __enter__(self) -> OutputCapture:
-        for name in ("stdout", "stderr"):
-            original = getattr(sys, name)
-            tee = _Tee(original, self)
-            self._replaced.append((name, original, tee))
-            setattr(sys, name, tee)
+        for original, redirect in (
+            (sys.stdout, contextlib.redirect_stdout),
+            (sys.stderr, contextlib.redirect_stderr),
+        ):
+            tee: Any = _Tee(original, self)
+            self._replaced.enter_context(redirect(tee))
             _redirect_handlers(original, tee)
+            self._replaced.callback(_redirect_handlers, tee, original)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for name, original, tee in self._replaced:
-            if getattr(sys, name) is tee:
-                setattr(sys, name, original)
-            _redirect_handlers(tee, original)
-        self._replaced.clear()
+    def __exit__(self, *error: object) -> None:
+        self._replaced.close()
 
     def take(self, text: str) -> None:
         """Add a piece of output."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from incasem_like.tracking.recording.claim import claimed
 from incasem_like.tracking.recording.run import Run, handling_signals
 from incasem_like.tracking.recording.surroundings import describe_experiment, describe_process
+from incasem_like.tracking.recording.writer import RunWriter
 from incasem_like.tracking.series import max_points
 from incasem_like.tracking.sessions import Continuation, Start
 from incasem_like.tracking.stores.base import RunStore
@@ -22,8 +23,6 @@ from incasem_like.tracking.values import plain, without_credentials
 
 if TYPE_CHECKING:
     from sacred.observers import RunObserver
-
-    from incasem_like.tracking.recording.writer import RunWriter
 
 Result = TypeVar("Result")
 SECONDS_TO_CLOSE = 5.0
@@ -89,14 +88,27 @@ def tracked_run(
     meta = {"command": name, "comment": comment, "options": {"--name": run_name, "--comment": comment, "--id": run_id}}
     writer = None
     if store is not None:
-        writer = _writer_of(store, continues, id_above)
-        writer.max_points = max_points(config)
+        mirror = None
+        if store.checkpoint_files is not None:  # a database; in a store of files the run's folder is the run
+            from incasem_like.tracking.mirror.live import Mirror
+            from incasem_like.tracking.stores.mongo import MongoStore
+
+            assert isinstance(store, MongoStore)
+            if continues is None:
+                store.begin_columns()
+            mirror = Mirror(store)
+        writer = RunWriter(partial(claimed, store, continues, id_above, max_points(config)), mirror)
     shown_name = str(without_credentials(run_name or name))
-    is_observed = bool(writer or observers)
+    experiment: dict[str, Any] = {}
+    host: dict[str, Any] = {}
+    if writer or observers:
+        from incasem_like.tracking.sacred_parts import get_host_info  # Sacred takes half a second to import
+
+        experiment, host = describe_experiment(shown_name, sources), {**get_host_info([]), **describe_process()}
     start = Start(
-        describe_experiment(shown_name, sources) if is_observed else {},
+        experiment,
         name,
-        {**_sacred_host_info(), **describe_process()} if is_observed else {},
+        host,
         datetime.now(UTC).replace(tzinfo=None),
         without_credentials(plain(config)),
         without_credentials(plain(meta)),
@@ -117,28 +129,6 @@ def run_experiment(*, main: Callable[[Run], Result], **options: Any) -> Result:
         result = main(run)
         run.result = result
     return result
-
-
-def _sacred_host_info() -> dict[str, Any]:
-    from incasem_like.tracking.sacred_parts import get_host_info  # Sacred takes half a second to import
-
-    info: dict[str, Any] = get_host_info([])
-    return info
-
-
-def _writer_of(store: RunStore, continues: Continuation | None, id_above: int) -> RunWriter:
-    from incasem_like.tracking.recording.writer import RunWriter
-
-    claim = partial(claimed, store, continues, id_above)
-    if store.checkpoint_files is None:  # a store of files, in which the run's folder is the run
-        return RunWriter(claim)
-    from incasem_like.tracking.mirror.live import Mirror
-    from incasem_like.tracking.stores.mongo import MongoStore
-
-    assert isinstance(store, MongoStore)
-    if continues is None:
-        store.begin_columns()
-    return RunWriter(claim, Mirror(store))
 
 
 @contextlib.contextmanager

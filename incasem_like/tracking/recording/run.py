@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("incasem_like.tracking")
 UNOBSERVED_ID = 0
-MOST_POINTS = 20_000  # that wait in memory before a heartbeat is requested
 ATTEMPTS_TO_SAVE, SECONDS_BETWEEN_ATTEMPTS = 10, 1.0
 SECONDS_TO_DELIVER = 2.0  # once; not again before a delivery came through
 SECONDS_FOR_UPLOADS = 1800.0
@@ -73,8 +72,8 @@ class Run:
     ) -> None:
         self.name, self.runs_directory, self.config = name, runs_directory.absolute(), dict(start.config)
         self._start, self._id, self._writer = start, run_id, writer
-        self._observers = [*([] if writer is None else [writer]), *observers]
-        self._begun: list[RunObserver] = []
+        self._observers: list[Any] = [*([] if writer is None else [writer]), *observers]
+        self._begun: list[Any] = []
         self._complained: set[tuple[int, str]] = set()
         self._lock = threading.RLock()
         self._points: defaultdict[str, list[tuple[int, float, datetime]]] = defaultdict(list)
@@ -120,9 +119,6 @@ class Run:
         with self._lock:
             self._points[name].append(point)
             self._counts[name] += 1
-            is_full = len(self._points[name]) % MOST_POINTS == 0
-        if is_full and self._heartbeat is not None:
-            self._heartbeat.ask()
 
     def metric_counts(self) -> dict[str, int]:
         """Return the number of values logged so far of each metric."""

@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import incasem_like
 from incasem_like.disk import write_whole
@@ -20,7 +20,6 @@ from incasem_like.tracking.liveness import boot_id, pid_namespace, process_start
 from incasem_like.tracking.model.cache import cache_directory
 from incasem_like.tracking.values import without_credentials
 
-_LEFT_OUT = {"__pycache__"}
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the same code gives the same bytes, whenever it was installed
 
 
@@ -31,31 +30,29 @@ def archive_package(package: Path) -> Path:
         package: Its folder.
 
     Returns:
-        A file in the user's cache, or among the temporary ones where that cannot be written: ``<hash>/<package>.zip``.
+        ``<hash>/<package>.zip`` in the user's cache, or a temporary file where that cannot be written.
     """
-    files = sorted(path for path in package.rglob("*.py") if not _LEFT_OUT & set(path.parts))
+    files = sorted(package.rglob("*.py"))
     contents = {path.relative_to(package.parent).as_posix(): path.read_bytes() for path in files}
     digest = hashlib.sha256()
     for name, content in contents.items():
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
+
+    def write(file: IO[bytes]) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in contents.items():
+                archive.writestr(zipfile.ZipInfo(name, _EARLIEST), content, zipfile.ZIP_DEFLATED)
+
+    path = cache_directory() / "sources" / digest.hexdigest()[:16] / f"{package.name}.zip"
+    if zipfile.is_zipfile(path):
+        return path
     try:
-        return _written(cache_directory() / "sources", package.name, digest.hexdigest(), contents)
-    except OSError:
-        return _written(Path(tempfile.mkdtemp(prefix="incasem-like-")), package.name, digest.hexdigest(), contents)
-
-
-def _written(folder: Path, name: str, digest: str, contents: dict[str, bytes]) -> Path:
-    path = folder / digest[:16] / f"{name}.zip"
-    if not zipfile.is_zipfile(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: _write(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED), contents))
+        write_whole(path, write)
+    except OSError:
+        path = Path(tempfile.mkdtemp(prefix="incasem-like-")) / path.name
+        write_whole(path, write)
     return path
-
-
-def _write(archive: zipfile.ZipFile, contents: dict[str, bytes]) -> None:
-    with archive:
-        for name, content in contents.items():
-            archive.writestr(zipfile.ZipInfo(name, _EARLIEST), content, zipfile.ZIP_DEFLATED)
 
 
 _SECONDS_FOR_GIT = 10

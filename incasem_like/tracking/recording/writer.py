@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from incasem_like.disk import copy_whole
 from incasem_like.tracking.run_folder import OpenedRun
-from incasem_like.tracking.sacred_parts import RunObserver
-from incasem_like.tracking.series import MAX_POINTS
 from incasem_like.tracking.sessions import Start, taken_over
 from incasem_like.tracking.values import plain
 
@@ -21,34 +19,31 @@ if TYPE_CHECKING:
     from incasem_like.tracking.mirror.live import Mirror
 
 _SHARE_OF_TIME_FOR_METRICS = 0.02
-Claim = Callable[[Start, int | None, int], AbstractContextManager[OpenedRun]]
+Claim = Callable[[Start, int | None], AbstractContextManager[OpenedRun]]
 
 
-class RunWriter(RunObserver):  # type: ignore[misc]
-    """Writes one run in Sacred's layout.
+class RunWriter:
+    """Writes one run in Sacred's layout, at the events that Sacred's observers take.
 
     Beyond Sacred: every file appears whole; metrics are appended to ``metrics.jsonl`` at each heartbeat, so that their
     cost does not grow with the run, and ``metrics.json`` holds a bounded part of them; a run can be continued, by one
     process at a time, which holds the log's lock for as long as it lives.
 
     Args:
-        claim: Begins the run or claims it, for what Sacred reports at the start, a wanted id and a number of points.
+        claim: Begins the run or claims it, for what Sacred reports at the start and a wanted id.
         mirror: Copies the run into a database; None for a run that is kept as files.
 
     Attributes:
-        max_points: Points of each metric in ``metrics.json``.
         opened: The run, once it has started.
     """
 
     def __init__(self, claim: Claim, mirror: Mirror | None = None) -> None:
         self._claim, self._mirror = claim, mirror
-        self.max_points = MAX_POINTS
         self.opened: OpenedRun | None = None
         self._lost: Exception | None = None
         self._lock = mirror.lock if mirror is not None else threading.RLock()
         self._metrics_due = 0.0
         self._written: dict[str, Any] = {}
-        self._stamp_of_record: tuple[int, int] | None = None
 
     @property
     def lost(self) -> Exception | None:
@@ -58,15 +53,11 @@ class RunWriter(RunObserver):  # type: ignore[misc]
     def started_event(self, _id: int | None, **event: Any) -> int:  # noqa: D102
         start = Start(**event)
         with self._lock:
-            with self._claim(start, _id, self.max_points) as self.opened:
+            with self._claim(start, _id) as self.opened:
                 self._run = self.opened.folder
                 if self._mirror is not None:
-                    written = {
-                        "config": start.config,
-                        "info": self._info(self.opened.info),
-                        "captured_out": self.opened.output,
-                    }
-                    self._mirror.begin(self.opened, written)
+                    info, output = self._info(self.opened.info), self.opened.output
+                    self._mirror.begin(self.opened, {"config": start.config, "info": info, "captured_out": output})
             self._write_output(self.opened.output)
             self._run.write("config.json", start.config)
             self._write_info(self.opened.info)
@@ -149,10 +140,9 @@ class RunWriter(RunObserver):  # type: ignore[misc]
         self._opened.entry.update(fields)
         if self._mirror is not None:
             self._mirror.update(fields)
-        elif self._stamp_of_record is not None:
+        else:
             self._check_ours()
         self._run.write("run.json", self._opened.entry)
-        self._stamp_of_record = _stamp(self._run.folder / "run.json")
 
     def _write_info(self, info: dict[str, Any]) -> None:
         content = self._info(info)
@@ -182,20 +172,10 @@ class RunWriter(RunObserver):  # type: ignore[misc]
         self._metrics_due = time.monotonic() + (time.monotonic() - start) / _SHARE_OF_TIME_FOR_METRICS
 
     def _check_ours(self) -> None:
-        """Check that no other process resumed the run: its entry is as it was written last, or of the same session."""
+        """Check that no other process resumed the run; a file system that fails for a moment must not cost metrics."""
         if self._mirror is not None:
             return  # the database says so
-        try:
-            if _stamp(self._run.folder / "run.json") == self._stamp_of_record:
-                return
-        except OSError:
-            return  # it is about to be written anew; a file system that fails for a moment must not cost metrics
         found = self._run.read_leniently("run.json")
         if found and found.get("session") != self._opened.entry["session"]:
             self._lost = taken_over(self._run.run_id, str(self._run.folder.parent))
             raise self._lost
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns
