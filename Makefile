@@ -7,12 +7,13 @@ PYTEST_WORKERS ?= 2
 # A machine without a GPU can take the small build of torch: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: demo demo-bootstrapping test test-all lint types contract docs docs-check bench clean install help
+.PHONY: demo demo-bootstrapping test test-all lint types contract docs docs-check site bench clean install help
 
 help:
 	@echo "make demo   set up, then run the whole job on a synthetic volume (about 8 minutes on two cores)"
 	@echo "make demo-bootstrapping   set up, then segment synthetic neurites from two painted sections, in two rounds"
 	@echo "make test   set up, then run the tests (make test-all: the slow ones too)"
+	@echo "make site   build the documentation as web pages: open site/index.html"
 	@echo "make lint | types | contract | docs | bench | clean"
 
 install: $(STAMP)
@@ -53,8 +54,18 @@ docs: $(STAMP)
 docs-check: $(STAMP)
 	$(BIN)/python -m incasem_like.config.reference --check
 
+$(VENV)/installed-docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+# A broken link or a missing page is an error.
+site: $(VENV)/installed-docs
+	rm -rf site
+	$(BIN)/python -m sphinx -q -E -W --keep-going -j auto -d .cache/site docs site
+	@echo "Wrote documentation: site/index.html"
+
 bench: $(STAMP)
 	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis training_runs/demo scripts/omniboard/node_modules tests/mongo_server/target
+	rm -rf $(VENV) build site .cache/site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis training_runs/demo scripts/omniboard/node_modules tests/mongo_server/target

@@ -63,6 +63,7 @@ setup(
     entry_points={"console_scripts": ["incasem-like = incasem_like.commands.cli:main"]},
     extras_require={
         "dashboard": ["bokeh>=3.1"],  # the pages of Dask's dashboard
+        "docs": ["furo>=2025.9.25", "myst-parser>=5", "sphinx>=9", "sphinx-copybutton>=0.5.2"],
         "postgresql": ["psycopg2-binary>=2.9"],  # LGPL; graphs in PostgreSQL
         "test": [
             "bioimageio.spec>=0.5.14",  # validates the packages that models export writes

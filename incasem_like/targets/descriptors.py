@@ -73,12 +73,14 @@ def local_shape_descriptors(
     - mass ``c = sum g(q - p) m(q)``; mean ``mu = sum g(q - p) m(q) (q - p) / c``;
     - covariance ``S = sum g(q - p) m(q) (q - p)(q - p)^T / c - mu mu^T``; variances ``v_d = max(S_dd, 0.001)``.
 
-    | channels in 3-D | in 2-D | name | value, clipped to [0, 1] |
-    |---|---|---|---|
-    | 0 1 2 | 0 1 | mean offset z, y, x | ``mu_d / sigma_d / 2 + 1/2`` |
-    | 3 4 5 | 2 3 | variance | ``v_d / sigma_d^2`` |
-    | 6 7 8 | 4 | Pearson correlation zy, zx, yx | ``S_de / sqrt(v_d v_e) / 2 + 1/2`` |
-    | 9 | 5 | size | ``c`` |
+    ===============  ======  ==============================  ==================================
+    channels in 3-D  in 2-D  name                            value, clipped to [0, 1]
+    ===============  ======  ==============================  ==================================
+    0 1 2            0 1     mean offset z, y, x             ``mu_d / sigma_d / 2 + 1/2``
+    3 4 5            2 3     variance                        ``v_d / sigma_d^2``
+    6 7 8            4       Pearson correlation zy, zx, yx  ``S_de / sqrt(v_d v_e) / 2 + 1/2``
+    9                5       size                            ``c``
+    ===============  ======  ==============================  ==================================
 
     All lengths are in world units, also the floor of the variance. In the mode ``sphere`` g is 1 where
     ``sum_d ((q - p)_d / sigma_d)^2 <= 1`` and 0 elsewhere, offsets are divided by ``sigma_d / 2`` instead, and the size
