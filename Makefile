@@ -7,7 +7,7 @@ PYTEST_WORKERS ?= 2
 # A machine without a GPU can take the small build of torch: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: demo demo-bootstrapping test test-all lint types contract docs docs-check site bench clean install help
+.PHONY: demo demo-bootstrapping test test-all lint types contract docs docs-check site notebooks bench clean install help
 
 help:
 	@echo "make demo   set up, then run the whole job on a synthetic volume (about 8 minutes on two cores)"
@@ -64,8 +64,11 @@ site: $(VENV)/installed-docs
 	$(BIN)/python -m sphinx -q -E -W --keep-going -j auto -d .cache/site docs site
 	@echo "Wrote documentation: site/index.html"
 
+notebooks: $(STAMP)
+	$(BIN)/python notebooks/execute.py
+
 bench: $(STAMP)
 	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
 clean:
-	rm -rf $(VENV) build site .cache/site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis training_runs/demo scripts/omniboard/node_modules tests/mongo_server/target
+	rm -rf $(VENV) build site .cache/site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis training_runs/demo scripts/omniboard/node_modules tests/mongo_server/target notebooks/work

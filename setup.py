@@ -64,14 +64,20 @@ setup(
     extras_require={
         "dashboard": ["bokeh>=3.1"],  # the pages of Dask's dashboard
         "docs": ["furo>=2025.9.25", "myst-parser>=5", "sphinx>=9", "sphinx-copybutton>=0.5.2"],
+        "movies": ["imageio-ffmpeg>=0.5"],  # MP4; the wheel brings an ffmpeg program
+        "notebooks": ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"],
         "postgresql": ["psycopg2-binary>=2.9"],  # LGPL; graphs in PostgreSQL
         "test": [
             "bioimageio.spec>=0.5.14",  # validates the packages that models export writes
             "bokeh>=3.1",
             "hypothesis>=6",
+            "imageio-ffmpeg>=0.5",
             "import-linter>=2.5",
+            "ipykernel>=6.29",
             "mongomock>=4.3",
             "mypy>=1.15",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "pre-commit>=4",
             "psycopg2-binary>=2.9",
             "pytest>=8",

@@ -113,7 +113,7 @@ class Layer:
 
     def shader_code(self) -> str:
         """Return the program that turns values into colours."""
-        low, high = self._range()
+        low, high = self.value_range()
         look = _USUAL_LOOKS.get(self.meaning, "default") if self.shader == "default" else self.shader
         if self.meaning != "channels":
             return _ONE_VALUE.format(low=low, high=high) + _LOOKS["default" if look == "rgb" else look]
@@ -123,7 +123,8 @@ class Layer:
             return program + _LOOKS["rgb"].format(last=last, second=min(1, last), third=min(2, last))
         return program + _CHOSEN_VALUE.format(last=last) + _LOOKS[look]
 
-    def _range(self) -> tuple[float, float]:
+    def value_range(self) -> tuple[float, float]:
+        """Return the stored values that are shown as black and white."""
         volume = self.served.finest
         scale = stated_scale(volume)
         if scale is not None and volume.dtype.kind == "f" and self.meaning == "raw":

@@ -1,0 +1,86 @@
+"""``incasem-like figure``: pictures and movies of sections."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from incasem_like.commands.options import StoreChoice, kind_option, read_reference, store_options
+from incasem_like.errors import InputError
+from incasem_like.terminal import report_written, shown_path
+
+AXES = {"xy": 0, "xz": 1, "yz": 2}
+
+
+@click.command("figure")
+@click.argument("places", metavar="PLACE...", nargs=-1, required=True)
+@click.option("-o", "--output", metavar="FILE", type=Path, required=True, help=".png .tif .jpg .pdf, or .gif .mp4.")
+@click.option("--plane", type=click.Choice(list(AXES)), default="xy", show_default=True, help="Plane of the sections.")
+@click.option("--section", type=int, metavar="N", help="Section of a picture, in absolute voxels; default: the middle.")
+@click.option("--first", type=int, metavar="N", help="First section of a movie; default: the first one.")
+@click.option("--last", type=int, metavar="N", help="Last section of a movie; default: the last one.")
+@click.option("--step", type=click.IntRange(1), default=1, show_default=True, help="Every so many sections of a movie.")
+@click.option("--fps", type=click.FloatRange(0.1, 100), default=10, show_default=True, help="Sections per second.")
+@click.option("--offset", type=int, nargs=3, metavar="Z Y X", help="First voxel to show, absolute.")
+@click.option("--shape", type=int, nargs=3, metavar="Z Y X", help="Voxels to show, with --offset.")
+@click.option("--width", type=click.IntRange(16, 8192), default=800, show_default=True, help="Pixels, at most.")
+@click.option("--opacity", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of labels and masks.")
+@click.option("--beside", is_flag=True, help="Every layer in a panel of its own, above the first one.")
+@click.option("--scale_bar", type=click.FloatRange(0), metavar="NM", help="Length of the scale bar; 0 for none.")
+@kind_option
+@store_options
+def figure(
+    places: Sequence[str],
+    output: Path,
+    plane: str,
+    section: int | None,
+    first: int | None,
+    last: int | None,
+    step: int,
+    fps: float,
+    offset: tuple[int, int, int] | None,
+    shape: tuple[int, int, int] | None,
+    width: int,
+    opacity: float,
+    beside: bool,
+    scale_bar: float | None,
+    kind: str,
+    stores: StoreChoice,
+) -> None:
+    """Write a section, or a movie through all sections, of some volumes.
+
+    PLACE is a dataset, a container or group with several, or a run, as for ``incasem-like view``. The first one is
+    shown as grey values; labels, probabilities and masks are painted over it, wherever they are in nm.
+    """
+    from incasem_like.viewing.opening import places_of_run, scene_of_places
+    from incasem_like.viewing.sections import MOVIES, PICTURES, SectionView, write_movie, write_picture
+    from incasem_like.volumes import Roi
+
+    suffix = output.suffix.lower()
+    if suffix not in (*PICTURES, *MOVIES):
+        raise InputError(f"{output} has an unknown suffix: choose one of {', '.join((*PICTURES, *MOVIES))}.")
+    if (offset is None) != (shape is None):
+        raise InputError("--offset and --shape belong together: give both, or neither.")
+    if suffix in MOVIES and section is not None:
+        raise InputError("--section is for pictures: give --first and --last for a movie.")
+    if suffix in PICTURES and (first, last) != (None, None):
+        raise InputError("--first and --last are for movies: give --section for a picture.")
+    named: list[str] = []
+    for place in places:
+        reference = None if os.path.exists(place) else read_reference(place)
+        named += [place] if reference is None else places_of_run(reference.get(stores, kind))
+    roi = Roi(offset, shape) if offset and shape else None
+    view = SectionView(scene_of_places(named).layers, AXES[plane], roi, width, opacity, beside, scale_bar)
+    begin, end = view.box.begin[view.axis], view.box.end[view.axis]
+    if suffix in PICTURES:
+        write_picture(view, (begin + end) // 2 if section is None else section, output)
+        report_written("the picture", shown_path(output))
+        return
+    numbers = range(begin if first is None else first, end if last is None else last + 1, step)
+    if not numbers:
+        raise InputError(f"There are no sections from {first} to {last}: choose --first below --last.")
+    write_movie(view, numbers, output, fps)
+    report_written(f"the movie of {len(numbers)} sections", shown_path(output))
