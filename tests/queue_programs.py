@@ -49,6 +49,19 @@ echo "1 job(s) submitted to cluster 7."
 )
 CONDOR_WAIT = 'while ! grep -q "termination" "$1"; do sleep 0.1; done\n'
 
+# OAR's: the job is known by a number, and asked for.
+OARSUB = (
+    NOTE
+    + REFUSE
+    + r"""
+while [ $# -gt 1 ]; do [ "$1" = -O ] && out="$2"; shift; done
+id=$$; echo "OAR_JOB_ID=$id"; echo Running > "$here/state.$id"
+(setsid bash "$1" >> "$out" 2>&1 < /dev/null & pid=$!; echo $pid >> "$here/pids"; wait $pid
+ [ $? = 0 ] && echo Terminated > "$here/state.$id" || echo Error > "$here/state.$id") > /dev/null 2>&1 &
+"""
+)
+OARSTAT = 'echo "$3: $(cat "$(dirname "$0")/state.$3")"\n'
+
 CANCEL = (
     NOTE
     + r"""
@@ -58,9 +71,9 @@ exit 0
 )
 
 PROGRAMS = {
-    **dict.fromkeys(("sbatch", "bsub", "qsub"), WAITING), "condor_submit": CONDOR_SUBMIT,
-    **dict.fromkeys(("scancel", "bkill", "qdel", "condor_rm"), CANCEL),
-    "condor_wait": "#!/bin/bash\n" + CONDOR_WAIT,
+    **dict.fromkeys(("sbatch", "bsub", "qsub"), WAITING), "condor_submit": CONDOR_SUBMIT, "oarsub": OARSUB,
+    **dict.fromkeys(("scancel", "bkill", "qdel", "condor_rm", "oardel"), CANCEL),
+    "condor_wait": "#!/bin/bash\n" + CONDOR_WAIT, "oarstat": "#!/bin/bash\n" + OARSTAT,
 }  # fmt: skip
 
 

@@ -110,6 +110,22 @@ def _htcondor(job: WorkerJob) -> list[str]:
     return ["sh", "-c", f"condor_submit {shlex.quote(str(file))} && {wait}"]
 
 
+def _oar(job: WorkerJob) -> list[str]:
+    """Return a shell command: OAR does not wait, so the job is polled until it has ended."""
+    group = job.group
+    resources = f"/nodes=1/gpu={group.gpus}" if group.gpus else f"/nodes=1/core={group.cores}"
+    resources += f",walltime={group.clock}" if group.clock else ""
+    words = ["oarsub", "-n", job.unique_name, "-l", resources, "-O", str(job.output), "-E", str(job.output)]
+    submit = shlex.join([*words, *_given(("-q", group.queue)), *group.options, str(job.script)])
+    return [
+        "sh", "-c",
+        f'said=$({submit}); status=$?; echo "$said"; [ $status = 0 ] || exit $status\n'
+        'id=$(echo "$said" | sed -n "s/^OAR_JOB_ID=//p")\n'
+        'while state=$(oarstat -s -j "$id") && ! echo "$state" | grep -qE "Terminated|Error"; do sleep 2; done\n'
+        'echo "$state" | grep -q Terminated',
+    ]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Launcher:
     """A way to start a worker.
@@ -123,15 +139,19 @@ class Launcher:
     command: Callable[[WorkerJob], list[str]]
     program: str | None = None
     cancel: str = ""
+    account: str = ""
 
 
 LAUNCHERS = {
     "local": Launcher(lambda job: ["bash", str(job.script)]),
-    "slurm": Launcher(_slurm, "sbatch", "scancel --name {name}"),
-    "lsf": Launcher(_lsf, "bsub", "bkill -J {name}"),
-    "pbs": Launcher(_pbs, "qsub", "qdel $(grep -o '^[0-9][^ ]*' {log} | tail -n 1)"),
-    "sge": Launcher(_sge, "qsub", "qdel {name}"),
-    "htcondor": Launcher(_htcondor, "condor_submit", "condor_rm -constraint 'JobBatchName == \"{name}\"'"),
+    "slurm": Launcher(_slurm, "sbatch", "scancel --name {name}", "--account="),
+    "lsf": Launcher(_lsf, "bsub", "bkill -J {name}", "-P "),
+    "pbs": Launcher(_pbs, "qsub", "qdel $(grep -o '^[0-9][^ ]*' {log} | tail -n 1)", "-A "),
+    "sge": Launcher(_sge, "qsub", "qdel {name}", "-P "),
+    "htcondor": Launcher(
+        _htcondor, "condor_submit", "condor_rm -constraint 'JobBatchName == \"{name}\"'", "accounting_group="
+    ),
+    "oar": Launcher(_oar, "oarsub", "oardel $(sed -n 's/^OAR_JOB_ID=//p' {log} | tail -n 1)", "--project="),
     "command": Launcher(_command),
 }
 QUEUES = {name: launcher for name, launcher in LAUNCHERS.items() if launcher.program}
@@ -256,6 +276,10 @@ class WorkerGroup(Document):
             for key in ("queue", "options", "time", *(("memory",) if self.launcher == "local" else ())):
                 if getattr(self, key):
                     raise contradiction(f'{key} is asked of a queue, but launcher is "{self.launcher}": drop it.')
+        if self.launcher == "oar" and self.memory:
+            raise contradiction(
+                "memory has no name that all OAR clusters share: drop it, and ask by options, such as -p 'mem > 16000'."
+            )
         if self.adaptive is not None and self.count is not None:
             raise contradiction(f"count is {self.count}, but adaptive says how many workers there are: drop one.")
         return self

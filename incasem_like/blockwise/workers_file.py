@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
 from argparse import Namespace
@@ -22,6 +23,10 @@ from incasem_like.config.reading import read_keys
 from incasem_like.config.section import Document
 from incasem_like.errors import ConfigError, InputError
 
+JOBQUEUE_KEYS = {
+    "cores": "cores", "memory": "memory", "queue": "queue", "walltime": "time", "job-script-prologue": "set_up",
+    "python": "python",
+}  # fmt: skip
 LOOPBACK = "127.0.0.1"
 MOST_WORKERS_PER_CORE = 4
 SECONDS_TO_CONNECT = 20.0
@@ -102,7 +107,10 @@ def _workers_of(values: dict[str, Any], path: Path) -> Workers:
         named = [(entry, f"in entry {number} of workers in {path}") for number, entry in enumerate(entries, start=1)]
     else:
         named = [(values, f"in {path}")]
-    groups = tuple(_group(entry, where) for entry, where in named)
+    groups = tuple(
+        WorkerGroup.from_values({**_jobqueue_values(entry), **entry}, lambda _key, where=where: where)
+        for entry, where in named
+    )
     for group in groups:
         if group.launcher in QUEUES and scheduler.listen is None:
             raise ConfigError(
@@ -110,10 +118,6 @@ def _workers_of(values: dict[str, Any], path: Path) -> Workers:
                 "for them: add scheduler: {listen: ADDRESS}, an address of this machine in the cluster's network."
             )
     return Workers(groups, scheduler)
-
-
-def _group(values: Mapping[str, Any], where: str) -> WorkerGroup:
-    return WorkerGroup.from_values(values, lambda _key: where)
 
 
 def given_workers(arguments: Namespace) -> Workers | None:
@@ -136,6 +140,30 @@ def given_workers(arguments: Namespace) -> Workers | None:
             raise InputError("--dashboard shows what workers do, but there are none: add --workers.")
         workers = Workers.local(arguments.num_workers)
     return replace(workers, dashboard=True)
+
+
+def _jobqueue_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the queue's settings from the user's dask-jobqueue configuration, which the workers file overrides."""
+    if values.get("launcher") not in QUEUES:
+        return {}
+    import dask.config
+    import dask.utils
+
+    said = dask.config.get(f"jobqueue.{values['launcher']}", None) or {}
+    found = {name.replace("_", "-"): value for name, value in said.items() if value}
+    known = {key: found[name] for name, key in JOBQUEUE_KEYS.items() if name in found}
+    if "memory" in known:  # in Dask, 16GB means 10**9 bytes each
+        known["memory"] = f"{-(-dask.utils.parse_bytes(known['memory']) // 2**20)}MiB"
+    accounts = [
+        QUEUES[values["launcher"]].account + str(found[name]) for name in ("account", "project") if name in found
+    ]
+    extra = found.get("job-extra-directives") or found.get("job-extra") or ()
+    if isinstance(extra, Mapping):
+        extra = [f"{key}={value}" for key, value in extra.items()]
+    options = [*accounts, *extra]
+    if options:
+        known["options"] = [word for option in options for word in shlex.split(option)]
+    return known
 
 
 def check_workers(workers: Workers) -> None:

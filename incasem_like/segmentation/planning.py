@@ -18,6 +18,7 @@ from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.errors import DataError, InputError
 from incasem_like.graphs import GraphStore, open_graph
 from incasem_like.segmentation.affinities import Offset, check_signs, stored_offsets
+from incasem_like.segmentation.methods.base import Labelling
 from incasem_like.segmentation.predicted import AsPrepared, PredictedVolume
 from incasem_like.segmentation.probabilities import check_probability_map
 from incasem_like.segmentation.settings import SegmentationSection, method_named
@@ -204,6 +205,8 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
     if seeds is not None:
         check_same_voxels(seeds, prediction)
         check_label_dtype(seeds)
+    if section.graph is not None and isinstance(method, Labelling):
+        raise InputError(f"segmentation.graph is a store of graphs, but {section.method} makes none: leave it out.")
     group = section.output or f"{prediction.address.dataset}_{section.method}"
     if Path(group).is_absolute() or ".." in Path(group).parts:
         raise InputError(
@@ -211,7 +214,7 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
             "without '/' in front and without '..'."
         )
     plan = Segmentation(prediction, mask, meaning, offsets, section, group, seeds)
-    if isinstance(prediction, PredictedVolume):  # with the offsets that its network was trained with
+    if isinstance(prediction, PredictedVolume) or _from_training(prediction, offsets):
         return plan
     parts = shuffled_parts(prediction, prediction.roi, SAMPLE_VOXELS)
     for roi in parts[:SAMPLES]:
@@ -219,6 +222,14 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
         if offsets:
             check_signs(sample.fractions, offsets, str(prediction.address))
     return plan
+
+
+def _from_training(prediction: Volume, offsets: Sequence[Offset]) -> bool:
+    """Return whether the offsets are those that the network was trained with, whose sign needs no check."""
+    model = ((prediction.provenance or {}).get("parameters") or {}).get("model") or {}
+    outputs = model.get("outputs") or ()
+    trained = [one["attributes"].get("offsets") for one in outputs if isinstance(one.get("attributes"), dict)]
+    return [list(offset) for offset in offsets] in trained
 
 
 def _meaning(prediction: Volume, section: SegmentationSection) -> Meaning:

@@ -86,6 +86,7 @@ OTHERS = {
     "pbs": ["-W", "block=true", "-l", "select=1:ncpus=3:mem=1024mb:ngpus=1", "-l", "walltime=02:00:00", "-q", "short"],
     "sge": ["-sync", "y", "-pe", "smp", "3", "-l", "h_rt=02:00:00", "-l", "h_vmem=342M", "-l", "gpu=1", "-q", "short"],
     "htcondor": ["request_cpus=3", "request_memory=1024", "request_gpus=1", "+MaxRuntime=7200"],
+    "oar": ["-l", "/nodes=1/gpu=1,walltime=02:00:00", "-q", "short"],
 }
 
 
@@ -94,6 +95,7 @@ def test_other_queues_are_asked_for_what_the_file_says_and_run_the_blocks(
     smoothing: Smoothing, smoothed: np.ndarray, queue: Path, tmp_path: Path, launcher: str
 ) -> None:
     text = SLURM.replace("slurm", launcher).replace("[--account=lab]", "[]")
+    text = text.replace("memory: 1GiB, ", "") if launcher == "oar" else text
     task = smoothing()
     assert run_blockwise(task, workers=workers(tmp_path, text)).done == BLOCKS
     assert np.array_equal(open_volume(task.output.address).read(), smoothed)
@@ -101,7 +103,7 @@ def test_other_queues_are_asked_for_what_the_file_says_and_run_the_blocks(
     assert not [word for word in OTHERS[launcher] if word not in words]
 
 
-@pytest.mark.parametrize("launcher", ["slurm", "lsf", "pbs", "sge", "htcondor"])
+@pytest.mark.parametrize("launcher", ["slurm", "lsf", "pbs", "sge", "htcondor", "oar"])
 def test_ctrl_c_ends_the_jobs_of_every_queue(
     script: Callable[..., Any], accident: Callable[[str], None], queue: Path, tmp_path: Path, launcher: str
 ) -> None:
@@ -116,8 +118,8 @@ def test_ctrl_c_ends_the_jobs_of_every_queue(
     assert "Traceback" not in said
     pids = [int(pid) for pid in (queue / "pids").read_text().split()]
     assert within(30, lambda: not any(map(alive, pids)))
-    (cancel,) = {call[0] for call in asked(queue)} & {"scancel", "bkill", "qdel", "condor_rm"}
-    named = {"pbs": "7.server"}.get(launcher, f"-{launcher}-1")
+    (cancel,) = {call[0] for call in asked(queue)} & {"scancel", "bkill", "qdel", "condor_rm", "oardel"}
+    named = {"pbs": "7.server", "oar": ""}.get(launcher, f"-{launcher}-1")
     assert any(named in word for call in asked(queue) if call[0] == cancel for word in call[1:])
 
 
@@ -136,7 +138,7 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-@pytest.mark.parametrize("launcher", ["lsf", "pbs", "sge", "htcondor"])
+@pytest.mark.parametrize("launcher", ["lsf", "pbs", "sge", "htcondor", "oar"])
 def test_a_queue_that_refuses_is_quoted(smoothing: Smoothing, queue: Path, tmp_path: Path, launcher: str) -> None:
     (queue / "closed").touch()
     text = f"{{launcher: {launcher}, scheduler: {{listen: 127.0.0.1}}}}"

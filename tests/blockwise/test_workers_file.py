@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import pytest
 
 from incasem_like.blockwise.workers_file import Workers, load_workers
@@ -80,9 +81,10 @@ def test_memory_is_read_as_people_write_it(read: Any, written: str, mebibytes: f
         ("cuont: 3", r"Unknown key 'cuont' in .*workers.yaml; did you mean 'count'\?"),
         ("count: 0", "count must be a whole number of at least 1.*found 0 in"),
         ("count: many", "count must be a whole number"),
-        ("launcher: torque", "launcher must be one of 'local', 'slurm', .*'htcondor', 'command', found \"torque\""),
+        ("launcher: torque", "launcher must be one of 'local', 'slurm', .*'oar', 'command', found \"torque\""),
         ("{adaptive: {minimum: 3, maximum: 2}}", "adaptive.minimum is 3, but maximum is 2"),
         ("{count: 3, adaptive: {maximum: 2}}", "count is 3, but adaptive says how many workers there are"),
+        ("{launcher: oar, memory: 2g, scheduler: {listen: a}}", "memory has no name that all OAR clusters share"),
         ("{launcher: slurm}", r"must say where the scheduler listens .* scheduler: \{listen: ADDRESS\}"),
         ("{launcher: lsf, scheduler: {port: 5}}", "must say where the scheduler listens"),
         ("{launcher: slurm, memory: lots, scheduler: {listen: a}}", 'memory must be .* such as 16GiB.*found "lots"'),
@@ -111,6 +113,20 @@ def test_mistakes_are_said_in_a_sentence(read: Any, text: str, said: str) -> Non
         read(text)
     assert str(error.value).count("\n") == 0
     assert error.value.exit_status == 2
+
+
+def test_what_the_dask_jobqueue_configuration_says_of_the_queue_is_the_default(read: Any) -> None:
+    said = {
+        "cores": 8, "memory": "16GB", "queue": "normal", "walltime": "02:00:00", "account": "lab",
+        "job-extra-directives": ["--exclusive", "--comment='two words'"], "job-script-prologue": ["module load cuda"],
+    }  # fmt: skip
+    with dask.config.set({"jobqueue.slurm": said}):
+        (group,) = read("{launcher: slurm, queue: long, scheduler: {listen: 127.0.0.1}}").groups
+        (other,) = read("{launcher: lsf, scheduler: {listen: 127.0.0.1}}").groups
+    assert (group.cores, group.memory, group.queue, group.time) == (8, 15259 * 2**20, "long", 7200)
+    assert group.options == ("--account=lab", "--exclusive", "--comment=two words")
+    assert group.set_up == ("module load cuda",)
+    assert (other.cores, other.queue, other.options) == (1, None, ())
 
 
 def test_adaptive_workers_have_a_fewest_and_a_most(read: Any) -> None:

@@ -253,6 +253,21 @@ def test_affinities_that_cannot_be_segmented_are_refused(neurons, store, attribu
         plan_segmentation(volume, SegmentationSection(method=method))
 
 
+def test_the_sign_of_offsets_that_a_network_was_trained_with_is_not_doubted(neurons, store):
+    offsets = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    outputs = [{"name": "affinities", "attributes": {"offsets": offsets}}]
+    attributes = {"offsets": offsets, "provenance": {"parameters": {"model": {"outputs": outputs}}}}
+    volume = store(affinities_of(neurons, NEIGHBOURS), attributes)
+    assert plan_segmentation(volume, SegmentationSection()).offsets == ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+
+
+@pytest.mark.parametrize("method", ["connected_components", "hysteresis", "threshold"])
+def test_a_store_of_graphs_is_refused_where_no_graph_is_made(store, method):
+    volume = store(np.zeros((8, 8, 8), np.float32), {"target": "boundaries"})
+    with pytest.raises(InputError, match=f"{method} makes none: leave it out"):
+        plan_segmentation(volume, SegmentationSection(method=method, graph="sqlite:////tmp/graph.db"))
+
+
 def test_values_that_are_not_affinities_and_masks_of_another_grid_are_refused(store):
     volume = store(np.full((3, 8, 8, 8), 2, np.float32), {"offsets": NEIGHBOURS})
     with pytest.raises(DataError, match="holds 2 at"):
