@@ -41,7 +41,7 @@ class SectionView:
 
     Example:
         >>> from incasem_like.viewing.opening import open_layer
-        >>> from incasem_like.volumes import create_volume, locate_address
+        >>> from incasem_like.volumes import create_volume
         >>> raw = create_volume("vnc.zarr/raw", shape=(2, 64, 128), dtype="uint8", voxel_size=(50, 4, 4))
         >>> SectionView([open_layer(raw.address)], width=256).image(0).size
         (256, 128)

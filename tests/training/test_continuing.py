@@ -54,18 +54,18 @@ class Bench:
         **records: RunRecord,
     ) -> FinishedTraining | None:
         """Train; None when it crashed, which it does after the update of iteration ``crash``, or was interrupted."""
-        report = Trainer._report
+        conclude = Trainer._conclude
 
-        def crashing(trainer: Trainer, iteration: int, clock: Any) -> None:
-            if iteration == crash:
+        def crashing(trainer: Trainer, progress: Any) -> None:
+            if trainer.iteration == crash:
                 raise CrashError
-            if iteration == interrupt:
+            if trainer.iteration == interrupt:
                 signal.raise_signal(signal.SIGINT)
-            report(trainer, iteration, clock)
+            conclude(trainer, progress)
 
         record = None if continued is None else self.store.get(continued)
         with pytest.MonkeyPatch.context() as patch, contextlib.suppress(CrashError, KeyboardInterrupt):
-            patch.setattr(Trainer, "_report", crashing)
+            patch.setattr(Trainer, "_conclude", crashing)
             return train(self.configure(*updates), store=lambda: self.store, continued=record, **records)
         return None
 
