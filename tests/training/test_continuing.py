@@ -324,7 +324,7 @@ def test_a_run_that_brings_no_training_state_can_only_be_started_from(crashed: B
 
 def hide(record: RunRecord, entries: Sequence[CheckpointRecord], monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a run one of another machine, which alone has some of its checkpoints."""
-    names = {path.name for entry in entries for path in entry.model.candidates}
+    names = {path.name for entry in entries for path in entry.candidates}
     monkeypatch.setattr(Path, "is_file", lambda self: self.name not in names and os.path.isfile(self))
     monkeypatch.setattr(record, "host", {"hostname": "node17"})
 
