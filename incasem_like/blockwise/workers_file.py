@@ -107,10 +107,7 @@ def _workers_of(values: dict[str, Any], path: Path) -> Workers:
         named = [(entry, f"in entry {number} of workers in {path}") for number, entry in enumerate(entries, start=1)]
     else:
         named = [(values, f"in {path}")]
-    groups = tuple(
-        WorkerGroup.from_values({**_jobqueue_values(entry), **entry}, lambda _key, where=where: where)
-        for entry, where in named
-    )
+    groups = tuple(_group(entry, where) for entry, where in named)
     for group in groups:
         if group.launcher in QUEUES and scheduler.listen is None:
             raise ConfigError(
@@ -118,6 +115,10 @@ def _workers_of(values: dict[str, Any], path: Path) -> Workers:
                 "for them: add scheduler: {listen: ADDRESS}, an address of this machine in the cluster's network."
             )
     return Workers(groups, scheduler)
+
+
+def _group(values: Mapping[str, Any], where: str) -> WorkerGroup:
+    return WorkerGroup.from_values({**_jobqueue_values(values), **values}, lambda _key: where)
 
 
 def given_workers(arguments: Namespace) -> Workers | None:

@@ -130,7 +130,7 @@ class SectionView:
                 colours, share = np.broadcast_to(colour, (*scaled.shape, 3)), scaled
                 share = self.opacity * (scaled > 0) if layer.meaning == "mask" else scaled
         visible = (share * inside)[..., None]
-        return below * (1 - visible) + colours * visible
+        return np.asarray(below * (1 - visible) + colours * visible)
 
     def _bar(self, pixel: float, columns: int) -> tuple[int, str] | None:
         """Return the length in pixels and the text of the scale bar."""
@@ -233,7 +233,8 @@ def _sampled(
             "--shape, or name a coarser level of the volume."
         )
     found = volume.read(Roi([at + first for at, first in zip(volume.roi.begin, begin, strict=True)], shape))
-    picked = found[(..., *np.ix_(*(index - first for index, first in zip(clipped, begin, strict=True))))]
+    z, y, x = (index - first for index, first in zip(clipped, begin, strict=True))
+    picked = found[..., z[:, None, None], y[:, None], x]
     there = inside[0][:, None, None] & inside[1][:, None] & inside[2]
     return picked.squeeze(axis - 3), there.squeeze(axis)
 
