@@ -26,9 +26,12 @@ def execute(source: Path, target: Path, work: Path) -> nbformat.NotebookNode:
     NotebookClient(book, timeout=3600, coalesce_streams=True, resources={"metadata": {"path": str(HERE)}}).execute()
     for cell in book.cells:
         cell.metadata.pop("execution", None)  # times of day
+        if "outputs" in cell:
+            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]  # progress
         for output in cell.get("outputs", []):
             if "text" in output:
-                output["text"] = output["text"].replace(str(work), "work").replace(f"{HERE.parent}/", "")
+                for path, shown in ((f"{work}", "work"), (f"{HERE.parent}/", ""), (f"{HERE.parent}", ".")):
+                    output["text"] = output["text"].replace(path, shown)
     nbformat.write(book, target)
     return book
 
