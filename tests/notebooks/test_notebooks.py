@@ -32,7 +32,7 @@ def test_runs_on_small_data(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert spec.loader
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setenv("INCASEM_NOTEBOOK_ITERATIONS", "6")
+    monkeypatch.setenv("INCASEM_NOTEBOOK_ITERATIONS", "12")
     monkeypatch.delenv("INCASEM_TRACKING_URL", raising=False)
     book = script.execute(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", tmp_path / "work")
     outputs = [one for cell in book.cells for one in cell.get("outputs", [])]
