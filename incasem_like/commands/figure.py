@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from incasem_like.commands.options import StoreChoice, kind_option, read_reference, store_options
+from incasem_like.commands.options import StoreChoice, kind_option, store_options
+from incasem_like.commands.view import find_places
 from incasem_like.errors import InputError
 from incasem_like.terminal import report_written, shown_path
 
@@ -55,7 +55,7 @@ def figure(
     PLACE is a dataset, a container or group with several, or a run, as for ``incasem-like view``. The first one is
     shown as grey values; labels, probabilities and masks are painted over it, wherever they are in nm.
     """
-    from incasem_like.viewing.opening import places_of_run, scene_of_places
+    from incasem_like.viewing.opening import scene_of_places
     from incasem_like.viewing.sections import MOVIES, PICTURES, SectionView, write_movie, write_picture
     from incasem_like.volumes import Roi
 
@@ -68,12 +68,10 @@ def figure(
         raise InputError("--section is for pictures: give --first and --last for a movie.")
     if suffix in PICTURES and (first, last) != (None, None):
         raise InputError("--first and --last are for movies: give --section for a picture.")
-    named: list[str] = []
-    for place in places:
-        reference = None if os.path.exists(place) else read_reference(place)
-        named += [place] if reference is None else places_of_run(reference.get(stores, kind))
     roi = Roi(offset, shape) if offset and shape else None
-    view = SectionView(scene_of_places(named).layers, AXES[plane], roi, width, opacity, beside, scale_bar)
+    view = SectionView(
+        scene_of_places(find_places(places, kind, stores)).layers, AXES[plane], roi, width, opacity, beside, scale_bar
+    )
     begin, end = view.box.begin[view.axis], view.box.end[view.axis]
     if suffix in PICTURES:
         write_picture(view, (begin + end) // 2 if section is None else section, output)

@@ -106,7 +106,7 @@ def view(
     PLACE is a container, a dataset or group in it, a folder of snapshots, a data configuration (JSON), or a run: its
     id, 12, or kind and id, predictions/12. What is shown is read while you look; nothing is copied.
     """
-    from incasem_like.viewing.opening import places_of_run, scene_of_data_config, scene_of_places
+    from incasem_like.viewing.opening import scene_of_data_config, scene_of_places
 
     configurations = [Path(place) for place in places if place.lower().endswith(".json")]
     if configurations and len(configurations) < len(places):
@@ -114,15 +114,29 @@ def view(
     if configurations:
         scene = scene_of_data_config(configurations, data, context)
     else:
-        named: list[str] = []
-        for place in places:
-            reference = None if os.path.exists(place) else read_reference(place)
-            if reference is None:
-                named += [f"{place}/{dataset}" for dataset in datasets] or [place]
-            else:
-                named += places_of_run(reference.get(stores, kind))
-        scene = scene_of_places(named, plane, shader)
+        scene = scene_of_places(find_places(places, kind, stores, datasets), plane, shader)
     show(scene, Showing(not no_browser, serve, port, screenshot, export))
+
+
+def find_places(places: Sequence[str], kind: str, stores: StoreChoice, datasets: Sequence[str] = ()) -> list[str]:
+    """Return the addresses that the arguments PLACE name: those of runs for their ids, others as they are.
+
+    Args:
+        places: Paths and references of runs.
+        kind: Kind of runs that are named by their number alone.
+        stores: Where runs are looked for.
+        datasets: Datasets of each place that is not a run; empty for all.
+    """
+    from incasem_like.viewing.opening import places_of_run
+
+    named: list[str] = []
+    for place in places:
+        reference = None if os.path.exists(place) else read_reference(place)
+        if reference is None:
+            named += [f"{place}/{dataset}" for dataset in datasets] or [place]
+        else:
+            named += places_of_run(reference.get(stores, kind))
+    return named
 
 
 def show_from_script(scene: Scene, arguments: argparse.Namespace) -> None:

@@ -15,15 +15,15 @@ import numpy as np
 from incasem_like.blockwise import Block
 from incasem_like.blockwise.done_log import first_difference
 from incasem_like.blockwise.grid import shuffled_parts
-from incasem_like.errors import DataError, InputError
+from incasem_like.errors import InputError
 from incasem_like.graphs import GraphStore, open_graph
 from incasem_like.segmentation.affinities import Offset, check_signs, stored_offsets
 from incasem_like.segmentation.methods.base import Labelling
 from incasem_like.segmentation.predicted import AsPrepared, PredictedVolume
-from incasem_like.segmentation.probabilities import check_probability_map
+from incasem_like.segmentation.probabilities import check_mask, check_probability_map
 from incasem_like.segmentation.settings import SegmentationSection, method_named
 from incasem_like.segmentation.values import Meaning, Values, is_stored, offset_channels, read_values
-from incasem_like.volumes import Roi, Volume, dataset_exists, describe_roi, open_volume
+from incasem_like.volumes import Roi, Volume, dataset_exists, open_volume
 from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.values import check_label_dtype
 
@@ -200,7 +200,7 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
         check_probability_map(prediction)
     mask = open_volume(section.mask) if section.mask else None
     if mask is not None:
-        _check_mask(mask, prediction)
+        check_mask(mask, prediction, "the prediction", "set segmentation.mask to null")
     seeds = open_volume(method.seed_labels) if method.seed_labels else None
     if seeds is not None:
         check_same_voxels(seeds, prediction)
@@ -214,12 +214,13 @@ def plan_segmentation(prediction: Volume, section: SegmentationSection) -> Segme
             "without '/' in front and without '..'."
         )
     plan = Segmentation(prediction, mask, meaning, offsets, section, group, seeds)
-    if isinstance(prediction, PredictedVolume) or _from_training(prediction, offsets):
+    if isinstance(prediction, PredictedVolume):  # with the offsets that its network was trained with
         return plan
+    doubtful = offsets and not _from_training(prediction, offsets)
     parts = shuffled_parts(prediction, prediction.roi, SAMPLE_VOXELS)
     for roi in parts[:SAMPLES]:
         sample = read_values(prediction, mask, meaning, offsets, roi, section.excluded_sections)
-        if offsets:
+        if doubtful:
             check_signs(sample.fractions, offsets, str(prediction.address))
     return plan
 
@@ -241,16 +242,6 @@ def _meaning(prediction: Volume, section: SegmentationSection) -> Meaning:
     if predicted is not None:
         return predicted
     return "affinities" if prediction.axes == "czyx" else "objects"
-
-
-def _check_mask(mask: Volume, prediction: Volume) -> None:
-    check_same_voxels(mask, prediction)
-    check_label_dtype(mask)
-    if not mask.roi.contains(prediction.roi):
-        raise DataError(
-            f"{mask.address} covers {describe_roi(mask.roi)}, but the prediction {describe_roi(prediction.roi)}: "
-            "name a mask that covers all of it, or set segmentation.mask to null."
-        )
 
 
 def graph_of(folder: Path, parameters: Mapping[str, Any]) -> GraphStore:

@@ -9,8 +9,9 @@ import numpy as np
 
 from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.errors import DataError
-from incasem_like.volumes import Volume
-from incasem_like.volumes.values import probability_scale, stated_scale
+from incasem_like.volumes import Volume, describe_roi
+from incasem_like.volumes.agreement import check_same_voxels
+from incasem_like.volumes.values import check_label_dtype, probability_scale, stated_scale
 
 VOXELS_AT_ONCE = 1 << 22
 MOST_VOXELS = 1 << 31  # read at most to distinguish a map from a segmentation, some minutes at worst
@@ -41,6 +42,26 @@ def check_probability_map(volume: Volume) -> None:
             f"{volume.address} holds only 0 and 1 as uint8, so it may be a segmentation or probabilities x255: add "
             f'"scale": 1 (segmentation) or "scale": 255 (probabilities) to its attributes, '
             f"{volume.format.attributes_file}."
+        )
+
+
+def check_mask(mask: Volume, prediction: Volume, called: str, otherwise: str) -> None:
+    """Check that a mask holds labels on the grid of a prediction, and covers all of it.
+
+    Args:
+        mask, prediction: The volumes.
+        called: What the prediction is, for the error: ``the probability map``.
+        otherwise: What to do without such a mask.
+
+    Raises:
+        DataError: It does not.
+    """
+    check_same_voxels(mask, prediction)
+    check_label_dtype(mask)
+    if not mask.roi.contains(prediction.roi):
+        raise DataError(
+            f"{mask.address} covers {describe_roi(mask.roi)}, but {called} {describe_roi(prediction.roi)}: "
+            f"name a mask that covers all of it, or {otherwise}."
         )
 
 

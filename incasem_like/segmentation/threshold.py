@@ -11,21 +11,19 @@ import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
 from incasem_like.blockwise.grid import shuffled_parts
-from incasem_like.errors import DataError, InputError
-from incasem_like.segmentation.probabilities import VOXELS_AT_ONCE, check_probability_map, stored_threshold
+from incasem_like.errors import InputError
+from incasem_like.segmentation.probabilities import VOXELS_AT_ONCE, check_mask, check_probability_map, stored_threshold
 from incasem_like.tracking import run_experiment
 from incasem_like.volumes import (
     Roi,
     Volume,
     check_outputs,
     dataset_exists,
-    describe_roi,
     make_provenance,
     open_volume,
     parse_address,
 )
-from incasem_like.volumes.agreement import check_same_voxels
-from incasem_like.volumes.values import check_label_dtype, check_probabilities, inside, probability_scale
+from incasem_like.volumes.values import check_probabilities, inside, probability_scale
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers
@@ -72,7 +70,7 @@ class ThresholdSegmentation:
         masks = []
         if self.mask or self.mask_filename:
             masks = [open_volume(self.mask_filename or self.prediction_filename, self.mask or DEFAULT_MASK)]
-            _check_mask(masks[0], prediction)
+            check_mask(masks[0], prediction, "the probability map", "none")
         output = parse_address(self.prediction_filename, self.out_dataset)
         check_outputs([output], [volume.address for volume in (prediction, *masks)], "choose another --out_dataset")
         # Values in other units appear in any block, so this check comes before an output is created.
@@ -174,13 +172,3 @@ def _read_probabilities(
 def _segment(task: BlockTask, num_workers: int, workers: Workers | None, run_id: int | None) -> dict[str, Any]:
     summary = run_blockwise(task, num_workers=num_workers, workers=workers, description="Thresholding")
     return {"address": str(task.output.address), "blocks": summary.done, "run_id": run_id}
-
-
-def _check_mask(mask: Volume, prediction: Volume) -> None:
-    check_same_voxels(mask, prediction)
-    check_label_dtype(mask)
-    if not mask.roi.contains(prediction.roi):
-        raise DataError(
-            f"{mask.address} covers {describe_roi(mask.roi)}, but the probability map {describe_roi(prediction.roi)}: "
-            "name a mask that covers all of it, or none."
-        )

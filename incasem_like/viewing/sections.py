@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from incasem_like.disk import write_whole
 from incasem_like.errors import DataError, InputError
@@ -24,6 +24,8 @@ MOVIES = (".gif", ".mp4")
 MOST_VOXELS = 2**27  # read for one picture of one layer
 MOST_GIF_PIXELS = 2**28  # all frames of a GIF are in memory before it is written
 TITLE = 22  # pixels above a panel
+PALETTE = np.array([ImageColor.getrgb(colour) for colour in COLOURS]) / 255
+SHADES = np.concatenate([PALETTE, PALETTE * 0.6 + 0.4, PALETTE * 0.65])  # of labels
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,6 @@ class SectionView:
         else:
             low, high = layer.value_range()
             scaled = np.clip((values.astype(float) - low) / ((high - low) or 1), 0, 1)
-            colour = np.array([int(COLOURS[(turn + 2) % len(COLOURS)][at : at + 2], 16) / 255 for at in (1, 3, 5)])
             if layer.meaning == "channels":
                 colours = np.zeros((*scaled.shape[1:], 3))
                 colours[..., : min(3, len(scaled))] = np.moveaxis(scaled[:3], 0, -1)
@@ -127,7 +128,7 @@ class SectionView:
             elif layer.meaning == "raw" or layer is self.layers[0]:
                 colours, share = np.repeat(scaled[..., None], 3, -1), np.ones(scaled.shape)
             else:
-                colours, share = np.broadcast_to(colour, (*scaled.shape, 3)), scaled
+                colours, share = np.broadcast_to(PALETTE[(turn + 2) % len(PALETTE)], (*scaled.shape, 3)), scaled
                 share = self.opacity * (scaled > 0) if layer.meaning == "mask" else scaled
         visible = (share * inside)[..., None]
         return np.asarray(below * (1 - visible) + colours * visible)
@@ -149,10 +150,8 @@ def label_colours(ids: npt.NDArray[Any]) -> Colours:
 
     An id has the same colour in every picture.
     """
-    palette = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in COLOURS]) / 255
-    shades = np.concatenate([palette, palette * 0.6 + 0.4, palette * 0.65])
     scattered = (ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
-    return np.asarray(shades[(scattered % np.uint64(len(shades))).astype(np.intp)])
+    return np.asarray(SHADES[(scattered % np.uint64(len(SHADES))).astype(np.intp)])
 
 
 def write_picture(view: SectionView, number: int, path: Path) -> None:

@@ -261,6 +261,13 @@ def test_the_sign_of_offsets_that_a_network_was_trained_with_is_not_doubted(neur
     assert plan_segmentation(volume, SegmentationSection()).offsets == ((1, 0, 0), (0, 1, 0), (0, 0, 1))
 
 
+def test_the_values_of_a_network_that_was_trained_are_checked(store):
+    outputs = [{"name": "affinities", "attributes": {"offsets": NEIGHBOURS}}]
+    attributes = {"offsets": NEIGHBOURS, "provenance": {"parameters": {"model": {"outputs": outputs}}}}
+    with pytest.raises(DataError, match="holds 2 at"):
+        plan_segmentation(store(np.full((3, 8, 8, 8), 2, np.float32), attributes), SegmentationSection())
+
+
 @pytest.mark.parametrize("method", ["connected_components", "hysteresis", "threshold"])
 def test_a_store_of_graphs_is_refused_where_no_graph_is_made(store, method):
     volume = store(np.zeros((8, 8, 8), np.float32), {"target": "boundaries"})
