@@ -1,10 +1,9 @@
-"""Every script that writes a dataset block by block, killed with -9 in the middle: the bytes of an undisturbed run."""
+"""Scripts that write a dataset block by block, killed with -9 in the middle: the bytes of an undisturbed run."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -15,37 +14,11 @@ from incasem_like.volumes import create_volume, open_volume
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 CHUNKS = ("-c", "8", "8", "8")
 FEWER = ("-c", "16", "16", "16")  # for work in several stages
-ZONE = ("--exclude_voxels_outwards", "1", "--exclude_voxels_inwards", "0")
+# Of each kind one: sections, blocks with a table before them, blocks in several stages, blocks alone.
 STAGES = {
-    "volume": ("01_data_formatting/01_import_volume.py", "-i", "cell.h5/raw", "--percentiles", "1", "99", *CHUNKS),
     "import": ("01_data_formatting/00_image_sequences_to_zarr.py", "-i", "sections", "--chunks", "2", "64", "64"),
     "equalise": ("01_data_formatting/40_equalize_histogram.py", "-d", "raw", "--kernel_size", "16", *CHUNKS),
-    "boundary": ("01_data_formatting/50_create_boundary_labels.py", "-d", "labels", *CHUNKS),
-    "mask": ("01_data_formatting/60_create_metric_mask.py", "-d", "labels", *ZONE, *CHUNKS),
-    "shrink": (
-        "01_data_formatting/10_derive_volume.py",
-        "downsample",
-        "-d",
-        "raw",
-        "--factors",
-        "1",
-        "1",
-        "2",
-        *CHUNKS,
-    ),
     "parts": ("01_data_formatting/10_derive_volume.py", "components", "-d", "labels", "--object_size", "9", *FEWER),
-    "foreground": (
-        "01_data_formatting/20_create_mask.py",
-        "-d",
-        "raw",
-        "--max_gray_value",
-        "253",
-        "--hole_size",
-        "99",
-        "--object_size",
-        "9",
-        *FEWER,
-    ),
     "threshold": (
         "04_postprocessing/00_extract_segmentation_with_threshold.py",
         "-d",
@@ -76,8 +49,6 @@ def cell(tmp_path, monkeypatch):
         )
         volume.write(array)
         volume.mark_complete()
-    with h5py.File(tmp_path / "cell.h5", "w") as file:
-        file["raw"] = arrays["raw"].astype(np.uint16) * 7
     (tmp_path / "sections").mkdir()
     for number, section in enumerate(arrays["raw"]):
         tifffile.imwrite(tmp_path / f"sections/s_{number:03d}.tif", section)
@@ -87,7 +58,7 @@ def cell(tmp_path, monkeypatch):
 def command(stage, output, *flags):
     script, *given = STAGES[stage]
     imported = ("-f", "-d")
-    flags_of = {"import": imported, "volume": imported, "threshold": ("--prediction_filename", "-o")}
+    flags_of = {"import": imported, "threshold": ("--prediction_filename", "-o")}
     container = flags_of.get(stage, ("-f", "-o"))
     words = [sys.executable, str(SCRIPTS / script), *given, container[0], "cell.zarr", container[1], output, *flags]
     return words
@@ -103,12 +74,10 @@ def chunk_bytes(folder):
 def test_kills_of_workers_and_scheduler_do_not_show_in_the_chunks(stage, cell, tmp_path):
     kills = ["worker", "scheduler"] if stage == "import" else ["worker", "scheduler", "both"]
     killed = command(stage, "killed", "--workers", "w.yaml")
-    done = run_killed(
-        killed, kills, tmp_path, tmp_path, progress=5 if stage in ("import", "parts", "foreground") else 15
-    )
+    done = run_killed(killed, kills, tmp_path, tmp_path, progress=5 if stage in ("import", "parts") else 15)
     assert done.returncode == 0, done.stderr
     subprocess.run(command(stage, "undisturbed", "-n", "1"), cwd=tmp_path, check=True, capture_output=True, timeout=60)
     assert open_volume(cell, "killed").complete
     chunks = chunk_bytes(cell / "killed")
-    assert len(chunks) == {"import": 32, "shrink": 256, "parts": 64, "foreground": 64}.get(stage, 512)
+    assert len(chunks) == {"import": 32, "parts": 64}.get(stage, 512)
     assert chunks == chunk_bytes(cell / "undisturbed")

@@ -12,30 +12,31 @@ from incasem_like.training.checkpoints import TrainingState
 pytestmark = pytest.mark.slow
 LENGTH = ("training.iterations=8", "training.save_every=2", "validation.validate_every=2")
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "adamw": ("training.optimizer.type=adamw", "training.optimizer.weight_decay=0.1"),
-    "rmsprop": ("training.optimizer.type=rmsprop", "training.optimizer.momentum=0.5"),
-    "sgd": ("training.optimizer.type=sgd", "training.optimizer.momentum=0.9"),
-    "polynomial": (
+    "adamw, polynomial": (
+        "training.optimizer.type=adamw", "training.optimizer.weight_decay=0.1",
         "training.learning_rate_schedule.type=polynomial", "training.learning_rate_schedule.warmup_iterations=2",
     ),
-    "cosine": ("training.learning_rate_schedule.type=cosine",),
-    "plateau": (
+    "rmsprop, cosine, accumulation, clipping": (
+        "training.optimizer.type=rmsprop", "training.optimizer.momentum=0.5",
+        "training.learning_rate_schedule.type=cosine",
+        "training.batch_size=2", "training.accumulate=2", "training.clip_gradient_norm=0.01",
+    ),
+    "sgd, plateau": (
+        "training.optimizer.type=sgd", "training.optimizer.momentum=0.9",
         "training.learning_rate_schedule.type=plateau", "training.learning_rate_schedule.patience=0",
         "training.checkpoints.best_metric=recall_class_1",
     ),
-    "accumulation and clipping": (
-        "training.batch_size=2", "training.accumulate=2", "training.clip_gradient_norm=0.01",
+    "early stopping, average of weights": (
+        "training.ema_decay=0.8", "training.early_stopping=2", "training.checkpoints.best_metric=recall_class_1",
     ),
-    "average of weights": ("training.ema_decay=0.8",),
-    "early stopping": ("training.early_stopping=2", "training.checkpoints.best_metric=recall_class_1"),
-    "dropout and batch norm": (
+    "dropout, batch norm, average of weights": (
         "model.bottleneck_dropout=0.5", "model.normalization=batch", "training.ema_decay=0.5", "training.batch_size=2",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_a_training_killed_with_an_option_on_equals_one_left_alone(laboratory: Any, option: str) -> None:
+def test_a_training_killed_with_options_on_equals_one_left_alone(laboratory: Any, option: str) -> None:
     argv = laboratory.new(*LENGTH, *OPTIONS[option])
     assert laboratory.train(argv) == 0, laboratory.output.read_text()
     assert laboratory.train(argv, {"event": "state half written", "count": 3}) == -signal.SIGKILL
