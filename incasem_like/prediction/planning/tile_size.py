@@ -131,10 +131,8 @@ def choose_input_size(
     """
     axes = [_axis_choices(geometry, axis, roi, grid_phase(geometry, axis, roi, origin)) for axis in range(3)]
     edges = np.ix_(*(sizes for sizes, _, _ in axes))
-    used = memory.bytes(*edges)
-    beside = np.broadcast_to(memory.host_bytes(*edges), used.shape)
-    tiles = _product_over_axes([counts for _, counts, _ in axes])
-    read = _product_over_axes([costs for _, _, costs in axes])
+    tiles, read = (_product_over_axes(values) for values in list(zip(*axes, strict=True))[1:])
+    used, beside = memory.bytes(*edges), memory.host_bytes(*edges)
     seconds = speed.seconds(read, float(roi.size), tiles)
     allowed = (used <= limit) & (beside <= MOST_HOST_BYTES_BESIDE_GPU) & memory.fits_tensors(*edges)
     if speed.measured:
@@ -146,8 +144,8 @@ def choose_input_size(
     else:
         rank = used
     best = np.unravel_index(np.argmin(rank), rank.shape)
-    size = tuple(int(sizes[index]) for (sizes, _, _), index in zip(axes, best, strict=True))
-    return TileChoice(size, int(tiles[best]), int(read[best]), int(used[best]), int(beside[best]))
+    size = [int(sizes[index]) for (sizes, _, _), index in zip(axes, best, strict=True)]
+    return describe_input_size(geometry, roi, origin, memory, size)
 
 
 def describe_input_size(

@@ -22,12 +22,8 @@ from incasem_like.prediction.experiment import (
     record_plan,
 )
 from incasem_like.prediction.outputs import refuse_foreign_prediction
-from incasem_like.prediction.planning.preflight import (
-    Preflight,
-    examine_regions,
-    look_around,
-    report_networks,
-)
+from incasem_like.prediction.planning.dry_run import report_networks, report_regions
+from incasem_like.prediction.planning.planner import Findings
 from incasem_like.prediction.series.plan import Entry, SeriesPlan, plan_series
 from incasem_like.samples import Region
 from incasem_like.tracking import Run, RunRecord, RunStore, tracked_run
@@ -247,7 +243,7 @@ def examine_series(
     *,
     workers_file: Path | None = None,
     anew: bool = False,
-) -> Preflight:
+) -> Findings:
     """Examine what a series would do; only the measured speed is written, into the user's cache.
 
     Args:
@@ -257,9 +253,9 @@ def examine_series(
         workers_file: ``workers.yaml``, if workers are to predict.
         anew: Whether another run is to be started in any case.
     """
-    found = look_around(store, workers_file)
+    found = Findings.collected(store, workers_file)
     with found.collecting():
-        series = plan_series(config, training(), found.workers, found=found)
+        series = plan_series(config, training(), found=found)
         earlier = None if anew or found.runs is None else find_earlier(found.runs, series)
         remaining = series.remaining(() if earlier is None else earlier.entries)
         resumed = "" if earlier is None else f"; run {earlier.run_id} is resumed, {len(remaining)} of them are left"
@@ -277,7 +273,7 @@ def examine_series(
         found.lines.append(f"Each is {measured}; {kept}. The following is for iteration {first.iteration}.")
         report_networks(found, plan)
         on_disk = {"all": len(remaining), "best": min(2, len(remaining)), "none": 1}[keep]
-        examine_regions(found, plan, locations, resume=begun, times=len(remaining), kept=on_disk)
+        report_regions(found, plan, locations, resumes=begun, times=len(remaining), kept=on_disk)
     return found
 
 
