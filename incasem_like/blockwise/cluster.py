@@ -80,15 +80,10 @@ class Cluster:
                 raise IncasemError(CLUSTER_LOST) from error
             self._asked = time.monotonic()
             self._found = [
-                {
-                    "address": address,
-                    "name": str(one["name"]),
-                    "host": one["host"],
-                    "pid": 0,
-                    "threads": one["nthreads"],
-                }
+                {"address": address, "name": str(one["name"]), "host": one["host"], "pid": 0,
+                 "threads": one["nthreads"]}
                 for address, one in known.items()
-            ]
+            ]  # fmt: skip
         return self._found
 
     def name_of(self, dask_name: object) -> str:
