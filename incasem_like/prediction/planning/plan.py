@@ -7,8 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
-from operator import add
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,7 @@ from incasem_like.prediction.planning.tile_size import (
     describe_input_size,
     fitted,
     measured_tiles,
+    sum_of_speeds,
 )
 from incasem_like.samples import Region
 from incasem_like.volumes import Address, Coordinate, check_outputs, make_provenance
@@ -225,7 +225,7 @@ class PredictionPlan:
                 measured = measured_tiles(network.module, network.source, section, most_voxels)
             positions = variants_for(section.test_time_augmentation, self._geometry(network))
             speeds.append(fitted(measured).times(len(positions)))
-        return reduce(add, speeds)
+        return sum_of_speeds(speeds)
 
     def describe(self, region: Region, input_size: Sequence[int] | None = None) -> dict[str, Any]:
         """Return everything that the values of a region's prediction depend on, and the tiles if they are given."""
@@ -409,6 +409,6 @@ class PlannedRegion:
         return self.bytes * (kept - 1) + math.ceil(left)
 
     def seconds(self, speed: TileSpeed, workers: int, times: int) -> float:
-        """Return the time of the worker with most blocks: those left of the first of ``times``, and all of the others."""
+        """Return the time of the worker with most blocks: those left of the first, and all of the others."""
         left, whole = (-(-blocks // workers) for blocks in (self.blocks_left, self.blocks))
         return self.tiles.seconds(speed, self.region.roi.size) / self.blocks * (left + (times - 1) * whole)

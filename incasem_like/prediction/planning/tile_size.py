@@ -67,16 +67,13 @@ class TileSpeed:
 
     def times(self, count: int) -> TileSpeed:
         """Return the speed if every tile is predicted ``count`` times."""
-        return TileSpeed(self.per_input * count, self.per_output * count, self.per_tile * count, self.measured)
+        return sum_of_speeds([self] * count)
 
-    def __add__(self, other: TileSpeed) -> TileSpeed:
-        """Return the speed if every tile is predicted at both speeds, one after the other."""
-        return TileSpeed(
-            self.per_input + other.per_input,
-            self.per_output + other.per_output,
-            self.per_tile + other.per_tile,
-            self.measured and other.measured,
-        )
+
+def sum_of_speeds(speeds: Sequence[TileSpeed]) -> TileSpeed:
+    """Return the speed if every tile is predicted at all of these, one after the other."""
+    costs = [sum(costs) for costs in zip(*((s.per_input, s.per_output, s.per_tile) for s in speeds), strict=True)]
+    return TileSpeed(*costs, measured=all(speed.measured for speed in speeds))
 
 
 # The proportions of incasem's U-Net: products per voxel of input and output.
