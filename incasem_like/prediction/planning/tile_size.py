@@ -72,8 +72,9 @@ class TileSpeed:
 
 def sum_of_speeds(speeds: Sequence[TileSpeed]) -> TileSpeed:
     """Return the speed if every tile is predicted at all of these, one after the other."""
-    costs = [sum(costs) for costs in zip(*((s.per_input, s.per_output, s.per_tile) for s in speeds), strict=True)]
-    return TileSpeed(*costs, measured=all(speed.measured for speed in speeds))
+    per_input, per_output = sum(speed.per_input for speed in speeds), sum(speed.per_output for speed in speeds)
+    per_tile, measured = sum(speed.per_tile for speed in speeds), all(speed.measured for speed in speeds)
+    return TileSpeed(per_input, per_output, per_tile, measured)
 
 
 # The proportions of incasem's U-Net: products per voxel of input and output.
