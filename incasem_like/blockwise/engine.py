@@ -10,11 +10,10 @@ from typing import Any
 
 from distributed import Future, KilledWorker
 
-from incasem_like.blockwise.call import Call
+from incasem_like.blockwise.call import BlockError, Call
 from incasem_like.blockwise.cluster import CLUSTER_LOST, Cluster, existing_cluster, own_cluster
 from incasem_like.blockwise.dask_task import THREADS_OF_A_STAGED_TASK, TaskPlugin, read_marks, run_batch
 from incasem_like.blockwise.fleet import Fleet
-from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import IncasemError, InputError
 

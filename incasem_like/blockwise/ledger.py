@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 import incasem_like
+from incasem_like.blockwise.call import BlockSummary
 from incasem_like.blockwise.done_log import LOG_NAME, held
 from incasem_like.blockwise.grid import BlockGrid, chunk_grid
 from incasem_like.blockwise.job import private_folder, use_folder
-from incasem_like.blockwise.queue import BlockSummary
 from incasem_like.blockwise.runner import run_blockwise
 from incasem_like.blockwise.task import HOUR, Block, WorkItem, WorkTask
 from incasem_like.blockwise.workers_file import Workers

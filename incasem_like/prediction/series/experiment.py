@@ -144,6 +144,8 @@ def predict_series(
     if series.plan.is_probed:  # it may wait in a queue
         series = series.profiled(remaining)
         _check_begun_alike(series, earlier, remaining)
+    if earlier is not None:
+        options["run_id"] = None
 
     def observe(region: Region, index: int, classes: int) -> TileObserver | None:
         return observing(region, index, classes) if observing is not None and region.labels else None
@@ -155,7 +157,7 @@ def predict_series(
         runs_directory=series.config.directories.runs,
         artifacts={"prediction_data.json": series.plan.data.text} if earlier is None else {},
         continues=None if earlier is None else Continuation(earlier.run_id, earlier.last_iteration),
-        **{**options, "run_id": options.get("run_id") if earlier is None else None},
+        **options,
     ) as run:
         finished = FinishedSeries(run.id, series) if earlier is None else replace(earlier, plan=series)
         _begin(run, finished, anew=earlier is None)
@@ -166,12 +168,7 @@ def predict_series(
             for name, value in entry.scores.items():
                 run.log_scalar(name, value, entry.iteration)
             finished = replace(finished, entries=(*finished.entries, entry), predicted=finished.predicted + 1)
-            _save(run, finished)
-            scores = {one.iteration: one.scores for one in finished.entries if one.scores}
-            if draw is not None and scores:
-                best = finished.best
-                point = None if best is None or series.metric is None else (series.metric, best.iteration)
-                run.add_artifact(draw(scores, series.region_names, point), SERIES_FIGURE)
+            _save(run, finished, draw)
             measured(run.id, entry)
         if all(entry.problem for entry in finished.entries):
             raise DivergedError(finished.entries[-1].problem)
@@ -196,8 +193,8 @@ def _begin(run: Run, finished: FinishedSeries, *, anew: bool) -> None:
     _save(run, finished)
 
 
-def _save(run: Run, finished: FinishedSeries) -> None:
-    """Record the results so far, then delete the predictions that do not stay on disk."""
+def _save(run: Run, finished: FinishedSeries, draw: Draw | None = None) -> None:
+    """Record the results so far and their figure, then delete the predictions that do not stay on disk."""
     series, kept = finished.plan, finished.kept
     checkpoints = [
         {"iteration": one.iteration, "checkpoint": str(one.path), "sha256": one.sha256} for one in series.checkpoints
@@ -205,6 +202,10 @@ def _save(run: Run, finished: FinishedSeries) -> None:
     entries = [vars(entry) for entry in finished.entries]
     run.set_info(KEY, {"identity": series.identity, "checkpoints": checkpoints, "entries": entries})
     run.flush()
+    scores, best = {one.iteration: one.scores for one in finished.entries if one.scores}, finished.best
+    if draw is not None and scores:
+        point = None if best is None or series.metric is None else (series.metric, best.iteration)
+        run.add_artifact(draw(scores, series.region_names, point), SERIES_FIGURE)
     for entry in finished.entries:
         if entry not in kept:
             for folder in series.folders(run.id, entry.iteration):
