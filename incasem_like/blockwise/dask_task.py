@@ -159,12 +159,9 @@ def _main_module() -> dict[str, str]:
 
 
 def run_batch(topic: str, numbers: list[int], alone: bool) -> None:
-    """Run blocks in this worker; blocks that are neither done nor failed at the end are left to other workers.
+    """Run blocks of the task that the plugin ``topic`` brought, one that is ``alone`` beside no other.
 
-    Args:
-        topic: Name of the plugin that brought the task.
-        numbers: Numbers of the blocks.
-        alone: Run no other block at the same time.
+    Blocks that are neither done nor failed at the end are left to other workers.
     """
     plugin = get_worker().plugins[topic]
     assert isinstance(plugin, TaskPlugin)

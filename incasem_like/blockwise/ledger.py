@@ -129,9 +129,7 @@ class LedgerTask(WorkTask):
     ) -> BlockSummary:
         """Run the function over all items that are not done yet; arguments and errors are those of ``run_blockwise``.
 
-        Args:
-            num_workers, workers, description: As for ``run_blockwise``.
-            overwrite: Start over, ignoring the results of earlier calls.
+        ``overwrite`` starts over, ignoring the results of earlier calls.
         """
         if self.place is None:
             use_folder(self.folder, LOG_NAME)

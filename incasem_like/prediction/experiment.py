@@ -232,12 +232,7 @@ def examine_prediction(
 ) -> Findings:
     """Examine what a prediction would do; only the measured speed is written, into the user's cache.
 
-    Args:
-        config: As for ``predict_data``.
-        trainings: Finds the training runs.
-        store: As for ``predict_data``.
-        resume: As for ``predict_data``.
-        workers_file: ``workers.yaml``, if workers are to predict.
+    The arguments are those of ``predict_data``; ``trainings`` finds the training runs.
     """
     found = Findings.collected(store, workers_file)
     with found.collecting():

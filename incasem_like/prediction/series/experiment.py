@@ -247,12 +247,7 @@ def examine_series(
 ) -> Findings:
     """Examine what a series would do; only the measured speed is written, into the user's cache.
 
-    Args:
-        config: The configuration of the series.
-        training: Finds the training run.
-        store: Opens the store of prediction runs.
-        workers_file: ``workers.yaml``, if workers are to predict.
-        anew: Whether another run is to be started in any case.
+    The arguments are those of ``predict_series``; ``training`` finds the training run.
     """
     found = Findings.collected(store, workers_file)
     with found.collecting():
