@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from incasem_like.blockwise.grid import aligned_parts
 from incasem_like.evaluation.instance_run import VOXELS_AT_ONCE, InstanceEvaluation, evaluate_instances_as_run
 from incasem_like.segmentation.agglomeration import joined_nodes
 from incasem_like.volumes import Roi, create_volume, open_volume
+from incasem_like.volumes.parts import aligned_parts
 
 RESULTS = Path(__file__).parent / "results" / "instances.json"
 TILE, CHUNK = 128, 64

@@ -26,6 +26,8 @@ PRELOADED = ["incasem_like.volumes"]
 # Parameters of glibc's mallopt (malloc.h).
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 NEVER_TRIM = 2**31 - 1
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def fork_server(preload: Sequence[str]) -> ForkServerContext:
@@ -142,3 +144,48 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):
         return False
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, NEVER_TRIM))
+
+
+def available_host_memory() -> float:
+    """Return how many bytes this process can still take: of the machine and of what its control groups allow."""
+    return float(min([psutil.virtual_memory().available, *cgroup_memory_left()]))
+
+
+def cgroup_memory_left(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> Iterator[int]:
+    """Yield what each control group with a limit leaves: containers and queues limit memory in this way.
+
+    Pages of files that can be dropped at once do not count as used.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        tree = root / "memory" if controllers else root
+        limit, used = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        )
+        inside = tree / path.lstrip("/")
+        # Within a container the path is often one of the host, and the container's own group is the root.
+        for folder in [inside, *inside.parents]:
+            left = _left(folder, limit, used)
+            if left is not None:
+                yield left
+            if folder == tree:
+                break
+
+
+def _left(folder: Path, limit: str, used: str) -> int | None:
+    try:
+        allowed = (folder / limit).read_text().strip()
+        if allowed == "max":
+            return None
+        taken = int((folder / used).read_text())
+        facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    droppable = int(facts.get("total_inactive_file", facts.get("inactive_file", 0)))
+    return max(0, int(allowed) - max(0, taken - droppable))

@@ -80,15 +80,10 @@ class Cluster:
                 raise IncasemError(CLUSTER_LOST) from error
             self._asked = time.monotonic()
             self._found = [
-                {
-                    "address": address,
-                    "name": str(one["name"]),
-                    "host": one["host"],
-                    "pid": 0,
-                    "threads": one["nthreads"],
-                }
+                {"address": address, "name": str(one["name"]), "host": one["host"], "pid": 0,
+                 "threads": one["nthreads"]}
                 for address, one in known.items()
-            ]
+            ]  # fmt: skip
         return self._found
 
     def name_of(self, dask_name: object) -> str:
@@ -136,11 +131,7 @@ class Cluster:
 def own_cluster(workers: Workers, fleet: Fleet, threads: int, block_limit: float) -> Iterator[Cluster]:
     """Run a scheduler for a fleet of workers for the duration of a ``with`` block, which ends the workers.
 
-    Args:
-        workers: Where the scheduler listens.
-        fleet: The workers.
-        threads: Dask tasks that a worker runs at a time.
-        block_limit: Seconds that a block may take.
+    A worker runs ``threads`` Dask tasks at a time; a block may take ``block_limit`` seconds.
     """
     settings = workers.scheduler
     listen, port = settings.listen or LOOPBACK, settings.port
@@ -178,7 +169,7 @@ def existing_cluster(address: str, dashboard: bool, fleet: Fleet) -> Iterator[Cl
         address: Address of its scheduler, such as ``tcp://10.0.0.5:8786``. Certificates for ``tls://`` come from the
             user's Dask configuration.
         dashboard: Whether to report the address of its pages.
-        fleet: No workers.
+        fleet: A fleet without workers.
 
     Raises:
         InputError: It cannot be reached, or its workers cannot run this package's blocks.

@@ -28,7 +28,7 @@ from typing import Any
 from distributed import Worker as DaskWorker
 from distributed import WorkerPlugin, get_worker
 
-from incasem_like.blockwise.queue import BlockError
+from incasem_like.blockwise.call import BlockError
 from incasem_like.blockwise.task import WorkItem, WorkTask
 from incasem_like.blockwise.worker import BROKEN, PREFETCHED, TIMED_OUT, Worker, describe_error
 from incasem_like.errors import DiskFullError, IncasemError, InputError
@@ -159,12 +159,9 @@ def _main_module() -> dict[str, str]:
 
 
 def run_batch(topic: str, numbers: list[int], alone: bool) -> None:
-    """Run blocks in this worker; blocks that are neither done nor failed at the end are left to other workers.
+    """Run blocks of the task that the plugin ``topic`` brought, one that is ``alone`` beside no other.
 
-    Args:
-        topic: Name of the plugin that brought the task.
-        numbers: Numbers of the blocks.
-        alone: Run no other block at the same time.
+    Blocks that are neither done nor failed at the end are left to other workers.
     """
     plugin = get_worker().plugins[topic]
     assert isinstance(plugin, TaskPlugin)

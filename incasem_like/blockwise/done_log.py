@@ -16,7 +16,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,11 @@ class DoneLog:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             _lock(self._file, self.path.parent)
-            self.done, self.failed = self._read()
+            content = self._read()
         except BaseException:
             os.close(self._file)
             raise
+        self.done, self.failed = content.done, content.failed
 
     def __enter__(self) -> DoneLog:
         return self
@@ -77,19 +78,19 @@ class DoneLog:
         finally:
             os.close(descriptor)
 
-    def _read(self) -> tuple[set[int], dict[int, dict[str, Any]]]:
-        """Return the finished and the failed blocks; an incomplete last line, left by a crash, is cut off."""
-        entries, whole = _whole_entries(self.path)
+    def _read(self) -> LogContent:
+        """Return what the log holds; an incomplete last line, left by a crash, is cut off."""
+        content, whole = _parsed(self.path.read_bytes())
         os.ftruncate(self._file, whole)
-        if not entries:
+        if content is None:
             self._append([self._known], sync=True)
-            return set(), {}
-        if difference := first_difference(entries[0], self._known):
+            return LogContent(self._known, set(), {})
+        if difference := first_difference(content.fingerprint, self._known):
             raise InputError(
                 f"{self.path.parent} was begun with {difference}: repeat the original command to resume, "
                 "or add --overwrite to start again."
             )
-        return _outcomes(entries[1:])
+        return content
 
     def record(self, *numbers: int) -> None:
         """Note that blocks are finished."""
@@ -171,7 +172,7 @@ def held(output: str | Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class LogContent:
-    """The content of a log, read without locking it.
+    """The content of a log.
 
     Attributes:
         fingerprint: Fingerprint of the task that began the output.
@@ -181,46 +182,37 @@ class LogContent:
     """
 
     fingerprint: Mapping[str, Any]
-    done: frozenset[int]
-    failed: Mapping[int, dict[str, Any]]
+    done: set[int]
+    failed: dict[int, dict[str, Any]]
 
 
 def read_log(output: str | Path) -> LogContent | None:
-    """Read the log of an output, given the folder of its array; None where none was begun."""
+    """Read the log of an output without locking it, given the folder of its array; None where none was begun."""
     try:
-        entries, _ = _whole_entries(Path(output) / LOG_NAME)
+        return _parsed((Path(output) / LOG_NAME).read_bytes())[0]
     except FileNotFoundError:
         return None
-    if not entries:
-        return None
-    done, failed = _outcomes(entries[1:])
-    return LogContent(entries[0], frozenset(done), failed)
 
 
-def _whole_entries(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Read lines up to the first incomplete one; return them, and their bytes."""
-    entries, whole = [], 0
-    for line in path.read_bytes().splitlines(keepends=True):
+def _parsed(log: bytes) -> tuple[LogContent | None, int]:
+    """Parse a log up to its first incomplete line; also return the bytes up to there."""
+    content, whole = None, 0
+    for line in log.splitlines(keepends=True):
         try:
             entry = json.loads(line)
         except ValueError:
             break
         if not line.endswith(b"\n") or not isinstance(entry, dict):
             break
-        entries.append(entry)
         whole += len(line)
-    return entries, whole
-
-
-def _outcomes(entries: Iterable[dict[str, Any]]) -> tuple[set[int], dict[int, dict[str, Any]]]:
-    done: set[int] = set()
-    failed: dict[int, dict[str, Any]] = {}
-    for entry in entries:
-        if "done" in entry:
-            done.add(int(entry["done"]))
+        if content is None:
+            content = LogContent(entry, set(), {})
+        elif "done" in entry:
+            content.done.add(int(entry["done"]))
+            content.failed.pop(int(entry["done"]), None)
         elif "failed" in entry:
-            failed[int(entry["failed"])] = {key: value for key, value in entry.items() if key != "failed"}
-    return done, {number: about for number, about in failed.items() if number not in done}
+            content.failed[int(entry.pop("failed"))] = entry
+    return content, whole
 
 
 def first_difference(before: Any, now: Any, name: str = "") -> str:

@@ -10,11 +10,10 @@ from typing import Any
 
 from distributed import Future, KilledWorker
 
-from incasem_like.blockwise.call import Call
+from incasem_like.blockwise.call import BlockError, Call
 from incasem_like.blockwise.cluster import CLUSTER_LOST, Cluster, existing_cluster, own_cluster
 from incasem_like.blockwise.dask_task import THREADS_OF_A_STAGED_TASK, TaskPlugin, read_marks, run_batch
 from incasem_like.blockwise.fleet import Fleet
-from incasem_like.blockwise.queue import BlockError
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.errors import IncasemError, InputError
 
@@ -26,17 +25,12 @@ VAIN_DEATHS = 20  # workers that may die in a row without a block being done or 
 
 
 def run_on_workers(call: Call, workers: Workers, fleet: Fleet) -> None:
-    """Run the blocks of a call on workers.
+    """Run the blocks of a call on workers until its queue is empty; errors as for ``try_blockwise``.
 
     Args:
-        call: The call; its queue is empty at the end.
+        call: The call.
         workers: The workers, and how they find this process.
         fleet: The workers that were started, none where a cluster exists.
-
-    Raises:
-        InputError: The address cannot be listened on, a launcher's program is missing, or no worker connected in time.
-        DiskFullError: A worker found no space left.
-        IncasemError: No worker can run blocks, or the task cannot be sent.
     """
     task = call.task
     limit = workers.scheduler.block_time_limit or task.time_limit

@@ -116,11 +116,7 @@ class Slot:
                 os.killpg(self.process.pid, number)  # processes that the command started may outlive it
 
     def exit_status(self, pid: int) -> int | None:
-        """Return the exit status of a worker that has ended; None where it is not known.
-
-        Args:
-            pid: Its process id, which distinguishes it from its replacement.
-        """
+        """Return the exit status of an ended worker, whose ``pid`` distinguishes it from its replacement, if known."""
         for process in (self.process, self.before):
             if process is not None and (not self.local or process.pid == pid):
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -133,11 +129,7 @@ class Slot:
 
 
 class Fleet:
-    """The workers of one or more groups.
-
-    Args:
-        groups: The groups.
-        folder: The job's folder, where workers find their scripts and the scheduler's address.
+    """The workers of one or more groups, which find their scripts and the scheduler's address in the job's folder.
 
     Attributes:
         slots: One for each worker, by name.
@@ -201,11 +193,7 @@ class Fleet:
         (self._folder / CONNECTION).write_text(json.dumps(scheduler))
 
     def end(self, *, gently: bool = False) -> None:
-        """End all workers.
-
-        Args:
-            gently: Give workers on other machines a moment to end by themselves.
-        """
+        """End all workers; ``gently`` gives those on other machines a moment to end by themselves."""
         (self._folder / CONNECTION).unlink(missing_ok=True)
         deadline = time.monotonic() + (SECONDS_TO_END_BY_ITSELF if gently else 0.0)
         for slot in self.slots.values():

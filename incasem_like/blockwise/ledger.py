@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 import incasem_like
+from incasem_like.blockwise.call import BlockSummary
 from incasem_like.blockwise.done_log import LOG_NAME, held
 from incasem_like.blockwise.grid import BlockGrid, chunk_grid
 from incasem_like.blockwise.job import private_folder, use_folder
-from incasem_like.blockwise.queue import BlockSummary
 from incasem_like.blockwise.runner import run_blockwise
 from incasem_like.blockwise.task import HOUR, Block, WorkItem, WorkTask
 from incasem_like.blockwise.workers_file import Workers
@@ -129,9 +129,7 @@ class LedgerTask(WorkTask):
     ) -> BlockSummary:
         """Run the function over all items that are not done yet; arguments and errors are those of ``run_blockwise``.
 
-        Args:
-            num_workers, workers, description: As for ``run_blockwise``.
-            overwrite: Start over, ignoring the results of earlier calls.
+        ``overwrite`` starts over, ignoring the results of earlier calls.
         """
         if self.place is None:
             use_folder(self.folder, LOG_NAME)

@@ -12,10 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from incasem_like.blockwise.call import Call
+from incasem_like.blockwise.call import BlockSummary, Call
 from incasem_like.blockwise.done_log import DoneLog
 from incasem_like.blockwise.fleet import started_fleet
-from incasem_like.blockwise.queue import BlockSummary
 from incasem_like.blockwise.task import WorkItem, WorkTask
 from incasem_like.blockwise.worker import PREFETCHED, Worker
 from incasem_like.blockwise.workers_file import Workers, check_workers

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from incasem_like.blockwise.queue import BlockError
+from incasem_like.blockwise.call import BlockError
 from incasem_like.blockwise.task import WorkItem, WorkTask
 from incasem_like.errors import IncasemError
 from incasem_like.terminal import as_known_error

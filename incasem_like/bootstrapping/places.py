@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block
-from incasem_like.blockwise.grid import aligned_parts, grown_block
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.disk import write_whole
 from incasem_like.errors import DataError
 from incasem_like.volumes import Roi, Volume, create_volume, dataset_exists, open_volume
+from incasem_like.volumes.parts import aligned_parts, grown_block
 
 CROPS, TABLE = "crops.zarr", "places.csv"
 VOXELS_AT_ONCE = 1 << 22

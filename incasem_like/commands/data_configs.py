@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from incasem_like.blockwise.grid import aligned_parts
 from incasem_like.config import load_data_config
 from incasem_like.config.locations import default_data_directory
 from incasem_like.config.voxel_size import same_voxel_size
@@ -24,6 +23,7 @@ from incasem_like.viewing.figures import PLANES
 from incasem_like.viewing.planes import busiest_point, plane_aspects, read_planes
 from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi, open_volume
 from incasem_like.volumes.agreement import spaced
+from incasem_like.volumes.parts import aligned_parts
 from incasem_like.volumes.values import check_label_dtype, foreground
 
 VOXELS_AT_ONCE = 1 << 22

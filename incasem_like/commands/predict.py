@@ -29,7 +29,7 @@ from incasem_like.tracking.model.summaries import origins
 if TYPE_CHECKING:
     from incasem_like.prediction.experiment import FinishedPrediction
     from incasem_like.prediction.planning.plan import PredictionPlan
-    from incasem_like.prediction.planning.preflight import Preflight
+    from incasem_like.prediction.planning.planner import Findings
 
 Config = TypeVar("Config", bound="PredictionConfig")
 NO_TRAINING = "No training run is named: add --run_id ID, the id that train.py printed."
@@ -253,7 +253,7 @@ def artifact_command(line: CommandLine, config: PredictionConfig, run_id: int, n
     return f"{shell_command(*words)} > {shell_command(name)}"
 
 
-def report_examined(found: Preflight) -> None:
+def report_examined(found: Findings) -> None:
     """Print the findings of a dry run.
 
     Raises:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.blockwise.grid import aligned_parts
 from incasem_like.errors import ConfigError, DataError, InputError
 from incasem_like.evaluation.evaluate import covered_roi
 from incasem_like.evaluation.instance_run import (
@@ -34,6 +33,7 @@ from incasem_like.volumes import Roi, Volume, create_volume, dataset_exists, mak
 from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.chunk_files import digest
 from incasem_like.volumes.geometry import nanometres
+from incasem_like.volumes.parts import aligned_parts
 from incasem_like.volumes.values import check_label_dtype
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block
-from incasem_like.blockwise.grid import aligned_parts, grown_block
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.blocks import part_shape, parts_within
@@ -21,6 +20,7 @@ from incasem_like.formatting.workers import useful_workers
 from incasem_like.segmentation.probabilities import check_probability_map
 from incasem_like.volumes import Coordinate, Roi, Volume, describe_roi
 from incasem_like.volumes.agreement import check_same_voxels, spaced
+from incasem_like.volumes.parts import aligned_parts, grown_block
 from incasem_like.volumes.values import (
     check_label_dtype,
     check_labels,

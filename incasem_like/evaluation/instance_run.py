@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block
-from incasem_like.blockwise.grid import aligned_parts, grown_block
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.blocks import (
@@ -37,6 +36,7 @@ from incasem_like.tracking import run_experiment
 from incasem_like.volumes import Roi, Volume, open_volume
 from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.chunk_files import digest
+from incasem_like.volumes.parts import aligned_parts, grown_block
 from incasem_like.volumes.values import check_label_dtype, check_labels, inside
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
-from incasem_like.blockwise.grid import aligned_parts, grown_block
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.disk import write_whole
 from incasem_like.errors import DataError, InputError
@@ -30,6 +29,7 @@ from incasem_like.tracking import run_experiment
 from incasem_like.volumes import Roi, Volume, check_outputs, describe_roi, open_volume, parse_address
 from incasem_like.volumes.agreement import check_same_voxels
 from incasem_like.volumes.chunk_files import digest
+from incasem_like.volumes.parts import aligned_parts, grown_block
 from incasem_like.volumes.provenance import make_provenance
 from incasem_like.volumes.values import check_label_dtype, inside, probability_scale
 

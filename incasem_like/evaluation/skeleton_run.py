@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block
-from incasem_like.blockwise.grid import aligned_parts, grown_block
 from incasem_like.blockwise.job import private_folder
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.disk import write_whole
@@ -28,6 +27,7 @@ from incasem_like.tracking import run_experiment
 from incasem_like.tracking.values import without_credentials
 from incasem_like.volumes import Roi, Volume, dataset_exists, describe_roi, open_volume
 from incasem_like.volumes.chunk_files import digest
+from incasem_like.volumes.parts import aligned_parts, grown_block
 from incasem_like.volumes.values import check_label_dtype
 
 if TYPE_CHECKING:

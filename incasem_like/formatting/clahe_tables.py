@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, WorkItem
-from incasem_like.blockwise.grid import aligned_parts, grown_block
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import DataError
 from incasem_like.formatting.clahe import GreyScale, interpolate, tables_round, tile_grid, tile_table
 from incasem_like.formatting.workers import Workers
 from incasem_like.volumes import Coordinate, Roi, Volume, open_volume
+from incasem_like.volumes.parts import aligned_parts, grown_block
 
 Triple = tuple[int, int, int]
 LEAST_BLOCK = 2**21  # voxels

@@ -11,13 +11,13 @@ from typing import Any
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block
-from incasem_like.blockwise.grid import aligned_parts
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.derive import DatasetWritten, Derivation, Operation, derive, derive_volume
 from incasem_like.formatting.import_volume import import_volume
 from incasem_like.formatting.label_masks import bounding_box, labelled_mask, metric_mask, select
 from incasem_like.formatting.operations import crop
 from incasem_like.volumes import Coordinate, Roi, describe_roi, list_datasets, open_volume, parse_address
+from incasem_like.volumes.parts import aligned_parts
 from incasem_like.volumes.values import check_labels
 
 # Label ids of COSEM's crops, and the width of the zone around each class that is not scored.

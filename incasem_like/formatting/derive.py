@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
-from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.blockwise.workers_file import Workers, given_workers
 from incasem_like.formatting.workers import useful_workers
 from incasem_like.terminal import report_written
 from incasem_like.volumes import Roi, Volume, check_outputs, make_provenance, open_volume, parse_address
+from incasem_like.volumes.parts import shuffled_parts
 from incasem_like.volumes.values import check_label_dtype, check_labels
 from incasem_like.volumes.volume import Outside
 

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block
-from incasem_like.blockwise.grid import aligned_parts
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import DataError, InputError
 from incasem_like.formatting.clahe_tables import range_block
 from incasem_like.formatting.derive import Derivation, Operation
 from incasem_like.volumes import Volume, describe_roi, open_volume
 from incasem_like.volumes.agreement import check_same_voxels
+from incasem_like.volumes.parts import aligned_parts
 from incasem_like.volumes.values import inside
 
 Array = npt.NDArray[Any]

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from incasem_like.blockwise.grid import grown_block
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import DataError, InputError, VoxelValueError
 from incasem_like.formatting.clahe_tables import range_block
 from incasem_like.formatting.workers import useful_workers
 from incasem_like.volumes import Coordinate, Roi, Volume
+from incasem_like.volumes.parts import grown_block
 from incasem_like.volumes.values import check_probabilities, first_where, stated_scale
 
 if TYPE_CHECKING:

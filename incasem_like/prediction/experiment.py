@@ -16,29 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import BlockTask, run_blockwise
-from incasem_like.blockwise.done_log import DoneLog
+from incasem_like.blockwise.done_log import DoneLog, first_difference
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import PredictionConfig
 from incasem_like.errors import InputError, RunNotFoundError
 from incasem_like.prediction.blocks import region_blocks, region_offset
-from incasem_like.prediction.computing.tiles import Predictor
-from incasem_like.prediction.outputs import OutputLocation, RegionOutput, chunk_shape_for, read_begun
-from incasem_like.prediction.planning.plan import PredictionPlan
-from incasem_like.prediction.planning.planner import plan_prediction
-from incasem_like.prediction.planning.preflight import (
-    Preflight,
-    examine_regions,
-    look_around,
-    report_networks,
-)
+from incasem_like.prediction.outputs import OutputLocation, RegionOutput, read_begun
+from incasem_like.prediction.planning.dry_run import report_networks, report_regions
+from incasem_like.prediction.planning.plan import PlannedRegion, PredictionPlan
+from incasem_like.prediction.planning.planner import Findings, plan_prediction
 from incasem_like.samples import Region
 from incasem_like.tracking import Run, RunRecord, RunStore, tracked_run
 from incasem_like.volumes import Roi
 from incasem_like.volumes.provenance import command_line
 
 TOOL = "predict.py"
-
-
 _OF_REGION = re.compile(r"(?P<name>.+)_ds_\d+")
 
 
@@ -129,7 +121,15 @@ def predict_data(
     ids = tuple(record.id for record in records)
     changes = {"run_id_training": ids if len(ids) > 1 else ids[0]}
     config = config.model_copy(update={"prediction": config.prediction.model_copy(update=changes)})
-    plan, runs = _checked_plan(config, records, store, resume, workers)
+    found = Findings(workers=workers)
+    plan = plan_prediction(config, records, found=found)
+    locations = plan.locations(resume or 0)
+    for location in locations:
+        location.check_writable()
+    runs = found.runs = store()
+    if resume is not None:
+        plan.check_not_read(locations)
+    plan = _resolved(found, plan, resume)
     if runs is not None and options.get("run_id") is not None:
         runs.check_unused(options["run_id"], "--resume")
     observing = observing if config.prediction.log_metrics else None
@@ -151,28 +151,18 @@ def predict_data(
     return finished
 
 
-def _checked_plan(
-    config: PredictionConfig,
-    records: Sequence[RunRecord],
-    store: Callable[[], RunStore | None],
-    resume: int | None,
-    workers: Workers | None,
-) -> tuple[PredictionPlan, RunStore | None]:
-    """Plan, quick checks first: a worker that has to be asked may wait in a queue."""
-    plan = plan_prediction(config, records, workers)
-    locations = plan.locations(resume or 0)
-    for location in locations:
-        location.check_writable()
-    runs = store()
-    if resume is None:
-        return plan.resolved(), runs
-    plan.check_not_read(locations)
-    _check_resumable(plan, resume, runs)
+def _resolved(found: Findings, plan: PredictionPlan, resume: int | None, *, probe: bool = True) -> PredictionPlan:
+    """Resolve what depends on the device, quick checks first: a worker that has to be asked may wait in a queue."""
     known = plan.knows_precision
-    plan = plan.resolved()
-    if not known:  # so it was left out of the comparison
-        _check_resumable(plan, resume, runs)
-    return plan, runs
+    if resume is not None:
+        with found.collecting():
+            _check_resumable(plan, resume, found.runs)
+    with found.collecting():
+        plan = plan.resolved(probe=probe)
+    if resume is not None and not known:  # so it was left out of the comparison
+        with found.collecting():
+            _check_resumable(plan, resume, found.runs)
+    return plan
 
 
 def _predict(plan: PredictionPlan, run: Run, request: Request) -> FinishedPrediction:
@@ -239,26 +229,16 @@ def examine_prediction(
     *,
     resume: int | None = None,
     workers_file: Path | None = None,
-) -> Preflight:
+) -> Findings:
     """Examine what a prediction would do; only the measured speed is written, into the user's cache.
 
-    Args:
-        config: As for ``predict_data``.
-        trainings: Finds the training runs.
-        store: As for ``predict_data``.
-        resume: As for ``predict_data``.
-        workers_file: ``workers.yaml``, if workers are to predict.
+    The arguments are those of ``predict_data``; ``trainings`` finds the training runs.
     """
-    found = look_around(store, workers_file)
+    found = Findings.collected(store, workers_file)
     with found.collecting():
-        plan = plan_prediction(config, trainings(), found.workers, found=found)
-        with found.collecting():
-            plan = plan.resolved(probe=False)
+        plan = _resolved(found, plan_prediction(config, trainings(), found=found), resume, probe=False)
         report_networks(found, plan)
-        if resume is not None:
-            with found.collecting():
-                _check_resumable(plan, resume, found.runs)
-        examine_regions(found, plan, plan.locations(resume or found.next_id), resume=resume is not None)
+        report_regions(found, plan, plan.locations(resume or found.next_id), resumes=resume is not None)
     return found
 
 
@@ -276,10 +256,15 @@ def predict_regions(
         IncasemError: Blocks failed; all others are done.
     """
     plan.check_not_read(locations)
+    planned = [
+        PlannedRegion.find(plan, region, location, resumes=request.resumes)
+        for region, location in zip(plan.regions, locations, strict=True)
+    ]
     # All are begun before the first is predicted, so that another run can resume any of them.
-    begun = [_begin(plan, region, location, request) for region, location in zip(plan.regions, locations, strict=True)]
+    begun = [_begin(one, request) for one in planned]
     voxels, scores = 0, dict[str, float]()
-    for index, (region, (task, output, predictor)) in enumerate(zip(plan.regions, begun, strict=True)):
+    for index, (one, (task, output)) in enumerate(zip(planned, begun, strict=True)):
+        region, predictor = one.region, one.predictor
         observer = request.observing(region, index, plan.training.data.num_classes) if request.observing else None
         voxels += run_blockwise(
             task,
@@ -316,12 +301,8 @@ def check_begun_alike(plan: PredictionPlan, locations: Sequence[OutputLocation],
         description, before = json.loads(json.dumps(plan.describe(region))), begun.description
         if not plan.knows_precision:
             description, before = _without_precision(description), _without_precision(before)
-        for key, value in description.items():
-            if before.get(key) != value:
-                raise InputError(
-                    f"The prediction in {location.folder} was begun with {key} {_short(before.get(key))}, "
-                    f"and would be resumed with {_short(value)}: {remedy}."
-                )
+        if difference := first_difference({key: before.get(key) for key in description}, description):
+            raise InputError(f"The prediction in {location.folder} was begun with {difference}: {remedy}.")
     return any(begun is not None for begun in found)
 
 
@@ -331,36 +312,26 @@ def _without_precision(value: Any) -> Any:
     return [_without_precision(one) for one in value] if isinstance(value, list) else value
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _begin(
-    plan: PredictionPlan, region: Region, location: OutputLocation, request: Request
-) -> tuple[BlockTask, RegionOutput, Predictor]:
+def _begin(planned: PlannedRegion, request: Request) -> tuple[BlockTask, RegionOutput]:
     """Create the region's datasets and log, or open those of an earlier run, if it got that far."""
-    begun = read_begun(location) if request.resumes else None
+    plan, region, location = planned.plan, planned.region, planned.location
     num_classes = plan.training.data.num_classes
-    if begun is not None:
-        input_size = begun.input_size
-        predictor = plan.predictor(input_size)
+    if planned.begun is not None:
         output = RegionOutput.reopen(location, num_classes)
     else:
-        location.check_free(resuming=request.resumes)
-        input_size = plan.choose_tiles(region).input_size
-        predictor = plan.predictor(input_size)
         layout = {
             "shape": tuple(region.roi.shape),
             "voxel_size": region.voxel_size,
             "offset": region_offset(region),
-            "chunk_shape": chunk_shape_for(predictor.steps(region.roi, region.raw_roi.begin), region.roi.shape),
+            "chunk_shape": planned.chunk_shape,
             # A reader of the dataset is shown this command while it is incomplete.
             "provenance": {**plan.provenance(region, request.tool, request.prediction_id), "command": request.command},
             "overwrite": True,
         }
         output = RegionOutput.create(location, num_classes, plan.config.prediction.output_dtype, layout)
-    task = region_blocks(output, plan.set_up(region, input_size), predictor, plan.describe(region, input_size))
+    input_size = planned.tiles.input_size
+    set_up, description = plan.set_up(region, input_size), plan.describe(region, input_size)
+    task = region_blocks(output, set_up, planned.predictor, description)
     with DoneLog(task.folder, task.fingerprint(), complete=task.complete):
         pass
-    return task, output, predictor
+    return task, output

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from scipy.spatial import SphericalVoronoi
 
 from incasem_like.blockwise import Block
-from incasem_like.blockwise.grid import aligned_parts, grown_block
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.disk import write_whole
 from incasem_like.segmentation.affinities import ends
 from incasem_like.segmentation.label_arrays import consecutive, object_rows
 from incasem_like.volumes import Coordinate, Roi, Volume
+from incasem_like.volumes.parts import aligned_parts, grown_block
 from incasem_like.volumes.values import check_labels, check_probabilities, probability_scale
 
 Array = npt.NDArray[Any]

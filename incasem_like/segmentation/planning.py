@@ -14,7 +14,6 @@ import numpy as np
 
 from incasem_like.blockwise import Block
 from incasem_like.blockwise.done_log import first_difference
-from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.errors import InputError
 from incasem_like.graphs import GraphStore, open_graph
 from incasem_like.segmentation.affinities import Offset, check_signs, stored_offsets
@@ -25,6 +24,7 @@ from incasem_like.segmentation.settings import SegmentationSection, method_named
 from incasem_like.segmentation.values import Meaning, Values, is_stored, offset_channels, read_values
 from incasem_like.volumes import Roi, Volume, dataset_exists, open_volume
 from incasem_like.volumes.agreement import check_same_voxels
+from incasem_like.volumes.parts import shuffled_parts
 from incasem_like.volumes.values import check_label_dtype
 
 SAMPLES, SAMPLE_VOXELS = 4, 1 << 20

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.errors import DataError
 from incasem_like.volumes import Volume, describe_roi
 from incasem_like.volumes.agreement import check_same_voxels
+from incasem_like.volumes.parts import shuffled_parts
 from incasem_like.volumes.values import check_label_dtype, probability_scale, stated_scale
 
 VOXELS_AT_ONCE = 1 << 22

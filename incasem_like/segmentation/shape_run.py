@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from incasem_like.blockwise.grid import grown_block
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import DataError, InputError
 from incasem_like.segmentation import object_files, shapes
@@ -21,6 +20,7 @@ from incasem_like.segmentation.measurements import EXTENT, measure_task, read_ad
 from incasem_like.segmentation.result_folder import ResultFolder
 from incasem_like.tracking import run_experiment
 from incasem_like.volumes import Volume
+from incasem_like.volumes.parts import grown_block
 
 if TYPE_CHECKING:
     from incasem_like.blockwise.workers_file import Workers

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem_like.blockwise import Block, BlockTask, create_or_resume_output, run_blockwise
-from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.errors import InputError
 from incasem_like.segmentation.probabilities import VOXELS_AT_ONCE, check_mask, check_probability_map, stored_threshold
 from incasem_like.tracking import run_experiment
@@ -23,6 +22,7 @@ from incasem_like.volumes import (
     open_volume,
     parse_address,
 )
+from incasem_like.volumes.parts import shuffled_parts
 from incasem_like.volumes.values import check_probabilities, inside, probability_scale
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from incasem_like.blockwise.grid import shuffled_parts
 from incasem_like.errors import ConfigError, DataError
 from incasem_like.samples.regions import downsampled
 from incasem_like.targets import Target, overlapping_classes, targets_of
@@ -17,6 +16,7 @@ from incasem_like.targets.learned import Classes, Descriptors
 from incasem_like.targets.losses import ClassWeights
 from incasem_like.targets.target import InstanceTarget
 from incasem_like.volumes import Coordinate, Roi, Volume
+from incasem_like.volumes.parts import shuffled_parts
 
 if TYPE_CHECKING:
     from incasem_like.config import TrainingConfig

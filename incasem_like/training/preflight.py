@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from incasem_like.config import load_data_config, required_file
 from incasem_like.errors import ConfigError, DiskFullError, InputError
 from incasem_like.networks import check_device
+from incasem_like.processes import available_host_memory
 from incasem_like.training.processes import world_size
 
 if TYPE_CHECKING:
@@ -224,7 +225,6 @@ def check_memory(config: TrainingConfig) -> None:
 
     from incasem_like.networks import torch_device
     from incasem_like.networks.description import describe_network
-    from incasem_like.prediction.planning.memory import available_host_memory
 
     if config.model.type == "Custom":
         return  # only those of this package can be tried out without computing

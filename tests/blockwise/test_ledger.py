@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from incasem_like.blockwise.grid import grown_block
 from incasem_like.blockwise.job import list_jobs
 from incasem_like.blockwise.ledger import LedgerTask
 from incasem_like.errors import IncasemError, InputError
 from incasem_like.volumes import Roi, Volume, create_volume
+from incasem_like.volumes.parts import grown_block
 
 COUNTING = '''
 

@@ -5,11 +5,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from incasem_like.blockwise.grid import aligned_parts
 from incasem_like.errors import DataError, InputError
 from incasem_like.evaluation.evaluate import prepare_evaluation
 from incasem_like.segmentation.threshold import ThresholdSegmentation, segment_as_run
 from incasem_like.volumes import Coordinate, Roi, open_volume
+from incasem_like.volumes.parts import aligned_parts
 
 SHAPE = (9, 10, 11)
 

@@ -9,11 +9,10 @@ from incasem_like.prediction.planning.memory import (
     BYTES_OF_A_PROCESS,
     MOST_HOST_BYTES,
     TileMemory,
-    available_host_memory,
-    cgroup_memory_left,
     usable_memory,
     worker_count,
 )
+from incasem_like.processes import available_host_memory, cgroup_memory_left
 
 MIB = 2**20
 

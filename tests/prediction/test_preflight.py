@@ -150,7 +150,7 @@ def wide(laboratory, write_volume):
 
 def test_the_time_with_workers_is_that_of_the_one_with_most_blocks(laboratory, wide, examine, monkeypatch):
     monkeypatch.setattr(PredictionPlan, "speed", lambda plan, most_voxels: TileSpeed(0.0, 0.0, per_tile=100.0))
-    monkeypatch.setattr("incasem_like.prediction.planning.preflight._cores", lambda workers: 4)
+    monkeypatch.setattr("incasem_like.prediction.planning.dry_run._cores", lambda workers: 4)
     assert examine(wide()).lines[-1] == "Expected time: 30 min 0 s on this machine with 1 thread."
     # Of 18 blocks one of four workers does five.
     (said,) = [line for line in examine(wide(), workers_file=_workers(laboratory)).lines if "Expected" in line]

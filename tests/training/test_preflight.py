@@ -192,7 +192,7 @@ def test_an_update_that_does_not_fit_in_memory_names_what_would(
         return describe_network(config().model, (size,) * 3, blocks).training_bytes
 
     def with_memory(free: int) -> None:
-        monkeypatch.setattr("incasem_like.prediction.planning.memory.available_host_memory", lambda: float(free))
+        monkeypatch.setattr("incasem_like.training.preflight.available_host_memory", lambda: float(free))
 
     with_memory(bytes_of(84, 2))
     check_memory(config(batch_size=2))

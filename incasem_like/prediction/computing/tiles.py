@@ -296,18 +296,7 @@ class EnsemblePredictor:
         self.members, self.weights = tuple(members), tuple(weights)
         self.num_threads, self.batch_size = members[0].num_threads, members[0].batch_size
         self.in_slabs = any(member.in_slabs for member in members)
-
-    def steps(self, roi: Roi, origin: Sequence[int]) -> Coordinate:
-        """As ``TiledPredictor.steps``."""
-        return self.members[0].steps(roi, origin)
-
-    def tiles(self, roi: Roi, origin: Sequence[int], within: Roi | None = None) -> list[Tile]:
-        """As ``TiledPredictor.tiles``."""
-        return self.members[0].tiles(roi, origin, within)
-
-    def first_read(self, tile: Tile) -> Roi:
-        """As ``TiledPredictor.first_read``."""
-        return self.members[0].first_read(tile)
+        self.steps, self.tiles, self.first_read = members[0].steps, members[0].tiles, members[0].first_read
 
     def predict_parts(
         self, read: Reader, tiles: Iterable[Tile], depth: int | None = None

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 from torch import nn
 
@@ -20,6 +17,7 @@ from incasem_like.prediction.computing.loading import NetworkSource, prediction_
 from incasem_like.prediction.computing.tiles import MOST_TILES_AHEAD, PLANES_READ
 from incasem_like.prediction.computing.tiling import NONE
 from incasem_like.prediction.outputs import LONGEST_CHUNK_EDGE
+from incasem_like.processes import available_host_memory
 
 Floats = npt.NDArray[np.float64]
 Numbers = float | Floats
@@ -40,9 +38,6 @@ SMALLEST_BLOCK_OF_MAPS = 8
 MOST_VALUES_OF_A_TENSOR = 2**31 - 1
 # For a network that runs in slabs: slabs of the finest level in memory at the same time.
 SLABS_AT_ONCE = 8
-
-CGROUPS = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -150,48 +145,3 @@ def usable_memory_of_gpu(device: torch.device) -> float:
 def worker_count(workers: Workers | None) -> int:
     """Return how many processes predict in parallel; 1 for an existing cluster, whose number changes."""
     return 1 if workers is None else sum(group.number for group in workers.groups) or 1
-
-
-def available_host_memory() -> float:
-    """Return how many bytes this process can still take: of the machine and of what its control groups allow."""
-    return float(min([psutil.virtual_memory().available, *cgroup_memory_left()]))
-
-
-def cgroup_memory_left(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> Iterator[int]:
-    """Yield what each control group with a limit leaves: containers and queues limit memory in this way.
-
-    Pages of files that can be dropped at once do not count as used.
-    """
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        tree = root / "memory" if controllers else root
-        limit, used = (
-            ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
-        )
-        inside = tree / path.lstrip("/")
-        # Within a container the path is often one of the host, and the container's own group is the root.
-        for folder in [inside, *inside.parents]:
-            left = _left(folder, limit, used)
-            if left is not None:
-                yield left
-            if folder == tree:
-                break
-
-
-def _left(folder: Path, limit: str, used: str) -> int | None:
-    try:
-        allowed = (folder / limit).read_text().strip()
-        if allowed == "max":
-            return None
-        taken = int((folder / used).read_text())
-        facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return None
-    droppable = int(facts.get("total_inactive_file", facts.get("inactive_file", 0)))
-    return max(0, int(allowed) - max(0, taken - droppable))

@@ -1,21 +1,22 @@
-"""PredictionPlan: everything that a prediction needs: networks and their checkpoints, regions, tiles, outputs."""
+"""The plan of a prediction: networks and their checkpoints, regions, tiles, outputs; for a run or a dry run."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
-from operator import add
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from incasem_like.blockwise.workers_file import Workers
 from incasem_like.config import DataConfig, PredictionConfig, TrainingConfig, output_container
 from incasem_like.networks import NetworkGeometry, count_parameters, torch_device
-from incasem_like.prediction.blocks import volumes_read
+from incasem_like.prediction.blocks import region_block_shape, volumes_read
 from incasem_like.prediction.computing.loading import (
     NetworkSource,
     PredictorSetUp,
@@ -24,7 +25,7 @@ from incasem_like.prediction.computing.loading import (
 )
 from incasem_like.prediction.computing.tiles import Predictor
 from incasem_like.prediction.computing.tiling import geometry_for, variants_for
-from incasem_like.prediction.outputs import OutputLocation, prediction_group
+from incasem_like.prediction.outputs import Begun, OutputLocation, chunk_shape_for, prediction_group, read_begun
 from incasem_like.prediction.planning.memory import TileMemory, tile_memory, usable_memory, worker_count
 from incasem_like.prediction.planning.probe import (
     DeviceProfile,
@@ -42,9 +43,10 @@ from incasem_like.prediction.planning.tile_size import (
     describe_input_size,
     fitted,
     measured_tiles,
+    sum_of_speeds,
 )
 from incasem_like.samples import Region
-from incasem_like.volumes import Address, check_outputs, make_provenance
+from incasem_like.volumes import Address, Coordinate, check_outputs, make_provenance
 
 log = logging.getLogger(__name__)
 # Measuring tiles pays only for large predictions: it may take at most one part in this many.
@@ -223,7 +225,7 @@ class PredictionPlan:
                 measured = measured_tiles(network.module, network.source, section, most_voxels)
             positions = variants_for(section.test_time_augmentation, self._geometry(network))
             speeds.append(fitted(measured).times(len(positions)))
-        return reduce(add, speeds)
+        return sum_of_speeds(speeds)
 
     def describe(self, region: Region, input_size: Sequence[int] | None = None) -> dict[str, Any]:
         """Return everything that the values of a region's prediction depend on, and the tiles if they are given."""
@@ -329,3 +331,84 @@ class PredictionPlan:
     def _tile_memory(self, network: PlannedNetwork) -> TileMemory:
         section = self.config.prediction
         return tile_memory(network.module, network.source, section.test_time_augmentation, section.batch_size)
+
+
+@dataclass(frozen=True)
+class PlannedRegion:
+    """One region of a prediction.
+
+    Attributes:
+        plan: The plan of the prediction, resolved.
+        region: The region.
+        location: Its output.
+        begun: What an earlier call did; None if it did not get that far.
+    """
+
+    plan: PredictionPlan
+    region: Region
+    location: OutputLocation
+    begun: Begun | None
+
+    @classmethod
+    def find(cls, plan: PredictionPlan, region: Region, location: OutputLocation, *, resumes: bool) -> PlannedRegion:
+        """Look for the output of an earlier call, if there may be one.
+
+        Raises:
+            InputError: Another prediction has that place.
+        """
+        begun = read_begun(location) if resumes else None
+        if begun is None:
+            location.check_free(resuming=resumes)
+        return cls(plan, region, location, begun)
+
+    @property
+    def knows_tiles(self) -> bool:
+        """Whether tiles were chosen before, or can be chosen."""
+        return self.begun is not None or self.plan.knows_tiles
+
+    @cached_property
+    def tiles(self) -> TileChoice:
+        """The tiles of the earlier call, else those that suit best."""
+        return self.plan.choose_tiles(self.region, None if self.begun is None else self.begun.input_size)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The predictor in these tiles."""
+        return self.plan.predictor(self.tiles.input_size)
+
+    @cached_property
+    def steps(self) -> Coordinate:
+        """Voxels that a tile writes, except for those at the end of the region."""
+        return self.predictor.steps(self.region.roi, self.region.raw_roi.begin)
+
+    @property
+    def chunk_shape(self) -> tuple[int, ...]:
+        """Chunks of the output, in voxels z, y, x."""
+        return chunk_shape_for(self.steps, self.region.roi.shape)
+
+    @cached_property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        block = region_block_shape(self.predictor, self.region, self.chunk_shape)
+        return math.prod(-(-length // edge) for length, edge in zip(self.region.roi.shape, block, strict=True))
+
+    @property
+    def blocks_left(self) -> int:
+        """Number of blocks that are not done."""
+        return self.blocks if self.begun is None else self.blocks - self.begun.done
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the output, at most."""
+        of_values = self.plan.training.model.num_fmaps_out * np.dtype(self.plan.config.prediction.output_dtype).itemsize
+        return int(self.region.roi.size * (of_values + (not self.location.channels)))
+
+    def bytes_left(self, kept: int) -> int:
+        """Return an upper bound of the bytes still to be written, with ``kept`` predictions on disk at once."""
+        left = self.bytes * self.blocks_left / self.blocks if self.knows_tiles else self.bytes
+        return self.bytes * (kept - 1) + math.ceil(left)
+
+    def seconds(self, speed: TileSpeed, workers: int, times: int) -> float:
+        """Return the time of the worker with most blocks: those left of the first, and all of the others."""
+        left, whole = (-(-blocks // workers) for blocks in (self.blocks_left, self.blocks))
+        return self.tiles.seconds(speed, self.region.roi.size) / self.blocks * (left + (times - 1) * whole)

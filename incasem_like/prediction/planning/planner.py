@@ -1,11 +1,15 @@
-"""The planner: finds and checks everything that a prediction needs, before a run is started."""
+"""The planner: finds and checks everything that a prediction needs, before a run is started; collects its problems."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
 
-from incasem_like.blockwise.workers_file import Workers
+from incasem_like.blockwise.workers_file import Workers, load_workers, worker_problems
 from incasem_like.config import (
     DataConfig,
     PredictionConfig,
@@ -20,14 +24,71 @@ from incasem_like.networks import check_output, for_this_machine
 from incasem_like.prediction.computing.loading import NetworkSource, load_network
 from incasem_like.prediction.computing.tiling import NONE
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
-from incasem_like.prediction.planning.preflight import Preflight
 from incasem_like.prediction.planning.probe import needs_probe
 from incasem_like.samples import Region, open_regions
-from incasem_like.tracking import RunRecord
+from incasem_like.tracking import RunRecord, RunStore
 from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint, choose_checkpoint
 from incasem_like.tracking.values import without_credentials
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Findings:
+    """What is found out before a prediction starts; each problem is raised at once, or collected for a dry run.
+
+    Attributes:
+        collects: Whether problems are collected.
+        workers: The workers that predict; None for this process.
+        knows_workers: Whether they are known: False if the workers file is wrong.
+        runs: The run store; None if predictions are not tracked, or it cannot be opened.
+        next_id: The id that a new run would get.
+        lines: Report for the user, problems included.
+        problems: All problems that would stop the prediction, a sentence each.
+    """
+
+    collects: bool = False
+    workers: Workers | None = None
+    knows_workers: bool = True
+    runs: RunStore | None = None
+    next_id: int = 1
+    lines: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def collected(cls, store: Callable[[], RunStore | None], workers_file: Path | None) -> Findings:
+        """Begin a dry run: open the run store and read the workers file."""
+        found = cls(collects=True, knows_workers=workers_file is None)
+        with found.collecting():
+            found.runs = store()
+            found.next_id += max(found.runs.ids() if found.runs is not None else (), default=0)
+        if workers_file is not None:
+            with found.collecting():
+                found.workers = load_workers(workers_file)
+                found.knows_workers = True
+                for problem in worker_problems(found.workers):
+                    found.add(problem)
+        return found
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Collect the error that ends the block inside, and continue after it."""
+        try:
+            yield
+        except IncasemError as error:
+            self.add(error)
+
+    def add(self, error: IncasemError) -> None:
+        """Note a problem, or raise it."""
+        if not self.collects:
+            raise error
+        if str(error) not in self.problems:
+            self.problems.append(str(error))
+            self.lines.append(f"Problem: {error}")
+
+    def stop(self) -> NoReturn:
+        """End a dry run that cannot check anything else, by the first of its problems, which is noted already."""
+        raise IncasemError(self.problems[0])
 
 
 def plan_prediction(
@@ -36,7 +97,7 @@ def plan_prediction(
     workers: Workers | None = None,
     *,
     checkpoint: ChosenCheckpoint | None = None,
-    found: Preflight | None = None,
+    found: Findings | None = None,
 ) -> PredictionPlan:
     """Find and check everything that a prediction needs, except for the values that ``PredictionPlan.resolved`` adds.
 
@@ -45,8 +106,8 @@ def plan_prediction(
         records: The training runs; with several, the mean of their networks is predicted.
         workers: The workers that predict; None for this process.
         checkpoint: The weights of a single network; None for those of ``prediction.checkpoint``.
-        found: Collects all problems; None raises the first one. Where the workers are not known, the device is not
-            checked, and no plan is returned.
+        found: Collects all problems, and names the workers instead of ``workers``; None raises the first one. Where
+            the workers are not known, the device is not checked, and no plan is returned.
 
     Raises:
         ConfigError: ``prediction.data`` is missing or wrong, the device does not exist, the tiles do not suit the
@@ -54,7 +115,7 @@ def plan_prediction(
         DataError: A volume is missing, or does not fit (see ``open_regions``).
         CheckpointError: A checkpoint is missing, changed since it was tracked, or of another architecture.
     """
-    found = found or Preflight(collects=False)
+    found = found or Findings(workers=workers)
     _check_counts(config, len(records))
     trainings = [resolve_training_config(record.config, directories=config.directories) for record in records]
     for record, training in zip(records, trainings, strict=True):
@@ -74,7 +135,7 @@ def plan_prediction(
         data = load_regions_config(config, trainings[0])
     if found.knows_workers:
         with found.collecting():
-            is_probed = needs_probe(config, workers)
+            is_probed = needs_probe(config, found.workers)
     if data is not None:
         regions = _open_regions(found, config, trainings[0], data)
     for index, (record, training) in enumerate(zip(records, trainings, strict=True)):
@@ -91,7 +152,7 @@ def plan_prediction(
             networks.append(PlannedNetwork(source, training, module))
     if data is None or is_probed is None or not regions or len(networks) < len(records):
         found.stop()
-    plan = PredictionPlan(config, data, tuple(regions), tuple(networks), workers, is_probed)
+    plan = PredictionPlan(config, data, tuple(regions), tuple(networks), found.workers, is_probed)
     _check_tiles(plan)
     return plan
 
@@ -124,9 +185,9 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
         )
     num_classes = training.data.num_classes if section.log_metrics else None
     data = load_data_config(path, config.directories.data, num_classes=num_classes)
-    trained, found = training.data.voxel_size, data.voxel_size
-    if not training.model.inputs and not same_voxel_size(found, trained):  # else lengths are compared in voxels
-        wanted, given = (" ".join(f"{edge:.10g}" for edge in size) for size in (trained, found))
+    sizes = training.data.voxel_size, data.voxel_size
+    if not training.model.inputs and not same_voxel_size(*sizes):  # else lengths are compared in voxels
+        wanted, given = (" ".join(f"{edge:.10g}" for edge in size) for size in sizes)
         raise ConfigError(
             f"{data.entries[0].name} in {path} has voxels of {given} nm, but the network was trained with {wanted} nm: "
             f"resample the volume first (10_derive_volume.py resample --voxel_size {wanted} ...), choose another "
@@ -136,7 +197,7 @@ def load_regions_config(config: PredictionConfig, training: TrainingConfig) -> D
 
 
 def _open_regions(
-    found: Preflight, config: PredictionConfig, training: TrainingConfig, data: DataConfig
+    found: Findings, config: PredictionConfig, training: TrainingConfig, data: DataConfig
 ) -> list[Region]:
     """Open all entries together; if that fails, one by one, so that the problem of each is found."""
 
@@ -157,23 +218,18 @@ def _open_regions(
     except IncasemError as error:
         of_all = error
     regions: list[Region] = []
-    problems = len(found.errors)
+    problems = len(found.problems)
     for entry in data.entries:
         with found.collecting():
             classes = max(entry.labels.values(), default=0) + 1  # their number was checked above
             regions += opened(data.model_copy(update={"entries": (entry,)}), classes, measured and classes > 1)
-    if len(found.errors) == problems:
-        with found.collecting():
-            raise of_all
+    if len(found.problems) == problems:
+        found.add(of_all)
     return regions
 
 
 def _check_tiles(plan: PredictionPlan) -> None:
-    """Check that configured tile sizes suit the network and every region.
-
-    Raises:
-        ConfigError: They do not suit.
-    """
+    """Check that configured tile sizes suit the network and every region, or raise ConfigError."""
     input_size, output_size = plan.config.prediction.input_size_voxels, plan.config.prediction.output_size_voxels
     if input_size is None:
         return
@@ -188,11 +244,7 @@ def _check_tiles(plan: PredictionPlan) -> None:
 
 
 def _check_counts(config: PredictionConfig, runs: int) -> None:
-    """Check that there are as many weights and checkpoints as training runs, where several are given.
-
-    Raises:
-        ConfigError: The numbers differ.
-    """
+    """Check that there are as many weights and checkpoints as training runs, or raise ConfigError."""
     section = config.prediction
     checkpoints = section.checkpoint if isinstance(section.checkpoint, tuple) else None
     for key, values in (("prediction.checkpoint", checkpoints), ("prediction.weights", section.weights)):
@@ -204,13 +256,7 @@ def _check_counts(config: PredictionConfig, runs: int) -> None:
 
 
 def _check_same_meaning(first_id: int, first: TrainingConfig, other_id: int, other: TrainingConfig) -> None:
-    """Check that the outputs of two networks mean the same, voxel by voxel and class by class.
-
-    Architecture, input size and context may differ.
-
-    Raises:
-        ConfigError: Something differs; the message names it.
-    """
+    """Check that the outputs of two networks mean the same, or raise ConfigError; their architectures may differ."""
     voxel_size = first.data.voxel_size
     ours, theirs = (
         {f"{group.name}.{key}": value for group in one.model.outputs or () for key, value in group.attributes.items()}

@@ -10,7 +10,7 @@ import base64
 import json
 import pickle
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -128,25 +128,19 @@ def nearly_greatest_difference(exact: npt.NDArray[np.float32], other: npt.NDArra
 
 def lively_part(region: Region) -> Roi:
     """Choose a part of a region that is not just background: of nine parts, the one where masked raw varies most."""
-    # The first of equals, so that a resumed prediction chooses the same.
-    return max(_parts(region.roi), key=partial(_liveliness, region))
+    shape = Coordinate(min(EDGE, length) for length in region.roi.shape)
+    room = region.roi.shape - shape
 
+    def liveliness(part: Roi) -> float:
+        inside = region.read_mask(part).astype(bool)
+        return float(region.read_raw(part, outside="reflect")[..., inside].std()) if inside.any() else -1.0
 
-def _parts(roi: Roi) -> Iterator[Roi]:
-    """Yield parts at the middle of a region and towards its corners."""
-    shape = Coordinate(min(EDGE, length) for length in roi.shape)
-    room = roi.shape - shape
-    middle, *others = PLACES
-    for where in [(middle,) * 3, *product(others, repeat=3)]:
-        yield Roi(roi.begin + Coordinate(int(r * at) for r, at in zip(room, where, strict=True)), shape)
-
-
-def _liveliness(region: Region, part: Roi) -> float:
-    inside = region.read_mask(part).astype(bool)
-    if not inside.any():
-        return -1.0
-    raw = region.read_raw(part, outside="reflect")
-    return float(raw[..., inside].std())
+    middle, *corners = PLACES
+    parts = [
+        Roi(region.roi.begin + Coordinate(int(r * at) for r, at in zip(room, where, strict=True)), shape)
+        for where in [(middle,) * 3, *product(corners, repeat=3)]
+    ]
+    return max(parts, key=liveliness)  # the first of equals, so that a resumed prediction chooses the same
 
 
 FORMAT = 2

@@ -67,16 +67,14 @@ class TileSpeed:
 
     def times(self, count: int) -> TileSpeed:
         """Return the speed if every tile is predicted ``count`` times."""
-        return TileSpeed(self.per_input * count, self.per_output * count, self.per_tile * count, self.measured)
+        return sum_of_speeds([self] * count)
 
-    def __add__(self, other: TileSpeed) -> TileSpeed:
-        """Return the speed if every tile is predicted at both speeds, one after the other."""
-        return TileSpeed(
-            self.per_input + other.per_input,
-            self.per_output + other.per_output,
-            self.per_tile + other.per_tile,
-            self.measured and other.measured,
-        )
+
+def sum_of_speeds(speeds: Sequence[TileSpeed]) -> TileSpeed:
+    """Return the speed if every tile is predicted at all of these, one after the other."""
+    per_input, per_output = sum(speed.per_input for speed in speeds), sum(speed.per_output for speed in speeds)
+    per_tile, measured = sum(speed.per_tile for speed in speeds), all(speed.measured for speed in speeds)
+    return TileSpeed(per_input, per_output, per_tile, measured)
 
 
 # The proportions of incasem's U-Net: products per voxel of input and output.
@@ -131,10 +129,8 @@ def choose_input_size(
     """
     axes = [_axis_choices(geometry, axis, roi, grid_phase(geometry, axis, roi, origin)) for axis in range(3)]
     edges = np.ix_(*(sizes for sizes, _, _ in axes))
-    used = memory.bytes(*edges)
-    beside = np.broadcast_to(memory.host_bytes(*edges), used.shape)
-    tiles = _product_over_axes([counts for _, counts, _ in axes])
-    read = _product_over_axes([costs for _, _, costs in axes])
+    tiles, read = (_product_over_axes(values) for values in list(zip(*axes, strict=True))[1:])
+    used, beside = memory.bytes(*edges), memory.host_bytes(*edges)
     seconds = speed.seconds(read, float(roi.size), tiles)
     allowed = (used <= limit) & (beside <= MOST_HOST_BYTES_BESIDE_GPU) & memory.fits_tensors(*edges)
     if speed.measured:
@@ -146,8 +142,8 @@ def choose_input_size(
     else:
         rank = used
     best = np.unravel_index(np.argmin(rank), rank.shape)
-    size = tuple(int(sizes[index]) for (sizes, _, _), index in zip(axes, best, strict=True))
-    return TileChoice(size, int(tiles[best]), int(read[best]), int(used[best]), int(beside[best]))
+    size = [int(sizes[index]) for (sizes, _, _), index in zip(axes, best, strict=True)]
+    return describe_input_size(geometry, roi, origin, memory, size)
 
 
 def describe_input_size(

@@ -22,12 +22,8 @@ from incasem_like.prediction.experiment import (
     record_plan,
 )
 from incasem_like.prediction.outputs import refuse_foreign_prediction
-from incasem_like.prediction.planning.preflight import (
-    Preflight,
-    examine_regions,
-    look_around,
-    report_networks,
-)
+from incasem_like.prediction.planning.dry_run import report_networks, report_regions
+from incasem_like.prediction.planning.planner import Findings
 from incasem_like.prediction.series.plan import Entry, SeriesPlan, plan_series
 from incasem_like.samples import Region
 from incasem_like.tracking import Run, RunRecord, RunStore, tracked_run
@@ -148,6 +144,8 @@ def predict_series(
     if series.plan.is_probed:  # it may wait in a queue
         series = series.profiled(remaining)
         _check_begun_alike(series, earlier, remaining)
+    if earlier is not None:
+        options["run_id"] = None
 
     def observe(region: Region, index: int, classes: int) -> TileObserver | None:
         return observing(region, index, classes) if observing is not None and region.labels else None
@@ -159,7 +157,7 @@ def predict_series(
         runs_directory=series.config.directories.runs,
         artifacts={"prediction_data.json": series.plan.data.text} if earlier is None else {},
         continues=None if earlier is None else Continuation(earlier.run_id, earlier.last_iteration),
-        **{**options, "run_id": options.get("run_id") if earlier is None else None},
+        **options,
     ) as run:
         finished = FinishedSeries(run.id, series) if earlier is None else replace(earlier, plan=series)
         _begin(run, finished, anew=earlier is None)
@@ -170,12 +168,7 @@ def predict_series(
             for name, value in entry.scores.items():
                 run.log_scalar(name, value, entry.iteration)
             finished = replace(finished, entries=(*finished.entries, entry), predicted=finished.predicted + 1)
-            _save(run, finished)
-            scores = {one.iteration: one.scores for one in finished.entries if one.scores}
-            if draw is not None and scores:
-                best = finished.best
-                point = None if best is None or series.metric is None else (series.metric, best.iteration)
-                run.add_artifact(draw(scores, series.region_names, point), SERIES_FIGURE)
+            _save(run, finished, draw)
             measured(run.id, entry)
         if all(entry.problem for entry in finished.entries):
             raise DivergedError(finished.entries[-1].problem)
@@ -200,8 +193,8 @@ def _begin(run: Run, finished: FinishedSeries, *, anew: bool) -> None:
     _save(run, finished)
 
 
-def _save(run: Run, finished: FinishedSeries) -> None:
-    """Record the results so far, then delete the predictions that do not stay on disk."""
+def _save(run: Run, finished: FinishedSeries, draw: Draw | None = None) -> None:
+    """Record the results so far and their figure, then delete the predictions that do not stay on disk."""
     series, kept = finished.plan, finished.kept
     checkpoints = [
         {"iteration": one.iteration, "checkpoint": str(one.path), "sha256": one.sha256} for one in series.checkpoints
@@ -209,6 +202,10 @@ def _save(run: Run, finished: FinishedSeries) -> None:
     entries = [vars(entry) for entry in finished.entries]
     run.set_info(KEY, {"identity": series.identity, "checkpoints": checkpoints, "entries": entries})
     run.flush()
+    scores, best = {one.iteration: one.scores for one in finished.entries if one.scores}, finished.best
+    if draw is not None and scores:
+        point = None if best is None or series.metric is None else (series.metric, best.iteration)
+        run.add_artifact(draw(scores, series.region_names, point), SERIES_FIGURE)
     for entry in finished.entries:
         if entry not in kept:
             for folder in series.folders(run.id, entry.iteration):
@@ -247,19 +244,14 @@ def examine_series(
     *,
     workers_file: Path | None = None,
     anew: bool = False,
-) -> Preflight:
+) -> Findings:
     """Examine what a series would do; only the measured speed is written, into the user's cache.
 
-    Args:
-        config: The configuration of the series.
-        training: Finds the training run.
-        store: Opens the store of prediction runs.
-        workers_file: ``workers.yaml``, if workers are to predict.
-        anew: Whether another run is to be started in any case.
+    The arguments are those of ``predict_series``; ``training`` finds the training run.
     """
-    found = look_around(store, workers_file)
+    found = Findings.collected(store, workers_file)
     with found.collecting():
-        series = plan_series(config, training(), found.workers, found=found)
+        series = plan_series(config, training(), found=found)
         earlier = None if anew or found.runs is None else find_earlier(found.runs, series)
         remaining = series.remaining(() if earlier is None else earlier.entries)
         resumed = "" if earlier is None else f"; run {earlier.run_id} is resumed, {len(remaining)} of them are left"
@@ -277,7 +269,7 @@ def examine_series(
         found.lines.append(f"Each is {measured}; {kept}. The following is for iteration {first.iteration}.")
         report_networks(found, plan)
         on_disk = {"all": len(remaining), "best": min(2, len(remaining)), "none": 1}[keep]
-        examine_regions(found, plan, locations, resume=begun, times=len(remaining), kept=on_disk)
+        report_regions(found, plan, locations, resumes=begun, times=len(remaining), kept=on_disk)
     return found
 
 

@@ -18,8 +18,7 @@ from incasem_like.networks import for_this_machine
 from incasem_like.prediction.computing.loading import load_network
 from incasem_like.prediction.outputs import OutputLocation
 from incasem_like.prediction.planning.plan import PlannedNetwork, PredictionPlan
-from incasem_like.prediction.planning.planner import load_regions_config, plan_prediction
-from incasem_like.prediction.planning.preflight import Preflight
+from incasem_like.prediction.planning.planner import Findings, load_regions_config, plan_prediction
 from incasem_like.prediction.planning.probe import DeviceProfile
 from incasem_like.terminal import nearest
 from incasem_like.tracking import RunRecord
@@ -141,7 +140,7 @@ def plan_series(
     record: RunRecord,
     workers: Workers | None = None,
     *,
-    found: Preflight | None = None,
+    found: Findings | None = None,
 ) -> SeriesPlan:
     """Find and check everything that a series needs.
 
@@ -156,7 +155,7 @@ def plan_series(
         DataError: As ``plan_prediction``.
         CheckpointError: As ``choose_series``; or one is of another architecture.
     """
-    found = found or Preflight(collects=False)
+    found = found or Findings(workers=workers)
     metric: str | None = None
     checkpoints: list[ChosenCheckpoint] = []
     with found.collecting():
@@ -164,7 +163,7 @@ def plan_series(
     with found.collecting():
         checkpoints = choose_series(record, config.series)
     checkpoint = checkpoints[0] if checkpoints else None
-    plan = plan_prediction(config, [record], workers, checkpoint=checkpoint, found=found)
+    plan = plan_prediction(config, [record], checkpoint=checkpoint, found=found)
     if not checkpoints:
         found.stop()
     if config.series.checkpoint_dir is not None:  # their checkpoints are not registered

@@ -1,6 +1,6 @@
 """Which block is next, which comes again, and which has failed."""
 
-from incasem_like.blockwise.queue import DEATHS, BlockError, BlockQueue
+from incasem_like.blockwise.call import DEATHS, BlockError, BlockQueue
 from incasem_like.errors import ConfigError, DataError, IncasemError
 
 ERROR = BlockError(IncasemError("out of sorts"))
