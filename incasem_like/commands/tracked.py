@@ -15,6 +15,7 @@ from incasem_like.commands.cpu_settings import use_huge_pages
 from incasem_like.commands.options import StoreChoice
 from incasem_like.errors import InputError, RunTakenError
 from incasem_like.terminal import run_guarded
+from incasem_like.tracking.recording.observers import read_observer
 from incasem_like.tracking.recording.surroundings import describe_repositories
 
 if TYPE_CHECKING:
@@ -106,8 +107,6 @@ def further_observers(line: CommandLine, folder: Path) -> list[RunObserver]:
     """
     if not line.slack and not line.observers:
         return []
-    from incasem_like.tracking.recording.observers import read_observer
-
     folders = [Path.cwd(), folder]
     slack = [read_observer(line.slack, folders, "SlackObserver")] if line.slack else []
     return [*slack, *(read_observer(path, folders) for path in line.observers)]

@@ -22,6 +22,7 @@ from incasem_like.tracking.values import as_mapping, as_sequence, from_bson, pla
 
 METRICS_LOG = "metrics.jsonl"
 ANNOTATIONS = "annotations.json"
+_IN_OTHER_FILES = ("_id", "config", "info", "omniboard", "captured_out")  # than run.json
 OWN_FILES = frozenset({"run.json", "config.json", "info.json", "metrics.json", METRICS_LOG, "cout.txt", ANNOTATIONS})
 
 
@@ -141,6 +142,16 @@ class RunFolder:
         text = json.dumps(plain(content), sort_keys=name != "config.json", indent=2)
         write_whole(self.folder / name, lambda file: file.write(text.encode()))
 
+    def write_document(self, document: Mapping[str, Any]) -> None:
+        """Write what ``read_document`` reads; ``run.json`` comes last, since a folder without it is not a run yet."""
+        run = {key: value for key, value in document.items() if key not in _IN_OTHER_FILES}
+        self.write("config.json", document.get("config") or {})
+        self.write("info.json", document.get("info") or {})
+        if annotations := document.get("omniboard"):
+            self.write(ANNOTATIONS, annotations)
+        self.write_output(str(document.get("captured_out") or ""))
+        self.write("run.json", run)
+
     def write_output(self, text: str) -> None:
         """Write what the run printed."""
         write_whole(self.folder / "cout.txt", lambda file: file.write(text.encode("utf-8", "replace")))
@@ -250,11 +261,8 @@ class Journal(RunFolder):
             if described.with_suffix("").is_file():
                 described.with_suffix("").replace(self.artifact(name))
             run["artifacts"] = list(dict.fromkeys([*run["artifacts"], name]))
-        self.write("config.json", run.pop("config", None) or {})
-        self.write("info.json", run.pop("info"))
-        self.write_output(str(run.pop("captured_out", None) or ""))
         self.mark(database)
-        self.write("run.json", {key: value for key, value in run.items() if key != "_id"})
+        self.write_document({**run, "omniboard": None})
         shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
 
     def _damaged(self, path: Path, reason: object) -> IncasemError:

@@ -14,6 +14,7 @@ import pymongo.errors
 from incasem_like.tracking.liveness import Heartbeat
 from incasem_like.tracking.run_folder import Journal, OpenedRun
 from incasem_like.tracking.sessions import taken_over
+from incasem_like.tracking.stores.base import RunStore
 from incasem_like.tracking.stores.mongo import MongoStore
 from incasem_like.tracking.stores.push import Delivery, Parcel, SessionLostError, to_document
 
@@ -40,7 +41,8 @@ class Mirror:
         lost: Why this process may not write the run any more, or None.
     """
 
-    def __init__(self, store: MongoStore) -> None:
+    def __init__(self, store: RunStore) -> None:
+        assert isinstance(store, MongoStore)
         self.store = store
         self.lock = threading.RLock()
         self.lost: Exception | None = None

@@ -21,7 +21,6 @@ from incasem_like.tracking.model.checkpoints import highest_number
 from incasem_like.tracking.model.summaries import condense, summarize
 from incasem_like.tracking.moving.model_files import ModelFiles, fetch_if_possible
 from incasem_like.tracking.run_folder import (
-    ANNOTATIONS,
     CHECKPOINTS,
     FORMAT,
     MANIFEST,
@@ -41,8 +40,6 @@ log = logging.getLogger("incasem_like.tracking")
 Renumbered = Mapping[tuple[str, int], int]
 PREDICTION_ID = "prediction_id"
 _SAME_MOMENT = timedelta(milliseconds=1)  # MongoDB's clock
-# What a store adds to a run's document, or keeps in files of their own.
-_NOT_IN_RUN_JSON = ("_id", "config", "info", "captured_out", "omniboard")
 
 
 def export_run(record: RunRecord, folder: Path, *, with_checkpoints: bool = True) -> Path:
@@ -98,17 +95,13 @@ def pull(record: RunRecord, folder: Path) -> dict[str, Any]:
             store.deliver(journal)
         record = store.get(record.id)
     pulled = RunFolder(folder)
-    run = {key: value for key, value in record.document.items() if key not in _NOT_IN_RUN_JSON}
+    run = dict(record.document)
     if record.status != record.recorded_status:  # whoever reads it elsewhere cannot find out that it was killed
         run.update(status=record.status, stop_time=record.heartbeat and record.heartbeat.replace(tzinfo=None))
     run["artifacts"] = [_portable(name) for name in record.artifacts]
     run["experiment"] = {**record.experiment, "sources": _write_stored(record, folder, "sources")}
     run["resources"] = _write_stored(record, folder, "resources")
-    pulled.write("run.json", run)
-    pulled.write("config.json", record.config)
-    pulled.write("info.json", record.info)
-    pulled.write(ANNOTATIONS, record.document.get("omniboard") or {})
-    pulled.write_output(record.captured_output)
+    pulled.write_document({**run, "config": record.config, "info": record.info})
     metrics_log = store.metrics_log(record.id)
     if metrics_log is None:
         pulled.write("metrics.json", store.read_metric_documents(record.id))

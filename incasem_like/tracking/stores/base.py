@@ -11,18 +11,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 from incasem_like.disk import copy_whole
 from incasem_like.errors import DamagedRecordError, IncasemError, InputError, StoreError
 from incasem_like.tracking.kinds import singular
-from incasem_like.tracking.run_folder import ANNOTATIONS, PortableRun, Renewed, RunFolder
+from incasem_like.tracking.run_folder import PortableRun, Renewed, RunFolder
 from incasem_like.tracking.sessions import id_taken
 from incasem_like.tracking.stores.records import SHARED, StoredRuns
 from incasem_like.tracking.values import as_mapping, as_sequence
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -182,19 +179,14 @@ class RunStore(StoredRuns):
                     for name, path, noted in portable.stored(what):
                         key = noted if path is None else self.keep(what, str(base / name), path)
                         kept[what].append([name, key])
-                folder.write("config.json", portable.config)
-                folder.write("info.json", info)
                 folder.write("metrics.json", portable.metrics)
-                if portable.annotations:
-                    folder.write(ANNOTATIONS, portable.annotations)
-                folder.write_output(portable.output)
                 if portable.log_path.is_file():
                     copy_whole(portable.log_path, folder.log_path)
                 for name, path in portable.artifacts():
                     copy_whole(path, folder.artifact(name))
                 experiment = {**as_mapping(document.get("experiment")), "sources": kept["sources"]}
-                changed = {"experiment": experiment, "resources": kept["resources"], "result": result}
-                folder.write("run.json", {**document, **changed})
+                changed = {"experiment": experiment, "resources": kept["resources"], "result": result, "info": info}
+                folder.write_document({**(portable.read_document() or {}), "config": portable.config, **changed})
             self.publish(folder, f"{singular(portable.kind).capitalize()} run {portable.id} of {portable.origin}")
         except BaseException:
             self.discard(folder, session)

@@ -149,6 +149,7 @@ class MongoStore(RunStore):
         runs = self.database["runs"]
         mark = {UNFINISHED: IMPORTING, "status": "IMPORTING", "heartbeat": _now()}
         mark |= {} if session is None else {"session": session}
+        self._begin_columns()
         with self.errors("written"):
             while True:
                 run_id = wanted if wanted is not None else max(highest_id(self.database), id_above) + 1
@@ -309,11 +310,8 @@ class MongoStore(RunStore):
             for file_id in leftovers:
                 self._free_file(file_id)
 
-    def begin_columns(self) -> None:
-        """Write the columns that Omniboard's table begins with, before the first run; a removed one stays away.
-
-        A server that is away or takes no writes is passed over: the start of the run reports it.
-        """
+    def _begin_columns(self) -> None:
+        """Write the columns that Omniboard's table begins with, before the first run; a removed one stays away."""
         columns, wanted = self.database[COLUMNS], kind_named(self.kind).omniboard_columns
         with contextlib.suppress(pymongo.errors.PyMongoError):
             if not wanted or self.database["runs"].find_one({}, {"_id": 1}) or columns.find_one({}, {"_id": 1}):
