@@ -26,7 +26,6 @@ class Node:
     Attributes:
         key: ``trainings/13``, or ``data:`` and the path.
         kind: Kind of run, or ``data``.
-        title: ``training 13``, ``cell_6.zarr``.
         lines: What is worth saying in brief: name, status and day.
         details: What else there is to say, a line each: where it wrote, how datasets were made.
         status: Of a run, else empty; ``MISSING`` where the store does not hold it.
@@ -181,13 +180,8 @@ def gather(
 def written_by(address: str, summaries: Iterable[RunSummary], made: Making | None = None) -> str | None:
     """The key of the run that wrote a dataset; None where nothing tells.
 
-    What runs noted goes before what the dataset says itself, for a run may have got another id since: one that was
-    begun offline, or copied.
-
-    Args:
-        address: Of the dataset.
-        summaries: Of all kinds of runs.
-        made: What the dataset says of its making.
+    What runs noted goes before what the dataset says of its making, for a run may have got another id since: one that
+    was begun offline, or copied.
     """
     written = _Outputs(summaries)
     if found := written.noted(address):

@@ -44,9 +44,6 @@ class RunFolder:
 
     ``run.json``, ``config.json``, ``info.json``, ``annotations.json`` (tags and notes), ``cout.txt``, ``metrics.json``
     (bounded), ``metrics.jsonl`` (all of them) and artifacts under their names.
-
-    Args:
-        folder: The folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -196,7 +193,6 @@ class OpenedRun:
     """A run that this process, and no other, writes from now on.
 
     Attributes:
-        folder: Where it is written.
         entry: Its document but for config, info and output.
         metrics: Those it has already.
         sessions: The processes that wrote it, this one last.
@@ -291,22 +287,13 @@ class Journal(RunFolder):
 
 
 class Journals:
-    """The journals of one database's runs on this machine.
-
-    Args:
-        runs_directory: The folder of training runs.
-        database: The database's name.
-    """
+    """The journals of one database's runs on this machine."""
 
     def __init__(self, runs_directory: Path, database: str) -> None:
         self.folder, self.database = Path(runs_directory) / _FOLDER, database
 
     def make(self, run_id: int) -> Journal:
-        """Make the journal of a new run; one of another server's run of that id stays as it is.
-
-        Raises:
-            StoreError: The folder cannot be written.
-        """
+        """Make the journal of a new run; one of another server's run of that id stays as it is."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for number in count(1):
@@ -324,9 +311,7 @@ class Journals:
     def find(self, run_id: int, sessions: list[str]) -> Journal | None:
         """Find the journal of a run; None where it was never written on this machine.
 
-        Args:
-            run_id: The run.
-            sessions: Tokens of all its sessions, by which it is told from another server's run of that id.
+        By the tokens of all its sessions it is told from another server's run of that id.
         """
         mine = (journal for journal in self if journal.run_id == run_id and journal.log_path.is_file())
         return next((journal for journal in mine if was_written_in(journal.log_path, sessions)), None)
@@ -361,13 +346,8 @@ def _content_of(name: str) -> cached_property[dict[str, Any]]:
 class PortableRun(RunFolder):
     """An exported run: a run's folder with ``_sources/``, ``checkpoints/`` and a list of hashes.
 
-    Args:
-        folder: Its folder.
-
     Attributes:
         document: As ``run.json`` has it: times as text, artifacts by name, sources as paths in the folder.
-        config: Its configuration.
-        info: What it noted of itself.
         metrics: As a store holds them: steps, values, timestamps, stride and count by name.
 
     Raises:
@@ -415,11 +395,7 @@ class PortableRun(RunFolder):
         return None if relative is None else self.folder / relative
 
     def verify(self) -> None:
-        """Check every file against its hash.
-
-        Raises:
-            DataError: One is missing or damaged, or points out of the folder.
-        """
+        """Check every file against its hash; ``DataError`` if one is missing, damaged, or outside the folder."""
         files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
         for relative, entry in files.items():
             path = self.folder / relative

@@ -32,9 +32,6 @@ class BoundedSeries:
     ``stride`` is the smallest power of two with which these are at most ``limit`` points, so that what is kept depends
     on the full series alone, not on when it was written or how often the run was interrupted.
 
-    Args:
-        limit: Points kept at most, at least 2.
-
     Attributes:
         stride: Distance, in points of the full series, between the kept ones.
         count: Length of the full series.
@@ -72,10 +69,8 @@ class BoundedSeries:
     def withdraw(self, after_step: int, count: int | None = None) -> None:
         """Withdraw the points after a step, for a run whose full series is not at hand.
 
-        Args:
-            after_step: The last step to stay.
-            count: Length that the full series had then, so that thinning goes on as if it had never been longer.
-                Without it, at a stride above 1, the series counts as ending at its last kept point.
+        ``count`` is the length that the full series had then, so that thinning continues as if it had never been
+        longer. Without it, at a stride above 1, the series counts as ending at its last kept point.
         """
         ends = self.count - 1
         staying = [
@@ -111,9 +106,6 @@ class BoundedSeries:
 
 class MetricTable:
     """All metrics of a run as its store holds them: a bounded series and a summary of each.
-
-    Args:
-        limit: Points kept of each series at most.
 
     Attributes:
         series: By name.

@@ -109,13 +109,7 @@ def continued_meta(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> 
 
 
 def id_taken(run_id: int | None, description: str, resume: str | None = None) -> InputError:
-    """Return the error that says that a run of a wanted id exists.
-
-    Args:
-        run_id: The id.
-        description: Of the store.
-        resume: Flag of the script that resumes such a run, if there is one.
-    """
+    """Return the error of a wanted id that a run has; ``resume`` is the flag of the script that resumes such a run."""
     remedy = f", or resume that run with {resume} {run_id} instead" if resume else ""
     return InputError(
         f"Run {run_id} exists already in {description}: leave --id out for the next free id, choose another{remedy}."

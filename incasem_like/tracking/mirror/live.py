@@ -33,9 +33,6 @@ class Mirror:
     ever holds the run up. What could not be delivered by the end stays in the run's journal. Every write carries the
     session's token: who lost the run to another process learns it and stops.
 
-    Args:
-        store: The database, its GridFS and its journals.
-
     Attributes:
         lock: Held while the run's folder is written and while what is sent is put together.
         lost: Why this process may not write the run any more, or None.
@@ -58,12 +55,8 @@ class Mirror:
     def begin(self, run: OpenedRun, written: Mapping[str, Any]) -> None:
         """Write a run that this process has claimed into the database, and mirror it from then on.
 
-        Args:
-            run: The run.
-            written: What is not in its entry: config, info and output.
-
-        Raises:
-            StoreError: The server does not take it, or another process was quicker.
+        ``written`` is what is not in its entry: config, info and output. Raises ``StoreError`` if the server does not
+        take it, or another process was quicker.
         """
         assert isinstance(run.folder, Journal)
         self._journal, self._metrics = run.folder, run.metrics

@@ -33,12 +33,7 @@ BYTES_WORTH_A_PROGRESS_BAR = 16 << 20
 
 @contextlib.contextmanager
 def transfer_progress(description: str, size: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that is called with the number of bytes transferred; a small file shows no progress.
-
-    Args:
-        description: What is shown: ``Fetching model_checkpoint_40``.
-        size: Length of the file in bytes.
-    """
+    """Yield a function to call with the number of bytes transferred; a small file shows no progress."""
     if size < BYTES_WORTH_A_PROGRESS_BAR:
         yield lambda count: None
         return
@@ -84,12 +79,11 @@ def fetch_into_cache(name: str, sha256: str, size: int, blocks: Callable[[], Ite
         name: What the file is called.
         sha256: Its hash.
         size: Its length in bytes, for the progress shown.
-        blocks: Starts the transfer; gives the content piece by piece.
+        blocks: Starts the transfer and returns the content piece by piece.
         origin: Where it comes from, for messages.
 
     Raises:
-        CheckpointError: What came does not have the hash, or the cache cannot be written.
-        DiskFullError: The disk of the cache is full.
+        CheckpointError: What came does not have the hash, or the cache cannot be written (``DiskFullError``: is full).
     """
     if not _IS_A_HASH(sha256):
         raise CheckpointError(

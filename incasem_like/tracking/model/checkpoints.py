@@ -20,15 +20,10 @@ DELETED_PREFIX = ".deleting-"
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a checkpoint that the database has whole.
+    """A file of a checkpoint that the database has whole, under an id of GridFS.
 
-    Attributes:
-        id: Its id in GridFS.
-        run_id: The run it belongs to.
-        sha256: Of its content.
-        bytes: Its length.
-        name: Its name: ``model_checkpoint_<iteration>`` or ``training_state_<iteration>``.
-        entry: Of a model's file the run's entry of the checkpoint; else empty.
+    Its name is ``model_checkpoint_<iteration>`` or ``training_state_<iteration>``; of the former ``entry`` is the run's
+    entry of the checkpoint.
     """
 
     id: str
@@ -113,8 +108,6 @@ class TrackedFile:
 
     Attributes:
         registered: Its path, relative to the runs directory or absolute.
-        sha256: Of its content.
-        bytes: Its length.
         places: Where it may be.
         url: Where it was published, or None.
     """
@@ -281,7 +274,6 @@ class CheckpointRecord(TrackedFile):
 
         Raises:
             CheckpointError: There is none, so that the training cannot be continued from here.
-            StoreError: The run store does not answer.
         """
         if self.state is not None:
             return self.state.fetch()
@@ -393,13 +385,7 @@ DEFAULT = "best,last"
 
 @dataclass(frozen=True)
 class StorePolicy:
-    """The choice among a run's checkpoints.
-
-    Attributes:
-        words: Out of ``best``, ``last``, ``all``, ``none``.
-        metric: What ``best`` goes by.
-        mode: ``max`` or ``min``.
-    """
+    """The choice among a run's checkpoints: some of ``best``, ``last``, ``all``, ``none``, and what is best."""
 
     words: frozenset[str]
     metric: str | None

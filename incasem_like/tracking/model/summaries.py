@@ -152,8 +152,7 @@ PARENTS_IN_CONFIG = ("prediction.run_id_training", "training.start_from", "train
 def condense(document: Mapping[str, Any]) -> dict[str, Any]:
     """Reduce a run's document to what a summary is made of: plain values, and ``TIMES`` in UTC, whatever was recorded.
 
-    Args:
-        document: As Sacred or this package wrote it, whole or projected; fields may be missing or of odd types.
+    Sacred or this package wrote it, whole or projected; fields may be missing or of odd types.
     """
     experiment, meta, host, info = (as_mapping(document.get(key)) for key in ("experiment", "meta", "host", "info"))
     noted = as_mapping(document.get("omniboard"))

@@ -75,9 +75,9 @@ def _refuse_parent(store: RunStore, run_id: int) -> None:
 def free_model_files(record: RunRecord) -> Freed:
     """Delete what a run has in the runs directory, as far as it is certain that the files are its own.
 
-    Checkpoints are known by their hashes. Where one that the run registered lies in the folder of its number, that
-    folder is its own, and so are the TensorBoard logs and snapshots of that number; without that proof they may belong
-    to a run of another store, and stay.
+    Where a checkpoint that the run registered, known by its hash, lies in the folder of its number, that folder is its
+    own, and so are the TensorBoard logs and snapshots of that number; without that proof they may belong to a run of
+    another store, and stay.
     """
     me = (record.store.description, record.id)
     runs_directory = record.store.runs_directory
@@ -116,10 +116,7 @@ def _free_log(folder: Path, me: tuple[str, int]) -> Freed:
 
 
 def _proven(record: RunRecord) -> dict[Path, list[Path]]:
-    """Find the registered checkpoints below the runs directory that are there unchanged, by folder.
-
-    Those elsewhere may belong to another copy's run.
-    """
+    """Find the registered checkpoints below the runs directory, where they are unchanged, by folder."""
     here = record.store.runs_directory
     found: dict[Path, list[Path]] = {}
     for entry in filter(is_checkpoint_entry, as_sequence(record.info.get("checkpoints"))):

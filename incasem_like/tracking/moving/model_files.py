@@ -35,12 +35,7 @@ def owners(folder: Path) -> list[tuple[str, int]]:
 
 
 def share(folder: Path, runs: Iterable[tuple[str, int]]) -> None:
-    """Note whose a folder is: checkpoints of runs of several stores, a log; deleting one run leaves it to the rest.
-
-    Args:
-        folder: The folder, which may be shared already.
-        runs: Those that use it now, each by its store's description and its id.
-    """
+    """Note whose a folder is, besides its owners so far; deleting one of these runs leaves it to the rest."""
     with exclusive(folder):
         _write_owners(folder, dict.fromkeys([*owners(folder), *runs]))
 
@@ -68,7 +63,7 @@ class ModelFiles:
 
     Attributes:
         store: Where the run goes.
-        find: Gives the file of a hash, or None.
+        find: Returns the file of a hash, or None.
         stays_in: The folder that the files are in and may stay in, since both stores have the same runs directory.
         owner: Whose it was, with ``stays_in``: description and id.
     """
@@ -99,15 +94,7 @@ class ModelFiles:
         return not any(path.is_file() for path in folder.iterdir())
 
     def place(self, run_id: int, entries: Sequence[Any]) -> list[Any]:
-        """Copy them into the folder of a run; return what is to be registered of them.
-
-        Args:
-            run_id: The run's new id.
-            entries: What was registered of them.
-
-        Raises:
-            DiskFullError: The disk is full.
-        """
+        """Copy them into the folder of the run's new id; return what is to be registered of them."""
         folder = models_folder(self.store.runs_directory, run_id)
         if folder == self.stays_in:
             assert self.owner is not None

@@ -43,18 +43,15 @@ _SAME_MOMENT = timedelta(milliseconds=1)  # MongoDB's clock
 
 
 def export_run(record: RunRecord, folder: Path, *, with_checkpoints: bool = True) -> Path:
-    """Write a run, with all that belongs to it, into a new folder.
+    """Write a run, with all that belongs to it, into a new folder, which is returned.
 
     An active run is refused: its parts change one after the other, so that a copy would not be of one moment.
 
     Args:
         record: The run.
         folder: Made whole or not at all; must not exist, or be empty.
-        with_checkpoints: Whether its checkpoints come along; they are fetched from the store where need be,
-            and one that is not available anywhere is left out with a warning.
-
-    Returns:
-        The folder.
+        with_checkpoints: Whether its checkpoints come along; one that is not available anywhere is left out with a
+            warning.
 
     Raises:
         InputError: The run is still running, or the folder is in use.
@@ -78,16 +75,7 @@ def export_run(record: RunRecord, folder: Path, *, with_checkpoints: bool = True
 
 
 def pull(record: RunRecord, folder: Path) -> dict[str, Any]:
-    """Write a run that is over, with all that its store has of it but checkpoints, into an empty folder.
-
-    Returns:
-        Its manifest, which lists no files.
-
-    Raises:
-        InputError: The run is still running.
-        StoreError: The store does not answer.
-        OSError: The folder cannot be written.
-    """
+    """Write a run that is over, without its checkpoints, into an empty folder; return a manifest without files."""
     store = record.store
     store.refuse_live(record.id)
     if pending := store.pending(record.id):
@@ -158,8 +146,6 @@ def _portable(name: str) -> str:
 def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = True) -> list[RunRecord]:
     """Import exported runs, each among the runs of its kind, and renew the ids by which they name each other.
 
-    Their checkpoints go to ``models/<id>/`` of the runs directory.
-
     Args:
         folders: What ``export_run`` made; parents need not come before children.
         store: Any of the kinds of the store that they go to.
@@ -171,7 +157,6 @@ def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = Tr
     Raises:
         DataError: A folder holds no run, or a damaged one; nothing is imported then.
         InputError: The store has a run already.
-        StoreError: The store cannot be written.
     """
     runs = sorted((PortableRun(folder) for folder in folders), key=lambda run: (KINDS.index(run.kind), run.id))
     for run in runs:
@@ -246,22 +231,18 @@ def _refuse_same(portable: PortableRun, store: RunStore) -> None:
 def copy_run(
     record: RunRecord, store: RunStore, *, keep_id: bool = True, renumbered: Renumbered | None = None
 ) -> RunRecord:
-    """Copy a run into another store.
+    """Copy a run that is over into another store of its kind; return its record there.
 
     Two stores of one runs directory share its checkpoints: they go when the run is deleted from both.
 
     Args:
-        record: The run, which must be over.
-        store: Of its kind.
+        record: The run.
+        store: The other store.
         keep_id: Keep its id where that is free; else it gets the store's next one, and its checkpoints a new folder.
         renumbered: New ids of runs that moved with it, by kind and old id, for what it notes of its parents.
 
-    Returns:
-        Its record in the other store.
-
     Raises:
         InputError: The run is still running, or the other store has it already.
-        StoreError: One of the stores does not answer or cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="incasem-run-") as temporary:
         folder = Path(temporary)
@@ -273,13 +254,8 @@ def copy_run(
 def copy_runs(records: Sequence[RunRecord], store: RunStore, *, keep_ids: bool = True) -> list[RunRecord]:
     """Copy several runs, each among the runs of its kind, and keep them tied to each other.
 
-    Args:
-        records: The runs; parents need not come before children.
-        store: Any of the kinds of the store that they go to.
-        keep_ids: As for ``copy_run``.
-
-    Returns:
-        Their records there, parents first. If one raises as ``copy_run`` does, those before it are copied.
+    ``store`` is of any kind; parents need not come before children. Returns their records there, parents first. If one
+    raises as ``copy_run`` does, those before it are copied.
     """
     renumbered: dict[tuple[str, int], int] = {}
     copies = []

@@ -22,13 +22,7 @@ log = logging.getLogger("incasem_like.tracking")
 
 @dataclass(frozen=True)
 class ChosenCheckpoint:
-    """The chosen weights.
-
-    Attributes:
-        path: The file.
-        sha256: Of its content now, which is that of the content the training registered.
-        iteration: Number of updates; None for a file that the training run did not register.
-    """
+    """The chosen weights, as they are now and as the training registered them; the iteration may be unknown."""
 
     path: Path
     sha256: str
@@ -73,14 +67,9 @@ def choose_series(record: RunRecord, section: SeriesSection) -> list[ChosenCheck
 
     A checkpoint that cannot be found is left out, with a warning, unless ``section.step`` asks for it.
 
-    Args:
-        record: The training run.
-        section: Which.
-
     Raises:
         CheckpointError: None is left, one that ``section.step`` asks for is missing, or one changed since it was
             tracked.
-        StoreError: The run store does not answer.
     """
     if section.checkpoint_dir is not None:
         folder, basename = section.checkpoint_dir, section.checkpoint_basename

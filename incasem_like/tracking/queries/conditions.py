@@ -44,11 +44,7 @@ def shown(value: Any) -> str:
 def read_period(text: str, now: datetime | None = None) -> tuple[datetime, datetime]:
     """Read a year, month, day, moment, ``today`` or ``yesterday`` of this machine's time zone.
 
-    Returns:
-        The first moment of it and the first after it; a moment lasts for one second, or a minute where none is given.
-
-    Raises:
-        InputError: It is not a time.
+    Returns its first moment and the first after it; a moment lasts for one second, or a minute where none is given.
     """
     midnight = (now or datetime.now()).replace(hour=0, minute=0, second=0, microsecond=0)
     days = {"today": midnight, "yesterday": midnight - timedelta(days=1)}
@@ -74,20 +70,12 @@ def read_period(text: str, now: datetime | None = None) -> tuple[datetime, datet
 
 
 def read_seconds(text: str) -> float:
-    """Read a duration in seconds: ``90``, ``90s``, ``5min``, ``2h``, ``1.5d``.
-
-    Raises:
-        InputError: It is not a duration.
-    """
+    """Read a duration in seconds: ``90``, ``90s``, ``5min``, ``2h``, ``1.5d``."""
     return _quantity(text, _SECONDS, "a duration: write seconds, or a number with s, min, h or d, such as 2h")
 
 
 def read_bytes(text: str) -> float:
-    """Read a size in bytes: ``1000``, ``20MB``, ``1.5GB``.
-
-    Raises:
-        InputError: It is not a size.
-    """
+    """Read a size in bytes: ``1000``, ``20MB``, ``1.5GB``."""
     return _quantity(text, _BYTES, "a size: write bytes, or a number with kB, MB, GB or TB, such as 1.5GB")
 
 
@@ -108,26 +96,17 @@ Test = Callable[[Any], bool]
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition.
-
-    Attributes:
-        name: What is compared, as typed.
-        sign: ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, or ``~`` for a regular expression found in the text.
-        value: What it is compared with, as typed.
-    """
+    """One condition, as typed; ``~`` searches a regular expression in the text."""
 
     name: str
     sign: str
     value: str
 
     def compile(self, field: Field) -> Callable[[RunSummary], bool]:
-        """Make the test of a run.
+        """Make the test of a run; ``InputError`` if the field cannot be compared with the value.
 
         A run without a value meets ``!=`` and ``=none`` only. Of several values (tags) one is enough, except that
         ``!=`` wants all of them different.
-
-        Raises:
-            InputError: The value is none that the field can be compared with.
         """
         if self.value.lower() in _NOTHING and self.sign in ("=", "!="):
             return lambda run: (field.read(run) in (None, ())) == (self.sign == "=")
@@ -195,11 +174,7 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """Read a condition.
-
-    Raises:
-        InputError: It has no operator, or nothing before it.
-    """
+    """Read a condition; ``InputError`` if it has no operator, or nothing before it."""
     found = _FORM.match(text)
     if found is None:
         raise InputError(

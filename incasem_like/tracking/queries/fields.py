@@ -34,8 +34,7 @@ class Field:
     Attributes:
         name: As a person wrote it; heads the column.
         meaning: The whole name of what is meant: ``training.optimizer.lr``, ``dice_class_1.max``.
-        read: Gives a run's value: None where it has none, a tuple where it has several (tags).
-        quantity: What it measures, for reading and showing values.
+        read: Returns a run's value: None where it has none, a tuple where it has several (tags).
         needs_inputs: Whether ``read`` needs the run's inputs.
         metric: The metric that it is a value of, if it is one.
     """
@@ -66,13 +65,7 @@ def result_field(name: str, key: str) -> Field:
 
 
 def metric_field(name: str, metric: str, value: str | None = None) -> Field:
-    """A metric's value in a run.
-
-    Args:
-        name: As a person wrote it.
-        metric: The metric.
-        value: ``last``, ``min`` or ``max``; None for its best, or its last where no value is better than another.
-    """
+    """A metric's ``last``, ``min`` or ``max`` in a run; by default its best, or its last where none is better."""
     chosen = value or better(metric) or "last"
 
     def read(run: RunSummary) -> float | None:

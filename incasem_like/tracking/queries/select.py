@@ -34,13 +34,7 @@ _MOST_CANDIDATES = 8
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The names that some runs know.
-
-    Attributes:
-        metrics: Names of their metrics.
-        config_keys: Dotted keys of their configurations.
-        result_keys: Dotted keys of their results.
-    """
+    """The names that some runs know: of metrics, and dotted keys of their configurations and results."""
 
     metrics: Sequence[str] = ()
     config_keys: Sequence[str] = ()
@@ -67,11 +61,7 @@ class Vocabulary:
         return None
 
     def get(self, name: str) -> Field:
-        """Find what a name means.
-
-        Raises:
-            InputError: Nothing has that name; the message names the nearest. Or several things have it.
-        """
+        """Find what a name means; ``InputError``, which names the nearest, if nothing or several things have it."""
         field = self.find(name)
         if field is None:
             known = [*COMMON_FIELDS, *ALIASES, *self.metrics, *self.config_keys, *self.result_keys]
@@ -135,11 +125,6 @@ def inherited(field: Field, runs: Sequence[RunSummary], stores: Sequence[RunStor
     """Make of the field ``organelle`` one that looks at a run's ancestors where its own data name none.
 
     A prediction reads no labels: it is about what its training was about, and so is what was made of it.
-
-    Args:
-        field: The common field.
-        runs: Of all kinds that were asked for.
-        stores: Theirs.
     """
     known = _with_ancestors(runs, stores)
 
@@ -170,13 +155,7 @@ _NEWEST, _OLDEST = 60, 20
 
 @dataclass(frozen=True)
 class Selection:
-    """What was found.
-
-    Attributes:
-        runs: The runs that meet all conditions, of all kinds that were asked, in the order asked for.
-        fields: What each asked name means, by the name as typed.
-        total: How many runs there were before the conditions.
-    """
+    """The runs that meet all conditions, in order, what each asked name means, and how many runs there were."""
 
     runs: Sequence[RunSummary]
     fields: Mapping[str, Field]

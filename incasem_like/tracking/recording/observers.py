@@ -26,14 +26,10 @@ MOST_WAITING = 1000
 
 
 class GuardedObserver:
-    """Passes the events of a run on to another observer.
+    """Passes the events of a run on to another observer of Sacred's; the id that this gives the run does not count.
 
     An observer that is too slow misses heartbeats, and other events once very many wait. Only the type of its errors is
     reported: messages quote addresses, and the address of a Slack webhook is its password.
-
-    Args:
-        observer: Any Sacred observer. The id it gives the run does not count.
-        name: What it is called in messages.
     """
 
     def __init__(self, observer: Any, name: str) -> None:

@@ -262,11 +262,7 @@ def _resumed(store: RunStore, continuation: Continuation, start: Start, limit: i
 
 @contextlib.contextmanager
 def _session_of(store: RunStore, run_id: int, token: str, start: Start) -> Iterator[tuple[dict[str, Any], str]]:
-    """Make a run this session's for a block that resumes it; restore it as it was where the block fails.
-
-    Yields:
-        Its document as it was, and how it had ended.
-    """
+    """Make a run this session's for a block that resumes it, or restore it; yield how it was and how it had ended."""
     ours = {"session": token, "status": "RUNNING", "host": start.host_info, "heartbeat": start.start_time}
     changes = {**ours, **dict.fromkeys(_OF_THE_END, MISSING)}
     before: dict[str, Any] = {}

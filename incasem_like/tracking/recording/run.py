@@ -47,14 +47,6 @@ class Run:
     Metrics and info are written with the next heartbeat, every ten seconds; ``flush`` writes them now. ``tracked_run``
     makes it.
 
-    Args:
-        start: What surrounds the run; what Sacred passes to observers at the start.
-        name: The name of the run.
-        runs_directory: The folder that checkpoints and logs are in.
-        writer: Writes the record; None for a run without one.
-        observers: Further observers.
-        run_id: The wanted id; None for the store's next one.
-
     Attributes:
         name: The name of the run.
         runs_directory: The folder that checkpoints and logs are in.
@@ -104,12 +96,7 @@ class Run:
         self._result = plain(value)
 
     def log_scalar(self, name: str, value: float, step: int) -> None:
-        """Log one value of a metric; it is written at the next heartbeat.
-
-        Args:
-            name: The metric's name, ``dice_class_1``.
-            value: A number, or a NumPy or torch scalar.
-            step: The iteration it belongs to.
+        """Log one value of a metric at an iteration; it is written at the next heartbeat.
 
         Raises:
             StoreError: Another process resumed the run.
@@ -244,8 +231,7 @@ class Run:
         """Write metrics, info and output on this machine now.
 
         Raises:
-            DiskFullError: The disk has no space for the metrics.
-            StoreError: They cannot be written for another reason.
+            DiskFullError: The disk has no space for the metrics; or ``StoreError`` if something else is wrong with it.
         """
         for attempt in range(ATTEMPTS_TO_SAVE):
             if attempt:
@@ -262,8 +248,7 @@ class Run:
         """Save, and give a server a moment to receive everything.
 
         Raises:
-            DiskFullError, StoreError: As ``save``.
-            StoreError: Another process resumed the run.
+            DiskFullError, StoreError: As ``save``; or another process resumed the run.
         """
         self.save()
         if self._writer is not None:

@@ -24,13 +24,9 @@ _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the same code gives the same bytes, wheneve
 
 
 def archive_package(package: Path) -> Path:
-    """Write a package's source files into a ZIP file, unless it is there already.
+    """Write a package's source files into a ZIP file in the user's cache, unless it is there already; return its path.
 
-    Args:
-        package: Its folder.
-
-    Returns:
-        ``<hash>/<package>.zip`` in the user's cache, or a temporary file where that cannot be written.
+    Where the cache cannot be written, it is a temporary file.
     """
     files = sorted(package.rglob("*.py"))
     contents = {path.relative_to(package.parent).as_posix(): path.read_bytes() for path in files}
@@ -61,9 +57,7 @@ _SECONDS_FOR_GIT = 10
 def describe_experiment(name: str, sources: Sequence[Path]) -> dict[str, Any]:
     """Describe script, sources, packages and repositories in the form of Sacred's ``experiment`` entry.
 
-    Args:
-        name: Shown as the experiment's name.
-        sources: Files to keep beside the script that was started, and the package's modules in one archive.
+    ``sources`` are files to keep beside the script that was started, and the package's modules in one archive.
     """
     package = Path(incasem_like.__file__).resolve().parent
     script = _main_script()

@@ -47,7 +47,11 @@ _ATTEMPTS_TO_ANNOTATE = 1000
 
 
 class RunStore(StoredRuns):
-    """Runs of one kind, each with an id that counts up from 1."""
+    """Runs of one kind, each with an id that counts up from 1.
+
+    Methods raise ``RunNotFoundError`` for a run that does not exist, and ``StoreError`` if the store does not answer or
+    cannot be written.
+    """
 
     # Within this time a new run names the sources that it found in the store; until then no deletion takes them.
     LONGEST_START = timedelta(hours=1)
@@ -61,16 +65,12 @@ class RunStore(StoredRuns):
         """Take an id for a run that is not in sight before ``publish``.
 
         Args:
-            wanted: The id; None for the next one, above all that ever were.
+            wanted: The id, for which there must be no run; None for the next one, above all that ever were.
             id_above: The next one is above this too.
             session: Token of the session that writes it.
 
         Returns:
             The folder on this machine in which it is written; ``run.json`` must come last.
-
-        Raises:
-            InputError: There is a run of the wanted id.
-            StoreError: The store cannot be written.
         """
 
     @abstractmethod
@@ -92,10 +92,6 @@ class RunStore(StoredRuns):
 
         Returns:
             Whether they were as expected, so that the change was made.
-
-        Raises:
-            RunNotFoundError: The run does not exist, if the store can tell that from an unexpected value.
-            StoreError: The store cannot be written.
         """
 
     @abstractmethod
@@ -104,10 +100,9 @@ class RunStore(StoredRuns):
 
     @abstractmethod
     def unfinished(self, what: str) -> dict[int, float]:
-        """List runs that are out of sight: id, seconds since it last changed.
+        """List runs that are out of sight, with the seconds since each last changed.
 
-        Args:
-            what: ``DELETING`` for those whose deletion began, ``IMPORTING`` for those that were begun or imported.
+        ``what`` is ``DELETING`` for those whose deletion began, ``IMPORTING`` for those that were begun or imported.
         """
 
     @abstractmethod
@@ -126,26 +121,13 @@ class RunStore(StoredRuns):
         return []
 
     def free(self, leftovers: Sequence[Any]) -> None:
-        """Delete leftovers.
-
-        Raises:
-            StoreError: The store cannot be written.
-        """
+        """Delete leftovers."""
 
     def publish(self, folder: RunFolder, run: str) -> None:
-        """Bring a run that was reserved into sight, from its folder; ``run`` names it in messages.
-
-        Raises:
-            InputError: The store takes no record of that size.
-            StoreError: The store cannot be written.
-        """
+        """Bring a run that was reserved into sight, from its folder; ``run`` names it in messages."""
 
     def hold(self, run_id: int) -> AbstractContextManager[None]:
-        """Lock a run that is over against being claimed, where ``patch`` alone does not.
-
-        Raises:
-            InputError: Somebody just did.
-        """
+        """Lock a run that is over against being claimed, where ``patch`` alone does not."""
         return contextlib.nullcontext()
 
     def is_free(self, run_id: int) -> bool:
@@ -153,7 +135,7 @@ class RunStore(StoredRuns):
         return not any(run_id in ids for ids in (self.ids(), self.unfinished(DELETING), self.unfinished(IMPORTING)))
 
     def put(self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], Renewed]) -> int:
-        """Write an exported run into the store; it comes into sight when all of it is there.
+        """Write an exported run into the store; it comes into sight when all of it is there. Return its id.
 
         Args:
             portable: The run.
@@ -161,12 +143,8 @@ class RunStore(StoredRuns):
             id_above: The next one is above this too.
             renew: Returns, for its id, what it notes of ids of runs and paths, as these are here.
 
-        Returns:
-            Its id.
-
         Raises:
             InputError: There is a run of the wanted id.
-            StoreError: The store cannot be written.
         """
         document, session = portable.document, portable.document.get("session")
         folder = self.reserve(wanted, id_above, session)
@@ -210,11 +188,6 @@ class RunStore(StoredRuns):
             add_tags: Tags to add; one that it has already stays where it is.
             remove_tags: Tags to take away; one that it lacks is passed over.
             notes: What replaces its notes; None leaves them.
-
-        Raises:
-            RunNotFoundError: The run does not exist.
-            InputError: A tag is empty.
-            StoreError: The store cannot be written.
         """
         refuse_empty_tags(add_tags)
         for _ in range(_ATTEMPTS_TO_ANNOTATE):
@@ -231,16 +204,13 @@ class RunStore(StoredRuns):
     def set_killed(self, run_id: int) -> bool:
         """Record that a run was killed which could not do so itself, after uploading what is pending of it.
 
-        Args:
-            run_id: The run; one of another machine that only looks dead is watched first.
+        One of another machine that only looks dead is watched first.
 
         Returns:
             Whether it was recorded now; False if the run is over.
 
         Raises:
-            RunNotFoundError: The run does not exist.
             InputError: The run is still running.
-            StoreError: The store cannot be written.
         """
         for journal in self.pending(run_id):
             self.deliver(journal)
@@ -257,14 +227,8 @@ class RunStore(StoredRuns):
     def note(self, run_id: int, facts: Mapping[str, Any]) -> None:
         """Set entries of ``info`` of a run that is over, such as a checkpoint that came later.
 
-        Args:
-            run_id: The run.
-            facts: Plain values by key; each replaces what was noted under that key.
-
         Raises:
-            RunNotFoundError: The run does not exist.
             InputError: The run is still running, and writes its info itself.
-            StoreError: The store cannot be written.
         """
         session = self.refuse_live(run_id).document.get("session")
         with self.hold(run_id):
@@ -275,9 +239,7 @@ class RunStore(StoredRuns):
         """Hide a run, as the first step of deleting it; its id stays used.
 
         Raises:
-            RunNotFoundError: The run does not exist.
             InputError: The run is still running.
-            StoreError: The store cannot be written.
         """
         session = None
         with contextlib.suppress(DamagedRecordError):  # it can be deleted all the same
@@ -292,25 +254,13 @@ class RunStore(StoredRuns):
         raise InputError(f"Run {run_id} in {self.description} was just continued: look at it again.")
 
     def check_unused(self, run_id: int, resume: str | None = None) -> None:
-        """Check that a wanted id is free.
-
-        Args:
-            run_id: The id.
-            resume: Flag of the script that resumes such a run, if there is one.
-
-        Raises:
-            InputError: There is one.
-        """
+        """Check that a wanted id is free; ``InputError`` names the flag ``resume`` that resumes the run that has it."""
         if run_id in self.ids():
             raise id_taken(run_id, self.description, resume)
 
 
 def refuse_empty_tags(tags: Sequence[str]) -> None:
-    """Check that no tag is empty.
-
-    Raises:
-        InputError: One has none.
-    """
+    """Check that no tag is empty."""
     if not all(tag.strip() for tag in tags):
         raise InputError("A tag cannot be empty: give it a text, such as +published or -published.")
 

@@ -16,12 +16,7 @@ _UNAUTHORIZED = 13
 
 @contextlib.contextmanager
 def server_errors(description: str, doing: str) -> Iterator[None]:
-    """Turn errors of the server into errors for users.
-
-    Args:
-        description: Of the database.
-        doing: What it was to be: ``read``, ``written``.
-    """
+    """Turn errors of the server into errors for users; what it was to be, is ``read`` or ``written``."""
     try:
         yield
     except pymongo.errors.ConnectionFailure:

@@ -134,11 +134,7 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 class MetricSummaries(Mapping[str, Mapping[str, float]]):
-    """Summaries of metrics that are parsed when asked for: most lists of runs show few or none of them.
-
-    Args:
-        text: The summaries as JSON.
-    """
+    """Summaries of metrics as JSON, parsed when asked for: most lists of runs show few or none of them."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -271,8 +271,7 @@ class MongoStore(RunStore):
     def _sweep(self, candidates: Sequence[Any]) -> int:
         """Delete sources and resources that no run names, unless a new run may need them; return their bytes.
 
-        Args:
-            candidates: Ids of files, perhaps stored by another program, beside those that ``keep`` stored.
+        ``candidates`` are files that another program may have stored, beside those that ``keep`` stored.
         """
         runs = self.database["runs"].find({}, {"experiment.sources": 1, "resources": 1})
         named = {str(word) for run in runs for what in SHARED for pair in shared_files(run, what) for word in pair}
@@ -339,12 +338,7 @@ class MongoStore(RunStore):
 
     @contextlib.contextmanager
     def errors(self, doing: str = "read", run: str = "The record of a run") -> Iterator[None]:
-        """Turn errors of the server into errors for users.
-
-        Args:
-            doing: What it was to be: ``read`` or ``written``.
-            run: What it was to take, for messages.
-        """
+        """Turn errors of the server into errors for users; ``run`` names what was to be written."""
         try:
             with server_errors(self.description, doing):
                 yield

@@ -75,16 +75,10 @@ class Mark:
 def series_update(
     name: str, run_id: int, series: BoundedSeries, mark: Mark | None
 ) -> tuple[dict[str, Any], Mark] | None:
-    """Find the fields by which a metrics document becomes equal to a series; None where it is.
+    """Find the fields by which a metrics document becomes equal to a series; None if its ``mark`` says that it is.
 
     Positions are set one by one rather than appended to, so that a write that is repeated, because nobody knows whether
     it came through, does no harm.
-
-    Args:
-        name: Of the metric.
-        run_id: Of the run.
-        series: What the document should hold.
-        mark: What it holds; None for all to be written.
     """
     new = Mark(series.stride, len(series.points), series.count)
     if new == mark:
@@ -125,7 +119,7 @@ class Parcel:
 
 
 class Delivery:
-    """Writes one run for one session.
+    """Writes one run for one session; raises pymongo's errors.
 
     Args:
         database: Where to.
@@ -135,9 +129,6 @@ class Delivery:
 
     Attributes:
         artifacts: The entries of the files that the run has in the database.
-
-    Raises:
-        pymongo.errors.PyMongoError: The server does not answer.
     """
 
     def __init__(self, database: Database[Any], files: gridfs.GridFS, folder: RunFolder, token: str | None) -> None:
@@ -182,7 +173,6 @@ class Delivery:
 
         Raises:
             SessionLostError: Another process claimed the run.
-            pymongo.errors.PyMongoError: The server did not take it, or not all of it.
         """
         if self._runs.find_one(self._mine, {"_id": 1}) is None:
             raise SessionLostError
@@ -198,7 +188,6 @@ class Delivery:
 
         Raises:
             SessionLostError: Another process continued the run.
-            pymongo.errors.PyMongoError: The server did not take it, or not all of it.
         """
         change: dict[str, Any] = {"$set": {**parcel.fields, "artifacts": self.artifacts}}
         if "stop_time" not in parcel.fields:
@@ -254,11 +243,7 @@ class Delivery:
 
 
 def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> None:
-    """Bring a run into sight that was reserved and is whole in its journal.
-
-    Raises:
-        SessionLostError, pymongo.errors.PyMongoError: As ``Delivery.publish``.
-    """
+    """Bring a run into sight that was reserved and is whole in its journal."""
     found = journal.read_document() or {}
     run = {key: value for key, value in found.items() if key != "omniboard" or value}
     table = MetricTable(max_points(as_mapping(run.get("config"))))
@@ -279,16 +264,7 @@ def push(
 ) -> str | None:
     """Write what a journal holds into its database; return why it does not belong there and stays, or None.
 
-    Args:
-        database: Where to.
-        files: Its GridFS.
-        journal: Of a run that no process writes.
-        description: Of the database.
-        limit: Points of each metric in the database; None for what the run's configuration says.
-
-    Raises:
-        pymongo.errors.PyMongoError: The server did not take it, or not all of it.
-        StoreError: The journal is damaged.
+    The run has no process. ``limit`` is the number of points of each metric; None for what its configuration says.
     """
     journal.upgrade()
     run = journal.read_document() if journal.is_undelivered else None

@@ -96,12 +96,7 @@ class RunRecord:
         return find_process(self.host, self.heartbeat, self.start_time) is None
 
     def artifact(self, name: str) -> bytes:
-        """Fetch the content of a file stored with the run.
-
-        Raises:
-            RunNotFoundError: The run has no artifact of that name.
-            StoreError: The store has lost it, or does not answer.
-        """
+        """Fetch the content of a file stored with the run."""
         if name not in self.artifacts:
             raise RunNotFoundError(
                 f"Run {self.id} in {self.store.description} has no artifact '{name}'{nearest(name, self.artifacts)}: "
@@ -186,7 +181,7 @@ def shared_files(document: Mapping[str, Any], what: Literal["sources", "resource
 
 
 class StoredRuns(ABC):
-    """Runs of one kind, as far as they are read.
+    """Runs of one kind, as far as they are read; methods raise ``StoreError`` if the store does not answer.
 
     Attributes:
         kind: Of the runs, one of ``KINDS``.
@@ -221,25 +216,15 @@ class StoredRuns(ABC):
             inputs: Whether the summaries hold the inputs, which are bulky.
             metrics: Metrics that are wanted of runs of Sacred's own observers too, which keep no summary of them: from
                 MongoDB these are read whole, and only when named here. Other runs have all of theirs anyway.
-
-        Raises:
-            StoreError: The store cannot be read at all.
         """
 
     @abstractmethod
     def read_stored(
         self, run_id: int, what: Literal["artifacts", "sources", "resources"], only: str | None = None
     ) -> Iterator[tuple[str, bytes | None]]:
-        """Read the files stored with a run, in the order of its document.
+        """Yield name and content of the files stored with a run, in the order of its document, or of the ``only`` one.
 
-        Args:
-            run_id: The run.
-            what: Which of them.
-            only: The name of one; by default all.
-
-        Yields:
-            Name and content; None for what is lost, or was never stored: Sacred's own observer stores no resources in
-            MongoDB.
+        The content is None for what is lost, or was never stored: Sacred's own observer stores no resources in MongoDB.
         """
 
     @abstractmethod
@@ -264,14 +249,10 @@ class StoredRuns(ABC):
         return ()
 
     def push(self, journal: RunFolder, limit: int | None = None) -> str | None:
-        """Write what a journal holds into the store, and clear it; return why it was left as it is, or None.
+        """Write what a journal of a run that no process writes holds into the store, and clear it.
 
-        Args:
-            journal: Of a run that no process writes.
-            limit: Points of each metric in the store; None for what the run's configuration says.
-
-        Raises:
-            StoreError: The store does not answer, or the journal is damaged.
+        Returns why it was left as it is, or None. ``limit`` is the number of points of each metric in the store; None
+        for what the run's configuration says.
         """
         return None
 
@@ -280,11 +261,7 @@ class StoredRuns(ABC):
         return [journal for journal in self.journals if journal.is_undelivered and run_id in (None, journal.run_id)]
 
     def deliver(self, journal: Journal) -> str | None:
-        """Push what a journal holds; return why it was left as it is, or None.
-
-        Raises:
-            StoreError: The store does not answer, or refuses to be written.
-        """
+        """Push what a journal holds; return why it was left as it is, or None."""
         try:
             journal.log.open()
         except AlreadyWrittenError:
