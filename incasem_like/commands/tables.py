@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from incasem_like.terminal import duration
-from incasem_like.tracking.queries.conditions import shown
+from incasem_like.tracking.queries.fields import shown
 
 NOTHING = "-"
 _EXACT = 2**53

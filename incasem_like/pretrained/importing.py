@@ -19,8 +19,7 @@ from incasem_like.tracking.metrics_log import MetricsLog
 from incasem_like.tracking.mirror.checkpoints import upload_missing
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import highest_number, models_folder
-from incasem_like.tracking.moving.deletion import delete_run
-from incasem_like.tracking.moving.model_files import share
+from incasem_like.tracking.moving.model_files import delete_run, share
 from incasem_like.tracking.moving.transfer import export_run, import_runs
 from incasem_like.tracking.run_folder import (
     ANNOTATIONS,

@@ -26,6 +26,7 @@ from incasem_like.terminal import Progress
 
 DOCUMENTS = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json", "attributes.json")
 OBJECTS_AT_ONCE = 8
+_CREMI = ("volumes/raw", "volumes/labels/neuron_ids")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,6 @@ class PublicData:
         return self.key.endswith((".zarr", ".n5"))
 
 
-_CREMI = ("volumes/raw", "volumes/labels/neuron_ids")
 _LISTED = {
     "fib25": PublicData(
         "s3://open-neurodata",

@@ -4,7 +4,7 @@ from incasem_like.tracking.mirror.checkpoints import missing_uploads, upload_mis
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import CheckpointRecord
 from incasem_like.tracking.model.summaries import CheckpointSummary, RunSummary
-from incasem_like.tracking.moving.deletion import delete_run
+from incasem_like.tracking.moving.model_files import delete_run
 from incasem_like.tracking.opening import open_store
 from incasem_like.tracking.recording.recorder import run_experiment, tracked_run
 from incasem_like.tracking.recording.run import Run

@@ -25,7 +25,7 @@ from incasem_like.tracking.model.checkpoints import (
     remove_tree,
 )
 from incasem_like.tracking.model.summaries import DAMAGED
-from incasem_like.tracking.moving.deletion import finish_deletion
+from incasem_like.tracking.moving.model_files import finish_deletion
 from incasem_like.tracking.stores.base import DELETING, IMPORTING
 
 if TYPE_CHECKING:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 DATA = "data"
 MISSING = "MISSING"
+_CONTAINER = re.compile(r"^(.*?\.(?:zarr|n5))(?:/(.*))?$", re.IGNORECASE)
+_KINDS_BY_TOOL = {tool: kind.name for kind in RUN_KINDS for tool in kind.tools}
+# Predictions lie in a group that names both runs, even those that did not get to say where they wrote.
+_PREDICTED = re.compile(r"^(.*/predictions/(?:train|ensemble)_[\d_]+/predict_(\d+))(?:/|$)")
+_RESUMED = "resumed"
+_SHOWN_OF_HASHES = 8
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,6 @@ class Lineage:
         return found
 
 
-_CONTAINER = re.compile(r"^(.*?\.(?:zarr|n5))(?:/(.*))?$", re.IGNORECASE)
-_KINDS_BY_TOOL = {tool: kind.name for kind in RUN_KINDS for tool in kind.tools}
-
-
 @dataclass(frozen=True)
 class Making:
     """How a dataset was made, as it says itself.
@@ -153,12 +155,6 @@ def input_hashes(run: RunSummary) -> dict[str, str]:
         elif place := entry.get("address") or entry.get("file"):
             found[str(place)] = str(entry.get("content_hash") or "")
     return found
-
-
-# Predictions lie in a group that names both runs, even those that did not get to say where they wrote.
-_PREDICTED = re.compile(r"^(.*/predictions/(?:train|ensemble)_[\d_]+/predict_(\d+))(?:/|$)")
-_RESUMED = "resumed"
-_SHOWN_OF_HASHES = 8
 
 
 def gather(

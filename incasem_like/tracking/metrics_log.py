@@ -28,6 +28,8 @@ from incasem_like.tracking.values import as_utc
 
 START_OF_A_POINT = b'{"name"'
 _UNDEFINED = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+log = logging.getLogger("incasem_like.tracking")
+_NOTHING_WITHDRAWN: Mapping[str, Any] = {"withdrawn_after": math.inf}
 
 
 class AlreadyWrittenError(Exception):
@@ -129,9 +131,6 @@ def _length_of_whole_lines(path: Path) -> int:
     return 0
 
 
-log = logging.getLogger("incasem_like.tracking")
-
-
 def read_log(path: Path) -> dict[str, Metric]:
     """Read all metrics of a log, without what was withdrawn."""
     columns: defaultdict[str, list[tuple[int, float, datetime]]] = defaultdict(list)
@@ -201,9 +200,6 @@ def _written_by(path: Path) -> tuple[list[str], dict[str, Any] | None]:
         elif "session" in marker:
             written.append(marker["session"])
     return written, base
-
-
-_NOTHING_WITHDRAWN: Mapping[str, Any] = {"withdrawn_after": math.inf}
 
 
 def _lines_that_count(path: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:

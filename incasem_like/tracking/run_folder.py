@@ -24,6 +24,14 @@ METRICS_LOG = "metrics.jsonl"
 ANNOTATIONS = "annotations.json"
 _IN_OTHER_FILES = ("_id", "config", "info", "omniboard", "captured_out")  # than run.json
 OWN_FILES = frozenset({"run.json", "config.json", "info.json", "metrics.json", METRICS_LOG, "cout.txt", ANNOTATIONS})
+_FOLDER = Path("tracking", "journal")
+_WITH_OUR_KEYS = ("config", "info", "result", "meta", "host")
+_PENDING = "pending.json"
+MANIFEST = "manifest.json"
+FORMAT, VERSION = "incasem-like run", 1
+CHECKPOINTS = "checkpoints"
+# What a run notes (info) and its result, with the ids of runs and paths of checkpoints of the store that it came to.
+Renewed = tuple[Mapping[str, Any], Any]
 
 
 def artifact_file_name(name: str) -> str:
@@ -172,11 +180,6 @@ class RunFolder:
             return None
         except (ValueError, RecursionError) as error:
             raise self._damaged(path, error) from None
-
-
-_FOLDER = Path("tracking", "journal")
-_WITH_OUR_KEYS = ("config", "info", "result", "meta", "host")
-_PENDING = "pending.json"
 
 
 def from_document(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -328,15 +331,6 @@ class Journals:
         ids = {name: name.removeprefix(start).partition(".")[0] for name in names if name.startswith(start)}
         for name in sorted((name for name in ids if ids[name].isdigit()), key=lambda name: (int(ids[name]), name)):
             yield Journal(self.folder / name)
-
-
-MANIFEST = "manifest.json"
-FORMAT, VERSION = "incasem-like run", 1
-CHECKPOINTS = "checkpoints"
-
-
-# What a run notes (info) and its result, with the ids of runs and paths of checkpoints of the store that it came to.
-Renewed = tuple[Mapping[str, Any], Any]
 
 
 def _content_of(name: str) -> cached_property[dict[str, Any]]:

@@ -10,6 +10,10 @@ from typing import Any
 
 from incasem_like.tracking.values import as_utc
 
+MAX_POINTS = 2000
+Point = tuple[int, float, datetime]
+Summary = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -19,11 +23,6 @@ class Metric:
     steps: tuple[int, ...]
     values: tuple[float, ...]
     timestamps: tuple[datetime, ...]
-
-
-MAX_POINTS = 2000
-Point = tuple[int, float, datetime]
-Summary = dict[str, Any]
 
 
 class BoundedSeries:

@@ -20,7 +20,7 @@ from incasem_like.commands.runs.lineage import find_lineage
 from incasem_like.commands.tables import cell, is_number
 from incasem_like.errors import InputError
 from incasem_like.tracking.kinds import KINDS, singular
-from incasem_like.tracking.queries.conditions import STATUSES, parse_condition
+from incasem_like.tracking.queries.fields import STATUSES, parse_condition
 from incasem_like.tracking.queries.select import select_runs
 
 if TYPE_CHECKING:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
     from incasem_like.tracking.stores.records import RunRecord
 
+log = logging.getLogger("incasem_like.tracking")
+SECONDS_BETWEEN_ATTEMPTS = 10.0
+SECONDS_WITHOUT_A_WORD = 2.0
+SECONDS_WITHOUT_PROGRESS = 20.0
+
 
 def missing_uploads(record: RunRecord) -> list[CheckpointRecord]:
     """List the checkpoints that the run's store should hold by ``tracking.store_checkpoints`` and does not."""
@@ -81,12 +86,6 @@ def _remove_others(files: CheckpointFiles, run_id: int, wanted: Sequence[Checkpo
     named = {file.sha256 for one in wanted for file in one.files}
     files.remove([copy.id for copy in files.of_run(run_id) if copy.sha256 not in named])
     files.remove_partial(run_id)
-
-
-log = logging.getLogger("incasem_like.tracking")
-SECONDS_BETWEEN_ATTEMPTS = 10.0
-SECONDS_WITHOUT_A_WORD = 2.0
-SECONDS_WITHOUT_PROGRESS = 20.0
 
 
 class CheckpointUploader(threading.Thread):

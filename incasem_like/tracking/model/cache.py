@@ -17,6 +17,9 @@ from incasem_like.errors import CheckpointError, DiskFullError
 from incasem_like.terminal import Progress
 
 _BYTES_AT_ONCE = 1 << 20
+BYTES_WORTH_A_PROGRESS_BAR = 16 << 20
+ENVIRONMENT_VARIABLE = "INCASEM_CACHE"
+_IS_A_HASH = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
 def file_sha256(path: Path) -> str:
@@ -28,9 +31,6 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-BYTES_WORTH_A_PROGRESS_BAR = 16 << 20
-
-
 @contextlib.contextmanager
 def transfer_progress(description: str, size: int) -> Iterator[Callable[[int], None]]:
     """Yield a function to call with the number of bytes transferred; a small file shows no progress."""
@@ -39,10 +39,6 @@ def transfer_progress(description: str, size: int) -> Iterator[Callable[[int], N
         return
     with Progress(description, size, "B") as progress:
         yield progress.advance
-
-
-ENVIRONMENT_VARIABLE = "INCASEM_CACHE"
-_IS_A_HASH = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
 def cache_directory() -> Path:

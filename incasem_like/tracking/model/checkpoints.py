@@ -16,6 +16,14 @@ from incasem_like.errors import CheckpointError, StoreError
 from incasem_like.tracking.model.cache import cached_path, fetch_into_cache, file_sha256, find_in_cache
 
 DELETED_PREFIX = ".deleting-"
+MODELS = "models"
+BESIDE_MODELS = ("tensorboard", "snapshots")
+_SECONDS_WITHOUT_A_BYTE = 60
+_BYTES_AT_ONCE = 1 << 20
+# Under this a run notes which folders of runs it wrote to before it was continued with another one
+EARLIER_FOLDERS = "earlier_runs_directories"
+log = logging.getLogger("incasem_like.tracking")
+DEFAULT = "best,last"
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,6 @@ class StoredFile:
     bytes: int
     name: str
     entry: dict[str, Any] = field(default_factory=dict)
-
-
-MODELS = "models"
-BESIDE_MODELS = ("tensorboard", "snapshots")
 
 
 def folder_name(run_id: int) -> str:
@@ -58,12 +62,6 @@ def highest_number(runs_directory: Path) -> int:
     folder = runs_directory / MODELS
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdecimal()), default=0)
-
-
-_SECONDS_WITHOUT_A_BYTE = 60
-_BYTES_AT_ONCE = 1 << 20
-# Under this a run notes which folders of runs it wrote to before it was continued with another one
-EARLIER_FOLDERS = "earlier_runs_directories"
 
 
 class CheckpointCopies(Protocol):
@@ -300,9 +298,6 @@ def _names_a_file(entry: Any) -> bool:
     return isinstance(place, str) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("bytes"), int)
 
 
-log = logging.getLogger("incasem_like.tracking")
-
-
 def choose_checkpoint(
     records: Sequence[CheckpointRecord],
     which: str | int,
@@ -378,9 +373,6 @@ def listed(numbers: list[int]) -> str:
     if len(numbers) <= 8:
         return ", ".join(map(str, numbers))
     return f"{', '.join(map(str, numbers[:3]))}, … {', '.join(map(str, numbers[-3:]))}"
-
-
-DEFAULT = "best,last"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,14 @@ from incasem_like.tracking.kinds import KINDS_BY_KEY, kind_named
 from incasem_like.tracking.liveness import honest_status
 from incasem_like.tracking.values import as_mapping, as_sequence, is_number, utc_moment
 
+DAMAGED = "DAMAGED"
+ALL_KEYS = "*"
+_HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start", "process_ticks")
+TIMES = ("start_time", "stop_time", "heartbeat")
+_CHECKPOINT_FIELDS = ("iteration", "path", "sha256", "bytes")
+# What incasem's own trainings and predictions say of where they come from; they note nothing in info.
+PARENTS_IN_CONFIG = ("prediction.run_id_training", "training.start_from", "training.continue_id")
+
 
 def origins(parent: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """List what a run notes under ``parent``, a mapping for each run: itself, or its ``members``."""
@@ -26,10 +34,6 @@ def named_runs(origin: Mapping[str, Any]) -> list[tuple[str, int]]:
     """List the runs, as pairs of kind and id, that one of these names."""
     ids = ((kind, origin.get(key)) for key, kind in KINDS_BY_KEY.items())
     return [(kind, number) for kind, number in ids if type(number) is int and number >= 1]
-
-
-DAMAGED = "DAMAGED"
-ALL_KEYS = "*"
 
 
 class CheckpointSummary(NamedTuple):
@@ -140,13 +144,6 @@ def _leaves(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]
             yield from _leaves(value, path)
         else:
             yield path, unpickled(value)
-
-
-_HOST_FIELDS = ("hostname", "pid", "boot_id", "pid_namespace", "process_start", "process_ticks")
-TIMES = ("start_time", "stop_time", "heartbeat")
-_CHECKPOINT_FIELDS = ("iteration", "path", "sha256", "bytes")
-# What incasem's own trainings and predictions say of where they come from; they note nothing in info.
-PARENTS_IN_CONFIG = ("prediction.run_id_training", "training.start_from", "training.continue_id")
 
 
 def condense(document: Mapping[str, Any]) -> dict[str, Any]:

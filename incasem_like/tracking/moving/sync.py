@@ -12,7 +12,7 @@ from incasem_like.disk import write_whole
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.address import FolderAddress, parse_address
 from incasem_like.tracking.mirror.checkpoints import runs_lacking_uploads, upload_missing
-from incasem_like.tracking.moving.deletion import delete_run, finish_deletion
+from incasem_like.tracking.moving.model_files import delete_run, finish_deletion
 from incasem_like.tracking.moving.transfer import copy_run
 from incasem_like.tracking.opening import open_store
 from incasem_like.tracking.run_folder import Journal, Journals

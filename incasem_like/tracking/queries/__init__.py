@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from incasem_like.tracking.queries.conditions import Condition, parse_condition
-from incasem_like.tracking.queries.fields import Field, better
+from incasem_like.tracking.queries.fields import Condition, Field, better, parse_condition
 from incasem_like.tracking.queries.select import Selection, Vocabulary, select_runs
 
 __all__ = ["Condition", "Field", "Selection", "Vocabulary", "better", "parse_condition", "select_runs"]

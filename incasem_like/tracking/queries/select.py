@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
 from incasem_like.tracking.model.summaries import ALL_KEYS, flatten
-from incasem_like.tracking.queries.conditions import Condition
 from incasem_like.tracking.queries.fields import (
     ALIASES,
     COMMON_FIELDS,
     ORGANELLE,
+    Condition,
     Field,
     config_field,
     metric_field,
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _VALUES = ("last", "min", "max")
 _MOST_CANDIDATES = 8
+Key = tuple[str, int]
+# The names that so many of the newest and oldest runs know are tried before those of all runs.
+_NEWEST, _OLDEST = 60, 20
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,6 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-Key = tuple[str, int]
-
-
 def inherited(field: Field, runs: Sequence[RunSummary], stores: Sequence[RunStore]) -> Field:
     """Make of the field ``organelle`` one that looks at a run's ancestors where its own data name none.
 
@@ -147,10 +147,6 @@ def _with_ancestors(runs: Sequence[RunSummary], stores: Sequence[RunStore]) -> d
             read.add(kind)
             known |= {(run.kind, run.id): run for run in stores[0].sibling(kind).summaries(inputs=True)}
     return known
-
-
-# The names that so many of the newest and oldest runs know are tried before those of all runs.
-_NEWEST, _OLDEST = 60, 20
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ from incasem_like.terminal import nearest
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_TO_FINISH = 10.0
 MOST_WAITING = 1000
+CLASS_KEY = "observer"
+_KNOWN_BY_KEYS = (("SlackObserver", {"webhook_url"}), ("TelegramObserver", {"token", "chat_id"}))
+_NOT_FOR_ONE_RUN = {"RunObserver", "TinyDbReader"}
 
 
 class GuardedObserver:
@@ -92,11 +95,6 @@ class GuardedObserver:
         if occasion not in self._complained:
             self._complained.add(occasion)
             log.warning("%s %s.", self.name, what)
-
-
-CLASS_KEY = "observer"
-_KNOWN_BY_KEYS = (("SlackObserver", {"webhook_url"}), ("TelegramObserver", {"token", "chat_id"}))
-_NOT_FOR_ONE_RUN = {"RunObserver", "TinyDbReader"}
 
 
 def read_observer(path: Path, folders: Sequence[Path], class_name: str | None = None) -> GuardedObserver:

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 SECONDS_TO_CLOSE = 5.0
+_OF_THE_END = ("stop_time", "fail_trace", "result")
+# What stores keep beside the record, or others may change meanwhile
+_NOT_IN_THE_RECORD = ("_id", "revision", "config", "info", "omniboard", "captured_out", *_OF_THE_END)
+_ATTEMPTS_TO_CLAIM = 5
 
 
 class RunTerminated(KeyboardInterrupt):
@@ -164,12 +168,6 @@ def _signals_interrupt(run: Run) -> Iterator[None]:
         name = signal.Signals(terminated.number).name
         print(f"Ended by {name}: run {run.id} is recorded as INTERRUPTED.", file=sys.stderr)
         raise SystemExit(128 + terminated.number) from None
-
-
-_OF_THE_END = ("stop_time", "fail_trace", "result")
-# What stores keep beside the record, or others may change meanwhile
-_NOT_IN_THE_RECORD = ("_id", "revision", "config", "info", "omniboard", "captured_out", *_OF_THE_END)
-_ATTEMPTS_TO_CLAIM = 5
 
 
 @contextlib.contextmanager

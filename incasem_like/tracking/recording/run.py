@@ -39,6 +39,7 @@ ATTEMPTS_TO_SAVE, SECONDS_BETWEEN_ATTEMPTS = 10, 1.0
 SECONDS_TO_DELIVER = 2.0  # once; not again before a delivery came through
 SECONDS_FOR_UPLOADS = 1800.0
 SECONDS_FOR_UPLOADS_WHEN_STOPPED = 15.0
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Run:
@@ -340,9 +341,6 @@ class Run:
                     log.warning(
                         "The record of run %s cannot be written now: %s", self._id, without_credentials(str(reason))
                     )
-
-
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _now() -> datetime:

@@ -21,6 +21,7 @@ from incasem_like.tracking.model.cache import cache_directory
 from incasem_like.tracking.values import without_credentials
 
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the same code gives the same bytes, whenever it was installed
+_SECONDS_FOR_GIT = 10
 
 
 def archive_package(package: Path) -> Path:
@@ -49,9 +50,6 @@ def archive_package(package: Path) -> Path:
         path = Path(tempfile.mkdtemp(prefix="incasem-like-")) / path.name
         write_whole(path, write)
     return path
-
-
-_SECONDS_FOR_GIT = 10
 
 
 def describe_experiment(name: str, sources: Sequence[Path]) -> dict[str, Any]:

@@ -21,6 +21,11 @@ from incasem_like.tracking.sessions import id_taken
 from incasem_like.tracking.stores.records import SHARED, StoredRuns
 from incasem_like.tracking.values import as_mapping, as_sequence
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+MISSING: Final = object()  # in place of a value: the document does not have this field
+DELETING, IMPORTING = "deleting", "importing"
+_ATTEMPTS_TO_ANNOTATE = 1000
+
 
 @dataclass(frozen=True)
 class Freed:
@@ -38,12 +43,6 @@ class Freed:
 
     def __add__(self, other: Freed) -> Freed:
         return Freed(self.bytes + other.bytes, self.folders + other.folders, self.kept + other.kept)
-
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-MISSING: Final = object()  # in place of a value: the document does not have this field
-DELETING, IMPORTING = "deleting", "importing"
-_ATTEMPTS_TO_ANNOTATE = 1000
 
 
 class RunStore(StoredRuns):

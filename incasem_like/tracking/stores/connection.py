@@ -12,6 +12,16 @@ import pymongo.errors
 from incasem_like.errors import NoAnswerError, StoreError
 
 _UNAUTHORIZED = 13
+AUTHENTICATION_FAILED = 18
+# What a replica set has not given to most of its members it may take back when one of them fails. It says that it could
+# not within a shorter time than the client waits for an answer. A server by itself takes no notice of either.
+_UNLESS_THE_URL_SAYS_OTHERWISE = {
+    "serverSelectionTimeoutMS": 4000,
+    "connectTimeoutMS": 4000,
+    "socketTimeoutMS": 20000,
+    "w": "majority",
+    "wTimeoutMS": 15000,
+}
 
 
 @contextlib.contextmanager
@@ -38,18 +48,6 @@ def _refusal(description: str, doing: str, error: pymongo.errors.OperationFailur
             "as mongodb://USER:PASSWORD@HOST:PORT, or have its administrator grant readWrite."
         )
     return StoreError(f"{description} refuses to be {doing} (code {error.code}): check the user's rights.")
-
-
-AUTHENTICATION_FAILED = 18
-# What a replica set has not given to most of its members it may take back when one of them fails. It says that it could
-# not within a shorter time than the client waits for an answer. A server by itself takes no notice of either.
-_UNLESS_THE_URL_SAYS_OTHERWISE = {
-    "serverSelectionTimeoutMS": 4000,
-    "connectTimeoutMS": 4000,
-    "socketTimeoutMS": 20000,
-    "w": "majority",
-    "wTimeoutMS": 15000,
-}
 
 
 def connection_options(url: str) -> dict[str, Any]:

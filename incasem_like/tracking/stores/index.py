@@ -45,6 +45,21 @@ _TABLES = {"records": ("record", "metrics", "inputs"), "configs": ("keys", "leav
 _SECONDS_TO_WAIT_FOR_OTHERS = 1.0
 _SECONDS_WHILE_LIVE = 300.0
 Row = tuple[str, ...]
+_FILES_OF = {"records": ("run.json", "info.json", ANNOTATIONS), "configs": ("config.json",)}
+_BLIND_SECONDS_OF_FILES = 2.0  # two writes within one tick of a file system's clock may look alike
+# What changes whenever a summary does: by a run at work, Sacred's as well; by persons, in Omniboard; by ``runs``.
+_TELLING = ("status", "heartbeat", "stop_time", "session", REVISION, "omniboard", "result", "experiment.name")
+# Whole small parts rather than many fields of them: a server takes its time over each path that it is asked for.
+_FIELDS = {
+    "records": (
+        *("status", "start_time", "stop_time", "heartbeat", "result", "command", "meta", "host", "omniboard"),
+        *("experiment.name", "info.parent", "info.summary", "info.checkpoints"),
+        *("info.inputs", *(f"info.{key}" for key in KINDS_BY_KEY), *(f"config.{key}" for key in PARENTS_IN_CONFIG)),
+    ),
+    "configs": ("config",),
+}
+_RUNS_IN_ONE_ANSWER = 500
+_BLIND_SECONDS_OF_DATABASES = 60.0
 
 
 @dataclass(frozen=True)
@@ -210,12 +225,6 @@ def _choose(rows: Mapping[int, Row], wanted: Sequence[str]) -> dict[int, dict[st
     return found
 
 
-_FILES_OF = {"records": ("run.json", "info.json", ANNOTATIONS), "configs": ("config.json",)}
-
-
-_BLIND_SECONDS_OF_FILES = 2.0  # two writes within one tick of a file system's clock may look alike
-
-
 def folder_source(folder: Path) -> Source:
     """Read runs that are kept as files; one that cannot be read is DAMAGED.
 
@@ -276,23 +285,6 @@ def _folder_config(directory: Path) -> Row:
         return _config_row(_ListedRun(directory).read("config.json"))
     except (DamagedRecordError, OSError):
         return _config_row({})
-
-
-# What changes whenever a summary does: by a run at work, Sacred's as well; by persons, in Omniboard; by ``runs``.
-_TELLING = ("status", "heartbeat", "stop_time", "session", REVISION, "omniboard", "result", "experiment.name")
-# Whole small parts rather than many fields of them: a server takes its time over each path that it is asked for.
-_FIELDS = {
-    "records": (
-        *("status", "start_time", "stop_time", "heartbeat", "result", "command", "meta", "host", "omniboard"),
-        *("experiment.name", "info.parent", "info.summary", "info.checkpoints"),
-        *("info.inputs", *(f"info.{key}" for key in KINDS_BY_KEY), *(f"config.{key}" for key in PARENTS_IN_CONFIG)),
-    ),
-    "configs": ("config",),
-}
-_RUNS_IN_ONE_ANSWER = 500
-
-
-_BLIND_SECONDS_OF_DATABASES = 60.0
 
 
 def database_summaries(

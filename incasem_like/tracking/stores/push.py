@@ -30,6 +30,9 @@ FORMAT = "MongoObserver-0.7.0"
 _TIMES = ("start_time", "stop_time", "heartbeat")
 _COLUMNS = ("steps", "values", "timestamps")
 _FILE_ID = re.compile("[0-9a-f]{24}")
+_ATTEMPTS = 3
+_SUPERSEDED = "the run was continued elsewhere since, and the database knows better"
+_FOREIGN = "it belongs to a run of another server"
 
 
 def to_document(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,11 +255,6 @@ def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> 
     delivery = Delivery(database, files, journal, run.get("session"))
     entry = {**to_document(run), REVISION: new_token()}
     delivery.publish(delivery.pack(entry, table, journal.pending_artifacts()))
-
-
-_ATTEMPTS = 3
-_SUPERSEDED = "the run was continued elsewhere since, and the database knows better"
-_FOREIGN = "it belongs to a run of another server"
 
 
 def push(

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from incasem_like.tracking.model.summaries import RunSummary
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
 
+SHARED: tuple[Literal["sources", "resources"], ...] = ("sources", "resources")
+
 
 class RunRecord:
     """A run as its store has it now; of a run that is still running, the state at its last heartbeat.
@@ -165,9 +167,6 @@ class RunRecord:
             self.store.checkpoint_files,
             self.store.description,
         )
-
-
-SHARED: tuple[Literal["sources", "resources"], ...] = ("sources", "resources")
 
 
 def shared_files(document: Mapping[str, Any], what: Literal["sources", "resources"]) -> list[tuple[str, Any]]:
