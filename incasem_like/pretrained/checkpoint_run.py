@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 from incasem_like.config import TrainingConfig, resolve_training_config
 from incasem_like.config.reading import read_keys
 from incasem_like.errors import CheckpointError, InputError
-from incasem_like.networks import build_network, load_checkpoint, network_geometry, read_checkpoint
+from incasem_like.models import PortableModel
+from incasem_like.networks import Checkpoint, build_network, load_checkpoint, network_geometry, read_checkpoint
 from incasem_like.pretrained.foreign import ForeignRun, blank_document, origin, translate
+from incasem_like.pretrained.manifest import PublishedModel
 from incasem_like.tracking.model.cache import file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from incasem_like.models import PortableModel
-    from incasem_like.networks import Checkpoint
-    from incasem_like.pretrained.manifest import PublishedModel
 
 State = Mapping[str, "Tensor"]
 _DEFAULT_KERNELS = [[3, 3, 3], [3, 3, 3]]

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from incasem_like.disk import copy_whole
 from incasem_like.errors import CheckpointError, ConfigError, InputError, StoreError
 from incasem_like.pretrained.checkpoint_run import ImportedCheckpoint, check_fits
 from incasem_like.pretrained.foreign import ORIGIN, ForeignRun
+from incasem_like.tracking import RunRecord, RunStore
 from incasem_like.tracking.metrics_log import MetricsLog
 from incasem_like.tracking.mirror.checkpoints import upload_missing
 from incasem_like.tracking.model.cache import file_sha256
@@ -32,9 +33,6 @@ from incasem_like.tracking.run_folder import (
 from incasem_like.tracking.series import max_points
 from incasem_like.tracking.sessions import Start, begin_metrics, describe_session, new_token
 from incasem_like.tracking.values import naive_utc
-
-if TYPE_CHECKING:
-    from incasem_like.tracking import RunRecord, RunStore
 
 log = logging.getLogger("incasem_like.pretrained")
 _IN_OTHER_FILES = ("config", "info", "captured_out")  # than run.json

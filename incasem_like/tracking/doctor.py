@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from incasem_like.disk import copy_whole
 from incasem_like.errors import CheckpointError, StoreError
@@ -20,18 +19,15 @@ from incasem_like.tracking.model.checkpoints import (
     BESIDE_MODELS,
     DELETED_PREFIX,
     MODELS,
+    CheckpointRecord,
+    TrackedFile,
     folder_name,
     models_folder,
     remove_tree,
 )
-from incasem_like.tracking.model.summaries import DAMAGED
+from incasem_like.tracking.model.summaries import DAMAGED, CheckpointSummary, RunSummary
 from incasem_like.tracking.moving.model_files import finish_deletion
-from incasem_like.tracking.stores.base import DELETING, IMPORTING
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.model.checkpoints import CheckpointRecord, TrackedFile
-    from incasem_like.tracking.model.summaries import CheckpointSummary, RunSummary
-    from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.base import DELETING, IMPORTING, RunStore
 
 SETTLED = timedelta(hours=1)
 _OF_CHECKPOINTS = ("model_checkpoint_", "training_state_")

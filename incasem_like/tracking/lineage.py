@@ -7,13 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.tracking.kinds import RUN_KINDS, singular
-from incasem_like.tracking.model.summaries import named_runs, origins
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.model.summaries import RunSummary
+from incasem_like.tracking.model.summaries import RunSummary, named_runs, origins
 
 DATA = "data"
 MISSING = "MISSING"

@@ -12,12 +12,12 @@ from incasem_like.errors import CheckpointError
 from incasem_like.terminal import Progress
 from incasem_like.tracking.model.cache import transfer_progress
 from incasem_like.tracking.model.checkpoints import CheckpointRecord, StorePolicy, TrackedFile
+from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.records import RunRecord
 from incasem_like.tracking.values import without_credentials
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.stores.base import RunStore
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
-    from incasem_like.tracking.stores.records import RunRecord
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_BETWEEN_ATTEMPTS = 10.0

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.disk import copy_whole, exclusive, write_whole
 from incasem_like.errors import CheckpointError, InputError, StoreError
@@ -18,6 +18,7 @@ from incasem_like.tracking.kinds import kind_named, singular
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import (
     BESIDE_MODELS,
+    TrackedFile,
     is_checkpoint_entry,
     listed,
     models_folder,
@@ -27,9 +28,6 @@ from incasem_like.tracking.model.checkpoints import (
 from incasem_like.tracking.stores.base import Freed, RunStore
 from incasem_like.tracking.stores.records import RunRecord
 from incasem_like.tracking.values import as_sequence
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.model.checkpoints import TrackedFile
 
 OWNERS = "owners.json"
 log = logging.getLogger("incasem_like.tracking")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from incasem_like.disk import copy_whole, whole_folder
 from incasem_like.errors import InputError, StoreError
@@ -30,11 +30,8 @@ from incasem_like.tracking.run_folder import (
     RunFolder,
 )
 from incasem_like.tracking.series import MetricTable, max_points
-from incasem_like.tracking.stores.base import errors_of_writing
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.stores.base import RunStore
-    from incasem_like.tracking.stores.records import RunRecord
+from incasem_like.tracking.stores.base import RunStore, errors_of_writing
+from incasem_like.tracking.stores.records import RunRecord
 
 log = logging.getLogger("incasem_like.tracking")
 Renumbered = Mapping[tuple[str, int], int]

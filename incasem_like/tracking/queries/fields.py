@@ -11,16 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
 from incasem_like.tracking.kinds import singular
-from incasem_like.tracking.model.summaries import flatten
+from incasem_like.tracking.model.summaries import RunSummary, flatten
 from incasem_like.tracking.values import is_number
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.model.summaries import RunSummary
 
 Quantity = Literal["plain", "time", "seconds", "bytes", "status"]
 _LOWER = re.compile(r"loss|error|distance|voi|nvi|\bnid\b|edits|hausdorff|arand|cremi", re.IGNORECASE)

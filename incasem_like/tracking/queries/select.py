@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cmp_to_key
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.errors import InputError
 from incasem_like.terminal import nearest
-from incasem_like.tracking.model.summaries import ALL_KEYS, flatten
+from incasem_like.tracking.model.summaries import ALL_KEYS, RunSummary, flatten
 from incasem_like.tracking.queries.fields import (
     ALIASES,
     COMMON_FIELDS,
@@ -23,10 +23,7 @@ from incasem_like.tracking.queries.fields import (
     organelle_labels,
     result_field,
 )
-
-if TYPE_CHECKING:
-    from incasem_like.tracking.model.summaries import RunSummary
-    from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.base import RunStore
 
 _VALUES = ("last", "min", "max")
 _MOST_CANDIDATES = 8

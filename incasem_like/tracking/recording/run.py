@@ -23,15 +23,14 @@ from incasem_like.tracking.mirror.checkpoints import CheckpointUploader
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import EARLIER_FOLDERS, CheckpointRecord, Places, StorePolicy, listed
 from incasem_like.tracking.recording.output import OutputCapture
+from incasem_like.tracking.recording.writer import RunWriter
+from incasem_like.tracking.run_folder import OpenedRun
+from incasem_like.tracking.sessions import Start
+from incasem_like.tracking.stores.base import RunStore
 from incasem_like.tracking.values import plain, without_credentials
 
 if TYPE_CHECKING:
     from sacred.observers import RunObserver
-
-    from incasem_like.tracking.recording.writer import RunWriter
-    from incasem_like.tracking.run_folder import OpenedRun
-    from incasem_like.tracking.sessions import Start
-    from incasem_like.tracking.stores.base import RunStore
 
 log = logging.getLogger("incasem_like.tracking")
 UNOBSERVED_ID = 0

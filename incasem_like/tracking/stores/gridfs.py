@@ -8,18 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pymongo.errors
+from pymongo.database import Database
 
 from incasem_like.errors import CheckpointError
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import StoredFile
 from incasem_like.tracking.stores.connection import server_errors
 from incasem_like.tracking.values import from_bson, to_bson
-
-if TYPE_CHECKING:
-    from pymongo.database import Database
 
 CHUNK_BYTES = 1 << 20
 _CHUNKS_IN_ONE_ANSWER = 8

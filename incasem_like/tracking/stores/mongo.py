@@ -10,17 +10,20 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import gridfs
 import gridfs.errors
 import pymongo
 import pymongo.errors
 from bson import ObjectId
+from pymongo.database import Database
 
 from incasem_like.errors import InputError, StoreError
+from incasem_like.tracking.address import MongoAddress
 from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.model.checkpoints import folder_size
+from incasem_like.tracking.model.summaries import RunSummary
 from incasem_like.tracking.run_folder import Journal, Journals, RunFolder, from_document
 from incasem_like.tracking.sessions import id_taken, new_token, tokens
 from incasem_like.tracking.stores import push
@@ -30,12 +33,6 @@ from incasem_like.tracking.stores.gridfs import CheckpointFiles
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED, database_summaries
 from incasem_like.tracking.stores.records import SHARED, shared_files
 from incasem_like.tracking.values import as_sequence, escape_key, naive_utc, plain, to_bson, without_credentials
-
-if TYPE_CHECKING:
-    from pymongo.database import Database
-
-    from incasem_like.tracking.address import MongoAddress
-    from incasem_like.tracking.model.summaries import RunSummary
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_FOR_THE_INDEX = 10.0

@@ -8,10 +8,12 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import gridfs
 import pymongo.errors
 from bson import ObjectId
+from pymongo.database import Database
 
 from incasem_like.tracking.metrics_log import read_table
 from incasem_like.tracking.model.cache import file_sha256
@@ -20,11 +22,6 @@ from incasem_like.tracking.series import BoundedSeries, MetricTable, max_points
 from incasem_like.tracking.sessions import new_token, tokens
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED
 from incasem_like.tracking.values import as_mapping, as_sequence, naive_utc, plain, to_bson
-
-if TYPE_CHECKING:
-    import gridfs
-    from pymongo.database import Database
-
 
 FORMAT = "MongoObserver-0.7.0"
 _TIMES = ("start_time", "stop_time", "heartbeat")

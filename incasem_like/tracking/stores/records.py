@@ -23,13 +23,12 @@ from incasem_like.tracking.model.checkpoints import (
     is_checkpoint_entry,
     listed,
 )
-from incasem_like.tracking.model.summaries import condense, summarize, summary_of_points
+from incasem_like.tracking.model.summaries import RunSummary, condense, summarize, summary_of_points
 from incasem_like.tracking.run_folder import Journal, RunFolder
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.values import as_mapping, as_sequence, as_utc
 
 if TYPE_CHECKING:
-    from incasem_like.tracking.model.summaries import RunSummary
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
 
 SHARED: tuple[Literal["sources", "resources"], ...] = ("sources", "resources")
