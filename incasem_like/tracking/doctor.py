@@ -208,17 +208,12 @@ def _check_files(folder: Path, names: dict[str, int | None], settled: timedelta)
     problem = f"No run registered {', '.join(path.name for path in strays)} in {folder}."
     registered = [(folder / name, size) for name, size in names.items() if size is not None]
     if any(path.is_file() and path.stat().st_size == size for path, size in registered):  # so the folder is that run's
-        yield Finding(problem, "Delete them.", partial(_delete, {path: path.stat().st_mtime_ns for path in strays}))
+        found = {path: path.stat().st_mtime_ns for path in strays}
+        unchanged = (path for path, stamp in found.items() if path.is_file() and path.stat().st_mtime_ns == stamp)
+        yield Finding(problem, "Delete them.", lambda: [path.unlink() for path in unchanged])
     else:
         yield Finding(problem, "If they belong to this run and not to one in another store, delete them.")
 
 
 def _is_settled(path: Path, settled: timedelta) -> bool:
     return time.time() - path.stat().st_mtime > settled.total_seconds()
-
-
-def _delete(files: dict[Path, int]) -> None:
-    """Delete files that have not changed since they were found."""
-    for path, stamp in files.items():
-        if path.is_file() and path.stat().st_mtime_ns == stamp:
-            path.unlink()

@@ -93,11 +93,6 @@ class MetricsLog:
         self.refused = None
         self._length += len(content)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is in the log yet."""
-        return self._length == 0 and not self._pending
-
     @contextlib.contextmanager
     def all_or_nothing(self) -> Iterator[None]:
         """Truncate what a block wrote that fails."""

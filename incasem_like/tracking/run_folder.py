@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from incasem_like.disk import is_locked, write_whole
 from incasem_like.errors import DamagedRecordError, DataError, IncasemError, StoreError
@@ -30,6 +31,8 @@ _PENDING = "pending.json"
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "incasem-like run", 1
 CHECKPOINTS = "checkpoints"
+Shared = Literal["sources", "resources"]  # files that runs have in common
+SHARED: tuple[Shared, ...] = ("sources", "resources")
 # What a run notes (info) and its result, with the ids of runs and paths of checkpoints of the store that it came to.
 Renewed = tuple[Mapping[str, Any], Any]
 
@@ -87,7 +90,7 @@ class RunFolder:
 
     def has_points_of(self, sessions: list[str]) -> bool:
         """Return whether the log ends where the run ended whose sessions had these tokens, so that it is resumed."""
-        return not self.log.is_empty
+        return self.log_path.stat().st_size > 0
 
     @contextlib.contextmanager
     def opening(self) -> Iterator[None]:
@@ -156,6 +159,23 @@ class RunFolder:
             self.write(ANNOTATIONS, annotations)
         self.write_output(str(document.get("captured_out") or ""))
         self.write("run.json", run)
+
+    def write_shared(self, what: Shared, files: Iterable[tuple[str, bytes | None]]) -> list[list[str]]:
+        """Write sources or resources as ``_sources/<number>/<name>``; return what the document says of them."""
+        entries = []
+        for number, (name, content) in enumerate(files):
+            path = self.folder / f"_{what}" / str(number) / (Path(name).name or what)
+            if content is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            entries.append([name, "not stored" if content is None else path.relative_to(self.folder).as_posix()])
+        return entries
+
+    def write_manifest(self, kind: str, run_id: int, origin: str, **more: Any) -> None:
+        """Make an exported run of the folder."""
+        exported = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest = {"format": FORMAT, "version": VERSION, "kind": kind, "id": run_id, "store": origin}
+        self.write(MANIFEST, {**manifest, "exported": exported, "files": {}, **more})
 
     def write_output(self, text: str) -> None:
         """Write what the run printed."""
@@ -377,7 +397,7 @@ class PortableRun(RunFolder):
         for name in self.document.get("artifacts") or ():
             yield name, self.artifact(name)
 
-    def stored(self, what: str) -> Iterator[tuple[str, Path | None, str]]:
+    def stored(self, what: Shared) -> Iterator[tuple[str, Path | None, str]]:
         """Yield its ``sources`` or ``resources``: name, path (None for what is not here), what was noted of it."""
         owner = self.document if what == "resources" else self.document.get("experiment") or {}
         for name, relative in owner.get(what) or ():
@@ -401,7 +421,7 @@ class PortableRun(RunFolder):
                 raise DataError(f"{path} is missing from the exported run: copy the whole folder again.")
             if path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
                 raise DataError(f"{path} changed since the run was exported: copy the whole folder again.")
-        stored = [path for what in ("sources", "resources") for _, path, _ in self.stored(what) if path is not None]
+        stored = [path for what in SHARED for _, path, _ in self.stored(what) if path is not None]
         for path in (*stored, *(path for _, path in self.artifacts())):
             if path.relative_to(self.folder).as_posix() not in files:
                 raise DataError(f"{path} is not in the list of the exported run's files: copy the whole folder again.")

@@ -14,7 +14,6 @@ from incasem_like.tracking.model.cache import transfer_progress
 from incasem_like.tracking.model.checkpoints import CheckpointRecord, StorePolicy, TrackedFile
 from incasem_like.tracking.stores.base import RunStore
 from incasem_like.tracking.stores.records import RunRecord
-from incasem_like.tracking.values import without_credentials
 
 if TYPE_CHECKING:
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
@@ -219,14 +218,7 @@ class CheckpointUploader(threading.Thread):
 
     def _complain(self, error: Exception) -> None:
         """Warn of what is wrong, once until it is repaired or something else is wrong."""
-        import pymongo.errors  # takes half a second, which every command would pay
-
-        if isinstance(error, pymongo.errors.OperationFailure):
-            reason = f"refuses them ({(error.details or {}).get('codeName') or f'code {error.code}'})"
-        elif isinstance(error, pymongo.errors.PyMongoError):
-            reason = "does not answer"
-        else:
-            reason = f"could not be given them ({without_credentials(f'{type(error).__name__}: {error}')})"
+        reason = self._files.reason_of(error, "them")
         if reason != self._problem and not self._stopping:
             self._problem = reason
             log.warning(

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import pymongo.errors
-
 from incasem_like.tracking.liveness import Heartbeat
 from incasem_like.tracking.run_folder import Journal, OpenedRun
 from incasem_like.tracking.sessions import taken_over
 from incasem_like.tracking.stores.base import RunStore
+from incasem_like.tracking.stores.connection import reason_of
 from incasem_like.tracking.stores.mongo import MongoStore
 from incasem_like.tracking.stores.push import Delivery, Parcel, SessionLostError, to_document
 
@@ -151,7 +150,7 @@ class Mirror:
     def _wait_for_the_server(self, error: Exception) -> None:
         if not self._away:
             log.warning(
-                "%s %s: the run goes on and its record is delivered later.", self.store.description, _reason(error)
+                "%s %s: the run goes on and its record is delivered later.", self.store.description, reason_of(error, "the record")
             )
         self._away = self._whole = True
         self._next_attempt = time.monotonic() + SECONDS_BETWEEN_ATTEMPTS
@@ -186,14 +185,3 @@ class Mirror:
             self._journal.run_id,
             self._journal.folder,
         )
-
-
-def _reason(error: Exception) -> str:
-    """Describe why the server refused something, without quoting addresses or values."""
-    if isinstance(error, pymongo.errors.ConnectionFailure):
-        return "does not answer"
-    if isinstance(error, pymongo.errors.WTimeoutError):
-        return "cannot bring the record to most members of its replica set"
-    if isinstance(error, pymongo.errors.OperationFailure):
-        return f"refuses the record (code {error.code})"
-    return f"cannot be given the record ({type(error).__name__})"

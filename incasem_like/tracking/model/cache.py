@@ -119,14 +119,8 @@ def _errors_of_the_cache(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(
-                f"No space is left in {folder} for a checkpoint that is fetched: free some, or set "
-                f"{ENVIRONMENT_VARIABLE} to a folder on another disk."
-            ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise CheckpointError(
-                f"A checkpoint cannot be fetched into {folder} ({error.strerror}): set {ENVIRONMENT_VARIABLE} to a "
-                "folder that can be written."
-            ) from None
-        raise
+        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else CheckpointError
+        raise kind(
+            f"A checkpoint cannot be fetched into {folder} ({error.strerror or error}): free some space, or set "
+            f"{ENVIRONMENT_VARIABLE} to a folder on another disk that can be written."
+        ) from None

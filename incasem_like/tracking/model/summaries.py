@@ -164,7 +164,7 @@ def condense(document: Mapping[str, Any]) -> dict[str, Any]:
         "tags": [tag for tag in as_sequence(noted.get("tags")) if isinstance(tag, str)],
         "notes": _text(noted.get("notes")),
         "result": unpickled(document.get("result")),
-        "summary": _metric_summaries(info.get("summary")),
+        "summary": {str(name): dict(one) for name, one in as_mapping(info.get("summary")).items() if as_mapping(one)},
         "parent": unpickled(info.get("parent")),
         "parents": _parents(info, as_mapping(document.get("config"))),
         "checkpoints": list(_checkpoint_fields(info.get("checkpoints"))),
@@ -246,10 +246,6 @@ def _checkpoint_fields(entries: Any) -> Iterator[list[Any]]:
     for entry in sorted(found, key=lambda entry: int(entry["iteration"])):
         iteration, path, sha256, size = (entry.get(key) for key in _CHECKPOINT_FIELDS)
         yield [iteration, _text(path), _text(sha256), size if isinstance(size, int) else 0]
-
-
-def _metric_summaries(value: Any) -> dict[str, dict[str, Any]]:
-    return {str(name): dict(numbers) for name, numbers in as_mapping(value).items() if isinstance(numbers, Mapping)}
 
 
 def _is_id(value: Any, least: int = 1) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 from incasem_like.disk import copy_whole, whole_folder
 from incasem_like.errors import InputError, StoreError
@@ -22,9 +22,7 @@ from incasem_like.tracking.model.summaries import condense, summarize
 from incasem_like.tracking.moving.model_files import ModelFiles, fetch_if_possible
 from incasem_like.tracking.run_folder import (
     CHECKPOINTS,
-    FORMAT,
     MANIFEST,
-    VERSION,
     PortableRun,
     Renewed,
     RunFolder,
@@ -34,6 +32,7 @@ from incasem_like.tracking.stores.base import RunStore, errors_of_writing
 from incasem_like.tracking.stores.records import RunRecord
 
 log = logging.getLogger("incasem_like.tracking")
+Moved = TypeVar("Moved", RunRecord, PortableRun)
 Renumbered = Mapping[tuple[str, int], int]
 PREDICTION_ID = "prediction_id"
 _SAME_MOMENT = timedelta(milliseconds=1)  # MongoDB's clock
@@ -60,19 +59,20 @@ def export_run(record: RunRecord, folder: Path, *, with_checkpoints: bool = True
     with errors_of_writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with whole_folder(folder) as beside:
-            manifest = pull(record, beside)
+            pull(record, beside)
             checkpoints = _write_checkpoints(record, beside) if with_checkpoints else {}
             files = {
                 path.relative_to(beside).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
                 for path in sorted(beside.rglob("*"))
                 if path.is_file() and path.name != MANIFEST
             }
-            RunFolder(beside).write(MANIFEST, {**manifest, "files": files, "checkpoints": checkpoints})
+            described = record.kind, record.id, record.store.description
+            RunFolder(beside).write_manifest(*described, files=files, checkpoints=checkpoints)
     return folder
 
 
-def pull(record: RunRecord, folder: Path) -> dict[str, Any]:
-    """Write a run that is over, without its checkpoints, into an empty folder; return a manifest without files."""
+def pull(record: RunRecord, folder: Path) -> None:
+    """Write a run that is over, without its checkpoints, into an empty folder, as an exported run."""
     store = record.store
     store.refuse_live(record.id)
     if pending := store.pending(record.id):
@@ -84,8 +84,11 @@ def pull(record: RunRecord, folder: Path) -> dict[str, Any]:
     if record.status != record.recorded_status:  # whoever reads it elsewhere cannot find out that it was killed
         run.update(status=record.status, stop_time=record.heartbeat and record.heartbeat.replace(tzinfo=None))
     run["artifacts"] = [_portable(name) for name in record.artifacts]
-    run["experiment"] = {**record.experiment, "sources": _write_stored(record, folder, "sources")}
-    run["resources"] = _write_stored(record, folder, "resources")
+    run["experiment"] = {
+        **record.experiment,
+        "sources": pulled.write_shared("sources", store.read_stored(record.id, "sources")),
+    }
+    run["resources"] = pulled.write_shared("resources", store.read_stored(record.id, "resources"))
     pulled.write_document({**run, "config": record.config, "info": record.info})
     metrics_log = store.metrics_log(record.id)
     if metrics_log is None:
@@ -95,29 +98,7 @@ def pull(record: RunRecord, folder: Path) -> dict[str, Any]:
         pulled.write("metrics.json", read_table(metrics_log, max_points(record.config)).as_documents())
     for name in record.artifacts:
         pulled.artifact(_portable(name)).write_bytes(record.artifact(name))
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "kind": record.kind,
-        "id": record.id,
-        "store": store.description,
-        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
-        "files": {},
-    }
-    pulled.write(MANIFEST, manifest)
-    return manifest
-
-
-def _write_stored(record: RunRecord, folder: Path, what: Literal["sources", "resources"]) -> list[list[str]]:
-    """Write sources or resources as ``_sources/<number>/<name>``; return what the document says of them."""
-    entries = []
-    for number, (name, content) in enumerate(record.store.read_stored(record.id, what)):
-        path = folder / f"_{what}" / str(number) / Path(name).name
-        if content is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        entries.append([name, "not stored" if content is None else path.relative_to(folder).as_posix()])
-    return entries
+    pulled.write_manifest(record.kind, record.id, store.description)
 
 
 def _write_checkpoints(record: RunRecord, folder: Path) -> dict[str, str]:
@@ -155,14 +136,23 @@ def import_runs(folders: Sequence[Path], store: RunStore, *, keep_ids: bool = Tr
         DataError: A folder holds no run, or a damaged one; nothing is imported then.
         InputError: The store has a run already.
     """
-    runs = sorted((PortableRun(folder) for folder in folders), key=lambda run: (KINDS.index(run.kind), run.id))
+    runs = [PortableRun(folder) for folder in folders]
     for run in runs:
         run.verify()
+
+    def bring(run: PortableRun, renumbered: Renumbered) -> RunRecord:
+        target = store.sibling(run.kind)
+        return _bring_in(run, target, ModelFiles(target, run.checkpoint), keep_ids, renumbered)
+
+    return _parents_first(runs, bring)
+
+
+def _parents_first(runs: Sequence[Moved], bring: Callable[[Moved, Renumbered], RunRecord]) -> list[RunRecord]:
+    """Bring runs into a store one after the other, each with the new ids of those before it."""
     renumbered: dict[tuple[str, int], int] = {}
     records = []
-    for run in runs:
-        target = store.sibling(run.kind)
-        record = _bring_in(run, target, ModelFiles(target, run.checkpoint), keep_ids, renumbered)
+    for run in sorted(runs, key=lambda run: (KINDS.index(run.kind), run.id)):
+        record = bring(run, renumbered)
         renumbered[run.kind, run.id] = record.id
         records.append(record)
     return records
@@ -254,10 +244,9 @@ def copy_runs(records: Sequence[RunRecord], store: RunStore, *, keep_ids: bool =
     ``store`` is of any kind; parents need not come before children. Returns their records there, parents first. If one
     raises as ``copy_run`` does, those before it are copied.
     """
-    renumbered: dict[tuple[str, int], int] = {}
-    copies = []
-    for record in sorted(records, key=lambda record: (KINDS.index(record.kind), record.id)):
-        copy = copy_run(record, store.sibling(record.kind), keep_id=keep_ids, renumbered=renumbered)
-        renumbered[record.kind, record.id] = copy.id
-        copies.append(copy)
-    return copies
+    return _parents_first(
+        records,
+        lambda record, renumbered: copy_run(
+            record, store.sibling(record.kind), keep_id=keep_ids, renumbered=renumbered
+        ),
+    )

@@ -134,10 +134,6 @@ def _data(run: RunSummary) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _parent(run: RunSummary) -> tuple[str, ...]:
-    return tuple(f"{singular(kind)} {number}" for kind, number in run.parents)
-
-
 def _iteration(run: RunSummary) -> int | None:
     reached = run.result.get("iteration") if isinstance(run.result, Mapping) else None
     return reached or (run.checkpoints[-1].iteration if run.checkpoints else None)
@@ -158,7 +154,7 @@ _COMMON = (
     Field("tags", "tags", lambda run: run.tags),
     Field("notes", "notes", lambda run: run.notes or None),
     Field("result", "result", lambda run: run.result),
-    Field("parent", "run it came from", _parent),
+    Field("parent", "run it came from", lambda run: tuple(f"{singular(kind)} {id}" for kind, id in run.parents)),
     Field("iteration", "last iteration", _iteration),
     Field("checkpoints", "number of checkpoints", lambda run: len(run.checkpoints)),
     Field("size", "bytes of the checkpoints", lambda run: sum(c.bytes for c in run.checkpoints), "bytes"),

@@ -104,13 +104,6 @@ def may_be_config(name: str) -> bool:
     return ALIASES.get(name, name) not in COMMON_FIELDS
 
 
-def metrics_named(name: str) -> list[str]:
-    """The metrics that a name may mean, for stores that have to be told what to look for."""
-    metric, _, value = name.rpartition(".")
-    short = metric if value in _VALUES else name
-    return [short, f"{short}_class_1"]
-
-
 def _listed(names: Sequence[str]) -> str:
     shown = list(names[:_MOST_CANDIDATES])
     more = [f"{len(names) - len(shown)} more"] if len(names) > len(shown) else []
@@ -181,7 +174,7 @@ def select_runs(
     found, vocabularies = _read(stores, asked, list(filter(may_be_config, needed)))
     if any(_find(name, vocabularies) is None for name in needed):
         found, vocabularies = _read(stores, asked, [ALL_KEYS])
-    fields = {name: _find(name, vocabularies) or _united(vocabularies).get(name) for name in needed}
+    fields = {name: _find(name, vocabularies) or _vocabulary(found, True).get(name) for name in needed}
     for name in optional:
         with contextlib.suppress(InputError):
             if field := _find(name, vocabularies):
@@ -202,7 +195,9 @@ def _read(
 ) -> tuple[list[RunSummary], dict[str, Vocabulary]]:
     """Read summaries with the configuration keys that names may mean; return them, and what names mean by kind."""
     inputs = any(field.needs_inputs for name in asked if (field := COMMON_FIELDS.get(ALIASES.get(name, name))))
-    metrics = [metric for name in asked if may_be_config(name) for metric in metrics_named(name)]
+    asked_metrics = [name.rpartition(".") for name in asked if may_be_config(name)]
+    short = [metric if value in _VALUES else f"{metric}{dot}{value}" for metric, dot, value in asked_metrics]
+    metrics = [metric for name in short for metric in (name, f"{name}_class_1")]
     by_kind = {store.kind: store.summaries(config_keys, inputs=inputs, metrics=metrics) for store in stores}
     vocabularies = {kind: _vocabulary(runs, ALL_KEYS in config_keys) for kind, runs in by_kind.items()}
     return [run for runs in by_kind.values() for run in runs], vocabularies
@@ -214,15 +209,6 @@ def _vocabulary(runs: Sequence[RunSummary], of_all: bool) -> Vocabulary:
         metrics=sorted({name for run in some for name in run.summary}),
         config_keys=sorted({key for run in runs for key in run.config}),
         result_keys=sorted({key for run in some for key in flatten(run.result)}),
-    )
-
-
-def _united(vocabularies: Mapping[str, Vocabulary]) -> Vocabulary:
-    parts = list(vocabularies.values())
-    return Vocabulary(
-        metrics=[name for part in parts for name in part.metrics],
-        config_keys=[name for part in parts for name in part.config_keys],
-        result_keys=[name for part in parts for name in part.result_keys],
     )
 
 

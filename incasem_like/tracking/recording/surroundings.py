@@ -58,7 +58,8 @@ def describe_experiment(name: str, sources: Sequence[Path]) -> dict[str, Any]:
     ``sources`` are files to keep beside the script that was started, and the package's modules in one archive.
     """
     package = Path(incasem_like.__file__).resolve().parent
-    script = _main_script()
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    script = Path(main) if main and main.endswith(".py") else None
     own = [path.resolve() for path in ([script, *sources] if script else sources) if path.is_file()]
     # the script first: it is what a reader looks for
     files = [*dict.fromkeys(path for path in own if package not in path.parents), archive_package(package)]
@@ -110,11 +111,6 @@ def describe_process() -> dict[str, Any]:
 def _shown(path: Path, base: Path) -> str:
     """Name a file as it lies below a folder, and in full where it lies elsewhere."""
     return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
-
-
-def _main_script() -> Path | None:
-    file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return Path(file) if file and file.endswith(".py") else None
 
 
 def _git(directory: Path, *arguments: str) -> str | None:

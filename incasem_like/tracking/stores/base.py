@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, NoReturn
 
 from incasem_like.disk import copy_whole
 from incasem_like.errors import DamagedRecordError, IncasemError, InputError, StoreError
 from incasem_like.tracking.kinds import singular
-from incasem_like.tracking.run_folder import PortableRun, Renewed, RunFolder
+from incasem_like.tracking.run_folder import SHARED, PortableRun, Renewed, RunFolder, Shared
 from incasem_like.tracking.sessions import id_taken
-from incasem_like.tracking.stores.records import SHARED, StoredRuns
+from incasem_like.tracking.stores.records import StoredRuns
 from incasem_like.tracking.values import as_mapping, as_sequence
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -77,7 +77,7 @@ class RunStore(StoredRuns):
         """Return the folder on this machine in which a run is written, whose sessions had these tokens."""
 
     @abstractmethod
-    def keep(self, what: Literal["sources", "resources"], name: str, path: Path) -> Any:
+    def keep(self, what: Shared, name: str, path: Path) -> Any:
         """Store a file once for all runs that have it in common; return what documents call it."""
 
     @abstractmethod
@@ -151,11 +151,13 @@ class RunStore(StoredRuns):
             with errors_of_writing(folder.folder):
                 info, result = renew(folder.run_id)
                 base = Path(str(as_mapping(document.get("experiment")).get("base_dir") or ""))
-                kept: dict[str, list[Any]] = {"sources": [], "resources": []}
-                for what in SHARED:
-                    for name, path, noted in portable.stored(what):
-                        key = noted if path is None else self.keep(what, str(base / name), path)
-                        kept[what].append([name, key])
+                kept = {
+                    what: [
+                        [name, noted if path is None else self.keep(what, str(base / name), path)]
+                        for name, path, noted in portable.stored(what)
+                    ]
+                    for what in SHARED
+                }
                 folder.write("metrics.json", portable.metrics)
                 if portable.log_path.is_file():
                     copy_whole(portable.log_path, folder.log_path)

@@ -54,3 +54,14 @@ def connection_options(url: str) -> dict[str, Any]:
     """Return the options of a client that the URL leaves open."""
     said = {name.lower() for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True)}
     return {name: value for name, value in _UNLESS_THE_URL_SAYS_OTHERWISE.items() if name.lower() not in said}
+
+
+def reason_of(error: Exception, what: str) -> str:
+    """Describe why the server did not take something, for a sentence that names it, without addresses or values."""
+    if isinstance(error, pymongo.errors.ConnectionFailure):
+        return "does not answer"
+    if isinstance(error, pymongo.errors.WTimeoutError):
+        return f"cannot bring {what} to most members of its replica set"
+    if isinstance(error, pymongo.errors.OperationFailure):
+        return f"refuses {what} ({(error.details or {}).get('codeName') or f'code {error.code}'})"
+    return f"cannot be given {what} ({type(error).__name__})"

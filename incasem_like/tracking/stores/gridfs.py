@@ -16,7 +16,7 @@ from pymongo.database import Database
 from incasem_like.errors import CheckpointError
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import StoredFile
-from incasem_like.tracking.stores.connection import server_errors
+from incasem_like.tracking.stores.connection import reason_of, server_errors
 from incasem_like.tracking.values import from_bson, to_bson
 
 CHUNK_BYTES = 1 << 20
@@ -41,6 +41,8 @@ class CheckpointFiles:
     ) -> None:
         self.description, self._database, self._reconnect = description, database, reconnect
         self._files, self._chunks = database["fs.files"], database["fs.chunks"]
+
+    reason_of = staticmethod(reason_of)
 
     @contextlib.contextmanager
     def on_own_connection(self) -> Iterator[CheckpointFiles]:

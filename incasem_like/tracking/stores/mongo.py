@@ -24,14 +24,14 @@ from incasem_like.tracking.address import MongoAddress
 from incasem_like.tracking.kinds import kind_named
 from incasem_like.tracking.model.checkpoints import folder_size
 from incasem_like.tracking.model.summaries import RunSummary
-from incasem_like.tracking.run_folder import Journal, Journals, RunFolder, from_document
+from incasem_like.tracking.run_folder import SHARED, Journal, Journals, RunFolder, Shared, from_document
 from incasem_like.tracking.sessions import id_taken, new_token, tokens
 from incasem_like.tracking.stores import push
 from incasem_like.tracking.stores.base import DELETING, IMPORTING, MISSING, NOTHING, Freed, RunStore
 from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, connection_options, server_errors
 from incasem_like.tracking.stores.gridfs import CheckpointFiles
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED, database_summaries
-from incasem_like.tracking.stores.records import SHARED, shared_files
+from incasem_like.tracking.stores.records import shared_files
 from incasem_like.tracking.values import as_sequence, escape_key, naive_utc, plain, to_bson, without_credentials
 
 log = logging.getLogger("incasem_like.tracking")
@@ -45,9 +45,7 @@ def _now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def _stored_files(
-    database: Database[Any], document: Mapping[str, Any], what: Literal["sources", "resources"]
-) -> Iterator[tuple[str, Any]]:
+def _stored_files(database: Database[Any], document: Mapping[str, Any], what: Shared) -> Iterator[tuple[str, Any]]:
     """Yield name, and id or None, of files that runs share; of a resource Sacred notes no id, but an MD5 or nothing."""
     for name, key in shared_files(document, what):
         if isinstance(key, str) or key is None:
@@ -164,7 +162,7 @@ class MongoStore(RunStore):
             self._index_metrics()
         return self.journals.make(run_id)
 
-    def keep(self, what: Literal["sources", "resources"], name: str, path: Path) -> Any:  # noqa: D102
+    def keep(self, what: Shared, name: str, path: Path) -> Any:  # noqa: D102
         # Sacred looks for files by an MD5 that today's GridFS does not keep, and so stores every source with every run.
         content, files = path.read_bytes(), self.database["fs.files"]
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -7,7 +7,6 @@ import mimetypes
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import gridfs
@@ -225,7 +224,10 @@ class Delivery:
         digest = hashlib.sha256(f"{self.run_id}\0{name}\0{file_sha256(path)}".encode()).hexdigest()
         file_id = ObjectId(digest[:24])
         if not self._files.exists(file_id):
-            self._put(name, path, file_id)
+            self._files.delete(file_id)  # an attempt that broke off may have left some of it
+            address = artifact_address(self._runs.database, self.run_id, name)
+            with open(path, "rb") as content:
+                self._files.put(content, _id=file_id, filename=address, content_type=mimetypes.guess_type(name)[0])
         replaced = [entry["file_id"] for entry in self.artifacts if entry["name"] == name]
         others = [entry for entry in self.artifacts if entry["name"] != name]
         self.artifacts = [*others, {"name": name, "file_id": file_id}]
@@ -234,12 +236,6 @@ class Delivery:
         for old in replaced:
             if old != file_id:
                 self._files.delete(old)
-
-    def _put(self, name: str, path: Path, file_id: ObjectId) -> None:
-        self._files.delete(file_id)  # an attempt that broke off may have left some of it
-        address, content_type = artifact_address(self._runs.database, self.run_id, name), mimetypes.guess_type(name)[0]
-        with open(path, "rb") as content:
-            self._files.put(content, _id=file_id, filename=address, content_type=content_type)
 
 
 def publish(database: Database[Any], files: gridfs.GridFS, journal: Journal) -> None:

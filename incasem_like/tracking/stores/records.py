@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,14 +24,12 @@ from incasem_like.tracking.model.checkpoints import (
     listed,
 )
 from incasem_like.tracking.model.summaries import RunSummary, condense, summarize, summary_of_points
-from incasem_like.tracking.run_folder import Journal, RunFolder
+from incasem_like.tracking.run_folder import Journal, RunFolder, Shared
 from incasem_like.tracking.series import Metric
 from incasem_like.tracking.values import as_mapping, as_sequence, as_utc
 
 if TYPE_CHECKING:
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
-
-SHARED: tuple[Literal["sources", "resources"], ...] = ("sources", "resources")
 
 
 class RunRecord:
@@ -168,7 +166,7 @@ class RunRecord:
         )
 
 
-def shared_files(document: Mapping[str, Any], what: Literal["sources", "resources"]) -> list[tuple[str, Any]]:
+def shared_files(document: Mapping[str, Any], what: Shared) -> list[tuple[str, Any]]:
     """List name and key of the files that a run's document names and that runs share; what makes no sense is left out.
 
     The key is the path below a store of files, or the id in a database; Sacred notes the MD5 of a resource there.
@@ -306,26 +304,21 @@ class StoredRuns(ABC):
         This watches for longer than a heartbeat takes, once for all of them; where none looks like that, not at all.
         What was watched in vain is not watched again as long as it shows the same signs.
         """
-        doubtful = {
-            run_id: signs
-            for run_id, signs in self._signs(run_ids, lambda record: record.seems_dead).items()
-            if signs != self._silent.get(run_id)
-        }
+        records = [record for record in map(self.find, run_ids) if record is not None and record.seems_dead]
+        signs = {record.id: liveness.signs_of_life(record.document) for record in records}
+        doubtful = {run_id: seen for run_id, seen in signs.items() if seen != self._silent.get(run_id)}
         if not doubtful:
             return set()
         runs = "Run" if len(doubtful) == 1 else "Runs"
         who = f"{runs} {', '.join(map(str, sorted(doubtful)))} in {self.description}"
-        moved = liveness.watch(lambda: self._signs(doubtful, lambda record: True), who)
-        self._silent.update({run_id: signs for run_id, signs in doubtful.items() if run_id not in moved})
-        return moved
 
-    def _signs(self, run_ids: Iterable[int], wanted: Callable[[RunRecord], bool]) -> dict[int, object]:
-        found = {run_id: self.find(run_id) for run_id in run_ids}
-        return {
-            run_id: liveness.signs_of_life(record.document)
-            for run_id, record in found.items()
-            if record is not None and wanted(record)
-        }
+        def look() -> dict[int, object]:
+            found = {run_id: self.read_document(run_id) for run_id in doubtful}
+            return {run_id: liveness.signs_of_life(run) for run_id, run in found.items() if run is not None}
+
+        moved = liveness.watch(look, who)
+        self._silent.update({run_id: seen for run_id, seen in doubtful.items() if run_id not in moved})
+        return moved
 
     def refuse_live(self, run_id: int) -> RunRecord:
         """Return a run's record, if it is over; one that only looks dead is watched first, see ``heard_of``.
