@@ -150,7 +150,9 @@ class Mirror:
     def _wait_for_the_server(self, error: Exception) -> None:
         if not self._away:
             log.warning(
-                "%s %s: the run goes on and its record is delivered later.", self.store.description, reason_of(error, "the record")
+                "%s %s: the run goes on and its record is delivered later.",
+                self.store.description,
+                reason_of(error, "the record"),
             )
         self._away = self._whole = True
         self._next_attempt = time.monotonic() + SECONDS_BETWEEN_ATTEMPTS
