@@ -59,9 +59,6 @@ def examine(
         runs_directory: The folder of training runs on this machine.
         thorough: Compare the hashes of checkpoints, rather than their lengths alone.
         settled: What changed less than this ago may be in use and is left alone.
-
-    Raises:
-        StoreError: A store does not answer.
     """
     found = [finding for store in stores for finding in _check_records(store, settled)]
     trainings = [store for store in stores if kind_named(store.kind).keeps_checkpoints]

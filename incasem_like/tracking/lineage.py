@@ -160,12 +160,8 @@ def gather(
     """Build the lineage of runs.
 
     A run links to the runs it names as parents, to the run whose output it reads, and to the other data it reads: to
-    their container, or to a dataset of its own that was made from what a run wrote, or is to stand apart.
-
-    Args:
-        summaries: Of all kinds of runs, with their inputs.
-        makings: What datasets on disk say of their making, by address.
-        apart: Addresses of datasets to show by themselves, with what was made from them.
+    their container, or to a dataset of its own that was made from what a run wrote, or is to stand ``apart``, with what
+    was made from it. ``makings`` are what datasets on disk say of their making, by address.
     """
     return _Gathering(summaries, makings or {}, apart).lineage()
 

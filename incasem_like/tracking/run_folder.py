@@ -17,7 +17,7 @@ from typing import Any, Literal
 from incasem_like.disk import is_locked, write_whole
 from incasem_like.errors import DamagedRecordError, DataError, IncasemError, StoreError
 from incasem_like.tracking.kinds import KINDS
-from incasem_like.tracking.metrics_log import MetricsLog, RunMetrics, goes_on_from, is_complete, was_written_in
+from incasem_like.tracking.metrics_log import MetricsLog, RunMetrics, goes_on_from, was_written_in
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.values import as_mapping, as_sequence, from_bson, plain
 
@@ -35,11 +35,6 @@ Shared = Literal["sources", "resources"]  # files that runs have in common
 SHARED: tuple[Shared, ...] = ("sources", "resources")
 # What a run notes (info) and its result, with the ids of runs and paths of checkpoints of the store that it came to.
 Renewed = tuple[Mapping[str, Any], Any]
-
-
-def artifact_file_name(name: str) -> str:
-    """Name the file that holds an artifact: its own name, unless that is one of the run's own files."""
-    return f"artifact_{name}" if name in OWN_FILES or name.startswith("artifact_") else name
 
 
 def numbered(folder: Path) -> list[str]:
@@ -182,8 +177,9 @@ class RunFolder:
         write_whole(self.folder / "cout.txt", lambda file: file.write(text.encode("utf-8", "replace")))
 
     def artifact(self, name: str) -> Path:
-        """Return the path of an artifact."""
-        return self.folder / artifact_file_name(name)
+        """Return the path of an artifact: under its own name, unless that is one of the run's own files."""
+        is_taken = name in OWN_FILES or name.startswith("artifact_")
+        return self.folder / (f"artifact_{name}" if is_taken else name)
 
     def _damaged(self, path: Path, reason: object) -> IncasemError:
         """Make the error of a file that cannot be read."""
@@ -215,12 +211,8 @@ def from_document(document: Mapping[str, Any]) -> dict[str, Any]:
 class OpenedRun:
     """A run that this process, and no other, writes from now on.
 
-    Attributes:
-        entry: Its document but for config, info and output.
-        metrics: Those it has already.
-        sessions: The processes that wrote it, this one last.
-        info: What it has noted of itself.
-        output: What it has printed.
+    ``entry`` is its document but for config, info and output; ``sessions`` are the processes that wrote it, this one
+    last; ``metrics``, ``info`` and ``output`` are what it logged, noted and printed before.
     """
 
     folder: RunFolder
@@ -338,11 +330,6 @@ class Journals:
         """
         mine = (journal for journal in self if journal.run_id == run_id and journal.log_path.is_file())
         return next((journal for journal in mine if was_written_in(journal.log_path, sessions)), None)
-
-    def complete_log(self, run_id: int, sessions: list[str]) -> Path | None:
-        """Find the log that has all of a run's metrics; None where part of the run was written on another machine."""
-        journal = self.find(run_id, sessions)
-        return journal.log_path if journal is not None and is_complete(journal.log_path, sessions) else None
 
     def __iter__(self) -> Iterator[Journal]:
         """Yield all of them, by id."""

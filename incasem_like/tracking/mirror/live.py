@@ -118,7 +118,10 @@ class Mirror:
         try:
             is_there = self._delivery.send(parcel)
         except SessionLostError:
-            self._lose()
+            with self.lock:
+                self.lost = taken_over(self._journal.run_id, self.store.description)
+                self._journal.clear()
+            log.warning("%s", self.lost)
         except Exception as error:
             with self.lock:
                 self._pending += files
@@ -157,12 +160,6 @@ class Mirror:
         self._away = self._whole = True
         self._next_attempt = time.monotonic() + SECONDS_BETWEEN_ATTEMPTS
         self._mark()
-
-    def _lose(self) -> None:
-        with self.lock:
-            self.lost = taken_over(self._journal.run_id, self.store.description)
-            self._journal.clear()
-        log.warning("%s", self.lost)
 
     def finish(self) -> None:
         """Deliver the whole run at its end, whatever befell the database meanwhile: a backup put back, a rollback."""

@@ -69,14 +69,8 @@ def find_in_cache(name: str, sha256: str) -> Path | None:
 def fetch_into_cache(name: str, sha256: str, size: int, blocks: Callable[[], Iterable[bytes]], origin: str) -> Path:
     """Fetch a file unless it is in the cache; it appears there whole and right or not at all.
 
-    Processes that want the same file at once wait for the one that fetches it.
-
-    Args:
-        name: What the file is called.
-        sha256: Its hash.
-        size: Its length in bytes, for the progress shown.
-        blocks: Starts the transfer and returns the content piece by piece.
-        origin: Where it comes from, for messages.
+    Processes that want the same file at once wait for the one that fetches it. ``blocks`` starts the transfer and
+    returns the content piece by piece; ``size`` serves the progress shown, ``origin`` messages.
 
     Raises:
         CheckpointError: What came does not have the hash, or the cache cannot be written (``DiskFullError``: is full).

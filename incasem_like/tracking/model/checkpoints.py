@@ -298,69 +298,6 @@ def _names_a_file(entry: Any) -> bool:
     return isinstance(place, str) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("bytes"), int)
 
 
-def choose_checkpoint(
-    records: Sequence[CheckpointRecord],
-    which: str | int,
-    *,
-    metric: str | None,
-    mode: str,
-    run: str,
-    superseded: Callable[[], Sequence[CheckpointRecord]] = tuple,
-) -> CheckpointRecord:
-    """Choose a checkpoint among those of a run.
-
-    ``best`` and ``last`` fall, with a warning, on the next one in line where the first is neither on this machine nor
-    in the run store: the machine that trains may have died before it was uploaded. They don't where the file is here
-    but changed: that must be seen to.
-
-    Args:
-        records: The run's checkpoints, by iteration.
-        which: ``best``, ``last``, an iteration, or the path of one of the files.
-        metric: What ``best`` goes by; of equals the latest wins, undefined values (NaN) do not take part.
-        mode: ``max`` or ``min``.
-        run: The run's name in messages.
-        superseded: Gives older ones that the run keeps no more, but whose copy the run store still has.
-
-    Raises:
-        CheckpointError: The checkpoint does not exist.
-    """
-    whose, there = f"{run[0].upper()}{run[1:]}", listed([record.iteration for record in records])
-    if not records:
-        raise CheckpointError(f"{whose} has no checkpoint: choose another run.")
-    text = str(which)
-    if text not in ("best", "last"):
-        for among in (records, None):
-            for record in superseded() if among is None else among:  # the store is asked only if need be
-                if Path(text).absolute() in record.candidates or (text.isdigit() and int(text) == record.iteration):
-                    return record
-        raise CheckpointError(
-            f"{whose} has no checkpoint '{text}': choose best, last or one of the iterations {there}."
-        )
-
-    def ranked(among: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
-        return rank(among, metric, mode) if which == "best" else list(reversed(among))
-
-    in_line = ranked(records)
-    if not in_line:
-        known = ", ".join(sorted({name for record in records for name in record.metrics})) or "none"
-        raise CheckpointError(
-            f"{whose} has no checkpoint measured by '{metric}' (metrics known: {known}): choose last or one of the "
-            f"iterations {there}."
-        )
-    wanted = in_line[0]
-    if not wanted.is_nowhere():
-        return wanted
-    # Where none is available, fetching the first reports what is missing
-    chosen = next((record for record in (*in_line, *ranked(superseded())) if record.can_be_had()), wanted)
-    if chosen is not wanted:
-        log.warning(
-            "The %s checkpoint of %s, iteration %d, is neither on this machine nor in the run store: iteration %d is "
-            "taken, the %s one that can be had.",
-            *(which, run, wanted.iteration, chosen.iteration, which),
-        )
-    return chosen
-
-
 def rank(records: Sequence[CheckpointRecord], metric: str | None, mode: str) -> list[CheckpointRecord]:
     """Sort the checkpoints that were measured, the best first; of equals the latest comes first."""
     sign = -1.0 if mode == "min" else 1.0

@@ -64,13 +64,10 @@ def _write_owners(folder: Path, runs: Iterable[tuple[str, int]]) -> None:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The checkpoints of a run on the move.
+    """The checkpoints of a run on the move to a store; ``find`` returns the file of a hash, or None.
 
-    Attributes:
-        store: Where the run goes.
-        find: Returns the file of a hash, or None.
-        stays_in: The folder that the files are in and may stay in, since both stores have the same runs directory.
-        owner: Whose it was, with ``stays_in``: description and id.
+    They may stay in the folder that they are in (``stays_in``), since both stores have the same runs directory; then
+    ``owner`` is the run that they belonged to, by description of its store and id.
     """
 
     store: RunStore
@@ -105,8 +102,11 @@ class ModelFiles:
             assert self.owner is not None
             share(folder, [*([] if owners(folder) else [self.owner]), (self.store.description, run_id)])
             return list(entries)
-        if self.stays_in is not None:
-            _link_logs(self.store.runs_directory, self.stays_in.name, folder.name)
+        if self.stays_in is not None:  # the run gets another id: so do its TensorBoard logs and snapshots
+            for name in BESIDE_MODELS:
+                source, target = (folder.parents[1] / name / number for number in (self.stays_in.name, folder.name))
+                if source.is_dir() and not target.exists():
+                    shutil.copytree(source, target, copy_function=_link)
         return [self._place_entry(folder, entry) if isinstance(entry, Mapping) else entry for entry in entries]
 
     def _place_entry(self, folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,12 +134,8 @@ def fetch_if_possible(file: TrackedFile, run_id: int) -> Path | None:
         return None
 
 
-def _link_logs(runs_directory: Path, before: str, now: str) -> None:
-    """Copy the TensorBoard logs and snapshots of a run that gets another id to the folders of that id."""
-    for name in BESIDE_MODELS:
-        source, target = runs_directory / name / before, runs_directory / name / now
-        if source.is_dir() and not target.exists():
-            shutil.copytree(source, target, copy_function=lambda one, other: _copy(Path(one), Path(other), link=True))
+def _link(source: str, target: str) -> None:
+    _copy(Path(source), Path(target), link=True)
 
 
 def _copy(source: Path, target: Path, *, link: bool) -> None:

@@ -42,9 +42,6 @@ def sync_journals(store: RunStore) -> list[Synced]:
     """Deliver what is left on this machine of runs that are over; an active run delivers itself.
 
     Doing it again, or breaking it off, does no harm.
-
-    Raises:
-        StoreError: The store does not answer.
     """
     found = list(_offline_runs(store))
     found += [_or_why_not(store, one.run_id, partial(_deliver_journal, store, one)) for one in store.pending()]

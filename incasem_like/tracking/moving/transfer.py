@@ -220,13 +220,9 @@ def copy_run(
 ) -> RunRecord:
     """Copy a run that is over into another store of its kind; return its record there.
 
-    Two stores of one runs directory share its checkpoints: they go when the run is deleted from both.
-
-    Args:
-        record: The run.
-        store: The other store.
-        keep_id: Keep its id where that is free; else it gets the store's next one, and its checkpoints a new folder.
-        renumbered: New ids of runs that moved with it, by kind and old id, for what it notes of its parents.
+    Two stores of one runs directory share its checkpoints: they go when the run is deleted from both. If its id is not
+    free, or is not to be kept, it gets the store's next one, and its checkpoints a new folder. ``renumbered`` are ids
+    of runs that moved with it, by kind and old id, for what it notes of its parents.
 
     Raises:
         InputError: The run is still running, or the other store has it already.

@@ -22,10 +22,8 @@ class ChosenCheckpoint:
 def choose_checkpoint(record: RunRecord, which: str | None) -> ChosenCheckpoint:
     """Find a checkpoint and verify it against what its training run registered.
 
-    Args:
-        record: The training run.
-        which: ``best``, ``last``, an iteration, or the path of a file; None for the best, or the last where none was
-            measured.
+    ``which`` is ``best``, ``last``, an iteration, or the path of a file; None for the best, or the last where none was
+    measured.
 
     Raises:
         CheckpointError: The checkpoint does not exist, or its file changed since it was tracked.

@@ -108,8 +108,8 @@ def read_observer(path: Path, folders: Sequence[Path], class_name: str | None = 
         class_name: The class, where the file need not name it.
 
     Raises:
-        InputError: The file is missing or names no class, or the class does not take the settings. What the settings
-            are is never said, since they hold passwords.
+        InputError: The file is missing or names no class, or the class does not take the settings, which hold
+            passwords and are never shown.
     """
     found = find_file(path.expanduser(), folders, "--slack" if class_name == "SlackObserver" else "--observer")
     settings = read_keys(found)

@@ -136,14 +136,8 @@ class RunStore(StoredRuns):
     def put(self, portable: PortableRun, wanted: int | None, id_above: int, renew: Callable[[int], Renewed]) -> int:
         """Write an exported run into the store; it comes into sight when all of it is there. Return its id.
 
-        Args:
-            portable: The run.
-            wanted: The id that it is to have; None for the next one, above all that ever were.
-            id_above: The next one is above this too.
-            renew: Returns, for its id, what it notes of ids of runs and paths, as these are here.
-
-        Raises:
-            InputError: There is a run of the wanted id.
+        ``wanted`` and ``id_above`` are as for ``reserve``; ``renew`` returns, for its id, what the run notes of ids of
+        runs and paths, as these are here.
         """
         document, session = portable.document, portable.document.get("session")
         folder = self.reserve(wanted, id_above, session)
@@ -184,11 +178,8 @@ class RunStore(StoredRuns):
     ) -> None:
         """Change a run's tags and notes, whether it is over or still running.
 
-        Args:
-            run_id: The run.
-            add_tags: Tags to add; one that it has already stays where it is.
-            remove_tags: Tags to take away; one that it lacks is passed over.
-            notes: What replaces its notes; None leaves them.
+        A tag to add that it has already stays where it is; one to remove that it lacks is passed over. None leaves its
+        notes as they are.
         """
         refuse_empty_tags(add_tags)
         for _ in range(_ATTEMPTS_TO_ANNOTATE):

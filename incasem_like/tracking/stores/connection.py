@@ -31,23 +31,18 @@ def server_errors(description: str, doing: str) -> Iterator[None]:
         yield
     except pymongo.errors.ConnectionFailure:
         raise NoAnswerError(f"{description} does not answer: start the server and try again.") from None
-    except pymongo.errors.OperationFailure as error:
-        raise _refusal(description, doing, error) from None
-
-
-def _refusal(description: str, doing: str, error: pymongo.errors.OperationFailure) -> StoreError:
-    """Make the error of a server that refuses, without its own words, which may quote what they should not."""
-    if isinstance(error, pymongo.errors.WTimeoutError):
-        return StoreError(
+    except pymongo.errors.WTimeoutError:
+        raise StoreError(
             f"{description} cannot bring a write to most members of its replica set: start those that are down, or add "
             "w=1 to the URL, which may lose the newest entries when a member fails."
-        )
-    if error.code == _UNAUTHORIZED:
-        return StoreError(
-            f"{description} refuses to be {doing} without a user name and password that have the right to: give them "
-            "as mongodb://USER:PASSWORD@HOST:PORT, or have its administrator grant readWrite."
-        )
-    return StoreError(f"{description} refuses to be {doing} (code {error.code}): check the user's rights.")
+        ) from None
+    except pymongo.errors.OperationFailure as error:  # without its own words, which may quote what they should not
+        if error.code == _UNAUTHORIZED:
+            raise StoreError(
+                f"{description} refuses to be {doing} without a user name and password that have the right to: give "
+                "them as mongodb://USER:PASSWORD@HOST:PORT, or have its administrator grant readWrite."
+            ) from None
+        raise StoreError(f"{description} refuses to be {doing} (code {error.code}): check the user's rights.") from None
 
 
 def connection_options(url: str) -> dict[str, Any]:

@@ -86,12 +86,9 @@ class CheckpointFiles:
         entry: Mapping[str, Any] | None = None,
         proceed: Callable[[int], object] = lambda count: True,
     ) -> bool:
-        """Copy a file into the database; holds one piece of it in memory at a time.
+        """Copy a file that has a certain hash into the database; holds one piece of it in memory at a time.
 
         Args:
-            path: The file.
-            run_id: Its run.
-            sha256: The hash it has to have.
             entry: Of a model's file the run's entry of the checkpoint.
             proceed: Called before each piece with its length; False gives the upload up.
 

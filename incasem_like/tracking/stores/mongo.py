@@ -22,6 +22,7 @@ from pymongo.database import Database
 from incasem_like.errors import InputError, StoreError
 from incasem_like.tracking.address import MongoAddress
 from incasem_like.tracking.kinds import kind_named
+from incasem_like.tracking.metrics_log import is_complete
 from incasem_like.tracking.model.checkpoints import folder_size
 from incasem_like.tracking.model.summaries import RunSummary
 from incasem_like.tracking.run_folder import SHARED, Journal, Journals, RunFolder, Shared, from_document
@@ -67,15 +68,11 @@ def entries_of(artifacts: Any) -> list[Mapping[str, Any]]:
 
 
 class MongoStore(RunStore):
-    """Runs in one database.
+    """Runs in one database of pymongo's or mongomock's.
 
-    Args:
-        database: pymongo's (or mongomock's) database.
-        kind: One of ``KINDS``.
-        runs_directory: See ``RunStore``; what a missing server does not take is kept below it.
-        server: The server's address without credentials, for messages.
-        reconnect: Opens the same database through another connection, for uploads beside the run's own record.
-        databases: Names the database of each kind; by default they differ in their last word alone.
+    ``server`` is its address without credentials, for messages. ``reconnect`` opens the same database through another
+    connection, for uploads beside the run's own record. ``databases`` names the database of each kind; by default they
+    differ in their last word alone. What a missing server does not take is kept below the runs directory.
     """
 
     def __init__(
@@ -131,7 +128,9 @@ class MongoStore(RunStore):
     def metrics_log(self, run_id: int) -> Path | None:  # noqa: D102
         with self.errors():
             found = self.database["runs"].find_one({"_id": run_id}, {"info.sessions": 1}) or {}
-        return self.journals.complete_log(run_id, tokens(found.get("info")))
+        sessions = tokens(found.get("info"))
+        journal = self.journals.find(run_id, sessions)
+        return journal.log_path if journal is not None and is_complete(journal.log_path, sessions) else None
 
     @property
     def journals(self) -> Journals:  # noqa: D102

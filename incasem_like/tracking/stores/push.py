@@ -49,12 +49,8 @@ def to_document(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_ids(pairs: Any) -> list[Any]:
     """Turn the ids of files, which a folder holds as text, into ids."""
-
-    def as_id(key: Any) -> Any:
-        return ObjectId(key) if isinstance(key, str) and _FILE_ID.fullmatch(key) else key
-
     found = [pair for pair in as_sequence(pairs) if isinstance(pair, (list, tuple)) and len(pair) == 2]
-    return [[name, as_id(key)] for name, key in found]
+    return [[name, ObjectId(key) if _FILE_ID.fullmatch(str(key)) else key] for name, key in found]
 
 
 def metric_id(run_id: int, name: str) -> ObjectId:
@@ -102,13 +98,10 @@ class SessionLostError(Exception):
 
 @dataclass(frozen=True)
 class Parcel:
-    """What goes to the database at once.
+    """What goes to the database at once: all there is (``whole``), or what is new.
 
-    Attributes:
-        fields: Of the run's document, to be set.
-        metrics: Of each metric the fields to be set in its document, and the mark once they are.
-        artifacts: Names of the files that it lacks.
-        whole: Whether this is all there is, and not only what is new.
+    ``fields`` are set in the run's document, those of each metric in its own; then the marks hold. ``artifacts`` are
+    names of files that it lacks.
     """
 
     fields: dict[str, Any]
@@ -118,16 +111,9 @@ class Parcel:
 
 
 class Delivery:
-    """Writes one run for one session; raises pymongo's errors.
+    """Writes one run, which is in a folder on this machine, for one session; raises pymongo's errors.
 
-    Args:
-        database: Where to.
-        files: Its GridFS.
-        folder: The run on this machine, with the files that are to be sent.
-        token: Of the session; None for a run of another program, which has none.
-
-    Attributes:
-        artifacts: The entries of the files that the run has in the database.
+    A run of another program has no token. ``artifacts`` are the entries of the files that the run has in the database.
     """
 
     def __init__(self, database: Database[Any], files: gridfs.GridFS, folder: RunFolder, token: str | None) -> None:
@@ -146,13 +132,9 @@ class Delivery:
         artifacts: Collection[str] = (),
         changed: Collection[str] | None = None,
     ) -> Parcel:
-        """Make a parcel of what is known of a run: of all of it, or of the fields that changed and the new points.
+        """Make a parcel of what is known of a run: of all of it, or of the fields that ``changed`` and the new points.
 
-        Args:
-            entry: Fields of its document.
-            table: Its metrics.
-            artifacts: Names of the files that the database lacks.
-            changed: Names of the fields; None for all there is.
+        ``artifacts`` are the names of the files that the database lacks.
         """
         fields = {key: value for key, value in entry.items() if changed is None or key in changed}
         if changed is None:

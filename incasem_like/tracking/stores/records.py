@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from incasem_like.errors import InputError, RunNotFoundError, StoreError
+from incasem_like.errors import CheckpointError, InputError, RunNotFoundError, StoreError
 from incasem_like.terminal import nearest
 from incasem_like.tracking import liveness
 from incasem_like.tracking.kinds import KINDS, singular
@@ -19,9 +20,9 @@ from incasem_like.tracking.model.checkpoints import (
     CheckpointRecord,
     Places,
     StorePolicy,
-    choose_checkpoint,
     is_checkpoint_entry,
     listed,
+    rank,
 )
 from incasem_like.tracking.model.summaries import RunSummary, condense, summarize, summary_of_points
 from incasem_like.tracking.run_folder import Journal, RunFolder, Shared
@@ -30,6 +31,9 @@ from incasem_like.tracking.values import as_mapping, as_sequence, as_utc
 
 if TYPE_CHECKING:
     from incasem_like.tracking.stores.gridfs import CheckpointFiles
+
+
+log = logging.getLogger("incasem_like.tracking")
 
 
 class RunRecord:
@@ -132,27 +136,58 @@ class RunRecord:
         return sorted((one for one in records if one.iteration < newest), key=lambda record: record.iteration)
 
     def checkpoint(self, which: str | int, *, metric: str | None = None, mode: str | None = None) -> CheckpointRecord:
-        """Choose one of the run's checkpoints.
+        """Choose one of the run's checkpoints: ``best``, ``last``, an iteration, or the path of a file.
 
-        ``best`` and ``last`` pass over those that can be had neither on this machine nor in the store, with a warning.
+        ``best`` and ``last`` fall, with a warning, on the next one in line where the first is neither on this machine
+        nor in the run store: the machine that trains may have died before it was uploaded. They don't where the file is
+        here but changed: that must be seen to. Of equally good ones the latest wins.
 
         Args:
-            which: ``best``, ``last``, an iteration, or the path of a file that the run registered.
+            which: Which one.
             metric: What ``best`` goes by; by default the run's ``training.checkpoints.best_metric``.
             mode: ``max`` or ``min``; by default the run's ``training.checkpoints.best_mode``.
 
         Raises:
             CheckpointError: The run has no such checkpoint; the message lists those it has.
         """
-        policy = StorePolicy.from_config(self.config)
-        return choose_checkpoint(
-            self.checkpoints,
-            which,
-            metric=metric or policy.metric,
-            mode=mode or policy.mode,
-            run=f"run {self.id} in {self.store.description} ({self.status})",
-            superseded=lambda: self.superseded_checkpoints,
-        )
+        policy, records, text = StorePolicy.from_config(self.config), self.checkpoints, str(which)
+        metric, mode = metric or policy.metric, mode or policy.mode
+        run = f"run {self.id} in {self.store.description} ({self.status})"
+        whose, there = f"R{run[1:]}", listed([record.iteration for record in records])
+        if not records:
+            raise CheckpointError(f"{whose} has no checkpoint: choose another run.")
+        if text not in ("best", "last"):
+            for find in (lambda: records, lambda: self.superseded_checkpoints):  # the store is asked only if need be
+                for record in find():
+                    if Path(text).absolute() in record.candidates or (text.isdigit() and int(text) == record.iteration):
+                        return record
+            raise CheckpointError(
+                f"{whose} has no checkpoint '{text}': choose best, last or one of the iterations {there}."
+            )
+
+        def ranked(among: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
+            return rank(among, metric, mode) if text == "best" else list(reversed(among))
+
+        in_line = ranked(records)
+        if not in_line:
+            known = ", ".join(sorted({name for record in records for name in record.metrics})) or "none"
+            raise CheckpointError(
+                f"{whose} has no checkpoint measured by '{metric}' (metrics known: {known}): choose last or one of the "
+                f"iterations {there}."
+            )
+        wanted = in_line[0]
+        if not wanted.is_nowhere():
+            return wanted
+        # Where none is available, fetching the first reports what is missing
+        older = ranked(self.superseded_checkpoints)
+        chosen = next((record for record in (*in_line, *older) if record.can_be_had()), wanted)
+        if chosen is not wanted:
+            log.warning(
+                "The %s checkpoint of %s, iteration %d, is neither on this machine nor in the run store: iteration %d "
+                "is taken, the %s one that can be had.",
+                *(text, run, wanted.iteration, chosen.iteration, text),
+            )
+        return chosen
 
     @cached_property
     def _places(self) -> Places:
