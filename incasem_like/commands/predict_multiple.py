@@ -27,7 +27,7 @@ from incasem_like.prediction import SERIES_FIGURE
 from incasem_like.terminal import counted, report_written, shown_path
 from incasem_like.tracking.model.checkpoints import series_log_folder
 from incasem_like.tracking.moving.model_files import share
-from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
+from incasem_like.tracking.stores.records import ChosenCheckpoint
 
 if TYPE_CHECKING:
     from incasem_like.prediction.series.experiment import FinishedSeries

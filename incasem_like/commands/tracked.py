@@ -15,12 +15,10 @@ from incasem_like.commands.cpu_settings import use_huge_pages
 from incasem_like.commands.options import StoreChoice
 from incasem_like.errors import InputError, RunTakenError
 from incasem_like.terminal import run_guarded
-from incasem_like.tracking.recording.observers import read_observer
+from incasem_like.tracking.recording.observers import GuardedObserver, read_observer
 from incasem_like.tracking.recording.surroundings import describe_repositories
 
 if TYPE_CHECKING:
-    from sacred.observers import RunObserver
-
     from incasem_like.config.shared_sections import DirectoriesConfig, TrackingConfig
     from incasem_like.tracking import RunRecord
 
@@ -99,7 +97,7 @@ def stores_of(
     return StoreChoice(own or line.store, directories.runs, line.offline, tracking.url)
 
 
-def further_observers(line: CommandLine, folder: Path) -> list[RunObserver]:
+def further_observers(line: CommandLine, folder: Path) -> list[GuardedObserver]:
     """Make the observers of --slack and --observer; files are searched in the current folder, then beside the script.
 
     Raises:

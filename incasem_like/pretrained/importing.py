@@ -7,7 +7,6 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ from incasem_like.tracking.moving.transfer import export_run, import_runs
 from incasem_like.tracking.run_folder import PortableRun, RunFolder
 from incasem_like.tracking.series import max_points
 from incasem_like.tracking.sessions import Start, begin_metrics, describe_session, new_token
-from incasem_like.tracking.values import as_mapping, naive_utc
+from incasem_like.tracking.values import as_mapping, naive_utc, now
 
 log = logging.getLogger("incasem_like.pretrained")
 
@@ -222,7 +221,7 @@ def write_run(run: ForeignRun, store: RunStore, run_id: int | None, note: Callab
         folder.write("metrics.json", metrics.table.as_documents())
         sources = folder.write_shared("sources", run.sources.items())
         experiment = {**document["experiment"], "sources": sources}
-        began = times["start_time"] or datetime.now(UTC).replace(tzinfo=None)
+        began = times["start_time"] or now()
         start = Start(experiment, "train", document["host"], began, document["config"], document["meta"])
         info = {**document["info"], "summary": metrics.table.summary, "sessions": [describe_session(token, start)]}
         changed: dict[str, Any] = {**times, "experiment": experiment, "session": token, "info": info, "resources": []}

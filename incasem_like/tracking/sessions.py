@@ -88,11 +88,6 @@ def tokens(info: Mapping[str, Any] | None) -> list[str]:
     return [str(session.get("token")) for session in sessions if isinstance(session, Mapping)]
 
 
-def noted_by_the_run(info: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what a run noted in its info, without what its writer added."""
-    return {key: value for key, value in (info or {}).items() if key not in OBSERVER_KEYS}
-
-
 def counts_at(info: Mapping[str, Any] | None, iteration: int) -> dict[str, int] | None:
     """Look up how many points each metric had when a checkpoint was registered; None where nobody noted it."""
     for entry in (info or {}).get("checkpoints") or ():

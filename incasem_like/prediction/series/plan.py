@@ -26,7 +26,7 @@ from incasem_like.terminal import nearest
 from incasem_like.tracking import RunRecord
 from incasem_like.tracking.model.cache import file_sha256
 from incasem_like.tracking.model.checkpoints import StorePolicy, listed, rank
-from incasem_like.tracking.queries.checkpoint_choice import ChosenCheckpoint
+from incasem_like.tracking.stores.records import ChosenCheckpoint
 
 MEASURES = ("dice_class", "jaccard_class", "precision", "recall")
 DEFAULT_METRIC = "dice_class_1"

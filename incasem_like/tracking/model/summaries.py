@@ -207,11 +207,6 @@ def without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def damaged(kind: str, run_id: int, damage: str) -> RunSummary:
-    """Make the summary of a run whose record cannot be read."""
-    return RunSummary(kind, run_id, status=DAMAGED, recorded_status="", damage=damage)
-
-
 def summary_of_points(steps: Any, values: Any) -> dict[str, float]:
     """Sum a metric up by its points, for runs that note no summary themselves; empty where there is nothing to say."""
     pairs = list(zip(map(unpickled, as_sequence(steps)), map(unpickled, as_sequence(values)), strict=False))

@@ -60,7 +60,13 @@ def export_run(record: RunRecord, folder: Path, *, with_checkpoints: bool = True
         folder.parent.mkdir(parents=True, exist_ok=True)
         with whole_folder(folder) as beside:
             pull(record, beside)
-            checkpoints = _write_checkpoints(record, beside) if with_checkpoints else {}
+            checkpoints: dict[str, str] = {}
+            for file in (file for one in record.checkpoints if with_checkpoints for file in one.files):
+                if (source := fetch_if_possible(file, record.id)) is not None:
+                    target = beside / CHECKPOINTS / file.name
+                    target.parent.mkdir(exist_ok=True)
+                    shutil.copyfile(source, target)
+                    checkpoints[file.sha256] = target.relative_to(beside).as_posix()
             files = {
                 path.relative_to(beside).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
                 for path in sorted(beside.rglob("*"))
@@ -99,21 +105,6 @@ def pull(record: RunRecord, folder: Path) -> None:
     for name in record.artifacts:
         pulled.artifact(_portable(name)).write_bytes(record.artifact(name))
     pulled.write_manifest(record.kind, record.id, store.description)
-
-
-def _write_checkpoints(record: RunRecord, folder: Path) -> dict[str, str]:
-    """Copy the checkpoints that can be had; return their paths by hash."""
-    found: dict[str, str] = {}
-    for checkpoint in record.checkpoints:
-        for file in checkpoint.files:
-            source = fetch_if_possible(file, record.id)
-            if source is None:
-                continue
-            target = folder / CHECKPOINTS / file.name
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(source, target)
-            found[file.sha256] = target.relative_to(folder).as_posix()
-    return found
 
 
 def _portable(name: str) -> str:

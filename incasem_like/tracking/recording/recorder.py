@@ -7,10 +7,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from incasem_like.errors import NoAnswerError, StoreError
 from incasem_like.tracking.metrics_log import AlreadyWrittenError, base_of
@@ -20,22 +19,19 @@ from incasem_like.tracking.recording.writer import RunWriter
 from incasem_like.tracking.run_folder import OpenedRun
 from incasem_like.tracking.series import MetricTable, max_points
 from incasem_like.tracking.sessions import (
+    OBSERVER_KEYS,
     Continuation,
     Start,
     begin_metrics,
     continued_meta,
     describe_session,
     new_token,
-    noted_by_the_run,
     resume_metrics,
     tokens,
 )
 from incasem_like.tracking.stores.base import MISSING, RunStore
 from incasem_like.tracking.stores.records import still_running
-from incasem_like.tracking.values import as_mapping, plain, without_credentials
-
-if TYPE_CHECKING:
-    from sacred.observers import RunObserver
+from incasem_like.tracking.values import as_mapping, now, plain, without_credentials
 
 Result = TypeVar("Result")
 SECONDS_TO_CLOSE = 5.0
@@ -65,7 +61,7 @@ def tracked_run(
     run_id: int | None = None,
     artifacts: Mapping[str, str | Path] | None = None,
     sources: Sequence[Path] = (),
-    observers: Sequence[RunObserver] = (),
+    observers: Sequence[Any] = (),
     continues: Continuation | None = None,
     id_above: int = 0,
 ) -> Iterator[Run]:
@@ -115,7 +111,7 @@ def tracked_run(
         experiment,
         name,
         host,
-        datetime.now(UTC).replace(tzinfo=None),
+        now(),
         without_credentials(plain(config)),
         without_credentials(plain(meta)),
     )
@@ -253,7 +249,7 @@ def _resumed(store: RunStore, continuation: Continuation, start: Start, limit: i
             entry,
             resume_metrics(folder.log, token, iteration, info, limit),
             [*(info.get("sessions") or ()), session],
-            noted_by_the_run(info),
+            {key: value for key, value in info.items() if key not in OBSERVER_KEYS},
             str(before.get("captured_out") or ""),
         )
 

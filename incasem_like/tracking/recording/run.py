@@ -12,9 +12,9 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from incasem_like.errors import IncasemError
 from incasem_like.tracking.liveness import SECONDS_BETWEEN_HEARTBEATS, Heartbeat
@@ -27,10 +27,7 @@ from incasem_like.tracking.recording.writer import RunWriter
 from incasem_like.tracking.run_folder import OpenedRun
 from incasem_like.tracking.sessions import Start
 from incasem_like.tracking.stores.base import RunStore
-from incasem_like.tracking.values import plain, without_credentials
-
-if TYPE_CHECKING:
-    from sacred.observers import RunObserver
+from incasem_like.tracking.values import now, plain, without_credentials
 
 log = logging.getLogger("incasem_like.tracking")
 UNOBSERVED_ID = 0
@@ -59,7 +56,7 @@ class Run:
         name: str,
         runs_directory: Path,
         writer: RunWriter | None = None,
-        observers: Sequence[RunObserver] = (),
+        observers: Sequence[Any] = (),
         run_id: int | None = None,
     ) -> None:
         self.name, self.runs_directory, self.config = name, runs_directory.absolute(), dict(start.config)
@@ -102,7 +99,7 @@ class Run:
             StoreError: Another process resumed the run.
         """
         self._check_still_ours()
-        point = (int(step), float(value), _now())
+        point = (int(step), float(value), now())
         with self._lock:
             self._points[name].append(point)
             self._counts[name] += 1
@@ -276,13 +273,13 @@ class Run:
                     self._begin()
                 yield
             except KeyboardInterrupt:
-                self._end("interrupted_event", interrupt_time=_now(), status="INTERRUPTED")
+                self._end("interrupted_event", interrupt_time=now(), status="INTERRUPTED")
                 raise
             except BaseException as error:
                 trace = [str(without_credentials(line)) for line in traceback.format_exception(error)]
-                self._end("failed_event", fail_time=_now(), fail_trace=trace)
+                self._end("failed_event", fail_time=now(), fail_trace=trace)
                 raise
-            self._end("completed_event", stop_time=_now(), result=self.result)
+            self._end("completed_event", stop_time=now(), result=self.result)
             self._check_still_ours()
 
     def _begin(self) -> None:
@@ -326,7 +323,7 @@ class Run:
             metrics[name] = {"name": name, "steps": steps, "values": values, "timestamps": moments}
         info, output = self.info, self._capture.text()
         self._call_observers("log_metrics", metrics_by_name=metrics, info=dict(info))
-        self._call_observers("heartbeat_event", info=info, captured_out=output, beat_time=_now(), result=self.result)
+        self._call_observers("heartbeat_event", info=info, captured_out=output, beat_time=now(), result=self.result)
 
     def _call_observers(self, method: str, **arguments: Any) -> None:
         """Call all observers; one that fails is reported once and called again, for it may work later."""
@@ -340,10 +337,6 @@ class Run:
                     log.warning(
                         "The record of run %s cannot be written now: %s", self._id, without_credentials(str(reason))
                     )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
 
 
 @contextlib.contextmanager

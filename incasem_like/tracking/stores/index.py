@@ -21,11 +21,11 @@ from incasem_like.errors import DamagedRecordError, IncasemError
 from incasem_like.tracking.kinds import KINDS_BY_KEY
 from incasem_like.tracking.model.cache import cache_directory
 from incasem_like.tracking.model.summaries import (
+    DAMAGED,
     PARENTS_IN_CONFIG,
     TIMES,
     RunSummary,
     condense,
-    damaged,
     flatten,
     select,
     summarize,
@@ -207,7 +207,7 @@ def _json(value: Any) -> str:
 def _summary(kind: str, run_id: int, row: Row, config: Mapping[str, Any] | None, inputs: bool) -> RunSummary:
     record = json.loads(row[0])
     if "damage" in record:
-        return damaged(kind, run_id, record["damage"])
+        return RunSummary(kind, run_id, status=DAMAGED, damage=record["damage"])
     record |= {key: datetime.fromisoformat(record[key]) for key in TIMES if record[key]}
     record["summary"] = MetricSummaries(row[1])
     return summarize(kind, run_id, record, config, json.loads(row[2]) if inputs else ())

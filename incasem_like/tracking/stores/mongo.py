@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,17 +33,13 @@ from incasem_like.tracking.stores.connection import AUTHENTICATION_FAILED, conne
 from incasem_like.tracking.stores.gridfs import CheckpointFiles
 from incasem_like.tracking.stores.index import REVISION, UNFINISHED, database_summaries
 from incasem_like.tracking.stores.records import shared_files
-from incasem_like.tracking.values import as_sequence, escape_key, naive_utc, plain, to_bson, without_credentials
+from incasem_like.tracking.values import as_sequence, escape_key, naive_utc, now, plain, to_bson, without_credentials
 
 log = logging.getLogger("incasem_like.tracking")
 SECONDS_FOR_THE_INDEX = 10.0
 COLUMNS = "omniboard.custom.columns"
 _IN_SIGHT = {UNFINISHED: {"$exists": False}}
 _OWNED = re.compile(r"(?:artifact|checkpoint)://[^/]+/(\d+)/")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _stored_files(database: Database[Any], document: Mapping[str, Any], what: Shared) -> Iterator[tuple[str, Any]]:
@@ -141,7 +137,7 @@ class MongoStore(RunStore):
 
     def reserve(self, wanted: int | None, id_above: int = 0, session: str | None = None) -> Journal:  # noqa: D102
         runs = self.database["runs"]
-        mark = {UNFINISHED: IMPORTING, "status": "IMPORTING", "heartbeat": _now()}
+        mark = {UNFINISHED: IMPORTING, "status": "IMPORTING", "heartbeat": now()}
         mark |= {} if session is None else {"session": session}
         self._begin_columns()
         with self.errors("written"):
@@ -167,7 +163,7 @@ class MongoStore(RunStore):
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         with self.errors("written"):
             found = files.find_one({"filename": name, "md5": md5}, {"_id": 1})
-            renewed = {"kept": True, "uploadDate": _now()}  # see ``_sweep``
+            renewed = {"kept": True, "uploadDate": now()}  # see ``_sweep``
             if found is not None and files.update_one({"_id": found["_id"]}, {"$set": renewed}).matched_count:
                 return found["_id"]
             return self.files.put(content, filename=name, md5=md5, kept=True)
@@ -224,10 +220,10 @@ class MongoStore(RunStore):
         return self.patch(run_id, {UNFINISHED: DELETING, "session": DELETING}, {"session": session})
 
     def unfinished(self, what: str) -> dict[int, float]:  # noqa: D102
-        now = _now()
+        present = now()
         with self.errors():
             found = list(self.database["runs"].find({UNFINISHED: what}, {"heartbeat": 1}).sort("_id", 1))
-        return {run["_id"]: (now - (naive_utc(run.get("heartbeat")) or now)).total_seconds() for run in found}
+        return {run["_id"]: (present - (naive_utc(run.get("heartbeat")) or present)).total_seconds() for run in found}
 
     def read_hidden(self, run_id: int) -> dict[str, Any] | None:  # noqa: D102
         with self.errors():
@@ -269,7 +265,7 @@ class MongoStore(RunStore):
         """
         runs = self.database["runs"].find({}, {"experiment.sources": 1, "resources": 1})
         named = {str(word) for run in runs for what in SHARED for pair in shared_files(run, what) for word in pair}
-        old = {"uploadDate": {"$lt": _now() - self.LONGEST_START}}
+        old = {"uploadDate": {"$lt": now() - self.LONGEST_START}}
         which = {"$or": [{"kept": {"$exists": True}}, {"_id": {"$in": list(candidates)}}], **old}
         found = list(self.database["fs.files"].find(which, {"filename": 1}))
         unused = [file["_id"] for file in found if not {str(file["_id"]), str(file["filename"])} & named]
@@ -277,7 +273,7 @@ class MongoStore(RunStore):
 
     def leftovers(self, settled: timedelta) -> list[Any]:
         """List artifacts and checkpoints of runs that are gone, replaced artifacts, and chunks without a file."""
-        database, before = self.database, _now() - settled
+        database, before = self.database, now() - settled
         live = {run.id for run in self.summaries() if run.status == "RUNNING"}
         with self.errors():
             # The files first: what a run stores meanwhile is not among them.
