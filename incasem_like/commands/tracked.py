@@ -15,7 +15,6 @@ from incasem_like.commands.cpu_settings import use_huge_pages
 from incasem_like.commands.options import StoreChoice
 from incasem_like.errors import InputError, RunTakenError
 from incasem_like.terminal import run_guarded
-from incasem_like.tracking.recording.observers import GuardedObserver, read_observer
 from incasem_like.tracking.recording.surroundings import describe_repositories
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def stores_of(
     return StoreChoice(own or line.store, directories.runs, line.offline, tracking.url)
 
 
-def further_observers(line: CommandLine, folder: Path) -> list[GuardedObserver]:
+def further_observers(line: CommandLine, folder: Path) -> list[Any]:
     """Make the observers of --slack and --observer; files are searched in the current folder, then beside the script.
 
     Raises:
@@ -105,6 +104,8 @@ def further_observers(line: CommandLine, folder: Path) -> list[GuardedObserver]:
     """
     if not line.slack and not line.observers:
         return []
+    from incasem_like.tracking.recording.observers import read_observer  # pydantic would slow ``--help`` down
+
     folders = [Path.cwd(), folder]
     slack = [read_observer(line.slack, folders, "SlackObserver")] if line.slack else []
     return [*slack, *(read_observer(path, folders) for path in line.observers)]
