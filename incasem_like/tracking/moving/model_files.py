@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -106,7 +107,7 @@ class ModelFiles:
             for name in BESIDE_MODELS:
                 source, target = (folder.parents[1] / name / number for number in (self.stays_in.name, folder.name))
                 if source.is_dir() and not target.exists():
-                    shutil.copytree(source, target, copy_function=_link)
+                    shutil.copytree(source, target, copy_function=partial(_copy, link=True))
         return [self._place_entry(folder, entry) if isinstance(entry, Mapping) else entry for entry in entries]
 
     def _place_entry(self, folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,15 +135,11 @@ def fetch_if_possible(file: TrackedFile, run_id: int) -> Path | None:
         return None
 
 
-def _link(source: str, target: str) -> None:
-    _copy(Path(source), Path(target), link=True)
-
-
-def _copy(source: Path, target: Path, *, link: bool) -> None:
+def _copy(source: str | Path, target: str | Path, *, link: bool) -> None:
     """Copy a file into a folder that need not exist; as a hard link where that is asked for and possible."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        copy_whole(source, target, link=link)
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        copy_whole(Path(source), Path(target), link=link)
     except OSError as error:
         raise as_known_error(error) or StoreError(
             f"{target} cannot be written ({error.strerror or error}): check its folder and disk."
