@@ -159,8 +159,8 @@ class RunRecord:
         if not records:
             raise CheckpointError(f"{whose} has no checkpoint: choose another run.")
         if text not in ("best", "last"):
-            for find in (lambda: records, lambda: self.superseded_checkpoints):  # the store is asked only if need be
-                for record in find():
+            for among in (records, None):
+                for record in self.superseded_checkpoints if among is None else among:  # the store is asked last
                     if Path(text).absolute() in record.candidates or (text.isdigit() and int(text) == record.iteration):
                         return record
             raise CheckpointError(
