@@ -207,7 +207,7 @@ def _check_files(folder: Path, names: dict[str, int | None], settled: timedelta)
     if any(path.is_file() and path.stat().st_size == size for path, size in registered):  # so the folder is that run's
         found = {path: path.stat().st_mtime_ns for path in strays}
         unchanged = (path for path, stamp in found.items() if path.is_file() and path.stat().st_mtime_ns == stamp)
-        yield Finding(problem, "Delete them.", lambda: [path.unlink() for path in unchanged])
+        yield Finding(problem, "Delete them.", lambda: list(map(Path.unlink, unchanged)))
     else:
         yield Finding(problem, "If they belong to this run and not to one in another store, delete them.")
 
